@@ -1,0 +1,37 @@
+# make run   a cluster of two hosts on this machine, with lonc in front of it
+# make test  every check: tests, lint, types
+# make docs  the documentation, in docs/_build/html
+# make bench how fast it is, against a relay in C (needs gcc)
+# All of them first set up what they need in .venv; nothing else has to be installed.
+
+PYTHON := $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: run test lint docs bench clean
+
+run: .venv/installed
+	@exec $(BIN)/twistd -n lonc --standalone var
+
+test: .venv/installed-test lint
+	$(BIN)/trial lonc
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning -d docs/_build/doctrees docs docs/_build/html
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/run.py
+
+# An editable install: a changed source needs no new one, a changed dependency does.
+.venv/installed .venv/installed-%: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PIP) install --editable '.[$(subst -,,$(subst .venv/installed,,$@))]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info _trial_temp* docs/_build benchmarks/bin

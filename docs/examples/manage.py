@@ -1,0 +1,78 @@
+"""
+Manage a running lonc from another process.
+
+ENDPOINT is where lonc listens for this, for example unix:/home/httpd/sockets/lonc.amp.
+HOST is a host id; without one, or when it is empty, all hosts are meant.
+"""
+
+import argparse
+import sys
+import time
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import react
+
+from lonc.management import ManagementClient, ManagementError
+
+COLUMNS = "{:<16} {:<8} {:>11} {:>7} {:>7} {:>7} {:>8} {:>8} {:>8}"
+
+
+async def show_hosts(lonc: ManagementClient) -> None:
+    """Print a table of all hosts."""
+    about = await lonc.about()
+    print(f"lonc {about.version}, pid {about.pid}, since {time.ctime(about.started)}")
+    print(
+        COLUMNS.format(
+            *("host", "state", "connections", "waiting", "retries"),
+            *("delayed", "requests", "answers", "lost"),
+        )
+    )
+    for host in await lonc.hosts():
+        print(
+            COLUMNS.format(
+                *(host.host_id, host.state, host.connections, host.waiting, host.retries_left),
+                *(host.delayed, host.requests, host.answers, sum(host.con_lost.values())),
+            )
+        )
+
+
+async def carry_out(lonc: ManagementClient, asked: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    if asked.command == "list":
+        await show_hosts(lonc)
+    elif asked.command == "report":
+        await lonc.report(asked.host)
+    elif asked.command == "reset":
+        await lonc.reset_retries(asked.host)
+    elif asked.command == "close":
+        await lonc.close_connections(asked.host)
+    elif asked.command == "debug":
+        await lonc.set_debug_level(asked.host, asked.level)
+    elif asked.command == "reread":
+        print(await lonc.reread_table())
+    elif asked.command == "reload":
+        print(await lonc.reload())
+    elif asked.command == "stop":
+        await lonc.stop()
+
+
+async def main(reactor: IReactorTime, asked: argparse.Namespace) -> None:
+    """Connect, do it, and close; what goes wrong is one line."""
+    try:
+        lonc = await ManagementClient.connect(reactor, asked.endpoint)
+        await carry_out(lonc, asked)
+        await lonc.close()
+    except ManagementError as error:
+        raise SystemExit(f"manage.py: {error}") from error
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("endpoint", metavar="ENDPOINT")
+    parser.add_argument(
+        "command",
+        choices=["list", "report", "reset", "close", "debug", "reread", "reload", "stop"],
+    )
+    parser.add_argument("host", metavar="HOST", nargs="?", default="")
+    parser.add_argument("level", metavar="LEVEL", nargs="?", type=int, default=0)
+    react(main, [parser.parse_args(sys.argv[1:])])

@@ -1,0 +1,100 @@
+"""
+The session key and the encrypted frames (protocol, sections 3 and 4).
+
+This module is pure: it imports nothing of lonc, and both sides of the exchange use it.
+
+IDEA block by block is what every lond speaks, so it is what lonc speaks. It hides a text from a
+passer-by; it does not notice a changed one.
+"""
+
+from __future__ import annotations
+
+from binascii import unhexlify
+from typing import Final
+
+from cryptography.hazmat.decrepit.ciphers.algorithms import IDEA
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+
+_BLOCK: Final = 8  # bytes
+_KEY_TEXT: Final = 32  # characters that name the 16 bytes of a key
+#: Digits of a length: more than any line limit needs, few enough for `int` to be quick.
+_LENGTH_DIGITS: Final = 10
+
+#: Letters past F become digits, ten at a time: G..P and then Q..Z.
+_HEXISH: Final = bytes.maketrans(b"GHIJKLMNOPQRSTUVWXYZ", b"01234567890123456789")
+
+
+class FrameError(Exception):
+    """An ``enc:`` frame that is none; the message says what is wrong, not what it held."""
+
+
+def session_key(lond_id: str, lonc_id: str, buildkey: bytes) -> bytes:
+    """
+    Derive the key of one connection (protocol, section 3).
+
+    :param lond_id: the host id of the lond.
+    :param lonc_id: the caller's own host id.
+    :param buildkey: the lond's answer to ``ekey``, without its newline.
+    :return: 16 bytes.
+    """
+    # bytes.upper() knows ASCII only, as the rule asks.
+    names = (lond_id + lonc_id).encode().upper().translate(_HEXISH)
+    text = ((names + buildkey) * 3)[:_KEY_TEXT].ljust(_KEY_TEXT, b"0")
+    digits = bytes(_hex_value(character) for character in text)
+    return bytes(high << 4 | low for high, low in zip(digits[::2], digits[1::2], strict=True))
+
+
+def _hex_value(character: int) -> int:
+    """Read a character as Perl's ``pack "H"`` does: what is no hex digit has a value too."""
+    return (character + 9 if chr(character).isalpha() and character < 128 else character) & 15
+
+
+class SessionCipher:
+    """
+    Encrypts and decrypts the texts of one connection (protocol, section 4).
+
+    :param key: 16 bytes.
+    """
+
+    __slots__ = ("_decrypt_blocks", "_encrypt_blocks")
+
+    def __init__(self, key: bytes) -> None:
+        cipher = Cipher(IDEA(key), ECB())
+        # ECB carries nothing from one block to the next, so one context serves every frame.
+        self._encrypt_blocks = cipher.encryptor().update
+        self._decrypt_blocks = cipher.decryptor().update
+
+    def encrypt(self, text: bytes) -> bytes:
+        """Frame a text (without its newline) as ``enc:<length>:<hex>``, without a newline."""
+        length = len(text)
+        blocks = text.ljust((length // _BLOCK + 1) * _BLOCK)
+        return b"enc:%d:%s" % (length, self._encrypt_blocks(blocks).hex().encode())
+
+    def decrypt(self, frame: bytes) -> bytes:
+        """
+        Read a frame without its newline.
+
+        A text that ends with a block may come with the block of blanks that the protocol adds to
+        it or without; any other number of blocks is an error.
+
+        :raise FrameError: for anything that is not such a frame.
+        """
+        prefix, _, rest = frame.partition(b":")
+        digits, colon, encrypted = rest.partition(b":")
+        if prefix != b"enc" or not colon:
+            raise FrameError("not of the form enc:<length>:<hex>")
+        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+            raise FrameError("its length is not a number, or too large a one")
+        length = int(digits)
+        full, over = divmod(length, _BLOCK)
+        size = (full + 1) * _BLOCK
+        if len(encrypted) != 2 * size and (over or len(encrypted) != 2 * length):
+            raise FrameError(
+                f"a text of {length} bytes takes {2 * size} hex digits, not {len(encrypted)}"
+            )
+        try:
+            blocks = unhexlify(encrypted)
+        except ValueError:
+            raise FrameError("its text is not in hex digits") from None
+        return self._decrypt_blocks(blocks)[:length]

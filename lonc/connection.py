@@ -1,0 +1,330 @@
+# Twisted's Failure has no annotations:
+# mypy: allow-untyped-calls
+"""
+One connection to a lond: made, taken through the handshake, then one request at a time.
+
+The connection knows its owner (a :class:`lonc.host.HostService`) only by three calls, and nothing
+of clients. Exactly one of :meth:`Owner.failed` and our own :meth:`LondConnection.close` ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol as Interface
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionRefusedError,
+    DNSLookupError,
+    UserError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IAddress, IConnector, IReactorTime, ITCPTransport
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.python.failure import Failure
+
+from lonc.cipher import FrameError, SessionCipher
+from lonc.framing import LineBuffer, LineTooLong
+from lonc.handshake import Handshake, HandshakeError
+from lonc.pool import Collection
+from lonc.request import Cause, Request
+
+#: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
+#: byte, at most one block of padding, and ``enc:<length>:``.
+_ENCIPHERED = b"enc:"
+_FRAME_OVERHEAD = 64
+
+
+class Trouble(Enum):
+    """What ended a connection; each counts once against the host's retries (row F5)."""
+
+    LOOK_UP = "look-up failed"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timed out"
+    HANDSHAKE = "bad handshake"
+    BROKEN = "broke"
+
+
+class Owner(Interface):
+    """What a connection tells."""
+
+    def connected(self, connection: LondConnection) -> None:
+        """The connection is made; its handshake begins."""
+
+    def ready(self, connection: LondConnection) -> None:
+        """The handshake is complete."""
+
+    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """The answer to the request has come, and the connection owes nothing any more."""
+
+    def failed(
+        self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
+    ) -> None:
+        """The connection has ended; ``cause`` is for the request that it still owes, if any."""
+
+
+class LondConnection(Protocol):
+    """
+    A connection to a lond (protocol, sections 2 and 4).
+
+    :ivar place: the collection of the owner's pool that it is in.
+    :ivar request: what it owes an answer to.
+    :ivar since: when it last began something (to connect, the handshake, a request), in seconds
+        of the reactor's clock.
+    :ivar established: when its handshake was complete.
+    :ivar reusable: whether it may take another request after this one.
+    """
+
+    transport: ITCPTransport
+
+    def __init__(self, owner: Owner, handshake: Handshake, max_line: int) -> None:
+        self._owner = owner
+        self._handshake: Handshake | None = handshake
+        self._cipher: SessionCipher | None = None
+        self._max_line = max_line
+        self._lines = LineBuffer(max_line)
+        self._ended = False
+        self.factory: LondConnectionFactory | None = None
+        self.place: Collection | None = None
+        self.request: Request | None = None
+        self.since = 0.0
+        self.established = 0.0
+        self.reusable = True
+
+    def connectionMade(self) -> None:
+        """Open the exchange."""
+        if self._ended:
+            self.transport.abortConnection()
+            return
+        assert self._handshake is not None
+        self._owner.connected(self)
+        self.transport.write(self._handshake.start())
+
+    def send(self, request: Request) -> None:
+        """Send a request; the connection must be ready and owe nothing."""
+        self.request = request
+        line = request.line
+        if line.startswith(b"encrypt:"):
+            assert self._cipher is not None
+            line = self._cipher.encrypt(line[8:-1]) + b"\n"
+        self.transport.write(line)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
+        if self._ended:
+            return
+        request = self.request
+        if request is None:
+            self._unasked(data)
+            return
+        try:
+            reply = self._lines.push(data)
+        except LineTooLong:
+            reply = self._overlong()
+        if reply is None:
+            return
+        if reply.startswith(_ENCIPHERED):
+            plain = self._deciphered(reply)
+            if plain is None:
+                return
+            reply = plain
+        self.request = None
+        if len(self._lines):
+            # The answer stands, but whoever asked next would get what came behind it.
+            self.reusable = False
+        self._owner.replied(self, request, reply)
+
+    def _unasked(self, data: bytes) -> None:
+        """Bytes that belong to no request: the handshake's, or a violation (section 2)."""
+        handshake = self._handshake
+        if handshake is None:
+            self._fail(Trouble.BROKEN, "the lond spoke out of turn", Cause.BROKEN)
+            return
+        try:
+            answer = handshake.receive(data)
+        except HandshakeError as error:
+            self._fail(Trouble.HANDSHAKE, str(error), Cause.UNREACHABLE)
+            return
+        if answer:
+            self.transport.write(answer)
+        if handshake.cipher is not None:
+            self._cipher = handshake.cipher
+            self._handshake = None
+            self._owner.ready(self)
+
+    def _overlong(self) -> bytes | None:
+        """Allow an enciphered reply the length that its plain text may have, and no other."""
+        lines = self._lines
+        if lines.limit == self._max_line and lines.begins_with(_ENCIPHERED):
+            lines.limit = 2 * self._max_line + _FRAME_OVERHEAD
+            try:
+                return lines.take()
+            except LineTooLong:
+                pass
+        self._fail(Trouble.BROKEN, f"a reply is longer than {self._max_line} bytes", Cause.TOO_LONG)
+        return None
+
+    def _deciphered(self, reply: bytes) -> bytes | None:
+        """Return the plain reply, or end the connection: a wrong frame proves a wrong key."""
+        assert self._cipher is not None
+        self._lines.limit = self._max_line
+        try:
+            plain = self._cipher.decrypt(reply[:-1])
+        except FrameError as error:
+            self._fail(Trouble.BROKEN, f"an enciphered reply is wrong: {error}", Cause.BROKEN)
+            return None
+        plain = plain.removesuffix(b"\n")
+        if b"\n" in plain:
+            # To the client it would be two answers, and the second that of its next request.
+            message = "an enciphered reply holds more than one line"
+            self._fail(Trouble.BROKEN, message, Cause.BROKEN)
+            return None
+        return plain + b"\n"
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The lond has closed it, or it broke."""
+        what = "closed by the lond"
+        if reason is not None and not reason.check(ConnectionDone):
+            what = reason.getErrorMessage().rstrip(".")
+        if self._handshake is not None:
+            message = f"{what} in state {self._handshake.state.value}"
+            self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
+        else:
+            self._fail(Trouble.BROKEN, what, Cause.BROKEN)
+
+    @property
+    def surplus(self) -> bool:
+        """Whether the lond sent more than the answer that it owed."""
+        return len(self._lines) > 0
+
+    def expire(self, seconds: float) -> None:
+        """End it because its handshake or its answer took longer than these seconds."""
+        if self._handshake is not None:
+            message = f"no end of the handshake after {seconds:g} s"
+            message += f" in state {self._handshake.state.value}"
+            self._fail(Trouble.TIMEOUT, message, Cause.UNREACHABLE)
+        else:
+            self._fail(Trouble.TIMEOUT, f"no answer after {seconds:g} s", Cause.TIMEOUT)
+
+    def unreachable(self, trouble: Trouble, message: str) -> None:
+        """It could not be made."""
+        self._fail(trouble, message, Cause.UNREACHABLE)
+
+    def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
+        if not self._ended:
+            self.close()
+            self._owner.failed(self, trouble, message, cause)
+
+    def close(self) -> None:
+        """End it without a word to the owner."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.connected:
+            if self.request is None and self._handshake is None:
+                self.transport.loseConnection()
+            else:
+                # What is unsent must not keep the descriptor open.
+                self.transport.abortConnection()
+        elif self.factory is not None:
+            self.factory.give_up()
+
+
+class Network(Interface):
+    """Who makes TCP connections: :mod:`lonc.transport`, or a reactor."""
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """Connect to an address; the factory learns the outcome."""
+
+
+class LondConnectionFactory(ClientFactory):
+    """
+    Makes one :class:`LondConnection`: looks the name up where there is no address, and tries the
+    addresses in turn, all within one time limit (row F12).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        connection: LondConnection,
+        network: Network,
+        look_up: Callable[[str], Deferred[list[str]]],
+        clock: IReactorTime,
+    ) -> None:
+        self._connection = connection
+        self._network = network
+        self._look_up = look_up
+        self._clock = clock
+        self._addresses: list[str] = []
+        self._pending: Deferred[None] | None = None
+        self._connector: IConnector | None = None
+        connection.factory = self
+
+    def connect(self, target: str, port: int, timeout: float) -> None:
+        """
+        Begin.
+
+        :param target: an address, or a name to look up.
+        :param timeout: seconds for look-up and connect together.
+        """
+        self._port = port
+        self._timeout = timeout
+        self._deadline = self._clock.seconds() + timeout
+        self._pending = (
+            self._look_up(target)
+            .addTimeout(timeout, self._clock)
+            .addCallbacks(self._try, self._unknown, callbackArgs=(), errbackArgs=(target,))
+        )
+
+    def _unknown(self, failure: Failure, name: str) -> None:
+        self._pending = None
+        if failure.check(TimeoutError):
+            message = f"no address for {name} after {self._timeout:g} s"
+            self._connection.unreachable(Trouble.LOOK_UP, message)
+        elif not failure.check(CancelledError):
+            message = f"no address for {name}: {failure.getErrorMessage()}"
+            self._connection.unreachable(Trouble.LOOK_UP, message)
+
+    def _try(self, addresses: list[str]) -> None:
+        self._pending = None
+        self._addresses = addresses[1:]
+        remaining = max(self._deadline - self._clock.seconds(), 0.001)
+        self._connector = self._network.connectTCP(addresses[0], self._port, self, remaining)
+
+    def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
+        """Return the connection that is to be made."""
+        return self._connection
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Try the next address, or tell the connection what went wrong."""
+        if reason.check(UserError):
+            return
+        if self._addresses and self._clock.seconds() < self._deadline:
+            self._try(self._addresses)
+            return
+        if reason.check(ConnectTimeout):
+            trouble, message = Trouble.TIMEOUT, f"no connection after {self._timeout:g} s"
+        elif reason.check(ConnectionRefusedError):
+            trouble, message = Trouble.REFUSED, "nobody listens there"
+        elif reason.check(DNSLookupError):
+            trouble, message = Trouble.LOOK_UP, reason.getErrorMessage()
+        elif reason.check(ConnectError):
+            trouble, message = Trouble.UNREACHABLE, reason.getErrorMessage()
+        else:
+            trouble, message = Trouble.UNREACHABLE, repr(reason.value)
+        self._connection.unreachable(trouble, message)
+
+    def give_up(self) -> None:
+        """Stop trying; the connection is told nothing more."""
+        self._addresses = []
+        if self._pending is not None:
+            self._pending.cancel()
+        elif self._connector is not None:
+            self._connector.disconnect()

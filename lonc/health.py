@@ -1,0 +1,77 @@
+"""
+Whether a host is worth a try: its retries, DEAD, and the probes that find its way back.
+
+Rows S10, F4 and F5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+#: Seconds before the first probe of a DEAD host, and the longest pause between two. A lond that
+#: was restarted is back within a second or two; one that stays away costs one attempt a minute.
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+
+class Health:
+    """
+    One host's retries.
+
+    :ivar retries: failures that make a host DEAD.
+    :ivar left: how many of them are left.
+    :ivar dead: whether the host is DEAD: requests fail at once and `probe` is called now and then.
+    """
+
+    __slots__ = ("_clock", "_pause", "_probe", "_random", "_timer", "dead", "left", "retries")
+
+    def __init__(
+        self, retries: int, clock: IReactorTime, random: Random, probe: Callable[[], None]
+    ) -> None:
+        self.retries = retries
+        self.left = retries
+        self.dead = False
+        self._clock = clock
+        self._random = random
+        self._probe = probe
+        self._pause = FIRST_PAUSE
+        self._timer: IDelayedCall | None = None
+
+    def failure(self) -> bool:
+        """Count one failure; return whether it made the host DEAD."""
+        self.left = max(0, self.left - 1)
+        died = self.left == 0 and not self.dead
+        if died:
+            self.dead = True
+            self._pause = FIRST_PAUSE
+        if self.dead and self._timer is None:
+            # The jitter keeps the machines of a network from knocking at the same moment.
+            pause = self._pause * self._random.uniform(0.8, 1.0)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._timer = self._clock.callLater(pause, self._knock)
+        return died
+
+    def _knock(self) -> None:
+        self._timer = None
+        self._probe()
+
+    def restore(self) -> bool:
+        """Give all retries back; return whether the host was DEAD."""
+        was_dead, self.dead = self.dead, False
+        self.left = self.retries
+        self.stop()
+        return was_dead
+
+    def stop(self) -> None:
+        """Probe no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def next_probe(self) -> float:
+        """Seconds until the next probe, -1.0 when none is due."""
+        return -1.0 if self._timer is None else self._timer.getTime() - self._clock.seconds()

@@ -1,0 +1,455 @@
+# Twisted's Service has no annotations:
+# mypy: allow-untyped-calls
+"""
+One host of the network: its socket, its connections, and the requests that wait for one.
+
+A request's way is a straight line: a client submits it, an idle connection takes it or it waits in
+the queue, and the connection hands the answer back. No Deferred, timer or log call stands on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from random import Random
+from typing import Any, Protocol
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, QueueOverflow, inlineCallbacks
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from lonc import connection as lond
+from lonc.clients import ClientListener, Clients
+from lonc.connection import LondConnection, LondConnectionFactory, Trouble
+from lonc.handshake import Handshake
+from lonc.health import Health
+from lonc.hosts import Host
+from lonc.pool import ConnectionPool, RequestQueue
+from lonc.request import Cause, Request, Waiter
+from lonc.settings import Settings
+from lonc.sockets import LocalSocket, UNIXNetwork
+from lonc.status import HostStatus
+
+log = Logger()
+
+#: Seconds that clients have to read their last answers when a host stops.
+FAREWELL = 1.0
+
+
+class Network(lond.Network, UNIXNetwork, Protocol):
+    """Who listens and connects: see :func:`lonc.transport.network`."""
+
+
+@attrs.frozen
+class Surroundings:
+    """
+    What all hosts share.
+
+    :ivar clock: the reactor's time.
+    :ivar network: who listens and connects.
+    :ivar look_up: a host name -> its addresses.
+    :ivar random: the jitter of the probes.
+    :ivar clients: the limits on clients.
+    :ivar revived: called with a host's id when it is no longer DEAD.
+    """
+
+    clock: IReactorTime
+    network: Network
+    look_up: Callable[[str], Deferred[list[str]]]
+    random: Random
+    clients: Clients
+    revived: Callable[[str], None]
+
+
+class HostService(Service):
+    """
+    Serves one host's clients (rows S2, S4, S8 to S12, F1 to F5).
+
+    :ivar host: its row of the table.
+    :ivar debug_level: 0 to 9 (row S20).
+    :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
+    """
+
+    def __init__(self, host: Host, settings: Settings, around: Surroundings) -> None:
+        self.host = host
+        self.host_id = host.id
+        self.setName(host.id)
+        self.debug_level = 0
+        self._settings = settings
+        self._around = around
+        self._seconds = around.clock.seconds
+        self._health = Health(settings.retries, around.clock, around.random, self._probe)
+        self._pool = ConnectionPool()
+        self._queue = RequestQueue(size=settings.queue_limit)
+        self._listener = ClientListener(self, around.clients)
+        self._socket = LocalSocket(around.network, self._listener)
+        self.crashed = False
+        self._requests = 0
+        self._answers = 0
+        self._con_lost = dict.fromkeys(Cause, 0)
+        self._stopping = False
+        self._drained: Deferred[None] | None = None
+        self._last_wait = self._seconds()
+        self._last_prune = 0.0
+        self._last_break = -1.0
+
+    # ------------------------------------------------------------------ a request's way
+
+    def submit(self, request: Request) -> None:
+        """Send a request on the idle connection used last, or let it wait for one (row S8)."""
+        self._requests += 1
+        if self.debug_level >= 6:
+            self._trace(6, "request {command}, {size} bytes", request, len(request.line))
+        pool = self._pool
+        if pool.idle:
+            self._start(pool.last_used(), request)
+        else:
+            self._wait(request)
+
+    def _start(self, connection: LondConnection, request: Request) -> None:
+        self._pool.move(connection, self._pool.busy)
+        connection.since = self._seconds()
+        connection.send(request)
+
+    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """Use the connection for who waits longest, and pass the answer on."""
+        self._answers += 1
+        if self.debug_level >= 8:
+            self._trace(8, "reply to {command}, {size} bytes", request, len(reply))
+        if self._health.left != self._health.retries:
+            self._revive()
+        if not connection.reusable:
+            self._part_with(connection)
+        elif self._queue.pending:
+            self._start(connection, self._queue.take())
+        else:
+            self._pool.move(connection, self._pool.idle)
+        request.asker.answered(reply)
+        if self._stopping:
+            self._check_drained()
+
+    def _wait(self, request: Request) -> None:
+        if self._stopping:
+            self._lose(request, Cause.CLOSED)
+            return
+        if self._health.dead:
+            self._lose(request, Cause.DEAD)
+            return
+        request.since = self._last_wait = self._seconds()
+        try:
+            self._queue.put(request)
+        except QueueOverflow:
+            what = f"{self._queue.size} requests wait already: another gets con_lost"
+            self._around.clients.warn("queue", self.host_id, what)
+            self._lose(request, Cause.QUEUE_FULL)
+            return
+        if len(self._pool) < self._settings.max_connections:
+            self._connect()
+
+    def withdraw(self, request: Request) -> None:
+        """Forget a request that waits, for its client has gone."""
+        self._queue.drop(request)
+
+    def ask(self, line: bytes) -> Deferred[bytes]:
+        """
+        Ask for one who wants a Deferred.
+
+        :param line: a request with its newline.
+        :return: fires with the reply; fails with :exc:`lonc.request.ConLost`.
+        """
+        waiter = Waiter()
+        self.submit(Request(line, waiter))
+        return waiter.outcome
+
+    def _lose(self, request: Request, cause: Cause) -> None:
+        self.count_lost(cause)
+        if self.debug_level >= 1:
+            self._trace(1, "con_lost to {command}: {size}", request, cause.value)
+        request.asker.lost(cause)
+
+    def count_lost(self, cause: Cause) -> None:
+        """Count a ``con_lost``."""
+        self._con_lost[cause] += 1
+
+    def _lose_waiting(self, cause: Cause) -> None:
+        for request in self._queue.drain():
+            self._lose(request, cause)
+
+    def _trace(self, level: int, text: str, request: Request, size: object) -> None:
+        log.debug(text, command=request.command, size=size, level=level, host_id=self.host_id)
+
+    # ------------------------------------------------------------------ connections come and go
+
+    def _connect(self) -> None:
+        settings, around, target = self._settings, self._around, self.host.target
+        handshake = Handshake(self.host_id, settings.host_id)
+        connection = LondConnection(self, handshake, settings.max_line)
+        self._pool.move(connection, self._pool.connecting)
+        if self.debug_level >= 4:
+            log.debug("connecting to {at}", at=target, level=4, host_id=self.host_id)
+        factory = LondConnectionFactory(connection, around.network, around.look_up, around.clock)
+        factory.connect(target, settings.lond_port, settings.connect_timeout)
+
+    def connected(self, connection: LondConnection) -> None:
+        """Its handshake begins."""
+        connection.since = self._seconds()
+        self._pool.move(connection, self._pool.handshaking)
+
+    def ready(self, connection: LondConnection) -> None:
+        """Its handshake is complete: the host lives, and who waits longest is served."""
+        connection.established = self._seconds()
+        log.info(
+            "connection {count} is ready", count=len(self._pool), success=True, host_id=self.host_id
+        )
+        if self._queue.pending:
+            self._start(connection, self._queue.take())
+        else:
+            self._pool.move(connection, self._pool.idle)
+        self._revive()
+
+    def failed(
+        self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
+    ) -> None:
+        """Count the failure once (row F5), and tell those who cannot be served any more."""
+        self._pool.move(connection, None)
+        request, connection.request = connection.request, None
+        died = self._counts(connection, trouble) and self._health.failure()
+        log.warn(
+            "connection to {at} {trouble}: {message}",
+            at=self.host.target,
+            trouble=trouble.value,
+            message=message,
+            host_id=self.host_id,
+        )
+        if died:
+            self._bury()
+        elif len(self._pool) == 0:
+            # Row S12: with the last connection goes the hope of all who wait.
+            self._lose_waiting(Cause.UNREACHABLE)
+        if request is not None:
+            self._lose(request, cause)
+        if self._stopping:
+            self._check_drained()
+
+    def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:
+        """
+        Return whether this is a failure of its own.
+
+        When a lond goes, all its connections break: those that stood before the first of them
+        broke are part of the same failure.
+        """
+        if trouble is not Trouble.BROKEN:
+            return True
+        if connection.established <= self._last_break:
+            return False
+        self._last_break = self._seconds()
+        return True
+
+    def _part_with(self, connection: LondConnection) -> None:
+        """Close a connection that has answered but may not be used again."""
+        connection.close()
+        if connection.surplus:
+            message = "the lond sent more than its answer"
+            self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
+            return
+        self._pool.move(connection, None)
+        self._connect_for_waiting()
+
+    def _connect_for_waiting(self) -> None:
+        free = self._settings.max_connections - len(self._pool)
+        for _ in range(min(free, len(self._queue.pending))):
+            self._connect()
+
+    # ------------------------------------------------------------------ DEAD, and back
+
+    @property
+    def alive(self) -> bool:
+        """Whether a request has a chance."""
+        return not self._health.dead and not self._stopping
+
+    def _bury(self) -> None:
+        log.critical(
+            "host marked dead: con_lost at once until it answers a probe", host_id=self.host_id
+        )
+        # What is idle is as doubtful as what failed; what owes an answer may still bring it.
+        for connection in list(self._pool.idle):
+            self._pool.move(connection, None)
+            connection.close()
+        self._lose_waiting(Cause.DEAD)
+
+    def _probe(self) -> None:
+        """See whether a DEAD host completes a handshake (row F4)."""
+        if not self._pool.connecting and not self._pool.handshaking:
+            self._connect()
+
+    def _revive(self) -> None:
+        """A success: the host has all its retries again (row S10)."""
+        if self._health.restore():
+            log.info("host answers again", host_id=self.host_id, success=True)
+            self._around.revived(self.host_id)
+
+    def reset_retries(self) -> None:
+        """Give the host its retries back, DEAD or not (rows S17 and S18)."""
+        if self._health.restore():
+            self._around.revived(self.host_id)
+
+    def close_connections(self) -> None:
+        """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
+        log.critical("closing every connection on request", host_id=self.host_id)
+        self._drop_connections()
+        self._lose_waiting(Cause.CLOSED)
+        self.reset_retries()
+
+    def _drop_connections(self) -> None:
+        for connection in self._pool.all():
+            request, connection.request = connection.request, None
+            self._pool.move(connection, None)
+            connection.close()
+            if request is not None:
+                self._lose(request, Cause.CLOSED)
+
+    # ------------------------------------------------------------------ time limits
+
+    def sweep(self, now: float) -> None:
+        """End what is over its time; called several times a second (rows F1, S9 and S11)."""
+        settings, pool = self._settings, self._pool
+        limit = settings.request_timeout
+        for collection in (pool.handshaking, pool.busy):
+            while collection and now - (oldest := next(iter(collection))).since >= limit:
+                oldest.expire(limit)
+        if self._queue.pending:
+            for request in self._queue.overdue(now - settings.queue_timeout):
+                self._lose(request, Cause.QUEUE_TIMEOUT)
+        elif pool.idle and now - self._last_wait > settings.idle_timeout:
+            self._prune(now)
+
+    def _prune(self, now: float) -> None:
+        """Close the idle connection that was used least lately, one each second (row S9)."""
+        eldest = next(iter(self._pool.idle))
+        if now - self._last_prune >= 1.0 and now - eldest.since > self._settings.idle_timeout:
+            self._last_prune = now
+            self._pool.move(eldest, None)
+            eldest.close()
+            log.info(
+                "an idle connection is closed, {left} left",
+                left=len(self._pool),
+                host_id=self.host_id,
+            )
+
+    # ------------------------------------------------------------------ start, change, stop
+
+    def startService(self) -> None:
+        """
+        Listen for clients.
+
+        :raises lonc.sockets.SocketError: naming the path.
+        """
+        super().startService()
+        self.listen()
+
+    def listen(self) -> None:
+        """
+        Listen on the socket that the settings name, if it is not there as it should be.
+
+        :raises lonc.sockets.SocketError: naming the path.
+        """
+        settings = self._settings
+        path = settings.socket_path(self.host_id)
+        self._socket.open(path, settings.socket_mode, settings.socket_group)
+
+    @property
+    def listening(self) -> bool:
+        """Whether clients find the socket: somebody may have removed it."""
+        return self._socket.intact
+
+    def reconfigure(self, host: Host, settings: Settings) -> None:
+        """
+        Take over a new row and new settings without disturbing an open request (row F13).
+
+        Connections to another address or in another name finish what they do and are not used
+        again; clients notice nothing. The socket moves when its path, mode or group changed.
+
+        :raises lonc.sockets.SocketError: when it cannot.
+        """
+        before = (self.host.target, self._settings.lond_port, self._settings.host_id)
+        self.host, self._settings = host, settings
+        self._queue.size = settings.queue_limit
+        self._health.retries = settings.retries
+        self._health.left = min(self._health.left, settings.retries)
+        if before != (host.target, settings.lond_port, settings.host_id):
+            self._retire_connections()
+            self.reset_retries()
+        self.listen()
+
+    def _retire_connections(self) -> None:
+        for connection in self._pool.all():
+            if connection.request is not None:
+                connection.reusable = False
+            else:
+                self._pool.move(connection, None)
+                connection.close()
+        self._connect_for_waiting()
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[None], Any, None]:
+        """
+        Stop accepting, let what is in flight end, tell the rest ``con_lost``, and close.
+
+        :return: a Deferred that fires when all its sockets are closed, after at most the drain
+            timeout and a second.
+        """
+        super().stopService()
+        self._stopping = True
+        self._health.stop()
+        clock = self._around.clock
+        deadline = clock.callLater(self._settings.drain_timeout, self._cut_short)
+        yield self._socket.close()
+        self._lose_waiting(Cause.CLOSED)
+        for connection in self._pool.all():
+            if connection.request is None:
+                self._pool.move(connection, None)
+                connection.close()
+        if self._pool.busy:
+            self._drained = Deferred()
+            yield self._drained
+        if deadline.active():
+            deadline.cancel()
+        farewell = clock.callLater(FAREWELL, self._listener.abort)
+        yield self._listener.finish()
+        if farewell.active():
+            farewell.cancel()
+
+    def _cut_short(self) -> None:
+        self._drop_connections()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if not self._pool.busy and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    # ------------------------------------------------------------------ status
+
+    def status(self, delayed: int, last_log: str) -> HostStatus:
+        """Report, with what others know of this host."""
+        pool, waiting = self._pool, self._queue.pending
+        return HostStatus(
+            host_id=self.host_id,
+            state="stopping" if self._stopping else "DEAD" if self._health.dead else "up",
+            connecting=len(pool.connecting),
+            handshaking=len(pool.handshaking),
+            idle=len(pool.idle),
+            busy=len(pool.busy),
+            clients=len(self._listener.clients),
+            waiting=len(waiting),
+            oldest_waiter=self._seconds() - waiting[0].since if waiting else 0.0,
+            retries_left=self._health.left,
+            next_probe=self._health.next_probe,
+            delayed=delayed,
+            requests=self._requests,
+            answers=self._answers,
+            con_lost={cause.value: count for cause, count in self._con_lost.items()},
+            debug_level=self.debug_level,
+            last_log=last_log,
+        )

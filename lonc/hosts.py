@@ -1,0 +1,255 @@
+"""
+The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compared.
+
+A line reads ``id:domain:role:hostname:ip[:...]`` (protocol, section 7). What stands in the fifth
+field decides where lonc connects to:
+
+* an IPv4 or IPv6 address: to that. Since colons part the fields, an IPv6 address that further
+  fields follow has to stand in brackets; a bare one is understood where it ends the line.
+* nothing, ``http`` or ``https``: to the host name of the fourth field, which is looked up.
+* another host name: to that one, which takes the fourth field's place.
+
+Blanks around fields and a CR before the newline are dropped. Lines that begin with ``#`` or ``^``
+are passed over: the first are comments, the others name servers to fetch a table from, which
+this module leaves to others.
+
+This module is pure: it reads the one file and imports nothing of lonc.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Mapping
+
+import attrs
+
+#: Bytes of a host table at most; a cluster of 100,000 hosts would still fit.
+SIZE_LIMIT = 16 * 1024 * 1024
+
+#: How many problems are told one by one; the rest is only counted, so that no log is flooded.
+PROBLEM_LIMIT = 1000
+
+#: Characters of an id at most where the folder of the sockets is not known: a UNIX socket's path
+#: has 107 bytes on Linux, and one of them is a slash.
+ID_LIMIT = 106
+
+#: Names in the folder of the sockets that are lonc's own.
+RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock"})
+
+_BLANKS = " \t\r\f\v"
+_ID = re.compile(r"[A-Za-z0-9_.-]+")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# A name whose last label is digits only would be an IPv4 address, or a failed attempt at one.
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
+
+
+class TableError(Exception):
+    """The table cannot be used. The message is one line for a person, and names the file."""
+
+
+@attrs.frozen
+class Host:
+    """
+    A line of the table.
+
+    :ivar id: the host id.
+    :ivar domain: its LON-CAPA domain.
+    :ivar role: ``library`` or ``access``.
+    :ivar name: its host name, or an IPv4 address where the table has one in its place.
+    :ivar address: its IP address in normal form, or None: look ``name`` up.
+    :ivar line: number of the line, from 1.
+    """
+
+    id: str
+    domain: str
+    role: str
+    name: str
+    address: str | None
+    line: int
+
+    @property
+    def target(self) -> str:
+        """What to connect to: the address if there is one, else the name."""
+        return self.address or self.name
+
+
+@attrs.frozen
+class HostTable:
+    """
+    What a file holds.
+
+    :ivar hosts: by id, in the order of their lines.
+    :ivar problems: a line for a person for each line that cannot be understood or is double.
+    """
+
+    hosts: Mapping[str, Host]
+    problems: tuple[str, ...]
+
+
+@attrs.frozen
+class Changes:
+    """Ids by what became of them; ``gone`` in the old table's order, the others in the new's."""
+
+    gone: tuple[str, ...]
+    changed: tuple[str, ...]
+    new: tuple[str, ...]
+    same: tuple[str, ...]
+
+
+def parse_host_table(text: bytes, file: str, max_id: int = ID_LIMIT) -> HostTable:
+    """
+    Return the table that ``text`` holds (row S1).
+
+    A line that cannot be understood is one entry of ``problems``, and the others serve. Of two
+    lines with the same id the later one serves, as it does for the other LON-CAPA programs.
+
+    :param file: its name, for the problems.
+    :param max_id: characters of an id at most, so that its socket's path fits.
+    :raises TableError: there is no host that can be used.
+    """
+    hosts: dict[str, Host] = {}
+    problems: list[str] = []
+    left_out = 0
+    for number, line in enumerate(text.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
+        line = line.strip(_BLANKS)
+        if not line or line[0] in "#^":
+            continue
+        problem = ""
+        try:
+            host = _host(line, number, max_id)
+        except ValueError as error:
+            problem = str(error)
+        else:
+            if earlier := hosts.pop(host.id, None):
+                problem = f"{host.id} stands in line {earlier.line} too; line {number} is used"
+            hosts[host.id] = host
+        if problem and len(problems) < PROBLEM_LIMIT:
+            problems.append(f"{file}, line {number}: {problem}")
+        elif problem:
+            left_out += 1
+    if not hosts:
+        raise TableError("; ".join([f"{file}: there is no host that can be used", *problems[:1]]))
+    if left_out:
+        problems.append(f"{file}: {left_out} more lines with problems")
+    return HostTable(hosts, tuple(problems))
+
+
+def read_host_table(path: str, max_id: int = ID_LIMIT) -> HostTable:
+    """
+    Return the table in the file ``path``; see parse_host_table.
+
+    :raises TableError: the file cannot be read, is too long, or has no host that can be used.
+    """
+    try:
+        # Asked first because opening a pipe could wait for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise TableError(f"{path}: not a file")
+        with open(path, "rb") as opened:
+            text = opened.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}") from None
+    if len(text) > SIZE_LIMIT:
+        raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, which no host table is")
+    return parse_host_table(text, path, max_id)
+
+
+def compare(old: HostTable, new: HostTable) -> Changes:
+    """
+    Return what became of the hosts of ``old`` (protocol, section 8: USR2).
+
+    A host has changed when its name or its address has: those say where its lond is and who it
+    has to be. Domain, role and line do not matter to a connection.
+    """
+
+    def moved(host_id: str) -> bool:
+        before, after = old.hosts[host_id], new.hosts[host_id]
+        return (before.name, before.address) != (after.name, after.address)
+
+    both = [host_id for host_id in new.hosts if host_id in old.hosts]
+    return Changes(
+        gone=tuple(host_id for host_id in old.hosts if host_id not in new.hosts),
+        changed=tuple(host_id for host_id in both if moved(host_id)),
+        new=tuple(host_id for host_id in new.hosts if host_id not in old.hosts),
+        same=tuple(host_id for host_id in both if not moved(host_id)),
+    )
+
+
+# One line: each of these raises ValueError with the reason why it is no use.
+
+
+def _host(line: str, number: int, max_id: int) -> Host:
+    fields = [field.strip(_BLANKS) for field in line.split(":", 4)]
+    if len(fields) < 5:
+        raise ValueError(f"{len(fields)} of at least 5 fields (id:domain:role:hostname:ip)")
+    host_id, domain, role, name, rest = fields
+    _check_id(host_id, max_id)
+    if not _ID.fullmatch(domain):
+        raise ValueError(f"{_shown(domain)} is not a domain")
+    if role not in ("library", "access"):
+        raise ValueError(f"the role {_shown(role)} is neither library nor access")
+    own_name = _name_of_host(name)
+    other_name, address = _where_to_connect(rest)
+    return Host(host_id, domain, role, other_name or own_name, address, number)
+
+
+def _check_id(host_id: str, max_id: int) -> None:
+    if not _ID.fullmatch(host_id) or host_id in (".", ".."):
+        raise ValueError(f"{_shown(host_id)} is not a host id")
+    if host_id in RESERVED_IDS:
+        raise ValueError(f"the host id {host_id} is taken by a file of lonc's own")
+    if len(host_id) > max_id:
+        raise ValueError(
+            f"the host id {_shown(host_id)} is too long: the path of its UNIX socket leaves "
+            f"room for {max(max_id, 0)} characters"
+        )
+
+
+def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
+    """Return another name, or an address, or neither, from the fifth field onwards."""
+    first, colon, _ = rest.partition(":")
+    first = first.rstrip(_BLANKS)
+    if rest.startswith("["):
+        inner, _, after = rest[1:].partition("]")
+        address = _ip(inner)
+        if address is None or after.lstrip(_BLANKS)[:1] not in ("", ":"):
+            raise ValueError(f"{_shown(rest)} does not begin with an IPv6 address in brackets")
+        return None, address
+    if colon and rest.strip(":") and (address := _ip(rest)):
+        return None, address
+    if first.lower() in ("", "http", "https"):
+        return None, None
+    if address := _ip(first):
+        return None, address
+    if colon and re.fullmatch("[0-9A-Fa-f]{1,4}", first):
+        raise ValueError(f"{_shown(rest)}: an IPv6 address needs brackets if fields follow it")
+    return _name_of_host(first), None
+
+
+def _name_of_host(text: str) -> str:
+    if _NAME.fullmatch(text):
+        return text
+    address = _ip(text)
+    if address is None:
+        raise ValueError(f"{_shown(text)} is neither an address nor a possible host name")
+    return address
+
+
+def _ip(text: str) -> str | None:
+    """Return an IP address in its normal form, so that two can be compared, else None."""
+    if not _ADDRESS.fullmatch(text):
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{_shown(text)} is not the address of one host")
+    return str(address)
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 60 else text[:57] + "...")

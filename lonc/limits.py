@@ -1,0 +1,34 @@
+"""
+How many files the process may have open.
+"""
+
+from __future__ import annotations
+
+import resource
+
+#: Descriptors for all that is no client and no connection: logs, the event loop, threads'
+#: files, the management port, the standard library's.
+SPARE = 128
+
+
+def needed_files(hosts: int, max_connections: int, max_clients: int) -> int:
+    """Return how many descriptors a table of this size can come to need."""
+    return hosts * (1 + max_connections) + max_clients + SPARE
+
+
+def raise_file_limit(needed: int) -> int:
+    """
+    Raise the soft limit of open files, and with the right to do so the hard one.
+
+    :return: the limit in force, which may be lower than what is needed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed:
+        return soft
+    for wanted, ceiling in ((needed, max(needed, hard)), (min(needed, hard), hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, ceiling))
+        except (ValueError, OSError):
+            continue
+        break
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

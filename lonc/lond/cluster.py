@@ -1,0 +1,236 @@
+"""
+A cluster on one machine: a lond for each host of a table, and the files to begin with.
+
+`prepare` writes the files, `check_ports` says beforehand whether the ports can be had, and
+`Cluster` is the Service. The londs share one port, as in any cluster, each at its own address.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+from typing import Final
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
+from twisted.logger import Logger
+
+from lonc.hosts import Host, HostTable
+from lonc.lond.faults import Faults
+from lonc.lond.protocol import LondFactory
+from lonc.lond.store import Store, StoreError
+
+log = Logger()
+
+#: The port of a lond where nobody says otherwise.
+LOND_PORT: Final = 5663
+#: Own id of the lonc of a new cluster.
+CALLER: Final = "l1"
+
+_HOSTS: Final = """\
+# The hosts of this cluster: id:domain:role:hostname:address.
+# Each gets a lond of its own, so every address has to be one of this machine's.
+l1:local:library:l1.localhost:127.0.0.1
+l2:local:access:l2.localhost:127.0.0.2
+"""
+_CONF: Final = """\
+# The configuration of this cluster. It is written once; from then on it is yours.
+PerlSetVar lonHostID  {caller}
+PerlSetVar lonTabDir  {tabs}
+PerlSetVar lonSockDir {sock}
+PerlSetVar lonDaemons {daemons}
+PerlSetVar lonDocRoot {html}
+PerlSetVar londPort   {port}
+"""
+
+
+class ClusterError(Exception):
+    """The cluster cannot run. The message is one line for a person and names what is missing."""
+
+
+def prepare(folder: str, lond_port: int | None = None) -> str:
+    """
+    Make the folders and files of a cluster of two hosts, those that are not there yet.
+
+    A file that is there is whole, because it is put in place as a whole; so a run that was
+    interrupted is made good by the next, and what somebody changed stays as it is.
+
+    :param folder: where; made when it is not there.
+    :param lond_port: for a ``loncapa.conf`` that is not there yet; 5663 when None.
+    :return: the absolute path of ``loncapa.conf``.
+    :raise ClusterError: when one of them cannot be made; names it.
+    """
+    folder = os.path.abspath(folder)
+    if not folder.isprintable():
+        raise ClusterError(f"{folder!a}: its name does not fit into a line of loncapa.conf")
+    where = {name: os.path.join(folder, name) for name in ("tabs", "sock", "daemons", "html")}
+    conf = os.path.join(folder, "loncapa.conf")
+    settings = {name: _quoted(path) for name, path in where.items()}
+    try:
+        for path in (
+            *where.values(),
+            os.path.join(where["sock"], "delayed"),
+            os.path.join(where["daemons"], "logs"),
+            os.path.join(where["html"], "lon-status"),
+        ):
+            os.makedirs(path, exist_ok=True)
+        os.makedirs(os.path.join(folder, "data"), mode=0o700, exist_ok=True)
+        _write_once(os.path.join(where["tabs"], "hosts.tab"), _HOSTS)
+        _write_once(conf, _CONF.format(caller=CALLER, port=lond_port or LOND_PORT, **settings))
+    except OSError as error:
+        raise ClusterError(f"{error.filename or folder}: {error.strerror}") from error
+    return conf
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _write_once(path: str, text: str) -> None:
+    if os.path.exists(path):
+        return
+    unfinished = f"{path}.new"
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def _address(host: Host) -> str:
+    if host.address is None:
+        raise ClusterError(f"the lond {host.id} has no address in the host table, only a name")
+    return host.address
+
+
+def _in_the_way(host: Host, port: int, error: OSError) -> ClusterError:
+    reason = error.strerror or str(error)
+    return ClusterError(f"the lond {host.id} cannot have port {port} at {host.address}: {reason}")
+
+
+def check_ports(table: HostTable, port: int) -> None:
+    """
+    Have the port at every host's address for a moment, all at once.
+
+    :raise ClusterError: as starting a `Cluster` would; names address and port.
+    """
+    with ExitStack() as held:
+        for host in table.hosts.values():
+            family = socket.AF_INET6 if ":" in _address(host) else socket.AF_INET
+            try:
+                listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((_address(host), port))
+                listener.listen()
+            except OSError as error:
+                raise _in_the_way(host, port, error) from error
+
+
+class _Reactor(IReactorTCP, IReactorTime):
+    """What a lond needs of its reactor."""
+
+
+class LondService(Service):
+    """
+    One lond, listening while it runs. Its name is its host id.
+
+    :ivar factory: the lond itself, while it runs.
+    :ivar faults: what it does wrong; stays over a stop and a start.
+    """
+
+    factory: LondFactory
+
+    def __init__(self, reactor: _Reactor, host: Host, port: int, caller: str, path: str) -> None:
+        self.name = host.id
+        self.faults = Faults()
+        self._reactor = reactor
+        self._host = host
+        self._port = port
+        self._caller = caller
+        self._path = path
+        self._store: Store | None = None
+        self._listener: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """
+        Open the data and listen.
+
+        :raise ClusterError: when either cannot be done.
+        """
+        # Opened here, not sooner: an SQLite connection does not survive the fork of a daemon.
+        try:
+            self._store = Store(self._path)
+        except StoreError as error:
+            raise ClusterError(str(error)) from error
+        self.factory = LondFactory(
+            self._reactor, self._host.id, self._caller, self._store, faults=self.faults
+        )
+        try:
+            self._listener = self._reactor.listenTCP(
+                self._port, self.factory, interface=_address(self._host)
+            )
+        except CannotListenError as error:
+            raise _in_the_way(self._host, self._port, error.socketError) from error
+        except OSError as error:  # from listen(), which the reactor does not look after
+            raise _in_the_way(self._host, self._port, error) from error
+        finally:
+            if self._listener is None:
+                self._store.close()
+        super().startService()  # type: ignore[no-untyped-call]
+        log.info(
+            "{lond}: a lond listens on port {port} at {address}",
+            lond=self._host.id,
+            port=self._port,
+            address=self._host.address,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, hang up and close the data; fires when all that is done."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._listener is None:
+            return
+        listener, self._listener = self._listener, None
+        await maybeDeferred(listener.stopListening)
+        await self.factory.close_connections()
+        if self._store is not None:
+            self._store.close()
+
+
+class Cluster(MultiService):
+    """
+    The londs of a table, one at each host's address; each is a `LondService` named by its id.
+
+    ``cluster.getServiceNamed("l2")`` can be stopped and started by itself, and its ``faults``
+    ordered, to see what lonc makes of that.
+
+    :param folder: what `prepare` made; the data are in ``data/<host id>.sqlite`` there.
+    :param port: the port of every lond.
+    :param caller: the host id of the lonc that the londs know.
+    """
+
+    def __init__(
+        self, reactor: _Reactor, folder: str, table: HostTable, port: int, caller: str
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        for host in table.hosts.values():
+            path = os.path.join(folder, "data", f"{host.id}.sqlite")
+            LondService(reactor, host, port, caller, path).setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def startService(self) -> None:
+        """
+        Start every lond, or none.
+
+        :raise ClusterError: when one cannot have its port or its data.
+        """
+        try:
+            super().startService()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.stopService()  # type: ignore[no-untyped-call]
+            raise

@@ -1,0 +1,335 @@
+"""The exchange as a lond sees it (protocol, sections 2 to 4), one connection at a time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lonc.cipher import FrameError, SessionCipher, session_key
+from lonc.framing import LineBuffer, LineTooLong
+from lonc.lond.commands import SECRET, Commands
+from lonc.lond.faults import Act, Close, Faults, Step
+from lonc.lond.store import Store
+
+log = Logger()
+
+#: Bytes of a line, and seconds in all, before a caller has shown what it is.
+_HANDSHAKE_LINE: Final = 4096
+_HANDSHAKE_LIMIT: Final = 60.0
+#: Bytes of a request: lonc's 16 MiB, encrypted.
+LINE_LIMIT: Final = 33 * 1024 * 1024
+#: Seconds without a byte from the caller: twice the hour after which a lonc closes.
+IDLE_LIMIT: Final = 7200.0
+#: Seconds that a caller may take over the last answer once the lond has hung up.
+_CLOSE_LIMIT: Final = 5.0
+
+
+class _Transport(ITCPTransport, IConsumer, IPushProducer):
+    """What a connection needs of its transport."""
+
+
+@implementer(IPushProducer)
+class LondProtocol(TimeoutMixin, Protocol):
+    """
+    One connection: the handshake, then a line in and a line out, until somebody hangs up.
+
+    A caller that takes no answers gets no more of them until it does; every wait has a limit, and
+    a connection past its limit is cut.
+    """
+
+    transport: _Transport
+
+    def __init__(self, factory: LondFactory) -> None:
+        self._factory = factory
+        self._lines = LineBuffer(_HANDSHAKE_LINE)
+        self._next: Callable[[bytes], None] = self._initialize
+        self._caller = ""
+        self._challenge = b""
+        self._cipher: SessionCipher | None = None
+        self._acts: Iterator[Act] | None = None  # what a fault still has to do
+        self._wait: IDelayedCall | None = None  # until its next act
+        self._choked = False  # the caller takes no answers
+        self._closing = False
+
+    def connectionMade(self) -> None:
+        """Wait for ``init``."""
+        factory = self._factory
+        factory.connections.add(self)
+        factory.accepted += 1
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)  # answers at once, and split where a fault splits
+        self.transport.registerProducer(self, True)
+        self.setTimeout(_HANDSHAKE_LIMIT)  # type: ignore[no-untyped-call]
+        self._say(Step.CONNECT, b"")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the connection."""
+        self.setTimeout(None)  # type: ignore[no-untyped-call]
+        self._closing = True
+        if self._wait is not None:
+            self._wait.cancel()
+            self._wait = None
+        self._acts = None
+        self._factory.lost(self)
+
+    def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
+        """Run the mixin's time limit on the factory's clock."""
+        return self._factory.clock.callLater(period, func)
+
+    def timeoutConnection(self) -> None:
+        """End a wait that went on for too long."""
+        log.info("{lond}: cut a connection at its time limit", lond=self._factory.host_id)
+        self.transport.abortConnection()
+
+    # What comes in.
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes, and answer the lines among them."""
+        if self._closing:
+            return
+        if self._next == self._serve:  # a handshake's limit is for the whole of it
+            self.resetTimeout()  # type: ignore[no-untyped-call]
+        self._lines.feed(data)
+        if self._acts is not None and len(self._lines) > self._lines.limit:
+            self.transport.abortConnection()  # it talks on while it is owed an answer
+        self._work()
+
+    def _work(self) -> None:
+        """Answer the lines that have come, as long as nothing is in the way."""
+        while self._acts is None and not self._choked and not self._closing:
+            try:
+                line = self._lines.take()
+            except LineTooLong as error:
+                self.transport.write(f"error:{error}\n".encode())
+                self.close()
+                return
+            if line is None:
+                return
+            self._next(line[:-1])
+
+    def _initialize(self, line: bytes) -> None:
+        # What follows `init:` asks for a way in that this lond does not have. An answer of digits
+        # tells the caller so (protocol, section 9).
+        caller = self._factory.caller_at(self.transport.getPeer())
+        if caller is None or line.partition(b":")[0] != b"init":
+            self._refuse("does not begin with init" if caller else "comes from an unknown address")
+            return
+        self._caller = caller
+        self._challenge = b"%016d" % secrets.randbelow(10**16)
+        self._next = self._compare
+        self._say(Step.INIT, self._challenge)
+
+    def _compare(self, line: bytes) -> None:
+        if line != self._challenge:
+            self._refuse("does not send the challenge back")
+            return
+        self._next = self._serve
+        self._lines.limit = self._factory.line_limit
+        self.setTimeout(self._factory.idle_limit)  # type: ignore[no-untyped-call]
+        self._say(Step.CHALLENGE, b"ok")
+
+    def _refuse(self, why: str) -> None:
+        log.warn("{lond}: refused a caller that {why}", lond=self._factory.host_id, why=why)
+        self.transport.write(b"refused\n")
+        self.close()
+
+    def _serve(self, line: bytes) -> None:
+        factory = self._factory
+        word, _, rest = line.partition(b":")
+        if line == b"ekey":
+            buildkey = secrets.token_hex(16).upper().encode()
+            self._cipher = SessionCipher(session_key(factory.host_id, self._caller, buildkey))
+            self._say(Step.KEY, buildkey)
+        elif line == b"version" and factory.revision:
+            self._say(Step.VERSION, f"$Revision: {factory.revision} $".encode())
+        elif word == b"sethost" and factory.revision:
+            self._say(Step.SETHOST, b"ok" if rest == factory.host_id.encode() else b"refused")
+        elif word == b"enc":
+            self._decipher(line)
+        else:
+            self._request(line)
+
+    def _decipher(self, frame: bytes) -> None:
+        if self._cipher is None:
+            self._say(Step.REQUEST, b"error:no_key")
+            return
+        try:
+            request = self._cipher.decrypt(frame).removesuffix(b"\n")
+        except FrameError as error:
+            self._say(Step.REQUEST, f"error:{error}".encode())
+            return
+        if b"\n" in request:
+            # It could store a value that breaks another request's answer in two.
+            self._say(Step.REQUEST, b"error:more than one line in a frame")
+            return
+        self._request(request)
+
+    def _request(self, request: bytes) -> None:
+        factory = self._factory
+        factory.requests += 1
+        factory.witness(request)
+        word = request.partition(b":")[0]
+        if word in SECRET and self._cipher is None:
+            answer = b"error:no_key"
+        else:
+            answer = factory.commands.answer(request, self._caller)
+        if word in SECRET and self._cipher is not None and not answer.startswith(b"error:"):
+            answer = self._cipher.encrypt(answer)
+        self._say(Step.REQUEST, answer, word)
+
+    # What goes out.
+
+    def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
+        """Answer a line, or do wrong what is ordered to go wrong."""
+        said = answer + b"\n" if step is not Step.CONNECT else b""
+        fault = self._factory.faults.take(step, command)
+        if fault is None:
+            if said:
+                self.transport.write(said)
+        else:
+            self._acts = fault.acts(said)
+            self._act()
+
+    def _act(self) -> None:
+        """Do what a fault has to do, up to its next pause."""
+        assert self._acts is not None
+        for act in self._acts:
+            if isinstance(act, bytes):
+                self.transport.write(act)
+            elif isinstance(act, Close):
+                self.close()
+                break
+            else:
+                self._wait = self._factory.clock.callLater(act, self._resume)
+                return
+        self._acts = None
+
+    def _resume(self) -> None:
+        """Go on after a pause, the fault's own or the caller's."""
+        if self._wait is not None and self._wait.active():
+            return
+        self._wait = None
+        if self._choked or self._closing:
+            return
+        if self._acts is not None:
+            self._act()
+        self._work()
+
+    def pauseProducing(self) -> None:
+        """Say nothing and take nothing in: the caller does not read."""
+        self._choked = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Go on: the caller reads again."""
+        self._choked = False
+        self.transport.resumeProducing()
+        self._resume()
+
+    def stopProducing(self) -> None:
+        """Stop: the transport is gone."""
+        self.close()
+
+    def close(self) -> None:
+        """Hang up once what was said is on its way, which has a limit too."""
+        if self._closing:
+            return
+        self._closing = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self.setTimeout(_CLOSE_LIMIT)  # type: ignore[no-untyped-call]
+
+
+class LondFactory(ServerFactory):
+    """
+    A lond: what its connections have in common.
+
+    :param clock: the reactor, or a test's clock.
+    :param host_id: its own host id.
+    :param caller: the host id of whoever calls; or the host ids by address, and a caller from
+        any other address is refused.
+    :param store: its data; in memory when None. Whoever made it closes it.
+    :param faults: what it does wrong; may change at any time.
+    :param revision: what it says it is; a lond of the seed's time, which knows neither
+        ``version`` nor ``sethost``, when None.
+    :param witness: is told every request, deciphered and without its newline.
+    :param line_limit: bytes of a request.
+    :param idle_limit: seconds without a byte from the caller before it is cut.
+
+    :ivar connections: those that are open.
+    :ivar accepted: connections since the start.
+    :ivar requests: requests since the start, those that met a fault included.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        host_id: str,
+        caller: str | Mapping[str, str],
+        store: Store | None = None,
+        *,
+        faults: Faults | None = None,
+        revision: str | None = "1.0",
+        witness: Callable[[bytes], object] = lambda request: None,
+        line_limit: int = LINE_LIMIT,
+        idle_limit: float = IDLE_LIMIT,
+    ) -> None:
+        self.clock = clock
+        self.host_id = host_id
+        self.commands = Commands(host_id, store or Store(":memory:"))
+        self.faults = faults or Faults()
+        self.revision = revision
+        self.witness = witness
+        self.line_limit = line_limit
+        self.idle_limit = idle_limit
+        self.connections: set[LondProtocol] = set()
+        self.accepted = 0
+        self.requests = 0
+        self._caller = caller
+        self._closed: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> LondProtocol:
+        """Return the lond's side of a new connection."""
+        return LondProtocol(self)
+
+    def caller_at(self, peer: IAddress) -> str | None:
+        """Return the host id of the lonc at an address, or None when it is unknown."""
+        if isinstance(self._caller, str):
+            return self._caller
+        return self._caller.get(getattr(peer, "host", ""))
+
+    def lost(self, connection: LondProtocol) -> None:
+        """Take note that a connection is no more."""
+        self.connections.discard(connection)
+        if not self.connections:
+            closed, self._closed = self._closed, []
+            for deferred in closed:
+                deferred.callback(None)
+
+    def close_connections(self) -> Deferred[None]:
+        """Hang up on everybody; fires once all connections are gone."""
+        if not self.connections:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self._closed.append(deferred)
+        for connection in list(self.connections):
+            connection.close()
+        return deferred

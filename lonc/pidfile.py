@@ -1,0 +1,69 @@
+"""
+``lonc.pid``, which is the daemon's lock as well (row S3).
+
+The lock is the kernel's, so what a crash leaves behind never stops the next start, whichever
+process has the old number by then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+
+class PidFileError(Exception):
+    """The pid file cannot be had: another lonc runs, or the file cannot be written."""
+
+
+class PidFile:
+    """One process's claim to a set of folders."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """
+        Claim it; the claim survives a fork.
+
+        :raises PidFileError: naming the process that has it, or why it cannot be written.
+        """
+        while True:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as error:
+                raise PidFileError(f"{self._path}: {error.strerror}") from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                pid = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+                os.close(descriptor)
+                raise PidFileError(
+                    f"another lonc runs on these folders: process {pid} ({self._path})"
+                ) from None
+            if self._is_current(descriptor):
+                self._descriptor = descriptor
+                return
+            # The one before us removed the file after we opened it.
+            os.close(descriptor)
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def write(self) -> None:
+        """Note this process's id; after the fork that makes a daemon."""
+        assert self._descriptor is not None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Remove the file, unless somebody has put another in its place."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        if self._is_current(descriptor):
+            os.unlink(self._path)
+        os.close(descriptor)

@@ -1,0 +1,105 @@
+"""
+A request on its way: what a client wrote, who wants the answer, and why it may end without one.
+
+This module is pure: it imports nothing of lonc and knows no reactor.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+#: What a client reads when there is no answer for it (protocol, section 5).
+CON_LOST = b"con_lost\n"
+
+
+class Cause(Enum):
+    """Why a request ended with ``con_lost``; the status counts them by these names."""
+
+    TIMEOUT = "timeout"  #: no answer within the request timeout
+    BROKEN = "broken"  #: its connection broke, or the lond broke the protocol
+    UNREACHABLE = "unreachable"  #: no connection could be made while it waited
+    DEAD = "dead"  #: the host is DEAD
+    QUEUE_FULL = "queue_full"  #: too many requests wait for this host already
+    QUEUE_TIMEOUT = "queue_timeout"  #: it waited too long for a connection
+    TOO_LONG = "too_long"  #: the request or its reply is over the line limit
+    TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit
+    CLOSED = "closed"  #: connections were closed on request, or lonc stops
+
+
+class ConLost(Exception):
+    """A request ended without lond's answer; ``cause`` says why."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.value)
+        self.cause = cause
+
+
+class Asker(Protocol):
+    """Who wants an answer. Exactly one of the two methods is called, once, for each request."""
+
+    def answered(self, reply: bytes) -> None:
+        """Take lond's reply, one line with its newline."""
+
+    def lost(self, cause: Cause) -> None:
+        """There is no answer: the request may or may not have reached lond."""
+
+
+class Request:
+    """
+    One line for a lond.
+
+    :ivar line: the request as it was written, with its newline.
+    :ivar asker: who is told the outcome.
+    :ivar since: when it began to wait for a connection, in seconds of the reactor's clock.
+    """
+
+    __slots__ = ("asker", "line", "since")
+
+    def __init__(self, line: bytes, asker: Asker) -> None:
+        self.line = line
+        self.asker = asker
+        self.since = 0.0
+
+    @property
+    def command(self) -> str:
+        """The command word: all of a request that may stand in a log."""
+        return command_word(self.line)
+
+
+class Waiter:
+    """
+    An asker for those who want a Deferred.
+
+    :ivar outcome: fires with the reply, or fails with :exc:`ConLost`.
+    """
+
+    def __init__(self) -> None:
+        self.outcome: Deferred[bytes] = Deferred()
+
+    def answered(self, reply: bytes) -> None:
+        """Fire with the reply."""
+        self.outcome.callback(reply)
+
+    def lost(self, cause: Cause) -> None:
+        """Fail with the cause."""
+        self.outcome.errback(ConLost(cause))
+
+
+class Nobody:
+    """The asker of a request whose client has gone: its answer is thrown away."""
+
+    def answered(self, reply: bytes) -> None:
+        """Throw the reply away."""
+
+    def lost(self, cause: Cause) -> None:
+        """Do nothing."""
+
+
+def command_word(line: bytes) -> str:
+    """Return what stands before the first colon, of ``encrypt:`` requests the word after it too."""
+    words = line[:80].rstrip(b"\n").split(b":")
+    shown = words[:2] if words[0] == b"encrypt" else words[:1]
+    return b":".join(shown).decode("ascii", "backslashreplace")

@@ -1,0 +1,151 @@
+"""
+What each host reports, and where people read it: the status file and the process title.
+
+This module is pure but for :func:`write_status`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+
+import attrs
+
+
+def local_time(seconds: float) -> str:
+    """
+    Say a time the way every file of protocol section 7 does: ``Mon Nov  3 05:02:00 2026``.
+
+    :param seconds: Unix time. The time zone is the machine's; the locale does not matter.
+    """
+    return time.asctime(time.localtime(seconds))
+
+
+@attrs.frozen(kw_only=True)
+class HostStatus:
+    """
+    What one host reports (rows S16 and S18; issue section 6).
+
+    :ivar host_id: the lond's host id.
+    :ivar state: ``up``, ``DEAD`` or ``stopping``.
+    :ivar connecting, handshaking, idle, busy: connections to the lond, by state.
+    :ivar clients: open client connections.
+    :ivar waiting: requests that wait for a connection.
+    :ivar oldest_waiter: how long the oldest of them has waited, in seconds; 0.0 when none waits.
+    :ivar retries_left: failures that are left before the host is DEAD.
+    :ivar next_probe: seconds until a DEAD host is tried again; -1.0 when nothing is due.
+    :ivar delayed: delayed requests on disk.
+    :ivar requests, answers: how many since the start.
+    :ivar con_lost: requests that ended with ``con_lost`` since the start, by cause.
+    :ivar debug_level: 0 (off) to 9.
+    :ivar last_log: the host's last line in ``lonc.log``, without its newline; empty at first.
+    """
+
+    host_id: str
+    state: str
+    connecting: int
+    handshaking: int
+    idle: int
+    busy: int
+    clients: int
+    waiting: int
+    oldest_waiter: float
+    retries_left: int
+    next_probe: float
+    delayed: int
+    requests: int
+    answers: int
+    con_lost: Mapping[str, int]
+    debug_level: int
+    last_log: str = ""
+
+    @property
+    def connections(self) -> int:
+        """Connections to the lond, whatever their state."""
+        return self.connecting + self.handshaking + self.idle + self.busy
+
+    @property
+    def text(self) -> str:
+        """Row S16's words."""
+        if self.state == "DEAD":
+            return f"{self.host_id} >> DEAD <<"
+        return (
+            f"{self.host_id} Connection count: {self.connections} "
+            f"Retries remaining: {self.retries_left}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class DaemonStatus:
+    """
+    What the daemon as a whole reports.
+
+    :ivar version: of lonc.
+    :ivar host_id: this machine's own host id.
+    :ivar pid: the process id.
+    :ivar started: when it started, in Unix time.
+    :ivar config_file: the configuration it reads; empty when it runs without one.
+    """
+
+    version: str
+    host_id: str
+    pid: int
+    started: float
+    config_file: str
+
+
+def process_title(statuses: Iterable[HostStatus], now: float) -> str:
+    """
+    Sum up all hosts in the process title (row S16).
+
+    :param now: Unix time.
+    """
+    hosts = list(statuses)
+    dead = sum(host.state == "DEAD" for host in hosts)
+    connections = sum(host.connections for host in hosts)
+    waiting = sum(host.waiting for host in hosts)
+    return (
+        f"lonc: {_count(len(hosts), 'host')}, {dead} DEAD, {_count(connections, 'connection')}, "
+        f"{waiting} waiting {local_time(now)}"
+    )
+
+
+def status_report(statuses: Iterable[HostStatus], pid: int, now: float) -> bytes:
+    """
+    Give the content of ``loncstatus.txt`` (protocol section 7).
+
+    :param now: Unix time.
+    """
+    lines = [f"LONC status {local_time(now)} - parent {pid}", ""]
+    lines += [f"{pid}\t{host.host_id}\t{host.text}\t{_field(host.last_log)}" for host in statuses]
+    # A log line has no lone surrogates, a host id has none either; the report must not fail at one.
+    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+
+
+def write_status(path: str, statuses: Iterable[HostStatus], pid: int, now: float) -> None:
+    """
+    Replace the status file as a whole, at once, so that nobody reads half of it (row F10).
+
+    Its folder is made when there is none.
+
+    :param now: Unix time.
+    :raises OSError: it cannot be written; the file that was there stays.
+    """
+    content = status_report(statuses, pid, now)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    # One name, not a random one: what a crash leaves behind is overwritten by the next report.
+    new = f"{path}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(new, flags, 0o644), "wb") as file:
+        os.fchmod(file.fileno(), 0o644)  # the web server reads it, whatever the umask says
+        file.write(content)
+    os.replace(new, path)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _field(text: str) -> str:
+    return text.translate({ord("\t"): " ", ord("\r"): " ", ord("\n"): " "})

@@ -1,0 +1,243 @@
+# Twisted's Options has no annotations:
+# mypy: allow-untyped-calls
+"""
+``twistd lonc``: its options, and the one place where everything is put together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from random import Random
+from typing import Any, TextIO
+
+from twisted.logger import Logger, LogPublisher
+from twisted.python import usage
+
+from lonc.hosts import HostTable, TableError, read_host_table
+from lonc.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
+from lonc.management_port import ManagementPortError
+from lonc.pidfile import PidFile, PidFileError
+from lonc.service import Configuration, LoncService, Sources
+from lonc.settings import (
+    PARAMETERS,
+    Settings,
+    SettingsError,
+    check_folders,
+    find_config_file,
+    opt_parameters,
+    read_settings,
+)
+from lonc._net import network
+
+#: How ``lonc.log`` may look; the seed's form is what is left.
+FORMS = {"seed": None, "json": json_form, "text": text_form}
+
+#: What ``--standalone`` tells once all is running.
+SCREEN = """
+lonc serves a cluster of its own: {ids}
+
+  londs     {londs}
+  sockets   {sockets}/<host>
+  data      {folder}/data/<host>.sqlite
+  log       {log}
+
+Try it from another terminal, in the source folder:
+
+  {python} docs/examples/ask.py {sockets}/{last} ping
+  {python} docs/examples/ask.py {sockets}/{last} put:msu:alice:grades:essay=A
+  {python} docs/examples/ask.py {sockets}/{last} get:msu:alice:grades:essay
+  {python} docs/examples/manage.py unix:{sockets}/lonc.amp list
+
+Ctrl-C ends it; the data stay.
+"""
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """The command line of ``twistd lonc``."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Keeps connections to the lond of every host in hosts.tab, and serves local clients on "
+        "one UNIX socket for each. Every setting is a PerlSetVar of loncapa.conf as well; the "
+        "option wins."
+    )
+    optParameters = [
+        ["config", "c", None, "Read this loncapa.conf [default: where the web server has it]"],
+        ["standalone", None, None, "Run a cluster of two hosts, londs included, in this folder"],
+        *opt_parameters(),
+    ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse; a wrong option ends the program with one line and status 1."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"twistd lonc: {error}") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """There are no arguments."""
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is no option")
+
+    def given(self) -> dict[str, str]:
+        """Return the settings that were given as options."""
+        options = [each.option for each in PARAMETERS if each.option is not None]
+        return {name: self[name] for name in options if self[name] is not None}
+
+    def take_over_twistd(self) -> TextIO | None:
+        """
+        Set what `twistd` should leave to lonc; return where it shows its log, if anywhere.
+
+        ``lonc.pid`` takes the place of ``twistd.pid``, which would land in whatever folder the
+        command was given in; files are as readable as loncnew left them.
+        """
+        twistd = getattr(self, "parent", None)
+        if twistd is None:
+            return sys.stdout
+        if os.path.basename(twistd["pidfile"]) == "twistd.pid":
+            twistd["pidfile"] = ""
+        if twistd["umask"] is None and not twistd["nodaemon"]:
+            twistd["umask"] = 0o022
+        if not twistd["nodaemon"]:
+            return None
+        if twistd["logfile"] in (None, "-"):
+            return sys.stdout
+        try:
+            return open(twistd["logfile"], "a", encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
+
+
+class Daemon(LoncService):
+    """
+    What `twistd` runs.
+
+    :ivar terminal: where the log is shown, None in the background.
+    :ivar expected: what may go wrong at the start without being a fault of lonc.
+    :ivar screen: what to tell once all is running.
+    """
+
+    terminal: TextIO | None = None
+    expected: tuple[type[Exception], ...] = (ManagementPortError,)
+    screen = ""
+
+    def startService(self) -> None:
+        """Start; what a user can cause ends the program with one line."""
+        try:
+            super().startService()
+        except self.expected as error:
+            log.critical("cannot start: {error}", error=error)
+            self.release()
+            if self.terminal is None:
+                # twistd passes this to the process that the user started.
+                raise
+            raise SystemExit(f"lonc: {error}") from None
+        if self.terminal is not None and self.screen:
+            print(self.screen, file=self.terminal, flush=True)
+
+
+def makeService(options: Options) -> Daemon:
+    """
+    Put the daemon together.
+
+    :raises SystemExit: with one line that names the cause, when it cannot start.
+    """
+    try:
+        return _make(options)
+    except (SettingsError, TableError, PidFileError) as error:
+        raise SystemExit(f"lonc: {error}") from None
+
+
+def _make(options: Options) -> Daemon:
+    from twisted.internet import reactor
+
+    terminal = options.take_over_twistd()
+    given = options.given()
+    folder = options["standalone"]
+    if folder is None:
+        config = os.path.abspath(options["config"] or find_config_file())
+    elif options["config"] is None:
+        config = _prepare_cluster(folder, given)
+    else:
+        raise SettingsError("--standalone has a loncapa.conf of its own: leave --config out")
+
+    def read_table(settings: Settings) -> HostTable:
+        return read_host_table(settings.hosts_file, settings.max_host_id)
+
+    def read_everything() -> Configuration:
+        settings = read_settings(config, given)
+        check_folders(settings)
+        return settings, read_table(settings)
+
+    settings, table = read_everything()
+    for path in (settings.logs_dir, settings.status_dir):
+        os.makedirs(path, exist_ok=True)
+    pid_file = PidFile(settings.pid_file)
+    pid_file.acquire()
+    lonc_log = LoncLog(
+        LineFile(settings.log_file),
+        SeedForm(lambda host_id: daemon.status_text(host_id)),
+        FORMS[settings.log_format],
+    )
+    observer = LogPublisher(lonc_log)
+    if terminal is not None:
+        observer.addObserver(Echo(terminal))
+    daemon = Daemon(
+        reactor,
+        network(reactor),
+        (settings, table),
+        Sources(everything=read_everything, table=read_table),
+        pid_file,
+        lonc_log,
+        observer,
+        PermLog(settings.perm_log_file).write,
+        Random(),
+    )
+    daemon.terminal = terminal
+    if folder is not None:
+        _add_cluster(reactor, daemon, folder, settings, table)
+    return daemon
+
+
+def _prepare_cluster(folder: str, given: dict[str, str]) -> str:
+    from lonc.lond.cluster import ClusterError, prepare
+
+    port = given.get("lond-port", "")
+    try:
+        return prepare(folder, int(port) if port.isdigit() else None)
+    except ClusterError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _add_cluster(
+    reactor: Any, daemon: Daemon, folder: str, settings: Settings, table: HostTable
+) -> None:
+    from lonc.lond.cluster import Cluster, ClusterError, check_ports
+
+    try:
+        check_ports(table, settings.lond_port)
+    except ClusterError as error:
+        daemon.release()
+        raise SettingsError(f"{error}; --lond-port takes another port") from None
+    cluster = Cluster(reactor, os.path.abspath(folder), table, settings.lond_port, settings.host_id)
+    cluster.setServiceParent(daemon)
+    daemon.expected = (*daemon.expected, ClusterError)
+    hosts = table.hosts.values()
+    daemon.screen = SCREEN.format(
+        ids=", ".join(host.id for host in hosts),
+        londs=", ".join(f"{host.id} at {host.target}:{settings.lond_port}" for host in hosts),
+        sockets=os.path.relpath(settings.sock_dir),
+        folder=os.path.relpath(folder),
+        log=os.path.relpath(settings.log_file),
+        last=[host.id for host in hosts][-1],
+        python=_near(sys.executable),
+    )
+
+
+def _near(path: str) -> str:
+    """Return a path as it is shortest to type."""
+    return min(path, os.path.relpath(path), key=len)

@@ -1,0 +1,444 @@
+"""Tests of ``lonc.settings`` and of the table it works from, ``lonc.parameters``."""
+
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+from unittest import SkipTest
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
+from twisted.python.usage import Options
+from twisted.trial.unittest import SynchronousTestCase
+
+import lonc
+from lonc.settings import (
+    CONFIG_FILES,
+    PARAMETERS,
+    Settings,
+    SettingsError,
+    check_folders,
+    find_config_file,
+    opt_parameters,
+    read_settings,
+)
+
+REQUIRED = """\
+PerlSetVar lonHostID msul1
+PerlSetVar lonTabDir /home/httpd/lonTabs
+PerlSetVar lonSockDir /home/httpd/sockets
+PerlSetVar lonDaemons /home/httpd/perl
+PerlSetVar lonDocRoot /home/httpd/html
+"""
+FIRST = REQUIRED.count("\n") + 1  #: number of the line that follows the required ones
+
+
+class SettingsCase(SynchronousTestCase):
+    """A test case that reads configurations from a file of its own."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(self.folder)
+        self.file = os.path.join(self.folder, "loncapa.conf")
+
+    def read(self, text: str | bytes, **options: str | None) -> Settings:
+        """Return the settings of a file with the required lines and ``text``."""
+        return self.read_only(REQUIRED.encode() + os.fsencode(text), **options)
+
+    def read_only(self, text: str | bytes, **options: str | None) -> Settings:
+        """Return the settings of a file with just ``text``."""
+        with open(self.file, "wb") as file:
+            file.write(os.fsencode(text))
+        return read_settings(
+            self.file, {name.replace("_", "-"): value for name, value in options.items()}
+        )
+
+    def refusal(self, text: str | bytes, **options: str | None) -> str:
+        """Return the one line that reading the required lines and ``text`` is refused with."""
+        error = self.assertRaises(SettingsError, self.read, text, **options)
+        self.assertNotIn("\n", str(error))
+        return str(error)
+
+
+class FileTests(SettingsCase):
+    """How ``loncapa.conf`` is read."""
+
+    def test_required(self) -> None:
+        """S1: the names that every LON-CAPA machine sets arrive in the settings."""
+        found = self.read("")
+        self.assertEqual(
+            (found.host_id, found.tab_dir, found.sock_dir, found.daemons_dir, found.doc_root),
+            (
+                "msul1",
+                "/home/httpd/lonTabs",
+                "/home/httpd/sockets",
+                "/home/httpd/perl",
+                "/home/httpd/html",
+            ),
+        )
+        self.assertEqual((found.config_file, found.warnings), (self.file, ()))
+
+    def test_webServerFile(self) -> None:
+        """S1: other directives, sections, comments and blank lines of the web server are skipped."""
+        found = self.read(
+            "# PerlSetVar loncRetries 9\n"
+            "\n"
+            'LogFormat "PerlSetVar loncRetries 8"\n'
+            "ServerName loncapa.example.edu\n"
+            "<Location /adm>\n  SetHandler perl-script\n  PerlSetVar other thing\n</Location>\n"
+            "PerlAddVar loncRetries 7\n"
+            "PerlSetVar lonLoadLim 2.0\n"
+            "PerlSetVar\n"
+            "  <IfModule mod_perl.c>\n    PerlSetVar loncQueueLimit 6\n  </IfModule>\n"
+        )
+        self.assertEqual((found.retries, found.queue_limit, found.warnings), (2, 6, ()))
+
+    def test_spelling(self) -> None:
+        """Case of the directive, blanks, tabs, CR, quotes and a final comment do not matter."""
+        for line in (
+            "perlsetvar loncRetries 5",
+            "PERLSETVAR loncRetries 5",
+            "\t  PerlSetVar \t loncRetries \t 5  \t",
+            "PerlSetVar loncRetries 5\r",
+            'PerlSetVar loncRetries "5"',
+            "PerlSetVar 'loncRetries' ' 5 '",
+            "PerlSetVar loncRetries 5 # as the seed",
+            "PerlSetVar loncRetries \\\n  5",
+            "PerlSetVar loncRetries 5\\",
+            "PerlSetVar lonc\\\r\nRetries 5",
+        ):
+            self.assertEqual(self.read(line).retries, 5, line)
+            self.assertEqual(self.read(line + "\n").retries, 5, line)
+
+    def test_quoted(self) -> None:
+        """A value in quotes may hold blanks, and quotes and backslashes behind a backslash."""
+        found = self.read(r'PerlSetVar lonDocRoot "/srv/a b/\"c\"\\d"')
+        self.assertEqual(found.doc_root, r"/srv/a b/" + '"c"' + "\\d")
+
+    def test_hashInValue(self) -> None:
+        """A # begins a comment only behind a blank."""
+        self.assertEqual(self.read("PerlSetVar lonDocRoot /srv/a#b").doc_root, "/srv/a#b")
+
+    def test_continuedComment(self) -> None:
+        """A comment goes on in the next line when it ends in a backslash, as for the web server."""
+        self.assertEqual(self.read("# more \\\nPerlSetVar loncRetries 5\n").retries, 2)
+
+    def test_lastWins(self) -> None:
+        """Of several assignments the last one counts, even if an earlier one is no good."""
+        found = self.read("PerlSetVar loncRetries x\nPerlSetVar loncRetries 3\n")
+        self.assertEqual(found.retries, 3)
+
+    def test_notUTF8(self) -> None:
+        """Bytes that are no UTF-8, and a byte order mark, do no harm."""
+        text = b"\xef\xbb\xbf" + REQUIRED.encode() + b"# M\xfcnchen\nPerlSetVar \xfc\xff \xfe\n"
+        self.assertEqual(self.read_only(text).host_id, "msul1")
+
+    def test_notUTF8Value(self) -> None:
+        """A value with such bytes is refused in a line that can be printed anywhere."""
+        message = self.refusal(b"PerlSetVar lonDocRoot /srv/\xfc\n")
+        self.assertTrue(message.isascii())
+        self.assertIn(f"line {FIRST}: PerlSetVar lonDocRoot", message)
+
+    def test_lineNumber(self) -> None:
+        """The number named is the one at which a continued line begins."""
+        message = self.refusal("#\\\n\\\n\nPerlSetVar \\\n loncRetries \\\n x\n\n")
+        self.assertIn(f"{self.file}, line {FIRST + 3}: PerlSetVar loncRetries: 'x'", message)
+
+    def test_malformed(self) -> None:
+        """No value, more than one and an open quote are refused with file and line."""
+        for rest in ("", " 16 MiB", ' "16 MiB', " 'a' b", " # 16"):
+            message = self.refusal(f"PerlSetVar loncMaxLine{rest}")
+            self.assertIn(f"{self.file}, line {FIRST}: PerlSetVar loncMaxLine: ", message)
+            self.assertIn("one value", message)
+
+    def test_malformedForeign(self) -> None:
+        """What other programs' lines look like is none of lonc's business."""
+        self.assertEqual(self.read('PerlSetVar lonOther "a b\nPerlSetVar lonMore\n').warnings, ())
+
+    @settings(derandomize=True, deadline=None, max_examples=200)
+    @given(st.binary(max_size=200))
+    def test_anyBytes(self, garbage: bytes) -> None:
+        """Whatever else the file holds, it is read or refused in one line."""
+        try:
+            found = self.read(b"\n" + garbage)
+        except SettingsError as error:
+            self.assertNotIn("\n", str(error))
+        else:
+            self.assertEqual(found.host_id, "msul1")
+
+
+class SectionTests(SettingsCase):
+    """Assignments inside of the web server's sections."""
+
+    def test_otherSections(self) -> None:
+        """One that holds for some requests only is skipped, with a warning that says so."""
+        found = self.read("<Location /x>\nPerlSetVar loncRetries 5\n</location>\n")
+        self.assertEqual(found.retries, 2)
+        self.assertEqual(
+            found.warnings,
+            (
+                f"{self.file}, line {FIRST + 1}: PerlSetVar loncRetries: skipped, because it is "
+                "inside <location>",
+            ),
+        )
+
+    def test_afterSection(self) -> None:
+        """Behind the section's end assignments count again, whatever stood inside of it."""
+        found = self.read(
+            "<Perl>\n<STDIN>\n</Nothing>\n</Perl>\n<VirtualHost *>\n<Files x>\n</Files>\n"
+            "</VirtualHost>\nPerlSetVar loncRetries 5\n"
+        )
+        self.assertEqual((found.retries, found.warnings), (5, ()))
+
+    def test_conditions(self) -> None:
+        """Conditions that are settled at the web server's start do not count as sections."""
+        for name in ("IfModule", "IfDefine", "ifversion"):
+            found = self.read(f"<{name} x>\nPerlSetVar loncRetries 5\n</{name}>\n")
+            self.assertEqual(found.retries, 5, name)
+
+    def test_perRequestCondition(self) -> None:
+        """<If> is asked for each request, so it is a section like the others."""
+        self.assertEqual(self.read("<If x>\nPerlSetVar loncRetries 5\n</If>\n").retries, 2)
+
+
+class UnusableFileTests(SettingsCase):
+    """Configurations that cannot be used: one clear line each."""
+
+    def test_missing(self) -> None:
+        """A file that is not there is named."""
+        error = self.assertRaises(SettingsError, read_settings, self.file, {})
+        self.assertEqual(str(error), f"configuration {self.file}: No such file or directory")
+
+    def test_folder(self) -> None:
+        """A folder is no configuration."""
+        error = self.assertRaises(SettingsError, read_settings, self.folder, {})
+        self.assertEqual(str(error), f"configuration {self.folder}: not a file")
+
+    def test_pipe(self) -> None:
+        """A pipe that nobody writes to is refused and not waited for."""
+        os.mkfifo(self.file)
+        error = self.assertRaises(SettingsError, read_settings, self.file, {})
+        self.assertEqual(str(error), f"configuration {self.file}: not a file")
+
+    def test_unreadable(self) -> None:
+        """A file that cannot be opened is named with the system's reason."""
+        os.symlink(self.file, self.file)
+        error = self.assertRaises(SettingsError, read_settings, self.file, {})
+        self.assertIn(f"configuration {self.file}: Too many levels", str(error))
+
+    def test_strangeName(self) -> None:
+        """A name that would break the line is shown in a form that does not."""
+        error = self.assertRaises(SettingsError, read_settings, "/no\nthing", {})
+        self.assertNotIn("\n", str(error))
+
+    def test_tooLong(self) -> None:
+        """A file of more than 1 MiB is some other file."""
+        error = self.assertRaises(SettingsError, self.read, "#" * 1024 * 1024)
+        self.assertIn("longer than 1048576 bytes", str(error))
+
+    def test_search(self) -> None:
+        """Without a name the first file of the search that exists is read."""
+        self.read("PerlSetVar loncRetries 4")
+        found = read_settings(None, {}, search=("/nowhere/loncapa.conf", self.file))
+        self.assertEqual((found.retries, found.config_file), (4, self.file))
+
+    def test_searchInVain(self) -> None:
+        """When there is none, every place that was searched is named."""
+        search = ("/nowhere/loncapa.conf", "/nor/here/loncapa.conf")
+        error = self.assertRaises(SettingsError, read_settings, None, {}, search)
+        for file in search:
+            self.assertIn(file, str(error))
+
+    def test_places(self) -> None:
+        """The places are those of the two families of Linux distributions."""
+        self.assertEqual(
+            CONFIG_FILES, ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")
+        )
+        self.assertEqual(find_config_file(("/", "/tmp")), "/")
+
+    def test_requiredMissing(self) -> None:
+        """Each required name is missed by name, with the file's."""
+        lines = REQUIRED.splitlines(keepends=True)
+        for left_out in lines:
+            text = "".join(line for line in lines if line is not left_out)
+            error = self.assertRaises(SettingsError, self.read_only, text)
+            name = left_out.split()[1]
+            self.assertEqual(str(error), f"{self.file}: PerlSetVar {name} is missing")
+
+    def test_requiredMisspelt(self) -> None:
+        """If a line looks like the missing one, the message points at it."""
+        text = REQUIRED.replace("lonHostID", "lonhostid")
+        error = self.assertRaises(SettingsError, self.read_only, text)
+        self.assertIn("PerlSetVar lonHostID is missing", str(error))
+        self.assertIn("line 1: PerlSetVar lonhostid", str(error))
+
+    def test_requiredBad(self) -> None:
+        """A host id that could leave a folder and a path that is not absolute are refused."""
+        for name, value in (
+            ("lonHostID", ".."),
+            ("lonHostID", "."),
+            ("lonHostID", "a/b"),
+            ("lonHostID", "ms\u00fcl1"),
+            ("lonHostID", '""'),
+            ("lonSockDir", "sockets"),
+            ("lonSockDir", '"/a\tb"'),
+            ("lonSockDir", "/a\0b"),
+        ):
+            message = self.refusal(f"PerlSetVar {name} {value}")
+            self.assertIn(f"{self.file}, line {FIRST}: PerlSetVar {name}: ", message)
+
+
+class WarningTests(SettingsCase):
+    """Names that look like lonc's and are none."""
+
+    def test_unknown(self) -> None:
+        """A name that begins like lonc's is warned about, with file, line and the nearest name."""
+        found = self.read("PerlSetVar loncRetrys 5\n")
+        self.assertEqual(
+            found.warnings,
+            (
+                f"{self.file}, line {FIRST}: PerlSetVar loncRetrys: lonc has no such setting; "
+                "the nearest is loncRetries",
+            ),
+        )
+
+    def test_unknownInOtherCase(self) -> None:
+        """The beginning is recognised in any case."""
+        (warning,) = self.read("\nPerlSetVar LONCIDLETIME 5\n").warnings
+        self.assertIn(f"line {FIRST + 1}", warning)
+        self.assertIn("loncIdleTimeout", warning)
+
+    def test_case(self) -> None:
+        """A known name in another case does nothing, and a warning gives the right one."""
+        for wrong, right in (
+            ("loncretries", "loncRetries"),
+            ("londport", "londPort"),
+            ("LonHostID", "lonHostID"),
+            ("lonCAllowInsecure", "loncAllowInsecure"),
+        ):
+            found = self.read(f"PerlSetVar {wrong} 5\n")
+            (warning,) = found.warnings
+            self.assertIn(f"line {FIRST}: PerlSetVar {wrong}: ", warning)
+            self.assertIn(right, warning)
+            self.assertEqual((found.retries, found.lond_port), (2, 5663))
+
+    def test_others(self) -> None:
+        """Other programs' names, and those that the protocol lists for later, are left alone."""
+        found = self.read(
+            "PerlSetVar lonAdmEMail root\n"
+            "PerlSetVar loncAllowInsecure 1\n"
+            "PerlSetVar lonCertificateDirectory /x\n"
+            "PerlSetVar lonnetCertificateAuthority x\n"
+            "PerlSetVar lonnetCertificate x\n"
+            "PerlSetVar lonnetPrivateKey x\n"
+        )
+        self.assertEqual(found.warnings, ())
+
+
+class ValueTests(SettingsCase):
+    """Values, from the file and from options."""
+
+    GOOD = (
+        ("retries", "1", 1),
+        ("retries", " 1000 ", 1000),
+        ("lond_port", "65535", 65535),
+        ("max_connections", "007", 7),
+        ("idle_timeout", "0.5", 0.5),
+        ("idle_timeout", ".5", 0.5),
+        ("connect_timeout", "30", 30.0),
+        ("drain_timeout", "0", 0.0),
+        ("max_line", "4096", 4096),
+        ("max_line", "4K", 4096),
+        ("max_line", "4kib", 4096),
+        ("max_line", "2 MiB", 2 * 1024**2),
+        ("max_line", "1G", 1024**3),
+        ("max_unread", "3GiB", 3 * 1024**3),
+        ("socket_mode", "0666", 0o666),
+        ("socket_mode", "600", 0o600),
+        ("socket_mode", "0o640", 0o640),
+        ("socket_group", "none", None),
+        ("socket_group", "0", 0),
+        ("management", "tcp:7000:interface=127.0.0.1", "tcp:7000:interface=127.0.0.1"),
+        ("log_format", "json", "json"),
+        ("log_format", "text", "text"),
+    )
+    BAD = (
+        ("retries", "", "0", "-1", "+1", "1.5", "1001", "two", "1e2", "1_0", "\u0663", "9" * 5000),
+        ("lond_port", "0", "65536"),
+        ("idle_timeout", "0", "-1", "nan", "inf", "Infinity", "1e9", "99999999", "1h", ".", "5 s"),
+        ("drain_timeout", "-0.1", "nan", "inf", "3601"),
+        ("max_line", "0", "1023", "1.5MiB", "-1K", "2GiB", "16MB", "1T", "MiB", "9" * 18 + "G"),
+        ("socket_mode", "0", "0060", "888", "1777", "rw-rw----", "66", "0o", "-600"),
+        ("socket_group", "", "no such group", "-1", "4294967295", "a\0b"),
+        ("management", "", "7000", "unix:", "unix:/a\tb", ":7000"),
+        ("log_format", "", "JSON", "xml"),
+    )
+
+    def test_options(self) -> None:
+        """What is allowed arrives with its type."""
+        for attribute, text, value in self.GOOD:
+            found = getattr(self.read("", **{attribute: text}), attribute)
+            self.assertEqual((found, type(found)), (value, type(value)), (attribute, text))
+
+    def test_variables(self) -> None:
+        """A PerlSetVar takes the same values as its option."""
+        variables = {each.attribute: each.variable for each in PARAMETERS}
+        for attribute, text, value in self.GOOD:
+            found = self.read(f'PerlSetVar {variables[attribute]} "{text}"')
+            self.assertEqual(getattr(found, attribute), value, (attribute, text))
+
+    def test_badOptions(self) -> None:
+        """What is not allowed is refused: the option, the value and what is allowed are named."""
+        allowed = {each.attribute: each.kind.allowed for each in PARAMETERS}
+        for attribute, *texts in self.BAD:
+            for text in texts:
+                message = self.refusal("", **{attribute: text})
+                self.assertTrue(message.startswith(f"--{attribute.replace('_', '-')}: "), message)
+                self.assertTrue(message.endswith(f" is not {allowed[attribute]}"), message)
+                self.assertIn(repr(text)[1:70].rstrip("'"), message)
+
+    def test_badVariable(self) -> None:
+        """A bad value in the file is named with file, line, PerlSetVar and what is allowed."""
+        self.assertEqual(
+            self.refusal("\nPerlSetVar loncRetries 0\n"),
+            f"{self.file}, line {FIRST + 1}: PerlSetVar loncRetries: '0' is not "
+            "a whole number from 1 to 1000",
+        )
+
+    def test_longValue(self) -> None:
+        """A very long value does not make a very long message."""
+        self.assertLess(len(self.refusal("", retries="9" * 100_000)), 200)
+
+    def test_optionWins(self) -> None:
+        """An option wins over the file, also over a value there that is no good."""
+        self.assertEqual(self.read("PerlSetVar loncRetries 4", retries="5").retries, 5)
+        self.assertEqual(self.read("PerlSetVar loncRetries x", retries="5").retries, 5)
+
+    def test_optionNotGiven(self) -> None:
+        """None stands for an option that was not given, and an unknown one is not looked at."""
+        found = self.read("PerlSetVar loncRetries 4", retries=None, config="x", standalone=None)
+        self.assertEqual(found.retries, 4)
+
+    def test_group(self) -> None:
+        """A group is found by its name."""
+        group = grp.getgrall()[0]
+        self.assertEqual(self.read("", socket_group=group.gr_name).socket_group, group.gr_gid)
+
+    def test_finalSlash(self) -> None:
+        """A slash at a folder's end is dropped, so that paths look alike."""
+        self.assertEqual(self.read("PerlSetVar lonTabDir /tabs//").tab_dir, "/tabs")
+        self.assertEqual(self.read("PerlSetVar lonTabDir /").tab_dir, "/")
+
+    @settings(derandomize=True, deadline=None, max_examples=300)
+    @given(st.sampled_from([each for each in PARAMETERS if each.option]), st.text(max_size=30))
+    def test_anyText(self, parameter: object, text: str) -> None:
+        """Any text for any option is taken or refused in one line."""
+        try:
+            self.read("", **{getattr(parameter, "attribute"): text})  # noqa: B009
+        except SettingsError as error:
+            self.assertTrue(str(error).isprintable(), str(error))

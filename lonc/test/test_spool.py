@@ -1,0 +1,427 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Delayed requests on disk: found, read, removed, set aside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.spool import ANSWER, REASON, Changed, Spool, Stamp, Taken, Unfinished, Unusable, host_of
+
+NAME = "1062000000.4711.putmsu.l1"
+LIMIT = 100
+
+
+class Crash(BaseException):
+    """The machine stops; nothing in lonc may catch it."""
+
+
+class Steps:
+    """
+    Watches each step on the disk, and lets some fail.
+
+    :ivar taken: the steps so far.
+    :ivar faults: what to do before a step of this name.
+    :ivar crash_at: the number of the step before which the machine stops.
+    """
+
+    def __init__(self, crash_at: int = -1) -> None:
+        self.taken: list[str] = []
+        self.faults: dict[str, Callable[[], object]] = {}
+        self.crash_at = crash_at
+
+    def __call__(self, step: str) -> None:
+        """Take note of a step."""
+        if len(self.taken) == self.crash_at:
+            raise Crash(step)
+        self.taken.append(step)
+        self.faults.get(step, int)()
+
+    def fail(self, step: str, number: int) -> None:
+        """Let a step fail with this error number."""
+
+        def fault() -> None:
+            raise OSError(number, os.strerror(number))
+
+        self.faults[step] = fault
+
+
+def write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def mode(path: str) -> int:
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+class NameTests(SynchronousTestCase):
+    """Whose a delayed request is (protocol section 6)."""
+
+    def test_forms(self) -> None:
+        """The protocol's form is read, and those of older and of later writers."""
+        for name, host_id in [
+            ("1062000000.4711.put.l1", "l1"),
+            ("1062000000.put.l1", "l1"),
+            ("1062000000.3.4711.put.l1", "l1"),
+            ("1062000000.4711.put_2.msu-l1_x", "msu-l1_x"),
+            ("1062000000.4711..l1", "l1"),
+        ]:
+            self.assertEqual(host_of(name), host_id, name)
+
+    def test_dots(self) -> None:
+        """A host id with dots is taken whole, also when its end is a host id too."""
+        self.assertEqual(host_of("1062000000.4711.put.a.l1"), "a.l1")
+        self.assertEqual(host_of("1062000000.4711.put.7.l1"), "7.l1")
+        self.assertEqual(host_of("1062000000.put.put.l1"), "put.l1")
+
+    def test_others(self) -> None:
+        """What is in no such form is no delayed request."""
+        for name in [
+            "kept",
+            ".1062000000.4711.put.l1",
+            "1062000000.4711.put.l1~",
+            "1062000000.4711.put.l1~1",
+            "1062000000.4711.put.",
+            "1062000000.4711.l1",
+            "1.2.3.4.put.l1",
+            "put.l1",
+            "1062000000.4711.put.l1\n",
+            "1062000000.4711.put.l\u0661",
+            "README",
+        ]:
+            self.assertIsNone(host_of(name), name)
+
+    @given(
+        numbers=st.lists(st.integers(0, 2**31), min_size=1, max_size=3),
+        letters=st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,15}", fullmatch=True),
+        host_id=st.from_regex(r"[A-Za-z0-9_.-]{1,30}", fullmatch=True),
+    )
+    def test_any(self, numbers: list[int], letters: str, host_id: str) -> None:
+        """Whatever the letters and the host id are, it is never taken for another's."""
+        name = ".".join([*map(str, numbers), letters, host_id])
+        self.assertEqual(host_of(name), host_id)
+
+
+class SpoolCase(SynchronousTestCase):
+    """A folder to work in."""
+
+    def setUp(self) -> None:
+        self.steps = Steps()
+        self.folder = os.path.join(tempfile.mkdtemp(dir="."), "delayed")
+        self.kept = os.path.join(self.folder, "kept")
+        os.mkdir(self.folder)
+        self.spool = Spool(self.folder, self.kept, self.steps)
+
+    def put(self, data: bytes, name: str = NAME) -> str:
+        """Write a delayed request; return its path."""
+        path = self.spool.path(name)
+        write(path, data)
+        return path
+
+    def stamp(self, name: str = NAME) -> Stamp:
+        return Stamp.of(os.lstat(self.spool.path(name)))
+
+    def in_kept(self) -> dict[str, bytes]:
+        """Return what was set aside."""
+        if not os.path.isdir(self.kept):
+            return {}
+        return {name: read(os.path.join(self.kept, name)) for name in os.listdir(self.kept)}
+
+
+class ScanTests(SpoolCase):
+    """What is there, for each host."""
+
+    def test_order(self) -> None:
+        """S13: names come by host, in the order of their bytes."""
+        for name in ["20.1.put.l1", "100.1.put.l1", "3.1.put.l2", "20.1.Put.l1", "20.1._x.l1"]:
+            self.put(b"x\n", name)
+        self.assertEqual(
+            self.spool.scan(),
+            {
+                "l1": ["100.1.put.l1", "20.1.Put.l1", "20.1._x.l1", "20.1.put.l1"],
+                "l2": ["3.1.put.l2"],
+            },
+        )
+
+    def test_left_alone(self) -> None:
+        """What is hidden, set aside, or no delayed request by its name is not there."""
+        os.mkdir(self.kept)
+        write(os.path.join(self.kept, NAME), b"x\n")
+        for name in ["." + NAME, "notes", NAME + "~", "\udcff.1.put.l1"]:
+            self.put(b"x\n", name)
+        self.assertEqual(self.spool.scan(), {})
+
+    def test_missing_folder(self) -> None:
+        """A missing folder is made, closed to others."""
+        os.rmdir(self.folder)
+        self.assertEqual(self.spool.scan(), {})
+        self.assertEqual(mode(self.folder) & 0o707, 0o700)
+
+    def test_no_folder(self) -> None:
+        """A folder that cannot be made is an error that names it."""
+        nowhere = Spool(os.path.join(self.folder, "x", "y"), self.kept)
+        error = self.assertRaises(FileNotFoundError, nowhere.scan)
+        self.assertIn("x/y", str(error))
+
+
+class TakeTests(SpoolCase):
+    """Reading a request when it is whole (F7)."""
+
+    def take(self, still: Stamp | None = None) -> Taken:
+        return self.spool.take(NAME, LIMIT, still)
+
+    def assert_unusable(self, reason: str, still: Stamp | None = None) -> None:
+        fault = self.assertRaises(Unusable, self.take, still)
+        self.assertEqual(str(fault), reason)
+
+    def test_newline(self) -> None:
+        """A file with a newline at its end is whole."""
+        self.put(b"put:a:b\n")
+        self.assertEqual(self.take(), Taken(b"put:a:b\n", self.stamp()))
+
+    def test_no_newline(self) -> None:
+        """F7: one without is not, until it has been the same for long enough."""
+        self.put(b"put:a:b")
+        unfinished = self.assertRaises(Unfinished, self.take)
+        self.assertEqual(self.take(unfinished.stamp).line, b"put:a:b\n")
+
+    def test_grown(self) -> None:
+        """F7: one that has grown meanwhile is not whole either."""
+        self.put(b"put:a")
+        stamp = self.stamp()
+        self.put(b"put:a:b")
+        unfinished = self.assertRaises(Unfinished, self.take, stamp)
+        self.assertEqual(unfinished.stamp, self.stamp())
+
+    def test_grows(self) -> None:
+        """F7: one that is written while it is read is not whole, newline or not."""
+        path = self.put(b"put:a\n")
+        self.steps.faults["look again"] = lambda: write(path, b"put:a\nput:b\n")
+        unfinished = self.assertRaises(Unfinished, self.take)
+        self.assertEqual(unfinished.stamp, self.stamp())
+
+    def test_bytes(self) -> None:
+        """The line is bytes: nothing in it but its newline has a meaning."""
+        self.put(b" put:\xff\x00:b \r\n")
+        self.assertEqual(self.take().line, b" put:\xff\x00:b \r\n")
+
+    def test_blank_lines(self) -> None:
+        """Blank lines around the request are nothing."""
+        self.put(b"\nput:a:b\n\n \n\r\n")
+        self.assertEqual(self.take().line, b"put:a:b\n")
+
+    def test_two_lines(self) -> None:
+        """A file with two requests is not sent: one of them would be lost."""
+        for data in [b"put:a\nput:b\n", b"put:a\n\nput:b\n", b"  \nput:b\n"]:
+            self.put(data)
+            self.assert_unusable("it holds more than one line")
+
+    def test_empty(self) -> None:
+        """An empty file may be about to be written; when it stays so it is unusable."""
+        for data in [b"", b"\n", b" \n\n"]:
+            self.put(data)
+            unfinished = self.assertRaises(Unfinished, self.take)
+            self.assert_unusable("it is empty", unfinished.stamp)
+
+    def test_limit(self) -> None:
+        """A line may have as many bytes as the limit says, its newline not counted."""
+        self.put(b"x" * LIMIT + b"\n")
+        self.assertEqual(len(self.take().line), LIMIT + 1)
+        self.put(b"x" * (LIMIT + 1) + b"\n")
+        self.assert_unusable("it is longer than the limit of 100 bytes")
+        self.put(b"x" * (LIMIT + 2))
+        self.assert_unusable("it is longer than the limit of 100 bytes")
+
+    def test_link(self) -> None:
+        """A symbolic link is not followed."""
+        write(os.path.join(self.folder, "secret"), b"x\n")
+        os.symlink("secret", self.spool.path(NAME))
+        self.assert_unusable("it is not a regular file")
+
+    def test_pipe(self) -> None:
+        """A named pipe is not waited for."""
+        os.mkfifo(self.spool.path(NAME))
+        self.assert_unusable("it is not a regular file")
+
+    def test_folder(self) -> None:
+        """A folder with such a name is no request."""
+        os.mkdir(self.spool.path(NAME))
+        self.assert_unusable("it is not a regular file")
+
+    def test_unreadable(self) -> None:
+        """A file that may not be read, or that the disk cannot give, is unusable."""
+        self.put(b"x\n")
+        for number, reason in [
+            (errno.EACCES, "it cannot be read: Permission denied"),
+            (errno.EIO, "it cannot be read: Input/output error"),
+        ]:
+            self.steps.fail("open request", number)
+            self.assert_unusable(reason)
+
+    def test_passing(self) -> None:
+        """An error that is not the file's own is not held against it."""
+        self.put(b"x\n")
+        self.steps.fail("open request", errno.EMFILE)
+        self.assertRaises(OSError, self.take)
+
+    def test_gone(self) -> None:
+        """A file that has gone is told apart."""
+        self.assertRaises(FileNotFoundError, self.take)
+
+
+class RemoveTests(SpoolCase):
+    """Deleting what has its answer."""
+
+    def test_removed(self) -> None:
+        """The request goes."""
+        path = self.put(b"x\n")
+        self.spool.remove(NAME, self.stamp())
+        self.assertFalse(os.path.lexists(path))
+
+    def test_changed(self) -> None:
+        """A file that has changed since it was read stays: that has not been sent."""
+        path = self.put(b"x")
+        stamp = self.stamp()
+        self.put(b"xyz\n")
+        self.assertRaises(Changed, self.spool.remove, NAME, stamp)
+        self.assertEqual(read(path), b"xyz\n")
+
+    def test_gone(self) -> None:
+        """One that has gone is told apart."""
+        path = self.put(b"x\n")
+        stamp = self.stamp()
+        os.unlink(path)
+        self.assertRaises(FileNotFoundError, self.spool.remove, NAME, stamp)
+
+
+class KeepTests(SpoolCase):
+    """Setting aside (F8)."""
+
+    def keep(self, ending: str = ANSWER, note: bytes = b"refused\n") -> str:
+        return self.spool.keep(NAME, self.stamp(), ending, note)
+
+    def test_kept(self) -> None:
+        """F8: the request goes into the inner folder, the answer beside it, closed to others."""
+        path = self.put(b"x\n")
+        os.chmod(path, 0o644)
+        self.assertEqual(self.keep(), os.path.join(self.kept, NAME))
+        self.assertFalse(os.path.lexists(path))
+        self.assertEqual(self.in_kept(), {NAME: b"x\n", NAME + ".answer": b"refused\n"})
+        self.assertEqual(mode(self.kept), 0o700)
+        self.assertEqual(mode(os.path.join(self.kept, NAME)), 0o600)
+        self.assertEqual(mode(os.path.join(self.kept, NAME + ".answer")), 0o600)
+
+    def test_steps(self) -> None:
+        """The note is on the disk before the request moves, and both folders after it."""
+        self.put(b"x\n")
+        self.keep()
+        self.assertEqual(
+            self.steps.taken,
+            [
+                "make kept",
+                "make note",
+                "write note",
+                "sync note",
+                "move request",
+                "close request to others",
+                "sync kept",
+                "sync folder",
+            ],
+        )
+
+    def test_nothing_overwritten(self) -> None:
+        """What bears the name already stays; the new ones are numbered."""
+        for text in [b"1\n", b"2\n", b"3\n"]:
+            self.put(text)
+            self.keep(REASON, b"why " + text)
+        self.assertEqual(
+            self.in_kept(),
+            {
+                NAME: b"1\n",
+                NAME + ".reason": b"why 1\n",
+                NAME + "~1": b"2\n",
+                NAME + "~1.reason": b"why 2\n",
+                NAME + "~2": b"3\n",
+                NAME + "~2.reason": b"why 3\n",
+            },
+        )
+
+    def test_note_left_over(self) -> None:
+        """A note that a crash left behind stays too."""
+        os.mkdir(self.kept)
+        write(os.path.join(self.kept, NAME + ".answer"), b"old\n")
+        self.put(b"x\n")
+        self.keep()
+        self.assertEqual(
+            self.in_kept(),
+            {NAME + ".answer": b"old\n", NAME + "~1": b"x\n", NAME + "~1.answer": b"refused\n"},
+        )
+
+    def test_changed(self) -> None:
+        """A file that has changed since it was read stays where it is."""
+        self.put(b"x")
+        stamp = self.stamp()
+        path = self.put(b"xyz\n")
+        self.assertRaises(Changed, self.spool.keep, NAME, stamp, ANSWER, b"refused\n")
+        self.assertEqual(read(path), b"xyz\n")
+        self.assertEqual(self.in_kept(), {})
+
+    def test_failure(self) -> None:
+        """When a step fails the request stays, and no note is left over."""
+        for step in ["make note", "write note", "sync note", "move request"]:
+            path = self.put(b"x\n")
+            self.steps.faults.clear()
+            self.steps.fail(step, errno.ENOSPC)
+            self.assertRaises(OSError, self.keep)
+            self.assertEqual(read(path), b"x\n", step)
+            self.assertEqual(self.in_kept(), {}, step)
+
+    def test_folder(self) -> None:
+        """A folder is set aside too, and stays usable."""
+        os.mkdir(self.spool.path(NAME), 0o755)
+        kept = self.spool.keep(NAME, None, REASON, b"why\n")
+        self.assertTrue(os.path.isdir(kept))
+        self.assertEqual(mode(kept), 0o755)
+
+    def test_link(self) -> None:
+        """A link is set aside itself; what it names keeps its mode."""
+        secret = os.path.join(self.folder, "secret")
+        write(secret, b"x\n")
+        os.chmod(secret, 0o644)
+        os.symlink(os.path.abspath(secret), self.spool.path(NAME))
+        kept = self.spool.keep(NAME, None, REASON, b"why\n")
+        self.assertTrue(os.path.islink(kept))
+        self.assertEqual(mode(secret), 0o644)
+
+    def test_crash(self) -> None:
+        """Whatever step the machine stops at, the request is in the one folder or the other."""
+        crashes = 0
+        while True:
+            path = self.put(b"x\n")
+            spool = Spool(self.folder, self.kept, Steps(crash_at=crashes))
+            try:
+                spool.keep(NAME, self.stamp(), ANSWER, b"refused\n")
+            except Crash as crash:
+                kept = [data for name, data in self.in_kept().items() if "answer" not in name]
+                there = kept[crashes:] or os.path.exists(path) and [read(path)]
+                self.assertEqual(there, [b"x\n"], str(crash))
+                crashes += 1
+            else:
+                break
+            for name in self.in_kept():
+                os.unlink(os.path.join(self.kept, name))
+        self.assertEqual(crashes, len(KEEP_STEPS))

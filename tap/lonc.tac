@@ -1,0 +1,18 @@
+"""
+The same application as ``twistd lonc``, from a file: ``twistd -ny tap/lonc.tac``.
+
+Its options stand in the environment: ``LONC_OPTIONS="--standalone var" twistd -ny tap/lonc.tac``.
+Without any it reads the web server's ``loncapa.conf``, as ``twistd lonc`` does.
+"""
+
+import os
+import shlex
+
+from twisted.application.service import Application
+
+from lonc.tap import Options, makeService
+
+options = Options()
+options.parseOptions(shlex.split(os.environ.get("LONC_OPTIONS", "")))
+application = Application("lonc")
+makeService(options).setServiceParent(application)
