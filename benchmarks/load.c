@@ -71,6 +71,16 @@ static uint64_t con_lost, wrong, broken, refused, unanswered, silent_closed, tro
 
 /* ---- troubles ---------------------------------------------------------------------------- */
 
+/* How many bytes of a line to show: not its newline, and not all of a long one. */
+static int shown(const char *line, size_t length)
+{
+    size_t least = length < 60 ? length : 60;
+    const char *newline = memchr(line, '\n', least);
+
+    return (int)(newline != NULL ? (size_t)(newline - line) : least);
+}
+
+/* Count a trouble, and tell the first one; `got` is the answer, if it is about one. */
 static void trouble(const struct client *client, uint64_t *counter, const char *what,
                     const char *got, size_t length)
 {
@@ -79,8 +89,8 @@ static void trouble(const struct client *client, uint64_t *counter, const char *
         return;
     fprintf(stderr, "load: client %d of h%d: %s", client->id, client->host, what);
     if (got != NULL)
-        fprintf(stderr, " '%.*s', asked '%.40s'", (int)(length < 60 ? length : 60), got,
-                client->request);
+        fprintf(stderr, " '%.*s', asked '%.*s'", shown(got, length), got,
+                shown(client->request, client->sent), client->request);
     fputc('\n', stderr);
 }
 

@@ -84,7 +84,8 @@ class LondConnection(Protocol):
     def __init__(self, owner: Owner, handshake: Handshake, max_line: int) -> None:
         self._owner = owner
         self._handshake: Handshake | None = handshake
-        self._cipher: SessionCipher | None = None
+        self._key: bytes | None = None
+        self._made_cipher: SessionCipher | None = None
         self._max_line = max_line
         self._lines = LineBuffer(max_line)
         self._ended = False
@@ -109,7 +110,6 @@ class LondConnection(Protocol):
         self.request = request
         line = request.line
         if line.startswith(b"encrypt:"):
-            assert self._cipher is not None
             line = self._cipher.encrypt(line[8:-1]) + b"\n"
         self.transport.write(line)
 
@@ -151,9 +151,10 @@ class LondConnection(Protocol):
             return
         if answer:
             self.transport.write(answer)
-        if handshake.cipher is not None:
-            self._cipher = handshake.cipher
+        if handshake.key is not None:
+            self._key = handshake.key
             self._handshake = None
+            self.factory = None
             self._owner.ready(self)
 
     def _overlong(self) -> bytes | None:
@@ -168,9 +169,16 @@ class LondConnection(Protocol):
         self._fail(Trouble.BROKEN, f"a reply is longer than {self._max_line} bytes", Cause.TOO_LONG)
         return None
 
+    @property
+    def _cipher(self) -> SessionCipher:
+        """Made when it is needed first: most connections never carry an enciphered line."""
+        if self._made_cipher is None:
+            assert self._key is not None
+            self._made_cipher = SessionCipher(self._key)
+        return self._made_cipher
+
     def _deciphered(self, reply: bytes) -> bytes | None:
         """Return the plain reply, or end the connection: a wrong frame proves a wrong key."""
-        assert self._cipher is not None
         self._lines.limit = self._max_line
         try:
             plain = self._cipher.decrypt(reply[:-1])

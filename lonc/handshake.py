@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from enum import Enum
 
-from lonc.cipher import SessionCipher, session_key
+from lonc.cipher import session_key
 
 #: No line of a handshake comes near this length, in bytes; the seed's lond sends fewer than 40.
 MAX_LINE = 1024
@@ -38,7 +38,7 @@ class Handshake:
     Our side of one handshake (rows S6 and F15).
 
     :ivar state: where it stands.
-    :ivar cipher: the session's cipher, once ``state`` is ``IDLE``.
+    :ivar key: the session's key of 16 bytes, once ``state`` is ``IDLE``.
     """
 
     def __init__(self, lond_id: str, own_id: str) -> None:
@@ -46,7 +46,7 @@ class Handshake:
         self._own_id = own_id
         self._received = b""
         self.state = State.CONNECTED
-        self.cipher: SessionCipher | None = None
+        self.key: bytes | None = None
 
     def start(self) -> bytes:
         """Return what opens the exchange."""
@@ -94,7 +94,7 @@ class Handshake:
         if not _BUILD_KEY.fullmatch(line):
             # Not shown: it may be a good key with something wrong at its end.
             raise HandshakeError(f"no key but {len(line)} bytes of something else")
-        self.cipher = SessionCipher(session_key(self._lond_id, self._own_id, line))
+        self.key = session_key(self._lond_id, self._own_id, line)
         return b""
 
     #: state -> what takes the line that comes in it, and the state after that.

@@ -26,7 +26,17 @@ class Health:
     :ivar dead: whether the host is DEAD: requests fail at once and `probe` is called now and then.
     """
 
-    __slots__ = ("_clock", "_pause", "_probe", "_random", "_timer", "dead", "left", "retries")
+    __slots__ = (
+        "_clock",
+        "_last_break",
+        "_pause",
+        "_probe",
+        "_random",
+        "_timer",
+        "dead",
+        "left",
+        "retries",
+    )
 
     def __init__(
         self, retries: int, clock: IReactorTime, random: Random, probe: Callable[[], None]
@@ -38,7 +48,22 @@ class Health:
         self._random = random
         self._probe = probe
         self._pause = FIRST_PAUSE
+        self._last_break = -1.0
         self._timer: IDelayedCall | None = None
+
+    def broke(self, established: float) -> bool:
+        """
+        Count the break of a connection that was ready; return whether it made the host DEAD.
+
+        When a lond goes, all its connections break: those that stood before the first of them
+        broke are part of the same failure.
+
+        :param established: when its handshake was complete, in seconds of the clock.
+        """
+        if established <= self._last_break:
+            return False
+        self._last_break = self._clock.seconds()
+        return self.failure()
 
     def failure(self) -> bool:
         """Count one failure; return whether it made the host DEAD."""

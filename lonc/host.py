@@ -92,7 +92,6 @@ class HostService(Service):
         self._drained: Deferred[None] | None = None
         self._last_wait = self._seconds()
         self._last_prune = 0.0
-        self._last_break = -1.0
 
     # ------------------------------------------------------------------ a request's way
 
@@ -177,7 +176,7 @@ class HostService(Service):
             self._lose(request, cause)
 
     def _trace(self, level: int, text: str, request: Request, size: object) -> None:
-        log.debug(text, command=request.command, size=size, level=level, host_id=self.host_id)
+        log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)
 
     # ------------------------------------------------------------------ connections come and go
 
@@ -187,7 +186,7 @@ class HostService(Service):
         connection = LondConnection(self, handshake, settings.max_line)
         self._pool.move(connection, self._pool.connecting)
         if self.debug_level >= 4:
-            log.debug("connecting to {at}", at=target, level=4, host_id=self.host_id)
+            log.debug("connecting to {at}", at=target, debug_level=4, host_id=self.host_id)
         factory = LondConnectionFactory(connection, around.network, around.look_up, around.clock)
         factory.connect(target, settings.lond_port, settings.connect_timeout)
 
@@ -214,12 +213,15 @@ class HostService(Service):
         """Count the failure once (row F5), and tell those who cannot be served any more."""
         self._pool.move(connection, None)
         request, connection.request = connection.request, None
-        died = self._counts(connection, trouble) and self._health.failure()
+        if trouble is Trouble.BROKEN:
+            died = self._health.broke(connection.established)
+        else:
+            died = self._health.failure()
         log.warn(
-            "connection to {at} {trouble}: {message}",
+            "connection to {at} {trouble}: {reason}",
             at=self.host.target,
             trouble=trouble.value,
-            message=message,
+            reason=message,
             host_id=self.host_id,
         )
         if died:
@@ -231,20 +233,6 @@ class HostService(Service):
             self._lose(request, cause)
         if self._stopping:
             self._check_drained()
-
-    def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:
-        """
-        Return whether this is a failure of its own.
-
-        When a lond goes, all its connections break: those that stood before the first of them
-        broke are part of the same failure.
-        """
-        if trouble is not Trouble.BROKEN:
-            return True
-        if connection.established <= self._last_break:
-            return False
-        self._last_break = self._seconds()
-        return True
 
     def _part_with(self, connection: LondConnection) -> None:
         """Close a connection that has answered but may not be used again."""

@@ -213,9 +213,9 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
     first, colon, _ = rest.partition(":")
     first = first.rstrip(_BLANKS)
     if rest.startswith("["):
-        inner, _, after = rest[1:].partition("]")
+        inner, bracket, after = rest[1:].partition("]")
         address = _ip(inner)
-        if address is None or after.lstrip(_BLANKS)[:1] not in ("", ":"):
+        if not (address and bracket) or after.lstrip(_BLANKS)[:1] not in ("", ":"):
             raise ValueError(f"{_shown(rest)} does not begin with an IPv6 address in brackets")
         return None, address
     if colon and rest.strip(":") and (address := _ip(rest)):

@@ -388,4 +388,4 @@ class LoncService(MultiService):
         """Set a host's debug level; None: all hosts."""
         for host in self._chosen(host_id):
             host.debug_level = level
-            log.info("debug level {level}", level=level, host_id=host.host_id, success=True)
+            log.info("debug level {number}", number=level, host_id=host.host_id, success=True)

@@ -138,7 +138,6 @@ class Spool:
         :raise FileNotFoundError: it has gone.
         :raise OSError: something else that passes.
         """
-        self._step("read")
         try:
             data, stamp = self._content(self.path(name), max_line + 1)
         except OSError as error:
@@ -158,6 +157,7 @@ class Spool:
 
     def _content(self, path: str, limit: int) -> tuple[bytes, Stamp]:
         """Read a file as a whole; it is not waited for, and links are not followed."""
+        self._step("open request")
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise Unusable("it is not a regular file")
         fd = os.open(path, _READ)

@@ -4,7 +4,8 @@ Regular expressions of strangers, with a bound on their cost. This module is pur
 Python's `re` tries one way through an expression after the other and knows no time limit; while
 it does, nothing else in the process runs. The number of ways can be bounded before it starts, as
 long as no group is repeated: each repetition ends at one of the ``length + 1`` places of the
-text, and each group takes one of its branches. An expression whose bound is too high is refused.
+text, and each group takes one of its branches. Each way has no more steps than the expression has
+bytes. An expression whose bound is too high is refused.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-#: Ways to try for one request at most: well under a second, and far from it in ordinary use.
-_WAYS: Final = 10_000_000
+#: Steps for one request at most: under a second, and far from it in ordinary use.
+_STEPS: Final = 100_000_000
 #: Bytes of an expression.
 _LENGTH: Final = 500
 
@@ -53,11 +54,12 @@ def matching(regexp: bytes, keys: Iterable[bytes]) -> set[bytes]:
     except (re.error, RecursionError, OverflowError) as error:
         raise RegexpError(f"not a regular expression: {error}") from None
     found = set()
-    ways = 0
+    steps = 0
     for key in keys:
         plain = unquote_to_bytes(key)
-        ways += branches * (len(plain) + 1) ** (repeats + 1)  # + 1: it may begin anywhere
-        if ways > _WAYS:
+        ways = branches * (len(plain) + 1) ** (repeats + 1)  # + 1: it may begin anywhere
+        steps += ways * len(text)
+        if steps > _STEPS:
             raise RegexpError("a regular expression that would take too long on this data")
         if search(plain):
             found.add(key)

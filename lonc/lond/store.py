@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-#: Seconds to wait for another process that writes to the same file; nothing else runs meanwhile.
-_BUSY: Final = 1.0
 #: The form of the file, as SQLite's `user_version`: a file of any other form is left alone.
 _VERSION: Final = 1
 
@@ -33,14 +31,16 @@ class Store:
     Keys and values by place. Everything happens in a `transaction`.
 
     :param path: the file, which is made when it is not there; ``:memory:`` for none.
+    :param patience: seconds to wait for another process that has the file to itself, during which
+        nothing else runs.
     :raise StoreError: when it can be neither made nor used, or is something else.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, patience: float = 1.0) -> None:
         self._path = path
         with self._errors_named():
             # Transactions are begun and ended below, not by the module's own guesses.
-            self._db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=patience, isolation_level=None)
         try:
             with self._errors_named():
                 self._prepare()
@@ -73,7 +73,7 @@ class Store:
         """
         Make everything inside happen as a whole, or not at all when it raises.
 
-        :raise StoreError: when the file fails, or another process keeps it for a second.
+        :raise StoreError: when the file fails, or another process keeps it.
         """
         with self._errors_named(), self._db:
             self._db.execute("BEGIN IMMEDIATE")

@@ -33,9 +33,9 @@ class SlowThreads:
         self.begun.append((work, done))
         return done
 
-    def finish(self) -> None:
-        """Let the first that was begun return."""
-        work, done = self.begun.pop(0)
+    def finish(self, number: int = 0) -> None:
+        """Let one return, the first unless another is asked for."""
+        work, done = self.begun.pop(number)
         try:
             result = work()
         except Exception:
@@ -105,12 +105,15 @@ class DiskTests(SynchronousTestCase):
 
     def test_goes_on(self) -> None:
         """When a call that hung returns, the next one gets its place."""
-        for number in range(PLACES):
-            self.failureResultOf(self.run_for(str(number), int).addTimeout(0, self.clock))
-        call = self.run_for("late", lambda: 8)
-        self.assertEqual(len(self.threads.begun), PLACES)
+        stuck = [self.run_for(str(number), int) for number in range(PLACES)]
+        self.clock.advance(9.0)
+        late = self.run_for("late", lambda: 8)
+        self.clock.advance(1.0)
+        for call in stuck:
+            self.failureResultOf(call, Stuck)
+        self.assertFalse(self.disk.is_at("late"))
         self.threads.finish()
-        self.assertEqual(len(self.threads.begun), PLACES)
+        self.assertTrue(self.disk.is_at("late"))
         for _ in range(PLACES):
             self.threads.finish()
-        self.assertEqual(self.successResultOf(call), 8)
+        self.assertEqual(self.successResultOf(late), 8)

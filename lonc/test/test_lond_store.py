@@ -170,7 +170,7 @@ class UnusableFileTests(SynchronousTestCase):
     def test_held_by_another(self) -> None:
         """Another process that keeps the file to itself: the wait has an end."""
         path = self.mktemp()
-        store = Store(path)
+        store = Store(path, patience=0.0)
         self.addCleanup(store.close)
         other = sqlite3.connect(path, isolation_level=None)
         self.addCleanup(other.close)

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Tests of ``lonc.settings`` and of the table it works from, ``lonc.parameters``."""
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import lonc
 from lonc.settings import (
     CONFIG_FILES,
     PARAMETERS,
+    Parameter,
     Settings,
     SettingsError,
     check_folders,
-    find_config_file,
     opt_parameters,
     read_settings,
 )
@@ -84,7 +86,7 @@ class FileTests(SettingsCase):
         self.assertEqual((found.config_file, found.warnings), (self.file, ()))
 
     def test_webServerFile(self) -> None:
-        """S1: other directives, sections, comments and blank lines of the web server are skipped."""
+        """S1: other directives, sections, comments and blank lines are skipped."""
         found = self.read(
             "# PerlSetVar loncRetries 9\n"
             "\n"
@@ -259,7 +261,6 @@ class UnusableFileTests(SettingsCase):
         self.assertEqual(
             CONFIG_FILES, ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")
         )
-        self.assertEqual(find_config_file(("/", "/tmp")), "/")
 
     def test_requiredMissing(self) -> None:
         """Each required name is missed by name, with the file's."""
@@ -436,9 +437,255 @@ class ValueTests(SettingsCase):
 
     @settings(derandomize=True, deadline=None, max_examples=300)
     @given(st.sampled_from([each for each in PARAMETERS if each.option]), st.text(max_size=30))
-    def test_anyText(self, parameter: object, text: str) -> None:
+    def test_anyText(self, parameter: Parameter, text: str) -> None:
         """Any text for any option is taken or refused in one line."""
         try:
-            self.read("", **{getattr(parameter, "attribute"): text})  # noqa: B009
+            self.read("", **{parameter.attribute: text})
         except SettingsError as error:
             self.assertTrue(str(error).isprintable(), str(error))
+
+
+class DefaultTests(SettingsCase):
+    """What counts when nothing is set."""
+
+    def test_defaults(self) -> None:
+        """The defaults are those that were agreed on: the seed's where it has one."""
+        found = attrs.asdict(self.read(""))
+        for name in ("config_file", "host_id", "tab_dir", "sock_dir", "daemons_dir", "doc_root"):
+            del found[name]
+        self.assertEqual(
+            found,
+            {
+                "lond_port": 5663,
+                "max_connections": 10,
+                "retries": 2,
+                "idle_timeout": 3600.0,
+                "connect_timeout": 5.0,
+                "request_timeout": 60.0,
+                "queue_timeout": 60.0,
+                "queue_limit": 10000,
+                "max_line": 16 * 1024**2,
+                "max_clients": 4096,
+                "socket_mode": 0o660,
+                "socket_group": None,
+                "management": "unix:/home/httpd/sockets/lonc.amp:mode=600",
+                "log_format": "seed",
+                "write_timeout": 60.0,
+                "max_unread": 64 * 1024**2,
+                "drain_timeout": 5.0,
+                "disk_timeout": 10.0,
+                "warnings": (),
+            },
+        )
+
+    def test_everyRow(self) -> None:
+        """Every row of the table has its attribute, and every attribute but two its row."""
+        self.assertEqual(
+            {each.attribute for each in PARAMETERS} | {"config_file", "warnings"},
+            {each.name for each in attrs.fields(Settings)},
+        )
+
+    def test_writtenDefaults(self) -> None:
+        """Each default can be written as it is shown, as an option and in the file."""
+        expected = self.read("")
+        for each in PARAMETERS:
+            if each.default is not None and each.option is not None:
+                text = each.default.replace("<lonSockDir>", expected.sock_dir)
+                self.assertEqual(self.read("", **{each.attribute: text}), expected)
+                self.assertEqual(self.read(f'PerlSetVar {each.variable} "{text}"'), expected)
+
+    def test_management(self) -> None:
+        """The default management endpoint is understood, whatever the folder is called."""
+        for folder in ("/home/httpd/sockets", r"/a:b=c\d e", "/a=b:mode=666"):
+            found = Settings(
+                config_file="x",
+                host_id="x",
+                tab_dir="/",
+                sock_dir=folder,
+                daemons_dir="/",
+                doc_root="/",
+            )
+            reactor = MemoryReactor()
+            serverFromString(reactor, found.management).listen(Factory())
+            ((path, _factory, _backlog, mode, _lock),) = reactor.unixServers
+            self.assertEqual((path, mode), (f"{folder}/lonc.amp", 0o600))
+
+    def test_paths(self) -> None:
+        """Files stand where the other programs look for them (protocol, section 7)."""
+        found = self.read("")
+        self.assertEqual(found.hosts_file, "/home/httpd/lonTabs/hosts.tab")
+        self.assertEqual(found.pid_file, "/home/httpd/perl/logs/lonc.pid")
+        self.assertEqual(found.log_file, "/home/httpd/perl/logs/lonc.log")
+        self.assertEqual(found.perm_log_file, "/home/httpd/perl/logs/lonnet.perm.log")
+        self.assertEqual(found.status_file, "/home/httpd/html/lon-status/loncstatus.txt")
+        self.assertEqual(found.delayed_dir, "/home/httpd/sockets/delayed")
+        self.assertEqual(found.kept_dir, "/home/httpd/sockets/delayed/kept")
+        self.assertEqual(found.socket_path("msul1"), "/home/httpd/sockets/msul1")
+
+    def test_longestId(self) -> None:
+        """An id of the greatest length makes a path of 107 bytes, what Linux has room for."""
+        found = self.read("PerlSetVar lonSockDir /home/\u00fc")
+        path = found.socket_path("x" * found.max_host_id)
+        self.assertEqual(len(os.fsencode(path)), 107)
+
+
+class OptionsTests(SynchronousTestCase):
+    """The options as twistd gets them."""
+
+    class SomeOptions(Options):
+        """Options as a plugin would declare them."""
+
+        optParameters = opt_parameters()
+
+    def test_notGiven(self) -> None:
+        """An option that is not given is None, so that the file counts."""
+        options = self.SomeOptions()
+        options.parseOptions(["--retries", "5"])
+        self.assertEqual({value for value in options.values() if value is not None}, {"5"})
+        self.assertEqual(len(options), len(opt_parameters()))
+
+    def test_help(self) -> None:
+        """The help says of every option what its unit, its default and its range are."""
+        told = "".join(str(self.SomeOptions()).split())
+        for each in PARAMETERS:
+            if each.option is not None:
+                self.assertIn(f"--{each.option}=", told)
+                for text in (each.kind.unit, f"default {each.default}", each.kind.allowed):
+                    self.assertIn("".join(text.split()), told, each.option)
+
+
+class FolderTests(SettingsCase):
+    """check_folders."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Relative and therefore short: a socket's path must fit in wherever the tests run.
+        root = os.path.relpath(self.mktemp())
+        self.folders = {
+            name: os.path.join(root, str(number))
+            for number, name in enumerate(("tab_dir", "sock_dir", "daemons_dir", "doc_root"))
+        }
+        for folder in self.folders.values():
+            os.makedirs(folder)
+        self.settings = Settings(
+            config_file="loncapa.conf",
+            host_id="x",
+            tab_dir=self.folders["tab_dir"],
+            sock_dir=self.folders["sock_dir"],
+            daemons_dir=self.folders["daemons_dir"],
+            doc_root=self.folders["doc_root"],
+        )
+
+    def refused(self, closed: str = "") -> str:
+        """Return the message of the refusal, with no writing in the folder ``closed``."""
+        error = self.assertRaises(
+            SettingsError,
+            check_folders,
+            self.settings,
+            lambda folder, mode: folder != closed or not mode & os.W_OK,
+        )
+        return str(error)
+
+    def test_good(self) -> None:
+        """Folders that are there are taken, with and without what lonc makes in them."""
+        check_folders(self.settings)
+        for inner in (self.settings.kept_dir, self.settings.logs_dir, self.settings.status_dir):
+            os.makedirs(inner)
+        check_folders(self.settings)
+
+    def test_missing(self) -> None:
+        """A folder that is not there is named with its PerlSetVar and the file."""
+        variables = {each.attribute: each.variable for each in PARAMETERS}
+        for name, folder in self.folders.items():
+            os.rmdir(folder)
+            self.assertEqual(
+                self.refused(),
+                f"loncapa.conf: PerlSetVar {variables[name]}: {folder}: No such file or directory",
+            )
+            os.mkdir(folder)
+
+    def test_file(self) -> None:
+        """A file in a folder's place is refused."""
+        for folder in self.folders.values():
+            os.rmdir(folder)
+            Path(folder).touch()
+            self.assertIn(f"{folder} is not a folder", self.refused())
+            os.unlink(folder)
+            os.mkdir(folder)
+
+    def test_innerFile(self) -> None:
+        """A file, or a link to nowhere, in the place of a folder within them is refused."""
+        for inner in (
+            self.settings.delayed_dir,
+            self.settings.logs_dir,
+            self.settings.status_dir,
+        ):
+            Path(inner).touch()
+            self.assertIn(f"{inner} is not a folder", self.refused())
+            os.unlink(inner)
+            os.symlink("/nowhere", inner)
+            self.assertIn(f"{inner}: No such file", self.refused())
+            os.unlink(inner)
+
+    def test_notWritable(self) -> None:
+        """A folder that lonc has to write in, and may not, is named."""
+        for name in ("sock_dir", "daemons_dir", "doc_root"):
+            folder = self.folders[name]
+            self.assertIn(f"{folder} cannot be written by", self.refused(folder))
+        for inner in (
+            self.settings.delayed_dir,
+            self.settings.kept_dir,
+            self.settings.logs_dir,
+            self.settings.status_dir,
+        ):
+            os.mkdir(inner)
+            self.assertIn(f"{inner} cannot be written by", self.refused(inner))
+
+    def test_needNotBeWritable(self) -> None:
+        """The table is only read, and what holds an existing subfolder need not be writable."""
+        os.mkdir(self.settings.logs_dir)
+        os.mkdir(self.settings.status_dir)
+        closed = {self.folders[name] for name in ("tab_dir", "daemons_dir", "doc_root")}
+        check_folders(
+            self.settings, lambda folder, mode: folder not in closed or not mode & os.W_OK
+        )
+
+    def test_notEntered(self) -> None:
+        """A folder that cannot be entered is named."""
+        error = self.assertRaises(
+            SettingsError, check_folders, self.settings, lambda folder, mode: False
+        )
+        self.assertIn(f"{self.folders['tab_dir']} cannot be entered by", str(error))
+
+    def test_tooLong(self) -> None:
+        """A folder in which no socket's path would fit is refused."""
+        folder = os.path.join(self.folders["sock_dir"], "x" * 100)
+        os.mkdir(folder)
+        self.settings = attrs.evolve(self.settings, sock_dir=folder)
+        self.assertIn(f"PerlSetVar lonSockDir: {folder} is too long", self.refused())
+
+
+class PageTests(SynchronousTestCase):
+    """The page about the settings in the documentation."""
+
+    def test_everySetting(self) -> None:
+        """Each setting has a section with option, unit, default, range and reason."""
+        tree = Path(lonc.__file__).parent.parent
+        if not (tree / "setup.cfg").is_file():
+            raise SkipTest("installed without its documentation")
+        page = (tree / "docs" / "settings.rst").read_text(encoding="utf-8")
+        for each in PARAMETERS:
+            _, heading, rest = page.partition(f"\n{each.variable}\n~~~~")
+            self.assertTrue(heading, f"{each.variable} has no section")
+            section = " ".join(rest.partition("\n~~~~")[0].split())
+            option = "none" if each.option is None else f"``--{each.option}``"
+            default = "none, it has to be set" if each.default is None else f"``{each.default}``"
+            for text in (
+                f":Option: {option}",
+                f":Unit: {each.kind.unit}",
+                f":Default: {default}",
+                f":Allowed: {each.kind.allowed}",
+                each.what,
+                each.why,
+            ):
+                self.assertIn(text, section, each.variable)

@@ -1,0 +1,676 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The exchange as a lond sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from twisted.test.iosim import IOPump, connectedServerAndClient
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.cipher import SessionCipher, session_key
+from lonc.lond.faults import (
+    CLOSE,
+    ENDLESS,
+    EXTRA_LINE,
+    NO_NEWLINE,
+    NOT_A_FRAME,
+    REFUSE,
+    SPLIT,
+    STALL,
+    Fault,
+    Step,
+)
+from lonc.lond.protocol import LondFactory, LondProtocol
+
+
+class Transport(StringTransport):
+    """One that remembers how it was closed."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self.aborted = True
+        super().abortConnection()
+
+
+class Caller:
+    """A lonc at the other end of a transport that only remembers."""
+
+    def __init__(self, factory: LondFactory, address: str = "127.0.0.1") -> None:
+        self.transport = Transport(peerAddress=IPv4Address("TCP", address, 40000))
+        self.lond = factory.buildProtocol(None)
+        self.lond.makeConnection(self.transport)
+
+    def heard(self) -> bytes:
+        """Return what the lond said since the last time."""
+        said: bytes = self.transport.value()
+        self.transport.clear()
+        return said
+
+    def say(self, line: bytes) -> bytes:
+        """Say a line, and return what is heard at once."""
+        self.lond.dataReceived(line + b"\n")
+        return self.heard()
+
+    def enter(self) -> None:
+        """Go through the handshake as far as ``ok``."""
+        assert self.say(self.say(b"init")[:-1]) == b"ok\n"
+
+    def cipher(self) -> SessionCipher:
+        """Ask for a key."""
+        return SessionCipher(session_key("l2", "l1", self.say(b"ekey")[:-1]))
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the lond has closed the connection."""
+        return bool(self.transport.disconnecting)
+
+    def hang_up(self) -> None:
+        """Let the connection be gone."""
+        self.lond.connectionLost(Failure(ConnectionDone()))
+
+
+class LondTestCase(SynchronousTestCase):
+    """A lond ``l2`` and a clock."""
+
+    def setUp(self) -> None:
+        """Set the clock."""
+        self.clock = Clock()
+        self.requests: list[bytes] = []
+        self.factories: list[LondFactory] = []
+        self.addCleanup(self.no_calls_left)
+
+    def lond(self, caller: str | Mapping[str, str] = "l1", **options: Any) -> LondFactory:
+        """Make the lond."""
+        factory = LondFactory(self.clock, "l2", caller, witness=self.requests.append, **options)
+        self.factories.append(factory)
+        return factory
+
+    def no_calls_left(self) -> None:
+        """See that nothing goes on once the connections are gone."""
+        for factory in self.factories:
+            for connection in list(factory.connections):
+                connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def entered(self, **options: Any) -> Caller:
+        """Give a caller of a new lond that is past the handshake."""
+        caller = Caller(self.lond(**options))
+        caller.enter()
+        return caller
+
+
+class HandshakeTests(LondTestCase):
+    """Protocol, section 2."""
+
+    def test_handshake(self) -> None:
+        """Challenge, ok, build key: each in its form, and a request is answered after it."""
+        caller = Caller(self.lond())
+        self.assertEqual(caller.heard(), b"")
+        challenge = caller.say(b"init")
+        self.assertRegex(challenge, rb"\A[0-9]+\n\Z")
+        self.assertEqual(caller.say(challenge[:-1]), b"ok\n")
+        self.assertRegex(caller.say(b"ekey"), rb"\A[0-9A-F]{32}\n\Z")
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+        self.assertFalse(caller.hung_up)
+
+    def test_random(self) -> None:
+        """Challenges and keys differ from connection to connection."""
+        factory = self.lond()
+        callers = [Caller(factory), Caller(factory)]
+        challenges = [caller.say(b"init")[:-1] for caller in callers]
+        self.assertNotEqual(*challenges)
+        for caller, challenge in zip(callers, challenges, strict=True):
+            caller.say(challenge)
+        self.assertNotEqual(*(caller.say(b"ekey") for caller in callers))
+
+    def test_other_ways_in(self) -> None:
+        """A caller that asks for another way in gets a challenge, as from an old lond."""
+        for line in (b"init:ssl", b"init:local:/tmp/key"):
+            self.assertRegex(Caller(self.lond()).say(line), rb"\A[0-9]+\n\Z")
+
+    def test_wrong_beginning(self) -> None:
+        """What does not begin with init is refused, a request above all."""
+        for line in (b"ping", b"", b"initial", b"ekey", b"GET / HTTP/1.0"):
+            caller = Caller(self.lond())
+            self.assertEqual(caller.say(line), b"refused\n", line)
+            self.assertTrue(caller.hung_up)
+        self.assertEqual(self.requests, [])
+
+    def test_wrong_challenge(self) -> None:
+        """Who does not send the challenge back unchanged is refused."""
+        caller = Caller(self.lond())
+        challenge = caller.say(b"init")
+        self.assertEqual(caller.say(b"0" + challenge[:-1]), b"refused\n")
+        self.assertTrue(caller.hung_up)
+
+    def test_deaf_after_refusal(self) -> None:
+        """Nothing a refused caller says is answered."""
+        caller = Caller(self.lond())
+        challenge = caller.say(b"init")[:-1]
+        caller.say(b"wrong")
+        self.assertEqual(caller.say(challenge), b"")
+        self.assertEqual(caller.say(b"ping"), b"")
+
+    def test_unknown_caller(self) -> None:
+        """Init from an address that is not in the list is refused, and the log says so."""
+        factory = self.lond({"127.0.0.1": "l1"})
+        caller = Caller(factory, "127.0.0.9")
+        with capturedLogs() as events:
+            self.assertEqual(caller.say(b"init"), b"refused\n")
+        self.assertTrue(caller.hung_up)
+        self.assertEqual(events[0]["why"], "comes from an unknown address")
+
+    def test_callers_by_address(self) -> None:
+        """A caller's address tells who it is."""
+        factory = self.lond({"127.0.0.1": "l1", "127.0.0.3": "l3"})
+        for address, answer in (("127.0.0.1", b"l2:l1\n"), ("127.0.0.3", b"l2:l3\n")):
+            caller = Caller(factory, address)
+            caller.enter()
+            self.assertEqual(caller.say(b"pong"), answer)
+
+    def test_in_pieces_and_at_once(self) -> None:
+        """However the bytes are cut, the lines are the same."""
+        caller = Caller(self.lond())
+        for byte in b"init":
+            caller.lond.dataReceived(bytes([byte]))
+        self.assertEqual(caller.heard(), b"")
+        challenge = caller.say(b"")
+        caller.lond.dataReceived(challenge + b"ping\npong\nloa")
+        self.assertEqual(caller.heard(), b"ok\nl2\nl2:l1\n")
+        self.assertRegex(caller.say(b"d"), rb"\A[0-9.]+\n\Z")
+
+
+class VersionTests(LondTestCase):
+    """The two exchanges of later releases."""
+
+    def test_version(self) -> None:
+        """The revision is told in its form."""
+        self.assertEqual(self.entered(revision="1.467").say(b"version"), b"$Revision: 1.467 $\n")
+
+    def test_sethost(self) -> None:
+        """The lond's own id is ok, any other is refused; the connection stays."""
+        caller = self.entered()
+        self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
+        for line in (b"sethost:l1", b"sethost:", b"sethost", b"sethost:l2:"):
+            self.assertEqual(caller.say(line), b"refused\n", line)
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+
+    def test_before_and_after_the_key(self) -> None:
+        """They are answered on both sides of ekey."""
+        caller = self.entered()
+        for _ in range(2):
+            self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
+            self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
+            caller.cipher()
+
+    def test_old(self) -> None:
+        """A lond of the seed's time knows neither."""
+        caller = self.entered(revision=None)
+        self.assertEqual(caller.say(b"version"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"sethost:l2"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+
+
+class EncryptedTests(LondTestCase):
+    """Protocol, section 4, from the other side."""
+
+    def test_request(self) -> None:
+        """An encrypted request is read; its answer comes in clear."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        self.assertEqual(caller.say(cipher.encrypt(b"put:d:u:n:password=x")), b"ok\n")
+        self.assertEqual(caller.say(b"get:d:u:n:password"), b"x\n")
+        self.assertEqual(self.requests, [b"put:d:u:n:password=x", b"get:d:u:n:password"])
+
+    def test_newline_in_it(self) -> None:
+        """A newline at the end of the text is no part of the request."""
+        caller = self.entered()
+        self.assertEqual(caller.say(caller.cipher().encrypt(b"ping\n")), b"l2\n")
+
+    def test_two_lines_in_it(self) -> None:
+        """A text of two lines is an error: stored, it would break an answer in two."""
+        caller = self.entered()
+        answer = caller.say(caller.cipher().encrypt(b"put:d:u:n:a=1\nb"))
+        self.assertEqual(answer, b"error:more than one line in a frame\n")
+        self.assertEqual(self.requests, [])
+
+    def test_eget(self) -> None:
+        """The answer to eget is encrypted, asked for in clear or not."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        caller.say(b"put:d:u:n:a=1&b=2")
+        for line in (b"eget:d:u:n:b&a", cipher.encrypt(b"eget:d:u:n:b&a")):
+            answer = caller.say(line)
+            self.assertTrue(answer.startswith(b"enc:"), answer)
+            self.assertEqual(cipher.decrypt(answer[:-1]), b"2&1")
+
+    def test_errors_of_eget(self) -> None:
+        """An error hides nothing and comes in clear."""
+        caller = self.entered()
+        caller.cipher()
+        self.assertEqual(caller.say(b"eget:d:u:n"), b"error:no key is given\n")
+
+    def test_without_a_key(self) -> None:
+        """Before ekey there is nothing to read or to encrypt with."""
+        caller = self.entered()
+        self.assertEqual(caller.say(SessionCipher(bytes(16)).encrypt(b"ping")), b"error:no_key\n")
+        self.assertEqual(caller.say(b"eget:d:u:n:a"), b"error:no_key\n")
+
+    def test_bad_frame(self) -> None:
+        """A frame that is none is an error, and the connection goes on."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        self.assertTrue(caller.say(b"enc:5:zz").startswith(b"error:"))
+        self.assertEqual(caller.say(cipher.encrypt(b"ping")), b"l2\n")
+
+    def test_frame_in_a_frame(self) -> None:
+        """An encrypted text is a request, not a frame again."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        self.assertEqual(caller.say(cipher.encrypt(cipher.encrypt(b"ping"))), b"unknown_cmd\n")
+
+
+class LimitTests(LondTestCase):
+    """Every wait ends, and so does every line."""
+
+    def test_handshake_as_a_whole(self) -> None:
+        """A caller that dribbles through its handshake is cut after a minute."""
+        caller = Caller(self.lond())
+        for _ in range(59):
+            self.clock.advance(1)
+            caller.lond.dataReceived(b"x")
+            self.assertFalse(caller.hung_up)
+        self.clock.advance(1)
+        self.assertTrue(caller.hung_up)
+
+    def test_idle(self) -> None:
+        """A caller that says nothing is cut; one that says something is not."""
+        caller = self.entered(idle_limit=100.0)
+        self.clock.advance(99)
+        caller.say(b"ping")
+        self.clock.advance(99)
+        self.assertFalse(caller.hung_up)
+        self.clock.advance(1)
+        self.assertTrue(caller.hung_up)
+
+    def test_line_before_the_handshake(self) -> None:
+        """A stranger has no 33 MiB to fill."""
+        caller = Caller(self.lond())
+        caller.lond.dataReceived(b"x" * 4097)
+        self.assertEqual(caller.heard(), b"error:a line is longer than 4096 bytes\n")
+        self.assertTrue(caller.hung_up)
+
+    def test_line(self) -> None:
+        """A request at the limit is served, one over it ends the connection."""
+        caller = self.entered(line_limit=10)
+        self.assertEqual(caller.say(b"0123456789"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"01234567890"), b"error:a line is longer than 10 bytes\n")
+        self.assertTrue(caller.hung_up)
+
+    def test_hanging_up_has_a_limit(self) -> None:
+        """A caller that does not take the last words is cut, seconds later."""
+        caller = Caller(self.lond())
+        caller.say(b"wrong")
+        self.assertFalse(caller.transport.aborted)
+        self.clock.advance(5)
+        self.assertTrue(caller.transport.aborted)
+
+    def test_gone(self) -> None:
+        """A caller that is gone leaves nothing behind on the clock, whatever went on."""
+        factory = self.lond()
+        factory.faults.order(Step.INIT, Fault(delay=10.0))
+        caller = Caller(factory)
+        caller.say(b"init")
+        caller.hang_up()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class UnreadAnswersTests(LondTestCase):
+    """A caller that does not read its answers."""
+
+    def test_choked(self) -> None:
+        """It is asked for no more, and what it asked meanwhile is answered when it reads again."""
+        caller = self.entered()
+        self.assertIs(caller.transport.producer, caller.lond)
+        caller.lond.pauseProducing()
+        self.assertEqual(caller.transport.producerState, "paused")
+        self.assertEqual(caller.say(b"ping"), b"")
+        caller.lond.resumeProducing()
+        self.assertEqual(caller.transport.producerState, "producing")
+        self.assertEqual(caller.heard(), b"l2\n")
+
+    def test_endless_line(self) -> None:
+        """A line without an end goes on only as it is read."""
+        factory = self.lond()
+        factory.faults.order(Step.REQUEST, ENDLESS)
+        caller = Caller(factory)
+        caller.enter()
+        self.assertEqual(len(caller.say(b"ping")), 65536)
+        self.clock.pump([0.001] * 3)
+        self.assertEqual(len(caller.heard()), 3 * 65536)
+        caller.lond.pauseProducing()
+        self.clock.pump([0.001] * 3)
+        self.assertEqual(caller.heard(), b"")
+        caller.lond.resumeProducing()
+        self.assertEqual(len(caller.heard()), 65536)
+
+    def test_pause_of_a_fault_is_kept(self) -> None:
+        """To read again does not hurry a fault that waits."""
+        factory = self.lond()
+        factory.faults.order(Step.REQUEST, Fault(delay=10.0))
+        caller = Caller(factory)
+        caller.enter()
+        caller.say(b"ping")
+        caller.lond.pauseProducing()
+        caller.lond.resumeProducing()
+        self.assertEqual(caller.heard(), b"")
+        self.clock.advance(10)
+        self.assertEqual(caller.heard(), b"l2\n")
+
+
+class FaultTests(LondTestCase):
+    """What is ordered to go wrong goes wrong."""
+
+    #: What a caller says at each step, and what is answered without a fault.
+    LINES = (
+        (Step.VERSION, b"version", b"$Revision: 1.0 $\n"),
+        (Step.SETHOST, b"sethost:l2", b"ok\n"),
+        (Step.REQUEST, b"ping", b"l2\n"),
+    )
+
+    def setUp(self) -> None:
+        """Make a lond."""
+        super().setUp()
+        self.factory = self.lond()
+        self.faults = self.factory.faults
+
+    def at(self, step: Step) -> tuple[Caller, bytes]:
+        """Bring a caller up to a step; return it, and what it hears there."""
+        caller = Caller(self.factory)
+        if step is Step.CONNECT:
+            return caller, caller.heard()
+        said = caller.say(b"init")
+        if step is Step.INIT:
+            return caller, said
+        said = caller.say(said[:-1])
+        lines = {Step.KEY: b"ekey", **{each: line for each, line, _ in self.LINES}}
+        return caller, said if step is Step.CHALLENGE else caller.say(lines[step])
+
+    def test_steps_without_a_fault(self) -> None:
+        """Each step has an answer, so that the tests below can miss it."""
+        for step in Step:
+            caller, said = self.at(step)
+            self.assertEqual(said == b"", step is Step.CONNECT, step)
+            self.assertFalse(caller.hung_up)
+        for step, _, answer in self.LINES:
+            self.assertEqual(self.at(step)[1], answer)
+
+    def test_stall(self) -> None:
+        """At each step the lond can fall silent."""
+        for step in Step:
+            self.faults.clear()
+            self.faults.order(step, STALL)
+            caller, said = self.at(step)
+            self.assertEqual(said, b"", step)
+            self.assertFalse(caller.hung_up, step)
+
+    def test_close(self) -> None:
+        """At each step the lond can hang up."""
+        for step in Step:
+            self.faults.clear()
+            self.faults.order(step, CLOSE)
+            caller, said = self.at(step)
+            self.assertEqual(said, b"", step)
+            self.assertTrue(caller.hung_up, step)
+
+    def test_refuse(self) -> None:
+        """At each step the lond can refuse."""
+        for step in Step:
+            self.faults.clear()
+            self.faults.order(step, REFUSE)
+            caller, said = self.at(step)
+            self.assertEqual(said, b"refused\n", step)
+            self.assertTrue(caller.hung_up, step)
+
+    def test_lie(self) -> None:
+        """At each step the lond can say something else."""
+        for step in Step:
+            self.faults.clear()
+            self.faults.order(step, Fault(instead=b"lie\n"))
+            caller, said = self.at(step)
+            self.assertEqual(said, b"lie\n", step)
+            self.assertFalse(caller.hung_up, step)
+
+    def test_split(self) -> None:
+        """An answer comes byte by byte, and the next one after it."""
+        self.faults.order(Step.REQUEST, SPLIT, times=1)
+        caller, said = self.at(Step.REQUEST)
+        caller.lond.dataReceived(b"pong\n")
+        heard = [said]
+        for _ in range(3):
+            self.clock.advance(0.001)
+            heard.append(caller.heard())
+        self.assertEqual(heard, [b"l", b"2", b"\n", b"l2:l1\n"])
+
+    def test_delay(self) -> None:
+        """An answer comes late, on the clock that was given."""
+        self.faults.order(Step.REQUEST, Fault(delay=3.0))
+        caller, said = self.at(Step.REQUEST)
+        self.clock.advance(2.9)
+        self.assertEqual(said + caller.heard(), b"")
+        self.clock.advance(0.1)
+        self.assertEqual(caller.heard(), b"l2\n")
+
+    def test_extra_line(self) -> None:
+        """Another line follows the answer at once."""
+        self.faults.order(Step.REQUEST, EXTRA_LINE)
+        self.assertEqual(self.at(Step.REQUEST)[1], b"l2\nnobody asked\n")
+
+    def test_line_while_idle(self) -> None:
+        """Another line follows later."""
+        self.faults.order(Step.REQUEST, Fault(after=b"hello\n", after_delay=5.0))
+        caller, said = self.at(Step.REQUEST)
+        self.assertEqual(said, b"l2\n")
+        self.clock.advance(5)
+        self.assertEqual(caller.heard(), b"hello\n")
+
+    def test_no_newline(self) -> None:
+        """The answer breaks off before its newline."""
+        self.faults.order(Step.REQUEST, NO_NEWLINE)
+        caller, said = self.at(Step.REQUEST)
+        self.assertEqual(said, b"l2")
+        self.assertTrue(caller.hung_up)
+
+    def test_bad_frame(self) -> None:
+        """The answer is a frame that is none."""
+        self.faults.order(Step.REQUEST, NOT_A_FRAME)
+        self.assertEqual(self.at(Step.REQUEST)[1], b"enc:5:zz\n")
+
+    def test_by_command(self) -> None:
+        """A fault for one command knows it in an encrypted request too."""
+        self.faults.order(Step.REQUEST, STALL, command=b"pong")
+        caller, said = self.at(Step.REQUEST)
+        self.assertEqual(said, b"l2\n")
+        self.assertEqual(caller.say(b"pong"), b"")
+        self.assertEqual(caller.say(caller.cipher().encrypt(b"pong")), b"")
+
+    def test_changed_while_it_runs(self) -> None:
+        """An order holds for connections that are open already, and so does its end."""
+        caller, _ = self.at(Step.REQUEST)
+        self.faults.order(Step.REQUEST, STALL)
+        self.assertEqual(caller.say(b"ping"), b"")
+        self.faults.clear()
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+
+    def test_request_was_served(self) -> None:
+        """A request whose answer is lost was carried out all the same, as in life."""
+        self.faults.order(Step.REQUEST, STALL, command=b"inc")
+        caller, _ = self.at(Step.REQUEST)
+        caller.say(b"inc:d:u:n:a=1")
+        self.assertEqual(caller.say(b"get:d:u:n:a"), b"1\n")
+
+    def test_caller_that_talks_on(self) -> None:
+        """A caller that says too much while it is owed an answer is cut."""
+        factory = self.lond(line_limit=10)
+        factory.faults.order(Step.REQUEST, Fault(delay=3.0))
+        caller = Caller(factory)
+        caller.enter()
+        caller.say(b"ping")
+        caller.say(b"ping")
+        self.assertFalse(caller.hung_up)
+        caller.say(b"0123456789")
+        self.assertTrue(caller.hung_up)
+
+
+class FactoryTests(LondTestCase):
+    """What a lond knows of its connections."""
+
+    def test_counts(self) -> None:
+        """Connections and requests are counted, and each request is told."""
+        factory = self.lond()
+        first, second = Caller(factory), Caller(factory)
+        self.assertEqual(factory.connections, {first.lond, second.lond})
+        first.enter()
+        first.say(b"version")
+        first.say(b"ping")
+        first.say(b"what")
+        first.hang_up()
+        self.assertEqual(factory.connections, {second.lond})
+        self.assertEqual((factory.accepted, factory.requests), (2, 2))
+        self.assertEqual(self.requests, [b"ping", b"what"])
+
+    def test_close_connections(self) -> None:
+        """Everybody is hung up on, and the Deferred fires when the last one is gone."""
+        factory = self.lond()
+        callers = [Caller(factory), Caller(factory)]
+        closed = factory.close_connections()
+        for caller in callers:
+            self.assertTrue(caller.hung_up)
+            self.assertNoResult(closed)
+            caller.hang_up()
+        self.assertIsNone(self.successResultOf(closed))
+
+    def test_close_connections_twice(self) -> None:
+        """Who asks meanwhile is told at the same time."""
+        factory = self.lond()
+        caller = Caller(factory)
+        closed = [factory.close_connections(), factory.close_connections()]
+        caller.hang_up()
+        for deferred in closed:
+            self.assertIsNone(self.successResultOf(deferred))
+
+    def test_nobody_to_close(self) -> None:
+        """Without connections there is nothing to wait for."""
+        self.assertIsNone(self.successResultOf(self.lond().close_connections()))
+
+    def test_data_are_shared(self) -> None:
+        """What one connection puts another gets."""
+        factory = self.lond()
+        callers = [Caller(factory), Caller(factory)]
+        for caller in callers:
+            caller.enter()
+        callers[0].say(b"put:d:u:n:a=1")
+        self.assertEqual(callers[1].say(b"get:d:u:n:a"), b"1\n")
+
+    def test_log_keeps_requests_to_itself(self) -> None:
+        """Nothing of a request or of its answer is logged, however it ends."""
+        with capturedLogs() as events:
+            caller = self.entered(line_limit=40)
+            caller.say(b"put:d:u:n:secret=1")
+            caller.say(b"put:d:u:n:secret")
+            caller.say(b"get:d:u:n:" + b"secret" * 10)
+            Caller(self.lond()).say(b"secret")
+        self.assertNotIn("secret", str(events))
+
+
+class Listener(Protocol):
+    """The other end of a simulated connection: remembers, and may answer."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Remember the bytes."""
+        self.pieces.append(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Remember the end."""
+        self.lost = True
+
+
+class SimulatedTests(LondTestCase):
+    """Over ``iosim``, with two ends that know each other only by bytes."""
+
+    def connect(self, factory: LondFactory) -> tuple[Listener, IOPump]:
+        """Connect a listener to a lond."""
+        client: Listener
+        client, _, pump = connectedServerAndClient(
+            lambda: factory.buildProtocol(None), Listener, clock=self.clock
+        )
+        return client, pump
+
+    def say(self, client: Listener, pump: IOPump, line: bytes) -> bytes:
+        """Say a line; return what comes back."""
+        assert client.transport is not None
+        client.pieces.clear()
+        client.transport.write(line + b"\n")
+        pump.flush()
+        return b"".join(client.pieces)
+
+    def test_exchange(self) -> None:
+        """Handshake, key, encrypted request."""
+        client, pump = self.connect(self.lond())
+        challenge = self.say(client, pump, b"init")
+        self.assertEqual(self.say(client, pump, challenge[:-1]), b"ok\n")
+        buildkey = self.say(client, pump, b"ekey")[:-1]
+        cipher = SessionCipher(session_key("l2", "l1", buildkey))
+        self.assertEqual(self.say(client, pump, cipher.encrypt(b"pong")), b"l2:l1\n")
+
+    def test_split(self) -> None:
+        """Each byte arrives by itself."""
+        factory = self.lond()
+        factory.faults.order(Step.INIT, SPLIT)
+        client, pump = self.connect(factory)
+        self.say(client, pump, b"init")
+        for _ in range(20):
+            self.clock.advance(0.001)
+            pump.flush()
+        self.assertEqual({len(piece) for piece in client.pieces}, {1})
+        self.assertRegex(b"".join(client.pieces), rb"\A[0-9]+\n\Z")
+
+    def test_refused(self) -> None:
+        """The refusal arrives before the end."""
+        client, pump = self.connect(self.lond({}))
+        self.assertEqual(self.say(client, pump, b"init"), b"refused\n")
+        self.assertTrue(client.lost)
+
+    def test_close_connections(self) -> None:
+        """The other end learns that the lond stops, and the lond that the other end is gone."""
+        factory = self.lond()
+        client, pump = self.connect(factory)
+        closed = factory.close_connections()
+        self.assertNoResult(closed)
+        pump.flush()
+        self.assertTrue(client.lost)
+        self.assertIsNone(self.successResultOf(closed))
+
+
+class TypeTests(SynchronousTestCase):
+    """What a test of somebody else relies on."""
+
+    def test_protocol(self) -> None:
+        """The factory makes LondProtocols, for any address."""
+        self.assertIsInstance(LondFactory(Clock(), "l2", "l1").buildProtocol(None), LondProtocol)
