@@ -271,7 +271,7 @@ class LondConnectionFactory(ClientFactory):
         self._look_up = look_up
         self._clock = clock
         self._addresses: list[str] = []
-        self._pending: Deferred[None] | None = None
+        self._pending: Deferred[list[str]] | None = None
         self._connector: IConnector | None = None
         connection.factory = self
 
@@ -285,11 +285,8 @@ class LondConnectionFactory(ClientFactory):
         self._port = port
         self._timeout = timeout
         self._deadline = self._clock.seconds() + timeout
-        self._pending = (
-            self._look_up(target)
-            .addTimeout(timeout, self._clock)
-            .addCallbacks(self._try, self._unknown, callbackArgs=(), errbackArgs=(target,))
-        )
+        self._pending = looking = self._look_up(target).addTimeout(timeout, self._clock)
+        looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
 
     def _unknown(self, failure: Failure, name: str) -> None:
         self._pending = None

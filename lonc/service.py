@@ -126,9 +126,16 @@ class LoncService(MultiService):
         )
 
     def _round(self, act: Callable[[], None]) -> LoopingCall:
-        call = LoopingCall(act)
+        call = LoopingCall(self._guarded, act)
         call.clock = self._reactor
         return call
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do one round; a LoopingCall would stop for good at its first error."""
+        try:
+            act()
+        except Exception:
+            log.failure("a fault inside lonc")
 
     # ------------------------------------------------------------------ start and stop
 

@@ -9,9 +9,9 @@ import os
 import socket
 import stat
 import struct
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
@@ -70,55 +70,44 @@ class LocalSocket:
         self._network = network
         self._factory = factory
         self._port: IListeningPort | None = None
-        self._terms: tuple[str, int, int | None] | None = None
+        self._path = ""
         self._inode = (0, 0)
 
-    def open(self, path: str, mode: int, group: int | None) -> Deferred[None]:
+    def open(self, path: str, mode: int, group: int | None) -> None:
         """
-        Listen, with the mode and group id given; what was open on other terms is closed.
+        Listen there; what was open at another path is closed.
 
-        :return: fires when that is closed.
+        :param group: a group id, None to leave it.
         :raises SocketError: naming the path.
         """
-        terms = (path, mode, group)
-        if terms == self._terms and self.intact:
-            return succeed(None)
-        closed = self.close()
-        clear_stale_socket(path)
         try:
-            self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
+            if path != self._path or not self.intact:
+                self.close()
+                clear_stale_socket(path)
+                self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
+                self._path, self._inode = path, _inode(path)
+            os.chmod(path, mode)
             if group is not None:
                 os.chown(path, -1, group)
-            self._inode = _inode(path)
         except CannotListenError as error:
             raise SocketError(f"{path}: {error.socketError}") from None
         except OSError as error:
-            self.close()
             raise SocketError(f"{path}: {error.strerror}") from None
-        self._terms = terms
-        return closed
 
     @property
     def intact(self) -> bool:
         """Whether clients find it: somebody may have removed or replaced the file."""
-        if self._terms is None:
-            return False
         try:
-            return _inode(self._terms[0]) == self._inode
+            return self._port is not None and _inode(self._path) == self._inode
         except OSError:
             return False
 
-    def close(self) -> Deferred[None]:
+    def close(self) -> Deferred[Any]:
         """Listen no more and take the file away; fires when that is done."""
-        port, self._port, self._terms = self._port, None, None
+        port, self._port = self._port, None
         if port is None:
             return succeed(None)
-        closed: Deferred[None] = Deferred()
-        stopped = port.stopListening()
-        if stopped is None:
-            return succeed(None)
-        stopped.addBoth(lambda _: closed.callback(None))
-        return closed
+        return maybeDeferred(port.stopListening).addErrback(lambda _: None)
 
 
 def _inode(path: str) -> tuple[int, int]:

@@ -329,12 +329,14 @@ class CompareTests(SynchronousTestCase):
             "same:d:library:h:10.0.0.1",
             "address:d:library:h:10.0.0.1",
             "name:d:library:h:https",
+            "both:d:library:h:10.0.0.1",
             "gone1:d:library:h:10.0.0.1",
             "lookup:d:library:h:10.0.0.1",
         )
         new = parse(
             "new2:d:library:h:10.0.0.1",
             "lookup:d:library:h:",
+            "both:d:library:other:10.0.0.1",
             "name:d:library:other:https",
             "address:d:library:h:10.0.0.2",
             "same:d:library:h:10.0.0.1",
@@ -344,7 +346,7 @@ class CompareTests(SynchronousTestCase):
             compare(old, new),
             Changes(
                 gone=("gone2", "gone1"),
-                changed=("lookup", "name", "address"),
+                changed=("lookup", "both", "name", "address"),
                 new=("new2", "new1"),
                 same=("same",),
             ),

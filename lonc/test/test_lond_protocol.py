@@ -33,22 +33,11 @@ from lonc.lond.faults import (
 from lonc.lond.protocol import LondFactory, LondProtocol
 
 
-class Transport(StringTransport):
-    """One that remembers how it was closed."""
-
-    aborted = False
-
-    def abortConnection(self) -> None:
-        """Close at once."""
-        self.aborted = True
-        super().abortConnection()
-
-
 class Caller:
     """A lonc at the other end of a transport that only remembers."""
 
     def __init__(self, factory: LondFactory, address: str = "127.0.0.1") -> None:
-        self.transport = Transport(peerAddress=IPv4Address("TCP", address, 40000))
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", address, 40000))
         self.lond = factory.buildProtocol(None)
         self.lond.makeConnection(self.transport)
 
@@ -323,9 +312,9 @@ class LimitTests(LondTestCase):
         """A caller that does not take the last words is cut, seconds later."""
         caller = Caller(self.lond())
         caller.say(b"wrong")
-        self.assertFalse(caller.transport.aborted)
+        self.assertFalse(caller.transport.disconnected)
         self.clock.advance(5)
-        self.assertTrue(caller.transport.aborted)
+        self.assertTrue(caller.transport.disconnected)
 
     def test_gone(self) -> None:
         """A caller that is gone leaves nothing behind on the clock, whatever went on."""

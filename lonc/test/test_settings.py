@@ -153,8 +153,9 @@ class FileTests(SettingsCase):
 
     def test_malformed(self) -> None:
         """No value, more than one and an open quote are refused with file and line."""
-        for rest in ("", " 16 MiB", ' "16 MiB', " 'a' b", " # 16"):
+        for rest in ("", " 16 MiB", ' "16 MiB', " 'a' b", " # 16", " 16384#a b"):
             message = self.refusal(f"PerlSetVar loncMaxLine{rest}")
+            self.assertEqual(self.refusal(f"PerlSetVar 'loncMaxLine'{rest}"), message)
             self.assertIn(f"{self.file}, line {FIRST}: PerlSetVar loncMaxLine: ", message)
             self.assertIn("one value", message)
 
@@ -285,6 +286,7 @@ class UnusableFileTests(SettingsCase):
             ("lonHostID", "."),
             ("lonHostID", "a/b"),
             ("lonHostID", "ms\u00fcl1"),
+            ("lonHostID", "m\u017ful1"),
             ("lonHostID", '""'),
             ("lonSockDir", "sockets"),
             ("lonSockDir", '"/a\tb"'),
@@ -640,6 +642,8 @@ class FolderTests(SettingsCase):
         ):
             os.mkdir(inner)
             self.assertIn(f"{inner} cannot be written by", self.refused(inner))
+        folder = self.folders["sock_dir"]
+        self.assertIn(f"{folder} cannot be written by", self.refused(folder))
 
     def test_needNotBeWritable(self) -> None:
         """The table is only read, and what holds an existing subfolder need not be writable."""
