@@ -34,6 +34,10 @@ __all__ = [
 #: Where ``loncapa.conf`` is looked for, in this order, when ``--config`` does not name it.
 CONFIG_FILES = ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")
 
+#: What stands beside ``loncapa.conf`` on a full LON-CAPA machine, with the settings that are the
+#: same for all machines; the other daemons read it along with ``loncapa.conf``, so lonc does.
+COMMON_FILE = "loncapa_apache.conf"
+
 #: Bytes of ``loncapa.conf`` at most: anything longer is some other file.
 CONFIG_LIMIT = 1024 * 1024
 
@@ -264,12 +268,15 @@ def read_settings(
     Return the settings of the configuration file, or of the first of ``search`` for None.
 
     An option that is there and not None wins over the file; options that lonc's table does not
-    have are somebody else's. Within the file the last assignment wins (row S1).
+    have are somebody else's. Within the file the last assignment wins (row S1), and the file wins
+    over a ``loncapa_apache.conf`` in the same folder.
 
     :raises SettingsError: the file or a value cannot be used; naming file and line, or option.
     """
     file = find_config_file(search) if config_file is None else config_file
-    assignments = list(_assignments(_read(file), _shown(file)))
+    common = os.path.join(os.path.dirname(file), COMMON_FILE)
+    files = (common, file) if os.path.exists(common) else (file,)
+    assignments = [each for name in files for each in _assignments(_read(name), _shown(name))]
     last = {each.name: each for each in assignments if not each.section}
     values = {}
     for parameter in PARAMETERS:

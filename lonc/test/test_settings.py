@@ -70,6 +70,21 @@ class SettingsCase(SynchronousTestCase):
 class FileTests(SettingsCase):
     """How ``loncapa.conf`` is read."""
 
+    def test_common_file(self) -> None:
+        """S1: what loncapa.conf leaves out is found in loncapa_apache.conf beside it, by line."""
+        common = os.path.join(self.folder, "loncapa_apache.conf")
+        with open(common, "w") as file:
+            file.write(REQUIRED + "PerlSetVar londPort 5700\nPerlSetVar loncRetries 7\n")
+        found = self.read_only("PerlSetVar lonHostID msua2\nPerlSetVar loncRetries 3\n")
+        self.assertEqual(
+            (found.host_id, found.tab_dir, found.lond_port, found.retries),
+            ("msua2", "/home/httpd/lonTabs", 5700, 3),
+        )
+        with open(common, "a") as file:
+            file.write("PerlSetVar loncQueueLimit none\n")
+        refusal = self.assertRaises(SettingsError, self.read_only, "PerlSetVar lonHostID msua2")
+        self.assertIn(f"{common}, line {FIRST + 2}: PerlSetVar loncQueueLimit", str(refusal))
+
     def test_required(self) -> None:
         """S1: the names that every LON-CAPA machine sets arrive in the settings."""
         found = self.read("")
