@@ -173,7 +173,7 @@ class ClientProtocol(Protocol):
             return
         if self._request is not None or self._blocked:
             self._lines.feed(data)
-            if len(self._lines) > AHEAD and not self._paused:
+            if len(self._lines.rest) > AHEAD and not self._paused:
                 self._paused = True
                 self.transport.pauseProducing()
             return
@@ -208,7 +208,8 @@ class ClientProtocol(Protocol):
             raise
         finally:
             self._taking = False
-        self._note_progress()
+        if self._request is None:
+            self._note_progress()
 
     def _note_progress(self) -> None:
         """Start or stop the time limit for a line that was begun, and end when all is said."""
@@ -216,7 +217,7 @@ class ClientProtocol(Protocol):
             return
         if self._ended_input:
             self.finish()
-        elif len(self._lines):
+        elif self._lines.rest:
             self._clients.unfinished.setdefault(self, self._clients.seconds())
 
     def answered(self, reply: bytes) -> None:
@@ -225,7 +226,7 @@ class ClientProtocol(Protocol):
         self.transport.write(reply)
         if self._blocked:
             self._clients.note_unread(self, len(reply))
-        elif not self._taking and (len(self._lines) or self._ended_input):
+        elif not self._taking and (self._lines.rest or self._ended_input):
             self._go_on()
 
     def lost(self, cause: Cause) -> None:

@@ -133,7 +133,7 @@ class LondConnection(Protocol):
                 return
             reply = plain
         self.request = None
-        if len(self._lines):
+        if self._lines.rest:
             # The answer stands, but whoever asked next would get what came behind it.
             self.reusable = False
         self._owner.replied(self, request, reply)
@@ -207,7 +207,7 @@ class LondConnection(Protocol):
     @property
     def surplus(self) -> bool:
         """Whether the lond sent more than the answer that it owed."""
-        return len(self._lines) > 0
+        return len(self._lines.rest) > 0
 
     def expire(self, seconds: float) -> None:
         """End it because its handshake or its answer took longer than these seconds."""

@@ -69,7 +69,7 @@ class _Lane:
     :ivar busy: whether one of them is under way.
     :ivar pause: how long the last failure made us wait; 0.0 after a success.
     :ivar not_before: when the next one may be tried.
-    :ivar growing: the first file, when it is not whole: its name, state, and since when.
+    :ivar growing: the state of the first file when it is not whole, and since when it has that.
     :ivar answered: how to clear away what has its answer, and must not be sent again.
     :ivar skipped: when to look again at files that could not be deleted or moved.
     """
@@ -80,7 +80,7 @@ class _Lane:
     busy: bool = False
     pause: float = 0.0
     not_before: float = 0.0
-    growing: tuple[str, Stamp, float] | None = None
+    growing: tuple[Stamp, float] | None = None
     answered: dict[str, Callable[[], object]] = attrs.field(factory=dict)
     skipped: dict[str, float] = attrs.field(factory=dict)
 
@@ -91,16 +91,14 @@ class _Lane:
         self.answered = {name: x for name, x in self.answered.items() if name in self.seen}
         self.skipped = {name: x for name, x in self.skipped.items() if name in self.seen}
 
-    def still(self, name: str, now: float) -> Stamp | None:
+    def still(self, now: float) -> Stamp | None:
         """Return the state that a file has had for long enough to be whole, if it has."""
-        if self.growing and self.growing[0] == name and now - self.growing[2] >= STILL:
-            return self.growing[1]
-        return None
+        return self.growing[0] if self.growing and now - self.growing[1] >= STILL else None
 
-    def unfinished(self, name: str, stamp: Stamp, now: float) -> None:
+    def unfinished(self, stamp: Stamp, now: float) -> None:
         """Watch a file that is not whole."""
-        if self.growing is None or self.growing[:2] != (name, stamp):
-            self.growing = (name, stamp, now)
+        if self.growing is None or self.growing[0] != stamp:
+            self.growing = (stamp, now)
 
 
 class DelayedService(Service):
@@ -172,8 +170,6 @@ class DelayedService(Service):
         if settings.delayed_dir != folder:
             self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir)
             self._counts = {}
-            for lane in self._lanes.values():
-                lane.found([], 0.0)
 
     def kick(self, host_id: str) -> None:
         """Try a host's requests at once: it has come back."""
@@ -252,7 +248,7 @@ class DelayedService(Service):
     async def _work(self, lane: _Lane) -> None:
         """Send a host's requests, until there is nothing to send or to be done now."""
         try:
-            while lane.waiting and self.running:
+            while lane.waiting:
                 name = lane.waiting[-1]
                 now = self._clock.seconds()
                 at_disk = self._disk.is_at(self._spool.path(name))
@@ -301,7 +297,7 @@ class DelayedService(Service):
         """Send a request; return how to clear it away, or None when it has to wait."""
         spool, settings = self._spool, self._settings
         clear: Callable[[], object]
-        still = lane.still(name, self._clock.seconds())
+        still = lane.still(self._clock.seconds())
         read = partial(spool.take, name, settings.max_line, still)
         try:
             taken = await self._disk.run(spool.path(name), settings.disk_timeout, read)
@@ -310,7 +306,7 @@ class DelayedService(Service):
                 return None
             answer = await sender.ask(taken.line)
         except Unfinished as unfinished:
-            lane.unfinished(name, unfinished.stamp, self._clock.seconds())
+            lane.unfinished(unfinished.stamp, self._clock.seconds())
             return None
         except Unusable as fault:
             return self._set_aside(lane, spool, name, fault.stamp, str(fault))

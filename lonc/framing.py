@@ -23,18 +23,19 @@ class LineBuffer:
     CPython's ``bytearray`` gives up bytes at its front without moving the rest.
 
     :ivar limit: bytes a line may have, its newline not counted; may be changed at any time.
+    :ivar rest: the bytes that are buffered; only to be looked at.
     """
 
-    __slots__ = ("_data", "_searched", "limit")
+    __slots__ = ("_searched", "limit", "rest")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._data = bytearray()
+        self.rest = bytearray()
         self._searched = 0  # so many bytes of the data are known to hold no newline
 
     def __len__(self) -> int:
         """Count the bytes that are buffered."""
-        return len(self._data)
+        return len(self.rest)
 
     def push(self, data: bytes) -> bytes | None:
         """
@@ -43,18 +44,18 @@ class LineBuffer:
         :raise LineTooLong: when that line is over the limit, or already longer without an end.
         """
         # What nearly always comes: one line, and nothing before it. It is not even copied.
-        if not self._data and 0 < len(data) == data.find(b"\n") + 1 <= self.limit + 1:
+        if not self.rest and 0 < len(data) == data.find(b"\n") + 1 <= self.limit + 1:
             return data
-        self._data += data
+        self.rest += data
         return self.take()
 
     def feed(self, data: bytes) -> None:
         """Add data without looking at it."""
-        self._data += data
+        self.rest += data
 
     def begins_with(self, prefix: bytes) -> bool:
         """Return whether the buffered bytes begin with a prefix."""
-        return self._data.startswith(prefix)
+        return self.rest.startswith(prefix)
 
     def take(self) -> bytes | None:
         """
@@ -62,13 +63,13 @@ class LineBuffer:
 
         :raise LineTooLong: as `push` does.
         """
-        end = self._data.find(b"\n", self._searched) + 1
-        if (end or len(self._data) + 1) > self.limit + 1:
+        end = self.rest.find(b"\n", self._searched) + 1
+        if (end or len(self.rest) + 1) > self.limit + 1:
             raise LineTooLong(f"a line is longer than {self.limit} bytes")
         if not end:
-            self._searched = len(self._data)
+            self._searched = len(self.rest)
             return None
-        line = bytes(self._data[:end])
-        del self._data[:end]
+        line = bytes(self.rest[:end])
+        del self.rest[:end]
         self._searched = 0
         return line

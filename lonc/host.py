@@ -143,7 +143,7 @@ class HostService(Service):
             self._around.clients.warn("queue", self.host_id, what)
             self._lose(request, Cause.QUEUE_FULL)
             return
-        if len(self._pool) < self._settings.max_connections:
+        if self._pool.size < self._settings.max_connections:
             self._connect()
 
     def withdraw(self, request: Request) -> None:

@@ -28,23 +28,29 @@ class ConnectionPool:
     :ivar handshaking: connected, not yet ready.
     :ivar idle: ready; the one used last is at the end.
     :ivar busy: owing an answer; the one that owes longest is first.
+    :ivar size: how many there are in all.
     """
 
-    __slots__ = ("busy", "connecting", "handshaking", "idle")
+    __slots__ = ("busy", "connecting", "handshaking", "idle", "size")
 
     def __init__(self) -> None:
         self.connecting: Collection = {}
         self.handshaking: Collection = {}
         self.idle: Collection = {}
         self.busy: Collection = {}
+        self.size = 0
 
     def move(self, connection: LondConnection, to: Collection | None) -> None:
         """Put a connection at the end of a collection; ``None`` takes it out of the pool."""
         place = connection.place
-        if place is not None:
+        if place is None:
+            self.size += 1
+        else:
             del place[connection]
         connection.place = to
-        if to is not None:
+        if to is None:
+            self.size -= 1
+        else:
             to[connection] = None
 
     def last_used(self) -> LondConnection:
@@ -52,7 +58,7 @@ class ConnectionPool:
         return next(reversed(self.idle))
 
     def __len__(self) -> int:
-        return len(self.connecting) + len(self.handshaking) + len(self.idle) + len(self.busy)
+        return self.size
 
     def all(self) -> list[LondConnection]:
         """Return every connection, as a list that stays as it is while they are moved."""

@@ -157,9 +157,9 @@ class Spool:
 
     def _content(self, path: str, limit: int) -> tuple[bytes, Stamp]:
         """Read a file as a whole; it is not waited for, and links are not followed."""
-        self._step("open request")
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise Unusable("it is not a regular file")
+        self._step("open request")
         fd = os.open(path, _READ)
         with open(fd, "rb") as file:
             before = os.fstat(fd)

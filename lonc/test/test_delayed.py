@@ -232,6 +232,19 @@ class SendingTests(DelayedCase):
         self.service.kick("l1")
         self.assertEqual(len(self.l1.asked), 1)
 
+    def test_taken_away_in_flight(self) -> None:
+        """One that is removed while it waits for its answer still keeps the next one back."""
+        path = self.put(FIRST)
+        self.start()
+        os.unlink(path)
+        self.tick(2)
+        self.put(SECOND)
+        self.tick(10)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.l1.answer()
+        self.tick(1)
+        self.assertEqual(len(self.l1.asked), 2)
+
     def test_earlier_one(self) -> None:
         """One that is found later, but comes before by its name, goes next; none goes twice."""
         self.put(SECOND, b"put:2\n")
@@ -404,10 +417,27 @@ class KeptTests(DelayedCase):
         self.tick(2 * int(TRY_AGAIN))
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
         self.assertEqual(len(self.logged(LogLevel.error)), 2)
+        self.assertLessEqual(self.steps.taken.count("remove request"), 6)
         self.steps.faults.clear()
         self.tick(int(TRY_AGAIN) + 1)
         self.assertEqual(self.on_disk(), [])
         self.assertEqual(self.perm, ["S:l1:put:1", "S:l1:put:2"])
+
+    def test_name_comes_again(self) -> None:
+        """One that could not be deleted is forgotten when it goes; a new file of its name goes."""
+        path = self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.steps.fail("remove request", errno.EROFS)
+        self.l1.answer()
+        self.steps.faults.clear()
+        os.unlink(path)
+        self.tick(1)
+        self.put(FIRST, b"put:34\n")
+        self.tick(4)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n", b"put:34\n"])
+        self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_crash(self) -> None:
         """Whatever step the machine stops at, a request is sent again or was set aside."""
@@ -522,8 +552,10 @@ class FailureTests(DelayedCase):
         self.start()
         self.assertEqual(len(self.l2.asked), 1)
         self.assertEqual(len(self.logged(LogLevel.critical)), 1)
+        self.tick(100)
+        self.assertLess(len(self.logged(LogLevel.critical)), 9)
         self.l1.broken = False
-        self.tick(2)
+        self.tick(60)
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_passing_error(self) -> None:
@@ -608,7 +640,7 @@ class FolderTests(DelayedCase):
         self.assertEqual(self.logged(LogLevel.error), [])
 
     def test_in_the_way(self) -> None:
-        """A folder that cannot be read is logged once, and used as soon as it can be."""
+        """A folder that cannot be read is logged once each time, and used as soon as it can be."""
         os.rmdir(self.settings.delayed_dir)
         write(self.settings.delayed_dir, b"")
         self.start()
@@ -617,9 +649,14 @@ class FolderTests(DelayedCase):
         self.assertIn(self.settings.delayed_dir, line)
         os.unlink(self.settings.delayed_dir)
         self.tick(1)
-        self.put(FIRST)
+        path = self.put(FIRST)
         self.tick(4)
         self.assertEqual(len(self.l1.asked), 1)
+        os.unlink(path)
+        os.rmdir(self.settings.delayed_dir)
+        write(self.settings.delayed_dir, b"")
+        self.tick(10)
+        self.assertEqual(len(self.logged(LogLevel.error)), 2)
 
     def test_limit_changes(self) -> None:
         """F13: another line limit counts for what is read from then on."""
@@ -724,6 +761,27 @@ class HangingDiskTests(DelayedCase):
         self.assertEqual(len(self.threads.begun), PLACES)
         self.assertEqual(len(self.logged()), PLACES)
 
+    def test_folder_changes(self) -> None:
+        """F13: what a scan of the old folder finds after another was set does not count."""
+        self.put(FIRST)
+        self.service.startService()
+        self.service.reconfigure(attrs.evolve(self.settings, sock_dir=self.mktemp()))
+        self.threads.finish()
+        self.assertEqual(self.service.counts(), {})
+
+    def test_stopped_while_reading(self) -> None:
+        """A request that has been read when the service stops is not sent."""
+        self.put(FIRST)
+        self.service.startService()
+        self.pass_time(2, hanging=0)
+        self.clock.advance(1.0)
+        self.threads.finish()
+        self.assertEqual(len(self.threads.begun), 1)
+        stopped = self.service.stopService()
+        self.threads.finish()
+        self.successResultOf(stopped)
+        self.assertEqual(self.l1.asked, [])
+
     def test_stop(self) -> None:
         """A disk that hangs does not keep the service from stopping."""
         self.put(FIRST)
@@ -740,12 +798,14 @@ class StoppingTests(DelayedCase):
 
     def test_idle(self) -> None:
         """With nothing under way it is over at once, and nothing is looked for any more."""
+        self.put(FIRST)
+        self.l1.alive = False
         self.start()
         self.successResultOf(self.service.stopService())
-        self.put(FIRST)
+        self.l1.alive = True
         self.tick(10)
         self.service.kick("l1")
-        self.assertEqual(self.l1.asked, [])
+        self.assertEqual(set(self.steps.taken), {"scan"})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lost(self) -> None:

@@ -184,7 +184,7 @@ class StartTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Prepare a cluster of two."""
-        self.reactor = PickyReactor()
+        self.reactor: Any = PickyReactor()
         self.folder = os.path.abspath(self.mktemp())
         self.table = read_host_table(read_settings(prepare(self.folder), {}).hosts_file)
         self.cluster = Cluster(self.reactor, self.folder, self.table, 5663, "l1")

@@ -260,6 +260,21 @@ class TakeTests(SpoolCase):
         os.mkfifo(self.spool.path(NAME))
         self.assert_unusable("it is not a regular file")
 
+    def test_swapped(self) -> None:
+        """Nor one that takes a file's place at the last moment; and such a pipe is not waited for."""
+        path = self.put(b"x\n")
+
+        def swap(make: Callable[[], None]) -> None:
+            os.unlink(path)
+            make()
+
+        self.steps.faults["open request"] = lambda: swap(lambda: os.symlink("/dev/null", path))
+        self.assert_unusable("it cannot be read: Too many levels of symbolic links")
+        os.unlink(path)
+        self.put(b"x\n")
+        self.steps.faults["open request"] = lambda: swap(lambda: os.mkfifo(path))
+        self.assert_unusable("it is not a regular file")
+
     def test_folder(self) -> None:
         """A folder with such a name is no request."""
         os.mkdir(self.spool.path(NAME))
@@ -360,6 +375,22 @@ class KeepTests(SpoolCase):
                 NAME + "~1.reason": b"why 2\n",
                 NAME + "~2": b"3\n",
                 NAME + "~2.reason": b"why 3\n",
+            },
+        )
+
+    def test_other_note(self) -> None:
+        """Nor does one that has an answer take the place of one that has a reason."""
+        self.put(b"1\n")
+        self.keep(REASON, b"why\n")
+        self.put(b"2\n")
+        self.keep(ANSWER, b"refused\n")
+        self.assertEqual(
+            self.in_kept(),
+            {
+                NAME: b"1\n",
+                NAME + ".reason": b"why\n",
+                NAME + "~1": b"2\n",
+                NAME + "~1.answer": b"refused\n",
             },
         )
 
