@@ -6,6 +6,7 @@ This module is pure: it imports nothing of lonc and knows no reactor.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Protocol
 
@@ -98,8 +99,11 @@ class Nobody:
         """Do nothing."""
 
 
+#: A command, with what stands before it when it asks to be enciphered.
+_COMMAND = re.compile(rb"(?:encrypt:)?\w{1,32}(?=[:\n]|\Z)", re.ASCII)
+
+
 def command_word(line: bytes) -> str:
-    """Return what stands before the first colon, of ``encrypt:`` requests the word after it too."""
-    words = line[:80].rstrip(b"\n").split(b":")
-    shown = words[:2] if words[0] == b"encrypt" else words[:1]
-    return b":".join(shown).decode("ascii", "backslashreplace")
+    """Return the command word: all of a request that may stand in a log, ``?`` if it has none."""
+    found = _COMMAND.match(line)
+    return found[0].decode() if found else "?"

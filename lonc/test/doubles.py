@@ -16,6 +16,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import (
     ConnectionAborted,
@@ -25,7 +26,12 @@ from twisted.internet.error import (
     TimeoutError,
     UserError,
 )
-from twisted.internet.interfaces import IConnector, IHalfCloseableProtocol, IListeningPort
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IHalfCloseableProtocol,
+    IListeningPort,
+)
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -46,6 +52,9 @@ OWN = "l1"
 LOND = "l2"
 BUILD_KEY = b"0123456789ABCDEF0123456789ABCDEF"
 CHALLENGE = b"1234567890"
+
+#: An address, where one is asked for and nobody looks at it.
+NOWHERE = UNIXAddress(None)
 
 #: Seconds between two sweeps, as in the daemon.
 SWEEP = 0.25
@@ -160,7 +169,7 @@ class Wire(StringTransport):
             if self.closed or self.disconnecting:
                 return
             if IHalfCloseableProtocol.providedBy(self._protocol):
-                self._protocol.readConnectionLost()  # type: ignore[attr-defined]
+                self._protocol.readConnectionLost()
             else:
                 self.end(ConnectionDone())
 
@@ -260,9 +269,9 @@ class Attempt:
     def accept(self) -> ScriptedLond:
         """Make the connection."""
         self._end()
-        protocol = self._factory.buildProtocol(None)  # type: ignore[arg-type]
-        assert protocol is not None
-        wire = Wire(self._network.clock, protocol)  # type: ignore[arg-type]
+        protocol = self._factory.buildProtocol(NOWHERE)
+        assert isinstance(protocol, Protocol)
+        wire = Wire(self._network.clock, protocol)
         lond = ScriptedLond(wire)
         self._network.londs.append(lond)
         self._network.prepare(lond)
@@ -272,7 +281,7 @@ class Attempt:
     def fail(self, error: Exception) -> None:
         """Let it fail."""
         self._end()
-        self._factory.clientConnectionFailed(self, Failure(error))  # type: ignore[arg-type]
+        self._factory.clientConnectionFailed(self, Failure(error))
 
     def refuse(self) -> None:
         """Nobody listens."""
@@ -297,8 +306,9 @@ class Attempt:
     def connect(self) -> None:
         """Not used."""
 
-    def getDestination(self) -> None:
+    def getDestination(self) -> IAddress:
         """Not used."""
+        return NOWHERE
 
 
 @implementer(IListeningPort)
@@ -330,12 +340,18 @@ class FakePort:
         return stopped
 
     def _stop(self, stopped: Deferred[None]) -> None:
-        self._socket.close()
-        self.closed = True
+        os.unlink(self.path)
+        self.let_go()
         stopped.callback(None)
 
-    def getHost(self) -> None:
+    def let_go(self) -> None:
+        """Close the socket without a word."""
+        self._socket.close()
+        self.closed = True
+
+    def getHost(self) -> IAddress:
         """Not used."""
+        return NOWHERE
 
 
 class FakeNetwork:
@@ -391,7 +407,7 @@ class FakeClient:
     """A client of a listener. Whatever happens in its protocol's methods happens at once."""
 
     def __init__(self, clock: Clock, factory: Factory, room: float = float("inf")) -> None:
-        protocol = factory.buildProtocol(None)  # type: ignore[arg-type]
+        protocol = factory.buildProtocol(NOWHERE)
         assert isinstance(protocol, Protocol)
         self.wire = Wire(clock, protocol, room)
         protocol.makeConnection(self.wire)
@@ -490,7 +506,7 @@ class Stage:
 
     def _close(self) -> None:
         for port in self.network.ports:
-            port._socket.close()
+            port.let_go()
 
     @property
     def path(self) -> str:

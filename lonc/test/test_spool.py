@@ -261,7 +261,7 @@ class TakeTests(SpoolCase):
         self.assert_unusable("it is not a regular file")
 
     def test_swapped(self) -> None:
-        """Nor one that takes a file's place at the last moment; and such a pipe is not waited for."""
+        """Nor one that takes a file's place at the last moment; such a pipe is not waited for."""
         path = self.put(b"x\n")
 
         def swap(make: Callable[[], None]) -> None:
@@ -426,7 +426,8 @@ class KeepTests(SpoolCase):
 
     def test_folder(self) -> None:
         """A folder is set aside too, and stays usable."""
-        os.mkdir(self.spool.path(NAME), 0o755)
+        os.mkdir(self.spool.path(NAME))
+        os.chmod(self.spool.path(NAME), 0o755)
         kept = self.spool.keep(NAME, None, REASON, b"why\n")
         self.assertTrue(os.path.isdir(kept))
         self.assertEqual(mode(kept), 0o755)
