@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,4 +100,32 @@ struct sockaddr_un host_socket(const char *folder, int host)
     if (length >= (int)sizeof place.sun_path)
         die("'%s' is too long for the path of a UNIX socket", folder);
     return place;
+}
+
+uint64_t cpu_ns(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec used;
+
+    if (pid == 0)
+        return 0;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
+        die("there is no process %d", (int)pid);
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+uint64_t waited_ns(pid_t pid)
+{
+    char path[64];
+    uint64_t ran, waited = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/schedstat", (int)pid);
+    file = fopen(path, "r");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "%" SCNu64 " %" SCNu64, &ran, &waited) != 2)
+        waited = 0;
+    fclose(file);
+    return waited;
 }

@@ -1,9 +1,11 @@
-/* What the benchmark's three programs share: the clock, descriptors, addresses, options. */
+/* What the benchmark's three programs share: clocks, descriptors, addresses, options. */
 #ifndef COMMON_H
 #define COMMON_H
 
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <sys/un.h>
 
 /* Print one line, "<program>: <message>", and end with status 2. */
@@ -17,6 +19,12 @@ long number(char option, const char *text, long least, long most);
 
 /* Nanoseconds of the monotonic clock. */
 uint64_t now_ns(void);
+
+/* The CPU time of a process with all its threads, in nanoseconds; 0 for no process. */
+uint64_t cpu_ns(pid_t pid);
+
+/* How many nanoseconds a process could have run and had to wait: others had its core then. */
+uint64_t waited_ns(pid_t pid);
 
 /* Let this process open as many files as the hard limit allows. */
 void raise_descriptor_limit(void);

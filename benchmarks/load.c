@@ -14,9 +14,10 @@
  *
  * After the warm-up and the measured time no client asks anew, and what is still open gets ten
  * seconds. Then one line of JSON goes to standard output: times in microseconds, CPU time per
- * answered request in microseconds (all threads of the process), counts. A full backlog is
- * retried each millisecond and counted apart. What went wrong first is told on standard error,
- * and the exit status is 1 if anything did.
+ * answered request in microseconds (all threads of the process), parts of a core's time (the relay
+ * at work; the relay waiting for its core; lond and these clients at work), and counts. A full
+ * backlog is retried each millisecond and counted apart. What went wrong first is told on standard
+ * error, and the exit status is 1 if anything did.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -26,7 +27,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common.h"
@@ -263,7 +263,8 @@ static void read_answer(struct client *client)
     } else if (client->asking && is_expected(client, received, (size_t)got)) {
         if (client->got == reply_size)
             take_answer(client);
-    } else if (before == 0 && got == sizeof lost - 1 && memcmp(received, lost, got) == 0) {
+    } else if (before == 0 && (size_t)got == sizeof lost - 1 &&
+               memcmp(received, lost, sizeof lost - 1) == 0) {
         trouble(client, &con_lost, "no answer but", received, (size_t)got - 1);
         fail(client);
     } else {
@@ -292,19 +293,6 @@ static void on_event(struct client *client, uint32_t events)
 }
 
 /* ---- the run ----------------------------------------------------------------------------- */
-
-/* The CPU time of a process with all its threads, 0 for no process. */
-static uint64_t cpu_ns(pid_t pid)
-{
-    clockid_t clock;
-    struct timespec used;
-
-    if (pid == 0)
-        return 0;
-    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0)
-        die("there is no process %d", (int)pid);
-    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
-}
 
 /* Serve events until the time comes, or, while `ending`, until no request is open. */
 static void run_until(uint64_t end)
@@ -367,7 +355,7 @@ static int count_unanswered(void)
 
 int main(int argc, char **argv)
 {
-    uint64_t warm_up_ms = 500, measured_ms = 3000, start, relay_ns, lond_ns, own_ns;
+    uint64_t warm_up_ms = 500, measured_ms = 3000, start, relay_ns, lond_ns, own_ns, relay_waited;
     pid_t relay = 0, lond = 0;
     double seconds, each;
     int option, served;
@@ -408,12 +396,14 @@ int main(int argc, char **argv)
     relay_ns = cpu_ns(relay);
     lond_ns = cpu_ns(lond);
     own_ns = cpu_ns(getpid());
+    relay_waited = waited_ns(relay);
     run_until(start + measured_ms * 1000000u);
     measuring = 0;
     seconds = (double)(now_ns() - start) / 1e9;
     relay_ns = cpu_ns(relay) - relay_ns;
     lond_ns = cpu_ns(lond) - lond_ns;
     own_ns = cpu_ns(getpid()) - own_ns;
+    relay_waited = waited_ns(relay) - relay_waited;
     ending = 1;
     run_until(now_ns() + DRAIN_MS * 1000000ull);
     served = count_unanswered();
@@ -421,10 +411,12 @@ int main(int argc, char **argv)
     each = answers > 0 ? 1.0 / (double)answers : 0.0;
     printf("{\"requests\": %" PRIu64 ", \"rps\": %.1f, \"mean_us\": %.1f, \"p50_us\": %" PRIu64
            ", \"p99_us\": %" PRIu64 ", \"p999_us\": %" PRIu64 ", \"relay_cpu_us\": %.3f"
-           ", \"relay_busy\": %.3f, \"load_core_busy\": %.3f, \"served\": %d",
+           ", \"relay_busy\": %.3f, \"relay_waited\": %.3f, \"load_core_busy\": %.3f"
+           ", \"served\": %d",
            answers, (double)answers / seconds, (double)latency_sum * each, percentile(500),
            percentile(990), percentile(999), (double)relay_ns * each / 1e3,
-           (double)relay_ns / 1e9 / seconds, (double)(lond_ns + own_ns) / 1e9 / seconds, served);
+           (double)relay_ns / 1e9 / seconds, (double)relay_waited / 1e9 / seconds,
+           (double)(lond_ns + own_ns) / 1e9 / seconds, served);
     printf(", \"retries\": %" PRIu64 ", \"con_lost\": %" PRIu64 ", \"wrong\": %" PRIu64
            ", \"broken\": %" PRIu64 ", \"refused\": %" PRIu64 ", \"unanswered\": %" PRIu64
            ", \"silent_closed\": %" PRIu64 "}\n",

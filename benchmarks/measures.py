@@ -47,6 +47,7 @@ class Sample:
     p999_us: int
     relay_cpu_us: float
     relay_busy: float
+    relay_waited: float
     load_core_busy: float
     served: int
     retries: int
@@ -164,8 +165,8 @@ def throughputs() -> list[Throughput]:
     """Return the rows of the first table, those with the same processes beside each other."""
     found = []
     for mode, words, limits in (
-        ("persistent", "persistent clients", Limits(0.60, 0.80, more_is_better=True)),
-        ("connect", "a connection per request", Limits(0.50, 0.75, more_is_better=True)),
+        ("persistent", "persistent", Limits(0.60, 0.80, more_is_better=True)),
+        ("connect", "per request", Limits(0.50, 0.75, more_is_better=True)),
     ):
         connect = mode == "connect"
         for size in (32, 4096):
@@ -174,7 +175,7 @@ def throughputs() -> list[Throughput]:
                 found.append(
                     Throughput(
                         f"{mode}-{size}b-{clients}",
-                        f"{words}, {size:,} B, {clients}",
+                        f"{words}, {size:,} B, {clients} client{'s' * (clients > 1)}",
                         Load(clients, connect, reply=size),
                         limits=limits if chief else None,
                         quick=chief,
@@ -183,22 +184,22 @@ def throughputs() -> list[Throughput]:
         found.append(
             Throughput(
                 f"{mode}-encrypted-50",
-                f"{words}, encrypted, 50",
+                f"{words}, 32 B encrypted, 50 clients",
                 Load(50, connect, encrypt=True),
             )
         )
-    for mode, words in (("persistent", "persistent"), ("connect", "connection per request")):
+    for mode, words in (("persistent", "persistent"), ("connect", "per request")):
         found.append(
             Throughput(
                 f"{mode}-{MANY_HOSTS}-hosts",
-                f"{MANY_HOSTS} hosts, {words}, 32 B, {MANY_HOSTS}",
+                f"{MANY_HOSTS} hosts, {words}, 32 B, {MANY_HOSTS} clients",
                 Load(MANY_HOSTS, mode == "connect", hosts=MANY_HOSTS),
             )
         )
     found.append(
         Throughput(
             "slow-lond",
-            f"lond takes {SLOW_US / 1000:.0f} ms, persistent, 32 B, 50",
+            f"{SLOW_US / 1000:.0f} ms lond, persistent, 32 B, 50 clients",
             Load(50),
             delay_us=SLOW_US,
             quick=True,
@@ -240,7 +241,7 @@ class Bench:
         """Measure start-up and memory with many hosts, all of whose connections are open."""
         _check_files(MANY_HOSTS)
         start = Figure(
-            "start", f"{MANY_HOSTS} hosts: exec to all sockets listening, s", 2, Limits(1.5, 0.5)
+            "start", f"{MANY_HOSTS} hosts: exec to all sockets listening, s", 3, Limits(1.5, 0.5)
         )
         sizes = {
             "rss": Figure(

@@ -1,4 +1,4 @@
-/* relay: the least a relay from UNIX sockets to TCP can do. The floor that lonc is measured against.
+/* relay: the least that a relay from UNIX sockets to TCP can do; what lonc is measured against.
  *
  *   relay -u FOLDER -p PORT [-a FIRST_ADDRESS] [-n HOSTS] [-k CONNECTIONS_PER_HOST]
  *

@@ -12,18 +12,18 @@ from statistics import median
 from benchmarks.measures import Figure, Limits, Plan, Rates, Sample
 from benchmarks.processes import Cores
 
-_RATES = "{:<41} {:<5} {:>24} {:>7} {:>8} {:>18} {:>9} {:>17}  {}"
+_RATES = "{:<40} {:<5} {:>25} {:>7} {:>7} {:>19} {:>6} {:>16}  {}"
 _FIGURES = "{:<63} {:>20} {:>20}  {}"
 
 RATES_HEAD = (
     _RATES.format(
-        "clients, reply, number of clients",
+        "clients' connections, reply, clients",
         "",
         "requests/s (min-max)",
         "p50 µs",
         "p99 µs",
         "CPU µs/request",
-        "busy %",
+        "busy",
         "CPU relay/lonc",
         "must, aim",
     )
@@ -78,6 +78,17 @@ def _rates_line(title: str, who: str, samples: Sequence[Sample], ratio: str, mar
         ratio,
         marks,
     ).rstrip()
+
+
+def noise_line(rows: Sequence[Rates]) -> str:
+    """Return how much of the relay's core others had, which is what makes figures differ."""
+    waited = [100 * sample.relay_waited for row in rows for sample in row.lonc + row.relay]
+    if not waited:
+        return ""
+    return (
+        f"lonc and the relay waited for their core {median(waited):.0f} % of the time (median of "
+        f"{len(waited)} runs, {max(waited):.0f} % at most); 0 is a quiet machine\n"
+    )
 
 
 def figure_line(figure: Figure) -> str:

@@ -147,7 +147,8 @@ def main(arguments: Sequence[str]) -> int:
             run.everything()
         except BenchmarkError as error:
             bench.problems.append(str(error))
-    print(f"\n{len(run.rates) + len(run.figures)} rows in {time.monotonic() - began:.0f} s")
+    print("\n" + report.noise_line(run.rates), end="")
+    print(f"{len(run.rates) + len(run.figures)} rows in {time.monotonic() - began:.0f} s")
     for problem in bench.problems:
         print(f"FAILED: {problem}", file=sys.stderr)
     if options.json:

@@ -19,7 +19,6 @@ from twisted.internet.error import (
     ConnectionDone,
     ConnectionRefusedError,
     DNSLookupError,
-    UserError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IAddress, IConnector, IReactorTime, ITCPTransport
@@ -166,8 +165,12 @@ class LondConnection(Protocol):
                 return lines.take()
             except LineTooLong:
                 pass
-        self._fail(Trouble.BROKEN, f"a reply is longer than {self._max_line} bytes", Cause.TOO_LONG)
+        self._fail_overlong()
         return None
+
+    def _fail_overlong(self) -> None:
+        message = f"a reply is longer than {self._max_line} bytes"
+        self._fail(Trouble.BROKEN, message, Cause.TOO_LONG)
 
     @property
     def _cipher(self) -> SessionCipher:
@@ -186,6 +189,9 @@ class LondConnection(Protocol):
             self._fail(Trouble.BROKEN, f"an enciphered reply is wrong: {error}", Cause.BROKEN)
             return None
         plain = plain.removesuffix(b"\n")
+        if len(plain) > self._max_line:
+            self._fail_overlong()
+            return None
         if b"\n" in plain:
             # To the client it would be two answers, and the second that of its next request.
             message = "an enciphered reply holds more than one line"
@@ -309,8 +315,6 @@ class LondConnectionFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """Try the next address, or tell the connection what went wrong."""
-        if reason.check(UserError):
-            return
         if self._addresses and self._clock.seconds() < self._deadline:
             self._try(self._addresses)
             return

@@ -6,6 +6,8 @@ Where the management port listens.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from typing import Any
 
@@ -49,9 +51,13 @@ class ManagementPort(Service):
         """
         super().startService()
         try:
-            path = _UNIX.match(self.description)
-            if path is not None:
-                clear_stale_socket(re.sub(r"\\(.)", r"\1", path[1]))
+            unix = _UNIX.match(self.description)
+            if unix is not None:
+                path = re.sub(r"\\(.)", r"\1", unix[1])
+                clear_stale_socket(path)
+                # Twisted's lock holds a process id, which another process may have by now.
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{path}.lock")
             endpoint = serverFromString(self._reactor, self.description)
             listening = endpoint.listen(self._factory)
         except (SocketError, ValueError, TypeError, KeyError, LookupError) as error:

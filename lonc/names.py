@@ -24,15 +24,11 @@ class _Answers:
     def __init__(self, name: str) -> None:
         self._name = name
         self._found: list[str] = []
-        self._resolution: IHostResolution | None = None
-        self.outcome: Deferred[list[str]] = Deferred(self._cancel)
-
-    def _cancel(self, _: Deferred[list[str]]) -> None:
-        if self._resolution is not None:
-            self._resolution.cancel()
+        # Cancelling it tells nobody: Twisted's own resolver cannot give a look-up up.
+        self.outcome: Deferred[list[str]] = Deferred()
 
     def resolutionBegan(self, resolution: IHostResolution) -> None:
-        self._resolution = resolution
+        pass
 
     def addressResolved(self, address: IAddress) -> None:
         if isinstance(address, IPv4Address | IPv6Address) and address.host not in self._found:

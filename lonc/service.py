@@ -317,7 +317,6 @@ class LoncService(MultiService):
 
     def _reconfigure(self, host_id: str) -> None:
         host = self.hosts[host_id]
-        host.reset_retries()
         try:
             host.reconfigure(self.table.hosts[host_id], self.settings)
         except SocketError as error:
@@ -337,13 +336,13 @@ class LoncService(MultiService):
     # ------------------------------------------------------------------ status and management
 
     def _status_wanted(self) -> None:
-        """USR1: reopen the logs, give retries back, and report."""
+        """USR1: reopen the logs, report, and then give retries back: DEAD hosts shall be seen."""
         self._lonc_log.reopen()
-        self.reset_retries(None)
         try:
             self.report()
         except OSError as error:
             log.critical("the status file cannot be written: {error}", error=error)
+        self.reset_retries(None)
 
     def report(self) -> None:
         """

@@ -4,6 +4,7 @@ UNIX sockets in the file system: whose they are, and a host's own (rows S4 and F
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -60,7 +61,12 @@ class UNIXNetwork(Protocol):
     """Who listens: see :func:`lonc.transport.network`."""
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        """Listen on a UNIX socket; raises :exc:`CannotListenError`."""
+        """
+        Listen on a UNIX socket; raises :exc:`CannotListenError`.
+
+        Closing the port has to leave the path alone unless the port's own file is still there:
+        it may be gone, or another port's.
+        """
 
 
 class LocalSocket:
@@ -104,6 +110,10 @@ class LocalSocket:
 
     def close(self) -> Deferred[Any]:
         """Listen no more and take the file away; fires when that is done."""
+        if self.intact:
+            # At once, for the port may take its time, and another may be opened there meanwhile.
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
         port, self._port = self._port, None
         if port is None:
             return succeed(None)

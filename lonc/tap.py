@@ -53,6 +53,8 @@ Try it from another terminal, in the source folder:
 Ctrl-C ends it; the data stay.
 """
 
+LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
+
 log = Logger()
 
 
@@ -83,6 +85,15 @@ class Options(usage.Options):
         if arguments:
             raise usage.UsageError(f"{arguments[0]!r} is no option")
 
+    def postOptions(self) -> None:
+        """
+        Leave ``twistd.pid`` out: it would land in whatever folder the command was given in, and
+        one of another application there would keep lonc from starting.
+        """
+        twistd = getattr(self, "parent", None)
+        if twistd is not None and os.path.basename(twistd["pidfile"]) == "twistd.pid":
+            twistd["pidfile"] = ""
+
     def given(self) -> dict[str, str]:
         """Return the settings that were given as options."""
         options = [each.option for each in PARAMETERS if each.option is not None]
@@ -92,14 +103,11 @@ class Options(usage.Options):
         """
         Set what `twistd` should leave to lonc; return where it shows its log, if anywhere.
 
-        ``lonc.pid`` takes the place of ``twistd.pid``, which would land in whatever folder the
-        command was given in; files are as readable as loncnew left them.
+        Files are as readable as loncnew left them.
         """
         twistd = getattr(self, "parent", None)
         if twistd is None:
             return sys.stdout
-        if os.path.basename(twistd["pidfile"]) == "twistd.pid":
-            twistd["pidfile"] = ""
         if twistd["umask"] is None and not twistd["nodaemon"]:
             twistd["umask"] = 0o022
         if not twistd["nodaemon"]:
@@ -117,25 +125,26 @@ class Daemon(LoncService):
     What `twistd` runs.
 
     :ivar terminal: where the log is shown, None in the background.
+    :ivar complaints: stderr as it was before twistd took it for the log, or let it go.
     :ivar expected: what may go wrong at the start without being a fault of lonc.
     :ivar screen: what to tell once all is running.
     """
 
     terminal: TextIO | None = None
+    complaints: TextIO
     expected: tuple[type[Exception], ...] = (ManagementPortError,)
     screen = ""
 
     def startService(self) -> None:
         """Start; what a user can cause ends the program with one line."""
-        try:
-            super().startService()
-        except self.expected as error:
-            log.critical("cannot start: {error}", error=error)
-            self.release()
-            if self.terminal is None:
-                # twistd passes this to the process that the user started.
-                raise
-            raise SystemExit(f"lonc: {error}") from None
+        with self.complaints:
+            try:
+                super().startService()
+            except self.expected as error:
+                log.critical("cannot start: {error}", error=error)
+                self.release()
+                print(f"lonc: {error}", file=self.complaints)
+                raise SystemExit(1) from None
         if self.terminal is not None and self.screen:
             print(self.screen, file=self.terminal, flush=True)
 
@@ -198,17 +207,26 @@ def _make(options: Options) -> Daemon:
         Random(),
     )
     daemon.terminal = terminal
+    daemon.complaints = _kept_stderr()
     if folder is not None:
         _add_cluster(reactor, daemon, folder, settings, table)
     return daemon
 
 
+def _kept_stderr() -> TextIO:
+    try:
+        return open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
+    except OSError:  # somebody closed it before us
+        return open(os.devnull, "w", encoding="utf-8")
+
+
 def _prepare_cluster(folder: str, given: dict[str, str]) -> str:
     from lonc.lond.cluster import ClusterError, prepare
 
-    port = given.get("lond-port", "")
+    # It is checked first, because it goes into the new loncapa.conf.
+    port = given.get("lond-port")
     try:
-        return prepare(folder, int(port) if port.isdigit() else None)
+        return prepare(folder, None if port is None else LOND_PORT.read(port, "--lond-port"))
     except ClusterError as error:
         raise SettingsError(str(error)) from None
 

@@ -104,8 +104,8 @@ class Commands:
 
     def _dump(self, place: Place, what: bytes | None) -> bytes:
         items = self._store.items(place)
-        if what not in (None, b"", b"."):
-            found = matching(what or b"", [key for key, _ in items])
+        if what:
+            found = matching(what, [key for key, _ in items])
             items = [item for item in items if item[0] in found]
         return b"&".join(key + b"=" + value for key, value in items)
 

@@ -86,4 +86,4 @@ def _count(text: bytes) -> tuple[int, int]:
         elif kind == "end" and len(open_groups) > 1:
             branches *= open_groups.pop()
         after_group = kind == "end"
-    return repeats, branches * open_groups[0]
+    return repeats, branches  # of the whole, one branch is tried and then the next

@@ -9,6 +9,7 @@ All time is a Clock's, and nothing arrives before the Clock's next turn, as with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import tempfile
@@ -329,6 +330,7 @@ class FakePort:
         self._socket.bind(path)
         os.chmod(path, mode)
         self._socket.listen()
+        self._inode = os.stat(path).st_ino
 
     def startListening(self) -> None:
         """It does already."""
@@ -340,7 +342,9 @@ class FakePort:
         return stopped
 
     def _stop(self, stopped: Deferred[None]) -> None:
-        os.unlink(self.path)
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
         self.let_go()
         stopped.callback(None)
 

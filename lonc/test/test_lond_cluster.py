@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -184,10 +185,11 @@ class StartTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Prepare a cluster of two."""
-        self.reactor: Any = PickyReactor()
+        self.reactor = PickyReactor()
         self.folder = os.path.abspath(self.mktemp())
         self.table = read_host_table(read_settings(prepare(self.folder), {}).hosts_file)
-        self.cluster = Cluster(self.reactor, self.folder, self.table, 5663, "l1")
+        reactor: Any = self.reactor  # its interfaces are not declared for mypy
+        self.cluster = Cluster(reactor, self.folder, self.table, 5663, "l1")
 
     def lond(self, host_id: str) -> LondService:
         """Return one of the londs."""
@@ -228,6 +230,9 @@ class StartTests(SynchronousTestCase):
         )
         self.assertFalse(self.lond("l1").running)
         self.assertFalse(self.cluster.running)
+        # SQLite removes what it keeps beside an open file when that is closed.
+        files = os.listdir(os.path.join(self.folder, "data"))
+        self.assertEqual(sorted(files), ["l1.sqlite", "l2.sqlite"])
         self.reactor.taken = ""
         self.cluster.startService()  # and it starts once the port is free
         self.addCleanup(self.cluster.stopService)
@@ -276,36 +281,40 @@ class StartTests(SynchronousTestCase):
 
 
 class Conversation(Protocol):
-    """Says lines one after the other, each when the one before it was answered."""
+    """
+    Says lines one after the other, each when the one before it was answered.
 
-    def __init__(self, lines: list[bytes]) -> None:
-        self.lines = lines
+    :ivar answered: fires with the answers to the lines, once all are there.
+    :ivar gone: fires when the connection is.
+    """
+
+    def __init__(self, lines: tuple[bytes, ...]) -> None:
+        self.lines = list(lines)
         self.answers: list[bytes] = []
-        self.done: Deferred[list[bytes]] = Deferred()
+        self.answered: Deferred[list[bytes]] = Deferred()
+        self.gone: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
-        """Say the first line."""
-        self.say(b"init")
-
-    def say(self, line: bytes) -> None:
-        """Say a line."""
+        """Say what comes before the lines."""
         assert self.transport is not None
-        self.transport.write(line + b"\n")
+        self.transport.write(b"init\n")
 
     def dataReceived(self, data: bytes) -> None:
-        """Take an answer; the first is the challenge."""
+        """Take an answer; the first is the challenge, and goes back."""
         assert self.transport is not None
         self.answers.append(data)
         if len(self.answers) == 1:
             self.transport.write(data)
         elif self.lines:
-            self.say(self.lines.pop(0))
+            self.transport.write(self.lines.pop(0) + b"\n")
         else:
-            self.transport.loseConnection()
+            self.answered.callback(self.answers[2:])
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the answers to the lines."""
-        self.done.callback(self.answers[2:])
+        """Tell that it is over."""
+        if not self.answered.called:
+            self.answered.errback(reason)
+        self.gone.callback(None)
 
 
 class NetworkTests(TestCase):
@@ -329,14 +338,19 @@ class NetworkTests(TestCase):
         self.addCleanup(cluster.stopService)
         return cluster
 
+    async def begin(self, address: str, *lines: bytes) -> Conversation:
+        """Begin to say lines to the lond at an address."""
+        endpoint = TCP4ClientEndpoint(self.reactor, address, self.port)
+        return await connectProtocol(endpoint, Conversation(lines))
+
     async def talk(self, address: str, *lines: bytes) -> list[bytes]:
         """Say lines to the lond at an address; return the answers."""
-        from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
-
-        conversation = Conversation(list(lines))
-        endpoint = HostnameEndpoint(self.reactor, address, self.port)
-        await connectProtocol(endpoint, conversation)
-        return await conversation.done
+        conversation = await self.begin(address, *lines)
+        answers = await conversation.answered
+        assert conversation.transport is not None
+        conversation.transport.loseConnection()
+        await conversation.gone
+        return answers
 
     async def test_two_londs(self) -> None:
         """Each lond answers at its address, with data of its own."""
@@ -354,10 +368,13 @@ class NetworkTests(TestCase):
         self.assertEqual(await self.talk("127.0.0.2", b"get:d:u:n:a"), [b"1\n"])
 
     async def test_port_is_given_back(self) -> None:
-        """Once stopping is done the ports are free."""
+        """Once stopping is done the ports are free, also where it was the lond that hung up."""
         cluster = self.started()
         self.assertRaises(ClusterError, check_ports, self.table, self.port)
+        conversation = await self.begin("127.0.0.1", b"ping")
+        self.assertEqual(await conversation.answered, [b"l1\n"])
         await cluster.stopService()
+        await conversation.gone
         check_ports(self.table, self.port)
 
     async def test_port_in_use(self) -> None:

@@ -152,6 +152,10 @@ class HandshakeTests(LondTestCase):
         self.assertEqual(caller.say(challenge), b"")
         self.assertEqual(caller.say(b"ping"), b"")
 
+    def test_deaf_to_lines_behind(self) -> None:
+        """Nor is what came together with the line that was refused."""
+        self.assertEqual(Caller(self.lond()).say(b"wrong\ninit"), b"refused\n")
+
     def test_unknown_caller(self) -> None:
         """Init from an address that is not in the list is refused, and the log says so."""
         factory = self.lond({"127.0.0.1": "l1"})

@@ -97,6 +97,10 @@ class CostTests(SynchronousTestCase):
         self.assertEqual(len(matching(b"9$", keys)), 100)
         self.refused(b"^0*1*x", keys)
 
+    def test_long_key(self) -> None:
+        """An expression that may begin anywhere costs that much more."""
+        self.refused(b"a*b", [b"a" * 20_000])
+
     def test_dearest_that_is_served(self) -> None:
         """What the bound lets through ends soon enough."""
         start = time.process_time()

@@ -89,6 +89,7 @@ class StoreTests(SynchronousTestCase):
     def test_crash(self) -> None:
         """What was put is there for the next process also when this one never closed."""
         self.put((b"a", b"1"))
+        self.assertTrue(os.path.exists(f"{self.path}-wal"))
         self.assertEqual(self.opened().items(HERE), [(b"a", b"1")])
 
     def test_two_at_a_time(self) -> None:

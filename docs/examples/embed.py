@@ -1,0 +1,69 @@
+# mypy: allow-untyped-calls
+"""
+Serve one host inside a Twisted program, and ask it: ``python docs/examples/embed.py FOLDER``.
+
+The lond is the embedded one, at a free port of 127.0.0.1. FOLDER takes the host's UNIX socket.
+"""
+
+import sys
+from functools import partial
+from random import Random
+from typing import Any
+
+from twisted.internet.task import LoopingCall, react
+
+from lonc.clients import Clients
+from lonc.host import HostService, Surroundings
+from lonc.hosts import Host
+from lonc.lond.protocol import LondFactory
+from lonc.names import look_up
+from lonc.settings import Settings
+
+
+async def main(reactor: Any, folder: str) -> None:
+    """Serve the host l2 for as long as it takes to ask it three questions."""
+    lond = LondFactory(reactor, "l2", "l1")
+    port = reactor.listenTCP(0, lond, interface="127.0.0.1")
+
+    settings = Settings(
+        config_file="",
+        host_id="l1",
+        tab_dir=folder,
+        sock_dir=folder,
+        daemons_dir=folder,
+        doc_root=folder,
+        lond_port=port.getHost().port,
+    )
+    clients = Clients(settings, reactor)
+    around = Surroundings(
+        clock=reactor,
+        network=reactor,
+        look_up=partial(look_up, reactor.nameResolver),
+        random=Random(),
+        clients=clients,
+        revived=lambda host_id: print(f"{host_id} is back"),
+    )
+    row = Host("l2", "local", "access", "l2.localhost", "127.0.0.1", line=1)
+    host = HostService(row, settings, around)
+
+    def sweep() -> None:
+        # Nobody else watches the time limits: LoncService would.
+        now = reactor.seconds()
+        clients.sweep(now)
+        host.sweep(now)
+
+    limits = LoopingCall(sweep)
+    limits.start(0.25)
+    host.startService()
+    for request in (b"ping\n", b"put:msu:alice:grades:essay=A\n", b"get:msu:alice:grades:essay\n"):
+        answer = await host.ask(request)
+        print(answer.decode().rstrip("\n"))
+    print(host.status(delayed=0, last_log="").text)
+    await host.stopService()
+    limits.stop()
+    await lond.close_connections()
+    await port.stopListening()
+
+
+if __name__ == "__main__":
+    react(main, [sys.argv[1]])

@@ -1,0 +1,378 @@
+# trial's assertions and Twisted's services have no annotations:
+# mypy: allow-untyped-calls
+"""The whole daemon: a real `twistd` in a child process, its files, its signals, its clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from functools import partial
+
+from lonc.test.daemon import TAC, Child, DaemonTestCase, free_port, gone, reactor
+
+PUT = "put:msu:alice:grades:essay=A"
+GET = "get:msu:alice:grades:essay"
+
+
+class StandaloneTests(DaemonTestCase):
+    """A cluster of its own: `twistd lonc --standalone`."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.port = str(free_port("127.0.0.1", "127.0.0.2"))
+
+    async def test_first_run_interrupt_and_second_run(self) -> None:
+        """
+        S2, S3, S4, S16, S17, F14: it serves every host, its own too, on sockets of mode 0660, and
+        writes its pid; Ctrl-C ends it with status 0 and takes pid file and sockets away; the
+        second run finds yesterday's data.
+        """
+        lonc = self.standalone("--lond-port", self.port)
+        await lonc.says("Ctrl-C ends it")
+        self.assertEqual([await self.ask("l1", "ping"), await self.ask("l2", "ping")], ["l1", "l2"])
+        self.assertEqual(await self.ask("l2", PUT), "ok")
+        pid_file = self.path("daemons", "logs", "lonc.pid")
+        with open(pid_file) as file:
+            self.assertEqual(file.read(), f"{lonc.pid}\n")
+        mode = os.stat(self.socket("l2")).st_mode
+        self.assertTrue(stat.S_ISSOCK(mode))
+        self.assertEqual(stat.S_IMODE(mode), 0o660)
+        self.assertEqual(stat.S_IMODE(os.stat(self.socket("lonc.amp")).st_mode), 0o600)
+        self.assertRegex(title(lonc.pid), r"^lonc: 2 hosts, 0 DEAD, \d connections?, 0 waiting ")
+
+        self.assertEqual(await lonc.end(signal.SIGINT), 0)
+        self.assertFalse(os.path.exists(pid_file))
+        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+
+        again = self.standalone()
+        await again.says("Ctrl-C ends it")
+        self.assertEqual(await self.ask("l2", GET), "A")
+        self.assertEqual(await again.end(signal.SIGTERM), 0)
+        self.assertEqual(lonc.err + again.err, "")
+        self.assertEqual(os.listdir(self.work), [])
+        self.assert_no_traceback(lonc, again)
+
+    async def test_background(self) -> None:
+        """
+        S3: without -n the command ends with 0 and the daemon goes on, its pid in lonc.pid and
+        nothing in the current folder; a second start names that pid and fails, in the foreground
+        and in the background; TERM takes pid file and sockets away.
+        """
+        background = ["lonc", "--standalone", "../", "--lond-port", self.port]
+        starting = self.twistd(*background)
+        self.assertEqual(await starting.ended(), 0)
+        self.assertEqual(await self.ask("l1", "ping"), "l1")
+        pid = int(self.read("daemons", "logs", "lonc.pid"))
+        self.assertNotEqual(pid, starting.pid)
+        self.assertEqual(os.listdir(self.work), [])
+
+        for second in (self.twistd("-n", *background), self.twistd(*background)):
+            self.assertEqual(await second.ended(), 1)
+            self.assertEqual(second.out, "")
+            self.assertRegex(second.err, rf"\Alonc: another lonc runs .* process {pid} .*\n\Z")
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+
+        os.kill(pid, signal.SIGTERM)
+        await gone(pid)
+        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+        self.assertEqual(os.listdir(self.path("daemons", "logs")), ["lonc.log"])
+        self.assertIn("SUCCESS: connection 1 is ready", self.read("daemons", "logs", "lonc.log"))
+        self.assert_no_traceback(starting)
+
+    async def test_start_after_a_crash(self) -> None:
+        """
+        S3, S4: what kill -9 leaves behind does not stop the next start, even if another process
+        has the old number by then.
+        """
+        crashed = self.standalone("--lond-port", self.port)
+        await crashed.says("Ctrl-C ends it")
+        await crashed.end(signal.SIGKILL)
+        self.assertIn("l2", os.listdir(self.path("sock")))
+        self.write(f"{os.getpid()}\n", "daemons", "logs", "lonc.pid")
+        lock = self.socket("lonc.amp.lock")
+        if os.path.lexists(lock):
+            os.unlink(lock)
+        os.symlink(str(os.getpid()), lock)
+
+        lonc = self.standalone()
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertIn(f", pid {lonc.pid}, ", await self.manage("list"))
+        self.assertEqual(self.read("daemons", "logs", "lonc.pid"), f"{lonc.pid}\n")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+
+    async def test_from_a_file(self) -> None:
+        """`twistd -ny tap/lonc.tac` is the same application, its options in LONC_OPTIONS."""
+        if not os.path.exists(TAC):
+            self.skipTest("tap/lonc.tac is in the source only")
+        options = f"--standalone {self.folder} --lond-port {self.port}"
+        lonc = self.twistd("-ny", TAC, LONC_OPTIONS=options)
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertEqual(self.read("daemons", "logs", "lonc.pid"), f"{lonc.pid}\n")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertEqual(lonc.err, "")
+
+    async def test_management_program(self) -> None:
+        """
+        S14, S17, S18, S20, F11: the program of the documentation lists the hosts of a running
+        lonc, reports, switches debug messages on, closes connections, reads again, and stops it.
+        """
+        lonc = self.standalone("--lond-port", self.port)
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        listed = (await self.manage("list")).splitlines()
+        self.assertRegex(listed[0], rf"^lonc \S+, pid {lonc.pid}, since ")
+        self.assertEqual(listed[2].split(), ["l1", "up", "0", "0", "2", "0", "0", "0", "0"])
+        self.assertEqual(listed[3].split(), ["l2", "up", "1", "0", "2", "0", "1", "1", "0"])
+
+        await self.manage("report")
+        self.assertIn("\tl2 Connection count: 1 ", self.read("html/lon-status/loncstatus.txt"))
+
+        await self.manage("debug", "l2", "9")
+        mark = lonc.mark()
+        await self.ask("l2", "ping:secret")
+        await self.ask("l1", "load")
+        await lonc.says("request ping, ", mark)
+        log = self.read("daemons", "logs", "lonc.log")
+        self.assertIn("] <font color=yellow>INFO: -Debug- request ping, ", log)
+        self.assertNotIn("secret", log)
+        self.assertNotIn("request load", log)
+
+        await self.manage("close", "l2")
+        self.assertEqual((await self.manage("list")).splitlines()[3].split()[:3], ["l2", "up", "0"])
+        self.assertEqual(await self.ask("l2", "close_connection_exit"), "ok")
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        await self.manage("reset")
+        same = "0 hosts new, 0 gone, 0 changed, 2 as before\n"
+        self.assertEqual(await self.manage("reread"), same)
+        self.assertEqual(await self.manage("reload"), same)
+        await self.manage("stop")
+        self.assertEqual(await lonc.ended(), 0)
+        self.assert_no_traceback(lonc)
+
+    async def test_socket_that_is_removed_comes_back(self) -> None:
+        """
+        S19: a host whose socket somebody removed has it again within seconds, and for good; those
+        connected to it, and to other hosts, stay.
+        """
+        lonc = self.standalone("--lond-port", self.port)
+        before = [await self.client("l1"), await self.client("l2")]
+        for client in before:
+            await client.ask("ping")
+        began = reactor.seconds()
+        mark = lonc.mark()
+        os.unlink(self.socket("l2"))
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertLess(reactor.seconds() - began, 3.0)
+        inode = os.stat(self.socket("l2")).st_ino
+        self.assertEqual(stat.S_IMODE(os.stat(self.socket("l2")).st_mode), 0o660)
+        self.assertEqual([await client.ask("ping") for client in before], ["l1", "l2"])
+
+        await self.rounds(lonc, 3)
+        self.assertEqual(os.stat(self.socket("l2")).st_ino, inode)
+        self.assertEqual(lonc.out[mark:].count("the socket was gone"), 1)
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+
+    async def rounds(self, lonc: Child, count: int) -> None:
+        """Wait for so many of the rounds in which sockets are looked at: each sets the title."""
+        for _ in range(count):
+            before = title(lonc.pid)
+            await self.until(partial(differs, lonc.pid, before))
+
+
+def differs(pid: int, before: str) -> bool:
+    """Whether a process's title is no longer what it was."""
+    return title(pid) != before
+
+
+def title(pid: int) -> str:
+    """Return a process's title."""
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read()
+
+
+class ConfiguredTests(DaemonTestCase):
+    """`twistd lonc --config`, with the londs in the test's process."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addresses = [f"127.0.0.{number}" for number in range(1, 7)]
+        self.port = free_port(*self.addresses)
+        self.config = self.configure(self.port)
+
+    def hosts(self, *lines: str) -> None:
+        """Write a host table."""
+        self.write("".join(f"{line}\n" for line in lines), "tabs", "hosts.tab")
+
+    async def test_term_lets_requests_in_flight_end(self) -> None:
+        """
+        S17: at TERM the sockets go at once and what waits gets con_lost, but what is in flight
+        is answered, or gets con_lost at the end of its time; the exit status is 0.
+        """
+        l1 = self.lond("l1", "127.0.0.1", self.port)
+        l2 = self.lond("l2", "127.0.0.2", self.port)
+        lonc = self.lonc("--max-connections", "1", "--drain-timeout", "0.5")
+        l2.hold("put")
+        l1.hold("load")
+        answers = [(await self.client("l2")).ask(PUT), (await self.client("l1")).ask("load")]
+        await l2.asked(PUT)
+        await l1.asked("load")
+        waiting = (await self.client("l2")).ask("ping")
+        await self.client("l1")  # one that asks nothing
+
+        lonc.kill(signal.SIGTERM)
+        self.assertEqual(await waiting, "con_lost")
+        self.assertFalse(os.path.exists(self.socket("l1")) or os.path.exists(self.socket("l2")))
+        self.assertEqual([answer.called for answer in answers], [False, False])
+        l2.say("ok")
+        self.assertEqual([await answer for answer in answers], ["ok", "con_lost"])
+        self.assertEqual(await lonc.ended(), 0)
+        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+        self.assertFalse(os.path.exists(self.path("daemons/logs/lonc.pid")))
+        self.assert_no_traceback(lonc)
+
+    async def test_hup(self) -> None:
+        """
+        S1, S17, F13, F14: HUP takes new settings over, and leaves the old ones in force with a
+        line that names the reason when a file is broken; clients stay connected, and a request
+        that is in flight all the while is answered.
+        """
+        self.lond("l1", "127.0.0.1", self.port)
+        l2 = self.lond("l2", "127.0.0.2", self.port)
+        lonc = self.lonc()
+        client = await self.client("l2")
+        l2.hold("put")
+        answer = client.ask(PUT)
+        await l2.asked(PUT)
+
+        mark = lonc.mark()
+        self.configure(self.port, loncRetries="many", loncSocketMode="0600")
+        lonc.kill(signal.SIGHUP)
+        reason = "line 7: PerlSetVar loncRetries: 'many' is not a whole number"
+        await lonc.says(f"nothing is changed: {self.config}, {reason}", mark)
+
+        self.configure(self.port, "l1:msu\n", loncSocketMode="0600")
+        lonc.kill(signal.SIGHUP)
+        await lonc.says(f"nothing is changed: {self.path('tabs', 'hosts.tab')}: there is no ", mark)
+        self.assertEqual(stat.S_IMODE(os.stat(self.socket("l2")).st_mode), 0o660)
+
+        mark = lonc.mark()
+        group = str(os.getgid() or 65534)  # root may give it to any
+        self.configure(self.port, loncSocketMode="0600", loncSocketGroup=group, londPort="65535")
+        self.configure(self.port, loncSocketMode="0666", loncSocketGroup=group)
+        lonc.kill(signal.SIGHUP)
+        await lonc.says("0 hosts new, 0 gone, 0 changed, 2 as before", mark)
+        for host_id in ("l1", "l2"):
+            told = os.stat(self.socket(host_id))
+            self.assertEqual((stat.S_IMODE(told.st_mode), told.st_gid), (0o666, int(group)))
+
+        self.assertFalse(answer.called)
+        l2.say("ok")
+        self.assertEqual(await answer, "ok")
+        self.assertEqual(await client.ask("ping"), "l2")
+        self.assertEqual(l2.factory.accepted, 1)
+        self.assert_no_traceback(lonc)
+
+    async def test_hup_moves_the_management_port(self) -> None:
+        """
+        S18, F13: HUP opens the management port where it is wanted then; one that cannot be had is
+        logged, and the port that was open stays.
+        """
+        lonc = self.lonc()
+        await self.ask("l1", "ping")
+        listed = await self.manage("list")
+        taken = self.lond("l1", "127.0.0.1", self.port)
+
+        mark = lonc.mark()
+        self.configure(self.port, loncManagement=f"tcp:{taken.port}:interface=127.0.0.1")
+        lonc.kill(signal.SIGHUP)
+        await lonc.says("Address already in use", mark)
+        self.assertEqual(await self.manage("list"), listed)
+
+        path = self.socket("lonc.amp")
+        self.configure(self.port, loncManagement=f"unix:{path}:mode=660")
+        self.assertEqual(await self.manage("reload"), "0 hosts new, 0 gone, 0 changed, 2 as before\n")
+        await self.until(lambda: stat.S_IMODE(os.stat(path).st_mode) == 0o660)
+        self.assertEqual(await self.manage("list"), listed)
+        self.assert_no_traceback(lonc)
+
+    async def test_usr2(self) -> None:
+        """
+        S17, F13: USR2 touches only the hosts that changed. A new one is served, one that is gone
+        is not; one with another address is asked there from the next request on, and answers
+        the one in flight from the old; an unchanged one keeps its clients and connections.
+        """
+        same, old, gone, moved, new = (
+            self.lond(host_id, address, self.port)
+            for host_id, address in zip(("l1", "l2", "l3", "l2", "l4"), self.addresses, strict=False)
+        )
+        rows = [f"{id}:msu:library:{id}.example.org:" for id in ("l1", "l2", "l3", "l4")]
+        self.hosts(rows[0] + same.address, rows[1] + old.address, rows[2] + gone.address)
+        lonc = self.lonc()
+        clients = {host_id: await self.client(host_id) for host_id in ("l1", "l2", "l3")}
+        for host_id, client in clients.items():
+            self.assertEqual(await client.ask("ping"), host_id)
+        old.hold("put")
+        answer = clients["l2"].ask(PUT)
+        await old.asked(PUT)
+
+        mark = lonc.mark()
+        self.hosts("# other servers", rows[3] + new.address, "l2:msu", "", rows[1] + moved.address)
+        with open(self.path("tabs", "hosts.tab"), "a") as table:
+            table.write("l1:uiuc:access:l1.example.org:127.0.0.1\n")
+        lonc.kill(signal.SIGUSR2)
+        await lonc.says("1 hosts new, 1 gone, 1 changed, 1 as before", mark)
+        await lonc.says("hosts.tab, line 3: 2 of at least 5 fields", mark)
+        self.assertEqual(await self.ask("l4", "ping"), "l4")
+        await clients["l3"].closed
+        self.assertEqual(set(os.listdir(self.path("sock"))) & {"l1", "l2", "l3", "l4"}, {"l1", "l2", "l4"})
+        self.assertFalse(answer.called)
+        old.say("ok")
+        self.assertEqual(await answer, "ok")
+        self.assertEqual(await clients["l2"].ask("ping"), "l2")
+        self.assertEqual((old.requests, moved.requests), (["ping", PUT], ["ping"]))
+        self.assertEqual(await clients["l1"].ask("ping"), "l1")
+        self.assertEqual(same.factory.accepted, 1)
+
+        mark = lonc.mark()
+        self.hosts("nonsense")
+        lonc.kill(signal.SIGUSR2)
+        await lonc.says("nothing is changed: ", mark)
+        self.assertEqual(await clients["l1"].ask("ping"), "l1")
+        self.assert_no_traceback(lonc)
+
+    async def test_usr1(self) -> None:
+        """
+        S10, S15, S16, S17, F10: USR1 writes the status file as a whole, begins new log files where
+        the old ones were renamed, and gives a DEAD host its retries back.
+        """
+        self.lond("l1", "127.0.0.1", self.port)
+        l2 = self.lond("l2", "127.0.0.2", self.port, listen=False)
+        lonc = self.lonc("--retries", "1")
+        self.assertEqual(await self.ask("l1", "ping"), "l1")
+        self.assertEqual(await self.ask("l2", "ping"), "con_lost")
+        self.assertEqual(await self.ask("l2", "ping"), "con_lost")
+        log = self.path("daemons", "logs", "lonc.log")
+        os.rename(log, f"{log}.1")
+        l2.listen()
+
+        lonc.kill(signal.SIGUSR1)
+        status = self.path("html", "lon-status", "loncstatus.txt")
+        await self.until(lambda: os.path.exists(status))
+        first, blank, *lines = self.read(status).splitlines()
+        when = r"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}"
+        self.assertRegex(first, rf"\ALONC status {when} - parent {lonc.pid}\Z")
+        self.assertEqual((blank, len(lines)), ("", 2))
+        fields = [line.split("\t") for line in lines]
+        self.assertEqual([row[:2] for row in fields], [[str(lonc.pid), "l1"], [str(lonc.pid), "l2"]])
+        self.assertEqual(fields[0][2], "l1 Connection count: 1 Retries remaining: 1")
+        self.assertEqual(fields[1][2], "l2 >> DEAD <<")
+        self.assertRegex(fields[0][3], rf"\A{when} \({lonc.pid}\) \[l1\] \[.*\] <font color=green>")
+        self.assertIn("host marked dead", fields[1][3])
+        self.assertEqual(os.listdir(os.path.dirname(status)), ["loncstatus.txt"])
+
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertIn("[l2] [l2 Connection count: 1 ", self.read(log))
+        self.assertNotIn("connection 1 is ready", self.read(log).split("[l2]")[0])
+        self.assert_no_traceback(lonc)
