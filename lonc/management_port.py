@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
@@ -42,6 +42,7 @@ class ManagementPort(Service):
         self._reactor = reactor
         self._factory = ManagementFactory(daemon, reactor)
         self._port: IListeningPort | None = None
+        self._moving = DeferredLock()
 
     def startService(self) -> None:
         """
@@ -50,34 +51,56 @@ class ManagementPort(Service):
         :raises ManagementPortError: when that cannot be.
         """
         super().startService()
+        self._listen(self.description)
+
+    async def move(self, description: str) -> None:
+        """
+        Listen elsewhere; connections that are open are closed.
+
+        :raises ManagementPortError: when that cannot be, and it listens where it did.
+        """
+        async with self._moving:
+            before = self.description
+            if description == before and self._port is not None:
+                return
+            await self._close()
+            try:
+                self._listen(description)
+            except ManagementPortError:
+                self._listen(before)
+                raise
+
+    def _listen(self, description: str) -> None:
         try:
-            unix = _UNIX.match(self.description)
+            unix = _UNIX.match(description)
             if unix is not None:
                 path = re.sub(r"\\(.)", r"\1", unix[1])
                 clear_stale_socket(path)
                 # Twisted's lock holds a process id, which another process may have by now.
                 with contextlib.suppress(OSError):
                     os.unlink(f"{path}.lock")
-            endpoint = serverFromString(self._reactor, self.description)
+            endpoint = serverFromString(self._reactor, description)
             listening = endpoint.listen(self._factory)
         except (SocketError, ValueError, TypeError, KeyError, LookupError) as error:
-            raise ManagementPortError(f"management port {self.description}: {error}") from None
+            raise ManagementPortError(f"management port {description}: {error}") from None
         failures: list[Failure] = []
         listening.addCallbacks(self._listens, failures.append)
         for failure in failures:
             reason = failure.value
             told = reason.socketError if isinstance(reason, CannotListenError) else reason
-            raise ManagementPortError(f"management port {self.description}: {told}")
+            raise ManagementPortError(f"management port {description}: {told}")
+        self.description = description
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
 
-    @inlineCallbacks
-    def stopService(self):  # type: ignore[no-untyped-def]
+    def stopService(self) -> Deferred[None]:
         """Listen no more and close every connection; fires when all is closed."""
         super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
         port, self._port = self._port, None
         if port is not None:
-            yield port.stopListening()
-        closed: Deferred[None] = self._factory.disconnect()
-        yield closed
+            await maybeDeferred(port.stopListening)
+        await self._factory.disconnect()

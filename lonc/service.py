@@ -9,6 +9,7 @@ management port and the signals. No request passes through here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -35,7 +36,7 @@ from lonc.hosts import Host, HostTable, TableError, compare
 from lonc.limits import needed_files, raise_file_limit
 from lonc.logs import PARENT, LoncLog
 from lonc.management_commands import ReloadFailed
-from lonc.management_port import ManagementPort, ManagementPortError
+from lonc.management_port import ManagementPort
 from lonc.names import look_up
 from lonc.pidfile import PidFile
 from lonc.settings import Settings, SettingsError
@@ -112,6 +113,7 @@ class LoncService(MultiService):
             reactor, self.settings, self.hosts.get, deferToThread, perm_log, random
         )
         self._delayed.setServiceParent(self)
+        self._management = ManagementPort(reactor, self, self.settings.management)
         self._leaving: list[Deferred[Any]] = []
         self._rounds = [(self._round(self._sweep), SWEEP), (self._round(self._watch), WATCH)]
         self._signals = Signals(
@@ -119,11 +121,18 @@ class LoncService(MultiService):
             {
                 signal.SIGINT: self.stop,
                 signal.SIGTERM: self.stop,
-                signal.SIGHUP: self.reload,
+                signal.SIGHUP: self._failing_with_a_line(self.reload),
                 signal.SIGUSR1: self._status_wanted,
-                signal.SIGUSR2: self.reread_table,
+                signal.SIGUSR2: self._failing_with_a_line(self.reread_table),
             },
         )
+
+    def _failing_with_a_line(self, act: Callable[[], object]) -> Callable[[], None]:
+        def wrapped() -> None:
+            with contextlib.suppress(ReloadFailed):  # it has been logged
+                act()
+
+        return wrapped
 
     def _round(self, act: Callable[[], None]) -> LoopingCall:
         call = LoopingCall(self._guarded, act)
@@ -154,7 +163,7 @@ class LoncService(MultiService):
         self._pid_file.write()
         log.critical("starting with {count} hosts", count=len(self.table.hosts))
         self._warn(self.settings, self.table)
-        self._open_management()
+        self._management.setServiceParent(self)
         super().startService()
         for host in self.table.hosts.values():
             self._add(host)
@@ -180,9 +189,6 @@ class LoncService(MultiService):
                 needed=needed,
                 limit=limit,
             )
-
-    def _open_management(self) -> None:
-        ManagementPort(self._reactor, self, self.settings.management).setServiceParent(self)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -323,15 +329,10 @@ class LoncService(MultiService):
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
 
     def _move_management(self) -> None:
-        port = self.getServiceNamed("management")
-        if port.description == self.settings.management:
-            return
-        self._leaving.append(leaving := maybeDeferred(port.disownServiceParent))
-        leaving.addBoth(lambda _: self._leaving.remove(leaving))
-        try:
-            self._open_management()
-        except ManagementPortError as error:
-            log.critical("{error}", error=error)
+        moving = Deferred.fromCoroutine(self._management.move(self.settings.management))
+        moving.addErrback(lambda failure: log.critical("{error}", error=failure.value))
+        self._leaving.append(moving)
+        moving.addBoth(lambda _: self._leaving.remove(moving))
 
     # ------------------------------------------------------------------ status and management
 

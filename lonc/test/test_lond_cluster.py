@@ -341,7 +341,8 @@ class NetworkTests(TestCase):
     async def begin(self, address: str, *lines: bytes) -> Conversation:
         """Begin to say lines to the lond at an address."""
         endpoint = TCP4ClientEndpoint(self.reactor, address, self.port)
-        return await connectProtocol(endpoint, Conversation(lines))
+        conversation: Conversation = await connectProtocol(endpoint, Conversation(lines))
+        return conversation
 
     async def talk(self, address: str, *lines: bytes) -> list[bytes]:
         """Say lines to the lond at an address; return the answers."""

@@ -14,6 +14,13 @@ from lonc.test.daemon import TAC, Child, DaemonTestCase, free_port, gone, reacto
 PUT = "put:msu:alice:grades:essay=A"
 GET = "get:msu:alice:grades:essay"
 
+#: What a reload tells when nothing is different.
+SAME = "0 hosts new, 0 gone, 0 changed, 2 as before\n"
+
+
+#: Where the londs of these tests are.
+ADDRESSES = [f"127.0.0.{number}" for number in range(1, 6)]
+
 
 class StandaloneTests(DaemonTestCase):
     """A cluster of its own: `twistd lonc --standalone`."""
@@ -143,9 +150,8 @@ class StandaloneTests(DaemonTestCase):
         self.assertEqual(await self.ask("l2", "close_connection_exit"), "ok")
         self.assertEqual(await self.ask("l2", "ping"), "l2")
         await self.manage("reset")
-        same = "0 hosts new, 0 gone, 0 changed, 2 as before\n"
-        self.assertEqual(await self.manage("reread"), same)
-        self.assertEqual(await self.manage("reload"), same)
+        self.assertEqual(await self.manage("reread"), SAME)
+        self.assertEqual(await self.manage("reload"), SAME)
         await self.manage("stop")
         self.assertEqual(await lonc.ended(), 0)
         self.assert_no_traceback(lonc)
@@ -197,8 +203,7 @@ class ConfiguredTests(DaemonTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.addresses = [f"127.0.0.{number}" for number in range(1, 7)]
-        self.port = free_port(*self.addresses)
+        self.port = free_port(*ADDRESSES)
         self.config = self.configure(self.port)
 
     def hosts(self, *lines: str) -> None:
@@ -281,20 +286,20 @@ class ConfiguredTests(DaemonTestCase):
         """
         lonc = self.lonc()
         await self.ask("l1", "ping")
-        listed = await self.manage("list")
+        about = (await self.manage("list")).splitlines()[0]
         taken = self.lond("l1", "127.0.0.1", self.port)
 
         mark = lonc.mark()
         self.configure(self.port, loncManagement=f"tcp:{taken.port}:interface=127.0.0.1")
         lonc.kill(signal.SIGHUP)
         await lonc.says("Address already in use", mark)
-        self.assertEqual(await self.manage("list"), listed)
+        self.assertIn(about, await self.manage("list"))
 
         path = self.socket("lonc.amp")
         self.configure(self.port, loncManagement=f"unix:{path}:mode=660")
-        self.assertEqual(await self.manage("reload"), "0 hosts new, 0 gone, 0 changed, 2 as before\n")
+        self.assertEqual(await self.manage("reload"), SAME)
         await self.until(lambda: stat.S_IMODE(os.stat(path).st_mode) == 0o660)
-        self.assertEqual(await self.manage("list"), listed)
+        self.assertIn(about, await self.manage("list"))
         self.assert_no_traceback(lonc)
 
     async def test_usr2(self) -> None:
@@ -305,10 +310,10 @@ class ConfiguredTests(DaemonTestCase):
         """
         same, old, gone, moved, new = (
             self.lond(host_id, address, self.port)
-            for host_id, address in zip(("l1", "l2", "l3", "l2", "l4"), self.addresses, strict=False)
+            for host_id, address in zip(("l1", "l2", "l3", "l2", "l4"), ADDRESSES, strict=True)
         )
-        rows = [f"{id}:msu:library:{id}.example.org:" for id in ("l1", "l2", "l3", "l4")]
-        self.hosts(rows[0] + same.address, rows[1] + old.address, rows[2] + gone.address)
+        rows = {id: f"{id}:msu:library:{id}.example.org:" for id in ("l1", "l2", "l3", "l4")}
+        self.hosts(rows["l1"] + same.address, rows["l2"] + old.address, rows["l3"] + gone.address)
         lonc = self.lonc()
         clients = {host_id: await self.client(host_id) for host_id in ("l1", "l2", "l3")}
         for host_id, client in clients.items():
@@ -318,15 +323,21 @@ class ConfiguredTests(DaemonTestCase):
         await old.asked(PUT)
 
         mark = lonc.mark()
-        self.hosts("# other servers", rows[3] + new.address, "l2:msu", "", rows[1] + moved.address)
-        with open(self.path("tabs", "hosts.tab"), "a") as table:
-            table.write("l1:uiuc:access:l1.example.org:127.0.0.1\n")
+        self.hosts(
+            "# the servers",
+            rows["l4"] + new.address,
+            "l5:msu",
+            rows["l2"] + moved.address,
+            "l1:uiuc:access:l1.example.org:127.0.0.1",
+        )
         lonc.kill(signal.SIGUSR2)
         await lonc.says("1 hosts new, 1 gone, 1 changed, 1 as before", mark)
         await lonc.says("hosts.tab, line 3: 2 of at least 5 fields", mark)
         self.assertEqual(await self.ask("l4", "ping"), "l4")
         await clients["l3"].closed
-        self.assertEqual(set(os.listdir(self.path("sock"))) & {"l1", "l2", "l3", "l4"}, {"l1", "l2", "l4"})
+        self.assertEqual(
+            {host_id for host_id in rows if os.path.exists(self.socket(host_id))}, {*rows} - {"l3"}
+        )
         self.assertFalse(answer.called)
         old.say("ok")
         self.assertEqual(await answer, "ok")
@@ -365,7 +376,8 @@ class ConfiguredTests(DaemonTestCase):
         self.assertRegex(first, rf"\ALONC status {when} - parent {lonc.pid}\Z")
         self.assertEqual((blank, len(lines)), ("", 2))
         fields = [line.split("\t") for line in lines]
-        self.assertEqual([row[:2] for row in fields], [[str(lonc.pid), "l1"], [str(lonc.pid), "l2"]])
+        pid = str(lonc.pid)
+        self.assertEqual([row[:2] for row in fields], [[pid, "l1"], [pid, "l2"]])
         self.assertEqual(fields[0][2], "l1 Connection count: 1 Retries remaining: 1")
         self.assertEqual(fields[1][2], "l2 >> DEAD <<")
         self.assertRegex(fields[0][3], rf"\A{when} \({lonc.pid}\) \[l1\] \[.*\] <font color=green>")
@@ -376,3 +388,71 @@ class ConfiguredTests(DaemonTestCase):
         self.assertIn("[l2] [l2 Connection count: 1 ", self.read(log))
         self.assertNotIn("connection 1 is ready", self.read(log).split("[l2]")[0])
         self.assert_no_traceback(lonc)
+
+    def delay(self, request: str, host_id: str, when: int = 1062000000) -> str:
+        """Write a delayed request as lonnet does, but in one go; return its path."""
+        os.makedirs(self.path("sock", "delayed"), exist_ok=True)
+        name = f"{when}.4711.{request.partition(':')[0]}.{host_id}"
+        return self.write(request, "sock", "delayed", name)
+
+    async def test_delayed_requests(self) -> None:
+        """
+        S13, F6, F7, F8, F9: what is written while connections are open is sent within seconds, in
+        the order of the names and whether or not it ends in a newline; what lond refuses is kept
+        with its answer; what is still being written is not sent cut short. Ordinary requests go on.
+        """
+        self.lond("l1", "127.0.0.1", self.port)
+        l2 = self.lond("l2", "127.0.0.2", self.port)
+        lonc = self.lonc()
+        client = await self.client("l2")
+        await client.ask("ping")
+        began = reactor.seconds()
+        unfinished = self.delay("put:msu:bob:g:a=1&b", "l1")
+        second = self.delay("put:msu:alice:g:second=2", "l2", 1062000002)
+        refused = self.delay("put:msu:alice\n", "l2", 1062000001)
+        first = self.delay("put:msu:alice:g:first=1\n", "l2", 1062000000)
+        await lonc.says("delayed request sent: 1062000000.4711.put.l2 (put)")
+        with open(unfinished, "a") as file:
+            file.write("=2\n")
+        await lonc.says("delayed request sent: 1062000002.4711.put.l2 (put)")
+        self.assertLess(reactor.seconds() - began, 5.0)
+        await self.until(lambda: not os.path.exists(second) and not os.path.exists(refused))
+        self.assertFalse(os.path.exists(first))
+        self.assertEqual(await client.ask("get:msu:alice:g:first&second"), "1&2")
+        self.assertEqual([each[-8:] for each in l2.requests[1:4]], [":first=1", "su:alice", "second=2"])
+
+        kept = "1062000001.4711.put.l2"
+        self.assertEqual(
+            sorted(os.listdir(self.path("sock/delayed/kept"))), [kept, f"{kept}.answer"]
+        )
+        self.assertEqual(self.read("sock/delayed/kept", kept), "put:msu:alice\n")
+        answer = self.read("sock/delayed/kept", f"{kept}.answer")
+        self.assertRegex(answer, r"\Aerror:.*\n\Z")
+        self.assertRegex(
+            self.read("daemons/logs/lonnet.perm.log").splitlines()[0],
+            r"\A\d+:S:l2:put:msu:alice:g:first=1:\w{3} \w{3} ",
+        )
+        await lonc.says("delayed request sent: 1062000000.4711.put.l1 (put)")
+        self.assertEqual(await self.ask("l1", "get:msu:bob:g:a&b"), "1&2")
+        self.assert_no_traceback(lonc)
+
+    async def test_delayed_request_survives_dead_host_and_kill(self) -> None:
+        """
+        S13, F4: a delayed request for a DEAD host is sent once its lond is up, without anybody's
+        doing; if lonc is killed before the answer, the next lonc sends it.
+        """
+        l2 = self.lond("l2", "127.0.0.2", self.port, listen=False)
+        lonc = self.lonc("--retries", "1")
+        path = self.delay(PUT + "\n", "l2")
+        self.assertEqual(await self.ask("l2", "ping"), "con_lost")
+        await lonc.says("host marked dead")
+        l2.hold("put")
+        l2.listen()
+        await l2.asked(PUT)
+        await lonc.end(signal.SIGKILL)
+        self.assertEqual(os.listdir(os.path.dirname(path)), [os.path.basename(path)])
+
+        self.lonc()
+        await l2.asked(PUT, times=2)
+        await self.until(lambda: not os.path.exists(path))
+        self.assertEqual(await self.ask("l2", GET), "A")
