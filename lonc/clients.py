@@ -208,8 +208,17 @@ class ClientProtocol(Protocol):
             raise
         finally:
             self._taking = False
+        if self._paused:
+            self._read_on()
         if self._request is None:
             self._note_progress()
+
+    def _read_on(self) -> None:
+        """Read again, if what was sent ahead has become less or was no whole line."""
+        waits = self._request is not None or self._blocked
+        if not (self._leaving or (waits and len(self._lines.rest) > AHEAD)):
+            self._paused = False
+            self.transport.resumeProducing()
 
     def _note_progress(self) -> None:
         """Start or stop the time limit for a line that was begun, and end when all is said."""
@@ -234,10 +243,7 @@ class ClientProtocol(Protocol):
         self.answered(CON_LOST)
 
     def _go_on(self) -> None:
-        """Take what was sent ahead, and read on."""
-        if self._paused and not self._ended_input:
-            self._paused = False
-            self.transport.resumeProducing()
+        """Take what was sent ahead."""
         try:
             line = self._lines.take()
         except LineTooLong as error:
@@ -284,17 +290,25 @@ class ClientProtocol(Protocol):
         self._leaving = True
         self._lines = LineBuffer(0)
         self.transport.write(CON_LOST)
-        self.transport.unregisterProducer()
         if len(clients.leaving) < TURNED_AWAY and not self._ended_input:
             clients.leaving[self] = clients.seconds()
+            self.transport.unregisterProducer()
             # A client that still writes would get a broken pipe if we closed now.
             self.transport.loseWriteConnection()
+            if self._paused:
+                self._paused = False
+                self.transport.resumeProducing()
         else:
-            self.transport.loseConnection()
+            self._close()
 
     def finish(self) -> None:
         """Close it once it has read what it was sent."""
         self._leaving = True
+        self._close()
+
+    def _close(self) -> None:
+        # It may never read what it was sent: that has a time limit too.
+        self._clients.unread.setdefault(self, (self._clients.seconds(), 0))
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

@@ -9,7 +9,7 @@ of clients. Exactly one of :meth:`Owner.failed` and our own :meth:`LondConnectio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol as Interface
 
@@ -27,13 +27,15 @@ from twisted.python.failure import Failure
 
 from lonc.cipher import FrameError, SessionCipher
 from lonc.framing import LineBuffer, LineTooLong
-from lonc.handshake import Handshake, HandshakeError
+from lonc.handshake import Handshake, HandshakeError, State
 from lonc.pool import Collection
-from lonc.request import Cause, Request
+from lonc.request import Cause, Request, without_addressee
 
 #: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
 #: byte, at most one block of padding, and ``enc:<length>:``.
 _ENCIPHERED = b"enc:"
+_TO_ENCIPHER = b"encrypt:"
+_TO_PREPARE = (_TO_ENCIPHER, b"sethost:")
 _FRAME_OVERHEAD = 64
 
 
@@ -76,6 +78,9 @@ class LondConnection(Protocol):
         of the reactor's clock.
     :ivar established: when its handshake was complete.
     :ivar reusable: whether it may take another request after this one.
+    :ivar has_other_way: whether it ended because the lond does not take the way in that was
+        chosen, and there is another.
+    :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
     """
 
     transport: ITCPTransport
@@ -94,6 +99,8 @@ class LondConnection(Protocol):
         self.since = 0.0
         self.established = 0.0
         self.reusable = True
+        self.has_other_way = False
+        self.knows_sethost = False
 
     def connectionMade(self) -> None:
         """Open the exchange."""
@@ -102,15 +109,22 @@ class LondConnection(Protocol):
             return
         assert self._handshake is not None
         self._owner.connected(self)
-        self.transport.write(self._handshake.start())
+        self._go_on(self._handshake, self._handshake.start)
 
     def send(self, request: Request) -> None:
         """Send a request; the connection must be ready and owe nothing."""
         self.request = request
         line = request.line
-        if line.startswith(b"encrypt:"):
-            line = self._cipher.encrypt(line[8:-1]) + b"\n"
+        if line.startswith(_TO_PREPARE):
+            line = self._prepared(line)
         self.transport.write(line)
+
+    def _prepared(self, line: bytes) -> bytes:
+        """Encipher what shall be, and leave the name of the host out where the lond has none."""
+        prefix, line = without_addressee(line)
+        if line.startswith(_TO_ENCIPHER):
+            line = self._cipher.encrypt(line[len(_TO_ENCIPHER) : -1]) + b"\n"
+        return prefix + line if self.knows_sethost else line
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
@@ -143,14 +157,20 @@ class LondConnection(Protocol):
         if handshake is None:
             self._fail(Trouble.BROKEN, "the lond spoke out of turn", Cause.BROKEN)
             return
+        self._go_on(handshake, lambda: handshake.receive(data))
+
+    def _go_on(self, handshake: Handshake, step: Callable[[], bytes]) -> None:
+        """Take a step of the handshake, which may be its last."""
         try:
-            answer = handshake.receive(data)
+            answer = step()
         except HandshakeError as error:
+            if error.farewell:
+                self.transport.write(error.farewell)
             self._fail(Trouble.HANDSHAKE, str(error), Cause.UNREACHABLE)
             return
         if answer:
             self.transport.write(answer)
-        if handshake.key is not None:
+        if handshake.state is State.IDLE:
             self._key = handshake.key
             self._handshake = None
             self.factory = None
@@ -238,6 +258,8 @@ class LondConnection(Protocol):
         if self._ended:
             return
         self._ended = True
+        if self._handshake is not None:
+            self.has_other_way = self._handshake.close()
         if self.connected:
             if self.request is None and self._handshake is None:
                 self.transport.loseConnection()
@@ -276,7 +298,7 @@ class LondConnectionFactory(ClientFactory):
         self._network = network
         self._look_up = look_up
         self._clock = clock
-        self._addresses: list[str] = []
+        self._addresses: Sequence[str] = ()
         self._pending: Deferred[list[str]] | None = None
         self._connector: IConnector | None = None
         connection.factory = self
@@ -303,14 +325,18 @@ class LondConnectionFactory(ClientFactory):
             message = f"no address for {name}: {failure.getErrorMessage()}"
             self._connection.unreachable(Trouble.LOOK_UP, message)
 
-    def _try(self, addresses: list[str]) -> None:
+    def _try(self, addresses: Sequence[str]) -> None:
         self._pending = None
         self._addresses = addresses[1:]
-        remaining = max(self._deadline - self._clock.seconds(), 0.001)
-        self._connector = self._network.connectTCP(addresses[0], self._port, self, remaining)
+        # An address that is silent must leave time for those behind it.
+        share = (self._deadline - self._clock.seconds()) / len(addresses)
+        self._connector = self._network.connectTCP(
+            addresses[0], self._port, self, max(share, 0.001)
+        )
 
     def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
         """Return the connection that is to be made."""
+        self._connector = None  # which knows us: a circle would outlive the handshake
         return self._connection
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
@@ -332,7 +358,7 @@ class LondConnectionFactory(ClientFactory):
 
     def give_up(self) -> None:
         """Stop trying; the connection is told nothing more."""
-        self._addresses = []
+        self._addresses = ()
         if self._pending is not None:
             self._pending.cancel()
         elif self._connector is not None:

@@ -9,12 +9,12 @@ lanes do not wait for each other. The files themselves are :mod:`lonc.spool`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -23,19 +23,19 @@ from twisted.logger import Logger
 
 from lonc.answers import refusal
 from lonc.disk import Disk, InThread, NoPlace, Stuck
+from lonc.files import Changed, Files, Unfinished, Unusable
+from lonc.lanes import Arrivals, Lane, Sender
 from lonc.request import Cause, ConLost, command_word
+from lonc.sealer import Sealer
+from lonc.sealing import Key, UnusableKey, key_of, own_name
 from lonc.settings import Settings
-from lonc.spool import ANSWER, REASON, Changed, Spool, Stamp, Unfinished, Unusable
+from lonc.spool import ANSWER, REASON, Found, Spool, host_of
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
 
-#: Seconds without a change after which a file is whole without a newline at its end (F7).
-STILL = 2.0
-
-#: Seconds from a file's discovery to its request's way out. lonnet looks after a pause of up to
-#: two seconds whether what it wrote is there; were it gone, it would tell its caller con_failed.
-READ_BACK = 2.5
+#: Seconds after a scan in which sealing goes on before the next one.
+SEALING_TIME = 0.75
 
 #: Seconds after which a request is tried again that failed while its host was alive: they double.
 FIRST_PAUSE = 1.0
@@ -44,61 +44,14 @@ LAST_PAUSE = 60.0
 #: Seconds after which it is tried again to delete or to move a file.
 TRY_AGAIN = 60.0
 
+#: Failures that would be the same each time.
+_HOPELESS = {
+    Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
+    Cause.WRONG_HOST: "it is for another host than its name says",
+}
+
 #: A request whose content passes over the network only enciphered.
 _SECRET = re.compile(rb"(sethost:[^:]*:)?encrypt:")
-
-
-class Sender(Protocol):
-    """What takes requests for one host: a :class:`lonc.host.HostService`."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether a request has a chance; false while the host is DEAD."""
-
-    def ask(self, line: bytes) -> Deferred[bytes]:
-        """Fire with the answer and its newline; fail with :exc:`lonc.request.ConLost`."""
-
-
-@attrs.define
-class _Lane:
-    """
-    One host's requests.
-
-    :ivar waiting: names of the last scan that are still to be looked at, the first at the end.
-    :ivar seen: when each name was first found.
-    :ivar busy: whether one of them is under way.
-    :ivar pause: how long the last failure made us wait; 0.0 after a success.
-    :ivar not_before: when the next one may be tried.
-    :ivar growing: the state of the first file when it is not whole, and since when it has that.
-    :ivar answered: how to clear away what has its answer, and must not be sent again.
-    :ivar skipped: when to look again at files that could not be deleted or moved.
-    """
-
-    host_id: str
-    waiting: list[str] = attrs.field(factory=list)
-    seen: dict[str, float] = attrs.field(factory=dict)
-    busy: bool = False
-    pause: float = 0.0
-    not_before: float = 0.0
-    growing: tuple[Stamp, float] | None = None
-    answered: dict[str, Callable[[], object]] = attrs.field(factory=dict)
-    skipped: dict[str, float] = attrs.field(factory=dict)
-
-    def found(self, names: list[str], now: float) -> None:
-        """Take over what a scan found, and forget what has gone."""
-        self.waiting = names[::-1]
-        self.seen = {name: self.seen.get(name, now) for name in names}
-        self.answered = {name: x for name, x in self.answered.items() if name in self.seen}
-        self.skipped = {name: x for name, x in self.skipped.items() if name in self.seen}
-
-    def still(self, now: float) -> Stamp | None:
-        """Return the state that a file has had for long enough to be whole, if it has."""
-        return self.growing[0] if self.growing and now - self.growing[1] >= STILL else None
-
-    def unfinished(self, stamp: Stamp, now: float) -> None:
-        """Watch a file that is not whole."""
-        if self.growing is None or self.growing[0] != stamp:
-            self.growing = (stamp, now)
 
 
 class DelayedService(Service):
@@ -111,7 +64,8 @@ class DelayedService(Service):
     :param in_thread: runs a function in a thread, as ``deferToThread`` does.
     :param perm_log: takes the lines of ``lonnet.perm.log``.
     :param random: the jitter of the pauses.
-    :param make_spool: folder, folder of those set aside -> :class:`lonc.spool.Spool`.
+    :param make_spool: folder, folder of those set aside, key -> :class:`lonc.spool.Spool`.
+    :raise lonc.sealing.UnusableKey: the key that the settings name cannot be used.
     """
 
     def __init__(
@@ -122,7 +76,7 @@ class DelayedService(Service):
         in_thread: InThread,
         perm_log: Callable[[str], None],
         random: Random,
-        make_spool: Callable[[str, str], Spool] = Spool,
+        make_spool: Callable[[str, str, Key | None], Spool] = Spool,
         log: Logger | None = None,
     ) -> None:
         self.log = log or Logger()
@@ -133,10 +87,16 @@ class DelayedService(Service):
         self._perm_log = perm_log
         self._random = random
         self._make_spool = make_spool
-        self._spool = make_spool(settings.delayed_dir, settings.kept_dir)
-        self._lanes: dict[str, _Lane] = {}
+        self._key = key_of(settings)
+        self._spool = make_spool(settings.delayed_dir, settings.kept_dir, self._key)
+        self._lanes: dict[str, Lane] = {}
+        self._arrivals = Arrivals()
+        self._sealer = Sealer(
+            clock, self._disk, self._arrivals, self._has_in_hand, self._go_on, self.log
+        )
         self._counts: dict[str, int] = {}
         self._strangers: set[str] = set()
+        self._locked = 0
         self._scan_error = ""
         self._scans: LoopingCall | None = None
         self._tasks: set[Deferred[None]] = set()
@@ -164,12 +124,29 @@ class DelayedService(Service):
         return DeferredList(list(self._tasks)).addCallback(lambda _: None)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Use other settings from now on; what is under way ends where it began."""
-        folder = self._settings.delayed_dir
-        self._settings = settings
-        if settings.delayed_dir != folder:
-            self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir)
+        """
+        Use other settings from now on; what is under way ends where it began.
+
+        The key file is read again, unless the settings are the very same; if it cannot be used the
+        key of before stays.
+        """
+        if settings is self._settings:
+            return
+        before, self._settings = self._settings, settings
+        key_before = self._key
+        try:
+            self._key = key_of(settings)
+        except UnusableKey as error:
+            self.log.error("the key of before stays in use: {error}", error=error)
+        if settings.delayed_dir != before.delayed_dir:
             self._counts = {}
+        elif self._key == key_before:
+            return
+        self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir, self._key)
+        self._locked = 0
+        self._sealer.clear()
+        for lane in self._lanes.values():
+            lane.waiting.clear()
 
     def kick(self, host_id: str) -> None:
         """Try a host's requests at once: it has come back."""
@@ -207,22 +184,34 @@ class DelayedService(Service):
             self._scan_error = str(error)
             return
         self._scan_error = ""
-        if spool is self._spool:
-            self._take_over(found)
+        if spool is not self._spool:
+            return
+        self._take_over(found)
+        until = self._clock.seconds() + SEALING_TIME
+        while self.running and await self._sealer.step() and self._clock.seconds() < until:
+            pass
 
-    def _take_over(self, found: dict[str, list[str]]) -> None:
-        now = self._clock.seconds()
-        self._counts = {host_id: len(names) for host_id, names in found.items()}
+    def _take_over(self, found: Found) -> None:
+        self._counts = {host_id: len(names) for host_id, names in found.requests.items()}
+        self._arrivals.found(found.plain, self._clock.seconds())
+        locked: AbstractSet[str] = frozenset()
+        if self._spool.key is None:
+            locked = found.sealed
+            self._warn_of_locked(len(locked))
+        else:
+            limit = self._settings.disk_timeout
+            self._sealer.found(self._spool, limit, found.requests, found.plain)
         strangers: set[str] = set()
-        for host_id, names in found.items():
+        for host_id, names in found.requests.items():
             if self._sender_of(host_id) is None:
                 self._warn_of_strangers(host_id, names)
                 strangers.update(names)
             elif host_id not in self._lanes:
-                self._lanes[host_id] = _Lane(host_id)
+                self._lanes[host_id] = Lane(host_id)
         self._strangers = strangers
         for host_id, lane in list(self._lanes.items()):
-            lane.found(found.get(host_id, []), now)
+            names = found.requests.get(host_id, [])
+            lane.found([name for name in names if name not in locked])
             if lane.waiting:
                 self._begin(lane)
             elif not lane.busy:
@@ -238,24 +227,49 @@ class DelayedService(Service):
                 more=f" and {len(new) - 1} more" if new[1:] else "",
             )
 
+    def _warn_of_locked(self, count: int) -> None:
+        if count > self._locked:
+            self.log.warn(
+                "{count} delayed requests are sealed, and stay on disk: no key is set"
+                " (loncDelayedKeyFile)",
+                count=count,
+            )
+        self._locked = count
+
+    # ------------------------------------------------------------------ what the sealer asks
+
+    def _has_in_hand(self, name: str) -> bool:
+        lane = self._lanes.get(host_of(own_name(name)) or "")
+        at_disk = self._disk.is_at(self._spool.path(name))
+        return at_disk or (lane is not None and lane.has_in_hand(name))
+
+    def _go_on(self, names: Iterable[str]) -> None:
+        for host_id in dict.fromkeys(host_of(own_name(name)) for name in names):
+            lane = self._lanes.get(host_id or "")
+            if lane is not None:
+                self._begin(lane)
+
     # ------------------------------------------------------------------ a lane
 
-    def _begin(self, lane: _Lane) -> None:
+    def _begin(self, lane: Lane) -> None:
         if self.running and not lane.busy:
             lane.busy = True
             self._spawn(self._work(lane))
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: Lane) -> None:
         """Send a host's requests, until there is nothing to send or to be done now."""
         try:
             while lane.waiting:
                 name = lane.waiting[-1]
+                if name in self._sealer.pending:
+                    return
                 now = self._clock.seconds()
-                at_disk = self._disk.is_at(self._spool.path(name))
+                at_disk = self._disk.is_at(self._spool.path(name)) or self._sealer.has(name)
                 if not at_disk and lane.skipped.get(name, now) <= now:
                     sender = self._sender_of(lane.host_id)
                     if sender is None or not sender.alive or now < lane.not_before:
                         return
+                    lane.current = name
                     if not await self._deal_with(lane, name, sender):
                         return
                 # A scan may have put others here meanwhile.
@@ -267,7 +281,7 @@ class DelayedService(Service):
         finally:
             lane.busy = False
 
-    async def _deal_with(self, lane: _Lane, name: str, sender: Sender) -> bool:
+    async def _deal_with(self, lane: Lane, name: str, sender: Sender) -> bool:
         """Do what can be done with a file now; return whether the next one may follow."""
         path = self._spool.path(name)
         limit = self._settings.disk_timeout
@@ -293,27 +307,25 @@ class DelayedService(Service):
         lane.answered.pop(name, None)
         return True
 
-    async def _try(self, lane: _Lane, name: str, sender: Sender) -> Callable[[], object] | None:
+    async def _try(self, lane: Lane, name: str, sender: Sender) -> Callable[[], object] | None:
         """Send a request; return how to clear it away, or None when it has to wait."""
         spool, settings = self._spool, self._settings
         clear: Callable[[], object]
-        still = lane.still(self._clock.seconds())
+        still = self._arrivals.still(name, self._clock.seconds())
         read = partial(spool.take, name, settings.max_line, still)
         try:
             taken = await self._disk.run(spool.path(name), settings.disk_timeout, read)
-            now = self._clock.seconds()
-            if not self.running or now < lane.seen.get(name, now) + READ_BACK:
+            if not self.running or not self._arrivals.is_ripe(name, self._clock.seconds()):
                 return None
             answer = await sender.ask(taken.line)
         except Unfinished as unfinished:
-            lane.unfinished(unfinished.stamp, self._clock.seconds())
+            self._arrivals.unfinished(name, unfinished.stamp, self._clock.seconds())
             return None
         except Unusable as fault:
-            return self._set_aside(lane, spool, name, fault.stamp, str(fault))
+            return self._set_aside(lane, spool, name, fault.files, str(fault))
         except ConLost as lost:
-            if lost.cause is Cause.TOO_LONG:  # and would be so each time
-                reason = "it was sent, but it or its answer is over the line limit"
-                clear = self._set_aside(lane, spool, name, taken.stamp, reason)
+            if lost.cause in _HOPELESS:
+                clear = self._set_aside(lane, spool, name, taken.files, _HOPELESS[lost.cause])
                 lane.answered[name] = clear
                 return clear
             self._put_off(lane, name, lost.cause.value)
@@ -326,16 +338,17 @@ class DelayedService(Service):
         lane.pause = lane.not_before = 0.0
         self._note(lane, name, taken.line, answer)
         if refusal(answer) is None:
-            clear = partial(spool.remove, name, taken.stamp)
+            clear = partial(spool.remove, taken.files)
         else:
-            clear = partial(spool.keep, name, taken.stamp, ANSWER, answer)
+            clear = partial(spool.keep, name, taken.files, ANSWER, answer)
         lane.answered[name] = clear
         return clear
 
-    def _note(self, lane: _Lane, name: str, line: bytes, answer: bytes) -> None:
+    def _note(self, lane: Lane, name: str, line: bytes, answer: bytes) -> None:
         """Tell both logs that a request has its answer (F9)."""
         command = command_word(line)
-        shown = command.encode() if _SECRET.match(line) else line[:-1]
+        is_secret = self._spool.key is not None or _SECRET.match(line)
+        shown = command.encode() if is_secret else line[:-1]
         self._perm_log(f"S:{lane.host_id}:{shown.decode('utf-8', 'backslashreplace')}")
         fields = {"file": name, "command": command, "host_id": lane.host_id}
         word = refusal(answer)
@@ -351,7 +364,7 @@ class DelayedService(Service):
             )
 
     def _set_aside(
-        self, lane: _Lane, spool: Spool, name: str, stamp: Stamp | None, reason: str
+        self, lane: Lane, spool: Spool, name: str, files: Files, reason: str
     ) -> Callable[[], object]:
         """Return how to set a request aside that cannot be sent."""
         if name not in lane.skipped:
@@ -362,11 +375,11 @@ class DelayedService(Service):
                 reason=reason,
                 host_id=lane.host_id,
             )
-        return partial(spool.keep, name, stamp, REASON, f"{reason}\n".encode())
+        return partial(spool.keep, name, files, REASON, f"{reason}\n".encode())
 
     # ------------------------------------------------------------------ later
 
-    def _put_off(self, lane: _Lane, name: str, cause: str) -> None:
+    def _put_off(self, lane: Lane, name: str, cause: str) -> None:
         """Let a host rest after a failure, longer each time."""
         lane.pause = min(2 * lane.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = lane.pause * self._random.uniform(0.8, 1.0)
@@ -379,7 +392,7 @@ class DelayedService(Service):
             host_id=lane.host_id,
         )
 
-    def _skip(self, lane: _Lane, name: str, error: OSError) -> None:
+    def _skip(self, lane: Lane, name: str, error: OSError) -> None:
         """Pass over a file that cannot be cleared away; the log says so once."""
         if name not in lane.skipped:
             self.log.error(

@@ -53,6 +53,13 @@ class LineBuffer:
         """Add data without looking at it."""
         self.rest += data
 
+    def drain(self) -> bytes:
+        """Take all that is buffered: what follows is no line."""
+        data = bytes(self.rest)
+        self.rest.clear()
+        self._searched = 0
+        return data
+
     def begins_with(self, prefix: bytes) -> bool:
         """Return whether the buffered bytes begin with a prefix."""
         return self.rest.startswith(prefix)

@@ -65,6 +65,11 @@ class Health:
         self._last_break = self._clock.seconds()
         return self.failure()
 
+    def set_retries(self, retries: int) -> None:
+        """Take over another number of retries; those that were lost stay lost."""
+        self.left = max(1, self.left + retries - self.retries) if self.left else 0
+        self.retries = retries
+
     def failure(self) -> bool:
         """Count one failure; return whether it made the host DEAD."""
         self.left = max(0, self.left - 1)

@@ -17,16 +17,17 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, QueueOverflow, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from lonc import connection as lond
-from lonc.clients import ClientListener, Clients
+from lonc.clients import CLOSE_CONNECTIONS, ClientListener, Clients
 from lonc.connection import LondConnection, LondConnectionFactory, Trouble
-from lonc.handshake import Handshake
+from lonc.handshake import Handshake, LondTraits, Ways
 from lonc.health import Health
 from lonc.hosts import Host
 from lonc.pool import ConnectionPool, RequestQueue
-from lonc.request import Cause, Request, Waiter
+from lonc.request import ADDRESSED, Cause, Request, Waiter, addressee, without_addressee
 from lonc.settings import Settings
 from lonc.sockets import LocalSocket, UNIXNetwork
 from lonc.status import HostStatus
@@ -52,6 +53,7 @@ class Surroundings:
     :ivar random: the jitter of the probes.
     :ivar clients: the limits on clients.
     :ivar revived: called with a host's id when it is no longer DEAD.
+    :ivar ways: a host -> the ways in to its lond, by the settings in force.
     """
 
     clock: IReactorTime
@@ -60,6 +62,7 @@ class Surroundings:
     random: Random
     clients: Clients
     revived: Callable[[str], None]
+    ways: Callable[[Host], Ways] = lambda host: Ways()
 
 
 class HostService(Service):
@@ -78,6 +81,8 @@ class HostService(Service):
         self.debug_level = 0
         self._settings = settings
         self._around = around
+        self._ways = around.ways(host)
+        self._lond = LondTraits()
         self._seconds = around.clock.seconds
         self._health = Health(settings.retries, around.clock, around.random, self._probe)
         self._pool = ConnectionPool()
@@ -100,11 +105,31 @@ class HostService(Service):
         self._requests += 1
         if self.debug_level >= 6:
             self._trace(6, "request {command}, {size} bytes", request, len(request.line))
+        if request.line.startswith(ADDRESSED) and not self._is_meant(request):
+            return
         pool = self._pool
         if pool.idle:
             self._start(pool.last_used(), request)
         else:
             self._wait(request)
+
+    def _is_meant(self, request: Request) -> bool:
+        """
+        See whether a request that may name a host names this one; otherwise it ends here.
+
+        What names another is not sent: to a lond that serves several ids it would be a request to
+        that one, and an answer of our own would look like a lond's.
+        """
+        if addressee(request.line) not in (None, self.host_id):
+            what = "a request names a host that this socket does not serve: it gets con_lost"
+            self._around.clients.warn("host", self.host_id, what)
+            self._lose(request, Cause.WRONG_HOST)
+            return False
+        if without_addressee(request.line)[1] == CLOSE_CONNECTIONS:
+            self.close_connections()
+            request.asker.answered(b"ok\n")
+            return False
+        return True
 
     def _start(self, connection: LondConnection, request: Request) -> None:
         self._pool.move(connection, self._pool.busy)
@@ -182,7 +207,7 @@ class HostService(Service):
 
     def _connect(self) -> None:
         settings, around, target = self._settings, self._around, self.host.target
-        handshake = Handshake(self.host_id, settings.host_id)
+        handshake = Handshake(self.host_id, settings.host_id, self._ways, self._lond)
         connection = LondConnection(self, handshake, settings.max_line)
         self._pool.move(connection, self._pool.connecting)
         if self.debug_level >= 4:
@@ -198,6 +223,7 @@ class HostService(Service):
     def ready(self, connection: LondConnection) -> None:
         """Its handshake is complete: the host lives, and who waits longest is served."""
         connection.established = self._seconds()
+        connection.knows_sethost = self._lond.knows_sethost
         log.info(
             "connection {count} is ready", count=len(self._pool), success=True, host_id=self.host_id
         )
@@ -212,8 +238,18 @@ class HostService(Service):
     ) -> None:
         """Count the failure once (row F5), and tell those who cannot be served any more."""
         self._pool.move(connection, None)
+        if connection.has_other_way and not self._stopping:
+            log.warn(
+                "the lond takes no key file, another way in is tried: {reason}",
+                reason=message,
+                host_id=self.host_id,
+            )
+            self._connect()
+            return
         request, connection.request = connection.request, None
-        if trouble is Trouble.BROKEN:
+        if self._stopping:
+            died = False
+        elif trouble is Trouble.BROKEN:
             died = self._health.broke(connection.established)
         else:
             died = self._health.failure()
@@ -237,7 +273,7 @@ class HostService(Service):
     def _part_with(self, connection: LondConnection) -> None:
         """Close a connection that has answered but may not be used again."""
         connection.close()
-        if connection.surplus:
+        if connection.surplus and not self._stopping:
             message = "the lond sent more than its answer"
             self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
             return
@@ -285,17 +321,23 @@ class HostService(Service):
     def close_connections(self) -> None:
         """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
         log.critical("closing every connection on request", host_id=self.host_id)
+        waiting = self._queue.drain()
         self._drop_connections()
-        self._lose_waiting(Cause.CLOSED)
+        self._lond = LondTraits()
+        for request in waiting:
+            self._lose(request, Cause.CLOSED)
         self.reset_retries()
 
     def _drop_connections(self) -> None:
+        owed = []
         for connection in self._pool.all():
-            request, connection.request = connection.request, None
             self._pool.move(connection, None)
             connection.close()
+            request, connection.request = connection.request, None
             if request is not None:
-                self._lose(request, Cause.CLOSED)
+                owed.append(request)
+        for request in owed:
+            self._lose(request, Cause.CLOSED)
 
     # ------------------------------------------------------------------ time limits
 
@@ -343,32 +385,47 @@ class HostService(Service):
         :raises lonc.sockets.SocketError: naming the path.
         """
         settings = self._settings
+        if settings.socket_names == "hostname":
+            self._socket.close()
+            return
         path = settings.socket_path(self.host_id)
         self._socket.open(path, settings.socket_mode, settings.socket_group)
 
     @property
     def listening(self) -> bool:
-        """Whether clients find the socket: somebody may have removed it."""
-        return self._socket.intact
+        """Whether clients find the socket, if it shall be there: somebody may have removed it."""
+        return self._settings.socket_names == "hostname" or self._socket.intact
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """
         Take over a new row and new settings without disturbing an open request (row F13).
 
-        Connections to another address or in another name finish what they do and are not used
-        again; clients notice nothing. The socket moves when its path, mode or group changed.
+        Connections to another address, in another name or by ways in that have changed finish
+        what they do and are not used again; clients notice nothing. The socket moves when its
+        path, mode or group changed.
 
         :raises lonc.sockets.SocketError: when it cannot.
         """
-        before = (self.host.target, self._settings.lond_port, self._settings.host_id)
-        self.host, self._settings = host, settings
+        before = self._place
+        self.host, self._settings, self._ways = host, settings, self._around.ways(host)
         self._queue.size = settings.queue_limit
-        self._health.retries = settings.retries
-        self._health.left = min(self._health.left, settings.retries)
-        if before != (host.target, settings.lond_port, settings.host_id):
-            self._retire_connections()
-            self.reset_retries()
+        self._health.set_retries(settings.retries)
+        if before != self._place:
+            self.moved()
         self.listen()
+
+    def moved(self) -> None:
+        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
+        self._lond = LondTraits()
+        self._retire_connections()
+        self._connect_for_waiting()
+        self.reset_retries()
+
+    @property
+    def _place(self) -> tuple[object, ...]:
+        """Where connections go to, as whom and in which ways."""
+        settings = self._settings
+        return self.host.target, settings.lond_port, settings.host_id, self._ways
 
     def _retire_connections(self) -> None:
         for connection in self._pool.all():
@@ -377,7 +434,6 @@ class HostService(Service):
             else:
                 self._pool.move(connection, None)
                 connection.close()
-        self._connect_for_waiting()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[None], Any, None]:
@@ -392,12 +448,10 @@ class HostService(Service):
         self._health.stop()
         clock = self._around.clock
         deadline = clock.callLater(self._settings.drain_timeout, self._cut_short)
-        yield self._socket.close()
+        closed = self._socket.close()
+        self._retire_connections()
         self._lose_waiting(Cause.CLOSED)
-        for connection in self._pool.all():
-            if connection.request is None:
-                self._pool.move(connection, None)
-                connection.close()
+        yield closed
         if self._pool.busy:
             self._drained = Deferred()
             yield self._drained
@@ -407,6 +461,8 @@ class HostService(Service):
         yield self._listener.finish()
         if farewell.active():
             farewell.cancel()
+        # What was closed just now is gone with the reactor's next turn.
+        yield deferLater(clock, 0)
 
     def _cut_short(self) -> None:
         self._drop_connections()
@@ -438,6 +494,8 @@ class HostService(Service):
             requests=self._requests,
             answers=self._answers,
             con_lost={cause.value: count for cause, count in self._con_lost.items()},
+            lond_version=self._lond.version,
+            mode=self._lond.mode,
             debug_level=self.debug_level,
             last_log=last_log,
         )

@@ -1,19 +1,20 @@
 """
-The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compared.
+The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compared or put together.
 
 A line reads ``id:domain:role:hostname:ip[:...]`` (protocol, section 7). What stands in the fifth
 field decides where lonc connects to:
 
 * an IPv4 or IPv6 address: to that. Since colons part the fields, an IPv6 address that further
   fields follow has to stand in brackets; a bare one is understood where it ends the line.
-* nothing, ``http`` or ``https``: to the host name of the fourth field, which is looked up.
+* nothing, ``http`` or ``https``: to the host name of the fourth field, which is looked up. Behind
+  the latter two the internet domain may stand.
 * another host name: to that one, which takes the fourth field's place.
 
-Blanks around fields and a CR before the newline are dropped. Lines that begin with ``#`` or ``^``
-are passed over: the first are comments, the others name servers to fetch a table from, which
-this module leaves to others.
+A line ``^server[:port][:http|https]`` names a server that has the cluster's host table; the port
+is lonc's own addition. Blanks around fields and a CR before the newline are dropped, and lines
+that begin with ``#`` are comments.
 
-This module is pure: it reads the one file and imports nothing of lonc.
+This module is pure: it reads files and imports nothing of lonc.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ SIZE_LIMIT = 16 * 1024 * 1024
 #: How many problems are told one by one; the rest is only counted, so that no log is flooded.
 PROBLEM_LIMIT = 1000
 
+#: How many problems of a table that came from elsewhere are told: nobody here can mend them.
+FETCHED_PROBLEM_LIMIT = 20
+
 #: Characters of an id at most where the folder of the sockets is not known: a UNIX socket's path
 #: has 107 bytes on Linux, and one of them is a slash.
 ID_LIMIT = 106
 
 #: Names in the folder of the sockets that are lonc's own.
-RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock"})
+RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock", "lonc.keys"})
 
 _BLANKS = " \t\r\f\v"
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
@@ -45,6 +49,7 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 # A name whose last label is digits only would be an IPv4 address, or a failed attempt at one.
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
+_SERVER = re.compile(r"([^:]*?)\s*(?::\s*([0-9]{1,5})\s*)?(?::\s*(https?)\s*)?:?", re.IGNORECASE)
 
 
 class TableError(Exception):
@@ -62,6 +67,9 @@ class Host:
     :ivar name: its host name, or an IPv4 address where the table has one in its place.
     :ivar address: its IP address in normal form, or None: look ``name`` up.
     :ivar line: number of the line, from 1.
+    :ivar protocol: how its web server is spoken to, ``http`` or ``https``.
+    :ivar internet_domain: the institution's name on the internet, or nothing.
+    :ivar hostname: what stands in the fourth field: another name in the fifth leaves it alone.
     """
 
     id: str
@@ -70,11 +78,39 @@ class Host:
     name: str
     address: str | None
     line: int
+    protocol: str = "http"
+    internet_domain: str = ""
+    hostname: str = attrs.field()
+
+    @hostname.default
+    def _hostname(self) -> str:
+        return self.name
 
     @property
     def target(self) -> str:
         """What to connect to: the address if there is one, else the name."""
         return self.address or self.name
+
+
+@attrs.frozen
+class TableServer:
+    """
+    A server that has the cluster's host table (protocol, section 7).
+
+    :ivar name: its host name or IPv4 address.
+    :ivar protocol: ``http`` or ``https``.
+    :ivar port: None for the protocol's own.
+    """
+
+    name: str
+    protocol: str = "http"
+    port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the table is."""
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.protocol}://{self.name}{port}/adm/dns/hosts"
 
 
 @attrs.frozen
@@ -84,10 +120,14 @@ class HostTable:
 
     :ivar hosts: by id, in the order of their lines.
     :ivar problems: a line for a person for each line that cannot be understood or is double.
+    :ivar servers: who has the cluster's table, in the order of their lines.
+    :ivar unusable: how many lines could not be understood.
     """
 
     hosts: Mapping[str, Host]
     problems: tuple[str, ...]
+    servers: tuple[TableServer, ...] = ()
+    unusable: int = 0
 
 
 @attrs.frozen
@@ -100,7 +140,9 @@ class Changes:
     same: tuple[str, ...]
 
 
-def parse_host_table(text: bytes, file: str, max_id: int = ID_LIMIT) -> HostTable:
+def parse_host_table(
+    text: bytes, file: str, max_id: int = ID_LIMIT, max_problems: int = PROBLEM_LIMIT
+) -> HostTable:
     """
     Return the table that ``text`` holds (row S1).
 
@@ -109,36 +151,44 @@ def parse_host_table(text: bytes, file: str, max_id: int = ID_LIMIT) -> HostTabl
 
     :param file: its name, for the problems.
     :param max_id: characters of an id at most, so that its socket's path fits.
-    :raises TableError: there is no host that can be used.
+    :param max_problems: how many problems are told one by one.
+    :raises TableError: there is neither a host that can be used nor a server to ask for one.
     """
     hosts: dict[str, Host] = {}
+    servers: dict[TableServer, None] = {}
     problems: list[str] = []
-    left_out = 0
+    left_out = unusable = 0
     for number, line in enumerate(text.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
         line = line.strip(_BLANKS)
-        if not line or line[0] in "#^":
+        if not line or line[0] == "#":
             continue
         problem = ""
         try:
+            if line[0] == "^":
+                servers[_server(line[1:])] = None
+                continue
             host = _host(line, number, max_id)
         except ValueError as error:
             problem = str(error)
+            unusable += 1
         else:
             if earlier := hosts.pop(host.id, None):
                 problem = f"{host.id} stands in line {earlier.line} too; line {number} is used"
             hosts[host.id] = host
-        if problem and len(problems) < PROBLEM_LIMIT:
+        if problem and len(problems) < max_problems:
             problems.append(f"{file}, line {number}: {problem}")
         elif problem:
             left_out += 1
-    if not hosts:
+    if not hosts and not servers:
         raise TableError("; ".join([f"{file}: there is no host that can be used", *problems[:1]]))
     if left_out:
         problems.append(f"{file}: {left_out} more lines with problems")
-    return HostTable(hosts, tuple(problems))
+    return HostTable(hosts, tuple(problems), tuple(servers), unusable)
 
 
-def read_host_table(path: str, max_id: int = ID_LIMIT) -> HostTable:
+def read_host_table(
+    path: str, max_id: int = ID_LIMIT, max_problems: int = PROBLEM_LIMIT
+) -> HostTable:
     """
     Return the table in the file ``path``; see parse_host_table.
 
@@ -154,7 +204,41 @@ def read_host_table(path: str, max_id: int = ID_LIMIT) -> HostTable:
         raise TableError(f"{path}: {error.strerror}") from None
     if len(text) > SIZE_LIMIT:
         raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, which no host table is")
-    return parse_host_table(text, path, max_id)
+    return parse_host_table(text, path, max_id, max_problems)
+
+
+def read_both_tables(
+    own_file: str, fetched_file: str, max_id: int = ID_LIMIT, lenient: bool = False
+) -> HostTable:
+    """
+    Return the table of this machine, ``hosts.tab``, with the last one that came from the cluster.
+
+    The latter counts only where the former names servers to fetch it from: without them it is
+    somebody else's. There may be none yet.
+
+    :param lenient: take a fetched table that cannot be used for a problem, not for an error.
+    :raises TableError: one of them cannot be used.
+    """
+    own = read_host_table(own_file, max_id)
+    if not own.servers or not os.path.lexists(fetched_file):
+        return own
+    try:
+        return merged(own, read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT))
+    except TableError as error:
+        if not lenient:
+            raise
+        return attrs.evolve(own, problems=(*own.problems, str(error)))
+
+
+def merged(own: HostTable, fetched: HostTable) -> HostTable:
+    """Return a table with the rows of both: of two for the same id the first table's counts."""
+    others = {row.id: row for row in fetched.hosts.values() if row.id not in own.hosts}
+    return HostTable(
+        {**own.hosts, **others},
+        (*own.problems, *fetched.problems),
+        own.servers,
+        own.unusable + fetched.unusable,
+    )
 
 
 def compare(old: HostTable, new: HostTable) -> Changes:
@@ -162,7 +246,7 @@ def compare(old: HostTable, new: HostTable) -> Changes:
     Return what became of the hosts of ``old`` (protocol, section 8: USR2).
 
     A host has changed when its name or its address has: those say where its lond is and who it
-    has to be. Domain, role and line do not matter to a connection.
+    has to be. The other fields do not matter to a connection.
     """
 
     def moved(host_id: str) -> bool:
@@ -181,6 +265,14 @@ def compare(old: HostTable, new: HostTable) -> Changes:
 # One line: each of these raises ValueError with the reason why it is no use.
 
 
+def _server(text: str) -> TableServer:
+    found = _SERVER.fullmatch(text.strip(_BLANKS))
+    port = int(found[2]) if found and found[2] else None
+    if found is None or (port is not None and not 0 < port < 65536):
+        raise ValueError(f"{_shown(text)} is not a table server (server[:port][:http or :https])")
+    return TableServer(_name_of_host(found[1]), (found[3] or "http").lower(), port)
+
+
 def _host(line: str, number: int, max_id: int) -> Host:
     fields = [field.strip(_BLANKS) for field in line.split(":", 4)]
     if len(fields) < 5:
@@ -193,7 +285,18 @@ def _host(line: str, number: int, max_id: int) -> Host:
         raise ValueError(f"the role {_shown(role)} is neither library nor access")
     own_name = _name_of_host(name)
     other_name, address = _where_to_connect(rest)
-    return Host(host_id, domain, role, other_name or own_name, address, number)
+    protocol, internet_domain = _web_server(rest)
+    return Host(
+        host_id,
+        domain,
+        role,
+        other_name or own_name,
+        address,
+        number,
+        protocol,
+        internet_domain,
+        own_name,
+    )
 
 
 def _check_id(host_id: str, max_id: int) -> None:
@@ -227,6 +330,16 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
     if colon and re.fullmatch("[0-9A-Fa-f]{1,4}", first):
         raise ValueError(f"{_shown(rest)}: an IPv6 address needs brackets if fields follow it")
     return _name_of_host(first), None
+
+
+def _web_server(rest: str) -> tuple[str, str]:
+    """Return the protocol and the internet domain, from the fifth field onwards."""
+    protocol, internet_domain, *_ = [field.strip(_BLANKS) for field in f"{rest}:".split(":")]
+    if protocol.lower() not in ("http", "https"):
+        return "http", ""
+    # lonc does not use it, so a wrong one is nothing that a host should be left out for.
+    known = len(internet_domain) and _NAME.fullmatch(internet_domain)
+    return protocol.lower(), internet_domain if known else ""
 
 
 def _name_of_host(text: str) -> str:

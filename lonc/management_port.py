@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from lonc.management import Daemon, ManagementFactory
-from lonc.sockets import SocketError, clear_stale_socket
+from lonc.sockets import clear_stale_socket
 
 #: The path in an endpoint's description, where colons and backslashes are escaped.
 _UNIX = re.compile(r"unix:(?:address=)?((?:[^:\\]|\\.)+)")
@@ -81,7 +81,7 @@ class ManagementPort(Service):
                     os.unlink(f"{path}.lock")
             endpoint = serverFromString(self._reactor, description)
             listening = endpoint.listen(self._factory)
-        except (SocketError, ValueError, TypeError, KeyError, LookupError) as error:
+        except Exception as error:  # endpoints raise whatever they like
             raise ManagementPortError(f"management port {description}: {error}") from None
         failures: list[Failure] = []
         listening.addCallbacks(self._listens, failures.append)

@@ -14,15 +14,6 @@ from typing import Any
 
 import attrs
 
-#: Names of the protocol (section 7) that lonc does not use yet: known, so never warned about.
-LATER_VARIABLES = (
-    "loncAllowInsecure",
-    "lonCertificateDirectory",
-    "lonnetCertificateAuthority",
-    "lonnetCertificate",
-    "lonnetPrivateKey",
-)
-
 
 class SettingsError(Exception):
     """The settings cannot be used. The message is one line for a person, and says where."""
@@ -119,6 +110,22 @@ def _folder(text: str) -> str:
     return text.rstrip("/") or "/"
 
 
+def _optional_file(text: str) -> str | None:
+    if text == "none":
+        return None
+    _check(text.startswith("/") and text.isprintable())
+    return text
+
+
+def _name_of_file(text: str) -> str | None:
+    _check(bool(text) and text.isprintable())
+    return None if text == "none" else text
+
+
+def _switch(text: str) -> bool:
+    return _match("[01]", text)[0] == "1"
+
+
 def _endpoint(text: str) -> str:
     _check(text.isprintable())
     return _match("[a-z][a-z0-9]*:.+", text)[0]
@@ -141,6 +148,10 @@ def one_of(*words: str) -> Kind:
 
 HOST_ID = Kind("host id", "a host id (letters, digits, _, - and .)", _host_id)
 FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
+OPTIONAL_FILE = Kind("file", "an absolute path in printable characters, or none", _optional_file)
+OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")
+NAME_OF_FILE = Kind("file", "a name or a path in printable characters, or none", _name_of_file)
+SWITCH = Kind("switch", "1 (on) or 0 (off)", _switch)
 MODE = Kind("octal mode", "an octal mode from 0600 to 0777 with read and write for the user", _mode)
 GROUP = Kind("group", "the name or number of a group of this machine, or none", _group)
 ENDPOINT = Kind("endpoint", "a Twisted endpoint description such as tcp:7000", _endpoint)
@@ -228,6 +239,28 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Time to look a host up and connect to it",
               "Long enough for one lost packet to be sent again, and short enough that a host "
               "that is gone is noticed while its clients still wait."),
+    _optional("allow-insecure", "loncAllowInsecure", "1", SWITCH,
+              "Whether a connection without TLS will do, to a lond on another machine",
+              "Londs of the first releases know nothing else, and a cluster may have some."),
+    _optional("certificate-directory", "lonCertificateDirectory", "none", OPTIONAL_FOLDER,
+              "Folder of the certificates",
+              "The other programs have theirs there."),
+    _optional("certificate-authority", "lonnetCertificateAuthority", "none", NAME_OF_FILE,
+              "File with the certificate of the cluster's authority, in PEM form",
+              "A machine without certificates goes on without TLS."),
+    _optional("certificate", "lonnetCertificate", "none", NAME_OF_FILE,
+              "File with this machine's own certificate, in PEM form",
+              "A machine without certificates goes on without TLS."),
+    _optional("private-key", "lonnetPrivateKey", "none", NAME_OF_FILE,
+              "File with the key of this machine's own certificate, in PEM form",
+              "A machine without certificates goes on without TLS."),
+    _optional("certificate-name-check", "loncCertificateNameCheck", "1", SWITCH,
+              "Whether a lond's certificate has to be for its host name",
+              "Without it any machine with a certificate of the cluster can pass for any other."),
+    _optional("name-lifetime", "loncNameLifetime", "300", seconds(1, 86400),
+              "Time for which the addresses of a host's name are kept",
+              "The system does not tell for how long an answer holds. A host that moves is found "
+              "within five minutes, and a name server is asked no more than it has to be."),
     _optional("request-timeout", "loncRequestTimeout", "60", seconds(0.01, 86400),
               "Time from a request's first byte to its reply's last, and for a whole handshake",
               "The slowest ordinary requests, dumps of large files, take tens of seconds on a "
@@ -246,6 +279,10 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Open client connections at most, for all hosts together",
               "A web server's workers, each with several hosts in use, stay well under it; a "
               "program that forgets to close its connections does not."),
+    _optional("socket-names", "loncSocketNames", "id", one_of("id", "hostname", "both"),
+              "What the UNIX sockets are called: a host's id, its host name, or both",
+              "A LON-CAPA release of lonc's own age looks for the ids; later ones look for host "
+              "names, and say with each request which id they mean."),
     _optional("socket-mode", "loncSocketMode", "0660", MODE,
               "Mode of the UNIX sockets",
               "Whoever opens a socket can ask anything of the cluster, so it is not for every "
@@ -275,6 +312,20 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Time for one read, sync or move of a delayed request",
               "A disk that is slower than that has a fault, or is a network folder whose server "
               "is gone."),
+    _optional("delayed-key-file", "loncDelayedKeyFile", "none", OPTIONAL_FILE,
+              "File with the key that seals delayed requests; none leaves them in the clear",
+              "lonnet and lonc's forerunner know nothing of sealed files: whoever sets a key takes "
+              "care not to lose it."),
+    _optional("table-interval", "loncTableInterval", "43200", seconds(60, 2592000),
+              "Time between two looks at the cluster's host table",
+              "Hosts come and go a few times a year, and twice a day is soon enough for a new one. "
+              "A tenth more or less keeps a cluster's machines from asking all at once."),
+    _optional("table-timeout", "loncTableTimeout", "30", seconds(0.01, 3600),
+              "Time for one server to send the cluster's host table, look-up and connect included",
+              "A table has some 100 KB, and nothing waits for it but the next server's turn."),
+    _optional("table-limit", "loncTableLimit", "4 MiB", size("1 KiB", "16 MiB"),
+              "Length of the cluster's host table at most",
+              "Room for some 50,000 hosts; what is longer is no host table."),
 )
 # fmt: on
 

@@ -35,12 +35,15 @@ class PidFile:
                 raise PidFileError(f"{self._path}: {error.strerror}") from None
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 pid = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
                 os.close(descriptor)
                 raise PidFileError(
                     f"another lonc runs on these folders: process {pid} ({self._path})"
                 ) from None
+            except OSError as error:
+                os.close(descriptor)
+                raise PidFileError(f"{self._path}: {error.strerror}") from None
             if self._is_current(descriptor):
                 self._descriptor = descriptor
                 return

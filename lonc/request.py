@@ -28,6 +28,7 @@ class Cause(Enum):
     TOO_LONG = "too_long"  #: the request or its reply is over the line limit
     TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit
     CLOSED = "closed"  #: connections were closed on request, or lonc stops
+    WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
 
 
 class ConLost(Exception):
@@ -99,11 +100,48 @@ class Nobody:
         """Do nothing."""
 
 
-#: A command, with what stands before it when it asks to be enciphered.
-_COMMAND = re.compile(rb"(?:encrypt:)?\w{1,32}(?=[:\n]|\Z)", re.ASCII)
+#: A command, with what stands before it when it asks to be enciphered, behind the name of a host.
+_COMMAND = re.compile(rb"(?:sethost:[\w.-]*:)?((?:encrypt:)?\w{1,32})(?=[:\n]|\Z)", re.ASCII)
 
 
 def command_word(line: bytes) -> str:
     """Return the command word: all of a request that may stand in a log, ``?`` if it has none."""
     found = _COMMAND.match(line)
-    return found[0].decode() if found else "?"
+    return found[1].decode() if found else "?"
+
+
+#: How a request begins that may name a host (protocol, section 5); there is no need to look closer
+#: at any other. What is to be enciphered counts too, for a lond would obey it all the same.
+ADDRESSED = (b"sethost", b"encrypt:sethost")
+
+_SETHOST = re.compile(rb"(encrypt:)?sethost(?![^:\n])")
+
+
+def addressee(line: bytes) -> str | None:
+    """
+    Return the host id that a request names with ``sethost:<id>:``, None if it names none.
+
+    It is empty where the request must not be sent: a lond would take a host that is named further
+    inside, or not at all, for every later request on the connection, whoever asks it.
+
+    :param line: the request with its newline.
+    """
+    if not _SETHOST.match(line):
+        return None
+    word, _, named = line[:-1].partition(b":")
+    host_id, _, request = named.partition(b":")
+    if word != b"sethost" or _SETHOST.match(request):
+        return ""
+    return host_id.decode("ascii", "replace")
+
+
+def without_addressee(line: bytes) -> tuple[bytes, bytes]:
+    """
+    Part a request into the prefix that names a host, colon included, and the rest.
+
+    One that does nothing but name a host is all rest.
+    """
+    if line.startswith(b"sethost:") and line.count(b":") > 1:
+        end = line.index(b":", 8) + 1
+        return line[:end], line[end:]
+    return b"", line

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from setproctitle import setproctitle
@@ -23,12 +23,13 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 import lonc
+from lonc.certificates import WARNING_DAYS
 from lonc.clients import Clients
 from lonc.delayed import DelayedService
 from lonc.host import HostService, Network, Surroundings
@@ -37,12 +38,15 @@ from lonc.limits import needed_files, raise_file_limit
 from lonc.logs import PARENT, LoncLog
 from lonc.management_commands import ReloadFailed
 from lonc.management_port import ManagementPort
-from lonc.names import look_up
+from lonc.names import Names, look_up
 from lonc.pidfile import PidFile
 from lonc.settings import Settings, SettingsError
+from lonc.sharing import SharedSockets
 from lonc.signals import Signals
 from lonc.sockets import SocketError
 from lonc.status import DaemonStatus, HostStatus, process_title, write_status
+from lonc.tables import TableFetcher, web_client
+from lonc.ways import read_access
 
 #: Seconds between two looks at the time limits: a request ends so much late at the most.
 SWEEP = 0.25
@@ -50,10 +54,15 @@ SWEEP = 0.25
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
 
+#: Seconds between two looks at how long the own certificate is still valid.
+DAY = 86400.0
+
 #: Settings that are taken over at the next start only: the lock and the logs stand there.
 FIXED = ("daemons_dir", "log_format")
 
 log = Logger()
+
+T = TypeVar("T")
 
 #: What is read from the files.
 Configuration = tuple[Settings, HostTable]
@@ -100,22 +109,45 @@ class LoncService(MultiService):
         self._lonc_log = lonc_log
         self._observer = observer
         self._started = time.time()
+        self._access = read_access(self.settings, self.table)
         self._clients = Clients(self.settings, reactor)
+        self._names = Names(
+            lambda name: look_up(reactor.nameResolver, name),
+            reactor,
+            self.settings.name_lifetime,
+            self._moved,
+        )
         self._around = Surroundings(
             clock=reactor,
             network=network,
-            look_up=lambda name: look_up(reactor.nameResolver, name),
+            look_up=self._names.look_up,
             random=random,
             clients=self._clients,
             revived=self._revived,
+            ways=lambda host: self._access.ways(host),
         )
         self._delayed = DelayedService(
-            reactor, self.settings, self.hosts.get, deferToThread, perm_log, random
+            reactor, self.settings, self.hosts.get, self._in_thread, perm_log, random
         )
         self._delayed.setServiceParent(self)
+        self._shared = SharedSockets(self.hosts.get, self._around)
+        self._tables = TableFetcher(
+            reactor,
+            lambda: (self.settings, self.table),
+            web_client(reactor),
+            self._in_thread,
+            random,
+            self._failing_with_a_line(self._apply_table),
+        )
+        self._tables.setServiceParent(self)
         self._management = ManagementPort(reactor, self, self.settings.management)
         self._leaving: list[Deferred[Any]] = []
-        self._rounds = [(self._round(self._sweep), SWEEP), (self._round(self._watch), WATCH)]
+        self._stopping = False
+        self._rounds = [
+            (self._round(self._sweep), SWEEP),
+            (self._round(self._watch), WATCH),
+            (self._round(self._look_at_certificate), DAY),
+        ]
         self._signals = Signals(
             reactor,
             {
@@ -133,6 +165,9 @@ class LoncService(MultiService):
                 act()
 
         return wrapped
+
+    def _in_thread(self, work: Callable[[], T], /) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
 
     def _round(self, act: Callable[[], None]) -> LoopingCall:
         call = LoopingCall(self._guarded, act)
@@ -163,24 +198,28 @@ class LoncService(MultiService):
         self._pid_file.write()
         log.critical("starting with {count} hosts", count=len(self.table.hosts))
         self._warn(self.settings, self.table)
+        self._access.key_folder.sweep()
         self._management.setServiceParent(self)
         super().startService()
         for host in self.table.hosts.values():
             self._add(host)
+        self._shared.arrange(self.table.hosts, self.settings)
         for call, seconds in self._rounds:
             call.start(seconds)
         self._signals.install()
 
     def _warn(self, settings: Settings, table: HostTable) -> None:
-        for warning in (*settings.warnings, *table.problems):
-            log.warn("{warning}", warning=warning)
-        if settings.host_id not in table.hosts:
+        for problem in (*settings.warnings, *table.problems, *self._access.warnings):
+            log.warn("{problem}", problem=problem)
+        if table.hosts and settings.host_id not in table.hosts:
             log.warn(
                 "{own} (lonHostID) is not in {file}: other servers will not know this one",
                 own=settings.host_id,
                 file=settings.hosts_file,
             )
         needed = needed_files(len(table.hosts), settings.max_connections, settings.max_clients)
+        if settings.socket_names == "both":
+            needed += len(table.hosts)
         limit = raise_file_limit(needed)
         if limit < needed:
             log.warn(
@@ -194,12 +233,15 @@ class LoncService(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.critical("stopping")
+        self._stopping = True
         for call, _ in self._rounds:
             if call.running:
                 call.stop()
+        self._shared.close()
         for host_id in list(self.hosts):
             self._remove(host_id)
         yield DeferredList(self._leaving, consumeErrors=True)
+        yield self._shared.dismiss()
         yield super().stopService()
         self._signals.uninstall()
         self.release()
@@ -238,6 +280,13 @@ class LoncService(MultiService):
     def _revived(self, host_id: str) -> None:
         self._delayed.kick(host_id)
 
+    def _moved(self, name: str) -> None:
+        """A name has other addresses than before: its hosts have changed."""
+        for host_id, host in self.hosts.items():
+            if host.host.target == name:
+                log.critical("the host's address has changed", host_id=host_id)
+                host.moved()
+
     def _sweep(self) -> None:
         """Look at every time limit; one host's fault is its own (row S19)."""
         now = self._reactor.seconds()
@@ -264,7 +313,24 @@ class LoncService(MultiService):
                 self._clients.warn("socket", host_id, f"clients cannot be served: {error}")
             except Exception:
                 log.failure("a fault inside lonc", host_id=host_id)
+        self._shared.watch()
+        self._names.renew({host.target for host in self.table.hosts.values()})
         setproctitle(process_title(self.statuses(), time.time()))
+
+    def _look_at_certificate(self) -> None:
+        """Warn in time, for a new certificate takes days to be had."""
+        certificates = self._access.certificates
+        if certificates is None:
+            return
+        days = certificates.days_left(time.time())
+        if days <= 0:
+            log.critical("the own certificate {file} has expired", file=certificates.file)
+        elif days <= WARNING_DAYS:
+            log.warn(
+                "the own certificate {file} expires in {days:.1f} days",
+                file=certificates.file,
+                days=days,
+            )
 
     # ------------------------------------------------------------------ read again
 
@@ -272,10 +338,14 @@ class LoncService(MultiService):
         """
         Read the table again (USR2; row F13): only hosts that changed are touched.
 
-        All get their retries back, and report.
+        All get their retries back, and report. Then the cluster is asked for its table.
 
         :raises ReloadFailed: the table is unusable, and the old one stays.
         """
+        self._tables.fetch_soon()
+        return self._apply_table()
+
+    def _apply_table(self) -> Deferred[str]:
         return self._take_over(lambda: (self.settings, self._sources.table(self.settings)))
 
     def reload(self) -> Deferred[str]:
@@ -284,11 +354,15 @@ class LoncService(MultiService):
 
         :raises ReloadFailed: one of them is unusable, and what was in force stays.
         """
+        self._tables.fetch_soon()
         return self._take_over(self._sources.everything)
 
     def _take_over(self, read: Callable[[], Configuration]) -> Deferred[str]:
+        if self._stopping:
+            raise ReloadFailed("nothing is changed: lonc stops")
         try:
             settings, table = read()
+            access = read_access(settings, table)
         except (SettingsError, TableError) as error:
             log.critical("nothing is changed: {error}", error=error)
             raise ReloadFailed(f"nothing is changed: {error}") from None
@@ -297,8 +371,9 @@ class LoncService(MultiService):
                 log.warn("{name} has changed: that counts from the next start on", name=name)
                 settings = attrs.evolve(settings, **{name: getattr(self.settings, name)})
         changes = compare(self.table, table)
-        self.settings, self.table = settings, table
+        self.settings, self.table, self._access = settings, table, access
         self._clients.settings = settings
+        self._names.lifetime = settings.name_lifetime
         self._delayed.reconfigure(settings)
         self._warn(settings, table)
         for host_id in changes.gone:
@@ -312,6 +387,7 @@ class LoncService(MultiService):
         for host_id in changes.new:
             log.info("a new host", host_id=host_id)
             self._add(table.hosts[host_id])
+        self._shared.arrange(table.hosts, settings)
         self._move_management()
         self._status_wanted()
         told = (
@@ -327,6 +403,9 @@ class LoncService(MultiService):
             host.reconfigure(self.table.hosts[host_id], self.settings)
         except SocketError as error:
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+        except Exception:
+            log.failure("a fault inside lonc", host_id=host_id)
+            host.crashed = True
 
     def _move_management(self) -> None:
         moving = Deferred.fromCoroutine(self._management.move(self.settings.management))
@@ -355,12 +434,15 @@ class LoncService(MultiService):
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""
+        certificates = self._access.certificates
         return DaemonStatus(
             version=lonc.__version__,
             host_id=self.settings.host_id,
             pid=os.getpid(),
             started=self._started,
             config_file=self.settings.config_file,
+            certificate="" if certificates is None else certificates.file,
+            certificate_days=0.0 if certificates is None else certificates.days_left(time.time()),
         )
 
     def statuses(self) -> list[HostStatus]:

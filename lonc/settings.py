@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 from twisted.internet.endpoints import quoteStringArgument
 
-from lonc.parameters import LATER_VARIABLES, PARAMETERS, Parameter, SettingsError, opt_parameters
+from lonc.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
 
 __all__ = [
     "CONFIG_FILES",
@@ -75,11 +75,19 @@ class Settings:
     retries: int = _default("loncRetries")
     idle_timeout: float = _default("loncIdleTimeout")
     connect_timeout: float = _default("loncConnectTimeout")
+    allow_insecure: bool = _default("loncAllowInsecure")
+    certificate_directory: str | None = _default("lonCertificateDirectory")
+    certificate_authority: str | None = _default("lonnetCertificateAuthority")
+    certificate: str | None = _default("lonnetCertificate")
+    private_key: str | None = _default("lonnetPrivateKey")
+    certificate_name_check: bool = _default("loncCertificateNameCheck")
+    name_lifetime: float = _default("loncNameLifetime")
     request_timeout: float = _default("loncRequestTimeout")
     queue_timeout: float = _default("loncQueueTimeout")
     queue_limit: int = _default("loncQueueLimit")
     max_line: int = _default("loncMaxLine")
     max_clients: int = _default("loncMaxClients")
+    socket_names: str = _default("loncSocketNames")
     socket_mode: int = _default("loncSocketMode")
     socket_group: int | None = _default("loncSocketGroup")
     management: str = attrs.field()
@@ -88,6 +96,10 @@ class Settings:
     max_unread: int = _default("loncMaxUnread")
     drain_timeout: float = _default("loncDrainTimeout")
     disk_timeout: float = _default("loncDiskTimeout")
+    delayed_key_file: str | None = _default("loncDelayedKeyFile")
+    table_interval: float = _default("loncTableInterval")
+    table_timeout: float = _default("loncTableTimeout")
+    table_limit: int = _default("loncTableLimit")
     warnings: tuple[str, ...] = ()
 
     @management.default
@@ -96,9 +108,9 @@ class Settings:
         path: str = quoteStringArgument(self.socket_path(MANAGEMENT_SOCKET))  # type: ignore[no-untyped-call]
         return "unix:{}:mode=600".format(path.replace("=", "\\="))
 
-    def socket_path(self, host_id: str) -> str:
-        """Return the path of the UNIX socket of the host with that id."""
-        return os.path.join(self.sock_dir, host_id)
+    def socket_path(self, name: str) -> str:
+        """Return the path of the UNIX socket of the host with that id or host name."""
+        return os.path.join(self.sock_dir, name)
 
     @property
     def max_host_id(self) -> int:
@@ -109,6 +121,11 @@ class Settings:
     def hosts_file(self) -> str:
         """The host table."""
         return os.path.join(self.tab_dir, "hosts.tab")
+
+    @property
+    def fetched_hosts_file(self) -> str:
+        """The last host table that came from the cluster."""
+        return os.path.join(self.tab_dir, "dns_hosts.tab")
 
     @property
     def logs_dir(self) -> str:
@@ -144,6 +161,11 @@ class Settings:
     def delayed_dir(self) -> str:
         """Where delayed requests wait (protocol, section 6)."""
         return os.path.join(self.sock_dir, "delayed")
+
+    @property
+    def key_dir(self) -> str:
+        """Where key files are for a moment (protocol, section 9)."""
+        return os.path.join(self.sock_dir, "lonc.keys")
 
     @property
     def kept_dir(self) -> str:
@@ -222,7 +244,7 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
 
 def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
     """Yield a line for each assignment that looks like one of lonc's and does nothing."""
-    known = {name.lower(): name for name in (*_BY_VARIABLE, *LATER_VARIABLES)}
+    known = {name.lower(): name for name in _BY_VARIABLE}
     for each in assignments:
         lower = each.name.lower()
         if each.name in _BY_VARIABLE:

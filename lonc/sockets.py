@@ -93,12 +93,15 @@ class LocalSocket:
                 self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
                 self._path, self._inode = path, _inode(path)
             os.chmod(path, mode)
-            if group is not None:
-                os.chown(path, -1, group)
         except CannotListenError as error:
             raise SocketError(f"{path}: {error.socketError}") from None
         except OSError as error:
             raise SocketError(f"{path}: {error.strerror}") from None
+        try:
+            if group is not None:
+                os.chown(path, -1, group)
+        except OSError as error:
+            raise SocketError(f"{path}: not for group {group}: {error.strerror}") from None
 
     @property
     def intact(self) -> bool:

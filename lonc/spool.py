@@ -1,31 +1,43 @@
 """
 The folder of delayed requests (protocol section 6; rows F7 and F8): find, read, remove, set aside.
 
+With a key their sealed forms (see :mod:`lonc.sealing`) take the place of requests in the clear.
+
 Everything here blocks, and is called in a thread; nothing here knows a reactor. Whatever step the
-machine stops at, a request is in the folder or among those set aside, perhaps in both.
+machine stops at, a request is in the folder or among those set aside, perhaps in both; in the
+clear, or sealed, or both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from itertools import count
 
 import attrs
 
+from lonc.files import (
+    Changed,
+    Files,
+    Stamp,
+    Step,
+    Unfinished,
+    Unusable,
+    check,
+    held_against,
+    new_file,
+    open_file,
+    sync_folder,
+)
+from lonc.forms import Enough, Forms, Outcome
+from lonc.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
+
 #: ``<time>.<pid>.<letters>.<host id>``. Older writers leave the pid out, later ones put a count
 #: before it. The letters are never digits alone, so a name can be read in one way only.
 _NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
-
-#: What tells that the file itself is at fault. Other errors (no descriptors left) pass.
-_FAULTS = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.ENODEV}
-
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Beside a request that was set aside: the lond's answer, or why it was not sent.
 ANSWER = ".answer"
@@ -33,49 +45,31 @@ REASON = ".reason"
 
 
 @attrs.frozen
-class Stamp:
-    """Which file it is, and in which state."""
+class Found:
+    """
+    What is in the folder.
 
-    inode: int
-    size: int
-    mtime_ns: int
+    :ivar requests: the names of the requests for each host id, in order of name.
+    :ivar plain: those of which there is a file in the clear.
+    :ivar sealed: those of which there is a sealed form.
+    """
 
-    @classmethod
-    def of(cls, info: os.stat_result) -> Stamp:
-        """Take it from what ``stat`` says."""
-        return cls(info.st_ino, info.st_size, info.st_mtime_ns)
+    requests: dict[str, list[str]]
+    plain: frozenset[str]
+    sealed: frozenset[str]
 
 
 @attrs.frozen
 class Taken:
-    """A whole request: its line, with one newline, and the state of its file."""
+    """
+    A whole request.
+
+    :ivar line: with one newline, at its end.
+    :ivar files: what it is in: one file, or its sealed form and then the one in the clear.
+    """
 
     line: bytes
-    stamp: Stamp
-
-
-class Unfinished(Exception):
-    """The file may still be being written; ``stamp`` is its state."""
-
-    def __init__(self, stamp: Stamp) -> None:
-        super().__init__("it may still be being written")
-        self.stamp = stamp
-
-
-class Unusable(Exception):
-    """
-    The file holds no request that can be sent; the message says why, on one line.
-
-    :ivar stamp: the state in which it was read, if it was.
-    """
-
-    def __init__(self, reason: str, stamp: Stamp | None = None) -> None:
-        super().__init__(reason)
-        self.stamp = stamp
-
-
-class Changed(Exception):
-    """The file is no longer the one that was read."""
+    files: Files
 
 
 def host_of(name: str) -> str | None:
@@ -90,23 +84,29 @@ class Spool:
 
     :ivar folder: where they are.
     :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
+    :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
     :param step: called before each step on the disk with its name; a test stops there.
     """
 
     def __init__(
-        self, folder: str, kept: str, step: Callable[[str], None] = lambda _: None
+        self,
+        folder: str,
+        kept: str,
+        key: bytes | None = None,
+        step: Step = lambda _: None,
     ) -> None:
         self.folder = folder
         self.kept = kept
+        self.key = key
         self._step = step
 
     def path(self, name: str) -> str:
         """Return where a request of this name is."""
         return os.path.join(self.folder, name)
 
-    def scan(self) -> dict[str, list[str]]:
+    def scan(self) -> Found:
         """
-        Return the names of the requests for each host id, in order of name.
+        Return what is there.
 
         No file is opened or looked at. A missing folder is made, for its owner and group as far as
         the umask allows: lonnet, which writes here, runs as the same user.
@@ -115,21 +115,32 @@ class Spool:
         """
         self._step("scan")
         try:
-            names = os.listdir(self.folder)
+            files = os.listdir(self.folder)
         except FileNotFoundError:
-            names = []
+            files = []
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self.folder, 0o770)
-        found: dict[str, list[str]] = {}
-        for name in sorted(names):  # what has the form is ASCII: the order is that of the bytes
-            host_id = host_of(name)
+        requests: dict[str, set[str]] = {}
+        forms: dict[bool, list[str]] = {True: [], False: []}
+        for file in files:
+            name = file.removesuffix(SEALED)
+            is_sealed = name != file
+            host_id = host_of(own_name(file) if is_sealed else file)
             if host_id is not None:
-                found.setdefault(host_id, []).append(name)
-        return found
+                requests.setdefault(host_id, set()).add(name)
+                forms[is_sealed].append(name)
+        return Found(
+            # What has the form is ASCII: the order is that of the bytes.
+            {host_id: sorted(names) for host_id, names in sorted(requests.items())},
+            plain=frozenset(forms[False]),
+            sealed=frozenset(forms[True]),
+        )
+
+    # ------------------------------------------------------------------ reading
 
     def take(self, name: str, max_line: int, still: Stamp | None = None) -> Taken:
         """
-        Read a request (row F7).
+        Read a request (row F7), its sealed form first.
 
         :param max_line: bytes that its line may have, the newline not counted.
         :param still: a state in which the file has been long enough to be whole as it is.
@@ -138,75 +149,88 @@ class Spool:
         :raise FileNotFoundError: it has gone.
         :raise OSError: something else that passes.
         """
-        try:
-            data, stamp = self._content(self.path(name), max_line + 1)
-        except OSError as error:
-            if error.errno in _FAULTS:
-                raise Unusable(f"it cannot be read: {error.strerror}") from None
-            raise
-        blank = not data.strip()
-        if stamp != still and (blank or not data.endswith(b"\n")):
+        if self.key is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return self._take_sealed(self.key, name, max_line)
+        data, stamp = self._content(name, max_line)
+        if stamp != still and not (data.endswith(b"\n") and data.strip()):
             raise Unfinished(stamp)
-        if blank:
-            raise Unusable("it is empty", stamp)
-        line, _, rest = data.lstrip(b"\n").partition(b"\n")
-        if rest.strip():
-            # Sending the first and deleting the file would lose the others.
-            raise Unusable("it holds more than one line", stamp)
-        return Taken(line + b"\n", stamp)
+        return _taken(data, {name: stamp})
 
-    def _content(self, path: str, limit: int) -> tuple[bytes, Stamp]:
-        """Read a file as a whole; it is not waited for, and links are not followed."""
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise Unusable("it is not a regular file")
-        self._step("open request")
-        fd = os.open(path, _READ)
-        with open(fd, "rb") as file:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
-                raise Unusable("it is not a regular file")
-            data = file.read(limit + 1)
+    def _take_sealed(self, key: bytes, name: str, max_line: int) -> Taken:
+        data, stamp = self._content(name + SEALED, max_line, OVERHEAD)
+        files = {name + SEALED: stamp}
+        try:
+            content = unseal(key, name, data)
+        except NotAuthentic as fault:
+            raise Unusable(str(fault), files) from None
+        with contextlib.suppress(FileNotFoundError, Unusable, Unfinished):
+            plain, stamp = self._content(name, max_line)
+            if plain == content:
+                files[name] = stamp
+        return _taken(content, files)
+
+    def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp]:
+        """Read a file as a whole."""
+        path = self.path(file)
+        limit = max_line + 1 + overhead
+        with open_file(path, self._step) as opened:
+            before = Stamp.of(os.fstat(opened.fileno()))
+            with held_against(path, before):
+                data = opened.read(limit + 1)
             self._step("look again")
-            stamp = Stamp.of(os.fstat(fd))
+            stamp = Stamp.of(os.fstat(opened.fileno()))
         if len(data) > limit:
-            raise Unusable(f"it is longer than the limit of {limit - 1} bytes", stamp)
-        if stamp != Stamp.of(before):
+            raise Unusable(f"it is longer than the limit of {max_line} bytes", {file: stamp})
+        if stamp != before:
             raise Unfinished(stamp)
         return data, stamp
 
-    def remove(self, name: str, stamp: Stamp) -> None:
+    # ------------------------------------------------------------------ clearing away
+
+    def remove(self, files: Files) -> None:
         """
-        Delete a request that is done with.
+        Delete a request that is done with; what has been deleted is taken out of ``files``.
 
         :raise Changed: what was written meanwhile has not been sent.
-        :raise OSError: it cannot be deleted, or has gone.
+        :raise OSError: it cannot be deleted.
         """
-        self._check(name, stamp)
-        self._step("remove request")
-        os.unlink(self.path(name))
+        for file, stamp in list(files.items()):
+            with contextlib.suppress(FileNotFoundError):
+                check(self.path(file), stamp)
+                self._step("remove request")
+                os.unlink(self.path(file))
+            del files[file]
 
-    def keep(self, name: str, stamp: Stamp | None, ending: str, note: bytes) -> str:
+    def keep(self, name: str, files: Files, ending: str, note: bytes) -> str:
         """
-        Set a request aside with a note beside it (row F8); return its new path.
+        Set a request aside with a note beside it (row F8), both sealed if there is a key.
 
         What bears the name there already stays: the new one gets ``~1``, ``~2`` and so on.
 
-        :param stamp: the state in which it was read, if it was.
+        :param files: is kept true to the disk: a sealed form takes the place of what it is of.
         :param ending: :data:`ANSWER` or :data:`REASON`, what the note's name ends in.
+        :return: the request's new path.
         :raise Changed: it is not in that state any more.
         :raise OSError: it cannot be moved, or has gone, or a power failure may still undo the move.
         """
-        self._check(name, stamp)
+        for file, stamp in files.items():
+            check(self.path(file), stamp)
+        if self.key is not None and name in files:
+            self._seal_one(name, files)
         self._step("make kept")
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.kept, 0o700)
-            _sync(self.folder)
-        target = self._write_note(name, ending, note)
+            sync_folder(self.folder)
+        target, note_path = self._write_note(own_name(name), ending, note)
+        file = next(iter(files))
+        if file.endswith(SEALED):
+            target += SEALED
         try:
             self._step("move request")
-            os.rename(self.path(name), target)
+            os.rename(self.path(file), target)
         except OSError:
-            os.unlink(target + ending)
+            os.unlink(note_path)
             raise
         self._step("close request to others")
         # Not sooner: nobody else can put a link in its place here.
@@ -214,44 +238,80 @@ class Spool:
             with contextlib.suppress(PermissionError):  # it is another user's
                 os.chmod(target, 0o600)
         self._step("sync kept")
-        _sync(self.kept)
+        sync_folder(self.kept)
         self._step("sync folder")
-        _sync(self.folder)
+        sync_folder(self.folder)
         return target
 
-    def _check(self, name: str, stamp: Stamp | None) -> None:
-        info = os.lstat(self.path(name))
-        if stamp is not None and stamp != Stamp.of(info):
+    def _seal_one(self, name: str, files: Files) -> None:
+        """Let a sealed form take the place of a request in the clear, if it can be read."""
+        outcome = self.seal({name: files[name]})[name]
+        if isinstance(outcome, str):
+            files.clear()
+            files[outcome] = Stamp.of(os.lstat(self.path(outcome)))
+        elif isinstance(outcome, Unfinished):
             raise Changed(f"{self.path(name)} has changed since it was read")
+        elif not isinstance(outcome, Unusable):
+            raise outcome
 
-    def _write_note(self, name: str, ending: str, note: bytes) -> str:
-        """Write the note under the first free name; return the path for the request."""
+    def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
+        """Write the note under the first free name; return the request's path and its own."""
         for number in count():
-            target = os.path.join(self.kept, f"{name}~{number}" if number else name)
-            if os.path.lexists(target):
+            target = os.path.join(self.kept, numbered(name, number))
+            if os.path.lexists(target) or os.path.lexists(target + SEALED):
                 continue
-            self._step("make note")
-            try:
-                fd = os.open(target + ending, _WRITE, 0o600)
-            except FileExistsError:
-                continue
-            break
+            path = target + ending + ("" if self.key is None else SEALED)
+            with contextlib.suppress(FileExistsError), new_file(path, "note", self._step) as file:
+                file.write(note if self.key is None else seal(self.key, path, note))
+                break
+        return target, path
+
+    # ------------------------------------------------------------------ sealing
+
+    def seal(
+        self, names: Mapping[str, Stamp | None], enough: Enough = lambda: False
+    ) -> dict[str, Outcome]:
+        """
+        Put sealed forms in the place of requests in the clear.
+
+        :param names: each with a state in which it has been long enough to be whole as it is.
+        :param enough: whether to leave it at what has been done.
+        :return: for each that was looked at, what became of it.
+        """
+        return self._forms(self.folder).replace(
+            names, lambda name, stamp: names[name] == stamp, enough
+        )
+
+    def kept_in_clear(self) -> list[str]:
+        """
+        Return the names of those files, notes included, that were set aside and are not sealed.
+
+        :raise OSError: the folder cannot be read.
+        """
         try:
-            with open(fd, "wb") as file:
-                self._step("write note")
-                file.write(note)
-                file.flush()
-                self._step("sync note")
-                os.fsync(fd)
-        except OSError:
-            os.unlink(target + ending)
-            raise
-        return target
+            files = os.listdir(self.kept)
+        except FileNotFoundError:
+            return []
+        return [
+            file
+            for file in sorted(files)
+            if not file.endswith(SEALED) and host_of(own_name(file)) is not None
+        ]
+
+    def seal_kept(self, names: Iterable[str], enough: Enough) -> dict[str, Outcome]:
+        """Seal such files; otherwise like :meth:`seal`."""
+        return self._forms(self.kept).replace(names, lambda _name, _stamp: True, enough)
+
+    def _forms(self, folder: str) -> Forms:
+        assert self.key is not None
+        return Forms(self.key, folder, self._step)
 
 
-def _sync(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _taken(data: bytes, files: Files) -> Taken:
+    if not data.strip():
+        raise Unusable("it is empty", files)
+    line, _, rest = data.lstrip(b"\n").partition(b"\n")
+    if rest.strip():
+        # Sending the first and deleting the file would lose the others.
+        raise Unusable("it holds more than one line", files)
+    return Taken(line + b"\n", files)

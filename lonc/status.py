@@ -38,6 +38,9 @@ class HostStatus:
     :ivar delayed: delayed requests on disk.
     :ivar requests, answers: how many since the start.
     :ivar con_lost: requests that ended with ``con_lost`` since the start, by cause.
+    :ivar lond_version: the revision that the lond last told; empty when it tells none.
+    :ivar mode: the way in of the last complete handshake: ``local``, ``ssl`` or ``insecure``; empty
+        before the first.
     :ivar debug_level: 0 (off) to 9.
     :ivar last_log: the host's last line in ``lonc.log``, without its newline; empty at first.
     """
@@ -57,6 +60,8 @@ class HostStatus:
     requests: int
     answers: int
     con_lost: Mapping[str, int]
+    lond_version: str = ""
+    mode: str = ""
     debug_level: int
     last_log: str = ""
 
@@ -86,6 +91,8 @@ class DaemonStatus:
     :ivar pid: the process id.
     :ivar started: when it started, in Unix time.
     :ivar config_file: the configuration it reads; empty when it runs without one.
+    :ivar certificate: the file of the own certificate; empty when TLS is not used.
+    :ivar certificate_days: how long that is still valid, in days; negative after its end.
     """
 
     version: str
@@ -93,6 +100,8 @@ class DaemonStatus:
     pid: int
     started: float
     config_file: str
+    certificate: str = ""
+    certificate_days: float = 0.0
 
 
 def process_title(statuses: Iterable[HostStatus], now: float) -> str:

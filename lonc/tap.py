@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import ssl
 import sys
+import threading
 from collections.abc import Sequence
 from random import Random
 from typing import Any, TextIO
@@ -15,10 +18,12 @@ from typing import Any, TextIO
 from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
 
-from lonc.hosts import HostTable, TableError, read_host_table
+from lonc.certificates import Certificates
+from lonc.hosts import HostTable, TableError, read_both_tables
 from lonc.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.management_port import ManagementPortError
 from lonc.pidfile import PidFile, PidFileError
+from lonc.sealing import key_of
 from lonc.service import Configuration, LoncService, Sources
 from lonc.settings import (
     PARAMETERS,
@@ -29,7 +34,8 @@ from lonc.settings import (
     opt_parameters,
     read_settings,
 )
-from lonc._net import network
+from lonc.transport import network
+from lonc.ways import read_access
 
 #: How ``lonc.log`` may look; the seed's form is what is left.
 FORMS = {"seed": None, "json": json_form, "text": text_form}
@@ -53,6 +59,9 @@ Try it from another terminal, in the source folder:
 Ctrl-C ends it; the data stay.
 """
 
+#: Seconds that what goes on in threads gets when all else has ended.
+THREADS_END = 1.0
+
 LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
 
 log = Logger()
@@ -70,6 +79,7 @@ class Options(usage.Options):
     optParameters = [
         ["config", "c", None, "Read this loncapa.conf [default: where the web server has it]"],
         ["standalone", None, None, "Run a cluster of two hosts, londs included, in this folder"],
+        ["table-port", None, None, "With --standalone: serve its host table on this HTTP port"],
         *opt_parameters(),
     ]
 
@@ -128,15 +138,19 @@ class Daemon(LoncService):
     :ivar complaints: stderr as it was before twistd took it for the log, or let it go.
     :ivar expected: what may go wrong at the start without being a fault of lonc.
     :ivar screen: what to tell once all is running.
+    :ivar own_process: whether the process is lonc's own, so that it may be ended.
     """
 
     terminal: TextIO | None = None
     complaints: TextIO
     expected: tuple[type[Exception], ...] = (ManagementPortError,)
     screen = ""
+    own_process = False
 
     def startService(self) -> None:
         """Start; what a user can cause ends the program with one line."""
+        if self.own_process:
+            self._reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
         with self.complaints:
             try:
                 super().startService()
@@ -144,9 +158,19 @@ class Daemon(LoncService):
                 log.critical("cannot start: {error}", error=error)
                 self.release()
                 print(f"lonc: {error}", file=self.complaints)
-                raise SystemExit(1) from None
+                # It has to reach twistd, or the command that the user gave would wait for ever;
+                # from there it would end as a traceback in the log.
+                sys.excepthook = lambda *_: None
+                raise
         if self.terminal is not None and self.screen:
-            print(self.screen, file=self.terminal, flush=True)
+            with contextlib.suppress(OSError):  # nobody looks at it any more
+                print(self.screen, file=self.terminal, flush=True)
+
+    def _leave_threads(self) -> None:
+        """All has ended but for look-ups, or a disk, that hang: end without them."""
+        last_resort = threading.Timer(THREADS_END, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
 
 
 def makeService(options: Options) -> Daemon:
@@ -166,7 +190,11 @@ def _make(options: Options) -> Daemon:
 
     terminal = options.take_over_twistd()
     given = options.given()
-    folder = options["standalone"]
+    folder, table_port = options["standalone"], options["table-port"]
+    if table_port is not None:
+        table_port = LOND_PORT.read(table_port, "--table-port")
+        if folder is None:
+            raise SettingsError("--table-port goes with --standalone only")
     if folder is None:
         config = os.path.abspath(options["config"] or find_config_file())
     elif options["config"] is None:
@@ -174,15 +202,19 @@ def _make(options: Options) -> Daemon:
     else:
         raise SettingsError("--standalone has a loncapa.conf of its own: leave --config out")
 
-    def read_table(settings: Settings) -> HostTable:
-        return read_host_table(settings.hosts_file, settings.max_host_id)
+    def read_table(settings: Settings, lenient: bool = False) -> HostTable:
+        own, fetched = settings.hosts_file, settings.fetched_hosts_file
+        return read_both_tables(own, fetched, settings.max_host_id, lenient)
 
-    def read_everything() -> Configuration:
+    def read_everything(lenient: bool = False) -> Configuration:
         settings = read_settings(config, given)
         check_folders(settings)
-        return settings, read_table(settings)
+        key_of(settings)  # to see whether it can be used
+        return settings, read_table(settings, lenient)
 
-    settings, table = read_everything()
+    # A start serves what it can; while lonc runs, a table that served is better than a part of it.
+    settings, table = read_everything(lenient=True)
+    certificates = read_access(settings, table).certificates
     for path in (settings.logs_dir, settings.status_dir):
         os.makedirs(path, exist_ok=True)
     pid_file = PidFile(settings.pid_file)
@@ -207,9 +239,12 @@ def _make(options: Options) -> Daemon:
         Random(),
     )
     daemon.terminal = terminal
+    daemon.own_process = getattr(options, "parent", None) is not None
     daemon.complaints = _kept_stderr()
     if folder is not None:
-        _add_cluster(reactor, daemon, folder, settings, table)
+        _add_cluster(reactor, daemon, folder, settings, table, certificates)
+    if table_port is not None:
+        _add_table_server(reactor, daemon, table_port, table)
     return daemon
 
 
@@ -232,7 +267,12 @@ def _prepare_cluster(folder: str, given: dict[str, str]) -> str:
 
 
 def _add_cluster(
-    reactor: Any, daemon: Daemon, folder: str, settings: Settings, table: HostTable
+    reactor: Any,
+    daemon: Daemon,
+    folder: str,
+    settings: Settings,
+    table: HostTable,
+    certificates: Certificates | None,
 ) -> None:
     from lonc.lond.cluster import Cluster, ClusterError, check_ports
 
@@ -241,7 +281,10 @@ def _add_cluster(
     except ClusterError as error:
         daemon.release()
         raise SettingsError(f"{error}; --lond-port takes another port") from None
-    cluster = Cluster(reactor, os.path.abspath(folder), table, settings.lond_port, settings.host_id)
+    tls = None if certificates is None else certificates.files.context(ssl.PROTOCOL_TLS_SERVER)
+    cluster = Cluster(
+        reactor, os.path.abspath(folder), table, settings.lond_port, settings.host_id, tls
+    )
     cluster.setServiceParent(daemon)
     daemon.expected = (*daemon.expected, ClusterError)
     hosts = table.hosts.values()
@@ -254,6 +297,13 @@ def _add_cluster(
         last=[host.id for host in hosts][-1],
         python=_near(sys.executable),
     )
+
+
+def _add_table_server(reactor: Any, daemon: Daemon, port: int, table: HostTable) -> None:
+    from lonc.lond.table_server import TableServer, table_text
+
+    text = table_text(table.hosts.values())
+    TableServer(reactor, port, lambda: text).setServiceParent(daemon)
 
 
 def _near(path: str) -> str:

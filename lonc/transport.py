@@ -1,22 +1,10 @@
 # Twisted's Failure and BaseConnector have few annotations:
 # mypy: allow-untyped-calls
 """
-Sockets that send at once and keep only what did not fit.
+Who listens on UNIX sockets and connects to londs.
 
-Twisted's own transports wait for the reactor's next turn before they send, and the reactor looks
-at each socket by itself. Here all sockets share one epoll, which the reactor watches as a single
-reader: when it wakes, `SocketLoop.doRead` hands out everything that has arrived. To protocols
-this is a transport like any other.
-
-Three rules hold the whole together:
-
-* No protocol is told of the end of its connection while it is calling us: ends that begin in a
-  call are kept until the events at hand have been given out.
-* No descriptor is closed while events are given out, so that its number cannot come back in
-  between, and an event meant for the old socket cannot reach a new one.
-* Nothing on the way of an ordinary read or write makes a Deferred, a timer or a log line.
-
-Linux only; :func:`network` falls back on Twisted's transports elsewhere.
+On Linux that is `SocketNetwork`, with the connections of :mod:`lonc.stream`;
+elsewhere, and in tests, Twisted's own transports serve.
 """
 
 from __future__ import annotations
@@ -26,113 +14,92 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 from twisted.internet import error, tcp, unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.base import BaseConnector
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IConnector,
-    IConsumer,
-    IHalfCloseableProtocol,
-    IListeningPort,
-    IProducer,
-    IProtocol,
-    IPushProducer,
-    IReadDescriptor,
-    ISystemHandle,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IConnector, IDelayedCall, IListeningPort
 from twisted.internet.posixbase import PosixReactorBase
-from twisted.internet.protocol import ClientFactory, Factory
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Bytes that one read takes at most.
-READ_SIZE = 65536
+from lonc.socketloop import SocketLoop
+from lonc.stream import IN, OUT, SocketTransport
 
-#: Bytes unsent above which a producer is paused.
-PAUSE_ABOVE = 65536
-
-#: Events that one look at the epoll takes at most.
-EVENTS = 256
-
-#: How often the epoll is looked at before the reactor has its turn again. Its turn costs as much
-#: as two requests; at most some 2,000 events, a few milliseconds, lie between two turns.
-LOOKS = 8
-
-#: Connections accepted at a time from one listening socket.
+#: Clients that are accepted at a time on one port.
 ACCEPTS = 64
 
-#: Seconds without accepting when there are no descriptors left.
+#: Seconds without accepting when there is no descriptor for another client.
 ACCEPT_PAUSE = 0.5
 
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-_IN = getattr(select, "EPOLLIN", 1)
-_OUT = getattr(select, "EPOLLOUT", 4)
-_HANG_UP = getattr(select, "EPOLLHUP", 16)
-_ERROR = getattr(select, "EPOLLERR", 8)
+#: Who connects to a UNIX socket has no name.
+_NAMELESS = UNIXAddress(None)
 
 log = Logger()
 
 
-class Network(Protocol):
-    """Who listens and connects; the tests have their own."""
+class Network(Interface):
+    """Who listens and connects."""
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """
-        Listen on a UNIX socket.
+        Listen on a UNIX socket. The port, when it stops, removes its own file and no other.
 
-        :param backlog: clients that may wait to be accepted.
-        :param mode: permissions of the socket file.
-        :raises CannotListenError: with the path.
+        :param backlog: how many may wait to be accepted.
+        :param mode: the file's permissions.
+        :raises twisted.internet.error.CannotListenError: with the path.
         """
 
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, timeout: float
     ) -> IConnector:
         """
-        Connect to an IPv4 or IPv6 address (not a name); the factory learns the outcome.
+        Connect to an IPv4 or IPv6 address, no name; the factory learns the outcome.
 
         :param timeout: seconds.
         """
 
 
 def network(reactor: Any) -> Network:
-    """Return the quickest network that there is for this reactor."""
+    """Return the fastest network that there is with this reactor."""
     if not isinstance(reactor, PosixReactorBase):
-        return _ReactorNetwork(reactor)
-    return SocketLoop(reactor) if hasattr(select, "epoll") else _PosixNetwork(reactor)
+        return ReactorNetwork(reactor)
+    return SocketNetwork(reactor) if hasattr(select, "epoll") else PosixNetwork(reactor)
 
 
-class _ReactorNetwork:
+class ReactorNetwork:
     """Twisted's own transports."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        port: IListeningPort = self._reactor.listenUNIX(
-            path, factory, backlog=backlog, mode=mode, wantPID=0
-        )
+        """See `Network`; such a port removes whatever has its path."""
+        listen = self._reactor.listenUNIX
+        port: IListeningPort = listen(path, factory, backlog=backlog, mode=mode, wantPID=0)
         return port
 
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, timeout: float
     ) -> IConnector:
+        """See `Network`."""
         connector: IConnector = self._reactor.connectTCP(host, port, factory, timeout=timeout)
         return connector
 
 
-class _PosixNetwork(_ReactorNetwork):
-    """Twisted's own transports, but for a port that does not remove another's file."""
+class PosixNetwork(ReactorNetwork):
+    """Twisted's own transports, of a reactor with descriptors."""
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        port = _PosixPort(path.encode(), factory, backlog, mode, self._reactor)
+        """See `Network`."""
+        port = _PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
         port.startListening()
         port.inode = _inode(path)
         return port
@@ -142,8 +109,215 @@ class _PosixPort(unix.Port):
     inode: tuple[int, int] | None = None
 
     def connectionLost(self, reason: Failure) -> None:
+        # Twisted's would fail where its file is gone, and leave the socket open.
         _remove(os.fsdecode(self._bindPath), self.inode)
         tcp.Port.connectionLost(self, reason)
+
+
+class SocketNetwork:
+    """
+    The quick way.
+
+    :param reactor: a reactor that can watch an epoll, and has the time.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.loop = SocketLoop(reactor)
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """See `Network`."""
+        port = _Port(self.loop, path, factory, backlog, mode)
+        port.startListening()
+        return port
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """See `Network`."""
+        connector = _Connector(self.loop, host, port, factory, timeout)
+        connector.connect()
+        return connector
+
+
+@implementer(IListeningPort)
+class _Port:
+    """A UNIX socket that listens."""
+
+    def __init__(
+        self, loop: SocketLoop, path: str, factory: Factory, backlog: int, mode: int
+    ) -> None:
+        self._loop = loop
+        self._path = path
+        self._factory = factory
+        self._backlog = backlog
+        self._mode = mode
+        self._socket: socket.socket | None = None
+        self._pause: IDelayedCall | None = None
+        self._refused = False  # the last client could not be accepted
+
+    def startListening(self) -> None:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        inode = None
+        try:
+            listening.setblocking(False)
+            # Linux makes the file with the socket's own mode: it is at no time more open.
+            os.fchmod(listening.fileno(), self._mode)
+            listening.bind(self._path)
+            inode = _inode(self._path)
+            os.chmod(self._path, self._mode)  # whatever the umask
+            listening.listen(self._backlog)
+            self._loop.watch(listening.fileno(), self, IN)
+        except OSError as problem:
+            listening.close()
+            _remove(self._path, inode)
+            raise error.CannotListenError(None, self._path, problem) from problem
+        self._socket, self._inode = listening, inode
+        self._factory.doStart()
+
+    def ready(self, mask: int) -> None:
+        """Accept who waits."""
+        assert self._socket is not None
+        # What socket.accept() is made of: a socket object for each client would cost 2 µs.
+        accept = self._socket._accept  # type: ignore[attr-defined]
+        for _ in range(ACCEPTS):
+            try:
+                descriptor, _ = accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in _NO_DESCRIPTOR:
+                    self._wait(problem)
+                return  # otherwise the client has gone already
+            self._refused = False
+            os.set_blocking(descriptor, False)
+            try:
+                protocol = self._factory.buildProtocol(_NAMELESS)
+            except Exception:
+                log.failure("a fault in {factory}", factory=self._factory)
+                protocol = None
+            if protocol is None:
+                os.close(descriptor)
+                continue
+            self._loop.start(SocketTransport(self._loop, descriptor, protocol))
+            self._loop.read_soon(descriptor)
+
+    def _wait(self, problem: OSError) -> None:
+        """Leave clients waiting until there are descriptors again."""
+        if not self._refused:
+            log.warn("{path}: no client is accepted: {why}", path=self._path, why=problem.strerror)
+        self._refused = True
+        assert self._socket is not None
+        self._loop.watch_for(self._socket.fileno(), 0)
+        self._pause = self._loop.reactor.callLater(ACCEPT_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        assert self._socket is not None
+        self._loop.watch_for(self._socket.fileno(), IN)
+
+    def stopListening(self) -> Deferred[None]:
+        """Stop; the Deferred fires when the socket is closed."""
+        listening, self._socket = self._socket, None
+        if listening is None:
+            return succeed(None)
+        if self._pause is not None:
+            self._pause.cancel()
+        _remove(self._path, self._inode)
+        self._loop.close(listening.detach())
+        self._factory.doStop()
+        return self._loop.when_closed()
+
+    def shut_down(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self.stopListening()
+
+    def getHost(self) -> UNIXAddress:
+        return UNIXAddress(self._path)
+
+
+class _Connector(BaseConnector):
+    """Makes one TCP connection, as often as `connect` is called."""
+
+    def __init__(
+        self, loop: SocketLoop, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> None:
+        super().__init__(factory, timeout, loop.reactor)
+        self.loop = loop
+        self.host = host
+        self.port = port
+
+    def _makeTransport(self) -> Any:
+        return _Attempt(self)
+
+    def getDestination(self) -> IPv4Address | IPv6Address:
+        kind = IPv6Address if ":" in self.host else IPv4Address
+        return kind("TCP", self.host, self.port)
+
+
+class _Attempt:
+    """A connection that is being made."""
+
+    def __init__(self, connector: _Connector) -> None:
+        self._connector = connector
+        self._loop = connector.loop
+        self._socket: socket.socket | None = None
+        self._over = False
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                connector.host, connector.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )[0]
+            self._socket = connecting = socket.socket(family, socket.SOCK_STREAM)
+            connecting.setblocking(False)
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            code = connecting.connect_ex(address)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            self._loop.watch(connecting.fileno(), self, OUT)
+        except OSError as problem:
+            # Not before connectTCP has returned.
+            failure = error.getConnectError(problem)
+            self._loop.reactor.callLater(0, self.failIfNotConnected, failure)
+
+    def ready(self, mask: int) -> None:
+        """It is connected, or has failed."""
+        assert self._socket is not None
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.failIfNotConnected(error.getConnectError((code, os.strerror(code))))
+            return
+        connector = self._connector
+        try:
+            protocol = connector.buildProtocol(connector.getDestination())
+        except Exception as problem:
+            log.failure("a fault in {factory}", factory=connector.factory)
+            self.failIfNotConnected(problem)
+            return
+        self._over = True
+        self._loop.forget(self._socket.fileno())
+        transport = SocketTransport(
+            self._loop,
+            self._socket.detach(),
+            protocol or Protocol(),
+            connector.connectionLost,
+            first=True,
+        )
+        connector.transport = transport  # type: ignore[assignment]
+        self._loop.start(transport)
+        if protocol is None:
+            transport.loseConnection()
+
+    def failIfNotConnected(self, reason: BaseException) -> None:
+        """Give up, for this reason."""
+        if self._over:
+            return
+        self._over = True
+        if self._socket is not None:
+            self._loop.close(self._socket.detach())
+        self._connector.connectionFailed(Failure(reason))
+
+    def shut_down(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self.failIfNotConnected(error.UserError())
 
 
 def _inode(path: str) -> tuple[int, int] | None:
@@ -155,112 +329,7 @@ def _inode(path: str) -> tuple[int, int] | None:
 
 
 def _remove(path: str, inode: tuple[int, int] | None) -> None:
-    """Remove a socket file if it is still the one that was made."""
-    if inode is not None and _inode(path) == inode:
+    """Remove a file if it is this one."""
+    if inode is not None and inode == _inode(path):
         with contextlib.suppress(OSError):
             os.unlink(path)
-
-
-class _Watched(Protocol):
-    """What the loop knows by a descriptor."""
-
-    def ready(self, mask: int) -> None:
-        """Deal with the epoll events in this mask."""
-
-    def shut_down(self, reason: Failure) -> None:
-        """End: the reactor stops."""
-
-
-@implementer(IReadDescriptor)
-class SocketLoop:
-    """
-    The sockets on one epoll; a `Network`.
-
-    It is with the reactor only while it has sockets.
-
-    :param reactor: watches the epoll and gives the time.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self.reactor = reactor
-        self._epoll: select.epoll | None = None
-        self._transports: dict[int, SocketTransport] = {}
-        self._others: dict[int, _Watched] = {}
-        self._ending: list[tuple[SocketTransport, Failure]] = []
-        self._closing: list[int] = []
-        self._busy = False  # events are being given out, or ends are being dealt with
-
-    # ------------------------------------------------------------------ the ordinary way
-
-    def doRead(self) -> None:
-        """Give out what has arrived."""
-        assert self._epoll is not None
-        poll, read, transports = self._epoll.poll, os.read, self._transports
-        self._busy = True
-        try:
-            for _ in range(LOOKS):
-                events = poll(0, EVENTS)
-                if not events:
-                    break
-                for descriptor, mask in events:
-                    if mask != _IN or descriptor not in transports:
-                        self._unusual(descriptor, mask)
-                        continue
-                    transport = transports[descriptor]
-                    try:
-                        data = read(descriptor, READ_SIZE)
-                        if data:
-                            transport.protocol.dataReceived(data)
-                            continue
-                    except Exception:
-                        transport.failed()
-                        continue
-                    transport.ended()
-                if self._ending or self._closing:
-                    self._settle()
-        finally:
-            self._busy = False
-        self._rest()
-
-    def _unusual(self, descriptor: int, mask: int) -> None:
-        """Deal with an event that is not just data for a transport."""
-        watched = self._transports.get(descriptor) or self._others.get(descriptor)
-        # None: it was closed by an earlier event of the same look.
-        if watched is not None:
-            try:
-                watched.ready(mask)
-            except Exception:
-                log.failure("an event on {watched} could not be dealt with", watched=watched)
-
-    # ------------------------------------------------------------------ ends
-
-    def end(self, transport: SocketTransport, reason: Failure) -> None:
-        """Have a transport told of its end, after the protocols have returned."""
-        self._transports.pop(transport.descriptor, None)
-        self._ending.append((transport, reason))
-        self._settle_soon()
-
-    def close(self, descriptor: int) -> None:
-        """Close a descriptor, after all events have been given out."""
-        self._transports.pop(descriptor, None)
-        self._others.pop(descriptor, None)
-        self._closing.append(descriptor)
-        self._settle_soon()
-
-    def _settle_soon(self) -> None:
-        if not self._busy and len(self._ending) + len(self._closing) == 1:
-            self.reactor.callLater(0, self._settle)
-
-    def _settle(self) -> None:
-        """Tell transports of their ends, and close descriptors."""
-        busy, self._busy = self._busy, True
-        while self._ending:
-            ending, self._ending = self._ending, []
-            for transport, reason in ending:
-                transport.lost(reason)
-        closing, self._closing = self._closing, []
-        for descriptor in closing:
-            os.close(descriptor)
-        self._busy = busy
-        if not busy:
-            self._rest()

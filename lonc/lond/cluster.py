@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from contextlib import ExitStack
 from typing import Final
 
@@ -144,7 +145,15 @@ class LondService(Service):
 
     factory: LondFactory
 
-    def __init__(self, reactor: _Reactor, host: Host, port: int, caller: str, path: str) -> None:
+    def __init__(
+        self,
+        reactor: _Reactor,
+        host: Host,
+        port: int,
+        caller: str,
+        path: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.name = host.id
         self.faults = Faults()
         self._reactor = reactor
@@ -152,6 +161,7 @@ class LondService(Service):
         self._port = port
         self._caller = caller
         self._path = path
+        self._tls = tls
         self._store: Store | None = None
         self._listener: IListeningPort | None = None
 
@@ -167,7 +177,12 @@ class LondService(Service):
         except StoreError as error:
             raise ClusterError(str(error)) from error
         self.factory = LondFactory(
-            self._reactor, self._host.id, self._caller, self._store, faults=self.faults
+            self._reactor,
+            self._host.id,
+            self._caller,
+            self._store,
+            faults=self.faults,
+            tls=self._tls,
         )
         try:
             self._listener = self._reactor.listenTCP(
@@ -213,15 +228,22 @@ class Cluster(MultiService):
     :param folder: what `prepare` made; the data are in ``data/<host id>.sqlite`` there.
     :param port: the port of every lond.
     :param caller: the host id of the lonc that the londs know.
+    :param tls: what all of them need for TLS, which they do not have without it.
     """
 
     def __init__(
-        self, reactor: _Reactor, folder: str, table: HostTable, port: int, caller: str
+        self,
+        reactor: _Reactor,
+        folder: str,
+        table: HostTable,
+        port: int,
+        caller: str,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         for host in table.hosts.values():
             path = os.path.join(folder, "data", f"{host.id}.sqlite")
-            LondService(reactor, host, port, caller, path).setServiceParent(self)  # type: ignore[no-untyped-call]
+            LondService(reactor, host, port, caller, path, tls).setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """

@@ -27,10 +27,15 @@ _PIECE: Final = b"x" * 65536
 
 
 class Step(Enum):
-    """Where a fault happens: at the lond's answer to what comes in (protocol, section 2)."""
+    """Where a fault happens: at the lond's answer to what comes in (protocol, sections 2 and 9)."""
 
     CONNECT = "connect"  #: the connection itself, where a lond has nothing to say
     INIT = "init"  #: ``init``: the challenge
+    LOCAL = "local"  #: ``init:local``: ``ok:local``
+    SSL = "ssl"  #: ``init:ssl``: ``ok:ssl``
+    TLS = "tls"  #: the caller's part of establishing TLS: the lond's, which is no line
+    TLS_KEY = "tls-key"  #: TLS is established: the key, inside it; so is what a fault sends
+    TLS_END = "tls-end"  #: the end of TLS, behind the key, where a lond has nothing to say
     CHALLENGE = "challenge"  #: the challenge sent back: ``ok``
     VERSION = "version"  #: ``version``: the revision
     SETHOST = "sethost"  #: ``sethost``: ``ok``

@@ -1,9 +1,10 @@
-"""The exchange as a lond sees it (protocol, sections 2 to 4), one connection at a time."""
+"""The exchange as a lond sees it (protocol, sections 2 to 4 and 9), one connection at a time."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,9 +24,12 @@ from zope.interface import implementer
 
 from lonc.cipher import FrameError, SessionCipher, session_key
 from lonc.framing import LineBuffer, LineTooLong
+from lonc.keyfiles import KeyFileError, take_key
 from lonc.lond.commands import SECRET, Commands
-from lonc.lond.faults import Act, Close, Faults, Step
+from lonc.lond.faults import Faults, Step
+from lonc.lond.speech import Speech
 from lonc.lond.store import Store
+from lonc.tls import Interlude, TLSError
 
 log = Logger()
 
@@ -58,13 +62,12 @@ class LondProtocol(TimeoutMixin, Protocol):
     def __init__(self, factory: LondFactory) -> None:
         self._factory = factory
         self._lines = LineBuffer(_HANDSHAKE_LINE)
+        self._work_on: Callable[[], bool] = self._take_line
         self._next: Callable[[bytes], None] = self._initialize
         self._caller = ""
         self._challenge = b""
         self._cipher: SessionCipher | None = None
-        self._acts: Iterator[Act] | None = None  # what a fault still has to do
-        self._wait: IDelayedCall | None = None  # until its next act
-        self._choked = False  # the caller takes no answers
+        self._tls: Interlude | None = None  # until plain lines follow
         self._closing = False
 
     def connectionMade(self) -> None:
@@ -74,18 +77,18 @@ class LondProtocol(TimeoutMixin, Protocol):
         factory.accepted += 1
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # answers at once, and split where a fault splits
+        self._speech = Speech(
+            factory.faults, factory.clock, self.transport.write, self.close, self._work
+        )
         self.transport.registerProducer(self, True)
         self.setTimeout(_HANDSHAKE_LIMIT)  # type: ignore[no-untyped-call]
-        self._say(Step.CONNECT, b"")
+        self._speech.say(Step.CONNECT, b"")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the connection."""
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         self._closing = True
-        if self._wait is not None:
-            self._wait.cancel()
-            self._wait = None
-        self._acts = None
+        self._speech.stop()
         self._factory.lost(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
@@ -106,43 +109,126 @@ class LondProtocol(TimeoutMixin, Protocol):
         if self._next == self._serve:  # a handshake's limit is for the whole of it
             self.resetTimeout()  # type: ignore[no-untyped-call]
         self._lines.feed(data)
-        if self._acts is not None and len(self._lines) > self._lines.limit:
+        if self._speech.interrupted and len(self._lines) > self._lines.limit:
             self.transport.abortConnection()  # it talks on while it is owed an answer
         self._work()
 
     def _work(self) -> None:
-        """Answer the lines that have come, as long as nothing is in the way."""
-        while self._acts is None and not self._choked and not self._closing:
-            try:
-                line = self._lines.take()
-            except LineTooLong as error:
-                self.transport.write(f"error:{error}\n".encode())
-                self.close()
-                return
-            if line is None:
-                return
+        """Answer what has come, as long as nothing is in the way."""
+        while not self._speech.busy and not self._closing and self._work_on():
+            pass
+
+    def _take_line(self) -> bool:
+        """Answer a line; return whether there was one."""
+        try:
+            line = self._lines.take()
+        except LineTooLong as error:
+            self.transport.write(f"error:{error}\n".encode())
+            self.close()
+            return False
+        if line is not None:
             self._next(line[:-1])
+        return line is not None
 
     def _initialize(self, line: bytes) -> None:
-        # What follows `init:` asks for a way in that this lond does not have. An answer of digits
-        # tells the caller so (protocol, section 9).
-        caller = self._factory.caller_at(self.transport.getPeer())
-        if caller is None or line.partition(b":")[0] != b"init":
+        factory = self._factory
+        caller = factory.caller_at(self.transport.getPeer())
+        word, _, way = line.partition(b":")
+        if caller is None or word != b"init":
             self._refuse("does not begin with init" if caller else "comes from an unknown address")
             return
         self._caller = caller
-        self._challenge = b"%016d" % secrets.randbelow(10**16)
-        self._next = self._compare
-        self._say(Step.INIT, self._challenge)
+        if way == b"ssl" and factory.revision and factory.tls is not None:
+            self._tls = Interlude(factory.tls)
+            self._work_on = self._establish_tls
+            self._say(Step.SSL, b"ok:ssl")
+        elif way.startswith(b"local:") and factory.revision and factory.local:
+            self._take_key_file(way.partition(b":")[2])
+        else:
+            # An answer of digits tells a caller that asked for another way in that this lond does
+            # not have it (protocol, section 9).
+            self._challenge = b"%016d" % secrets.randbelow(10**16)
+            self._next = self._compare
+            self._say(Step.INIT, self._challenge)
+
+    def _take_key_file(self, path: bytes) -> None:
+        try:
+            key = take_key(path)
+        except KeyFileError as error:
+            self._refuse(f"names no key file: {error}")
+            return
+        self._enter(bytes.fromhex(key.decode()))
+        self._say(Step.LOCAL, b"ok:local")
+
+    # TLS, for the length of the key: three steps, and what follows.
+
+    def _establish_tls(self) -> bool:
+        assert self._tls is not None
+        try:
+            said = self._tls.receive(self._lines.drain())
+        except TLSError as error:
+            self._fail_tls(error)
+            return False
+        if self._tls.established:
+            self._work_on = self._say_key
+        if said:
+            self._speech.say(Step.TLS, said)
+        return self._tls.established
+
+    def _fail_tls(self, error: TLSError) -> None:
+        log.warn(
+            "{lond}: TLS with a caller failed: {error}", lond=self._factory.host_id, error=error
+        )
+        self.transport.write(error.farewell)
+        self.close()
+
+    def _say_key(self) -> bool:
+        assert self._tls is not None
+        key = secrets.token_hex(16)
+        self._enter(bytes.fromhex(key))
+        self._work_on = self._end_tls
+        self._speech.say(Step.TLS_KEY, key.encode() + b"\n", wrap=self._tls.send)
+        return True
+
+    def _end_tls(self) -> bool:
+        assert self._tls is not None
+        self._work_on = self._await_lines
+        if self._factory.close_notify:
+            self.transport.write(self._tls.close())
+        self._speech.say(Step.TLS_END, b"")
+        return True
+
+    def _await_lines(self) -> bool:
+        """Go back to lines once one has begun: a caller may say first that TLS is over."""
+        assert self._tls is not None
+        try:
+            self._tls.receive(self._lines.drain())
+        except TLSError as error:
+            self._fail_tls(error)
+            return False
+        rest = self._tls.rest()
+        if rest:
+            self._tls = None
+            self._lines.feed(rest)
+            self._work_on = self._take_line
+        return len(rest) > 0
+
+    # The way in that every lond has.
 
     def _compare(self, line: bytes) -> None:
         if line != self._challenge:
             self._refuse("does not send the challenge back")
             return
+        self._enter()
+        self._say(Step.CHALLENGE, b"ok")
+
+    def _enter(self, key: bytes | None = None) -> None:
+        """Let the caller ask, from now on."""
+        if key is not None:
+            self._cipher = SessionCipher(key)
         self._next = self._serve
         self._lines.limit = self._factory.line_limit
         self.setTimeout(self._factory.idle_limit)  # type: ignore[no-untyped-call]
-        self._say(Step.CHALLENGE, b"ok")
 
     def _refuse(self, why: str) -> None:
         log.warn("{lond}: refused a caller that {why}", lond=self._factory.host_id, why=why)
@@ -196,51 +282,18 @@ class LondProtocol(TimeoutMixin, Protocol):
     # What goes out.
 
     def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
-        """Answer a line, or do wrong what is ordered to go wrong."""
-        said = answer + b"\n" if step is not Step.CONNECT else b""
-        fault = self._factory.faults.take(step, command)
-        if fault is None:
-            if said:
-                self.transport.write(said)
-        else:
-            self._acts = fault.acts(said)
-            self._act()
-
-    def _act(self) -> None:
-        """Do what a fault has to do, up to its next pause."""
-        assert self._acts is not None
-        for act in self._acts:
-            if isinstance(act, bytes):
-                self.transport.write(act)
-            elif isinstance(act, Close):
-                self.close()
-                break
-            else:
-                self._wait = self._factory.clock.callLater(act, self._resume)
-                return
-        self._acts = None
-
-    def _resume(self) -> None:
-        """Go on after a pause, the fault's own or the caller's."""
-        if self._wait is not None and self._wait.active():
-            return
-        self._wait = None
-        if self._choked or self._closing:
-            return
-        if self._acts is not None:
-            self._act()
-        self._work()
+        self._speech.say(step, answer + b"\n", command)
 
     def pauseProducing(self) -> None:
         """Say nothing and take nothing in: the caller does not read."""
-        self._choked = True
+        self._speech.choked = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on: the caller reads again."""
-        self._choked = False
+        self._speech.choked = False
         self.transport.resumeProducing()
-        self._resume()
+        self._speech.resume()
 
     def stopProducing(self) -> None:
         """Stop: the transport is gone."""
@@ -267,7 +320,10 @@ class LondFactory(ServerFactory):
     :param store: its data; in memory when None. Whoever made it closes it.
     :param faults: what it does wrong; may change at any time.
     :param revision: what it says it is; a lond of the seed's time, which knows neither
-        ``version`` nor ``sethost``, when None.
+        ``version`` nor ``sethost`` nor another way in than the one, when None.
+    :param tls: its certificates and those that it accepts; without them it has no TLS.
+    :param local: whether it takes key files of a lonc on the same machine.
+    :param close_notify: whether it says when TLS is over, as londs do not.
     :param witness: is told every request, deciphered and without its newline.
     :param line_limit: bytes of a request.
     :param idle_limit: seconds without a byte from the caller before it is cut.
@@ -288,6 +344,9 @@ class LondFactory(ServerFactory):
         *,
         faults: Faults | None = None,
         revision: str | None = "1.0",
+        tls: ssl.SSLContext | None = None,
+        local: bool = True,
+        close_notify: bool = False,
         witness: Callable[[bytes], object] = lambda request: None,
         line_limit: int = LINE_LIMIT,
         idle_limit: float = IDLE_LIMIT,
@@ -297,6 +356,9 @@ class LondFactory(ServerFactory):
         self.commands = Commands(host_id, store or Store(":memory:"))
         self.faults = faults or Faults()
         self.revision = revision
+        self.tls = tls
+        self.local = local
+        self.close_notify = close_notify
         self.witness = witness
         self.line_limit = line_limit
         self.idle_limit = idle_limit

@@ -57,6 +57,19 @@ from twisted.scripts.twistd import run
 run()
 """
 
+#: Runs `twistd` where looking up l1.example.org never ends.
+NO_ANSWER = """
+import socket, threading
+real = socket.getaddrinfo
+def look_up(host, *more, **others):
+    if host == "l1.example.org":
+        threading.Event().wait()
+    return real(host, *more, **others)
+socket.getaddrinfo = look_up
+from twisted.scripts.twistd import run
+run()
+"""
+
 HOSTS = """\
 l1:msu:library:l1.example.org:127.0.0.1
 l2:msu:access:l2.example.org:127.0.0.2
@@ -121,6 +134,12 @@ class Child(ProcessProtocol):
         """Its process id."""
         pid: int = self.transport.pid  # type: ignore[union-attr]
         return pid
+
+    @property
+    def title(self) -> str:
+        """Its process title, or its command line as long as it has none."""
+        with open(f"/proc/{self.pid}/cmdline", encoding="utf-8") as file:
+            return file.read()
 
     def outReceived(self, data: bytes) -> None:
         """Take what it says."""
@@ -203,7 +222,8 @@ class Client(LineOnlyReceiver):
         self.closed.callback(None)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Hang up, and want no answer any more."""
+        self._owed.clear()
         self.transport.abortConnection()  # type: ignore[union-attr]
         await self.closed
 
@@ -314,6 +334,11 @@ class DaemonTestCase(TestCase):
         with open(self.path(*names), encoding="utf-8") as file:
             return file.read()
 
+    def left_in(self, *names: str) -> list[str]:
+        """Return what is in a folder but for folders."""
+        with os.scandir(self.path(*names)) as found:
+            return [each.name for each in found if not each.is_dir()]
+
     def socket(self, host_id: str) -> str:
         """Return the path of a host's socket."""
         return self.path("sock", host_id)
@@ -351,6 +376,16 @@ class DaemonTestCase(TestCase):
         self.children.append(child)
         return child
 
+    async def rounds(self, lonc: Child, count: int) -> None:
+        """Wait for so many of lonc's rounds, one a second: each ends with a new process title."""
+        titles = {lonc.title}
+
+        def enough() -> bool:
+            titles.add(lonc.title)
+            return len(titles) > count
+
+        await self.until(enough)
+
     def twistd(self, *arguments: str, **environment: str) -> Child:
         """Start `twistd` with these arguments."""
         return self.spawn([sys.executable, TWISTD, *arguments], **environment)
@@ -358,6 +393,10 @@ class DaemonTestCase(TestCase):
     def unprivileged(self, *arguments: str, files: int = 0) -> Child:
         """Start `twistd` without root's rights; with a hard limit of open files unless 0."""
         return self.spawn([sys.executable, "-c", UNPRIVILEGED, str(files), *arguments])
+
+    def without_names(self, *arguments: str) -> Child:
+        """Start `twistd` where looking up l1.example.org never ends."""
+        return self.spawn([sys.executable, "-c", NO_ANSWER, *arguments])
 
     def standalone(self, *options: str) -> Child:
         """Start lonc with an embedded cluster in the folder, in the foreground."""

@@ -12,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
@@ -37,16 +36,12 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from lonc.cipher import SessionCipher, session_key
-from lonc.clients import Clients
-from lonc.host import HostService, Surroundings
 from lonc.hosts import Host
 from lonc.request import Cause
 from lonc.settings import Settings
-from lonc.status import HostStatus
 
 #: The own host id, and that of the lond, in all these tests.
 OWN = "l1"
@@ -57,8 +52,8 @@ CHALLENGE = b"1234567890"
 #: An address, where one is asked for and nobody looks at it.
 NOWHERE = UNIXAddress(None)
 
-#: Seconds between two sweeps, as in the daemon.
-SWEEP = 0.25
+#: Bytes that one read takes at most.
+READ_SIZE = 65536
 
 
 def a_host(host_id: str = LOND, address: str | None = "127.0.0.2", name: str = "l2.test") -> Host:
@@ -78,6 +73,7 @@ class Wire(StringTransport):
 
     :ivar room: bytes that the other end's buffers still take.
     :ivar unsent: what did not fit into them.
+    :ivar pause_above: bytes of it that are let pass before the producer is paused.
     :ivar aborted: whether our side cut it.
     :ivar half_closed: whether our side has said all.
     :ivar closed: whether the connection is no more.
@@ -90,23 +86,30 @@ class Wire(StringTransport):
         self._protocol = protocol
         self.room = room
         self.unsent = b""
+        self.pause_above = 0
         self.aborted = False
         self.half_closed = False
         self.closed = False
         self.heard: Callable[[bytes], None] = lambda data: None
         self._asked_to_pause = False
-        self._inbox = b""
+        self._on_its_way = bytearray()
+        self._inbox = bytearray()
         self._ended = False
 
     # Our side.
 
     def write(self, data: bytes) -> None:
-        """Send what there is room for; ask the producer to pause when something is left."""
-        if self.closed or self.aborted or self.half_closed:
+        """
+        Send what there is room for; ask the producer to pause when too much is left.
+
+        What is written after `loseConnection` is dropped.
+        """
+        if self.disconnecting or self.half_closed:
             return
         self.unsent += data
         self._flush()
-        if self.unsent and self.producer is not None and not self._asked_to_pause:
+        too_much = len(self.unsent) > self.pause_above
+        if too_much and self.producer is not None and not self._asked_to_pause:
             self._asked_to_pause = True
             self.producer.pauseProducing()
 
@@ -116,13 +119,20 @@ class Wire(StringTransport):
         self.room -= size
         if sent:
             super().write(sent)
-            self._clock.callLater(0, lambda: self.heard(sent))
+            if not self._on_its_way:
+                self._clock.callLater(0, self._arrive)
+            self._on_its_way += sent
+
+    def _arrive(self) -> None:
+        sent = bytes(self._on_its_way)
+        self._on_its_way.clear()
+        self.heard(sent)
 
     def loseConnection(self) -> None:
         """Close once all is sent."""
         if not self.disconnecting:
             self.disconnecting = True
-            if not self.unsent:
+            if not self.unsent and self.producer is None:
                 self._clock.callLater(0, self.end, ConnectionDone())
 
     def loseWriteConnection(self) -> None:
@@ -133,14 +143,17 @@ class Wire(StringTransport):
         """Close now."""
         if not self.aborted:
             self.aborted = self.disconnecting = True
+            self.unsent = b""
             self._clock.callLater(0, self.end, ConnectionAborted())
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Nothing waits here."""
 
     def unregisterProducer(self) -> None:
-        """Forgive a second call, as Twisted's transports do."""
+        """Forgive a second call, as Twisted's transports do; a close that waited goes on."""
         self.producer = None
+        if self.disconnecting and not self.unsent:
+            self._clock.callLater(0, self.end, ConnectionDone())
 
     def resumeProducing(self) -> None:
         """Read on, at the next turn."""
@@ -148,6 +161,11 @@ class Wire(StringTransport):
         self._clock.callLater(0, self._deliver)
 
     # The other side.
+
+    @property
+    def unread(self) -> int:
+        """Bytes that arrived and that our side has not read."""
+        return len(self._inbox)
 
     def deliver(self, data: bytes) -> None:
         """Let bytes arrive at our side."""
@@ -162,9 +180,12 @@ class Wire(StringTransport):
     def _deliver(self) -> None:
         if self.disconnecting or self.closed or self.producerState == "paused":
             return
-        data, self._inbox = self._inbox, b""
+        data = bytes(self._inbox[:READ_SIZE])
+        del self._inbox[:READ_SIZE]
         if data:
             self._protocol.dataReceived(data)
+        if self._inbox:
+            self._clock.callLater(0, self._deliver)
         if self._ended and not self._inbox and self.producerState == "producing":
             self._ended = False
             if self.closed or self.disconnecting:
@@ -179,11 +200,11 @@ class Wire(StringTransport):
         self.room += size
         self._flush()
         if not self.unsent and not self.closed:
-            if self.disconnecting:
-                self._clock.callLater(0, self.end, ConnectionDone())
-            elif self._asked_to_pause and self.producer is not None:
+            if self.producer is not None and self._asked_to_pause:
                 self._asked_to_pause = False
                 self.producer.resumeProducing()
+            elif self.disconnecting and self.producer is None:
+                self._clock.callLater(0, self.end, ConnectionDone())
 
     def end(self, error: Exception | None = None) -> None:
         """Let the connection be lost."""
@@ -194,7 +215,8 @@ class Wire(StringTransport):
 
 class ScriptedLond:
     """
-    A lond's end of one connection: it speaks the handshake, and answers as it is told.
+    A lond's end of one connection: it speaks the handshake as one of the seed's time does, and
+    answers as it is told.
 
     :ivar asked: the requests that came, with their newlines, deciphered.
     :ivar raw: all lines that came.
@@ -209,8 +231,19 @@ class ScriptedLond:
         self.answer: Callable[[bytes], bytes | None] = lambda request: None
         self.stalls_at = b""  # the line of the handshake that it does not answer
         self.cipher = SessionCipher(session_key(own_id, caller, BUILD_KEY))
-        self._script = {b"init\n": CHALLENGE, CHALLENGE + b"\n": b"ok", b"ekey\n": BUILD_KEY}
+        self._script = {
+            b"init\n": CHALLENGE,
+            b"init": CHALLENGE,  # and whatever follows it
+            CHALLENGE + b"\n": b"ok",
+            b"version\n": b"unknown_cmd",
+            b"sethost": b"unknown_cmd",
+            b"ekey\n": BUILD_KEY,
+        }
         self._data = b""
+
+    def know_hosts(self) -> None:
+        """Be a lond of later releases, that can serve several host ids."""
+        self._script |= {b"version\n": b"$Revision: 1.400 $", b"sethost": b"ok"}
 
     def _hear(self, data: bytes) -> None:
         *lines, self._data = (self._data + data).split(b"\n")
@@ -219,7 +252,9 @@ class ScriptedLond:
 
     def _line(self, line: bytes) -> None:
         self.raw.append(line)
-        step = self._script.pop(line, None)
+        step = self._script.pop(line, None) or self._script.pop(line.partition(b":")[0], None)
+        if line == b"ekey\n":
+            self._script.clear()
         if line == self.stalls_at:
             return
         if step is not None:
@@ -336,7 +371,7 @@ class FakePort:
         """It does already."""
 
     def stopListening(self) -> Deferred[None]:
-        """Stop at the next turn, as a reactor does."""
+        """Stop at the next turn, as a reactor does; the file goes then, if it is the port's own."""
         stopped: Deferred[None] = Deferred()
         self._network.clock.callLater(0, self._stop, stopped)
         return stopped
@@ -437,7 +472,8 @@ class FakeClient:
     @property
     def answers(self) -> list[bytes]:
         """What it could read so far, by lines."""
-        return self.read.splitlines(keepends=True)
+        *lines, rest = self.read.split(b"\n")
+        return [line + b"\n" for line in lines] + ([rest] if rest else [])
 
     @property
     def closed(self) -> bool:
@@ -463,140 +499,3 @@ class NoJitter(Random):
 
     def uniform(self, a: float, b: float) -> float:
         return b
-
-
-class Stage:
-    """
-    One host's service with all that is around it, in memory.
-
-    :ivar revived: the ids of hosts that came back from DEAD.
-    :ivar targets: what was looked up.
-    """
-
-    def __init__(
-        self,
-        test: SynchronousTestCase,
-        host: Host | None = None,
-        random: Random | None = None,
-        look_up: Callable[[str], Deferred[list[str]]] | None = None,
-        **settings: Any,
-    ) -> None:
-        # Not below trial's folder: a socket's path has to be short.
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        test.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        self.settings = some_settings(self.folder, **settings)
-        self.clock = Clock()
-        self.network = FakeNetwork(self.clock)
-        self.clients = Clients(self.settings, self.clock)
-        self.revived: list[str] = []
-        self.targets: list[str] = []
-        self._look_up = look_up or (lambda target: succeed([target]))
-        self.around = Surroundings(
-            clock=self.clock,
-            network=self.network,
-            look_up=self._looked_up,
-            random=random or NoJitter(),
-            clients=self.clients,
-            revived=self.revived.append,
-        )
-        self.service = HostService(host or a_host(), self.settings, self.around)
-        self.service.startService()
-        test.addCleanup(self._close)
-
-    def _looked_up(self, target: str) -> Deferred[list[str]]:
-        self.targets.append(target)
-        return self._look_up(target)
-
-    def _close(self) -> None:
-        for port in self.network.ports:
-            port.let_go()
-
-    @property
-    def path(self) -> str:
-        """Of the host's socket."""
-        return self.settings.socket_path(self.service.host_id)
-
-    def client(self, *lines: bytes, room: float = float("inf")) -> FakeClient:
-        """Return a new client that sends these lines."""
-        client = FakeClient(self.clock, self.network.ports[-1].factory, room)
-        for line in lines:
-            client.write(line)
-        return client
-
-    def clients_of(self, count: int, line: bytes = b"ping\n") -> list[FakeClient]:
-        """Return so many clients that each send this line."""
-        return [self.client(line) for _ in range(count)]
-
-    def turn(self) -> None:
-        """Let arrive what is on its way."""
-        self.clock.advance(0)
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, with sweeps as the daemon makes them; what is on its way arrives."""
-        self.turn()
-        end = self.clock.seconds() + seconds
-        while self.clock.seconds() < end:
-            self.clock.advance(min(SWEEP, end - self.clock.seconds()))
-            now = self.clock.seconds()
-            self.clients.sweep(now)
-            self.service.sweep(now)
-            self.turn()
-
-    @property
-    def status(self) -> HostStatus:
-        """What the host reports."""
-        return self.service.status(0, "")
-
-    @property
-    def state(self) -> tuple[int, int, int, int]:
-        """Connections: connecting, handshaking, idle, busy."""
-        status = self.status
-        return status.connecting, status.handshaking, status.idle, status.busy
-
-    def lost(self, cause: Cause) -> int:
-        """How many requests ended with ``con_lost`` for this cause."""
-        return self.status.con_lost[cause.value]
-
-    @property
-    def londs(self) -> list[ScriptedLond]:
-        """The londs' ends of the connections that were made."""
-        return self.network.londs
-
-    def connect(self, count: int = 1) -> list[ScriptedLond]:
-        """Make so many connections, which are then idle; return the londs' ends."""
-        before = len(self.londs)
-        asked = [self.client(b"warm-up\n") for _ in range(count)]
-        self.turn()
-        londs = self.londs[before:]
-        for lond in londs:
-            lond.say(b"ok\n")
-        for client in asked:
-            client.hang_up()
-        self.turn()
-        for lond in londs:
-            lond.asked.clear()
-        return londs
-
-    def echoing(self) -> None:
-        """Let every lond from now on answer each request with itself."""
-
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = echo
-
-        self.network.prepare = prepare
-
-    def refuse(self) -> None:
-        """Let nobody listen from now on."""
-        self.network.on_connect = Attempt.refuse
-
-    def accept(self) -> None:
-        """Let connections be made from now on."""
-        self.network.on_connect = Attempt.accept
-
-    def stop(self) -> list[None]:
-        """Begin to stop; return the list that will hold one entry for each time it is done."""
-        done: list[None] = []
-        stopped: Any = self.service.stopService()
-        stopped.addCallback(done.append)
-        return done

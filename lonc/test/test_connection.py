@@ -1,6 +1,6 @@
 # trial's assertions and Deferreds' have no annotations:
 # mypy: allow-untyped-calls
-"""One connection to a lond, from the look-up to its end, and everything a lond may do wrong."""
+"""One connection to a lond, from its first byte, and everything a lond may do wrong."""
 
 from __future__ import annotations
 
@@ -10,33 +10,28 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import (
-    ConnectError,
     ConnectionLost,
-    ConnectionRefusedError,
-    DNSLookupError,
-    NoRouteError,
 )
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cipher import SessionCipher
-from lonc.connection import LondConnection, LondConnectionFactory, Trouble
+from lonc.connection import LondConnection, Trouble
 from lonc.handshake import Handshake
 from lonc.request import Cause, Request
 from lonc.test.doubles import (
     BUILD_KEY,
     CHALLENGE,
-    FakeNetwork,
     NotedAsker,
     ScriptedLond,
     Wire,
-    leave_pending,
 )
 
 MAX_LINE = 1000
-HANDSHAKE = [CHALLENGE + b"\n", b"ok\n", BUILD_KEY + b"\n"]
+UNKNOWN = b"unknown_cmd\n"
+HANDSHAKE = [CHALLENGE + b"\n", b"ok\n", UNKNOWN, UNKNOWN, BUILD_KEY + b"\n"]
+STATES = ["Initialized", "ChallengeReplied", "ReadingVersionString", "HostSet", "ReceivingKey"]
 
 VECTORS: list[dict[str, Any]] = json.loads(
     Path(__file__).with_name("session_cipher.json").read_text(encoding="utf-8")
@@ -86,7 +81,7 @@ class ConnectionTestCase(SynchronousTestCase):
 
     def make_ready(self, request: bytes = b"") -> None:
         """Bring it through the handshake, forget what that told, and send a request if given."""
-        self.begin(3)
+        self.begin(len(HANDSHAKE))
         self.owner.told.clear()
         self.wire.clear()
         if request:
@@ -129,7 +124,8 @@ class HandshakeTests(ConnectionTestCase):
         for line in HANDSHAKE:
             self.wire.deliver(line)
         self.assertEqual(self.owner.told, [("connected",), ("ready",)])
-        self.assertEqual(self.wire.value(), b"init\n" + CHALLENGE + b"\nekey\n")
+        questions = b"version\nsethost:l2\n"
+        self.assertEqual(self.wire.value(), b"init\n" + CHALLENGE + b"\n" + questions + b"ekey\n")
 
     def test_bytes_one_by_one(self) -> None:
         """S6: a lond whose every byte comes alone gets through."""
@@ -153,7 +149,7 @@ class HandshakeTests(ConnectionTestCase):
 
     def test_wrong_line_in_each_state(self) -> None:
         """S6: a wrong line in any state ends it, and is not answered."""
-        for lines in range(3):
+        for lines in range(len(HANDSHAKE)):
             self.setUp()
             self.begin(lines)
             self.owner.told.clear()
@@ -165,7 +161,7 @@ class HandshakeTests(ConnectionTestCase):
 
     def test_closed_in_each_state(self) -> None:
         """F5: a lond that hangs up is one failure, and the message names the state."""
-        for lines, state in enumerate(("Initialized", "ChallengeReplied", "ReceivingKey")):
+        for lines, state in enumerate(STATES):
             self.setUp()
             self.begin(lines)
             self.owner.told.clear()
@@ -177,7 +173,7 @@ class HandshakeTests(ConnectionTestCase):
 
     def test_expired_in_each_state(self) -> None:
         """F1: a handshake over its time is cut; the message names limit and state."""
-        for lines, state in enumerate(("Initialized", "ChallengeReplied", "ReceivingKey")):
+        for lines, state in enumerate(STATES):
             self.setUp()
             self.begin(lines)
             self.owner.told.clear()
@@ -198,9 +194,9 @@ class HandshakeTests(ConnectionTestCase):
 
     def test_more_than_the_key(self) -> None:
         """S6: a lond that says something behind its key never becomes ready."""
-        self.begin(2)
+        self.begin(len(HANDSHAKE) - 1)
         self.owner.told.clear()
-        self.wire.deliver(HANDSHAKE[2] + b"x")
+        self.wire.deliver(HANDSHAKE[-1] + b"x")
         self.assertEqual(self.failure()[0], Trouble.HANDSHAKE)
 
     @settings(derandomize=True, deadline=None, max_examples=200)
@@ -363,7 +359,7 @@ class EncryptTests(ConnectionTestCase):
             self.connection = LondConnection(self.owner, names, MAX_LINE)
             self.wire = Wire(self.clock, self.connection)
             self.connection.makeConnection(self.wire)
-            for line in (b"1\n", b"ok\n", vector["buildkey"].encode() + b"\n"):
+            for line in (*HANDSHAKE[:-1], vector["buildkey"].encode() + b"\n"):
                 self.wire.deliver(line)
             for each in vector["frames"]:
                 plain, frame = bytes.fromhex(each["plain_hex"]), each["frame"].encode()
@@ -525,168 +521,3 @@ class CloseTests(ConnectionTestCase):
         self.assertEqual(self.wire.value(), b"")
         self.assert_dead()
         self.assertEqual(self.owner.told, [])
-
-
-class ConnectTests(ConnectionTestCase):
-    """Row F12: look-up and connect."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.network = FakeNetwork(self.clock)
-        self.network.on_connect = leave_pending
-        self.looked_up: list[str] = []
-        self.result: Deferred[list[str]] = Deferred()
-
-    def look_up(self, name: str) -> Deferred[list[str]]:
-        self.looked_up.append(name)
-        return self.result
-
-    def connect(self, result: Deferred[list[str]] | None = None) -> None:
-        """Begin, within 5 seconds; the look-up has this result."""
-        if result is not None:
-            self.result = result
-        factory = LondConnectionFactory(self.connection, self.network, self.look_up, self.clock)
-        factory.connect("l2.test", 5663, 5.0)
-
-    @property
-    def tried(self) -> list[tuple[str, int, float]]:
-        """The attempts: address, port, seconds."""
-        return [(each.host, each.port, each.timeout) for each in self.network.attempts]
-
-    def test_connect(self) -> None:
-        """F12: the address that the name has is connected to, at the port given."""
-        self.connect(succeed(["127.0.0.7"]))
-        self.assertEqual(self.looked_up, ["l2.test"])
-        self.assertEqual(self.tried, [("127.0.0.7", 5663, 5.0)])
-        self.network.attempts[0].accept()
-        self.assertEqual(self.owner.told, [("connected",)])
-
-    def test_slow_look_up(self) -> None:
-        """F12: while a name is looked up nothing waits for it; what it took is not given again."""
-        self.connect()
-        self.assertEqual(self.tried, [])
-        self.clock.advance(4)
-        self.result.callback(["127.0.0.7"])
-        self.assertEqual(self.tried, [("127.0.0.7", 5663, 1.0)])
-        self.clock.advance(1)
-        self.assertEqual(self.failure()[:2], (Trouble.TIMEOUT, Cause.UNREACHABLE))
-
-    def test_look_up_too_slow(self) -> None:
-        """F5, F12: a look-up that takes longer than the limit is a failure of the look-up."""
-        self.connect()
-        self.clock.advance(4.9)
-        self.assertEqual(self.owner.told, [])
-        self.clock.advance(0.1)
-        trouble, cause, message = self.failure()
-        self.assertEqual((trouble, cause), (Trouble.LOOK_UP, Cause.UNREACHABLE))
-        self.assertEqual(message, "no address for l2.test after 5 s")
-        self.result.callback(["127.0.0.7"])
-        self.assertEqual(self.tried, [])
-        self.assertEqual(len(self.owner.told), 1)
-
-    def test_no_address(self) -> None:
-        """F5: a name without an address is a failure of the look-up, and the message names it."""
-        self.connect(fail(DNSLookupError("no such name")))
-        trouble, cause, message = self.failure()
-        self.assertEqual((trouble, cause), (Trouble.LOOK_UP, Cause.UNREACHABLE))
-        self.assertIn("l2.test", message)
-        self.assertIn("no such name", message)
-
-    def test_resolver_fails(self) -> None:
-        """F5: any other fault of a resolver is a failure of the look-up, and no more than that."""
-        self.connect(fail(UnicodeError("label too long")))
-        self.assertEqual(self.failure()[0], Trouble.LOOK_UP)
-
-    def test_troubles(self) -> None:
-        """F5: what kept a connection from being made has its own name each."""
-        for error, trouble in (
-            (ConnectionRefusedError(), Trouble.REFUSED),
-            (NoRouteError(), Trouble.UNREACHABLE),
-            (ConnectError("odd"), Trouble.UNREACHABLE),
-            (DNSLookupError("odd"), Trouble.LOOK_UP),
-            (OSError(24, "too many files"), Trouble.UNREACHABLE),
-        ):
-            self.setUp()
-            self.connect(succeed(["127.0.0.7"]))
-            self.network.attempts[0].fail(error)
-            told = self.failure()
-            self.assertEqual(told[:2], (trouble, Cause.UNREACHABLE))
-            self.assertTrue(told[2])
-
-    def test_timeout(self) -> None:
-        """F5: a connection that nobody answers ends at the limit, and the message names it."""
-        self.connect(succeed(["127.0.0.7"]))
-        self.clock.advance(4.9)
-        self.assertEqual(self.owner.told, [])
-        self.clock.advance(0.1)
-        trouble, cause, message = self.failure()
-        self.assertEqual((trouble, cause), (Trouble.TIMEOUT, Cause.UNREACHABLE))
-        self.assertIn("5 s", message)
-
-    def test_next_address(self) -> None:
-        """F5, F12: the addresses of a name are tried in turn; that is one failure at the most."""
-        self.connect(succeed(["::7", "127.0.0.7", "127.0.0.8"]))
-        self.network.attempts[0].fail(NoRouteError())
-        self.clock.advance(2)
-        self.network.attempts[1].refuse()
-        self.assertEqual(self.owner.told, [])
-        self.assertEqual(self.tried[1:], [("127.0.0.7", 5663, 5.0), ("127.0.0.8", 5663, 3.0)])
-        self.network.attempts[2].refuse()
-        self.assertEqual(self.failure()[0], Trouble.REFUSED)
-
-    def test_next_address_serves(self) -> None:
-        """F12: an address that works makes good for those before it."""
-        self.connect(succeed(["::7", "127.0.0.7"]))
-        self.network.attempts[0].refuse()
-        self.network.attempts[1].accept()
-        self.assertEqual(self.owner.told, [("connected",)])
-
-    def test_time_over_before_the_last_address(self) -> None:
-        """F12: all addresses together have the one limit."""
-        self.connect(succeed(["::7", "127.0.0.7"]))
-        self.clock.advance(5)
-        self.assertEqual(len(self.tried), 1)
-        self.assertEqual(self.failure()[0], Trouble.TIMEOUT)
-
-    def test_given_up_in_look_up(self) -> None:
-        """S14: closing during the look-up ends it; an answer that comes later does nothing."""
-        self.connect()
-        self.connection.close()
-        self.clock.advance(10)
-        self.assertEqual((self.owner.told, self.tried), ([], []))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_given_up_while_connecting(self) -> None:
-        """S14: closing while it connects gives the attempt up at once, and tries no other."""
-        for result in (succeed(["127.0.0.7", "127.0.0.8"]), None):
-            self.setUp()
-            self.connect(result)
-            if result is None:
-                self.result.callback(["127.0.0.7", "127.0.0.8"])
-            self.connection.close()
-            self.assertTrue(self.network.attempts[0].given_up)
-            self.assertEqual((self.owner.told, len(self.tried)), ([], 1))
-            self.clock.advance(10)
-            self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_given_up_at_the_second_address(self) -> None:
-        """S14: the attempt that is under way is the one given up."""
-        self.connect(succeed(["127.0.0.7", "127.0.0.8", "127.0.0.9"]))
-        self.network.attempts[0].refuse()
-        self.connection.close()
-        self.assertTrue(self.network.attempts[1].given_up)
-        self.assertEqual((self.owner.told, len(self.tried)), ([], 2))
-
-    def test_failure_at_once(self) -> None:
-        """F5: a network that fails before it returns is one failure like any other."""
-
-        class Hasty(FakeNetwork):
-            def connectTCP(self, *args: Any) -> Any:
-                attempt = super().connectTCP(*args)
-                attempt.refuse()
-                return attempt
-
-        self.network = Hasty(self.clock)
-        self.connect(succeed(["127.0.0.7", "127.0.0.8"]))
-        self.assertEqual(self.failure()[0], Trouble.REFUSED)
-        self.assertEqual(len(self.tried), 2)

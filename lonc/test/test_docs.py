@@ -12,10 +12,12 @@ from __future__ import annotations
 import ast
 import doctest
 import glob
+import io
 import os
 import re
+import shutil
 import sys
-from collections import defaultdict
+import tempfile
 from collections.abc import Iterator
 
 import attrs
@@ -25,181 +27,20 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from lonc.connection import Trouble
 from lonc.request import Cause
 from lonc.status import DaemonStatus, HostStatus
+from lonc.tap import SCREEN
+from lonc.test.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TREE = os.path.dirname(PACKAGE)
 DOCS = os.path.join(TREE, "docs")
-SKIP = None if os.path.isdir(DOCS) else "the source tree is not at hand"
+SKIP = (
+    None if os.path.exists(os.path.join(DOCS, "status.rst")) else "the source tree is not at hand"
+)
 
-#: How a log method's lines are marked in ``lonc.log``.
-SEVERITIES = {
-    "info": "INFO",
-    "warn": "WARNING",
-    "error": "CRITICAL",
-    "critical": "CRITICAL",
-    "failure": "CRITICAL",
-}
+#: Modules that know no socket, no file and no reactor.
+PURE = {"answers", "cipher", "escaping", "framing", "handshake", "request", "tls"}
 
-#: Formats that pass a text on which comes from elsewhere: from one of `REASONS`, or from what
-#: `lonc.logs` says of its own files.
-PASSED_ON = {"{warning}", "{error}", "{text}"}
-
-#: Exceptions whose texts become part of a log line, or of the line that ends a start.
-REASONS = {
-    "ClusterError",
-    "FrameError",
-    "HandshakeError",
-    "LineTooLong",
-    "ManagementPortError",
-    "NoPlace",
-    "PidFileError",
-    "SettingsError",
-    "SocketError",
-    "StoreError",
-    "Stuck",
-    "TableError",
-    "Unusable",
-}
-
-#: Methods that are given such a text.
-TOLD = {"_fail", "_refuse", "_report", "_set_aside", "cut", "failed", "give_up_line", "unreachable"}
-
-
-def read(*path: str) -> str:
-    """Return a file of the source tree."""
-    with open(os.path.join(TREE, *path), encoding="utf-8") as file:
-        return file.read()
-
-
-def canonical(text: str) -> str:
-    """Leave out how a text is broken into lines, and what the fields between words are called."""
-    plain = " ".join(text.split())
-    return re.sub(r"\{[^{}]*\}", "{}", plain) if has_words(plain) else plain
-
-
-def has_words(text: str) -> bool:
-    """Tell whether a text is more than fields and what stands between them."""
-    return bool(re.search("[a-z]", re.sub(r"\{[^{}]*\}", "", text)))
-
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-class Source:
-    """What can be read off the package's source."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Function | None, ast.Call]] = []
-        self.raised: list[tuple[str, Function | None, ast.Call]] = []
-        self.by_name: dict[str, list[tuple[Function | None, ast.Call]]] = defaultdict(list)
-        for path in sorted(glob.glob(os.path.join(PACKAGE, "**", "*.py"), recursive=True)):
-            name = os.path.relpath(path, PACKAGE)
-            if not name.startswith("test" + os.sep):
-                self._walk(name, ast.parse(read("lonc", name)), None)
-
-    def _walk(self, module: str, node: ast.AST, function: Function | None) -> None:
-        if isinstance(node, Function):
-            function = node
-        if isinstance(node, ast.Call):
-            self.calls.append((module, function, node))
-            self.by_name[called(node)].append((function, node))
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            self.raised.append((module, function, node.exc))
-        for child in ast.iter_child_nodes(node):
-            self._walk(module, child, function)
-
-    def texts(self, value: ast.expr, function: Function | None) -> Iterator[str]:
-        """Yield what texts an expression can have, fields and all, as far as they can be read."""
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            yield value.value
-        elif isinstance(value, ast.JoinedStr):
-            parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in value.values)
-            yield "".join(map(str, parts))
-        elif isinstance(value, ast.IfExp):
-            yield from self.texts(value.body, function)
-            yield from self.texts(value.orelse, function)
-        elif isinstance(value, ast.Name) and function is not None:
-            yield from self._assigned(value.id, function)
-            yield from self._handed_in(value.id, function)
-
-    def _assigned(self, name: str, function: Function) -> Iterator[str]:
-        for node in ast.walk(function):
-            if isinstance(node, ast.AugAssign):
-                pairs = [(node.target, node.value)]
-            elif isinstance(node, ast.Assign):
-                target = node.targets[0]
-                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                    pairs = list(zip(target.elts, node.value.elts, strict=True))
-                else:
-                    pairs = [(target, node.value)]
-            else:
-                continue
-            for to, value in pairs:
-                if isinstance(to, ast.Name) and to.id == name:
-                    yield from self.texts(value, function)
-
-    def _handed_in(self, name: str, function: Function) -> Iterator[str]:
-        names = [argument.arg for argument in function.args.args if argument.arg != "self"]
-        if name in names:
-            place = names.index(name)
-            for caller, call in self.by_name[function.name]:
-                if len(call.args) > place:
-                    yield from self.texts(call.args[place], caller)
-
-    def messages(self) -> Iterator[tuple[str, str]]:
-        """Yield each text of the log with its severity."""
-        for _, function, call in self.calls:
-            method = called(call)
-            if not is_log(call) or method not in SEVERITIES:
-                continue
-            given = {word.arg: word.value for word in call.keywords}
-            severity = SEVERITIES[method]
-            if severity == "INFO" and "success" in given:
-                severity = "SUCCESS"
-            for text in list(self.texts(call.args[0], function)) or [ast.unparse(call)]:
-                if has_words(text):
-                    yield text, severity
-                    continue
-                field = re.findall(r"\{(\w+)", text)[0]
-                for passed in list(self.texts(given[field], function)) or [text]:
-                    yield passed, severity
-
-    def debug_messages(self) -> Iterator[tuple[str, str]]:
-        """Yield each debug text with the level from which on it is written."""
-        for _, function, call in self.calls:
-            if is_log(call) and called(call) == "debug" and isinstance(call.args[0], ast.Constant):
-                level = next(w.value for w in call.keywords if w.arg == "debug_level")
-                for text in self.texts(call.args[0], function):
-                    yield text, f"debug {ast.literal_eval(level)}"
-            elif called(call) == "_trace":
-                for text in self.texts(call.args[1], function):
-                    yield text, f"debug {ast.literal_eval(call.args[0])}"
-
-    def reasons(self) -> Iterator[str]:
-        """Yield the texts that become part of a message."""
-        for module, function, call in self.raised:
-            name = called(call)
-            if (name in REASONS or (module, name) == ("hosts.py", "ValueError")) and call.args:
-                yield from self.texts(call.args[0], function)
-        for _, function, call in self.calls:
-            if called(call) in TOLD:
-                for argument in call.args:
-                    yield from self.texts(argument, function)
-
-
-def called(call: ast.Call) -> str:
-    """Return the last name of what is called."""
-    what = call.func
-    return what.attr if isinstance(what, ast.Attribute) else getattr(what, "id", "")
-
-
-def is_log(call: ast.Call) -> bool:
-    """Tell whether a call is one of a logger's methods."""
-    return isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value).split(".")[-1] in (
-        "log",
-        "_log",
-    )
-
+#: What a request passes, and what it must not know of.
+WAY = {"clients", "connection", "host", "pool"}
+AROUND = {"management", "management_commands", "management_port", "service", "tap"}
 
 
 def documented_messages() -> Iterator[tuple[str, str]]:
@@ -267,7 +108,9 @@ class StatusTests(SynchronousTestCase):
         self.assertIn(("stopping", "CRITICAL"), found)  # a plain one
         self.assertIn(("{} hosts new, {} gone, {} changed, {} as before", "SUCCESS"), found)
         self.assertIn(("a client is closed: {}", "WARNING"), found)  # through Clients.warn
-        self.assertIn(("request {}, {} bytes", "debug 6"), map(self._plain, source.debug_messages()))
+        self.assertIn(
+            ("request {}, {} bytes", "debug 6"), map(self._plain, source.debug_messages())
+        )
         reasons = set(source.reasons())
         self.assertIn("nobody listens there", reasons)  # one of two that are assigned at once
         self.assertIn("it is empty", reasons)  # from an exception
@@ -276,3 +119,128 @@ class StatusTests(SynchronousTestCase):
         return canonical(message[0]), message[1]
 
 
+class ArchitectureTests(SynchronousTestCase):
+    """The page on architecture, and the rules that it states."""
+
+    skip = SKIP
+
+    def imports(self, module: str) -> set[str]:
+        """Return the modules of lonc that a module imports when it is loaded or run."""
+        found = set()
+        for node in ast.walk(ast.parse(read("lonc", f"{module}.py"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lonc"):
+                _, _, name = str(node.module).partition(".")
+                found |= {name} if name else {alias.name for alias in node.names}
+        return found
+
+    def modules(self) -> set[str]:
+        """Return the modules of lonc, those of its packages left out."""
+        paths = glob.glob(os.path.join(PACKAGE, "*.py"))
+        return {os.path.basename(path)[:-3] for path in paths} - {"__init__"}
+
+    def test_modules(self) -> None:
+        """Each module of lonc stands in the table of modules."""
+        page = read("docs", "architecture.rst")
+        table = page.partition(":header-rows: 1")[2].partition("\n\nTwo rules")[0]
+        documented = {
+            name
+            for row in re.findall(r"^   \* - (``.*)$", table, re.M)
+            for name in re.findall(r"``(\w+)``", row)
+        }
+        self.assertEqual(self.modules() - documented, set())
+
+    def test_pure(self) -> None:
+        """What is named as pure imports of lonc only what is pure too."""
+        for module in PURE & self.modules():
+            self.assertEqual(self.imports(module) - PURE, set(), module)
+
+    def test_way(self) -> None:
+        """What a request passes knows nothing of the daemon around it."""
+        for module in WAY:
+            self.assertEqual(self.imports(module) & AROUND, set(), module)
+
+    def test_imports_are_found(self) -> None:
+        """The search for imports finds those of the module that has most."""
+        self.assertLessEqual({"host", "delayed", "signals"}, self.imports("service"))
+
+
+class ExampleTests(TestCase):
+    """The programs of the documentation, and what it shows at an interpreter's prompt."""
+
+    skip = SKIP
+
+    def test_compile(self) -> None:
+        """Every example compiles."""
+        examples = glob.glob(os.path.join(DOCS, "examples", "*.py"))
+        self.assertGreaterEqual(len(examples), 4)
+        for path in examples:
+            compile(read(path), path, "exec")
+
+    def test_prompts(self) -> None:
+        """What follows a prompt on a page is what Python says."""
+        for page in ("protocol.rst", "embedding.rst"):
+            report = io.StringIO()
+            found = doctest.DocTestParser().get_doctest(read("docs", page), {}, page, page, 0)
+            runner = doctest.DocTestRunner(verbose=False)
+            runner.run(found, out=report.write)
+            self.assertGreater(runner.tries, 0)
+            self.assertEqual(report.getvalue(), "")
+
+    async def run_python(self, *arguments: str) -> tuple[str, str]:
+        """Run Python in a folder of the test's own; return what it says, and its complaints."""
+        environment = {**os.environ, "PYTHONPATH": TREE}
+        output, errors, code = await getProcessOutputAndValue(
+            sys.executable, arguments, env=environment, path=self.folder
+        )
+        self.assertEqual(code, 0, errors.decode())
+        return output.decode(), errors.decode()
+
+    def setUp(self) -> None:
+        """Have a folder whose path leaves room for a UNIX socket's name."""
+        self.folder = tempfile.mkdtemp(prefix="lonc-")
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    async def test_embed(self) -> None:
+        """The program that serves a host by itself prints what the page says it does."""
+        program = os.path.join(DOCS, "examples", "embed.py")
+        output, _ = await self.run_python(program, self.folder)
+        page = read("docs", "embedding.rst").partition("embed.py /tmp\n")[2].partition("\n\n")[0]
+        self.assertEqual(output.split("\n")[:-1], [line.strip() for line in page.split("\n")])
+
+    async def test_faults(self) -> None:
+        """The test with a lond that does wrong passes."""
+        program = os.path.join(DOCS, "examples", "test_with_faults.py")
+        output, _ = await self.run_python("-m", "twisted.trial", program)
+        self.assertIn("PASSED (successes=1)", output)
+
+
+class ReadmeTests(SynchronousTestCase):
+    """What is read first."""
+
+    skip = SKIP
+
+    def test_commands(self) -> None:
+        """The two commands are named, and exist."""
+        readme, makefile = read("README.md"), read("Makefile")
+        for target in ("run", "test"):
+            self.assertIn(f"`make {target}`", readme)
+            self.assertRegex(makefile, rf"(?m)^{target}:")
+
+    def test_screen(self) -> None:
+        """What the first command is said to print is what it prints, but for ids and places."""
+        for page in (read("README.md"), read("docs", "first-steps.rst")):
+            for line in filter(None, SCREEN.format_map(_Any()).splitlines()):
+                pattern = ".+".join(map(re.escape, line.split("\0")))
+                self.assertRegex(page, rf"(?m)^    {pattern}$")
+
+    def test_links(self) -> None:
+        """Every file that the README links to is there."""
+        for path in re.findall(r"\]\(([^)]+)\)", read("README.md")):
+            self.assertTrue(os.path.exists(os.path.join(TREE, path)), path)
+
+
+class _Any(dict[str, str]):
+    """Stands for whatever the fields of a format may become."""
+
+    def __missing__(self, key: str) -> str:
+        return "\0"

@@ -19,8 +19,10 @@ VECTORS: list[dict[str, Any]] = json.loads(
     Path(__file__).with_name("session_cipher.json").read_text(encoding="utf-8")
 )
 
-#: What a lond says, line by line.
-LINES = (b"1234567890\n", b"ok\n", b"0123456789ABCDEF\n")
+#: What a lond of the seed's time says, line by line.
+UNKNOWN = b"unknown_cmd\n"
+LINES = (b"1234567890\n", b"ok\n", UNKNOWN, UNKNOWN, b"0123456789ABCDEF\n")
+LAST = len(LINES) - 1
 
 
 def begun(lines: int = 0) -> Handshake:
@@ -36,14 +38,19 @@ class GoodTests(SynchronousTestCase):
     """Row S6: a lond that behaves."""
 
     def test_transcript(self) -> None:
-        """S6: init; the challenge comes back unchanged; ekey; the key ends it without a word."""
+        """S6: init; the challenge comes back unchanged; two questions that a lond of the seed's
+        time does not know; ekey; the key ends it without a word."""
         handshake = Handshake("l2", "l1")
         self.assertEqual(handshake.state, State.CONNECTED)
         self.assertEqual(handshake.start(), b"init\n")
         self.assertEqual(handshake.state, State.INITIALIZED)
         self.assertEqual(handshake.receive(b"00120\n"), b"00120\n")
         self.assertEqual(handshake.state, State.CHALLENGE_REPLIED)
-        self.assertEqual(handshake.receive(b"ok\n"), b"ekey\n")
+        self.assertEqual(handshake.receive(b"ok\n"), b"version\n")
+        self.assertEqual(handshake.state, State.READING_VERSION_STRING)
+        self.assertEqual(handshake.receive(UNKNOWN), b"sethost:l2\n")
+        self.assertEqual(handshake.state, State.HOST_SET)
+        self.assertEqual(handshake.receive(UNKNOWN), b"ekey\n")
         self.assertEqual(handshake.state, State.RECEIVING_KEY)
         self.assertIsNone(handshake.key)
         self.assertEqual(handshake.receive(b"0123456789ABCDEF\n"), b"")
@@ -52,16 +59,19 @@ class GoodTests(SynchronousTestCase):
 
     def test_names_of_states(self) -> None:
         """S6: the states have the names of protocol, section 2: logs show them."""
-        names = {"Connected", "Initialized", "ChallengeReplied", "ReceivingKey", "Idle"}
-        self.assertEqual({state.value for state in State}, names)
+        names = {"Connected", "Initialized", "ChallengeReceived", "ChallengeReplied"}
+        names |= {"RequestingVersion", "ReadingVersionString", "SetHost", "HostSet"}
+        names |= {"RequestingKey", "ReceivingKey", "Idle"}
+        tls = {"StartingTLS", "ReceivingKeyInTLS"}
+        self.assertEqual({state.value for state in State}, names | tls)
 
     def test_keys_of_others(self) -> None:
         """S6: the key is the one that Perl derives of the same names and build key."""
         for vector in VECTORS:
             handshake = Handshake(vector["lond_host_id"], vector["lonc_host_id"])
             handshake.start()
-            handshake.receive(b"1\n")
-            handshake.receive(b"ok\n")
+            for line in LINES[:LAST]:
+                handshake.receive(line)
             handshake.receive(vector["buildkey"].encode() + b"\n")
             assert handshake.key is not None
             self.assertEqual(handshake.key.hex(), vector["key_hex"])
@@ -72,8 +82,8 @@ class GoodTests(SynchronousTestCase):
         said = handshake.start()
         for byte in b"".join(LINES):
             said += handshake.receive(bytes([byte]))
-        self.assertEqual(said, b"init\n1234567890\nekey\n")
-        self.assertEqual(handshake.key, begun(3).key)
+        self.assertEqual(said, b"init\n1234567890\nversion\nsethost:l2\nekey\n")
+        self.assertEqual(handshake.key, begun(len(LINES)).key)
 
     def test_empty_segment(self) -> None:
         """No bytes change nothing."""
@@ -85,7 +95,8 @@ class GoodTests(SynchronousTestCase):
         """F15: a challenge of up to 64 digits and a key of up to 256 are taken."""
         handshake = begun()
         self.assertEqual(handshake.receive(b"9" * 64 + b"\n"), b"9" * 64 + b"\n")
-        handshake.receive(b"ok\n")
+        for line in LINES[1:LAST]:
+            handshake.receive(line)
         handshake.receive(b"F" * 256 + b"\n")
         self.assertEqual(handshake.state, State.IDLE)
 
@@ -160,7 +171,7 @@ class BadTests(SynchronousTestCase):
             b"0" * 257,
             b"GHI",
         ):
-            message = self.fails(2, line + b"\n")
+            message = self.fails(LAST, line + b"\n")
             if line:
                 self.assertNotIn(line[:4].decode(), message)
 
@@ -177,7 +188,7 @@ class BadTests(SynchronousTestCase):
 
     def test_line_without_end(self) -> None:
         """F3: a line that never ends is given up after a kilobyte, in each state."""
-        for after in range(3):
+        for after in range(len(LINES)):
             message = self.fails(after, b"9" * MAX_LINE, b"9")
             self.assertIn(str(MAX_LINE), message)
         begun().receive(b"9" * MAX_LINE)
@@ -196,6 +207,7 @@ class BadTests(SynchronousTestCase):
                 said = handshake.receive(segment)
             except HandshakeError:
                 return
-            self.assertTrue(said in (b"", b"ekey\n") or said[:-1].isdigit())
+            questions = (b"", b"version\n", b"sethost:l2\n", b"ekey\n")
+            self.assertTrue(said in questions or said[:-1].isdigit())
             if handshake.state is State.IDLE:
                 return

@@ -78,12 +78,19 @@ class RetriesTests(HealthTestCase):
         self.assertFalse(health.dead)
         self.assertFalse(health.restore())
 
-    def test_more_retries(self) -> None:
-        """S10: a changed setting counts at the next success."""
-        health = self.health(2)
-        health.retries = 5
+    def test_another_number(self) -> None:
+        """S10: a changed setting counts at once: what was lost stays lost, one at least is left."""
+        health = self.health(3)
+        health.failure()
+        health.set_retries(5)
+        self.assertEqual(health.left, 4)
+        health.set_retries(1)
+        self.assertEqual((health.left, health.dead), (1, False))
+        health.failure()
+        health.set_retries(7)
+        self.assertEqual((health.left, health.dead), (0, True))
         health.restore()
-        self.assertEqual(health.left, 5)
+        self.assertEqual(health.left, 7)
 
 
 class BreakTests(HealthTestCase):

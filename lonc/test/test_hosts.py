@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.hosts import (
+    FETCHED_PROBLEM_LIMIT,
     PROBLEM_LIMIT,
     RESERVED_IDS,
     SIZE_LIMIT,
@@ -20,6 +21,7 @@ from lonc.hosts import (
     TableError,
     compare,
     parse_host_table,
+    read_both_tables,
     read_host_table,
 )
 
@@ -47,7 +49,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(parse(line), HostTable({"msul1": MSUL1}, ()))
 
     def test_skipped(self) -> None:
-        """Comments, blank lines and the names of table servers are neither hosts nor problems."""
+        """Comments, blank lines and the lines of table servers are neither hosts nor problems."""
         table = parse(
             "# one", "  # \u00fc", "", " \t ", "\r", "^lon.msu.edu:https", " ^x", "#a:b:c:d:e", GOOD
         )
@@ -139,6 +141,97 @@ class FifthFieldTests(SynchronousTestCase):
             self.assertTrue(problem.isascii() and problem.isprintable(), problem)
 
 
+class WebServerTests(SynchronousTestCase):
+    """What later releases put into the fifth and sixth field, and what else is kept of a line."""
+
+    def test_protocol_and_internet_domain(self) -> None:
+        """The fifth field says how the web server is spoken to, the sixth where it belongs."""
+        for rest, protocol, internet_domain in (
+            ("https:msu.edu", "https", "msu.edu"),
+            ("HTTP : msu.edu : more", "http", "msu.edu"),
+            ("https", "https", ""),
+            ("https:", "https", ""),
+            ("https:no domain", "https", ""),
+            ("", "http", ""),
+            (":msu.edu", "http", ""),
+            ("10.0.0.1:msu.edu", "http", ""),
+            ("[::1]:msu.edu", "http", ""),
+            ("::1", "http", ""),
+            ("other.edu:msu.edu", "http", ""),
+        ):
+            table = parse(f"x:d:library:host.edu:{rest}")
+            self.assertEqual(table.problems, ())
+            host = table.hosts["x"]
+            self.assertEqual((host.protocol, host.internet_domain), (protocol, internet_domain))
+
+    def test_hostname(self) -> None:
+        """The fourth field is kept as it stands, also where another name is connected to."""
+        hosts = parse("a:d:library:A.edu:10.0.0.1", "b:d:library:b.edu:other.edu").hosts
+        self.assertEqual([host.hostname for host in hosts.values()], ["A.edu", "b.edu"])
+        self.assertEqual(hosts["b"].target, "other.edu")
+
+
+class TableServerTests(SynchronousTestCase):
+    """The lines that name servers of the cluster's table."""
+
+    def servers(self, *lines: str) -> list[tuple[str, str]]:
+        """Return the servers of a table: where each has its table, and its name."""
+        table = parse(*lines)
+        self.assertEqual((table.hosts, table.problems), ({}, ()))
+        return [(server.url, server.name) for server in table.servers]
+
+    def test_servers(self) -> None:
+        """Name, protocol and port of a server are understood, in the order of the lines."""
+        found = self.servers(
+            "^lon.msu.edu", "^b.edu:https", "^10.0.0.1:http", "^c.edu:8080", "^d.edu:8443:HTTPS"
+        )
+        self.assertEqual(
+            found,
+            [
+                ("http://lon.msu.edu/adm/dns/hosts", "lon.msu.edu"),
+                ("https://b.edu/adm/dns/hosts", "b.edu"),
+                ("http://10.0.0.1/adm/dns/hosts", "10.0.0.1"),
+                ("http://c.edu:8080/adm/dns/hosts", "c.edu"),
+                ("https://d.edu:8443/adm/dns/hosts", "d.edu"),
+            ],
+        )
+
+    def test_spelling(self) -> None:
+        """Blanks, an empty last field and a line that is there twice do no harm."""
+        found = self.servers(" ^ a.edu : https ", "^a.edu:https:", "^a.edu", "^a.edu:")
+        urls = ["https://a.edu/adm/dns/hosts", "http://a.edu/adm/dns/hosts"]
+        self.assertEqual([url for url, _ in found], urls)
+
+    def test_bad(self) -> None:
+        """What is no server is a problem, and no line of it becomes a URL."""
+        for line in (
+            "^",
+            "^:https",
+            "^a b",
+            "^a.edu/x",
+            "^a.edu@b.edu",
+            "^a.edu:ftp",
+            "^a.edu:0",
+            "^a.edu:65536",
+            "^a.edu:https:80",
+            "^http://a.edu",
+            "^^a.edu",
+            "^\u00fc.edu",
+            "^[::1]",
+        ):
+            table = parse(GOOD.strip(), line)
+            self.assertEqual(table.servers, (), line)
+            self.assertEqual(len(table.problems), 1, line)
+            self.assertTrue(table.problems[0].startswith("hosts.tab, line 2: "))
+            self.assertTrue(table.problems[0].isascii() and table.problems[0].isprintable())
+
+    def test_no_host_yet(self) -> None:
+        """A table without a host will do where there is a server to ask for one."""
+        table = parse("# first start", "^a.edu", "nonsense")
+        self.assertEqual((table.hosts, len(table.problems), table.unusable), ({}, 1, 1))
+        self.assertRaises(TableError, parse, "^a b", "nonsense")
+
+
 class ProblemTests(SynchronousTestCase):
     """Lines that cannot be used: each is one problem, and the others serve."""
 
@@ -216,7 +309,7 @@ class ProblemTests(SynchronousTestCase):
 
     def test_noneUsable(self) -> None:
         """A table without a host that can be used is an error that says what the first line had."""
-        for text in (b"", b"# nothing\n^server\n", b"\n" * 1000):
+        for text in (b"", b"# nothing\n", b"\n" * 1000):
             error = self.assertRaises(TableError, parse_host_table, text, "hosts.tab")
             self.assertEqual(str(error), "hosts.tab: there is no host that can be used")
         error = self.assertRaises(TableError, parse, "", "a:b:c", "d:e:f")
@@ -229,6 +322,13 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(list(table.hosts), ["msul1"])
         self.assertEqual(len(table.problems), PROBLEM_LIMIT + 1)
         self.assertEqual(table.problems[-1], "hosts.tab: 7 more lines with problems")
+
+    def test_otherLimit(self) -> None:
+        """How many problems are told is up to the caller; all lines of no use are counted."""
+        text = b"nonsense\n" * 5 + GOOD + GOOD
+        table = parse_host_table(text, "hosts.tab", max_problems=2)
+        self.assertEqual((len(table.problems), table.unusable), (3, 5))
+        self.assertEqual(table.problems[-1], "hosts.tab: 4 more lines with problems")
 
     def test_longTable(self) -> None:
         """A table of 50,000 hosts is read whole."""
@@ -317,6 +417,77 @@ class FileTests(SynchronousTestCase):
         self.write(GOOD)
         os.truncate(self.path, SIZE_LIMIT + 1)
         self.assertIn(f"{self.path}: longer than {SIZE_LIMIT} bytes", self.refusal())
+
+
+class BothTablesTests(SynchronousTestCase):
+    """``hosts.tab`` together with the last table of the cluster."""
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        os.mkdir(folder)
+        self.own = os.path.join(folder, "hosts.tab")
+        self.fetched = os.path.join(folder, "dns_hosts.tab")
+
+    def write(self, path: str, *lines: str) -> None:
+        """Write a table."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+
+    def test_own_lines_win(self) -> None:
+        """Hosts of both tables serve; of two lines for an id that of hosts.tab does."""
+        self.write(self.own, "^a.edu", "x:d:library:own:10.0.0.1", "y:d:library:h:10.0.0.2")
+        self.write(self.fetched, "z:d:library:h:10.0.0.3", "x:e:access:foreign:10.0.0.4", "bad")
+        table = read_both_tables(self.own, self.fetched)
+        self.assertEqual(list(table.hosts), ["x", "y", "z"])
+        self.assertEqual(table.hosts["x"].name, "own")
+        self.assertEqual([server.name for server in table.servers], ["a.edu"])
+        self.assertEqual(
+            table.problems,
+            (f"{self.fetched}, line 3: 1 of at least 5 fields (id:domain:role:hostname:ip)",),
+        )
+
+    def test_servers_of_the_fetched_table(self) -> None:
+        """A fetched table does not say whom to ask next."""
+        self.write(self.own, "^a.edu", GOOD.decode())
+        self.write(self.fetched, "^evil.edu", "z:d:library:h:10.0.0.3")
+        table = read_both_tables(self.own, self.fetched)
+        self.assertEqual([server.name for server in table.servers], ["a.edu"])
+        self.assertEqual(list(table.hosts), ["msul1", "z"])
+
+    def test_without_servers(self) -> None:
+        """Where hosts.tab names no server, a dns_hosts.tab that lies about is not looked at."""
+        self.write(self.own, GOOD.decode())
+        self.write(self.fetched, "z:d:library:h:10.0.0.3")
+        self.assertEqual(list(read_both_tables(self.own, self.fetched).hosts), ["msul1"])
+
+    def test_none_yet(self) -> None:
+        """Before the first fetch hosts.tab serves alone, even if there is no host in it."""
+        self.write(self.own, "^a.edu")
+        table = read_both_tables(self.own, self.fetched)
+        self.assertEqual((table.hosts, table.problems), ({}, ()))
+
+    def test_unusable(self) -> None:
+        """A fetched table that is of no use is an error, or a problem for who asks for that."""
+        self.write(self.own, "^a.edu", GOOD.decode())
+        self.write(self.fetched, "<html>")
+        error = self.assertRaises(TableError, read_both_tables, self.own, self.fetched)
+        self.assertIn(f"{self.fetched}: there is no host", str(error))
+        table = read_both_tables(self.own, self.fetched, lenient=True)
+        self.assertEqual((list(table.hosts), table.problems), (["msul1"], (str(error),)))
+
+    def test_own_is_unusable(self) -> None:
+        """Without hosts.tab nothing serves, whatever was fetched."""
+        self.write(self.fetched, GOOD.decode())
+        error = self.assertRaises(TableError, read_both_tables, self.own, self.fetched)
+        self.assertIn(self.own, str(error))
+
+    def test_limits(self) -> None:
+        """Ids that are too long are refused there too, and few problems are told."""
+        self.write(self.own, "^a.edu")
+        self.write(self.fetched, *["123456789:d:library:h:10.0.0.3"] * 100, "x:d:library:h:")
+        table = read_both_tables(self.own, self.fetched, max_id=8)
+        self.assertEqual(list(table.hosts), ["x"])
+        self.assertEqual(len(table.problems), FETCHED_PROBLEM_LIMIT + 1)
 
 
 class CompareTests(SynchronousTestCase):

@@ -45,9 +45,12 @@ class HandshakeTests(LondTestCase):
         self.assertNotEqual(*(caller.say(b"ekey") for caller in callers))
 
     def test_other_ways_in(self) -> None:
-        """A caller that asks for another way in gets a challenge, as from an old lond."""
-        for line in (b"init:ssl", b"init:local:/tmp/key"):
+        """A caller that asks for a way in that the lond does not have gets a challenge."""
+        for line in (b"init:ssl", b"init:", b"init:local", b"init:other:/tmp/key"):
             self.assertRegex(Caller(self.lond()).say(line), rb"\A[0-9]+\n\Z")
+        for options in ({"revision": None}, {"local": False}):
+            caller = Caller(self.lond(**options))
+            self.assertRegex(caller.say(b"init:local:/tmp/key"), rb"\A[0-9]+\n\Z")
 
     def test_wrong_beginning(self) -> None:
         """What does not begin with init is refused, a request above all."""

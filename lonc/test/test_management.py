@@ -153,6 +153,8 @@ class CommandsTests(ConnectedTests):
             oldest_waiter=1.5,
             next_probe=59.25,
             con_lost={"timeout": 3, "dead": 12},
+            lond_version="1.467",
+            mode="ssl",
             last_log="Tue Nov  3 05:02:00 2026 (17) [msul1] \N{SNOWMAN}",
         )
         self.daemon.hosts = [status]

@@ -6,7 +6,18 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.request import CON_LOST, Cause, ConLost, Nobody, Request, Waiter, command_word
+from lonc.request import (
+    ADDRESSED,
+    CON_LOST,
+    Cause,
+    ConLost,
+    Nobody,
+    Request,
+    Waiter,
+    addressee,
+    command_word,
+    without_addressee,
+)
 from lonc.test.doubles import NotedAsker
 
 
@@ -23,6 +34,9 @@ class CommandWordTests(SynchronousTestCase):
             b"encrypt\n": "encrypt",
             b"encrypted:secret\n": "encrypted",
             b"du2:x\n": "du2",
+            b"sethost:l2:put:msu:alice:secret\n": "put",
+            b"sethost:l2:encrypt:auth:msu:alice:password\n": "encrypt:auth",
+            b"sethost:l2\n": "sethost",
         }
         for line, word in words.items():
             self.assertEqual(command_word(line), word)
@@ -50,6 +64,51 @@ class CommandWordTests(SynchronousTestCase):
     def test_of_a_request(self) -> None:
         """A request tells its own."""
         self.assertEqual(Request(b"get:msu:alice:x\n", Nobody()).command, "get")
+
+
+class AddresseeTests(SynchronousTestCase):
+    """Requests that name a host (protocol, section 5)."""
+
+    def test_named(self) -> None:
+        """The id behind ``sethost:`` is found, in front of any request or alone."""
+        for rest in (b"ping", b"put:d:u:x", b"encrypt:put:d:u:x", b"close_connection_exit", b""):
+            self.assertEqual(addressee(b"sethost:l2:" + rest + b"\n"), "l2")
+        self.assertEqual(addressee(b"sethost:l2\n"), "l2")
+        self.assertEqual(addressee(b"sethost:\xff/..:ping\n"), "\ufffd/..")
+
+    def test_none_named(self) -> None:
+        """Other requests name nobody, also those that look alike or have the word inside."""
+        for line in (b"ping\n", b"sethosts:l2:x\n", b"encrypt:sethosts:x\n", b"put:sethost:l2:x\n"):
+            self.assertIsNone(addressee(line))
+
+    def test_not_to_be_sent(self) -> None:
+        """No id, or one further inside, which a lond would remember, is no id to send to."""
+        for line in (
+            b"sethost\n",
+            b"sethost:\n",
+            b"sethost::ping\n",
+            b"sethost:l2:sethost:l1:ping\n",
+            b"sethost:l2:sethost\n",
+            b"sethost:l2:encrypt:sethost:l1\n",
+            b"encrypt:sethost:l2:ping\n",
+            b"encrypt:sethost\n",
+        ):
+            self.assertEqual(addressee(line), "", line)
+
+    def test_quick_look(self) -> None:
+        """Every request that names a host, or must not be sent, is found by its first bytes."""
+        for line in (b"sethost\n", b"sethost:l2:ping\n", b"encrypt:sethost:l2\n"):
+            self.assertTrue(line.startswith(ADDRESSED))
+
+    def test_without(self) -> None:
+        """Prefix and request are parted; one that does nothing but name a host stays whole."""
+        for line, prefix, rest in (
+            (b"sethost:l2:put:d:u:x\n", b"sethost:l2:", b"put:d:u:x\n"),
+            (b"sethost:l2:\n", b"sethost:l2:", b"\n"),
+            (b"sethost:l2\n", b"", b"sethost:l2\n"),
+            (b"put:d:sethost:l2:x\n", b"", b"put:d:sethost:l2:x\n"),
+        ):
+            self.assertEqual(without_addressee(line), (prefix, rest))
 
 
 class WaiterTests(SynchronousTestCase):

@@ -7,9 +7,8 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from functools import partial
 
-from lonc.test.daemon import TAC, Child, DaemonTestCase, free_port, gone, reactor
+from lonc.test.daemon import HOSTS, TAC, DaemonTestCase, free_port, gone, reactor
 
 PUT = "put:msu:alice:grades:essay=A"
 GET = "get:msu:alice:grades:essay"
@@ -17,6 +16,9 @@ GET = "get:msu:alice:grades:essay"
 #: What a reload tells when nothing is different.
 SAME = "0 hosts new, 0 gone, 0 changed, 2 as before\n"
 
+
+#: What twistd adds to lonc's own line when the start fails after it has left the terminal.
+NOISE = ("An error has occurred: ", "Please look at log file ")
 
 #: Where the londs of these tests are.
 ADDRESSES = [f"127.0.0.{number}" for number in range(1, 6)]
@@ -46,11 +48,11 @@ class StandaloneTests(DaemonTestCase):
         self.assertTrue(stat.S_ISSOCK(mode))
         self.assertEqual(stat.S_IMODE(mode), 0o660)
         self.assertEqual(stat.S_IMODE(os.stat(self.socket("lonc.amp")).st_mode), 0o600)
-        self.assertRegex(title(lonc.pid), r"^lonc: 2 hosts, 0 DEAD, \d connections?, 0 waiting ")
+        self.assertRegex(lonc.title, r"^lonc: 2 hosts, 0 DEAD, \d connections?, 0 waiting ")
 
         self.assertEqual(await lonc.end(signal.SIGINT), 0)
         self.assertFalse(os.path.exists(pid_file))
-        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+        self.assertEqual(self.left_in("sock"), [])
 
         again = self.standalone()
         await again.says("Ctrl-C ends it")
@@ -82,8 +84,8 @@ class StandaloneTests(DaemonTestCase):
 
         os.kill(pid, signal.SIGTERM)
         await gone(pid)
-        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
-        self.assertEqual(os.listdir(self.path("daemons", "logs")), ["lonc.log"])
+        self.assertEqual(self.left_in("sock"), [])
+        self.assertEqual(self.left_in("daemons", "logs"), ["lonc.log"])
         self.assertIn("SUCCESS: connection 1 is ready", self.read("daemons", "logs", "lonc.log"))
         self.assert_no_traceback(starting)
 
@@ -107,7 +109,7 @@ class StandaloneTests(DaemonTestCase):
         self.assertIn(f", pid {lonc.pid}, ", await self.manage("list"))
         self.assertEqual(self.read("daemons", "logs", "lonc.pid"), f"{lonc.pid}\n")
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+        self.assertEqual(self.left_in("sock"), [])
 
     async def test_from_a_file(self) -> None:
         """`twistd -ny tap/lonc.tac` is the same application, its options in LONC_OPTIONS."""
@@ -178,24 +180,7 @@ class StandaloneTests(DaemonTestCase):
         self.assertEqual(os.stat(self.socket("l2")).st_ino, inode)
         self.assertEqual(lonc.out[mark:].count("the socket was gone"), 1)
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
-
-    async def rounds(self, lonc: Child, count: int) -> None:
-        """Wait for so many of the rounds in which sockets are looked at: each sets the title."""
-        for _ in range(count):
-            before = title(lonc.pid)
-            await self.until(partial(differs, lonc.pid, before))
-
-
-def differs(pid: int, before: str) -> bool:
-    """Whether a process's title is no longer what it was."""
-    return title(pid) != before
-
-
-def title(pid: int) -> str:
-    """Return a process's title."""
-    with open(f"/proc/{pid}/cmdline") as file:
-        return file.read()
+        self.assertEqual(self.left_in("sock"), [])
 
 
 class ConfiguredTests(DaemonTestCase):
@@ -233,9 +218,27 @@ class ConfiguredTests(DaemonTestCase):
         l2.say("ok")
         self.assertEqual([await answer for answer in answers], ["ok", "con_lost"])
         self.assertEqual(await lonc.ended(), 0)
-        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+        self.assertEqual(self.left_in("sock"), [])
         self.assertFalse(os.path.exists(self.path("daemons/logs/lonc.pid")))
         self.assert_no_traceback(lonc)
+
+    async def test_look_up_that_never_ends(self) -> None:
+        """
+        F12, S17: a look-up that never ends holds up neither another host's requests nor the end
+        at TERM.
+        """
+        self.hosts("l1:msu:library:l1.example.org:http", "l2:msu:access:l2:127.0.0.2")
+        self.lond("l2", "127.0.0.2", self.port)
+        options = ("--config", self.config, "--connect-timeout", "0.3")
+        lonc = self.without_names("-n", "lonc", *options)
+        waiting = (await self.client("l1")).ask("ping")
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertEqual(await waiting, "con_lost")
+        began = reactor.seconds()
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertLess(reactor.seconds() - began, 5.0)
+        self.assertIn("] stopped\n", lonc.out)
+        self.assertEqual(self.left_in("sock"), [])
 
     async def test_hup(self) -> None:
         """
@@ -398,8 +401,8 @@ class ConfiguredTests(DaemonTestCase):
     async def test_delayed_requests(self) -> None:
         """
         S13, F6, F7, F8, F9: what is written while connections are open is sent within seconds, in
-        the order of the names and whether or not it ends in a newline; what lond refuses is kept
-        with its answer; what is still being written is not sent cut short. Ordinary requests go on.
+        the order of the names; what lond refuses is kept with its answer. What is still being
+        written is not sent cut short, and needs no newline to be whole.
         """
         self.lond("l1", "127.0.0.1", self.port)
         l2 = self.lond("l2", "127.0.0.2", self.port)
@@ -407,19 +410,17 @@ class ConfiguredTests(DaemonTestCase):
         client = await self.client("l2")
         await client.ask("ping")
         began = reactor.seconds()
-        unfinished = self.delay("put:msu:bob:g:a=1&b", "l1")
-        second = self.delay("put:msu:alice:g:second=2", "l2", 1062000002)
+        self.delay("put:msu:bob:g:a=1&b", "l1")
         refused = self.delay("put:msu:alice\n", "l2", 1062000001)
         first = self.delay("put:msu:alice:g:first=1\n", "l2", 1062000000)
-        await lonc.says("delayed request sent: 1062000000.4711.put.l2 (put)")
-        with open(unfinished, "a") as file:
-            file.write("=2\n")
-        await lonc.says("delayed request sent: 1062000002.4711.put.l2 (put)")
+        await self.rounds(lonc, 1)
+        self.delay("put:msu:bob:g:a=1&b=2", "l1")
+        await lonc.says("delayed request sent: 1062000001.4711.put.l2 (put); the answer is ")
         self.assertLess(reactor.seconds() - began, 5.0)
-        await self.until(lambda: not os.path.exists(second) and not os.path.exists(refused))
+        await self.until(lambda: not os.path.exists(refused))
         self.assertFalse(os.path.exists(first))
-        self.assertEqual(await client.ask("get:msu:alice:g:first&second"), "1&2")
-        self.assertEqual([each[-8:] for each in l2.requests[1:4]], [":first=1", "su:alice", "second=2"])
+        self.assertEqual(await client.ask("get:msu:alice:g:first"), "1")
+        self.assertEqual(l2.requests[1:3], ["put:msu:alice:g:first=1", "put:msu:alice"])
 
         kept = "1062000001.4711.put.l2"
         self.assertEqual(
@@ -456,3 +457,126 @@ class ConfiguredTests(DaemonTestCase):
         await l2.asked(PUT, times=2)
         await self.until(lambda: not os.path.exists(path))
         self.assertEqual(await self.ask("l2", GET), "A")
+
+
+class BadInputTests(DaemonTestCase):
+    """What an administrator gets wrong: one line that names the cause, and no traceback."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.port = free_port("127.0.0.1", "127.0.0.2")
+        self.config = self.configure(self.port)
+
+    async def refused(self, cause: str, *options: str) -> None:
+        """The start fails with one line that matches, in the foreground and in the background."""
+        for mode in (["-n"], []):
+            lonc = self.unprivileged(*mode, "lonc", *options)
+            self.assertNotEqual(await lonc.ended(), 0)
+            lines = [line for line in lonc.err.splitlines() if not line.startswith(NOISE)]
+            self.assertEqual(len(lines), 1, lonc.err)
+            self.assertRegex(lines[0], f"^lonc: {cause}")
+            self.assert_no_traceback(lonc)
+            self.assertFalse(os.path.exists(self.path("daemons", "logs", "lonc.pid")))
+        self.assertEqual(os.listdir(self.work), [])
+
+    async def test_missing_configuration(self) -> None:
+        """Section 8: the configuration is missing."""
+        await self.refused("configuration /nowhere: No such file", "--config", "/nowhere")
+
+    async def test_unreadable_configuration(self) -> None:
+        """Section 8: the configuration cannot be read."""
+        os.chmod(self.config, 0)
+        cause = f"configuration {self.config}: Permission denied"
+        await self.refused(cause, "--config", self.config)
+
+    async def test_missing_values(self) -> None:
+        """Section 8: lonHostID, or a folder's name, or the folder is missing."""
+        self.configure(self.port, lonHostID="")
+        await self.refused(rf"{self.config}: .*lonHostID is missing", "--config", self.config)
+        self.configure(self.port, lonTabDir="")
+        await self.refused(rf"{self.config}: .*lonTabDir is missing", "--config", self.config)
+        self.configure(self.port, lonTabDir="/nowhere")
+        cause = rf"{self.config}: .*lonTabDir: /nowhere: No such file"
+        await self.refused(cause, "--config", self.config)
+
+    async def test_bad_values(self) -> None:
+        """Section 8: a value is no number, or out of range, in the file or as an option."""
+        self.configure(self.port, loncRetries="0")
+        cause = rf"{self.config}, line 7: PerlSetVar loncRetries: '0' is not a whole number from 1"
+        await self.refused(cause, "--config", self.config)
+        self.configure(self.port)
+        cause = "--max-line: '1 mile' is not a size"
+        await self.refused(cause, "--config", self.config, "--max-line", "1 mile")
+        await self.refused("--lond-port: '²' is not", "--standalone", "..", "--lond-port", "²")
+
+    async def test_no_usable_host(self) -> None:
+        """Section 8: no line of hosts.tab can be used; the first problem is named."""
+        self.configure(self.port, "../../etc/passwd:msu:library:l1.example.org:127.0.0.1\n")
+        cause = r".*hosts.tab: there is no host .*hosts.tab, line 1: '../../etc/passwd' is not"
+        await self.refused(cause, "--config", self.config)
+
+    async def test_bad_lines(self) -> None:
+        """
+        Section 8, S1: what is wrong with a line of hosts.tab is told with file and line number,
+        and the other lines serve: those that cannot be understood, the same host twice, ids that
+        would leave the folder, an id too long for a socket's path.
+        """
+        bad = [
+            "l3:msu:library:l3.example.org",
+            "l4:msu:king:l4.example.org:127.0.0.4",
+            "l1:msu:library:l1.example.org:127.0.0.1",
+            "a/b:msu:library:l5.example.org:127.0.0.5",
+            "..:msu:library:l6.example.org:127.0.0.6",
+            f"{'x' * 100}:msu:library:l7.example.org:127.0.0.7",
+        ]
+        self.configure(self.port, HOSTS + "\n".join(bad))
+        self.lond("l1", "127.0.0.1", self.port)
+        lonc = self.lonc()
+        self.assertEqual(await self.ask("l1", "ping"), "l1")
+        told = [line for line in lonc.out.splitlines() if "hosts.tab, line " in line]
+        for number, (line, reason) in enumerate(
+            zip(
+                told,
+                ["4 of at least 5", "king", "twice|too", "a/b", "'..'", "too long"],
+                strict=True,
+            ),
+            3,
+        ):
+            self.assertRegex(line, rf"#warn Parent\] .*/hosts.tab, line {number}: .*({reason})")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assert_no_traceback(lonc)
+
+    async def test_unwritable_folder(self) -> None:
+        """Section 8: a folder that lonc writes in cannot be written."""
+        os.chmod(self.path("sock"), 0o500)
+        await self.refused(r".*lonSockDir: .*/sock cannot be written", "--config", self.config)
+        os.chmod(self.path("sock"), 0o700)
+        os.chmod(self.path("daemons", "logs"), 0o500)
+        await self.refused(r".*lonDaemons: .*/logs cannot be written", "--config", self.config)
+
+    async def test_port_in_use(self) -> None:
+        """Section 8: the port of a lond, or the management port, is in use."""
+        self.lond("l2", "127.0.0.2", self.port)
+        cause = rf".* l2 .* {self.port} at 127.0.0.2: Address already in use"
+        await self.refused(cause, "--standalone", "..")
+        management = f"tcp:{self.port}:interface=127.0.0.2"
+        cause = rf"management port {management}: .*Address already in use"
+        await self.refused(cause, "--config", self.config, "--management", management)
+        self.assertIn("cannot start: management port", self.read("daemons/logs/lonc.log"))
+
+    async def test_too_few_files(self) -> None:
+        """The limit of open files is too low and cannot be raised: a warning says so."""
+        self.lond("l1", "127.0.0.1", self.port)
+        lonc = self.unprivileged("-n", "lonc", "--config", self.config, files=256)
+        self.assertEqual(await self.ask("l1", "ping"), "l1")
+        self.assertRegex(lonc.out, r"#warn Parent\] 4246 files may be needed .* limit is 256 ")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+
+    async def test_help(self) -> None:
+        """`--help` is for `twistd lonc` what it is for other commands, and ends with status 0."""
+        lonc = self.twistd("lonc", "--help")
+        self.assertEqual(await lonc.ended(), 0)
+        self.assertIn("--queue-limit=", lonc.out)
+        wrong = self.twistd("lonc", "--queue-limits", "7")
+        self.assertEqual(await wrong.ended(), 1)
+        self.assertEqual(wrong.err, "twistd lonc: option --queue-limits not recognized\n")

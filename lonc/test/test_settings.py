@@ -346,14 +346,11 @@ class WarningTests(SettingsCase):
             self.assertEqual((found.retries, found.lond_port), (2, 5663))
 
     def test_others(self) -> None:
-        """Other programs' names, and those that the protocol lists for later, are left alone."""
+        """Other programs' names are left alone."""
         found = self.read(
             "PerlSetVar lonAdmEMail root\n"
-            "PerlSetVar loncAllowInsecure 1\n"
-            "PerlSetVar lonCertificateDirectory /x\n"
-            "PerlSetVar lonnetCertificateAuthority x\n"
-            "PerlSetVar lonnetCertificate x\n"
-            "PerlSetVar lonnetPrivateKey x\n"
+            "PerlSetVar londAllowInsecure 1\n"
+            "PerlSetVar lonnetHostnameCertificate x\n"
         )
         self.assertEqual(found.warnings, ())
 
@@ -384,6 +381,16 @@ class ValueTests(SettingsCase):
         ("management", "tcp:7000:interface=127.0.0.1", "tcp:7000:interface=127.0.0.1"),
         ("log_format", "json", "json"),
         ("log_format", "text", "text"),
+        ("allow_insecure", "0", False),
+        ("allow_insecure", "1", True),
+        ("certificate_directory", "none", None),
+        ("certificate_directory", "/home/httpd/lonCerts", "/home/httpd/lonCerts"),
+        ("certificate_authority", "loncapaCA.pem", "loncapaCA.pem"),
+        ("certificate", "/etc/pki/lonhost.pem", "/etc/pki/lonhost.pem"),
+        ("private_key", "none", None),
+        ("certificate_name_check", "0", False),
+        ("delayed_key_file", "none", None),
+        ("delayed_key_file", "/etc/lonc/delayed.key", "/etc/lonc/delayed.key"),
     )
     BAD = (
         ("retries", "", "0", "-1", "+1", "1.5", "1001", "two", "1e2", "1_0", "\u0663", "9" * 5000),
@@ -395,6 +402,10 @@ class ValueTests(SettingsCase):
         ("socket_group", "", "no such group", "-1", "4294967295", "a\0b"),
         ("management", "", "7000", "unix:", "unix:/a\tb", ":7000"),
         ("log_format", "", "JSON", "xml"),
+        ("allow_insecure", "", "2", "on", "true", "-1", "01", "\u0661"),
+        ("certificate_directory", "", "lonCerts", "/a\tb"),
+        ("certificate", "", "a\tb"),
+        ("delayed_key_file", "", "delayed.key", "/a\tb", "None"),
     )
 
     def test_options(self) -> None:
@@ -478,11 +489,19 @@ class DefaultTests(SettingsCase):
                 "retries": 2,
                 "idle_timeout": 3600.0,
                 "connect_timeout": 5.0,
+                "allow_insecure": True,
+                "certificate_directory": None,
+                "certificate_authority": None,
+                "certificate": None,
+                "private_key": None,
+                "certificate_name_check": True,
+                "name_lifetime": 300.0,
                 "request_timeout": 60.0,
                 "queue_timeout": 60.0,
                 "queue_limit": 10000,
                 "max_line": 16 * 1024**2,
                 "max_clients": 4096,
+                "socket_names": "id",
                 "socket_mode": 0o660,
                 "socket_group": None,
                 "management": "unix:/home/httpd/sockets/lonc.amp:mode=600",
@@ -491,6 +510,10 @@ class DefaultTests(SettingsCase):
                 "max_unread": 64 * 1024**2,
                 "drain_timeout": 5.0,
                 "disk_timeout": 10.0,
+                "delayed_key_file": None,
+                "table_interval": 43200.0,
+                "table_timeout": 30.0,
+                "table_limit": 4 * 1024**2,
                 "warnings": (),
             },
         )
@@ -531,6 +554,7 @@ class DefaultTests(SettingsCase):
         """Files stand where the other programs look for them (protocol, section 7)."""
         found = self.read("")
         self.assertEqual(found.hosts_file, "/home/httpd/lonTabs/hosts.tab")
+        self.assertEqual(found.fetched_hosts_file, "/home/httpd/lonTabs/dns_hosts.tab")
         self.assertEqual(found.pid_file, "/home/httpd/perl/logs/lonc.pid")
         self.assertEqual(found.log_file, "/home/httpd/perl/logs/lonc.log")
         self.assertEqual(found.perm_log_file, "/home/httpd/perl/logs/lonnet.perm.log")

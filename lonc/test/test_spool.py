@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.spool import ANSWER, REASON, Changed, Spool, Stamp, Taken, Unfinished, Unusable, host_of
+from lonc.files import Changed, Files, Stamp, Unfinished, Unusable
+from lonc.sealing import SEALED, seal, unseal
+from lonc.spool import ANSWER, REASON, Found, Spool, Taken, host_of
 
 NAME = "1062000000.4711.putmsu.l1"
 LIMIT = 100
@@ -127,7 +129,7 @@ class SpoolCase(SynchronousTestCase):
         self.folder = os.path.join(tempfile.mkdtemp(dir="."), "delayed")
         self.kept = os.path.join(self.folder, "kept")
         os.mkdir(self.folder)
-        self.spool = Spool(self.folder, self.kept, self.steps)
+        self.spool = Spool(self.folder, self.kept, step=self.steps)
 
     def put(self, data: bytes, name: str = NAME) -> str:
         """Write a delayed request; return its path."""
@@ -137,6 +139,9 @@ class SpoolCase(SynchronousTestCase):
 
     def stamp(self, name: str = NAME) -> Stamp:
         return Stamp.of(os.lstat(self.spool.path(name)))
+
+    def files(self, name: str = NAME) -> Files:
+        return {name: self.stamp(name)}
 
     def in_kept(self) -> dict[str, bytes]:
         """Return what was set aside."""
@@ -153,7 +158,7 @@ class ScanTests(SpoolCase):
         for name in ["20.1.put.l1", "100.1.put.l1", "3.1.put.l2", "20.1.Put.l1", "20.1._x.l1"]:
             self.put(b"x\n", name)
         self.assertEqual(
-            self.spool.scan(),
+            self.spool.scan().requests,
             {
                 "l1": ["100.1.put.l1", "20.1.Put.l1", "20.1._x.l1", "20.1.put.l1"],
                 "l2": ["3.1.put.l2"],
@@ -166,12 +171,12 @@ class ScanTests(SpoolCase):
         write(os.path.join(self.kept, NAME), b"x\n")
         for name in ["." + NAME, "notes", NAME + "~", "\udcff.1.put.l1"]:
             self.put(b"x\n", name)
-        self.assertEqual(self.spool.scan(), {})
+        self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset()))
 
     def test_missing_folder(self) -> None:
         """A missing folder is made, closed to others."""
         os.rmdir(self.folder)
-        self.assertEqual(self.spool.scan(), {})
+        self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset()))
         self.assertEqual(mode(self.folder) & 0o707, 0o700)
 
     def test_no_folder(self) -> None:
@@ -194,7 +199,7 @@ class TakeTests(SpoolCase):
     def test_newline(self) -> None:
         """A file with a newline at its end is whole."""
         self.put(b"put:a:b\n")
-        self.assertEqual(self.take(), Taken(b"put:a:b\n", self.stamp()))
+        self.assertEqual(self.take(), Taken(b"put:a:b\n", self.files()))
 
     def test_no_newline(self) -> None:
         """F7: one without is not, until it has been the same for long enough."""
@@ -307,30 +312,195 @@ class RemoveTests(SpoolCase):
     def test_removed(self) -> None:
         """The request goes."""
         path = self.put(b"x\n")
-        self.spool.remove(NAME, self.stamp())
+        files = self.files()
+        self.spool.remove(files)
         self.assertFalse(os.path.lexists(path))
+        self.assertEqual(files, {})
 
     def test_changed(self) -> None:
         """A file that has changed since it was read stays: that has not been sent."""
         path = self.put(b"x")
-        stamp = self.stamp()
+        files = self.files()
         self.put(b"xyz\n")
-        self.assertRaises(Changed, self.spool.remove, NAME, stamp)
+        self.assertRaises(Changed, self.spool.remove, files)
         self.assertEqual(read(path), b"xyz\n")
 
     def test_gone(self) -> None:
-        """One that has gone is told apart."""
+        """One that has gone is done with already."""
         path = self.put(b"x\n")
-        stamp = self.stamp()
+        files = self.files()
         os.unlink(path)
-        self.assertRaises(FileNotFoundError, self.spool.remove, NAME, stamp)
+        self.spool.remove(files)
+        self.assertEqual(files, {})
+
+
+class SealedTests(SpoolCase):
+    """Sealed forms, with a key and without. How they come about: :mod:`lonc.test.test_sealer`."""
+
+    KEY = bytes(32)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.locked = self.spool
+        self.spool = Spool(self.folder, self.kept, self.KEY, self.steps)
+
+    def put_sealed(self, data: bytes, name: str = NAME) -> str:
+        """Write a sealed request; return its path."""
+        return self.put(seal(self.KEY, name, data), name + SEALED)
+
+    def take(self, max_line: int = LIMIT) -> Taken:
+        return self.spool.take(NAME, max_line)
+
+    def test_scan(self) -> None:
+        """It is told, with a key and without, what is sealed, what is not, and what is both."""
+        self.put(b"x\n")
+        self.put_sealed(b"x\n")
+        self.put_sealed(b"x\n", NAME + "~10")
+        self.put_sealed(b"x\n", "1.2.put.l2")
+        self.put(b"x\n", "1.2.put.l3")
+        for other in ["notes~sealed", NAME + "~sealing", NAME + "~sealed~1", NAME + "~x~sealed"]:
+            self.put(b"x\n", other)
+        for spool in (self.spool, self.locked):
+            found = spool.scan()
+            self.assertEqual(
+                found.requests,
+                {"l1": [NAME, NAME + "~10"], "l2": ["1.2.put.l2"], "l3": ["1.2.put.l3"]},
+            )
+            self.assertEqual(found.plain, {NAME, "1.2.put.l3"})
+            self.assertEqual(found.sealed, {NAME, NAME + "~10", "1.2.put.l2"})
+
+    def test_take(self) -> None:
+        """What is sealed is whole, with a newline or without."""
+        for data in (b"put:a:b\n", b"put:a:b"):
+            self.put_sealed(data)
+            self.assertEqual(self.take(), Taken(b"put:a:b\n", self.files(NAME + SEALED)))
+
+    def test_limit(self) -> None:
+        """F3: the limit on the line is the same."""
+        self.put_sealed(b"x" * LIMIT + b"\n")
+        self.assertEqual(len(self.take().line), LIMIT + 1)
+        self.put_sealed(b"x" * (LIMIT + 1) + b"\n")
+        fault = self.assertRaises(Unusable, self.take)
+        self.assertEqual(str(fault), "it is longer than the limit of 100 bytes")
+        self.assertEqual(fault.files, self.files(NAME + SEALED))
+
+    def test_no_request(self) -> None:
+        """What is none in the clear is none when it is sealed."""
+        for data, reason in [(b"", "it is empty"), (b"a\nb\n", "it holds more than one line")]:
+            self.put_sealed(data)
+            fault = self.assertRaises(Unusable, self.take)
+            self.assertEqual((str(fault), fault.files), (reason, self.files(NAME + SEALED)))
+
+    def test_both(self) -> None:
+        """When both are there and the same, both are told, and both are deleted."""
+        self.put(b"put:a:b\n")
+        self.put_sealed(b"put:a:b\n")
+        files = self.take().files
+        self.assertEqual(files, {**self.files(), **self.files(NAME + SEALED)})
+        self.spool.remove(files)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_both_but_not_the_same(self) -> None:
+        """When they are not the same, the sealed one comes first and alone."""
+        self.put(b"put:a:bc\n")
+        self.put_sealed(b"put:a:b\n")
+        taken = self.take()
+        self.assertEqual(taken, Taken(b"put:a:b\n", self.files(NAME + SEALED)))
+        self.spool.remove(taken.files)
+        self.assertEqual(self.take().line, b"put:a:bc\n")
+
+    def test_both_but_one_is_no_file(self) -> None:
+        """Whatever else bears the name in the clear, it does not keep the sealed one back."""
+        os.symlink("nowhere", self.spool.path(NAME))
+        self.put_sealed(b"put:a:b\n")
+        self.assertEqual(self.take(), Taken(b"put:a:b\n", self.files(NAME + SEALED)))
+
+    def test_remove_again(self) -> None:
+        """When only one of them could be deleted, the other is the next time."""
+        self.put(b"x\n")
+        self.put_sealed(b"x\n")
+        files = self.take().files
+        taken = len(self.steps.taken)
+
+        def fail_later() -> None:
+            if len(self.steps.taken) > taken + 1:
+                raise OSError(errno.EROFS, "")
+
+        self.steps.faults["remove request"] = fail_later
+        self.assertRaises(OSError, self.spool.remove, files)
+        self.assertEqual(len(files), 1)
+        self.steps.faults.clear()
+        self.spool.remove(files)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_kept(self) -> None:
+        """F8: a request in the clear and its note are both sealed when it is set aside."""
+        self.put(b"x\n")
+        files = self.files()
+        kept = self.spool.keep(NAME, files, ANSWER, b"refused\n")
+        self.assertEqual(kept, os.path.join(self.kept, NAME + SEALED))
+        found = {name: unseal(self.KEY, name, data) for name, data in self.in_kept().items()}
+        self.assertEqual(found, {NAME + SEALED: b"x\n", f"{NAME}.answer{SEALED}": b"refused\n"})
+        self.assertEqual([mode(os.path.join(self.kept, name)) for name in found], [0o600, 0o600])
+
+    def test_kept_beside_others(self) -> None:
+        """Nothing that is there, sealed or not, loses its place."""
+        os.mkdir(self.kept)
+        for name in [NAME, NAME + "~1" + SEALED]:
+            write(os.path.join(self.kept, name), b"old\n")
+        self.put_sealed(b"x\n")
+        self.spool.keep(NAME, self.take().files, REASON, b"why\n")
+        new = {NAME + "~2" + SEALED, f"{NAME}~2.reason{SEALED}"}
+        self.assertEqual(set(self.in_kept()), {NAME, NAME + "~1" + SEALED} | new)
+
+    def test_kept_as_it_is(self) -> None:
+        """What cannot be read is set aside as it is."""
+        os.mkdir(self.spool.path(NAME))
+        self.spool.keep(NAME, self.files(), REASON, b"why\n")
+        self.assertTrue(os.path.isdir(os.path.join(self.kept, NAME)))
+        self.assertTrue(os.path.isfile(os.path.join(self.kept, f"{NAME}.reason{SEALED}")))
+
+    def test_damaged_disk(self) -> None:
+        """So is what the disk cannot give."""
+        self.put(b"x\n")
+        self.steps.fail("read request", errno.EIO)
+        self.spool.keep(NAME, self.files(), REASON, b"why\n")
+        self.assertEqual(set(self.in_kept()), {NAME, f"{NAME}.reason{SEALED}"})
+
+    def test_name_is_taken(self) -> None:
+        """A folder that has the name of a sealed form is left alone."""
+        os.mkdir(self.spool.path(NAME + SEALED))
+        self.put(b"x\n")
+        self.assertEqual(self.spool.seal({NAME: None}), {NAME: NAME + "~1" + SEALED})
+        self.assertEqual(set(os.listdir(self.folder)), {NAME + SEALED, NAME + "~1" + SEALED})
+
+    def test_crash(self) -> None:
+        """Whatever step the machine stops at, the request is in one of the folders."""
+        steps = Steps()
+        while not steps.taken or steps.crash_at == len(steps.taken):
+            steps = Steps(crash_at=steps.crash_at + 1)
+            self.put(b"x\n")
+            with contextlib.suppress(Crash):
+                spool = Spool(self.folder, self.kept, self.KEY, steps)
+                spool.keep(NAME, self.files(), ANSWER, b"no\n")
+            copies = []
+            for folder in (self.folder, self.kept):
+                path = os.path.join(folder, NAME)
+                if os.path.exists(path):
+                    copies.append(read(path))
+                if os.path.exists(path + SEALED):
+                    copies.append(unseal(self.KEY, NAME, read(path + SEALED)))
+            self.assertIn(b"x\n", copies, f"before step {steps.crash_at}")
+            shutil.rmtree(self.folder)
+            os.mkdir(self.folder)
+        self.assertEqual(steps.taken[-1], "sync folder")
 
 
 class KeepTests(SpoolCase):
     """Setting aside (F8)."""
 
     def keep(self, ending: str = ANSWER, note: bytes = b"refused\n") -> str:
-        return self.spool.keep(NAME, self.stamp(), ending, note)
+        return self.spool.keep(NAME, self.files(), ending, note)
 
     def test_kept(self) -> None:
         """F8: the request goes into the inner folder, the answer beside it, closed to others."""
@@ -408,9 +578,9 @@ class KeepTests(SpoolCase):
     def test_changed(self) -> None:
         """A file that has changed since it was read stays where it is."""
         self.put(b"x")
-        stamp = self.stamp()
+        files = self.files()
         path = self.put(b"xyz\n")
-        self.assertRaises(Changed, self.spool.keep, NAME, stamp, ANSWER, b"refused\n")
+        self.assertRaises(Changed, self.spool.keep, NAME, files, ANSWER, b"refused\n")
         self.assertEqual(read(path), b"xyz\n")
         self.assertEqual(self.in_kept(), {})
 
@@ -428,7 +598,7 @@ class KeepTests(SpoolCase):
         """A folder is set aside too, and stays usable."""
         os.mkdir(self.spool.path(NAME))
         os.chmod(self.spool.path(NAME), 0o755)
-        kept = self.spool.keep(NAME, None, REASON, b"why\n")
+        kept = self.spool.keep(NAME, self.files(), REASON, b"why\n")
         self.assertTrue(os.path.isdir(kept))
         self.assertEqual(mode(kept), 0o755)
 
@@ -438,7 +608,7 @@ class KeepTests(SpoolCase):
         write(secret, b"x\n")
         os.chmod(secret, 0o644)
         os.symlink(os.path.abspath(secret), self.spool.path(NAME))
-        kept = self.spool.keep(NAME, None, REASON, b"why\n")
+        kept = self.spool.keep(NAME, self.files(), REASON, b"why\n")
         self.assertTrue(os.path.islink(kept))
         self.assertEqual(mode(secret), 0o644)
 
@@ -449,7 +619,7 @@ class KeepTests(SpoolCase):
             steps = Steps(crash_at=steps.crash_at + 1)
             path = self.put(b"x\n")
             with contextlib.suppress(Crash):
-                Spool(self.folder, self.kept, steps).keep(NAME, self.stamp(), ANSWER, b"no\n")
+                Spool(self.folder, self.kept, step=steps).keep(NAME, self.files(), ANSWER, b"no\n")
             copies = [data for name, data in self.in_kept().items() if name == NAME]
             if os.path.exists(path):
                 copies.append(read(path))

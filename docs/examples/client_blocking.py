@@ -1,0 +1,38 @@
+"""
+Keep a student's grades on another machine: ``python client_blocking.py LONCAPA_CONF HOST``.
+
+It waits for each answer, as most scripts do.
+"""
+
+import sys
+
+from lonc.client import CON_DELAYED, CON_LOST, Client
+from lonc.escaping import escape, pack, unescape, unpack
+from lonc.settings import read_settings
+
+
+def main(config: str, host: str) -> None:
+    """Put some grades, read them again, and ask for what may not be read on the way."""
+    client = Client(read_settings(config, {}))
+    where = b"msu:alice:" + escape("grades 2026")
+
+    grades = {"essay: my home": "A", "oral, part 2": "B+"}
+    reply = client.critical(host, b"put:" + where + b":" + pack(grades))
+    if reply == CON_DELAYED:
+        print("the grades will be put later:", reply.why)
+        return
+    print("put:", reply.text)
+
+    # Several questions: one connection for all of them.
+    with client.connection(host) as connection:
+        reply = connection.ask(b"get:" + where + b":" + escape("oral, part 2"))
+        print("oral, part 2:", unescape(reply).decode())
+        reply = connection.ask_encrypted(b"dump:" + where)
+        if reply == CON_LOST:
+            sys.exit(f"no answer: {reply.why}")
+        for key, value in sorted(unpack(reply).items()):
+            print(f"  {key.decode()} = {value.decode()}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,25 @@
+"""
+Ask several machines at once for their load: ``python client_twisted.py SOCKETS HOST...``.
+
+SOCKETS is lonc's folder of sockets, ``lonSockDir``; nothing else has to be known of lonc.
+"""
+
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import react
+
+from lonc.client import Reply, TwistedClient
+
+
+async def main(reactor: Any, sock_dir: str, *hosts: str) -> None:
+    """Print what each says; a minute is long enough for us."""
+    client = TwistedClient(reactor, sock_dir)
+    asked: list[Deferred[Reply]] = [client.ask(host, "load", timeout=60) for host in hosts]
+    for host, reply in zip(hosts, await gatherResults(asked), strict=True):
+        print(f"{host}: {reply.text}", f"({reply.why})" if reply.why else "")
+
+
+if __name__ == "__main__":
+    react(main, sys.argv[1:])

@@ -1,0 +1,105 @@
+"""What a lond says on one connection: at once, or as a fault will have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from lonc.lond.faults import Act, Close, Faults, Step
+
+
+class Speech:
+    """
+    Says one thing at a time.
+
+    :param faults: what is to go wrong.
+    :param clock: gives a fault its pauses.
+    :param write: sends bytes.
+    :param hang_up: ends the connection, where a fault wants that.
+    :param go_on: called when something that took a while has been said.
+
+    :ivar choked: whether the caller takes nothing; a fault waits as long.
+    """
+
+    def __init__(
+        self,
+        faults: Faults,
+        clock: IReactorTime,
+        write: Callable[[bytes], None],
+        hang_up: Callable[[], None],
+        go_on: Callable[[], None],
+    ) -> None:
+        self._faults = faults
+        self._clock = clock
+        self._write = write
+        self._hang_up = hang_up
+        self._go_on = go_on
+        self._acts: Iterator[Act] | None = None  # what a fault still has to do
+        self._wrap: Callable[[bytes], bytes] = bytes
+        self._wait: IDelayedCall | None = None  # until its next act
+        self.choked = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being said, or cannot be."""
+        return self._acts is not None or self.choked
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a fault is under way."""
+        return self._acts is not None
+
+    def say(
+        self,
+        step: Step,
+        said: bytes,
+        command: bytes = b"",
+        wrap: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        """
+        Say something, or do wrong what is ordered to go wrong.
+
+        :param said: all of it, its newline included.
+        :param command: the command word of the request that it answers.
+        :param wrap: makes of each piece what is sent.
+        """
+        fault = self._faults.take(step, command)
+        if fault is not None:
+            self._acts = fault.acts(said)
+            self._wrap = wrap
+            self._act()
+        elif said:
+            self._write(wrap(said))
+
+    def _act(self) -> None:
+        """Do what a fault has to do, up to its next pause."""
+        assert self._acts is not None
+        for act in self._acts:
+            if isinstance(act, bytes):
+                self._write(self._wrap(act))
+            elif isinstance(act, Close):
+                self._hang_up()
+                break
+            else:
+                self._wait = self._clock.callLater(act, self.resume)
+                return
+        self._acts = None
+
+    def resume(self) -> None:
+        """Go on after a pause, the fault's own or the caller's."""
+        if self._wait is not None and self._wait.active():
+            return
+        self._wait = None
+        if self.choked:
+            return
+        if self._acts is not None:
+            self._act()
+        self._go_on()
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        if self._wait is not None and self._wait.active():
+            self._wait.cancel()
+        self._wait = None
+        self._acts = None

@@ -1,0 +1,118 @@
+# Twisted's services and its web server have few annotations:
+# mypy: allow-untyped-calls
+"""
+A web server that has the cluster's host table, as a LON-CAPA machine does (protocol, section 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from lonc.hosts import Host
+from lonc.lond.cluster import ClusterError
+
+#: Where it listens: the table is for this machine alone.
+ADDRESS = "127.0.0.1"
+
+log = Logger()
+
+
+def table_text(hosts: Iterable[Host]) -> bytes:
+    """Return the lines of a table with these hosts."""
+    return "".join(f"{_line(host)}\n" for host in hosts).encode("ascii")
+
+
+def _line(host: Host) -> str:
+    if host.name != host.hostname:
+        where = host.name
+    elif host.address is None:
+        where = f"{host.protocol}:{host.internet_domain}".rstrip(":")
+    else:
+        where = f"[{host.address}]" if ":" in host.address else host.address
+    return ":".join((host.id, host.domain, host.role, host.hostname, where))
+
+
+class TableServer(Service):
+    """
+    Serves ``/adm/dns/hosts`` while it runs.
+
+    :param port: 0 for any that is free.
+    :param table: gives what stands there, each time it is asked for.
+    :param tls: the own certificate, for https.
+    :ivar port: where it listens.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        port: int,
+        table: Callable[[], bytes],
+        tls: IOpenSSLContextFactory | None = None,
+    ) -> None:
+        self.port = port
+        self._reactor = reactor
+        self._site = Site(_folder(b"adm", _folder(b"dns", _folder(b"hosts", _Table(table)))))
+        self._site.noisy = False
+        self._tls = tls
+        self._listener: IListeningPort | None = None
+
+    def startService(self) -> None:
+        """
+        Listen.
+
+        :raise ClusterError: when the port cannot be had.
+        """
+        try:
+            if self._tls is None:
+                listener = self._reactor.listenTCP(self.port, self._site, interface=ADDRESS)
+            else:
+                listener = self._reactor.listenSSL(
+                    self.port, self._site, self._tls, interface=ADDRESS
+                )
+        except CannotListenError as error:
+            raise ClusterError(
+                f"the host table cannot have port {self.port} at {ADDRESS}: "
+                f"{error.socketError.strerror}"
+            ) from error
+        self._listener = listener
+        self.port = listener.getHost().port
+        super().startService()
+        protocol = "http" if self._tls is None else "https"
+        url = f"{protocol}://{ADDRESS}:{self.port}/adm/dns/hosts"
+        log.info("the cluster's host table is at {url}", url=url)
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening; fires when that is done."""
+        super().stopService()
+        listener, self._listener = self._listener, None
+        return succeed(None) if listener is None else maybeDeferred(listener.stopListening)
+
+
+def _folder(name: bytes, content: Resource) -> Resource:
+    folder = Resource()
+    folder.putChild(name, content)
+    return folder
+
+
+class _Table(Resource):
+    """The table itself."""
+
+    isLeaf = True
+
+    def __init__(self, table: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._table = table
+
+    def render_GET(self, request: Request) -> bytes:
+        """Return it as it is now."""
+        request.setHeader("content-type", "text/plain")
+        return self._table()

@@ -1,0 +1,699 @@
+# Twisted's Service and MemoryReactor and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The daemon in memory: hosts that come, go and break, and what is read again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from setproctitle import getproctitle, setproctitle
+from twisted.application.service import Application, IService
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc import service as lonc_service
+from lonc.hosts import HostTable, TableError, parse_host_table
+from lonc.logs import LineFile, LoncLog, SeedForm
+from lonc.management_commands import ReloadFailed
+from lonc.pidfile import PidFile
+from lonc.request import CON_LOST
+from lonc.service import SWEEP, WATCH, LoncService, Sources
+from lonc.settings import Settings, SettingsError
+from lonc.test.doubles import Attempt, FakeClient, FakeNetwork, NoJitter, echo, some_settings
+from lonc.test.stage import Notes
+
+TABLE = """\
+l1:msu:library:l1.test:127.0.0.1
+l2:msu:access:l2.test:127.0.0.2
+"""
+
+
+def breaks(*arguments: object) -> Any:
+    """Be a method with a fault that nobody foresaw."""
+    raise KeyError
+
+
+def spoil(owner: object, method: str) -> None:
+    """Put such a fault into a method."""
+    setattr(owner, method, breaks)
+
+
+def a_table(text: str = TABLE) -> HostTable:
+    """Return the table of a text."""
+    return parse_host_table(text.encode(), "hosts.tab")
+
+
+def sockets_in(folder: str) -> set[str]:
+    """Return the names of the sockets in a folder."""
+    with os.scandir(folder) as found:
+        return {
+            each.name for each in found if stat.S_ISSOCK(each.stat(follow_symlinks=False).st_mode)
+        }
+
+
+class Threads:
+    """Runs what belongs into a thread at once."""
+
+    def callInThreadWithCallback(
+        self, done: Callable[[bool, Any], object], work: Callable[[], Any]
+    ) -> None:
+        """Run it, and tell what came of it."""
+        done(True, work())
+
+
+class DaemonReactor(MemoryReactorClock):
+    """A reactor in memory, with threads."""
+
+    def getThreadPool(self) -> Threads:
+        """Return where work is done."""
+        return Threads()
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        """Run it in the next turn."""
+        self.callLater(0, call, *arguments)
+
+
+class ServiceTestCase(SynchronousTestCase):
+    """
+    A daemon with two hosts, in a folder of its own.
+
+    :ivar settings: what ``loncapa.conf`` says; an exception is raised instead.
+    :ivar table: what ``hosts.tab`` says; likewise.
+    """
+
+    settings: Settings | Exception
+    table: HostTable | Exception
+
+    def setUp(self) -> None:
+        # Not below trial's folder: a socket's path has to be short.
+        folder = tempfile.TemporaryDirectory(prefix="lonc-")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        os.mkdir(os.path.join(self.folder, "logs"))
+        self.addCleanup(setproctitle, getproctitle())
+        self.notes = Notes()
+        globalLogPublisher.addObserver(self.notes)
+        self.addCleanup(globalLogPublisher.removeObserver, self.notes)
+        self.clock = DaemonReactor()
+        self.network = FakeNetwork(self.clock)
+        self.addCleanup(self.let_go)
+        self.perm_lines: list[str] = []
+        self.first = some_settings(self.folder, max_clients=100, retries=1)
+        self.settings, self.table = self.first, a_table()
+        self.pid_file = PidFile(self.first.pid_file)
+        self.pid_file.acquire()
+        self.addCleanup(self.pid_file.release)
+        self.lonc_log = LoncLog(LineFile(self.first.log_file), SeedForm(lambda host_id: ""))
+        self.addCleanup(self.lonc_log.reopen)
+
+    def let_go(self) -> None:
+        """Close every port."""
+        for port in self.network.ports:
+            port.let_go()
+
+    def read(self) -> tuple[Settings, HostTable]:
+        """Read everything."""
+        if isinstance(self.settings, Exception):
+            raise self.settings
+        return self.settings, self.read_table(self.settings)
+
+    def read_table(self, settings: Settings) -> HostTable:
+        """Read the table."""
+        if isinstance(self.table, Exception):
+            raise self.table
+        return self.table
+
+    def made(self) -> LoncService:
+        """Return a daemon that has not been started."""
+        return LoncService(
+            self.clock,
+            self.network,
+            self.read(),
+            Sources(everything=self.read, table=self.read_table),
+            self.pid_file,
+            self.lonc_log,
+            self.lonc_log,
+            self.perm_lines.append,
+            NoJitter(),
+        )
+
+    def started(self) -> LoncService:
+        """Return a daemon that runs."""
+        daemon = self.made()
+        daemon.startService()
+        self.clock.advance(0)
+        return daemon
+
+    def client(self, host_id: str, *lines: bytes) -> FakeClient:
+        """Return a client of a host that sends these lines."""
+        path = os.path.join(self.folder, host_id)
+        (port,) = [port for port in self.network.ports if port.path == path and not port.closed]
+        client = FakeClient(self.clock, port.factory)
+        for line in lines:
+            client.write(line)
+        return client
+
+    def ask(self, host_id: str) -> bytes:
+        """Return what a host says to a new client's request."""
+        client = self.client(host_id, b"ping\n")
+        self.advance(0)
+        return client.read
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and what is on its way arrive."""
+        for _ in range(max(1, round(seconds / SWEEP))):
+            self.clock.advance(min(seconds, SWEEP))
+        for _ in range(10):
+            self.clock.advance(0)
+
+    def echoing(self) -> None:
+        """Let londs answer each request with itself."""
+        self.network.prepare = lambda lond: setattr(lond, "answer", echo)
+
+    def there(self, *host_ids: str) -> bool:
+        """Whether these hosts, and no others, have a socket."""
+        return sockets_in(self.folder) == set(host_ids)
+
+    def status_file(self) -> list[str]:
+        """Return the lines of the status file."""
+        with open(self.first.status_file) as file:
+            return file.read().splitlines()
+
+
+class StartTests(ServiceTestCase):
+    """What happens at the start."""
+
+    def test_all_hosts_are_served(self) -> None:
+        """S2, S3, S4: every host has a socket, the own one too; the pid file is written."""
+        self.echoing()
+        self.started()
+        self.assertTrue(self.there("l1", "l2"))
+        self.assertEqual([self.ask("l1"), self.ask("l2")], [b"re:ping\n"] * 2)
+        with open(self.first.pid_file) as file:
+            self.assertEqual(file.read(), f"{os.getpid()}\n")
+
+    def test_one_socket_cannot_be_had(self) -> None:
+        """S4, S19: the others serve; it is logged, and had as soon as it is free."""
+        path = self.first.socket_path("l1")
+        os.mkdir(path)
+        self.echoing()
+        self.started()
+        reason = f"clients cannot be served: {path}: something that is no socket is in the way"
+        self.assertIn(reason, self.notes.at(LogLevel.critical))
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.advance(5 * WATCH)
+        self.assertEqual(self.notes.at(LogLevel.warn).count(reason), 1)  # RateLimited
+        os.rmdir(path)
+        self.advance(WATCH)
+        self.assertEqual(self.ask("l1"), b"re:ping\n")
+
+    def test_warnings(self) -> None:
+        """S1: what looks wrong but stops nothing is told, each with where it stands."""
+        self.settings = attrs.evolve(
+            self.first, host_id="l9", warnings=("a.conf, line 1: no such",), max_clients=2**40
+        )
+        self.table = a_table(TABLE + "nonsense\n")
+        self.patch_limit()
+        self.started()
+        warnings = self.notes.at(LogLevel.warn)
+        self.assertEqual(warnings[0], "a.conf, line 1: no such")
+        self.assertTrue(warnings[1].startswith("hosts.tab, line 3: 1 of at least 5 fields"))
+        self.assertTrue(warnings[2].startswith("l9 (lonHostID) is not in "))
+        self.assertRegex(warnings[3], r"\A1\d+ files may be needed at once, but the limit is 77 ")
+        self.assertEqual(len(warnings), 4)
+
+    def patch_limit(self) -> None:
+        """Let the limit of open files be what it may, but not this process's."""
+        self.patch(lonc_service, "raise_file_limit", lambda needed: 77)
+
+    def test_application_takes_the_log(self) -> None:
+        """S15: an application that the daemon becomes part of logs where lonc does."""
+        application = Application("lonc")
+        daemon = self.made()
+        daemon.setServiceParent(application)
+        self.assertIs(application.getComponent(ILogObserver), self.lonc_log)
+        services: Any = IService(application)
+        self.assertEqual(list(services), [daemon])
+
+    def test_process_title(self) -> None:
+        """S16: the process title sums the hosts up, and follows within a second."""
+        self.network.on_connect = Attempt.refuse
+        self.started()
+        self.assertTrue(getproctitle().startswith("lonc: 2 hosts, 0 DEAD, 0 connections, 0 wait"))
+        self.ask("l1")
+        self.advance(WATCH)
+        self.assertTrue(getproctitle().startswith("lonc: 2 hosts, 1 DEAD, 0 connections, 0 wait"))
+
+
+class BrokenHostTests(ServiceTestCase):
+    """S19: a host that fails is started again, and the others do not notice."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.echoing()
+        self.daemon = self.started()
+        self.other = self.daemon.hosts["l1"]
+        self.neighbour = self.client("l1", b"before\n")
+        self.advance(0)
+
+    def check_others(self) -> None:
+        """The other host is the same, and so is the connection of its client."""
+        self.assertIs(self.daemon.hosts["l1"], self.other)
+        self.neighbour.write(b"after\n")
+        self.advance(0)
+        self.assertEqual(self.neighbour.answers, [b"re:before\n", b"re:after\n"])
+
+    def test_crashed(self) -> None:
+        """S19: a host in which a fault showed is started again within a second."""
+        old = self.daemon.hosts["l2"]
+        client = self.client("l2")
+        old.crashed = True
+        self.advance(WATCH)
+        self.assertIsNot(self.daemon.hosts["l2"], old)
+        self.assertTrue(client.closed)
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.assertIn("the host's service is started again", self.notes.at(LogLevel.critical))
+        self.check_others()
+        new = self.daemon.hosts["l2"]
+        self.advance(3 * WATCH)
+        self.assertIs(self.daemon.hosts["l2"], new)
+
+    def test_stopped(self) -> None:
+        """S19: a host that somebody stopped is started again."""
+        self.daemon.hosts["l2"].stopService()
+        self.advance(WATCH)
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.check_others()
+
+    def test_fails_in_a_sweep(self) -> None:
+        """S19: a fault that shows in a sweep is logged and is that host's own."""
+        swept: list[float] = []
+
+        def noted(now: float) -> None:
+            swept.append(now)
+
+        spoil(self.daemon.hosts["l2"], "sweep")
+        self.daemon.hosts["l1"].sweep = noted  # type: ignore[method-assign]
+        self.advance(SWEEP)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.advance(WATCH)
+        self.flushLoggedErrors(KeyError)
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.advance(WATCH)
+        self.assertGreater(len(swept), 6)
+        self.assertEqual(self.flushLoggedErrors(KeyError), [])
+
+    def test_fails_in_its_status(self) -> None:
+        """S19: no round stops for good at its first error."""
+        host = self.daemon.hosts["l2"]
+        whole = host.status
+        spoil(host, "status")
+        self.advance(2 * WATCH)
+        self.assertGreaterEqual(len(self.flushLoggedErrors(KeyError)), 2)
+        host.status = whole  # type: ignore[method-assign]
+        host.crashed = True
+        self.advance(WATCH)
+        self.assertIsNot(self.daemon.hosts["l2"], host)
+
+    def test_socket_is_removed(self) -> None:
+        """S19: a socket that somebody removed is made again, once, and clients stay connected."""
+        client = self.client("l2")
+        os.unlink(self.first.socket_path("l2"))
+        self.advance(WATCH)
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        client.write(b"still\n")
+        self.advance(3 * WATCH)
+        self.assertEqual(client.read, b"re:still\n")
+        self.assertEqual(len(self.network.ports), 3)
+        self.check_others()
+
+    def test_fails_to_stop(self) -> None:
+        """S19: a fault while a broken host ends does not keep a new one from its place."""
+        old = self.daemon.hosts["l2"]
+        old.crashed = True
+        spoil(old, "stopService")
+        self.advance(2 * WATCH)
+        self.assertIsNot(self.daemon.hosts["l2"], old)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+
+class ReadAgainTests(ServiceTestCase):
+    """S17, F13: USR2 and HUP, and the same over the management port."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.echoing()
+        self.daemon = self.started()
+
+    def test_table(self) -> None:
+        """F13: gone, new, changed and same, each as it should be, and told to a person."""
+        self.table = a_table("l3:msu:library:l3.test:127.0.0.3\nl1:msu:access:l1.test:127.0.0.9\n")
+        gone = self.client("l2")
+        clients = [self.client("l1", b"a\n"), gone]
+        self.advance(0)
+        changed = self.daemon.hosts["l1"]
+        told = self.successResultOf(self.daemon.reread_table())
+        self.assertEqual(told, "1 hosts new, 1 gone, 1 changed, 0 as before")
+        self.advance(0)
+        self.assertTrue(self.there("l1", "l3"))
+        self.assertEqual([client.closed for client in clients], [False, True])
+        self.assertIs(self.daemon.hosts["l1"], changed)
+        clients[0].write(b"b\n")
+        self.advance(0)
+        self.assertEqual(clients[0].answers, [b"re:a\n", b"re:b\n"])
+        self.assertEqual([each.host for each in self.network.attempts], ["127.0.0.1", "127.0.0.9"])
+        self.assertEqual(self.ask("l3"), b"re:ping\n")
+
+    def test_host_that_comes_back(self) -> None:
+        """F13: a host may leave, and come back before its last request has ended."""
+        self.network.prepare = lambda lond: None
+        owed = self.client("l2", b"first\n")
+        self.advance(0)
+        both = self.table
+        self.table = a_table(TABLE.splitlines()[0])
+        self.daemon.reread_table()
+        self.assertTrue(self.there("l1"))
+        self.table = both
+        self.daemon.reread_table()
+        self.advance(WATCH)
+        self.assertTrue(self.there("l1", "l2"))
+        (lond,) = self.network.londs
+        lond.say(b"late\n")
+        self.advance(WATCH)
+        self.assertEqual(owed.read, b"late\n")
+        self.echoing()
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+
+    def test_unusable(self) -> None:
+        """F13: what cannot be used changes nothing; the reason is logged and told."""
+        self.table = TableError("hosts.tab: no host")
+        for again in (self.daemon.reread_table, self.daemon.reload):
+            with self.assertRaises(ReloadFailed) as caught:
+                again()
+            self.assertEqual(str(caught.exception), "nothing is changed: hosts.tab: no host")
+        self.settings = SettingsError("a.conf, line 1: no")
+        self.assertRaises(ReloadFailed, self.daemon.reload)
+        told = self.notes.at(LogLevel.critical)[1:]
+        self.assertEqual(
+            told,
+            ["nothing is changed: hosts.tab: no host"] * 2
+            + ["nothing is changed: a.conf, line 1: no"],
+        )
+        self.assertTrue(self.there("l1", "l2"))
+
+    def test_table_only(self) -> None:
+        """F13: USR2 does not look at ``loncapa.conf``."""
+        self.settings = SettingsError("a.conf, line 1: no")
+        self.successResultOf(self.daemon.reread_table())
+
+    def test_settings(self) -> None:
+        """F13: HUP takes settings over for clients, hosts and delayed requests alike."""
+        self.settings = attrs.evolve(self.first, socket_mode=0o666, max_clients=1)
+        client = self.client("l2")
+        self.successResultOf(self.daemon.reload())
+        self.assertEqual(os.stat(self.first.socket_path("l1")).st_mode & 0o777, 0o666)
+        self.assertEqual(self.ask("l1"), CON_LOST)
+        client.write(b"ping\n")
+        self.advance(0)
+        self.assertEqual(client.read, b"re:ping\n")
+
+    def test_sockets_move(self) -> None:
+        """F13: sockets and delayed requests move to another folder; clients stay connected."""
+        client = self.client("l2")
+        folder = os.path.join(self.folder, "delayed", "s")
+        os.makedirs(os.path.join(folder, "delayed"))
+        self.settings = attrs.evolve(self.first, sock_dir=folder)
+        self.successResultOf(self.daemon.reload())
+        self.advance(WATCH)
+        self.assertTrue(self.there())
+        self.assertEqual(sockets_in(folder), {"l1", "l2"})
+        client.write(b"ping\n")
+        with open(os.path.join(folder, "delayed", "1.1.put.l2"), "w") as file:
+            file.write("put:a\n")
+        self.advance(5.0)
+        self.assertEqual(client.read, b"re:ping\n")
+        self.assertEqual(self.perm_lines, ["S:l2:put:a"])
+
+    def test_for_the_next_start(self) -> None:
+        """F13: the folder of pid file and logs, and the logs' form, wait for the next start."""
+        self.settings = attrs.evolve(self.first, daemons_dir="/elsewhere", log_format="json")
+        self.successResultOf(self.daemon.reload())
+        self.assertEqual(self.daemon.settings, self.first)
+        self.assertEqual(
+            self.notes.at(LogLevel.warn),
+            [
+                "daemons_dir has changed: that counts from the next start on",
+                "log_format has changed: that counts from the next start on",
+            ],
+        )
+
+    def test_one_socket_cannot_be_had(self) -> None:
+        """F13: a host whose socket cannot be had does not keep the others from the new settings."""
+        folder = os.path.join(self.folder, "delayed", "s")
+        os.makedirs(os.path.join(folder, "l1"))
+        self.settings = attrs.evolve(self.first, sock_dir=folder)
+        self.successResultOf(self.daemon.reload())
+        self.assertIn("l2", os.listdir(folder))
+        self.assertIn("something that is no socket", self.notes.at(LogLevel.critical)[-1])
+
+    def test_one_host_fails(self) -> None:
+        """S19, F13: a fault in one host does not keep the others from the new table."""
+        spoil(self.daemon.hosts["l1"], "reconfigure")
+        self.table = a_table(TABLE + "l3:msu:library:l3.test:127.0.0.3\n")
+        self.successResultOf(self.daemon.reread_table())
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertTrue(self.there("l1", "l2", "l3"))
+        self.advance(WATCH)
+        self.assertEqual(self.ask("l1"), b"re:ping\n")
+
+    def test_report_and_retries(self) -> None:
+        """S17: the status file shows which hosts were DEAD, and they have their retries back."""
+        self.network.on_connect = Attempt.refuse
+        self.assertEqual(self.ask("l2"), CON_LOST)
+        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "DEAD")
+        self.successResultOf(self.daemon.reread_table())
+        self.assertIn("\tl2 >> DEAD <<\t", self.status_file()[3])
+        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "up")
+
+    def test_status_file_cannot_be_written(self) -> None:
+        """S17: that is logged; all the rest is done."""
+        os.symlink("/nowhere", os.path.join(self.folder, "lon-status"))
+        self.successResultOf(self.daemon.reread_table())
+        self.assertIn("the status file cannot be written", self.notes.at(LogLevel.critical)[-1])
+
+    def test_while_it_stops(self) -> None:
+        """S17: a daemon that stops takes nothing new over."""
+        self.daemon.stopService()
+        self.table = a_table("l3:msu:library:l3.test:127.0.0.3\n")
+        self.assertRaises(ReloadFailed, self.daemon.reread_table)
+        self.assertRaises(ReloadFailed, self.daemon.reload)
+        self.advance(0)
+        self.assertTrue(self.there())
+
+
+class SignalTests(ServiceTestCase):
+    """S17: which signal does what."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self.daemon = self.started()
+        for call, arguments, _ in self.clock.whenRunningHooks:
+            call(*arguments)
+        self.addCleanup(self.daemon.stopService)
+        taken = {number for number in before if signal.getsignal(number) != before[number]}
+        self.assertEqual(
+            taken,
+            {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2},
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        """Let a signal arrive."""
+        signal.raise_signal(number)
+        self.clock.advance(0)
+
+    def test_stop(self) -> None:
+        """S17: INT and TERM stop the reactor."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.clock.hasStopped = False
+            self.send(number)
+            self.assertTrue(self.clock.hasStopped)
+
+    def test_read_again(self) -> None:
+        """S17: HUP reads everything, USR2 the table; a failure is a line and no traceback."""
+        self.settings = SettingsError("a.conf, line 1: no")
+        self.send(signal.SIGHUP)
+        self.assertEqual(
+            self.notes.at(LogLevel.critical)[-1], "nothing is changed: a.conf, line 1: no"
+        )
+        self.table = a_table(TABLE.splitlines()[0])
+        self.send(signal.SIGUSR2)
+        self.advance(0)
+        self.assertTrue(self.there("l1"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_report(self) -> None:
+        """S17: USR1 reports, gives retries back, and begins new log files."""
+        self.network.on_connect = Attempt.refuse
+        self.ask("l2")
+        path = self.first.log_file
+        self.lonc_log({"log_format": "one", "log_level": LogLevel.info, "log_time": 0.0})
+        os.rename(path, f"{path}.1")
+        self.send(signal.SIGUSR1)
+        self.lonc_log({"log_format": "two", "log_level": LogLevel.info, "log_time": 0.0})
+        self.assertIn("\tl2 >> DEAD <<\t", self.status_file()[3])
+        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "up")
+        with open(path) as file:
+            self.assertIn("INFO: two", file.read())
+
+
+class ManagedTests(ServiceTestCase):
+    """S18: what the management port asks for."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.echoing()
+        self.daemon = self.started()
+        self.ask("l1")
+        self.ask("l2")
+
+    def connections(self) -> list[int]:
+        """How many connections each host has."""
+        return [status.connections for status in self.daemon.statuses()]
+
+    def test_about(self) -> None:
+        """S18: who it is."""
+        about = self.daemon.about()
+        self.assertEqual((about.host_id, about.pid), ("l1", os.getpid()))
+        self.assertEqual(about.config_file, "loncapa.conf")
+
+    def test_statuses(self) -> None:
+        """S18: each host in the order of the table, with its delayed requests and last line."""
+        with open(os.path.join(self.folder, "delayed", "1.1.put.l2"), "w") as file:
+            file.write("put:a\n")
+        self.lonc_log(
+            {"log_format": "x", "log_level": LogLevel.info, "log_time": 0.0, "host_id": "l1"}
+        )
+        self.advance(1.0)
+        first, second = self.daemon.statuses()
+        self.assertEqual((first.host_id, second.host_id), ("l1", "l2"))
+        self.assertEqual((first.delayed, second.delayed), (0, 1))
+        self.assertTrue(first.last_log.endswith("INFO: x</font>"))
+        self.assertEqual(self.daemon.status_text("l1"), first.text)
+        self.assertEqual(self.daemon.status_text("Parent"), "2 hosts")
+        self.assertEqual(self.daemon.status_text("elsewhere"), "")
+
+    def test_one_or_all(self) -> None:
+        """S18: connections are closed, and debug levels set, for one host or for all."""
+        self.assertEqual(self.connections(), [1, 1])
+        self.daemon.close_connections("l2")
+        self.assertEqual(self.connections(), [1, 0])
+        self.daemon.close_connections(None)
+        self.assertEqual(self.connections(), [0, 0])
+        self.daemon.set_debug("l1", 9)
+        self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [9, 0])
+        self.daemon.set_debug(None, 2)
+        self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [2, 2])
+
+    def test_reset_retries(self) -> None:
+        """S18, S13: a DEAD host has its retries again, and its delayed requests go at once."""
+        self.daemon.close_connections(None)
+        self.network.on_connect = Attempt.refuse
+        self.ask("l1")
+        self.ask("l2")
+        with open(os.path.join(self.folder, "delayed", "1.1.put.l2"), "w") as file:
+            file.write("put:a\n")
+        self.advance(5.0)
+        self.network.on_connect = Attempt.accept
+        self.assertEqual([status.state for status in self.daemon.statuses()], ["DEAD", "DEAD"])
+        self.daemon.reset_retries("l2")
+        for _ in range(10):
+            self.clock.advance(0)
+        self.assertEqual([status.state for status in self.daemon.statuses()], ["DEAD", "up"])
+        self.assertEqual(self.perm_lines, ["S:l2:put:a"])
+
+    def test_stop_twice(self) -> None:
+        """S18: a second stop is no error."""
+        self.daemon.stop()
+        self.assertTrue(self.clock.hasStopped)
+        self.patch(self.clock, "stop", raises_not_running)
+        self.daemon.stop()
+
+
+class StopTests(ServiceTestCase):
+    """S17: the end."""
+
+    def stopped(self, daemon: LoncService) -> Deferred[None]:
+        """Begin to stop, and pass what is on its way."""
+        stopped: Deferred[None] = daemon.stopService()
+        for _ in range(10):
+            self.clock.advance(0)
+        return stopped
+
+    def test_idle(self) -> None:
+        """S17: without requests it ends at once; sockets and pid file go, nothing ticks on."""
+        self.echoing()
+        daemon = self.started()
+        self.ask("l1")
+        client = self.client("l2")
+        self.successResultOf(self.stopped(daemon))
+        self.assertTrue(self.there() and client.closed)
+        self.assertEqual(self.network.open_londs, [])
+        self.assertEqual(os.listdir(os.path.join(self.folder, "logs")), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_in_flight(self) -> None:
+        """S17: it waits for what is in flight, of all hosts at once; what waits is lost."""
+        self.settings = attrs.evolve(self.first, max_connections=1)
+        daemon = self.started()
+        owed = [self.client("l1", b"a\n"), self.client("l2", b"b\n")]
+        self.advance(0)
+        waiting = self.client("l2", b"c\n")
+        stopped = self.stopped(daemon)
+        self.assertNoResult(stopped)
+        self.assertEqual([client.read for client in (*owed, waiting)], [b"", b"", CON_LOST])
+        self.assertTrue(self.there())
+        self.assertTrue(os.path.exists(self.first.pid_file))
+        self.network.londs[1].say(b"ok\n")
+        self.advance(self.first.drain_timeout)
+        self.assertEqual([client.read for client in owed], [CON_LOST, b"ok\n"])
+        self.successResultOf(stopped)
+        self.assertFalse(os.path.exists(self.first.pid_file))
+
+    def test_delayed_request_in_flight(self) -> None:
+        """S17, S13: a delayed request in flight is answered too, and cleared away."""
+        daemon = self.started()
+        path = os.path.join(self.folder, "delayed", "1.1.put.l2")
+        with open(path, "w") as file:
+            file.write("put:a\n")
+        self.advance(5.0)
+        (lond,) = self.network.londs
+        stopped = self.stopped(daemon)
+        self.assertNoResult(stopped)
+        lond.say(b"ok\n")
+        self.advance(0)
+        self.successResultOf(stopped)
+        self.assertFalse(os.path.exists(path))
+
+    def test_one_host_fails(self) -> None:
+        """S19: a host that cannot stop does not keep the rest from ending."""
+        daemon = self.started()
+        spoil(daemon.hosts["l1"], "stopService")
+        self.successResultOf(self.stopped(daemon))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertFalse(os.path.exists(self.first.pid_file))
+        self.assertFalse(os.path.exists(self.first.socket_path("l2")))
+
+
+def raises_not_running() -> None:
+    """Be a reactor that stops already."""
+    raise ReactorNotRunning

@@ -1,0 +1,155 @@
+# trial's assertions and Twisted's services have no annotations:
+# mypy: allow-untyped-calls
+"""The whole way of a host table: from a web server over a real `twistd` to a client's answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+
+from lonc.download import download
+from lonc.hosts import parse_host_table
+from lonc.lond.table_server import TableServer
+from lonc.test.certificates import Authority
+from lonc.test.daemon import DaemonTestCase, free_port, reactor
+
+TWO = "l2:msu:access:l2.test:127.0.0.2\n"
+THREE = "l3:msu:access:l3.test:127.0.0.3\n"
+
+
+class FetchedTableTests(DaemonTestCase):
+    """A machine whose hosts.tab does no more than name a server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.table = TWO
+
+    def serve(self, authority: Authority | None = None, name: str = "localhost") -> TableServer:
+        """Serve the table; over https with a certificate of an authority, if there is one."""
+        tls = None
+        if authority is not None:
+            files = authority.issue("a server", [name])
+            tls = DefaultOpenSSLContextFactory(files.key, files.certificate)
+        server = TableServer(reactor, 0, lambda: self.table.encode(), tls)
+        server.startService()
+        self.addCleanup(server.stopService)
+        return server
+
+    def served_by(self, *servers: str, **variables: str) -> None:
+        """Write a table with these servers, and have londs for its hosts."""
+        addresses = ("127.0.0.2", "127.0.0.3")
+        port = free_port(*addresses)
+        for host_id, address in zip(("l2", "l3"), addresses, strict=True):
+            self.lond(host_id, address, port)
+        hosts = "".join(f"^{server}\n" for server in servers)
+        self.configure(port, hosts, **variables)
+
+    @property
+    def log(self) -> str:
+        """What is in lonc.log."""
+        return self.read("daemons", "logs", "lonc.log")
+
+    async def test_over_http(self) -> None:
+        """
+        lonc starts without a host, fetches the table, and serves what is in it. At USR2 it fetches
+        again and serves what is new; a page that is no table changes nothing. When nobody answers,
+        the table that came last serves a new start.
+        """
+        server = self.serve()
+        nobody = free_port("127.0.0.1")
+        self.served_by(f"127.0.0.1:{nobody}", f"127.0.0.1:{server.port}")
+        lonc = self.lonc()
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertEqual(self.read("tabs", "dns_hosts.tab"), TWO)
+        url = f"http://127.0.0.1:{nobody}/adm/dns/hosts"
+        self.assertIn(f"WARNING: no host table from {url}: no connection", self.log)
+        self.assertIn("INFO: 1 hosts fetched from", self.log)
+        self.assertIn("1 hosts new, 0 gone, 0 changed, 0 as before", self.log)
+
+        self.table = TWO + THREE
+        lonc.kill(signal.SIGUSR2)
+        self.assertEqual(await self.ask("l3", "ping"), "l3")
+
+        self.table = "<html><title>Moved</title></html>\n"
+        lonc.kill(signal.SIGUSR2)
+        await self.until(lambda: "there is no host that can be used" in self.log)
+        self.assertEqual(await self.ask("l3", "ping"), "l3")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+
+        await server.stopService()
+        again = self.lonc()
+        self.assertEqual(await self.ask("l3", "ping"), "l3")
+        self.assertEqual(await again.end(signal.SIGTERM), 0)
+        self.assertEqual(self.read("tabs", "dns_hosts.tab"), TWO + THREE)
+        self.assert_no_traceback(lonc, again)
+
+    async def test_over_https(self) -> None:
+        """
+        The same over https, from a server with a certificate of our authority. One whose
+        certificate is of another is not believed, though it is asked first.
+        """
+        os.mkdir(self.path("certificates"))
+        folder = self.path("certificates")
+        ours, other = Authority(folder), Authority(folder, "other")
+        good, bad = self.serve(ours), self.serve(other)
+        self.served_by(
+            f"localhost:{bad.port}:https",
+            f"localhost:{good.port}:https",
+            lonCertificateDirectory=folder,
+            lonnetCertificateAuthority="authority.pem",
+        )
+        lonc = self.lonc()
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        url = f"https://localhost:{bad.port}/adm/dns/hosts"
+        why = "its certificate is of no authority that is trusted here"
+        self.assertIn(f"no host table from {url}: {why}", self.log)
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assert_no_traceback(lonc)
+
+    async def test_unwritable(self) -> None:
+        """Where the table cannot be written down, the log says so, and what is there serves."""
+        server = self.serve()
+        self.served_by(f"127.0.0.1:{server.port}")
+        self.write(f"^127.0.0.1:{server.port}\n{THREE}", "tabs", "hosts.tab")
+        os.chmod(self.path("tabs"), 0o555)
+        self.addCleanup(os.chmod, self.path("tabs"), 0o755)
+        lonc = self.unprivileged("-n", "lonc", "--config", self.path("loncapa.conf"))
+        self.assertEqual(await self.ask("l3", "ping"), "l3")
+        await self.until(lambda: "the fetched host table cannot be written" in self.log)
+        self.assertFalse(os.path.exists(self.socket("l2")))
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assert_no_traceback(lonc)
+
+    async def test_standalone(self) -> None:
+        """A cluster of its own serves its table over HTTP, and other machines can have it."""
+        ports = free_port("127.0.0.1", "127.0.0.2"), free_port("127.0.0.1")
+        lonc = self.standalone("--lond-port", str(ports[0]), "--table-port", str(ports[1]))
+        await lonc.says("Ctrl-C ends it")
+        text = await download(reactor, f"http://127.0.0.1:{ports[1]}/adm/dns/hosts", 10_000)
+        table = parse_host_table(text, "the table")
+        own = parse_host_table(self.read("tabs", "hosts.tab").encode(), "hosts.tab")
+        self.assertEqual(
+            [(host.id, host.name, host.address) for host in table.hosts.values()],
+            [(host.id, host.name, host.address) for host in own.hosts.values()],
+        )
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+
+    async def test_wrong_options(self) -> None:
+        """A port in use, one that is none, and one without a cluster end the start with a line."""
+        server = self.serve()
+        lond_port = str(free_port("127.0.0.1", "127.0.0.2"))
+        taken = str(server.port)
+        for options, why in (
+            (
+                ["--standalone", self.folder, "--lond-port", lond_port, "--table-port", taken],
+                f"the host table cannot have port {taken} at 127.0.0.1: Address already in use",
+            ),
+            (["--standalone", self.folder, "--table-port", "x"], "--table-port: 'x' is not"),
+            (["--table-port", "8080"], "--table-port goes with --standalone only"),
+        ):
+            lonc = self.twistd("-n", "lonc", *options)
+            self.assertEqual(await lonc.ended(), 1)
+            self.assertIn(f"lonc: {why}", lonc.err)
+            self.assertEqual(len(lonc.err.splitlines()), 1)

@@ -1,0 +1,313 @@
+# Twisted's Options and Service and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""``twistd lonc``: its options, and how the daemon is put together."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from twisted.application.service import IServiceMaker
+from twisted.internet.error import CannotListenError
+from twisted.logger import LogLevel
+from twisted.plugin import getPlugins
+from twisted.python import usage
+from twisted.scripts._twistd_unix import ServerOptions
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.hosts import HostTable
+from lonc.management_port import ManagementPortError
+from lonc.service import Sources
+from lonc.settings import PARAMETERS
+from lonc.tap import Daemon, Options, makeService
+from lonc.test.daemon import HOSTS, free_port
+from lonc.test.doubles import NoJitter
+from lonc.test.test_service import DaemonReactor, ServiceTestCase
+
+
+class Kept(io.StringIO):
+    """A stream whose text can be read after it was closed."""
+
+    text = ""
+
+    def close(self) -> None:
+        """Keep the text."""
+        self.text = self.text or self.getvalue()
+        super().close()
+
+
+class ChildOptions(Options):
+    """Options that know the command line before them."""
+
+    parent: usage.Options
+
+
+class TapTestCase(SynchronousTestCase):
+    """A short folder for sockets, with all that ``loncapa.conf`` names."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="lonc-")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def path(self, *names: str) -> str:
+        """Return a path inside the folder."""
+        return os.path.join(self.folder, *names)
+
+    def configured(self, *lines: str) -> str:
+        """Write a ``loncapa.conf`` with further lines, and a ``hosts.tab``; return its path."""
+        names = ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot")
+        every = [f"PerlSetVar {name} {self.folder}" for name in names]
+        with open(self.path("hosts.tab"), "w") as table:
+            table.write(HOSTS)
+        with open(self.path("loncapa.conf"), "w") as file:
+            file.write("\n".join(["PerlSetVar lonHostID l1", *every, *lines]))
+        return self.path("loncapa.conf")
+
+    def parsed(self, *arguments: str) -> ChildOptions:
+        """Return the options of a command line; ``twistd`` stands before it."""
+        twistd = ServerOptions()
+        twistd.parseOptions([*arguments[: arguments.index("lonc")], "lonc"])
+        options = ChildOptions()
+        options.parent = twistd
+        options.parseOptions(arguments[arguments.index("lonc") + 1 :])
+        return options
+
+    def made(self, *arguments: str) -> Daemon:
+        """Return the daemon of a command line."""
+        daemon = makeService(self.parsed(*arguments))
+        self.addCleanup(daemon.release)
+        self.addCleanup(daemon.complaints.close)
+        return daemon
+
+    def refusal(self, *arguments: str) -> str:
+        """Return why a command line does not make a daemon."""
+        error = self.assertRaises(SystemExit, self.made, *arguments)
+        self.assertNotIn("\n", str(error))
+        return str(error)
+
+
+class OptionsTests(TapTestCase):
+    """The command line."""
+
+    def test_help(self) -> None:
+        """Issue, section 2: the help shows every option with its unit and its default."""
+        usage = " ".join(Options().getUsage(width=10**6).split())
+        for each in PARAMETERS:
+            if each.option is not None:
+                row = f"--{each.option}= {each.what} [{each.kind.unit}; "
+                self.assertIn(row, usage)
+                self.assertIn(f"default {each.default}]", usage.partition(row)[2].split("--")[0])
+
+    def test_plugin(self) -> None:
+        """`twistd` finds lonc among its commands."""
+        (plugin,) = [each for each in getPlugins(IServiceMaker) if each.tapname == "lonc"]
+        self.assertEqual((plugin.makeService, plugin.options), (makeService, Options))
+
+    def test_given(self) -> None:
+        """Only what was given counts as given."""
+        options = self.parsed("lonc", "--retries", "7", "--config", "/a.conf")
+        self.assertEqual(options.given(), {"retries": "7"})
+
+    def test_wrong(self) -> None:
+        """Section 8: a wrong option, or an argument, ends the program with one line."""
+        wrong = "twistd lonc: option --tries not recognized"
+        self.assertEqual(self.refusal("lonc", "--tries", "7"), wrong)
+        self.assertEqual(self.refusal("lonc", "start"), "twistd lonc: 'start' is no option")
+
+    def test_pid_file_of_twistd(self) -> None:
+        """S3: ``lonc.pid`` takes the place of ``twistd.pid``; one that was asked for stays."""
+        self.assertEqual(self.parsed("lonc").parent["pidfile"], "")
+        self.assertEqual(self.parsed("-n", "lonc").parent["pidfile"], "")
+        self.assertEqual(self.parsed("--pidfile=/a.pid", "lonc").parent["pidfile"], "/a.pid")
+
+    def test_foreground(self) -> None:
+        """In the foreground the log is shown, and the umask is the user's."""
+        options = self.parsed("-n", "lonc")
+        self.assertIs(options.take_over_twistd(), sys.stdout)
+        self.assertIsNone(options.parent["umask"])
+
+    def test_background(self) -> None:
+        """In the background nothing is shown, and everybody may read what is written."""
+        options = self.parsed("lonc")
+        self.assertIsNone(options.take_over_twistd())
+        self.assertEqual(options.parent["umask"], 0o022)
+        asked = self.parsed("--umask=027", "lonc")
+        asked.take_over_twistd()
+        self.assertEqual(asked.parent["umask"], 0o027)
+
+    def test_log_file_of_twistd(self) -> None:
+        """What `twistd --logfile` names takes what would be shown; a wrong name is one line."""
+        path = self.path("shown.log")
+        stream = self.parsed("-n", f"--logfile={path}", "lonc").take_over_twistd()
+        assert stream is not None
+        self.addCleanup(stream.close)
+        self.assertEqual(stream.name, path)
+        told = self.refusal("-n", "--logfile=/nowhere/a.log", "lonc", "--config", "/a.conf")
+        self.assertEqual(told, "lonc: --logfile /nowhere/a.log: No such file or directory")
+
+
+class MakeServiceTests(TapTestCase):
+    """The daemon is put together, or one line says why not."""
+
+    def test_configured(self) -> None:
+        """S1, S2: the files are read, an option wins; folders for logs and status are made."""
+        config = self.configured("PerlSetVar loncRetries 5", "PerlSetVar londPort 7")
+        daemon = self.made("-n", "lonc", "--config", config, "--lond-port", "8")
+        self.assertEqual((daemon.settings.retries, daemon.settings.lond_port), (5, 8))
+        self.assertEqual(list(daemon.table.hosts), ["l1", "l2"])
+        self.assertTrue(os.path.isdir(self.path("logs")) and os.path.isdir(self.path("lon-status")))
+        self.assertEqual((daemon.screen, daemon.own_process), ("", True))
+
+    def test_relative_path(self) -> None:
+        """S3: a relative path counts from where the command was given."""
+        self.configured()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        daemon = self.made("lonc", "--config", "loncapa.conf")
+        self.assertEqual(daemon.settings.config_file, os.path.realpath(self.path("loncapa.conf")))
+
+    def test_second(self) -> None:
+        """S3: a second daemon on the same folders is refused, and the first is named."""
+        config = self.configured()
+        self.made("lonc", "--config", config)
+        self.assertIn("another lonc runs on these folders", self.refusal("lonc", "-c", config))
+
+    def test_not_made(self) -> None:
+        """Section 8: what cannot be used is one line, and leaves the lock to the next."""
+        config = self.configured()
+        bad = self.refusal("lonc", "-c", config, "--retries", "0")
+        self.assertEqual(bad, "lonc: --retries: '0' is not a whole number from 1 to 1000")
+        os.rename(self.path("hosts.tab"), self.path("hosts.old"))
+        told = self.refusal("lonc", "-c", config)
+        self.assertEqual(told, f"lonc: {self.path('hosts.tab')}: No such file or directory")
+        os.rename(self.path("hosts.old"), self.path("hosts.tab"))
+        self.made("lonc", "-c", config)
+
+    def test_standalone(self) -> None:
+        """A cluster of its own is made in the folder, and the screen says what is where."""
+        port = str(free_port("127.0.0.1", "127.0.0.2"))
+        folder = self.path("new")
+        daemon = self.made("-n", "lonc", "--standalone", folder, "--lond-port", port)
+        self.assertEqual(list(daemon.table.hosts), ["l1", "l2"])
+        self.assertIn(f"l1 at 127.0.0.1:{port}, l2 at 127.0.0.2:{port}", daemon.screen)
+        self.assertTrue(os.path.exists(os.path.join(folder, "loncapa.conf")))
+
+    def test_standalone_with_wrong_port(self) -> None:
+        """Section 8: a port that is none does not find its way into the new ``loncapa.conf``."""
+        folder = self.path("new")
+        for wrong in ("99999", "²", "http"):
+            told = self.refusal("lonc", "--standalone", folder, "--lond-port", wrong)
+            self.assertIn(f"--lond-port: {wrong!r} is not", told)
+        self.assertFalse(os.path.exists(folder))
+
+    def test_standalone_with_port_in_use(self) -> None:
+        """Section 8: a port in use is told with its address; once it is free all is well."""
+        folder = self.path("new")
+        port = free_port("127.0.0.1", "127.0.0.2")
+        options = ("lonc", "--standalone", folder, "--lond-port", str(port))
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", port))
+            other.listen()
+            told = self.refusal(*options)
+        self.assertIn(f"the lond l2 cannot have port {port} at 127.0.0.2: Address already", told)
+        self.made(*options)
+
+    def test_standalone_nowhere(self) -> None:
+        """Section 8: a folder that cannot be made is named; two configurations are too many."""
+        with open(self.path("file"), "w"):
+            pass
+        told = self.refusal("lonc", "--standalone", self.path("file", "new"))
+        self.assertTrue(told.startswith(f"lonc: {self.path('file', 'new')}"), told)
+        self.assertTrue(told.endswith(": Not a directory"), told)
+        told = self.refusal("lonc", "--standalone", self.path("new"), "--config", "/a.conf")
+        self.assertIn("leave --config out", told)
+
+    def test_from_a_file(self) -> None:
+        """Without a `twistd` command line, as in ``tap/lonc.tac``, the same is made."""
+        options = Options()
+        options.parseOptions(["--config", self.configured()])
+        daemon = makeService(options)
+        self.addCleanup(daemon.release)
+        self.addCleanup(daemon.complaints.close)
+        self.assertIs(daemon.terminal, sys.stdout)
+        self.assertFalse(daemon.own_process)
+
+
+class TakenReactor(DaemonReactor):
+    """A reactor on whose ports others listen."""
+
+    def listenUNIX(self, address: str, *args: Any, **kwargs: Any) -> None:
+        """Refuse."""
+        raise CannotListenError(None, address, OSError("it is taken"))
+
+
+class DaemonTests(ServiceTestCase):
+    """What `twistd` starts."""
+
+    def made_with(self, reactor: DaemonReactor) -> Daemon:
+        """Return a daemon in memory."""
+        daemon = Daemon(
+            reactor,
+            self.network,
+            self.read(),
+            Sources(everything=self.read, table=self.read_table),
+            self.pid_file,
+            self.lonc_log,
+            self.lonc_log,
+            self.perm_lines.append,
+            NoJitter(),
+        )
+        daemon.complaints = self.complaints = Kept()
+        daemon.terminal = self.terminal = io.StringIO()
+        daemon.screen = "all is well"
+        return daemon
+
+    def test_cannot_start(self) -> None:
+        """
+        Section 8: one line on stderr and one in the log; the lock is free; the error goes on, for
+        twistd to pass it to the command that the user gave, but not as a traceback.
+        """
+        self.patch(sys, "excepthook", sys.excepthook)
+        stderr = io.StringIO()
+        self.patch(sys, "stderr", stderr)
+        daemon = self.made_with(TakenReactor())
+        error = self.assertRaises(ManagementPortError, daemon.startService)
+        line = f"management port {self.first.management}: it is taken"
+        self.assertEqual(self.complaints.text, f"lonc: {line}\n")
+        self.assertEqual(self.notes.at(LogLevel.critical)[1:], [f"cannot start: {line}"])
+        self.assertFalse(os.path.exists(self.first.pid_file))
+        sys.excepthook(ManagementPortError, error, None)
+        self.assertEqual((stderr.getvalue(), self.terminal.getvalue()), ("", ""))
+
+    def test_starts(self) -> None:
+        """Once all runs the screen says so, and stderr is let go: somebody may wait for its end."""
+        daemon = self.made_with(self.clock)
+        daemon.startService()
+        self.assertEqual(self.terminal.getvalue(), "all is well\n")
+        self.assertEqual(self.clock.triggers, {})
+        self.assertTrue(self.complaints.closed)
+        self.assertEqual(self.complaints.text, "")
+        self.assertTrue(isinstance(self.table, HostTable) and self.there("l1", "l2"))
+
+    def test_nobody_looks(self) -> None:
+        """A terminal that is gone does not keep it from starting."""
+        daemon = self.made_with(self.clock)
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "wb", buffering=0) as pipe:
+            daemon.terminal = io.TextIOWrapper(pipe, write_through=True)
+            daemon.startService()
+            self.assertTrue(self.there("l1", "l2"))
+            daemon.terminal.detach()
+
+    def test_own_process(self) -> None:
+        """F12, S17: where the process is lonc's own, what hangs in threads may not keep it."""
+        daemon = self.made_with(self.clock)
+        daemon.own_process = True
+        daemon.startService()
+        self.assertEqual(list(self.clock.triggers), ["during"])

@@ -1,0 +1,182 @@
+"""
+TLS for the length of one line, on a connection plain before and after it (protocol, section 9).
+
+Pure: bytes come in, bytes to send go out. TLS ends without a word, since both sides know when;
+what comes behind it is plain again. So records are taken one at a time: OpenSSL is given no byte
+that is not TLS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+#: What `ssl.SSLObject.getpeercert` returns.
+Certificate = Mapping[str, Any]
+
+#: Bytes of the line inside, its newline included: a key of 32 digits.
+LINE: Final = 33
+
+_HEADER: Final = 5  # bytes: type, version, length
+_LONGEST: Final = _HEADER + 2**14 + 2048  # bytes of a record at most
+_KINDS: Final = range(20, 24)
+#: The kinds of record that may still come when the line has: what ends TLS, and a late ticket.
+_BELATED: Final = (0x15, 0x17)
+
+#: OpenSSL's codes for a certificate that does not lead to the authority.
+_OTHER_AUTHORITY: Final = (2, 7, 18, 19, 20, 21, 30)
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+
+
+class TLSError(Exception):
+    """
+    TLS failed. The message is for a person.
+
+    :ivar farewell: what to send before hanging up, so that the other side learns the reason.
+    """
+
+    def __init__(self, message: str, farewell: bytes = b"") -> None:
+        super().__init__(message)
+        self.farewell = farewell
+
+
+class Interlude:
+    """
+    Our end of TLS on a connection.
+
+    The client awaits a line inside TLS, the server sends one; then it is over for both.
+
+    :param context: of the client's or the server's kind.
+    :param check: is given the other side's certificate, which is of our authority and in its
+        time; raises TLSError for one that is not good enough.
+
+    :ivar established: whether both sides are sure of each other, as far as this one knows.
+    :ivar line: the line that came inside, without its newline; None as long as there is none.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        check: Callable[[Certificate], None] = lambda certificate: None,
+    ) -> None:
+        self._raw = bytearray()  # what came and was not taken yet
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._is_server = context.protocol is ssl.PROTOCOL_TLS_SERVER
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=self._is_server)
+        self._check = check
+        self._inside = b""
+        self._over = False
+        self._closed = False  # the other side has said that it is over
+        self.established = False
+        self.line: bytes | None = None
+
+    def start(self) -> bytes:
+        """Return what opens TLS: nothing on the server's side."""
+        self._advance()
+        return self._outgoing.read()
+
+    def receive(self, data: bytes) -> bytes:
+        """
+        Take bytes, however they are split, and return what to send.
+
+        :raises TLSError: and nothing more can be done with it.
+        """
+        self._raw += data
+        while record := self._next_record():
+            self._incoming.write(record)
+            self._advance()
+        return self._outgoing.read()
+
+    def send(self, data: bytes) -> bytes:
+        """
+        Return what takes these bytes inside TLS to the client.
+
+        :param data: the line with its newline, or a part of it.
+        """
+        self._tls.write(data)
+        self._over = True
+        return self._outgoing.read()
+
+    def close(self) -> bytes:
+        """Return what says that TLS is over. Nobody has to; some programs do, londs do not."""
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        return self._outgoing.read()
+
+    def rest(self) -> bytes:
+        """Take the plain bytes that came behind TLS."""
+        if not self._raw or self._awaits_record:
+            return b""
+        rest = bytes(self._raw)
+        self._raw.clear()
+        return rest
+
+    @property
+    def _awaits_record(self) -> bool:
+        """Whether what has come is TLS: no plain line begins like a record."""
+        return not self._over or (not self._closed and self._raw[0] in _BELATED)
+
+    def _next_record(self) -> bytes:
+        raw = self._raw
+        if not raw or not self._awaits_record:
+            return b""
+        if raw[0] not in _KINDS or raw[1:2].strip(b"\x03"):
+            raise TLSError(f"no TLS but {raw[:40].decode('latin-1')!a}")
+        if len(raw) < _HEADER:
+            return b""
+        size = _HEADER + int.from_bytes(raw[3:_HEADER])
+        if size > _LONGEST:
+            raise TLSError(f"no TLS but a record of {size} bytes")
+        if len(raw) < size:
+            return b""
+        record = bytes(raw[:size])
+        del raw[:size]
+        return record
+
+    def _advance(self) -> None:
+        """Do what the records that have come allow."""
+        try:
+            if not self.established:
+                self._tls.do_handshake()
+                self._check(self._tls.getpeercert() or {})
+                self.established = True
+            self._take(self._tls.read(2 * LINE))
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            raise TLSError(_words(error), self._outgoing.read()) from None
+
+    def _take(self, data: bytes) -> None:
+        """Take what came inside TLS."""
+        if not data:
+            self._closed = True
+            if not self._over:
+                raise TLSError("the other side ended TLS too soon")
+            return
+        self._inside += data
+        line, newline, surplus = self._inside.partition(b"\n")
+        if self._is_server or self._over or surplus or len(line) >= LINE:
+            raise TLSError("more than a key came inside TLS")
+        if newline:
+            self.line = line
+            self._over = True
+
+
+def _words(error: ssl.SSLError) -> str:
+    """Say what OpenSSL found."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code == _EXPIRED:
+            return "the certificate shown has expired"
+        if error.verify_code == _NOT_YET_VALID:
+            return "the certificate shown is not valid yet"
+        if error.verify_code in _OTHER_AUTHORITY:
+            return f"the certificate shown is not of our authority: {error.verify_message}"
+        return f"the certificate shown cannot be used: {error.verify_message}"
+    reason = (error.reason or str(error)).lower().replace("_", " ")
+    if "alert" in reason:
+        return f"the other side ended TLS: {reason.partition('alert')[2].strip()}"
+    return f"TLS failed: {reason}"
