@@ -1,7 +1,7 @@
 # make run   a cluster of two hosts on this machine, with lonc in front of it
 # make test  every check: tests, lint, types
 # make docs  the documentation, in docs/_build/html
-# make bench how fast it is, against a relay in C (needs gcc)
+# make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form
 # All of them first set up what they need in .venv; nothing else has to be installed.
 
 PYTHON := $(shell command -v python3.11 || command -v python3)
@@ -25,12 +25,16 @@ docs: .venv/installed-docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning -d docs/_build/doctrees docs docs/_build/html
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # An editable install: a changed source needs no new one, a changed dependency does.
-.venv/installed .venv/installed-%: setup.cfg pyproject.toml
+.venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(PIP) install --editable '.[$(subst -,,$(subst .venv/installed,,$@))]'
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/installed-%: .venv/installed
+	$(PIP) install --editable '.[$*]'
 	@touch $@
 
 clean:

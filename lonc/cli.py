@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from lonc import __version__
-from lonc.sealing import UnusableKey, NotAuthentic, make_key_file, read_key_file, unseal
+from lonc.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
 from lonc.settings import SettingsError, read_settings
 
 

@@ -67,6 +67,9 @@ class Owner(Interface):
     ) -> None:
         """The connection has ended; ``cause`` is for the request that it still owes, if any."""
 
+    def gone(self, connection: LondConnection) -> None:
+        """Its socket is closed, whoever ended it."""
+
 
 class LondConnection(Protocol):
     """
@@ -229,6 +232,7 @@ class LondConnection(Protocol):
             self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
         else:
             self._fail(Trouble.BROKEN, what, Cause.BROKEN)
+        self._owner.gone(self)
 
     @property
     def surplus(self) -> bool:

@@ -17,7 +17,6 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, QueueOverflow, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from lonc import connection as lond
@@ -95,6 +94,8 @@ class HostService(Service):
         self._con_lost = dict.fromkeys(Cause, 0)
         self._stopping = False
         self._drained: Deferred[None] | None = None
+        self._open: set[LondConnection] = set()  # those whose sockets are open
+        self._closed: Deferred[None] | None = None
         self._last_wait = self._seconds()
         self._last_prune = 0.0
 
@@ -218,7 +219,15 @@ class HostService(Service):
     def connected(self, connection: LondConnection) -> None:
         """Its handshake begins."""
         connection.since = self._seconds()
+        self._open.add(connection)
         self._pool.move(connection, self._pool.handshaking)
+
+    def gone(self, connection: LondConnection) -> None:
+        """Its socket is closed."""
+        self._open.discard(connection)
+        if self._closed is not None and not self._open:
+            closed, self._closed = self._closed, None
+            closed.callback(None)
 
     def ready(self, connection: LondConnection) -> None:
         """Its handshake is complete: the host lives, and who waits longest is served."""
@@ -457,12 +466,18 @@ class HostService(Service):
             yield self._drained
         if deadline.active():
             deadline.cancel()
-        farewell = clock.callLater(FAREWELL, self._listener.abort)
+        farewell = clock.callLater(FAREWELL, self._abort)
         yield self._listener.finish()
+        if self._open:
+            self._closed = Deferred()
+            yield self._closed
         if farewell.active():
             farewell.cancel()
-        # What was closed just now is gone with the reactor's next turn.
-        yield deferLater(clock, 0)
+
+    def _abort(self) -> None:
+        self._listener.abort()
+        for connection in list(self._open):
+            connection.transport.abortConnection()
 
     def _cut_short(self) -> None:
         self._drop_connections()

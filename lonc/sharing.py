@@ -165,7 +165,12 @@ class SharedSockets:
     def _open(self, name: str) -> None:
         assert self._settings is not None
         shared, path = self._sockets[name], self._settings.socket_path(name)
+        room = self._settings.max_host_id
         try:
+            if len(name) > room:
+                raise SocketError(
+                    f"{path}: too long, there is room for {room} characters of a name"
+                )
             if name in self._taken:
                 shared.close()
                 raise SocketError(f"{path}: it is the socket of the host with that id")

@@ -237,6 +237,9 @@ class LondProtocol(TimeoutMixin, Protocol):
 
     def _serve(self, line: bytes) -> None:
         factory = self._factory
+        named = f"sethost:{factory.host_id}:".encode()
+        if factory.revision and line.startswith(named) and line != named:
+            line = line[len(named) :]  # a request that says whom it is for
         word, _, rest = line.partition(b":")
         if line == b"ekey":
             buildkey = secrets.token_hex(16).upper().encode()

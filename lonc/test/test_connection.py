@@ -42,9 +42,14 @@ Told = tuple[object, ...]
 
 
 class NotedOwner:
-    """An owner that notes what it is told."""
+    """
+    An owner that notes what it is told.
+
+    :ivar closings: how often it was told that the socket is closed.
+    """
 
     def __init__(self) -> None:
+        self.closings = 0
         self.told: list[Told] = []
 
     def connected(self, connection: LondConnection) -> None:
@@ -62,6 +67,9 @@ class NotedOwner:
     ) -> None:
         assert message.isprintable()
         self.told.append(("failed", trouble, cause, message))
+
+    def gone(self, connection: LondConnection) -> None:
+        self.closings += 1
 
 
 class ConnectionTestCase(SynchronousTestCase):
@@ -110,6 +118,7 @@ class ConnectionTestCase(SynchronousTestCase):
         self.clock.advance(0)
         self.wire.end(ConnectionLost())
         self.assertEqual(self.owner.told, told)
+        self.assertEqual(self.owner.closings, 1)
         self.assertEqual(self.wire.value(), sent)
 
 

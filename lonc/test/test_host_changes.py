@@ -449,6 +449,22 @@ class StopTests(HostTestCase):
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
         self.assertEqual(stage.clock.getDelayedCalls(), [])
 
+    def test_lond_that_does_not_read(self) -> None:
+        """A connection that cannot be closed in good order is cut after a second."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        lond.wire.room = 10
+        stage.client(b"x" * 100 + b"\n")
+        lond.say(b"too long\n")
+        self.assertEqual(stage.state, (0, 0, 1, 0))
+        done = stage.stop()
+        stage.turn()
+        stage.clock.advance(0.9)
+        self.assertEqual((done, lond.wire.closed), ([], False))
+        stage.clock.advance(0.1)
+        stage.turn()
+        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+
     def test_break_while_stopping(self) -> None:
         """A connection that breaks meanwhile ends its request, and no probe follows."""
         stage = Stage(self, retries=1)

@@ -123,6 +123,14 @@ class VersionTests(LondTestCase):
             self.assertEqual(caller.say(line), b"refused\n", line)
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
+    def test_named_request(self) -> None:
+        """A request may begin with the lond's own id, what is enciphered too; no other will do."""
+        caller = self.entered()
+        self.assertEqual(caller.say(b"sethost:l2:ping"), b"l2\n")
+        self.assertEqual(caller.say(b"sethost:l1:ping"), b"refused\n")
+        cipher = caller.cipher()
+        self.assertEqual(caller.say(b"sethost:l2:" + cipher.encrypt(b"ping")), b"l2\n")
+
     def test_before_and_after_the_key(self) -> None:
         """They are answered on both sides of ekey."""
         caller = self.entered()
@@ -136,6 +144,7 @@ class VersionTests(LondTestCase):
         caller = self.entered(revision=None)
         self.assertEqual(caller.say(b"version"), b"unknown_cmd\n")
         self.assertEqual(caller.say(b"sethost:l2"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"sethost:l2:ping"), b"unknown_cmd\n")
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
 

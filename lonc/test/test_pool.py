@@ -32,6 +32,9 @@ class DeafOwner:
     ) -> None:
         pass
 
+    def gone(self, connection: LondConnection) -> None:
+        pass
+
 
 def a_connection() -> LondConnection:
     return LondConnection(DeafOwner(), Handshake("l2", "l1"), 100)

@@ -246,6 +246,13 @@ class SharedSocketTests(SharingTestCase):
         self.advance(1)
         self.assertEqual(self.say("one.test", b"b\n"), [b"re:b\n"])
 
+    def test_long_name(self) -> None:
+        """A name too long for a socket's path is logged; the others serve."""
+        self.table = a_table(TABLE + f"l5:msu:access:{'x.' * 60}test:127.0.0.5\n")
+        self.started()
+        self.assertTrue(self.there("one.test", "two.test"))
+        self.assertIn("there is room for", str(self.notes.events))
+
     def test_table_changes(self) -> None:
         """S17: sockets follow the names of the table; clients of one that stays notice nothing."""
         daemon = self.started()

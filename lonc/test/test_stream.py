@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import struct
+import weakref
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionLost
@@ -192,20 +194,49 @@ class WritingTests(StreamTestCase):
         self.assertEqual(protocol.events, ["ConnectionLost"])
 
     def test_after_the_end(self) -> None:
-        """A write after the end does nothing."""
+        """After the end a transport does nothing and keeps nothing."""
         protocol = Recorder()
         theirs = self.pair(protocol)
         transport = protocol.transport
+        transport.write(MUCH)
         theirs.close()
         self.turn()
+        self.assertEqual(transport.unsent, 0)
+        transport.resumeProducing()
+        transport.pauseProducing()
         transport.write(b"x")
+        transport.loseWriteConnection()
         transport.loseConnection()
         transport.abortConnection()
-        transport.loseWriteConnection()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionLost"])
+
+    def test_after_abort(self) -> None:
+        """From `abortConnection` on nothing is sent or received, whatever is asked for."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        transport = protocol.transport
+        transport.abortConnection()
+        self.assertTrue(transport.disconnecting)
+        theirs.send(b"x")
+        transport.write(b"x")
         transport.pauseProducing()
         transport.resumeProducing()
+        transport.loseWriteConnection()
+        self.loop.doRead()
+        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionAborted"]))
+        self.assertRaises(ConnectionResetError, theirs.recv, 9)
+
+    def test_abort_while_paused(self) -> None:
+        """An abort of what is not read cannot be undone either."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        theirs.send(b"x")
+        protocol.transport.pauseProducing()
+        protocol.transport.abortConnection()
+        protocol.transport.resumeProducing()
         self.turn()
-        self.assertEqual(protocol.events, ["ConnectionDone"])
+        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionAborted"]))
 
 
 class ProducerTests(StreamTestCase):
@@ -221,6 +252,8 @@ class ProducerTests(StreamTestCase):
         self.assertEqual(producer.calls, ["pause"])
         self.drain(theirs)
         self.assertEqual(producer.calls, ["pause", "resume"])
+        protocol.transport.write(MUCH)
+        self.assertEqual(producer.calls, ["pause", "resume", "pause"])
 
     def test_small_remainder(self) -> None:
         """A remainder below the threshold pauses nobody."""
@@ -592,6 +625,23 @@ class ReadingTests(StreamTestCase):
         self.turn()
         self.assertEqual(protocol.events, ["ZeroDivisionError"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+
+class MemoryTests(StreamTestCase):
+    """What is left of a connection."""
+
+    def test_no_garbage(self) -> None:
+        """A connection that has ended is freed at once, without the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        freed = weakref.ref(protocol)
+        del protocol
+        self.assertIsNotNone(freed())
+        theirs.close()
+        self.turn()
+        self.assertIsNone(freed())
 
 
 class SocketTests(StreamTestCase):

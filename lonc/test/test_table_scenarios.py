@@ -1,6 +1,6 @@
 # trial's assertions and Twisted's services have no annotations:
 # mypy: allow-untyped-calls
-"""The whole way of a host table: from a web server over a real `twistd` to a client's answer."""
+"""The whole way over a real `twistd`: from a server's host table to a client's answer."""
 
 from __future__ import annotations
 
@@ -135,6 +135,37 @@ class FetchedTableTests(DaemonTestCase):
             [(host.id, host.name, host.address) for host in own.hosts.values()],
         )
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+
+    async def test_socket_names(self) -> None:
+        """
+        By host name, hosts of one name share a socket, and the prefix of a request picks one. A
+        lond that does not know the prefix does not see it.
+        """
+        addresses = ("127.0.0.2", "127.0.0.3")
+        port = free_port(*addresses)
+        new, old = (self.lond(f"l{address[-1]}", address, port) for address in addresses)
+        old.factory.revision = None
+        rows = "".join(f"l{each[-1]}:msu:access:shared.test:{each}\n" for each in addresses)
+        self.configure(port, rows, loncSocketNames="hostname")
+        lonc = self.lonc()
+        for request, answer in (
+            ("sethost:l2:ping", "l2"),
+            ("sethost:l3:ping", "l3"),
+            ("ping", "l2"),
+            ("sethost:l3:encrypt:put:msu:alice:grades:a=1", "ok"),
+            ("sethost:l3:get:msu:alice:grades:a", "1"),
+            ("sethost:l2:encrypt:get:msu:alice:grades:a", ""),
+            ("sethost:l1:ping", "con_lost"),
+        ):
+            self.assertEqual(await self.ask("shared.test", request), answer)
+        get = "get:msu:alice:grades:a"
+        self.assertEqual(new.requests, ["ping", "ping", get])
+        put = "put:msu:alice:grades:a=1"
+        self.assertEqual(old.requests, ["version", "sethost:l3", "ping", put, get])
+        self.assertFalse(os.path.exists(self.socket("l2")))
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
+        self.assert_no_traceback(lonc)
 
     async def test_wrong_options(self) -> None:
         """A port in use, one that is none, and one without a cluster end the start with a line."""

@@ -48,9 +48,9 @@ class AccessTestCase(SynchronousTestCase):
         """Return what is open by these settings."""
         return read_access(some_settings(self.folder, **settings), a_table(table))
 
-    def ways(self, host_id: str, **settings: Any) -> Ways:
+    def ways(self, to: str, **settings: Any) -> Ways:
         """Return what is open to a host."""
-        return self.access(**settings).ways(a_table().hosts[host_id])
+        return self.access(**settings).ways(a_table().hosts[to])
 
 
 class LocalTests(AccessTestCase):
