@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol as Interface
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import (
     ConnectError,
     ConnectionDone,
@@ -325,13 +325,13 @@ class LondConnectionFactory(ClientFactory):
         if failure.check(TimeoutError):
             message = f"no address for {name} after {self._timeout:g} s"
             self._connection.unreachable(Trouble.LOOK_UP, message)
-        elif not failure.check(CancelledError):
+        else:
             message = f"no address for {name}: {failure.getErrorMessage()}"
             self._connection.unreachable(Trouble.LOOK_UP, message)
 
     def _try(self, addresses: Sequence[str]) -> None:
         self._pending = None
-        self._addresses = addresses[1:]
+        self._addresses = addresses[1:] or ()
         # An address that is silent must leave time for those behind it.
         share = (self._deadline - self._clock.seconds()) / len(addresses)
         self._connector = self._network.connectTCP(

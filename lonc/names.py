@@ -206,9 +206,8 @@ class Names:
         :param used: the names of all hosts; what is known of others is forgotten.
         """
         now = self._seconds()
-        for target, name in list(self._names.items()):
-            if target not in used and not name.waiters:
-                del self._names[target]
+        for target in [each for each in self._names if each not in used]:
+            del self._names[target]
         free = RENEWALS - sum(name.under_way(now) for name in self._names.values())
         for target, name in list(self._names.items()):
             if free > 0 and name.renew_at <= now and not name.under_way(now):

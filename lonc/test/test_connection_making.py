@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import (
     ConnectError,
     ConnectionRefusedError,
@@ -90,8 +90,10 @@ class ConnectTests(ConnectionTestCase):
 
     def test_resolver_fails(self) -> None:
         """F5: any other fault of a resolver is a failure of the look-up, and no more than that."""
-        self.connect(fail(UnicodeError("label too long")))
-        self.assertEqual(self.failure()[0], Trouble.LOOK_UP)
+        for error in (UnicodeError("label too long"), CancelledError()):
+            self.setUp()
+            self.connect(fail(error))
+            self.assertEqual(self.failure()[0], Trouble.LOOK_UP)
 
     def test_troubles(self) -> None:
         """F5: what kept a connection from being made has its own name each."""
@@ -151,6 +153,13 @@ class ConnectTests(ConnectionTestCase):
         self.clock.pump([2.5, 2.4])
         self.assertEqual((len(self.tried), self.owner.told), (2, []))
         self.clock.advance(0.1)
+        self.assertEqual(self.failure()[0], Trouble.TIMEOUT)
+
+    def test_time_over_between_addresses(self) -> None:
+        """F12: when the time is over, late as we may be to see it, no further address is tried."""
+        self.connect(succeed(["::7", "127.0.0.7"]))
+        self.clock.advance(10)
+        self.assertEqual(len(self.tried), 1)
         self.assertEqual(self.failure()[0], Trouble.TIMEOUT)
 
     def test_given_up_in_look_up(self) -> None:

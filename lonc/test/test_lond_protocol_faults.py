@@ -17,7 +17,6 @@ from lonc.lond.faults import (
 )
 from lonc.test.lond_caller import Caller, LondTestCase
 
-
 #: The steps of the one way in that every lond has; the others' are in `test_lond_ways`.
 STEPS: list[Step] = [
     step

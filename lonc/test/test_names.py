@@ -376,7 +376,7 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 1 + RENEWALS + 2)
 
     def test_forgotten(self) -> None:
-        """Names that no host has any more are forgotten, unless somebody waits."""
+        """Names that no host has any more are forgotten; who still waits for one is answered."""
         self.known("10.0.0.1")
         waiting = self.look_up("b.test")
         self.names.renew(set())

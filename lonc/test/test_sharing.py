@@ -377,6 +377,7 @@ class StopTests(SharingTestCase):
         late = self.client("two.test")
         self.advance(1)
         done = self.stop(daemon)
+        self.assertTrue(self.there())
         self.advance(1)
         late.write(b"sethost:l3:c\n")
         self.advance(0)

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from lonc.socketloop import EVENTS, LOOKS, SocketLoop
-from lonc.stream import SocketTransport
+from lonc.stream import IN, SocketTransport
 from lonc.test.test_stream import Recorder, StreamTestCase
 
 
@@ -147,6 +147,30 @@ class EventTests(StreamTestCase):
         self.turn()
         self.assertEqual({recorder.got for recorder in recorders}, {b"x"})
 
+    def test_fault(self) -> None:
+        """A fault in one event is logged and does not keep the others from theirs."""
+
+        class Faulty:
+            def ready(self, mask: int) -> None:
+                loop.forget(faulty.fileno())
+                raise ZeroDivisionError
+
+            def shut_down(self, reason: Failure) -> None:
+                pass
+
+        loop = self.loop
+        faulty, theirs = socket.socketpair()
+        self.addCleanup(faulty.close)
+        self.addCleanup(theirs.close)
+        recorders = [Recorder(), Recorder()]
+        ends = [self.pair(recorders[0]), theirs, self.pair(recorders[1])]
+        loop.watch(faulty.fileno(), Faulty(), IN)
+        for end in ends:
+            end.send(b"x")
+        loop.doRead()
+        self.assertEqual([recorder.got for recorder in recorders], [b"x", b"x"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_nothing(self) -> None:
         """A turn without a socket does nothing."""
         self.loop.doRead()
@@ -202,6 +226,15 @@ class EndTests(StreamTestCase):
         self.assertEqual([r.events for r in recorders], [["ConnectionLost"], ["ConnectionLost"]])
         self.assertEqual([end.recv(9) for end in ends], [b"", b""])
         self.assertEqual(self.reactor.readers, set())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_not_watchable(self) -> None:
+        """What cannot be watched is an error, and closed."""
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        protocol = Recorder()
+        transport = SocketTransport(self.loop, descriptor, protocol)
+        self.assertRaises(OSError, self.loop.start, transport)
+        self.assertRaises(OSError, os.fstat, descriptor)
 
     def test_descriptor_of_another(self) -> None:
         """A descriptor that somebody else has closed disturbs nobody but the log."""

@@ -122,6 +122,22 @@ class FetchedTableTests(DaemonTestCase):
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
         self.assert_no_traceback(lonc)
 
+    async def test_broken_file(self) -> None:
+        """A dns_hosts.tab that is of no use stops neither a start nor, at USR2, what serves."""
+        nobody = f"127.0.0.1:{free_port('127.0.0.1')}"
+        self.served_by(nobody)
+        self.write(f"^{nobody}\n{THREE}", "tabs", "hosts.tab")
+        path = self.write("<html>\n", "tabs", "dns_hosts.tab")
+        lonc = self.lonc()
+        self.assertEqual(await self.ask("l3", "ping"), "l3")
+        why = f"{path}: there is no host that can be used"
+        self.assertIn(f"WARNING: {why}", self.log)
+        lonc.kill(signal.SIGUSR2)
+        await self.until(lambda: f"nothing is changed: {why}" in self.log)
+        self.assertEqual(await self.ask("l3", "ping"), "l3")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assert_no_traceback(lonc)
+
     async def test_standalone(self) -> None:
         """A cluster of its own serves its table over HTTP, and other machines can have it."""
         ports = free_port("127.0.0.1", "127.0.0.2"), free_port("127.0.0.1")

@@ -1,0 +1,159 @@
+# Twisted's Service and MemoryReactor and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The daemon in memory: its certificates, and the key files of the one before."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import attrs
+from twisted.logger import LogLevel
+
+from lonc.certificates import CertificateFiles
+from lonc.keyfiles import KeyFolder
+from lonc.management_commands import ReloadFailed
+from lonc.service import DAY
+from lonc.settings import SettingsError
+from lonc.test.certificates import Authority
+from lonc.test.test_service import TABLE, ServiceTestCase, a_table
+
+
+class CertificatesTests(ServiceTestCase):
+    """The own certificate."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = Authority(self.folder)
+
+    def use(self, files: CertificateFiles, **changes: Any) -> None:
+        """Set certificates, and whatever else."""
+        self.settings = attrs.evolve(
+            self.first,
+            certificate_authority=files.authority,
+            certificate=files.certificate,
+            private_key=files.key,
+            **changes,
+        )
+
+    def told(self, level: LogLevel) -> list[str]:
+        """Return what was logged of the own certificate."""
+        return [line for line in self.notes.at(level) if "own certificate" in line]
+
+    def test_none(self) -> None:
+        """Without one the status says so, and nothing is warned of."""
+        daemon = self.started()
+        about = daemon.about()
+        self.assertEqual((about.certificate, about.certificate_days), ("", 0.0))
+        self.assertEqual(self.told(LogLevel.warn), [])
+
+    def test_days(self) -> None:
+        """The status has the file and how long it is still valid; 22 days are long enough."""
+        files = self.authority.issue("l1.test", ends=22.0)
+        self.use(files)
+        about = self.started().about()
+        self.assertEqual(about.certificate, files.certificate)
+        self.assertAlmostEqual(about.certificate_days, 22.0, places=2)
+        self.assertEqual(self.told(LogLevel.warn), [])
+
+    def test_warning(self) -> None:
+        """From 21 days before its end on there is a warning at the start, and once a day."""
+        files = self.authority.issue("l1.test", ends=20.9)
+        self.use(files)
+        self.started()
+        line = f"the own certificate {files.certificate} expires in 20.9 days"
+        self.assertEqual(self.told(LogLevel.warn), [line])
+        self.clock.advance(DAY - 1)
+        self.assertEqual(len(self.told(LogLevel.warn)), 1)
+        self.clock.advance(1)
+        self.assertEqual(self.told(LogLevel.warn), [line] * 2)
+
+    def test_expired(self) -> None:
+        """One whose time is over is told of as an error; the status goes below zero."""
+        files = self.authority.issue("l1.test", ends=-0.5)
+        self.use(files)
+        daemon = self.started()
+        self.assertEqual(
+            self.told(LogLevel.critical), [f"the own certificate {files.certificate} has expired"]
+        )
+        self.assertAlmostEqual(daemon.about().certificate_days, -0.5, places=2)
+
+    def test_unusable(self) -> None:
+        """One that cannot be used is a warning that names the file, at the start and at HUP."""
+        files = self.authority.issue("l1.test")
+        os.unlink(files.key)
+        self.use(files)
+        daemon = self.started()
+        warning = f"{files.key}: No such file or directory; TLS is not used"
+        self.assertEqual(self.notes.at(LogLevel.warn).count(warning), 1)
+        daemon.reload()
+        self.assertEqual(self.notes.at(LogLevel.warn).count(warning), 2)
+
+    def test_unusable_where_the_clear_is_closed(self) -> None:
+        """Where nothing goes without it lonc does not start, and a HUP changes nothing."""
+        files = self.authority.issue("l1.test")
+        self.use(files, allow_insecure=False)
+        daemon = self.started()
+        good = daemon.about().certificate_days
+        os.unlink(files.key)
+        for again in (daemon.reload, daemon.reread_table):
+            with self.assertRaises(ReloadFailed) as caught:
+                again()
+            self.assertIn(f"nothing is changed: {files.key}: No such file", str(caught.exception))
+        self.assertAlmostEqual(daemon.about().certificate_days, good, places=2)
+        with self.assertRaises(SettingsError):
+            self.made()
+
+    def test_renewed(self) -> None:
+        """At HUP a new certificate is taken over."""
+        self.use(self.authority.issue("l1.test", ends=5.0))
+        daemon = self.started()
+        self.use(self.authority.issue("l1.test", ends=100.0))
+        daemon.reload()
+        self.assertAlmostEqual(daemon.about().certificate_days, 100.0, places=2)
+
+
+class WaysTests(ServiceTestCase):
+    """The hosts learn which ways in are open to them."""
+
+    def opening(self, host_id: str) -> bytes:
+        """Return what the first connection to a host opens with."""
+        said: list[bytes] = []
+        self.network.prepare = lambda lond: setattr(lond.wire, "heard", said.append)
+        self.client(host_id, b"ping\n")
+        self.advance(0)
+        return said[0]
+
+    def test_own_host(self) -> None:
+        """Our own lond is named a key file, the other is not."""
+        self.started()
+        folder = os.path.join(self.folder, "lonc.keys")
+        self.assertTrue(self.opening("l1").startswith(b"init:local:" + os.fsencode(folder) + b"/"))
+        self.assertEqual(self.opening("l2"), b"init\n")
+
+    def test_changed_table(self) -> None:
+        """It is the table in force that tells which host is ours."""
+        daemon = self.started()
+        self.table = a_table(TABLE.replace("l2.test", "l1.test"))
+        daemon.reread_table()
+        self.assertTrue(self.opening("l2").startswith(b"init:local:"))
+
+    def test_certificates(self) -> None:
+        """With certificates the others are asked for TLS, from the next HUP on."""
+        daemon = self.started()
+        files = Authority(self.folder).issue("l1.test")
+        self.settings = attrs.evolve(
+            self.first,
+            certificate_authority=files.authority,
+            certificate=files.certificate,
+            private_key=files.key,
+        )
+        daemon.reload()
+        self.assertEqual(self.opening("l2"), b"init:ssl\n")
+
+    def test_left_by_a_crash(self) -> None:
+        """Key files of a lonc that crashed go at the start."""
+        folder = KeyFolder(self.first.key_dir)
+        folder.make()
+        self.started()
+        self.assertFalse(os.path.exists(folder.path))

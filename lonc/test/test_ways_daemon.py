@@ -1,0 +1,109 @@
+# trial's assertions and Twisted's services have no annotations:
+# mypy: allow-untyped-calls
+"""The whole daemon with an embedded cluster, by the ways in that its ``loncapa.conf`` opens."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from twisted.internet import reactor as global_reactor
+
+from lonc.lond.cluster import prepare
+from lonc.management import ManagementClient
+from lonc.status import DaemonStatus, HostStatus
+from lonc.test.certificates import Authority
+from lonc.test.daemon import DaemonTestCase, free_port
+
+reactor: Any = global_reactor
+
+
+class ClusterTests(DaemonTestCase):
+    """``--standalone``: l1 is on lonc's own machine, l2 is not."""
+
+    timeout = 20
+
+    def certify(self, *names: str, ends: float = 100.0, **variables: str) -> None:
+        """Write the cluster's files, with a certificate of these names for all of them."""
+        prepare(self.folder, free_port("127.0.0.1", "127.0.0.2"))
+        files = Authority(self.folder).issue("l1.localhost", names=names, ends=ends)
+        variables = {
+            "lonCertificateDirectory": self.folder,
+            "lonnetCertificateAuthority": os.path.basename(files.authority),
+            "lonnetCertificate": os.path.basename(files.certificate),
+            "lonnetPrivateKey": os.path.basename(files.key),
+        } | variables
+        with open(self.path("loncapa.conf"), "a") as file:
+            file.writelines(f"PerlSetVar {name} {value}\n" for name, value in variables.items())
+
+    async def status(self) -> tuple[DaemonStatus, list[HostStatus]]:
+        """Ask the management port."""
+        lonc = await ManagementClient.connect(reactor, f"unix:{self.socket('lonc.amp')}")
+        about, hosts = await lonc.about(), await lonc.hosts()
+        await lonc.close()
+        return about, hosts
+
+    async def test_all_ways(self) -> None:
+        """Key files for the own machine, TLS for the other; the status tells, and so the days."""
+        self.certify("l1.localhost", "l2.localhost", loncAllowInsecure="0")
+        lonc = self.standalone()
+        for host_id in ("l1", "l2"):
+            client = await self.client(host_id)
+            self.assertEqual(await client.ask("ping"), host_id)
+            self.assertEqual(await client.ask("encrypt:put:d:u:n:secret=1"), "ok")
+            self.assertEqual(await client.ask("eget:d:u:n:secret"), "1")
+        about, hosts = await self.status()
+        self.assertEqual([host.mode for host in hosts], ["local", "ssl"])
+        self.assertEqual([host.lond_version for host in hosts], ["1.0", "1.0"])
+        self.assertEqual(about.certificate, self.path("host.pem"))
+        self.assertAlmostEqual(about.certificate_days, 100.0, places=1)
+        self.assertFalse(os.path.exists(self.socket("lonc.keys")))
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assert_no_traceback(lonc)
+
+    async def test_wrong_name(self) -> None:
+        """A certificate for another host is refused, and the log says so; at HUP that can end."""
+        self.certify("l1.localhost")
+        lonc = self.standalone()
+        client = await self.client("l2")
+        self.assertEqual(await client.ask("ping"), "con_lost")
+        await lonc.says("the certificate shown is for l1.localhost, not for l2.localhost")
+        with open(self.path("loncapa.conf"), "a") as file:
+            file.write("PerlSetVar loncCertificateNameCheck 0\n")
+        mark = lonc.mark()
+        lonc.kill(signal.SIGHUP)
+        await lonc.says("2 as before", mark)
+        self.assertEqual(await client.ask("ping"), "l2")
+        _, hosts = await self.status()
+        self.assertEqual(hosts[1].mode, "ssl")
+
+    async def test_certificate_that_ends_soon(self) -> None:
+        """The log warns of it at the start."""
+        self.certify("l1.localhost", "l2.localhost", ends=10.0)
+        lonc = self.standalone()
+        await lonc.says(f"the own certificate {self.path('host.pem')} expires in 10.0 days")
+
+    async def test_no_certificate(self) -> None:
+        """Where TLS is a must and the files cannot be used there is one line, and no start."""
+        self.certify("l1.localhost", loncAllowInsecure="0")
+        os.unlink(self.path("host.key"))
+        lonc = self.standalone()
+        self.assertEqual(await lonc.ended(), 1)
+        self.assertEqual(
+            lonc.err,
+            f"lonc: {self.path('host.key')}: No such file or directory; "
+            "without TLS loncAllowInsecure cannot be 0\n",
+        )
+        self.assert_no_traceback(lonc)
+
+    async def test_goes_on_without(self) -> None:
+        """Where it can be done without there is a warning, and everybody is served."""
+        self.certify("l1.localhost")
+        os.unlink(self.path("host.key"))
+        lonc = self.standalone()
+        client = await self.client("l2")
+        self.assertEqual(await client.ask("ping"), "l2")
+        await lonc.says(f"{self.path('host.key')}: No such file or directory; TLS is not used")
+        _, hosts = await self.status()
+        self.assertEqual(hosts[1].mode, "insecure")
