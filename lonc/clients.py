@@ -139,9 +139,26 @@ def overdue(since: Iterable[tuple[ClientProtocol, float]], before: float) -> lis
 class ClientProtocol(Protocol):
     """One client on a host's socket (rows S5, F2, F3 and F16)."""
 
+    # There are thousands, and what is set outside of __init__ would make each a dict of its own.
+    __slots__ = (
+        "_blocked",
+        "_clients",
+        "_ended_input",
+        "_host",
+        "_leaving",
+        "_lines",
+        "_listener",
+        "_paused",
+        "_request",
+        "_taking",
+        "connected",
+        "transport",
+    )
+
     transport: ClientTransport
 
     def __init__(self, host: RequestTaker, clients: Clients, factory: ClientListener) -> None:
+        self.connected = 0
         self._host = host
         self._clients = clients
         self._listener = factory

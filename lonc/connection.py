@@ -86,6 +86,27 @@ class LondConnection(Protocol):
     :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
     """
 
+    # There are thousands, and what is set outside of __init__ would make each a dict of its own.
+    __slots__ = (
+        "_ended",
+        "_handshake",
+        "_key",
+        "_lines",
+        "_made_cipher",
+        "_max_line",
+        "_owner",
+        "connected",
+        "established",
+        "factory",
+        "has_other_way",
+        "knows_sethost",
+        "place",
+        "request",
+        "reusable",
+        "since",
+        "transport",
+    )
+
     transport: ITCPTransport
 
     def __init__(self, owner: Owner, handshake: Handshake, max_line: int) -> None:
@@ -96,6 +117,7 @@ class LondConnection(Protocol):
         self._max_line = max_line
         self._lines = LineBuffer(max_line)
         self._ended = False
+        self.connected = 0
         self.factory: LondConnectionFactory | None = None
         self.place: Collection | None = None
         self.request: Request | None = None
@@ -317,7 +339,9 @@ class LondConnectionFactory(ClientFactory):
         self._port = port
         self._timeout = timeout
         self._deadline = self._clock.seconds() + timeout
-        self._pending = looking = self._look_up(target).addTimeout(timeout, self._clock)
+        self._pending = looking = self._look_up(target)
+        if not looking.called:
+            looking.addTimeout(timeout, self._clock)
         looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
 
     def _unknown(self, failure: Failure, name: str) -> None:

@@ -7,6 +7,10 @@ This module is pure: it imports nothing of lonc, and every way in and out of lon
 from __future__ import annotations
 
 
+#: What a stream has that keeps nothing: thousands share it. It is never changed.
+_NOTHING = bytearray()
+
+
 class LineTooLong(Exception):
     """
     A line is over the limit.
@@ -30,7 +34,7 @@ class LineBuffer:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.rest = bytearray()
+        self.rest = _NOTHING
         self._searched = 0  # so many bytes of the data are known to hold no newline
 
     def __len__(self) -> int:
@@ -46,17 +50,20 @@ class LineBuffer:
         # What nearly always comes: one line, and nothing before it. It is not even copied.
         if not self.rest and 0 < len(data) == data.find(b"\n") + 1 <= self.limit + 1:
             return data
-        self.rest += data
+        self.feed(data)
         return self.take()
 
     def feed(self, data: bytes) -> None:
         """Add data without looking at it."""
-        self.rest += data
+        if self.rest:
+            self.rest += data
+        else:
+            self.rest = bytearray(data)
 
     def drain(self) -> bytes:
         """Take all that is buffered: what follows is no line."""
         data = bytes(self.rest)
-        self.rest.clear()
+        self.rest = _NOTHING
         self._searched = 0
         return data
 
@@ -76,7 +83,10 @@ class LineBuffer:
         if not end:
             self._searched = len(self.rest)
             return None
-        line = bytes(self.rest[:end])
-        del self.rest[:end]
         self._searched = 0
+        line = bytes(self.rest[:end])
+        if end == len(self.rest):
+            self.rest = _NOTHING
+        else:
+            del self.rest[:end]
         return line

@@ -231,7 +231,7 @@ class Handshake:
             return b"init:ssl\n"
         if ways.insecure:
             return b"init\n"
-        raise HandshakeError("loncAllowInsecure is 0, and there is no other way in")
+        raise HandshakeError("no way in is open: loncAllowInsecure is 0, and no certificate is set")
 
     @property
     def _has_others(self) -> bool:

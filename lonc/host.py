@@ -219,7 +219,6 @@ class HostService(Service):
     def connected(self, connection: LondConnection) -> None:
         """Its handshake begins."""
         connection.since = self._seconds()
-        self._open.add(connection)
         self._pool.move(connection, self._pool.handshaking)
 
     def gone(self, connection: LondConnection) -> None:
@@ -247,9 +246,9 @@ class HostService(Service):
     ) -> None:
         """Count the failure once (row F5), and tell those who cannot be served any more."""
         self._pool.move(connection, None)
-        if connection.has_other_way and not self._stopping:
+        if connection.has_other_way:
             log.warn(
-                "the lond takes no key file, another way in is tried: {reason}",
+                "a key file does not serve, another way in is tried: {reason}",
                 reason=message,
                 host_id=self.host_id,
             )
@@ -455,6 +454,7 @@ class HostService(Service):
         super().stopService()
         self._stopping = True
         self._health.stop()
+        self._open = {each for each in self._pool.all() if each.connected}
         clock = self._around.clock
         deadline = clock.callLater(self._settings.drain_timeout, self._cut_short)
         closed = self._socket.close()

@@ -15,7 +15,6 @@ import stat
 from typing import Final
 
 import attrs
-from Crypto.Random import get_random_bytes
 
 _KEY: Final = re.compile(rb"([0-9A-Fa-f]{32})\n?")
 _NAME: Final = re.compile(r"[0-9a-f]{16}")
@@ -62,6 +61,8 @@ class KeyFolder:
         """
         if ":" in self.path:
             raise OSError(errno.EINVAL, "a lond cannot be told a name with a colon", self.path)
+        from Crypto.Random import get_random_bytes
+
         key = get_random_bytes(16).hex().encode()
         made = KeyFile(os.path.join(self.path, get_random_bytes(8).hex()), key)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -26,21 +26,23 @@ from lonc.logs import PARENT, RateLimited
 from lonc.management_commands import (
     HOSTS,
     About,
-    BadLevel,
     CloseConnections,
-    InternalError,
     ListHosts,
     ManagementCommand,
-    ManagementError,
-    NoAnswer,
     Reload,
-    ReloadFailed,
     Report,
-    ReportFailed,
     RereadTable,
     ResetRetries,
     SetDebugLevel,
     Stop,
+)
+from lonc.management_errors import (
+    BadLevel,
+    InternalError,
+    ManagementError,
+    NoAnswer,
+    ReloadFailed,
+    ReportFailed,
     UnknownHost,
 )
 from lonc.status import DaemonStatus, HostStatus

@@ -18,35 +18,14 @@ from collections.abc import Mapping
 import attrs
 from twisted.protocols import amp
 
+from lonc.management_errors import (
+    BadLevel,
+    InternalError,
+    ReloadFailed,
+    ReportFailed,
+    UnknownHost,
+)
 from lonc.status import DaemonStatus, HostStatus
-
-
-class ManagementError(Exception):
-    """Why a command was not carried out, in one line for a person."""
-
-
-class UnknownHost(ManagementError):
-    """There is no such host in the table."""
-
-
-class BadLevel(ManagementError):
-    """A debug level is a number from 0 to 9."""
-
-
-class ReportFailed(ManagementError):
-    """The status file could not be written."""
-
-
-class ReloadFailed(ManagementError):
-    """The table or the configuration is unusable; what was in force stays in force."""
-
-
-class InternalError(ManagementError):
-    """Something is wrong inside lonc; its log says what."""
-
-
-class NoAnswer(ManagementError):
-    """For the client only: lonc was not reached, or its answer did not come in time."""
 
 
 class _Counts(amp.Argument):

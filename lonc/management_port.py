@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from lonc.management import Daemon, ManagementFactory
 from lonc.sockets import clear_stale_socket
+
+if TYPE_CHECKING:
+    from lonc.management import Daemon, ManagementFactory, ManagementProtocol
 
 #: The path in an endpoint's description, where colons and backslashes are escaped.
 _UNIX = re.compile(r"unix:(?:address=)?((?:[^:\\]|\\.)+)")
@@ -27,6 +30,28 @@ _UNIX = re.compile(r"unix:(?:address=)?((?:[^:\\]|\\.)+)")
 
 class ManagementPortError(Exception):
     """The management port cannot be had; the message names its description, for a person."""
+
+
+class _OnDemand(Factory):
+    """Imports AMP when somebody comes: most of the time nobody does, and it takes two megabytes."""
+
+    noisy = False
+
+    def __init__(self, daemon: Daemon, reactor: Any) -> None:
+        self._daemon = daemon
+        self._reactor = reactor
+        self._made: ManagementFactory | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
+        from lonc.management import ManagementFactory
+
+        if self._made is None:
+            self._made = ManagementFactory(self._daemon, self._reactor)
+        return self._made.buildProtocol(addr)
+
+    async def disconnect(self) -> None:
+        if self._made is not None:
+            await self._made.disconnect()
 
 
 class ManagementPort(Service):
@@ -40,7 +65,7 @@ class ManagementPort(Service):
         self.setName("management")
         self.description = description
         self._reactor = reactor
-        self._factory = ManagementFactory(daemon, reactor)
+        self._factory = _OnDemand(daemon, reactor)
         self._port: IListeningPort | None = None
         self._moving = DeferredLock()
 

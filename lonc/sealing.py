@@ -13,9 +13,6 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
-from Crypto.Cipher import AES
-from Crypto.Random import get_random_bytes
-
 from lonc.settings import Settings, SettingsError
 
 #: What the name of a sealed file ends in. No host id holds a ``~``, so no reader of the folder
@@ -83,6 +80,8 @@ def seal_parts(
 
     :param nonce: only to see what was sealed before; a new file gets a new one.
     """
+    from Crypto.Random import get_random_bytes
+
     nonce = nonce or get_random_bytes(_NONCE_SIZE)
     cipher = _cipher(key, file, nonce)
     yield _MAGIC + nonce
@@ -121,6 +120,9 @@ def unseal(key: bytes, file: str, sealed: bytes) -> bytes:
 
 
 def _cipher(key: bytes, file: str, nonce: bytes) -> Any:
+    # Here, because it brings two megabytes along and most machines seal nothing.
+    from Crypto.Cipher import AES
+
     cipher = AES.new(key, AES.MODE_GCM, nonce=nonce, mac_len=_TAG_SIZE)
     return cipher.update(_MAGIC + os.fsencode(own_name(file)))
 
@@ -140,9 +142,12 @@ def make_key_file(path: str) -> None:
         raise UnusableKey(f"{path}: it exists, and is left as it is") from None
     except OSError as error:
         raise UnusableKey(f"{path}: {error.strerror}") from None
+    from Crypto.Random import get_random_bytes
+
+    key = get_random_bytes(KEY_SIZE)
     try:
         with open(fd, "wb") as file:
-            file.write(get_random_bytes(KEY_SIZE))
+            file.write(key)
             file.flush()
             os.fsync(fd)
         folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)

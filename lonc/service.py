@@ -36,7 +36,7 @@ from lonc.host import HostService, Network, Surroundings
 from lonc.hosts import Host, HostTable, TableError, compare
 from lonc.limits import needed_files, raise_file_limit
 from lonc.logs import PARENT, LoncLog
-from lonc.management_commands import ReloadFailed
+from lonc.management_errors import ReloadFailed
 from lonc.management_port import ManagementPort
 from lonc.names import Names, look_up
 from lonc.pidfile import PidFile

@@ -7,7 +7,6 @@ table of settings.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import stat
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.endpoints import quoteStringArgument
 
 from lonc.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
 
@@ -104,9 +102,9 @@ class Settings:
 
     @management.default
     def _management(self) -> str:
-        # quoteStringArgument leaves "=" alone, which would make the path's beginning a key.
-        path: str = quoteStringArgument(self.socket_path(MANAGEMENT_SOCKET))  # type: ignore[no-untyped-call]
-        return "unix:{}:mode=600".format(path.replace("=", "\\="))
+        # As an endpoint's description has to quote: a "=" would make the path's beginning a key.
+        path = re.sub(r"([\\:=])", r"\\\1", self.socket_path(MANAGEMENT_SOCKET))
+        return f"unix:{path}:mode=600"
 
     def socket_path(self, name: str) -> str:
         """Return the path of the UNIX socket of the host with that id or host name."""
@@ -254,6 +252,8 @@ def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
             if each.name != known[lower]:
                 yield f"{each.where}: skipped, because capitals count: {known[lower]}"
         elif lower.startswith("lonc"):
+            import difflib
+
             nearest = difflib.get_close_matches(lower[:40], known, n=1, cutoff=0)[0]
             yield f"{each.where}: lonc has no such setting; the nearest is {known[nearest]}"
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import ssl
 import sys
@@ -162,6 +163,9 @@ class Daemon(LoncService):
                 # from there it would end as a traceback in the log.
                 sys.excepthook = lambda *_: None
                 raise
+        # What the imports made stays for good: let the collector look at it this once.
+        gc.collect()
+        gc.freeze()
         if self.terminal is not None and self.screen:
             with contextlib.suppress(OSError):  # nobody looks at it any more
                 print(self.screen, file=self.terminal, flush=True)

@@ -159,7 +159,7 @@ class Interlude:
             return
         self._inside += data
         line, newline, surplus = self._inside.partition(b"\n")
-        if self._is_server or self._over or surplus or len(line) >= LINE:
+        if self._is_server or surplus or len(line) >= LINE:
             raise TLSError("more than a key came inside TLS")
         if newline:
             self.line = line

@@ -47,7 +47,7 @@ def read_access(settings: Settings, table: HostTable) -> Access:
     """
     Read the certificates that the settings name, and find out what is open.
 
-    :raises SettingsError: the certificates cannot be used, and nothing goes without them.
+    :raises SettingsError: certificates are set, cannot be used, and have to be.
     """
     certificates = None
     warnings: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ def read_access(settings: Settings, table: HostTable) -> Access:
             raise SettingsError(f"{error}; without TLS loncAllowInsecure cannot be 0") from None
         warnings = (f"{error}; TLS is not used",)
     if certificates is None and not settings.allow_insecure:
-        raise SettingsError("loncAllowInsecure is 0, so lonnetCertificate has to be set")
+        warnings = ("loncAllowInsecure is 0 and no certificate is set: others are not reached",)
     own = table.hosts.get(settings.host_id)
     return Access(
         certificates=certificates,

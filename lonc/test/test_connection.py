@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cipher import SessionCipher
 from lonc.connection import LondConnection, Trouble
-from lonc.handshake import Handshake
+from lonc.handshake import Handshake, HandshakeError, Ways
 from lonc.request import Cause, Request
 from lonc.test.doubles import (
     BUILD_KEY,
@@ -200,6 +200,35 @@ class HandshakeTests(ConnectionTestCase):
         self.owner.told.clear()
         self.wire.end(ConnectionLost("reset by peer"))
         self.assertIn("reset by peer", self.failure()[2])
+
+    def test_farewell(self) -> None:
+        """A handshake that fails may have last words for the lond; then it is cut."""
+
+        class Insulted(Handshake):
+            def receive(self, data: bytes) -> bytes:
+                raise HandshakeError("how rude", b"bye")
+
+        self.connection = LondConnection(self.owner, Insulted("l2", "l1"), MAX_LINE)
+        self.wire = Wire(self.clock, self.connection)
+        self.begin()
+        self.owner.told.clear()
+        self.wire.deliver(b"x")
+        self.assertEqual(self.failure()[2], "how rude")
+        self.assertEqual(self.wire.value(), b"init\nbye")
+        self.assertTrue(self.wire.aborted)
+        self.assert_dead()
+
+    def test_no_way_in(self) -> None:
+        """One that cannot even begin says nothing, and is a failure like any other."""
+        closed = Handshake("l2", "l1", Ways(insecure=False))
+        self.connection = LondConnection(self.owner, closed, MAX_LINE)
+        self.wire = Wire(self.clock, self.connection)
+        self.connection.makeConnection(self.wire)
+        self.assertEqual(self.owner.told.pop(0), ("connected",))
+        trouble, cause, _ = self.failure()
+        self.assertEqual((trouble, cause), (Trouble.HANDSHAKE, Cause.UNREACHABLE))
+        self.assertEqual(self.wire.value(), b"")
+        self.assert_dead()
 
     def test_more_than_the_key(self) -> None:
         """S6: a lond that says something behind its key never becomes ready."""

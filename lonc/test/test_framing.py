@@ -77,6 +77,16 @@ class LineBufferTests(SynchronousTestCase):
         self.assertEqual(len(buffer), 4)
         self.assertEqual([buffer.take(), buffer.take(), buffer.take()], [b"a\n", b"b\n", None])
 
+    def test_drain(self) -> None:
+        """All that is buffered can be taken at once, and lines follow as if nothing had been."""
+        lines = LineBuffer(100)
+        self.assertEqual(lines.drain(), b"")
+        lines.feed(b"one\ntw")
+        self.assertEqual(lines.take(), b"one\n")
+        self.assertIsNone(lines.take())
+        self.assertEqual((lines.drain(), len(lines)), (b"tw", 0))
+        self.assertEqual(lines.push(b"three\n"), b"three\n")
+
     def test_begins_with(self) -> None:
         """The beginning can be looked at before there is a line."""
         buffer = LineBuffer(100)

@@ -371,6 +371,12 @@ class SSLTests(WaysTestCase):
             self.assertEqual(said, b"version\nsethost:l2\n")
             self.assertEqual(self.traits.version, "1.467")
 
+    def test_only_what_follows_the_key_is_tls(self) -> None:
+        """Once a plain line has begun, a byte that begins a record is part of the line."""
+        handshake, lond = self.established()
+        handshake.receive(lond.send(KEY.encode() + b"\n") + b"$Rev")
+        self.assertIn("no version but '$Rev\\x15'", str(self.failure(handshake.receive, b"\x15\n")))
+
     def test_bytes_behind_the_end(self) -> None:
         """Where nothing more is asked bytes behind the key are a violation."""
         self.traits.knows_version = self.traits.knows_sethost = False

@@ -13,7 +13,7 @@ from twisted.logger import LogLevel
 from lonc.delayed import TRY_AGAIN as CLEARED_AGAIN
 from lonc.disk import PLACES
 from lonc.lanes import READ_BACK
-from lonc.management_commands import ReloadFailed
+from lonc.management_errors import ReloadFailed
 from lonc.request import Cause
 from lonc.sealer import BATCH, TRY_AGAIN
 from lonc.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal

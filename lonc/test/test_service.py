@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc import service as lonc_service
 from lonc.hosts import HostTable, TableError, parse_host_table
 from lonc.logs import LineFile, LoncLog, SeedForm
-from lonc.management_commands import ReloadFailed
+from lonc.management_errors import ReloadFailed
 from lonc.pidfile import PidFile
 from lonc.request import CON_LOST
 from lonc.service import SWEEP, WATCH, LoncService, Sources

@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 
 from lonc.certificates import CertificateFiles
 from lonc.keyfiles import KeyFolder
-from lonc.management_commands import ReloadFailed
+from lonc.management_errors import ReloadFailed
 from lonc.service import DAY
 from lonc.settings import SettingsError
 from lonc.test.certificates import Authority

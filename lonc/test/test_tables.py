@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.disk import InThread
 from lonc.hosts import HostTable, TableError, parse_host_table
-from lonc.management_commands import ReloadFailed
+from lonc.management_errors import ReloadFailed
 from lonc.tables import FIRST_PAUSE, FetchError, TableFetcher, check_table, replace_file
 from lonc.test.doubles import NoJitter, some_settings
 from lonc.test.stage import Notes

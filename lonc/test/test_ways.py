@@ -156,10 +156,11 @@ class UnusableTests(AccessTestCase):
             self.assertIn(f"PerlSetVar {variable} is missing", self.problems(**{name: None}))
 
     def test_nothing_set(self) -> None:
-        """Where TLS is a must and nothing is set lonc does not start."""
-        with self.assertRaises(SettingsError) as caught:
-            self.access(allow_insecure=False)
-        self.assertIn("loncAllowInsecure is 0, so lonnetCertificate", str(caught.exception))
+        """Where TLS is a must and nothing is set there is a warning: only our own lond is left."""
+        (warning,) = self.access(allow_insecure=False).warnings
+        self.assertIn("others are not reached", warning)
+        self.assertEqual(self.ways("l2", allow_insecure=False), Ways(insecure=False))
+        self.assertIsNotNone(self.ways("l1", allow_insecure=False).key_files)
 
     def test_folder_alone(self) -> None:
         """A folder without a file named in it is nothing to warn of."""

@@ -222,6 +222,18 @@ class InsecureTests(NetworkTestCase):
         self.assertEqual(self.status(host).lond_version, "1.500")
 
 
+class ClosedTests(NetworkTestCase):
+    """No way in is open."""
+
+    async def test_nothing_is_said(self) -> None:
+        """A lond elsewhere is told nothing, whatever it knows, and the log says why."""
+        factory = self.lond(self.files)
+        said = self.faults.reached(Step.INIT)
+        host = self.serve(allow_insecure=False, **self.in_the_clear())
+        await self.check_not_served(host, "bad handshake", "no way in is open: loncAllowInsecure")
+        self.assertEqual((factory.requests, said.called), (0, False))
+
+
 class LocalTests(NetworkTestCase):
     """A lond on the same machine."""
 
@@ -241,9 +253,10 @@ class LocalTests(NetworkTestCase):
         await self.check_served(self.serve(), "local")
 
     async def test_served_where_the_clear_is_closed(self) -> None:
-        """It is safe: it does where loncAllowInsecure is 0."""
+        """It is safe: it does where loncAllowInsecure is 0, with certificates and without."""
         self.lond()
-        await self.check_served(self.serve(allow_insecure=False), "local")
+        for changes in ({}, self.in_the_clear()):
+            await self.check_served(self.serve(allow_insecure=False, **changes), "local")
 
     async def test_ten_at_once(self) -> None:
         """Each connection has a file of its own, and all of them go."""
@@ -286,7 +299,7 @@ class LocalTests(NetworkTestCase):
                 self.assert_no_key_files()
                 self.assertEqual((factory.accepted, self.status(host).retries_left), (2, 2))
                 (line,) = self.notes.at(LogLevel.warn)
-                self.assertIn("the lond takes no key file, another way in is tried: ", line)
+                self.assertIn("a key file does not serve, another way in is tried: ", line)
 
     async def test_not_taken_by_many(self) -> None:
         """So it is with many requests at once: none of them is lost."""
