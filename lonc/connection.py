@@ -3,12 +3,13 @@
 """
 One connection to a lond: made, taken through the handshake, then one request at a time.
 
-The connection knows its owner (a :class:`lonc.host.HostService`) only by three calls, and nothing
-of clients. Exactly one of :meth:`Owner.failed` and our own :meth:`LondConnection.close` ends it.
+The connection knows its owner (a :class:`lonc.dispatcher.Dispatcher`) only by a few calls, and
+nothing of clients. Exactly one of :meth:`Owner.failed` and our own :meth:`LondConnection.close` ends it.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol as Interface
@@ -39,12 +40,22 @@ _TO_PREPARE = (_TO_ENCIPHER, b"sethost:")
 _FRAME_OVERHEAD = 64
 
 
+#: Errors by which the kernel says that the lack is ours.
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
 class Trouble(Enum):
-    """What ended a connection; each counts once against the host's retries (row F5)."""
+    """
+    What ended a connection.
+
+    Each counts once against the host's retries (row F5), but for `NO_FILES`: that is no fault of
+    the host's.
+    """
 
     LOOK_UP = "look-up failed"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
+    NO_FILES = "not made"
     TIMEOUT = "timed out"
     HANDSHAKE = "bad handshake"
     BROKEN = "broke"
@@ -376,6 +387,8 @@ class LondConnectionFactory(ClientFactory):
             trouble, message = Trouble.TIMEOUT, f"no connection after {self._timeout:g} s"
         elif reason.check(ConnectionRefusedError):
             trouble, message = Trouble.REFUSED, "nobody listens there"
+        elif getattr(reason.value, "osError", None) in NO_DESCRIPTORS:
+            trouble, message = Trouble.NO_FILES, "lonc has no file descriptors left"
         elif reason.check(DNSLookupError):
             trouble, message = Trouble.LOOK_UP, reason.getErrorMessage()
         elif reason.check(ConnectError):

@@ -6,7 +6,6 @@ This module is pure: it imports nothing of lonc, and every way in and out of lon
 
 from __future__ import annotations
 
-
 #: What a stream has that keeps nothing: thousands share it. It is never changed.
 _NOTHING = bytearray()
 

@@ -1,381 +1,39 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-One host of the network: its socket, its connections, and the requests that wait for one.
+One host of the network as a Service: its socket and its clients, its start, change and stop.
 
-A request's way is a straight line: a client submits it, an idle connection takes it or it waits in
-the queue, and the connection hands the answer back. No Deferred, timer or log call stands on it.
+What becomes of a request is :mod:`lonc.dispatcher`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from random import Random
-from typing import Any, Protocol
-
-import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, QueueOverflow, inlineCallbacks
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred
 
-from lonc import connection as lond
-from lonc.clients import CLOSE_CONNECTIONS, ClientListener, Clients
-from lonc.connection import LondConnection, LondConnectionFactory, Trouble
-from lonc.handshake import Handshake, LondTraits, Ways
-from lonc.health import Health
+from lonc.clients import ClientListener
+from lonc.dispatcher import Dispatcher
 from lonc.hosts import Host
-from lonc.pool import ConnectionPool, RequestQueue
-from lonc.request import ADDRESSED, Cause, Request, Waiter, addressee, without_addressee
 from lonc.settings import Settings
-from lonc.sockets import LocalSocket, UNIXNetwork
+from lonc.sockets import LocalSocket
 from lonc.status import HostStatus
+from lonc.surroundings import Network, Surroundings
 
-log = Logger()
+__all__ = ["FAREWELL", "HostService", "Network", "Surroundings"]
 
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0
 
 
-class Network(lond.Network, UNIXNetwork, Protocol):
-    """Who listens and connects: see :func:`lonc.transport.network`."""
-
-
-@attrs.frozen
-class Surroundings:
-    """
-    What all hosts share.
-
-    :ivar clock: the reactor's time.
-    :ivar network: who listens and connects.
-    :ivar look_up: a host name -> its addresses.
-    :ivar random: the jitter of the probes.
-    :ivar clients: the limits on clients.
-    :ivar revived: called with a host's id when it is no longer DEAD.
-    :ivar ways: a host -> the ways in to its lond, by the settings in force.
-    """
-
-    clock: IReactorTime
-    network: Network
-    look_up: Callable[[str], Deferred[list[str]]]
-    random: Random
-    clients: Clients
-    revived: Callable[[str], None]
-    ways: Callable[[Host], Ways] = lambda host: Ways()
-
-
-class HostService(Service):
-    """
-    Serves one host's clients (rows S2, S4, S8 to S12, F1 to F5).
-
-    :ivar host: its row of the table.
-    :ivar debug_level: 0 to 9 (row S20).
-    :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
-    """
+class HostService(Dispatcher, Service):
+    """A host's Dispatcher with the socket that its clients find (rows S2, S4, F13 and F14)."""
 
     def __init__(self, host: Host, settings: Settings, around: Surroundings) -> None:
-        self.host = host
-        self.host_id = host.id
+        super().__init__(host, settings, around)
         self.setName(host.id)
-        self.debug_level = 0
-        self._settings = settings
-        self._around = around
-        self._ways = around.ways(host)
-        self._lond = LondTraits()
-        self._seconds = around.clock.seconds
-        self._health = Health(settings.retries, around.clock, around.random, self._probe)
-        self._pool = ConnectionPool()
-        self._queue = RequestQueue(size=settings.queue_limit)
         self._listener = ClientListener(self, around.clients)
         self._socket = LocalSocket(around.network, self._listener)
-        self.crashed = False
-        self._requests = 0
-        self._answers = 0
-        self._con_lost = dict.fromkeys(Cause, 0)
-        self._stopping = False
-        self._drained: Deferred[None] | None = None
-        self._open: set[LondConnection] = set()  # those whose sockets are open
-        self._closed: Deferred[None] | None = None
-        self._last_wait = self._seconds()
-        self._last_prune = 0.0
-
-    # ------------------------------------------------------------------ a request's way
-
-    def submit(self, request: Request) -> None:
-        """Send a request on the idle connection used last, or let it wait for one (row S8)."""
-        self._requests += 1
-        if self.debug_level >= 6:
-            self._trace(6, "request {command}, {size} bytes", request, len(request.line))
-        if request.line.startswith(ADDRESSED) and not self._is_meant(request):
-            return
-        pool = self._pool
-        if pool.idle:
-            self._start(pool.last_used(), request)
-        else:
-            self._wait(request)
-
-    def _is_meant(self, request: Request) -> bool:
-        """
-        See whether a request that may name a host names this one; otherwise it ends here.
-
-        What names another is not sent: to a lond that serves several ids it would be a request to
-        that one, and an answer of our own would look like a lond's.
-        """
-        if addressee(request.line) not in (None, self.host_id):
-            what = "a request names a host that this socket does not serve: it gets con_lost"
-            self._around.clients.warn("host", self.host_id, what)
-            self._lose(request, Cause.WRONG_HOST)
-            return False
-        if without_addressee(request.line)[1] == CLOSE_CONNECTIONS:
-            self.close_connections()
-            request.asker.answered(b"ok\n")
-            return False
-        return True
-
-    def _start(self, connection: LondConnection, request: Request) -> None:
-        self._pool.move(connection, self._pool.busy)
-        connection.since = self._seconds()
-        connection.send(request)
-
-    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Use the connection for who waits longest, and pass the answer on."""
-        self._answers += 1
-        if self.debug_level >= 8:
-            self._trace(8, "reply to {command}, {size} bytes", request, len(reply))
-        if self._health.left != self._health.retries:
-            self._revive()
-        if not connection.reusable:
-            self._part_with(connection)
-        elif self._queue.pending:
-            self._start(connection, self._queue.take())
-        else:
-            self._pool.move(connection, self._pool.idle)
-        request.asker.answered(reply)
-        if self._stopping:
-            self._check_drained()
-
-    def _wait(self, request: Request) -> None:
-        if self._stopping:
-            self._lose(request, Cause.CLOSED)
-            return
-        if self._health.dead:
-            self._lose(request, Cause.DEAD)
-            return
-        request.since = self._last_wait = self._seconds()
-        try:
-            self._queue.put(request)
-        except QueueOverflow:
-            what = f"{self._queue.size} requests wait already: another gets con_lost"
-            self._around.clients.warn("queue", self.host_id, what)
-            self._lose(request, Cause.QUEUE_FULL)
-            return
-        if self._pool.size < self._settings.max_connections:
-            self._connect()
-
-    def withdraw(self, request: Request) -> None:
-        """Forget a request that waits, for its client has gone."""
-        self._queue.drop(request)
-
-    def ask(self, line: bytes) -> Deferred[bytes]:
-        """
-        Ask for one who wants a Deferred.
-
-        :param line: a request with its newline.
-        :return: fires with the reply; fails with :exc:`lonc.request.ConLost`.
-        """
-        waiter = Waiter()
-        self.submit(Request(line, waiter))
-        return waiter.outcome
-
-    def _lose(self, request: Request, cause: Cause) -> None:
-        self.count_lost(cause)
-        if self.debug_level >= 1:
-            self._trace(1, "con_lost to {command}: {size}", request, cause.value)
-        request.asker.lost(cause)
-
-    def count_lost(self, cause: Cause) -> None:
-        """Count a ``con_lost``."""
-        self._con_lost[cause] += 1
-
-    def _lose_waiting(self, cause: Cause) -> None:
-        for request in self._queue.drain():
-            self._lose(request, cause)
-
-    def _trace(self, level: int, text: str, request: Request, size: object) -> None:
-        log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)
-
-    # ------------------------------------------------------------------ connections come and go
-
-    def _connect(self) -> None:
-        settings, around, target = self._settings, self._around, self.host.target
-        handshake = Handshake(self.host_id, settings.host_id, self._ways, self._lond)
-        connection = LondConnection(self, handshake, settings.max_line)
-        self._pool.move(connection, self._pool.connecting)
-        if self.debug_level >= 4:
-            log.debug("connecting to {at}", at=target, debug_level=4, host_id=self.host_id)
-        factory = LondConnectionFactory(connection, around.network, around.look_up, around.clock)
-        factory.connect(target, settings.lond_port, settings.connect_timeout)
-
-    def connected(self, connection: LondConnection) -> None:
-        """Its handshake begins."""
-        connection.since = self._seconds()
-        self._pool.move(connection, self._pool.handshaking)
-
-    def gone(self, connection: LondConnection) -> None:
-        """Its socket is closed."""
-        self._open.discard(connection)
-        if self._closed is not None and not self._open:
-            closed, self._closed = self._closed, None
-            closed.callback(None)
-
-    def ready(self, connection: LondConnection) -> None:
-        """Its handshake is complete: the host lives, and who waits longest is served."""
-        connection.established = self._seconds()
-        connection.knows_sethost = self._lond.knows_sethost
-        log.info(
-            "connection {count} is ready", count=len(self._pool), success=True, host_id=self.host_id
-        )
-        if self._queue.pending:
-            self._start(connection, self._queue.take())
-        else:
-            self._pool.move(connection, self._pool.idle)
-        self._revive()
-
-    def failed(
-        self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
-    ) -> None:
-        """Count the failure once (row F5), and tell those who cannot be served any more."""
-        self._pool.move(connection, None)
-        if connection.has_other_way:
-            log.warn(
-                "a key file does not serve, another way in is tried: {reason}",
-                reason=message,
-                host_id=self.host_id,
-            )
-            self._connect()
-            return
-        request, connection.request = connection.request, None
-        if self._stopping:
-            died = False
-        elif trouble is Trouble.BROKEN:
-            died = self._health.broke(connection.established)
-        else:
-            died = self._health.failure()
-        log.warn(
-            "connection to {at} {trouble}: {reason}",
-            at=self.host.target,
-            trouble=trouble.value,
-            reason=message,
-            host_id=self.host_id,
-        )
-        if died:
-            self._bury()
-        elif len(self._pool) == 0:
-            # Row S12: with the last connection goes the hope of all who wait.
-            self._lose_waiting(Cause.UNREACHABLE)
-        if request is not None:
-            self._lose(request, cause)
-        if self._stopping:
-            self._check_drained()
-
-    def _part_with(self, connection: LondConnection) -> None:
-        """Close a connection that has answered but may not be used again."""
-        connection.close()
-        if connection.surplus and not self._stopping:
-            message = "the lond sent more than its answer"
-            self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
-            return
-        self._pool.move(connection, None)
-        self._connect_for_waiting()
-
-    def _connect_for_waiting(self) -> None:
-        free = self._settings.max_connections - len(self._pool)
-        for _ in range(min(free, len(self._queue.pending))):
-            self._connect()
-
-    # ------------------------------------------------------------------ DEAD, and back
-
-    @property
-    def alive(self) -> bool:
-        """Whether a request has a chance."""
-        return not self._health.dead and not self._stopping
-
-    def _bury(self) -> None:
-        log.critical(
-            "host marked dead: con_lost at once until it answers a probe", host_id=self.host_id
-        )
-        # What is idle is as doubtful as what failed; what owes an answer may still bring it.
-        for connection in list(self._pool.idle):
-            self._pool.move(connection, None)
-            connection.close()
-        self._lose_waiting(Cause.DEAD)
-
-    def _probe(self) -> None:
-        """See whether a DEAD host completes a handshake (row F4)."""
-        if not self._pool.connecting and not self._pool.handshaking:
-            self._connect()
-
-    def _revive(self) -> None:
-        """A success: the host has all its retries again (row S10)."""
-        if self._health.restore():
-            log.info("host answers again", host_id=self.host_id, success=True)
-            self._around.revived(self.host_id)
-
-    def reset_retries(self) -> None:
-        """Give the host its retries back, DEAD or not (rows S17 and S18)."""
-        if self._health.restore():
-            self._around.revived(self.host_id)
-
-    def close_connections(self) -> None:
-        """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
-        log.critical("closing every connection on request", host_id=self.host_id)
-        waiting = self._queue.drain()
-        self._drop_connections()
-        self._lond = LondTraits()
-        for request in waiting:
-            self._lose(request, Cause.CLOSED)
-        self.reset_retries()
-
-    def _drop_connections(self) -> None:
-        owed = []
-        for connection in self._pool.all():
-            self._pool.move(connection, None)
-            connection.close()
-            request, connection.request = connection.request, None
-            if request is not None:
-                owed.append(request)
-        for request in owed:
-            self._lose(request, Cause.CLOSED)
-
-    # ------------------------------------------------------------------ time limits
-
-    def sweep(self, now: float) -> None:
-        """End what is over its time; called several times a second (rows F1, S9 and S11)."""
-        settings, pool = self._settings, self._pool
-        limit = settings.request_timeout
-        for collection in (pool.handshaking, pool.busy):
-            while collection and now - (oldest := next(iter(collection))).since >= limit:
-                oldest.expire(limit)
-        if self._queue.pending:
-            for request in self._queue.overdue(now - settings.queue_timeout):
-                self._lose(request, Cause.QUEUE_TIMEOUT)
-        elif pool.idle and now - self._last_wait > settings.idle_timeout:
-            self._prune(now)
-
-    def _prune(self, now: float) -> None:
-        """Close the idle connection that was used least lately, one each second (row S9)."""
-        eldest = next(iter(self._pool.idle))
-        if now - self._last_prune >= 1.0 and now - eldest.since > self._settings.idle_timeout:
-            self._last_prune = now
-            self._pool.move(eldest, None)
-            eldest.close()
-            log.info(
-                "an idle connection is closed, {left} left",
-                left=len(self._pool),
-                host_id=self.host_id,
-            )
-
-    # ------------------------------------------------------------------ start, change, stop
+        self._stopped: Deferred[None] | None = None
 
     def startService(self) -> None:
         """
@@ -414,88 +72,49 @@ class HostService(Service):
 
         :raises lonc.sockets.SocketError: when it cannot.
         """
-        before = self._place
-        self.host, self._settings, self._ways = host, settings, self._around.ways(host)
-        self._queue.size = settings.queue_limit
-        self._health.set_retries(settings.retries)
-        if before != self._place:
-            self.moved()
+        super().reconfigure(host, settings)
         self.listen()
 
-    def moved(self) -> None:
-        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._lond = LondTraits()
-        self._retire_connections()
-        self._connect_for_waiting()
-        self.reset_retries()
-
-    @property
-    def _place(self) -> tuple[object, ...]:
-        """Where connections go to, as whom and in which ways."""
-        settings = self._settings
-        return self.host.target, settings.lond_port, settings.host_id, self._ways
-
-    def _retire_connections(self) -> None:
-        for connection in self._pool.all():
-            if connection.request is not None:
-                connection.reusable = False
-            else:
-                self._pool.move(connection, None)
-                connection.close()
-
-    @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[None], Any, None]:
+    def stopService(self) -> Deferred[None]:
         """
         Stop accepting, let what is in flight end, tell the rest ``con_lost``, and close.
 
-        :return: a Deferred that fires when all its sockets are closed, after at most the drain
-            timeout and a second.
+        :return: fires when all its sockets are closed, after at most the drain timeout and a
+            second; also when it stops already.
         """
         super().stopService()
-        self._stopping = True
-        self._health.stop()
-        self._open = {each for each in self._pool.all() if each.connected}
-        clock = self._around.clock
-        deadline = clock.callLater(self._settings.drain_timeout, self._cut_short)
+        if self._stopped is None:
+            self._stopped = Deferred.fromCoroutine(self._stop())
+        stopped: Deferred[None] = Deferred()
+        self._stopped.addBoth(lambda result: stopped.callback(result))
+        return stopped
+
+    async def _stop(self) -> None:
         closed = self._socket.close()
-        self._retire_connections()
-        self._lose_waiting(Cause.CLOSED)
-        yield closed
-        if self._pool.busy:
-            self._drained = Deferred()
-            yield self._drained
-        if deadline.active():
-            deadline.cancel()
-        farewell = clock.callLater(FAREWELL, self._abort)
-        yield self._listener.finish()
-        if self._open:
-            self._closed = Deferred()
-            yield self._closed
+        drained = self.drain()
+        await closed
+        await drained
+        farewell = self._around.clock.callLater(FAREWELL, self._abort)
+        await self._listener.finish()
+        await self.all_closed()
         if farewell.active():
             farewell.cancel()
 
     def _abort(self) -> None:
         self._listener.abort()
-        for connection in list(self._open):
-            connection.transport.abortConnection()
-
-    def _cut_short(self) -> None:
-        self._drop_connections()
-        self._check_drained()
-
-    def _check_drained(self) -> None:
-        if not self._pool.busy and self._drained is not None:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
-
-    # ------------------------------------------------------------------ status
+        self.abort()
 
     def status(self, delayed: int, last_log: str) -> HostStatus:
-        """Report, with what others know of this host."""
+        """
+        Report.
+
+        :param delayed: its delayed requests on disk.
+        :param last_log: its last line in the log.
+        """
         pool, waiting = self._pool, self._queue.pending
         return HostStatus(
             host_id=self.host_id,
-            state="stopping" if self._stopping else "DEAD" if self._health.dead else "up",
+            state="stopping" if self.stopping else "DEAD" if self._health.dead else "up",
             connecting=len(pool.connecting),
             handshaking=len(pool.handshaking),
             idle=len(pool.idle),

@@ -39,7 +39,7 @@ SKIP = (
 PURE = {"answers", "cipher", "escaping", "framing", "handshake", "request", "tls"}
 
 #: What a request passes, and what it must not know of.
-WAY = {"clients", "connection", "host", "pool"}
+WAY = {"clients", "connection", "dispatcher", "host", "pool"}
 AROUND = {"management", "management_commands", "management_port", "service", "tap"}
 
 
