@@ -194,12 +194,17 @@ class ClientProtocol(Protocol):
                 self._paused = True
                 self.transport.pauseProducing()
             return
+        lines = self._lines
+        # So nearly every request comes, and `push` would find it too: a call later.
+        if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
+            self._take(data)
+            return
         try:
-            line = self._lines.push(data)
+            line = lines.push(data)
         except LineTooLong as error:
             self.give_up_line(str(error), Cause.TOO_LONG)
-            return
-        self._take(line)
+        else:
+            self._take(line)
 
     def _take(self, line: bytes | None) -> None:
         """Ask this and what follows it in the buffer, as long as each is answered at once."""

@@ -106,8 +106,10 @@ class Dispatcher:
             self._revive()
         if not connection.reusable:
             self._part_with(connection)
-        elif self._queue.pending:
-            self._start(connection, self._queue.take())
+        elif pending := self._queue.pending:
+            # It stays where it is, among the busy ones.
+            connection.since = self._seconds()
+            connection.send(pending.pop(0))
         else:
             self._pool.move(connection, self._pool.idle)
         request.asker.answered(reply)
@@ -320,9 +322,9 @@ class Dispatcher:
         """End what is over its time; called several times a second (rows F1, S9 and S11)."""
         settings, pool = self._settings, self._pool
         limit = settings.request_timeout
-        for collection in (pool.handshaking, pool.busy):
-            while collection and now - (oldest := next(iter(collection))).since >= limit:
-                oldest.expire(limit)
+        for connection in [*pool.handshaking, *pool.busy]:
+            if now - connection.since >= limit:
+                connection.expire(limit)
         if self._queue.pending:
             for request in self._queue.overdue(now - settings.queue_timeout):
                 self._lose(request, Cause.QUEUE_TIMEOUT)

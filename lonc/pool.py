@@ -27,7 +27,7 @@ class ConnectionPool:
     :ivar connecting: being looked up or connected.
     :ivar handshaking: connected, not yet ready.
     :ivar idle: ready; the one used last is at the end.
-    :ivar busy: owing an answer; the one that owes longest is first.
+    :ivar busy: owing an answer.
     :ivar size: how many there are in all.
     """
 

@@ -34,9 +34,6 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from lonc.socketloop import SocketLoop
 
-#: Unsent bytes above which a producer is paused.
-PAUSE_ABOVE = 65536
-
 # Events of epoll, as in `select`, which has these names on Linux only.
 IN, OUT, ERROR, HANG_UP = 0x01, 0x04, 0x08, 0x10
 #: Comes whenever `IN` does, where it was asked for.
@@ -137,7 +134,8 @@ class SocketTransport:
             self._watch(self._mask | OUT)
         elif self._keeping and self._unsent is not None:
             self._unsent += data
-        if self._producer is not None and not self._paused and self.unsent > PAUSE_ABOVE:
+        if self._producer is not None and not self._paused and self._unsent:
+            # At once: its owner is to know of all that the other side does not read.
             self._paused = True
             self._producer.pauseProducing()
 

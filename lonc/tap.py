@@ -20,12 +20,13 @@ from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
 
 from lonc.certificates import Certificates
+from lonc.configuration import Configuration, Sources
 from lonc.hosts import HostTable, TableError, read_both_tables
 from lonc.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.management_port import ManagementPortError
 from lonc.pidfile import PidFile, PidFileError
 from lonc.sealing import key_of
-from lonc.service import Configuration, LoncService, Sources
+from lonc.service import LoncService
 from lonc.settings import (
     PARAMETERS,
     Settings,

@@ -40,7 +40,17 @@ PURE = {"answers", "cipher", "escaping", "framing", "handshake", "request", "tls
 
 #: What a request passes, and what it must not know of.
 WAY = {"clients", "connection", "dispatcher", "host", "pool"}
-AROUND = {"management", "management_commands", "management_port", "service", "tap"}
+AROUND = {
+    "configuration",
+    "management",
+    "management_commands",
+    "management_port",
+    "reporting",
+    "service",
+    "supervisor",
+    "takeover",
+    "tap",
+}
 
 
 def documented_messages() -> Iterator[tuple[str, str]]:

@@ -309,6 +309,17 @@ class StopTests(HostTestCase):
         self.assertFalse(os.path.exists(stage.path))
         self.assertEqual(stage.clock.getDelayedCalls(), [])
 
+    def test_stopped_twice(self) -> None:
+        """S19: whoever stops it while it stops already is told of the same end."""
+        stage, client = self.busy_stage()
+        first, second = stage.stop(), stage.stop()
+        self.assertEqual((first, second), ([], []))
+        stage.londs[0].say(b"answer\n")
+        stage.turn()
+        stage.turn()
+        self.assertEqual(client.read, b"answer\n")
+        self.assertEqual((first, second), ([True], [True]))
+
     def test_idle_connections(self) -> None:
         """Idle connections are closed."""
         stage = Stage(self)

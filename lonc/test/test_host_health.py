@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import fail
-from twisted.internet.error import DNSLookupError, NoRouteError
+from twisted.internet.error import ConnectError, DNSLookupError, NoRouteError
 from twisted.logger import LogLevel
 
 from lonc.request import CON_LOST, Cause
-from lonc.test.doubles import Attempt, ScriptedLond, leave_pending
+from lonc.test.doubles import Attempt, ScriptedLond, echo, leave_pending
 from lonc.test.stage import HostTestCase, Stage
 
 
@@ -48,6 +49,46 @@ class HealthTests(HostTestCase):
         self.assertEqual(len(stage.network.attempts), attempts)
         (line,) = self.notes.at(LogLevel.critical)
         self.assertIn("dead", line)
+
+    def test_no_descriptors(self) -> None:
+        """F5: that lonc has no descriptors left is no failure of the host's; clients are told."""
+        stage = Stage(self, retries=1)
+        stage.network.on_connect = lambda attempt: attempt.fail(
+            ConnectError(errno.EMFILE, "Too many open files")
+        )
+        client = stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(client.read, CON_LOST)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
+        self.assertIn("no file descriptors left", self.warnings[-1])
+        stage.accept()
+        stage.echoing()
+        client.write(b"again\n")
+        stage.turn()
+        self.assertEqual(client.read, CON_LOST + echo(b"again\n"))
+
+    def test_no_descriptors_while_dead(self) -> None:
+        """F4: a probe that lonc has no descriptor for is followed by the next."""
+        stage = self.dead_stage(retries=1)
+        stage.network.on_connect = lambda attempt: attempt.fail(
+            ConnectError(errno.EMFILE, "Too many open files")
+        )
+        stage.advance(1)
+        self.assertEqual(len(stage.network.attempts), 1)
+        stage.accept()
+        stage.advance(2)
+        self.assertTrue(stage.service.alive)
+
+    def test_break_while_others_hang(self) -> None:
+        """S8: when one of several connections breaks, one is made for those who still wait."""
+        stage = Stage(self, max_connections=2)
+        stage.clients_of(2)
+        stage.turn()
+        waiting = stage.client(b"ping\n")
+        stage.echoing()
+        stage.londs[0].close()
+        stage.turn()
+        self.assertEqual(waiting.read, echo(b"ping\n"))
 
     def test_waiters_of_a_dead_host(self) -> None:
         """S10: those who wait when the host dies are told at once."""

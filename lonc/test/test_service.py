@@ -20,13 +20,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc import service as lonc_service
+from lonc import configuration
+from lonc.configuration import Sources
 from lonc.hosts import HostTable, TableError, parse_host_table
 from lonc.logs import LineFile, LoncLog, SeedForm
 from lonc.management_errors import ReloadFailed
 from lonc.pidfile import PidFile
 from lonc.request import CON_LOST
-from lonc.service import SWEEP, WATCH, LoncService, Sources
+from lonc.service import SWEEP, WATCH, LoncService
 from lonc.settings import Settings, SettingsError
 from lonc.test.doubles import Attempt, FakeClient, FakeNetwork, NoJitter, echo, some_settings
 from lonc.test.stage import Notes
@@ -233,7 +234,7 @@ class StartTests(ServiceTestCase):
 
     def patch_limit(self) -> None:
         """Let the limit of open files be what it may, but not this process's."""
-        self.patch(lonc_service, "raise_file_limit", lambda needed: 77)
+        self.patch(configuration, "raise_file_limit", lambda needed: 77)
 
     def test_application_takes_the_log(self) -> None:
         """S15: an application that the daemon becomes part of logs where lonc does."""
@@ -447,7 +448,7 @@ class ReadAgainTests(ServiceTestCase):
         """F13: the folder of pid file and logs, and the logs' form, wait for the next start."""
         self.settings = attrs.evolve(self.first, daemons_dir="/elsewhere", log_format="json")
         self.successResultOf(self.daemon.reload())
-        self.assertEqual(self.daemon.settings, self.first)
+        self.assertEqual(self.daemon.in_force.settings, self.first)
         self.assertEqual(
             self.notes.at(LogLevel.warn),
             [

@@ -27,7 +27,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from lonc.socketloop import SocketLoop
-from lonc.stream import PAUSE_ABOVE, SocketTransport
+from lonc.stream import SocketTransport
 
 #: More than a socket's buffers take.
 MUCH = b"0123456789abcdef" * 65536
@@ -256,14 +256,13 @@ class ProducerTests(StreamTestCase):
         self.assertEqual(producer.calls, ["pause", "resume", "pause"])
 
     def test_small_remainder(self) -> None:
-        """A remainder below the threshold pauses nobody."""
+        """A single byte that the other side does not read pauses the producer."""
         protocol, producer = Recorder(), Producer()
         theirs = self.pair(protocol)
         with contextlib.suppress(BlockingIOError):
             while True:
                 protocol.transport.getHandle().send(b"x" * 4096)
         protocol.transport.registerProducer(producer, True)
-        protocol.transport.write(b"x" * PAUSE_ABOVE)
         self.assertEqual(producer.calls, [])
         protocol.transport.write(b"x")
         self.assertEqual(producer.calls, ["pause"])
@@ -280,7 +279,7 @@ class ProducerTests(StreamTestCase):
             protocol.transport.write(b"x" * 1000)
             self.turn()
         self.assertEqual(producer.calls, ["pause"])
-        self.assertLess(protocol.transport.unsent, PAUSE_ABOVE + 1001)
+        self.assertLessEqual(protocol.transport.unsent, 1000)
 
     def test_close_waits_for_it(self) -> None:
         """`loseConnection` closes when the producer is unregistered."""

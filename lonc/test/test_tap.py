@@ -19,9 +19,9 @@ from twisted.python import usage
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.configuration import Sources
 from lonc.hosts import HostTable
 from lonc.management_port import ManagementPortError
-from lonc.service import Sources
 from lonc.settings import PARAMETERS
 from lonc.tap import Daemon, Options, makeService
 from lonc.test.daemon import HOSTS, free_port
@@ -158,8 +158,10 @@ class MakeServiceTests(TapTestCase):
         """S1, S2: the files are read, an option wins; folders for logs and status are made."""
         config = self.configured("PerlSetVar loncRetries 5", "PerlSetVar londPort 7")
         daemon = self.made("-n", "lonc", "--config", config, "--lond-port", "8")
-        self.assertEqual((daemon.settings.retries, daemon.settings.lond_port), (5, 8))
-        self.assertEqual(list(daemon.table.hosts), ["l1", "l2"])
+        self.assertEqual(
+            (daemon.in_force.settings.retries, daemon.in_force.settings.lond_port), (5, 8)
+        )
+        self.assertEqual(list(daemon.in_force.table.hosts), ["l1", "l2"])
         self.assertTrue(os.path.isdir(self.path("logs")) and os.path.isdir(self.path("lon-status")))
         self.assertEqual((daemon.screen, daemon.own_process), ("", True))
 
@@ -169,7 +171,9 @@ class MakeServiceTests(TapTestCase):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
         daemon = self.made("lonc", "--config", "loncapa.conf")
-        self.assertEqual(daemon.settings.config_file, os.path.realpath(self.path("loncapa.conf")))
+        self.assertEqual(
+            daemon.in_force.settings.config_file, os.path.realpath(self.path("loncapa.conf"))
+        )
 
     def test_second(self) -> None:
         """S3: a second daemon on the same folders is refused, and the first is named."""
@@ -193,7 +197,7 @@ class MakeServiceTests(TapTestCase):
         port = str(free_port("127.0.0.1", "127.0.0.2"))
         folder = self.path("new")
         daemon = self.made("-n", "lonc", "--standalone", folder, "--lond-port", port)
-        self.assertEqual(list(daemon.table.hosts), ["l1", "l2"])
+        self.assertEqual(list(daemon.in_force.table.hosts), ["l1", "l2"])
         self.assertIn(f"l1 at 127.0.0.1:{port}, l2 at 127.0.0.2:{port}", daemon.screen)
         self.assertTrue(os.path.exists(os.path.join(folder, "loncapa.conf")))
 
