@@ -72,7 +72,8 @@ class Clients:
     All clients of all hosts: the limits that they share (rows F3 and F16).
 
     :ivar open: how many are connected.
-    :ivar unread: clients that do not read their answers -> since when, and how many bytes wait.
+    :ivar unread: clients that do not read their answers, the first one first -> when they last
+        took a byte, how many bytes count against the budget, and how many were unsent then.
     :ivar unfinished: clients that began a line -> since when.
     :ivar leaving: clients that were turned away and have not gone yet -> since when.
     """
@@ -82,7 +83,7 @@ class Clients:
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
         self.open = 0
-        self.unread: dict[ClientProtocol, tuple[float, int]] = {}
+        self.unread: dict[ClientProtocol, tuple[float, int, int]] = {}
         self.unread_bytes = 0
         self.unfinished: dict[ClientProtocol, float] = {}
         self.leaving: dict[ClientProtocol, float] = {}
@@ -96,7 +97,7 @@ class Clients:
 
     def note_unread(self, client: ClientProtocol, size: int) -> None:
         """An answer of this size does not fit into the client's socket; keep to the budget."""
-        self.unread[client] = (self.seconds(), size)
+        self.unread[client] = (self.seconds(), size, client.unsent)
         self.unread_bytes += size
         while self.unread_bytes > self.settings.max_unread and len(self.unread) > 1:
             slowest = next(iter(self.unread))
@@ -104,7 +105,7 @@ class Clients:
 
     def note_read(self, client: ClientProtocol) -> None:
         """The client has read what waited for it, or has gone."""
-        _, size = self.unread.pop(client, (0.0, 0))
+        _, size, _ = self.unread.pop(client, (0.0, 0, 0))
         self.unread_bytes -= size
 
     def forget(self, client: ClientProtocol) -> None:
@@ -117,8 +118,11 @@ class Clients:
     def sweep(self, now: float) -> None:
         """End the waits of clients that are over their time; called several times a second."""
         limit = self.settings.write_timeout
-        for client in overdue(((c, s) for c, (s, _) in self.unread.items()), now - limit):
-            client.cut(f"it has not read its answer for {limit:g} s")
+        for client, (since, size, before) in list(self.unread.items()):
+            if (unsent := client.unsent) < before:
+                self.unread[client] = (now, size, unsent)  # it reads, slowly
+            elif since <= now - limit:
+                client.cut(f"it has not read its answer for {limit:g} s")
         for client in overdue(self.unfinished.items(), now - limit):
             client.give_up_line(f"it has not ended its request for {limit:g} s", Cause.TIMEOUT)
         for client in overdue(self.leaving.items(), now - self.settings.drain_timeout):
@@ -328,9 +332,14 @@ class ClientProtocol(Protocol):
         self._leaving = True
         self._close()
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes the client has not taken; 0 where the transport does not tell."""
+        return getattr(self.transport, "unsent", 0)
+
     def _close(self) -> None:
         # It may never read what it was sent: that has a time limit too.
-        self._clients.unread.setdefault(self, (self._clients.seconds(), 0))
+        self._clients.unread.setdefault(self, (self._clients.seconds(), 0, self.unsent))
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 

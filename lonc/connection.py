@@ -4,7 +4,7 @@
 One connection to a lond: made, taken through the handshake, then one request at a time.
 
 The connection knows its owner (a :class:`lonc.dispatcher.Dispatcher`) only by a few calls, and
-nothing of clients. Exactly one of :meth:`Owner.failed` and our own :meth:`LondConnection.close` ends it.
+nothing of clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from lonc.cipher import FrameError, SessionCipher
 from lonc.framing import LineBuffer, LineTooLong
 from lonc.handshake import Handshake, HandshakeError, State
 from lonc.pool import Collection
-from lonc.request import Cause, Request, without_addressee
+from lonc.request import PECULIAR, Cause, Request, without_addressee
 
 #: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
 #: byte, at most one block of padding, and ``enc:<length>:``.
 _ENCIPHERED = b"enc:"
+_FIRST = _ENCIPHERED[0]
 _TO_ENCIPHER = b"encrypt:"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:")
 _FRAME_OVERHEAD = 64
@@ -151,7 +152,7 @@ class LondConnection(Protocol):
         """Send a request; the connection must be ready and owe nothing."""
         self.request = request
         line = request.line
-        if line.startswith(_TO_PREPARE):
+        if line[0] in PECULIAR and line.startswith(_TO_PREPARE):
             line = self._prepared(line)
         self.transport.write(line)
 
@@ -179,7 +180,7 @@ class LondConnection(Protocol):
             if whole is None:
                 return
             reply = whole
-        if reply.startswith(_ENCIPHERED):
+        if reply[0] == _FIRST and reply.startswith(_ENCIPHERED):
             plain = self._deciphered(reply)
             if plain is None:
                 return

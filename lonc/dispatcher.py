@@ -17,7 +17,15 @@ from lonc.handshake import Handshake, LondTraits
 from lonc.health import Health
 from lonc.hosts import Host
 from lonc.pool import ConnectionPool, RequestQueue
-from lonc.request import ADDRESSED, Cause, Request, Waiter, addressee, without_addressee
+from lonc.request import (
+    ADDRESSED,
+    PECULIAR,
+    Cause,
+    Request,
+    Waiter,
+    addressee,
+    without_addressee,
+)
 from lonc.settings import Settings
 from lonc.surroundings import Surroundings
 
@@ -66,7 +74,8 @@ class Dispatcher:
         self._requests += 1
         if self.debug_level >= 6:
             self._trace(6, "request {command}, {size} bytes", request, len(request.line))
-        if request.line.startswith(ADDRESSED) and not self._is_meant(request):
+        line = request.line
+        if line[0] in PECULIAR and line.startswith(ADDRESSED) and not self._is_meant(request):
             return
         pool = self._pool
         if pool.idle:

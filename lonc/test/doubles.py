@@ -72,7 +72,6 @@ class Wire(StringTransport):
     Our end of a connection. The other end is the test.
 
     :ivar room: bytes that the other end's buffers still take.
-    :ivar unsent: what did not fit into them.
     :ivar pause_above: bytes of it that are let pass before the producer is paused.
     :ivar aborted: whether our side cut it.
     :ivar half_closed: whether our side has said all.
@@ -85,7 +84,7 @@ class Wire(StringTransport):
         self._clock = clock
         self._protocol = protocol
         self.room = room
-        self.unsent = b""
+        self._unsent = b""
         self.pause_above = 0
         self.aborted = False
         self.half_closed = False
@@ -98,6 +97,11 @@ class Wire(StringTransport):
 
     # Our side.
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes did not fit."""
+        return len(self._unsent)
+
     def write(self, data: bytes) -> None:
         """
         Send what there is room for; ask the producer to pause when too much is left.
@@ -106,16 +110,16 @@ class Wire(StringTransport):
         """
         if self.disconnecting or self.half_closed:
             return
-        self.unsent += data
+        self._unsent += data
         self._flush()
-        too_much = len(self.unsent) > self.pause_above
+        too_much = len(self._unsent) > self.pause_above
         if too_much and self.producer is not None and not self._asked_to_pause:
             self._asked_to_pause = True
             self.producer.pauseProducing()
 
     def _flush(self) -> None:
-        size = int(min(len(self.unsent), self.room))
-        sent, self.unsent = self.unsent[:size], self.unsent[size:]
+        size = int(min(len(self._unsent), self.room))
+        sent, self._unsent = self._unsent[:size], self._unsent[size:]
         self.room -= size
         if sent:
             super().write(sent)
@@ -132,7 +136,7 @@ class Wire(StringTransport):
         """Close once all is sent."""
         if not self.disconnecting:
             self.disconnecting = True
-            if not self.unsent and self.producer is None:
+            if not self._unsent and self.producer is None:
                 self._clock.callLater(0, self.end, ConnectionDone())
 
     def loseWriteConnection(self) -> None:
@@ -143,7 +147,7 @@ class Wire(StringTransport):
         """Close now."""
         if not self.aborted:
             self.aborted = self.disconnecting = True
-            self.unsent = b""
+            self._unsent = b""
             self._clock.callLater(0, self.end, ConnectionAborted())
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -152,7 +156,7 @@ class Wire(StringTransport):
     def unregisterProducer(self) -> None:
         """Forgive a second call, as Twisted's transports do; a close that waited goes on."""
         self.producer = None
-        if self.disconnecting and not self.unsent:
+        if self.disconnecting and not self._unsent:
             self._clock.callLater(0, self.end, ConnectionDone())
 
     def resumeProducing(self) -> None:
@@ -199,7 +203,7 @@ class Wire(StringTransport):
         """Let the other side read so many bytes, and so make room."""
         self.room += size
         self._flush()
-        if not self.unsent and not self.closed:
+        if not self._unsent and not self.closed:
             if self.producer is not None and self._asked_to_pause:
                 self._asked_to_pause = False
                 self.producer.resumeProducing()

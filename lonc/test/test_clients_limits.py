@@ -257,6 +257,49 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertTrue(client.closed)
         self.assert_forgotten()
 
+    def test_slow_reader(self) -> None:
+        """F3: who takes a byte now and then is waited for, however long the answer is."""
+        self.begin(write_timeout=60)
+        client = self.client(b"a\n", room=1)
+        self.host.answer(b"x" * 9 + b"\n")
+        for _ in range(8):
+            self.advance(50)
+            client.wire.take(1)
+        self.advance(59.75)
+        self.assertFalse(client.closed)
+        self.advance(0.5)
+        self.assertTrue(client.closed)
+        self.assertEqual(client.read, b"x" * 9)
+        self.assert_forgotten()
+
+    def test_slow_reader_that_is_closed(self) -> None:
+        """F3: so it is when that answer is the client's last."""
+        self.begin(write_timeout=60)
+        client = self.client(b"a\n", room=1)
+        client.half_close()
+        self.host.answer(b"xx\n")
+        for _ in range(2):
+            self.advance(50)
+            client.wire.take(1)
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"xx\n", True))
+        self.assert_forgotten()
+
+    def test_slow_reader_in_need(self) -> None:
+        """F3: when memory is short, one that takes a byte now and then has waited longest still."""
+        self.begin(max_unread=2500, max_line=5000, write_timeout=60)
+        slow = self.client(b"ping\n", room=0)
+        self.host.answer(b"x" * 1999 + b"\n")
+        self.advance(1)
+        other = self.client(b"ping\n", room=0)
+        self.host.answer(b"x" * 99 + b"\n")
+        slow.wire.take(1)
+        self.advance(1)
+        self.client(b"ping\n", room=0)
+        self.host.answer(b"x" * 999 + b"\n")
+        self.turn()
+        self.assertEqual((slow.closed, other.closed), (True, False))
+
     def test_memory_for_all(self) -> None:
         """F3: past the memory for all answers, who has not read for longest is closed."""
         self.begin(max_unread=2500, max_line=5000)

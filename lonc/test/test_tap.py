@@ -158,10 +158,9 @@ class MakeServiceTests(TapTestCase):
         """S1, S2: the files are read, an option wins; folders for logs and status are made."""
         config = self.configured("PerlSetVar loncRetries 5", "PerlSetVar londPort 7")
         daemon = self.made("-n", "lonc", "--config", config, "--lond-port", "8")
-        self.assertEqual(
-            (daemon.in_force.settings.retries, daemon.in_force.settings.lond_port), (5, 8)
-        )
-        self.assertEqual(list(daemon.in_force.table.hosts), ["l1", "l2"])
+        in_force = daemon.in_force
+        self.assertEqual((in_force.settings.retries, in_force.settings.lond_port), (5, 8))
+        self.assertEqual(list(in_force.table.hosts), ["l1", "l2"])
         self.assertTrue(os.path.isdir(self.path("logs")) and os.path.isdir(self.path("lon-status")))
         self.assertEqual((daemon.screen, daemon.own_process), ("", True))
 
@@ -171,9 +170,8 @@ class MakeServiceTests(TapTestCase):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
         daemon = self.made("lonc", "--config", "loncapa.conf")
-        self.assertEqual(
-            daemon.in_force.settings.config_file, os.path.realpath(self.path("loncapa.conf"))
-        )
+        settings = daemon.in_force.settings
+        self.assertEqual(settings.config_file, os.path.realpath(self.path("loncapa.conf")))
 
     def test_second(self) -> None:
         """S3: a second daemon on the same folders is refused, and the first is named."""
