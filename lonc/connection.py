@@ -37,7 +37,9 @@ from lonc.request import PECULIAR, Cause, Request, without_addressee
 _ENCIPHERED = b"enc:"
 _FIRST = _ENCIPHERED[0]
 _TO_ENCIPHER = b"encrypt:"
-_TO_PREPARE = (_TO_ENCIPHER, b"sethost:")
+#: By which a lond is asked for a key, and from then on uses that.
+_NEW_KEY = b"ekey"
+_TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
 _FRAME_OVERHEAD = 64
 
 
@@ -159,6 +161,9 @@ class LondConnection(Protocol):
     def _prepared(self, line: bytes) -> bytes:
         """Encipher what shall be, and leave the name of the host out where the lond has none."""
         prefix, line = without_addressee(line)
+        if line.removeprefix(_TO_ENCIPHER).startswith(_NEW_KEY):
+            # Enciphered requests of others would be unreadable to the lond from now on.
+            self.reusable = False
         if line.startswith(_TO_ENCIPHER):
             line = self._cipher.encrypt(line[len(_TO_ENCIPHER) : -1]) + b"\n"
         return prefix + line if self.knows_sethost else line

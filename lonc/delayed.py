@@ -319,8 +319,11 @@ class DelayedService(Service):
                 return None
             answer = await sender.ask(taken.line)
         except Unfinished as unfinished:
-            self._arrivals.unfinished(name, unfinished.stamp, self._clock.seconds())
-            return None
+            stamp, now = unfinished.stamp, self._clock.seconds()
+            self._arrivals.unfinished(name, stamp, now)
+            if self._arrivals.still(name, now) != stamp:
+                return None
+            return await self._try(lane, name, sender)
         except Unusable as fault:
             return self._set_aside(lane, spool, name, fault.files, str(fault))
         except ConLost as lost:

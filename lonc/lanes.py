@@ -4,6 +4,7 @@ Delayed requests and their hosts: what is remembered from one scan of the folder
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
@@ -25,6 +26,7 @@ READ_BACK = 2.5
 class Arrivals:
     """Since when files in the clear are there, and in the state in which they are."""
 
+    _unix_time: Callable[[], float] = time.time
     _seen: dict[str, float] = attrs.field(factory=dict)
     _growing: dict[str, tuple[Stamp, float]] = attrs.field(factory=dict)
 
@@ -43,9 +45,11 @@ class Arrivals:
         return stamp if now - since >= STILL else None
 
     def unfinished(self, name: str, stamp: Stamp, now: float) -> None:
-        """Watch a file that is not whole."""
+        """Watch a file that is not whole, from the time on when it was written to last."""
         if name not in self._growing or self._growing[name][0] != stamp:
-            self._growing[name] = (stamp, now)
+            # By its own time stamp, or each that waits behind another would take its time anew.
+            age = max(0.0, self._unix_time() - stamp.mtime_ns / 1e9)
+            self._growing[name] = (stamp, now - age)
 
 
 class Sender(Protocol):

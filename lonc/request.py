@@ -114,8 +114,8 @@ def command_word(line: bytes) -> str:
 #: at any other. What is to be enciphered counts too, for a lond would obey it all the same.
 ADDRESSED = (b"sethost", b"encrypt:sethost")
 
-#: How those begin that name a host or are to be enciphered: a look at one byte spares the usual
-#: request the others.
+#: How those begin that name a host, are to be enciphered or ask for a key: a look at one byte
+#: spares the usual request the others.
 PECULIAR = b"es"
 
 _SETHOST = re.compile(rb"(encrypt:)?sethost(?![^:\n])")

@@ -275,6 +275,15 @@ class RequestTests(ConnectionTestCase):
             self.assertTrue(self.connection.reusable)
             self.owner.told.clear()
 
+    def test_another_key(self) -> None:
+        """S7: a client that asks for a key has its answer, and nobody else that connection."""
+        for line in (b"ekey\n", b"ekey:x\n", b"sethost:l2:ekey\n", b"encrypt:ekey\n"):
+            self.setUp()
+            self.make_ready(line)
+            self.wire.deliver(BUILD_KEY + b"\n")
+            self.assertEqual(self.owner.told, [("replied", line, BUILD_KEY + b"\n")])
+            self.assertFalse(self.connection.reusable, line)
+
     def test_pieces(self) -> None:
         """S5: a reply that comes byte by byte is one reply, told at its newline."""
         self.make_ready(b"ping\n")

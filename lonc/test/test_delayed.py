@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from functools import partial
 from random import Random
 
@@ -336,6 +337,19 @@ class UnfinishedTests(DelayedCase):
             self.assertEqual(self.l1.asked, [])
         self.tick(6)
         self.assertEqual(self.l1.asked, [b"put:a:b\n"])
+
+    def test_several_without_newline(self) -> None:
+        """F7: those that have been whole for long need not be waited for one after the other."""
+        self.put(FIRST, b"put:1")
+        self.put(SECOND, b"put:2")
+        for name in (FIRST, SECOND):
+            path = os.path.join(self.settings.delayed_dir, name)
+            written = time.time() - 60
+            os.utime(path, (written, written))
+        self.start()
+        self.tick(2)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
 
     def test_completed(self) -> None:
         """F7: one that gets its newline goes at once."""
