@@ -134,7 +134,8 @@ class Source:
         if name in names:
             place = names.index(name)
             for caller, call in self.by_name[function.name]:
-                if len(call.args) > place:
+                # What a function hands to itself it has from somebody else.
+                if len(call.args) > place and caller is not function:
                     yield from self.texts(call.args[place], caller)
 
     def messages(self) -> Iterator[tuple[str, str]]:
