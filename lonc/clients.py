@@ -96,7 +96,7 @@ class Clients:
             log.warn("{what}{more}", what=what, more=more, host_id=host_id)
 
     def note_unread(self, client: ClientProtocol, size: int) -> None:
-        """An answer of this size does not fit into the client's socket; keep to the budget."""
+        """So much of an answer does not fit into the client's socket; keep to the budget."""
         self.unread[client] = (self.seconds(), size, client.unsent)
         self.unread_bytes += size
         while self.unread_bytes > self.settings.max_unread and len(self.unread) > 1:
@@ -120,7 +120,9 @@ class Clients:
         limit = self.settings.write_timeout
         for client, (since, size, before) in list(self.unread.items()):
             if (unsent := client.unsent) < before:
-                self.unread[client] = (now, size, unsent)  # it reads, slowly
+                read = before - unsent
+                self.unread[client] = (now, size - read, unsent)  # it reads, slowly
+                self.unread_bytes -= read
             elif since <= now - limit:
                 client.cut(f"it has not read its answer for {limit:g} s")
         for client in overdue(self.unfinished.items(), now - limit):
@@ -201,7 +203,7 @@ class ClientProtocol(Protocol):
         lines = self._lines
         # So nearly every request comes, and `push` would find it too: a call later.
         if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
-            self._take(data)
+            self._ask(data)
             return
         try:
             line = lines.push(data)
@@ -210,6 +212,20 @@ class ClientProtocol(Protocol):
         else:
             self._take(line)
 
+    def _ask(self, line: bytes) -> None:
+        """Hand a request to the host; the answer may be there before this returns."""
+        if line == CLOSE_CONNECTIONS:
+            self._host.close_connections()
+            self.answered(b"ok\n")
+            self.finish()
+            return
+        self._request = request = Request(line, self)
+        try:
+            self._host.submit(request)
+        except Exception:
+            self._host.crashed = True
+            raise
+
     def _take(self, line: bytes | None) -> None:
         """Ask this and what follows it in the buffer, as long as each is answered at once."""
         self._taking = True
@@ -217,21 +233,12 @@ class ClientProtocol(Protocol):
             self._clients.unfinished.pop(self, None)
         try:
             while line is not None:
-                if line == CLOSE_CONNECTIONS:
-                    self._host.close_connections()
-                    self.answered(b"ok\n")
-                    self.finish()
-                    break
-                self._request = request = Request(line, self)
-                self._host.submit(request)
+                self._ask(line)
                 if self._request is not None or self._blocked or self._leaving:
                     break
                 line = self._lines.take()
         except LineTooLong as error:
             self.give_up_line(str(error), Cause.TOO_LONG)
-        except Exception:
-            self._host.crashed = True
-            raise
         finally:
             self._taking = False
         if self._paused:
@@ -260,7 +267,7 @@ class ClientProtocol(Protocol):
         self._request = None
         self.transport.write(reply)
         if self._blocked:
-            self._clients.note_unread(self, len(reply))
+            self._clients.note_unread(self, self.unsent or len(reply))
         elif not self._taking and (self._lines.rest or self._ended_input):
             self._go_on()
 

@@ -246,8 +246,9 @@ class Dispatcher:
         elif len(self._pool) == 0:
             # Row S12: with the last connection goes the hope of all who wait.
             self._lose_waiting(Cause.UNREACHABLE)
-        elif self._queue.pending:
-            # Those that are left may hang, and nobody else may come to have one made.
+        elif self._queue.pending and trouble is not Trouble.NO_FILES:
+            # Those that are left may hang, and nobody else may come to have one made. Where there
+            # are no descriptors, the next attempt would fail at once, and so on without an end.
             self._connect()
         if request is not None:
             self._lose(request, cause)

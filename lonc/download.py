@@ -191,6 +191,8 @@ class _Endpoint:
         self.factory: _Limiting | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        # It would log where in memory it is, whenever it starts and stops.
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
         self.factory = _Limiting(protocolFactory, self._limit)
         connecting: Deferred[Any] = self._endpoint.connect(self.factory)
         return connecting.addCallback(lambda limited: limited.wrappedProtocol)

@@ -18,7 +18,7 @@ import attrs
 from lonc.cipher import session_key
 from lonc.tls import Interlude, TLSError
 
-#: No line of a handshake comes near this length, in bytes; the seed's lond sends fewer than 40.
+#: No line of a handshake comes near this length, in bytes; a lond of 2003 sends fewer than 40.
 MAX_LINE = 1024
 
 _CHALLENGE = re.compile(rb"[0-9]{1,64}")

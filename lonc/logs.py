@@ -3,7 +3,8 @@ The log files: ``lonc.log``, ``lonnet.perm.log``, and an echo for a terminal (ro
 
 A peer decides part of what stands in a log line, a web page shows the file, and tools take it line
 by line. So each event becomes exactly one line, nothing in it can start another, and in the
-seed's form nothing in it is markup but what this module puts there.
+seed's form nothing in it is markup but what this module puts there. (The seed is loncnew, the
+program that lonc replaces.)
 
 Nothing here ever raises into the program: a full disk must not stop a request.
 """

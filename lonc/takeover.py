@@ -106,8 +106,8 @@ class Takeover:
                 log.critical("the host's address has changed", host_id=host_id)
             self._supervisor.reconfigure(host_id)
         for host_id in changes.new:
-            log.info("a new host", host_id=host_id)
             self._supervisor.add(host_id)
+            log.info("a new host", host_id=host_id)
 
     def _move_management(self, description: str) -> None:
         moving = Deferred.fromCoroutine(self._management.move(description))

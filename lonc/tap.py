@@ -296,9 +296,9 @@ def _add_cluster(
     daemon.screen = SCREEN.format(
         ids=", ".join(host.id for host in hosts),
         londs=", ".join(f"{host.id} at {host.target}:{settings.lond_port}" for host in hosts),
-        sockets=os.path.relpath(settings.sock_dir),
-        folder=os.path.relpath(folder),
-        log=os.path.relpath(settings.log_file),
+        sockets=_near(settings.sock_dir),
+        folder=_near(os.path.abspath(folder)),
+        log=_near(settings.log_file),
         last=[host.id for host in hosts][-1],
         python=_near(sys.executable),
     )
@@ -312,5 +312,7 @@ def _add_table_server(reactor: Any, daemon: Daemon, port: int, table: HostTable)
 
 
 def _near(path: str) -> str:
-    """Return a path as it is shortest to type."""
+    """Return an absolute path as it is shortest to type in the source folder."""
+    if not os.path.isdir(os.path.join("docs", "examples")):
+        return path  # the screen's commands are typed elsewhere
     return min(path, os.path.relpath(path), key=len)

@@ -322,7 +322,7 @@ class LondFactory(ServerFactory):
         any other address is refused.
     :param store: its data; in memory when None. Whoever made it closes it.
     :param faults: what it does wrong; may change at any time.
-    :param revision: what it says it is; a lond of the seed's time, which knows neither
+    :param revision: what it says it is; a lond of loncnew's time, which knows neither
         ``version`` nor ``sethost`` nor another way in than the one, when None.
     :param tls: its certificates and those that it accepts; without them it has no TLS.
     :param local: whether it takes key files of a lonc on the same machine.

@@ -199,7 +199,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.host.answer(b"answer\n")
         self.turn()
         self.assertEqual(self.host.asked, [b"a\n"])
-        self.assertEqual(self.clients.unread_bytes, 7)
+        self.assertEqual(self.clients.unread_bytes, 5)
         client.wire.take(3)
         self.assertEqual(self.host.asked, [b"a\n"])
         client.wire.take(3)
@@ -317,6 +317,27 @@ class UnreadAnswerTests(ClientTestCase):
         self.turn()
         self.assertEqual([client.closed for client in clients], [True, False, True, False])
         self.assertEqual(self.clients.unread_bytes, 2000)
+
+    def test_what_is_read_takes_no_memory(self) -> None:
+        """F3: only what a client has not taken counts against that memory."""
+        self.begin(max_unread=2500, max_line=5000)
+        clients = []
+        for _ in range(3):
+            clients.append(self.client(b"ping\n", room=500))
+            self.host.answer(b"x" * 999 + b"\n")
+            self.advance(1)
+        self.assertEqual(self.clients.unread_bytes, 1500)
+        clients[0].wire.take(400)
+        self.advance(1)
+        self.assertEqual(self.clients.unread_bytes, 1100)
+        clients[0].wire.take()
+        self.assertEqual(self.clients.unread_bytes, 1000)
+        clients.append(self.client(b"ping\n", room=0))
+        self.host.answer(b"x" * 1499 + b"\n")
+        self.assertEqual([client.closed for client in clients], [False] * 4)
+        for client in clients:
+            client.hang_up()
+        self.assert_forgotten()
 
     def test_one_answer_over_all(self) -> None:
         """F3: an answer that is larger than all that memory is given to its client all the same."""

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -179,6 +180,17 @@ class PlainTests(DownloadTestCase):
         self.assertEqual(
             [h[:17] for h in headers if h.startswith(b"user-agent")], [b"user-agent: lonc/"]
         )
+
+    async def test_silent(self) -> None:
+        """A download says nothing of what Twisted does for it."""
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.server.answer = OK + b"Content-Length: 1\r\n\r\nx"
+        await download(reactor, self.url, LIMIT)
+        await self.server.all_closed()
+        self.assertEqual([event for event in events if "_HTTP11" in formatEvent(event)], [])
 
     async def test_by_name(self) -> None:
         """A server's name is looked up."""

@@ -67,6 +67,25 @@ class HealthTests(HostTestCase):
         stage.turn()
         self.assertEqual(client.read, CON_LOST + echo(b"again\n"))
 
+    def test_no_descriptors_while_others_wait(self) -> None:
+        """S8: without descriptors, one attempt is made for each request, and not one for ever."""
+        stage = Stage(self, max_connections=10)
+        (lond,) = stage.connect()
+        stage.clients_of(1)
+        stage.turn()
+        stage.network.on_connect = lambda attempt: attempt.fail(
+            ConnectError(errno.EMFILE, "Too many open files")
+        )
+        before = len(stage.network.attempts)
+        waiting = stage.clients_of(3)
+        for _ in range(10):
+            stage.turn()
+        self.assertEqual(len(stage.network.attempts) - before, 3)
+        lond.answer = echo
+        lond.say(b"first\n")
+        stage.turn()
+        self.assertEqual(self.answers(waiting), [echo(b"ping\n")] * 3)
+
     def test_no_descriptors_while_dead(self) -> None:
         """F4: a probe that lonc has no descriptor for is followed by the next."""
         stage = self.dead_stage(retries=1)

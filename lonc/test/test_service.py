@@ -17,8 +17,9 @@ from twisted.application.service import Application, IService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from lonc import configuration
 from lonc.configuration import Sources
@@ -373,6 +374,21 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(clients[0].answers, [b"re:a\n", b"re:b\n"])
         self.assertEqual([each.host for each in self.network.attempts], ["127.0.0.1", "127.0.0.9"])
         self.assertEqual(self.ask("l3"), b"re:ping\n")
+
+    def test_status_of_a_new_host(self) -> None:
+        """S15: the line that says that a host is new has its status, as all others do."""
+        seen: list[str] = []
+
+        @implementer(ILogObserver)
+        def look(event: LogEvent) -> None:
+            if event.get("host_id") == "l3":
+                seen.append(self.daemon.status_text("l3"))
+
+        globalLogPublisher.addObserver(look)
+        self.addCleanup(globalLogPublisher.removeObserver, look)
+        self.table = a_table(TABLE + "l3:msu:library:l3.test:127.0.0.3\n")
+        self.daemon.reread_table()
+        self.assertEqual(seen, ["l3 Connection count: 0 Retries remaining: 1"])
 
     def test_host_that_comes_back(self) -> None:
         """F13: a host may leave, and come back before its last request has ended."""

@@ -199,6 +199,21 @@ class MakeServiceTests(TapTestCase):
         self.assertIn(f"l1 at 127.0.0.1:{port}, l2 at 127.0.0.2:{port}", daemon.screen)
         self.assertTrue(os.path.exists(os.path.join(folder, "loncapa.conf")))
 
+    def test_places_on_the_screen(self) -> None:
+        """Places are shortened for who is in the source folder only: that is where to type them."""
+        folder = self.path("new")
+        options = ("lonc", "--standalone", folder, "--lond-port")
+        here = os.getcwd()
+        self.addCleanup(os.chdir, here)
+        for has_examples, place in (False, folder), (True, os.path.join("..", "new")):
+            source = self.path(f"source-{has_examples}")
+            os.makedirs(os.path.join(source, "docs", "examples") if has_examples else source)
+            os.chdir(source)
+            daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
+            self.assertIn(f"ask.py {place}/sock/l2 ping", daemon.screen)
+            self.assertIn(f"data      {place}/data/", daemon.screen)
+            daemon.release()
+
     def test_standalone_with_wrong_port(self) -> None:
         """Section 8: a port that is none does not find its way into the new ``loncapa.conf``."""
         folder = self.path("new")
