@@ -17,7 +17,7 @@ from lonc.settings import Settings
 from lonc.ways import read_access
 
 #: Settings that are taken over at the next start only: the lock and the logs stand there.
-FIXED = ("daemons_dir", "log_format")
+FIXED = {"daemons_dir": "lonDaemons", "log_format": "loncLogFormat"}
 
 log = Logger()
 
@@ -61,9 +61,9 @@ class InForce:
         """
         settings, table = configuration
         access = read_access(settings, table)
-        for name in FIXED:
+        for name, variable in FIXED.items():
             if getattr(settings, name) != getattr(self.settings, name):
-                log.warn("{name} has changed: that counts from the next start on", name=name)
+                log.warn("{name} has changed: that counts from the next start on", name=variable)
                 settings = attrs.evolve(settings, **{name: getattr(self.settings, name)})
         changes = compare(self.table, table)
         self.settings, self.table, self.access = settings, table, access

@@ -1,7 +1,7 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-Managing a running lonc over AMP (row S18; issue section 6): both sides.
+Managing a running lonc over AMP (row S18): both sides.
 
 The commands stand in :mod:`lonc.management_commands` and can be had from here too.
 """

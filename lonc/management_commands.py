@@ -1,7 +1,7 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-The AMP commands for a running lonc, and the errors they end with (row S18; issue section 6).
+The AMP commands for a running lonc, and the errors they end with (row S18).
 
 Wherever a command takes a ``host``, an empty one means all hosts. Every command can fail with
 :class:`InternalError`; what else it can fail with stands in its ``errors``. Each error's text is

@@ -25,7 +25,7 @@ def local_time(seconds: float) -> str:
 @attrs.frozen(kw_only=True)
 class HostStatus:
     """
-    What one host reports (rows S16 and S18; issue section 6).
+    What one host reports (rows S16 and S18).
 
     :ivar host_id: the lond's host id.
     :ivar state: ``up``, ``DEAD`` or ``stopping``.

@@ -215,7 +215,7 @@ class AskingTests(ClientTestCase):
 
 
 class LeavingTests(ClientTestCase):
-    """How clients go (issue, section 3; row F16)."""
+    """How clients go (row F16)."""
 
     def test_hang_up_while_asking(self) -> None:
         """F16: the host is told, and the answer to who has gone is thrown away."""

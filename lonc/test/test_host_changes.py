@@ -298,7 +298,7 @@ class ReconfigureTests(HostTestCase):
 
 
 class StopTests(HostTestCase):
-    """INT and TERM, and a host that leaves the table (issue, sections 3 and 5)."""
+    """INT and TERM, and a host that leaves the table."""
 
     def test_nothing_to_do(self) -> None:
         """A host without clients stops at once, takes its socket away and leaves no timer."""

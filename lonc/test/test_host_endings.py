@@ -13,7 +13,7 @@ from lonc.test.stage import HostTestCase, Stage
 
 
 class EndingTests(HostTestCase):
-    """Every request ends (issue, section 3; rows F1, F3, S11 and S12)."""
+    """Every request ends (rows F1, F3, S11 and S12)."""
 
     def test_connection_breaks(self) -> None:
         """S12: the request on a connection that breaks gets con_lost; others go on."""

@@ -468,8 +468,8 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(
             self.notes.at(LogLevel.warn),
             [
-                "daemons_dir has changed: that counts from the next start on",
-                "log_format has changed: that counts from the next start on",
+                "lonDaemons has changed: that counts from the next start on",
+                "loncLogFormat has changed: that counts from the next start on",
             ],
         )
 
