@@ -234,13 +234,17 @@ class Dispatcher:
             died = False  # the fault is ours; a DEAD host's next probe is due all the same
         else:
             died = self._health.failure()
-        log.warn(
-            "connection to {at} {trouble}: {reason}",
-            at=self.host.target,
-            trouble=trouble.value,
-            reason=message,
-            host_id=self.host_id,
-        )
+        if trouble is Trouble.NO_FILES:
+            # Each request brings it about again: a line for each would fill the disk as well.
+            self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")
+        else:
+            log.warn(
+                "connection to {at} {trouble}: {reason}",
+                at=self.host.target,
+                trouble=trouble.value,
+                reason=message,
+                host_id=self.host_id,
+            )
         if died:
             self._bury()
         elif len(self._pool) == 0:
