@@ -300,9 +300,9 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Time for a client to read its answer, or to end a line that it began",
               "A client on the same machine needs far less; one that is stuck would hold memory "
               "and a descriptor for ever."),
-    _optional("max-unread", "loncMaxUnread", "64 MiB", size("1 KiB", "64 GiB"),
+    _optional("max-unread", "loncMaxUnread", "48 MiB", size("1 KiB", "64 GiB"),
               "Answers in memory that clients do not read, at most, for all clients together",
-              "Room for four answers of the greatest length. Past it, the client that has kept "
+              "Room for three answers of the greatest length. Past it, the client that has kept "
               "its answer waiting longest is closed."),
     _optional("drain-timeout", "loncDrainTimeout", "5", seconds(0, 3600),
               "Time that requests in flight get at INT and TERM",

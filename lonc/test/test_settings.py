@@ -507,7 +507,7 @@ class DefaultTests(SettingsCase):
                 "management": "unix:/home/httpd/sockets/lonc.amp:mode=600",
                 "log_format": "seed",
                 "write_timeout": 60.0,
-                "max_unread": 64 * 1024**2,
+                "max_unread": 48 * 1024**2,
                 "drain_timeout": 5.0,
                 "disk_timeout": 10.0,
                 "delayed_key_file": None,
