@@ -15,6 +15,7 @@ With Twisted's own transports the reactor looks after each socket by itself; her
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -52,6 +53,22 @@ class Watched(Protocol):
 
     def shut_down(self, reason: Failure) -> None:
         """The reactor stops."""
+
+
+def _more(descriptor: int) -> bytes:
+    """
+    Return what else has come to a socket, 1 MiB at most.
+
+    A protocol sees at once what stands behind the line that it waits for: handed over later, it
+    would look like the next.
+    """
+    pieces = []
+    with contextlib.suppress(OSError):  # nothing more, for now or for good
+        for _ in range(16):
+            pieces.append(os.read(descriptor, READ_SIZE))
+            if len(pieces[-1]) < READ_SIZE:
+                break
+    return b"".join(pieces)
 
 
 @implementer(IReadDescriptor)
@@ -165,6 +182,8 @@ class SocketLoop:
                     if not data:
                         transport.ended(mask)
                         continue
+                    if len(data) == READ_SIZE:
+                        data += _more(descriptor)
                     try:
                         transport.protocol.dataReceived(data)
                     except BaseException:

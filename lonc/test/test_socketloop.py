@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from lonc.socketloop import EVENTS, LOOKS, SocketLoop
+from lonc.socketloop import EVENTS, LOOKS, READ_SIZE, SocketLoop
 from lonc.stream import IN, SocketTransport
 from lonc.test.test_stream import Recorder, StreamTestCase
 
@@ -42,6 +42,15 @@ class EventTests(StreamTestCase):
         """The reactor can watch it."""
         self.assertTrue(verifyObject(IReadDescriptor, self.loop))
         self.assertEqual(self.loop.logPrefix(), "sockets")
+
+    def test_more_than_a_read(self) -> None:
+        """F2: what stands right behind a full read comes along with it, not as something new."""
+        pieces: list[int] = []
+        recorder = Caller(lambda: pieces.append(len(recorder.got)))
+        theirs = self.pair(recorder)
+        theirs.send(b"x" * READ_SIZE + b"more")
+        self.turn()
+        self.assertEqual(pieces, [READ_SIZE + 4])
 
     def test_closed_by_another(self) -> None:
         """One whose connection another's event has closed does not get the data it had already."""
