@@ -297,7 +297,7 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Form of lonc.log",
               "The web page that shows lonc.log expects the form it has always had."),
     _optional("write-timeout", "loncWriteTimeout", "60", seconds(0.01, 86400),
-              "Time for a client to read its answer, or to end a line that it began",
+              "Time for a client to take a byte of its answer, or to end a line that it began",
               "A client on the same machine needs far less; one that is stuck would hold memory "
               "and a descriptor for ever."),
     _optional("max-unread", "loncMaxUnread", "48 MiB", size("1 KiB", "64 GiB"),
