@@ -408,6 +408,8 @@ class DaemonTestCase(TestCase):
 
     async def manage(self, *arguments: str) -> str:
         """Run the documentation's management program; return its output and fail if it fails."""
+        if not os.path.exists(MANAGE):
+            self.skipTest("lonc is installed without its documentation")
         endpoint = f"unix:{self.socket('lonc.amp')}"
         out, err, status = await getProcessOutputAndValue(
             sys.executable, [MANAGE, endpoint, *arguments], {**os.environ, "PYTHONPATH": SOURCE}

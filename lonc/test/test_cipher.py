@@ -8,11 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cipher import FrameError, SessionCipher, session_key
+from lonc.test.properties import given, settings, st
 
 KEY = bytes(range(16))
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.clients import ClientListener, Clients
 from lonc.request import CON_LOST, Cause, Nobody, Request
 from lonc.test.doubles import FakeClient, some_settings
+from lonc.test.properties import given, settings, st
 from lonc.test.stage import Notes
 
 MAX_LINE = 1000

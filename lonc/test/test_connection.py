@@ -8,8 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.error import (
     ConnectionLost,
 )
@@ -27,6 +25,7 @@ from lonc.test.doubles import (
     ScriptedLond,
     Wire,
 )
+from lonc.test.properties import given, settings, st
 
 MAX_LINE = 1000
 UNKNOWN = b"unknown_cmd\n"

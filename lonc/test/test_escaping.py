@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.escaping import (
@@ -19,6 +17,7 @@ from lonc.escaping import (
     unpack,
     unpack_list,
 )
+from lonc.test.properties import given, settings, st
 
 
 class EscapeTests(SynchronousTestCase):

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterable
 from itertools import pairwise
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.framing import LineBuffer, LineTooLong
+from lonc.test.properties import given, settings, st
 
 MIB = 1024 * 1024
 

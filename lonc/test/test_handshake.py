@@ -8,11 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.handshake import MAX_LINE, Handshake, HandshakeError, State
+from lonc.test.properties import given, settings, st
 
 #: Keys that a Perl program printed.
 VECTORS: list[dict[str, Any]] = json.loads(

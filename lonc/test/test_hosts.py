@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.hosts import (
@@ -24,6 +22,7 @@ from lonc.hosts import (
     read_both_tables,
     read_host_table,
 )
+from lonc.test.properties import given, settings, st
 
 GOOD = b"msul1:msu:library:loncapa.msu.edu:35.8.63.1\n"
 MSUL1 = Host("msul1", "msu", "library", "loncapa.msu.edu", "35.8.63.1", 1)

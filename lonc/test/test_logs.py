@@ -10,8 +10,6 @@ import os
 import re
 import resource
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
@@ -40,6 +38,7 @@ from lonc.logs import (
     json_form,
     text_form,
 )
+from lonc.test.properties import given, settings, st
 from lonc.test.test_status import NOW, at_utc
 
 

@@ -10,8 +10,6 @@ import stat
 import tempfile
 
 from Crypto.Cipher import AES
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.sealing import (
@@ -30,6 +28,7 @@ from lonc.sealing import (
     unseal,
 )
 from lonc.test.doubles import some_settings
+from lonc.test.properties import given, settings, st
 
 KEY = Key(range(KEY_SIZE))
 OTHER_KEY = Key(range(1, KEY_SIZE + 1))

@@ -10,8 +10,6 @@ from pathlib import Path
 from unittest import SkipTest
 
 import attrs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
@@ -29,6 +27,7 @@ from lonc.settings import (
     opt_parameters,
     read_settings,
 )
+from lonc.test.properties import given, settings, st
 
 REQUIRED = """\
 PerlSetVar lonHostID msul1

@@ -12,13 +12,12 @@ import stat
 import tempfile
 from collections.abc import Callable
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.files import Changed, Files, Stamp, Unfinished, Unusable
 from lonc.sealing import SEALED, seal, unseal
 from lonc.spool import ANSWER, REASON, Found, Spool, Taken, host_of
+from lonc.test.properties import given, settings, st
 
 NAME = "1062000000.4711.putmsu.l1"
 LIMIT = 100

@@ -9,8 +9,6 @@ import stat
 from typing import Any, TypeVar
 
 import attrs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
@@ -21,6 +19,7 @@ from lonc.hosts import HostTable, TableError, parse_host_table
 from lonc.management_errors import ReloadFailed
 from lonc.tables import FIRST_PAUSE, FetchError, TableFetcher, check_table, replace_file
 from lonc.test.doubles import NoJitter, some_settings
+from lonc.test.properties import given, settings, st
 from lonc.test.stage import Notes
 from lonc.test.test_service import ServiceTestCase, a_table
 

@@ -8,12 +8,11 @@ import os
 import ssl
 from functools import partial
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.certificates import CertificateFiles, check_name
 from lonc.test.certificates import Authority
+from lonc.test.properties import given, settings, st
 from lonc.tls import Interlude, TLSError
 
 KEY = b"0123456789abcdef0123456789abcdef"
