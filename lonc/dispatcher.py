@@ -219,7 +219,7 @@ class Dispatcher:
         self._pool.move(connection, None)
         if connection.has_other_way:
             log.warn(
-                "a key file does not serve, another way in is tried: {reason}",
+                "the lond does not go along, another way in is tried: {reason}",
                 reason=message,
                 host_id=self.host_id,
             )

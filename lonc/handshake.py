@@ -114,7 +114,7 @@ class LondTraits:
 
     :ivar version: what it says it is; empty when it does not say.
     :ivar mode: the `Way` by which the last complete handshake went, in words; empty before it.
-    :ivar knows_version, knows_sethost: False once it has answered ``unknown_cmd``.
+    :ivar knows_version, knows_sethost: False once it has shown that it does not.
     :ivar takes_key_files: False once that way in was tried and led nowhere.
     """
 
@@ -193,8 +193,13 @@ class Handshake:
         """
         Leave nothing behind: the handshake will never be complete.
 
-        :return: whether another way in is worth a try: the lond did not take the key file.
+        :return: whether another try is worth while, since something is left out in it: the key
+            file that the lond did not take, or the question for its version, which one of the
+            first releases may not even answer with ``unknown_cmd``.
         """
+        if self._way is Way.INSECURE and self.state is State.READING_VERSION_STRING:
+            self._traits.knows_version = self._traits.knows_sethost = False
+            return True
         if self._way is not Way.LOCAL or self.key is not None:
             return False
         self._traits.takes_key_files = False
@@ -321,6 +326,10 @@ class Handshake:
 
     def _version(self, line: bytes) -> State:
         revision = _REVISION.search(line)
+        if _BUILD_KEY.fullmatch(line) and self.key is None:
+            # One of the first releases, which takes whatever comes third for ``ekey``.
+            self._traits.knows_version = self._traits.knows_sethost = False
+            return self._build_key(line)
         if line == _UNKNOWN:
             self._traits.knows_version, self._traits.version = False, ""
         elif revision is None:

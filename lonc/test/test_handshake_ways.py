@@ -16,6 +16,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.certificates import CertificateFiles
+from lonc.cipher import session_key
 from lonc.handshake import Handshake, HandshakeError, LondTraits, State, Ways
 from lonc.keyfiles import KeyFolder
 from lonc.test.certificates import Authority
@@ -187,6 +188,37 @@ class VersionTests(WaysTestCase):
         """Anything else ends it: the lond may have answered something else than was asked."""
         for line in (b"refused", b"ok", b"", b"unknown_cmd ", b"$Revision: \x1b $", b"1.467"):
             self.assertIn("no version but", str(self.failure(self.answered, line + b"\n")))
+
+    def test_whatever_comes_third(self) -> None:
+        """S6: a lond that takes whatever comes third for ekey is understood, and asked no more."""
+        traits = LondTraits()
+        first = Handshake("l2", "l1", None, traits)
+        first.start()
+        first.receive(b"4711\n")
+        self.assertEqual(first.receive(b"ok\n"), b"version\n")
+        self.assertEqual(first.receive(b"0123456789ABCDEF\n"), b"")
+        self.assertEqual(first.key, session_key("l2", "l1", b"0123456789ABCDEF"))
+        second = Handshake("l2", "l1", None, traits)
+        second.start()
+        second.receive(b"4711\n")
+        self.assertEqual(second.receive(b"ok\n"), b"ekey\n")
+
+    def test_any_other_answer(self) -> None:
+        """S6: one that echoes, hangs up or falls silent there is tried again without questions."""
+        for answer in (b"version\n", b""):
+            traits = LondTraits()
+            first = Handshake("l2", "l1", None, traits)
+            first.start()
+            first.receive(b"4711\n")
+            first.receive(b"ok\n")
+            if answer:
+                self.assertRaises(HandshakeError, first.receive, answer)
+            self.assertTrue(first.close())
+            second = Handshake("l2", "l1", None, traits)
+            second.start()
+            second.receive(b"4711\n")
+            self.assertEqual(second.receive(b"ok\n"), b"ekey\n")
+            self.assertFalse(second.close())
 
     def test_sethost_refused(self) -> None:
         """A lond that is not the one wanted ends it; the message says who was wanted."""

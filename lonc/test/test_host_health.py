@@ -50,6 +50,18 @@ class HealthTests(HostTestCase):
         (line,) = self.notes.at(LogLevel.critical)
         self.assertIn("dead", line)
 
+    def test_lond_that_hangs_up_at_version(self) -> None:
+        """S6, F5: it is tried again without the question, and its host has lost no retry."""
+        stage = Stage(self)
+        stage.stall_at(b"version\n")
+        client = stage.client(b"ping\n")
+        stage.turn()
+        stage.echoing()
+        stage.londs[0].close()
+        stage.turn()
+        self.assertEqual((client.read, stage.status.retries_left), (echo(b"ping\n"), 2))
+        self.assertEqual(len(stage.londs), 2)
+
     def test_no_descriptors(self) -> None:
         """F5: that lonc has no descriptors left is no failure of the host's; clients are told."""
         stage = Stage(self, retries=1)

@@ -299,7 +299,7 @@ class LocalTests(NetworkTestCase):
                 self.assert_no_key_files()
                 self.assertEqual((factory.accepted, self.status(host).retries_left), (2, 2))
                 (line,) = self.notes.at(LogLevel.warn)
-                self.assertIn("a key file does not serve, another way in is tried: ", line)
+                self.assertIn("the lond does not go along, another way in is tried: ", line)
 
     async def test_not_taken_by_many(self) -> None:
         """So it is with many requests at once: none of them is lost."""
