@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from OpenSSL import SSL, crypto
-from service_identity.exceptions import VerificationError
+from service_identity.exceptions import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from treq.client import HTTPClient
@@ -276,6 +276,8 @@ class _Check:
         elif depth == 0:
             try:
                 verify_service_identity(extract_patterns(certificate), [self._id], [])
+            except CertificateError:
+                self.distrust = "its certificate has no subjectAltName that can be used"
             except (VerificationError, ValueError):
                 self.distrust = "its certificate is for another host"
         return not self.distrust

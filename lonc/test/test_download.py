@@ -317,9 +317,13 @@ class TLSTests(DownloadTestCase):
         begins: float = -1.0,
         ends: float = 1.0,
     ) -> str:
-        """Serve a table with a certificate of that time, in days from now; return its URL."""
+        """
+        Serve a table with a certificate of that time, in days from now; return its URL.
+
+        :param name: whom the certificate is for; empty: nobody, beside its common name.
+        """
         issuer = authority or self.authority
-        files = issuer.issue("somebody", [name], begins=begins, ends=ends)
+        files = issuer.issue("localhost", [name] if name else [], begins=begins, ends=ends)
         tls = DefaultOpenSSLContextFactory(files.key, files.certificate)
         server = TableServer(reactor, 0, self.table, tls)
         server.startService()
@@ -340,6 +344,7 @@ class TLSTests(DownloadTestCase):
             (await self.serve(begins=-2.0, ends=-1.0), "has expired"),
             (await self.serve(begins=1.0, ends=2.0), "is not valid yet"),
             (await self.serve("other.test"), "is for another host"),
+            (await self.serve(""), "has no subjectAltName that can be used"),
             (await self.serve(authority=other), "is of no authority that is trusted here"),
         ):
             refusal = await self.refused(url, authority=self.authority.file)
