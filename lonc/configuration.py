@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from lonc.certificates import WARNING_DAYS
 from lonc.hosts import Changes, HostTable, compare
 from lonc.limits import needed_files, raise_file_limit
-from lonc.settings import Settings
+from lonc.settings import Settings, SettingsError
 from lonc.ways import read_access
 
 #: Settings that are taken over at the next start only: the lock and the logs stand there.
@@ -61,6 +61,9 @@ class InForce:
         """
         settings, table = configuration
         access = read_access(settings, table)
+        if access.unusable and self.access.certificates is not None:
+            # A file that is gone for a moment must not put everything in the clear.
+            raise SettingsError(access.unusable)
         for name, variable in FIXED.items():
             if getattr(settings, name) != getattr(self.settings, name):
                 log.warn("{name} has changed: that counts from the next start on", name=variable)

@@ -21,11 +21,13 @@ class Access:
     What the settings and the table in force allow.
 
     :ivar certificates: what TLS needs; None where it is not used.
+    :ivar unusable: why the certificates that are set cannot be used; empty otherwise.
     :ivar warnings: a line for a person for what is set and cannot be used.
     :ivar key_folder: where key files are.
     """
 
     certificates: Certificates | None
+    unusable: str
     warnings: tuple[str, ...]
     key_folder: KeyFolder
     _insecure: bool
@@ -50,6 +52,7 @@ def read_access(settings: Settings, table: HostTable) -> Access:
     :raises SettingsError: certificates are set, cannot be used, and have to be.
     """
     certificates = None
+    unusable = ""
     warnings: tuple[str, ...] = ()
     try:
         files = certificate_files(settings)
@@ -58,12 +61,14 @@ def read_access(settings: Settings, table: HostTable) -> Access:
     except (CertificateError, SettingsError) as error:
         if not settings.allow_insecure:
             raise SettingsError(f"{error}; without TLS loncAllowInsecure cannot be 0") from None
+        unusable = str(error)
         warnings = (f"{error}; TLS is not used",)
     if certificates is None and not settings.allow_insecure:
         warnings = ("loncAllowInsecure is 0 and no certificate is set: others are not reached",)
     own = table.hosts.get(settings.host_id)
     return Access(
         certificates=certificates,
+        unusable=unusable,
         warnings=warnings,
         key_folder=KeyFolder(settings.key_dir),
         insecure=settings.allow_insecure,

@@ -89,6 +89,17 @@ class CertificatesTests(ServiceTestCase):
         daemon.reload()
         self.assertEqual(self.notes.at(LogLevel.warn).count(warning), 2)
 
+    def test_no_longer_usable(self) -> None:
+        """One that was in use and cannot be read at HUP stays in use: nothing goes in the clear."""
+        files = self.authority.issue("l1.test")
+        self.use(files)
+        daemon = self.started()
+        os.unlink(files.key)
+        with self.assertRaises(ReloadFailed) as caught:
+            daemon.reload()
+        self.assertIn(f"{files.key}: No such file or directory", str(caught.exception))
+        self.assertGreater(daemon.about().certificate_days, 0)
+
     def test_unusable_where_the_clear_is_closed(self) -> None:
         """Where nothing goes without it lonc does not start, and a HUP changes nothing."""
         files = self.authority.issue("l1.test")
