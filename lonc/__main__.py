@@ -1,6 +1,6 @@
 """``python -m lonc`` is the ``lonc`` command."""
 
-from lonc.cli import main
+from lonc.cli.main import main
 
 if __name__ == "__main__":
     main()

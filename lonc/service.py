@@ -22,23 +22,23 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from lonc.clients import Clients
-from lonc.configuration import Configuration, InForce, Sources
-from lonc.delayed import DelayedService
-from lonc.host import HostService
-from lonc.logs import LoncLog
-from lonc.management_errors import ReloadFailed
-from lonc.management_port import ManagementPort
-from lonc.names import Names, look_up
-from lonc.pidfile import PidFile
-from lonc.reporting import Reporter
-from lonc.sharing import SharedSockets
-from lonc.signals import Signals
-from lonc.status import DaemonStatus, HostStatus
-from lonc.supervisor import Supervisor
-from lonc.surroundings import Network, Surroundings
-from lonc.tables import TableFetcher, web_client
-from lonc.takeover import Takeover
+from lonc.config.current import Configuration, InForce, Sources
+from lonc.config.table_fetcher import TableFetcher, web_client
+from lonc.daemon.pidfile import PidFile
+from lonc.daemon.reload import Takeover
+from lonc.daemon.signals import Signals
+from lonc.daemon.supervisor import Supervisor
+from lonc.delayed.service import DelayedService
+from lonc.host.dependencies import Network, Surroundings
+from lonc.host.resolver import Names, look_up
+from lonc.host.service import HostService
+from lonc.host.shared_sockets import SharedSockets
+from lonc.local.protocol import Clients
+from lonc.management.errors import ReloadFailed
+from lonc.management.port import ManagementPort
+from lonc.report.logs import LoncLog
+from lonc.report.reporter import Reporter
+from lonc.report.status import DaemonStatus, HostStatus
 
 #: Seconds between two looks at the time limits: a request ends so much late at the most.
 SWEEP = 0.25
@@ -163,7 +163,7 @@ class LoncService(MultiService):
         """
         Serve all hosts; one whose socket cannot be had is logged and tried again.
 
-        :raises lonc.management_port.ManagementPortError: when the management port cannot be had.
+        :raises lonc.management.port.ManagementPortError: when the management port cannot be had.
         """
         settings, table = self.in_force.settings, self.in_force.table
         self._pid_file.write()

@@ -19,15 +19,11 @@ from typing import Any, TextIO
 from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
 
-from lonc.certificates import Certificates
-from lonc.configuration import Configuration, Sources
-from lonc.hosts import HostTable, TableError, read_both_tables
-from lonc.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
-from lonc.management_port import ManagementPortError
-from lonc.pidfile import PidFile, PidFileError
-from lonc.sealing import key_of
-from lonc.service import LoncService
-from lonc.settings import (
+from lonc.config.auth_modes import read_access
+from lonc.config.certificates import Certificates
+from lonc.config.current import Configuration, Sources
+from lonc.config.hosts import HostTable, TableError, read_both_tables
+from lonc.config.settings import (
     PARAMETERS,
     Settings,
     SettingsError,
@@ -36,8 +32,12 @@ from lonc.settings import (
     opt_parameters,
     read_settings,
 )
-from lonc.transport import network
-from lonc.ways import read_access
+from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.delayed.sealing import key_of
+from lonc.management.port import ManagementPortError
+from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
+from lonc.service import LoncService
+from lonc.transport.network import network
 
 #: How ``lonc.log`` may look; the seed's form is what is left.
 FORMS = {"seed": None, "json": json_form, "text": text_form}

@@ -7,8 +7,8 @@ It waits for each answer, as most scripts do.
 import sys
 
 from lonc.client import CON_DELAYED, CON_LOST, Client
-from lonc.escaping import escape, pack, unescape, unpack
-from lonc.settings import read_settings
+from lonc.config.settings import read_settings
+from lonc.wire.escaping import escape, pack, unescape, unpack
 
 
 def main(config: str, host: str) -> None:

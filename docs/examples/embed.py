@@ -12,12 +12,12 @@ from typing import Any
 
 from twisted.internet.task import LoopingCall, react
 
-from lonc.clients import Clients
-from lonc.host import HostService, Surroundings
-from lonc.hosts import Host
+from lonc.config.hosts import Host
+from lonc.config.settings import Settings
+from lonc.host.resolver import look_up
+from lonc.host.service import HostService, Surroundings
+from lonc.local.protocol import Clients
 from lonc.lond.protocol import LondFactory
-from lonc.names import look_up
-from lonc.settings import Settings
 
 
 async def main(reactor: Any, folder: str) -> None:

@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from lonc.clients import Clients
-from lonc.host import HostService, Surroundings
-from lonc.hosts import Host
+from lonc.config.hosts import Host
+from lonc.config.settings import Settings
+from lonc.host.service import HostService, Surroundings
+from lonc.local.protocol import Clients
 from lonc.lond.faults import STALL, Faults, Step
 from lonc.lond.protocol import LondFactory
-from lonc.request import Cause, ConLost
-from lonc.settings import Settings
+from lonc.wire.request import Cause, ConLost
 
 net: Any = reactor
 

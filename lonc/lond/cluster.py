@@ -19,7 +19,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
 from twisted.logger import Logger
 
-from lonc.hosts import Host, HostTable
+from lonc.config.hosts import Host, HostTable
 from lonc.lond.faults import Faults
 from lonc.lond.protocol import LondFactory
 from lonc.lond.store import Store, StoreError

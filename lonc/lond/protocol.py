@@ -22,14 +22,14 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.cipher import FrameError, SessionCipher, session_key
-from lonc.framing import LineBuffer, LineTooLong
-from lonc.keyfiles import KeyFileError, take_key
+from lonc.config.key_files import KeyFileError, take_key
 from lonc.lond.commands import SECRET, Commands
 from lonc.lond.faults import Faults, Step
 from lonc.lond.speech import Speech
 from lonc.lond.store import Store
-from lonc.tls import Interlude, TLSError
+from lonc.wire.cipher import FrameError, SessionCipher, session_key
+from lonc.wire.framing import LineBuffer, LineTooLong
+from lonc.wire.tls import Interlude, TLSError
 
 log = Logger()
 

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from lonc.hosts import Host
+from lonc.config.hosts import Host
 from lonc.lond.cluster import ClusterError
 
 #: Where it listens: the table is for this machine alone.

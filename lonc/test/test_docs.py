@@ -24,33 +24,20 @@ import attrs
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from lonc.connection import Trouble
-from lonc.request import Cause
-from lonc.status import DaemonStatus, HostStatus
+from lonc.host.connection import Trouble
+from lonc.report.status import DaemonStatus, HostStatus
 from lonc.tap import SCREEN
-from lonc.test.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
+from lonc.test.fixtures.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
+from lonc.wire.request import Cause
 
 DOCS = os.path.join(TREE, "docs")
 SKIP = (
     None if os.path.exists(os.path.join(DOCS, "status.rst")) else "the source tree is not at hand"
 )
 
-#: Modules that know no socket, no file and no reactor.
-PURE = {"answers", "cipher", "escaping", "framing", "handshake", "request", "tls"}
-
 #: What a request passes, and what it must not know of.
-WAY = {"clients", "connection", "dispatcher", "host", "pool"}
-AROUND = {
-    "configuration",
-    "management",
-    "management_commands",
-    "management_port",
-    "reporting",
-    "service",
-    "supervisor",
-    "takeover",
-    "tap",
-}
+WAY = ("local", "host", "wire", "transport")
+AROUND = {"cli", "daemon", "management", "service", "tap"}
 
 
 def documented_messages() -> Iterator[tuple[str, str]]:
@@ -134,22 +121,23 @@ class ArchitectureTests(SynchronousTestCase):
 
     skip = SKIP
 
-    def imports(self, module: str) -> set[str]:
-        """Return the modules of lonc that a module imports when it is loaded or run."""
+    def imports(self, *path: str) -> set[str]:
+        """Return the packages of lonc that a module imports when it is loaded or run."""
         found = set()
-        for node in ast.walk(ast.parse(read("lonc", f"{module}.py"))):
+        for node in ast.walk(ast.parse(read("lonc", *path))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lonc"):
                 _, _, name = str(node.module).partition(".")
-                found |= {name} if name else {alias.name for alias in node.names}
+                found |= {name.partition(".")[0]} if name else {each.name for each in node.names}
         return found
 
-    def modules(self) -> set[str]:
-        """Return the modules of lonc, those of its packages left out."""
-        paths = glob.glob(os.path.join(PACKAGE, "*.py"))
-        return {os.path.basename(path)[:-3] for path in paths} - {"__init__"}
+    def imports_of(self, package: str) -> set[str]:
+        """Return the packages of lonc that the modules of one import."""
+        paths = glob.glob(os.path.join(PACKAGE, package, "*.py"))
+        self.assertGreater(len(paths), 1, package)
+        return {name for path in paths for name in self.imports(package, os.path.basename(path))}
 
-    def test_modules(self) -> None:
-        """Each module of lonc stands in the table of modules."""
+    def test_packages(self) -> None:
+        """Each package of lonc, and each module beside them, stands in the table."""
         page = read("docs", "architecture.rst")
         table = page.partition(":header-rows: 1")[2].partition("\n\nTwo rules")[0]
         documented = {
@@ -157,21 +145,21 @@ class ArchitectureTests(SynchronousTestCase):
             for row in re.findall(r"^   \* - (``.*)$", table, re.M)
             for name in re.findall(r"``(\w+)``", row)
         }
-        self.assertEqual(self.modules() - documented, set())
+        there = {name.removesuffix(".py") for name in os.listdir(PACKAGE) if name[0] not in "._"}
+        self.assertEqual(there - documented, {"py.typed", "test"})
 
     def test_pure(self) -> None:
-        """What is named as pure imports of lonc only what is pure too."""
-        for module in PURE & self.modules():
-            self.assertEqual(self.imports(module) - PURE, set(), module)
+        """What passes on the wire imports of lonc nothing else."""
+        self.assertEqual(self.imports_of("wire") - {"wire"}, set())
 
     def test_way(self) -> None:
         """What a request passes knows nothing of the daemon around it."""
-        for module in WAY:
-            self.assertEqual(self.imports(module) & AROUND, set(), module)
+        for package in WAY:
+            self.assertEqual(self.imports_of(package) & AROUND, set(), package)
 
     def test_imports_are_found(self) -> None:
         """The search for imports finds those of the module that has most."""
-        self.assertLessEqual({"host", "delayed", "signals"}, self.imports("service"))
+        self.assertLessEqual({"host", "delayed", "daemon"}, self.imports("service.py"))
 
 
 class ExampleTests(TestCase):

@@ -8,7 +8,7 @@ import os
 import signal
 import stat
 
-from lonc.test.daemon import HOSTS, TAC, DaemonTestCase, free_port, gone, reactor
+from lonc.test.fixtures.daemon import HOSTS, TAC, DaemonTestCase, free_port, gone, reactor
 
 PUT = "put:msu:alice:grades:essay=A"
 GET = "get:msu:alice:grades:essay"

@@ -21,17 +21,24 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from lonc import configuration
-from lonc.configuration import Sources
-from lonc.hosts import HostTable, TableError, parse_host_table
-from lonc.logs import LineFile, LoncLog, SeedForm
-from lonc.management_errors import ReloadFailed
-from lonc.pidfile import PidFile
-from lonc.request import CON_LOST
+from lonc.config import current
+from lonc.config.current import Sources
+from lonc.config.hosts import HostTable, TableError, parse_host_table
+from lonc.config.settings import Settings, SettingsError
+from lonc.daemon.pidfile import PidFile
+from lonc.management.errors import ReloadFailed
+from lonc.report.logs import LineFile, LoncLog, SeedForm
 from lonc.service import SWEEP, WATCH, LoncService
-from lonc.settings import Settings, SettingsError
-from lonc.test.doubles import Attempt, FakeClient, FakeNetwork, NoJitter, echo, some_settings
-from lonc.test.stage import Notes
+from lonc.test.fixtures.doubles import (
+    Attempt,
+    FakeClient,
+    FakeNetwork,
+    NoJitter,
+    echo,
+    some_settings,
+)
+from lonc.test.fixtures.stage import Notes
+from lonc.wire.request import CON_LOST
 
 TABLE = """\
 l1:msu:library:l1.test:127.0.0.1
@@ -235,7 +242,7 @@ class StartTests(ServiceTestCase):
 
     def patch_limit(self) -> None:
         """Let the limit of open files be what it may, but not this process's."""
-        self.patch(configuration, "raise_file_limit", lambda needed: 77)
+        self.patch(current, "raise_file_limit", lambda needed: 77)
 
     def test_application_takes_the_log(self) -> None:
         """S15: an application that the daemon becomes part of logs where lonc does."""

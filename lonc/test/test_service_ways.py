@@ -10,12 +10,12 @@ from typing import Any
 import attrs
 from twisted.logger import LogLevel
 
-from lonc.certificates import CertificateFiles
-from lonc.keyfiles import KeyFolder
-from lonc.management_errors import ReloadFailed
+from lonc.config.certificates import CertificateFiles
+from lonc.config.key_files import KeyFolder
+from lonc.config.settings import SettingsError
+from lonc.management.errors import ReloadFailed
 from lonc.service import DAY
-from lonc.settings import SettingsError
-from lonc.test.certificates import Authority
+from lonc.test.fixtures.certificates import Authority
 from lonc.test.test_service import TABLE, ServiceTestCase, a_table
 
 

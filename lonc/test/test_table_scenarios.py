@@ -9,11 +9,11 @@ import signal
 
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 
-from lonc.download import download
-from lonc.hosts import parse_host_table
+from lonc.config.download import download
+from lonc.config.hosts import parse_host_table
 from lonc.lond.table_server import TableServer
-from lonc.test.certificates import Authority
-from lonc.test.daemon import DaemonTestCase, free_port, reactor
+from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.daemon import DaemonTestCase, free_port, reactor
 
 TWO = "l2:msu:access:l2.test:127.0.0.2\n"
 THREE = "l3:msu:access:l3.test:127.0.0.3\n"

@@ -19,13 +19,13 @@ from twisted.python import usage
 from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.configuration import Sources
-from lonc.hosts import HostTable
-from lonc.management_port import ManagementPortError
-from lonc.settings import PARAMETERS
+from lonc.config.current import Sources
+from lonc.config.hosts import HostTable
+from lonc.config.settings import PARAMETERS
+from lonc.management.port import ManagementPortError
 from lonc.tap import Daemon, Options, makeService
-from lonc.test.daemon import HOSTS, free_port
-from lonc.test.doubles import NoJitter
+from lonc.test.fixtures.daemon import HOSTS, free_port
+from lonc.test.fixtures.doubles import NoJitter
 from lonc.test.test_service import DaemonReactor, ServiceTestCase
 
 

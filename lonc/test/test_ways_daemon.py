@@ -12,9 +12,9 @@ from twisted.internet import reactor as global_reactor
 
 from lonc.lond.cluster import prepare
 from lonc.management import ManagementClient
-from lonc.status import DaemonStatus, HostStatus
-from lonc.test.certificates import Authority
-from lonc.test.daemon import DaemonTestCase, free_port
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.daemon import DaemonTestCase, free_port
 
 reactor: Any = global_reactor
 

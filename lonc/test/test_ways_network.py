@@ -22,21 +22,21 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from lonc.certificates import CertificateFiles
-from lonc.clients import Clients
-from lonc.handshake import Handshake
-from lonc.host import HostService, Network, Surroundings
-from lonc.hosts import HostTable, parse_host_table
+from lonc.config.auth_modes import read_access
+from lonc.config.certificates import CertificateFiles
+from lonc.config.hosts import HostTable, parse_host_table
+from lonc.config.settings import Settings
+from lonc.host.service import HostService, Network, Surroundings
+from lonc.local.protocol import Clients
 from lonc.lond.faults import CLOSE, NOT_A_KEY, REFUSE, SPLIT, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
-from lonc.request import ConLost
-from lonc.settings import Settings
-from lonc.status import HostStatus
-from lonc.test.certificates import Authority
-from lonc.test.doubles import some_settings
-from lonc.test.stage import Notes
-from lonc.transport import network
-from lonc.ways import read_access
+from lonc.report.status import HostStatus
+from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.doubles import some_settings
+from lonc.test.fixtures.stage import Notes
+from lonc.transport.network import network
+from lonc.wire.handshake import Handshake
+from lonc.wire.request import ConLost
 
 reactor: Any = global_reactor
 

@@ -1,0 +1,100 @@
+"""
+Which ways in are open to each host's lond, by the settings and the table (protocol, section 9).
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from lonc.config.certificates import CertificateError, CertificateFiles, Certificates
+from lonc.config.hosts import Host, HostTable
+from lonc.config.key_files import KeyFolder
+from lonc.config.settings import Settings, SettingsError
+from lonc.wire.handshake import Ways
+
+
+@attrs.frozen
+class Access:
+    """
+    What the settings and the table in force allow.
+
+    :ivar certificates: what TLS needs; None where it is not used.
+    :ivar unusable: why the certificates that are set cannot be used; empty otherwise.
+    :ivar warnings: a line for a person for what is set and cannot be used.
+    :ivar key_folder: where key files are.
+    """
+
+    certificates: Certificates | None
+    unusable: str
+    warnings: tuple[str, ...]
+    key_folder: KeyFolder
+    _insecure: bool
+    _own_name: str | None
+
+    def ways(self, host: Host) -> Ways:
+        """Return the ways in to a host's lond."""
+        certificates = self.certificates
+        return Ways(
+            # Who has our name shares our machine.
+            key_files=self.key_folder if host.hostname.lower() == self._own_name else None,
+            certificates=certificates,
+            insecure=self._insecure,
+            name=host.hostname if certificates is not None else "",
+        )
+
+
+def read_access(settings: Settings, table: HostTable) -> Access:
+    """
+    Read the certificates that the settings name, and find out what is open.
+
+    :raises SettingsError: certificates are set, cannot be used, and have to be.
+    """
+    certificates = None
+    unusable = ""
+    warnings: tuple[str, ...] = ()
+    try:
+        files = certificate_files(settings)
+        if files is not None:
+            certificates = files.read(settings.certificate_name_check)
+    except (CertificateError, SettingsError) as error:
+        if not settings.allow_insecure:
+            raise SettingsError(f"{error}; without TLS loncAllowInsecure cannot be 0") from None
+        unusable = str(error)
+        warnings = (f"{error}; TLS is not used",)
+    if certificates is None and not settings.allow_insecure:
+        warnings = ("loncAllowInsecure is 0 and no certificate is set: others are not reached",)
+    own = table.hosts.get(settings.host_id)
+    return Access(
+        certificates=certificates,
+        unusable=unusable,
+        warnings=warnings,
+        key_folder=KeyFolder(settings.key_dir),
+        insecure=settings.allow_insecure,
+        own_name=None if own is None else own.hostname.lower(),
+    )
+
+
+def certificate_files(settings: Settings) -> CertificateFiles | None:
+    """
+    Return where the certificates are, None where no file is named.
+
+    :raises SettingsError: some are named and some are not.
+    """
+    named = {
+        "lonnetCertificateAuthority": settings.certificate_authority,
+        "lonnetCertificate": settings.certificate,
+        "lonnetPrivateKey": settings.private_key,
+    }
+    if not any(named.values()):
+        return None
+    paths = []
+    for variable, name in named.items():
+        if name is None:
+            raise SettingsError(f"PerlSetVar {variable} is missing")
+        path = os.path.join(settings.certificate_directory or "", name)
+        if not os.path.isabs(path):
+            raise SettingsError(f"PerlSetVar lonCertificateDirectory is missing, where {name} is")
+        paths.append(path)
+    return CertificateFiles(*paths)

@@ -1,0 +1,167 @@
+"""
+The own certificate and its authority's, as files and in use; and whom others' certificates are for.
+
+The files are read once for all connections. OpenSSL checks that a certificate leads to the
+authority and is in its time; the name in it is checked here, since LON-CAPA has a rule of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from functools import partial
+from typing import Final
+
+import attrs
+
+from lonc.wire.tls import Certificate, Interlude, TLSError
+
+#: A certificate may be for a host under this name too: hosts that are reached by another name than
+#: that of their web server have a second certificate.
+INTERNAL: Final = "internal-"
+
+#: Days before the own certificate's end from which on there are warnings.
+WARNING_DAYS: Final = 21.0
+
+_DAY: Final = 86400.0  # seconds
+
+
+class CertificateError(Exception):
+    """A file cannot be used. The message is one line for a person and names the file."""
+
+
+@attrs.frozen
+class CertificateFiles:
+    """
+    Where the certificates are, in PEM form.
+
+    :ivar authority: the cluster's authority, whose certificates are accepted.
+    :ivar certificate: the own one, and behind it what leads to the authority, if anything does.
+    :ivar key: the own certificate's private key, without a password.
+    """
+
+    authority: str
+    certificate: str
+    key: str
+
+    def context(self, protocol: int) -> ssl.SSLContext:
+        """
+        Return what a side of TLS needs that shows the own certificate and asks for the other's.
+
+        :param protocol: ``ssl.PROTOCOL_TLS_CLIENT``, or ``_SERVER`` for a lond.
+        :raises CertificateError: when a file cannot be used.
+        """
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        for path in (self.authority, self.certificate, self.key):
+            _read(path)  # what OpenSSL says of a file that it cannot open does not name it
+        try:
+            context.load_verify_locations(self.authority)
+        except ssl.SSLError as error:
+            raise CertificateError(f"{self.authority}: {_reason(error)}") from None
+        try:
+            # With a password of its own OpenSSL does not ask the terminal for one.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except ssl.SSLError as error:
+            raise CertificateError(f"{self.certificate}, {self.key}: {_reason(error)}") from None
+        return context
+
+    def read(self, check_names: bool = True) -> Certificates:
+        """
+        Read the files, for use by a client.
+
+        :raises CertificateError: when one of them cannot be used.
+        """
+        context = self.context(ssl.PROTOCOL_TLS_CLIENT)
+        digest = hashlib.sha256()
+        for path in (self.authority, self.certificate, self.key):
+            digest.update(hashlib.sha256(_read(path)).digest())
+        return Certificates(
+            files=self,
+            expires=_end(self.certificate),
+            check_names=check_names,
+            digest=digest.hexdigest(),
+            context=context,
+        )
+
+
+@attrs.frozen
+class Certificates:
+    """
+    What was read from the files; two are equal when they do the same.
+
+    :ivar files: where that was.
+    :ivar expires: the end of its time, in Unix time.
+    :ivar check_names: whether a lond's certificate has to be for that lond.
+    :ivar digest: of what the files held.
+    """
+
+    files: CertificateFiles
+    expires: float
+    check_names: bool
+    digest: str
+    context: ssl.SSLContext = attrs.field(eq=False, repr=False)
+
+    def client(self, name: str) -> Interlude:
+        """Return our end of TLS with the host of that name."""
+        if not self.check_names:
+            return Interlude(self.context)
+        return Interlude(self.context, partial(check_name, name))
+
+    @property
+    def file(self) -> str:
+        """The own certificate's file."""
+        return self.files.certificate
+
+    def days_left(self, now: float) -> float:
+        """
+        Tell how long the own certificate is still valid; negative after its end.
+
+        :param now: Unix time.
+        """
+        return (self.expires - now) / _DAY
+
+
+def check_name(name: str, certificate: Certificate) -> None:
+    """
+    Check whom a certificate is for.
+
+    :param name: the host's, as the table has it.
+    :raises lonc.wire.tls.TLSError: when it is for another.
+    """
+    wanted = name.lower().removesuffix(".")
+    names = _names(certificate)
+    if not {wanted, INTERNAL + wanted} & {each.lower().removesuffix(".") for each in names}:
+        shown = ", ".join(names) or "nobody"
+        raise TLSError(f"the certificate shown is for {ascii(shown)[1:-1]}, not for {name}")
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """Return the host names; the subject's counts where there are no others."""
+    others = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    subject = [pair for part in certificate.get("subject", ()) for pair in part]
+    return others or [value for kind, value in subject if kind == "commonName"]
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise CertificateError(f"{path}: {error.strerror}") from None
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or str(error)).lower().replace("_", " ")
+
+
+def _end(path: str) -> float:
+    """Return the end of a certificate's time, in Unix time."""
+    from cryptography.x509 import load_pem_x509_certificates  # takes memory that few need
+
+    try:
+        return load_pem_x509_certificates(_read(path))[0].not_valid_after_utc.timestamp()
+    except ValueError as error:
+        raise CertificateError(f"{path}: {error}") from None

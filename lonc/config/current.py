@@ -1,0 +1,111 @@
+"""
+What the daemon runs by: the settings and the table in force, and what the two allow together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import attrs
+from twisted.logger import Logger
+
+from lonc.config.auth_modes import read_access
+from lonc.config.certificates import WARNING_DAYS
+from lonc.config.hosts import Changes, HostTable, compare
+from lonc.config.settings import Settings, SettingsError
+from lonc.daemon.rlimit import needed_files, raise_file_limit
+
+#: Settings that are taken over at the next start only: the lock and the logs stand there.
+FIXED = {"daemons_dir": "lonDaemons", "log_format": "loncLogFormat"}
+
+log = Logger()
+
+#: What is read from the files.
+Configuration = tuple[Settings, HostTable]
+
+
+@attrs.frozen
+class Sources:
+    """
+    Where the configuration comes from when it is read again.
+
+    :ivar everything: ``loncapa.conf`` and the table; raises SettingsError or TableError.
+    :ivar table: the table that the settings name; raises TableError.
+    """
+
+    everything: Callable[[], Configuration]
+    table: Callable[[Settings], HostTable]
+
+
+class InForce:
+    """
+    The configuration in force. Ask it each time: all of it may be replaced.
+
+    :ivar settings: the settings.
+    :ivar table: the host table.
+    :ivar access: which ways in the two leave open.
+    :raises SettingsError: certificates are set, cannot be used, and have to be.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.settings, self.table = configuration
+        self.access = read_access(self.settings, self.table)
+
+    def replace(self, configuration: Configuration) -> Changes:
+        """
+        Put another in its place, but for what has to wait for the next start.
+
+        :return: what that changes for the hosts.
+        :raises SettingsError: as at the start; what was in force stays.
+        """
+        settings, table = configuration
+        access = read_access(settings, table)
+        if access.unusable and self.access.certificates is not None:
+            # A file that is gone for a moment must not put everything in the clear.
+            raise SettingsError(access.unusable)
+        for name, variable in FIXED.items():
+            if getattr(settings, name) != getattr(self.settings, name):
+                log.warn("{name} has changed: that counts from the next start on", name=variable)
+                settings = attrs.evolve(settings, **{name: getattr(self.settings, name)})
+        changes = compare(self.table, table)
+        self.settings, self.table, self.access = settings, table, access
+        return changes
+
+    def warn(self) -> None:
+        """Log what looks wrong but stops nothing; allow as many open files as it takes."""
+        settings, table = self.settings, self.table
+        for problem in (*settings.warnings, *table.problems, *self.access.warnings):
+            log.warn("{problem}", problem=problem)
+        if table.hosts and settings.host_id not in table.hosts:
+            log.warn(
+                "{own} (lonHostID) is not in {file}: other servers will not know this one",
+                own=settings.host_id,
+                file=settings.hosts_file,
+            )
+        needed = needed_files(len(table.hosts), settings.max_connections, settings.max_clients)
+        if settings.socket_names == "both":
+            needed += len(table.hosts)
+        limit = raise_file_limit(needed)
+        if limit < needed:
+            log.warn(
+                "{needed} files may be needed at once, but the limit is {limit} (ulimit -n): "
+                "some clients or connections may have to be turned away",
+                needed=needed,
+                limit=limit,
+            )
+
+    def look_at_certificate(self) -> None:
+        """Warn in time, for a new certificate takes days to be had; called once a day."""
+        certificates = self.access.certificates
+        if certificates is None:
+            return
+        days = certificates.days_left(time.time())
+        if days <= 0:
+            log.critical("the own certificate {file} has expired", file=certificates.file)
+        elif days <= WARNING_DAYS:
+            log.warn(
+                "the own certificate {file} expires in {days:.1f} days",
+                file=certificates.file,
+                days=days,
+            )

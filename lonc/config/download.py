@@ -1,0 +1,283 @@
+# Twisted's web client has few annotations, and its protocols none:
+# mypy: allow-untyped-calls
+"""
+A file from a web server that need not be trusted: with limits on everything that it sends.
+
+The web client costs memory and time to load, so this module is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from OpenSSL import SSL, crypto
+from service_identity.exceptions import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from treq.client import HTTPClient
+from twisted.internet.abstract import isIPAddress
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
+from zope.interface import implementer
+
+import lonc
+from lonc.config.table_fetcher import FetchError
+
+#: Bytes that a server may send besides the file: its headers, and what parts a file in pieces.
+OVERHEAD = 65536
+
+#: Why OpenSSL does not trust a certificate, by its codes (the rest is about odd certificates).
+_DISTRUST = {
+    9: "is not valid yet",
+    10: "has expired",
+    **dict.fromkeys((2, 7, 18, 19, 20, 21), "is of no authority that is trusted here"),
+}
+
+
+async def download(reactor: Any, url: str, limit: int, authority: str | None = None) -> bytes:
+    """
+    Return what a web server has at a URL.
+
+    Redirections are not followed, and nothing is left open. Cancelling it is possible at any time,
+    and the time limit is the caller's.
+
+    :param limit: bytes at most.
+    :param authority: a file in PEM form with authorities that are trusted for ``https``, besides
+        those that the system trusts.
+    :raises FetchError: there is none; says why.
+    """
+    endpoints = _Endpoints(reactor, limit + OVERHEAD, authority)
+    client = HTTPClient(_Uncompressed(Agent.usingEndpointFactory(reactor, endpoints)))
+    headers = Headers({"User-Agent": [f"lonc/{lonc.__version__}"]})
+    try:
+        response = await client.get(
+            url, headers=headers, allow_redirects=False, unbuffered=True, reactor=reactor
+        )
+        if 300 <= response.code < 400:
+            to = ascii(response.headers.getRawHeaders("location", ["nowhere"])[0][:200])
+            raise FetchError(f"it redirects to {to}, which is not followed")
+        if response.code != 200:
+            raise FetchError(f"it answers with status {response.code}")
+        body = _Body()
+        response.deliverBody(body)
+        content = await body.done
+        if len(content) > limit:
+            raise FetchError(f"it is longer than {limit} bytes")
+        return content
+    except CancelledError:
+        raise
+    except Exception as error:
+        if any(failure.check(CancelledError) for failure in getattr(error, "reasons", ())):
+            raise CancelledError from None
+        if endpoints.overflow:
+            raise FetchError(f"it is longer than {limit} bytes") from None
+        if isinstance(error, FetchError):
+            raise
+        raise FetchError(endpoints.distrust or _reason(error)) from None
+    finally:
+        endpoints.close()
+
+
+def _reason(error: Exception) -> str:
+    """Say for a person why a request failed."""
+    if isinstance(error, DNSLookupError):
+        return f"no address: {error}"
+    if isinstance(error, ConnectError):
+        return f"no connection: {error}"
+    # Failures of a connection come in lists, those of TLS in lists of tuples.
+    inner = [failure.getErrorMessage() for failure in getattr(error, "reasons", ())]
+    return "the connection broke: " + ("; ".join(inner) or str(error) or repr(error))[:200]
+
+
+class _Body(Protocol):
+    """
+    Gathers a response's body; who sends more than allowed has been cut off further down.
+
+    :ivar done: fires with the body.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.done: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if reason.check(ResponseDone):
+            self.done.callback(b"".join(self._parts))
+        elif reason.check(PotentialDataLoss):
+            self.done.errback(FetchError("it may be cut short: its length is not told"))
+        else:
+            self.done.errback(reason)
+
+
+@implementer(IAgent)
+class _Uncompressed:
+    """Asks for what is not compressed, because a few bytes could become any number."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        headers = Headers() if headers is None else headers.copy()
+        headers.setRawHeaders("accept-encoding", ["identity"])
+        asked: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
+        return asked.addCallback(self._check)
+
+    def _check(self, response: Any) -> Any:
+        encodings: Sequence[str] = response.headers.getRawHeaders("content-encoding", [])
+        if any(encoding.lower() != "identity" for encoding in encodings):
+            raise FetchError("it is compressed, and was asked not to be")
+        return response
+
+
+class _Limited(ProtocolWrapper):
+    """A connection that ends when more comes than was agreed on."""
+
+    factory: _Limiting
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.left -= len(data)
+        if self.factory.left < 0:
+            self.transport.abortConnection()  # type: ignore[union-attr]
+        else:
+            super().dataReceived(data)
+
+
+class _Limiting(WrappingFactory):
+    """
+    Makes one such connection.
+
+    :ivar left: bytes that may still come.
+    """
+
+    protocol = _Limited
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, limit: int) -> None:
+        super().__init__(factory)
+        self.left = limit
+
+
+@implementer(IStreamClientEndpoint)
+class _Endpoint:
+    """Limits the connection that another endpoint makes."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, limit: int) -> None:
+        self._endpoint = endpoint
+        self._limit = limit
+        self.factory: _Limiting | None = None
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        # It would log where in memory it is, whenever it starts and stops.
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
+        self.factory = _Limiting(protocolFactory, self._limit)
+        connecting: Deferred[Any] = self._endpoint.connect(self.factory)
+        return connecting.addCallback(lambda limited: limited.wrappedProtocol)
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """What a download connects with."""
+
+    def __init__(self, reactor: Any, limit: int, authority: str | None) -> None:
+        self._reactor = reactor
+        self._limit = limit
+        self._authority = authority
+        self._made: list[_Endpoint] = []
+        self._checks: list[_Check] = []
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, uri.host, uri.port)
+        if uri.scheme == b"https":
+            check = _Check(uri.host.decode("ascii"), self._authority)
+            self._checks.append(check)
+            endpoint = wrapClientTLS(check, endpoint)
+        made = _Endpoint(endpoint, self._limit)
+        self._made.append(made)
+        return made
+
+    @property
+    def overflow(self) -> bool:
+        """Whether a server sent too much."""
+        return any(each.factory is not None and each.factory.left < 0 for each in self._made)
+
+    @property
+    def distrust(self) -> str:
+        """Why a server's certificate was refused, if it was."""
+        return "".join(each.distrust for each in self._checks)
+
+    def close(self) -> None:
+        """Close what is still open."""
+        for each in self._made:
+            for connection in list(each.factory.protocols if each.factory else ()):
+                connection.transport.abortConnection()
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Check:
+    """
+    Makes TLS connections to one server, and remembers what was wrong with its certificate.
+
+    Twisted's own would do, but does not tell why.
+    """
+
+    def __init__(self, name: str, authority: str | None) -> None:
+        self._name = name.rstrip(".")
+        try:
+            self._id = IPAddress_ID(name) if isIPAddress(name) else DNS_ID(self._name)
+        except ValueError:
+            raise FetchError(f"no certificate can be for {name}") from None
+        self._context = CertificateOptions().getContext()
+        self._context.set_default_verify_paths()
+        if authority is not None:
+            try:
+                self._context.load_verify_locations(authority)
+            except SSL.Error:
+                raise FetchError(f"the certificates in {authority} cannot be used") from None
+        self.distrust = ""
+
+    def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        if isinstance(self._id, DNS_ID):
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
+        return connection
+
+    def _verify(
+        self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
+    ) -> bool:
+        """Say whether the certificate at this depth of the chain, 0 for the server's, will do."""
+        if not ok:
+            why = _DISTRUST.get(code, f"cannot be used (OpenSSL's code {code})")
+            self.distrust = f"its certificate {why}"
+        elif depth == 0:
+            try:
+                verify_service_identity(extract_patterns(certificate), [self._id], [])
+            except CertificateError:
+                self.distrust = "its certificate has no subjectAltName that can be used"
+            except (VerificationError, ValueError):
+                self.distrust = "its certificate is for another host"
+        return not self.distrust

@@ -1,0 +1,359 @@
+"""
+What the administrator sets: ``loncapa.conf`` and the options of ``twistd lonc`` become Settings.
+
+This module is pure: it reads that one file, opens no socket and imports of lonc no more than the
+table of settings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from lonc.config.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
+
+__all__ = [
+    "CONFIG_FILES",
+    "PARAMETERS",
+    "Parameter",
+    "Settings",
+    "SettingsError",
+    "check_folders",
+    "find_config_file",
+    "opt_parameters",
+    "read_settings",
+]
+
+#: Where ``loncapa.conf`` is looked for, in this order, when ``--config`` does not name it.
+CONFIG_FILES = ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")
+
+#: What stands beside ``loncapa.conf`` on a full LON-CAPA machine, with the settings that are the
+#: same for all machines; the other daemons read it along with ``loncapa.conf``, so lonc does.
+COMMON_FILE = "loncapa_apache.conf"
+
+#: Bytes of ``loncapa.conf`` at most: anything longer is some other file.
+CONFIG_LIMIT = 1024 * 1024
+
+#: Bytes of a UNIX socket's path at most: Linux has room for 108 with the final NUL.
+SOCKET_PATH_LIMIT = 107
+
+#: The management port's own name in ``lonSockDir``.
+MANAGEMENT_SOCKET = "lonc.amp"
+
+_BY_VARIABLE = {parameter.variable: parameter for parameter in PARAMETERS}
+
+
+def _default(variable: str) -> Any:
+    """Return an attribute with the default that its row gives."""
+    parameter = _BY_VARIABLE[variable]
+    return attrs.field(default=parameter.read(parameter.default, f"default of {variable}"))
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """
+    All settings, typed and checked: times in seconds, sizes in bytes, paths as text.
+
+    ``warnings`` holds a line for a person for each thing in the file that does nothing.
+    """
+
+    config_file: str
+    host_id: str
+    tab_dir: str
+    sock_dir: str
+    daemons_dir: str
+    doc_root: str
+    lond_port: int = _default("londPort")
+    max_connections: int = _default("loncMaxConnections")
+    retries: int = _default("loncRetries")
+    idle_timeout: float = _default("loncIdleTimeout")
+    connect_timeout: float = _default("loncConnectTimeout")
+    allow_insecure: bool = _default("loncAllowInsecure")
+    certificate_directory: str | None = _default("lonCertificateDirectory")
+    certificate_authority: str | None = _default("lonnetCertificateAuthority")
+    certificate: str | None = _default("lonnetCertificate")
+    private_key: str | None = _default("lonnetPrivateKey")
+    certificate_name_check: bool = _default("loncCertificateNameCheck")
+    name_lifetime: float = _default("loncNameLifetime")
+    request_timeout: float = _default("loncRequestTimeout")
+    queue_timeout: float = _default("loncQueueTimeout")
+    queue_limit: int = _default("loncQueueLimit")
+    max_line: int = _default("loncMaxLine")
+    max_clients: int = _default("loncMaxClients")
+    socket_names: str = _default("loncSocketNames")
+    socket_mode: int = _default("loncSocketMode")
+    socket_group: int | None = _default("loncSocketGroup")
+    management: str = attrs.field()
+    log_format: str = _default("loncLogFormat")
+    write_timeout: float = _default("loncWriteTimeout")
+    max_unread: int = _default("loncMaxUnread")
+    drain_timeout: float = _default("loncDrainTimeout")
+    disk_timeout: float = _default("loncDiskTimeout")
+    delayed_key_file: str | None = _default("loncDelayedKeyFile")
+    table_interval: float = _default("loncTableInterval")
+    table_timeout: float = _default("loncTableTimeout")
+    table_limit: int = _default("loncTableLimit")
+    warnings: tuple[str, ...] = ()
+
+    @management.default
+    def _management(self) -> str:
+        # As an endpoint's description has to quote: a "=" would make the path's beginning a key.
+        path = re.sub(r"([\\:=])", r"\\\1", self.socket_path(MANAGEMENT_SOCKET))
+        return f"unix:{path}:mode=600"
+
+    def socket_path(self, name: str) -> str:
+        """Return the path of the UNIX socket of the host with that id or host name."""
+        return os.path.join(self.sock_dir, name)
+
+    @property
+    def max_host_id(self) -> int:
+        """Characters that a host id may have at most, so that its socket's path fits."""
+        return SOCKET_PATH_LIMIT - len(os.fsencode(self.socket_path("")))
+
+    @property
+    def hosts_file(self) -> str:
+        """The host table."""
+        return os.path.join(self.tab_dir, "hosts.tab")
+
+    @property
+    def fetched_hosts_file(self) -> str:
+        """The last host table that came from the cluster."""
+        return os.path.join(self.tab_dir, "dns_hosts.tab")
+
+    @property
+    def logs_dir(self) -> str:
+        """The folder of the log files and the pid file."""
+        return os.path.join(self.daemons_dir, "logs")
+
+    @property
+    def pid_file(self) -> str:
+        """The daemon's process id."""
+        return os.path.join(self.logs_dir, "lonc.pid")
+
+    @property
+    def log_file(self) -> str:
+        """The log."""
+        return os.path.join(self.logs_dir, "lonc.log")
+
+    @property
+    def perm_log_file(self) -> str:
+        """The log of delayed requests, which other programs write too."""
+        return os.path.join(self.logs_dir, "lonnet.perm.log")
+
+    @property
+    def status_dir(self) -> str:
+        """The folder of the status file."""
+        return os.path.join(self.doc_root, "lon-status")
+
+    @property
+    def status_file(self) -> str:
+        """The status of every host, for the web server."""
+        return os.path.join(self.status_dir, "loncstatus.txt")
+
+    @property
+    def delayed_dir(self) -> str:
+        """Where delayed requests wait (protocol, section 6)."""
+        return os.path.join(self.sock_dir, "delayed")
+
+    @property
+    def key_dir(self) -> str:
+        """Where key files are for a moment (protocol, section 9)."""
+        return os.path.join(self.sock_dir, "lonc.keys")
+
+    @property
+    def kept_dir(self) -> str:
+        """Where delayed requests go that lonc sets aside (row F8)."""
+        return os.path.join(self.delayed_dir, "kept")
+
+
+# Reading loncapa.conf
+
+_BLANKS = " \t\r\f\v"
+_WORD = r""" "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | [^\s"']\S* """
+_DIRECTIVE = re.compile(r"perlsetvar\s+(\S+)", re.ASCII | re.IGNORECASE)
+_ASSIGNMENT = re.compile(
+    rf"perlsetvar \s+ ({_WORD}) \s+ ({_WORD}) (?:\s+\#.*)?", re.ASCII | re.IGNORECASE | re.VERBOSE
+)
+_SECTION = re.compile(r"<(/?)\s*(\w+)", re.ASCII)
+
+
+def _shown(text: str) -> str:
+    """Return a path or a name so that it can stand in a line for a person."""
+    return text if text.isprintable() else ascii(text)
+
+
+@attrs.frozen
+class _Assignment:
+    """A PerlSetVar: ``value`` is None where it is malformed, ``section`` is "" outside of any."""
+
+    name: str
+    value: str | None
+    section: str
+    where: str
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each line with the number it begins at, once those that end in \\ are joined."""
+    begun: list[str] = []
+    # The further newline ends a last line that is to be continued.
+    for number, line in enumerate(f"{text}\n".split("\n"), 1):
+        line = line.removesuffix("\r")
+        begun.append(line.removesuffix("\\"))
+        if not line.endswith("\\"):
+            yield number - len(begun) + 1, "".join(begun).strip(_BLANKS)
+            begun = []
+
+
+def _unquoted(word: str) -> str:
+    return re.sub(r"""\\([\\"'])""", r"\1", word[1:-1] if word[0] in "\"'" else word)
+
+
+def _assignments(text: str, file: str) -> Iterator[_Assignment]:
+    """
+    Yield every PerlSetVar.
+
+    One in a section for some requests only, such as <Location>, is that section's own. The
+    <If...> sections that the web server settles at its start are as good as not there.
+    """
+    sections: list[str] = []
+    for number, line in _lines(text):
+        if section := _SECTION.match(line):
+            closes, name = section[1], section[2].lower()
+            if not closes:
+                sections.append(name)
+            elif name in sections:
+                while sections.pop() != name:
+                    pass
+        elif directive := _DIRECTIVE.match(line):
+            assignment = _ASSIGNMENT.fullmatch(line)
+            name = _unquoted(assignment[1]) if assignment else directive[1].strip("\"'")
+            yield _Assignment(
+                name=name,
+                value=_unquoted(assignment[2]) if assignment else None,
+                section=next((s for s in sections if s == "if" or not s.startswith("if")), ""),
+                where=f"{file}, line {number}: PerlSetVar {_shown(name[:60])}",
+            )
+
+
+def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
+    """Yield a line for each assignment that looks like one of lonc's and does nothing."""
+    known = {name.lower(): name for name in _BY_VARIABLE}
+    for each in assignments:
+        lower = each.name.lower()
+        if each.name in _BY_VARIABLE:
+            if each.section:
+                yield f"{each.where}: skipped, because it is inside <{each.section}>"
+        elif lower in known:
+            if each.name != known[lower]:
+                yield f"{each.where}: skipped, because capitals count: {known[lower]}"
+        elif lower.startswith("lonc"):
+            import difflib
+
+            nearest = difflib.get_close_matches(lower[:40], known, n=1, cutoff=0)[0]
+            yield f"{each.where}: lonc has no such setting; the nearest is {known[nearest]}"
+
+
+def find_config_file(search: Sequence[str] = CONFIG_FILES) -> str:
+    """Return the first of ``search`` that exists; SettingsError names them all if none does."""
+    for file in search:
+        if os.path.exists(file):
+            return file
+    raise SettingsError(f"no configuration: neither {' nor '.join(search)} exists; see --config")
+
+
+def _read(file: str) -> str:
+    where = f"configuration {_shown(file)}"
+    try:
+        # Asked first because opening a pipe could wait for ever.
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise SettingsError(f"{where}: not a file")
+        with open(file, "rb") as opened:
+            content = opened.read(CONFIG_LIMIT + 1)
+    except OSError as error:
+        raise SettingsError(f"{where}: {error.strerror}") from None
+    if len(content) > CONFIG_LIMIT:
+        raise SettingsError(f"{where}: longer than {CONFIG_LIMIT} bytes")
+    return content.decode("utf-8-sig", "surrogateescape")
+
+
+def read_settings(
+    config_file: str | None,
+    options: Mapping[str, str | None],
+    search: Sequence[str] = CONFIG_FILES,
+) -> Settings:
+    """
+    Return the settings of the configuration file, or of the first of ``search`` for None.
+
+    An option that is there and not None wins over the file; options that lonc's table does not
+    have are somebody else's. Within the file the last assignment wins (row S1), and the file wins
+    over a ``loncapa_apache.conf`` in the same folder.
+
+    :raises SettingsError: the file or a value cannot be used; naming file and line, or option.
+    """
+    file = find_config_file(search) if config_file is None else config_file
+    common = os.path.join(os.path.dirname(file), COMMON_FILE)
+    files = (common, file) if os.path.exists(common) else (file,)
+    assignments = [each for name in files for each in _assignments(_read(name), _shown(name))]
+    last = {each.name: each for each in assignments if not each.section}
+    values = {}
+    for parameter in PARAMETERS:
+        option = options.get(parameter.option) if parameter.option else None
+        if option is not None:
+            values[parameter.attribute] = parameter.read(option, f"--{parameter.option}")
+        elif assignment := last.get(parameter.variable):
+            values[parameter.attribute] = parameter.read(assignment.value, assignment.where)
+        elif parameter.default is None:
+            warnings = (
+                warning
+                for warning in _warnings(assignments)
+                if parameter.variable.lower() in warning.lower()
+            )
+            hint = next((f" ({warning})" for warning in warnings), "")
+            raise SettingsError(f"{_shown(file)}: PerlSetVar {parameter.variable} is missing{hint}")
+    return Settings(config_file=file, warnings=tuple(_warnings(assignments)), **values)
+
+
+# The folders
+
+
+def check_folders(settings: Settings, access: Callable[[str, int], bool] = os.access) -> None:
+    """
+    Raise SettingsError unless every folder is there and lonc may write where it has to.
+
+    Subfolders that lonc makes for itself may be missing; then their folder has to be writable.
+    ``access`` answers for the process's user, as ``os.access`` does.
+    """
+    file = _shown(settings.config_file)
+    for variable, folder, *inner in (
+        ("lonTabDir", settings.tab_dir),
+        ("lonSockDir", settings.sock_dir, settings.delayed_dir, settings.kept_dir),
+        ("lonDaemons", settings.daemons_dir, settings.logs_dir),
+        ("lonDocRoot", settings.doc_root, settings.status_dir),
+    ):
+        where = f"{file}: PerlSetVar {variable}"
+        there = [each for each in inner if os.path.lexists(each)]
+        written = folder == settings.sock_dir or len(there) < len(inner)
+        _check_folder(where, folder, os.W_OK | os.X_OK if written else os.X_OK, access)
+        for each in there:
+            _check_folder(where, each, os.W_OK | os.X_OK, access)
+    if settings.max_host_id < len(MANAGEMENT_SOCKET):
+        raise SettingsError(
+            f"{file}: PerlSetVar lonSockDir: {settings.sock_dir} is too long: the path of a "
+            f"UNIX socket has {SOCKET_PATH_LIMIT} bytes at most"
+        )
+
+
+def _check_folder(where: str, folder: str, mode: int, access: Callable[[str, int], bool]) -> None:
+    try:
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            raise SettingsError(f"{where}: {folder} is not a folder")
+    except OSError as error:
+        raise SettingsError(f"{where}: {folder}: {error.strerror}") from None
+    if not access(folder, mode):
+        verb = "written" if mode & os.W_OK else "entered"
+        raise SettingsError(f"{where}: {folder} cannot be {verb} by the user that lonc runs as")

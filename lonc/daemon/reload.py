@@ -1,0 +1,121 @@
+# ManagementPort, a Twisted Service, has no annotations:
+# mypy: allow-untyped-calls
+"""
+Taking over another configuration while all goes on (HUP, USR2 and fetched tables; row F13).
+
+The files are read, and if all of them can be used each part of the daemon is told. What has not
+changed is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.logger import Logger
+
+from lonc.config.current import Configuration, InForce, Sources
+from lonc.config.hosts import Changes, TableError
+from lonc.config.settings import SettingsError
+from lonc.daemon.supervisor import Supervisor
+from lonc.delayed.service import DelayedService
+from lonc.host.resolver import Names
+from lonc.host.shared_sockets import SharedSockets
+from lonc.local.protocol import Clients
+from lonc.management.errors import ReloadFailed
+from lonc.management.port import ManagementPort
+from lonc.report.reporter import Reporter
+
+log = Logger()
+
+
+@attrs.define(kw_only=True)
+class Takeover:
+    """
+    Replaces what is in force; the arguments are the parts of the daemon that follow it.
+
+    :param sources: where the files are read.
+    """
+
+    _sources: Sources
+    _in_force: InForce
+    _clients: Clients
+    _names: Names
+    _delayed: DelayedService
+    _supervisor: Supervisor
+    _shared: SharedSockets
+    _management: ManagementPort
+    _reporter: Reporter
+    _moving: list[Deferred[Any]] = attrs.field(init=False, factory=list)
+    _stopping: bool = attrs.field(init=False, default=False)
+
+    def table(self) -> Deferred[str]:
+        """
+        Read the table again: only hosts that changed are touched.
+
+        All get their retries back, and report.
+
+        :return: what has changed, for a person.
+        :raises ReloadFailed: the table is unusable, and the old one stays.
+        """
+        settings = self._in_force.settings
+        return self._take_over(lambda: (settings, self._sources.table(settings)))
+
+    def everything(self) -> Deferred[str]:
+        """
+        Read ``loncapa.conf`` and the table again; open requests end as they would.
+
+        :return: what has changed, for a person.
+        :raises ReloadFailed: one of them is unusable, and what was in force stays.
+        """
+        return self._take_over(self._sources.everything)
+
+    def _take_over(self, read: Callable[[], Configuration]) -> Deferred[str]:
+        if self._stopping:
+            raise ReloadFailed("nothing is changed: lonc stops")
+        try:
+            changes = self._in_force.replace(read())
+        except (SettingsError, TableError) as error:
+            log.critical("nothing is changed: {error}", error=error)
+            raise ReloadFailed(f"nothing is changed: {error}") from None
+        settings, table = self._in_force.settings, self._in_force.table
+        self._clients.settings = settings
+        self._names.lifetime = settings.name_lifetime
+        self._delayed.reconfigure(settings)
+        self._in_force.warn()
+        self._tell_hosts(changes)
+        self._shared.arrange(table.hosts, settings)
+        self._move_management(settings.management)
+        self._reporter.report_and_reset()
+        told = (
+            f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
+            f"{len(changes.changed)} changed, {len(changes.same)} as before"
+        )
+        log.info("{told}", told=told, success=True)
+        return succeed(told)
+
+    def _tell_hosts(self, changes: Changes) -> None:
+        for host_id in changes.gone:
+            log.critical("the host is no longer in the table", host_id=host_id)
+            self._supervisor.remove(host_id)
+            self._reporter.forget(host_id)
+        for host_id in (*changes.changed, *changes.same):
+            if host_id in changes.changed:
+                log.critical("the host's address has changed", host_id=host_id)
+            self._supervisor.reconfigure(host_id)
+        for host_id in changes.new:
+            self._supervisor.add(host_id)
+            log.info("a new host", host_id=host_id)
+
+    def _move_management(self, description: str) -> None:
+        moving = Deferred.fromCoroutine(self._management.move(description))
+        moving.addErrback(lambda failure: log.critical("{error}", error=failure.value))
+        self._moving.append(moving)
+        moving.addBoth(lambda _: self._moving.remove(moving))
+
+    def stop(self) -> Deferred[Any]:
+        """Take nothing over any more; fires when the management port is where it shall be."""
+        self._stopping = True
+        return DeferredList(self._moving, consumeErrors=True)

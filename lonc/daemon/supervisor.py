@@ -1,0 +1,125 @@
+# Twisted's Service has no annotations:
+# mypy: allow-untyped-calls
+"""
+Hosts come, go and change, and one that fails is started again (row S19).
+
+Whatever goes wrong in the service of one host is logged and is that host's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lonc.config.current import InForce
+from lonc.host.dependencies import Surroundings
+from lonc.host.service import HostService
+from lonc.transport.unix_socket import SocketError
+
+log = Logger()
+
+
+class Supervisor:
+    """
+    Sees to it that every host of the table is served.
+
+    :param parent: what the hosts' services become part of.
+    :param hosts: host id -> its service; only the supervisor changes it.
+    :param in_force: the settings and the table.
+    :param around: what all hosts share.
+    """
+
+    def __init__(
+        self,
+        parent: MultiService,
+        hosts: dict[str, HostService],
+        in_force: InForce,
+        around: Surroundings,
+    ) -> None:
+        self._parent = parent
+        self._hosts = hosts
+        self._in_force = in_force
+        self._around = around
+        self._leaving: list[Deferred[Any]] = []
+
+    # ------------------------------------------------------------------ come, change and go
+
+    def add(self, host_id: str) -> None:
+        """Serve a host of the table; when its socket cannot be had that is tried again."""
+        host = self._in_force.table.hosts[host_id]
+        service = self._hosts[host_id] = HostService(host, self._in_force.settings, self._around)
+        try:
+            service.setServiceParent(self._parent)
+        except SocketError as error:
+            log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+
+    def reconfigure(self, host_id: str) -> None:
+        """Have a host follow the table and the settings."""
+        host = self._hosts[host_id]
+        try:
+            host.reconfigure(self._in_force.table.hosts[host_id], self._in_force.settings)
+        except SocketError as error:
+            log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+        except Exception:
+            log.failure("a fault inside lonc", host_id=host_id)
+            host.crashed = True
+
+    def moved(self, name: str) -> None:
+        """A name has other addresses than before: its hosts have changed."""
+        for host_id, host in self._hosts.items():
+            if host.host.target == name:
+                log.critical("the host's address has changed", host_id=host_id)
+                host.moved()
+
+    def remove(self, host_id: str) -> None:
+        """Serve a host no more; its requests in flight may end."""
+        service = self._hosts.pop(host_id)
+        leaving = maybeDeferred(service.disownServiceParent)
+        self._leaving.append(leaving)
+        leaving.addErrback(self._failed_to_stop, host_id)
+        leaving.addBoth(lambda _: self._leaving.remove(leaving))
+
+    def _failed_to_stop(self, failure: Failure, host_id: str) -> None:
+        log.failure("stopping failed", failure, host_id=host_id)
+
+    def stop(self) -> Deferred[Any]:
+        """Remove every host; fires when all have ended, those too that were removed before."""
+        for host_id in list(self._hosts):
+            self.remove(host_id)
+        return DeferredList(self._leaving, consumeErrors=True)
+
+    # ------------------------------------------------------------------ look after them
+
+    def sweep(self, now: float) -> None:
+        """
+        Look at every host's time limits.
+
+        :param now: the reactor's time.
+        """
+        for host_id, host in list(self._hosts.items()):
+            try:
+                host.sweep(now)
+            except Exception:
+                log.failure("a fault inside lonc", host_id=host_id)
+                host.crashed = True
+
+    def watch(self) -> None:
+        """Start again what does not serve."""
+        for host_id, host in list(self._hosts.items()):
+            try:
+                if host.crashed or not host.running:
+                    log.critical("the host's service is started again", host_id=host_id)
+                    self.remove(host_id)
+                    self.add(host_id)
+                elif not host.listening:
+                    host.listen()
+                    log.warn("the socket was gone and is there again", host_id=host_id)
+            except SocketError as error:
+                what = f"clients cannot be served: {error}"
+                self._around.clients.warn("socket", host_id, what)
+            except Exception:
+                log.failure("a fault inside lonc", host_id=host_id)

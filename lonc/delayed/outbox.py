@@ -1,0 +1,185 @@
+"""
+Storing a request that must not be lost (protocol, section 6), for lonc to send it later.
+
+Everything here blocks. A request is in the folder under its name as a whole and on the disk, or
+not at all: it is written under a hidden name first, which lonc passes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+
+from lonc.delayed.sealing import SEALED, seal
+from lonc.disk.files import Step, new_file, sync_folder
+from lonc.report.logs import PermLog
+from lonc.wire.escaping import to_text
+from lonc.wire.request import command_word
+
+#: Names that are tried for a request when others have them already.
+TRIES = 100
+
+#: A request whose content passes over the network only enciphered.
+_SECRET = re.compile(rb"(sethost:[^:]*:)?encrypt:")
+
+
+class NotStored(Exception):
+    """A request cannot be stored; the message says why, on one line."""
+
+
+class Numbers:
+    """
+    Numbers the requests of a process, so that their names are in the order in which they came.
+
+    :param now: gives the Unix time.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._last = (0, 0)
+
+    def next(self) -> tuple[int, int]:
+        """Return a Unix time that never goes back, and a number within that second, from 0."""
+        with self._lock:
+            second, number = self._last
+            now = int(self._now())
+            self._last = (now, 0) if now > second else (second, number + 1)
+            return self._last
+
+    def forked(self) -> None:
+        """Go on in a child process, where a thread that had the lock does not exist."""
+        self._lock = threading.Lock()
+
+
+#: All clients of a process share them, as they share the process id that stands in the names.
+_NUMBERS = Numbers()
+os.register_at_fork(after_in_child=_NUMBERS.forked)
+
+
+class Outbox:
+    """
+    The folder of delayed requests, as those see it who write there.
+
+    :param folder: is made when it is missing; the one that it is in is not.
+    :param perm_log: the path of ``lonnet.perm.log``; None for no notes.
+    :param read_key: gives the key to seal requests with, each time, or raises; None: they are not
+        sealed here.
+    :param step: called before each step on the disk with its name; a test stops there.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        perm_log: str | None = None,
+        read_key: Callable[[], bytes | None] | None = None,
+        numbers: Numbers = _NUMBERS,
+        now: Callable[[], float] = time.time,
+        step: Step = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self._perm_log = perm_log
+        self._read_key = read_key
+        self._numbers = numbers
+        self._now = now
+        self._step = step
+
+    def store(self, host_id: str, request: bytes) -> str:
+        """
+        Store a request; return the path of its file, which is on the disk by then.
+
+        :raise NotStored: it could not be stored, and is not there.
+        :raise OSError: the same; so does what ``read_key`` raises.
+        """
+        self._step("make folder")
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.folder, 0o770)
+        sync_folder(os.path.dirname(self.folder))  # costs nothing once it is on the disk
+        # Without its key nothing is stored: whoever asks for sealing wants nothing in the clear.
+        key = self._read_key() if self._read_key else None
+        content = request + b"\n"
+        for _ in range(TRIES):
+            name = self._name(host_id, request)
+            with contextlib.suppress(FileExistsError):
+                if key is None:
+                    return self._store(name, content)
+                return self._store(name + SEALED, seal(key, name, content))
+        raise NotStored(f"{self.folder}: no free name in {TRIES} tries")
+
+    def note(self, letter: str, host_id: str, request: bytes) -> None:
+        """
+        Write into ``lonnet.perm.log`` what became of a request (protocol, section 7).
+
+        No more than the command is told of one that is secret on its way, or sealed.
+
+        :param letter: ``D``, it was delayed, or ``F``, it has failed.
+        :raise NotStored: it cannot be written.
+        """
+        if self._perm_log is None:
+            return
+        secret = self._read_key is not None or _SECRET.match(request)
+        shown = command_word(request) if secret else to_text(request)
+        problems: list[str] = []
+        PermLog(self._perm_log, self._now, problems.append).write(f"{letter}:{host_id}:{shown}")
+        if problems:
+            raise NotStored(problems[0])
+
+    def _name(self, host_id: str, request: bytes) -> str:
+        second, number = self._numbers.next()
+        pid = os.getpid()
+        letters = re.sub(r"\W|^\d+$", "", command_word(request))
+        # lonc sends in the order of the names, and `<pid>.` comes before `<pid>0`: so those of one
+        # second follow each other, whatever their letters are.
+        again = f"{pid}{number:06}." if number else ""
+        return f"{second}.{again}{pid}.{letters}.{host_id}"
+
+    def _store(self, name: str, content: bytes) -> str:
+        """Write a file and give it its name; FileExistsError: another has it."""
+        path = os.path.join(self.folder, name)
+        hidden = os.path.join(self.folder, f".{name}.part")
+        with new_file(hidden, "file", self._step) as file:
+            self._let_lonc_read(file.fileno())
+            file.write(content)
+            inode = os.fstat(file.fileno()).st_ino
+        try:
+            self._step("name file")
+            os.link(hidden, path)  # unlike a move it takes no other file's place
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(hidden)
+        try:
+            # At once: lonc leaves a new file alone for some seconds, and a slow disk takes longer.
+            self._step("read back")
+            self._check(path, content)
+            self._step("sync folder")
+            sync_folder(self.folder)
+        except BaseException:
+            # Or lonc would send what its program takes for lost.
+            with contextlib.suppress(OSError):
+                if os.lstat(path).st_ino == inode:
+                    os.unlink(path)
+            raise
+        return path
+
+    def _let_lonc_read(self, fd: int) -> None:
+        """Give a file to lonc's user: its folder's owner, unless that is root for safety's sake."""
+        owner = os.stat(self.folder).st_uid
+        if owner not in (0, os.geteuid()):
+            self._step("give file")
+            os.fchown(fd, owner, -1)
+
+    def _check(self, path: str, content: bytes) -> None:
+        try:
+            with open(path, "rb") as file:
+                found = file.read(len(content) + 1)
+        except FileNotFoundError:
+            # lonc may be quick to seal it, and has that on the disk before it deletes this.
+            if not os.path.lexists(path + SEALED):
+                raise
+            return
+        if found != content:
+            raise NotStored(f"{path}: it does not hold what was written")

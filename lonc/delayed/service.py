@@ -1,0 +1,407 @@
+"""
+Sends the requests that wait on disk for a host to come back (protocol section 6; S13, F6 to F9).
+
+The folder is scanned for all hosts at once. What is found for a host goes into its lane, and one
+request after the other goes from there to the host, which makes a connection if it has none; the
+lanes do not wait for each other. The files themselves are :mod:`lonc.delayed.spool`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import partial
+from random import Random
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from lonc.config.settings import Settings
+from lonc.delayed.queue import Arrivals, Lane, Sender
+from lonc.delayed.sealer import Sealer
+from lonc.delayed.sealing import Key, UnusableKey, key_of, own_name
+from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of
+from lonc.disk.files import Changed, Files, Unfinished, Unusable
+from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
+from lonc.wire.refusal import refusal
+from lonc.wire.request import Cause, ConLost, command_word
+
+#: Seconds between two scans of the folder.
+SCAN_PAUSE = 1.0
+
+#: Seconds after a scan in which sealing goes on before the next one.
+SEALING_TIME = 0.75
+
+#: Seconds after which a request is tried again that failed while its host was alive: they double.
+FIRST_PAUSE = 1.0
+LAST_PAUSE = 60.0
+
+#: Seconds after which it is tried again to delete or to move a file.
+TRY_AGAIN = 60.0
+
+#: Failures that would be the same each time.
+_HOPELESS = {
+    Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
+    Cause.WRONG_HOST: "it is for another host than its name says",
+}
+
+#: A request whose content passes over the network only enciphered.
+_SECRET = re.compile(rb"(sethost:[^:]*:)?encrypt:")
+
+
+class DelayedService(Service):
+    """
+    Sends delayed requests.
+
+    :param clock: the reactor's time.
+    :param sender_of: a host id -> who sends to it; None when the table has no such host. It is
+        asked each time, so hosts may come and go.
+    :param in_thread: runs a function in a thread, as ``deferToThread`` does.
+    :param perm_log: takes the lines of ``lonnet.perm.log``.
+    :param random: the jitter of the pauses.
+    :param make_spool: folder, folder of those set aside, key -> :class:`lonc.delayed.spool.Spool`.
+    :raise lonc.delayed.sealing.UnusableKey: the key that the settings name cannot be used.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        settings: Settings,
+        sender_of: Callable[[str], Sender | None],
+        in_thread: InThread,
+        perm_log: Callable[[str], None],
+        random: Random,
+        make_spool: Callable[[str, str, Key | None], Spool] = Spool,
+        log: Logger | None = None,
+    ) -> None:
+        self.log = log or Logger()
+        self._clock = clock
+        self._settings = settings
+        self._sender_of = sender_of
+        self._disk = Disk(clock, in_thread)
+        self._perm_log = perm_log
+        self._random = random
+        self._make_spool = make_spool
+        self._key = key_of(settings)
+        self._spool = make_spool(settings.delayed_dir, settings.kept_dir, self._key)
+        self._lanes: dict[str, Lane] = {}
+        self._arrivals = Arrivals()
+        self._sealer = Sealer(
+            clock, self._disk, self._arrivals, self._has_in_hand, self._go_on, self.log
+        )
+        self._counts: dict[str, int] = {}
+        self._strangers: set[str] = set()
+        self._locked = 0
+        self._scan_error = ""
+        self._scans: LoopingCall | None = None
+        self._tasks: set[Deferred[None]] = set()
+
+    # ------------------------------------------------------------------ from outside
+
+    def startService(self) -> None:
+        """Scan the folder now and every second; it is made when it is missing."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._scans = LoopingCall(lambda: self._spawn(self._scan()))
+        self._scans.clock = self._clock
+        self._scans.start(SCAN_PAUSE)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Begin nothing new.
+
+        :return: fires when nothing is under way: requests end with their hosts, what has its
+            answer is deleted or moved, and a disk that hangs is waited for no longer than ever.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._scans is not None:
+            self._scans.stop()
+            self._scans = None
+        return DeferredList(list(self._tasks)).addCallback(lambda _: None)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """
+        Use other settings from now on; what is under way ends where it began.
+
+        The key file is read again, unless the settings are the very same; if it cannot be used the
+        key of before stays.
+        """
+        if settings is self._settings:
+            return
+        before, self._settings = self._settings, settings
+        key_before = self._key
+        try:
+            self._key = key_of(settings)
+        except UnusableKey as error:
+            self.log.error("the key of before stays in use: {error}", error=error)
+        if settings.delayed_dir != before.delayed_dir:
+            self._counts = {}
+        elif self._key == key_before:
+            return
+        self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir, self._key)
+        self._locked = 0
+        self._sealer.clear()
+        for lane in self._lanes.values():
+            lane.waiting.clear()
+
+    def kick(self, host_id: str) -> None:
+        """Try a host's requests at once: it has come back."""
+        lane = self._lanes.get(host_id)
+        if lane is not None:
+            lane.pause = lane.not_before = 0.0
+            self._begin(lane)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many delayed requests the last scan found, for each host that has any."""
+        return self._counts
+
+    def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+        """Run a coroutine that stopService waits for."""
+        task = Deferred.fromCoroutine(work)
+        task.addErrback(
+            lambda failure: self.log.failure("looking for delayed requests failed", failure)
+        )
+        self._tasks.add(task)
+        return task.addBoth(lambda _: self._tasks.discard(task))
+
+    # ------------------------------------------------------------------ the scan
+
+    async def _scan(self) -> None:
+        spool = self._spool
+        if self._disk.is_at(spool.folder):
+            return
+        try:
+            found = await self._disk.run(spool.folder, self._settings.disk_timeout, spool.scan)
+        except NoPlace:
+            return  # those that hang have been named
+        except (Stuck, OSError) as error:
+            if str(error) != self._scan_error:
+                self.log.error("cannot look for delayed requests: {error}", error=error)
+            self._scan_error = str(error)
+            return
+        self._scan_error = ""
+        if spool is not self._spool:
+            return
+        self._take_over(found)
+        until = self._clock.seconds() + SEALING_TIME
+        while self.running and await self._sealer.step() and self._clock.seconds() < until:
+            pass
+
+    def _take_over(self, found: Found) -> None:
+        self._counts = {host_id: len(names) for host_id, names in found.requests.items()}
+        self._arrivals.found(found.plain, self._clock.seconds())
+        locked: AbstractSet[str] = frozenset()
+        if self._spool.key is None:
+            locked = found.sealed
+            self._warn_of_locked(len(locked))
+        else:
+            limit = self._settings.disk_timeout
+            self._sealer.found(self._spool, limit, found.requests, found.plain)
+        strangers: set[str] = set()
+        for host_id, names in found.requests.items():
+            if self._sender_of(host_id) is None:
+                self._warn_of_strangers(host_id, names)
+                strangers.update(names)
+            elif host_id not in self._lanes:
+                self._lanes[host_id] = Lane(host_id)
+        self._strangers = strangers
+        for host_id, lane in list(self._lanes.items()):
+            names = found.requests.get(host_id, [])
+            lane.found([name for name in names if name not in locked])
+            if lane.waiting:
+                self._begin(lane)
+            elif not lane.busy:
+                del self._lanes[host_id]
+
+    def _warn_of_strangers(self, host_id: str, names: list[str]) -> None:
+        new = [name for name in names if name not in self._strangers]
+        if new:
+            self.log.warn(
+                "delayed requests stay on disk, the host table has no {unknown}: {file}{more}",
+                unknown=host_id,
+                file=self._spool.path(new[0]),
+                more=f" and {len(new) - 1} more" if new[1:] else "",
+            )
+
+    def _warn_of_locked(self, count: int) -> None:
+        if count > self._locked:
+            self.log.warn(
+                "{count} delayed requests are sealed, and stay on disk: no key is set"
+                " (loncDelayedKeyFile)",
+                count=count,
+            )
+        self._locked = count
+
+    # ------------------------------------------------------------------ what the sealer asks
+
+    def _has_in_hand(self, name: str) -> bool:
+        lane = self._lanes.get(host_of(own_name(name)) or "")
+        at_disk = self._disk.is_at(self._spool.path(name))
+        return at_disk or (lane is not None and lane.has_in_hand(name))
+
+    def _go_on(self, names: Iterable[str]) -> None:
+        for host_id in dict.fromkeys(host_of(own_name(name)) for name in names):
+            lane = self._lanes.get(host_id or "")
+            if lane is not None:
+                self._begin(lane)
+
+    # ------------------------------------------------------------------ a lane
+
+    def _begin(self, lane: Lane) -> None:
+        if self.running and not lane.busy:
+            lane.busy = True
+            self._spawn(self._work(lane))
+
+    async def _work(self, lane: Lane) -> None:
+        """Send a host's requests, until there is nothing to send or to be done now."""
+        try:
+            while lane.waiting:
+                name = lane.waiting[-1]
+                if name in self._sealer.pending:
+                    return
+                now = self._clock.seconds()
+                at_disk = self._disk.is_at(self._spool.path(name)) or self._sealer.has(name)
+                if not at_disk and lane.skipped.get(name, now) <= now:
+                    sender = self._sender_of(lane.host_id)
+                    if sender is None or not sender.alive or now < lane.not_before:
+                        return
+                    lane.current = name
+                    if not await self._deal_with(lane, name, sender):
+                        return
+                # A scan may have put others here meanwhile.
+                if lane.waiting and lane.waiting[-1] == name:
+                    lane.waiting.pop()
+        except Exception:
+            self._put_off(lane, name, "see the next line")
+            self.log.failure("sending a delayed request failed", host_id=lane.host_id)
+        finally:
+            lane.busy = False
+
+    async def _deal_with(self, lane: Lane, name: str, sender: Sender) -> bool:
+        """Do what can be done with a file now; return whether the next one may follow."""
+        path = self._spool.path(name)
+        limit = self._settings.disk_timeout
+        try:
+            clear = lane.answered.get(name) or await self._try(lane, name, sender)
+            if clear is None:
+                return False
+            await self._disk.run(path, limit, clear)
+        except NoPlace:
+            return False
+        except Stuck as stuck:
+            self.log.warn("delayed request left for later: {why}", why=stuck, host_id=lane.host_id)
+            return True
+        except Changed:
+            # What has been written meanwhile was not sent, so the whole file is, once more.
+            message = "delayed request {file} has changed meanwhile: once more"
+            self.log.warn(message, file=name, host_id=lane.host_id)
+        except FileNotFoundError:
+            pass  # somebody took it away
+        except OSError as error:
+            self._skip(lane, name, error)
+            return True
+        lane.answered.pop(name, None)
+        return True
+
+    async def _try(self, lane: Lane, name: str, sender: Sender) -> Callable[[], object] | None:
+        """Send a request; return how to clear it away, or None when it has to wait."""
+        spool, settings = self._spool, self._settings
+        clear: Callable[[], object]
+        still = self._arrivals.still(name, self._clock.seconds())
+        read = partial(spool.take, name, settings.max_line, still)
+        try:
+            taken = await self._disk.run(spool.path(name), settings.disk_timeout, read)
+            if not self.running or not self._arrivals.is_ripe(name, self._clock.seconds()):
+                return None
+            answer = await sender.ask(taken.line)
+        except Unfinished as unfinished:
+            stamp, now = unfinished.stamp, self._clock.seconds()
+            self._arrivals.unfinished(name, stamp, now)
+            if self._arrivals.still(name, now) != stamp:
+                return None
+            return await self._try(lane, name, sender)
+        except Unusable as fault:
+            return self._set_aside(lane, spool, name, fault.files, str(fault))
+        except ConLost as lost:
+            if lost.cause in _HOPELESS:
+                clear = self._set_aside(lane, spool, name, taken.files, _HOPELESS[lost.cause])
+                lane.answered[name] = clear
+                return clear
+            self._put_off(lane, name, lost.cause.value)
+            return None
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            self._put_off(lane, name, str(error))
+            return None
+        lane.pause = lane.not_before = 0.0
+        self._note(lane, name, taken.line, answer)
+        if refusal(answer) is None:
+            clear = partial(spool.remove, taken.files)
+        else:
+            clear = partial(spool.keep, name, taken.files, ANSWER, answer)
+        lane.answered[name] = clear
+        return clear
+
+    def _note(self, lane: Lane, name: str, line: bytes, answer: bytes) -> None:
+        """Tell both logs that a request has its answer (F9)."""
+        command = command_word(line)
+        is_secret = self._spool.key is not None or _SECRET.match(line)
+        shown = command.encode() if is_secret else line[:-1]
+        self._perm_log(f"S:{lane.host_id}:{shown.decode('utf-8', 'backslashreplace')}")
+        fields = {"file": name, "command": command, "host_id": lane.host_id}
+        word = refusal(answer)
+        if word is None:
+            self.log.info("delayed request sent: {file} ({command})", success=True, **fields)
+        else:
+            self.log.warn(
+                "delayed request sent: {file} ({command}); the answer is {word}, so it is kept in"
+                " {kept}",
+                word=word,
+                kept=self._settings.kept_dir,
+                **fields,
+            )
+
+    def _set_aside(
+        self, lane: Lane, spool: Spool, name: str, files: Files, reason: str
+    ) -> Callable[[], object]:
+        """Return how to set a request aside that cannot be sent."""
+        if name not in lane.skipped:
+            self.log.warn(
+                "delayed request {file} goes to {kept}: {reason}",
+                file=name,
+                kept=spool.kept,
+                reason=reason,
+                host_id=lane.host_id,
+            )
+        return partial(spool.keep, name, files, REASON, f"{reason}\n".encode())
+
+    # ------------------------------------------------------------------ later
+
+    def _put_off(self, lane: Lane, name: str, cause: str) -> None:
+        """Let a host rest after a failure, longer each time."""
+        lane.pause = min(2 * lane.pause, LAST_PAUSE) or FIRST_PAUSE
+        pause = lane.pause * self._random.uniform(0.8, 1.0)
+        lane.not_before = self._clock.seconds() + pause
+        self.log.info(
+            "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
+            file=name,
+            pause=pause,
+            cause=cause,
+            host_id=lane.host_id,
+        )
+
+    def _skip(self, lane: Lane, name: str, error: OSError) -> None:
+        """Pass over a file that cannot be cleared away; the log says so once."""
+        if name not in lane.skipped:
+            self.log.error(
+                "delayed request {file} cannot be cleared away: {error}",
+                file=name,
+                error=error,
+                host_id=lane.host_id,
+            )
+        lane.skipped[name] = self._clock.seconds() + TRY_AGAIN

@@ -1,0 +1,318 @@
+"""
+The folder of delayed requests (protocol section 6; rows F7 and F8): find, read, remove, set aside.
+
+With a key their sealed forms (see :mod:`lonc.delayed.sealing`) take the place of requests in the
+clear.
+
+Everything here blocks, and is called in a thread; nothing here knows a reactor. Whatever step the
+machine stops at, a request is in the folder or among those set aside, perhaps in both; in the
+clear, or sealed, or both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+import attrs
+
+from lonc.delayed.forms import Enough, Forms, Outcome
+from lonc.delayed.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
+from lonc.disk.files import (
+    Changed,
+    Files,
+    Stamp,
+    Step,
+    Unfinished,
+    Unusable,
+    check,
+    held_against,
+    new_file,
+    open_file,
+    sync_folder,
+)
+
+#: ``<time>.<pid>.<letters>.<host id>``. Older writers leave the pid out, later ones put a count
+#: before it. The letters are never digits alone, so a name can be read in one way only.
+_NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
+
+#: Beside a request that was set aside: the lond's answer, or why it was not sent.
+ANSWER = ".answer"
+REASON = ".reason"
+
+
+@attrs.frozen
+class Found:
+    """
+    What is in the folder.
+
+    :ivar requests: the names of the requests for each host id, in order of name.
+    :ivar plain: those of which there is a file in the clear.
+    :ivar sealed: those of which there is a sealed form.
+    """
+
+    requests: dict[str, list[str]]
+    plain: frozenset[str]
+    sealed: frozenset[str]
+
+
+@attrs.frozen
+class Taken:
+    """
+    A whole request.
+
+    :ivar line: with one newline, at its end.
+    :ivar files: what it is in: one file, or its sealed form and then the one in the clear.
+    """
+
+    line: bytes
+    files: Files
+
+
+def host_of(name: str) -> str | None:
+    """Return the host id that a file's name ends in; None when it is no delayed request."""
+    match = _NAME.fullmatch(name)
+    return match[1] if match else None
+
+
+class Spool:
+    """
+    A folder of delayed requests.
+
+    :ivar folder: where they are.
+    :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
+    :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
+    :param step: called before each step on the disk with its name; a test stops there.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        kept: str,
+        key: bytes | None = None,
+        step: Step = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.kept = kept
+        self.key = key
+        self._step = step
+
+    def path(self, name: str) -> str:
+        """Return where a request of this name is."""
+        return os.path.join(self.folder, name)
+
+    def scan(self) -> Found:
+        """
+        Return what is there.
+
+        No file is opened or looked at. A missing folder is made, for its owner and group as far as
+        the umask allows: lonnet, which writes here, runs as the same user.
+
+        :raise OSError: the folder can neither be read nor made.
+        """
+        self._step("scan")
+        try:
+            files = os.listdir(self.folder)
+        except FileNotFoundError:
+            files = []
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.folder, 0o770)
+        requests: dict[str, set[str]] = {}
+        forms: dict[bool, list[str]] = {True: [], False: []}
+        for file in files:
+            name = file.removesuffix(SEALED)
+            is_sealed = name != file
+            host_id = host_of(own_name(file) if is_sealed else file)
+            if host_id is not None:
+                requests.setdefault(host_id, set()).add(name)
+                forms[is_sealed].append(name)
+        return Found(
+            # What has the form is ASCII: the order is that of the bytes.
+            {host_id: sorted(names) for host_id, names in sorted(requests.items())},
+            plain=frozenset(forms[False]),
+            sealed=frozenset(forms[True]),
+        )
+
+    # ------------------------------------------------------------------ reading
+
+    def take(self, name: str, max_line: int, still: Stamp | None = None) -> Taken:
+        """
+        Read a request (row F7), its sealed form first.
+
+        :param max_line: bytes that its line may have, the newline not counted.
+        :param still: a state in which the file has been long enough to be whole as it is.
+        :raise Unfinished: it has no newline at its end yet, or nothing in it.
+        :raise Unusable: it cannot be read, or holds no request that can be sent.
+        :raise FileNotFoundError: it has gone.
+        :raise OSError: something else that passes.
+        """
+        if self.key is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return self._take_sealed(self.key, name, max_line)
+        data, stamp = self._content(name, max_line)
+        if stamp != still and not (data.endswith(b"\n") and data.strip()):
+            raise Unfinished(stamp)
+        return _taken(data, {name: stamp})
+
+    def _take_sealed(self, key: bytes, name: str, max_line: int) -> Taken:
+        data, stamp = self._content(name + SEALED, max_line, OVERHEAD)
+        files = {name + SEALED: stamp}
+        try:
+            content = unseal(key, name, data)
+        except NotAuthentic as fault:
+            raise Unusable(str(fault), files) from None
+        with contextlib.suppress(FileNotFoundError, Unusable, Unfinished):
+            plain, stamp = self._content(name, max_line)
+            if plain == content:
+                files[name] = stamp
+        return _taken(content, files)
+
+    def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp]:
+        """Read a file as a whole."""
+        path = self.path(file)
+        limit = max_line + 1 + overhead
+        with open_file(path, self._step) as opened:
+            before = Stamp.of(os.fstat(opened.fileno()))
+            with held_against(path, before):
+                data = opened.read(limit + 1)
+            self._step("look again")
+            stamp = Stamp.of(os.fstat(opened.fileno()))
+        if len(data) > limit:
+            raise Unusable(f"it is longer than the limit of {max_line} bytes", {file: stamp})
+        if stamp != before:
+            raise Unfinished(stamp)
+        return data, stamp
+
+    # ------------------------------------------------------------------ clearing away
+
+    def remove(self, files: Files) -> None:
+        """
+        Delete a request that is done with; what has been deleted is taken out of ``files``.
+
+        :raise Changed: what was written meanwhile has not been sent.
+        :raise OSError: it cannot be deleted.
+        """
+        for file, stamp in list(files.items()):
+            with contextlib.suppress(FileNotFoundError):
+                check(self.path(file), stamp)
+                self._step("remove request")
+                os.unlink(self.path(file))
+            del files[file]
+
+    def keep(self, name: str, files: Files, ending: str, note: bytes) -> str:
+        """
+        Set a request aside with a note beside it (row F8), both sealed if there is a key.
+
+        What bears the name there already stays: the new one gets ``~1``, ``~2`` and so on.
+
+        :param files: is kept true to the disk: a sealed form takes the place of what it is of.
+        :param ending: :data:`ANSWER` or :data:`REASON`, what the note's name ends in.
+        :return: the request's new path.
+        :raise Changed: it is not in that state any more.
+        :raise OSError: it cannot be moved, or has gone, or a power failure may still undo the move.
+        """
+        for file, stamp in files.items():
+            check(self.path(file), stamp)
+        if self.key is not None and name in files:
+            self._seal_one(name, files)
+        self._step("make kept")
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.kept, 0o700)
+            sync_folder(self.folder)
+        target, note_path = self._write_note(own_name(name), ending, note)
+        file = next(iter(files))
+        if file.endswith(SEALED):
+            target += SEALED
+        try:
+            self._step("move request")
+            os.rename(self.path(file), target)
+        except OSError:
+            os.unlink(note_path)
+            raise
+        self._step("close request to others")
+        # Not sooner: nobody else can put a link in its place here.
+        if stat.S_ISREG(os.lstat(target).st_mode):
+            with contextlib.suppress(PermissionError):  # it is another user's
+                os.chmod(target, 0o600)
+        self._step("sync kept")
+        sync_folder(self.kept)
+        self._step("sync folder")
+        sync_folder(self.folder)
+        return target
+
+    def _seal_one(self, name: str, files: Files) -> None:
+        """Let a sealed form take the place of a request in the clear, if it can be read."""
+        outcome = self.seal({name: files[name]})[name]
+        if isinstance(outcome, str):
+            files.clear()
+            files[outcome] = Stamp.of(os.lstat(self.path(outcome)))
+        elif isinstance(outcome, Unfinished):
+            raise Changed(f"{self.path(name)} has changed since it was read")
+        elif not isinstance(outcome, Unusable):
+            raise outcome
+
+    def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
+        """Write the note under the first free name; return the request's path and its own."""
+        for number in count():
+            target = os.path.join(self.kept, numbered(name, number))
+            if os.path.lexists(target) or os.path.lexists(target + SEALED):
+                continue
+            path = target + ending + ("" if self.key is None else SEALED)
+            with contextlib.suppress(FileExistsError), new_file(path, "note", self._step) as file:
+                file.write(note if self.key is None else seal(self.key, path, note))
+                break
+        return target, path
+
+    # ------------------------------------------------------------------ sealing
+
+    def seal(
+        self, names: Mapping[str, Stamp | None], enough: Enough = lambda: False
+    ) -> dict[str, Outcome]:
+        """
+        Put sealed forms in the place of requests in the clear.
+
+        :param names: each with a state in which it has been long enough to be whole as it is.
+        :param enough: whether to leave it at what has been done.
+        :return: for each that was looked at, what became of it.
+        """
+        return self._forms(self.folder).replace(
+            names, lambda name, stamp: names[name] == stamp, enough
+        )
+
+    def kept_in_clear(self) -> list[str]:
+        """
+        Return the names of those files, notes included, that were set aside and are not sealed.
+
+        :raise OSError: the folder cannot be read.
+        """
+        try:
+            files = os.listdir(self.kept)
+        except FileNotFoundError:
+            return []
+        return [
+            file
+            for file in sorted(files)
+            if not file.endswith(SEALED) and host_of(own_name(file)) is not None
+        ]
+
+    def seal_kept(self, names: Iterable[str], enough: Enough) -> dict[str, Outcome]:
+        """Seal such files; otherwise like :meth:`seal`."""
+        return self._forms(self.kept).replace(names, lambda _name, _stamp: True, enough)
+
+    def _forms(self, folder: str) -> Forms:
+        assert self.key is not None
+        return Forms(self.key, folder, self._step)
+
+
+def _taken(data: bytes, files: Files) -> Taken:
+    if not data.strip():
+        raise Unusable("it is empty", files)
+    line, _, rest = data.lstrip(b"\n").partition(b"\n")
+    if rest.strip():
+        # Sending the first and deleting the file would lose the others.
+        raise Unusable("it holds more than one line", files)
+    return Taken(line + b"\n", files)

@@ -1,0 +1,422 @@
+# Twisted's Failure has no annotations:
+# mypy: allow-untyped-calls
+"""
+One connection to a lond: made, taken through the handshake, then one request at a time.
+
+The connection knows its owner (a :class:`lonc.host.dispatcher.Dispatcher`) only by a few calls, and
+nothing of clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionDone,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IAddress, IConnector, IReactorTime, ITCPTransport
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.python.failure import Failure
+
+from lonc.host.pool import Collection
+from lonc.wire.cipher import FrameError, SessionCipher
+from lonc.wire.framing import LineBuffer, LineTooLong
+from lonc.wire.handshake import Handshake, HandshakeError, State
+from lonc.wire.request import PECULIAR, Cause, Request, without_addressee
+
+#: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
+#: byte, at most one block of padding, and ``enc:<length>:``.
+_ENCIPHERED = b"enc:"
+_FIRST = _ENCIPHERED[0]
+_TO_ENCIPHER = b"encrypt:"
+#: By which a lond is asked for a key, and from then on uses that.
+_NEW_KEY = b"ekey"
+_TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
+_FRAME_OVERHEAD = 64
+
+
+#: Errors by which the kernel says that the lack is ours.
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Trouble(Enum):
+    """
+    What ended a connection.
+
+    Each counts once against the host's retries (row F5), but for `NO_FILES`: that is no fault of
+    the host's.
+    """
+
+    LOOK_UP = "look-up failed"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    NO_FILES = "not made"
+    TIMEOUT = "timed out"
+    HANDSHAKE = "bad handshake"
+    BROKEN = "broke"
+
+
+class Owner(Interface):
+    """What a connection tells."""
+
+    def connected(self, connection: LondConnection) -> None:
+        """The connection is made; its handshake begins."""
+
+    def ready(self, connection: LondConnection) -> None:
+        """The handshake is complete."""
+
+    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """The answer to the request has come, and the connection owes nothing any more."""
+
+    def failed(
+        self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
+    ) -> None:
+        """The connection has ended; ``cause`` is for the request that it still owes, if any."""
+
+    def gone(self, connection: LondConnection) -> None:
+        """Its socket is closed, whoever ended it."""
+
+
+class LondConnection(Protocol):
+    """
+    A connection to a lond (protocol, sections 2 and 4).
+
+    :ivar place: the collection of the owner's pool that it is in.
+    :ivar request: what it owes an answer to.
+    :ivar since: when it last began something (to connect, the handshake, a request), in seconds
+        of the reactor's clock.
+    :ivar established: when its handshake was complete.
+    :ivar reusable: whether it may take another request after this one.
+    :ivar has_other_way: whether it ended because the lond does not take the way in that was
+        chosen, and there is another.
+    :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
+    """
+
+    # There are thousands, and what is set outside of __init__ would make each a dict of its own.
+    __slots__ = (
+        "_ended",
+        "_handshake",
+        "_key",
+        "_lines",
+        "_made_cipher",
+        "_max_line",
+        "_owner",
+        "connected",
+        "established",
+        "factory",
+        "has_other_way",
+        "knows_sethost",
+        "place",
+        "request",
+        "reusable",
+        "since",
+        "transport",
+    )
+
+    transport: ITCPTransport
+
+    def __init__(self, owner: Owner, handshake: Handshake, max_line: int) -> None:
+        self._owner = owner
+        self._handshake: Handshake | None = handshake
+        self._key: bytes | None = None
+        self._made_cipher: SessionCipher | None = None
+        self._max_line = max_line
+        self._lines = LineBuffer(max_line)
+        self._ended = False
+        self.connected = 0
+        self.factory: LondConnectionFactory | None = None
+        self.place: Collection | None = None
+        self.request: Request | None = None
+        self.since = 0.0
+        self.established = 0.0
+        self.reusable = True
+        self.has_other_way = False
+        self.knows_sethost = False
+
+    def connectionMade(self) -> None:
+        """Open the exchange."""
+        if self._ended:
+            self.transport.abortConnection()
+            return
+        assert self._handshake is not None
+        self._owner.connected(self)
+        self._go_on(self._handshake, self._handshake.start)
+
+    def send(self, request: Request) -> None:
+        """Send a request; the connection must be ready and owe nothing."""
+        self.request = request
+        line = request.line
+        if line[0] in PECULIAR and line.startswith(_TO_PREPARE):
+            line = self._prepared(line)
+        self.transport.write(line)
+
+    def _prepared(self, line: bytes) -> bytes:
+        """Encipher what shall be, and leave the name of the host out where the lond has none."""
+        prefix, line = without_addressee(line)
+        if line.removeprefix(_TO_ENCIPHER).startswith(_NEW_KEY):
+            # Enciphered requests of others would be unreadable to the lond from now on.
+            self.reusable = False
+        if line.startswith(_TO_ENCIPHER):
+            line = self._cipher.encrypt(line[len(_TO_ENCIPHER) : -1]) + b"\n"
+        return prefix + line if self.knows_sethost else line
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
+        if self._ended:
+            return
+        request = self.request
+        if request is None:
+            self._unasked(data)
+            return
+        lines = self._lines
+        # So nearly every reply comes, and `push` would find it too: a call later.
+        if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
+            reply = data
+        else:
+            whole = self._pieced(data)
+            if whole is None:
+                return
+            reply = whole
+        if reply[0] == _FIRST and reply.startswith(_ENCIPHERED):
+            plain = self._deciphered(reply)
+            if plain is None:
+                return
+            reply = plain
+        self.request = None
+        if lines.rest:
+            # The answer stands, but whoever asked next would get what came behind it.
+            self.reusable = False
+        self._owner.replied(self, request, reply)
+
+    def _unasked(self, data: bytes) -> None:
+        """Bytes that belong to no request: the handshake's, or a violation (section 2)."""
+        handshake = self._handshake
+        if handshake is None:
+            self._fail(Trouble.BROKEN, "the lond spoke out of turn", Cause.BROKEN)
+            return
+        self._go_on(handshake, lambda: handshake.receive(data))
+
+    def _go_on(self, handshake: Handshake, step: Callable[[], bytes]) -> None:
+        """Take a step of the handshake, which may be its last."""
+        try:
+            answer = step()
+        except HandshakeError as error:
+            if error.farewell:
+                self.transport.write(error.farewell)
+            self._fail(Trouble.HANDSHAKE, str(error), Cause.UNREACHABLE)
+            return
+        if answer:
+            self.transport.write(answer)
+        if handshake.state is State.IDLE:
+            self._key = handshake.key
+            self._handshake = None
+            self.factory = None
+            self._owner.ready(self)
+
+    def _pieced(self, data: bytes) -> bytes | None:
+        """Return the reply once it is whole."""
+        try:
+            return self._lines.push(data)
+        except LineTooLong:
+            return self._overlong()
+
+    def _overlong(self) -> bytes | None:
+        """Allow an enciphered reply the length that its plain text may have, and no other."""
+        lines = self._lines
+        if lines.limit == self._max_line and lines.begins_with(_ENCIPHERED):
+            lines.limit = 2 * self._max_line + _FRAME_OVERHEAD
+            try:
+                return lines.take()
+            except LineTooLong:
+                pass
+        self._fail_overlong()
+        return None
+
+    def _fail_overlong(self) -> None:
+        message = f"a reply is longer than {self._max_line} bytes"
+        self._fail(Trouble.BROKEN, message, Cause.TOO_LONG)
+
+    @property
+    def _cipher(self) -> SessionCipher:
+        """Made when it is needed first: most connections never carry an enciphered line."""
+        if self._made_cipher is None:
+            assert self._key is not None
+            self._made_cipher = SessionCipher(self._key)
+        return self._made_cipher
+
+    def _deciphered(self, reply: bytes) -> bytes | None:
+        """Return the plain reply, or end the connection: a wrong frame proves a wrong key."""
+        self._lines.limit = self._max_line
+        try:
+            plain = self._cipher.decrypt(reply[:-1])
+        except FrameError as error:
+            self._fail(Trouble.BROKEN, f"an enciphered reply is wrong: {error}", Cause.BROKEN)
+            return None
+        plain = plain.removesuffix(b"\n")
+        if len(plain) > self._max_line:
+            self._fail_overlong()
+            return None
+        if b"\n" in plain:
+            # To the client it would be two answers, and the second that of its next request.
+            message = "an enciphered reply holds more than one line"
+            self._fail(Trouble.BROKEN, message, Cause.BROKEN)
+            return None
+        return plain + b"\n"
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The lond has closed it, or it broke."""
+        what = "closed by the lond"
+        if reason is not None and not reason.check(ConnectionDone):
+            what = reason.getErrorMessage().rstrip(".")
+        if self._handshake is not None:
+            message = f"{what} in state {self._handshake.state.value}"
+            self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
+        else:
+            self._fail(Trouble.BROKEN, what, Cause.BROKEN)
+        self._owner.gone(self)
+
+    @property
+    def surplus(self) -> bool:
+        """Whether the lond sent more than the answer that it owed."""
+        return len(self._lines.rest) > 0
+
+    def expire(self, seconds: float) -> None:
+        """End it because its handshake or its answer took longer than these seconds."""
+        if self._handshake is not None:
+            message = f"no end of the handshake after {seconds:g} s"
+            message += f" in state {self._handshake.state.value}"
+            self._fail(Trouble.TIMEOUT, message, Cause.UNREACHABLE)
+        else:
+            self._fail(Trouble.TIMEOUT, f"no answer after {seconds:g} s", Cause.TIMEOUT)
+
+    def unreachable(self, trouble: Trouble, message: str) -> None:
+        """It could not be made."""
+        self._fail(trouble, message, Cause.UNREACHABLE)
+
+    def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
+        if not self._ended:
+            self.close()
+            self._owner.failed(self, trouble, message, cause)
+
+    def close(self) -> None:
+        """End it without a word to the owner."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._handshake is not None:
+            self.has_other_way = self._handshake.close()
+        if self.connected:
+            if self.request is None and self._handshake is None:
+                self.transport.loseConnection()
+            else:
+                # What is unsent must not keep the descriptor open.
+                self.transport.abortConnection()
+        elif self.factory is not None:
+            self.factory.give_up()
+
+
+class Network(Interface):
+    """Who makes TCP connections: :mod:`lonc.transport.network`, or a reactor."""
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """Connect to an address; the factory learns the outcome."""
+
+
+class LondConnectionFactory(ClientFactory):
+    """
+    Makes one :class:`LondConnection`: looks the name up where there is no address, and tries the
+    addresses in turn, all within one time limit (row F12).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        connection: LondConnection,
+        network: Network,
+        look_up: Callable[[str], Deferred[list[str]]],
+        clock: IReactorTime,
+    ) -> None:
+        self._connection = connection
+        self._network = network
+        self._look_up = look_up
+        self._clock = clock
+        self._addresses: Sequence[str] = ()
+        self._pending: Deferred[list[str]] | None = None
+        self._connector: IConnector | None = None
+        connection.factory = self
+
+    def connect(self, target: str, port: int, timeout: float) -> None:
+        """
+        Begin.
+
+        :param target: an address, or a name to look up.
+        :param timeout: seconds for look-up and connect together.
+        """
+        self._port = port
+        self._timeout = timeout
+        self._deadline = self._clock.seconds() + timeout
+        self._pending = looking = self._look_up(target)
+        if not looking.called:
+            looking.addTimeout(timeout, self._clock)
+        looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
+
+    def _unknown(self, failure: Failure, name: str) -> None:
+        self._pending = None
+        if failure.check(TimeoutError):
+            message = f"no address for {name} after {self._timeout:g} s"
+            self._connection.unreachable(Trouble.LOOK_UP, message)
+        else:
+            message = f"no address for {name}: {failure.getErrorMessage()}"
+            self._connection.unreachable(Trouble.LOOK_UP, message)
+
+    def _try(self, addresses: Sequence[str]) -> None:
+        self._pending = None
+        self._addresses = addresses[1:] or ()
+        # An address that is silent must leave time for those behind it.
+        share = (self._deadline - self._clock.seconds()) / len(addresses)
+        self._connector = self._network.connectTCP(
+            addresses[0], self._port, self, max(share, 0.001)
+        )
+
+    def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
+        """Return the connection that is to be made."""
+        self._connector = None  # which knows us: a circle would outlive the handshake
+        return self._connection
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Try the next address, or tell the connection what went wrong."""
+        if self._addresses and self._clock.seconds() < self._deadline:
+            self._try(self._addresses)
+            return
+        if reason.check(ConnectTimeout):
+            trouble, message = Trouble.TIMEOUT, f"no connection after {self._timeout:g} s"
+        elif reason.check(ConnectionRefusedError):
+            trouble, message = Trouble.REFUSED, "nobody listens there"
+        elif getattr(reason.value, "osError", None) in NO_DESCRIPTORS:
+            trouble, message = Trouble.NO_FILES, "lonc has no file descriptors left"
+        elif reason.check(DNSLookupError):
+            trouble, message = Trouble.LOOK_UP, reason.getErrorMessage()
+        elif reason.check(ConnectError):
+            trouble, message = Trouble.UNREACHABLE, reason.getErrorMessage()
+        else:
+            trouble, message = Trouble.UNREACHABLE, repr(reason.value)
+        self._connection.unreachable(trouble, message)
+
+    def give_up(self) -> None:
+        """Stop trying; the connection is told nothing more."""
+        self._addresses = ()
+        if self._pending is not None:
+            self._pending.cancel()
+        elif self._connector is not None:
+            self._connector.disconnect()

@@ -1,0 +1,46 @@
+"""
+What all hosts share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from lonc.config.hosts import Host
+from lonc.host import connection as lond
+from lonc.local.protocol import Clients
+from lonc.transport.unix_socket import UNIXNetwork
+from lonc.wire.handshake import Ways
+
+
+class Network(lond.Network, UNIXNetwork, Protocol):
+    """Who listens and connects: see :func:`lonc.transport.network.network`."""
+
+
+@attrs.frozen
+class Surroundings:
+    """
+    What all hosts share.
+
+    :ivar clock: the reactor's time.
+    :ivar network: who listens and connects.
+    :ivar look_up: a host name -> its addresses.
+    :ivar random: the jitter of the probes.
+    :ivar clients: the limits on clients.
+    :ivar revived: called with a host's id when it is no longer DEAD.
+    :ivar ways: a host -> the ways in to its lond, by the settings in force.
+    """
+
+    clock: IReactorTime
+    network: Network
+    look_up: Callable[[str], Deferred[list[str]]]
+    random: Random
+    clients: Clients
+    revived: Callable[[str], None]
+    ways: Callable[[Host], Ways] = lambda host: Ways()

@@ -1,0 +1,202 @@
+# Twisted's Service has no annotations:
+# mypy: allow-untyped-calls
+"""
+UNIX sockets that bear host names, each shared by all ids of that name (protocol, section 5).
+
+What a client asks there begins with ``sethost:<id>:`` and goes to the host with that id; without
+it the first id of the name in the table is meant. The host does the rest, as for a client of its
+own socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.task import deferLater
+
+from lonc.config.hosts import Host
+from lonc.config.settings import Settings
+from lonc.host.service import FAREWELL, HostService, Surroundings
+from lonc.local.protocol import ClientListener, Clients
+from lonc.transport.unix_socket import LocalSocket, SocketError
+from lonc.wire.request import ADDRESSED, Cause, Request, addressee
+
+#: A host id -> its service, None while there is none.
+Find = Callable[[str], HostService | None]
+
+
+class SharedSocket:
+    """
+    The socket of one host name; to its clients it is the host.
+
+    :ivar ids: the host ids of that name, in the table's order.
+    """
+
+    def __init__(self, ids: tuple[str, ...], find: Find, around: Surroundings) -> None:
+        self.serve(ids)
+        self._find = find
+        self._clock = around.clock
+        self._listener = ClientListener(self, around.clients)
+        self._socket = LocalSocket(around.network, self._listener)
+        self._last_asked: HostService | None = None
+
+    def serve(self, ids: tuple[str, ...]) -> None:
+        """Share the socket among these ids from now on."""
+        self.ids = ids
+        self.host_id = ids[0]
+
+    # ------------------------------------------------------------------ what clients ask
+
+    def submit(self, request: Request) -> None:
+        """Hand a request to the host that it names; one meant for none the first host refuses."""
+        host_id = addressee(request.line) if request.line.startswith(ADDRESSED) else None
+        host = self._find(host_id if host_id in self.ids else self.host_id)
+        if host is None:
+            request.asker.lost(Cause.CLOSED)
+            return
+        self._last_asked = host
+        host.submit(request)
+
+    def withdraw(self, request: Request) -> None:
+        """Forget a request that still waits."""
+        for host in self._hosts():
+            host.withdraw(request)
+
+    def close_connections(self) -> None:
+        """Close every connection to every host of that name and start afresh."""
+        for host in self._hosts():
+            host.close_connections()
+
+    def count_lost(self, cause: Cause) -> None:
+        """Count a ``con_lost`` that a client gave by itself with the first host."""
+        for host in self._hosts()[:1]:
+            host.count_lost(cause)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the host that was asked last has to be started again."""
+        return self._last_asked is not None and self._last_asked.crashed
+
+    @crashed.setter
+    def crashed(self, value: bool) -> None:
+        if self._last_asked is not None:
+            self._last_asked.crashed = value
+
+    def _hosts(self) -> list[HostService]:
+        return [host for host in map(self._find, self.ids) if host is not None]
+
+    # ------------------------------------------------------------------ open and close
+
+    def open(self, path: str, settings: Settings) -> None:
+        """
+        Listen there, if that is not so already.
+
+        :raises SocketError: naming the path.
+        """
+        self._socket.open(path, settings.socket_mode, settings.socket_group)
+
+    @property
+    def listening(self) -> bool:
+        """Whether clients find the socket."""
+        return self._socket.intact
+
+    def close(self) -> Deferred[Any]:
+        """Take no more clients; fires when that is so."""
+        return self._socket.close()
+
+    @inlineCallbacks
+    def dismiss(self, grace: float) -> Generator[Deferred[Any], Any, None]:
+        """
+        Close it, and its clients too, those that read nothing a second later.
+
+        :param grace: seconds that clients get for what is in flight.
+        """
+        closed = self.close()
+        if grace:
+            yield deferLater(self._clock, grace)
+        farewell = self._clock.callLater(FAREWELL, self._listener.abort)
+        yield self._listener.finish()
+        if farewell.active():
+            farewell.cancel()
+        yield closed
+
+
+class SharedSockets:
+    """
+    The sockets of all host names, if the settings want any.
+
+    :param find: a host id -> its service.
+    """
+
+    def __init__(self, find: Find, around: Surroundings) -> None:
+        self._find = find
+        self._around = around
+        self._clients: Clients = around.clients
+        self._sockets: dict[str, SharedSocket] = {}
+        self._settings: Settings | None = None
+        self._taken: frozenset[str] = frozenset()
+        self._leaving: set[Deferred[None]] = set()
+
+    def arrange(self, hosts: Mapping[str, Host], settings: Settings) -> None:
+        """
+        Follow the table and the settings.
+
+        Where a host name is an id as well, the id's own socket has that path.
+        """
+        self._settings = settings
+        by_id = settings.socket_names != "hostname"
+        self._taken = frozenset(hosts) if by_id else frozenset()
+        named: dict[str, tuple[str, ...]] = {}
+        if settings.socket_names != "id":
+            for host in hosts.values():
+                named[host.hostname] = (*named.get(host.hostname, ()), host.id)
+        wanted = {name: ids for name, ids in named.items() if not by_id or ids != (name,)}
+        for name in [name for name in self._sockets if name not in wanted]:
+            self._dismiss(self._sockets.pop(name), settings.drain_timeout)
+        for name, ids in wanted.items():
+            if name in self._sockets:
+                self._sockets[name].serve(ids)
+            else:
+                self._sockets[name] = SharedSocket(ids, self._find, self._around)
+            self._open(name)
+
+    def _open(self, name: str) -> None:
+        assert self._settings is not None
+        shared, path = self._sockets[name], self._settings.socket_path(name)
+        room = self._settings.max_host_id
+        try:
+            if len(name) > room:
+                raise SocketError(
+                    f"{path}: too long, there is room for {room} characters of a name"
+                )
+            if name in self._taken:
+                shared.close()
+                raise SocketError(f"{path}: it is the socket of the host with that id")
+            shared.open(path, self._settings)
+        except SocketError as error:
+            what = f"clients cannot be served: {error}"
+            self._clients.warn("shared socket", shared.host_id, what)
+
+    def watch(self) -> None:
+        """Open again what somebody removed; called once a second."""
+        for name, shared in self._sockets.items():
+            if not shared.listening:
+                self._open(name)
+
+    def close(self) -> None:
+        """Take no more clients: lonc stops."""
+        for shared in self._sockets.values():
+            shared.close()
+
+    def dismiss(self) -> Deferred[Any]:
+        """Close all clients once they have read their answers; fires when they have gone."""
+        while self._sockets:
+            self._dismiss(self._sockets.popitem()[1], 0.0)
+        return DeferredList(list(self._leaving))
+
+    def _dismiss(self, shared: SharedSocket, grace: float) -> None:
+        leaving = shared.dismiss(grace)
+        self._leaving.add(leaving)
+        leaving.addBoth(lambda _: self._leaving.discard(leaving))

@@ -1,0 +1,411 @@
+"""
+The local side: what speaks on the UNIX sockets (protocol, section 5).
+
+A client has one request under way at a time; what it sends ahead waits in its line buffer, so its
+answers come in its order (row F2). Nothing here knows a lond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lonc.config.settings import Settings
+from lonc.report.logs import RateLimited
+from lonc.wire.framing import LineBuffer, LineTooLong
+from lonc.wire.request import CON_LOST, Cause, Nobody, Request
+
+#: As a request: close every connection to the host and start afresh (rows S14 and F11).
+CLOSE_CONNECTIONS = b"close_connection_exit\n"
+
+#: Bytes that a client may send ahead before it is no longer read; a few hundred usual requests.
+AHEAD = 65536
+
+#: Clients past the limit that are still read, so that they find their ``con_lost`` and no broken
+#: pipe; more than that are closed at once.
+TURNED_AWAY = 256
+
+_NOBODY = Nobody()
+
+log = Logger()
+
+
+class ClientTransport(ITCPTransport, IConsumer, IPushProducer):
+    """What a client's transport can do."""
+
+
+class RequestTaker(Interface):
+    """What a client speaks to: its host."""
+
+    host_id: str
+    crashed: bool
+
+    def submit(self, request: Request) -> None:
+        """Take a request; its asker hears of it exactly once, perhaps before this returns."""
+
+    def withdraw(self, request: Request) -> None:
+        """Forget a request that still waits."""
+
+    def close_connections(self) -> None:
+        """Close every connection to the host and start afresh."""
+
+    def count_lost(self, cause: Cause) -> None:
+        """Count a ``con_lost`` that the client gave by itself."""
+
+
+class Clients:
+    """
+    All clients of all hosts: the limits that they share (rows F3 and F16).
+
+    :ivar open: how many are connected.
+    :ivar unread: clients that do not read their answers, the first one first -> when they last
+        took a byte, how many bytes count against the budget, and how many were unsent then.
+    :ivar unfinished: clients that began a line -> since when.
+    :ivar leaving: clients that were turned away and have not gone yet -> since when.
+    """
+
+    def __init__(self, settings: Settings, clock: IReactorTime) -> None:
+        self.settings = settings
+        self._limited = RateLimited(clock, 10.0)
+        self.seconds = clock.seconds
+        self.open = 0
+        self.unread: dict[ClientProtocol, tuple[float, int, int]] = {}
+        self.unread_bytes = 0
+        self.unfinished: dict[ClientProtocol, float] = {}
+        self.leaving: dict[ClientProtocol, float] = {}
+
+    def warn(self, key: str, host_id: str, what: str) -> None:
+        """Log a warning that clients could repeat as often as they like."""
+        left_out = self._limited.allow(f"{key} {host_id}")
+        if left_out is not None:
+            more = f" ({left_out} like this left out)" if left_out else ""
+            log.warn("{what}{more}", what=what, more=more, host_id=host_id)
+
+    def note_unread(self, client: ClientProtocol, size: int) -> None:
+        """So much of an answer does not fit into the client's socket; keep to the budget."""
+        self.unread[client] = (self.seconds(), size, client.unsent)
+        self.unread_bytes += size
+        while self.unread_bytes > self.settings.max_unread and len(self.unread) > 1:
+            slowest = next(iter(self.unread))
+            slowest.cut("its answers are not read and the memory for such answers is used up")
+
+    def note_read(self, client: ClientProtocol) -> None:
+        """The client has read what waited for it, or has gone."""
+        _, size, _ = self.unread.pop(client, (0.0, 0, 0))
+        self.unread_bytes -= size
+
+    def forget(self, client: ClientProtocol) -> None:
+        """The client has gone."""
+        self.open -= 1
+        self.note_read(client)
+        self.unfinished.pop(client, None)
+        self.leaving.pop(client, None)
+
+    def sweep(self, now: float) -> None:
+        """End the waits of clients that are over their time; called several times a second."""
+        limit = self.settings.write_timeout
+        for client, (since, size, before) in list(self.unread.items()):
+            if (unsent := client.unsent) < before:
+                read = before - unsent
+                self.unread[client] = (now, size - read, unsent)  # it reads, slowly
+                self.unread_bytes -= read
+            elif since <= now - limit:
+                client.cut(f"it has not read its answer for {limit:g} s")
+        for client in overdue(self.unfinished.items(), now - limit):
+            client.give_up_line(f"it has not ended its request for {limit:g} s", Cause.TIMEOUT)
+        for client in overdue(self.leaving.items(), now - self.settings.drain_timeout):
+            client.transport.abortConnection()
+
+
+def overdue(since: Iterable[tuple[ClientProtocol, float]], before: float) -> list[ClientProtocol]:
+    """Return those that have waited since before a time; the pairs are in the order of time."""
+    late = []
+    for client, began in since:
+        if began > before:
+            break
+        late.append(client)
+    return late
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class ClientProtocol(Protocol):
+    """One client on a host's socket (rows S5, F2, F3 and F16)."""
+
+    # There are thousands, and what is set outside of __init__ would make each a dict of its own.
+    __slots__ = (
+        "_blocked",
+        "_clients",
+        "_ended_input",
+        "_host",
+        "_leaving",
+        "_lines",
+        "_listener",
+        "_paused",
+        "_request",
+        "_taking",
+        "connected",
+        "transport",
+    )
+
+    transport: ClientTransport
+
+    def __init__(self, host: RequestTaker, clients: Clients, factory: ClientListener) -> None:
+        self.connected = 0
+        self._host = host
+        self._clients = clients
+        self._listener = factory
+        self._lines = LineBuffer(clients.settings.max_line)
+        self._request: Request | None = None
+        self._taking = False  # lines are being taken from the buffer, further out on the stack
+        self._blocked = False  # the transport has bytes that the client does not read
+        self._paused = False  # we do not read the transport
+        self._ended_input = False  # the client will send nothing more
+        self._leaving = False  # it has its last answer, and what it still sends is thrown away
+
+    def connectionMade(self) -> None:
+        """Count it in, or turn it away."""
+        clients = self._clients
+        clients.open += 1
+        self._listener.clients.add(self)
+        self.transport.registerProducer(self, True)
+        if clients.open > clients.settings.max_clients:
+            clients.warn(
+                "max-clients",
+                self._host.host_id,
+                f"there are {clients.settings.max_clients} clients: another gets con_lost",
+            )
+            self._turn_away(Cause.TOO_MANY_CLIENTS)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take a request, or keep what was sent ahead."""
+        if self._leaving:
+            return
+        if self._request is not None or self._blocked:
+            self._lines.feed(data)
+            if len(self._lines.rest) > AHEAD and not self._paused:
+                self._paused = True
+                self.transport.pauseProducing()
+            return
+        lines = self._lines
+        # So nearly every request comes, and `push` would find it too: a call later.
+        if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
+            self._ask(data)
+            return
+        try:
+            line = lines.push(data)
+        except LineTooLong as error:
+            self.give_up_line(str(error), Cause.TOO_LONG)
+        else:
+            self._take(line)
+
+    def _ask(self, line: bytes) -> None:
+        """Hand a request to the host; the answer may be there before this returns."""
+        if line == CLOSE_CONNECTIONS:
+            self._host.close_connections()
+            self.answered(b"ok\n")
+            self.finish()
+            return
+        self._request = request = Request(line, self)
+        try:
+            self._host.submit(request)
+        except Exception:
+            self._host.crashed = True
+            raise
+
+    def _take(self, line: bytes | None) -> None:
+        """Ask this and what follows it in the buffer, as long as each is answered at once."""
+        self._taking = True
+        if line is not None and self._clients.unfinished:
+            self._clients.unfinished.pop(self, None)
+        try:
+            while line is not None:
+                self._ask(line)
+                if self._request is not None or self._blocked or self._leaving:
+                    break
+                line = self._lines.take()
+        except LineTooLong as error:
+            self.give_up_line(str(error), Cause.TOO_LONG)
+        finally:
+            self._taking = False
+        if self._paused:
+            self._read_on()
+        if self._request is None:
+            self._note_progress()
+
+    def _read_on(self) -> None:
+        """Read again, if what was sent ahead has become less or was no whole line."""
+        waits = self._request is not None or self._blocked
+        if not (self._leaving or (waits and len(self._lines.rest) > AHEAD)):
+            self._paused = False
+            self.transport.resumeProducing()
+
+    def _note_progress(self) -> None:
+        """Start or stop the time limit for a line that was begun, and end when all is said."""
+        if self._request is not None or self._blocked or self._leaving:
+            return
+        if self._ended_input:
+            self.finish()
+        elif self._lines.rest:
+            self._clients.unfinished.setdefault(self, self._clients.seconds())
+
+    def answered(self, reply: bytes) -> None:
+        """Pass lond's answer on, and begin with what was sent ahead."""
+        self._request = None
+        self.transport.write(reply)
+        if self._blocked:
+            self._clients.note_unread(self, self.unsent or len(reply))
+        elif not self._taking and (self._lines.rest or self._ended_input):
+            self._go_on()
+
+    def lost(self, cause: Cause) -> None:
+        """Tell the client that there is no answer."""
+        self.answered(CON_LOST)
+
+    def _go_on(self) -> None:
+        """Take what was sent ahead."""
+        try:
+            line = self._lines.take()
+        except LineTooLong as error:
+            self.give_up_line(str(error), Cause.TOO_LONG)
+        else:
+            self._take(line)
+
+    def pauseProducing(self) -> None:
+        """The client does not read fast enough: no further request until it has."""
+        self._blocked = True
+
+    def resumeProducing(self) -> None:
+        """The client has read what waited for it."""
+        self._blocked = False
+        self._clients.note_read(self)
+        if self._request is None and not self._taking and not self._leaving:
+            self._go_on()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; `connectionLost` says so too."""
+
+    def readConnectionLost(self) -> None:
+        """The client will send nothing more, but may still want its answer."""
+        self._ended_input = True
+        if self._leaving:
+            self.transport.loseConnection()
+        elif not self._taking:
+            self._note_progress()
+
+    def writeConnectionLost(self) -> None:
+        """Our own doing: see `_turn_away`."""
+
+    def give_up_line(self, why: str, cause: Cause) -> None:
+        """Answer a request that cannot be taken with ``con_lost`` and close the client (F3)."""
+        what = f"a client's request is given up with con_lost: {why}"
+        self._clients.warn("line", self._host.host_id, what)
+        self._turn_away(cause)
+
+    def _turn_away(self, cause: Cause) -> None:
+        """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
+        clients = self._clients
+        clients.unfinished.pop(self, None)
+        self._host.count_lost(cause)
+        self._leaving = True
+        self._lines = LineBuffer(0)
+        self.transport.write(CON_LOST)
+        if len(clients.leaving) < TURNED_AWAY and not self._ended_input:
+            clients.leaving[self] = clients.seconds()
+            self.transport.unregisterProducer()
+            # A client that still writes would get a broken pipe if we closed now.
+            self.transport.loseWriteConnection()
+            if self._paused:
+                self._paused = False
+                self.transport.resumeProducing()
+        else:
+            self._close()
+
+    def finish(self) -> None:
+        """Close it once it has read what it was sent."""
+        self._leaving = True
+        self._close()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes the client has not taken; 0 where the transport does not tell."""
+        return getattr(self.transport, "unsent", 0)
+
+    def _close(self) -> None:
+        # It may never read what it was sent: that has a time limit too.
+        self._clients.unread.setdefault(self, (self._clients.seconds(), 0, self.unsent))
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def cut(self, why: str) -> None:
+        """Close it now: it does not read."""
+        clients = self._clients
+        clients.note_read(self)
+        clients.warn("cut", self._host.host_id, f"a client is closed: {why}")
+        self._leaving = True
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client has gone: what it asked for is dropped, and its answer thrown away (F16)."""
+        request, self._request = self._request, None
+        self._leaving = True
+        self._lines = LineBuffer(0)
+        self._clients.forget(self)
+        self._listener.gone(self)
+        if request is not None:
+            request.asker = _NOBODY
+            self._host.withdraw(request)
+
+
+class ClientListener(Factory):
+    """
+    Makes the clients of one host.
+
+    :ivar clients: those that are connected.
+    """
+
+    noisy = False
+
+    def __init__(self, host: RequestTaker, shared: Clients) -> None:
+        self._host = host
+        self._shared = shared
+        self._empty: Deferred[None] | None = None
+        self.clients: set[ClientProtocol] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
+        """Return a new client's protocol."""
+        return ClientProtocol(self._host, self._shared, self)
+
+    def gone(self, client: ClientProtocol) -> None:
+        """One has disconnected."""
+        self.clients.discard(client)
+        if self._empty is not None and not self.clients:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def finish(self) -> Deferred[None]:
+        """Close all of them once they have read their answers; fires when they have gone."""
+        if not self.clients:
+            return succeed(None)
+        self._empty = empty = Deferred[None]()
+        for client in list(self.clients):
+            client.finish()
+        return empty
+
+    def abort(self) -> None:
+        """Close all of them now."""
+        for client in list(self.clients):
+            client.transport.abortConnection()

@@ -1,0 +1,65 @@
+"""
+The management port: its AMP commands, both of its sides, and where it listens.
+
+Nothing here serves a request, or changes more than what a command asks for. AMP takes two
+megabytes, so what needs it is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lonc.management.server import (
+        About,
+        BadLevel,
+        CloseConnections,
+        Daemon,
+        InternalError,
+        ListHosts,
+        ManagementClient,
+        ManagementError,
+        ManagementFactory,
+        ManagementProtocol,
+        NoAnswer,
+        Reload,
+        ReloadFailed,
+        Report,
+        ReportFailed,
+        RereadTable,
+        ResetRetries,
+        SetDebugLevel,
+        Stop,
+        UnknownHost,
+    )
+
+__all__ = [
+    "About",
+    "BadLevel",
+    "CloseConnections",
+    "Daemon",
+    "InternalError",
+    "ListHosts",
+    "ManagementClient",
+    "ManagementError",
+    "ManagementFactory",
+    "ManagementProtocol",
+    "NoAnswer",
+    "Reload",
+    "ReloadFailed",
+    "Report",
+    "ReportFailed",
+    "RereadTable",
+    "ResetRetries",
+    "SetDebugLevel",
+    "Stop",
+    "UnknownHost",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(name)
+    from lonc.management import server
+
+    return getattr(server, name)

@@ -1,0 +1,423 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""
+Managing a running lonc over AMP (row S18): both sides.
+
+The commands stand in :mod:`lonc.management.commands` and can be had from here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Protocol, Self
+
+import attrs
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+
+from lonc.management.commands import (
+    HOSTS,
+    About,
+    CloseConnections,
+    ListHosts,
+    ManagementCommand,
+    Reload,
+    Report,
+    RereadTable,
+    ResetRetries,
+    SetDebugLevel,
+    Stop,
+)
+from lonc.management.errors import (
+    BadLevel,
+    InternalError,
+    ManagementError,
+    NoAnswer,
+    ReloadFailed,
+    ReportFailed,
+    UnknownHost,
+)
+from lonc.report.logs import PARENT, RateLimited
+from lonc.report.status import DaemonStatus, HostStatus
+
+__all__ = [
+    "About",
+    "BadLevel",
+    "CloseConnections",
+    "Daemon",
+    "InternalError",
+    "ListHosts",
+    "ManagementClient",
+    "ManagementError",
+    "ManagementFactory",
+    "ManagementProtocol",
+    "NoAnswer",
+    "Reload",
+    "ReloadFailed",
+    "Report",
+    "ReportFailed",
+    "RereadTable",
+    "ResetRetries",
+    "SetDebugLevel",
+    "Stop",
+    "UnknownHost",
+]
+
+log = Logger()
+
+#: Bytes of a log line or a message that are passed on; a page has room for many hosts that way.
+LONGEST_TEXT: Final = 1000
+
+
+class Daemon(Protocol):
+    """
+    What the management port needs of the daemon.
+
+    ``host_id`` is one that :meth:`statuses` has just named, or ``None`` for all hosts. But for
+    :meth:`reread_table` and :meth:`reload` everything happens at once.
+    """
+
+    def about(self) -> DaemonStatus:
+        """Report on the daemon as a whole."""
+
+    def statuses(self) -> Iterable[HostStatus]:
+        """Report on each host, in any order."""
+
+    def report(self) -> None:
+        """
+        Write the status file.
+
+        :raises OSError: it cannot be written.
+        """
+
+    def reset_retries(self, host_id: str | None) -> None:
+        """Give a host its retries back."""
+
+    def close_connections(self, host_id: str | None) -> None:
+        """Close a host's connections and start afresh."""
+
+    def set_debug(self, host_id: str | None, level: int) -> None:
+        """Set a host's debug level, 0 to 9."""
+
+    def reread_table(self) -> Deferred[str]:
+        """
+        Do what USR2 does, within a limited time, and tell a person what has changed.
+
+        :raises ReloadFailed: the table is unusable, and why. The Deferred may fail with it too.
+        """
+
+    def reload(self) -> Deferred[str]:
+        """Do what HUP does; otherwise as :meth:`reread_table`."""
+
+    def stop(self) -> None:
+        """Begin to stop, as at TERM."""
+
+
+class ManagementProtocol(amp.AMP, TimeoutMixin):
+    """The daemon's side of one connection."""
+
+    transport: Any
+
+    def __init__(self, factory: ManagementFactory) -> None:
+        super().__init__()
+        self._factory = factory
+        self._daemon = factory.daemon
+
+    # AMP's own two would write a log line for each connection, and monitoring makes many.
+    def makeConnection(self, transport: ITransport) -> None:
+        """Begin, with a time limit on silence."""
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
+        self._factory.connections.add(self)
+        self.setTimeout(self._factory.idle_limit)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End."""
+        self.setTimeout(None)
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+        self.transport = None
+        self._factory.lost(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what a client sends."""
+        self.resetTimeout()
+        super().dataReceived(data)
+
+    def callLater(self, period: float, func: Any) -> IDelayedCall:
+        """Time the silence by the factory's clock."""
+        return self._factory.clock.callLater(period, func)
+
+    def timeoutConnection(self) -> None:
+        """Give up: closing would wait for a client that does not read."""
+        self.transport.abortConnection()
+
+    def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
+        """Carry out one command; whatever fails becomes an error that can be sent."""
+        result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
+        return result.addErrback(self._fit_to_send, box[amp.COMMAND])
+
+    def _fit_to_send(self, failure: Failure, command: bytes) -> Failure:
+        error = failure.value
+        if isinstance(error, amp.RemoteAmpError):
+            error.description = _cut(error.description)
+            return failure
+        log.failure("Management command {command} failed", failure, command=command)
+        told = "something is wrong inside lonc; its log says what"
+        return Failure(amp.RemoteAmpError(ManagementCommand.errors[InternalError], told))
+
+    def _chosen(self, host: str, asked: str) -> str | None:
+        if host and all(status.host_id != host for status in self._daemon.statuses()):
+            raise UnknownHost(f"no such host: {host}")
+        log.info("Asked over the management port: {asked}", asked=asked, host_id=host or PARENT)
+        return host or None
+
+    @About.responder
+    def _about(self) -> dict[str, Any]:
+        return attrs.asdict(self._daemon.about())
+
+    @ListHosts.responder
+    def _list_hosts(self, after: str) -> dict[str, Any]:
+        coming = sorted(
+            (status for status in self._daemon.statuses() if status.host_id > after),
+            key=lambda status: status.host_id,
+        )
+        page: list[dict[str, Any]] = []
+        size = 0
+        for status in coming:
+            status = attrs.evolve(status, last_log=_cut(status.last_log))
+            host = attrs.asdict(status, recurse=False)
+            # One host always fits: its id is a part of a UNIX socket's path.
+            size += len(HOSTS.toStringProto([host], self))
+            if size > amp.MAX_VALUE_LENGTH:
+                break
+            page.append(host)
+        return {"hosts": page, "more": len(page) < len(coming)}
+
+    @Report.responder
+    def _report(self, host: str) -> dict[str, Any]:
+        self._chosen(host, "report")
+        try:
+            self._daemon.report()
+        except OSError as error:
+            raise ReportFailed(f"the status file cannot be written: {error}") from error
+        return {}
+
+    @ResetRetries.responder
+    def _reset_retries(self, host: str) -> dict[str, Any]:
+        self._daemon.reset_retries(self._chosen(host, "reset retries"))
+        return {}
+
+    @CloseConnections.responder
+    def _close_connections(self, host: str) -> dict[str, Any]:
+        self._daemon.close_connections(self._chosen(host, "close connections"))
+        return {}
+
+    @SetDebugLevel.responder
+    def _set_debug_level(self, host: str, level: int) -> dict[str, Any]:
+        if not 0 <= level <= 9:
+            raise BadLevel("a debug level is a number from 0 to 9")
+        self._daemon.set_debug(self._chosen(host, f"debug level {level}"), level)
+        return {}
+
+    @RereadTable.responder
+    async def _reread_table(self) -> dict[str, Any]:
+        self._chosen("", "read the table again")
+        return {"message": _cut(await self._daemon.reread_table())}
+
+    @Reload.responder
+    async def _reload(self) -> dict[str, Any]:
+        self._chosen("", "reload")
+        return {"message": _cut(await self._daemon.reload())}
+
+    @Stop.responder
+    def _stop(self) -> dict[str, Any]:
+        self._chosen("", "stop")
+        self._factory.clock.callLater(0, self._daemon.stop)  # the answer goes first
+        return {}
+
+
+class ManagementFactory(Factory):
+    """
+    The daemon's side: listen with it.
+
+    :param daemon: what is managed.
+    :param clock: the reactor.
+    :param max_connections: open at a time; one more is closed at once, and a log line says so.
+    :param idle_limit: seconds after which a silent client is dropped.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        clock: IReactorTime,
+        max_connections: int = 32,
+        idle_limit: float = 300.0,
+    ) -> None:
+        self.daemon = daemon
+        self.clock = clock
+        self.max_connections = max_connections
+        self.idle_limit = idle_limit
+        self.connections: set[ManagementProtocol] = set()
+        self._refused = RateLimited(clock, 60.0)
+        self._closing: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
+        """Make a connection's protocol, or ``None`` when there are too many."""
+        if len(self.connections) < self.max_connections:
+            return ManagementProtocol(self)
+        left_out = self._refused.allow()
+        if left_out is not None:
+            log.warn(
+                "Management connection refused, {limit} are open; {left_out} more since the last "
+                "such line",
+                limit=self.max_connections,
+                left_out=left_out,
+            )
+        return None
+
+    def lost(self, connection: ManagementProtocol) -> None:
+        """Take note that a connection has gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            closing, self._closing = self._closing, []
+            for waiting in closing:
+                waiting.callback(None)
+
+    def disconnect(self, limit: float = 1.0) -> Deferred[None]:
+        """
+        Close every connection; fires when all are closed. Stop listening before.
+
+        :param limit: seconds for clients to read what they are owed.
+        """
+        closed: Deferred[None] = Deferred()
+        if not self.connections:
+            closed.callback(None)
+            return closed
+        self._closing.append(closed)
+        for connection in list(self.connections):
+            connection.setTimeout(limit)
+            connection.transport.loseConnection()
+        return closed
+
+
+class _ClientProtocol(amp.AMP):
+    transport: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.closed.callback(None)
+
+
+class ManagementClient:
+    """
+    The other side: manages a lonc from another process.
+
+    Every method is a coroutine (``Deferred.fromCoroutine`` makes a Deferred of it), and raises
+    :class:`ManagementError`, whose text is for a person. ``host_id`` may be empty: all hosts.
+    """
+
+    def __init__(self, protocol: _ClientProtocol, clock: IReactorTime, timeout: float) -> None:
+        self._protocol = protocol
+        self._clock = clock
+        self._timeout = timeout
+
+    @classmethod
+    async def connect(cls, reactor: Any, endpoint: str, timeout: float = 30.0) -> Self:
+        """
+        Connect to a lonc.
+
+        :param endpoint: a client endpoint description, such as ``unix:/sockets/lonc.amp``.
+        :param timeout: seconds, for connecting and for each answer.
+        """
+        try:
+            target = clientFromString(reactor, endpoint)
+        except (ValueError, TypeError) as error:
+            raise NoAnswer(
+                f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT: {error}"
+            ) from error
+        try:
+            connecting = connectProtocol(target, _ClientProtocol())
+            protocol = await connecting.addTimeout(timeout, reactor)
+        except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
+            raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
+        except (ConnectError, OSError) as error:
+            raise NoAnswer(f"{endpoint}: {error}") from error
+        return cls(protocol, reactor, timeout)
+
+    async def about(self) -> DaemonStatus:
+        """Report on the daemon."""
+        return DaemonStatus(**await self._ask(About))
+
+    async def hosts(self) -> list[HostStatus]:
+        """Report on all hosts, in the order of their ids."""
+        hosts: list[HostStatus] = []
+        more = True
+        while more:
+            after = hosts[-1].host_id if hosts else ""
+            answer = await self._ask(ListHosts, after=after)
+            page = [HostStatus(**host) for host in answer["hosts"]]
+            more = answer["more"]
+            if more and not (page and page[0].host_id > after):
+                raise NoAnswer("lonc's list of hosts does not end")
+            hosts += page
+        return hosts
+
+    async def report(self, host_id: str = "") -> None:
+        """Have the status file written."""
+        await self._ask(Report, host=host_id)
+
+    async def reset_retries(self, host_id: str = "") -> None:
+        """Give a host its retries back."""
+        await self._ask(ResetRetries, host=host_id)
+
+    async def close_connections(self, host_id: str = "") -> None:
+        """Have a host's connections closed and started afresh."""
+        await self._ask(CloseConnections, host=host_id)
+
+    async def set_debug_level(self, host_id: str, level: int) -> None:
+        """Set a host's debug level, 0 to 9."""
+        await self._ask(SetDebugLevel, host=host_id, level=level)
+
+    async def reread_table(self) -> str:
+        """Have the host table read again; tells what has changed."""
+        return str((await self._ask(RereadTable))["message"])
+
+    async def reload(self) -> str:
+        """Have the configuration and the host table read again; tells what has changed."""
+        return str((await self._ask(Reload))["message"])
+
+    async def stop(self) -> None:
+        """Stop lonc."""
+        await self._ask(Stop)
+
+    async def close(self) -> None:
+        """Close the connection, at once; lonc goes on."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.abortConnection()
+            await self._protocol.closed
+
+    async def _ask(self, command: type[amp.Command], **arguments: object) -> dict[str, Any]:
+        try:
+            asking: Deferred[dict[str, Any]] = self._protocol.callRemote(command, **arguments)
+            return await asking.addTimeout(self._timeout, self._clock)
+        except TimeoutError:
+            raise NoAnswer(f"lonc has not answered within {self._timeout:g} s") from None
+        except (amp.AmpError, ConnectionClosed) as error:
+            raise NoAnswer(f"no answer from lonc: {error}") from error
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "backslashreplace")
+    return data[:LONGEST_TEXT].decode("utf-8", "ignore")

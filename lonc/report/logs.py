@@ -1,0 +1,335 @@
+"""
+The log files: ``lonc.log``, ``lonnet.perm.log``, and an echo for a terminal (rows S15 and S20).
+
+A peer decides part of what stands in a log line, a web page shows the file, and tools take it line
+by line. So each event becomes exactly one line, nothing in it can start another, and in the
+seed's form nothing in it is markup but what this module puts there. (The seed is loncnew, the
+program that lonc replaces.)
+
+Nothing here ever raises into the program: a full disk must not stop a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, Protocol, TextIO
+
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
+from zope.interface import implementer
+
+from lonc.report.status import local_time
+
+log = Logger()
+
+#: The host id of lines that belong to no host.
+PARENT: Final = "Parent"
+
+#: Characters of an event's text or field that are written: the head and the tail of a longer one.
+LONGEST: Final = 8192
+
+#: What a browser would take for markup. The html module's escape() would do, but with it comes
+#: half a megabyte of entities.
+_MARKUP: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
+_COLOURS: Final = {"CRITICAL": "red", "SUCCESS": "green", "INFO": "yellow", "WARNING": "blue"}
+
+#: Makes an event into its line, without a newline.
+Form = Callable[[LogEvent], str]
+
+
+def wanted(event: LogEvent) -> bool:
+    """
+    Tell whether an event is for the log at all.
+
+    Debug events are made only where a host's debug level asks for them (row S20), and carry their
+    level as ``debug_level`` (Twisted keeps ``level`` for itself); what has none is Twisted's own
+    debugging. An event without a text says nothing.
+    """
+    if event.get("log_format") is None and "log_failure" not in event:
+        return False
+    return "debug_level" in event or event.get("log_level") is not LogLevel.debug
+
+
+def visible(text: str) -> str:
+    r"""Write what cannot be printed, such as control characters, as ``\n``, ``\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class SeedForm:
+    """
+    The seed's form (protocol section 7): ``<local time> (<pid>) [<host id>] [<status>] <message>``.
+
+    :param status_of: gives the current status text of a host id, or of :data:`PARENT`; called
+        for each line.
+    :param pid: gives the process id, which changes when twistd goes into the background.
+    """
+
+    def __init__(self, status_of: Callable[[str], str], pid: Callable[[], int] = os.getpid) -> None:
+        self._status_of = status_of
+        self._pid = pid
+
+    def __call__(self, event: LogEvent) -> str:
+        """Give the event's line."""
+        host_id = _host_id(event)
+        severity = _severity(event)
+        debug = "-Debug- " if event.get("log_level") is LogLevel.debug else ""
+        message = visible(_message(event)).translate(_MARKUP)
+        return (
+            f"{local_time(event.get('log_time', 0.0))} ({self._pid()}) [{visible(host_id)}] "
+            f"[{self._status(host_id)}] "
+            f"<font color={_COLOURS[severity]}>{severity}: {debug}{message}</font>"
+        )
+
+    def _status(self, host_id: str) -> str:
+        try:
+            return visible(self._status_of(host_id))
+        except Exception as error:  # the line matters more than what goes with it
+            return f"no status: {type(error).__name__}"
+
+
+def text_form(event: LogEvent) -> str:
+    """Twisted's classic form with a host id in it: ``<time> [lonc.x#info msul1] <message>``."""
+    level = event.get("log_level") or LogLevel.info
+    named = {
+        "log_time": event.get("log_time"),
+        "log_system": f"{event.get('log_namespace', '-')}#{level.name} {_host_id(event)}",
+        "log_format": "{text}",
+        "text": _message(event),
+    }
+    return visible(eventAsText(named))
+
+
+def json_form(event: LogEvent) -> str:
+    """JSON with every field of the event; :func:`twisted.logger.eventsFromJSONLogFile` reads it."""
+    try:
+        # A copy: making JSON of an event adds to it, and other observers get it too.
+        return eventAsJSON({name: _shortened(value) for name, value in event.items()})
+    except Exception as error:  # a field may be anything at all
+        return json.dumps({"log_format": "{text}", "text": _message(event), "unfit": repr(error)})
+
+
+def complain(message: str, stderr: TextIO | None = sys.__stderr__) -> None:
+    """Say on stderr and in the log that a log file fails; one of the two may still be read."""
+    log.error("{text}", text=message)
+    if stderr is not None:  # not sys.stderr: twistd makes log events of what that gets
+        with contextlib.suppress(OSError, ValueError):
+            stderr.write(f"lonc: {message}\n")
+            stderr.flush()
+
+
+class LineFile:
+    """
+    A file that lines are appended to, and that may fail and come back.
+
+    The first line that cannot be written is reported; every later line tries anew, and once one
+    is written, how many are missing is reported.
+
+    :param path: made when it is not there; its folder is not.
+    :param report: is told, in a line for a person.
+    """
+
+    def __init__(self, path: str, report: Callable[[str], None] = complain) -> None:
+        self._path = path
+        self._report = report
+        self._fd = -1
+        self._lost = 0
+        self._torn = False
+
+    def append(self, line: str) -> None:
+        """Append ``line``, given without its newline. Never raises."""
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        if self._torn:
+            data = b"\n" + data  # a part of an earlier line stands there
+        try:
+            if self._fd < 0:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self._fd = os.open(self._path, flags, 0o644)
+            while data:
+                data = data[os.write(self._fd, data) :]
+                self._torn = bool(data)
+        except OSError as error:
+            self.close()
+            self._lost += 1
+            if self._lost == 1:
+                self._report(f"{self._path}: cannot be written: {error.strerror}")
+        else:
+            # Forgotten before it is told: the report may well come back here as a line.
+            lost, self._lost = self._lost, 0
+            if lost:
+                self._report(f"{self._path}: can be written again; lines missing: {lost}")
+
+    def close(self) -> None:
+        """Let the file go. The next line opens the one that bears its name then."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+@implementer(ILogObserver)
+class LoncLog:
+    """
+    Writes ``lonc.log`` (row S15).
+
+    :param file: where the lines go.
+    :param seed_form: the seed's form.
+    :param form: the form of the file; the seed's unless given.
+    """
+
+    def __init__(self, file: LineFile, seed_form: SeedForm, form: Form | None = None) -> None:
+        self._file = file
+        self._seed_form = seed_form
+        self._form = form
+        self._last: dict[str, str] = {}
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write the event, if it is wanted."""
+        if not wanted(event):
+            return
+        line = self._seed_form(event)
+        self._last[_host_id(event)] = line
+        self._file.append(line if self._form is None else self._form(event))
+
+    def last_line(self, host_id: str) -> str:
+        """
+        Give the host's last line without its newline, for the status file; empty at first.
+
+        It is in the seed's form, as the status file is, whatever the form of the log.
+        """
+        return self._last.get(host_id, "")
+
+    def forget(self, host_id: str) -> None:
+        """Drop the last line of a host that has left the table."""
+        self._last.pop(host_id, None)
+
+    def reopen(self) -> None:
+        """Write to the file that bears the name now (USR1, after a rotation)."""
+        self._file.close()
+
+
+@implementer(ILogObserver)
+class Echo:
+    """
+    Shows the same events on a terminal, for ``twistd -n``.
+
+    :param stream: the terminal as it was before twistd took ``sys.stdout`` for the log.
+    """
+
+    def __init__(self, stream: TextIO, form: Form = text_form) -> None:
+        self._stream = stream
+        self._form = form
+
+    def __call__(self, event: LogEvent) -> None:
+        """Show the event, if it is wanted."""
+        if not wanted(event):
+            return
+        with contextlib.suppress(OSError, ValueError):  # the terminal has gone: the file has it
+            self._stream.write(f"{self._form(event)}\n")
+            self._stream.flush()
+
+
+class PermLog:
+    """
+    Writes ``lonnet.perm.log`` (row S15, protocol section 7): what became of delayed requests.
+
+    The file is opened for each line, so that it can be rotated at any time.
+
+    :param now: gives the Unix time.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        now: Callable[[], float] = time.time,
+        report: Callable[[str], None] = complain,
+    ) -> None:
+        self._file = LineFile(path, report)
+        self._now = now
+
+    def write(self, message: str) -> None:
+        """
+        Append ``<unix time>:<message>:<local time>``. Never raises.
+
+        :param message: begins with ``S:``, ``D:`` or ``F:``.
+        """
+        now = self._now()
+        self._file.append(f"{int(now)}:{visible(message)}:{local_time(now)}")
+        self._file.close()
+
+
+class _Seconds(Protocol):
+    def seconds(self) -> float: ...
+
+
+class RateLimited:
+    """
+    Keeps a warning that repeats from filling the log.
+
+    ::
+
+        left_out = self._too_many.allow(host_id)
+        if left_out is not None:
+            log.warn("... ({left_out} more of these were not logged)", left_out=left_out)
+
+    :param clock: the reactor, or a :class:`twisted.internet.task.Clock`.
+    :param interval: seconds between two of the same key.
+    :param max_keys: keys that are remembered; more than that share one.
+    """
+
+    def __init__(self, clock: _Seconds, interval: float, max_keys: int = 1000) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._max_keys = max_keys
+        self._seen: dict[str | None, tuple[float, int]] = {}  # key -> (silent until, left out)
+
+    def allow(self, key: str = "") -> int | None:
+        """
+        Tell whether to log now: ``None`` if not, else how many were left out since the last.
+
+        The first comes at once, later ones at most every ``interval`` seconds for each key.
+        """
+        now = self._clock.seconds()
+        place: str | None = key
+        if key not in self._seen and len(self._seen) >= self._max_keys:
+            self._seen = {k: v for k, v in self._seen.items() if v[0] > now}
+            if len(self._seen) >= self._max_keys:
+                place = None
+        until, left_out = self._seen.get(place, (now, 0))
+        if now < until:
+            self._seen[place] = (until, left_out + 1)
+            return None
+        self._seen[place] = (now + self._interval, 0)
+        return left_out
+
+
+def _host_id(event: LogEvent) -> str:
+    return str(event.get("host_id", PARENT))
+
+
+def _severity(event: LogEvent) -> str:
+    level = event.get("log_level")
+    if level in (LogLevel.error, LogLevel.critical):
+        return "CRITICAL"
+    if level is LogLevel.warn:
+        return "WARNING"
+    return "SUCCESS" if event.get("success") else "INFO"
+
+
+def _message(event: LogEvent) -> str:
+    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    return str(_shortened(text.strip("\n")))
+
+
+def _shortened(value: object) -> object:
+    """Cut what a peer may have made long, so that a log line and its copies stay small."""
+    if not isinstance(value, str | bytes) or len(value) <= LONGEST:
+        return value
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    half = LONGEST // 2
+    return f"{text[:half]} ...({len(text) - LONGEST} left out)... {text[-half:]}"

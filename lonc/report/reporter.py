@@ -1,0 +1,100 @@
+"""
+What the daemon tells of itself and of its hosts: to the status file, the process title, the log
+and the management port (rows S16 and F10).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from setproctitle import setproctitle
+from twisted.logger import Logger
+
+import lonc
+from lonc.config.current import InForce
+from lonc.host.service import HostService
+from lonc.report.logs import PARENT, LoncLog
+from lonc.report.status import DaemonStatus, HostStatus, process_title, write_status
+
+log = Logger()
+
+
+class Reporter:
+    """
+    Gathers the daemon's status and puts it where people read it.
+
+    :param hosts: host id -> its service, in the order of the table.
+    :param in_force: the settings and the table.
+    :param delayed: gives for each host that has any how many delayed requests are on disk.
+    :param lonc_log: has the hosts' last lines.
+    """
+
+    def __init__(
+        self,
+        hosts: Mapping[str, HostService],
+        in_force: InForce,
+        delayed: Callable[[], Mapping[str, int]],
+        lonc_log: LoncLog,
+    ) -> None:
+        self._hosts = hosts
+        self._in_force = in_force
+        self._delayed = delayed
+        self._lonc_log = lonc_log
+        self._started = time.time()
+
+    def about(self) -> DaemonStatus:
+        """Report on the daemon as a whole."""
+        settings, certificates = self._in_force.settings, self._in_force.access.certificates
+        return DaemonStatus(
+            version=lonc.__version__,
+            host_id=settings.host_id,
+            pid=os.getpid(),
+            started=self._started,
+            config_file=settings.config_file,
+            certificate="" if certificates is None else certificates.file,
+            certificate_days=0.0 if certificates is None else certificates.days_left(time.time()),
+        )
+
+    def statuses(self) -> list[HostStatus]:
+        """Report on each host, in the order of the table."""
+        last, delayed = self._lonc_log.last_line, self._delayed()
+        return [
+            host.status(delayed.get(host_id, 0), last(host_id))
+            for host_id, host in self._hosts.items()
+        ]
+
+    def status_text(self, host_id: str) -> str:
+        """Return what stands as the status in a log line."""
+        if host_id == PARENT:
+            return f"{len(self._hosts)} hosts"
+        host = self._hosts.get(host_id)
+        return "" if host is None else host.status(0, "").text
+
+    def report(self) -> None:
+        """
+        Write the status file.
+
+        :raises OSError: when it cannot be written.
+        """
+        path = self._in_force.settings.status_file
+        write_status(path, self.statuses(), os.getpid(), time.time())
+
+    def report_and_reset(self) -> None:
+        """USR1: reopen the logs, report, and then give retries back: DEAD hosts shall be seen."""
+        self._lonc_log.reopen()
+        try:
+            self.report()
+        except OSError as error:
+            log.critical("the status file cannot be written: {error}", error=error)
+        for host in list(self._hosts.values()):
+            host.reset_retries()
+
+    def show_title(self) -> None:
+        """Sum all hosts up in the process title."""
+        setproctitle(process_title(self.statuses(), time.time()))
+
+    def forget(self, host_id: str) -> None:
+        """Drop what is remembered of a host that has left the table."""
+        self._lonc_log.forget(host_id)

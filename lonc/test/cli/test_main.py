@@ -1,0 +1,204 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The ``lonc`` command."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import os
+import stat
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from unittest import SkipTest
+
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import lonc
+from lonc.cli.main import main
+from lonc.config.settings import read_settings
+from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
+
+NAME = "1062000000.4711.passwd.l1"
+LINE = b"passwd:msu:alice:\xffsecret\n"
+VERSION = f"lonc {lonc.__version__}\n".encode()
+CONF = """\
+PerlSetVar lonHostID msul1
+PerlSetVar lonTabDir /tabs
+PerlSetVar lonSockDir /sockets
+PerlSetVar lonDaemons /daemons
+PerlSetVar lonDocRoot /html
+"""
+
+
+class CommandCase(SynchronousTestCase):
+    """A folder to work in."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(tempfile.mkdtemp(dir="."))
+
+    def path(self, name: str) -> str:
+        """Return a path in the folder."""
+        return os.path.join(self.folder, name)
+
+    def put(self, name: str, content: bytes) -> str:
+        """Write a file; return its path."""
+        with open(self.path(name), "wb") as file:
+            file.write(content)
+        return self.path(name)
+
+    def run_command(self, *arguments: str) -> bytes:
+        """Run the command; return what it prints."""
+        output = io.BytesIO()
+        with redirect_stdout(io.TextIOWrapper(output, encoding="utf-8", write_through=True)):
+            main(arguments)
+            return output.getvalue()
+
+    def refusal(self, *arguments: str) -> str:
+        """Return the line that the command ends with."""
+        ended = self.assertRaises(SystemExit, self.run_command, *arguments)
+        line = ended.code
+        self.assertIsInstance(line, str)  # so Python prints it, and the status is 1
+        self.assertTrue(line.startswith("lonc: "), line)
+        self.assertNotIn("\n", line)
+        return str(line).removeprefix("lonc: ")
+
+
+class MakeKeyTests(CommandCase):
+    """``lonc make-delayed-key``."""
+
+    def test_made(self) -> None:
+        """A key is made that only its owner can read, and what it prints sets it."""
+        key = self.path('a "b"')
+        printed = self.run_command("make-delayed-key", key).decode()
+        self.assertEqual(len(read_key_file(key)), KEY_SIZE)
+        self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
+        conf = self.put("loncapa.conf", (CONF + printed.splitlines()[1]).encode())
+        self.assertEqual(read_settings(conf, {}).delayed_key_file, key)
+
+    def test_there(self) -> None:
+        """A file that is there stays."""
+        key = self.put("key", b"x")
+        line = self.refusal("make-delayed-key", key)
+        self.assertEqual(line, f"{key}: it exists, and is left as it is")
+        with open(key, "rb") as file:
+            self.assertEqual(file.read(), b"x")
+
+
+class ShowTests(CommandCase):
+    """``lonc show-delayed``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.key = self.path("key")
+        self.run_command("make-delayed-key", self.key)
+        self.secret = read_key_file(self.key)
+
+    def test_request(self) -> None:
+        """A sealed request is printed as it is, byte for byte."""
+        file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
+        self.assertEqual(self.run_command("show-delayed", file, "--key", self.key), LINE)
+
+    def test_note(self) -> None:
+        """So is the note beside one that was set aside, whatever number it has."""
+        file = self.put(
+            f"{NAME}~1.answer{SEALED}", seal(self.secret, f"{NAME}.answer", b"refused\n")
+        )
+        self.assertEqual(self.run_command("show-delayed", file, "--key", self.key), b"refused\n")
+
+    def test_config(self) -> None:
+        """The key is that of loncapa.conf, unless another is given."""
+        file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
+        conf = self.put(
+            "loncapa.conf", f"{CONF}PerlSetVar loncDelayedKeyFile {self.key}\n".encode()
+        )
+        self.assertEqual(self.run_command("show-delayed", "--config", conf, file), LINE)
+        self.put("loncapa.conf", CONF.encode())
+        self.assertEqual(
+            self.refusal("show-delayed", "--config", conf, file),
+            "no key: loncapa.conf has no loncDelayedKeyFile; see --key",
+        )
+        self.assertEqual(
+            self.run_command("show-delayed", "--config", conf, "--key", self.key, file), LINE
+        )
+
+    def test_not_authentic(self) -> None:
+        """A file of another key, or that was renamed, is not shown."""
+        file = self.put("1062000000.4711.passwd.l2~sealed", seal(self.secret, NAME, LINE))
+        self.assertEqual(
+            self.refusal("show-delayed", "--key", self.key, file),
+            f"{file}: it was sealed with another key, or has been changed or renamed since",
+        )
+
+    def test_in_the_clear(self) -> None:
+        """A file in the clear is not sealed, and that is said."""
+        file = self.put(NAME, LINE * 5)
+        self.assertIn("is not a sealed file", self.refusal("show-delayed", "--key", self.key, file))
+
+    def test_no_file(self) -> None:
+        """A file or a key that is not there is named; a pipe is not waited for."""
+        nothing = self.path("nothing")
+        self.assertEqual(
+            self.refusal("show-delayed", "--key", self.key, nothing),
+            f"{nothing}: No such file or directory",
+        )
+        self.assertEqual(
+            self.refusal("show-delayed", "--key", nothing, self.key),
+            f"{nothing}: No such file or directory",
+        )
+        os.mkfifo(nothing)
+        self.assertEqual(
+            self.refusal("show-delayed", "--key", self.key, nothing), f"{nothing}: not a file"
+        )
+
+
+class CommandLineTests(CommandCase):
+    """The command line itself."""
+
+    def test_alone(self) -> None:
+        """Without a command, all are told."""
+        printed = self.run_command().decode()
+        for command in ("make-delayed-key", "show-delayed"):
+            self.assertIn(command, printed)
+
+    def test_version(self) -> None:
+        """The version is that of the package."""
+        self.assertEqual(self.run_command("--version").decode(), VERSION.decode())
+
+    def test_wrong(self) -> None:
+        """What cannot be understood is one line."""
+        for arguments in [["nothing"], ["--nothing"], ["show-delayed"], ["show-delayed", "a", "b"]]:
+            self.assertTrue(self.refusal(*arguments), arguments)
+
+
+class ProgramTests(TestCase):
+    """The command as it is started."""
+
+    async def run_python(self, *arguments: str) -> tuple[bytes, bytes, int]:
+        """Run Python; return its output, its complaints and its status."""
+        tree = os.path.dirname(os.path.dirname(lonc.__file__))
+        environment = {**os.environ, "PYTHONPATH": tree}
+        found: tuple[bytes, bytes, int] = await getProcessOutputAndValue(
+            sys.executable, arguments, env=environment
+        )
+        return found
+
+    async def test_module(self) -> None:
+        """``python -m lonc`` is the command; an error is a line and status 1."""
+        output, complaints, status = await self.run_python("-m", "lonc", "--version")
+        self.assertEqual((output, complaints, status), (VERSION, b"", 0))
+        output, complaints, status = await self.run_python("-m", "lonc", "show-delayed")
+        self.assertEqual((output, status), (b"", 1))
+        self.assertEqual(complaints, b"lonc: Missing argument 'FILE'.\n")
+
+    def test_script(self) -> None:
+        """The package brings a script of that name."""
+        file = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "setup.cfg")
+        setup = configparser.ConfigParser()
+        if not setup.read(file):
+            raise SkipTest("installed without its source")
+        scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+        self.assertIn("lonc = lonc.cli.main:main", scripts)
+        self.assertIn("click", setup["options"]["install_requires"])

@@ -1,0 +1,697 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The way in for Python programs, over real sockets where it blocks and in memory where not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectError, ConnectionDone, TimeoutError
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.client.clients import (
+    CON_DELAYED,
+    CON_FAILED,
+    CON_LOST,
+    Client,
+    Limits,
+    Reply,
+    TwistedClient,
+)
+from lonc.config.settings import SOCKET_PATH_LIMIT, Settings
+from lonc.delayed.outbox import Outbox
+from lonc.delayed.sealing import make_key_file, read_key_file, unseal
+from lonc.disk.threads import PLACES
+from lonc.test.fixtures.doubles import some_settings
+
+T = TypeVar("T")
+
+PUT = b"put:msu:alice:grades:essay=A"
+
+#: Seconds for what is not expected to take any, and for what is expected never to come.
+LONG = 30.0
+SHORT = 0.02
+
+#: As an answer: hang up.
+HANG_UP = b""
+
+
+def echo(line: bytes) -> bytes | None:
+    """Answer a request with itself."""
+    return b"re:" + line
+
+
+def silence(line: bytes) -> bytes | None:
+    """Answer nothing."""
+    return None
+
+
+class Server:
+    """
+    What programs take for lonc: a UNIX socket, served by threads.
+
+    :ivar answer: request -> what to say to it; None: nothing, :data:`HANG_UP`: nothing more.
+    :ivar asked: the lines that came.
+    :ivar accepted: how many connections were made.
+    """
+
+    def __init__(self, path: str, answer: Callable[[bytes], bytes | None] = echo) -> None:
+        self.answer = answer
+        self.asked: list[bytes] = []
+        self.accepted = 0
+        self._open: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(64)
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = self._listener.accept()[0]
+                self.accepted += 1
+                self._open.append(connection)
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
+            for line in lines:
+                self.asked.append(line)
+                answer = self.answer(line)
+                if answer == HANG_UP:
+                    break
+                connection.sendall(answer or b"")
+
+    def all_left(self) -> bool:
+        """Wait until all programs have closed their connections; False: they have not."""
+        for thread in self._threads[1:]:
+            thread.join(LONG)
+        return not any(thread.is_alive() for thread in self._threads[1:])
+
+    def hang_up(self) -> None:
+        """Close all connections; they are closed when this returns."""
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join()
+
+    def stop(self) -> None:
+        """Close everything."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+        self.hang_up()
+
+
+class StuckOutbox(Outbox):
+    """A disk that hangs until the test lets it go on."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self.go_on = threading.Event()
+        self.notes: list[str] = []
+
+    def store(self, host_id: str, request: bytes) -> str:
+        self.go_on.wait()
+        return ""
+
+    def note(self, letter: str, host_id: str, request: bytes) -> None:
+        self.notes.append(letter)
+
+
+class Place(SynchronousTestCase):
+    """A test with a folder of sockets."""
+
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp()  # trial's own would be too long for a socket's path
+        self.addCleanup(shutil.rmtree, self.folder)
+        os.mkdir(os.path.join(self.folder, "logs"))
+        self.settings: Settings = some_settings(self.folder)
+        self.path = self.settings.socket_path("l2")
+
+    def stored(self) -> list[bytes]:
+        """What the files in the folder of delayed requests hold, in order of name."""
+        requests = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.settings.delayed_dir)):
+                with open(os.path.join(self.settings.delayed_dir, name), "rb") as file:
+                    requests.append(file.read())
+        return requests
+
+    def notes(self) -> str:
+        """What stands in lonnet.perm.log."""
+        with open(self.settings.perm_log_file) as file:
+            return file.read()
+
+    def check_refusals(self, *calls: Callable[[str, str | bytes], object]) -> None:
+        """Find what cannot be asked refused by all of these."""
+        for call in calls:
+            for host_id in ("", ".", "..", "../l2", "a/b", "l2\n", "l²", "delayed", "lonc.amp"):
+                self.assertRaises(ValueError, call, host_id, "ping")
+            longest = SOCKET_PATH_LIMIT - len(self.folder) - 1
+            error = self.assertRaises(ValueError, call, "l" * (longest + 1), "ping")
+            self.assertIn("is too long: a UNIX socket", str(error))
+            for request in ("ping\n", b"put:\nx", "\n", "", b" ", "\ud800"):
+                self.assertRaises(ValueError, call, "l2", request)
+            self.assertRaises(ValueError, call, "l2", b"." * (self.settings.max_line + 1))
+
+
+class ClientTests(Place):
+    """For programs that block."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = self.make()
+
+    def make(self, outbox: Outbox | None = None, **limits: float) -> Client:
+        """Return a client with these time limits, and else with long ones."""
+        all_limits = Limits(**{"connect": LONG, "exchange": LONG, "store": LONG, **limits})
+        return Client(self.settings, all_limits, outbox)
+
+    def serve(self, answer: Callable[[bytes], bytes | None] = echo) -> Server:
+        """Serve the host l2 at its socket."""
+        server = Server(self.path, answer)
+        self.addCleanup(server.stop)
+        return server
+
+    # Asking
+
+    def test_ask(self) -> None:
+        """A request goes out as one line, and its answer comes back without the newline."""
+        server = self.serve()
+        reply = self.client.ask("l2", "ping")
+        self.assertIsInstance(reply, Reply)
+        self.assertEqual((reply, reply.why, reply.text), (b"re:ping", "", "re:ping"))
+        self.assertEqual(server.asked, [b"ping\n"])
+
+    def test_bytes_and_text(self) -> None:
+        """Text is sent as UTF-8, and bytes as they are."""
+        server = self.serve()
+        self.client.ask("l2", "né")
+        self.client.ask("l2", b"n\xff")
+        self.assertEqual(server.asked, ["né\n".encode(), b"n\xff\n"])
+
+    def test_long(self) -> None:
+        """An answer may come in many pieces, and so may a request go."""
+        self.serve()
+        request = b"x" * 3_000_000
+        self.assertEqual(self.client.ask("l2", request), b"re:" + request)
+
+    def test_ask_encrypted(self) -> None:
+        """What goes enciphered is marked so for lonc (protocol, section 4)."""
+        server = self.serve()
+        self.client.ask_encrypted("l2", "passwd:msu:alice:né")
+        self.assertEqual(server.asked, ["encrypt:passwd:msu:alice:né\n".encode()])
+
+    def test_folder_alone(self) -> None:
+        """The folder of the sockets is enough; then there is a note in no log."""
+        server = self.serve()
+        client = Client(self.folder)
+        self.assertEqual(client.ask("l2", "ping"), b"re:ping")
+        server.answer = lambda line: b"con_lost\n"
+        reply = client.critical("l2", PUT)
+        self.assertEqual((reply, reply.why), (CON_DELAYED, f"{self.path}: lonc says so"))
+        self.assertEqual(self.stored(), [PUT + b"\n"])
+        self.assertEqual(os.listdir(self.settings.logs_dir), [])
+
+    def test_refused(self) -> None:
+        """What cannot be asked is a ValueError: nothing is connected to, sent or stored."""
+        server = self.serve()
+        client = self.client
+        with client.connection("l2") as l2:
+            self.check_refusals(
+                client.ask,
+                client.ask_encrypted,
+                client.critical,
+            )
+            for call in (l2.ask, l2.ask_encrypted, l2.critical):
+                self.assertRaises(ValueError, call, "ping\n")
+        self.assertRaises(ValueError, client.connection, "..")
+        self.assertEqual((server.accepted, self.stored()), (0, []))
+
+    def test_longest_id(self) -> None:
+        """A host id may be as long as the path of a socket leaves room for."""
+        self.path = os.path.join(self.folder, "l" * (SOCKET_PATH_LIMIT - len(self.folder) - 1))
+        self.serve()
+        self.assertEqual(self.client.ask(os.path.basename(self.path), "ping"), b"re:ping")
+
+    # Without an answer
+
+    def test_no_lonc(self) -> None:
+        """No socket, or one that nobody listens at, is con_lost, and the reason is told."""
+        reply = self.client.ask("l2", "ping")
+        self.assertEqual((reply, reply.why), (CON_LOST, f"{self.path}: No such file or directory"))
+        with socket.socket(socket.AF_UNIX) as left_over:
+            left_over.bind(self.path)
+        reply = self.client.ask("l2", "ping")
+        self.assertEqual((reply, reply.why), (CON_LOST, f"{self.path}: Connection refused"))
+
+    def test_closed(self) -> None:
+        """A connection that is closed without a whole answer is con_lost."""
+        self.serve(lambda line: HANG_UP)
+        reply = self.client.ask("l2", "ping")
+        self.assertEqual((reply, reply.why), (CON_LOST, f"{self.path}: closed without an answer"))
+
+    def test_silence(self) -> None:
+        """Whoever does not answer in time is left, and that is con_lost."""
+        self.serve(silence)
+        reply = self.client.ask("l2", "ping", timeout=SHORT)
+        why = f"{self.path}: no answer within {SHORT:g} s"
+        self.assertEqual((reply, reply.why), (CON_LOST, why))
+        self.assertEqual(self.make(exchange=SHORT).ask("l2", "ping").why, why)
+
+    def test_never_read(self) -> None:
+        """Whoever does not even read the request is left as well."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.path)
+            listener.listen()
+            reply = self.client.ask("l2", b"." * 10_000_000, timeout=SHORT)
+        self.assertEqual(reply, CON_LOST)
+
+    def test_too_many_programs(self) -> None:
+        """Where too many wait to be let in it is con_lost at once."""
+        with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as others:
+            listener.bind(self.path)
+            listener.listen(0)
+            for _ in range(3):
+                other = others.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    other.connect(self.path)
+            reply = self.client.ask("l2", "ping")
+        self.assertEqual(reply, CON_LOST)
+        self.assertEqual(reply.why, f"{self.path}: Resource temporarily unavailable")
+
+    # Many
+
+    def test_threads(self) -> None:
+        """Threads share a client, and each gets its own answer."""
+        self.serve()
+        requests = [b"%d" % n for n in range(40)]
+        with ThreadPoolExecutor(8) as threads:
+            replies = threads.map(lambda request: self.client.ask("l2", request), requests)
+            self.assertEqual(list(replies), [b"re:" + request for request in requests])
+
+    def test_connection(self) -> None:
+        """Many requests go over one connection, which is closed at the end."""
+        server = self.serve()
+        with self.client.connection("l2") as l2:
+            self.assertEqual(l2.ask("a"), b"re:a")
+            self.assertEqual(l2.ask_encrypted("b"), b"re:encrypt:b")
+            self.assertEqual(l2.critical("c"), b"re:c")
+        self.assertTrue(server.all_left())
+        self.assertEqual((server.accepted, self.stored()), (1, []))
+
+    def test_lonc_started_anew(self) -> None:
+        """A connection that was closed between two requests is made anew."""
+        server = self.serve()
+        with self.client.connection("l2") as l2:
+            l2.ask("a")
+            server.hang_up()
+            self.assertEqual(l2.ask("b"), b"re:b")
+        self.assertEqual(server.accepted, 2)
+
+    def test_late_answer(self) -> None:
+        """The answer to a request that was given up is not taken for the next one's."""
+        server = self.serve()
+        late = threading.Event()
+        self.addCleanup(late.set)
+
+        def answer(line: bytes) -> bytes | None:
+            if line == b"a\n":
+                late.wait()
+            return echo(line)
+
+        server.answer = answer
+        with self.client.connection("l2") as l2:
+            self.assertEqual(l2.ask("a", timeout=SHORT), CON_LOST)
+            late.set()
+            self.assertEqual(l2.ask("b"), b"re:b")
+
+    # What must not be lost
+
+    def test_critical(self) -> None:
+        """What a lond answers is the reply, a refusal too, and nothing is stored."""
+        server = self.serve()
+        for answer in (b"ok", b"refused", b"error: no such user"):
+            server.answer = lambda line, answer=answer: answer + b"\n"  # type: ignore[misc]
+            self.assertEqual(self.client.critical("l2", PUT), answer)
+        self.assertEqual(self.stored(), [])
+
+    def test_con_lost(self) -> None:
+        """On con_lost it is stored and noted as lonnet does, and the reply is con_delayed."""
+        self.serve(lambda line: b"con_lost\n")
+        reply = self.client.critical("l2", PUT)
+        self.assertEqual((reply, reply.why), (CON_DELAYED, f"{self.path}: lonc says so"))
+        self.assertEqual(self.stored(), [PUT + b"\n"])
+        self.assertIn(f":D:l2:{PUT.decode()}:", self.notes())
+
+    def test_stored_without_lonc(self) -> None:
+        """It is stored too when lonc does not run, closes the connection or says nothing."""
+        for number, serve in enumerate([None, lambda line: HANG_UP, silence]):
+            server = serve and Server(self.path, serve)
+            reply = self.client.critical("l2", b"put:%d" % number, SHORT if number == 2 else None)
+            self.assertEqual(reply, CON_DELAYED)
+            self.assertEqual(self.stored()[-1], b"put:%d\n" % number)
+            if server:
+                server.stop()
+                os.unlink(self.path)
+
+    def test_encrypted(self) -> None:
+        """Of a request that goes enciphered, the log has no more than the command."""
+        self.client.critical("l2", "encrypt:passwd:msu:alice:secret")
+        self.assertEqual(self.stored(), [b"encrypt:passwd:msu:alice:secret\n"])
+        self.assertIn(":D:l2:encrypt:passwd:", self.notes())
+        self.assertNotIn("alice", self.notes())
+
+    def sealing(self) -> Client:
+        """Return a client whose settings name a file for a key."""
+        file = os.path.join(self.folder, "key")
+        self.settings = attrs.evolve(self.settings, delayed_key_file=file)
+        return self.make()
+
+    def test_sealed(self) -> None:
+        """Where lonc has a key it is sealed, and no log has more of it than the command."""
+        client = self.sealing()
+        make_key_file(f"{self.folder}/key")
+        self.assertEqual(client.critical("l2", PUT), CON_DELAYED)
+        (name,), (sealed,) = os.listdir(self.settings.delayed_dir), self.stored()
+        self.assertEqual(unseal(read_key_file(f"{self.folder}/key"), name, sealed), PUT + b"\n")
+        self.assertIn(":D:l2:put:", self.notes())
+        self.assertNotIn("alice", self.notes())
+
+    def test_no_key(self) -> None:
+        """Where the key that is asked for cannot be read it is not stored in the clear instead."""
+        reply = self.sealing().critical("l2", PUT)
+        self.assertEqual(reply, CON_FAILED)
+        self.assertIn(f"; loncDelayedKeyFile: {self.folder}/key: No such file", reply.why)
+        self.assertEqual(self.stored(), [])
+        self.assertNotIn("alice", self.notes())
+
+    def test_not_stored(self) -> None:
+        """When it cannot be stored the reply is con_failed, says why, and is noted."""
+        with open(self.settings.delayed_dir, "w"):
+            pass
+        reply = self.client.critical("l2", PUT)
+        self.assertEqual(reply, CON_FAILED)
+        self.assertIn("No such file or directory; ", reply.why)  # of the socket
+        self.assertIn("put.l2.part: Not a directory", reply.why)
+        self.assertIn(f":F:l2:{PUT.decode()}:", self.notes())
+
+    def test_program_error(self) -> None:
+        """Whatever goes wrong while it is stored is con_failed."""
+
+        class Broken(Outbox):
+            def store(self, host_id: str, request: bytes) -> str:
+                raise LookupError("a bug")
+
+        reply = self.make(Broken(self.folder)).critical("l2", PUT)
+        self.assertEqual(reply, CON_FAILED)
+        self.assertIn("LookupError: a bug", reply.why)
+
+    def test_no_log(self) -> None:
+        """A log that cannot be written does not make a promise false."""
+        shutil.rmtree(self.settings.logs_dir)
+        reply = self.client.critical("l2", PUT)
+        self.assertEqual(reply, CON_DELAYED)
+        self.assertIn(f"{self.settings.perm_log_file}: cannot be written", reply.why)
+
+    def test_disk_hangs(self) -> None:
+        """A disk is not waited for longer than its limit, and takes only so many threads."""
+        outbox = StuckOutbox(self.settings.delayed_dir)
+        self.addCleanup(outbox.go_on.set)
+        client = self.make(outbox, store=SHORT)
+        for _ in range(PLACES):
+            reply = client.critical("l2", PUT)
+            self.assertEqual(reply, CON_FAILED)
+            self.assertIn(f"no answer from the disk within {SHORT:g} s", reply.why)
+        self.assertEqual(outbox.notes, ["F"] * (PLACES - 1))  # no place for the last
+        reply = client.critical("l2", PUT)
+        self.assertEqual(reply, CON_FAILED)
+        self.assertIn("other disk calls hang", reply.why)
+
+    def test_end_with_hanging_disk(self) -> None:
+        """A program can end while a disk hangs."""
+        program = (
+            "import sys\n"
+            "from lonc.client.clients import Client, Limits\n"
+            "from lonc.test.client.test_clients import StuckOutbox\n"
+            "client = Client(sys.argv[1], Limits(store=0.01), StuckOutbox(sys.argv[1]))\n"
+            "print(client.critical('l2', 'ping').text)\n"
+        )
+        command = [sys.executable, "-c", program, self.folder]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        out = subprocess.run(command, env=environment, capture_output=True, timeout=LONG).stdout
+        self.assertEqual(out, b"con_failed\n")
+
+    def test_default_limits(self) -> None:
+        """An exchange may take longer than lonc itself does, whatever its settings are."""
+        settings = some_settings(
+            self.folder, queue_timeout=7.0, request_timeout=20.0, disk_timeout=3.0
+        )
+        self.assertEqual(Client(settings).limits, Limits(connect=10.0, exchange=37.0, store=3.0))
+        self.assertEqual(Client(self.folder).limits, Limits())
+
+
+class Exchange:
+    """
+    A connection of a TwistedClient, seen from the other end.
+
+    :ivar timeout: seconds for connecting.
+    """
+
+    def __init__(self, reactor: MemoryReactorClock) -> None:
+        self.path, self._factory, self.timeout, _ = reactor.unixClients[-1]
+
+    def accept(self) -> None:
+        """Make the connection."""
+        self._protocol = self._factory.buildProtocol(None)
+        self.transport = StringTransport()
+        self.transport.abortConnection = self._aborted  # type: ignore[method-assign]
+        self.closed = False
+        self._protocol.makeConnection(self.transport)
+
+    def fail(self, error: Exception) -> None:
+        """Let it fail."""
+        self._factory.clientConnectionFailed(None, Failure(error))
+
+    def _aborted(self) -> None:
+        self.closed = True
+
+    @property
+    def heard(self) -> bytes:
+        """What was sent."""
+        value: bytes = self.transport.value()
+        return value
+
+    def say(self, data: bytes) -> None:
+        """Send bytes."""
+        self._protocol.dataReceived(data)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.closed = True
+        self._protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class TwistedClientTests(Place):
+    """For Twisted."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor: Any = MemoryReactorClock()
+        self.client = self.make()
+
+    def make(self, outbox: Outbox | None = None) -> TwistedClient:
+        """Return a client whose disk calls are made at once."""
+        return TwistedClient(self.reactor, self.settings, None, outbox, maybeDeferred)
+
+    def exchange(self) -> Exchange:
+        """Accept the latest connection."""
+        exchange = Exchange(self.reactor)
+        exchange.accept()
+        return exchange
+
+    def test_ask(self) -> None:
+        """A request goes out as one line, and the Deferred fires with its answer."""
+        asked = self.client.ask("l2", "ping")
+        lonc = self.exchange()
+        self.assertEqual((lonc.path, lonc.timeout, lonc.heard), (self.path, 10.0, b"ping\n"))
+        lonc.say(b"l")
+        self.assertNoResult(asked)
+        lonc.say(b"2\n")
+        reply = self.successResultOf(asked)
+        self.assertEqual((reply, reply.why), (b"l2", ""))
+        self.assertTrue(lonc.closed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_ask_encrypted(self) -> None:
+        """What goes enciphered is marked so for lonc (protocol, section 4)."""
+        asked = self.client.ask_encrypted("l2", "passwd:x")
+        lonc = self.exchange()
+        self.assertEqual(lonc.heard, b"encrypt:passwd:x\n")
+        lonc.say(b"ok\n")
+        self.assertEqual(self.successResultOf(asked), b"ok")
+
+    def test_many_at_once(self) -> None:
+        """Requests do not wait for each other, and each gets its own answer."""
+        asked, exchanges = [], []
+        for request in ("a", "b", "c"):
+            asked.append(self.client.ask("l2", request))
+            exchanges.append(self.exchange())
+        for exchange in reversed(exchanges):
+            exchange.say(b"re:" + exchange.heard)
+        self.assertEqual([self.successResultOf(d) for d in asked], [b"re:a", b"re:b", b"re:c"])
+
+    def test_refused(self) -> None:
+        """What cannot be asked is a ValueError at once: nothing is connected to."""
+        self.check_refusals(
+            self.client.ask,
+            self.client.ask_encrypted,
+            self.client.critical,
+        )
+        self.assertEqual((self.reactor.unixClients, self.stored()), ([], []))
+
+    def test_no_lonc(self) -> None:
+        """A connection that cannot be made is con_lost, and the reason is told."""
+        asked = self.client.ask("l2", "ping")
+        Exchange(self.reactor).fail(ConnectError(2, "No such file or directory"))
+        reply = self.successResultOf(asked)
+        self.assertEqual(reply, CON_LOST)
+        self.assertIn("No such file or directory", reply.why)
+
+    def test_not_accepted(self) -> None:
+        """So is one that is not made in time."""
+        asked = self.client.ask("l2", "ping")
+        Exchange(self.reactor).fail(TimeoutError())
+        self.assertEqual(self.successResultOf(asked).why, f"{self.path}: no connection within 10 s")
+
+    def test_closed(self) -> None:
+        """A connection that is closed without a whole answer is con_lost."""
+        asked = self.client.ask("l2", "ping")
+        lonc = self.exchange()
+        lonc.say(b"l")
+        lonc.close()
+        self.assertEqual(self.successResultOf(asked).why, f"{self.path}: closed without an answer")
+
+    def test_silence(self) -> None:
+        """The limit is for the whole exchange, bytes that trickle in or not."""
+        asked = self.client.ask("l2", "ping")
+        lonc = self.exchange()
+        for _ in range(129):
+            self.reactor.advance(1)
+            lonc.say(b".")
+        self.assertNoResult(asked)
+        self.reactor.advance(1)
+        reply = self.successResultOf(asked)
+        self.assertEqual((reply, reply.why), (CON_LOST, f"{self.path}: no answer within 130 s"))
+        self.assertTrue(lonc.closed)
+
+    def test_own_limit(self) -> None:
+        """A call may have a limit of its own."""
+        asked = self.client.ask("l2", "ping", timeout=3)
+        self.exchange()
+        self.reactor.advance(3)
+        self.assertEqual(self.successResultOf(asked), CON_LOST)
+
+    def test_cancel(self) -> None:
+        """Cancelling closes the connection, and leaves nothing behind."""
+        asked = self.client.ask("l2", "ping")
+        lonc = self.exchange()
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertTrue(lonc.closed)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_cancel_connecting(self) -> None:
+        """It can be cancelled before there is a connection."""
+        asked = self.client.critical("l2", PUT)
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(self.stored(), [])
+
+    def test_critical(self) -> None:
+        """What a lond answers is the reply, and nothing is stored."""
+        asked = self.client.critical("l2", PUT)
+        self.exchange().say(b"refused\n")
+        self.assertEqual(self.successResultOf(asked), b"refused")
+        self.assertEqual(self.stored(), [])
+
+    def test_con_lost(self) -> None:
+        """On con_lost it is stored and noted as lonnet does, and the reply is con_delayed."""
+        asked = self.client.critical("l2", PUT)
+        self.exchange().say(b"con_lost\n")
+        self.assertEqual(self.successResultOf(asked), CON_DELAYED)
+        self.assertEqual(self.stored(), [PUT + b"\n"])
+        self.assertIn(f":D:l2:{PUT.decode()}:", self.notes())
+
+    def test_hung_up_first(self) -> None:
+        """When our time is over, lonc is left before the request is stored."""
+        closed_before = []
+
+        def step(name: str) -> None:
+            closed_before.append(lonc.closed)
+
+        client = self.make(Outbox(self.settings.delayed_dir, step=step))
+        asked = client.critical("l2", PUT, timeout=3)
+        lonc = self.exchange()
+        self.reactor.advance(3)
+        self.assertEqual(self.successResultOf(asked), CON_DELAYED)
+        self.assertEqual(set(closed_before), {True})
+
+    def test_not_stored(self) -> None:
+        """When it cannot be stored the reply is con_failed, and is noted."""
+        with open(self.settings.delayed_dir, "w"):
+            pass
+        asked = self.client.critical("l2", PUT)
+        self.exchange().say(b"con_lost\n")
+        reply = self.successResultOf(asked)
+        self.assertEqual(reply, CON_FAILED)
+        self.assertIn("put.l2.part: Not a directory", reply.why)
+        self.assertIn(f":F:l2:{PUT.decode()}:", self.notes())
+
+    def test_disk_hangs(self) -> None:
+        """A disk is not waited for longer than its limit, and takes only so many threads."""
+        never: list[Deferred[Any]] = []
+
+        def hang(work: Callable[[], T], /) -> Deferred[T]:
+            never.append(Deferred())
+            return never[-1]
+
+        client = TwistedClient(self.reactor, self.settings, in_thread=hang)
+        replies = []
+        for _ in range(PLACES + 1):
+            asked = client.critical("l2", PUT)
+            self.exchange().say(b"con_lost\n")
+            for _ in range(3):
+                self.reactor.advance(10)  # the store, a place for the note, the note
+            replies.append(self.successResultOf(asked))
+        self.assertEqual(replies, [CON_FAILED] * (PLACES + 1))
+        self.assertIn("no answer from the disk", replies[0].why)
+        self.assertIn("other disk calls hang", replies[-1].why)
+        self.assertEqual(len(never), PLACES)
+
+    def test_cancel_storing(self) -> None:
+        """Cancelled while it is stored, it promises nothing."""
+        client = TwistedClient(self.reactor, self.settings, in_thread=lambda work: Deferred())
+        asked = client.critical("l2", PUT)
+        self.exchange().say(b"con_lost\n")
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)

@@ -1,0 +1,194 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Python programs in front of lonc itself, those of the documentation among them."""
+
+from __future__ import annotations
+
+import doctest
+import io
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any
+from unittest import SkipTest
+
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import lonc
+from lonc.client.clients import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
+from lonc.delayed.spool import Spool
+from lonc.local.protocol import ClientListener, Clients
+from lonc.lond.commands import Commands
+from lonc.lond.store import Store
+from lonc.test.fixtures.doubles import some_settings
+from lonc.wire.escaping import pack, unpack
+from lonc.wire.request import Cause, Request
+
+DOCS = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs")
+
+PUT = b"put:msu:alice:grades:essay=A"
+
+net: Any = reactor
+
+
+class LocalHost:
+    """
+    A host behind lonc's own client side: what its lond would answer, at once.
+
+    :ivar reached: whether there is a connection to the lond.
+    """
+
+    host_id = "l2"
+    crashed = False
+
+    def __init__(self) -> None:
+        self.reached = True
+        self._commands = Commands("l2", Store(":memory:"), load=lambda: 0.25)
+
+    def submit(self, request: Request) -> None:
+        """Answer it, or say that it is lost."""
+        if self.reached:
+            plain = request.line[:-1].removeprefix(b"encrypt:")
+            request.asker.answered(self._commands.answer(plain, "l1") + b"\n")
+        else:
+            request.asker.lost(Cause.DEAD)
+
+    def withdraw(self, request: Request) -> None:
+        """Never needed: nothing waits."""
+
+    def close_connections(self) -> None:
+        """Never needed: there are none."""
+
+    def count_lost(self, cause: Cause) -> None:
+        """Not looked at."""
+
+
+class LoncTests(TestCase):
+    """Against lonc's own client side, on a real socket, with a lond's answers."""
+
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="lonc-")
+        self.addCleanup(shutil.rmtree, self.folder)
+        os.mkdir(os.path.join(self.folder, "logs"))
+        self.settings = some_settings(self.folder)
+        self.host = LocalHost()
+        clients = Clients(self.settings, net)
+        self.listener = ClientListener(self.host, clients)
+        path = self.settings.socket_path("l2")
+        self.port = net.listenUNIX(path, self.listener, mode=0o600)
+        self.addCleanup(self.stop)
+
+    async def stop(self) -> None:
+        """Leave nothing open."""
+        await self.port.stopListening()
+        await self.listener.finish()
+
+    def delayed(self) -> list[bytes]:
+        """What lonc would send once it reaches the host, in its order."""
+        spool = Spool(self.settings.delayed_dir, self.settings.kept_dir)
+        return [spool.take(name, 1000).line for name in spool.scan().requests.get("l2", [])]
+
+    async def test_twisted(self) -> None:
+        """Values come back as they went, and what cannot be sent is there for lonc to find."""
+        client = TwistedClient(net, self.settings)
+        values = {b"a=b&c": "né\n".encode(), bytes(range(256)): b"", b"%": b"100%"}
+        put = b"put:msu:alice:grades:" + pack(values)
+        self.assertEqual(await client.ask("l2", put), b"ok")
+        self.assertEqual(unpack(await client.ask("l2", "dump:msu:alice:grades")), values)
+        self.assertEqual(await client.ask_encrypted("l2", "ping"), b"l2")
+        self.assertEqual(await client.critical("l2", put), b"ok")
+        self.assertEqual(self.delayed(), [])
+        self.host.reached = False
+        self.assertEqual(await client.ask("l2", "ping"), CON_LOST)
+        self.assertEqual(await client.critical("l2", put), CON_DELAYED)
+        self.assertEqual(await client.critical("l2", b"a:1"), CON_DELAYED)
+        self.assertEqual(self.delayed(), [put + b"\n", b"a:1\n"])
+
+    async def test_blocking(self) -> None:
+        """So do they for a program that blocks, here in a thread."""
+        client = Client(self.settings)
+
+        def program() -> tuple[Reply, ...]:
+            with client.connection("l2") as l2:
+                put = l2.ask("put:msu:alice:grades:" + pack({"a b": "c&d"}).decode())
+                got = l2.ask("get:msu:alice:grades:a%20b")
+            self.host.reached = False
+            return put, got, client.ask("l2", "ping"), client.critical("l2", PUT)
+
+        replies = await deferToThread(program)
+        self.assertEqual(replies, (b"ok", b"c%26d", CON_LOST, CON_DELAYED))
+        self.assertEqual(self.delayed(), [PUT + b"\n"])
+
+    async def test_no_lonc(self) -> None:
+        """Twisted's own words for a socket that is not there become the reason."""
+        client = TwistedClient(net, self.settings)
+        reply = await client.critical("l3", PUT)
+        self.assertEqual(reply, CON_DELAYED)
+        self.assertIn("No such file or directory", reply.why)
+
+    # The documentation
+
+    async def run_example(self, name: str, *arguments: str) -> str:
+        """Run a program of the documentation; return what it prints."""
+        path = os.path.join(DOCS, "examples", name)
+        if not os.path.exists(path):
+            self.skipTest("lonc is installed without its documentation")
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(DOCS)}
+        out, err, code = await getProcessOutputAndValue(
+            sys.executable, [path, *arguments], env=environment
+        )
+        self.assertEqual((err.decode(), code), ("", 0))
+        output: str = out.decode()
+        return output
+
+    def shown(self, command: str) -> str:
+        """Return what the page says that a command prints."""
+        shown = page().partition(f"    $ python docs/examples/{command}\n")[2].partition("\n\n")[0]
+        return "".join(f"{line[4:]}\n" for line in shown.splitlines())
+
+    async def test_blocking_example(self) -> None:
+        """The program prints what the page says, with the lond reached and without."""
+        config = os.path.join(self.folder, "loncapa.conf")
+        with open(config, "w") as file:
+            for name in ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot"):
+                file.write(f"PerlSetVar {name} {self.folder}\n")
+            file.write("PerlSetVar lonHostID l1\n")
+        out = await self.run_example("client_blocking.py", config, "l2")
+        self.assertEqual(out, self.shown("client_blocking.py var/loncapa.conf l2"))
+        self.assertEqual(self.delayed(), [])
+        self.host.reached = False
+        out = await self.run_example("client_blocking.py", config, "l2")
+        self.assertTrue(out.startswith("the grades will be put later: "), out)
+        self.assertEqual(len(self.delayed()), 1)
+
+    async def test_twisted_example(self) -> None:
+        """The program prints what the page says, a host without a socket included."""
+        out = await self.run_example("client_twisted.py", self.folder, "l2", "l3")
+        expected = self.shown("client_twisted.py var/sock l2 l3").replace("var/sock", self.folder)
+        self.assertEqual([line.strip() for line in out.splitlines()], expected.splitlines())
+
+
+class PageTests(SynchronousTestCase):
+    """The page of the documentation."""
+
+    def test_prompts(self) -> None:
+        """What follows a prompt is what Python says."""
+        report = io.StringIO()
+        found = doctest.DocTestParser().get_doctest(page(), {}, "client.rst", "client.rst", 0)
+        runner = doctest.DocTestRunner(verbose=False)
+        runner.run(found, out=report.write)
+        self.assertEqual(runner.tries, 8)
+        self.assertEqual(report.getvalue(), "")
+
+
+def page() -> str:
+    """Return the page of the documentation."""
+    path = os.path.join(DOCS, "client.rst")
+    if not os.path.exists(path):
+        raise SkipTest("lonc is installed without its documentation")
+    with open(path, encoding="utf-8") as file:
+        return file.read()

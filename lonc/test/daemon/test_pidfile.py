@@ -1,0 +1,119 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""``lonc.pid``: who runs, and who may not."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.pidfile import PidFile, PidFileError
+
+
+class PidFileTests(SynchronousTestCase):
+    """S3: the pid file, which is the daemon's lock as well."""
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        os.makedirs(folder)
+        self.path = os.path.join(folder, "lonc.pid")
+
+    def acquired(self) -> PidFile:
+        """Return a claim that is given up when the test ends."""
+        claim = PidFile(self.path)
+        claim.acquire()
+        self.addCleanup(claim.release)
+        return claim
+
+    def written(self, text: str) -> None:
+        """Leave a pid file behind, as a crash does."""
+        with open(self.path, "w") as file:
+            file.write(text)
+
+    def read(self) -> str:
+        """Return what the pid file says."""
+        with open(self.path) as file:
+            return file.read()
+
+    def refusal(self) -> str:
+        """Return why the file cannot be had."""
+        with self.assertRaises(PidFileError) as caught:
+            PidFile(self.path).acquire()
+        return str(caught.exception)
+
+    def test_written_and_removed(self) -> None:
+        """S3: the file holds the process id and a newline, for everybody to read, until the end."""
+        claim = self.acquired()
+        claim.write()
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+        self.assertEqual(os.stat(self.path).st_mode & 0o444, 0o444)
+        claim.release()
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_second_is_refused(self) -> None:
+        """S3: while one has it, another is refused, told whose it is, and changes nothing."""
+        self.acquired().write()
+        self.assertIn(f"another lonc runs on these folders: process {os.getpid()} ", self.refusal())
+        self.assertIn(self.path, self.refusal())
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
+    def test_second_before_the_first_has_written(self) -> None:
+        """S3: between the claim and the number, another is refused all the same."""
+        self.acquired()
+        self.assertIn("process unknown", self.refusal())
+
+    def test_free_again(self) -> None:
+        """S3: what was released can be had, twice released or not."""
+        claim = self.acquired()
+        claim.release()
+        claim.release()
+        self.acquired().write()
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
+    def test_left_by_a_crash(self) -> None:
+        """S3: a file that nobody holds is taken over, though its number is a living process's."""
+        self.written(f"{os.getppid()}\n and more that is no number")
+        self.acquired().write()
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
+    def test_somebody_elses_file_stays(self) -> None:
+        """S3: a file that was put in the place of ours is not removed."""
+        claim = self.acquired()
+        os.unlink(self.path)
+        self.written("1\n")
+        claim.release()
+        self.assertEqual(self.read(), "1\n")
+
+    def test_removed_between_open_and_lock(self) -> None:
+        """S3: a file that its owner removes at the last moment is not the one that is locked."""
+        owner = self.acquired()
+        flock = fcntl.flock
+
+        def ends_first(descriptor: int, how: int) -> None:
+            owner.release()
+            flock(descriptor, how)
+
+        self.patch(fcntl, "flock", ends_first)
+        self.acquired().write()
+        self.patch(fcntl, "flock", flock)
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+        self.assertIn("another lonc runs", self.refusal())
+
+    def test_cannot_be_written(self) -> None:
+        """Section 8: a file that cannot be made is named with the reason."""
+        os.mkdir(self.path)
+        self.assertEqual(self.refusal(), f"{self.path}: Is a directory")
+        self.path = os.path.join(self.path, "missing", "lonc.pid")
+        self.assertEqual(self.refusal(), f"{self.path}: No such file or directory")
+
+    def test_cannot_be_locked(self) -> None:
+        """Section 8: a file system without locks is not mistaken for another lonc."""
+
+        def no_locks(descriptor: int, how: int) -> None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+        self.patch(fcntl, "flock", no_locks)
+        self.assertEqual(self.refusal(), f"{self.path}: No locks available")

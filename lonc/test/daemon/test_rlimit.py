@@ -1,0 +1,56 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""How many files may be open."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.rlimit import SPARE, needed_files, raise_file_limit
+
+
+def in_child(limits: tuple[int, int], needed: int) -> tuple[int, int, int]:
+    """Set the limits in a child process and raise them; return the answer and what is in force."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            told = raise_file_limit(needed)
+            found = (told, *resource.getrlimit(resource.RLIMIT_NOFILE))
+            os.write(writing, repr(found).encode())
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)  # nothing of the test's may run here
+    os.close(writing)
+    with open(reading) as answer:
+        told, soft, hard = map(int, answer.read().strip("()").split(","))
+    os.waitpid(pid, 0)
+    return told, soft, hard
+
+
+class NeededFilesTests(SynchronousTestCase):
+    """What a table needs."""
+
+    def test_needed(self) -> None:
+        """A socket and all its connections for each host, all clients, and some for the rest."""
+        self.assertEqual(needed_files(100, 10, 4096), 100 * 11 + 4096 + SPARE)
+
+
+class RaiseFileLimitTests(SynchronousTestCase):
+    """The limit of open files is raised to what is needed."""
+
+    def test_enough(self) -> None:
+        """A limit that is high enough stays."""
+        self.assertEqual(in_child((100, 200), needed=99), (100, 100, 200))
+
+    def test_soft(self) -> None:
+        """The soft limit is raised up to the hard one, and no further than needed."""
+        self.assertEqual(in_child((100, 200), needed=150), (150, 150, 200))
+
+    def test_beyond_all_limits(self) -> None:
+        """Where even root may not have as much, all that can be had is, and is told."""
+        self.assertEqual(in_child((100, 200), needed=2**40), (200, 200, 200))

@@ -1,0 +1,94 @@
+# Twisted's MemoryReactor and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Signals become calls in the reactor's turn."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from twisted.internet.testing import MemoryReactor
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.signals import Signals
+from lonc.test.fixtures.stage import Notes
+
+
+class TurningReactor(MemoryReactor):
+    """A reactor that starts, and turns, when it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def start(self) -> None:
+        """Run what waits for the start."""
+        self.hasRun = True
+        for call, arguments, _ in self.whenRunningHooks:
+            call(*arguments)
+
+    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
+        """Run it in the next turn."""
+        self.calls.append((call, arguments))
+
+    def turn(self) -> None:
+        """Run what has come up."""
+        calls, self.calls = self.calls, []
+        for call, arguments in calls:
+            call(*arguments)
+
+
+class SignalsTests(SynchronousTestCase):
+    """S17: what signals do."""
+
+    def setUp(self) -> None:
+        self.reactor = TurningReactor()
+        self.arrived: list[str] = []
+        self.signals = Signals(
+            self.reactor,
+            {
+                signal.SIGUSR1: lambda: self.arrived.append("USR1"),
+                signal.SIGUSR2: lambda: [][0],
+            },
+        )
+        self.before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(self.signals.uninstall)
+
+    def test_taken_over_once_the_reactor_runs(self) -> None:
+        """S17: nothing changes before the reactor runs, since it takes some for itself then."""
+        self.signals.install()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), self.before)
+        self.reactor.start()
+        self.assertNotEqual(signal.getsignal(signal.SIGUSR1), self.before)
+
+    def test_acts_in_the_reactors_turn(self) -> None:
+        """S17: a signal interrupts nothing; each that arrives has its effect and a log line."""
+        notes = Notes()
+        globalLogPublisher.addObserver(notes)
+        self.addCleanup(globalLogPublisher.removeObserver, notes)
+        self.signals.install()
+        self.reactor.start()
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(self.arrived, [])
+        self.reactor.turn()
+        self.assertEqual(self.arrived, ["USR1", "USR1"])
+        self.assertEqual(notes.at(LogLevel.info), ["signal SIGUSR1"] * 2)
+
+    def test_failure_is_logged(self) -> None:
+        """S17: what fails is logged, and the next signal is taken as ever."""
+        self.signals.install()
+        self.reactor.start()
+        signal.raise_signal(signal.SIGUSR2)
+        signal.raise_signal(signal.SIGUSR1)
+        self.reactor.turn()
+        self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
+        self.assertEqual(self.arrived, ["USR1"])
+
+    def test_given_back(self) -> None:
+        """At the end the signals are what they were."""
+        self.signals.install()
+        self.reactor.start()
+        self.signals.uninstall()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), self.before)

@@ -1,0 +1,384 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Requests that must not be lost, on their way to the disk (protocol section 6)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from unittest import skipIf
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.delayed.outbox import TRIES, NotStored, Numbers, Outbox
+from lonc.delayed.sealing import SEALED, seal
+from lonc.delayed.spool import Spool
+
+NOW = 1062000000
+PID = os.getpid()
+KEY = b"k" * 32
+PUT = b"put:msu:alice:grades:essay=A"
+
+#: All steps of storing a request, in their order.
+STEPS = [
+    "make folder",
+    "make file",
+    "write file",
+    "sync file",
+    "name file",
+    "read back",
+    "sync folder",
+]
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+class OutboxTests(SynchronousTestCase):
+    """The folder of delayed requests, as those see it who write there."""
+
+    def setUp(self) -> None:
+        self.sockets = self.mktemp()
+        os.mkdir(self.sockets)
+        self.folder = os.path.join(self.sockets, "delayed")
+        self.perm_log = os.path.join(self.sockets, "lonnet.perm.log")
+        self.now = float(NOW)
+        self.steps: list[str] = []
+        self.before: dict[str, Callable[[], object]] = {}
+        self.outbox = self.make()
+
+    def make(self, read_key: Callable[[], bytes] | None = None) -> Outbox:
+        """Return an outbox of a program of its own."""
+        numbers = Numbers(lambda: self.now)
+        return Outbox(self.folder, self.perm_log, read_key, numbers, lambda: self.now, self.step)
+
+    def step(self, name: str) -> None:
+        """Do what was ordered for a step."""
+        self.steps.append(name)
+        self.before.get(name, int)()
+
+    def files(self) -> list[str]:
+        """All names in the folder, hidden ones too, in lonc's order."""
+        return sorted(os.listdir(self.folder))
+
+    def found(
+        self, host_id: str = "l2", key: bytes | None = None, folder: str | None = None
+    ) -> list[bytes]:
+        """The requests to a host that lonc finds, in its order."""
+        folder = folder or self.folder
+        spool = Spool(folder, os.path.join(folder, "kept"), key)
+        self.assertLessEqual(spool.scan().requests.keys(), {host_id})
+        return [spool.take(name, 1000).line for name in spool.scan().requests.get(host_id, [])]
+
+    # What is stored
+
+    def test_file(self) -> None:
+        """It is one line under the protocol's name, for its owner only, and lonc takes it."""
+        path = self.outbox.store("l2", PUT)
+        self.assertEqual(path, os.path.join(self.folder, f"{NOW}.{PID}.put.l2"))
+        self.assertEqual(read(path), PUT + b"\n")
+        self.assertEqual(stat.S_IMODE(os.lstat(path).st_mode), 0o600)
+        self.assertEqual(self.files(), [os.path.basename(path)])
+        self.assertEqual(self.found(), [PUT + b"\n"])
+
+    def test_letters(self) -> None:
+        """Of the request no more than the command's letters is in the name, and never digits."""
+        for request, letters in [
+            (b"encrypt:passwd:msu:alice:secret", "encryptpasswd"),
+            (b"put_2:x", "put_2"),
+            (b"17:x", ""),
+            (b"\xff:x", ""),
+            (b"../../etc", ""),
+            (b"x" * 33, ""),
+        ]:
+            self.now += 1
+            path = self.outbox.store("l2", request)
+            self.assertEqual(os.path.basename(path), f"{int(self.now)}.{PID}.{letters}.l2")
+            self.assertEqual(self.found()[-1], request + b"\n")
+
+    def test_host_ids(self) -> None:
+        """lonc reads the host id as it was given, with dots or with digits in front."""
+        for host_id in ("msu-l1_x", "a.l1", "7.l1", "17", "put.l1"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            requests = (PUT, b"17:x", PUT)
+            for request in requests:
+                self.outbox.store(host_id, request)
+            self.assertEqual(self.found(host_id), [request + b"\n" for request in requests])
+
+    def test_order(self) -> None:
+        """Of one second, and when the clock goes back, they are sent in the order of storing."""
+        requests = [b"%s:%d" % (word, n) for n in range(3) for word in (b"put", b"Inc", b"9", b"a")]
+        for number, request in enumerate(requests):
+            if number == 8:
+                self.now -= 3600
+            self.outbox.store("l2", request)
+        self.now += 7200
+        self.outbox.store("l2", b"a:last")
+        self.assertEqual(self.found(), [r + b"\n" for r in [*requests, b"a:last"]])
+
+    def test_folder_mode(self) -> None:
+        """A folder that is missing is made, for its owner and group as far as the umask allows."""
+        self.addCleanup(os.umask, os.umask(0o027))
+        self.outbox.store("l2", PUT)
+        self.assertEqual(stat.S_IMODE(os.lstat(self.folder).st_mode), 0o750)
+
+    # Others in the same folder
+
+    def test_name_taken(self) -> None:
+        """Another program's file of the same name stays, and the request gets the next name."""
+        first = self.outbox.store("l2", b"put:first")
+        second = self.make().store("l2", b"put:second")
+        self.assertNotEqual(first, second)
+        self.assertEqual(self.found(), [b"put:first\n", b"put:second\n"])
+
+    def test_name_taken_meanwhile(self) -> None:
+        """That holds too when the other comes in the last moment."""
+        path = os.path.join(self.folder, f"{NOW}.{PID}.put.l2")
+
+        def another() -> None:
+            del self.before["name file"]
+            with open(path, "xb") as file:
+                file.write(b"put:first\n")
+
+        self.before["name file"] = another
+        self.assertNotEqual(self.outbox.store("l2", b"put:second"), path)
+        self.assertEqual(self.found(), [b"put:first\n", b"put:second\n"])
+        self.assertEqual(len(self.files()), 2)
+
+    def test_hidden_name_taken(self) -> None:
+        """What a crash left under a hidden name stays, and is not taken for the request."""
+        os.mkdir(self.folder)
+        left = os.path.join(self.folder, f".{NOW}.{PID}.put.l2.part")
+        with open(left, "wb") as file:
+            file.write(b"put:fir")
+        self.outbox.store("l2", PUT)
+        self.assertEqual(read(left), b"put:fir")
+        self.assertEqual(self.found(), [PUT + b"\n"])
+
+    def test_no_free_name(self) -> None:
+        """It is not tried for ever."""
+
+        def another() -> None:
+            raise FileExistsError
+
+        self.before["name file"] = another
+        error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
+        self.assertEqual(str(error), f"{self.folder}: no free name in {TRIES} tries")
+        self.assertEqual(self.files(), [])
+
+    def test_link(self) -> None:
+        """A link that somebody put in the place of the file is not followed."""
+        os.mkdir(self.folder)
+        for form in (f"{NOW}.{PID}.put.l2", f".{NOW}.{PID}.put.l2.part"):
+            os.symlink(self.perm_log, os.path.join(self.folder, form))
+        self.outbox.store("l2", PUT)
+        self.assertFalse(os.path.exists(self.perm_log))
+
+    # When something goes wrong
+
+    def test_steps(self) -> None:
+        """The file is synced before it has its name, and the folder after that."""
+        self.outbox.store("l2", PUT)
+        self.assertEqual(self.steps, STEPS)
+
+    def test_synced(self) -> None:
+        """The kernel puts on the disk, in this order: a new folder, the file, the file's name."""
+        synced = []
+        sync = os.fsync
+
+        def fsync(fd: int) -> None:
+            info = os.fstat(fd)
+            synced.append((info.st_ino, info.st_size if stat.S_ISREG(info.st_mode) else None))
+            sync(fd)
+
+        self.patch(os, "fsync", fsync)
+        path = self.outbox.store("l2", PUT)
+        inode = os.lstat(path).st_ino
+        folder, above = os.lstat(self.folder).st_ino, os.lstat(self.sockets).st_ino
+        self.assertEqual(synced, [(above, None), (inode, len(PUT) + 1), (folder, None)])
+
+    def test_crash(self) -> None:
+        """At whichever step the machine stops, lonc finds the whole request or nothing."""
+        snapshots = []
+
+        def snapshot() -> None:
+            if os.path.exists(self.folder):
+                snapshots.append((self.steps[-1], self.mktemp()))
+                shutil.copytree(self.folder, snapshots[-1][1])
+
+        self.before = dict.fromkeys(STEPS, snapshot)
+        self.outbox.store("l2", PUT)
+        after = {step: self.found(folder=folder) for step, folder in snapshots}
+        nothing: list[bytes] = []
+        self.assertEqual(
+            after,
+            dict.fromkeys(STEPS[1:5], nothing) | {step: [PUT + b"\n"] for step in STEPS[5:]},
+        )
+
+    def test_failure(self) -> None:
+        """At whichever step the disk fails, nothing is left there: a failure means not stored."""
+        os.mkdir(self.folder)
+        for step in STEPS:
+
+            def fail() -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            self.before = {step: fail}
+            error = self.assertRaises(OSError, self.outbox.store, "l2", PUT)
+            self.assertEqual(error.errno, errno.ENOSPC)
+            self.assertEqual(self.files(), [], step)
+
+    def test_no_folder(self) -> None:
+        """Neither the folder's own folder nor anything in a file's place is made up for."""
+        for folder in (os.path.join(self.folder, "delayed"), os.devnull):
+            outbox = Outbox(folder)
+            self.assertRaises(OSError, outbox.store, "l2", PUT)
+
+    def test_read_back(self) -> None:
+        """A file that does not hold what was written is no promise, and does not stay."""
+
+        def spoil() -> None:
+            (name,) = self.files()
+            with open(os.path.join(self.folder, name), "ab") as file:
+                file.write(b".")
+
+        self.before["read back"] = spoil
+        self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
+        self.assertEqual(self.files(), [])
+
+    def test_replaced(self) -> None:
+        """A file that somebody put in its place is not ours to delete."""
+
+        def replace() -> None:
+            (name,) = self.files()
+            path = os.path.join(self.folder, name)
+            with open(path + "~", "wb") as file:
+                file.write(b"put:other\n")
+            os.rename(path + "~", path)
+
+        self.before["read back"] = replace
+        self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
+        self.assertEqual(self.found(), [b"put:other\n"])
+
+    @skipIf(os.geteuid() != 0, "only root can be another user")
+    def test_other_user(self) -> None:
+        """What root stores in another's folder is that other's, so that its lonc can read it."""
+        os.mkdir(self.folder)
+        os.chown(self.folder, 12345, -1)
+        path = self.outbox.store("l2", PUT)
+        info = os.lstat(path)
+        self.assertEqual((info.st_uid, stat.S_IMODE(info.st_mode)), (12345, 0o600))
+
+    @skipIf(os.geteuid() != 0, "only root can be another user")
+    def test_unreadable(self) -> None:
+        """Where a file cannot be given to the folder's owner, whose lonc runs, nothing stays."""
+        os.mkdir(self.folder, 0o777)
+        os.chmod(self.folder, 0o777)
+        os.chown(self.folder, 12345, -1)
+
+        def drop() -> None:
+            os.seteuid(54321)
+
+        self.addCleanup(os.seteuid, 0)
+        self.before["make file"] = drop
+        self.assertRaises(PermissionError, self.outbox.store, "l2", PUT)
+        os.seteuid(0)
+        self.assertEqual(self.files(), [])
+
+    # Sealed
+
+    def test_sealed(self) -> None:
+        """With a key it is sealed, under a name that says so, and in the clear at no time."""
+
+        def look() -> None:
+            for name in self.files() if os.path.exists(self.folder) else ():
+                self.assertNotIn(b"alice", read(os.path.join(self.folder, name)))
+
+        self.before = dict.fromkeys(STEPS, look)
+        path = self.make(lambda: KEY).store("l2", PUT)
+        self.assertEqual(os.path.basename(path), f"{NOW}.{PID}.put.l2~sealed")
+        look()
+        self.assertEqual(self.steps, STEPS)
+        self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
+
+    def test_sealed_order(self) -> None:
+        """Those of one second are in order too."""
+        outbox = self.make(lambda: KEY)
+        for request in (b"put:1", b"inc:2", b"a:3"):
+            outbox.store("l2", request)
+        self.assertEqual(self.found(key=KEY), [b"put:1\n", b"inc:2\n", b"a:3\n"])
+
+    def test_no_key(self) -> None:
+        """When the key cannot be read, nothing is stored."""
+
+        def read_key() -> bytes:
+            raise NotStored("no key")
+
+        self.assertRaises(NotStored, self.make(read_key).store, "l2", PUT)
+        self.assertEqual(self.files(), [])
+
+    def test_sealed_meanwhile(self) -> None:
+        """A lonc that seals the file before it is read back has not lost it."""
+
+        def seal_it() -> None:
+            (name,) = self.files()
+            path = os.path.join(self.folder, name)
+            with open(path + SEALED, "wb") as file:
+                file.write(seal(KEY, name, read(path)))
+            os.unlink(path)
+
+        self.before["read back"] = seal_it
+        path = self.outbox.store("l2", PUT)
+        self.assertFalse(os.path.exists(path))
+        self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
+
+    def test_gone(self) -> None:
+        """A file that has gone without a trace is no promise."""
+        self.before["read back"] = lambda: shutil.rmtree(self.folder)
+        self.assertRaises(FileNotFoundError, self.outbox.store, "l2", PUT)
+
+    # The notes
+
+    def notes(self) -> list[bytes]:
+        """What stands in lonnet.perm.log, without the local time."""
+        return [line.rsplit(b":", 3)[0] for line in read(self.perm_log).splitlines()]
+
+    def test_note(self) -> None:
+        """``D`` and ``F`` are noted as lonnet does (protocol section 7)."""
+        self.outbox.note("D", "l2", PUT)
+        self.outbox.note("F", "l2", b"put:\xff")
+        first, second = read(self.perm_log).decode().splitlines()
+        self.assertTrue(first.startswith(f"{NOW}:D:l2:{PUT.decode()}:"), first)
+        self.assertTrue(second.startswith(f"{NOW}:F:l2:put:\\xff:"), second)
+
+    def test_secret_note(self) -> None:
+        """Of a request that is enciphered, or sealed on the disk, only the command is noted."""
+        self.outbox.note("D", "l2", b"encrypt:passwd:msu:alice:secret")
+        self.outbox.note("D", "l2", b"sethost:l2:encrypt:passwd:msu:alice:secret")
+        self.make(lambda: KEY).note("D", "l2", PUT)
+        self.assertNotIn(b"alice", read(self.perm_log))
+        self.assertIn(b":D:l2:encrypt:passwd:", read(self.perm_log))
+        self.assertIn(b":D:l2:put:", read(self.perm_log))
+
+    def test_no_perm_log(self) -> None:
+        """Without a log nothing is noted; one that cannot be written is an error that names it."""
+        Outbox(self.folder).note("D", "l2", PUT)
+        outbox = Outbox(self.folder, os.path.join(self.folder, "lonnet.perm.log"))
+        error = self.assertRaises(NotStored, outbox.note, "D", "l2", PUT)
+        self.assertIn("lonnet.perm.log: cannot be written", str(error))
+
+
+class NumbersTests(SynchronousTestCase):
+    """What keeps the requests of one process in order."""
+
+    def test_forked(self) -> None:
+        """A child process does not wait for a thread that only its parent has."""
+        numbers = Numbers(lambda: 1.0)
+        numbers._lock.acquire()
+        numbers.forked()
+        self.assertEqual(numbers.next(), (1, 0))

@@ -1,0 +1,1012 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Delayed requests with a key: they are sealed, and otherwise fare as they do without."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import attrs
+from twisted.logger import LogLevel
+
+from lonc.delayed.queue import READ_BACK
+from lonc.delayed.sealer import BATCH, TRY_AGAIN
+from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal
+from lonc.delayed.service import TRY_AGAIN as CLEARED_AGAIN
+from lonc.disk.threads import PLACES
+from lonc.management.errors import ReloadFailed
+from lonc.test.delayed import test_service as test_delayed
+from lonc.test.delayed.test_service import FIRST, OTHER, SECOND, DelayedCase, Host
+from lonc.test.delayed.test_spool import mode, read, write
+from lonc.test.disk.test_threads import SlowThreads
+from lonc.test.test_tap import TapTestCase
+from lonc.wire.request import Cause
+
+SECRET = b"passwd:msu:alice:secret\n"
+UNKNOWN = "1062000000.4711.put.gone"
+
+
+# What test_delayed observes without a key is so with one.
+
+
+class SendingTests(test_delayed.SendingTests):
+    """The way of a delayed request that is answered."""
+
+    with_key = True
+
+    def test_perm_log(self) -> None:
+        """F9: the permanent log names the host and the command, and no more of the request."""
+        self.put(FIRST, SECRET)
+        self.start()
+        self.assertEqual(self.perm, [])
+        self.l1.answer()
+        self.assertEqual(self.perm, ["S:l1:passwd"])
+
+    def test_changed_while_sent(self) -> None:
+        """F7: what is written while a request is under way is one more request."""
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.put(FIRST, b"put:1234\n")
+        self.tick(4)
+        self.l1.answer()
+        self.tick(4)
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1234\n"])
+        self.l1.answer()
+        self.assertEqual(self.on_disk(), [])
+
+
+class UnfinishedTests(test_delayed.UnfinishedTests):
+    """F7: files that are still being written."""
+
+    with_key = True
+
+
+class KeptTests(test_delayed.KeptTests):
+    """F8: requests that are set aside."""
+
+    with_key = True
+
+    def test_empty(self) -> None:
+        """An empty one is kept with the reason, once it has been empty for some seconds."""
+        self.service.startService()
+        self.put(FIRST, b"")
+        self.tick(4)
+        self.assertEqual(self.on_disk(), [FIRST])
+        self.tick(3)
+        self.assertEqual(self.in_kept(), {FIRST: b"", FIRST + ".reason": b"it is empty\n"})
+
+
+class FailureTests(test_delayed.FailureTests):
+    """Requests that get no answer."""
+
+    with_key = True
+
+    def test_dead(self) -> None:
+        """While the host is DEAD each file is opened once, to seal it."""
+        self.l1.alive = False
+        for number in range(20):
+            self.put(f"106200000{number}.1.put.l1")
+        self.start()
+        self.tick(100)
+        self.assertEqual(self.steps.taken.count("open request"), 20)
+        self.assertEqual(self.l1.asked, [])
+        self.assertEqual(self.logged(), [])
+        self.assertEqual(self.service.counts(), {"l1": 20})
+
+
+class TableTests(test_delayed.TableTests):
+    """Hosts that come and go."""
+
+    with_key = True
+
+
+class FolderTests(test_delayed.FolderTests):
+    """The folder itself, and settings that change."""
+
+    with_key = True
+
+
+# What is only so with a key.
+
+
+class SealedCase(DelayedCase):
+    """A folder, two hosts, and the service with a key."""
+
+    with_key = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.key = self.key_of("key")
+
+    def key_of(self, name: str) -> Key:
+        """Return a key by the name of its file."""
+        key = key_of(self.settings_with_key(name))
+        assert key is not None
+        return key
+
+    def put_sealed(self, name: str, line: bytes = SECRET, key: bytes | None = None) -> str:
+        """Write a sealed request; return its path."""
+        return self.put(name + SEALED, seal(key or self.key, name, line))
+
+    def files(self, folder: str = "") -> dict[str, bytes]:
+        """Return the files of the folder of delayed requests, or of one in it."""
+        path = os.path.join(self.settings.delayed_dir, folder)
+        return {
+            name: read(os.path.join(path, name))
+            for name in sorted(os.listdir(path))
+            if not os.path.isdir(os.path.join(path, name))
+        }
+
+    def opened(self, folder: str = "") -> dict[str, bytes]:
+        """Return what is in the sealed files of a folder, all of whose files are sealed."""
+        return {name: unseal(self.key, name, data) for name, data in self.files(folder).items()}
+
+
+class SealedTests(SealedCase):
+    """What is sealed, and when."""
+
+    def test_all(self) -> None:
+        """Each request is sealed within seconds: of hosts that are DEAD, or unknown, too."""
+        self.l1.alive = False
+        self.service.startService()
+        names = [FIRST, SECOND, OTHER, UNKNOWN]
+        for name in names:
+            self.put(name, SECRET)
+        self.tick(4)
+        self.assertEqual(self.opened(), dict.fromkeys((n + SEALED for n in names), SECRET))
+        self.assertEqual(self.service.counts(), {"l1": 2, "l2": 1, "gone": 1})
+        for name in names:
+            self.assertEqual(mode(os.path.join(self.settings.delayed_dir, name + SEALED)), 0o600)
+
+    def test_read_back(self) -> None:
+        """lonnet finds what it wrote for more than 2 s."""
+        self.l1.alive = False
+        self.service.startService()
+        self.clock.advance(0.999)
+        self.put(FIRST)
+        for _ in range(25):
+            self.clock.advance(0.1)
+            self.assertEqual(list(self.files()), [FIRST])
+        self.clock.advance(1.0)
+        self.assertEqual(list(self.files()), [FIRST + SEALED])
+        self.assertEqual(READ_BACK, 2.5)
+
+    def test_before_it_is_sent(self) -> None:
+        """A request whose answer takes long lies sealed on the disk meanwhile."""
+        self.put(FIRST, SECRET)
+        self.start()
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(list(self.files()), [FIRST + SEALED])
+
+    def test_while_another_is_sent(self) -> None:
+        """So do those behind it, and those that come meanwhile."""
+        self.put(FIRST)
+        self.put(SECOND)
+        self.start()
+        self.put("1062000002.4711.put.l1")
+        self.tick(4)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.assertEqual(len(self.opened()), 3)
+
+    def test_found_sealed(self) -> None:
+        """What is sealed when it is found, as after a restart, is sent at once and in order."""
+        self.put_sealed(SECOND, b"put:2\n")
+        self.put_sealed(FIRST, b"put:1\n")
+        self.service.startService()
+        self.l1.answer()
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+        self.assertEqual(self.files(), {})
+
+    def test_order(self) -> None:
+        """S13: sealed ones and others are sent in one order."""
+        self.put_sealed(SECOND, b"put:2\n")
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+
+    def test_unfinished(self) -> None:
+        """F7: what is still being written is not sealed; without a newline it is, after a while."""
+        self.l1.alive = False
+        self.service.startService()
+        text = b""
+        for _ in range(8):
+            text += b"x"
+            self.put(FIRST, text)
+            self.tick(1)
+        self.assertEqual(self.files(), {FIRST: text})
+        self.tick(3)
+        self.assertEqual(self.opened(), {FIRST + SEALED: text})
+
+    def test_blank(self) -> None:
+        """F7: nor is what has nothing but its newline yet."""
+        self.service.startService()
+        self.put(FIRST, b"\n")
+        self.tick(4)
+        self.assertEqual(self.files(), {FIRST: b"\n"})
+        self.put(FIRST, b"put:a:b\n")
+        self.tick(1)
+        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
+
+    def test_changed_while_it_is_sealed(self) -> None:
+        """F7: what is written while it is sealed is one request with what was there before."""
+
+        def write_more() -> None:
+            self.put(FIRST, b"put:1234\n")
+            self.steps.faults.clear()
+
+        self.steps.faults["look again"] = write_more
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.tick(4)
+        self.assertEqual(self.l1.asked, [b"put:1234\n"])
+        self.assertEqual(list(self.files()), [FIRST + SEALED])
+
+    def test_two_of_a_name(self) -> None:
+        """Another request under the name of one that is sealed takes nothing from it."""
+        self.l1.alive = False
+        self.service.startService()
+        for number in range(3):
+            self.put(FIRST, b"put:%d\n" % number)
+            self.tick(4)
+        self.assertEqual(
+            self.opened(),
+            {f"{FIRST}{n}{SEALED}": b"put:%d\n" % i for i, n in enumerate(["", "~1", "~2"])},
+        )
+        self.l1.alive = True
+        self.tick(1)
+        for _ in range(3):
+            self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:0\n", b"put:1\n", b"put:2\n"])
+        self.assertEqual(self.files(), {})
+
+    def test_changed_at_the_last_moment(self) -> None:
+        """What is written to a file while it is sealed is not lost."""
+        self.steps.faults["sync forms"] = lambda: self.put(FIRST, b"put:1234\n")
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.steps.faults.clear()
+        self.tick(2)
+        self.l1.answer()
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1234\n"])
+        self.assertEqual(self.files(), {})
+
+    def test_nothing_else(self) -> None:
+        """What is no delayed request by its name, or no file, is left alone."""
+        os.mkdir(os.path.join(self.settings.delayed_dir, UNKNOWN))
+        others = dict.fromkeys(["." + FIRST, "notes", FIRST + "~1"], b"x\n")
+        for name, data in others.items():
+            self.put(name, data)
+        self.start()
+        self.tick(10)
+        self.assertEqual(self.files(), others)
+        self.assertTrue(os.path.isdir(os.path.join(self.settings.delayed_dir, UNKNOWN)))
+
+    def test_no_content_in_logs(self) -> None:
+        """No log ever has more of a request than its command."""
+        self.put(FIRST, SECRET)
+        self.put(SECOND, SECRET * 2)
+        self.put(OTHER, SECRET)
+        self.start()
+        self.l1.answer()
+        self.l2.answer(b"refused: secret\n")
+        logged = " ".join([*self.logged(), *self.perm, *(str(event) for event in self.events)])
+        self.assertEqual(self.in_kept()[SECOND + ".reason"], b"it holds more than one line\n")
+        self.assertNotIn("secret", logged)
+        self.assertNotIn("alice", logged)
+
+    def test_stop(self) -> None:
+        """Nothing is sealed any more once the service stops."""
+        self.put(FIRST)
+        self.service.startService()
+        self.tick(2)
+        self.successResultOf(self.service.stopService())
+        self.tick(10)
+        self.assertEqual(list(self.files()), [FIRST])
+
+
+class CrashTests(SealedCase):
+    """Both a sealed form and a file in the clear, or one of them."""
+
+    def restart(self, alive: bool) -> None:
+        """Start afresh, as after a crash: nothing is left but the disk."""
+        self.clock = type(self.clock)()
+        self.steps = type(self.steps)()
+        self.hosts["l1"] = self.l1 = Host()
+        self.l1.alive = alive
+        self.events.clear()
+        self.service = self.make()
+
+    def test_sealing(self) -> None:
+        """Whatever step the machine stops at, the request is there, and is sent once."""
+        steps = 0
+        while True:
+            self.put(FIRST, SECRET)
+            self.restart(alive=False)
+            self.service.startService()
+            self.tick(2)
+            self.steps.crash_at = len(self.steps.taken) + steps
+            self.tick(1)
+            last_steps = self.steps.taken[-9:]
+            crashed = len(self.steps.taken) == self.steps.crash_at
+            there = self.files()
+            self.assertTrue(
+                there.get(FIRST) == SECRET
+                or unseal(self.key, FIRST, there[FIRST + SEALED]) == SECRET,
+                f"before step {steps}",
+            )
+            self.restart(alive=True)
+            self.start()
+            self.assertEqual(self.l1.asked, [SECRET], f"before step {steps}")
+            self.assertEqual(list(self.files()), [FIRST + SEALED])
+            self.l1.answer()
+            self.tick(5)
+            self.assertEqual((self.l1.asked, self.files()), ([SECRET], {}), f"step {steps}")
+            if not crashed:
+                break
+            steps += 1
+        self.assertEqual(
+            last_steps,
+            [
+                "read request",
+                "make form",
+                "write form",
+                "read request",
+                "look again",
+                "sync form",
+                "name form",
+                "sync forms",
+                "remove plain",
+            ],
+        )
+
+    def test_both(self) -> None:
+        """When both are there they are one request: the one in the clear goes, at a DEAD host."""
+        self.l1.alive = False
+        self.put(FIRST, SECRET)
+        self.put_sealed(FIRST, SECRET)
+        self.start()
+        self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
+
+    def test_both_cannot_be_deleted(self) -> None:
+        """While the one in the clear cannot be deleted, it is sent once, and both go later."""
+        self.steps.fail("remove plain", errno.EROFS)
+        self.steps.fail("remove request", errno.EROFS)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.assertEqual(len(self.files()), 2)
+        self.l1.answer()
+        self.tick(10)
+        self.steps.faults.clear()
+        self.tick(int(CLEARED_AGAIN) + 1)
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(self.files(), {})
+
+    def test_both_are_refused(self) -> None:
+        """So they are set aside once."""
+        self.steps.fail("remove plain", errno.EROFS)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.steps.faults.clear()
+        self.l1.answer(b"refused\n")
+        self.tick(4)
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(self.files(), {})
+        self.assertEqual(self.in_kept(), {FIRST: SECRET, FIRST + ".answer": b"refused\n"})
+
+
+class KeptSealedTests(SealedCase):
+    """delayed/kept is sealed too."""
+
+    def test_refused(self) -> None:
+        """F8: a request whose answer says no is kept sealed, and so is the answer."""
+        self.put(FIRST, SECRET)
+        self.start()
+        self.l1.answer(b"refused\n")
+        self.assertEqual(
+            self.opened("kept"),
+            {FIRST + SEALED: SECRET, f"{FIRST}.answer{SEALED}": b"refused\n"},
+        )
+
+    def test_unusable(self) -> None:
+        """One that cannot be sent is kept sealed with the reason, however long it is."""
+        lines = b"x" * (3 * 1024 * 1024) + b"\n"
+        self.put(FIRST, lines)
+        self.start()
+        self.assertEqual(
+            self.opened("kept"),
+            {
+                FIRST + SEALED: lines,
+                f"{FIRST}.reason{SEALED}": b"it is longer than the limit of 100 bytes\n",
+            },
+        )
+
+    def test_from_before(self) -> None:
+        """What was set aside without a key is sealed at the start, notes included."""
+        os.mkdir(self.settings.kept_dir)
+        before = {
+            FIRST: SECRET,
+            FIRST + ".answer": b"refused",
+            FIRST + "~1": b"x" * 1000,
+            FIRST + "~1.reason": b"it is longer than the limit of 100 bytes\n",
+        }
+        for name, data in {**before, "notes": b"1\n"}.items():
+            write(os.path.join(self.settings.kept_dir, name), data)
+        self.service.startService()
+        files = self.files("kept")
+        self.assertEqual(files.pop("notes"), b"1\n")
+        self.assertEqual(
+            {name: unseal(self.key, name, data) for name, data in files.items()},
+            {name + SEALED: data for name, data in before.items()},
+        )
+
+    def test_many_from_before(self) -> None:
+        """However many there are."""
+        os.mkdir(self.settings.kept_dir)
+        for number in range(2 * BATCH + 1):
+            write(os.path.join(self.settings.kept_dir, f"{number}.1.put.l1"), SECRET)
+        self.service.startService()
+        self.assertEqual(len(self.opened("kept")), 2 * BATCH + 1)
+
+    def test_number(self) -> None:
+        """Nothing takes the place of what is there; each note is beside its request."""
+        for answer in (b"refused: 1\n", b"refused: 2\n"):
+            self.put(FIRST, SECRET)
+            self.start() if not self.service.running else self.tick(4)
+            self.l1.answer(answer)
+        self.assertEqual(
+            self.opened("kept"),
+            {
+                FIRST + SEALED: SECRET,
+                f"{FIRST}.answer{SEALED}": b"refused: 1\n",
+                f"{FIRST}~1{SEALED}": SECRET,
+                f"{FIRST}~1.answer{SEALED}": b"refused: 2\n",
+            },
+        )
+
+    def test_sent_again(self) -> None:
+        """What an administrator moves back is sent again, under whatever number it was kept."""
+        self.put_sealed(FIRST + "~1")
+        self.service.startService()
+        self.assertEqual(self.l1.asked, [SECRET])
+
+
+class AuthenticityTests(SealedCase):
+    """Sealed files that are not what lonc sealed."""
+
+    REASON = b"it was sealed with another key, or has been changed or renamed since\n"
+
+    def assert_kept(self, name: str, data: bytes) -> None:
+        """The file was set aside as it is and not sent; the log says so."""
+        self.start()
+        self.tick(5)
+        self.assertEqual((self.l1.asked, self.l2.asked), ([], []))
+        self.assertEqual(self.files(), {})
+        kept = self.files("kept")
+        self.assertEqual(kept[name + SEALED], data)
+        note = f"{name}.reason{SEALED}"
+        self.assertEqual(unseal(self.key, note, kept[note]), self.REASON)
+        (line,) = self.logged(LogLevel.warn)
+        self.assertIn(f"{name} goes to", line)
+
+    def test_wrong_key(self) -> None:
+        """One that another key has sealed is set aside."""
+        path = self.put_sealed(FIRST, key=self.key_of("other"))
+        self.assert_kept(FIRST, read(path))
+
+    def test_changed(self) -> None:
+        """One that was changed is set aside."""
+        data = bytearray(read(self.put_sealed(FIRST)))
+        data[-20] ^= 1
+        self.put(FIRST + SEALED, bytes(data))
+        self.assert_kept(FIRST, bytes(data))
+
+    def test_renamed(self) -> None:
+        """One that was renamed, to another time or to another host, is set aside."""
+        for name in (SECOND, OTHER):
+            data = read(self.put_sealed(FIRST))
+            os.rename(
+                os.path.join(self.settings.delayed_dir, FIRST + SEALED),
+                os.path.join(self.settings.delayed_dir, name + SEALED),
+            )
+            self.assert_kept(name, data)
+            self.successResultOf(self.service.stopService())
+            self.events.clear()
+
+    def test_beside_another(self) -> None:
+        """One in the clear that has the name of such a one is sent."""
+        self.put_sealed(FIRST, key=self.key_of("other"))
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.tick(5)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n"])
+        self.assertEqual(self.files(), {})
+
+    def test_order(self) -> None:
+        """It holds nothing up."""
+        self.put_sealed(FIRST, key=self.key_of("other"))
+        self.put_sealed(SECOND)
+        self.start()
+        self.assertEqual(self.l1.asked, [SECRET])
+
+
+class KeyTests(SealedCase):
+    """Keys that come, change and go while lonc runs."""
+
+    def without_key(self) -> None:
+        """Take the key out of the settings."""
+        self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file=None))
+
+    def test_unusable(self) -> None:
+        """With a key that cannot be used there is no service."""
+        os.unlink(self.settings.delayed_key_file or "")
+        error = self.assertRaises(UnusableKey, self.make)
+        self.assertIn("key: No such file or directory", str(error))
+
+    def test_gone(self) -> None:
+        """Without a key, what is sealed stays; a warning says how many, again when it is more."""
+        self.put_sealed(FIRST)
+        self.put_sealed(OTHER)
+        self.without_key()
+        self.start()
+        self.tick(10)
+        self.assertEqual((self.l1.asked, self.l2.asked), ([], []))
+        self.assertEqual(len(self.files()), 2)
+        self.assertEqual(self.service.counts(), {"l1": 1, "l2": 1})
+        self.put_sealed(SECOND)
+        self.tick(5)
+        self.assertEqual(
+            self.logged(LogLevel.warn),
+            [
+                f"{count} delayed requests are sealed, and stay on disk: no key is set"
+                " (loncDelayedKeyFile)"
+                for count in (2, 3)
+            ],
+        )
+
+    def test_gone_others_go(self) -> None:
+        """What is in the clear is sent meanwhile, unless it may be one of those that are sealed."""
+        self.put_sealed(FIRST)
+        self.put(FIRST, SECRET)
+        self.put(SECOND, b"put:2\n")
+        self.without_key()
+        self.start()
+        self.l1.answer()
+        self.tick(5)
+        self.assertEqual(self.l1.asked, [b"put:2\n"])
+        self.assertEqual(list(self.files()), [FIRST, FIRST + SEALED])
+
+    def test_back(self) -> None:
+        """When the key is back they are sent, each once."""
+        self.test_gone_others_go()
+        self.service.reconfigure(self.settings)
+        self.tick(4)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:2\n", SECRET])
+        self.assertEqual(self.files(), {})
+
+    def test_comes(self) -> None:
+        """A key that comes seals what is there, but not what is just being sent."""
+        self.without_key()
+        self.put(FIRST, SECRET)
+        self.put(SECOND, SECRET)
+        self.start()
+        self.service.reconfigure(self.settings)
+        self.tick(5)
+        self.assertEqual(list(self.files()), [FIRST, SECOND + SEALED])
+        self.l1.answer()
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [SECRET, SECRET])
+        self.assertEqual(self.files(), {})
+
+    def test_comes_and_it_is_refused(self) -> None:
+        """What was being sent, and is refused, is sealed where it is kept."""
+        self.without_key()
+        self.put(FIRST, SECRET)
+        self.start()
+        self.service.reconfigure(self.settings)
+        self.l1.answer(b"refused\n")
+        self.tick(int(TRY_AGAIN) + 1)
+        self.assertEqual(
+            self.opened("kept"), {FIRST + SEALED: SECRET, f"{FIRST}.answer{SEALED}": b"refused\n"}
+        )
+
+    def test_gone_again(self) -> None:
+        """The warning comes again when the key is taken away again."""
+        self.hosts.clear()
+        self.put_sealed(FIRST)
+        self.service.startService()
+        for _ in range(2):
+            self.without_key()
+            self.tick(2)
+            self.service.reconfigure(self.settings)
+            self.tick(2)
+        self.assertEqual(len([each for each in self.logged() if "no key is set" in each]), 2)
+
+    def test_gone_before_it_seals(self) -> None:
+        """What was to be sealed when the key went is sent, and nothing more is sealed."""
+        os.mkdir(self.settings.kept_dir)
+        self.put(FIRST, SECRET)
+        self.service.startService()
+        self.without_key()
+        write(os.path.join(self.settings.kept_dir, SECOND), SECRET)
+        self.tick(2 * int(TRY_AGAIN))
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(list(self.files()), [FIRST])
+        self.assertEqual(list(self.files("kept")), [SECOND])
+
+    def test_gone_while_one_is_sent(self) -> None:
+        """What waits behind a request that is under way when the key goes is not sent either."""
+        self.steps.fail("remove plain", errno.EROFS)
+        self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.without_key()
+        self.l1.answer()
+        self.tick(5)
+        self.assertEqual(self.l1.asked, [b"put:1\n"])
+        self.assertEqual(list(self.files()), [SECOND, SECOND + SEALED])
+
+    def test_bad(self) -> None:
+        """F13: when another key cannot be used the one of before stays, and the log says why."""
+        self.start()
+        self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file="/nowhere"))
+        self.put(FIRST, SECRET)
+        self.l1.alive = False
+        self.tick(4)
+        self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
+        (line,) = self.logged(LogLevel.error)
+        self.assertEqual(
+            line,
+            "the key of before stays in use: loncDelayedKeyFile: /nowhere: No such file or"
+            " directory",
+        )
+
+    def test_same_settings(self) -> None:
+        """USR2, which leaves the settings as they are, does not read the key file again."""
+        os.unlink(self.settings.delayed_key_file or "")
+        self.service.reconfigure(self.settings)
+        self.assertEqual(self.logged(), [])
+        self.service.reconfigure(attrs.evolve(self.settings))
+        self.assertEqual(len(self.logged()), 1)
+
+    def test_other_content(self) -> None:
+        """F13: the same file with another key in it counts at HUP."""
+        self.l1.alive = False
+        self.start()
+        os.unlink(self.settings.delayed_key_file or "")
+        self.key = self.key_of("key")
+        self.service.reconfigure(attrs.evolve(self.settings))
+        self.put(FIRST, SECRET)
+        self.tick(4)
+        self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
+
+
+class FailureToSealTests(SealedCase):
+    """A disk that is full, or worse."""
+
+    def test_full(self) -> None:
+        """What cannot be sealed is sent as it is; the log says so once."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET)
+        self.put(SECOND, SECRET)
+        self.start()
+        self.l1.answer()
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [SECRET, SECRET])
+        self.assertEqual(self.files(), {})
+        (line,) = self.logged(LogLevel.error)
+        self.assertEqual(
+            line,
+            "delayed requests cannot be sealed, and stay in the clear: "
+            f"{FIRST}: No space left on device",
+        )
+
+    def test_tried_again(self) -> None:
+        """At a DEAD host it is tried again after a while, and the next trouble is logged too."""
+        self.l1.alive = False
+        for step in ["make form", "write form", "sync form", "name form", "sync forms"]:
+            self.put(FIRST, SECRET)
+            self.steps.fail(step, errno.ENOSPC)
+            if not self.service.running:
+                self.service.startService()
+            opened = self.steps.taken.count("open request")
+            self.tick(int(TRY_AGAIN) + 10)
+            self.assertEqual(set(self.files()) - {FIRST + SEALED}, {FIRST}, step)
+            self.assertLess(self.steps.taken.count("open request"), opened + 4, step)
+            self.steps.faults.clear()
+            self.tick(int(TRY_AGAIN))
+            self.assertEqual(self.opened(), {FIRST + SEALED: SECRET}, step)
+            self.assertEqual(len(self.logged(LogLevel.error)), 1)
+            self.take_away(FIRST)
+            self.events.clear()
+
+    def test_sealed_while_sent(self) -> None:
+        """What could not be sealed is not, while it is under way: so it goes when it is done."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.steps.faults.clear()
+        self.tick(2 * int(TRY_AGAIN))
+        self.assertEqual(list(self.files()), [FIRST])
+        self.l1.answer()
+        self.tick(5)
+        self.assertEqual((self.l1.asked, self.files()), ([SECRET], {}))
+
+    def test_sealed_after_con_lost(self) -> None:
+        """When it gets con_lost it is sealed before it is tried again, if by then it can be."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.steps.faults.clear()
+        self.tick(int(TRY_AGAIN))
+        self.l1.lose(Cause.TIMEOUT)
+        self.tick(2)
+        self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
+        self.assertEqual(self.l1.asked, [SECRET, SECRET])
+
+    def test_refused(self) -> None:
+        """One that could not be sealed and is refused is sealed when it is set aside."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.l1.answer(b"refused\n")
+        self.assertEqual(list(self.files()), [FIRST])
+        self.steps.faults.clear()
+        self.tick(int(CLEARED_AGAIN) + 1)
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(self.files(), {})
+        self.assertEqual(
+            self.opened("kept"), {FIRST + SEALED: SECRET, f"{FIRST}.answer{SEALED}": b"refused\n"}
+        )
+
+    def test_sealed_but_not_kept(self) -> None:
+        """Nor is it sent again when it is sealed only then, and cannot be moved after that."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET)
+        self.start()
+        self.steps.faults.clear()
+        self.steps.fail("make note", errno.ENOSPC)
+        self.l1.answer(b"refused\n")
+        self.assertEqual(list(self.files()), [FIRST + SEALED])
+        self.steps.faults.clear()
+        self.tick(int(CLEARED_AGAIN) + 1)
+        self.assertEqual((self.l1.asked, self.files()), ([SECRET], {}))
+        self.assertEqual(self.in_kept()[FIRST + ".answer"], b"refused\n")
+
+    def test_kept_cannot_be_read(self) -> None:
+        """A folder of those set aside that cannot be read is logged, and holds nothing up."""
+        write(self.settings.kept_dir, b"in the way")
+        self.put(FIRST, SECRET)
+        self.start()
+        self.tick(10)
+        self.assertEqual(self.l1.asked, [SECRET])
+        (line,) = self.logged(LogLevel.error)
+        self.assertIn("delayed/kept: Not a directory", line)
+
+    def test_not_kept_at_once(self) -> None:
+        """F8: one that cannot be moved once it is sealed is not sent again, and moved later."""
+        for step in ["make note", "sync note", "move request", "sync kept"]:
+            self.put(FIRST, SECRET)
+            self.start() if not self.service.running else self.tick(4)
+            self.steps.fail(step, errno.ENOSPC)
+            self.l1.answer(b"refused\n")
+            self.tick(10)
+            self.steps.faults.clear()
+            self.tick(int(CLEARED_AGAIN) + 1)
+            self.assertEqual(self.l1.asked, [SECRET], step)
+            self.assertEqual(self.files(), {}, step)
+            self.l1.asked.clear()
+
+
+class BatchTests(SealedCase):
+    """Many requests, and disks that are slow or hang."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.threads = SlowThreads()
+        self.service = self.make(self.threads)
+
+    def begin(self) -> None:
+        """Start, and let the scans end until there is something to be sealed."""
+        self.service.startService()
+        for _ in range(3):
+            self.finish_all()
+            self.clock.advance(1.0)
+        self.threads.finish()  # the scan
+
+    def finish_all(self) -> None:
+        """Let all that goes on in threads end."""
+        while self.threads.begun:
+            self.threads.finish()
+
+    def sealed(self) -> int:
+        """Count what is sealed."""
+        return sum(name.endswith(SEALED) for name in self.files())
+
+    def test_batches(self) -> None:
+        """A call to the disk seals a limited number, one call at a time."""
+        self.l1.alive = False
+        for number in range(2 * BATCH + 50):
+            self.put(f"{1062000000 + number}.1.put.l1")
+        self.begin()
+        for expected in (BATCH, 2 * BATCH, 2 * BATCH + 50):
+            self.assertEqual(len(self.threads.begun), 1)
+            self.threads.finish()
+            self.assertEqual(self.sealed(), expected)
+
+    def test_share(self) -> None:
+        """A call on a slow disk ends sooner; the rest is the next one's."""
+        self.l1.alive = False
+        for number in range(10):
+            self.put(f"{1062000000 + number}.1.put.l1")
+        self.steps.faults["sync form"] = self.take_a_while
+        self.begin()
+        self.threads.finish()
+        self.assertEqual(self.sealed(), 3)
+        self.threads.finish()
+        self.assertEqual(self.sealed(), 6)
+
+    def take_a_while(self) -> None:
+        """Let 0.2 s pass while a disk works."""
+        self.clock.rightNow += 0.2
+
+    def test_scans_go_on(self) -> None:
+        """F6: what comes while many are sealed is found after a second all the same."""
+        self.l1.alive = False
+        for number in range(100):
+            self.put(f"{1062000000 + number}.1.put.l1")
+        self.steps.faults["sync form"] = self.take_a_while
+        self.begin()
+        self.put(OTHER)
+        scans = self.steps.taken.count("scan")
+        self.threads.finish()
+        self.threads.finish()
+        self.assertEqual(self.threads.begun, [])  # 1.2 s have passed
+        self.clock.advance(1.0)
+        self.threads.finish()
+        self.assertEqual(self.steps.taken.count("scan"), scans + 1)
+        self.assertEqual(self.service.counts()["l2"], 1)
+
+    def test_sending_goes_on(self) -> None:
+        """Hosts do not wait for each other: the first ones of each are sealed first, and sent."""
+        for number in range(2 * BATCH):
+            self.put(f"{1062000000 + number}.1.put.l1", b"put:%d\n" % number)
+        self.put("1062009999.1.put.l2", b"put:2\n")
+        self.begin()
+        for _ in range(3):
+            self.threads.finish()
+        self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:0\n"], [b"put:2\n"]))
+        self.assertLess(self.sealed(), 2 * BATCH)
+
+    def pass_time(self, seconds: int, hanging: int = 0) -> None:
+        """Let time pass, in which all disk calls return but the first few."""
+        for _ in range(seconds):
+            self.clock.advance(1.0)
+            while len(self.threads.begun) > hanging:
+                self.threads.finish(hanging)
+
+    def test_hangs(self) -> None:
+        """What is in a batch that hangs waits; the others are sent as they are."""
+        self.put(FIRST, b"put:1\n")
+        self.begin()
+        self.put(SECOND, b"put:2\n")
+        self.put(OTHER, b"put:3\n")
+        self.pass_time(10, hanging=1)
+        (line,) = self.logged(LogLevel.warn)
+        self.assertRegex(line, "^delayed requests are not sealed for now: .* after 10 s$")
+        self.pass_time(2 * int(TRY_AGAIN), hanging=1)
+        self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:2\n"], [b"put:3\n"]))
+        self.assertEqual(list(self.files()), [FIRST, OTHER, SECOND])
+        self.l1.answer()
+        self.l2.answer()
+        self.pass_time(5)
+        self.assertEqual(self.l1.asked, [b"put:2\n", b"put:1\n"])
+        self.assertEqual(list(self.files()), [FIRST + SEALED])
+        self.assertEqual(len(self.logged(LogLevel.warn)), 1)
+
+    def test_another_hangs(self) -> None:
+        """A file whose other disk call hangs is not sealed meanwhile."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST, SECRET * 2)
+        self.begin()
+        self.threads.finish()  # to seal it
+        self.threads.finish()  # to read it
+        self.steps.faults.clear()
+        self.pass_time(2 * int(TRY_AGAIN), hanging=1)  # to set it aside
+        self.assertEqual(list(self.files()), [FIRST])
+        self.pass_time(2)
+        self.assertEqual(self.files(), {})
+        self.assertEqual(len(self.opened("kept")), 2)
+
+    def test_no_place(self) -> None:
+        """When other calls hang, sealing is not begun, and what is to be sent is not held up."""
+        hosts = [f"h{number}" for number in range(PLACES)]
+        for host_id in hosts:
+            self.hosts[host_id] = Host()
+            self.put_sealed(f"1062000000.1.put.{host_id}")
+        self.service.startService()
+        self.threads.finish()
+        self.assertEqual(len(self.threads.begun), PLACES)
+        self.put(FIRST)
+        self.tick(30)
+        self.assertEqual(len(self.threads.begun), PLACES)
+        self.assertEqual(len(self.logged(LogLevel.warn)), PLACES)
+        self.finish_all()
+        self.pass_time(5)
+        self.assertEqual(len(self.l1.asked), 1)
+
+    def test_key_changes(self) -> None:
+        """F13: a batch that is under way ends with the key that it began with."""
+        self.l1.alive = False
+        self.put(FIRST, SECRET)
+        self.begin()
+        self.service.reconfigure(self.settings_with_key("other"))
+        self.put(SECOND, SECRET)
+        self.pass_time(5)
+        other = self.key_of("other")
+        self.assertEqual(
+            [
+                unseal(key, name, data)
+                for (name, data), key in zip(self.files().items(), [self.key, other], strict=True)
+            ],
+            [SECRET, SECRET],
+        )
+
+    def test_stop(self) -> None:
+        """A batch that is under way is waited for, and no other is begun."""
+        self.l1.alive = False
+        for number in range(2 * BATCH):
+            self.put(f"{1062000000 + number}.1.put.l1")
+        self.begin()
+        stopped = self.service.stopService()
+        self.assertNoResult(stopped)
+        self.threads.finish()
+        self.successResultOf(stopped)
+        self.assertEqual(self.threads.begun, [])
+
+    def test_fault(self) -> None:
+        """S19: an error that nobody foresaw is logged, and what is to be sent is not held up."""
+        self.put(FIRST, SECRET)
+
+        def fault() -> None:
+            raise ZeroDivisionError
+
+        self.steps.faults["make form"] = fault
+        self.begin()
+        self.threads.finish()
+        self.finish_all()
+        self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(len(self.logged(LogLevel.critical)), 1)
+
+
+class StartTests(TapTestCase):
+    """The daemon with a key file that cannot be used."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.key = self.path("key")
+        self.config = self.configured(f"PerlSetVar loncDelayedKeyFile {self.key}")
+
+    def test_start(self) -> None:
+        """It does not start, and one line says why."""
+        self.assertEqual(
+            self.refusal("lonc", "--config", self.config),
+            f"lonc: loncDelayedKeyFile: {self.key}: No such file or directory",
+        )
+
+    def test_reload(self) -> None:
+        """F13: at HUP nothing is changed, and one line says why."""
+        make_key_file(self.key)
+        daemon = self.made("lonc", "--config", self.config)
+        os.chmod(self.key, 0o640)
+        error = self.assertRaises(ReloadFailed, daemon.reload)
+        self.assertEqual(
+            str(error),
+            f"nothing is changed: loncDelayedKeyFile: {self.key}: its mode is 0640, so others have"
+            " a way to it: make it 0600",
+        )

@@ -1,0 +1,887 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Delayed requests: when they are sent, and what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+import time
+from functools import partial
+from random import Random
+
+import attrs
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from lonc.config.settings import Settings
+from lonc.delayed.sealing import SEALED, NotAuthentic, key_of, make_key_file, unseal
+from lonc.delayed.service import LAST_PAUSE, TRY_AGAIN, DelayedService
+from lonc.delayed.spool import Spool
+from lonc.disk.threads import PLACES, InThread
+from lonc.test.delayed.test_spool import Steps, read, write
+from lonc.test.disk.test_threads import SlowThreads
+from lonc.wire.request import Cause, ConLost
+
+FIRST = "1062000000.4711.put.l1"
+SECOND = "1062000001.4711.put.l1"
+OTHER = "1062000000.4711.put.l2"
+
+
+class Host:
+    """
+    A host to send to.
+
+    :ivar alive: whether it is not DEAD.
+    :ivar broken: whether it has a fault that nobody foresaw.
+    :ivar asked: every request so far.
+    """
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.broken = False
+        self.asked: list[bytes] = []
+        self._owed: list[Deferred[bytes]] = []
+
+    def ask(self, line: bytes) -> Deferred[bytes]:
+        """Take a request."""
+        if self.broken:
+            raise ZeroDivisionError
+        self.asked.append(line)
+        outcome: Deferred[bytes] = Deferred()
+        self._owed.append(outcome)
+        return outcome
+
+    def answer(self, reply: bytes = b"ok\n") -> None:
+        """Answer the request that has waited longest."""
+        self._owed.pop(0).callback(reply)
+
+    def lose(self, cause: Cause = Cause.BROKEN) -> None:
+        """End the request that has waited longest without an answer."""
+        self._owed.pop(0).errback(ConLost(cause))
+
+
+@implementer(ILogObserver)
+class LogLines(list[LogEvent]):
+    """What was logged."""
+
+    def __call__(self, event: LogEvent) -> None:
+        """Take note of an event."""
+        self.append(event)
+
+
+class DelayedCase(SynchronousTestCase):
+    """
+    A folder, two hosts, and the service.
+
+    :ivar with_key: whether delayed requests are sealed.
+    """
+
+    with_key = False
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.steps = Steps()
+        self.l1, self.l2 = Host(), Host()
+        self.hosts = {"l1": self.l1, "l2": self.l2}
+        self.perm: list[str] = []
+        self.events = LogLines()
+        root = os.path.abspath(tempfile.mkdtemp(dir="."))
+        self.settings = Settings(
+            config_file="",
+            host_id="l1",
+            tab_dir=root,
+            sock_dir=root,
+            daemons_dir=root,
+            doc_root=root,
+            max_line=100,
+            disk_timeout=10.0,
+        )
+        if self.with_key:
+            self.settings = self.settings_with_key("key")
+        os.mkdir(self.settings.delayed_dir)
+        self.service = self.make()
+
+    def make(self, in_thread: InThread = execute) -> DelayedService:
+        return DelayedService(
+            self.clock,
+            self.settings,
+            self.hosts.get,
+            in_thread,
+            self.perm.append,
+            Random(1),
+            partial(Spool, step=self.steps),
+            Logger("test", observer=self.events),
+        )
+
+    def settings_with_key(self, name: str) -> Settings:
+        """Return the settings with a key, which is made when there is none of that name."""
+        path = os.path.join(self.settings.sock_dir, name)
+        if not os.path.exists(path):
+            make_key_file(path)
+        return attrs.evolve(self.settings, delayed_key_file=path)
+
+    def start(self) -> None:
+        """Start, with what is on the disk ready to be sent."""
+        self.service.startService()
+        self.tick(3)
+
+    def tick(self, seconds: int) -> None:
+        """Let time pass, a second at a time."""
+        for _ in range(seconds):
+            self.clock.advance(1.0)
+
+    def put(self, name: str, data: bytes = b"put:a:b\n") -> str:
+        """Write a delayed request; return its path."""
+        path = os.path.join(self.settings.delayed_dir, name)
+        write(path, data)
+        return path
+
+    def take_away(self, name: str) -> None:
+        """Delete a request, sealed or not."""
+        for form in (name, name + SEALED):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.settings.delayed_dir, form))
+
+    def on_disk(self) -> list[str]:
+        """Return the names of the requests in the folder, sealed or not."""
+        files = [name for name in os.listdir(self.settings.delayed_dir) if name != "kept"]
+        return sorted({name.removesuffix(SEALED) for name in files})
+
+    def in_kept(self) -> dict[str, bytes]:
+        """Return what was set aside, in the clear."""
+        folder = self.settings.kept_dir
+        if not os.path.isdir(folder):
+            return {}
+        kept = {name: read(os.path.join(folder, name)) for name in os.listdir(folder)}
+        key = key_of(self.settings)
+        found = {}
+        for name, data in kept.items():
+            if key is not None and name.endswith(SEALED):
+                with contextlib.suppress(NotAuthentic):  # a crash has left a part of it
+                    data = unseal(key, name, data)
+            found[name.removesuffix(SEALED)] = data
+        return found
+
+    def logged(self, level: LogLevel | None = None) -> list[str]:
+        """Return the log's lines, of one level if it is given."""
+        return [formatEvent(e) for e in self.events if level in (None, e["log_level"])]
+
+
+class SendingTests(DelayedCase):
+    """The way of a delayed request that is answered."""
+
+    def test_order(self) -> None:
+        """S13: requests go one at a time, in the order of their names, and go from the disk."""
+        self.put(SECOND, b"put:2\n")
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.assertEqual(self.l1.asked, [b"put:1\n"])
+        self.assertEqual(self.on_disk(), [FIRST, SECOND])
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+        self.assertEqual(self.on_disk(), [SECOND])
+        self.l1.answer()
+        self.assertEqual(self.on_disk(), [])
+        self.assertEqual(self.in_kept(), {})
+
+    def test_perm_log(self) -> None:
+        """F9: the permanent log names the host and the request, once it has its answer."""
+        self.put(FIRST, b"put:a:b=\xff\xc3\xa4\n")
+        self.start()
+        self.assertEqual(self.perm, [])
+        self.l1.answer()
+        self.assertEqual(self.perm, ["S:l1:put:a:b=\\xff\u00e4"])
+
+    def test_log(self) -> None:
+        """S15: the log has a SUCCESS line that names the file and the command, and no content."""
+        self.put(FIRST, b"put:secret\n")
+        self.start()
+        self.l1.answer()
+        (event,) = self.events
+        self.assertEqual(formatEvent(event), f"delayed request sent: {FIRST} (put)")
+        self.assertEqual((event["host_id"], event["success"]), ("l1", True))
+
+    def test_enciphered(self) -> None:
+        """What goes over the network enciphered is written to no log."""
+        self.put(FIRST, b"encrypt:passwd:dom:user:secret\n")
+        self.put(SECOND, b"sethost:l1:encrypt:passwd:dom:user:secret\n")
+        self.start()
+        self.l1.answer()
+        self.l1.answer(b"refused\n")
+        self.assertEqual(self.perm, ["S:l1:encrypt:passwd", "S:l1:encrypt:passwd"])
+        self.assertNotIn("secret", " ".join(self.logged()))
+
+    def test_found_while_running(self) -> None:
+        """F6: a request that is written later goes within 5 s, whenever in a second that is."""
+        self.service.startService()
+        for tenth in range(10):
+            self.clock.advance(0.1)
+            self.put(FIRST, b"put:%d\n" % tenth)
+            for _ in range(49):
+                self.clock.advance(0.1)
+            self.assertEqual(self.l1.asked, [b"put:%d\n" % tenth])
+            self.l1.asked.clear()
+            self.l1.answer()
+
+    def test_read_back(self) -> None:
+        """lonnet finds what it wrote for more than 2 s, or it would report a failure."""
+        self.service.startService()
+        self.clock.advance(0.999)
+        self.put(FIRST)
+        for _ in range(25):
+            self.clock.advance(0.1)
+            self.assertEqual(self.l1.asked, [])
+        self.assertEqual(self.on_disk(), [FIRST])
+
+    def test_hosts_apart(self) -> None:
+        """Hosts do not wait for each other."""
+        self.put(FIRST, b"put:1\n")
+        self.put(OTHER, b"put:2\n")
+        self.start()
+        self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:1\n"], [b"put:2\n"]))
+        self.l2.answer()
+        self.assertEqual(self.on_disk(), [FIRST])
+
+    def test_similar_ids(self) -> None:
+        """A request goes to the host it is for, also when the ends of ids are the same."""
+        self.hosts["a.l1"] = longer = Host()
+        self.put(FIRST, b"put:1\n")
+        self.put("1062000000.4711.put.a.l1", b"put:2\n")
+        self.start()
+        self.assertEqual((self.l1.asked, longer.asked), ([b"put:1\n"], [b"put:2\n"]))
+
+    def test_never_twice(self) -> None:
+        """A request that waits for its answer is not sent again, however often it is found."""
+        self.put(FIRST)
+        self.start()
+        self.tick(100)
+        self.service.kick("l1")
+        self.assertEqual(len(self.l1.asked), 1)
+
+    def test_taken_away_in_flight(self) -> None:
+        """One that is removed while it waits for its answer still keeps the next one back."""
+        self.put(FIRST)
+        self.start()
+        self.take_away(FIRST)
+        self.tick(2)
+        self.put(SECOND)
+        self.tick(10)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.l1.answer()
+        self.tick(1)
+        self.assertEqual(len(self.l1.asked), 2)
+
+    def test_earlier_one(self) -> None:
+        """One that is found later, but comes before by its name, goes next; none goes twice."""
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.put(FIRST, b"put:1\n")
+        self.tick(5)
+        self.l1.answer()
+        self.l1.answer()
+        self.tick(5)
+        self.assertEqual(self.l1.asked, [b"put:2\n", b"put:1\n"])
+        self.assertEqual(self.on_disk(), [])
+
+    def test_counts(self) -> None:
+        """S16: the status learns how many there are for each host."""
+        self.assertEqual(self.service.counts(), {})
+        for name in [FIRST, SECOND, OTHER]:
+            self.put(name)
+        self.start()
+        self.assertEqual(self.service.counts(), {"l1": 2, "l2": 1})
+        self.l2.answer()
+        self.tick(1)
+        self.assertEqual(self.service.counts(), {"l1": 2})
+
+    def test_changed_while_sent(self) -> None:
+        """F7: what is written after the request was read is not lost: the whole file goes."""
+        self.put(FIRST, b"put:1")
+        self.start()
+        path = self.put(FIRST, b"put:1234\n")
+        self.l1.answer()
+        self.tick(1)
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1234\n"])
+        self.l1.answer()
+        self.assertFalse(os.path.lexists(path))
+
+    def test_taken_away(self) -> None:
+        """A file that an administrator removes at any time is no error."""
+        self.put(FIRST)
+        self.start()
+        self.take_away(FIRST)
+        self.l1.answer()
+        self.put(FIRST)
+        self.steps.faults["open request"] = lambda: self.take_away(FIRST)
+        self.tick(5)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.assertEqual([line for line in self.logged() if "sent" not in line], [])
+
+
+class UnfinishedTests(DelayedCase):
+    """F7: files that are still being written."""
+
+    def test_no_newline(self) -> None:
+        """F7: a file without a newline goes when it has been the same for 2 s, within 5 s more."""
+        self.service.startService()
+        for text in [b"p", b"put", b"put:a", b"put:a:b"]:
+            self.put(FIRST, text)
+            self.tick(1)
+            self.assertEqual(self.l1.asked, [])
+        self.tick(6)
+        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
+
+    def test_several_without_newline(self) -> None:
+        """F7: those that have been whole for long need not be waited for one after the other."""
+        self.put(FIRST, b"put:1")
+        self.put(SECOND, b"put:2")
+        for name in (FIRST, SECOND):
+            path = os.path.join(self.settings.delayed_dir, name)
+            written = time.time() - 60
+            os.utime(path, (written, written))
+        self.start()
+        self.tick(2)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+
+    def test_completed(self) -> None:
+        """F7: one that gets its newline goes at once."""
+        self.service.startService()
+        for _ in range(4):
+            self.put(FIRST, b"p")
+            self.tick(1)
+            self.put(FIRST, b"put")
+            self.tick(1)
+        self.put(FIRST, b"put\n")
+        self.tick(1)
+        self.assertEqual(self.l1.asked, [b"put\n"])
+
+    def test_order_is_kept(self) -> None:
+        """F7: the later ones of the same host wait for it, those of others do not."""
+        self.service.startService()
+        self.put(SECOND, b"put:2\n")
+        self.put(OTHER, b"put:3\n")
+        for number in range(10):
+            self.put(FIRST, b"x" * number)
+            self.tick(1)
+        self.assertEqual((self.l1.asked, self.l2.asked), ([], [b"put:3\n"]))
+        self.put(FIRST, b"put:1\n")
+        self.tick(1)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+
+
+class KeptTests(DelayedCase):
+    """F8: requests that are set aside."""
+
+    def test_refused(self) -> None:
+        """F8: a request whose answer says no is kept with its answer, and the log warns."""
+        self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.l1.answer(b"error: no such user: secret\n")
+        self.assertEqual(self.on_disk(), [SECOND])
+        self.assertEqual(
+            self.in_kept(),
+            {FIRST: b"put:1\n", FIRST + ".answer": b"error: no such user: secret\n"},
+        )
+        (line,) = self.logged(LogLevel.warn)
+        self.assertIn(f"{FIRST} (put); the answer is error", line)
+        self.assertNotIn("secret", line)
+        self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
+
+    def test_unusable(self) -> None:
+        """One that cannot be sent is kept with the reason, and holds nothing up."""
+        self.put(FIRST, b"x" * 101 + b"\n")
+        self.put(SECOND)
+        self.start()
+        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
+        reason = b"it is longer than the limit of 100 bytes\n"
+        self.assertEqual(self.in_kept()[FIRST + ".reason"], reason)
+        (line,) = self.logged(LogLevel.warn)
+        self.assertIn("longer than the limit", line)
+        self.assertIn(FIRST, line)
+
+    def test_unreadable(self) -> None:
+        """One that may not be read is kept with the reason."""
+        self.put(FIRST)
+        self.steps.fail("open request", errno.EACCES)
+        self.start()
+        reason = b"it cannot be read: Permission denied\n"
+        self.assertEqual(self.in_kept(), {FIRST: b"put:a:b\n", FIRST + ".reason": reason})
+
+    def test_empty(self) -> None:
+        """An empty one is kept with the reason, once it has been empty for 2 s."""
+        self.service.startService()
+        self.put(FIRST, b"")
+        self.tick(2)
+        self.assertEqual(self.on_disk(), [FIRST])
+        self.tick(2)
+        self.assertEqual(self.in_kept(), {FIRST: b"", FIRST + ".reason": b"it is empty\n"})
+
+    def test_answer_too_long(self) -> None:
+        """One whose answer is over the limit is kept: that would be so each time."""
+        self.put(FIRST)
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.l1.lose(Cause.TOO_LONG)
+        self.assertIn(b"over the line limit", self.in_kept()[FIRST + ".reason"])
+        self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
+
+    def test_wrong_host(self) -> None:
+        """So is one that begins with the name of a host that it is not sent to."""
+        self.put(FIRST)
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.l1.lose(Cause.WRONG_HOST)
+        self.assertIn(b"for another host", self.in_kept()[FIRST + ".reason"])
+        self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
+
+    def test_cannot_be_moved(self) -> None:
+        """One that cannot be set aside holds nothing up; it is tried again, and logged once."""
+        write(self.settings.kept_dir, b"in the way")
+        self.put(FIRST, b"x" * 101 + b"\n")
+        self.put(SECOND)
+        self.start()
+        self.l1.answer()
+        self.tick(3 * int(TRY_AGAIN))
+        self.assertEqual(self.on_disk(), [FIRST])
+        (line,) = [line for line in self.logged(LogLevel.error) if FIRST in line]
+        self.assertIn("cannot be cleared away", line)
+        self.assertEqual(len(self.logged(LogLevel.warn)), 1)
+        os.unlink(self.settings.kept_dir)
+        self.tick(int(TRY_AGAIN) + 1)
+        self.assertEqual(self.on_disk(), [])
+        self.assertIn(FIRST, self.in_kept())
+
+    def test_cannot_be_deleted(self) -> None:
+        """One that cannot be deleted is not sent again, and goes when it can be deleted."""
+        self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.steps.fail("remove request", errno.EROFS)
+        self.l1.answer()
+        self.l1.answer()
+        self.tick(2 * int(TRY_AGAIN))
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+        self.assertEqual(len(self.logged(LogLevel.error)), 2)
+        self.assertLessEqual(self.steps.taken.count("remove request"), 6)
+        self.steps.faults.clear()
+        self.tick(int(TRY_AGAIN) + 1)
+        self.assertEqual(self.on_disk(), [])
+        self.assertEqual(len(self.perm), 2)
+
+    def test_name_comes_again(self) -> None:
+        """One that could not be deleted is forgotten when it goes; a new file of its name goes."""
+        self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        self.steps.fail("remove request", errno.EROFS)
+        self.l1.answer()
+        self.steps.faults.clear()
+        self.take_away(FIRST)
+        self.tick(1)
+        self.put(FIRST, b"put:34\n")
+        self.tick(4)
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n", b"put:34\n"])
+        self.assertEqual(self.logged(LogLevel.warn), [])
+
+    def test_crash(self) -> None:
+        """Whatever step the machine stops at, a request is sent again or was set aside."""
+        for answer, steps in [(b"ok\n", 1), (b"refused\n", 8)]:
+            for number in range(steps + 1):
+                self.put(FIRST)
+                self.restart()
+                self.steps.crash_at = len(self.steps.taken) + number
+                self.l1.answer(answer)
+                crashed = any("log_failure" in event for event in self.events)
+                self.assertEqual(crashed, number < steps)
+                self.restart()
+                if crashed:
+                    kept = b"put:a:b\n" in self.in_kept().values()
+                    self.assertTrue(kept or self.l1.asked == [b"put:a:b\n"], number)
+                    self.assertEqual(FIRST in self.on_disk(), bool(self.l1.asked))
+                shutil.rmtree(self.settings.kept_dir, ignore_errors=True)
+
+    def restart(self) -> None:
+        """Start afresh, as after a crash: nothing is left but the disk."""
+        self.clock, self.steps = Clock(), Steps()
+        self.hosts["l1"] = self.l1 = Host()
+        self.events.clear()
+        self.service = self.make()
+        self.start()
+
+
+class FailureTests(DelayedCase):
+    """Requests that get no answer."""
+
+    def test_stays(self) -> None:
+        """A request that gets con_lost stays, and the log says when it is tried again."""
+        self.put(FIRST)
+        self.put(SECOND)
+        self.start()
+        self.l1.lose(Cause.TIMEOUT)
+        self.assertEqual(self.on_disk(), [FIRST, SECOND])
+        (line,) = self.logged(LogLevel.info)
+        self.assertRegex(line, rf"{FIRST} stays, next try in [01]\.\d s: timeout")
+        self.assertEqual(self.perm, [])
+
+    def tries(self, count: int) -> list[float]:
+        """Let requests fail, and return how long it took from each failure to the next try."""
+        pauses = []
+        for _ in range(count):
+            tried, since = len(self.l1.asked), self.clock.seconds()
+            self.l1.lose()
+            while len(self.l1.asked) == tried:
+                self.tick(1)
+            pauses.append(self.clock.seconds() - since)
+        return pauses
+
+    def test_pauses(self) -> None:
+        """While the host is alive the pauses double, with jitter, up to a limit."""
+        self.put(FIRST)
+        self.start()
+        pauses = self.tries(9)
+        for pause, most in zip(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60], strict=True):
+            self.assertTrue(0.8 * most <= pause <= most, pauses)
+        self.assertGreater(len({*pauses[6:]}), 1, pauses)
+        self.assertEqual(LAST_PAUSE, 60.0)
+
+    def test_success(self) -> None:
+        """A success ends the pauses."""
+        for number in range(3):
+            self.put(f"106200000{number}.1.put.l1")
+        self.start()
+        self.tries(5)
+        self.l1.answer()
+        self.assertEqual(len(self.l1.asked), 7)
+        self.assertEqual(self.tries(1), [1.0])
+
+    def test_dead(self) -> None:
+        """While the host is DEAD nothing is tried; the folder is listed, and that is all."""
+        self.l1.alive = False
+        for number in range(20):
+            self.put(f"106200000{number}.1.put.l1")
+        self.start()
+        self.tick(100)
+        self.assertEqual(set(self.steps.taken), {"scan"})
+        self.assertEqual(self.l1.asked, [])
+        self.assertEqual(self.logged(), [])
+        self.assertEqual(self.service.counts(), {"l1": 20})
+
+    def test_kick(self) -> None:
+        """F4: when it comes back its requests go at once, whatever the pause was."""
+        self.put(FIRST)
+        self.start()
+        self.tries(6)
+        self.l1.lose()
+        self.l1.alive = False
+        tried = len(self.l1.asked)
+        self.tick(100)
+        self.assertEqual(len(self.l1.asked), tried)
+        self.l1.alive = True
+        self.service.kick("l1")
+        self.assertEqual(len(self.l1.asked), tried + 1)
+        self.assertEqual(self.tries(1), [1.0])
+
+    def test_kick_nothing(self) -> None:
+        """A host for which there is nothing may come back too, or one the service never saw."""
+        self.start()
+        self.service.kick("l1")
+        self.service.kick("nobody")
+        self.assertEqual(self.l1.asked, [])
+
+    def test_surprise(self) -> None:
+        """S19: an error that nobody foresaw is logged; others go on, and it is tried again."""
+        self.put(FIRST)
+        self.put(OTHER)
+        self.l1.broken = True
+        self.start()
+        self.assertEqual(len(self.l2.asked), 1)
+        self.assertEqual(len(self.logged(LogLevel.critical)), 1)
+        self.tick(100)
+        self.assertLess(len(self.logged(LogLevel.critical)), 9)
+        self.l1.broken = False
+        self.tick(60)
+        self.assertEqual(len(self.l1.asked), 1)
+
+    def test_passing_error(self) -> None:
+        """An error that is not the file's own, as when descriptors run out, leaves it for later."""
+        self.put(FIRST)
+        self.steps.fail("open request", errno.EMFILE)
+        self.start()
+        self.assertEqual(self.on_disk(), [FIRST])
+        self.steps.faults.clear()
+        self.tick(5)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.assertIn("Too many open files", self.logged(LogLevel.info)[0])
+
+
+class TableTests(DelayedCase):
+    """Hosts that come and go."""
+
+    def test_unknown(self) -> None:
+        """A request for a host that is not in the table stays, and is warned about once."""
+        self.put("1062000000.4711.put.gone", b"put:1\n")
+        self.put("1062000000.4711.put.a.l1", b"put:2\n")
+        self.start()
+        self.tick(10)
+        self.assertEqual(self.l1.asked, [])
+        self.assertEqual(len(self.on_disk()), 2)
+        self.assertEqual(len(self.logged(LogLevel.warn)), 2)
+        self.assertIn("1062000000.4711.put.gone", self.logged(LogLevel.warn)[1])
+
+    def test_many_unknown(self) -> None:
+        """Many for the same host are one line; those that come later are another."""
+        for number in range(5):
+            self.put(f"106200000{number}.1.put.gone")
+        self.start()
+        self.put("1062000009.1.put.gone")
+        self.tick(3)
+        first, second = self.logged(LogLevel.warn)
+        self.assertIn("1062000000.1.put.gone and 4 more", first)
+        self.assertIn("1062000009.1.put.gone", second)
+
+    def test_new_host(self) -> None:
+        """When the host comes into the table its requests go."""
+        self.put("1062000000.4711.put.new", b"put:1\n")
+        self.start()
+        self.hosts["new"] = new = Host()
+        self.tick(4)
+        self.assertEqual(new.asked, [b"put:1\n"])
+
+    def test_host_gone(self) -> None:
+        """When a host leaves the table, what it has not answered stays."""
+        self.put(FIRST)
+        self.put(SECOND)
+        self.start()
+        del self.hosts["l1"]
+        self.l1.lose(Cause.CLOSED)
+        self.tick(10)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.assertEqual(self.on_disk(), [FIRST, SECOND])
+
+    def test_address_changed(self) -> None:
+        """F13: a host that starts afresh gets what its forerunner has not answered."""
+        self.put(FIRST)
+        self.start()
+        self.hosts["l1"] = fresh = Host()
+        self.l1.lose(Cause.CLOSED)
+        self.tick(2)
+        self.assertEqual(fresh.asked, [b"put:a:b\n"])
+
+
+class FolderTests(DelayedCase):
+    """The folder itself, and settings that change."""
+
+    def test_missing(self) -> None:
+        """A missing folder is made at the start, and again when it vanishes."""
+        os.rmdir(self.settings.delayed_dir)
+        self.service.startService()
+        self.assertTrue(os.path.isdir(self.settings.delayed_dir))
+        os.rmdir(self.settings.delayed_dir)
+        self.tick(1)
+        self.put(FIRST)
+        self.tick(4)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.assertEqual(self.logged(LogLevel.error), [])
+
+    def test_in_the_way(self) -> None:
+        """A folder that cannot be read is logged once each time, and used as soon as it can be."""
+        os.rmdir(self.settings.delayed_dir)
+        write(self.settings.delayed_dir, b"")
+        self.start()
+        self.tick(10)
+        (line,) = self.logged(LogLevel.error)
+        self.assertIn(self.settings.delayed_dir, line)
+        os.unlink(self.settings.delayed_dir)
+        self.tick(1)
+        self.put(FIRST)
+        self.tick(4)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.take_away(FIRST)
+        os.rmdir(self.settings.delayed_dir)
+        write(self.settings.delayed_dir, b"")
+        self.tick(10)
+        self.assertEqual(len(self.logged(LogLevel.error)), 2)
+
+    def test_limit_changes(self) -> None:
+        """F13: another line limit counts for what is read from then on."""
+        self.service.startService()
+        self.service.reconfigure(attrs.evolve(self.settings, max_line=5))
+        self.put(FIRST)
+        self.tick(4)
+        self.assertIn(FIRST, self.in_kept())
+
+    def test_folder_changes(self) -> None:
+        """F13: another folder counts at once; what is under way ends in the old one."""
+        old = self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        root = os.path.join(self.settings.sock_dir, "new")
+        os.mkdir(root)
+        self.service.reconfigure(attrs.evolve(self.settings, sock_dir=root))
+        self.l1.answer()
+        self.assertFalse(os.path.lexists(old))
+        self.tick(1)
+        write(os.path.join(root, "delayed", FIRST), b"put:3\n")
+        self.tick(4)
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:3\n"])
+        self.assertEqual(self.service.counts(), {"l1": 1})
+
+
+class HangingDiskTests(DelayedCase):
+    """A disk that does not answer."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.threads = SlowThreads()
+        self.service = self.make(self.threads)
+
+    def pass_time(self, seconds: int, hanging: int) -> None:
+        """Let time pass, in which all disk calls return but the first few."""
+        for _ in range(seconds):
+            self.clock.advance(1.0)
+            while len(self.threads.begun) > hanging:
+                self.threads.finish(hanging)
+
+    def test_read_hangs(self) -> None:
+        """A file that hangs is named in the log, gets no second thread, and goes in the end."""
+        self.put(FIRST)
+        self.service.startService()
+        self.threads.finish()
+        self.pass_time(9, hanging=1)
+        self.assertEqual(self.logged(), [])
+        self.pass_time(50, hanging=1)
+        (line,) = self.logged(LogLevel.warn)
+        self.assertIn(f"{FIRST}: no answer from the disk after 10 s", line)
+        self.assertEqual(len(self.threads.begun), 1)
+        self.assertEqual(self.l1.asked, [])
+        self.pass_time(2, hanging=0)
+        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
+
+    def test_others_go_on(self) -> None:
+        """A file that hangs holds up its host for that time only, and other hosts not at all."""
+        self.put(FIRST)
+        self.put(SECOND, b"put:2\n")
+        self.put(OTHER, b"put:3\n")
+        self.service.startService()
+        self.threads.finish()
+        self.pass_time(5, hanging=1)
+        self.assertEqual((self.l1.asked, self.l2.asked), ([], [b"put:3\n"]))
+        self.pass_time(6, hanging=1)
+        self.assertEqual(self.l1.asked, [b"put:2\n"])
+
+    def test_delete_hangs(self) -> None:
+        """A request whose deletion hangs is not sent again meanwhile, nor afterwards."""
+        self.put(FIRST)
+        self.service.startService()
+        self.pass_time(4, hanging=0)
+        self.l1.answer()
+        self.pass_time(60, hanging=1)
+        self.assertEqual(self.on_disk(), [FIRST])
+        self.assertEqual(len(self.logged(LogLevel.warn)), 1)
+        self.pass_time(10, hanging=0)
+        self.assertEqual(self.on_disk(), [])
+        self.assertEqual(len(self.l1.asked), 1)
+
+    def test_scan_hangs(self) -> None:
+        """A scan that hangs is logged once, and no other is begun before it returns."""
+        self.service.startService()
+        self.tick(100)
+        self.assertEqual(len(self.threads.begun), 1)
+        self.assertEqual(len(self.logged()), 1)
+        self.threads.finish()
+        self.put(FIRST)
+        self.tick(1)
+        self.threads.finish()
+        self.assertEqual(self.service.counts(), {"l1": 1})
+
+    def test_few_threads(self) -> None:
+        """However many hosts have requests, few threads hang."""
+        for number in range(20):
+            self.hosts[f"h{number}"] = Host()
+            self.put(f"1062000000.1.put.h{number}")
+        self.service.startService()
+        self.threads.finish()
+        self.tick(100)
+        self.assertEqual(len(self.threads.begun), PLACES)
+        self.assertEqual(len(self.logged()), PLACES)
+
+    def test_folder_changes(self) -> None:
+        """F13: what a scan of the old folder finds after another was set does not count."""
+        self.put(FIRST)
+        self.service.startService()
+        self.service.reconfigure(attrs.evolve(self.settings, sock_dir=self.mktemp()))
+        self.threads.finish()
+        self.assertEqual(self.service.counts(), {})
+
+    def test_stopped_while_reading(self) -> None:
+        """A request that has been read when the service stops is not sent."""
+        self.put(FIRST)
+        self.service.startService()
+        self.pass_time(2, hanging=0)
+        self.clock.advance(1.0)
+        self.threads.finish()
+        self.assertEqual(len(self.threads.begun), 1)
+        stopped = self.service.stopService()
+        self.threads.finish()
+        self.successResultOf(stopped)
+        self.assertEqual(self.l1.asked, [])
+
+    def test_stop(self) -> None:
+        """A disk that hangs does not keep the service from stopping."""
+        self.put(FIRST)
+        self.service.startService()
+        self.threads.finish()
+        stopped = self.service.stopService()
+        self.assertNoResult(stopped)
+        self.tick(10)
+        self.successResultOf(stopped)
+
+
+class StoppingTests(DelayedCase):
+    """What stopService leaves."""
+
+    def test_idle(self) -> None:
+        """With nothing under way it is over at once, and nothing is looked for any more."""
+        self.put(FIRST)
+        self.l1.alive = False
+        self.start()
+        self.successResultOf(self.service.stopService())
+        self.l1.alive = True
+        self.tick(10)
+        self.service.kick("l1")
+        self.assertEqual(set(self.steps.taken), {"scan"})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lost(self) -> None:
+        """A request in flight that gets con_lost stays on disk, and the next start sends it."""
+        self.put(FIRST)
+        self.start()
+        stopped = self.service.stopService()
+        self.assertNoResult(stopped)
+        self.l1.lose(Cause.CLOSED)
+        self.successResultOf(stopped)
+        self.assertEqual(self.on_disk(), [FIRST])
+        self.start()
+        self.assertEqual(len(self.l1.asked), 2)
+
+    def test_answered(self) -> None:
+        """One that still gets its answer is cleared away; the next one is not begun."""
+        self.put(FIRST)
+        self.put(SECOND)
+        self.start()
+        stopped = self.service.stopService()
+        self.l1.answer()
+        self.successResultOf(stopped)
+        self.assertEqual(self.on_disk(), [SECOND])
+        self.assertEqual(len(self.l1.asked), 1)

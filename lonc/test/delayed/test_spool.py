@@ -1,0 +1,627 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Delayed requests on disk: found, read, removed, set aside."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.delayed.sealing import SEALED, seal, unseal
+from lonc.delayed.spool import ANSWER, REASON, Found, Spool, Taken, host_of
+from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
+from lonc.test.fixtures.properties import given, settings, st
+
+NAME = "1062000000.4711.putmsu.l1"
+LIMIT = 100
+
+
+class Crash(BaseException):
+    """The machine stops; nothing in lonc may catch it."""
+
+
+class Steps:
+    """
+    Watches each step on the disk, and lets some fail.
+
+    :ivar taken: the steps so far.
+    :ivar faults: what to do before a step of this name.
+    :ivar crash_at: the number of the step before which the machine stops.
+    """
+
+    def __init__(self, crash_at: int = -1) -> None:
+        self.taken: list[str] = []
+        self.faults: dict[str, Callable[[], object]] = {}
+        self.crash_at = crash_at
+
+    def __call__(self, step: str) -> None:
+        """Take note of a step."""
+        if len(self.taken) == self.crash_at:
+            raise Crash(step)
+        self.taken.append(step)
+        self.faults.get(step, int)()
+
+    def fail(self, step: str, number: int) -> None:
+        """Let a step fail with this error number."""
+
+        def fault() -> None:
+            raise OSError(number, os.strerror(number))
+
+        self.faults[step] = fault
+
+
+def write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def mode(path: str) -> int:
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+class NameTests(SynchronousTestCase):
+    """Whose a delayed request is (protocol section 6)."""
+
+    def test_forms(self) -> None:
+        """The protocol's form is read, and those of older and of later writers."""
+        for name, host_id in [
+            ("1062000000.4711.put.l1", "l1"),
+            ("1062000000.put.l1", "l1"),
+            ("1062000000.3.4711.put.l1", "l1"),
+            ("1062000000.4711.put_2.msu-l1_x", "msu-l1_x"),
+            ("1062000000.4711..l1", "l1"),
+        ]:
+            self.assertEqual(host_of(name), host_id, name)
+
+    def test_dots(self) -> None:
+        """A host id with dots is taken whole, also when its end is a host id too."""
+        self.assertEqual(host_of("1062000000.4711.put.a.l1"), "a.l1")
+        self.assertEqual(host_of("1062000000.4711.put.7.l1"), "7.l1")
+        self.assertEqual(host_of("1062000000.put.put.l1"), "put.l1")
+
+    def test_others(self) -> None:
+        """What is in no such form is no delayed request."""
+        for name in [
+            "kept",
+            ".1062000000.4711.put.l1",
+            "1062000000.4711.put.l1~",
+            "1062000000.4711.put.l1~1",
+            "1062000000.4711.put.",
+            "1062000000.4711.l1",
+            "1.2.3.4.put.l1",
+            "put.l1",
+            "1062000000.4711.put.l1\n",
+            "1062000000.4711.put.l\u0661",
+            "README",
+        ]:
+            self.assertIsNone(host_of(name), name)
+
+    @settings(deadline=None)
+    @given(
+        numbers=st.lists(st.integers(0, 2**31), min_size=1, max_size=3),
+        letters=st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,15}", fullmatch=True),
+        host_id=st.from_regex(r"[A-Za-z0-9_.-]{1,30}", fullmatch=True),
+    )
+    def test_any(self, numbers: list[int], letters: str, host_id: str) -> None:
+        """Whatever the letters and the host id are, it is never taken for another's."""
+        name = ".".join([*map(str, numbers), letters, host_id])
+        self.assertEqual(host_of(name), host_id)
+
+
+class SpoolCase(SynchronousTestCase):
+    """A folder to work in."""
+
+    def setUp(self) -> None:
+        self.steps = Steps()
+        self.folder = os.path.join(tempfile.mkdtemp(dir="."), "delayed")
+        self.kept = os.path.join(self.folder, "kept")
+        os.mkdir(self.folder)
+        self.spool = Spool(self.folder, self.kept, step=self.steps)
+
+    def put(self, data: bytes, name: str = NAME) -> str:
+        """Write a delayed request; return its path."""
+        path = self.spool.path(name)
+        write(path, data)
+        return path
+
+    def stamp(self, name: str = NAME) -> Stamp:
+        return Stamp.of(os.lstat(self.spool.path(name)))
+
+    def files(self, name: str = NAME) -> Files:
+        return {name: self.stamp(name)}
+
+    def in_kept(self) -> dict[str, bytes]:
+        """Return what was set aside."""
+        if not os.path.isdir(self.kept):
+            return {}
+        return {name: read(os.path.join(self.kept, name)) for name in os.listdir(self.kept)}
+
+
+class ScanTests(SpoolCase):
+    """What is there, for each host."""
+
+    def test_order(self) -> None:
+        """S13: names come by host, in the order of their bytes."""
+        for name in ["20.1.put.l1", "100.1.put.l1", "3.1.put.l2", "20.1.Put.l1", "20.1._x.l1"]:
+            self.put(b"x\n", name)
+        self.assertEqual(
+            self.spool.scan().requests,
+            {
+                "l1": ["100.1.put.l1", "20.1.Put.l1", "20.1._x.l1", "20.1.put.l1"],
+                "l2": ["3.1.put.l2"],
+            },
+        )
+
+    def test_left_alone(self) -> None:
+        """What is hidden, set aside, or no delayed request by its name is not there."""
+        os.mkdir(self.kept)
+        write(os.path.join(self.kept, NAME), b"x\n")
+        for name in ["." + NAME, "notes", NAME + "~", "\udcff.1.put.l1"]:
+            self.put(b"x\n", name)
+        self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset()))
+
+    def test_missing_folder(self) -> None:
+        """A missing folder is made, closed to others."""
+        os.rmdir(self.folder)
+        self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset()))
+        self.assertEqual(mode(self.folder) & 0o707, 0o700)
+
+    def test_no_folder(self) -> None:
+        """A folder that cannot be made is an error that names it."""
+        nowhere = Spool(os.path.join(self.folder, "x", "y"), self.kept)
+        error = self.assertRaises(FileNotFoundError, nowhere.scan)
+        self.assertIn("x/y", str(error))
+
+
+class TakeTests(SpoolCase):
+    """Reading a request when it is whole (F7)."""
+
+    def take(self, still: Stamp | None = None) -> Taken:
+        return self.spool.take(NAME, LIMIT, still)
+
+    def assert_unusable(self, reason: str, still: Stamp | None = None) -> None:
+        fault = self.assertRaises(Unusable, self.take, still)
+        self.assertEqual(str(fault), reason)
+
+    def test_newline(self) -> None:
+        """A file with a newline at its end is whole."""
+        self.put(b"put:a:b\n")
+        self.assertEqual(self.take(), Taken(b"put:a:b\n", self.files()))
+
+    def test_no_newline(self) -> None:
+        """F7: one without is not, until it has been the same for long enough."""
+        self.put(b"put:a:b")
+        unfinished = self.assertRaises(Unfinished, self.take)
+        self.assertEqual(self.take(unfinished.stamp).line, b"put:a:b\n")
+
+    def test_grown(self) -> None:
+        """F7: one that has grown meanwhile is not whole either."""
+        self.put(b"put:a")
+        stamp = self.stamp()
+        self.put(b"put:a:b")
+        unfinished = self.assertRaises(Unfinished, self.take, stamp)
+        self.assertEqual(unfinished.stamp, self.stamp())
+
+    def test_grows(self) -> None:
+        """F7: one that is written while it is read is not whole, newline or not."""
+        path = self.put(b"put:a\n")
+        self.steps.faults["look again"] = lambda: write(path, b"put:a\nput:b\n")
+        unfinished = self.assertRaises(Unfinished, self.take)
+        self.assertEqual(unfinished.stamp, self.stamp())
+
+    def test_bytes(self) -> None:
+        """The line is bytes: nothing in it but its newline has a meaning."""
+        self.put(b" put:\xff\x00:b \r\n")
+        self.assertEqual(self.take().line, b" put:\xff\x00:b \r\n")
+
+    def test_blank_lines(self) -> None:
+        """Blank lines around the request are nothing."""
+        self.put(b"\nput:a:b\n\n \n\r\n")
+        self.assertEqual(self.take().line, b"put:a:b\n")
+
+    def test_two_lines(self) -> None:
+        """A file with two requests is not sent: one of them would be lost."""
+        for data in [b"put:a\nput:b\n", b"put:a\n\nput:b\n", b"  \nput:b\n"]:
+            self.put(data)
+            self.assert_unusable("it holds more than one line")
+
+    def test_empty(self) -> None:
+        """An empty file may be about to be written; when it stays so it is unusable."""
+        for data in [b"", b"\n", b" \n\n"]:
+            self.put(data)
+            unfinished = self.assertRaises(Unfinished, self.take)
+            self.assert_unusable("it is empty", unfinished.stamp)
+
+    def test_limit(self) -> None:
+        """A line may have as many bytes as the limit says, its newline not counted."""
+        self.put(b"x" * LIMIT + b"\n")
+        self.assertEqual(len(self.take().line), LIMIT + 1)
+        self.put(b"x" * (LIMIT + 1) + b"\n")
+        self.assert_unusable("it is longer than the limit of 100 bytes")
+        self.put(b"x" * (LIMIT + 2))
+        self.assert_unusable("it is longer than the limit of 100 bytes")
+
+    def test_link(self) -> None:
+        """A symbolic link is not followed."""
+        write(os.path.join(self.folder, "secret"), b"x\n")
+        os.symlink("secret", self.spool.path(NAME))
+        self.assert_unusable("it is not a regular file")
+
+    def test_pipe(self) -> None:
+        """A named pipe is not waited for."""
+        os.mkfifo(self.spool.path(NAME))
+        self.assert_unusable("it is not a regular file")
+
+    def test_swapped(self) -> None:
+        """Nor one that takes a file's place at the last moment; such a pipe is not waited for."""
+        path = self.put(b"x\n")
+
+        def swap(make: Callable[[], None]) -> None:
+            os.unlink(path)
+            make()
+
+        self.steps.faults["open request"] = lambda: swap(lambda: os.symlink("/dev/null", path))
+        self.assert_unusable("it cannot be read: Too many levels of symbolic links")
+        os.unlink(path)
+        self.put(b"x\n")
+        self.steps.faults["open request"] = lambda: swap(lambda: os.mkfifo(path))
+        self.assert_unusable("it is not a regular file")
+
+    def test_folder(self) -> None:
+        """A folder with such a name is no request."""
+        os.mkdir(self.spool.path(NAME))
+        self.assert_unusable("it is not a regular file")
+
+    def test_unreadable(self) -> None:
+        """A file that may not be read, or that the disk cannot give, is unusable."""
+        self.put(b"x\n")
+        for number, reason in [
+            (errno.EACCES, "it cannot be read: Permission denied"),
+            (errno.EIO, "it cannot be read: Input/output error"),
+        ]:
+            self.steps.fail("open request", number)
+            self.assert_unusable(reason)
+
+    def test_passing(self) -> None:
+        """An error that is not the file's own is not held against it."""
+        self.put(b"x\n")
+        self.steps.fail("open request", errno.EMFILE)
+        self.assertRaises(OSError, self.take)
+
+    def test_gone(self) -> None:
+        """A file that has gone is told apart."""
+        self.assertRaises(FileNotFoundError, self.take)
+
+
+class RemoveTests(SpoolCase):
+    """Deleting what has its answer."""
+
+    def test_removed(self) -> None:
+        """The request goes."""
+        path = self.put(b"x\n")
+        files = self.files()
+        self.spool.remove(files)
+        self.assertFalse(os.path.lexists(path))
+        self.assertEqual(files, {})
+
+    def test_changed(self) -> None:
+        """A file that has changed since it was read stays: that has not been sent."""
+        path = self.put(b"x")
+        files = self.files()
+        self.put(b"xyz\n")
+        self.assertRaises(Changed, self.spool.remove, files)
+        self.assertEqual(read(path), b"xyz\n")
+
+    def test_gone(self) -> None:
+        """One that has gone is done with already."""
+        path = self.put(b"x\n")
+        files = self.files()
+        os.unlink(path)
+        self.spool.remove(files)
+        self.assertEqual(files, {})
+
+
+class SealedTests(SpoolCase):
+    """Sealed forms, with a key and without. How they come about: ``test_sealer``."""
+
+    KEY = bytes(32)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.locked = self.spool
+        self.spool = Spool(self.folder, self.kept, self.KEY, self.steps)
+
+    def put_sealed(self, data: bytes, name: str = NAME) -> str:
+        """Write a sealed request; return its path."""
+        return self.put(seal(self.KEY, name, data), name + SEALED)
+
+    def take(self, max_line: int = LIMIT) -> Taken:
+        return self.spool.take(NAME, max_line)
+
+    def test_scan(self) -> None:
+        """It is told, with a key and without, what is sealed, what is not, and what is both."""
+        self.put(b"x\n")
+        self.put_sealed(b"x\n")
+        self.put_sealed(b"x\n", NAME + "~10")
+        self.put_sealed(b"x\n", "1.2.put.l2")
+        self.put(b"x\n", "1.2.put.l3")
+        for other in ["notes~sealed", NAME + "~sealing", NAME + "~sealed~1", NAME + "~x~sealed"]:
+            self.put(b"x\n", other)
+        for spool in (self.spool, self.locked):
+            found = spool.scan()
+            self.assertEqual(
+                found.requests,
+                {"l1": [NAME, NAME + "~10"], "l2": ["1.2.put.l2"], "l3": ["1.2.put.l3"]},
+            )
+            self.assertEqual(found.plain, {NAME, "1.2.put.l3"})
+            self.assertEqual(found.sealed, {NAME, NAME + "~10", "1.2.put.l2"})
+
+    def test_take(self) -> None:
+        """What is sealed is whole, with a newline or without."""
+        for data in (b"put:a:b\n", b"put:a:b"):
+            self.put_sealed(data)
+            self.assertEqual(self.take(), Taken(b"put:a:b\n", self.files(NAME + SEALED)))
+
+    def test_limit(self) -> None:
+        """F3: the limit on the line is the same."""
+        self.put_sealed(b"x" * LIMIT + b"\n")
+        self.assertEqual(len(self.take().line), LIMIT + 1)
+        self.put_sealed(b"x" * (LIMIT + 1) + b"\n")
+        fault = self.assertRaises(Unusable, self.take)
+        self.assertEqual(str(fault), "it is longer than the limit of 100 bytes")
+        self.assertEqual(fault.files, self.files(NAME + SEALED))
+
+    def test_no_request(self) -> None:
+        """What is none in the clear is none when it is sealed."""
+        for data, reason in [(b"", "it is empty"), (b"a\nb\n", "it holds more than one line")]:
+            self.put_sealed(data)
+            fault = self.assertRaises(Unusable, self.take)
+            self.assertEqual((str(fault), fault.files), (reason, self.files(NAME + SEALED)))
+
+    def test_both(self) -> None:
+        """When both are there and the same, both are told, and both are deleted."""
+        self.put(b"put:a:b\n")
+        self.put_sealed(b"put:a:b\n")
+        files = self.take().files
+        self.assertEqual(files, {**self.files(), **self.files(NAME + SEALED)})
+        self.spool.remove(files)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_both_but_not_the_same(self) -> None:
+        """When they are not the same, the sealed one comes first and alone."""
+        self.put(b"put:a:bc\n")
+        self.put_sealed(b"put:a:b\n")
+        taken = self.take()
+        self.assertEqual(taken, Taken(b"put:a:b\n", self.files(NAME + SEALED)))
+        self.spool.remove(taken.files)
+        self.assertEqual(self.take().line, b"put:a:bc\n")
+
+    def test_both_but_one_is_no_file(self) -> None:
+        """Whatever else bears the name in the clear, it does not keep the sealed one back."""
+        os.symlink("nowhere", self.spool.path(NAME))
+        self.put_sealed(b"put:a:b\n")
+        self.assertEqual(self.take(), Taken(b"put:a:b\n", self.files(NAME + SEALED)))
+
+    def test_remove_again(self) -> None:
+        """When only one of them could be deleted, the other is the next time."""
+        self.put(b"x\n")
+        self.put_sealed(b"x\n")
+        files = self.take().files
+        taken = len(self.steps.taken)
+
+        def fail_later() -> None:
+            if len(self.steps.taken) > taken + 1:
+                raise OSError(errno.EROFS, "")
+
+        self.steps.faults["remove request"] = fail_later
+        self.assertRaises(OSError, self.spool.remove, files)
+        self.assertEqual(len(files), 1)
+        self.steps.faults.clear()
+        self.spool.remove(files)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_kept(self) -> None:
+        """F8: a request in the clear and its note are both sealed when it is set aside."""
+        self.put(b"x\n")
+        files = self.files()
+        kept = self.spool.keep(NAME, files, ANSWER, b"refused\n")
+        self.assertEqual(kept, os.path.join(self.kept, NAME + SEALED))
+        found = {name: unseal(self.KEY, name, data) for name, data in self.in_kept().items()}
+        self.assertEqual(found, {NAME + SEALED: b"x\n", f"{NAME}.answer{SEALED}": b"refused\n"})
+        self.assertEqual([mode(os.path.join(self.kept, name)) for name in found], [0o600, 0o600])
+
+    def test_kept_beside_others(self) -> None:
+        """Nothing that is there, sealed or not, loses its place."""
+        os.mkdir(self.kept)
+        for name in [NAME, NAME + "~1" + SEALED]:
+            write(os.path.join(self.kept, name), b"old\n")
+        self.put_sealed(b"x\n")
+        self.spool.keep(NAME, self.take().files, REASON, b"why\n")
+        new = {NAME + "~2" + SEALED, f"{NAME}~2.reason{SEALED}"}
+        self.assertEqual(set(self.in_kept()), {NAME, NAME + "~1" + SEALED} | new)
+
+    def test_kept_as_it_is(self) -> None:
+        """What cannot be read is set aside as it is."""
+        os.mkdir(self.spool.path(NAME))
+        self.spool.keep(NAME, self.files(), REASON, b"why\n")
+        self.assertTrue(os.path.isdir(os.path.join(self.kept, NAME)))
+        self.assertTrue(os.path.isfile(os.path.join(self.kept, f"{NAME}.reason{SEALED}")))
+
+    def test_damaged_disk(self) -> None:
+        """So is what the disk cannot give."""
+        self.put(b"x\n")
+        self.steps.fail("read request", errno.EIO)
+        self.spool.keep(NAME, self.files(), REASON, b"why\n")
+        self.assertEqual(set(self.in_kept()), {NAME, f"{NAME}.reason{SEALED}"})
+
+    def test_name_is_taken(self) -> None:
+        """A folder that has the name of a sealed form is left alone."""
+        os.mkdir(self.spool.path(NAME + SEALED))
+        self.put(b"x\n")
+        self.assertEqual(self.spool.seal({NAME: None}), {NAME: NAME + "~1" + SEALED})
+        self.assertEqual(set(os.listdir(self.folder)), {NAME + SEALED, NAME + "~1" + SEALED})
+
+    def test_crash(self) -> None:
+        """Whatever step the machine stops at, the request is in one of the folders."""
+        steps = Steps()
+        while not steps.taken or steps.crash_at == len(steps.taken):
+            steps = Steps(crash_at=steps.crash_at + 1)
+            self.put(b"x\n")
+            with contextlib.suppress(Crash):
+                spool = Spool(self.folder, self.kept, self.KEY, steps)
+                spool.keep(NAME, self.files(), ANSWER, b"no\n")
+            copies = []
+            for folder in (self.folder, self.kept):
+                path = os.path.join(folder, NAME)
+                if os.path.exists(path):
+                    copies.append(read(path))
+                if os.path.exists(path + SEALED):
+                    copies.append(unseal(self.KEY, NAME, read(path + SEALED)))
+            self.assertIn(b"x\n", copies, f"before step {steps.crash_at}")
+            shutil.rmtree(self.folder)
+            os.mkdir(self.folder)
+        self.assertEqual(steps.taken[-1], "sync folder")
+
+
+class KeepTests(SpoolCase):
+    """Setting aside (F8)."""
+
+    def keep(self, ending: str = ANSWER, note: bytes = b"refused\n") -> str:
+        return self.spool.keep(NAME, self.files(), ending, note)
+
+    def test_kept(self) -> None:
+        """F8: the request goes into the inner folder, the answer beside it, closed to others."""
+        path = self.put(b"x\n")
+        os.chmod(path, 0o644)
+        self.assertEqual(self.keep(), os.path.join(self.kept, NAME))
+        self.assertFalse(os.path.lexists(path))
+        self.assertEqual(self.in_kept(), {NAME: b"x\n", NAME + ".answer": b"refused\n"})
+        self.assertEqual(mode(self.kept), 0o700)
+        self.assertEqual(mode(os.path.join(self.kept, NAME)), 0o600)
+        self.assertEqual(mode(os.path.join(self.kept, NAME + ".answer")), 0o600)
+
+    def test_steps(self) -> None:
+        """The note is on the disk before the request moves, and both folders after it."""
+        self.put(b"x\n")
+        self.keep()
+        self.assertEqual(
+            self.steps.taken,
+            [
+                "make kept",
+                "make note",
+                "write note",
+                "sync note",
+                "move request",
+                "close request to others",
+                "sync kept",
+                "sync folder",
+            ],
+        )
+
+    def test_nothing_overwritten(self) -> None:
+        """What bears the name already stays; the new ones are numbered."""
+        for text in [b"1\n", b"2\n", b"3\n"]:
+            self.put(text)
+            self.keep(REASON, b"why " + text)
+        self.assertEqual(
+            self.in_kept(),
+            {
+                NAME: b"1\n",
+                NAME + ".reason": b"why 1\n",
+                NAME + "~1": b"2\n",
+                NAME + "~1.reason": b"why 2\n",
+                NAME + "~2": b"3\n",
+                NAME + "~2.reason": b"why 3\n",
+            },
+        )
+
+    def test_other_note(self) -> None:
+        """Nor does one that has an answer take the place of one that has a reason."""
+        self.put(b"1\n")
+        self.keep(REASON, b"why\n")
+        self.put(b"2\n")
+        self.keep(ANSWER, b"refused\n")
+        self.assertEqual(
+            self.in_kept(),
+            {
+                NAME: b"1\n",
+                NAME + ".reason": b"why\n",
+                NAME + "~1": b"2\n",
+                NAME + "~1.answer": b"refused\n",
+            },
+        )
+
+    def test_note_left_over(self) -> None:
+        """A note that a crash left behind stays too."""
+        os.mkdir(self.kept)
+        write(os.path.join(self.kept, NAME + ".answer"), b"old\n")
+        self.put(b"x\n")
+        self.keep()
+        self.assertEqual(
+            self.in_kept(),
+            {NAME + ".answer": b"old\n", NAME + "~1": b"x\n", NAME + "~1.answer": b"refused\n"},
+        )
+
+    def test_changed(self) -> None:
+        """A file that has changed since it was read stays where it is."""
+        self.put(b"x")
+        files = self.files()
+        path = self.put(b"xyz\n")
+        self.assertRaises(Changed, self.spool.keep, NAME, files, ANSWER, b"refused\n")
+        self.assertEqual(read(path), b"xyz\n")
+        self.assertEqual(self.in_kept(), {})
+
+    def test_failure(self) -> None:
+        """When a step fails the request stays, and no note is left over."""
+        for step in ["make note", "write note", "sync note", "move request"]:
+            path = self.put(b"x\n")
+            self.steps.faults.clear()
+            self.steps.fail(step, errno.ENOSPC)
+            self.assertRaises(OSError, self.keep)
+            self.assertEqual(read(path), b"x\n", step)
+            self.assertEqual(self.in_kept(), {}, step)
+
+    def test_folder(self) -> None:
+        """A folder is set aside too, and stays usable."""
+        os.mkdir(self.spool.path(NAME))
+        os.chmod(self.spool.path(NAME), 0o755)
+        kept = self.spool.keep(NAME, self.files(), REASON, b"why\n")
+        self.assertTrue(os.path.isdir(kept))
+        self.assertEqual(mode(kept), 0o755)
+
+    def test_link(self) -> None:
+        """A link is set aside itself; what it names keeps its mode."""
+        secret = os.path.join(self.folder, "secret")
+        write(secret, b"x\n")
+        os.chmod(secret, 0o644)
+        os.symlink(os.path.abspath(secret), self.spool.path(NAME))
+        kept = self.spool.keep(NAME, self.files(), REASON, b"why\n")
+        self.assertTrue(os.path.islink(kept))
+        self.assertEqual(mode(secret), 0o644)
+
+    def test_crash(self) -> None:
+        """Whatever step the machine stops at, the request is in the one folder or the other."""
+        steps = Steps()
+        while not steps.taken or steps.crash_at == len(steps.taken):
+            steps = Steps(crash_at=steps.crash_at + 1)
+            path = self.put(b"x\n")
+            with contextlib.suppress(Crash):
+                Spool(self.folder, self.kept, step=steps).keep(NAME, self.files(), ANSWER, b"no\n")
+            copies = [data for name, data in self.in_kept().items() if name == NAME]
+            if os.path.exists(path):
+                copies.append(read(path))
+            self.assertIn(b"x\n", copies, f"before step {steps.crash_at}")
+            shutil.rmtree(self.kept, ignore_errors=True)
+        self.assertEqual(steps.taken[-1], "sync folder")

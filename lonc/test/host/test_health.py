@@ -1,0 +1,197 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Retries, DEAD, and the probes that find the way back (rows S10, F4 and F5)."""
+
+from __future__ import annotations
+
+from random import Random
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.host.health import Health
+from lonc.test.fixtures.doubles import NoJitter
+
+
+class HealthTestCase(SynchronousTestCase):
+    """A Health whose probes are noted."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.probes: list[float] = []
+
+    def health(self, retries: int = 2, random: Random | None = None) -> Health:
+        """Return a Health that notes when it probes."""
+        return Health(
+            retries, self.clock, random or NoJitter(), lambda: self.probes.append(self.now)
+        )
+
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self.clock.seconds()
+
+    def dead(self, random: Random | None = None) -> Health:
+        """Return one that is DEAD."""
+        health = self.health(1, random)
+        health.failure()
+        return health
+
+    def failing(self, health: Health, times: int) -> list[float]:
+        """Let so many probes fail, each at once; return the pauses before them."""
+        pauses = []
+        for _ in range(times):
+            pauses.append(health.next_probe)
+            self.clock.advance(health.next_probe)
+            health.failure()
+        return pauses
+
+
+class RetriesTests(HealthTestCase):
+    """Row S10."""
+
+    def test_each_failure_takes_one(self) -> None:
+        """S10: with 2 retries the second failure makes the host DEAD, and is told once."""
+        health = self.health()
+        self.assertEqual((health.left, health.dead), (2, False))
+        self.assertFalse(health.failure())
+        self.assertEqual((health.left, health.dead), (1, False))
+        self.assertTrue(health.failure())
+        self.assertEqual((health.left, health.dead), (0, True))
+        self.assertFalse(health.failure())
+        self.assertEqual((health.left, health.dead), (0, True))
+
+    def test_success_restores(self) -> None:
+        """S10: a success gives all retries back, however often one was lost."""
+        health = self.health(3)
+        for _ in range(10):
+            health.failure()
+            health.failure()
+            self.assertFalse(health.restore())
+            self.assertEqual(health.left, 3)
+        self.assertEqual(self.probes, [])
+
+    def test_restore_tells_whether_it_was_dead(self) -> None:
+        """S10: who restores learns, once, that the host was DEAD."""
+        health = self.dead()
+        self.assertTrue(health.restore())
+        self.assertFalse(health.dead)
+        self.assertFalse(health.restore())
+
+    def test_another_number(self) -> None:
+        """S10: a changed setting counts at once: what was lost stays lost, one at least is left."""
+        health = self.health(3)
+        health.failure()
+        health.set_retries(5)
+        self.assertEqual(health.left, 4)
+        health.set_retries(1)
+        self.assertEqual((health.left, health.dead), (1, False))
+        health.failure()
+        health.set_retries(7)
+        self.assertEqual((health.left, health.dead), (0, True))
+        health.restore()
+        self.assertEqual(health.left, 7)
+
+
+class BreakTests(HealthTestCase):
+    """F5: connections that break together are one failure."""
+
+    def test_breaks_at_once(self) -> None:
+        """F5: when ten connections of a lond break together, that is one failure."""
+        health = self.health(2)
+        self.clock.advance(100)
+        for established in range(10):
+            self.assertFalse(health.broke(float(established)))
+        self.assertEqual(health.left, 1)
+
+    def test_breaks_one_after_the_other(self) -> None:
+        """F5: so it is when some of them break a little later."""
+        health = self.health(2)
+        self.clock.advance(100)
+        health.broke(10.0)
+        self.clock.advance(3)
+        health.broke(20.0)
+        self.assertEqual(health.left, 1)
+
+    def test_new_connection_breaks(self) -> None:
+        """F5: a connection that was made after that and breaks is a failure of its own."""
+        health = self.health(2)
+        self.clock.advance(100)
+        health.broke(10.0)
+        self.clock.advance(1)
+        self.assertTrue(health.broke(100.5))
+
+    def test_first_break_counts(self) -> None:
+        """F5: the first break counts, be it as early as can be."""
+        health = self.health(1)
+        self.assertTrue(health.broke(0.0))
+
+
+class ProbeTests(HealthTestCase):
+    """Row F4."""
+
+    def test_no_probe_while_alive(self) -> None:
+        """F4: a host that is not DEAD is not probed."""
+        health = self.health()
+        self.assertEqual(health.next_probe, -1.0)
+        health.failure()
+        self.assertEqual(health.next_probe, -1.0)
+        self.clock.advance(1000)
+        self.assertEqual(self.probes, [])
+
+    def test_pauses(self) -> None:
+        """F4: the pauses are 1, 2, 4 ... 32, 60, 60 seconds."""
+        health = self.dead()
+        pauses = self.failing(health, 9)
+        self.assertEqual(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60])
+        self.assertEqual(len(self.probes), 9)
+
+    def test_jitter(self) -> None:
+        """F4: every pause is shortened by chance, by a fifth at the most, and none is the same."""
+        full = [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        seen = set()
+        for seed in range(20):
+            pauses = self.failing(self.dead(Random(seed)), 9)
+            for pause, most in zip(pauses, full, strict=True):
+                self.assertTrue(0.8 * most <= pause <= most, pause)
+            seen.add(pauses[0])
+        self.assertEqual(len(seen), 20)
+
+    def test_next_probe_counts_down(self) -> None:
+        """F4: the time of the next probe can be told, and there is none while one is under way."""
+        health = self.dead()
+        self.clock.advance(0.25)
+        self.assertEqual(health.next_probe, 0.75)
+        self.clock.advance(0.75)
+        self.assertEqual(health.next_probe, -1.0)
+        self.assertEqual(self.probes, [1.0])
+
+    def test_one_probe_at_a_time(self) -> None:
+        """F4: without an outcome there is no further probe, and failures do not hasten one."""
+        health = self.dead()
+        for _ in range(5):
+            health.failure()
+        self.assertEqual(health.next_probe, 1.0)
+        self.clock.advance(1)
+        self.clock.advance(1000)
+        self.assertEqual(self.probes, [1.0])
+
+    def test_restored_host_is_not_probed(self) -> None:
+        """F4: a host that is back is not probed, and its next death begins with 1 second."""
+        health = self.dead()
+        self.failing(health, 5)
+        health.restore()
+        self.assertEqual(health.next_probe, -1.0)
+        before = len(self.probes)
+        self.clock.advance(1000)
+        self.assertEqual(len(self.probes), before)
+        health.failure()
+        self.assertEqual(health.next_probe, 1.0)
+
+    def test_stop(self) -> None:
+        """F4: nothing is left on the clock when a host stops."""
+        health = self.dead()
+        health.stop()
+        health.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertTrue(health.dead)

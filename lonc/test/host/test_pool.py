@@ -1,0 +1,172 @@
+# trial's assertions and DeferredQueue have no annotations:
+# mypy: allow-untyped-calls
+"""Connections by state, and requests that wait (rows S8 and F3)."""
+
+from __future__ import annotations
+
+from random import Random
+
+from twisted.internet.defer import QueueOverflow
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.host.connection import LondConnection
+from lonc.host.pool import Collection, ConnectionPool, RequestQueue
+from lonc.wire.handshake import Handshake
+from lonc.wire.request import Cause, Nobody, Request
+
+
+class DeafOwner:
+    """An owner that is told things and does nothing."""
+
+    def connected(self, connection: LondConnection) -> None:
+        pass
+
+    def ready(self, connection: LondConnection) -> None:
+        pass
+
+    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        pass
+
+    def failed(
+        self, connection: LondConnection, trouble: object, message: str, cause: Cause
+    ) -> None:
+        pass
+
+    def gone(self, connection: LondConnection) -> None:
+        pass
+
+
+def a_connection() -> LondConnection:
+    return LondConnection(DeafOwner(), Handshake("l2", "l1"), 100)
+
+
+def a_request(since: float = 0.0) -> Request:
+    request = Request(b"ping\n", Nobody())
+    request.since = since
+    return request
+
+
+class ConnectionPoolTests(SynchronousTestCase):
+    """Row S8."""
+
+    def setUp(self) -> None:
+        self.pool = ConnectionPool()
+
+    def test_empty(self) -> None:
+        """A pool begins without connections."""
+        self.assertEqual((len(self.pool), self.pool.size, self.pool.all()), (0, 0, []))
+
+    def test_in_one_place(self) -> None:
+        """S8: whatever the order of moves, each connection is in one collection, or in none."""
+        pool, random = self.pool, Random(8)
+        collections = (pool.connecting, pool.handshaking, pool.idle, pool.busy)
+        places: list[Collection | None] = [*collections, None]
+        connections = [a_connection() for _ in range(12)]
+        for _ in range(3000):
+            connection, place = random.choice(connections), random.choice(places)
+            pool.move(connection, place)
+            self.assertIs(connection.place, place)
+            for each in connections:
+                holders = [some for some in collections if each in some]
+                self.assertEqual(len(holders), 0 if each.place is None else 1)
+                if holders:
+                    self.assertIs(holders[0], each.place)
+            inside = [each for each in connections if each.place is not None]
+            self.assertEqual(len(pool), len(inside))
+            self.assertEqual(pool.size, len(inside))
+            self.assertEqual(set(pool.all()), set(inside))
+            self.assertEqual(len(pool.all()), len(inside))
+
+    def test_order(self) -> None:
+        """S8: who comes to a state last is its last, also who was there before."""
+        one, two, three = a_connection(), a_connection(), a_connection()
+        for each in (one, two, three):
+            self.pool.move(each, self.pool.idle)
+        self.pool.move(one, self.pool.idle)
+        self.assertEqual(list(self.pool.idle), [two, three, one])
+
+    def test_last_used(self) -> None:
+        """S8: the idle connection used last is the one to use, so the others can grow old."""
+        one, two = a_connection(), a_connection()
+        self.pool.move(one, self.pool.idle)
+        self.pool.move(two, self.pool.idle)
+        self.assertIs(self.pool.last_used(), two)
+        self.pool.move(one, self.pool.busy)
+        self.pool.move(one, self.pool.idle)
+        self.assertIs(self.pool.last_used(), one)
+        self.assertEqual(len(self.pool.idle), 2)
+
+    def test_all_stays(self) -> None:
+        """The list of all connections does not change while they are moved."""
+        for _ in range(3):
+            self.pool.move(a_connection(), self.pool.idle)
+        for each in self.pool.all():
+            self.pool.move(each, None)
+        self.assertEqual(len(self.pool), 0)
+
+
+class RequestQueueTests(SynchronousTestCase):
+    """Rows S8 and F3."""
+
+    def test_first_come_first_served(self) -> None:
+        """S8: requests leave the queue in the order in which they came."""
+        queue = RequestQueue(size=10)
+        requests = [a_request() for _ in range(5)]
+        for each in requests:
+            queue.put(each)
+        self.assertEqual([queue.take() for _ in range(5)], requests)
+        self.assertEqual(queue.pending, [])
+
+    def test_limit(self) -> None:
+        """F3: the queue takes as many as its limit, and has room again when one has left."""
+        queue = RequestQueue(size=2)
+        queue.put(a_request())
+        queue.put(a_request())
+        with self.assertRaises(QueueOverflow):
+            queue.put(a_request())
+        self.assertEqual(len(queue.pending), 2)
+        queue.take()
+        queue.put(a_request())
+
+    def test_new_limit(self) -> None:
+        """F3: a lower limit drops nobody who waits, and lets nobody in."""
+        queue = RequestQueue(size=3)
+        for _ in range(3):
+            queue.put(a_request())
+        queue.size = 1
+        self.assertEqual(len(queue.pending), 3)
+        with self.assertRaises(QueueOverflow):
+            queue.put(a_request())
+
+    def test_drop(self) -> None:
+        """A request can be taken out of the middle; one that is not there is told so."""
+        queue = RequestQueue(size=10)
+        requests = [a_request() for _ in range(3)]
+        for each in requests:
+            queue.put(each)
+        self.assertTrue(queue.drop(requests[1]))
+        self.assertFalse(queue.drop(requests[1]))
+        self.assertFalse(queue.drop(a_request()))
+        self.assertEqual(queue.drain(), [requests[0], requests[2]])
+
+    def test_drain_empties_first(self) -> None:
+        """Who is put in while the drained are told stays in the queue."""
+        queue = RequestQueue(size=2)
+        queue.put(first := a_request())
+        queue.put(second := a_request())
+        drained = queue.drain()
+        queue.put(a_request())
+        self.assertEqual(drained, [first, second])
+        self.assertEqual(len(queue.pending), 1)
+
+    def test_overdue(self) -> None:
+        """Those that wait since the given time or longer are taken out, and nobody else."""
+        queue = RequestQueue(size=10)
+        requests = [a_request(float(since)) for since in range(5)]
+        for each in requests:
+            queue.put(each)
+        self.assertEqual(queue.overdue(-1.0), [])
+        self.assertEqual(queue.overdue(2.0), requests[:3])
+        self.assertEqual(queue.pending, requests[3:])
+        self.assertEqual(queue.overdue(100.0), requests[3:])
+        self.assertEqual(queue.overdue(100.0), [])

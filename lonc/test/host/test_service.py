@@ -1,0 +1,352 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
+"""A request's way through a host: to an idle connection, or into the queue, and back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+from twisted.logger import LogLevel
+
+from lonc.test.fixtures.doubles import echo, leave_pending
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.transport.unix_socket import SocketError
+from lonc.wire.request import Cause, ConLost
+
+
+class ConnectionsTests(HostTestCase):
+    """Row S8: which connection takes a request."""
+
+    def test_first_request_makes_a_connection(self) -> None:
+        """S8: no connection is made before a request comes; it is made for the first."""
+        stage = Stage(self)
+        stage.advance(5)
+        self.assertEqual(stage.network.attempts, [])
+        client = stage.client(b"ping\n")
+        self.assertEqual(stage.state, (1, 0, 0, 0))
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 1))
+        (attempt,) = stage.network.attempts
+        self.assertEqual((attempt.host, attempt.port), ("127.0.0.2", 5663))
+        self.assertEqual(stage.londs[0].asked, [b"ping\n"])
+        self.assertEqual(client.read, b"")
+        stage.londs[0].say(b"l2\n")
+        self.assertEqual(client.read, b"l2\n")
+        self.assertEqual(stage.state, (0, 0, 1, 0))
+
+    def test_idle_connection_is_used(self) -> None:
+        """S8: an idle connection takes the request at once, and none is made."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(lond.asked, [b"ping\n"])
+        self.assertEqual(len(stage.network.attempts), 1)
+
+    def test_last_used_first(self) -> None:
+        """S8: of several idle connections the one used last takes the request."""
+        stage = Stage(self)
+        one, two, three = stage.connect(3)
+        for lond in (one, two, three):
+            lond.answer = echo
+        for _ in range(3):
+            stage.client(b"ping\n")
+            stage.turn()
+        self.assertEqual((one.asked, two.asked, three.asked), ([], [], [b"ping\n"] * 3))
+
+    def test_order_of_use(self) -> None:
+        """S8: connections that were answered come back as last used in the order of answers."""
+        stage = Stage(self)
+        one, two, three = stage.connect(3)
+        stage.clients_of(3)
+        stage.turn()
+        for lond in (two, three, one):
+            lond.say(b"ok\n")
+        stage.client(b"again\n")
+        stage.turn()
+        self.assertEqual(one.asked, [b"ping\n", b"again\n"])
+        stage.client(b"again\n")
+        stage.turn()
+        self.assertEqual(three.asked, [b"ping\n", b"again\n"])
+
+    def test_one_connection_a_waiter(self) -> None:
+        """S8: each request that finds no idle connection starts one, up to the limit."""
+        stage = Stage(self, max_connections=3)
+        stage.clients_of(2)
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 2))
+        stage.clients_of(5)
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 3))
+        self.assertEqual(stage.status.waiting, 4)
+        self.assertEqual(len(stage.network.attempts), 3)
+
+    def test_ten_by_default(self) -> None:
+        """S8: there are at most ten connections unless the setting says otherwise."""
+        stage = Stage(self)
+        stage.clients_of(50)
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 10))
+
+    def test_connections_under_way_count(self) -> None:
+        """S8: connections that are not ready yet count as well."""
+        stage = Stage(self, max_connections=3)
+        stage.network.on_connect = leave_pending
+        stage.clients_of(9)
+        stage.turn()
+        self.assertEqual(stage.state, (3, 0, 0, 0))
+
+    def test_queue_in_order(self) -> None:
+        """S8: who waits longest is served first, as soon as any connection is free."""
+        stage = Stage(self, max_connections=2)
+        clients = [stage.client(b"%d\n" % number) for number in range(8)]
+        stage.turn()
+        one, two = stage.londs
+        one.answer = two.answer = echo
+        self.assertEqual((one.asked, two.asked), ([b"0\n"], [b"1\n"]))
+        two.say(b"re:1\n")
+        stage.turn()
+        self.assertEqual(two.asked, [b"%d\n" % number for number in range(1, 8)])
+        one.say(b"re:0\n")
+        stage.turn()
+        self.assertEqual(self.answers(clients), [b"re:%d\n" % number for number in range(8)])
+
+    def test_next_is_sent_before_the_answer_is_passed_on(self) -> None:
+        """S8: a client that asks again at once does not overtake those who wait."""
+        stage = Stage(self, max_connections=1)
+        eager = stage.client(b"a1\na2\n")
+        patient = stage.client(b"b\n")
+        stage.turn()
+        (lond,) = stage.londs
+        for number in range(3):
+            lond.say(b"%d\n" % number)
+            stage.turn()
+        self.assertEqual(lond.asked, [b"a1\n", b"b\n", b"a2\n"])
+        self.assertEqual((eager.read, patient.read), (b"0\n2\n", b"1\n"))
+
+    def test_requests_wait_through_the_handshake(self) -> None:
+        """S6: no request is sent before the handshake is complete."""
+        stage = Stage(self)
+        stage.stall_at(b"ekey\n")
+        client = stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(stage.state, (0, 1, 0, 0))
+        self.assertEqual(stage.londs[0].raw[-1], b"ekey\n")
+        stage.londs[0].say(b"ABCDEF\n")
+        stage.turn()
+        self.assertEqual(stage.londs[0].asked, [b"ping\n"])
+        stage.londs[0].say(b"l2\n")
+        self.assertEqual(client.read, b"l2\n")
+
+    def test_connection_of_a_client_that_left(self) -> None:
+        """S8: a connection whose client has gone is kept for the next."""
+        stage = Stage(self)
+        stage.client(b"ping\n").hang_up()
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 1, 0))
+        self.assertEqual(stage.londs[0].asked, [])
+
+
+class ListenTests(HostTestCase):
+    """Rows S4 and F14: the host's socket."""
+
+    def test_socket(self) -> None:
+        """S4, F14: it is named by the host id, for owner and group only, with room for 1024."""
+        stage = Stage(self)
+        (port,) = stage.network.ports
+        self.assertEqual(port.path, os.path.join(stage.folder, "l2"))
+        self.assertEqual(stage.network.backlogs, [1024])
+        mode = os.stat(port.path).st_mode
+        self.assertTrue(stat.S_ISSOCK(mode))
+        self.assertEqual(stat.S_IMODE(mode), 0o660)
+        self.assertTrue(stage.service.listening)
+
+    def test_mode_and_group(self) -> None:
+        """F14: mode and group are those of the settings."""
+        stage = Stage(self, socket_mode=0o600, socket_group=os.getegid())
+        found = os.stat(stage.path)
+        self.assertEqual((stat.S_IMODE(found.st_mode), found.st_gid), (0o600, os.getegid()))
+
+    def test_stale_socket(self) -> None:
+        """S4: a socket that a crash left behind is cleared away, also while lonc runs."""
+        stage = Stage(self)
+        os.unlink(stage.path)
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(stage.path)
+        self.assertFalse(stage.service.listening)
+        stage.service.listen()
+        stage.turn()
+        self.assertTrue(stage.service.listening)
+        stage.client(b"ping\n")
+        self.assertEqual(stage.status.requests, 1)
+
+    def test_in_use(self) -> None:
+        """S4: a socket that another process listens on is left to it, and the error names it."""
+        stage = Stage(self)
+        os.unlink(stage.path)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(stage.path)
+            other.listen()
+            with self.assertRaises(SocketError) as caught:
+                stage.service.listen()
+            self.assertTrue(os.path.exists(stage.path))
+        self.assertIn(stage.path, str(caught.exception))
+
+
+class OtherAskerTests(HostTestCase):
+    """Those who ask without being a client: delayed requests."""
+
+    def test_answer(self) -> None:
+        """S13: a Deferred fires with the answer."""
+        stage = Stage(self)
+        stage.echoing()
+        outcome = stage.service.ask(b"put:x\n")
+        self.assertNoResult(outcome)
+        stage.turn()
+        self.assertEqual(self.successResultOf(outcome), b"re:put:x\n")
+
+    def test_no_answer(self) -> None:
+        """S13: a Deferred fails with the cause, and nothing is logged as a fault."""
+        stage = Stage(self)
+        stage.refuse()
+        outcome = stage.service.ask(b"put:x\n")
+        stage.turn()
+        failure = self.failureResultOf(outcome, ConLost)
+        self.assertIs(failure.value.cause, Cause.UNREACHABLE)
+
+
+class CountingTests(HostTestCase):
+    """What the status tells."""
+
+    def test_totals(self) -> None:
+        """Requests, answers and con_lost by cause add up."""
+        stage = Stage(self, max_connections=1, queue_limit=2, retries=5)
+        stage.connect()
+        stage.clients_of(5)
+        stage.turn()
+        stage.londs[0].say(b"ok\n")
+        stage.turn()
+        stage.londs[0].close()
+        stage.turn()
+        status = stage.status
+        lost = {cause: count for cause, count in status.con_lost.items() if count}
+        self.assertEqual((status.requests, status.answers), (6, 2))
+        self.assertEqual(lost, {"queue_full": 2, "broken": 1, "unreachable": 1})
+
+    def test_waiting(self) -> None:
+        """The age of the oldest waiter is told, 0 when none waits."""
+        stage, _ = self.busy_stage()
+        self.assertEqual(stage.status.oldest_waiter, 0.0)
+        stage.client(b"ping\n")
+        stage.advance(3)
+        stage.client(b"ping\n")
+        stage.advance(4)
+        self.assertEqual((stage.status.waiting, stage.status.oldest_waiter), (2, 7.0))
+
+    def test_state(self) -> None:
+        """S16: up, DEAD and stopping, the retries that are left, and the next probe."""
+        stage = Stage(self)
+        status = stage.status
+        self.assertEqual((status.state, status.retries_left, status.next_probe), ("up", 2, -1.0))
+        stage.refuse()
+        for _ in range(2):
+            stage.client(b"ping\n")
+            stage.turn()
+        status = stage.status
+        self.assertEqual((status.state, status.retries_left, status.next_probe), ("DEAD", 0, 1.0))
+        stage.stop()
+        self.assertEqual(stage.status.state, "stopping")
+        self.assertFalse(stage.service.alive)
+
+    def test_clients(self) -> None:
+        """The clients of this host are counted."""
+        stage = Stage(self)
+        one, _ = stage.client(), stage.client()
+        self.assertEqual(stage.status.clients, 2)
+        one.hang_up()
+        self.assertEqual(stage.status.clients, 1)
+
+    def test_debug(self) -> None:
+        """S20: with a debug level requests and answers are logged, by their command word only."""
+        stage = Stage(self)
+        stage.echoing()
+        stage.client(b"put:msu:secret\n")
+        stage.turn()
+        self.assertEqual(self.notes.at(LogLevel.debug), [])
+        stage.service.debug_level = 9
+        stage.client(b"put:msu:secret\n")
+        stage.turn()
+        lines = self.notes.at(LogLevel.debug)
+        self.assertEqual(len(lines), 2)
+        for line in lines:
+            self.assertIn("put", line)
+        self.assertNotIn("secret", str(self.notes.events))
+
+
+class IdleTests(HostTestCase):
+    """Row S9."""
+
+    def test_one_a_second(self) -> None:
+        """S9: after the idle timeout one connection is closed each second, until none is left."""
+        stage = Stage(self, idle_timeout=3600)
+        londs = stage.connect(4)
+        stage.advance(3600)
+        self.assertEqual(stage.state[2], 4)
+        left = []
+        for _ in range(4):
+            stage.advance(1)
+            left.append(stage.state[2])
+        self.assertEqual(left, [3, 2, 1, 0])
+        self.assertEqual([lond.wire.closed for lond in londs], [True] * 4)
+        self.assertEqual(stage.status.retries_left, 2)
+        self.assertEqual(stage.status.state, "up")
+
+    def test_least_used_first(self) -> None:
+        """S9: the connection that was used least lately is closed; one in use stays."""
+        stage = Stage(self, idle_timeout=100)
+        for lond in stage.connect(3):
+            lond.answer = echo
+        for _ in range(12):
+            stage.advance(10)
+            stage.client(b"ping\n")
+            stage.turn()
+        open_londs = stage.network.open_londs
+        self.assertEqual(len(open_londs), 1)
+        self.assertEqual(len(open_londs[0].asked), 12)
+
+    def test_waiting_holds_it_back(self) -> None:
+        """S9: while requests had to wait within that time, all connections stay."""
+        stage = Stage(self, max_connections=2, idle_timeout=100)
+        for lond in stage.connect(2):
+            lond.answer = echo
+        stage.advance(90)
+        stage.clients_of(3)
+        stage.turn()
+        stage.advance(90)
+        self.assertEqual(stage.state[2], 2)
+        stage.advance(20)
+        self.assertEqual(stage.state[2], 0)
+
+    def test_since_the_last_wait(self) -> None:
+        """S9: the time counts from when a request had to wait last, not only from the last use."""
+        stage = Stage(self, max_connections=1, idle_timeout=100, request_timeout=1000)
+        stage.client(b"long\n")
+        stage.advance(90)
+        waiting = stage.client(b"ping\n")
+        waiting.hang_up()
+        stage.londs[0].say(b"ok\n")
+        stage.advance(100)
+        self.assertEqual(stage.state, (0, 0, 1, 0))
+        stage.advance(1)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+    def test_busy_stays(self) -> None:
+        """S9: a connection that owes an answer is not idle, however long it takes."""
+        stage = Stage(self, idle_timeout=10, request_timeout=1000)
+        stage.client(b"ping\n")
+        stage.advance(500)
+        self.assertEqual(stage.state, (0, 0, 0, 1))
+        stage.londs[0].say(b"ok\n")
+        self.assertEqual(stage.state, (0, 0, 1, 0))

@@ -1,0 +1,538 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
+"""A host that starts afresh, is given another row or other settings, or stops."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import attrs
+
+from lonc.test.fixtures.doubles import FakeClient, NotedAsker, a_host, echo, leave_pending
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST, Cause, Request
+
+
+class StartAfreshTests(HostTestCase):
+    """Rows S14 and F11: ``close_connection_exit``."""
+
+    def test_every_connection_is_closed(self) -> None:
+        """S14, F11: idle, busy, in handshake, connecting: all are closed, and ok is said."""
+        stage = Stage(self)
+        stage.connect(2)
+        asker = stage.client(b"ping\n")
+        stage.turn()
+        stage.stall_at(b"ekey\n")
+        stage.clients_of(2)
+        stage.turn()
+        stage.network.on_connect = leave_pending
+        stage.clients_of(2)
+        stage.turn()
+        self.assertEqual(stage.state, (2, 1, 0, 2))
+        client = stage.client(b"close_connection_exit\n")
+        self.assertEqual(client.read, b"ok\n")
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+        self.assertEqual(asker.read, CON_LOST)
+        self.assertEqual(stage.network.open_londs, [])
+        self.assertTrue(all(each.over for each in stage.network.attempts))
+        stage.turn()
+        self.assertTrue(client.closed)
+
+    def test_who_waits_is_told(self) -> None:
+        """S14: requests that wait are lost with the connections, and counted as closed."""
+        stage, first = self.busy_stage()
+        clients = stage.clients_of(3)
+        stage.service.close_connections()
+        self.assertEqual(self.answers([first, *clients]), [CON_LOST] * 4)
+        self.assertEqual(stage.lost(Cause.CLOSED), 4)
+        self.assertEqual(stage.status.waiting, 0)
+
+    def test_it_is_not_sent_to_lond(self) -> None:
+        """S14: the request is lonc's own."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        stage.client(b"close_connection_exit\n")
+        stage.turn()
+        self.assertEqual(lond.asked, [])
+        self.assertEqual(stage.status.answers, 1)
+
+    def test_without_connections(self) -> None:
+        """S14: with nothing to close it is answered all the same."""
+        stage = Stage(self)
+        self.assertEqual(stage.client(b"close_connection_exit\n").read, b"ok\n")
+
+    def test_dead_host(self) -> None:
+        """S14: a DEAD host starts afresh too: it has its retries again, and takes requests."""
+        stage = Stage(self, retries=1)
+        stage.refuse()
+        stage.client(b"ping\n")
+        stage.turn()
+        self.assertFalse(stage.service.alive)
+        stage.accept()
+        stage.client(b"close_connection_exit\n")
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
+        stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 1))
+
+    def test_next_request_connects_anew(self) -> None:
+        """S14: the next request goes over a new connection, and no retry is lost."""
+        stage = Stage(self)
+        stage.connect()
+        stage.service.close_connections()
+        client = stage.client(b"ping\n")
+        stage.turn()
+        stage.londs[1].say(b"l2\n")
+        self.assertEqual(client.read, b"l2\n")
+        self.assertEqual(stage.status.retries_left, 2)
+
+    def test_late_answer(self) -> None:
+        """F2: an answer that was on its way then reaches nobody."""
+        stage, first = self.busy_stage()
+        stage.service.close_connections()
+        second = stage.client(b"second\n")
+        stage.turn()
+        stage.londs[0].say(b"answer to first\n")
+        self.assertEqual((first.read, second.read), (CON_LOST, b""))
+
+    def test_sent_ahead(self) -> None:
+        """S14: what a client sent ahead is asked afresh; only what was open is lost."""
+        stage = Stage(self, max_connections=1)
+        flying = stage.client(b"a1\na2\na3\n")
+        stage.turn()
+        waiting = stage.client(b"b1\nb2\n")
+        stage.service.close_connections()
+        self.assertEqual((flying.read, waiting.read), (CON_LOST, CON_LOST))
+        stage.echoing()
+        stage.turn()
+        self.assertEqual(flying.answers, [CON_LOST, b"re:a2\n", b"re:a3\n"])
+        self.assertEqual(waiting.answers, [CON_LOST, b"re:b2\n"])
+
+    def test_within_what_was_sent_ahead(self) -> None:
+        """S14: those behind it in a client's lines are not asked; its connection is closed."""
+        stage = Stage(self)
+        stage.echoing()
+        client = stage.client(b"one\nclose_connection_exit\ntwo\n")
+        stage.turn()
+        self.assertEqual(client.answers, [b"re:one\n", b"ok\n"])
+        self.assertTrue(client.closed)
+        self.assertEqual(stage.status.requests, 1)
+
+    def test_two_at_once(self) -> None:
+        """S14: a client that is told con_lost by one and then asks for another is served."""
+        stage = Stage(self, max_connections=2)
+        clients = [stage.client(b"ping\nclose_connection_exit\n") for _ in range(4)]
+        stage.turn()
+        stage.client(b"close_connection_exit\n")
+        stage.turn()
+        for client in clients:
+            self.assertEqual(client.answers, [CON_LOST, b"ok\n"])
+            self.assertTrue(client.closed)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+    def test_many_at_once(self) -> None:
+        """S14: hundreds of clients that each ask for it next do not pile up on the stack."""
+        stage = Stage(self, max_connections=300, queue_limit=300)
+        clients = [stage.client(b"ping\nclose_connection_exit\n") for _ in range(600)]
+        stage.turn()
+        stage.service.close_connections()
+        stage.turn()
+        for client in clients:
+            self.assertEqual(client.answers, [CON_LOST, b"ok\n"])
+
+    def test_unsent_request(self) -> None:
+        """S14: a connection whose lond does not read is cut, not waited for."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        lond.wire.room = 10
+        stage.client(b"x" * 100 + b"\n")
+        stage.service.close_connections()
+        stage.turn()
+        self.assertTrue(lond.wire.closed)
+
+
+class ReconfigureTests(HostTestCase):
+    """Row F13: another row of the table, other settings."""
+
+    def move_away(self, stage: Stage, address: str = "127.0.0.9") -> None:
+        """Give the host another address."""
+        stage.service.reconfigure(a_host(address=address), stage.settings)
+
+    def change(self, stage: Stage, **changes: Any) -> None:
+        """Change settings."""
+        settings = attrs.evolve(stage.settings, **changes)
+        stage.clients.settings = settings
+        stage.service.reconfigure(stage.service.host, settings)
+
+    def test_nothing_changed(self) -> None:
+        """F13: the same row and settings touch nothing."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        client = stage.client()
+        stage.service.reconfigure(a_host(), stage.settings)
+        stage.turn()
+        self.assertFalse(lond.wire.disconnecting)
+        self.assertFalse(client.closed)
+        self.assertEqual(len(stage.network.ports), 1)
+        self.assertEqual(stage.revived, [])
+
+    def test_another_address(self) -> None:
+        """F13: what is idle is closed; what owes an answer gives it and is not used again."""
+        stage = Stage(self)
+        idle, busy = stage.connect(2)
+        flying = stage.client(b"flying\n")
+        stage.turn()
+        self.move_away(stage)
+        self.assertTrue(idle.wire.disconnecting)
+        self.assertFalse(busy.wire.disconnecting)
+        self.assertEqual(stage.state, (0, 0, 0, 1))
+        busy.say(b"answer\n")
+        self.assertEqual(flying.read, b"answer\n")
+        self.assertTrue(busy.wire.disconnecting)
+        self.assertFalse(flying.closed)
+        flying.write(b"again\n")
+        self.assertEqual(stage.network.attempts[-1].host, "127.0.0.9")
+        stage.turn()
+        stage.londs[-1].say(b"there\n")
+        self.assertEqual(flying.answers, [b"answer\n", b"there\n"])
+        self.assertEqual(stage.status.retries_left, 2)
+
+    def test_who_waits_goes_to_the_new_address(self) -> None:
+        """F13: requests that wait are sent to the new address, none is lost."""
+        stage = Stage(self, max_connections=2)
+        stage.echoing()
+        stage.network.on_connect = leave_pending
+        clients = [stage.client(b"%d\n" % number) for number in range(5)]
+        stage.turn()
+        stage.accept()
+        self.move_away(stage)
+        self.assertTrue(all(each.given_up for each in stage.network.attempts[:2]))
+        stage.turn()
+        self.assertEqual(self.answers(clients), [b"re:%d\n" % number for number in range(5)])
+        addresses = {each.host for each in stage.network.attempts[2:]}
+        self.assertEqual(addresses, {"127.0.0.9"})
+        self.assertEqual(stage.status.retries_left, 2)
+
+    def test_who_waits_behind_a_busy_one(self) -> None:
+        """F13: a place that a retired connection leaves is taken by one to the new address."""
+        stage, first = self.busy_stage()
+        second = stage.client(b"second\n")
+        self.move_away(stage)
+        self.assertEqual(len(stage.network.attempts), 1)
+        stage.londs[0].say(b"1\n")
+        stage.turn()
+        self.assertEqual(stage.network.attempts[1].host, "127.0.0.9")
+        self.assertEqual(stage.londs[1].asked, [b"second\n"])
+        stage.londs[1].say(b"2\n")
+        self.assertEqual((first.read, second.read), (b"1\n", b"2\n"))
+
+    def test_dead_host(self) -> None:
+        """F13: a DEAD host that gets another address is tried afresh."""
+        stage = Stage(self, retries=1)
+        stage.refuse()
+        stage.client(b"ping\n")
+        stage.turn()
+        stage.accept()
+        self.move_away(stage)
+        self.assertEqual((stage.status.state, stage.status.next_probe), ("up", -1.0))
+        self.assertEqual(stage.revived, ["l2"])
+
+    def test_own_id_and_port(self) -> None:
+        """F13: connections in another name or to another port are retired as well."""
+        for changes in ({"host_id": "l9"}, {"lond_port": 1234}):
+            stage = Stage(self)
+            (lond,) = stage.connect()
+            self.change(stage, **changes)
+            self.assertTrue(lond.wire.disconnecting)
+            stage.client(b"ping\n")
+            self.assertEqual(stage.network.attempts[-1].port, changes.get("lond_port", 5663))
+
+    def test_limits(self) -> None:
+        """F13: new limits hold from the next request on, and drop nobody."""
+        stage, _ = self.busy_stage(waiting=2)
+        self.change(stage, queue_limit=3, max_connections=2, request_timeout=5)
+        stage.clients_of(2)
+        self.assertEqual(stage.status.waiting, 3)
+        self.assertEqual(stage.lost(Cause.QUEUE_FULL), 1)
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 2))
+        stage.advance(5)
+        self.assertGreater(stage.lost(Cause.TIMEOUT), 0)
+
+    def test_retries(self) -> None:
+        """F13: a new number of retries counts at once, where none was lost."""
+        stage = Stage(self, retries=2)
+        self.change(stage, retries=5)
+        self.assertEqual(stage.status.retries_left, 5)
+        self.change(stage, retries=1)
+        self.assertEqual(stage.status.retries_left, 1)
+
+    def test_mode(self) -> None:
+        """F13, F14: another mode is set on the socket as it stands; clients stay."""
+        stage = Stage(self)
+        client = stage.client()
+        self.change(stage, socket_mode=0o600)
+        stage.turn()
+        self.assertEqual(os.stat(stage.path).st_mode & 0o777, 0o600)
+        self.assertTrue(stage.service.listening)
+        self.assertFalse(client.closed)
+
+    def test_folder(self) -> None:
+        """F13: the socket moves to another folder; clients of the old one stay and are served."""
+        stage = Stage(self)
+        stage.echoing()
+        client = stage.client()
+        folder = os.path.join(stage.folder, "other")
+        os.mkdir(folder)
+        self.change(stage, sock_dir=folder)
+        stage.turn()
+        self.assertFalse(os.path.exists(stage.path))
+        self.assertTrue(os.path.exists(os.path.join(folder, "l2")))
+        self.assertTrue(stage.service.listening)
+        client.write(b"ping\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:ping\n")
+        stage.client(b"pong\n")
+        self.assertEqual(stage.status.clients, 2)
+
+
+class StopTests(HostTestCase):
+    """INT and TERM, and a host that leaves the table."""
+
+    def test_nothing_to_do(self) -> None:
+        """A host without clients stops at once, takes its socket away and leaves no timer."""
+        stage = Stage(self)
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual(done, [True])
+        self.assertFalse(os.path.exists(stage.path))
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
+
+    def test_stopped_twice(self) -> None:
+        """S19: whoever stops it while it stops already is told of the same end."""
+        stage, client = self.busy_stage()
+        first, second = stage.stop(), stage.stop()
+        self.assertEqual((first, second), ([], []))
+        stage.londs[0].say(b"answer\n")
+        stage.turn()
+        stage.turn()
+        self.assertEqual(client.read, b"answer\n")
+        self.assertEqual((first, second), ([True], [True]))
+
+    def test_idle_connections(self) -> None:
+        """Idle connections are closed."""
+        stage = Stage(self)
+        londs = stage.connect(3)
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual(done, [True])
+        self.assertEqual([lond.wire.closed for lond in londs], [True] * 3)
+
+    def test_in_flight(self) -> None:
+        """What is in flight has its time; its client reads the answer and is then closed."""
+        stage, client = self.busy_stage()
+        done = stage.stop()
+        stage.advance(4)
+        self.assertEqual((done, client.read), ([], b""))
+        stage.londs[0].say(b"ok\n")
+        stage.turn()
+        self.assertEqual((done, client.read, client.closed), ([True], b"ok\n", True))
+        self.assertTrue(stage.londs[0].wire.closed)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
+
+    def test_in_flight_for_too_long(self) -> None:
+        """At the end of that time it is con_lost."""
+        stage, client = self.busy_stage(drain_timeout=5)
+        done = stage.stop()
+        stage.clock.advance(4.9)
+        self.assertEqual((done, client.read), ([], b""))
+        stage.clock.advance(0.1)
+        stage.turn()
+        self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
+        self.assertTrue(stage.londs[0].wire.closed)
+        self.assertEqual(stage.lost(Cause.CLOSED), 1)
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
+
+    def test_no_time_at_all(self) -> None:
+        """Without a drain time what is in flight is con_lost at once."""
+        stage, client = self.busy_stage(drain_timeout=0)
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
+
+    def test_waiting(self) -> None:
+        """Who waits gets con_lost at once."""
+        stage, _ = self.busy_stage()
+        clients = stage.clients_of(3)
+        stage.stop()
+        stage.turn()
+        self.assertEqual(self.answers(clients), [CON_LOST] * 3)
+        self.assertEqual(stage.lost(Cause.CLOSED), 3)
+
+    def test_new_requests(self) -> None:
+        """A request that comes while it stops gets con_lost, also where a connection is idle."""
+        stage = Stage(self)
+        flying = stage.client(b"flying\n")
+        old = stage.client()
+        stage.turn()
+        stage.connect(2)
+        done = stage.stop()
+        for _ in range(3):
+            old.write(b"new\n")
+            self.assertEqual(old.read, CON_LOST)
+            old.wire.clear()
+            stage.turn()
+        stage.londs[0].say(b"ok\n")
+        stage.turn()
+        self.assertEqual((flying.read, done), (b"ok\n", [True]))
+        self.assertEqual([lond.asked for lond in stage.londs], [[b"flying\n"], [], []])
+
+    def test_sent_ahead(self) -> None:
+        """What a client sent ahead is not begun any more: only what is in flight is answered."""
+        stage = Stage(self)
+        stage.echoing()
+        client = stage.client(b"one\ntwo\nthree\n")
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual(client.answers, [CON_LOST] * 3)
+        stage = Stage(self)
+        client = stage.client(b"one\ntwo\nthree\n")
+        stage.turn()
+        done = stage.stop()
+        stage.turn()
+        stage.londs[0].say(b"1\n")
+        stage.turn()
+        self.assertEqual(client.answers, [b"1\n", CON_LOST, CON_LOST])
+        self.assertEqual(stage.londs[0].asked, [b"one\n"])
+        self.assertEqual(done, [True])
+
+    def test_client_that_asks_on(self) -> None:
+        """A client that asks on and on does not keep the host from stopping."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        lond.answer = echo
+        client = stage.client(b"".join(b"%d\n" % number for number in range(100)))
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual(done, [True])
+        self.assertLessEqual(len(lond.asked), 1)
+        self.assertEqual(len(client.answers), 100)
+
+    def test_connections_under_way(self) -> None:
+        """Connections that are being made are given up."""
+        stage = Stage(self)
+        stage.stall_at(b"init\n")
+        one = stage.client(b"ping\n")
+        stage.turn()
+        stage.network.on_connect = leave_pending
+        two = stage.client(b"ping\n")
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual(self.answers([one, two]), [CON_LOST] * 2)
+        self.assertTrue(stage.network.attempts[1].given_up)
+        self.assertTrue(stage.londs[0].wire.closed)
+        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+
+    def test_client_that_does_not_read(self) -> None:
+        """A client that does not read its last answer is cut after a second."""
+        stage = Stage(self)
+        client = stage.client(b"ping\n", room=1)
+        done = stage.stop()
+        stage.turn()
+        stage.clock.advance(0.9)
+        self.assertEqual((done, client.read, client.closed), ([], b"c", False))
+        stage.clock.advance(0.1)
+        stage.turn()
+        self.assertEqual((done, client.closed), ([True], True))
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
+
+    def test_client_that_reads_slowly(self) -> None:
+        """A client that reads within that second reads all."""
+        stage = Stage(self)
+        client = stage.client(b"ping\n", room=1)
+        done = stage.stop()
+        stage.turn()
+        stage.clock.advance(0.9)
+        client.wire.take()
+        stage.turn()
+        self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
+
+    def test_lond_that_does_not_read(self) -> None:
+        """A connection that cannot be closed in good order is cut after a second."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        lond.wire.room = 10
+        stage.client(b"x" * 100 + b"\n")
+        lond.say(b"too long\n")
+        self.assertEqual(stage.state, (0, 0, 1, 0))
+        done = stage.stop()
+        stage.turn()
+        stage.clock.advance(0.9)
+        self.assertEqual((done, lond.wire.closed), ([], False))
+        stage.clock.advance(0.1)
+        stage.turn()
+        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+
+    def test_break_while_stopping(self) -> None:
+        """A connection that breaks meanwhile ends its request, and no probe follows."""
+        stage = Stage(self, retries=1)
+        one, two = stage.clients_of(2)
+        stage.turn()
+        done = stage.stop()
+        stage.turn()
+        stage.londs[0].close()
+        self.assertEqual(self.answers([one, two]), [CON_LOST, b""])
+        stage.londs[1].close()
+        stage.turn()
+        self.assertEqual(self.answers([one, two]), [CON_LOST, CON_LOST])
+        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+        stage.clock.advance(100)
+        self.assertEqual(len(stage.network.attempts), 2)
+
+    def test_more_than_the_answer_while_stopping(self) -> None:
+        """An answer with something behind it reaches its client before that is closed."""
+        stage, client = self.busy_stage()
+        done = stage.stop()
+        stage.turn()
+        stage.londs[0].say(b"ok\nmore\n")
+        stage.turn()
+        self.assertEqual((client.read, done), (b"ok\n", [True]))
+
+    def test_dead_host(self) -> None:
+        """A DEAD host stops without a further probe."""
+        stage = Stage(self, retries=1)
+        stage.refuse()
+        stage.client(b"ping\n")
+        stage.turn()
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+
+    def test_others_who_ask(self) -> None:
+        """A delayed request that comes too late fails; it is not lost, its file stays."""
+        stage = Stage(self)
+        stage.stop()
+        asker = NotedAsker()
+        stage.service.submit(Request(b"put:x\n", asker))
+        self.assertEqual(asker.outcomes, [Cause.CLOSED])
+
+    def test_fires_once(self) -> None:
+        """However the last ones end, the end is told once, within the drain time and a second."""
+        stage = Stage(self, drain_timeout=5)
+        clients: list[FakeClient] = [stage.client(b"x%d\n" % n, room=n) for n in range(12)]
+        stage.turn()
+        done = stage.stop()
+        stage.turn()
+        stage.londs[0].say(b"ok\n")
+        stage.londs[1].close()
+        clients[2].hang_up()
+        for _ in range(24):
+            stage.clock.advance(0.25)
+        stage.turn()
+        self.assertEqual(done, [True])
+        self.assertTrue(all(client.closed for client in clients))
+        self.assertTrue(all(lond.wire.closed for lond in stage.londs))
+        self.assertEqual(stage.clock.getDelayedCalls(), [])

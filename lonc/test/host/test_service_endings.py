@@ -1,0 +1,283 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
+"""What ends a request on its way through a host: an answer, or ``con_lost`` at its time."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import DNSLookupError
+
+from lonc.test.fixtures.doubles import NotedAsker, a_host, leave_pending
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST, Cause, Request
+
+
+class EndingTests(HostTestCase):
+    """Every request ends (rows F1, F3, S11 and S12)."""
+
+    def test_connection_breaks(self) -> None:
+        """S12: the request on a connection that breaks gets con_lost; others go on."""
+        stage = Stage(self, max_connections=2)
+        one, two = stage.clients_of(2)
+        stage.turn()
+        three = stage.client(b"ping\n")
+        stage.londs[0].close()
+        self.assertEqual(self.answers([one, two, three]), [CON_LOST, b"", b""])
+        self.assertEqual(stage.lost(Cause.BROKEN), 1)
+        stage.londs[1].say(b"2\n")
+        stage.turn()
+        stage.londs[1].say(b"3\n")
+        self.assertEqual(self.answers([one, two, three]), [CON_LOST, b"2\n", b"3\n"])
+
+    def test_last_connection_breaks(self) -> None:
+        """S12: when the last connection goes all who wait get con_lost at once."""
+        stage, first = self.busy_stage(waiting=5)
+        clients = stage.clients_of(3)
+        stage.londs[0].close()
+        self.assertEqual(self.answers([first, *clients]), [CON_LOST] * 4)
+        self.assertEqual(stage.lost(Cause.UNREACHABLE), 8)
+        self.assertEqual(stage.status.waiting, 0)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+    def test_no_connection_can_be_made(self) -> None:
+        """S12: when no connection can be made those who wait for it get con_lost."""
+        stage = Stage(self)
+        stage.refuse()
+        client = stage.client(b"ping\n")
+        self.assertEqual(client.read, b"")
+        stage.turn()
+        self.assertEqual(client.read, CON_LOST)
+        self.assertFalse(client.closed)
+
+    def test_request_timeout(self) -> None:
+        """F1, S11: at the deadline, counted from sending, the client is told."""
+        stage = Stage(self, max_connections=1, request_timeout=60, queue_timeout=100)
+        first, second = stage.clients_of(2)
+        stage.turn()
+        (lond,) = stage.londs
+        stage.advance(50)
+        lond.say(b"ok\n")
+        stage.turn()
+        stage.advance(59.5)
+        self.assertEqual((first.read, second.read), (b"ok\n", b""))
+        stage.advance(0.5)
+        self.assertEqual(second.read, CON_LOST)
+        self.assertTrue(lond.wire.aborted)
+        self.assertEqual(stage.lost(Cause.TIMEOUT), 1)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+    def test_several_timeouts(self) -> None:
+        """F1: each request has its own deadline."""
+        stage = Stage(self, request_timeout=10, retries=50)
+        clients = []
+        for _ in range(5):
+            clients.append(stage.client(b"ping\n"))
+            stage.advance(1)
+        stage.advance(5.5)
+        self.assertEqual(self.answers(clients), [CON_LOST, b"", b"", b"", b""])
+        stage.advance(2)
+        self.assertEqual(self.answers(clients), [CON_LOST] * 3 + [b"", b""])
+        stage.advance(2)
+        self.assertEqual(self.answers(clients), [CON_LOST] * 5)
+
+    def test_dripping_answer(self) -> None:
+        """F1: an answer that drips in does not stretch its deadline: its last byte counts."""
+        stage = Stage(self, request_timeout=10)
+        client = stage.client(b"ping\n")
+        stage.turn()
+        for _ in range(9):
+            stage.advance(1)
+            stage.londs[0].say(b"x")
+        self.assertEqual(client.read, b"")
+        stage.advance(1)
+        self.assertEqual(client.read, CON_LOST)
+
+    def test_late_reply(self) -> None:
+        """F2: the late reply on a connection that timed out reaches nobody."""
+        stage = Stage(self, max_connections=1, request_timeout=10)
+        one = stage.client(b"one\n")
+        stage.turn()
+        (late,) = stage.londs
+        stage.advance(10)
+        two = stage.client(b"two\n")
+        stage.turn()
+        late.say(b"answer to one\n")
+        stage.turn()
+        self.assertEqual((one.read, two.read), (CON_LOST, b""))
+        self.assertEqual(stage.londs[1].asked, [b"two\n"])
+        stage.londs[1].say(b"answer to two\n")
+        self.assertEqual(two.read, b"answer to two\n")
+
+    def test_queue_timeout(self) -> None:
+        """F3: who waits too long for a connection gets con_lost, those behind wait on."""
+        stage, first = self.busy_stage(queue_timeout=20, request_timeout=100)
+        one = stage.client(b"ping\n")
+        stage.advance(10)
+        two = stage.client(b"ping\n")
+        stage.advance(9.5)
+        self.assertEqual(one.read, b"")
+        stage.advance(0.5)
+        self.assertEqual(self.answers([first, one, two]), [b"", CON_LOST, b""])
+        self.assertEqual(stage.lost(Cause.QUEUE_TIMEOUT), 1)
+        stage.londs[0].say(b"1\n")
+        stage.turn()
+        stage.londs[0].say(b"2\n")
+        self.assertEqual(self.answers([first, one, two]), [b"1\n", CON_LOST, b"2\n"])
+
+    def test_queue_full(self) -> None:
+        """F3: past the queue's limit a request gets con_lost at once, and the log says why."""
+        stage, _ = self.busy_stage(waiting=3, queue_limit=3)
+        late = stage.client(b"ping\n")
+        self.assertEqual(late.read, CON_LOST)
+        self.assertFalse(late.closed)
+        self.assertEqual(stage.lost(Cause.QUEUE_FULL), 1)
+        (warning,) = self.warnings
+        self.assertIn("3 requests wait", warning)
+        stage.londs[0].say(b"ok\n")
+        late.write(b"ping\n")
+        self.assertEqual(stage.status.waiting, 3)
+        self.assertEqual(late.read, CON_LOST)
+
+    def test_queue_full_log(self) -> None:
+        """F3: a full queue does not fill the log."""
+        stage, _ = self.busy_stage(waiting=1, queue_limit=1)
+        for _ in range(1000):
+            stage.client(b"ping\n")
+        self.assertEqual(len(self.warnings), 1)
+
+    def test_handshake_timeout(self) -> None:
+        """F1: a handshake has its limit as a whole, however it drips."""
+        stage = Stage(self, request_timeout=30, queue_timeout=100)
+        stage.stall_at(b"init\n")
+        client = stage.client(b"ping\n")
+        stage.turn()
+        for _ in range(29):
+            stage.advance(1)
+            stage.londs[0].say(b"1")
+        self.assertEqual((client.read, stage.state), (b"", (0, 1, 0, 0)))
+        stage.advance(1)
+        self.assertEqual((client.read, stage.state), (CON_LOST, (0, 0, 0, 0)))
+        self.assertIn("Initialized", self.warnings[0])
+
+    def test_connect_timeout(self) -> None:
+        """F1, F12: a connection that nobody answers is given up at its limit."""
+        stage = Stage(self, connect_timeout=5)
+        stage.network.on_connect = leave_pending
+        client = stage.client(b"ping\n")
+        stage.advance(4.75)
+        self.assertEqual(client.read, b"")
+        stage.advance(0.25)
+        self.assertEqual((client.read, stage.state), (CON_LOST, (0, 0, 0, 0)))
+
+    def test_look_up_that_never_ends(self) -> None:
+        """F12: a look-up holds nobody up: neither another host's requests nor its own for ever."""
+        pending: Deferred[list[str]] = Deferred()
+        stage = Stage(self, a_host(address=None), look_up=lambda name: pending)
+        client = stage.client(b"ping\n")
+        self.assertEqual(stage.targets, ["l2.test"])
+        stage.advance(5)
+        self.assertEqual(client.read, CON_LOST)
+        self.assertIn("look-up failed", self.warnings[0])
+
+    def test_address_is_not_looked_up_by_name(self) -> None:
+        """F12: where the table has an address, that is what is connected to."""
+        stage = Stage(self, a_host(address="127.0.0.9"))
+        stage.client(b"ping\n")
+        self.assertEqual(stage.targets, ["127.0.0.9"])
+
+    def test_reply_too_long(self) -> None:
+        """F3: a reply over the limit is con_lost for its asker, and costs the connection."""
+        stage = Stage(self, max_line=1000)
+        client = stage.client(b"ping\n")
+        stage.turn()
+        stage.londs[0].say(b"x" * 1001)
+        self.assertEqual(client.read, CON_LOST)
+        self.assertEqual(stage.lost(Cause.TOO_LONG), 1)
+        self.assertTrue(stage.londs[0].wire.aborted)
+        self.assertFalse(client.closed)
+
+    def test_failure_within_submit(self) -> None:
+        """A request may end before `submit` returns; it still ends once."""
+        stage = Stage(self, look_up=lambda name: fail(DNSLookupError("none")))
+        asker = NotedAsker()
+        stage.service.submit(Request(b"ping\n", asker))
+        self.assertEqual(asker.outcomes, [Cause.UNREACHABLE])
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+
+class OutOfTurnTests(HostTestCase):
+    """Rows F2 and S11: connections that cannot be trusted any more."""
+
+    def test_spoke_while_idle(self) -> None:
+        """F2: a lond that speaks while nothing is owed is closed, and nobody gets what it said."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        lond.say(b"answer\n")
+        self.assertTrue(lond.wire.disconnecting)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+        client = stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(client.read, b"")
+        self.assertEqual(stage.londs[1].asked, [b"ping\n"])
+
+    def test_more_than_the_answer(self) -> None:
+        """F2: the first line is the answer; the rest is nobody's, and the connection is closed."""
+        stage = Stage(self, max_connections=1)
+        one = stage.client(b"one\n")
+        stage.turn()
+        two = stage.client(b"two\n")
+        stage.londs[0].say(b"1\n2\n")
+        self.assertEqual(one.read, b"1\n")
+        self.assertTrue(stage.londs[0].wire.disconnecting)
+        stage.turn()
+        self.assertNotEqual(two.read, b"2\n")
+        self.assertIn("more than its answer", self.warnings[0])
+        three = stage.client(b"three\n")
+        stage.turn()
+        stage.londs[-1].say(b"3\n")
+        self.assertEqual(three.read, b"3\n")
+
+    def test_answer_of_a_client_that_left(self) -> None:
+        """F2, F16: the answer to a client that has gone is thrown away, not given to the next."""
+        stage, first = self.busy_stage()
+        second = stage.client(b"second\n")
+        first.hang_up()
+        self.assertEqual(second.read, b"")
+        (lond,) = stage.londs
+        lond.say(b"answer to first\n")
+        stage.turn()
+        self.assertEqual((first.read, second.read), (b"", b""))
+        lond.say(b"answer to second\n")
+        self.assertEqual(second.read, b"answer to second\n")
+
+    def test_waiting_client_that_left(self) -> None:
+        """F16: the request of a client that went while waiting is never sent."""
+        stage, _ = self.busy_stage()
+        gone = stage.client(b"gone\n")
+        stays = stage.client(b"stays\n")
+        gone.hang_up()
+        self.assertEqual(stage.status.waiting, 1)
+        stage.londs[0].say(b"ok\n")
+        stage.turn()
+        self.assertEqual(stage.londs[0].asked, [b"first\n", b"stays\n"])
+        self.assertEqual(stays.read, b"")
+
+    def test_encrypted_answer_that_lies(self) -> None:
+        """S7, F2: a false frame is con_lost, and the connection is closed."""
+        stage = Stage(self)
+        client = stage.client(b"encrypt:get:x\n")
+        stage.turn()
+        stage.londs[0].say(b"enc:3:00\n")
+        self.assertEqual(client.read, CON_LOST)
+        self.assertTrue(stage.londs[0].wire.disconnecting)
+
+    def test_encrypted_exchange(self) -> None:
+        """S7: an encrypted request goes and comes through the whole way in clear for the client."""
+        stage = Stage(self)
+        client = stage.client(b"encrypt:get:secret\n")
+        stage.turn()
+        (lond,) = stage.londs
+        self.assertEqual(lond.asked, [b"encrypt:get:secret\n"])
+        self.assertTrue(lond.raw[-1].startswith(b"enc:10:"))
+        lond.say(lond.cipher.encrypt(b"answer") + b"\n")
+        self.assertEqual(client.read, b"answer\n")

@@ -1,0 +1,372 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
+"""When a host is DEAD, and how it comes back (rows S10, F4 and F5)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import fail
+from twisted.internet.error import ConnectError, DNSLookupError, NoRouteError
+from twisted.logger import LogLevel
+
+from lonc.test.fixtures.doubles import Attempt, ScriptedLond, echo, leave_pending
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST, Cause
+
+
+class HealthTests(HostTestCase):
+    """Rows S10, F4 and F5."""
+
+    def fail_once(self, stage: Stage) -> None:
+        """Let one connection fail."""
+        stage.client(b"ping\n")
+        stage.turn()
+
+    def dead_stage(self, **settings: Any) -> Stage:
+        """Return a stage whose host is DEAD, and whose lond refuses."""
+        stage = Stage(self, **settings)
+        stage.refuse()
+        while stage.service.alive:
+            self.fail_once(stage)
+        stage.network.attempts.clear()
+        return stage
+
+    def test_dead(self) -> None:
+        """S10: after as many failures as the setting says requests fail at once."""
+        stage = Stage(self, retries=3)
+        stage.refuse()
+        for left in (2, 1, 0):
+            self.fail_once(stage)
+            self.assertEqual(stage.status.retries_left, left)
+        self.assertEqual(stage.status.text, "l2 >> DEAD <<")
+        attempts = len(stage.network.attempts)
+        client = stage.client(b"ping\n")
+        self.assertEqual(client.read, CON_LOST)
+        self.assertEqual(stage.lost(Cause.DEAD), 2)
+        self.assertEqual(len(stage.network.attempts), attempts)
+        (line,) = self.notes.at(LogLevel.critical)
+        self.assertIn("dead", line)
+
+    def test_lond_that_hangs_up_at_version(self) -> None:
+        """S6, F5: it is tried again without the question, and its host has lost no retry."""
+        stage = Stage(self)
+        stage.stall_at(b"version\n")
+        client = stage.client(b"ping\n")
+        stage.turn()
+        stage.echoing()
+        stage.londs[0].close()
+        stage.turn()
+        self.assertEqual((client.read, stage.status.retries_left), (echo(b"ping\n"), 2))
+        self.assertEqual(len(stage.londs), 2)
+
+    def test_no_descriptors(self) -> None:
+        """F5: that lonc has no descriptors left is no failure of the host's; clients are told."""
+        stage = Stage(self, retries=1)
+        stage.network.on_connect = lambda attempt: attempt.fail(
+            ConnectError(errno.EMFILE, "Too many open files")
+        )
+        client = stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(client.read, CON_LOST)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
+        self.assertIn("no file descriptors left", self.warnings[-1])
+        stage.accept()
+        stage.echoing()
+        client.write(b"again\n")
+        stage.turn()
+        self.assertEqual(client.read, CON_LOST + echo(b"again\n"))
+
+    def test_no_descriptors_while_others_wait(self) -> None:
+        """S8: without descriptors, one attempt is made for each request, and not one for ever."""
+        stage = Stage(self, max_connections=10)
+        (lond,) = stage.connect()
+        stage.clients_of(1)
+        stage.turn()
+        before = len(stage.network.attempts)
+
+        def fail(attempt: Attempt) -> None:
+            if len(stage.network.attempts) - before < 20:  # or it would go on for ever
+                attempt.fail(ConnectError(errno.EMFILE, "Too many open files"))
+
+        stage.network.on_connect = fail
+        waiting = stage.clients_of(3)
+        stage.turn()
+        self.assertEqual(len(stage.network.attempts) - before, 3)
+        lond.answer = echo
+        lond.say(b"first\n")
+        stage.turn()
+        self.assertEqual(self.answers(waiting), [echo(b"ping\n")] * 3)
+
+    def test_no_descriptors_while_dead(self) -> None:
+        """F4: a probe that lonc has no descriptor for is followed by the next."""
+        stage = self.dead_stage(retries=1)
+        stage.network.on_connect = lambda attempt: attempt.fail(
+            ConnectError(errno.EMFILE, "Too many open files")
+        )
+        stage.advance(1)
+        self.assertEqual(len(stage.network.attempts), 1)
+        stage.accept()
+        stage.advance(2)
+        self.assertTrue(stage.service.alive)
+
+    def test_break_while_others_hang(self) -> None:
+        """S8: when one of several connections breaks, one is made for those who still wait."""
+        stage = Stage(self, max_connections=2)
+        stage.clients_of(2)
+        stage.turn()
+        waiting = stage.client(b"ping\n")
+        stage.echoing()
+        stage.londs[0].close()
+        stage.turn()
+        self.assertEqual(waiting.read, echo(b"ping\n"))
+
+    def test_waiters_of_a_dead_host(self) -> None:
+        """S10: those who wait when the host dies are told at once."""
+        stage = Stage(self, max_connections=2, retries=1)
+        first, second = stage.clients_of(2)
+        stage.turn()
+        waiting = stage.clients_of(3)
+        stage.londs[0].close()
+        self.assertEqual(self.answers([first, second, *waiting]), [CON_LOST, b"", *[CON_LOST] * 3])
+        self.assertEqual(stage.lost(Cause.DEAD), 3)
+
+    def test_answer_from_a_dead_host(self) -> None:
+        """S10: what is owed when the host dies may still come, and is a success."""
+        stage = Stage(self, max_connections=2, retries=1)
+        first, second = stage.clients_of(2)
+        stage.turn()
+        stage.londs[0].close()
+        self.assertFalse(stage.service.alive)
+        stage.londs[1].say(b"ok\n")
+        self.assertEqual((first.read, second.read), (CON_LOST, b"ok\n"))
+        self.assertTrue(stage.service.alive)
+        self.assertEqual(stage.status.next_probe, -1.0)
+        self.assertEqual(stage.revived, ["l2"])
+
+    def test_idle_connections_of_a_dead_host(self) -> None:
+        """S10: idle connections of a host that died are closed; the pool holds none."""
+        stage = Stage(self, retries=1)
+        one, two = stage.connect(2)
+        stage.client(b"ping\n")
+        stage.turn()
+        two.close()
+        self.assertTrue(one.wire.disconnecting)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+    def test_success_restores(self) -> None:
+        """S10: an answer gives the retries back, and so does a completed handshake."""
+        stage = Stage(self, retries=3)
+        stage.refuse()
+        self.fail_once(stage)
+        stage.accept()
+        stage.connect()
+        self.assertEqual(stage.status.retries_left, 3)
+        stage.network.on_connect = leave_pending
+        stage.clients_of(2)
+        stage.network.attempts[-1].refuse()
+        self.assertEqual(stage.status.retries_left, 2)
+        stage.londs[0].say(b"ok\n")
+        self.assertEqual(stage.status.retries_left, 3)
+
+    def test_probes(self) -> None:
+        """F4: a DEAD host is tried after 1, 2, 4 ... 60 seconds, one connection at a time."""
+        stage = self.dead_stage()
+        times = []
+        seen = 0
+        while stage.clock.seconds() < 300:
+            stage.advance(0.5)
+            if len(stage.network.attempts) > seen:
+                seen = len(stage.network.attempts)
+                times.append(stage.clock.seconds())
+        self.assertEqual(times, [1, 3, 7, 15, 31, 63, 123, 183, 243])
+        self.assertEqual(seen, 9)
+
+    def test_requests_fail_at_once_meanwhile(self) -> None:
+        """F4: while a probe is under way requests fail at once still."""
+        stage = self.dead_stage()
+        stage.network.on_connect = leave_pending
+        stage.advance(1)
+        self.assertEqual(stage.state, (1, 0, 0, 0))
+        client = stage.client(b"ping\n")
+        self.assertEqual(client.read, CON_LOST)
+        self.assertEqual(len(stage.network.attempts), 1)
+
+    def test_probe_succeeds(self) -> None:
+        """F4: the first completed handshake brings the host back, and its connection serves."""
+        stage = self.dead_stage()
+        stage.stall_at(b"ekey\n")
+        stage.accept()
+        stage.advance(1)
+        self.assertFalse(stage.service.alive)
+        self.assertEqual(stage.client(b"ping\n").read, CON_LOST)
+        self.assertEqual(stage.revived, [])
+        stage.londs[0].say(b"ABCDEF\n")
+        self.assertTrue(stage.service.alive)
+        self.assertEqual(stage.revived, ["l2"])
+        self.assertEqual((stage.status.retries_left, stage.state), (2, (0, 0, 1, 0)))
+        stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(stage.londs[0].asked, [b"ping\n"])
+        stage.advance(200)
+        self.assertEqual(len(stage.network.attempts), 1)
+
+    def test_probe_stalls(self) -> None:
+        """F4: a probe whose handshake stalls ends at its limit, and the next one comes."""
+        stage = self.dead_stage(request_timeout=30)
+        stage.stall_at(b"init\n")
+        stage.accept()
+        stage.advance(1 + 30)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+        self.assertEqual(stage.status.next_probe, 2.0)
+        stage.advance(2)
+        self.assertEqual(len(stage.network.attempts), 2)
+
+    def test_every_way_a_probe_fails(self) -> None:
+        """F4: however a probe ends, another one follows."""
+        stage = self.dead_stage(request_timeout=3, connect_timeout=3)
+
+        def hang_up(lond: ScriptedLond) -> None:
+            lond.stalls_at = b"init\n"
+            stage.clock.callLater(0, lond.close)
+
+        def refuse(lond: ScriptedLond) -> None:
+            lond.stalls_at = b"init\n"
+            stage.clock.callLater(0, lond.say, b"refused")
+
+        def unreachable(attempt: Attempt) -> None:
+            attempt.fail(NoRouteError())
+
+        def nothing(lond: ScriptedLond) -> None:
+            pass
+
+        ways: list[tuple[Callable[[Attempt], object], Callable[[ScriptedLond], None]]] = [
+            (leave_pending, nothing),
+            (unreachable, nothing),
+            (Attempt.accept, hang_up),
+            (Attempt.accept, refuse),
+        ]
+        for stage.network.on_connect, stage.network.prepare in ways:
+            before = len(stage.network.attempts)
+            stage.advance(70)
+            self.assertGreater(len(stage.network.attempts), before)
+            self.assertFalse(stage.service.alive)
+
+    def test_reset(self) -> None:
+        """S17, S18: retries given back bring a DEAD host back, without a probe."""
+        stage = self.dead_stage()
+        stage.accept()
+        stage.service.reset_retries()
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 2))
+        self.assertEqual(stage.status.next_probe, -1.0)
+        self.assertEqual(stage.revived, ["l2"])
+        stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual(stage.state, (0, 0, 0, 1))
+
+    def test_each_failure_counts_once(self) -> None:
+        """F5: whatever fails takes exactly one retry, and the log says which it was."""
+
+        def broken(stage: Stage) -> None:
+            self.fail_once(stage)
+            stage.londs[-1].close()
+
+        def stalled(stage: Stage) -> None:
+            stage.stall_at(b"init\n")
+            self.fail_once(stage)
+            stage.advance(60)
+
+        def late(stage: Stage) -> None:
+            self.fail_once(stage)
+            stage.advance(60)
+
+        def said(word: bytes) -> Callable[[Stage], None]:
+            def way(stage: Stage) -> None:
+                stage.stall_at(b"init\n")
+                self.fail_once(stage)
+                stage.londs[-1].say(word)
+                stage.turn()
+
+            return way
+
+        def pending(stage: Stage) -> None:
+            stage.network.on_connect = leave_pending
+            self.fail_once(stage)
+            stage.advance(5)
+
+        def refused(stage: Stage) -> None:
+            stage.refuse()
+            self.fail_once(stage)
+
+        def nonsense(stage: Stage) -> None:
+            (lond,) = stage.connect()
+            lond.say(b"x")
+
+        ways: list[tuple[Callable[[Stage], None], str]] = [
+            (refused, "refused"),
+            (pending, "timed out"),
+            (stalled, "timed out"),
+            (late, "timed out"),
+            (said(b"refused"), "bad handshake"),
+            (said(b"no\n"), "bad handshake"),
+            (broken, "broke"),
+            (nonsense, "broke"),
+        ]
+        for way, word in ways:
+            self.notes.events.clear()
+            stage = Stage(self, retries=5)
+            way(stage)
+            self.assertEqual(stage.status.retries_left, 4, word)
+            (warning,) = self.warnings
+            self.assertIn(word, warning)
+            self.assertIn("127.0.0.2", warning)
+
+    def test_failed_look_up_counts_once(self) -> None:
+        """F5: so does a look-up that fails."""
+        stage = Stage(self, retries=5, look_up=lambda name: fail(DNSLookupError("none")))
+        self.fail_once(stage)
+        self.assertEqual(stage.status.retries_left, 4)
+        self.assertIn("look-up failed", self.warnings[0])
+
+    def test_ten_connections_break(self) -> None:
+        """F5: a lond that ends takes ten connections with it: that is one failure, host alive."""
+        stage = Stage(self)
+        londs = stage.connect(10)
+        stage.advance(100)
+        for lond in londs:
+            lond.close()
+        self.assertEqual((stage.status.retries_left, stage.status.state), (1, "up"))
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
+    def test_new_connection_breaks_too(self) -> None:
+        """F5: a connection that was made after that and breaks is another failure."""
+        stage = Stage(self, retries=3)
+        stage.advance(100)
+        for lond in stage.connect(2):
+            lond.close()
+        stage.advance(1)
+        stage.network.on_connect = leave_pending
+        stage.clients_of(2)
+        lond = stage.network.attempts[-2].accept()
+        stage.turn()
+        self.assertEqual(stage.status.retries_left, 3)  # its handshake was a success
+        lond.close()
+        self.assertEqual(stage.status.retries_left, 2)
+
+    def test_ten_connections_time_out(self) -> None:
+        """F5: ten requests without an answer are ten failures: DEAD."""
+        stage = Stage(self, retries=10)
+        clients = stage.clients_of(10)
+        stage.advance(60)
+        self.assertEqual(self.answers(clients), [CON_LOST] * 10)
+        self.assertEqual(stage.status.state, "DEAD")
+
+    def test_closing_is_no_failure(self) -> None:
+        """F5: what we close ourselves takes no retry."""
+        stage = Stage(self, idle_timeout=10)
+        stage.connect(3)
+        stage.advance(60)
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+        self.assertEqual(stage.status.retries_left, 2)

@@ -1,0 +1,450 @@
+# trial's assertions and Deferreds have no annotations:
+# mypy: allow-untyped-calls
+"""What speaks on the UNIX sockets: how clients ask, and how they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.local.protocol import ClientListener, Clients
+from lonc.test.fixtures.doubles import FakeClient, some_settings
+from lonc.test.fixtures.properties import given, settings, st
+from lonc.test.fixtures.stage import Notes
+from lonc.wire.request import CON_LOST, Cause, Nobody, Request
+
+MAX_LINE = 1000
+
+
+class FakeHost:
+    """
+    A host that notes what it is asked, and answers when the test says so.
+
+    :ivar waiting: the requests that are under way.
+    :ivar asked: the lines of all requests.
+    :ivar at_once: how requests end before `submit` returns; None: they do not.
+    """
+
+    host_id = "l2"
+
+    def __init__(self) -> None:
+        self.crashed = False
+        self.waiting: list[Request] = []
+        self.asked: list[bytes] = []
+        self.withdrawn: list[Request] = []
+        self.closings = 0
+        self.lost: list[Cause] = []
+        self.at_once: bytes | Cause | Exception | None = None
+
+    def submit(self, request: Request) -> None:
+        self.asked.append(request.line)
+        if isinstance(self.at_once, Exception):
+            raise self.at_once
+        if isinstance(self.at_once, Cause):
+            request.asker.lost(self.at_once)
+        elif self.at_once is not None:
+            request.asker.answered(self.at_once)
+        else:
+            self.waiting.append(request)
+
+    def withdraw(self, request: Request) -> None:
+        self.withdrawn.append(request)
+
+    def close_connections(self) -> None:
+        self.closings += 1
+
+    def count_lost(self, cause: Cause) -> None:
+        self.lost.append(cause)
+
+    def answer(self, reply: bytes | None = None) -> None:
+        """Answer the request that came first, with itself if nothing else is said."""
+        request = self.waiting.pop(0)
+        request.asker.answered(b"re:" + request.line if reply is None else reply)
+
+
+class ClientTestCase(SynchronousTestCase):
+    """Clients of a host that is the test's."""
+
+    def setUp(self) -> None:
+        self.begin()
+        self.notes = Notes()
+        globalLogPublisher.addObserver(self.notes)
+        self.addCleanup(globalLogPublisher.removeObserver, self.notes)
+
+    def begin(self, **changes: Any) -> None:
+        """Begin afresh with these settings."""
+        self.clock = Clock()
+        self.host = FakeHost()
+        self.clients = Clients(some_settings(**{"max_line": MAX_LINE, **changes}), self.clock)
+        self.listener = ClientListener(self.host, self.clients)
+
+    def client(self, *segments: bytes, room: float = float("inf")) -> FakeClient:
+        """Return a new client that sends this."""
+        client = FakeClient(self.clock, self.listener, room)
+        for segment in segments:
+            client.write(segment)
+        return client
+
+    def turn(self) -> None:
+        """Let arrive what is on its way."""
+        self.clock.advance(0)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass in quarters of a second, with a sweep each."""
+        for _ in range(round(seconds * 4)):
+            self.clock.advance(0.25)
+            self.clients.sweep(self.clock.seconds())
+            self.turn()
+
+    def answer_all(self) -> None:
+        """Answer request after request until none is under way."""
+        while self.host.waiting:
+            self.host.answer()
+            self.turn()
+
+    def assert_forgotten(self) -> None:
+        """Check that nothing is kept of clients that have gone."""
+        clients = self.clients
+        self.assertEqual((clients.open, clients.unread_bytes), (0, 0))
+        for kept in (clients.unread, clients.unfinished, clients.leaving, self.listener.clients):
+            self.assertEqual(len(kept), 0)
+
+
+class AskingTests(ClientTestCase):
+    """Rows S5 and F2: lines in, lines out."""
+
+    def test_one_line(self) -> None:
+        """S5: a request goes to the host as it is, and its answer comes back as it is."""
+        for line in (b"ping\n", b"\n", bytes(set(range(256)) - {10}) + b"\n", b"encrypt:x\n"):
+            self.begin()
+            client = self.client(line)
+            self.assertEqual(self.host.asked, [line])
+            self.assertEqual(client.read, b"")
+            self.host.answer(line[::-1].strip(b"\n") + b"\n")
+            self.assertEqual(client.read, line[::-1].strip(b"\n") + b"\n")
+            self.assertFalse(client.closed)
+
+    def test_any_number_on_a_connection(self) -> None:
+        """S5: a client may ask again and again."""
+        client = self.client()
+        for number in range(100):
+            client.write(b"%d\n" % number)
+            self.host.answer()
+        self.assertEqual(client.answers, [b"re:%d\n" % number for number in range(100)])
+
+    def test_split_line(self) -> None:
+        """S5: a request that comes byte by byte is one request, taken at its newline."""
+        client = self.client()
+        for byte in b"put:x":
+            client.write(bytes([byte]))
+        self.assertEqual(self.host.asked, [])
+        client.write(b"\n")
+        self.assertEqual(self.host.asked, [b"put:x\n"])
+
+    def test_lost(self) -> None:
+        """S5: without an answer the client reads con_lost, and may ask again."""
+        client = self.client(b"ping\n")
+        self.host.waiting.pop().asker.lost(Cause.BROKEN)
+        self.assertEqual(client.read, b"con_lost\n")
+        client.write(b"pong\n")
+        self.assertEqual(self.host.asked, [b"ping\n", b"pong\n"])
+
+    def test_lines_sent_ahead(self) -> None:
+        """F2: of what is sent ahead one request is under way at a time, in order."""
+        client = self.client(b"a\nb\nc\nd\n")
+        for number in range(1, 5):
+            self.assertEqual(self.host.asked, [b"a\n", b"b\n", b"c\n", b"d\n"][:number])
+            self.assertEqual(len(self.host.waiting), 1)
+            self.host.answer()
+        self.assertEqual(client.answers, [b"re:a\n", b"re:b\n", b"re:c\n", b"re:d\n"])
+
+    def test_sent_while_one_is_under_way(self) -> None:
+        """F2: what comes while an answer is awaited waits its turn, whole lines or not."""
+        client = self.client(b"a\n", b"b", b"b\ncc", b"c\n")
+        self.assertEqual(self.host.asked, [b"a\n"])
+        self.answer_all()
+        self.assertEqual(client.answers, [b"re:a\n", b"re:bb\n", b"re:ccc\n"])
+
+    def test_several_clients(self) -> None:
+        """F2: one client's lines wait for its own answer, not for another's."""
+        one, two = self.client(b"1a\n1b\n"), self.client(b"2a\n2b\n")
+        self.assertEqual(self.host.asked, [b"1a\n", b"2a\n"])
+        self.host.waiting.reverse()
+        self.host.answer()
+        self.assertEqual((one.read, two.read), (b"", b"re:2a\n"))
+
+    def test_answered_at_once(self) -> None:
+        """S10: 100,000 lines to a host that is DEAD are answered, none within another."""
+        self.host.at_once = Cause.DEAD
+        client = self.client(b"x\n" * 100_000)
+        self.turn()
+        self.assertEqual(client.read, CON_LOST * 100_000)
+        self.assertEqual(len(self.host.asked), 100_000)
+
+    def test_answered_at_once_in_the_middle(self) -> None:
+        """S10: the same when the host dies while thousands of lines wait in the buffer."""
+        client = self.client(b"x\n" * 30_000)
+        self.host.at_once = Cause.DEAD
+        self.host.waiting.pop().asker.lost(Cause.DEAD)
+        self.turn()
+        self.assertEqual(client.read, CON_LOST * 30_000)
+
+    @settings(derandomize=True, deadline=None, max_examples=200)
+    @given(
+        st.lists(st.binary(max_size=12).map(lambda text: text.replace(b"\n", b"") + b"\n")),
+        st.lists(st.tuples(st.integers(1, 40), st.booleans())),
+    )
+    def test_any_cut(self, lines: list[bytes], cuts: list[tuple[int, bool]]) -> None:
+        """F2: however a client's bytes are cut up, its requests are its lines, each answered."""
+        self.begin()
+        client = self.client()
+        data = b"".join(lines)
+        for size, answer in cuts:
+            client.write(data[:size])
+            data = data[size:]
+            if answer and self.host.waiting:
+                self.host.answer()
+        client.write(data)
+        self.answer_all()
+        self.assertEqual(self.host.asked, lines)
+        self.assertEqual(client.answers, [b"re:" + line for line in lines])
+
+
+class LeavingTests(ClientTestCase):
+    """How clients go (row F16)."""
+
+    def test_hang_up_while_asking(self) -> None:
+        """F16: the host is told, and the answer to who has gone is thrown away."""
+        client = self.client(b"ping\n")
+        (request,) = self.host.waiting
+        client.hang_up()
+        self.assertEqual(self.host.withdrawn, [request])
+        self.assertIsInstance(request.asker, Nobody)  # who keeps nothing of the client in memory
+        request.asker.answered(b"l2\n")
+        request.asker.lost(Cause.BROKEN)
+        self.assertEqual(client.read, b"")
+        self.assert_forgotten()
+
+    def test_hang_up_with_lines_ahead(self) -> None:
+        """F16: what it had sent ahead is never asked."""
+        client = self.client(b"a\nb\nc\n")
+        client.hang_up()
+        self.host.answer()
+        self.assertEqual(self.host.asked, [b"a\n"])
+        self.assert_forgotten()
+
+    def test_hang_up_while_idle(self) -> None:
+        """F16: a client that goes between two requests concerns nobody."""
+        client = self.client(b"ping\n")
+        self.host.answer()
+        client.hang_up()
+        self.assertEqual(self.host.withdrawn, [])
+        self.assert_forgotten()
+
+    def test_hang_up_in_a_line(self) -> None:
+        """F16: half a request of a client that has gone is forgotten."""
+        client = self.client(b"pi")
+        client.hang_up()
+        self.assert_forgotten()
+        self.advance(120)
+        self.assertEqual((self.host.asked, self.host.lost), ([], []))
+
+    def test_others_do_not_notice(self) -> None:
+        """F16: other clients are answered as if nothing had happened."""
+        one, two = self.client(b"1\n"), self.client(b"2\n")
+        one.hang_up()
+        self.answer_all()
+        self.assertEqual(two.read, b"re:2\n")
+        self.assertEqual(self.clients.open, 1)
+
+    def test_half_close(self) -> None:
+        """A client that half-closes after its request gets its answer, and is then closed."""
+        client = self.client(b"ping\n")
+        client.half_close()
+        self.turn()
+        self.assertFalse(client.closed)
+        self.host.answer()
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"re:ping\n", True))
+        self.assert_forgotten()
+
+    def test_half_close_with_lines_ahead(self) -> None:
+        """All that a client sent before it half-closed is answered."""
+        client = self.client(b"a\nb\nc\n")
+        client.half_close()
+        self.answer_all()
+        self.assertEqual(client.answers, [b"re:a\n", b"re:b\n", b"re:c\n"])
+        self.assertTrue(client.closed)
+
+    def test_half_close_with_much_ahead(self) -> None:
+        """So it is when that is more than is read ahead."""
+        lines = [b"%06d\n" % number for number in range(30_000)]
+        client = self.client(b"".join(lines))
+        client.half_close()
+        self.answer_all()
+        self.assertEqual(len(client.answers), 30_000)
+        self.assertEqual(self.host.asked, lines)
+        self.assertTrue(client.closed)
+
+    def test_half_close_answered_at_once(self) -> None:
+        """So it is when the answer is there before the end of input is."""
+        self.host.at_once = b"ok\n"
+        client = self.client(b"a\nb\n")
+        client.half_close()
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"ok\nok\n", True))
+
+    def test_half_close_without_a_request(self) -> None:
+        """A client that says nothing, or ends within a line, is closed."""
+        for data in (b"", b"pi"):
+            client = self.client(data)
+            client.half_close()
+            self.turn()
+            self.assertEqual((client.read, client.closed, self.host.asked), (b"", True, []))
+        self.assert_forgotten()
+
+    def test_half_close_unread_answer(self) -> None:
+        """The answer is not cut off by our closing: it waits until the client has read it."""
+        client = self.client(b"ping\n", room=3)
+        client.half_close()
+        self.host.answer()
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"re:", False))
+        client.wire.take()
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"re:ping\n", True))
+        self.assert_forgotten()
+
+    def test_half_closed_client_that_never_reads(self) -> None:
+        """F3: a client that half-closed and never reads is cut, be it little that waits."""
+        self.begin(write_timeout=60)
+        client = self.client(b"ping\n", room=3)
+        client.wire.pause_above = 65536
+        client.half_close()
+        self.host.answer()
+        self.advance(59.75)
+        self.assertFalse(client.closed)
+        self.advance(0.5)
+        self.assertTrue(client.closed)
+        self.assert_forgotten()
+
+
+class CloseConnectionsTests(ClientTestCase):
+    """Rows S14 and F11, as a client sees them."""
+
+    def test_answer(self) -> None:
+        """S14, F11: the host is told, the client reads ok and is closed."""
+        client = self.client(b"close_connection_exit\n")
+        self.assertEqual((self.host.closings, client.read), (1, b"ok\n"))
+        self.assertEqual(self.host.asked, [])
+        self.turn()
+        self.assertTrue(client.closed)
+        self.assert_forgotten()
+
+    def test_split(self) -> None:
+        """S14: it counts when it is whole."""
+        client = self.client(b"close_connection_", b"exit")
+        self.assertEqual(self.host.closings, 0)
+        client.write(b"\n")
+        self.assertEqual(self.host.closings, 1)
+
+    def test_what_looks_like_it(self) -> None:
+        """S14: nothing but this very line does it."""
+        for line in (
+            b"close_connection_exit \n",
+            b" close_connection_exit\n",
+            b"close_connection_exit:now\n",
+            b"CLOSE_CONNECTION_EXIT\n",
+            b"close_connection\n",
+            b"encrypt:close_connection_exit\n",
+        ):
+            self.begin()
+            self.client(line)
+            self.assertEqual((self.host.asked, self.host.closings), ([line], 0))
+
+    def test_behind_others(self) -> None:
+        """S14: it waits its turn, and what follows it is not asked."""
+        client = self.client(b"a\nclose_connection_exit\nb\n")
+        self.assertEqual(self.host.closings, 0)
+        self.host.answer()
+        self.turn()
+        self.assertEqual((client.answers, self.host.asked), ([b"re:a\n", b"ok\n"], [b"a\n"]))
+        self.assertEqual((self.host.closings, client.closed), (1, True))
+
+    def test_client_that_does_not_read(self) -> None:
+        """S14: its client is closed when it has read the ok, or when its time is over."""
+        self.begin(write_timeout=60)
+        client = self.client(b"close_connection_exit\n", room=1)
+        self.advance(30)
+        self.assertFalse(client.closed)
+        self.advance(30)
+        self.assertTrue(client.closed)
+        self.assert_forgotten()
+
+
+class FaultTests(ClientTestCase):
+    """Row S19: a fault inside lonc."""
+
+    def test_host_is_marked(self) -> None:
+        """S19: the host is marked for a restart, and the fault is not hidden."""
+        self.host.at_once = ZeroDivisionError()
+        client = self.client()
+        with self.assertRaises(ZeroDivisionError):
+            client.write(b"ping\n")
+        self.assertTrue(self.host.crashed)
+
+
+class ListenerTests(ClientTestCase):
+    """Closing all clients of a host."""
+
+    def finish(self) -> list[None]:
+        """Begin; return the list that will hold one entry for each time it is done."""
+        done: list[None] = []
+        self.listener.finish().addCallback(done.append)
+        return done
+
+    def test_without_clients(self) -> None:
+        """With no clients it is done at once."""
+        self.assertEqual(len(self.finish()), 1)
+
+    def test_all_are_closed(self) -> None:
+        """It is done when the last client has gone, once."""
+        clients = [self.client() for _ in range(3)]
+        done = self.finish()
+        self.assertEqual(done, [])
+        self.turn()
+        self.assertEqual((len(done), [client.closed for client in clients]), (1, [True] * 3))
+        self.assert_forgotten()
+
+    def test_who_reads_slowly(self) -> None:
+        """A client is closed once it has read its answer, not before."""
+        slow, quick = self.client(b"ping\n", room=2), self.client()
+        self.host.answer()
+        done = self.finish()
+        self.turn()
+        self.assertEqual((quick.closed, slow.closed, done), (True, False, []))
+        slow.wire.take()
+        self.turn()
+        self.assertEqual((slow.read, slow.closed, len(done)), (b"re:ping\n", True, 1))
+        self.assert_forgotten()
+
+    def test_abort(self) -> None:
+        """At the end of all patience they are cut."""
+        client = self.client(b"ping\n", room=2)
+        self.host.answer()
+        done = self.finish()
+        self.listener.abort()
+        self.turn()
+        self.assertEqual((client.closed, client.wire.aborted, len(done)), (True, True, 1))
+        self.assert_forgotten()
+
+    def test_who_is_being_turned_away(self) -> None:
+        """Clients that were turned away are closed with the others."""
+        client = self.client(b"x" * (MAX_LINE + 1))
+        done = self.finish()
+        self.turn()
+        self.assertEqual((client.read, client.closed, len(done)), (CON_LOST, True, 1))
+        self.assert_forgotten()

@@ -1,0 +1,391 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The cluster on one machine: its files, its ports, its londs."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from lonc.config.hosts import HostTable, parse_host_table, read_host_table
+from lonc.config.settings import read_settings
+from lonc.lond.cluster import Cluster, ClusterError, LondService, check_ports, prepare
+from lonc.lond.faults import CLOSE, Step
+
+
+def a_table(*addresses: str) -> HostTable:
+    """Make a table of hosts l1, l2, ... at addresses."""
+    lines = [f"l{n}:local:library:l{n}.local:{where}" for n, where in enumerate(addresses, 1)]
+    return parse_host_table("\n".join(lines).encode(), "hosts.tab")
+
+
+class PrepareTests(SynchronousTestCase):
+    """The files of a new cluster."""
+
+    def setUp(self) -> None:
+        """Choose a folder, which is not there yet."""
+        self.folder = os.path.abspath(self.mktemp())
+
+    def test_settings(self) -> None:
+        """S1: what is written can be read: two hosts, and folders that are there."""
+        settings = read_settings(prepare(self.folder), {})
+        self.assertEqual((settings.host_id, settings.lond_port), ("l1", 5663))
+        self.assertEqual(settings.warnings, ())
+        for path, name in [
+            (settings.tab_dir, "tabs"),
+            (settings.sock_dir, "sock"),
+            (settings.daemons_dir, "daemons"),
+            (settings.doc_root, "html"),
+        ]:
+            self.assertEqual(path, os.path.join(self.folder, name))
+            self.assertTrue(os.path.isdir(path))
+        table = read_host_table(settings.hosts_file)
+        self.assertEqual(table.problems, ())
+        where = {host.id: host.address for host in table.hosts.values()}
+        self.assertEqual(where, {"l1": "127.0.0.1", "l2": "127.0.0.2"})
+
+    def test_port(self) -> None:
+        """The port that is asked for stands in the configuration."""
+        self.assertEqual(read_settings(prepare(self.folder, 15663), {}).lond_port, 15663)
+
+    def test_folder_with_marks(self) -> None:
+        """A folder may have blanks, quotes and backslashes in its name."""
+        folder = os.path.join(self.folder, 'it\'s "my" \\ cluster\\')
+        settings = read_settings(prepare(folder), {})
+        self.assertEqual(settings.tab_dir, os.path.join(folder, "tabs"))
+
+    def test_relative_folder(self) -> None:
+        """A folder that is given from here is written from the root: a daemon runs elsewhere."""
+        conf = prepare(os.path.relpath(self.folder))
+        self.assertEqual(conf, os.path.join(self.folder, "loncapa.conf"))
+        self.assertEqual(read_settings(conf, {}).sock_dir, os.path.join(self.folder, "sock"))
+
+    def test_data_are_private(self) -> None:
+        """The data of users are their owner's only."""
+        prepare(self.folder)
+        self.assertEqual(os.stat(os.path.join(self.folder, "data")).st_mode & 0o777, 0o700)
+
+    def test_second_run(self) -> None:
+        """A later run leaves what somebody changed, whatever port it is asked for."""
+        conf = Path(prepare(self.folder))
+        table = Path(self.folder, "tabs", "hosts.tab")
+        for file in (conf, table):
+            file.write_text("changed\n", encoding="utf-8")
+        self.assertEqual(prepare(self.folder, 15663), str(conf))
+        for file in (conf, table):
+            self.assertEqual(file.read_text(encoding="utf-8"), "changed\n")
+
+    def test_interrupted_run(self) -> None:
+        """A run that ended in the middle of a file is made good by the next."""
+        prepare(self.folder)
+        for name in ("loncapa.conf", "tabs/hosts.tab"):
+            path = os.path.join(self.folder, name)
+            whole = Path(path).read_bytes()
+            os.unlink(path)
+            Path(f"{path}.new").write_bytes(whole[:40])
+            prepare(self.folder)
+            self.assertEqual(Path(path).read_bytes(), whole)
+            self.assertFalse(os.path.exists(f"{path}.new"))
+
+    def test_file_in_the_way(self) -> None:
+        """What cannot be made is named."""
+        Path(self.folder).write_text("", encoding="utf-8")
+        with self.assertRaises(ClusterError) as caught:
+            prepare(self.folder)
+        self.assertEqual(
+            str(caught.exception), f"{os.path.join(self.folder, 'tabs')}: Not a directory"
+        )
+
+    def test_name_of_two_lines(self) -> None:
+        """A folder whose name would break the configuration is refused, in one line."""
+        with self.assertRaises(ClusterError) as caught:
+            prepare(os.path.join(self.folder, "two\nlines"))
+        self.assertNotIn("\n", str(caught.exception))
+        self.assertFalse(os.path.exists(self.folder))
+
+
+class CheckPortsTests(SynchronousTestCase):
+    """Whether the ports can be had."""
+
+    def setUp(self) -> None:
+        """Take a port that nobody else has."""
+        self.taken = socket.socket()
+        self.addCleanup(self.taken.close)
+        self.taken.bind(("127.0.0.1", 0))
+        self.taken.listen()
+        self.port = self.taken.getsockname()[1]
+
+    def test_free(self) -> None:
+        """A port that is free stays free."""
+        self.taken.close()
+        for _ in range(2):
+            check_ports(a_table("127.0.0.1"), self.port)
+
+    def test_taken(self) -> None:
+        """A port that somebody has is named, with its address and the lond that wants it."""
+        with self.assertRaises(ClusterError) as caught:
+            check_ports(a_table("127.0.0.2", "127.0.0.1"), self.port)
+        self.assertEqual(
+            str(caught.exception),
+            f"the lond l2 cannot have port {self.port} at 127.0.0.1: Address already in use",
+        )
+
+    def test_address_of_another_machine(self) -> None:
+        """An address that is not this machine's is named."""
+        with self.assertRaises(ClusterError) as caught:
+            check_ports(a_table("192.0.2.1"), self.port)
+        self.assertEqual(
+            str(caught.exception),
+            f"the lond l1 cannot have port {self.port} at 192.0.2.1: "
+            "Cannot assign requested address",
+        )
+
+    def test_same_address_twice(self) -> None:
+        """Two londs cannot have one address."""
+        self.taken.close()
+        with self.assertRaises(ClusterError) as caught:
+            check_ports(a_table("127.0.0.1", "127.0.0.1"), self.port)
+        self.assertIn("the lond l2 cannot have", str(caught.exception))
+
+    def test_name_only(self) -> None:
+        """A host that has a name only has nowhere to listen."""
+        with self.assertRaises(ClusterError) as caught:
+            check_ports(a_table("http"), self.port)
+        self.assertEqual(
+            str(caught.exception), "the lond l1 has no address in the host table, only a name"
+        )
+
+
+class PickyReactor(MemoryReactorClock):
+    """A reactor that has a port everywhere but at one address."""
+
+    taken = ""
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        """Listen, unless that address is taken."""
+        if interface == self.taken:
+            error = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            raise CannotListenError(interface, port, error)
+        return super().listenTCP(port, factory, backlog, interface)
+
+
+class StartTests(SynchronousTestCase):
+    """Starting and stopping, without a network."""
+
+    def setUp(self) -> None:
+        """Prepare a cluster of two."""
+        self.reactor = PickyReactor()
+        self.folder = os.path.abspath(self.mktemp())
+        self.table = read_host_table(read_settings(prepare(self.folder), {}).hosts_file)
+        reactor: Any = self.reactor  # its interfaces are not declared for mypy
+        self.cluster = Cluster(reactor, self.folder, self.table, 5663, "l1")
+
+    def lond(self, host_id: str) -> LondService:
+        """Return one of the londs."""
+        lond = self.cluster.getServiceNamed(host_id)
+        assert isinstance(lond, LondService)
+        return lond
+
+    def caller(self, host_id: str) -> StringTransport:
+        """Connect to a lond."""
+        transport = StringTransport()
+        self.lond(host_id).factory.buildProtocol(None).makeConnection(transport)
+        return transport
+
+    def test_listens(self) -> None:
+        """Each lond listens at its own address, all on one port, once it is started."""
+        self.assertEqual(self.reactor.tcpServers, [])
+        self.cluster.startService()
+        self.addCleanup(self.cluster.stopService)
+        where = [(server[0], server[3]) for server in self.reactor.tcpServers]
+        self.assertEqual(where, [(5663, "127.0.0.1"), (5663, "127.0.0.2")])
+
+    def test_data_of_their_own(self) -> None:
+        """Each lond has a file of its own, which is opened when it starts."""
+        self.assertEqual(os.listdir(os.path.join(self.folder, "data")), [])
+        self.cluster.startService()
+        self.addCleanup(self.cluster.stopService)
+        files = os.listdir(os.path.join(self.folder, "data"))
+        self.assertLessEqual({"l1.sqlite", "l2.sqlite"}, set(files))
+
+    def test_port_in_use(self) -> None:
+        """The error names lond, port and address, and no other lond stays behind."""
+        self.reactor.taken = "127.0.0.2"
+        with self.assertRaises(ClusterError) as caught:
+            self.cluster.startService()
+        self.assertEqual(
+            str(caught.exception),
+            "the lond l2 cannot have port 5663 at 127.0.0.2: Address already in use",
+        )
+        self.assertFalse(self.lond("l1").running)
+        self.assertFalse(self.cluster.running)
+        # SQLite removes what it keeps beside an open file when that is closed.
+        files = os.listdir(os.path.join(self.folder, "data"))
+        self.assertEqual(sorted(files), ["l1.sqlite", "l2.sqlite"])
+        self.reactor.taken = ""
+        self.cluster.startService()  # and it starts once the port is free
+        self.addCleanup(self.cluster.stopService)
+        self.assertTrue(self.lond("l2").running)
+
+    def test_unusable_data(self) -> None:
+        """Data that cannot be opened stop the start, and are named."""
+        path = os.path.join(self.folder, "data", "l2.sqlite")
+        Path(path).write_bytes(b"something else\n" * 100)
+        with self.assertRaises(ClusterError) as caught:
+            self.cluster.startService()
+        self.assertEqual(str(caught.exception), f"{path}: file is not a database")
+
+    def test_stop_waits_for_connections(self) -> None:
+        """Stopping is done when the last connection is gone; one that hangs is cut."""
+        self.cluster.startService()
+        transport = self.caller("l2")
+        (connection,) = self.lond("l2").factory.connections
+        stopped = self.cluster.stopService()
+        self.assertTrue(transport.disconnecting)
+        self.assertNoResult(stopped)
+        self.reactor.advance(5)
+        self.assertTrue(transport.disconnected)
+        connection.connectionLost(connectionDone)
+        self.successResultOf(stopped)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop_before_start(self) -> None:
+        """A cluster that never started stops at once, and so does one that has stopped."""
+        self.successResultOf(self.cluster.stopService())
+        self.cluster.startService()
+        self.successResultOf(self.cluster.stopService())
+        self.successResultOf(self.cluster.stopService())
+
+    def test_faults_outlive_a_restart(self) -> None:
+        """Faults can be ordered before a lond runs, and stay ordered."""
+        lond = self.lond("l2")
+        lond.faults.order(Step.CONNECT, CLOSE)
+        for _ in range(2):
+            self.cluster.startService()
+            transport = self.caller("l2")
+            self.assertTrue(transport.disconnecting)
+            (connection,) = lond.factory.connections
+            connection.connectionLost(connectionDone)
+            self.successResultOf(self.cluster.stopService())
+
+
+class Conversation(Protocol):
+    """
+    Says lines one after the other, each when the one before it was answered.
+
+    :ivar answered: fires with the answers to the lines, once all are there.
+    :ivar gone: fires when the connection is.
+    """
+
+    def __init__(self, lines: tuple[bytes, ...]) -> None:
+        self.lines = list(lines)
+        self.answers: list[bytes] = []
+        self.answered: Deferred[list[bytes]] = Deferred()
+        self.gone: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        """Say what comes before the lines."""
+        assert self.transport is not None
+        self.transport.write(b"init\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take an answer; the first is the challenge, and goes back."""
+        assert self.transport is not None
+        self.answers.append(data)
+        if len(self.answers) == 1:
+            self.transport.write(data)
+        elif self.lines:
+            self.transport.write(self.lines.pop(0) + b"\n")
+        else:
+            self.answered.callback(self.answers[2:])
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell that it is over."""
+        if not self.answered.called:
+            self.answered.errback(reason)
+        self.gone.callback(None)
+
+
+class NetworkTests(TestCase):
+    """Over real sockets, on this machine."""
+
+    def setUp(self) -> None:
+        """Prepare a cluster at a port that is free."""
+        from twisted.internet import reactor
+
+        self.reactor: Any = reactor
+        self.folder = os.path.abspath(self.mktemp())
+        prepare(self.folder)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.table = a_table("127.0.0.1", "127.0.0.2")
+
+    def started(self) -> Cluster:
+        """Start a cluster."""
+        cluster = Cluster(self.reactor, self.folder, self.table, self.port, "l1")
+        cluster.startService()
+        self.addCleanup(cluster.stopService)
+        return cluster
+
+    async def begin(self, address: str, *lines: bytes) -> Conversation:
+        """Begin to say lines to the lond at an address."""
+        endpoint = TCP4ClientEndpoint(self.reactor, address, self.port)
+        conversation: Conversation = await connectProtocol(endpoint, Conversation(lines))
+        return conversation
+
+    async def talk(self, address: str, *lines: bytes) -> list[bytes]:
+        """Say lines to the lond at an address; return the answers."""
+        conversation = await self.begin(address, *lines)
+        answers = await conversation.answered
+        assert conversation.transport is not None
+        conversation.transport.loseConnection()
+        await conversation.gone
+        return answers
+
+    async def test_two_londs(self) -> None:
+        """Each lond answers at its address, with data of its own."""
+        self.started()
+        put = await self.talk("127.0.0.2", b"put:d:u:n:a=1", b"pong")
+        self.assertEqual(put, [b"ok\n", b"l2:l1\n"])
+        self.assertEqual(await self.talk("127.0.0.1", b"ping", b"get:d:u:n:a"), [b"l1\n", b"\n"])
+
+    async def test_yesterdays_data(self) -> None:
+        """The next run finds the data of the one before."""
+        cluster = self.started()
+        await self.talk("127.0.0.2", b"put:d:u:n:a=1")
+        await cluster.stopService()
+        self.started()
+        self.assertEqual(await self.talk("127.0.0.2", b"get:d:u:n:a"), [b"1\n"])
+
+    async def test_port_is_given_back(self) -> None:
+        """Once stopping is done the ports are free, also where it was the lond that hung up."""
+        cluster = self.started()
+        self.assertRaises(ClusterError, check_ports, self.table, self.port)
+        conversation = await self.begin("127.0.0.1", b"ping")
+        self.assertEqual(await conversation.answered, [b"l1\n"])
+        await cluster.stopService()
+        await conversation.gone
+        check_ports(self.table, self.port)
+
+    async def test_port_in_use(self) -> None:
+        """A second cluster on the same port does not start, and the first goes on."""
+        self.started()
+        second = Cluster(self.reactor, self.folder, self.table, self.port, "l1")
+        with self.assertRaises(ClusterError) as caught:
+            second.startService()
+        self.assertEqual(
+            str(caught.exception),
+            f"the lond l1 cannot have port {self.port} at 127.0.0.1: Address already in use",
+        )
+        self.assertEqual(await self.talk("127.0.0.1", b"ping"), [b"l1\n"])

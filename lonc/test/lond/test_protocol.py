@@ -1,0 +1,439 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The exchange as a lond sees it."""
+
+from __future__ import annotations
+
+from twisted.internet.protocol import Protocol
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from twisted.test.iosim import IOPump, connectedServerAndClient
+
+from lonc.lond.faults import (
+    ENDLESS,
+    SPLIT,
+    Fault,
+    Step,
+)
+from lonc.lond.protocol import LondFactory
+from lonc.test.fixtures.lond_caller import Caller, LondTestCase
+from lonc.wire.cipher import SessionCipher, session_key
+
+
+class HandshakeTests(LondTestCase):
+    """Protocol, section 2."""
+
+    def test_handshake(self) -> None:
+        """Challenge, ok, build key: each in its form, and a request is answered after it."""
+        caller = Caller(self.lond())
+        self.assertEqual(caller.heard(), b"")
+        challenge = caller.say(b"init")
+        self.assertRegex(challenge, rb"\A[0-9]+\n\Z")
+        self.assertEqual(caller.say(challenge[:-1]), b"ok\n")
+        self.assertRegex(caller.say(b"ekey"), rb"\A[0-9A-F]{32}\n\Z")
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+        self.assertFalse(caller.hung_up)
+
+    def test_random(self) -> None:
+        """Challenges and keys differ from connection to connection."""
+        factory = self.lond()
+        callers = [Caller(factory), Caller(factory)]
+        challenges = [caller.say(b"init")[:-1] for caller in callers]
+        self.assertNotEqual(*challenges)
+        for caller, challenge in zip(callers, challenges, strict=True):
+            caller.say(challenge)
+        self.assertNotEqual(*(caller.say(b"ekey") for caller in callers))
+
+    def test_other_ways_in(self) -> None:
+        """A caller that asks for a way in that the lond does not have gets a challenge."""
+        for line in (b"init:ssl", b"init:", b"init:local", b"init:other:/tmp/key"):
+            self.assertRegex(Caller(self.lond()).say(line), rb"\A[0-9]+\n\Z")
+        for options in ({"revision": None}, {"local": False}):
+            caller = Caller(self.lond(**options))
+            self.assertRegex(caller.say(b"init:local:/tmp/key"), rb"\A[0-9]+\n\Z")
+
+    def test_wrong_beginning(self) -> None:
+        """What does not begin with init is refused, a request above all."""
+        for line in (b"ping", b"", b"initial", b"ekey", b"GET / HTTP/1.0"):
+            caller = Caller(self.lond())
+            self.assertEqual(caller.say(line), b"refused\n", line)
+            self.assertTrue(caller.hung_up)
+        self.assertEqual(self.requests, [])
+
+    def test_wrong_challenge(self) -> None:
+        """Who does not send the challenge back unchanged is refused."""
+        caller = Caller(self.lond())
+        challenge = caller.say(b"init")
+        self.assertEqual(caller.say(b"0" + challenge[:-1]), b"refused\n")
+        self.assertTrue(caller.hung_up)
+
+    def test_deaf_after_refusal(self) -> None:
+        """Nothing a refused caller says is answered."""
+        caller = Caller(self.lond())
+        challenge = caller.say(b"init")[:-1]
+        caller.say(b"wrong")
+        self.assertEqual(caller.say(challenge), b"")
+        self.assertEqual(caller.say(b"ping"), b"")
+
+    def test_deaf_to_lines_behind(self) -> None:
+        """Nor is what came together with the line that was refused."""
+        self.assertEqual(Caller(self.lond()).say(b"wrong\ninit"), b"refused\n")
+
+    def test_unknown_caller(self) -> None:
+        """Init from an address that is not in the list is refused, and the log says so."""
+        factory = self.lond({"127.0.0.1": "l1"})
+        caller = Caller(factory, "127.0.0.9")
+        with capturedLogs() as events:
+            self.assertEqual(caller.say(b"init"), b"refused\n")
+        self.assertTrue(caller.hung_up)
+        self.assertEqual(events[0]["why"], "comes from an unknown address")
+
+    def test_callers_by_address(self) -> None:
+        """A caller's address tells who it is."""
+        factory = self.lond({"127.0.0.1": "l1", "127.0.0.3": "l3"})
+        for address, answer in (("127.0.0.1", b"l2:l1\n"), ("127.0.0.3", b"l2:l3\n")):
+            caller = Caller(factory, address)
+            caller.enter()
+            self.assertEqual(caller.say(b"pong"), answer)
+
+    def test_in_pieces_and_at_once(self) -> None:
+        """However the bytes are cut, the lines are the same."""
+        caller = Caller(self.lond())
+        for byte in b"init":
+            caller.lond.dataReceived(bytes([byte]))
+        self.assertEqual(caller.heard(), b"")
+        challenge = caller.say(b"")
+        caller.lond.dataReceived(challenge + b"ping\npong\nloa")
+        self.assertEqual(caller.heard(), b"ok\nl2\nl2:l1\n")
+        self.assertRegex(caller.say(b"d"), rb"\A[0-9.]+\n\Z")
+
+
+class VersionTests(LondTestCase):
+    """The two exchanges of later releases."""
+
+    def test_version(self) -> None:
+        """The revision is told in its form."""
+        self.assertEqual(self.entered(revision="1.467").say(b"version"), b"$Revision: 1.467 $\n")
+
+    def test_sethost(self) -> None:
+        """The lond's own id is ok, any other is refused; the connection stays."""
+        caller = self.entered()
+        self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
+        for line in (b"sethost:l1", b"sethost:", b"sethost", b"sethost:l2:"):
+            self.assertEqual(caller.say(line), b"refused\n", line)
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+
+    def test_named_request(self) -> None:
+        """A request may begin with the lond's own id, what is enciphered too; no other will do."""
+        caller = self.entered()
+        self.assertEqual(caller.say(b"sethost:l2:ping"), b"l2\n")
+        self.assertEqual(caller.say(b"sethost:l1:ping"), b"refused\n")
+        cipher = caller.cipher()
+        self.assertEqual(caller.say(b"sethost:l2:" + cipher.encrypt(b"ping")), b"l2\n")
+
+    def test_before_and_after_the_key(self) -> None:
+        """They are answered on both sides of ekey."""
+        caller = self.entered()
+        for _ in range(2):
+            self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
+            self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
+            caller.cipher()
+
+    def test_old(self) -> None:
+        """A lond of the seed's time knows neither."""
+        caller = self.entered(revision=None)
+        self.assertEqual(caller.say(b"version"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"sethost:l2"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"sethost:l2:ping"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+
+
+class EncryptedTests(LondTestCase):
+    """Protocol, section 4, from the other side."""
+
+    def test_request(self) -> None:
+        """An encrypted request is read; its answer comes in clear."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        self.assertEqual(caller.say(cipher.encrypt(b"put:d:u:n:password=x")), b"ok\n")
+        self.assertEqual(caller.say(b"get:d:u:n:password"), b"x\n")
+        self.assertEqual(self.requests, [b"put:d:u:n:password=x", b"get:d:u:n:password"])
+
+    def test_newline_in_it(self) -> None:
+        """A newline at the end of the text is no part of the request."""
+        caller = self.entered()
+        self.assertEqual(caller.say(caller.cipher().encrypt(b"ping\n")), b"l2\n")
+
+    def test_two_lines_in_it(self) -> None:
+        """A text of two lines is an error: stored, it would break an answer in two."""
+        caller = self.entered()
+        answer = caller.say(caller.cipher().encrypt(b"put:d:u:n:a=1\nb"))
+        self.assertEqual(answer, b"error:more than one line in a frame\n")
+        self.assertEqual(self.requests, [])
+
+    def test_eget(self) -> None:
+        """The answer to eget is encrypted, asked for in clear or not."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        caller.say(b"put:d:u:n:a=1&b=2")
+        for line in (b"eget:d:u:n:b&a", cipher.encrypt(b"eget:d:u:n:b&a")):
+            answer = caller.say(line)
+            self.assertTrue(answer.startswith(b"enc:"), answer)
+            self.assertEqual(cipher.decrypt(answer[:-1]), b"2&1")
+
+    def test_errors_of_eget(self) -> None:
+        """An error hides nothing and comes in clear."""
+        caller = self.entered()
+        caller.cipher()
+        self.assertEqual(caller.say(b"eget:d:u:n"), b"error:no key is given\n")
+
+    def test_without_a_key(self) -> None:
+        """Before ekey there is nothing to read or to encrypt with."""
+        caller = self.entered()
+        self.assertEqual(caller.say(SessionCipher(bytes(16)).encrypt(b"ping")), b"error:no_key\n")
+        self.assertEqual(caller.say(b"eget:d:u:n:a"), b"error:no_key\n")
+
+    def test_bad_frame(self) -> None:
+        """A frame that is none is an error, and the connection goes on."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        self.assertTrue(caller.say(b"enc:5:zz").startswith(b"error:"))
+        self.assertEqual(caller.say(cipher.encrypt(b"ping")), b"l2\n")
+
+    def test_frame_in_a_frame(self) -> None:
+        """An encrypted text is a request, not a frame again."""
+        caller = self.entered()
+        cipher = caller.cipher()
+        self.assertEqual(caller.say(cipher.encrypt(cipher.encrypt(b"ping"))), b"unknown_cmd\n")
+
+
+class LimitTests(LondTestCase):
+    """Every wait ends, and so does every line."""
+
+    def test_handshake_as_a_whole(self) -> None:
+        """A caller that dribbles through its handshake is cut after a minute."""
+        caller = Caller(self.lond())
+        for _ in range(59):
+            self.clock.advance(1)
+            caller.lond.dataReceived(b"x")
+            self.assertFalse(caller.hung_up)
+        self.clock.advance(1)
+        self.assertTrue(caller.hung_up)
+
+    def test_idle(self) -> None:
+        """A caller that says nothing is cut; one that says something is not."""
+        caller = self.entered(idle_limit=100.0)
+        self.clock.advance(99)
+        caller.say(b"ping")
+        self.clock.advance(99)
+        self.assertFalse(caller.hung_up)
+        self.clock.advance(1)
+        self.assertTrue(caller.hung_up)
+
+    def test_line_before_the_handshake(self) -> None:
+        """A stranger has no 33 MiB to fill."""
+        caller = Caller(self.lond())
+        caller.lond.dataReceived(b"x" * 4097)
+        self.assertEqual(caller.heard(), b"error:a line is longer than 4096 bytes\n")
+        self.assertTrue(caller.hung_up)
+
+    def test_line(self) -> None:
+        """A request at the limit is served, one over it ends the connection."""
+        caller = self.entered(line_limit=10)
+        self.assertEqual(caller.say(b"0123456789"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"01234567890"), b"error:a line is longer than 10 bytes\n")
+        self.assertTrue(caller.hung_up)
+
+    def test_hanging_up_has_a_limit(self) -> None:
+        """A caller that does not take the last words is cut, seconds later."""
+        caller = Caller(self.lond())
+        caller.say(b"wrong")
+        self.assertFalse(caller.transport.disconnected)
+        self.clock.advance(5)
+        self.assertTrue(caller.transport.disconnected)
+
+    def test_gone(self) -> None:
+        """A caller that is gone leaves nothing behind on the clock, whatever went on."""
+        factory = self.lond()
+        factory.faults.order(Step.INIT, Fault(delay=10.0))
+        caller = Caller(factory)
+        caller.say(b"init")
+        caller.hang_up()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class UnreadAnswersTests(LondTestCase):
+    """A caller that does not read its answers."""
+
+    def test_choked(self) -> None:
+        """It is asked for no more, and what it asked meanwhile is answered when it reads again."""
+        caller = self.entered()
+        self.assertIs(caller.transport.producer, caller.lond)
+        caller.lond.pauseProducing()
+        self.assertEqual(caller.transport.producerState, "paused")
+        self.assertEqual(caller.say(b"ping"), b"")
+        caller.lond.resumeProducing()
+        self.assertEqual(caller.transport.producerState, "producing")
+        self.assertEqual(caller.heard(), b"l2\n")
+
+    def test_endless_line(self) -> None:
+        """A line without an end goes on only as it is read."""
+        factory = self.lond()
+        factory.faults.order(Step.REQUEST, ENDLESS)
+        caller = Caller(factory)
+        caller.enter()
+        self.assertEqual(len(caller.say(b"ping")), 65536)
+        self.clock.pump([0.001] * 3)
+        self.assertEqual(len(caller.heard()), 3 * 65536)
+        caller.lond.pauseProducing()
+        self.clock.pump([0.001] * 3)
+        self.assertEqual(caller.heard(), b"")
+        caller.lond.resumeProducing()
+        self.assertEqual(len(caller.heard()), 65536)
+
+    def test_pause_of_a_fault_is_kept(self) -> None:
+        """To read again does not hurry a fault that waits."""
+        factory = self.lond()
+        factory.faults.order(Step.REQUEST, Fault(delay=10.0))
+        caller = Caller(factory)
+        caller.enter()
+        caller.say(b"ping")
+        caller.lond.pauseProducing()
+        caller.lond.resumeProducing()
+        self.assertEqual(caller.heard(), b"")
+        self.clock.advance(10)
+        self.assertEqual(caller.heard(), b"l2\n")
+
+
+class FactoryTests(LondTestCase):
+    """What a lond knows of its connections."""
+
+    def test_counts(self) -> None:
+        """Connections and requests are counted, and each request is told."""
+        factory = self.lond()
+        first, second = Caller(factory), Caller(factory)
+        self.assertEqual(factory.connections, {first.lond, second.lond})
+        first.enter()
+        first.say(b"version")
+        first.say(b"ping")
+        first.say(b"what")
+        first.hang_up()
+        self.assertEqual(factory.connections, {second.lond})
+        self.assertEqual((factory.accepted, factory.requests), (2, 2))
+        self.assertEqual(self.requests, [b"ping", b"what"])
+
+    def test_close_connections(self) -> None:
+        """Everybody is hung up on, and the Deferred fires when the last one is gone."""
+        factory = self.lond()
+        callers = [Caller(factory), Caller(factory)]
+        closed = factory.close_connections()
+        for caller in callers:
+            self.assertTrue(caller.hung_up)
+            self.assertNoResult(closed)
+            caller.hang_up()
+        self.assertIsNone(self.successResultOf(closed))
+
+    def test_close_connections_twice(self) -> None:
+        """Who asks meanwhile is told at the same time."""
+        factory = self.lond()
+        caller = Caller(factory)
+        closed = [factory.close_connections(), factory.close_connections()]
+        caller.hang_up()
+        for deferred in closed:
+            self.assertIsNone(self.successResultOf(deferred))
+
+    def test_nobody_to_close(self) -> None:
+        """Without connections there is nothing to wait for."""
+        self.assertIsNone(self.successResultOf(self.lond().close_connections()))
+
+    def test_data_are_shared(self) -> None:
+        """What one connection puts another gets."""
+        factory = self.lond()
+        callers = [Caller(factory), Caller(factory)]
+        for caller in callers:
+            caller.enter()
+        callers[0].say(b"put:d:u:n:a=1")
+        self.assertEqual(callers[1].say(b"get:d:u:n:a"), b"1\n")
+
+    def test_log_keeps_requests_to_itself(self) -> None:
+        """Nothing of a request or of its answer is logged, however it ends."""
+        with capturedLogs() as events:
+            caller = self.entered(line_limit=40)
+            caller.say(b"put:d:u:n:secret=1")
+            caller.say(b"put:d:u:n:secret")
+            caller.say(b"get:d:u:n:" + b"secret" * 10)
+            Caller(self.lond()).say(b"secret")
+        self.assertNotIn("secret", str(events))
+
+
+class Listener(Protocol):
+    """The other end of a simulated connection: remembers, and may answer."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Remember the bytes."""
+        self.pieces.append(data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Remember the end."""
+        self.lost = True
+
+
+class SimulatedTests(LondTestCase):
+    """Over ``iosim``, with two ends that know each other only by bytes."""
+
+    def connect(self, factory: LondFactory) -> tuple[Listener, IOPump]:
+        """Connect a listener to a lond."""
+        client: Listener
+        client, _, pump = connectedServerAndClient(
+            lambda: factory.buildProtocol(None), Listener, clock=self.clock
+        )
+        return client, pump
+
+    def say(self, client: Listener, pump: IOPump, line: bytes) -> bytes:
+        """Say a line; return what comes back."""
+        assert client.transport is not None
+        client.pieces.clear()
+        client.transport.write(line + b"\n")
+        pump.flush()
+        return b"".join(client.pieces)
+
+    def test_exchange(self) -> None:
+        """Handshake, key, encrypted request."""
+        client, pump = self.connect(self.lond())
+        challenge = self.say(client, pump, b"init")
+        self.assertEqual(self.say(client, pump, challenge[:-1]), b"ok\n")
+        buildkey = self.say(client, pump, b"ekey")[:-1]
+        cipher = SessionCipher(session_key("l2", "l1", buildkey))
+        self.assertEqual(self.say(client, pump, cipher.encrypt(b"pong")), b"l2:l1\n")
+
+    def test_split(self) -> None:
+        """Each byte arrives by itself."""
+        factory = self.lond()
+        factory.faults.order(Step.INIT, SPLIT)
+        client, pump = self.connect(factory)
+        self.say(client, pump, b"init")
+        for _ in range(20):
+            self.clock.advance(0.001)
+            pump.flush()
+        self.assertEqual({len(piece) for piece in client.pieces}, {1})
+        self.assertRegex(b"".join(client.pieces), rb"\A[0-9]+\n\Z")
+
+    def test_refused(self) -> None:
+        """The refusal arrives before the end."""
+        client, pump = self.connect(self.lond({}))
+        self.assertEqual(self.say(client, pump, b"init"), b"refused\n")
+        self.assertTrue(client.lost)
+
+    def test_close_connections(self) -> None:
+        """The other end learns that the lond stops, and the lond that the other end is gone."""
+        factory = self.lond()
+        client, pump = self.connect(factory)
+        closed = factory.close_connections()
+        self.assertNoResult(closed)
+        pump.flush()
+        self.assertTrue(client.lost)
+        self.assertIsNone(self.successResultOf(closed))

@@ -1,0 +1,179 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""A lond that was told to do wrong, step by step."""
+
+from __future__ import annotations
+
+from lonc.lond.faults import (
+    CLOSE,
+    EXTRA_LINE,
+    NO_NEWLINE,
+    NOT_A_FRAME,
+    REFUSE,
+    SPLIT,
+    STALL,
+    Fault,
+    Step,
+)
+from lonc.test.fixtures.lond_caller import Caller, LondTestCase
+
+#: The steps of the one way in that every lond has; the others' are in `test_lond_ways`.
+STEPS: list[Step] = [
+    step
+    for step in Step
+    if step not in (Step.LOCAL, Step.SSL, Step.TLS, Step.TLS_KEY, Step.TLS_END)
+]
+
+
+class FaultTests(LondTestCase):
+    """What is ordered to go wrong goes wrong."""
+
+    #: What a caller says at each step, and what is answered without a fault.
+    LINES = (
+        (Step.VERSION, b"version", b"$Revision: 1.0 $\n"),
+        (Step.SETHOST, b"sethost:l2", b"ok\n"),
+        (Step.REQUEST, b"ping", b"l2\n"),
+    )
+
+    def setUp(self) -> None:
+        """Make a lond."""
+        super().setUp()
+        self.factory = self.lond()
+        self.faults = self.factory.faults
+
+    def at(self, step: Step) -> tuple[Caller, bytes]:
+        """Bring a caller up to a step; return it, and what it hears there."""
+        caller = Caller(self.factory)
+        if step is Step.CONNECT:
+            return caller, caller.heard()
+        said = caller.say(b"init")
+        if step is Step.INIT:
+            return caller, said
+        said = caller.say(said[:-1])
+        lines = {Step.KEY: b"ekey", **{each: line for each, line, _ in self.LINES}}
+        return caller, said if step is Step.CHALLENGE else caller.say(lines[step])
+
+    def test_steps_without_a_fault(self) -> None:
+        """Each step has an answer, so that the tests below can miss it."""
+        for step in STEPS:
+            caller, said = self.at(step)
+            self.assertEqual(said == b"", step is Step.CONNECT, step)
+            self.assertFalse(caller.hung_up)
+        for step, _, answer in self.LINES:
+            self.assertEqual(self.at(step)[1], answer)
+
+    def test_stall(self) -> None:
+        """At each step the lond can fall silent."""
+        for step in STEPS:
+            self.faults.clear()
+            self.faults.order(step, STALL)
+            caller, said = self.at(step)
+            self.assertEqual(said, b"", step)
+            self.assertFalse(caller.hung_up, step)
+
+    def test_close(self) -> None:
+        """At each step the lond can hang up."""
+        for step in STEPS:
+            self.faults.clear()
+            self.faults.order(step, CLOSE)
+            caller, said = self.at(step)
+            self.assertEqual(said, b"", step)
+            self.assertTrue(caller.hung_up, step)
+
+    def test_refuse(self) -> None:
+        """At each step the lond can refuse."""
+        for step in STEPS:
+            self.faults.clear()
+            self.faults.order(step, REFUSE)
+            caller, said = self.at(step)
+            self.assertEqual(said, b"refused\n", step)
+            self.assertTrue(caller.hung_up, step)
+
+    def test_lie(self) -> None:
+        """At each step the lond can say something else."""
+        for step in STEPS:
+            self.faults.clear()
+            self.faults.order(step, Fault(instead=b"lie\n"))
+            caller, said = self.at(step)
+            self.assertEqual(said, b"lie\n", step)
+            self.assertFalse(caller.hung_up, step)
+
+    def test_split(self) -> None:
+        """An answer comes byte by byte, and the next one after it."""
+        self.faults.order(Step.REQUEST, SPLIT, times=1)
+        caller, said = self.at(Step.REQUEST)
+        caller.lond.dataReceived(b"pong\n")
+        heard = [said]
+        for _ in range(3):
+            self.clock.advance(0.001)
+            heard.append(caller.heard())
+        self.assertEqual(heard, [b"l", b"2", b"\n", b"l2:l1\n"])
+
+    def test_delay(self) -> None:
+        """An answer comes late, on the clock that was given."""
+        self.faults.order(Step.REQUEST, Fault(delay=3.0))
+        caller, said = self.at(Step.REQUEST)
+        self.clock.advance(2.9)
+        self.assertEqual(said + caller.heard(), b"")
+        self.clock.advance(0.1)
+        self.assertEqual(caller.heard(), b"l2\n")
+
+    def test_extra_line(self) -> None:
+        """Another line follows the answer at once."""
+        self.faults.order(Step.REQUEST, EXTRA_LINE)
+        self.assertEqual(self.at(Step.REQUEST)[1], b"l2\nnobody asked\n")
+
+    def test_line_while_idle(self) -> None:
+        """Another line follows later."""
+        self.faults.order(Step.REQUEST, Fault(after=b"hello\n", after_delay=5.0))
+        caller, said = self.at(Step.REQUEST)
+        self.assertEqual(said, b"l2\n")
+        self.clock.advance(5)
+        self.assertEqual(caller.heard(), b"hello\n")
+
+    def test_no_newline(self) -> None:
+        """The answer breaks off before its newline."""
+        self.faults.order(Step.REQUEST, NO_NEWLINE)
+        caller, said = self.at(Step.REQUEST)
+        self.assertEqual(said, b"l2")
+        self.assertTrue(caller.hung_up)
+
+    def test_bad_frame(self) -> None:
+        """The answer is a frame that is none."""
+        self.faults.order(Step.REQUEST, NOT_A_FRAME)
+        self.assertEqual(self.at(Step.REQUEST)[1], b"enc:5:zz\n")
+
+    def test_by_command(self) -> None:
+        """A fault for one command knows it in an encrypted request too."""
+        self.faults.order(Step.REQUEST, STALL, command=b"pong")
+        caller, said = self.at(Step.REQUEST)
+        self.assertEqual(said, b"l2\n")
+        self.assertEqual(caller.say(b"pong"), b"")
+        self.assertEqual(caller.say(caller.cipher().encrypt(b"pong")), b"")
+
+    def test_changed_while_it_runs(self) -> None:
+        """An order holds for connections that are open already, and so does its end."""
+        caller, _ = self.at(Step.REQUEST)
+        self.faults.order(Step.REQUEST, STALL)
+        self.assertEqual(caller.say(b"ping"), b"")
+        self.faults.clear()
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
+
+    def test_request_was_served(self) -> None:
+        """A request whose answer is lost was carried out all the same, as in life."""
+        self.faults.order(Step.REQUEST, STALL, command=b"inc")
+        caller, _ = self.at(Step.REQUEST)
+        caller.say(b"inc:d:u:n:a=1")
+        self.assertEqual(caller.say(b"get:d:u:n:a"), b"1\n")
+
+    def test_caller_that_talks_on(self) -> None:
+        """A caller that says too much while it is owed an answer is cut."""
+        factory = self.lond(line_limit=10)
+        factory.faults.order(Step.REQUEST, Fault(delay=3.0))
+        caller = Caller(factory)
+        caller.enter()
+        caller.say(b"ping")
+        caller.say(b"ping")
+        self.assertFalse(caller.hung_up)
+        caller.say(b"0123456789")
+        self.assertTrue(caller.hung_up)

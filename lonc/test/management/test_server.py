@@ -1,0 +1,528 @@
+# trial's assertions and twisted.protocols.amp have no annotations:
+# mypy: allow-untyped-calls
+"""Management over AMP: both sides, and the program in the documentation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import lonc
+from lonc.management.commands import ManagementCommand
+from lonc.management.server import (
+    BadLevel,
+    Daemon,
+    InternalError,
+    ManagementClient,
+    ManagementError,
+    ManagementFactory,
+    ManagementProtocol,
+    NoAnswer,
+    ReloadFailed,
+    ReportFailed,
+    UnknownHost,
+)
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.test.report.test_status import NOW, a_status
+
+T = TypeVar("T")
+
+EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/examples/manage.py")
+
+
+class NotedDaemon:
+    """A daemon that notes what it is asked for, and fails to order."""
+
+    def __init__(self, *hosts: HostStatus) -> None:
+        self.hosts = list(hosts)
+        self.asked: list[tuple[object, ...]] = []
+        self.report_error: Exception | None = None
+        self.reading: Deferred[str] = succeed("1 new host: msua1")
+
+    def about(self) -> DaemonStatus:
+        return DaemonStatus(
+            version="0.1", host_id="msul1", pid=17, started=NOW, config_file="/etc/loncapa.conf"
+        )
+
+    def statuses(self) -> list[HostStatus]:
+        return list(self.hosts)
+
+    def report(self) -> None:
+        if self.report_error is not None:
+            raise self.report_error
+        self.asked.append(("report",))
+
+    def reset_retries(self, host_id: str | None) -> None:
+        self.asked.append(("reset", host_id))
+
+    def close_connections(self, host_id: str | None) -> None:
+        self.asked.append(("close", host_id))
+
+    def set_debug(self, host_id: str | None, level: int) -> None:
+        self.asked.append(("debug", host_id, level))
+
+    def reread_table(self) -> Deferred[str]:
+        self.asked.append(("reread",))
+        return self.reading
+
+    def reload(self) -> Deferred[str]:
+        self.asked.append(("reload",))
+        return self.reading
+
+    def stop(self) -> None:
+        self.asked.append(("stop",))
+
+
+class ConnectedTests(SynchronousTestCase):
+    """What the tests with both sides in memory have in common."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.daemon = NotedDaemon(a_status("msul1"), a_status("msua1"))
+        daemon: Daemon = self.daemon
+        self.factory = ManagementFactory(daemon, self.clock, max_connections=2, idle_limit=60.0)
+        self.reactor = MemoryReactorClock()
+        self.client, self.pump = self.connected()
+
+    def connected(self) -> tuple[ManagementClient, IOPump]:
+        """Connect a client as a program would, to a server over a transport in memory."""
+        connecting = Deferred.fromCoroutine(
+            ManagementClient.connect(self.reactor, "unix:/sockets/lonc.amp", timeout=10.0)
+        )
+        path, client_factory, _, _ = self.reactor.unixClients[-1]
+        self.assertEqual(path, "/sockets/lonc.amp")
+        client = client_factory.buildProtocol(None)
+        server = self.factory.buildProtocol(None)
+        assert client is not None and server is not None
+        pump = connect(
+            server, FakeTransport(server, isServer=True), client, FakeTransport(client, False)
+        )
+        return self.successResultOf(connecting), pump
+
+    def ask(self, call: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Call, and pass everything that there is to pass between the two sides."""
+        called = Deferred.fromCoroutine(call)
+        self.pump.flush()
+        return called
+
+    def answer(self, call: Coroutine[Any, Any, T]) -> T:
+        """Give the answer that is there without waiting."""
+        answer: T = self.successResultOf(self.ask(call))
+        return answer
+
+    def refused(self, call: Coroutine[Any, Any, T], kind: type[ManagementError]) -> str:
+        """Give the text of the error that is there without waiting."""
+        text = str(self.failureResultOf(self.ask(call), kind).value)
+        self.assertNotIn("\n", text)
+        return text
+
+
+class CommandsTests(ConnectedTests):
+    """Each command, from the client's call to the daemon and back."""
+
+    def test_about(self) -> None:
+        """The daemon's report arrives as it was given."""
+        self.assertEqual(self.answer(self.client.about()), self.daemon.about())
+
+    def test_hosts(self) -> None:
+        """S18: every field of a host's status arrives as it was given."""
+        # Every field has a value of its own, so that none can stand for another.
+        fields = attrs.asdict(a_status("msul1")).items()
+        numbers = {name: n + 3 for n, (name, value) in enumerate(fields) if type(value) is int}
+        status = a_status(
+            "msul1",
+            **numbers,
+            state="DEAD",
+            oldest_waiter=1.5,
+            next_probe=59.25,
+            con_lost={"timeout": 3, "dead": 12},
+            lond_version="1.467",
+            mode="ssl",
+            last_log="Tue Nov  3 05:02:00 2026 (17) [msul1] \N{SNOWMAN}",
+        )
+        self.daemon.hosts = [status]
+        self.assertEqual(self.answer(self.client.hosts()), [status])
+
+    def test_no_hosts(self) -> None:
+        """A daemon without hosts has an empty list."""
+        self.daemon.hosts = []
+        self.assertEqual(self.answer(self.client.hosts()), [])
+
+    def test_one_host(self) -> None:
+        """S18: each command reaches the daemon for the host it names, and for no other."""
+        self.answer(self.client.report("msul1"))
+        self.answer(self.client.reset_retries("msul1"))
+        self.answer(self.client.close_connections("msua1"))
+        self.answer(self.client.set_debug_level("msua1", 9))
+        self.assertEqual(
+            self.daemon.asked,
+            [("report",), ("reset", "msul1"), ("close", "msua1"), ("debug", "msua1", 9)],
+        )
+
+    def test_all_hosts(self) -> None:
+        """S18: without a host, each command is for all."""
+        self.answer(self.client.report())
+        self.answer(self.client.reset_retries())
+        self.answer(self.client.close_connections())
+        self.answer(self.client.set_debug_level("", 0))
+        self.assertEqual(
+            self.daemon.asked,
+            [("report",), ("reset", None), ("close", None), ("debug", None, 0)],
+        )
+
+    def test_read_again(self) -> None:
+        """What has changed is told once the table, or everything, has been read."""
+        for call, asked in [
+            (self.client.reread_table, ("reread",)),
+            (self.client.reload, ("reload",)),
+        ]:
+            self.daemon.reading = Deferred()
+            answer = self.ask(call())
+            self.assertNoResult(answer)
+            self.daemon.reading.callback("2 hosts gone")
+            self.pump.flush()
+            self.assertEqual(self.successResultOf(answer), "2 hosts gone")
+            self.assertEqual(self.daemon.asked.pop(), asked)
+
+    def test_stop(self) -> None:
+        """The answer to ``stop`` is sent before the daemon begins to stop."""
+        self.answer(self.client.stop())
+        self.assertEqual(self.daemon.asked, [])
+        self.clock.advance(0)
+        self.assertEqual(self.daemon.asked, [("stop",)])
+
+
+class PagesTests(ConnectedTests):
+    """Lists that are longer than an AMP value."""
+
+    def test_long_list(self) -> None:
+        """Any number of hosts arrives, in order, whatever the length of ids and log lines."""
+        hosts = [
+            a_status(f"{number:04d}" + "x" * (number % 250), last_log="\N{SNOWMAN}" * 20_000)
+            for number in range(1000)
+        ]
+        self.daemon.hosts = hosts[500:] + hosts[:500]
+        listed = self.answer(self.client.hosts())
+        self.assertEqual(
+            [host.host_id for host in listed],
+            [host.host_id for host in self.daemon.hosts[500:]]
+            + [host.host_id for host in self.daemon.hosts[:500]],
+        )
+        self.assertEqual({host.last_log for host in listed}, {"\N{SNOWMAN}" * 333})
+
+    def test_log_line_that_is_no_text(self) -> None:
+        """A log line that UTF-8 has no bytes for does not keep the list from arriving."""
+        self.daemon.hosts = [a_status("a", last_log="\udc80")]
+        self.assertEqual(self.answer(self.client.hosts())[0].last_log, "\\udc80")
+
+    def test_page_is_full(self) -> None:
+        """A page ends only when the next host would not fit."""
+        self.daemon.hosts = [a_status(f"{n:04d}", last_log="x" * 1000) for n in range(200)]
+        server = ManagementProtocol(self.factory)
+        pages = []
+        after, more = "", True
+        while more:
+            page = server._list_hosts(after)
+            pages.append(page["hosts"])
+            after, more = page["hosts"][-1]["host_id"], page["more"]
+        self.assertEqual(sum(map(len, pages)), 200)
+        self.assertGreater(min(map(len, pages[:-1])), 40)
+
+    def test_hosts_come_and_go_between_pages(self) -> None:
+        """A host that stays is listed once, though others come and go between two pages."""
+        self.daemon.hosts = [a_status(f"{n:04d}", last_log="x" * 1000) for n in range(0, 300, 2)]
+        stays = {host.host_id for host in self.daemon.hosts if int(host.host_id) % 4 == 0}
+        listing = Deferred.fromCoroutine(self.client.hosts())
+        self.pump.pump()  # the question
+        self.daemon.hosts = [host for host in self.daemon.hosts if host.host_id in stays]
+        self.daemon.hosts += [a_status(f"{n:04d}") for n in range(1, 300, 2)]
+        self.pump.flush()
+        listed = [host.host_id for host in self.successResultOf(listing)]
+        self.assertEqual(listed, sorted(set(listed)))
+        self.assertLess(stays, set(listed))
+
+
+class ErrorsTests(ConnectedTests):
+    """What a person is told when a command fails."""
+
+    def test_unknown_host(self) -> None:
+        """A host that is not in the table is named, and nothing is done."""
+        for call in [
+            self.client.report("nosuch"),
+            self.client.reset_retries("nosuch"),
+            self.client.close_connections("nosuch"),
+            self.client.set_debug_level("nosuch", 1),
+        ]:
+            self.assertEqual(self.refused(call, UnknownHost), "no such host: nosuch")
+        self.assertEqual(self.daemon.asked, [])
+
+    def test_bad_level(self) -> None:
+        """S20: levels are 0 to 9."""
+        for level in [-1, 10]:
+            text = self.refused(self.client.set_debug_level("msul1", level), BadLevel)
+            self.assertIn("0 to 9", text)
+        self.assertEqual(self.daemon.asked, [])
+
+    def test_report_failed(self) -> None:
+        """The reason why the status file cannot be written arrives."""
+        self.daemon.report_error = PermissionError(13, "Permission denied", "/status.txt")
+        text = self.refused(self.client.report(), ReportFailed)
+        self.assertIn("Permission denied: '/status.txt'", text)
+
+    def test_reload_failed(self) -> None:
+        """The reason why a table is unusable arrives, cut to what AMP can carry."""
+        self.daemon.reading = fail(ReloadFailed("hosts.tab:3: " + "x" * 100_000))
+        text = self.refused(self.client.reread_table(), ReloadFailed)
+        self.assertEqual(text, "hosts.tab:3: " + "x" * 987)
+
+    def test_internal_error(self) -> None:
+        """An unforeseen exception is logged here, told without its content, and ends nothing."""
+        self.daemon.report_error = RuntimeError("secret")
+        text = self.refused(self.client.report(), InternalError)
+        self.assertNotIn("secret", text)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.daemon.report_error = None
+        self.answer(self.client.report())
+
+    def test_unknown_command(self) -> None:
+        """A command of a later release gets an error, and the connection stays."""
+
+        class Later(ManagementCommand):
+            commandName = b"x" * 60_000
+
+        text = self.refused(self.client._ask(Later), NoAnswer)
+        self.assertIn("Unhandled Command", text)
+        self.answer(self.client.report())
+
+    def test_bad_argument(self) -> None:
+        """An argument that is no number gets an error, and the connection stays."""
+
+        class SetDebugLevel(ManagementCommand):
+            arguments = [(b"host", amp.Unicode()), (b"level", amp.Unicode())]
+
+        self.refused(self.client._ask(SetDebugLevel, host="", level="high"), InternalError)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.answer(self.client.report())
+
+    def test_too_long_to_ask(self) -> None:
+        """What does not fit into a command fails before it is sent."""
+        self.refused(self.client.report("x" * 70_000), NoAnswer)
+
+
+class ClientWaitsTests(ConnectedTests):
+    """Everything a client waits for ends."""
+
+    def test_no_answer(self) -> None:
+        """S18: a daemon that does not answer in time is given up."""
+        asked = Deferred.fromCoroutine(self.client.about())
+        self.reactor.advance(9.9)
+        self.assertNoResult(asked)
+        self.reactor.advance(0.1)
+        self.assertIn("within 10 s", str(self.failureResultOf(asked, NoAnswer).value))
+
+    def test_connection_lost(self) -> None:
+        """A connection that goes while an answer is awaited is an error for a person."""
+        asked = Deferred.fromCoroutine(self.client.about())
+        self.factory.disconnect()
+        self.pump.flush()
+        self.failureResultOf(asked, NoAnswer)
+        self.refused(self.client.about(), NoAnswer)
+
+    def test_close(self) -> None:
+        """A closed client leaves no connection behind, and may be closed twice."""
+        self.answer(self.client.close())
+        self.assertEqual(self.factory.connections, set())
+        self.answer(self.client.close())
+
+    def test_endless_list(self) -> None:
+        """A list that does not go on is given up."""
+
+        class Stuck(amp.AMP):
+            def locateResponder(self, name: bytes) -> Any:
+                return lambda box: succeed(amp.AmpBox(hosts=b"", more=b"True"))
+
+        connecting = Deferred.fromCoroutine(ManagementClient.connect(self.reactor, "unix:/x"))
+        client = self.reactor.unixClients[-1][1].buildProtocol(None)
+        assert client is not None
+        stuck = Stuck()
+        pump = connect(stuck, FakeTransport(stuck, True), client, FakeTransport(client, False))
+        listing = Deferred.fromCoroutine(self.successResultOf(connecting).hosts())
+        pump.flush()
+        self.assertIn("does not end", str(self.failureResultOf(listing, NoAnswer).value))
+
+
+class ConnectTests(SynchronousTestCase):
+    """Reaching lonc at all."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+
+    def connecting(self, endpoint: str) -> Deferred[ManagementClient]:
+        return Deferred.fromCoroutine(ManagementClient.connect(self.reactor, endpoint, 10.0))
+
+    def test_refused(self) -> None:
+        """Where nobody listens, the endpoint is named."""
+        connecting = self.connecting("unix:/x")
+        factory = self.reactor.unixClients[0][1]
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        text = str(self.failureResultOf(connecting, NoAnswer).value)
+        self.assertIn("unix:/x: Connection was refused", text)
+
+    def test_silence(self) -> None:
+        """A connection that does not come about is given up."""
+        connecting = self.connecting("tcp:192.0.2.1:5")
+        self.reactor.advance(9.9)
+        self.assertNoResult(connecting)
+        self.reactor.advance(0.1)
+        text = str(self.failureResultOf(connecting, NoAnswer).value)
+        self.assertEqual(text, "tcp:192.0.2.1:5: not connected within 10 s")
+
+    def test_no_endpoint(self) -> None:
+        """What is no endpoint description is named."""
+        for wrong in ["", "lonc.amp", "unix:/x:mode=600", "tcp:h:port"]:
+            text = str(self.failureResultOf(self.connecting(wrong), NoAnswer).value)
+            self.assertTrue(text.startswith(f"{wrong}: no client endpoint"), text)
+
+
+class LimitsTests(ConnectedTests):
+    """What the daemon's side bears with."""
+
+    def silent(self) -> tuple[ManagementProtocol, StringTransport]:
+        """Connect somebody who sends nothing."""
+        server = self.factory.buildProtocol(None)
+        assert server is not None
+        transport = StringTransport()
+        server.makeConnection(transport)
+        return server, transport
+
+    def test_too_many(self) -> None:
+        """One connection over the limit is refused, and served again once another has gone."""
+        server, _ = self.silent()
+        self.assertIsNone(self.factory.buildProtocol(None))
+        server.connectionLost(connectionDone)
+        self.assertIsNotNone(self.factory.buildProtocol(None))
+
+    def test_idle(self) -> None:
+        """A silent client is dropped after the idle limit."""
+        _, transport = self.silent()
+        self.clock.advance(59.9)
+        self.assertFalse(transport.disconnected)
+        self.clock.advance(0.1)
+        self.assertTrue(transport.disconnected)
+
+    def test_not_idle(self) -> None:
+        """A client that asks now and then stays."""
+        for _ in range(3):
+            self.clock.advance(59)
+            self.answer(self.client.about())
+
+    def test_no_timer_left(self) -> None:
+        """A connection that has gone leaves no timer behind."""
+        self.answer(self.client.close())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stranger(self) -> None:
+        """Who speaks another protocol is closed without an answer or a traceback."""
+        server, transport = self.silent()
+        server.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(transport.value(), b"")
+
+    def test_disconnect(self) -> None:
+        """All connections are closed on request, and the request ends when they are."""
+        closed = self.factory.disconnect()
+        self.assertNoResult(closed)
+        self.pump.flush()
+        self.assertIsNone(self.successResultOf(closed))
+        self.assertIsNone(self.successResultOf(self.factory.disconnect()))
+
+    def test_disconnect_who_does_not_read(self) -> None:
+        """A client that does not take its answer is dropped all the same."""
+        _, transport = self.silent()
+        self.factory.disconnect(limit=2.0)
+        self.assertTrue(transport.disconnecting)
+        self.clock.advance(2.0)
+        self.assertTrue(transport.disconnected)
+
+
+class ExampleTests(TestCase):
+    """The program in the documentation, as a process of its own, over a real UNIX socket."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        if not os.path.exists(EXAMPLE):
+            self.skipTest("lonc is installed without its documentation")
+        folder = tempfile.mkdtemp()  # trial's own would be too long for a socket's path
+        self.addCleanup(shutil.rmtree, folder)
+        self.path = os.path.join(folder, "lonc.amp")
+        self.daemon = NotedDaemon(
+            a_status("msul1", idle=3, waiting=4, con_lost={"timeout": 5, "dead": 6}),
+            a_status("msua1", state="DEAD", retries_left=0),
+        )
+        clock: Any = reactor
+        self.factory = ManagementFactory(self.daemon, clock)
+        port = clock.listenUNIX(self.path, self.factory, mode=0o600)
+        self.addCleanup(self.factory.disconnect)
+        self.addCleanup(port.stopListening)
+
+    async def run_example(self, *arguments: str) -> tuple[str, str, int]:
+        """Give what the program prints, what it complains of, and its exit status."""
+        out, err, code = await getProcessOutputAndValue(
+            sys.executable, [EXAMPLE, f"unix:{self.path}", *arguments], env=dict(os.environ)
+        )
+        return out.decode(), err.decode(), code
+
+    async def test_list(self) -> None:
+        """A line for each host, with its figures, below a heading."""
+        out, err, code = await self.run_example("list")
+        self.assertEqual((err, code), ("", 0))
+        about, heading, *hosts = out.splitlines()
+        self.assertIn("lonc 0.1, pid 17, since ", about)
+        self.assertEqual(heading.split()[:4], ["host", "state", "connections", "waiting"])
+        self.assertEqual(
+            [line.split() for line in hosts],
+            [
+                ["msua1", "DEAD", "0", "0", "0", "0", "0", "0", "0"],
+                ["msul1", "up", "3", "4", "2", "0", "0", "0", "11"],
+            ],
+        )
+
+    async def test_commands(self) -> None:
+        """S18: what the program is told to do reaches the daemon, and what it is told is shown."""
+        self.assertEqual(await self.run_example("debug", "msul1", "2"), ("", "", 0))
+        self.assertEqual(await self.run_example("close"), ("", "", 0))
+        self.assertEqual(await self.run_example("reread"), ("1 new host: msua1\n", "", 0))
+        self.assertEqual(self.daemon.asked, [("debug", "msul1", 2), ("close", None), ("reread",)])
+
+    async def test_unknown_host(self) -> None:
+        """An error is one line, and the exit status is not 0."""
+        self.assertEqual(
+            await self.run_example("reset", "nosuch"),
+            ("", "manage.py: no such host: nosuch\n", 1),
+        )
+
+    async def test_nobody_listens(self) -> None:
+        """Where no lonc runs, that is one line too."""
+        self.path += ".nosuch"
+        out, err, code = await self.run_example("list")
+        self.assertEqual((out, code), ("", 1))
+        self.assertTrue(err.startswith(f"manage.py: unix:{self.path}: "), err)
+        self.assertEqual(len(err.splitlines()), 1, err)

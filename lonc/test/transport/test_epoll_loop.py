@@ -1,0 +1,297 @@
+# Twisted's test cases have no annotations:
+# mypy: allow-untyped-calls
+"""Tests for lonc.transport.epoll_loop, over socket pairs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import connectionDone
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from lonc.test.transport.test_stream import Recorder, StreamTestCase
+from lonc.transport.epoll_loop import EVENTS, LOOKS, READ_SIZE, SocketLoop
+from lonc.transport.stream import IN, SocketTransport
+
+
+class Caller(Recorder):
+    """Does something when it receives data."""
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        super().__init__()
+        self.what = what
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        self.what()
+
+
+class EventTests(StreamTestCase):
+    """What one turn gives out."""
+
+    def test_interface(self) -> None:
+        """The reactor can watch it."""
+        self.assertTrue(verifyObject(IReadDescriptor, self.loop))
+        self.assertEqual(self.loop.logPrefix(), "sockets")
+
+    def test_more_than_a_read(self) -> None:
+        """F2: what stands right behind a full read comes along with it, not as something new."""
+        pieces: list[int] = []
+        recorder = Caller(lambda: pieces.append(len(recorder.got)))
+        theirs = self.pair(recorder)
+        theirs.send(b"x" * READ_SIZE + b"more")
+        self.turn()
+        self.assertEqual(pieces, [READ_SIZE + 4])
+
+    def test_closed_by_another(self) -> None:
+        """One whose connection another's event has closed does not get the data it had already."""
+        recorders = [Caller(lambda: None) for _ in range(5)]
+
+        def close() -> None:
+            for recorder in recorders:
+                if not recorder.transport.disconnecting:
+                    recorder.transport.loseConnection()
+
+        for recorder in recorders:
+            recorder.what = close
+        ends = [self.pair(recorder) for recorder in recorders]
+        for end in ends:
+            end.send(b"x")
+        self.turn()
+        self.assertEqual(sum(len(recorder.got) for recorder in recorders), 1)
+        self.assertEqual({tuple(r.events) for r in recorders}, {("ConnectionDone",)})
+
+    def test_descriptor_used_again(self) -> None:
+        """An event of a connection that has ended meanwhile does not reach its number's next."""
+        newer: list[tuple[Recorder, socket.socket]] = []
+
+        def replace() -> None:
+            # Whatever is closed now, a new socket must not get the number of an event at hand.
+            for recorder in old:
+                recorder.transport.abortConnection()
+            for _ in old:
+                fresh = Recorder()
+                newer.append((fresh, self.pair(fresh)))
+
+        old = [Caller(replace) for _ in range(3)]
+        ends = [self.pair(recorder) for recorder in old]
+        numbers = {recorder.transport.descriptor for recorder in old}
+        for end in ends:
+            end.send(b"for the old one")
+            end.close()
+        self.loop.doRead()
+        self.assertEqual([fresh.got for fresh, _ in newer], [b""] * 3)
+        self.assertEqual([fresh.events for fresh, _ in newer], [[]] * 3)
+        self.assertEqual(numbers & {fresh.transport.descriptor for fresh, _ in newer}, set())
+        self.turn()
+        # Once the turn is over the numbers are free.
+        for fresh, theirs in newer:
+            theirs.send(b"for the new one")
+            self.turn()
+            self.assertEqual(fresh.got, b"for the new one")
+        self.assertEqual([recorder.events for recorder in old], [["ConnectionAborted"]] * 3)
+
+    def test_first(self) -> None:
+        """Data of connections to londs is given out before that of clients."""
+        order: list[str] = []
+        ends = []
+        for first in (False, True) * 3:
+            protocol = Caller(partial(order.append, "lond" if first else "client"))
+            ours, theirs = socket.socketpair()
+            self.addCleanup(theirs.close)
+            ours.setblocking(False)
+            self.loop.start(SocketTransport(self.loop, ours.detach(), protocol, first=first))
+            ends.append(theirs)
+        for end in ends:
+            end.send(b"x")
+        self.turn()
+        self.assertEqual(order, ["lond"] * 3 + ["client"] * 3)
+
+    def test_first_can_pause(self) -> None:
+        """A connection whose data comes first can be paused like any other."""
+        protocol = Recorder()
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        ours.setblocking(False)
+        self.loop.start(SocketTransport(self.loop, ours.detach(), protocol, first=True))
+        protocol.transport.pauseProducing()
+        theirs.send(b"x")
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"", []))
+        protocol.transport.resumeProducing()
+        self.turn()
+        self.assertEqual(protocol.got, b"x")
+
+    def test_what_follows_from_it(self) -> None:
+        """What a turn's events bring about is given out in the same turn."""
+        last = Recorder()
+        end = self.pair(last)
+        first = Caller(lambda: end.send(b"x"))
+        self.pair(first).send(b"x")
+        self.loop.doRead()
+        self.assertEqual(last.got, b"x")
+
+    def test_gives_way(self) -> None:
+        """Two that keep each other going do not keep the reactor from its turn."""
+        recorder = Caller(lambda: end.send(b"x"))
+        end = self.pair(recorder)
+        end.send(b"x")
+        self.loop.doRead()
+        self.assertEqual(len(recorder.got), LOOKS)
+
+    def test_many(self) -> None:
+        """More events than one look takes are all given out."""
+        recorders = [Recorder() for _ in range(EVENTS + 10)]
+        for end in [self.pair(recorder) for recorder in recorders]:
+            end.send(b"x")
+        self.turn()
+        self.assertEqual({recorder.got for recorder in recorders}, {b"x"})
+
+    def test_fault(self) -> None:
+        """A fault in one event is logged and does not keep the others from theirs."""
+
+        class Faulty:
+            def ready(self, mask: int) -> None:
+                loop.forget(faulty.fileno())
+                raise ZeroDivisionError
+
+            def shut_down(self, reason: Failure) -> None:
+                pass
+
+        loop = self.loop
+        faulty, theirs = socket.socketpair()
+        self.addCleanup(faulty.close)
+        self.addCleanup(theirs.close)
+        recorders = [Recorder(), Recorder()]
+        ends = [self.pair(recorders[0]), theirs, self.pair(recorders[1])]
+        loop.watch(faulty.fileno(), Faulty(), IN)
+        for end in ends:
+            end.send(b"x")
+        loop.doRead()
+        self.assertEqual([recorder.got for recorder in recorders], [b"x", b"x"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_nothing(self) -> None:
+        """A turn without a socket does nothing."""
+        self.loop.doRead()
+        self.assertEqual(self.reactor.readers, set())
+
+
+class EndTests(StreamTestCase):
+    """Ends of connections, and of the loop."""
+
+    def test_outside_a_turn(self) -> None:
+        """An end that begins outside a turn does not wait for one."""
+        protocol = Recorder()
+        self.pair(protocol)
+        protocol.transport.loseConnection()
+        self.reactor.advance(0)
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+
+    def test_end_that_ends_others(self) -> None:
+        """A protocol that closes others when it is told of its end leaves none behind."""
+        second, third = Recorder(), Recorder()
+
+        class Closer(Recorder):
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                super().connectionLost(reason)
+                second.transport.loseConnection()
+                third.transport.abortConnection()
+
+        for protocol in (second, third):
+            self.pair(protocol)
+        self.pair(Closer()).close()
+        self.loop.doRead()
+        self.assertEqual((second.events, third.events), (["ConnectionDone"], ["ConnectionAborted"]))
+        self.assertEqual(self.reactor.readers, set())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_leaves_the_reactor(self) -> None:
+        """It is with the reactor while it has sockets, and then again with the next."""
+        for _ in range(2):
+            protocol = Recorder()
+            theirs = self.pair(protocol)
+            self.assertEqual(self.reactor.readers, {self.loop})
+            theirs.close()
+            self.turn()
+            self.assertEqual(self.reactor.readers, set())
+            self.assertEqual(self.loop.fileno(), -1)
+
+    def test_reactor_stops(self) -> None:
+        """When the reactor stops, all end."""
+        recorders = [Recorder(), Recorder()]
+        ends = [self.pair(recorder) for recorder in recorders]
+        recorders[0].transport.pauseProducing()
+        self.loop.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual([r.events for r in recorders], [["ConnectionLost"], ["ConnectionLost"]])
+        self.assertEqual([end.recv(9) for end in ends], [b"", b""])
+        self.assertEqual(self.reactor.readers, set())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_not_watchable(self) -> None:
+        """What cannot be watched is an error, and closed."""
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        protocol = Recorder()
+        transport = SocketTransport(self.loop, descriptor, protocol)
+        self.assertRaises(OSError, self.loop.start, transport)
+        self.assertRaises(OSError, os.fstat, descriptor)
+
+    def test_descriptor_of_another(self) -> None:
+        """A descriptor that somebody else has closed disturbs nobody but the log."""
+        protocol, other = Recorder(), Recorder()
+        self.pair(protocol)
+        end = self.pair(other)
+        transport = protocol.transport
+        spare = os.dup(transport.descriptor)
+        self.addCleanup(os.close, spare)
+        transport.loseConnection()
+        os.close(transport.descriptor)
+        self.turn()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        end.send(b"x")
+        self.turn()
+        self.assertEqual(other.got, b"x")
+
+
+class DescriptorTests(SynchronousTestCase):
+    """No descriptor is left over."""
+
+    def test_ten_thousand(self) -> None:
+        """10,000 connections, each ended in one of five ways, leave no descriptor."""
+        reactor = MemoryReactorClock()
+        loop = SocketLoop(reactor)
+        gc.collect()  # what other tests have left
+        before = set(os.listdir("/proc/self/fd"))
+        ended = 0
+        for number in range(10_000):
+            ours, theirs = socket.socketpair()
+            protocol = Recorder()
+            transport = loop.adopt(ours, protocol)
+            way = number % 5
+            if way == 0:
+                transport.loseConnection()
+            elif way == 1:
+                transport.abortConnection()
+            elif way == 2:
+                transport.getHandle()
+                theirs.shutdown(socket.SHUT_WR)
+            elif way == 3:
+                theirs.close()
+                transport.write(b"x")
+            else:
+                theirs.close()
+            loop.doRead()
+            reactor.advance(0)
+            theirs.close()
+            ended += len(protocol.events)
+        self.assertEqual(ended, 10_000)
+        self.assertEqual(set(os.listdir("/proc/self/fd")) - before, set())

@@ -1,0 +1,702 @@
+# Twisted's test cases have no annotations:
+# mypy: allow-untyped-calls
+"""Tests for lonc.transport.stream, over socket pairs."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+import struct
+import weakref
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from lonc.transport.epoll_loop import SocketLoop
+from lonc.transport.stream import SocketTransport
+
+#: More than a socket's buffers take.
+MUCH = b"0123456789abcdef" * 65536
+
+
+class Recorder(Protocol):
+    """Notes what it is told."""
+
+    transport: SocketTransport
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.events: list[str] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.got += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        assert reason.type is not None
+        self.events.append(reason.type.__name__)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloser(Recorder):
+    """Goes on after the other side has shut its writing side."""
+
+    def readConnectionLost(self) -> None:
+        self.events.append("no more to read")
+
+    def writeConnectionLost(self) -> None:
+        self.events.append("no more to write")
+
+
+@implementer(IPushProducer)
+class Producer:
+    """Notes when it is to pause."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.calls.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.calls.append("resume")
+
+    def stopProducing(self) -> None:
+        self.calls.append("stop")
+
+
+class StreamTestCase(SynchronousTestCase):
+    """A loop that the test turns itself, with one end of a socket pair in it."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.loop = SocketLoop(self.reactor)
+        self.addCleanup(self.loop.connectionLost, Failure(ConnectionLost()))
+
+    def pair(self, protocol: Recorder) -> socket.socket:
+        """Give one end to a protocol and return the other, which does not block."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self.addCleanup(theirs.close)
+        self.loop.adopt(ours, protocol)
+        return theirs
+
+    def turn(self, times: int = 1) -> None:
+        """Give out what has arrived, and let what was put off happen."""
+        for _ in range(times):
+            self.loop.doRead()
+            self.reactor.advance(0)
+
+    def drain(self, theirs: socket.socket) -> bytes:
+        """Read all that the loop still has to send."""
+        got = b""
+        quiet = 0
+        while quiet < 2:
+            try:
+                data = theirs.recv(65536)
+            except BlockingIOError:
+                quiet += 1
+                self.turn()
+                continue
+            except ConnectionResetError:  # what it sent was not read
+                break
+            if not data:
+                break
+            quiet, got = 0, got + data
+        return got
+
+
+class WritingTests(StreamTestCase):
+    """What is written, and when it goes."""
+
+    def test_at_once(self) -> None:
+        """What fits into the socket is there when `write` returns."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(b"one")
+        protocol.transport.writeSequence([b" and", b" two"])
+        self.assertEqual(theirs.recv(99), b"one and two")
+        self.assertEqual(protocol.transport.unsent, 0)
+
+    def test_remainder(self) -> None:
+        """What does not fit follows, in order, as the other side reads."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(MUCH)
+        self.assertGreater(protocol.transport.unsent, 0)
+        protocol.transport.write(b"and more")
+        self.assertEqual(self.drain(theirs), MUCH + b"and more")
+        self.assertEqual(protocol.transport.unsent, 0)
+
+    def test_full_then_at_once_again(self) -> None:
+        """After a remainder has gone, writes go at once again."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(MUCH)
+        self.drain(theirs)
+        protocol.transport.write(b"afterwards")
+        self.assertEqual(theirs.recv(99), b"afterwards")
+
+    def test_full_buffer(self) -> None:
+        """A socket that takes no byte at all loses none."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        handle = protocol.transport.getHandle()
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += handle.send(b"x" * 4096)
+        protocol.transport.write(b"the end")
+        self.assertEqual(protocol.transport.unsent, len(b"the end"))
+        self.assertEqual(self.drain(theirs), b"x" * filled + b"the end")
+
+    def test_reads_while_it_has_a_remainder(self) -> None:
+        """Data is received though something is unsent."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(MUCH)
+        theirs.send(b"still here")
+        self.turn(2)
+        self.assertEqual(protocol.got, b"still here")
+
+    def test_broken(self) -> None:
+        """A write to one who has gone ends the connection, once, after `write` has returned."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        theirs.close()
+        protocol.transport.write(b"anybody?")
+        self.assertEqual(protocol.events, [])
+        protocol.transport.write(b"nobody?")
+        self.turn(2)
+        self.assertEqual(protocol.events, ["ConnectionLost"])
+
+    def test_broken_with_remainder(self) -> None:
+        """A remainder that can never be sent ends the connection."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(MUCH)
+        protocol.transport.pauseProducing()
+        theirs.close()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionLost"])
+
+    def test_after_the_end(self) -> None:
+        """After the end a transport does nothing and keeps nothing."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        transport = protocol.transport
+        transport.write(MUCH)
+        theirs.close()
+        self.turn()
+        self.assertEqual(transport.unsent, 0)
+        transport.resumeProducing()
+        transport.pauseProducing()
+        transport.write(b"x")
+        transport.loseWriteConnection()
+        transport.loseConnection()
+        transport.abortConnection()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionLost"])
+
+    def test_after_abort(self) -> None:
+        """From `abortConnection` on nothing is sent or received, whatever is asked for."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        transport = protocol.transport
+        transport.abortConnection()
+        self.assertTrue(transport.disconnecting)
+        theirs.send(b"x")
+        transport.write(b"x")
+        transport.pauseProducing()
+        transport.resumeProducing()
+        transport.loseWriteConnection()
+        self.loop.doRead()
+        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionAborted"]))
+        self.assertRaises(ConnectionResetError, theirs.recv, 9)
+
+    def test_abort_while_paused(self) -> None:
+        """An abort of what is not read cannot be undone either."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        theirs.send(b"x")
+        protocol.transport.pauseProducing()
+        protocol.transport.abortConnection()
+        protocol.transport.resumeProducing()
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionAborted"]))
+
+
+class ProducerTests(StreamTestCase):
+    """A peer that does not read is noticed by who writes to it."""
+
+    def test_pause_and_resume(self) -> None:
+        """The producer is paused above the threshold, once, and resumed when all has gone."""
+        protocol, producer = Recorder(), Producer()
+        theirs = self.pair(protocol)
+        protocol.transport.registerProducer(producer, True)
+        protocol.transport.write(MUCH)
+        protocol.transport.write(b"more")
+        self.assertEqual(producer.calls, ["pause"])
+        self.drain(theirs)
+        self.assertEqual(producer.calls, ["pause", "resume"])
+        protocol.transport.write(MUCH)
+        self.assertEqual(producer.calls, ["pause", "resume", "pause"])
+
+    def test_small_remainder(self) -> None:
+        """A single byte that the other side does not read pauses the producer."""
+        protocol, producer = Recorder(), Producer()
+        theirs = self.pair(protocol)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                protocol.transport.getHandle().send(b"x" * 4096)
+        protocol.transport.registerProducer(producer, True)
+        self.assertEqual(producer.calls, [])
+        protocol.transport.write(b"x")
+        self.assertEqual(producer.calls, ["pause"])
+        self.drain(theirs)
+
+    def test_never_reads(self) -> None:
+        """A producer that heeds its pauses keeps the memory bounded, however long it would go."""
+        protocol, producer = Recorder(), Producer()
+        self.pair(protocol)
+        protocol.transport.registerProducer(producer, True)
+        for _ in range(10_000):
+            if "pause" in producer.calls:
+                break
+            protocol.transport.write(b"x" * 1000)
+            self.turn()
+        self.assertEqual(producer.calls, ["pause"])
+        self.assertLessEqual(protocol.transport.unsent, 1000)
+
+    def test_close_waits_for_it(self) -> None:
+        """`loseConnection` closes when the producer is unregistered."""
+        protocol, producer = Recorder(), Producer()
+        self.pair(protocol)
+        protocol.transport.registerProducer(producer, True)
+        protocol.transport.loseConnection()
+        self.turn()
+        self.assertEqual(protocol.events, [])
+        protocol.transport.unregisterProducer()
+        self.turn()
+        self.assertEqual((protocol.events, producer.calls), (["ConnectionDone"], []))
+
+    def test_stopped_at_the_end(self) -> None:
+        """A producer whose connection has gone is stopped, and a later one at once."""
+        protocol, producer, late = Recorder(), Producer(), Producer()
+        theirs = self.pair(protocol)
+        transport = protocol.transport
+        transport.registerProducer(producer, True)
+        theirs.close()
+        self.turn()
+        transport.registerProducer(late, True)
+        self.assertEqual((producer.calls, late.calls), (["stop"], ["stop"]))
+
+    def test_refused(self) -> None:
+        """There is one producer at a time, and it pushes."""
+        protocol = Recorder()
+        self.pair(protocol)
+        self.assertRaises(ValueError, protocol.transport.registerProducer, Producer(), False)
+        protocol.transport.registerProducer(Producer(), True)
+        self.assertRaises(RuntimeError, protocol.transport.registerProducer, Producer(), True)
+
+    def test_writes_and_closes_when_resumed(self) -> None:
+        """What a producer writes as its last is sent before the connection closes."""
+        protocol = Recorder()
+
+        class Last(Producer):
+            def resumeProducing(self) -> None:
+                protocol.transport.write(MUCH)
+                protocol.transport.unregisterProducer()
+                protocol.transport.loseConnection()
+
+        theirs = self.pair(protocol)
+        protocol.transport.registerProducer(Last(), True)
+        protocol.transport.write(MUCH)
+        self.assertEqual(self.drain(theirs), MUCH + MUCH)
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+
+    def test_fault_when_resumed(self) -> None:
+        """A producer that raises ends its connection."""
+        protocol = Recorder()
+
+        class Faulty(Producer):
+            def resumeProducing(self) -> None:
+                raise ZeroDivisionError
+
+        theirs = self.pair(protocol)
+        protocol.transport.registerProducer(Faulty(), True)
+        protocol.transport.write(MUCH)
+        self.drain(theirs)
+        self.assertEqual(protocol.events, ["ZeroDivisionError"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class ClosingTests(StreamTestCase):
+    """Ends that begin on this side."""
+
+    def test_lose(self) -> None:
+        """`loseConnection` closes; the protocol learns it after the call, once."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        transport = protocol.transport
+        transport.loseConnection()
+        transport.loseConnection()
+        self.assertEqual(protocol.events, [])
+        self.assertTrue(transport.connected and transport.disconnecting)
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(theirs.recv(9), b"")
+
+    def test_lose_with_remainder(self) -> None:
+        """What is unsent goes first; what is written or arrives afterwards is dropped."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(MUCH)
+        protocol.transport.loseConnection()
+        protocol.transport.write(b"too late")
+        theirs.send(b"too late")
+        self.turn()
+        self.assertEqual((protocol.events, protocol.got), ([], b""))
+        self.assertEqual(self.drain(theirs), MUCH)
+        self.assertEqual((protocol.events, protocol.got), (["ConnectionDone"], b""))
+
+    def test_abort(self) -> None:
+        """`abortConnection` drops what is unsent and does not wait for who does not read."""
+        protocol = Recorder()
+        self.pair(protocol)
+        protocol.transport.write(MUCH)
+        protocol.transport.loseConnection()
+        protocol.transport.abortConnection()
+        protocol.transport.abortConnection()
+        self.assertEqual(protocol.events, [])
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionAborted"])
+
+    def test_lose_while_called(self) -> None:
+        """A protocol that closes in `dataReceived` is told after that has returned."""
+
+        class Closer(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"bye")
+                self.transport.loseConnection()
+                self.events.append("closed")
+
+        protocol = Closer()
+        theirs = self.pair(protocol)
+        theirs.send(b"hello")
+        self.turn()
+        self.assertEqual(protocol.events, ["closed", "ConnectionDone"])
+        self.assertEqual(theirs.recv(9), b"bye")
+        self.assertEqual(theirs.recv(9), b"")
+
+    def test_half_close(self) -> None:
+        """`loseWriteConnection` sends the rest and then its end, and reading goes on."""
+        protocol = HalfCloser()
+        theirs = self.pair(protocol)
+        protocol.transport.write(MUCH)
+        protocol.transport.loseWriteConnection()
+        protocol.transport.write(b"too late")
+        self.assertEqual(self.drain(theirs), MUCH)
+        theirs.send(b"answer")
+        self.turn()
+        self.assertEqual((protocol.events, protocol.got), (["no more to write"], b"answer"))
+        theirs.close()
+        self.turn()
+        self.assertEqual(protocol.events, ["no more to write", "ConnectionDone"])
+
+    def test_half_close_with_nothing_unsent(self) -> None:
+        """The other side reads the end."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.loseWriteConnection()
+        self.turn()
+        self.assertEqual(theirs.recv(9), b"")
+        self.assertEqual(protocol.events, [])
+        protocol.transport.loseConnection()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+
+
+class EndTests(StreamTestCase):
+    """Ends that come from the other side."""
+
+    def test_close(self) -> None:
+        """Data that came before the end is received before it."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        theirs.send(b"last words")
+        theirs.close()
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"last words", ["ConnectionDone"]))
+
+    def test_shut(self) -> None:
+        """To a protocol without half-close, the end of the input is the end."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        theirs.shutdown(socket.SHUT_WR)
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+
+    def test_half_close(self) -> None:
+        """S5: one that shuts its writing side can be answered, and its going is noticed."""
+        protocol = HalfCloser()
+        theirs = self.pair(protocol)
+        theirs.send(b"question")
+        theirs.shutdown(socket.SHUT_WR)
+        self.turn(3)
+        self.assertEqual(protocol.events, ["no more to read"])
+        protocol.transport.resumeProducing()
+        protocol.transport.write(b"answer")
+        self.turn()
+        self.assertEqual(theirs.recv(9), b"answer")
+        theirs.close()
+        self.turn()
+        self.assertEqual(protocol.events, ["no more to read", "ConnectionDone"])
+
+    def test_half_close_and_remainder(self) -> None:
+        """One that shut its writing side gets an answer that does not fit at once."""
+        protocol = HalfCloser()
+        theirs = self.pair(protocol)
+        theirs.shutdown(socket.SHUT_WR)
+        self.turn()
+        protocol.transport.write(MUCH)
+        protocol.transport.loseConnection()
+        self.assertEqual(self.drain(theirs), MUCH)
+        self.assertEqual(protocol.events, ["no more to read", "ConnectionDone"])
+
+    def test_whole_close_of_half_closeable(self) -> None:
+        """A protocol with half-close learns that the other side has gone altogether."""
+        protocol = HalfCloser()
+        self.pair(protocol).close()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+
+    def test_reset(self) -> None:
+        """One that closes without reading what it was sent has broken the connection."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.write(b"unread")
+        theirs.close()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionLost"])
+
+    def test_tcp_reset(self) -> None:
+        """A TCP reset has broken the connection."""
+        protocol = Recorder()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            theirs = socket.create_connection(server.getsockname())
+            ours, _ = server.accept()
+        self.loop.adopt(ours, protocol)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionLost"])
+
+    def test_gone_while_paused(self) -> None:
+        """One that goes while it is not read is noticed at once."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.pauseProducing()
+        theirs.send(b"unread")
+        self.turn()
+        self.assertEqual((protocol.events, protocol.got), ([], b""))
+        theirs.close()
+        self.turn()
+        self.assertEqual((protocol.events, protocol.got), (["ConnectionDone"], b""))
+
+
+class ReadingTests(StreamTestCase):
+    """What arrives."""
+
+    def test_pause_and_resume(self) -> None:
+        """Nothing is received while paused, and nothing lost."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        protocol.transport.pauseProducing()
+        protocol.transport.pauseProducing()
+        theirs.send(b"patience")
+        self.turn(2)
+        self.assertEqual(protocol.got, b"")
+        protocol.transport.resumeProducing()
+        self.turn()
+        self.assertEqual(protocol.got, b"patience")
+
+    def test_paused_by_another(self) -> None:
+        """A transport that another's event pauses does not get the data it had already."""
+        first, second = Recorder(), Recorder()
+
+        class Pauser(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                for other in (first, second):
+                    other.transport.pauseProducing()
+
+        pauser = Pauser()
+        ends = [self.pair(protocol) for protocol in (first, pauser, second)]
+        for end in reversed(ends):
+            end.send(b"x")
+        ends[1].send(b"x")
+        self.turn(2)
+        # Of the three events of one look the pauser's is in the middle.
+        self.assertEqual(sorted([first.got, second.got]), [b"", b"x"])
+        self.assertEqual(first.events + second.events, [])
+        first.transport.resumeProducing()
+        second.transport.resumeProducing()
+        pauser.transport.loseConnection()
+        self.turn(2)
+        self.assertEqual((first.got, second.got), (b"x", b"x"))
+
+    def test_fault(self) -> None:
+        """An exception in `dataReceived` is logged and ends that connection only."""
+
+        class Faulty(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                raise ZeroDivisionError
+
+        faulty, other = Faulty(), Recorder()
+        ends = [self.pair(faulty), self.pair(other)]
+        for end in ends:
+            end.send(b"x")
+        self.turn()
+        self.assertEqual(faulty.events, ["ZeroDivisionError"])
+        self.assertEqual((other.events, other.got), ([], b"x"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_fault_of_the_worst_kind(self) -> None:
+        """Not even an exception that is no `Exception` reaches the reactor."""
+
+        class Quitter(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                raise SystemExit
+
+        protocol = Quitter()
+        self.pair(protocol).send(b"x")
+        self.turn()
+        self.assertEqual(protocol.events, ["SystemExit"])
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+    def test_fault_when_connected(self) -> None:
+        """An exception in `connectionMade` ends the connection."""
+
+        class Faulty(Recorder):
+            def connectionMade(self) -> None:
+                raise ZeroDivisionError
+
+        protocol = Faulty()
+        theirs = self.pair(protocol)
+        self.turn()
+        self.assertEqual(protocol.events, ["ZeroDivisionError"])
+        self.assertEqual(theirs.recv(9), b"")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_fault_at_the_end(self) -> None:
+        """Exceptions of those who are told of an end keep it from nobody else."""
+
+        class Faulty(HalfCloser):
+            def readConnectionLost(self) -> None:
+                raise ZeroDivisionError
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                super().connectionLost(reason)
+                raise ZeroDivisionError
+
+        class Stuck(Producer):
+            def stopProducing(self) -> None:
+                raise ZeroDivisionError
+
+        protocol = Faulty()
+        theirs = self.pair(protocol)
+        protocol.transport.registerProducer(Stuck(), True)
+        theirs.shutdown(socket.SHUT_WR)
+        self.turn()
+        self.assertEqual(protocol.events, ["ZeroDivisionError"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+
+class MemoryTests(StreamTestCase):
+    """What is left of a connection."""
+
+    def test_no_garbage(self) -> None:
+        """A connection that has ended is freed at once, without the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        freed = weakref.ref(protocol)
+        del protocol
+        self.assertIsNotNone(freed())
+        theirs.close()
+        self.turn()
+        self.assertIsNone(freed())
+
+
+class SocketTests(StreamTestCase):
+    """The socket behind it."""
+
+    def test_interfaces(self) -> None:
+        """It is a transport as Twisted means it."""
+        protocol = Recorder()
+        self.pair(protocol)
+        for interface in (ITCPTransport, IConsumer, IPushProducer, ISystemHandle):
+            self.assertTrue(verifyObject(interface, protocol.transport))
+
+    def test_unix_addresses(self) -> None:
+        """A socket without a name has an address all the same."""
+        protocol = Recorder()
+        self.pair(protocol)
+        self.assertEqual(protocol.transport.getPeer(), UNIXAddress(None))
+        self.assertEqual(protocol.transport.getHost(), UNIXAddress(None))
+
+    def test_tcp(self) -> None:
+        """A TCP connection has addresses and options."""
+        for host, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
+            protocol = Recorder()
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.create_server((host, 0), family=family) as server:
+                port = server.getsockname()[1]
+                theirs = socket.create_connection((host, port))
+                ours, _ = server.accept()
+            self.addCleanup(theirs.close)
+            transport = self.loop.adopt(ours, protocol)
+            self.assertEqual(transport.getHost(), kind("TCP", host, port))
+            self.assertEqual(transport.getPeer(), kind("TCP", host, theirs.getsockname()[1]))
+            for enabled in (True, False):
+                transport.setTcpNoDelay(enabled)
+                transport.setTcpKeepAlive(enabled)
+                self.assertIs(transport.getTcpNoDelay(), enabled)
+                self.assertIs(transport.getTcpKeepAlive(), enabled)
+            transport.abortConnection()
+            self.turn()
+
+    def test_unix_options(self) -> None:
+        """A UNIX socket never delays, and cannot be made to."""
+        protocol = Recorder()
+        self.pair(protocol)
+        protocol.transport.setTcpNoDelay(False)
+        self.assertTrue(protocol.transport.getTcpNoDelay())
+
+    def test_handle(self) -> None:
+        """The handle is one and the same socket, and of no use after the end."""
+        protocol = Recorder()
+        self.pair(protocol)
+        transport = protocol.transport
+        handle = transport.getHandle()
+        self.assertIs(transport.getHandle(), handle)
+        self.assertEqual(handle.fileno(), transport.descriptor)
+        transport.stopProducing()
+        self.turn()
+        self.assertEqual(handle.fileno(), -1)
+        self.assertRaises(OSError, transport.getHandle)

@@ -1,0 +1,202 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Bytes become lines, however they come, and no line is too long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import pairwise
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.test.fixtures.properties import given, settings, st
+from lonc.wire.framing import LineBuffer, LineTooLong
+
+MIB = 1024 * 1024
+
+
+def all_lines(buffer: LineBuffer, pieces: Iterable[bytes]) -> list[bytes]:
+    """Push pieces, and take every line that is whole after each."""
+    lines = []
+    for piece in pieces:
+        line = buffer.push(piece)
+        while line is not None:
+            lines.append(line)
+            line = buffer.take()
+    return lines
+
+
+class LineBufferTests(SynchronousTestCase):
+    """What goes in and what comes out."""
+
+    def test_one_line_is_not_copied(self) -> None:
+        """A piece that is one line comes back as the same object, and nothing is kept."""
+        buffer = LineBuffer(100)
+        data = b"".join([b"ping", b"\n"])
+        self.assertIs(buffer.push(data), data)
+        self.assertEqual(len(buffer), 0)
+
+    def test_pieces(self) -> None:
+        """A line comes out when its newline is there, not before."""
+        buffer = LineBuffer(100)
+        self.assertIsNone(buffer.push(b"pi"))
+        self.assertEqual(len(buffer), 2)
+        self.assertIsNone(buffer.take())
+        self.assertEqual(buffer.push(b"ng\n"), b"ping\n")
+        self.assertEqual(len(buffer), 0)
+
+    def test_lines_at_once(self) -> None:
+        """F2: lines that come together come out one by one, in order."""
+        buffer = LineBuffer(100)
+        self.assertEqual(buffer.push(b"a\nb\nc"), b"a\n")
+        self.assertEqual(len(buffer), 3)
+        self.assertEqual(buffer.take(), b"b\n")
+        self.assertIsNone(buffer.take())
+        self.assertEqual(buffer.push(b"\n"), b"c\n")
+
+    def test_order_when_a_line_comes_on_top(self) -> None:
+        """A whole line that is pushed behind an older one waits for its turn."""
+        buffer = LineBuffer(100)
+        buffer.feed(b"first\n")
+        self.assertEqual(buffer.push(b"second\n"), b"first\n")
+        self.assertEqual(buffer.take(), b"second\n")
+
+    def test_nothing(self) -> None:
+        """No bytes are no line; an empty line is one."""
+        buffer = LineBuffer(100)
+        self.assertIsNone(buffer.push(b""))
+        self.assertEqual(buffer.push(b"\n"), b"\n")
+
+    def test_feed_does_not_take(self) -> None:
+        """What is fed stays until it is taken."""
+        buffer = LineBuffer(100)
+        buffer.feed(b"a\n")
+        buffer.feed(b"b\n")
+        self.assertEqual(len(buffer), 4)
+        self.assertEqual([buffer.take(), buffer.take(), buffer.take()], [b"a\n", b"b\n", None])
+
+    def test_drain(self) -> None:
+        """All that is buffered can be taken at once, and lines follow as if nothing had been."""
+        lines = LineBuffer(100)
+        self.assertEqual(lines.drain(), b"")
+        lines.feed(b"one\ntw")
+        self.assertEqual(lines.take(), b"one\n")
+        self.assertIsNone(lines.take())
+        self.assertEqual((lines.drain(), len(lines)), (b"tw", 0))
+        self.assertEqual(lines.push(b"three\n"), b"three\n")
+
+    def test_begins_with(self) -> None:
+        """The beginning can be looked at before there is a line."""
+        buffer = LineBuffer(100)
+        buffer.feed(b"enc")
+        self.assertFalse(buffer.begins_with(b"enc:"))
+        buffer.feed(b":5")
+        self.assertTrue(buffer.begins_with(b"enc:"))
+
+    @settings(derandomize=True, deadline=None)
+    @given(
+        st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), max_size=20),
+        st.lists(st.integers(0, 400), max_size=20),
+    )
+    def test_any_cuts(self, lines: list[bytes], cuts: list[int]) -> None:
+        """F2: however a stream is cut up, the same lines come out."""
+        whole = [line + b"\n" for line in lines]
+        stream = b"".join(whole) + b"rest"
+        edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+        buffer = LineBuffer(20)
+        pieces = [stream[start:end] for start, end in pairwise(edges)]
+        self.assertEqual(all_lines(buffer, pieces), whole)
+        self.assertEqual(len(buffer), len(b"rest"))
+
+
+class LimitTests(SynchronousTestCase):
+    """F3: no line over the limit, and no more than that in memory for one."""
+
+    def test_at_the_limit(self) -> None:
+        """F3: the newline does not count, on every way in."""
+        buffer = LineBuffer(4)
+        self.assertEqual(buffer.push(b"1234\n"), b"1234\n")
+        self.assertIsNone(buffer.push(b"1234"))
+        self.assertEqual(buffer.push(b"\n"), b"1234\n")
+
+    def test_over_the_limit(self) -> None:
+        """F3: a line that comes whole and is one byte longer raises."""
+        self.assertRaises(LineTooLong, LineBuffer(4).push, b"12345\n")
+
+    def test_over_the_limit_without_an_end(self) -> None:
+        """F3: so does one whose newline has not come, with the first byte too many."""
+        buffer = LineBuffer(4)
+        self.assertIsNone(buffer.push(b"1234"))
+        self.assertRaises(LineTooLong, buffer.push, b"5")
+
+    def test_over_the_limit_in_pieces(self) -> None:
+        """F3: and one whose newline comes with the byte too many."""
+        buffer = LineBuffer(4)
+        self.assertIsNone(buffer.push(b"1234"))
+        self.assertRaises(LineTooLong, buffer.push, b"5\n")
+
+    def test_lines_before_it_are_good(self) -> None:
+        """F3: lines before the one that is too long come out first."""
+        buffer = LineBuffer(4)
+        self.assertEqual(buffer.push(b"1\n2\n12345"), b"1\n")
+        self.assertEqual(buffer.take(), b"2\n")
+        self.assertRaises(LineTooLong, buffer.take)
+
+    def test_many_short_lines(self) -> None:
+        """F3: the limit is a line's; any number of short ones is taken."""
+        self.assertEqual(len(all_lines(LineBuffer(1), [b"1\n" * 100])), 100)
+
+    def test_largest_line(self) -> None:
+        """F3: a line of 16 MiB in pieces of 64 KiB comes out whole."""
+        buffer = LineBuffer(16 * MIB)
+        pieces = [b"x" * 65536] * 256
+        self.assertEqual(all_lines(buffer, [*pieces, b"\n"]), [b"x" * 16 * MIB + b"\n"])
+        self.assertEqual(len(buffer), 0)
+
+    def test_limit_is_raised(self) -> None:
+        """What was too long is still there when the limit is raised."""
+        buffer = LineBuffer(4)
+        self.assertRaises(LineTooLong, buffer.push, b"12345")
+        buffer.limit = 6
+        self.assertIsNone(buffer.take())
+        self.assertEqual(buffer.push(b"6\n"), b"123456\n")
+
+    def test_limit_is_lowered(self) -> None:
+        """A lower limit holds for what is already buffered."""
+        buffer = LineBuffer(6)
+        buffer.feed(b"123456\n")
+        buffer.limit = 5
+        self.assertRaises(LineTooLong, buffer.take)
+
+
+class WorkTests(SynchronousTestCase):
+    """
+    The work grows with the bytes and not with their square.
+
+    The allowance is some thirty times what these take; with work that grows with the square each
+    would take a minute and more.
+    """
+
+    def setUp(self) -> None:
+        """Start the clock of this process's work."""
+        self.start = time.process_time()
+
+    def spent(self) -> float:
+        """Return seconds of work since the start."""
+        return time.process_time() - self.start
+
+    def test_byte_by_byte(self) -> None:
+        """F3: a line of 2 MiB that comes byte by byte."""
+        buffer = LineBuffer(16 * MIB)
+        for _ in range(2 * MIB):
+            buffer.push(b"x")
+        self.assertEqual(len(buffer.push(b"\n") or b""), 2 * MIB + 1)
+        self.assertLess(self.spent(), 20)
+
+    def test_many_lines_at_once(self) -> None:
+        """F2: a buffer of 400,000 short lines."""
+        buffer = LineBuffer(16 * MIB)
+        buffer.feed(b"0123456789012345678901234567890\n" * 400_000)
+        self.assertEqual(len(all_lines(buffer, [b"\n"])), 400_001)
+        self.assertLess(self.spent(), 10)

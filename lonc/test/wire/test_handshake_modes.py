@@ -1,0 +1,527 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""
+The handshake of later londs, without a network: version and sethost, key files, TLS.
+
+Issue section 1; protocol, sections 2 and 9.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.config.certificates import CertificateFiles
+from lonc.config.key_files import KeyFolder
+from lonc.test.fixtures.certificates import Authority
+from lonc.wire.cipher import session_key
+from lonc.wire.handshake import Handshake, HandshakeError, LondTraits, State, Ways
+from lonc.wire.tls import Interlude
+
+CHALLENGE = b"4711\n"
+UNKNOWN = b"unknown_cmd\n"
+VERSION = b"$Revision: 1.467 $\n"
+KEY = "00112233445566778899aabbccddeeff"
+
+
+class WaysTestCase(SynchronousTestCase):
+    """A handshake with all ways open, and certificates of one authority."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder)
+        self.key_dir = os.path.join(self.folder, "lonc.keys")
+        authority = Authority(self.folder)
+        self.files = authority.issue("l2.test", file="lond")
+        self.own_files = authority.issue("l1.test", file="lonc")
+        self.ways = self.all_ways = Ways(
+            key_files=KeyFolder(self.key_dir),
+            certificates=self.own_files.read(),
+            insecure=True,
+            name="l2.test",
+        )
+        self.traits = LondTraits()
+
+    def restrict(self, *, local: bool = False, tls: bool = False, insecure: bool = True) -> None:
+        """Leave only some of the ways open."""
+        self.ways = attrs.evolve(
+            self.all_ways,
+            key_files=self.all_ways.key_files if local else None,
+            certificates=self.all_ways.certificates if tls else None,
+            insecure=insecure,
+        )
+
+    def begun(self) -> Handshake:
+        """Return a new handshake, begun: what it said is in ``said``."""
+        handshake = Handshake("l2", "l1", self.ways, self.traits)
+        self.said = handshake.start()
+        return handshake
+
+    def failure(self, act: Callable[..., object], *arguments: bytes) -> HandshakeError:
+        """Return the error that something ends with."""
+        with self.assertRaises(HandshakeError) as caught:
+            act(*arguments)
+        error: HandshakeError = caught.exception
+        self.assertTrue(str(error).isprintable() and str(error).isascii())
+        return error
+
+    @property
+    def key_files(self) -> list[str]:
+        """The key files that there are."""
+        if not os.path.exists(self.key_dir):
+            return []
+        return [os.path.join(self.key_dir, name) for name in os.listdir(self.key_dir)]
+
+
+class PreferenceTests(WaysTestCase):
+    """The best way is tried first."""
+
+    def test_order(self) -> None:
+        """Key files, then TLS, then the clear."""
+        self.begun()
+        (path,) = self.key_files
+        self.assertEqual(self.said, b"init:local:%s\n" % os.fsencode(path))
+        self.restrict(tls=True)
+        self.begun()
+        self.assertEqual(self.said, b"init:ssl\n")
+        self.restrict()
+        self.begun()
+        self.assertEqual(self.said, b"init\n")
+
+    def test_none(self) -> None:
+        """Where nothing is open nothing is said."""
+        self.restrict(insecure=False)
+        handshake = Handshake("l2", "l1", self.ways)
+        self.assertIn("loncAllowInsecure is 0", str(self.failure(handshake.start)))
+
+    def test_plain_unless_told(self) -> None:
+        """Without being told of other ways it is the clear."""
+        self.assertEqual(Handshake("l2", "l1").start(), b"init\n")
+
+    def test_mode(self) -> None:
+        """The mode is told once a handshake is complete, and not before."""
+        self.restrict()
+        handshake = self.begun()
+        for line in (CHALLENGE, b"ok\n", VERSION, b"ok\n"):
+            handshake.receive(line)
+            self.assertEqual(self.traits.mode, "")
+        handshake.receive(b"ABCDEF\n")
+        self.assertEqual(self.traits.mode, "insecure")
+
+
+class VersionTests(WaysTestCase):
+    """``version`` and ``sethost``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.restrict()
+
+    def answered(self, *lines: bytes) -> list[bytes]:
+        """Return what a handshake says to a challenge, ``ok`` and these lines."""
+        handshake = self.begun()
+        return [handshake.receive(line) for line in (CHALLENGE, b"ok\n", *lines)][1:]
+
+    def test_known(self) -> None:
+        """A lond that knows both is asked both, for each connection, before the key."""
+        for _ in range(2):
+            said = self.answered(VERSION, b"ok\n", b"ABCDEF\n")
+            self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ekey\n", b""])
+        self.assertEqual(self.traits.version, "1.467")
+
+    def test_states(self) -> None:
+        """The states have the names of protocol, section 2."""
+        handshake = self.begun()
+        states = []
+        for line in (CHALLENGE, b"ok\n", VERSION, b"ok\n", b"ABCDEF\n"):
+            handshake.receive(line)
+            states.append(handshake.state)
+        self.assertEqual(
+            states,
+            [
+                State.CHALLENGE_REPLIED,
+                State.READING_VERSION_STRING,
+                State.HOST_SET,
+                State.RECEIVING_KEY,
+                State.IDLE,
+            ],
+        )
+
+    def test_not_asked_again(self) -> None:
+        """What the lond does not know it is not asked again; the exchange goes on all the same."""
+        said = self.answered(UNKNOWN, UNKNOWN, b"ABCDEF\n")
+        self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ekey\n", b""])
+        self.assertEqual(self.answered(b"ABCDEF\n"), [b"ekey\n", b""])
+        self.assertEqual((self.traits.version, self.traits.mode), ("", "insecure"))
+
+    def test_each_for_itself(self) -> None:
+        """A lond may know the one and not the other."""
+        self.answered(UNKNOWN, b"ok\n", b"ABCDEF\n")
+        self.assertEqual(self.answered(b"ok\n"), [b"sethost:l2\n", b"ekey\n"])
+        self.traits = LondTraits()
+        self.answered(VERSION, UNKNOWN, b"ABCDEF\n")
+        self.assertEqual(self.answered(VERSION), [b"version\n", b"ekey\n"])
+
+    def test_known_to_others_meanwhile(self) -> None:
+        """What another connection has found out in between counts at once."""
+        handshake = self.begun()
+        handshake.receive(CHALLENGE)
+        self.traits.knows_version = self.traits.knows_sethost = False
+        self.assertEqual(handshake.receive(b"ok\n"), b"ekey\n")
+
+    def test_versions(self) -> None:
+        """A revision is taken in whatever it is wrapped; an empty one too."""
+        for line, version in (
+            (b"$Revision: 1.467 $", "1.467"),
+            (b"version:$Revision: 1.489.2.43 $", "1.489.2.43"),
+            (b"$Revision: 1.5$", "1.5"),
+            (b"$Revision$", ""),
+            (b"$Revision: $", ""),
+        ):
+            self.answered(line + b"\n")
+            self.assertEqual(self.traits.version, version, line)
+
+    def test_no_version(self) -> None:
+        """Anything else ends it: the lond may have answered something else than was asked."""
+        for line in (b"refused", b"ok", b"", b"unknown_cmd ", b"$Revision: \x1b $", b"1.467"):
+            self.assertIn("no version but", str(self.failure(self.answered, line + b"\n")))
+
+    def test_whatever_comes_third(self) -> None:
+        """S6: a lond that takes whatever comes third for ekey is understood, and asked no more."""
+        traits = LondTraits()
+        first = Handshake("l2", "l1", None, traits)
+        first.start()
+        first.receive(b"4711\n")
+        self.assertEqual(first.receive(b"ok\n"), b"version\n")
+        self.assertEqual(first.receive(b"0123456789ABCDEF\n"), b"")
+        self.assertEqual(first.key, session_key("l2", "l1", b"0123456789ABCDEF"))
+        second = Handshake("l2", "l1", None, traits)
+        second.start()
+        second.receive(b"4711\n")
+        self.assertEqual(second.receive(b"ok\n"), b"ekey\n")
+
+    def test_any_other_answer(self) -> None:
+        """S6: one that echoes, hangs up or falls silent there is tried again without questions."""
+        for answer in (b"version\n", b""):
+            traits = LondTraits()
+            first = Handshake("l2", "l1", None, traits)
+            first.start()
+            first.receive(b"4711\n")
+            first.receive(b"ok\n")
+            if answer:
+                self.assertRaises(HandshakeError, first.receive, answer)
+            self.assertTrue(first.close())
+            second = Handshake("l2", "l1", None, traits)
+            second.start()
+            second.receive(b"4711\n")
+            self.assertEqual(second.receive(b"ok\n"), b"ekey\n")
+            self.assertFalse(second.close())
+
+    def test_sethost_refused(self) -> None:
+        """A lond that is not the one wanted ends it; the message says who was wanted."""
+        for line in (b"refused", b"no", b"", b"OK", b"ok ", VERSION[:-1]):
+            error = self.failure(self.answered, VERSION, line + b"\n")
+            self.assertIn("that lond is not l2", str(error))
+
+    def test_version_of_a_lond_that_forgot(self) -> None:
+        """A version that is told no more is reported no more."""
+        self.answered(VERSION)
+        self.answered(UNKNOWN)
+        self.assertEqual(self.traits.version, "")
+
+
+class LocalTests(WaysTestCase):
+    """``init:local``: the key goes through a file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.restrict(local=True)
+
+    def test_taken(self) -> None:
+        """The digits in the file are the key; the exchange goes on behind challenge and ekey."""
+        handshake = self.begun()
+        with open(self.key_files[0], "rb") as file:
+            key = file.read()
+        self.assertEqual(handshake.receive(b"ok:local\n"), b"version\n")
+        self.assertEqual(handshake.receive(VERSION), b"sethost:l2\n")
+        self.assertEqual(handshake.receive(b"ok\n"), b"")
+        self.assertEqual(handshake.state, State.IDLE)
+        self.assertEqual(handshake.key, bytes.fromhex(key.decode()))
+        self.assertEqual(self.traits.mode, "local")
+
+    def test_nothing_to_ask(self) -> None:
+        """With a lond that is known not to know the questions the answer is the end."""
+        self.traits.knows_version = self.traits.knows_sethost = False
+        handshake = self.begun()
+        self.assertEqual(handshake.receive(b"ok:local\n"), b"")
+        self.assertEqual(handshake.state, State.IDLE)
+
+    def test_file_goes(self) -> None:
+        """The file is gone as soon as the lond has answered, whether or not it deleted it."""
+        for line in (b"ok:local\n", CHALLENGE):
+            for is_deleted in (False, True):
+                handshake = self.begun()
+                if is_deleted:
+                    os.unlink(self.key_files[0])
+                handshake.receive(line)
+                self.assertEqual(self.key_files, [])
+
+    def test_file_goes_in_the_end(self) -> None:
+        """It is gone too when the handshake ends without such an answer."""
+        for answer in (b"", b"refused", b"ok\n", b"ok:ssl\n", b"no\n", b"x" * 2000):
+            self.traits = LondTraits()
+            handshake = self.begun()
+            self.assertEqual(len(self.key_files), 1)
+            if answer:
+                self.failure(handshake.receive, answer)
+            handshake.close()
+            self.assertEqual(self.key_files, [], answer)
+
+    def test_old_lond(self) -> None:
+        """A challenge is that of an old lond: the exchange goes on in the clear, also next time."""
+        for _ in range(2):
+            handshake = self.begun()
+            self.assertTrue(self.said.startswith(b"init:local:"))
+            self.assertEqual(handshake.receive(CHALLENGE), CHALLENGE)
+            for line in (b"ok\n", VERSION, b"ok\n", b"ABCDEF\n"):
+                self.assertIsNone(handshake.key)
+                handshake.receive(line)
+                self.traits.knows_version = self.traits.knows_sethost = True
+            self.assertEqual(self.traits.mode, "insecure")
+            self.assertFalse(handshake.close())
+
+    def test_old_lond_where_the_clear_is_closed(self) -> None:
+        """Unless that is not allowed: then it ends, and says so."""
+        self.restrict(local=True, tls=True, insecure=False)
+        handshake = self.begun()
+        error = self.failure(handshake.receive, CHALLENGE)
+        self.assertIn("old lond", str(error))
+        self.assertIn("loncAllowInsecure is 0", str(error))
+        self.assertTrue(handshake.close())
+        self.assertEqual(self.key_files, [])
+
+    def test_not_taken(self) -> None:
+        """After any other end the next connection goes another way, for this lond."""
+        handshake = self.begun()
+        self.assertTrue(handshake.close())
+        self.begun()
+        self.assertEqual(self.said, b"init\n")
+        self.restrict(local=True, tls=True)
+        self.begun()
+        self.assertEqual(self.said, b"init:ssl\n")
+        self.traits = LondTraits()
+        self.begun()
+        self.assertTrue(self.said.startswith(b"init:local:"))
+
+    def test_no_other_way(self) -> None:
+        """Where there is no other way it is this one again."""
+        self.restrict(local=True, insecure=False)
+        for _ in range(2):
+            handshake = self.begun()
+            self.assertTrue(self.said.startswith(b"init:local:"))
+            self.assertFalse(handshake.close())
+
+    def test_end_after_the_answer(self) -> None:
+        """A handshake that fails after the lond took the key does not close this way."""
+        handshake = self.begun()
+        handshake.receive(b"ok:local\n")
+        self.assertFalse(handshake.close())
+        self.begun()
+        self.assertTrue(self.said.startswith(b"init:local:"))
+
+    def test_never_begun(self) -> None:
+        """Nor does one that was never begun."""
+        self.assertFalse(Handshake("l2", "l1", self.ways, self.traits).close())
+        self.begun()
+        self.assertTrue(self.said.startswith(b"init:local:"))
+
+    def test_no_file_can_be_made(self) -> None:
+        """Without a file nothing is said; the message names what is wrong; another way is next."""
+        os.mkdir(self.key_dir, 0o777)
+        handshake = Handshake("l2", "l1", self.ways, self.traits)
+        self.assertIn(
+            f"no key file can be made: {self.key_dir}: ", str(self.failure(handshake.start))
+        )
+        self.assertTrue(handshake.close())
+        self.begun()
+        self.assertEqual(self.said, b"init\n")
+
+    def test_not_asked_for(self) -> None:
+        """A lond that says ok:local to something else is not believed."""
+        self.restrict()
+        handshake = self.begun()
+        self.assertIn("no challenge", str(self.failure(handshake.receive, b"ok:local\n")))
+
+
+class SSLTests(WaysTestCase):
+    """``init:ssl``: the key comes inside TLS."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.restrict(tls=True, insecure=False)
+
+    def established(self, files: CertificateFiles | None = None) -> tuple[Handshake, Interlude]:
+        """Return both sides once TLS is established: what is left to say is in ``last``."""
+        handshake = self.begun()
+        lond = Interlude((files or self.files).context(ssl.PROTOCOL_TLS_SERVER))
+        to_lond = handshake.receive(b"ok:ssl\n")
+        while not lond.established:
+            self.assertEqual(handshake.state, State.RECEIVING_KEY_IN_TLS)
+            to_lond = handshake.receive(lond.receive(to_lond))
+        return handshake, lond
+
+    def test_taken(self) -> None:
+        """The digits are the key; then the exchange goes on in plain lines."""
+        handshake, lond = self.established()
+        self.assertIsNone(handshake.key)
+        said = handshake.receive(lond.send(KEY.encode() + b"\n"))
+        self.assertEqual(said, b"version\n")
+        self.assertEqual(handshake.receive(VERSION), b"sethost:l2\n")
+        self.assertEqual(handshake.receive(b"ok\n"), b"")
+        self.assertEqual(handshake.state, State.IDLE)
+        self.assertEqual(handshake.key, bytes.fromhex(KEY))
+        self.assertEqual((self.traits.mode, self.traits.version), ("ssl", "1.467"))
+
+    def test_nothing_to_ask(self) -> None:
+        """With a lond that is known not to know the questions the key is the end."""
+        self.traits.knows_version = self.traits.knows_sethost = False
+        handshake, lond = self.established()
+        self.assertEqual(handshake.receive(lond.send(KEY.encode() + b"\n")), b"")
+        self.assertEqual(handshake.state, State.IDLE)
+
+    def test_bytes_behind_the_key(self) -> None:
+        """Plain bytes in the key's own segment are not lost: they are the first answer's."""
+        for behind, answer in ((b"$Revision: 1.4", b"67 $\n"), (VERSION, b"")):
+            handshake, lond = self.established()
+            said = handshake.receive(lond.send(KEY.encode() + b"\n") + behind)
+            if answer:
+                self.assertEqual(said, b"version\n")
+                said += handshake.receive(answer)
+            self.assertEqual(said, b"version\nsethost:l2\n")
+            self.assertEqual(self.traits.version, "1.467")
+
+    def test_only_what_follows_the_key_is_tls(self) -> None:
+        """Once a plain line has begun, a byte that begins a record is part of the line."""
+        handshake, lond = self.established()
+        handshake.receive(lond.send(KEY.encode() + b"\n") + b"$Rev")
+        self.assertIn("no version but '$Rev\\x15'", str(self.failure(handshake.receive, b"\x15\n")))
+
+    def test_bytes_behind_the_end(self) -> None:
+        """Where nothing more is asked bytes behind the key are a violation."""
+        self.traits.knows_version = self.traits.knows_sethost = False
+        handshake, lond = self.established()
+        last = lond.send(KEY.encode() + b"\n")
+        self.assertIn("more than a key", str(self.failure(handshake.receive, last + b"x")))
+
+    def test_announced_end(self) -> None:
+        """A lond that says that TLS is over does no harm, wherever that is cut."""
+        for size in (1, 10, 10**6):
+            handshake, lond = self.established()
+            said = b""
+            data = lond.send(KEY.encode() + b"\n") + lond.close() + VERSION
+            for start in range(0, len(data), size):
+                said += handshake.receive(data[start : start + size])
+            self.assertEqual(said, b"version\nsethost:l2\n")
+            self.assertEqual(handshake.receive(b"ok\n"), b"")
+            self.assertEqual(handshake.state, State.IDLE)
+
+    def test_no_key(self) -> None:
+        """A line inside TLS that is no key ends it, and is not shown."""
+        for line in (
+            b"",
+            KEY[:-1].encode(),
+            b"x" * 32,
+            b"secret",
+            KEY.upper()[:-1].encode() + b"\r",
+        ):
+            handshake, lond = self.established()
+            sent = lond.send(line + b"\n")
+            error = str(self.failure(handshake.receive, sent))
+            self.assertIn("no key but", error)
+            self.assertNotIn("secret", error)
+
+    def test_too_much_of_a_key(self) -> None:
+        """So does a line that is longer than a key, or a second one."""
+        for line in (KEY + "0\n", KEY + "\nx", "0" * 5000):
+            handshake, lond = self.established()
+            sent = lond.send(line.encode())
+            self.assertIn("more than a key", str(self.failure(handshake.receive, sent)))
+
+    def test_no_tls(self) -> None:
+        """A lond that says ok:ssl and goes on in plain lines is found out."""
+        handshake = self.begun()
+        handshake.receive(b"ok:ssl\n")
+        error = self.failure(handshake.receive, KEY.encode() + b"\n")
+        self.assertIn("no TLS but", str(error))
+
+    def test_wrong_certificate(self) -> None:
+        """A lond whose certificate is not good enough is refused, and learns why."""
+        handshake = self.begun()
+        lond = Interlude(self.own_files.context(ssl.PROTOCOL_TLS_SERVER))
+        flight = lond.receive(handshake.receive(b"ok:ssl\n"))
+        error = self.failure(handshake.receive, flight)
+        self.assertIn("is for l1.test, not for l2.test", str(error))
+        os.mkdir(f"{self.folder}/other")
+        other = Authority(f"{self.folder}/other").issue("l2.test")
+        handshake = self.begun()
+        lond = Interlude(other.context(ssl.PROTOCOL_TLS_SERVER))
+        flight = lond.receive(handshake.receive(b"ok:ssl\n"))
+        error = self.failure(handshake.receive, flight)
+        self.assertIn("not of our authority", str(error))
+        self.assertTrue(error.farewell)
+        self.assertEqual(self.traits.mode, "")
+
+    def test_no_name_check(self) -> None:
+        """Without the check of the name another host's certificate will do."""
+        self.ways = attrs.evolve(self.ways, certificates=self.own_files.read(check_names=False))
+        handshake, lond = self.established(self.own_files)
+        handshake.receive(lond.send(KEY.encode() + b"\n"))
+        self.assertIsNotNone(handshake.key)
+
+    def test_old_lond(self) -> None:
+        """A challenge is that of an old lond: where the clear is closed it ends, and says so."""
+        handshake = self.begun()
+        error = str(self.failure(handshake.receive, CHALLENGE))
+        self.assertIn("old lond", error)
+        self.assertIn("loncAllowInsecure is 0", error)
+
+    def test_old_lond_in_the_clear(self) -> None:
+        """Where it is open the exchange goes on with the challenge; TLS is asked for next time."""
+        self.restrict(tls=True)
+        for _ in range(2):
+            handshake = self.begun()
+            self.assertEqual(self.said, b"init:ssl\n")
+            self.assertEqual(handshake.receive(CHALLENGE), CHALLENGE)
+            self.assertEqual(handshake.receive(b"ok\n")[-1:], b"\n")
+            self.traits.knows_version = self.traits.knows_sethost = False
+            handshake.receive(UNKNOWN)
+            handshake.receive(b"ABCDEF\n")
+            self.assertEqual((handshake.state, self.traits.mode), (State.IDLE, "insecure"))
+            self.traits = LondTraits()
+
+    def test_refused(self) -> None:
+        """A refusal is one, newline or not."""
+        for line in (b"refused\n", b"refused"):
+            handshake = self.begun()
+            error = self.failure(handshake.receive, line)
+            self.assertIn("refused: that lond does not know l1", str(error))
+
+    def test_wrong_ok(self) -> None:
+        """An ok to something else is not believed, and neither is TLS before its time."""
+        for line in (b"ok\n", b"ok:local\n", b"ok:SSL\n", b"ok:ssl\r\n", b"ok:ssl:\n"):
+            handshake = self.begun()
+            self.failure(handshake.receive, line)
+        self.failure(self.begun().receive, b"ok:ssl\n\x16\x03\x01")
+
+    def test_never_in_the_clear_after_tls(self) -> None:
+        """Once TLS has begun there is no way back to the clear, allowed or not."""
+        self.restrict(tls=True)
+        handshake = self.begun()
+        handshake.receive(b"ok:ssl\n")
+        self.failure(handshake.receive, CHALLENGE)
+        self.assertFalse(handshake.close())
+        self.begun()
+        self.assertEqual(self.said, b"init:ssl\n")

@@ -1,0 +1,159 @@
+# trial's assertions and Deferreds' have no annotations:
+# mypy: allow-untyped-calls
+"""A request, and who waits for its outcome."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.test.fixtures.doubles import NotedAsker
+from lonc.wire.request import (
+    ADDRESSED,
+    CON_LOST,
+    Cause,
+    ConLost,
+    Nobody,
+    Request,
+    Waiter,
+    addressee,
+    command_word,
+    without_addressee,
+)
+
+
+class CommandWordTests(SynchronousTestCase):
+    """All of a request that may stand in a log."""
+
+    def test_words(self) -> None:
+        """The text before the first colon is shown; behind ``encrypt:``, the next word too."""
+        words = {
+            b"ping\n": "ping",
+            b"ping": "ping",
+            b"put:msu:alice:secret\n": "put",
+            b"encrypt:auth:msu:alice:password\n": "encrypt:auth",
+            b"encrypt\n": "encrypt",
+            b"encrypted:secret\n": "encrypted",
+            b"du2:x\n": "du2",
+            b"sethost:l2:put:msu:alice:secret\n": "put",
+            b"sethost:l2:encrypt:auth:msu:alice:password\n": "encrypt:auth",
+            b"sethost:l2\n": "sethost",
+        }
+        for line, word in words.items():
+            self.assertEqual(command_word(line), word)
+
+    def test_no_word(self) -> None:
+        """What does not look like a command may be anything, a password too: it is not shown."""
+        for line in (
+            b"",
+            b"\n",
+            b":secret\n",
+            b"a b\n",
+            b"caf\xe9:x\n",
+            b"a\0b:\n",
+            b"a\x1b[2J:\n",
+        ):
+            self.assertEqual(command_word(line), "?")
+        self.assertEqual(command_word(b"encrypt:my secret\n"), "encrypt")
+        self.assertEqual(command_word(b"encrypt:\n"), "encrypt")
+
+    def test_long(self) -> None:
+        """A request without a colon neither fills the log nor shows its beginning there."""
+        self.assertEqual(command_word(b"x" * 32 + b":"), "x" * 32)
+        self.assertEqual(command_word(b"x" * 100_000 + b"\n"), "?")
+
+    def test_of_a_request(self) -> None:
+        """A request tells its own."""
+        self.assertEqual(Request(b"get:msu:alice:x\n", Nobody()).command, "get")
+
+
+class AddresseeTests(SynchronousTestCase):
+    """Requests that name a host (protocol, section 5)."""
+
+    def test_named(self) -> None:
+        """The id behind ``sethost:`` is found, in front of any request or alone."""
+        for rest in (b"ping", b"put:d:u:x", b"encrypt:put:d:u:x", b"close_connection_exit", b""):
+            self.assertEqual(addressee(b"sethost:l2:" + rest + b"\n"), "l2")
+        self.assertEqual(addressee(b"sethost:l2\n"), "l2")
+        self.assertEqual(addressee(b"sethost:\xff/..:ping\n"), "\ufffd/..")
+
+    def test_none_named(self) -> None:
+        """Other requests name nobody, also those that look alike or have the word inside."""
+        for line in (b"ping\n", b"sethosts:l2:x\n", b"encrypt:sethosts:x\n", b"put:sethost:l2:x\n"):
+            self.assertIsNone(addressee(line))
+
+    def test_not_to_be_sent(self) -> None:
+        """No id, or one further inside, which a lond would remember, is no id to send to."""
+        for line in (
+            b"sethost\n",
+            b"sethost:\n",
+            b"sethost::ping\n",
+            b"sethost:l2:sethost:l1:ping\n",
+            b"sethost:l2:sethost\n",
+            b"sethost:l2:encrypt:sethost:l1\n",
+            b"encrypt:sethost:l2:ping\n",
+            b"encrypt:sethost\n",
+        ):
+            self.assertEqual(addressee(line), "", line)
+
+    def test_quick_look(self) -> None:
+        """Every request that names a host, or must not be sent, is found by its first bytes."""
+        for line in (b"sethost\n", b"sethost:l2:ping\n", b"encrypt:sethost:l2\n"):
+            self.assertTrue(line.startswith(ADDRESSED))
+
+    def test_without(self) -> None:
+        """Prefix and request are parted; one that does nothing but name a host stays whole."""
+        for line, prefix, rest in (
+            (b"sethost:l2:put:d:u:x\n", b"sethost:l2:", b"put:d:u:x\n"),
+            (b"sethost:l2:\n", b"sethost:l2:", b"\n"),
+            (b"sethost:l2\n", b"", b"sethost:l2\n"),
+            (b"put:d:sethost:l2:x\n", b"", b"put:d:sethost:l2:x\n"),
+        ):
+            self.assertEqual(without_addressee(line), (prefix, rest))
+
+
+class WaiterTests(SynchronousTestCase):
+    """Who wants a Deferred."""
+
+    def test_answered(self) -> None:
+        """The Deferred fires with the reply as it came."""
+        waiter = Waiter()
+        self.assertNoResult(waiter.outcome)
+        waiter.answered(b"ok\n")
+        self.assertEqual(self.successResultOf(waiter.outcome), b"ok\n")
+
+    def test_lost(self) -> None:
+        """The Deferred fails with ConLost, which says why in words for the status."""
+        for cause in Cause:
+            waiter = Waiter()
+            waiter.lost(cause)
+            failure = self.failureResultOf(waiter.outcome, ConLost)
+            self.assertIs(failure.value.cause, cause)
+            self.assertEqual(str(failure.value), cause.value)
+
+    def test_deferreds_are_fresh(self) -> None:
+        """Two waiters do not share their outcome."""
+        one, other = Waiter(), Waiter()
+        one.answered(b"1\n")
+        self.assertNoResult(other.outcome)
+        self.successResultOf(one.outcome)
+
+
+class OtherTests(SynchronousTestCase):
+    """The rest."""
+
+    def test_nobody(self) -> None:
+        """F16: an answer to somebody who has gone disappears without a sound."""
+        request = Request(b"ping\n", NotedAsker())
+        request.asker = Nobody()
+        request.asker.answered(b"l2\n")
+        request.asker.lost(Cause.BROKEN)
+
+    def test_words_on_the_wire(self) -> None:
+        """What a client reads is one line of protocol, section 5."""
+        self.assertEqual(CON_LOST, b"con_lost\n")
+
+    def test_causes(self) -> None:
+        """The causes have different names, none of which needs quoting in a status."""
+        names = [cause.value for cause in Cause]
+        self.assertEqual(len(set(names)), len(names))
+        self.assertTrue(all(name.replace("_", "").isalpha() for name in names))

@@ -1,0 +1,374 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""TLS for the length of one line, without a network: bytes in, bytes out (protocol, section 9)."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from functools import partial
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.config.certificates import CertificateFiles, check_name
+from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.properties import given, settings, st
+from lonc.wire.tls import Interlude, TLSError
+
+KEY = b"0123456789abcdef0123456789abcdef"
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+
+def records(data: bytes) -> list[bytes]:
+    """Return the TLS records that bytes consist of."""
+    found = []
+    while data:
+        size = 5 + int.from_bytes(data[3:5])
+        found.append(data[:size])
+        data = data[size:]
+    return found
+
+
+class TLSTestCase(SynchronousTestCase):
+    """A client and a server with certificates of one authority."""
+
+    version = ssl.TLSVersion.TLSv1_3
+
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+        self.authority = Authority(self.folder)
+        self.files = self.authority.issue("l2.test", file="server")
+        self.make(self.files, self.authority.issue("l1.test", file="client"))
+
+    def make(self, server: CertificateFiles, client: CertificateFiles, name: str = "") -> None:
+        """Make both sides; the client looks at the name if one is given."""
+        contexts = []
+        for files, protocol in (
+            (server, ssl.PROTOCOL_TLS_SERVER),
+            (client, ssl.PROTOCOL_TLS_CLIENT),
+        ):
+            context = files.context(protocol)
+            context.maximum_version = self.version
+            contexts.append(context)
+        self.server = Interlude(contexts[0])
+        self.client = (
+            Interlude(contexts[1], partial(check_name, name)) if name else Interlude(contexts[1])
+        )
+
+    def establish(self, size: int = 10**6) -> bytes:
+        """Bring both sides together, bytes being cut so small; return what the client got last."""
+        self.assertEqual(self.server.start(), b"")
+        to_server, to_client = self.client.start(), b""
+        while not self.server.established:
+            self.assertTrue(to_server, "the client has something to say")
+            to_client = self.pass_on(self.server, to_server, size)
+            to_server = self.pass_on(self.client, to_client, size)
+        return to_client
+
+    def pass_on(self, side: Interlude, data: bytes, size: int) -> bytes:
+        """Give bytes to a side in pieces; return what it says."""
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        return b"".join(map(side.receive, pieces))
+
+    def failure(self, side: Interlude, data: bytes) -> TLSError:
+        """Return the error that bytes cause."""
+        with self.assertRaises(TLSError) as caught:
+            side.receive(data)
+        error: TLSError = caught.exception
+        self.assertTrue(str(error).isprintable() and str(error).isascii())
+        return error
+
+
+class GoodTests(TLSTestCase):
+    """Two sides that trust each other."""
+
+    def test_line(self) -> None:
+        """The client gets the line, both sides are sure of each other, nobody says goodbye."""
+        for self.version in VERSIONS:
+            self.setUp()
+            self.establish()
+            self.assertTrue(self.client.established)
+            self.assertIsNone(self.client.line)
+            self.assertEqual(self.client.receive(self.server.send(KEY + b"\n")), b"")
+            self.assertEqual(self.client.line, KEY)
+            self.assertEqual((self.client.rest(), self.server.rest()), (b"", b""))
+
+    def test_line_is_hidden(self) -> None:
+        """What is sent holds neither the line nor its newline."""
+        self.establish()
+        sent = self.server.send(KEY + b"\n")
+        self.assertNotIn(KEY[:4], sent)
+
+    def test_byte_by_byte(self) -> None:
+        """It does not matter how TCP cuts the records up."""
+        for self.version in VERSIONS:
+            self.setUp()
+            self.establish(1)
+            self.pass_on(self.client, self.server.send(KEY + b"\n"), 1)
+            self.assertEqual(self.client.line, KEY)
+
+    def test_line_in_pieces(self) -> None:
+        """A line may take a record for every byte."""
+        self.establish()
+        for byte in KEY + b"\n":
+            self.assertIsNone(self.client.line)
+            self.client.receive(self.server.send(bytes([byte])))
+        self.assertEqual(self.client.line, KEY)
+
+    def test_tickets_and_line_at_once(self) -> None:
+        """What a server sends before the line, in the same segment, is no part of it."""
+        to_server = self.client.start()
+        to_client = self.server.receive(to_server)
+        last = self.server.receive(self.client.receive(to_client))
+        self.assertTrue(last, "a TLS 1.3 server has session tickets to send")
+        self.client.receive(last + self.server.send(KEY + b"\n"))
+        self.assertEqual(self.client.line, KEY)
+
+
+class BehindTests(TLSTestCase):
+    """What comes behind the line is plain again."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.establish()
+        self.last = self.server.send(KEY + b"\n")
+
+    def test_plain_in_the_same_segment(self) -> None:
+        """Bytes that follow the line closely are not lost, however they are cut."""
+        for size in (1, 5, 7, 10**6):
+            self.setUp()
+            self.pass_on(self.client, self.last + b"$Revision: 1 $\nok", size)
+            self.assertEqual(self.client.line, KEY)
+            self.assertEqual(self.client.rest(), b"$Revision: 1 $\nok")
+            self.assertEqual(self.client.rest(), b"")
+
+    def test_plain_to_the_server(self) -> None:
+        """The server takes the client's next line for what it is."""
+        self.server.receive(b"version\n")
+        self.assertEqual(self.server.rest(), b"version\n")
+
+    def test_nothing_is_plain_before(self) -> None:
+        """As long as the line has not come nothing counts as plain."""
+        self.client.receive(self.last[:-1])
+        self.assertEqual(self.client.rest(), b"")
+        self.client.receive(self.last[-1:] + b"x")
+        self.assertEqual(self.client.rest(), b"x")
+
+    def test_end_that_is_announced(self) -> None:
+        """An alert that says that TLS is over is passed over, and nothing but that alert."""
+        for version in VERSIONS:
+            for size in (1, 10**6):
+                self.version = version
+                self.setUp()
+                closing = self.server.close()
+                self.assertEqual(len(records(closing)), 1)
+                self.pass_on(self.client, self.last + closing + b"ok\n", size)
+                self.assertEqual((self.client.line, self.client.rest()), (KEY, b"ok\n"))
+
+    def test_end_that_is_announced_later(self) -> None:
+        """The alert may come by itself, and in pieces."""
+        self.client.receive(self.last)
+        closing = self.server.close()
+        self.client.receive(closing[:3])
+        self.assertEqual(self.client.rest(), b"")
+        self.client.receive(closing[3:] + b"ok\n")
+        self.assertEqual(self.client.rest(), b"ok\n")
+
+    def test_end_that_the_client_announces(self) -> None:
+        """The server passes it over as well."""
+        self.client.receive(self.last)
+        self.server.receive(self.client.close() + b"version\n")
+        self.assertEqual(self.server.rest(), b"version\n")
+
+    def test_nothing_behind_an_announced_end(self) -> None:
+        """After the alert a byte that begins a record is a byte like any other."""
+        self.client.receive(self.last + self.server.close() + b"\x15\x03\x03")
+        self.assertEqual(self.client.rest(), b"\x15\x03\x03")
+
+    def test_more_inside(self) -> None:
+        """More data inside TLS, behind the line, is an error."""
+        self.client.receive(self.last)
+        self.assertIn("more than a key", str(self.failure(self.client, self.server.send(b"x"))))
+
+    def test_forged_record(self) -> None:
+        """A record behind the line that nobody sealed is an error, not plain bytes."""
+        self.client.receive(self.last)
+        self.failure(self.client, b"\x17\x03\x03\x00\x20" + bytes(32))
+
+
+class WrongTests(TLSTestCase):
+    """A side that does not keep to it."""
+
+    def test_no_tls(self) -> None:
+        """A plain line in the place of TLS is shown, and needs no five bytes to be known."""
+        for data in (b"refused\n", b"r", b"\x16\x02\x00", b"\x16G", b"\n", b"\x00" * 100):
+            self.setUp()
+            self.client.start()
+            self.assertIn("no TLS but", str(self.failure(self.client, data)))
+
+    def test_record_too_long(self) -> None:
+        """A record that no TLS has is not waited for."""
+        self.client.start()
+        self.assertIn("65540", str(self.failure(self.client, b"\x16\x03\x03\xff\xff")))
+
+    def test_line_too_long(self) -> None:
+        """A line without an end is given up after 33 bytes."""
+        self.establish()
+        for _ in range(32):
+            self.client.receive(self.server.send(b"0"))
+        self.failure(self.client, self.server.send(b"0"))
+
+    def test_two_lines(self) -> None:
+        """Anything behind the newline, in the same record, is an error."""
+        self.establish()
+        self.failure(self.client, self.server.send(KEY + b"\nx"))
+
+    def test_long_record(self) -> None:
+        """So is a record full of data."""
+        self.establish()
+        self.failure(self.client, self.server.send(b"0" * 16000))
+
+    def test_ended_too_soon(self) -> None:
+        """A server that ends TLS before it has sent a line is found out."""
+        self.establish()
+        self.assertIn("too soon", str(self.failure(self.client, self.server.close())))
+
+    def test_client_that_talks(self) -> None:
+        """A client that sends data inside TLS is an error to the server."""
+        self.establish()
+        self.failure(self.server, self.client.send(b"ping\n"))
+
+    def test_broken_record(self) -> None:
+        """A record that was changed on its way is an error."""
+        self.establish()
+        sent = bytearray(self.server.send(KEY + b"\n"))
+        sent[-1] ^= 1
+        self.failure(self.client, bytes(sent))
+
+    def test_no_version_in_common(self) -> None:
+        """A side that knows nothing but older TLS is told so."""
+        server = self.files.context(ssl.PROTOCOL_TLS_SERVER)
+        server.minimum_version = ssl.TLSVersion.TLSv1_3
+        self.version = ssl.TLSVersion.TLSv1_2
+        self.make(self.files, self.files)
+        self.server = Interlude(server)
+        error = self.failure(self.server, self.client.start())
+        self.assertIn("protocol version", str(self.failure(self.client, error.farewell)))
+
+    @settings(derandomize=True, deadline=None, max_examples=200)
+    @given(st.lists(st.binary(min_size=1, max_size=80), max_size=8), st.booleans())
+    def test_noise(self, segments: list[bytes], is_established: bool) -> None:
+        """Whatever comes, there is no line of it, and no error but TLSError."""
+        self.make(self.files, self.files)
+        if is_established:
+            self.establish()
+        else:
+            self.client.start()
+        for segment in segments:
+            try:
+                self.client.receive(segment)
+            except TLSError:
+                break
+        self.assertIsNone(self.client.line)
+
+
+class CertificateTests(TLSTestCase):
+    """Certificates that are not good enough: the message says what is wrong with them."""
+
+    def refusal_by_client(self, server: CertificateFiles, name: str = "") -> TLSError:
+        """Return why the client refuses the server."""
+        self.make(server, self.files, name)
+        return self.failure(self.client, self.server.receive(self.client.start()))
+
+    def refusal_by_server(self, client: CertificateFiles) -> TLSError:
+        """Return why the server refuses the client."""
+        self.make(self.files, client)
+        to_client = self.server.receive(self.client.start())
+        return self.failure(self.server, self.client.receive(to_client))
+
+    def bad(self) -> list[tuple[CertificateFiles, str, str]]:
+        """Return bad certificates, what is said of them, and what the other side then hears."""
+        other = Authority(self.folder, "other")
+        namesake = Authority(self.folder, "authority")  # the same name, but another key
+        trusting = {"authority": self.authority.file}
+        return [
+            (
+                self.authority.issue("l2.test", ends=-0.5, file="expired"),
+                "has expired",
+                "certificate expired",
+            ),
+            (
+                self.authority.issue("l2.test", begins=0.5, file="early"),
+                "is not valid yet",
+                "bad certificate",
+            ),
+            (self.of(other.issue("l2.test", file="other-host"), **trusting), "authority", "ca"),
+            (self.of(namesake.issue("l2.test", file="fake"), **trusting), "authority", "decrypt"),
+        ]
+
+    def of(self, files: CertificateFiles, authority: str) -> CertificateFiles:
+        """Return a certificate whose owner trusts our authority."""
+        return CertificateFiles(authority, files.certificate, files.key)
+
+    def setUp(self) -> None:
+        super().setUp()
+        # A namesake writes to the same file, so the true one is kept elsewhere.
+        os.rename(self.authority.file, self.authority.file + ".true")
+        self.authority.file += ".true"
+        self.files = self.authority.issue("l2.test", file="server")
+
+    def test_server(self) -> None:
+        """The client says which it is: expired, not yet valid, of another authority."""
+        for version in VERSIONS:
+            self.version = version
+            for files, words, _ in self.bad():
+                self.assertIn(words, str(self.refusal_by_client(files)))
+                self.assertFalse(self.client.established)
+
+    def test_client(self) -> None:
+        """So does the server."""
+        for version in VERSIONS:
+            self.version = version
+            for files, words, _ in self.bad():
+                self.assertIn(words, str(self.refusal_by_server(files)))
+                self.assertFalse(self.server.established)
+
+    def test_the_other_side_learns_why(self) -> None:
+        """What is sent as farewell tells the other side the reason."""
+        for version in VERSIONS:
+            self.version = version
+            for files, _, heard in self.bad():
+                error = self.refusal_by_client(files)
+                self.assertIn(heard, str(self.failure(self.server, error.farewell)))
+                error = self.refusal_by_server(files)
+                message = str(self.failure(self.client, error.farewell))
+                self.assertIn("the other side ended TLS", message)
+                self.assertIn(heard, message)
+
+    def test_another_host(self) -> None:
+        """A good certificate of another host is refused: it says whose it is, and who is wanted."""
+        files = self.authority.issue("l3.test", ["l3.test", "internal-l3.test"], file="l3")
+        message = str(self.refusal_by_client(files, "l2.test"))
+        self.assertIn("is for l3.test, internal-l3.test, not for l2.test", message)
+
+    def test_right_host(self) -> None:
+        """The host's own certificate is taken, with the name check and without."""
+        for name in ("l2.test", ""):
+            self.make(self.files, self.files, name)
+            self.establish()
+            self.assertTrue(self.client.established)
+
+    def test_no_certificate(self) -> None:
+        """A client without a certificate is refused."""
+        for version in VERSIONS:
+            self.version = version
+            self.make(self.files, self.files)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.maximum_version = version
+            context.check_hostname = False
+            context.load_verify_locations(self.authority.file)
+            self.client = Interlude(context)
+            to_client = self.server.receive(self.client.start())
+            error = self.failure(self.server, self.client.receive(to_client))
+            self.assertIn("did not return a certificate", str(error))

@@ -1,0 +1,276 @@
+# Twisted's Failure has no annotations:
+# mypy: allow-untyped-calls
+"""
+All sockets on one epoll, which the reactor watches as a single reader (Linux only).
+
+With Twisted's own transports the reactor looks after each socket by itself; here, when it wakes,
+`SocketLoop.doRead` gives out everything that has arrived. Three rules hold it together:
+
+* No protocol is told of the end of its connection while it calls its transport: such an end is
+  kept until the events at hand have been given out.
+* No descriptor is closed while events are given out. So its number cannot come back meanwhile, and
+  an event that was meant for the old socket cannot reach a new one.
+* The ordinary way of a read or a write makes no Deferred, no timer and no log line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from operator import itemgetter
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lonc.transport.stream import IN, OUT, SocketTransport
+
+#: Bytes that one read takes at most.
+READ_SIZE = 65536
+
+#: Events that one look at the epoll takes at most.
+EVENTS = 256
+
+#: Looks at the epoll before the reactor has its turn again, which costs it 3 µs. At most some 2,000
+#: events, about 10 ms, lie between two turns.
+LOOKS = 8
+
+_mask_of = itemgetter(1)
+
+log = Logger()
+
+
+class Watched(Protocol):
+    """Something with a descriptor."""
+
+    def ready(self, mask: int) -> None:
+        """Deal with the epoll events in this mask."""
+
+    def shut_down(self, reason: Failure) -> None:
+        """The reactor stops."""
+
+
+def _more(descriptor: int) -> bytes:
+    """
+    Return what else has come to a socket, 1 MiB at most.
+
+    A protocol sees at once what stands behind the line that it waits for: handed over later, it
+    would look like the next.
+    """
+    pieces = []
+    with contextlib.suppress(OSError):  # nothing more, for now or for good
+        for _ in range(16):
+            pieces.append(os.read(descriptor, READ_SIZE))
+            if len(pieces[-1]) < READ_SIZE:
+                break
+    return b"".join(pieces)
+
+
+@implementer(IReadDescriptor)
+class SocketLoop:
+    """
+    The sockets of one epoll. The reactor has it only while there are sockets.
+
+    :param reactor: watches the epoll, and is the clock.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self._epoll: select.epoll | None = None
+        self._reading: dict[int, SocketTransport] = {}  # transports that wait for data
+        self._others: dict[int, Watched] = {}
+        self._events: list[tuple[int, int]] = []  # at hand
+        self._ending: list[tuple[SocketTransport, Failure]] = []
+        self._closing: list[int] = []
+        self._closed: list[Deferred[None]] = []
+        self._busy = False  # `_settle` is called in this turn of the reactor
+        self._called = False  # the reactor will call it
+
+    # ------------------------------------------------------------------ what is watched
+
+    def adopt(self, connected: socket.socket, protocol: IProtocol) -> SocketTransport:
+        """Take over a connected stream socket; its object is detached from it."""
+        connected.setblocking(False)
+        transport = SocketTransport(self, connected.detach(), protocol)
+        self.start(transport)
+        return transport
+
+    def start(self, transport: SocketTransport) -> None:
+        """Tell its protocol that it is connected, and read."""
+        try:
+            self._register(transport.descriptor, transport.reading)
+        except OSError:
+            os.close(transport.descriptor)
+            raise
+        self._reading[transport.descriptor] = transport
+        try:
+            transport.protocol.makeConnection(transport)
+        except BaseException:
+            transport.failed()
+
+    def watch(self, descriptor: int, watched: Watched, mask: int) -> None:
+        """Watch a descriptor for these events."""
+        self._register(descriptor, mask)
+        self._others[descriptor] = watched
+
+    def watch_for(self, descriptor: int, mask: int) -> None:
+        """Watch it for other events than before; for none, with a mask of 0."""
+        assert self._epoll is not None
+        self._epoll.modify(descriptor, mask)
+
+    def forget(self, descriptor: int) -> None:
+        """Watch it no longer."""
+        assert self._epoll is not None
+        del self._others[descriptor]
+        self._epoll.unregister(descriptor)
+
+    def change(self, transport: SocketTransport, mask: int) -> None:
+        """Watch a transport for other events than before."""
+        descriptor = transport.descriptor
+        self.watch_for(descriptor, mask)
+        if mask & IN:
+            self._others.pop(descriptor, None)
+            self._reading[descriptor] = transport
+        else:
+            self._reading.pop(descriptor, None)
+            self._others[descriptor] = transport
+
+    def _register(self, descriptor: int, mask: int) -> None:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self.reactor.addReader(self)
+        self._epoll.register(descriptor, mask)
+
+    def _rest(self) -> None:
+        """Leave the reactor when there is no socket."""
+        if self._epoll and not (self._reading or self._others or self._ending or self._closing):
+            self.reactor.removeReader(self)
+            self._epoll.close()
+            self._epoll = None
+
+    # ------------------------------------------------------------------ events
+
+    def doRead(self) -> None:
+        """Give out what has arrived."""
+        if self._epoll is None:
+            return
+        poll, reading, read = self._epoll.poll, self._reading, os.read
+        self._busy = True
+        try:
+            for _ in range(LOOKS):
+                events = self._events = poll(0, EVENTS)
+                if not events:
+                    break
+                # READ_NORMAL, the highest bit, first: what a lond sent out of turn is seen before
+                # a client's request can find that connection idle.
+                events.sort(key=_mask_of, reverse=True)
+                for descriptor, mask in events:
+                    transport = reading.get(descriptor)
+                    if transport is None or mask & OUT:
+                        self._unusual(transport or self._others.get(descriptor), mask)
+                        continue
+                    try:
+                        data = read(descriptor, READ_SIZE)
+                    except OSError as problem:
+                        transport.unreadable(problem)
+                        continue
+                    if not data:
+                        transport.ended(mask)
+                        continue
+                    if len(data) == READ_SIZE:
+                        data += _more(descriptor)
+                    try:
+                        transport.protocol.dataReceived(data)
+                    except BaseException:
+                        transport.failed()
+                if self._ending or self._closing:
+                    self._settle()
+        finally:
+            self._busy = False
+        self._rest()
+
+    def _unusual(self, watched: Watched | None, mask: int) -> None:
+        """Deal with an event other than that a transport has data."""
+        if watched is not None:  # else it has ended since the event was fetched
+            try:
+                watched.ready(mask)
+            except BaseException:
+                log.failure("a fault in the events of {watched}", watched=watched)
+
+    def read_soon(self, descriptor: int) -> None:
+        """Try to read after the events at hand: who connects has something to say."""
+        self._events.append((descriptor, IN))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End everything: the reactor stops."""
+        self._busy = True
+        for watched in [*self._reading.values(), *self._others.values()]:
+            watched.shut_down(reason)
+        self._settle_now()
+
+    def fileno(self) -> int:
+        """Return the epoll's descriptor."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        """Return who is at work while `doRead` runs."""
+        return "sockets"
+
+    # ------------------------------------------------------------------ ends
+
+    def end(self, transport: SocketTransport, reason: Failure) -> None:
+        """Tell a transport of its end when the events at hand have been given out."""
+        self._reading.pop(transport.descriptor, None)
+        self._others.pop(transport.descriptor, None)
+        self._ending.append((transport, reason))
+        if not self._busy:
+            self._settle_soon()
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor when the events at hand have been given out."""
+        self._reading.pop(descriptor, None)
+        self._others.pop(descriptor, None)
+        self._closing.append(descriptor)
+        if not self._busy:
+            self._settle_soon()
+
+    def when_closed(self) -> Deferred[None]:
+        """Return a Deferred that fires when all that is to be closed is closed."""
+        closed = Deferred[None]()
+        self._closed.append(closed)
+        return closed
+
+    def _settle_soon(self) -> None:
+        if not self._called:
+            self._called = True
+            self.reactor.callLater(0, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._called = False
+        self._busy = True
+        try:
+            self._settle()
+        finally:
+            self._busy = False
+        self._rest()
+
+    def _settle(self) -> None:
+        """Tell transports of their ends, then close descriptors."""
+        while self._ending or self._closing or self._closed:
+            ending, self._ending = self._ending, []
+            for transport, reason in ending:
+                transport.lost(reason)
+            closing, self._closing = self._closing, []
+            for descriptor in closing:
+                try:
+                    os.close(descriptor)
+                except OSError:
+                    log.failure("descriptor {descriptor} is not ours", descriptor=descriptor)
+            closed, self._closed = self._closed, []
+            for waiting in closed:
+                waiting.callback(None)

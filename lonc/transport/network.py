@@ -1,0 +1,345 @@
+# Twisted's Failure and BaseConnector have few annotations:
+# mypy: allow-untyped-calls
+"""
+Who listens on UNIX sockets and connects to londs.
+
+On Linux that is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`;
+elsewhere, and in tests, Twisted's own transports serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from typing import Any
+from typing import Protocol as Interface
+
+from twisted.internet import error, tcp, unix
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.base import BaseConnector
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConnector, IDelayedCall, IListeningPort
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lonc.transport.epoll_loop import SocketLoop
+from lonc.transport.stream import IN, OUT, SocketTransport
+
+#: Clients that are accepted at a time on one port.
+ACCEPTS = 64
+
+#: Seconds without accepting when there is no descriptor for another client.
+ACCEPT_PAUSE = 0.5
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+#: Who connects to a UNIX socket has no name.
+_NAMELESS = UNIXAddress(None)
+
+log = Logger()
+
+
+class Network(Interface):
+    """Who listens and connects."""
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """
+        Listen on a UNIX socket. The port, when it stops, removes its own file and no other.
+
+        :param backlog: how many may wait to be accepted.
+        :param mode: the file's permissions.
+        :raises twisted.internet.error.CannotListenError: with the path.
+        """
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """
+        Connect to an IPv4 or IPv6 address, no name; the factory learns the outcome.
+
+        :param timeout: seconds.
+        """
+
+
+def network(reactor: Any) -> Network:
+    """Return the fastest network that there is with this reactor."""
+    if not isinstance(reactor, PosixReactorBase):
+        return ReactorNetwork(reactor)
+    return SocketNetwork(reactor) if hasattr(select, "epoll") else PosixNetwork(reactor)
+
+
+class ReactorNetwork:
+    """Twisted's own transports."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """See `Network`; such a port removes whatever has its path."""
+        listen = self._reactor.listenUNIX
+        port: IListeningPort = listen(path, factory, backlog=backlog, mode=mode, wantPID=0)
+        return port
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """See `Network`."""
+        connector: IConnector = self._reactor.connectTCP(host, port, factory, timeout=timeout)
+        return connector
+
+
+class PosixNetwork(ReactorNetwork):
+    """Twisted's own transports, of a reactor with descriptors."""
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """See `Network`."""
+        port = _PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
+        port.startListening()
+        port.inode = _inode(path)
+        return port
+
+
+class _PosixPort(unix.Port):
+    inode: tuple[int, int] | None = None
+
+    def connectionLost(self, reason: Failure) -> None:
+        # Twisted's would fail where its file is gone, and leave the socket open.
+        _remove(os.fsdecode(self._bindPath), self.inode)
+        tcp.Port.connectionLost(self, reason)
+
+
+class SocketNetwork:
+    """
+    The quick way.
+
+    :param reactor: a reactor that can watch an epoll, and has the time.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.loop = SocketLoop(reactor)
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """See `Network`."""
+        port = _Port(self.loop, path, factory, backlog, mode)
+        port.startListening()
+        return port
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """See `Network`."""
+        connector = _Connector(self.loop, host, port, factory, timeout)
+        connector.connect()
+        return connector
+
+
+@implementer(IListeningPort)
+class _Port:
+    """A UNIX socket that listens."""
+
+    def __init__(
+        self, loop: SocketLoop, path: str, factory: Factory, backlog: int, mode: int
+    ) -> None:
+        self._loop = loop
+        self._path = path
+        self._factory = factory
+        self._backlog = backlog
+        self._mode = mode
+        self._socket: socket.socket | None = None
+        self._pause: IDelayedCall | None = None
+        self._refused = False  # the last client could not be accepted
+
+    def startListening(self) -> None:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        inode = None
+        try:
+            listening.setblocking(False)
+            # Linux makes the file with the socket's own mode: it is at no time more open.
+            os.fchmod(listening.fileno(), self._mode)
+            listening.bind(self._path)
+            inode = _inode(self._path)
+            os.chmod(self._path, self._mode)  # whatever the umask
+            listening.listen(self._backlog)
+            self._loop.watch(listening.fileno(), self, IN)
+        except OSError as problem:
+            listening.close()
+            _remove(self._path, inode)
+            raise error.CannotListenError(None, self._path, problem) from problem
+        self._socket, self._inode = listening, inode
+        self._factory.doStart()
+
+    def ready(self, mask: int) -> None:
+        """Accept who waits."""
+        assert self._socket is not None
+        # What socket.accept() is made of: a socket object for each client would cost 2 µs.
+        accept = self._socket._accept  # type: ignore[attr-defined]
+        for _ in range(ACCEPTS):
+            try:
+                descriptor, _ = accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                if problem.errno in _NO_DESCRIPTOR:
+                    self._wait(problem)
+                return  # otherwise the client has gone already
+            self._refused = False
+            os.set_blocking(descriptor, False)
+            try:
+                protocol = self._factory.buildProtocol(_NAMELESS)
+            except Exception:
+                log.failure("a fault in {factory}", factory=self._factory)
+                protocol = None
+            if protocol is None:
+                os.close(descriptor)
+                continue
+            self._loop.start(SocketTransport(self._loop, descriptor, protocol))
+            self._loop.read_soon(descriptor)
+
+    def _wait(self, problem: OSError) -> None:
+        """Leave clients waiting until there are descriptors again."""
+        if not self._refused:
+            log.warn("{path}: no client is accepted: {why}", path=self._path, why=problem.strerror)
+        self._refused = True
+        assert self._socket is not None
+        self._loop.watch_for(self._socket.fileno(), 0)
+        self._pause = self._loop.reactor.callLater(ACCEPT_PAUSE, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        assert self._socket is not None
+        self._loop.watch_for(self._socket.fileno(), IN)
+
+    def stopListening(self) -> Deferred[None]:
+        """Stop; the Deferred fires when the socket is closed."""
+        listening, self._socket = self._socket, None
+        if listening is None:
+            return succeed(None)
+        if self._pause is not None:
+            self._pause.cancel()
+        _remove(self._path, self._inode)
+        self._loop.close(listening.detach())
+        self._factory.doStop()
+        return self._loop.when_closed()
+
+    def shut_down(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self.stopListening()
+
+    def getHost(self) -> UNIXAddress:
+        return UNIXAddress(self._path)
+
+
+class _Connector(BaseConnector):
+    """Makes one TCP connection, as often as `connect` is called."""
+
+    def __init__(
+        self, loop: SocketLoop, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> None:
+        super().__init__(factory, timeout, loop.reactor)
+        self.loop = loop
+        self.host = host
+        self.port = port
+
+    def _makeTransport(self) -> Any:
+        return _Attempt(self)
+
+    def getDestination(self) -> IPv4Address | IPv6Address:
+        kind = IPv6Address if ":" in self.host else IPv4Address
+        return kind("TCP", self.host, self.port)
+
+
+def _wants_loss(factory: Any) -> bool:
+    """
+    Return whether a factory does anything at a connection's end.
+
+    Where it does not, factory and connector need not stay in memory as long as the connection:
+    that is a third of what one of thousands takes.
+    """
+    return type(factory).clientConnectionLost is not ClientFactory.clientConnectionLost
+
+
+class _Attempt:
+    """A connection that is being made."""
+
+    def __init__(self, connector: _Connector) -> None:
+        self._connector = connector
+        self._loop = connector.loop
+        self._socket: socket.socket | None = None
+        self._over = False
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                connector.host, connector.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )[0]
+            self._socket = connecting = socket.socket(family, socket.SOCK_STREAM)
+            connecting.setblocking(False)
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            code = connecting.connect_ex(address)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            self._loop.watch(connecting.fileno(), self, OUT)
+        except OSError as problem:
+            # Not before connectTCP has returned.
+            failure = error.getConnectError(problem)
+            self._loop.reactor.callLater(0, self.failIfNotConnected, failure)
+
+    def ready(self, mask: int) -> None:
+        """It is connected, or has failed."""
+        assert self._socket is not None
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.failIfNotConnected(error.getConnectError((code, os.strerror(code))))
+            return
+        connector = self._connector
+        try:
+            protocol = connector.buildProtocol(connector.getDestination())
+        except Exception as problem:
+            log.failure("a fault in {factory}", factory=connector.factory)
+            self.failIfNotConnected(problem)
+            return
+        self._over = True
+        self._loop.forget(self._socket.fileno())
+        transport = SocketTransport(
+            self._loop,
+            self._socket.detach(),
+            protocol or Protocol(),
+            connector.connectionLost if _wants_loss(connector.factory) else None,
+            first=True,
+        )
+        connector.transport = transport  # type: ignore[assignment]
+        self._loop.start(transport)
+        if protocol is None:
+            transport.loseConnection()
+
+    def failIfNotConnected(self, reason: BaseException) -> None:
+        """Give up, for this reason."""
+        if self._over:
+            return
+        self._over = True
+        if self._socket is not None:
+            self._loop.close(self._socket.detach())
+        self._connector.connectionFailed(Failure(reason))
+
+    def shut_down(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self.failIfNotConnected(error.UserError())
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove(path: str, inode: tuple[int, int] | None) -> None:
+    """Remove a file if it is this one."""
+    if inode is not None and inode == _inode(path):
+        with contextlib.suppress(OSError):
+            os.unlink(path)

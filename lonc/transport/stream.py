@@ -1,0 +1,364 @@
+# Twisted's Failure has no annotations:
+# mypy: allow-untyped-calls
+"""
+A connected stream socket as a transport that sends at once and keeps only what did not fit.
+
+Twisted's own transports send in the reactor's next turn. The loop that watches these is
+:class:`lonc.transport.epoll_loop.SocketLoop`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IProducer,
+    IProtocol,
+    IPushProducer,
+    ISystemHandle,
+    ITCPTransport,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from lonc.transport.epoll_loop import SocketLoop
+
+# Events of epoll, as in `select`, which has these names on Linux only.
+IN, OUT, ERROR, HANG_UP = 0x01, 0x04, 0x08, 0x10
+#: Comes whenever `IN` does, where it was asked for.
+READ_NORMAL = 0x40
+
+_DONE = Failure(error.ConnectionDone())
+_LOST = Failure(error.ConnectionLost())
+_ABORTED = Failure(error.ConnectionAborted())
+
+log = Logger()
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
+class SocketTransport:
+    """
+    A connected stream socket.
+
+    Unlike Twisted's, it drops what is written after `loseConnection`, has no pull producers, and
+    tells a protocol with half-close of the end when the other side has gone altogether.
+
+    :param descriptor: the socket's; it must not block.
+    :param then: called after the protocol has been told of the connection's end.
+    :param first: whether its data is given out before that of others.
+    :ivar connected: until its protocol has been told of its end.
+    :ivar disconnecting: it closes as soon as nothing is unsent.
+    """
+
+    __slots__ = (
+        "_direct",
+        "_input_over",
+        "_keeping",
+        "_loop",
+        "_mask",
+        "_paused",
+        "_producer",
+        "_shutting",
+        "_socket",
+        "_then",
+        "_unsent",
+        "connected",
+        "descriptor",
+        "disconnecting",
+        "protocol",
+        "reading",
+    )
+
+    def __init__(
+        self,
+        loop: SocketLoop,
+        descriptor: int,
+        protocol: IProtocol,
+        then: Callable[[Failure], object] | None = None,
+        first: bool = False,
+    ) -> None:
+        self._loop = loop
+        self.descriptor = descriptor
+        self.protocol = protocol
+        self._then = then
+        self.reading = IN | READ_NORMAL if first else IN  # the events to ask for while it is read
+        self._mask = self.reading  # those that are asked for now
+        self.connected = True
+        self.disconnecting = False
+        self._direct = True  # nothing is unsent, and more may be written
+        self._keeping = False  # something is unsent, and more may be written
+        self._unsent: bytearray | None = None
+        self._shutting = False  # nothing more may be written
+        self._input_over = False  # the other side writes nothing more
+        self._producer: Any = None
+        self._paused = False  # the producer is
+        self._socket: socket.socket | None = None
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether its protocol has been told of its end."""
+        return not self.connected
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes are kept because the other side does not read."""
+        return 0 if self._unsent is None else len(self._unsent)
+
+    # ------------------------------------------------------------------ writing
+
+    def write(self, data: bytes) -> None:
+        """Send what the socket takes, and keep the rest."""
+        if self._direct:
+            try:
+                sent = os.write(self.descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._end(_LOST)
+                return
+            if sent == len(data):
+                return
+            self._direct, self._keeping = False, True
+            self._unsent = bytearray(memoryview(data)[sent:])
+            self._watch(self._mask | OUT)
+        elif self._keeping and self._unsent is not None:
+            self._unsent += data
+        if self._producer is not None and not self._paused and self._unsent:
+            # At once: its owner is to know of all that the other side does not read.
+            self._paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Write several pieces as one."""
+        self.write(b"".join(iovec))
+
+    def _flush(self) -> None:
+        """Send what is unsent, then do what waited for that."""
+        if self._unsent is not None:
+            try:
+                sent = os.write(self.descriptor, self._unsent)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.lost(_LOST)
+                return
+            del self._unsent[:sent]
+            if self._unsent:
+                return
+            self._unsent = None
+        self._watch(self._mask & ~OUT)
+        if self._keeping:
+            self._direct, self._keeping = True, False
+        if self._producer is not None and self._paused:
+            self._paused = False
+            self._producer.resumeProducing()
+        if self._unsent is not None:
+            return  # of what the producer has written now
+        if self.disconnecting:
+            if self._producer is None:
+                self.lost(_DONE)
+        elif self._shutting:
+            self._shut()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """Pause and resume this push producer as the other side reads."""
+        if self._producer is not None:
+            raise RuntimeError(f"there is a producer already: {self._producer!r}")
+        if not streaming:
+            raise ValueError("pull producers are not supported")
+        if self.connected:
+            self._producer, self._paused = producer, False
+        else:
+            producer.stopProducing()
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer; a close that waited for it goes on."""
+        self._producer = None
+        if self.disconnecting and self._unsent is None:
+            self._end(_DONE)
+
+    # ------------------------------------------------------------------ closing
+
+    def loseConnection(self) -> None:
+        """Send what is unsent, then close; nothing more is read."""
+        if self.disconnecting:
+            return
+        self.disconnecting = True
+        self._direct = self._keeping = False
+        if self._unsent is None and self._producer is None:
+            self._end(_DONE)
+        else:
+            self._watch(self._mask & ~self.reading)
+
+    def abortConnection(self) -> None:
+        """Close, and drop what is unsent."""
+        self._end(_ABORTED)
+
+    def loseWriteConnection(self) -> None:
+        """Send what is unsent, then tell the other side that nothing more comes."""
+        if not self._shutting and not self.disconnecting:
+            self._shutting = True
+            self._direct = self._keeping = False
+            self._watch(self._mask | OUT)
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):
+            self.getHandle().shutdown(socket.SHUT_WR)
+        half = IHalfCloseableProtocol(self.protocol, None)
+        if half is not None:
+            half.writeConnectionLost()
+
+    def _end(self, reason: Failure) -> None:
+        """Close, and tell the protocol when it has returned."""
+        if self.connected:
+            self.disconnecting = True
+            self._direct = self._keeping = False
+            self._mask = 0
+            self._loop.end(self, reason)
+
+    # ------------------------------------------------------------------ reading
+
+    def pauseProducing(self) -> None:
+        """Do not read."""
+        self._watch(self._mask & ~self.reading)
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+        if not self._input_over and not self.disconnecting:
+            self._watch(self._mask | self.reading)
+
+    def stopProducing(self) -> None:
+        """Close."""
+        self.loseConnection()
+
+    def _watch(self, mask: int) -> None:
+        if mask != self._mask:
+            self._mask = mask
+            self._loop.change(self, mask)
+
+    # ------------------------------------------------------------------ told by the loop
+
+    def ready(self, mask: int) -> None:
+        """The socket takes bytes again, or the other side has gone while we do not read."""
+        if mask & self._mask & OUT:
+            try:
+                self._flush()
+            except BaseException:
+                self.failed()
+        elif mask & (HANG_UP | ERROR) and not self._mask & IN:
+            self.lost(_LOST if mask & ERROR else _DONE)
+
+    def unreadable(self, problem: OSError) -> None:
+        """Nothing could be read."""
+        if not isinstance(problem, BlockingIOError):
+            self.lost(_LOST)
+
+    def ended(self, mask: int) -> None:
+        """The other side has sent its last; with `HANG_UP`, it does not read either."""
+        half = None if mask & HANG_UP else IHalfCloseableProtocol(self.protocol, None)
+        if half is None:
+            self.lost(_DONE)
+            return
+        self._input_over = True
+        self._watch(self._mask & ~self.reading)
+        try:
+            half.readConnectionLost()
+        except BaseException:
+            self.failed()
+
+    def failed(self) -> None:
+        """Log the protocol's exception; it ends this connection and no other."""
+        reason = Failure()
+        log.failure("a fault in {protocol}", reason, protocol=self.protocol)
+        self.lost(reason)
+
+    def lost(self, reason: Failure) -> None:
+        """Close, and tell the protocol."""
+        if not self.connected:
+            return
+        self.connected = self._direct = self._keeping = False
+        self.disconnecting = True
+        self._unsent = None
+        self._mask = 0
+        if self._socket is not None:
+            self._socket.detach()
+        self._loop.close(self.descriptor)
+        protocol, producer, then = self.protocol, self._producer, self._then
+        # Without a way back the two need no garbage collection.
+        del self.protocol
+        self._producer = self._then = None
+        if producer is not None:
+            _tell(producer.stopProducing)
+        _tell(protocol.connectionLost, reason)
+        if then is not None:
+            _tell(then, reason)
+
+    def shut_down(self, reason: Failure) -> None:
+        """The reactor stops."""
+        self.lost(reason)
+
+    # ------------------------------------------------------------------ the socket itself
+
+    def getHandle(self) -> socket.socket:
+        """Return the socket, which remains the transport's."""
+        if not self.connected:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        if self._socket is None:
+            self._socket = socket.socket(fileno=self.descriptor)
+        return self._socket
+
+    def getHost(self) -> Any:
+        """Return this side's address."""
+        handle = self.getHandle()
+        return _address(handle.family, handle.getsockname())
+
+    def getPeer(self) -> Any:
+        """Return the other side's address; one without a name is ``UNIXAddress(None)``."""
+        handle = self.getHandle()
+        return _address(handle.family, handle.getpeername())
+
+    def getTcpNoDelay(self) -> bool:
+        """Return whether small pieces are sent at once, which a UNIX socket always does."""
+        handle = self.getHandle()
+        if handle.family == socket.AF_UNIX:
+            return True
+        return bool(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Send small pieces at once."""
+        if self.getHandle().family != socket.AF_UNIX:
+            self.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """Return whether a silent connection is probed."""
+        return bool(self.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Probe a silent connection."""
+        self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
+
+
+def _tell(call: Callable[..., object], *reason: Failure) -> None:
+    try:
+        call(*reason)
+    except BaseException:
+        log.failure("a fault in {call}", call=call)
+
+
+def _address(family: int, address: Any) -> IPv4Address | IPv6Address | UNIXAddress:
+    if family == socket.AF_UNIX:
+        return UNIXAddress(address or None)
+    if family == socket.AF_INET6:
+        return IPv6Address("TCP", *address)
+    return IPv4Address("TCP", *address)

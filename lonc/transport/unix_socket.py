@@ -1,0 +1,128 @@
+"""
+UNIX sockets in the file system: whose they are, and a host's own (rows S4 and F14).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+
+#: Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
+BACKLOG = 1024
+
+
+class SocketError(Exception):
+    """A socket cannot be had; the message names its path and the reason, for a person."""
+
+
+def clear_stale_socket(path: str) -> None:
+    """
+    Remove the socket that a crash left behind.
+
+    :raises SocketError: when somebody listens on it, or it is no socket.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISSOCK(mode):
+        raise SocketError(f"{path}: something that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        refused = probe.connect_ex(path)
+        if refused in (0, errno.EAGAIN):
+            who = f"process {_peer_pid(probe)}" if refused == 0 else "a process"
+            raise SocketError(f"{path}: {who} listens there already")
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror}") from None
+
+
+def _peer_pid(connected: socket.socket) -> int:
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+class UNIXNetwork(Protocol):
+    """Who listens: see :func:`lonc.transport.network.network`."""
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """
+        Listen on a UNIX socket; raises :exc:`CannotListenError`.
+
+        Closing the port has to leave the path alone unless the port's own file is still there:
+        it may be gone, or another port's.
+        """
+
+
+class LocalSocket:
+    """A listening UNIX socket that can be moved while its clients stay connected."""
+
+    def __init__(self, network: UNIXNetwork, factory: Factory) -> None:
+        self._network = network
+        self._factory = factory
+        self._port: IListeningPort | None = None
+        self._path = ""
+        self._inode = (0, 0)
+
+    def open(self, path: str, mode: int, group: int | None) -> None:
+        """
+        Listen there; what was open at another path is closed.
+
+        :param group: a group id, None to leave it.
+        :raises SocketError: naming the path.
+        """
+        try:
+            if path != self._path or not self.intact:
+                self.close()
+                clear_stale_socket(path)
+                self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
+                self._path, self._inode = path, _inode(path)
+            os.chmod(path, mode)
+        except CannotListenError as error:
+            raise SocketError(f"{path}: {error.socketError}") from None
+        except OSError as error:
+            raise SocketError(f"{path}: {error.strerror}") from None
+        try:
+            if group is not None:
+                os.chown(path, -1, group)
+        except OSError as error:
+            raise SocketError(f"{path}: not for group {group}: {error.strerror}") from None
+
+    @property
+    def intact(self) -> bool:
+        """Whether clients find it: somebody may have removed or replaced the file."""
+        try:
+            return self._port is not None and _inode(self._path) == self._inode
+        except OSError:
+            return False
+
+    def close(self) -> Deferred[Any]:
+        """Listen no more and take the file away; fires when that is done."""
+        if self.intact:
+            # At once, for the port may take its time, and another may be opened there meanwhile.
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        port, self._port = self._port, None
+        if port is None:
+            return succeed(None)
+        return maybeDeferred(port.stopListening).addErrback(lambda _: None)
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
