@@ -25,11 +25,11 @@ from twisted.python.components import Componentized
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.daemon.pidfile import PidFile
-from lonc.daemon.reload import Takeover
+from lonc.daemon.reload import Reloader
 from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
 from lonc.delayed.service import DelayedService
-from lonc.host.dependencies import Network, Surroundings
+from lonc.host.dependencies import HostDependencies, Network
 from lonc.host.resolver import Names, look_up
 from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
@@ -88,7 +88,7 @@ class LoncService(MultiService):
             settings.name_lifetime,
             lambda name: self._supervisor.moved(name),
         )
-        around = Surroundings(
+        around = HostDependencies(
             clock=reactor,
             network=network,
             look_up=self._names.look_up,
@@ -114,7 +114,7 @@ class LoncService(MultiService):
         self._tables.setServiceParent(self)
         self._management = ManagementPort(reactor, self, settings.management)
         self._reporter = Reporter(self.hosts, self.in_force, self._delayed.counts, lonc_log)
-        self._takeover = Takeover(
+        self._takeover = Reloader(
             sources=sources,
             in_force=self.in_force,
             clients=self._clients,

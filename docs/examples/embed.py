@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall, react
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.resolver import look_up
-from lonc.host.service import HostService, Surroundings
+from lonc.host.service import HostDependencies, HostService
 from lonc.local.protocol import Clients
 from lonc.lond.protocol import LondFactory
 
@@ -35,7 +35,7 @@ async def main(reactor: Any, folder: str) -> None:
         lond_port=port.getHost().port,
     )
     clients = Clients(settings, reactor)
-    around = Surroundings(
+    around = HostDependencies(
         clock=reactor,
         network=reactor,
         look_up=partial(look_up, reactor.nameResolver),

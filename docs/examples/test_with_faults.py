@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.service import HostService, Surroundings
+from lonc.host.service import HostDependencies, HostService
 from lonc.local.protocol import Clients
 from lonc.lond.faults import STALL, Faults, Step
 from lonc.lond.protocol import LondFactory
@@ -45,7 +45,7 @@ class SilentLondTests(TestCase):
             doc_root=folder,
             lond_port=self.port.getHost().port,
         )
-        around = Surroundings(
+        around = HostDependencies(
             clock=self.clock,
             network=net,
             look_up=lambda name: succeed([name]),

@@ -12,7 +12,7 @@ from lonc.config.certificates import CertificateError, CertificateFiles, Certifi
 from lonc.config.hosts import Host, HostTable
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import Settings, SettingsError
-from lonc.wire.handshake import Ways
+from lonc.wire.handshake import AuthModes
 
 
 @attrs.frozen
@@ -33,10 +33,10 @@ class Access:
     _insecure: bool
     _own_name: str | None
 
-    def ways(self, host: Host) -> Ways:
+    def ways(self, host: Host) -> AuthModes:
         """Return the ways in to a host's lond."""
         certificates = self.certificates
-        return Ways(
+        return AuthModes(
             # Who has our name shares our machine.
             key_files=self.key_folder if host.hostname.lower() == self._own_name else None,
             certificates=certificates,

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from lonc.wire.tls import Certificate, Interlude, TLSError
+from lonc.wire.tls import Certificate, TLSError, TLSPhase
 
 #: A certificate may be for a host under this name too: hosts that are reached by another name than
 #: that of their web server have a second certificate.
@@ -104,11 +104,11 @@ class Certificates:
     digest: str
     context: ssl.SSLContext = attrs.field(eq=False, repr=False)
 
-    def client(self, name: str) -> Interlude:
+    def client(self, name: str) -> TLSPhase:
         """Return our end of TLS with the host of that name."""
         if not self.check_names:
-            return Interlude(self.context)
-        return Interlude(self.context, partial(check_name, name))
+            return TLSPhase(self.context)
+        return TLSPhase(self.context, partial(check_name, name))
 
     @property
     def file(self) -> str:

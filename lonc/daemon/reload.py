@@ -32,7 +32,7 @@ log = Logger()
 
 
 @attrs.define(kw_only=True)
-class Takeover:
+class Reloader:
     """
     Replaces what is in force; the arguments are the parts of the daemon that follow it.
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.config.current import InForce
-from lonc.host.dependencies import Surroundings
+from lonc.host.dependencies import HostDependencies
 from lonc.host.service import HostService
 from lonc.transport.unix_socket import SocketError
 
@@ -38,7 +38,7 @@ class Supervisor:
         parent: MultiService,
         hosts: dict[str, HostService],
         in_force: InForce,
-        around: Surroundings,
+        around: HostDependencies,
     ) -> None:
         self._parent = parent
         self._hosts = hosts

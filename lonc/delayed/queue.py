@@ -23,7 +23,7 @@ READ_BACK = 2.5
 
 
 @attrs.define
-class Arrivals:
+class FileAges:
     """Since when files in the clear are there, and in the state in which they are."""
 
     _unix_time: Callable[[], float] = time.time
@@ -64,7 +64,7 @@ class Sender(Protocol):
 
 
 @attrs.define
-class Lane:
+class DelayedQueue:
     """
     One host's requests.
 

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from lonc.delayed.forms import Outcome
-from lonc.delayed.queue import Arrivals
+from lonc.delayed.queue import FileAges
 from lonc.delayed.sealing import SEALED
 from lonc.delayed.spool import Spool
 from lonc.disk.files import Changed, Unfinished, Unusable
@@ -52,7 +52,7 @@ class Sealer:
         self,
         clock: IReactorTime,
         disk: Disk,
-        arrivals: Arrivals,
+        arrivals: FileAges,
         has_in_hand: Callable[[str], bool],
         go_on: Callable[[Iterable[str]], None],
         log: Logger,

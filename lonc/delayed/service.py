@@ -22,7 +22,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
-from lonc.delayed.queue import Arrivals, Lane, Sender
+from lonc.delayed.queue import DelayedQueue, FileAges, Sender
 from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import Key, UnusableKey, key_of, own_name
 from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of
@@ -89,8 +89,8 @@ class DelayedService(Service):
         self._make_spool = make_spool
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, settings.kept_dir, self._key)
-        self._lanes: dict[str, Lane] = {}
-        self._arrivals = Arrivals()
+        self._lanes: dict[str, DelayedQueue] = {}
+        self._arrivals = FileAges()
         self._sealer = Sealer(
             clock, self._disk, self._arrivals, self._has_in_hand, self._go_on, self.log
         )
@@ -207,7 +207,7 @@ class DelayedService(Service):
                 self._warn_of_strangers(host_id, names)
                 strangers.update(names)
             elif host_id not in self._lanes:
-                self._lanes[host_id] = Lane(host_id)
+                self._lanes[host_id] = DelayedQueue(host_id)
         self._strangers = strangers
         for host_id, lane in list(self._lanes.items()):
             names = found.requests.get(host_id, [])
@@ -251,12 +251,12 @@ class DelayedService(Service):
 
     # ------------------------------------------------------------------ a lane
 
-    def _begin(self, lane: Lane) -> None:
+    def _begin(self, lane: DelayedQueue) -> None:
         if self.running and not lane.busy:
             lane.busy = True
             self._spawn(self._work(lane))
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, lane: DelayedQueue) -> None:
         """Send a host's requests, until there is nothing to send or to be done now."""
         try:
             while lane.waiting:
@@ -281,7 +281,7 @@ class DelayedService(Service):
         finally:
             lane.busy = False
 
-    async def _deal_with(self, lane: Lane, name: str, sender: Sender) -> bool:
+    async def _deal_with(self, lane: DelayedQueue, name: str, sender: Sender) -> bool:
         """Do what can be done with a file now; return whether the next one may follow."""
         path = self._spool.path(name)
         limit = self._settings.disk_timeout
@@ -307,7 +307,9 @@ class DelayedService(Service):
         lane.answered.pop(name, None)
         return True
 
-    async def _try(self, lane: Lane, name: str, sender: Sender) -> Callable[[], object] | None:
+    async def _try(
+        self, lane: DelayedQueue, name: str, sender: Sender
+    ) -> Callable[[], object] | None:
         """Send a request; return how to clear it away, or None when it has to wait."""
         spool, settings = self._spool, self._settings
         clear: Callable[[], object]
@@ -347,7 +349,7 @@ class DelayedService(Service):
         lane.answered[name] = clear
         return clear
 
-    def _note(self, lane: Lane, name: str, line: bytes, answer: bytes) -> None:
+    def _note(self, lane: DelayedQueue, name: str, line: bytes, answer: bytes) -> None:
         """Tell both logs that a request has its answer (F9)."""
         command = command_word(line)
         is_secret = self._spool.key is not None or _SECRET.match(line)
@@ -367,7 +369,7 @@ class DelayedService(Service):
             )
 
     def _set_aside(
-        self, lane: Lane, spool: Spool, name: str, files: Files, reason: str
+        self, lane: DelayedQueue, spool: Spool, name: str, files: Files, reason: str
     ) -> Callable[[], object]:
         """Return how to set a request aside that cannot be sent."""
         if name not in lane.skipped:
@@ -382,7 +384,7 @@ class DelayedService(Service):
 
     # ------------------------------------------------------------------ later
 
-    def _put_off(self, lane: Lane, name: str, cause: str) -> None:
+    def _put_off(self, lane: DelayedQueue, name: str, cause: str) -> None:
         """Let a host rest after a failure, longer each time."""
         lane.pause = min(2 * lane.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = lane.pause * self._random.uniform(0.8, 1.0)
@@ -395,7 +397,7 @@ class DelayedService(Service):
             host_id=lane.host_id,
         )
 
-    def _skip(self, lane: Lane, name: str, error: OSError) -> None:
+    def _skip(self, lane: DelayedQueue, name: str, error: OSError) -> None:
         """Pass over a file that cannot be cleared away; the log says so once."""
         if name not in lane.skipped:
             self.log.error(

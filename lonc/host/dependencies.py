@@ -16,7 +16,7 @@ from lonc.config.hosts import Host
 from lonc.host import connection as lond
 from lonc.local.protocol import Clients
 from lonc.transport.unix_socket import UNIXNetwork
-from lonc.wire.handshake import Ways
+from lonc.wire.handshake import AuthModes
 
 
 class Network(lond.Network, UNIXNetwork, Protocol):
@@ -24,7 +24,7 @@ class Network(lond.Network, UNIXNetwork, Protocol):
 
 
 @attrs.frozen
-class Surroundings:
+class HostDependencies:
     """
     What all hosts share.
 
@@ -43,4 +43,4 @@ class Surroundings:
     random: Random
     clients: Clients
     revived: Callable[[str], None]
-    ways: Callable[[Host], Ways] = lambda host: Ways()
+    ways: Callable[[Host], AuthModes] = lambda host: AuthModes()

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.connection import LondConnection, LondConnectionFactory, Trouble
-from lonc.host.dependencies import Surroundings
+from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.pool import ConnectionPool, RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS
@@ -43,7 +43,7 @@ class Dispatcher:
     :ivar stopping: whether it begins nothing new.
     """
 
-    def __init__(self, host: Host, settings: Settings, around: Surroundings) -> None:
+    def __init__(self, host: Host, settings: Settings, around: HostDependencies) -> None:
         self.host_id = host.id
         self.debug_level = 0
         self.crashed = False

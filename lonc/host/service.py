@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.dependencies import Network, Surroundings
+from lonc.host.dependencies import HostDependencies, Network
 from lonc.host.dispatcher import Dispatcher
 from lonc.local.protocol import ClientListener
 from lonc.report.status import HostStatus
 from lonc.transport.unix_socket import LocalSocket
 
-__all__ = ["FAREWELL", "HostService", "Network", "Surroundings"]
+__all__ = ["FAREWELL", "HostDependencies", "HostService", "Network"]
 
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0
@@ -28,7 +28,7 @@ FAREWELL = 1.0
 class HostService(Dispatcher, Service):
     """A host's Dispatcher with the socket that its clients find (rows S2, S4, F13 and F14)."""
 
-    def __init__(self, host: Host, settings: Settings, around: Surroundings) -> None:
+    def __init__(self, host: Host, settings: Settings, around: HostDependencies) -> None:
         super().__init__(host, settings, around)
         self.setName(host.id)
         self._listener = ClientListener(self, around.clients)

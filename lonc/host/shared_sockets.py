@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.service import FAREWELL, HostService, Surroundings
+from lonc.host.service import FAREWELL, HostDependencies, HostService
 from lonc.local.protocol import ClientListener, Clients
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import ADDRESSED, Cause, Request, addressee
@@ -34,7 +34,7 @@ class SharedSocket:
     :ivar ids: the host ids of that name, in the table's order.
     """
 
-    def __init__(self, ids: tuple[str, ...], find: Find, around: Surroundings) -> None:
+    def __init__(self, ids: tuple[str, ...], find: Find, around: HostDependencies) -> None:
         self.serve(ids)
         self._find = find
         self._clock = around.clock
@@ -130,7 +130,7 @@ class SharedSockets:
     :param find: a host id -> its service.
     """
 
-    def __init__(self, find: Find, around: Surroundings) -> None:
+    def __init__(self, find: Find, around: HostDependencies) -> None:
         self._find = find
         self._around = around
         self._clients: Clients = around.clients

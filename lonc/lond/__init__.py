@@ -15,6 +15,6 @@ It is for a first run, for people without a cluster, and for tests, which can or
     the data on disk.
 `faults`
     what a lond can be told to do wrong.
-`speech`
+`reply_writer`
     how it says what it says, faults included.
 """

@@ -25,11 +25,11 @@ from zope.interface import implementer
 from lonc.config.key_files import KeyFileError, take_key
 from lonc.lond.commands import SECRET, Commands
 from lonc.lond.faults import Faults, Step
-from lonc.lond.speech import Speech
+from lonc.lond.reply_writer import ReplyWriter
 from lonc.lond.store import Store
 from lonc.wire.cipher import FrameError, SessionCipher, session_key
 from lonc.wire.framing import LineBuffer, LineTooLong
-from lonc.wire.tls import Interlude, TLSError
+from lonc.wire.tls import TLSError, TLSPhase
 
 log = Logger()
 
@@ -67,7 +67,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._caller = ""
         self._challenge = b""
         self._cipher: SessionCipher | None = None
-        self._tls: Interlude | None = None  # until plain lines follow
+        self._tls: TLSPhase | None = None  # until plain lines follow
         self._closing = False
 
     def connectionMade(self) -> None:
@@ -77,7 +77,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         factory.accepted += 1
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # answers at once, and split where a fault splits
-        self._speech = Speech(
+        self._speech = ReplyWriter(
             factory.faults, factory.clock, self.transport.write, self.close, self._work
         )
         self.transport.registerProducer(self, True)
@@ -139,7 +139,7 @@ class LondProtocol(TimeoutMixin, Protocol):
             return
         self._caller = caller
         if way == b"ssl" and factory.revision and factory.tls is not None:
-            self._tls = Interlude(factory.tls)
+            self._tls = TLSPhase(factory.tls)
             self._work_on = self._establish_tls
             self._say(Step.SSL, b"ok:ssl")
         elif way.startswith(b"local:") and factory.revision and factory.local:

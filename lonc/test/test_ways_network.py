@@ -26,7 +26,7 @@ from lonc.config.auth_modes import read_access
 from lonc.config.certificates import CertificateFiles
 from lonc.config.hosts import HostTable, parse_host_table
 from lonc.config.settings import Settings
-from lonc.host.service import HostService, Network, Surroundings
+from lonc.host.service import HostDependencies, HostService, Network
 from lonc.local.protocol import Clients
 from lonc.lond.faults import CLOSE, NOT_A_KEY, REFUSE, SPLIT, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
@@ -114,7 +114,7 @@ class NetworkTestCase(TestCase):
         """Return a service for the host."""
         settings = self.settings(**changes)
         table: HostTable = parse_host_table(self.table.encode(), "hosts.tab")
-        around = Surroundings(
+        around = HostDependencies(
             clock=reactor,
             network=self.network,
             look_up=lambda name: succeed([name]),
@@ -607,7 +607,7 @@ class SSLFaultTests(NetworkTestCase):
 
 
 class ChangeTests(NetworkTestCase):
-    """Ways that open and close while lonc runs."""
+    """Ways in that open and close while lonc runs."""
 
     def changed(self, **changes: Any) -> Callable[[HostService], Settings]:
         """Return what gives a host other settings, as HUP does."""
@@ -626,7 +626,7 @@ class ChangeTests(NetworkTestCase):
         settings = self.settings(**changes)
         table = parse_host_table(self.table.encode(), "hosts.tab")
         self.ways = read_access(settings, table).ways
-        around = Surroundings(
+        around = HostDependencies(
             clock=reactor,
             network=self.network,
             look_up=lambda name: succeed([name]),

@@ -16,7 +16,7 @@ from typing import Protocol
 import attrs
 
 from lonc.wire.cipher import session_key
-from lonc.wire.tls import Interlude, TLSError
+from lonc.wire.tls import TLSError, TLSPhase
 
 #: No line of a handshake comes near this length, in bytes; a lond of 2003 sends fewer than 40.
 MAX_LINE = 1024
@@ -58,7 +58,7 @@ class State(Enum):
     IDLE = "Idle"
 
 
-class Way(Enum):
+class AuthMode(Enum):
     """The ways in, by what decides on the key (protocol, section 9); the best one first."""
 
     LOCAL = "local"
@@ -87,11 +87,11 @@ class KeyFiles(Protocol):
 class Certificates(Protocol):
     """Who makes our end of TLS: see :class:`lonc.config.certificates.Certificates`."""
 
-    def client(self, name: str) -> Interlude: ...  # noqa: D102
+    def client(self, name: str) -> TLSPhase: ...  # noqa: D102
 
 
 @attrs.frozen
-class Ways:
+class AuthModes:
     """
     The ways in that are open for a host's connections.
 
@@ -113,7 +113,7 @@ class LondTraits:
     What has been found out about a host's lond; for as long as it stays the same one.
 
     :ivar version: what it says it is; empty when it does not say.
-    :ivar mode: the `Way` by which the last complete handshake went, in words; empty before it.
+    :ivar mode: the `AuthMode` by which the last complete handshake went, in words; empty before it.
     :ivar knows_version, knows_sethost: False once it has shown that it does not.
     :ivar takes_key_files: False once that way in was tried and led nowhere.
     """
@@ -141,16 +141,16 @@ class Handshake:
         self,
         lond_id: str,
         own_id: str,
-        ways: Ways | None = None,
+        ways: AuthModes | None = None,
         traits: LondTraits | None = None,
     ) -> None:
         self._lond_id = lond_id
         self._own_id = own_id
-        self._ways = ways or Ways()
+        self._ways = ways or AuthModes()
         self._traits = traits or LondTraits()
-        self._way = Way.INSECURE
+        self._way = AuthMode.INSECURE
         self._key_file: KeyFile | None = None
-        self._tls: Interlude | None = None
+        self._tls: TLSPhase | None = None
         self._challenge = b""
         self._received = b""
         self.state = State.CONNECTED
@@ -197,10 +197,10 @@ class Handshake:
             file that the lond did not take, or the question for its version, which one of the
             first releases may not even answer with ``unknown_cmd``.
         """
-        if self._way is Way.INSECURE and self.state is State.READING_VERSION_STRING:
+        if self._way is AuthMode.INSECURE and self.state is State.READING_VERSION_STRING:
             self._traits.knows_version = self._traits.knows_sethost = False
             return True
-        if self._way is not Way.LOCAL or self.key is not None:
+        if self._way is not AuthMode.LOCAL or self.key is not None:
             return False
         self._traits.takes_key_files = False
         self._drop_key_file()
@@ -229,10 +229,10 @@ class Handshake:
         """Take the best way in; what the lond answers tells whether it will do."""
         ways = self._ways
         if ways.key_files is not None and (self._traits.takes_key_files or not self._has_others):
-            self._way = Way.LOCAL
+            self._way = AuthMode.LOCAL
             return b"init:local:%s\n" % self._make_key_file(ways.key_files)
         if ways.certificates is not None:
-            self._way = Way.SSL
+            self._way = AuthMode.SSL
             return b"init:ssl\n"
         if ways.insecure:
             return b"init\n"
@@ -286,7 +286,7 @@ class Handshake:
     # What the lond says.
 
     def _opened(self, line: bytes) -> State:
-        if self._way is Way.SSL and line == b"ok:ssl":
+        if self._way is AuthMode.SSL and line == b"ok:ssl":
             return State.STARTING_TLS
         if self._key_file is not None and line == b"ok:local":
             self.key = bytes.fromhex(self._key_file.key.decode())
@@ -298,12 +298,12 @@ class Handshake:
             raise HandshakeError(
                 "it is an old lond with no safe way in, and loncAllowInsecure is 0"
             )
-        self._way = Way.INSECURE
+        self._way = AuthMode.INSECURE
         self._drop_key_file()
         self._challenge = line
         return State.CHALLENGE_RECEIVED
 
-    def _through_tls(self, tls: Interlude, data: bytes) -> tuple[bytes, bytes]:
+    def _through_tls(self, tls: TLSPhase, data: bytes) -> tuple[bytes, bytes]:
         """Return what to send, and what has come behind TLS."""
         try:
             said = tls.receive(data)

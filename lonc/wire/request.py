@@ -39,7 +39,7 @@ class ConLost(Exception):
         self.cause = cause
 
 
-class Asker(Protocol):
+class ReplyReceiver(Protocol):
     """Who wants an answer. Exactly one of the two methods is called, once, for each request."""
 
     def answered(self, reply: bytes) -> None:
@@ -60,7 +60,7 @@ class Request:
 
     __slots__ = ("asker", "line", "since")
 
-    def __init__(self, line: bytes, asker: Asker) -> None:
+    def __init__(self, line: bytes, asker: ReplyReceiver) -> None:
         self.line = line
         self.asker = asker
         self.since = 0.0

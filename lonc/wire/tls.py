@@ -43,7 +43,7 @@ class TLSError(Exception):
         self.farewell = farewell
 
 
-class Interlude:
+class TLSPhase:
     """
     Our end of TLS on a connection.
 

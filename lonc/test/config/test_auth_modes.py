@@ -14,7 +14,7 @@ from lonc.config.hosts import HostTable, parse_host_table
 from lonc.config.settings import SettingsError
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.doubles import some_settings
-from lonc.wire.handshake import Ways
+from lonc.wire.handshake import AuthModes
 
 TABLE = """\
 l1:d:library:one.test:127.0.0.1
@@ -48,7 +48,7 @@ class AccessTestCase(SynchronousTestCase):
         """Return what is open by these settings."""
         return read_access(some_settings(self.folder, **settings), a_table(table))
 
-    def ways(self, to: str, **settings: Any) -> Ways:
+    def ways(self, to: str, **settings: Any) -> AuthModes:
         """Return what is open to a host."""
         return self.access(**settings).ways(a_table().hosts[to])
 
@@ -80,7 +80,7 @@ class CertificateTests(AccessTestCase):
         """Without certificates there is no TLS, and nothing to warn of."""
         access = self.access()
         self.assertEqual((access.certificates, access.warnings), (None, ()))
-        self.assertEqual(self.ways("l2"), Ways())
+        self.assertEqual(self.ways("l2"), AuthModes())
 
     def test_there(self) -> None:
         """With them there is, for every host, in that host's name."""
@@ -159,7 +159,7 @@ class UnusableTests(AccessTestCase):
         """Where TLS is a must and nothing is set there is a warning: only our own lond is left."""
         (warning,) = self.access(allow_insecure=False).warnings
         self.assertIn("others are not reached", warning)
-        self.assertEqual(self.ways("l2", allow_insecure=False), Ways(insecure=False))
+        self.assertEqual(self.ways("l2", allow_insecure=False), AuthModes(insecure=False))
         self.assertIsNotNone(self.ways("l1", allow_insecure=False).key_files)
 
     def test_folder_alone(self) -> None:

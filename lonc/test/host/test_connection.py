@@ -18,13 +18,13 @@ from lonc.host.connection import LondConnection, Trouble
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
     CHALLENGE,
-    NotedAsker,
+    NotedReceiver,
     ScriptedLond,
     Wire,
 )
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.wire.cipher import SessionCipher
-from lonc.wire.handshake import Handshake, HandshakeError, Ways
+from lonc.wire.handshake import AuthModes, Handshake, HandshakeError
 from lonc.wire.request import Cause, Request
 
 MAX_LINE = 1000
@@ -99,7 +99,7 @@ class ConnectionTestCase(SynchronousTestCase):
 
     def ask(self, line: bytes) -> None:
         """Send a request."""
-        self.connection.send(Request(line, NotedAsker()))
+        self.connection.send(Request(line, NotedReceiver()))
 
     def failure(self) -> tuple[Trouble, Cause, str]:
         """Return the one failure that is all the owner was told."""
@@ -222,7 +222,7 @@ class HandshakeTests(ConnectionTestCase):
 
     def test_no_way_in(self) -> None:
         """One that cannot even begin says nothing, and is a failure like any other."""
-        closed = Handshake("l2", "l1", Ways(insecure=False))
+        closed = Handshake("l2", "l1", AuthModes(insecure=False))
         self.connection = LondConnection(self.owner, closed, MAX_LINE)
         self.wire = Wire(self.clock, self.connection)
         self.connection.makeConnection(self.wire)

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from lonc.test.fixtures.doubles import FakeClient, NotedAsker, a_host, echo, leave_pending
+from lonc.test.fixtures.doubles import FakeClient, NotedReceiver, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
 
@@ -515,7 +515,7 @@ class StopTests(HostTestCase):
         """A delayed request that comes too late fails; it is not lost, its file stays."""
         stage = Stage(self)
         stage.stop()
-        asker = NotedAsker()
+        asker = NotedReceiver()
         stage.service.submit(Request(b"put:x\n", asker))
         self.assertEqual(asker.outcomes, [Cause.CLOSED])
 

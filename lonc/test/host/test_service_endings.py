@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import DNSLookupError
 
-from lonc.test.fixtures.doubles import NotedAsker, a_host, leave_pending
+from lonc.test.fixtures.doubles import NotedReceiver, a_host, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
 
@@ -199,7 +199,7 @@ class EndingTests(HostTestCase):
     def test_failure_within_submit(self) -> None:
         """A request may end before `submit` returns; it still ends once."""
         stage = Stage(self, look_up=lambda name: fail(DNSLookupError("none")))
-        asker = NotedAsker()
+        asker = NotedReceiver()
         stage.service.submit(Request(b"ping\n", asker))
         self.assertEqual(asker.outcomes, [Cause.UNREACHABLE])
         self.assertEqual(stage.state, (0, 0, 0, 0))

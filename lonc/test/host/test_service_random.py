@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.test.fixtures.doubles import (
     Attempt,
     FakeClient,
-    NotedAsker,
+    NotedReceiver,
     ScriptedLond,
     a_host,
     leave_pending,
@@ -50,7 +50,7 @@ class Script:
             max_clients=random.choice([3, 40]),
             max_unread=200,
         )
-        self.askers: list[tuple[bytes, NotedAsker]] = []
+        self.askers: list[tuple[bytes, NotedReceiver]] = []
         self.clients: list[tuple[FakeClient, list[bytes]]] = []
         self.gone: list[FakeClient] = []
         self.answered: dict[ScriptedLond, int] = {}
@@ -119,7 +119,7 @@ class Script:
 
     def ask(self) -> None:
         """Somebody who is no client asks."""
-        line, asker = self.line(), NotedAsker()
+        line, asker = self.line(), NotedReceiver()
         self.askers.append((line, asker))
         self.stage.service.submit(Request(line, asker))
 

@@ -46,7 +46,7 @@ class Listener(Factory):
         return self.made[-1]
 
 
-class Asker(ClientFactory):
+class ReplyReceiver(ClientFactory):
     """Notes what becomes of its connection."""
 
     noisy = False
@@ -357,7 +357,7 @@ class NoDescriptorTests(NetworkTestCase):
 
     def test_connect(self) -> None:
         """A connection that finds no descriptor fails, and not before `connectTCP` returned."""
-        asker = Asker()
+        asker = ReplyReceiver()
         self.exhaust()
         self.network.connectTCP("127.0.0.1", 9, asker, 5)
         self.assertEqual(asker.events, ["started"])
@@ -374,7 +374,7 @@ class ConnectingTests(NetworkTestCase):
         self.addCleanup(server.close)
         return server
 
-    def connect_to(self, server: socket.socket, asker: Asker) -> IConnector:
+    def connect_to(self, server: socket.socket, asker: ReplyReceiver) -> IConnector:
         host, port = server.getsockname()
         return self.network.connectTCP(host, port, asker, 5)
 
@@ -388,7 +388,7 @@ class ConnectingTests(NetworkTestCase):
         for host, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
             server = self.serve(host)
             port = server.getsockname()[1]
-            asker = Asker()
+            asker = ReplyReceiver()
             connector = self.network.connectTCP(host, port, asker, 5)
             self.assertTrue(verifyObject(IConnector, connector))
             self.assertEqual(asker.events, ["started"])
@@ -413,7 +413,7 @@ class ConnectingTests(NetworkTestCase):
 
     def test_refused(self) -> None:
         """Where nobody listens, the factory is told."""
-        asker = Asker()
+        asker = ReplyReceiver()
         self.network.connectTCP("127.0.0.1", self.unused_port(), asker, 5)
         self.assertEqual(asker.events, ["started"])
         self.wait()
@@ -432,7 +432,7 @@ class ConnectingTests(NetworkTestCase):
             self.addCleanup(filler.close)
             filler.setblocking(False)
             filler.connect_ex(address)
-        asker = Asker()
+        asker = ReplyReceiver()
         self.connect_to(server, asker)
         self.reactor.advance(4.9)
         self.loop.doRead()
@@ -444,7 +444,7 @@ class ConnectingTests(NetworkTestCase):
 
     def test_name(self) -> None:
         """A name is not looked up."""
-        asker = Asker()
+        asker = ReplyReceiver()
         self.network.connectTCP("localhost", 5663, asker, 5)
         self.turn()
         self.assertEqual(asker.events, ["started", "failed: UnknownHostError"])
@@ -452,7 +452,7 @@ class ConnectingTests(NetworkTestCase):
     def test_disconnect(self) -> None:
         """An attempt that is given up fails at once, and leaves nothing."""
         server = self.serve()
-        asker = Asker()
+        asker = ReplyReceiver()
         connector = self.connect_to(server, asker)
         connector.disconnect()
         self.assertEqual(asker.events, ["started", "failed: UserError"])
@@ -463,7 +463,7 @@ class ConnectingTests(NetworkTestCase):
     def test_disconnect_when_connected(self) -> None:
         """A connector that disconnects closes its connection; it can connect again."""
         server = self.serve()
-        asker = Asker()
+        asker = ReplyReceiver()
         connector = self.connect_to(server, asker)
         self.wait()
         connector.disconnect()
@@ -485,7 +485,7 @@ class ConnectingTests(NetworkTestCase):
                 connector.disconnect()
 
         server = self.serve()
-        asker = Asker()
+        asker = ReplyReceiver()
         asker.made = Shy()
         connector = self.connect_to(server, asker)
         self.wait()
@@ -495,7 +495,7 @@ class ConnectingTests(NetworkTestCase):
     def test_no_protocol(self) -> None:
         """A factory that wants no protocol loses its connection."""
         server = self.serve()
-        asker = Asker()
+        asker = ReplyReceiver()
         asker.made = None
         self.connect_to(server, asker)
         self.wait()
@@ -504,7 +504,7 @@ class ConnectingTests(NetworkTestCase):
     def test_fault_in_factory(self) -> None:
         """A factory that cannot make a protocol is told of its failure."""
 
-        class Faulty(Asker):
+        class Faulty(ReplyReceiver):
             def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
                 raise ZeroDivisionError
 
@@ -518,7 +518,7 @@ class ConnectingTests(NetworkTestCase):
     def test_reactor_stops(self) -> None:
         """An attempt fails when the reactor stops."""
         server = self.serve()
-        asker = Asker()
+        asker = ReplyReceiver()
         self.connect_to(server, asker)
         self.loop.connectionLost(Failure(ConnectionError()))
         self.assertEqual(asker.events, ["started", "failed: UserError"])
@@ -537,7 +537,7 @@ class ChoiceTests(SynchronousTestCase):
     def test_memory_reactor(self) -> None:
         """With another, what is asked for goes to the reactor, with the mode and without a lock."""
         reactor = MemoryReactorClock()
-        factory, asker = Listener(), Asker()
+        factory, asker = Listener(), ReplyReceiver()
         chosen = network(reactor)
         self.assertIsInstance(chosen, ReactorNetwork)
         chosen.listenUNIX("path", factory, 7, 0o640)
@@ -553,7 +553,7 @@ class BothNetworksTests(TestCase):
         folder = self.mktemp()
         os.mkdir(folder)
         path = os.path.relpath(os.path.join(folder, "s"))
-        listener, asker = Listener(), Asker()
+        listener, asker = Listener(), ReplyReceiver()
         port = chosen.listenUNIX(path, listener, 5, 0o640)
         mode = stat.S_IMODE(os.stat(path).st_mode)
         with socket.create_server(("127.0.0.1", 0)) as server:

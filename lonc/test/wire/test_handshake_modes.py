@@ -19,8 +19,8 @@ from lonc.config.certificates import CertificateFiles
 from lonc.config.key_files import KeyFolder
 from lonc.test.fixtures.certificates import Authority
 from lonc.wire.cipher import session_key
-from lonc.wire.handshake import Handshake, HandshakeError, LondTraits, State, Ways
-from lonc.wire.tls import Interlude
+from lonc.wire.handshake import AuthModes, Handshake, HandshakeError, LondTraits, State
+from lonc.wire.tls import TLSPhase
 
 CHALLENGE = b"4711\n"
 UNKNOWN = b"unknown_cmd\n"
@@ -38,7 +38,7 @@ class WaysTestCase(SynchronousTestCase):
         authority = Authority(self.folder)
         self.files = authority.issue("l2.test", file="lond")
         self.own_files = authority.issue("l1.test", file="lonc")
-        self.ways = self.all_ways = Ways(
+        self.ways = self.all_ways = AuthModes(
             key_files=KeyFolder(self.key_dir),
             certificates=self.own_files.read(),
             insecure=True,
@@ -363,10 +363,10 @@ class SSLTests(WaysTestCase):
         super().setUp()
         self.restrict(tls=True, insecure=False)
 
-    def established(self, files: CertificateFiles | None = None) -> tuple[Handshake, Interlude]:
+    def established(self, files: CertificateFiles | None = None) -> tuple[Handshake, TLSPhase]:
         """Return both sides once TLS is established: what is left to say is in ``last``."""
         handshake = self.begun()
-        lond = Interlude((files or self.files).context(ssl.PROTOCOL_TLS_SERVER))
+        lond = TLSPhase((files or self.files).context(ssl.PROTOCOL_TLS_SERVER))
         to_lond = handshake.receive(b"ok:ssl\n")
         while not lond.established:
             self.assertEqual(handshake.state, State.RECEIVING_KEY_IN_TLS)
@@ -460,14 +460,14 @@ class SSLTests(WaysTestCase):
     def test_wrong_certificate(self) -> None:
         """A lond whose certificate is not good enough is refused, and learns why."""
         handshake = self.begun()
-        lond = Interlude(self.own_files.context(ssl.PROTOCOL_TLS_SERVER))
+        lond = TLSPhase(self.own_files.context(ssl.PROTOCOL_TLS_SERVER))
         flight = lond.receive(handshake.receive(b"ok:ssl\n"))
         error = self.failure(handshake.receive, flight)
         self.assertIn("is for l1.test, not for l2.test", str(error))
         os.mkdir(f"{self.folder}/other")
         other = Authority(f"{self.folder}/other").issue("l2.test")
         handshake = self.begun()
-        lond = Interlude(other.context(ssl.PROTOCOL_TLS_SERVER))
+        lond = TLSPhase(other.context(ssl.PROTOCOL_TLS_SERVER))
         flight = lond.receive(handshake.receive(b"ok:ssl\n"))
         error = self.failure(handshake.receive, flight)
         self.assertIn("not of our authority", str(error))

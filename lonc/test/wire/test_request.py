@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.test.fixtures.doubles import NotedAsker
+from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.request import (
     ADDRESSED,
     CON_LOST,
@@ -143,7 +143,7 @@ class OtherTests(SynchronousTestCase):
 
     def test_nobody(self) -> None:
         """F16: an answer to somebody who has gone disappears without a sound."""
-        request = Request(b"ping\n", NotedAsker())
+        request = Request(b"ping\n", NotedReceiver())
         request.asker = Nobody()
         request.asker.answered(b"l2\n")
         request.asker.lost(Cause.BROKEN)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.config.certificates import CertificateFiles, check_name
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.properties import given, settings, st
-from lonc.wire.tls import Interlude, TLSError
+from lonc.wire.tls import TLSError, TLSPhase
 
 KEY = b"0123456789abcdef0123456789abcdef"
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -51,9 +51,9 @@ class TLSTestCase(SynchronousTestCase):
             context = files.context(protocol)
             context.maximum_version = self.version
             contexts.append(context)
-        self.server = Interlude(contexts[0])
+        self.server = TLSPhase(contexts[0])
         self.client = (
-            Interlude(contexts[1], partial(check_name, name)) if name else Interlude(contexts[1])
+            TLSPhase(contexts[1], partial(check_name, name)) if name else TLSPhase(contexts[1])
         )
 
     def establish(self, size: int = 10**6) -> bytes:
@@ -66,12 +66,12 @@ class TLSTestCase(SynchronousTestCase):
             to_server = self.pass_on(self.client, to_client, size)
         return to_client
 
-    def pass_on(self, side: Interlude, data: bytes, size: int) -> bytes:
+    def pass_on(self, side: TLSPhase, data: bytes, size: int) -> bytes:
         """Give bytes to a side in pieces; return what it says."""
         pieces = [data[start : start + size] for start in range(0, len(data), size)]
         return b"".join(map(side.receive, pieces))
 
-    def failure(self, side: Interlude, data: bytes) -> TLSError:
+    def failure(self, side: TLSPhase, data: bytes) -> TLSError:
         """Return the error that bytes cause."""
         with self.assertRaises(TLSError) as caught:
             side.receive(data)
@@ -252,7 +252,7 @@ class WrongTests(TLSTestCase):
         server.minimum_version = ssl.TLSVersion.TLSv1_3
         self.version = ssl.TLSVersion.TLSv1_2
         self.make(self.files, self.files)
-        self.server = Interlude(server)
+        self.server = TLSPhase(server)
         error = self.failure(self.server, self.client.start())
         self.assertIn("protocol version", str(self.failure(self.client, error.farewell)))
 
@@ -368,7 +368,7 @@ class CertificateTests(TLSTestCase):
             context.maximum_version = version
             context.check_hostname = False
             context.load_verify_locations(self.authority.file)
-            self.client = Interlude(context)
+            self.client = TLSPhase(context)
             to_client = self.server.receive(self.client.start())
             error = self.failure(self.server, self.client.receive(to_client))
             self.assertIn("did not return a certificate", str(error))

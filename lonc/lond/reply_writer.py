@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from lonc.lond.faults import Act, Close, Faults, Step
 
 
-class Speech:
+class ReplyWriter:
     """
     Says one thing at a time.
 
