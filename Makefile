@@ -2,13 +2,14 @@
 # make test  every check: tests, lint, types
 # make docs  the documentation, in docs/_build/html
 # make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form
+# make soak  what it promises, in figures; SOAK='--size 20 --seed 7' for a longer run
 # All of them first set up what they need in .venv; nothing else has to be installed.
 
 PYTHON := $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test lint docs bench clean
+.PHONY: run test lint docs bench soak clean
 
 run: .venv/installed
 	@exec $(BIN)/twistd -n lonc --standalone var
@@ -26,6 +27,9 @@ docs: .venv/installed-docs
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py $(BENCH)
+
+soak: .venv/installed
+	$(BIN)/python -m reliability.soak $(SOAK)
 
 # An editable install: a changed source needs no new one, a changed dependency does.
 .venv/installed: setup.cfg pyproject.toml

@@ -1,0 +1,190 @@
+"""A lonc in a process of its own, with its files, its londs and its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from random import Random
+
+from reliability.lond import Lond
+
+#: Short limits: what lonc waits for ends within seconds, and the run with it.
+SETTINGS = {"loncRequestTimeout": 3, "loncQueueTimeout": 3, "loncConnectTimeout": 2}
+
+#: Seconds after which a client without an answer counts as one that hangs: lonc's own limits, a
+#: look at them every quarter of a second, and room for a busy machine.
+HANGS = 3 + 3 + 0.25 + 5
+
+START_LIMIT = 30.0
+STOP_LIMIT = 30.0
+
+
+class World:
+    """
+    lonc and what is around it.
+
+    :ivar londs: one for each host.
+    :ivar outcomes: what became of the requests: ``answered``, ``con_lost``, ``wrong``, ``hangs``,
+        ``closed`` (without a word), ``no lonc`` (no connection to its socket).
+    """
+
+    def __init__(self, folder: str, hosts: int, random: Random) -> None:
+        self.random = random
+        self.outcomes: Counter[str] = Counter()
+        self._folder = folder
+        self._lonc: asyncio.subprocess.Process | None = None
+        port = _free_port()
+        self.londs = [Lond(f"h{i}", f"127.0.2.{i + 1}", port, random) for i in range(hosts)]
+        for name in ("tabs", "sock/delayed", "daemons/logs", "html/lon-status"):
+            os.makedirs(os.path.join(folder, name))
+        with open(os.path.join(folder, "tabs", "hosts.tab"), "w") as table:
+            for lond in self.londs:
+                table.write(f"{lond.host_id}:soak:library:{lond.host_id}.soak:{lond.address}\n")
+        where = {"lonTabDir": "tabs", "lonSockDir": "sock", "lonDaemons": "daemons"}
+        paths = {name: os.path.join(folder, path) for name, path in where.items()}
+        settings = {"lonHostID": "soak", "lonDocRoot": os.path.join(folder, "html"), **paths}
+        with open(os.path.join(folder, "loncapa.conf"), "w") as config:
+            for name, value in {**settings, "londPort": port, **SETTINGS}.items():
+                config.write(f"PerlSetVar {name} {value}\n")
+
+    async def start(self) -> None:
+        """Start lonc, and wait until its sockets are there."""
+        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
+        config = os.path.join(self._folder, "loncapa.conf")
+        with open(os.path.join(self._folder, "output"), "ab") as output:
+            self._lonc = await asyncio.create_subprocess_exec(
+                twistd, "-n", "lonc", "--config", config, stdout=output, stderr=output
+            )
+        limit = time.monotonic() + START_LIMIT
+        while not await self._listens():
+            if self._lonc.returncode is not None or time.monotonic() > limit:
+                raise SystemExit(f"lonc has not started: see {self._folder}/output")
+            await asyncio.sleep(0.02)
+
+    async def _listens(self) -> bool:
+        try:
+            for lond in self.londs:
+                _, writer = await asyncio.open_unix_connection(self.socket(lond))
+                writer.close()
+        except OSError:
+            return False
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send lonc a signal."""
+        assert self._lonc is not None
+        self._lonc.send_signal(number)
+
+    async def stop(self) -> int:
+        """End lonc by TERM; return its exit status."""
+        self.signal(signal.SIGTERM)
+        assert self._lonc is not None
+        return await asyncio.wait_for(self._lonc.wait(), STOP_LIMIT)
+
+    async def kill(self) -> None:
+        """End lonc as a crash would."""
+        self.signal(signal.SIGKILL)
+        assert self._lonc is not None
+        await self._lonc.wait()
+
+    async def close(self) -> None:
+        """Leave nothing running."""
+        if self._lonc is not None and self._lonc.returncode is None:
+            await self.kill()
+        for lond in self.londs:
+            await lond.stop()
+
+    def socket(self, lond: Lond) -> str:
+        """Return the path of a host's socket."""
+        return os.path.join(self._folder, "sock", lond.host_id)
+
+    def delay(self, lond: Lond, nonce: bytes, number: int) -> None:
+        """Leave a delayed request, as lonnet does (protocol, section 6)."""
+        name = f"{int(time.time())}.{number}.put.{lond.host_id}"
+        with open(os.path.join(self._folder, "sock", "delayed", name), "wb") as file:
+            file.write(b"put:" + nonce + b"\n")
+
+    def delayed(self) -> int:
+        """Return how many delayed requests are on disk, those that are kept too."""
+        folder = os.path.join(self._folder, "sock", "delayed")
+        return sum(len(files) for _, _, files in os.walk(folder))
+
+    # ------------------------------------------------------------------ clients
+
+    async def clients(self, count: int, requests: Iterator[int]) -> None:
+        """Have so many clients ask one request after the other, until none is left."""
+        await asyncio.gather(*(self._client(requests) for _ in range(count)))
+
+    @contextlib.asynccontextmanager
+    async def asking(self, count: int) -> AsyncIterator[None]:
+        """Have so many clients ask all the time."""
+        ended = asyncio.Event()
+        requests = itertools.takewhile(lambda _: not ended.is_set(), itertools.count())
+        clients = asyncio.ensure_future(self.clients(count, requests))
+        try:
+            yield
+        finally:
+            ended.set()
+            await clients
+
+    async def _client(self, requests: Iterator[int]) -> None:
+        lond = self.random.choice(self.londs)
+        stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        for _ in requests:
+            if stream is None or self.random.random() < 0.05:
+                if stream is not None:
+                    stream[1].close()
+                lond = self.random.choice(self.londs)
+                try:
+                    stream = await asyncio.open_unix_connection(self.socket(lond))
+                except OSError:
+                    stream = None
+                    self.outcomes["no lonc"] += 1
+                    await asyncio.sleep(0.02)
+                    continue
+            outcome = await self._ask(lond, *stream)
+            self.outcomes[outcome] += 1
+            if outcome not in ("answered", "con_lost"):
+                stream[1].close()
+                stream = None
+        if stream is not None:
+            stream[1].close()
+
+    async def _ask(
+        self, lond: Lond, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> str:
+        nonce = b"%016x" % self.random.getrandbits(64)
+        try:
+            writer.write(b"echo:" + nonce + b"\n")
+            reply = await asyncio.wait_for(reader.readline(), HANGS)
+        except TimeoutError:
+            return "hangs"
+        except OSError:
+            return "closed"
+        if reply == lond.host_id.encode() + b":" + nonce + b"\n":
+            return "answered"
+        return {b"con_lost\n": "con_lost", b"": "closed"}.get(reply, "wrong")
+
+    async def answers(self, lond: Lond) -> bool:
+        """Return whether a host answers a client now."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket(lond))
+        except OSError:
+            return False
+        with contextlib.closing(writer):
+            return await self._ask(lond, reader, writer) == "answered"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.2.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
