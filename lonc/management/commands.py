@@ -13,7 +13,7 @@ AMP ends a value at 65,535 bytes, and a list is one value: hosts come in pages.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from twisted.protocols import amp
@@ -28,23 +28,28 @@ from lonc.management.errors import (
 from lonc.report.status import DaemonStatus, HostStatus
 
 
-class _Counts(amp.Argument):
-    """Numbers by name, as JSON."""
+class _Json(amp.Argument):
+    """What AMP has no type for."""
 
-    def toString(self, inObject: Mapping[str, int]) -> bytes:
-        return json.dumps(dict(inObject)).encode()
+    def toString(self, inObject: object) -> bytes:
+        return json.dumps(inObject).encode()
 
-    def fromString(self, inString: bytes) -> dict[str, int]:
-        return {str(name): int(number) for name, number in json.loads(inString).items()}
+    def fromString(self, inString: bytes) -> Any:
+        return json.loads(inString)
 
 
-_ARGUMENTS = {str: amp.Unicode, int: amp.Integer, float: amp.Float, Mapping[str, int]: _Counts}
+_ARGUMENTS: dict[object, type[amp.Argument]] = {
+    str: amp.Unicode,
+    int: amp.Integer,
+    float: amp.Float,
+    bool: amp.Boolean,
+}
 
 
 def _fields(record: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
     """Put a record on the wire under the names of its fields, so that a new field travels too."""
     fields = attrs.fields(attrs.resolve_types(record))
-    return [(field.name.encode(), _ARGUMENTS[field.type]()) for field in fields]
+    return [(field.name.encode(), _ARGUMENTS.get(field.type, _Json)()) for field in fields]
 
 
 #: A page of hosts.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 
@@ -43,6 +44,14 @@ class HostStatus:
         before the first.
     :ivar debug_level: 0 (off) to 9.
     :ivar last_log: the host's last line in ``lonc.log``, without its newline; empty at first.
+    :ivar since: when it came to its state, in Unix time.
+    :ivar last_failure: ``what`` failed last and ``when``, in Unix time; empty when nothing has.
+    :ivar last_answer: when it last answered, in Unix time; 0.0 when it never has.
+    :ivar seconds: how long requests took in the last five minutes: for ``queue``, ``lond`` and
+        ``total`` each ``p50``, ``p99`` and ``max``, in seconds.
+    :ivar paused: ``by`` whom, ``reason``, ``since`` and ``until`` (Unix time, 0.0 for no end) and
+        whether requests ``fail`` at once; empty when it is not paused.
+    :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
     """
 
     host_id: str
@@ -64,6 +73,12 @@ class HostStatus:
     mode: str = ""
     debug_level: int
     last_log: str = ""
+    since: float = 0.0
+    last_failure: Mapping[str, Any] = attrs.field(factory=dict)
+    last_answer: float = 0.0
+    seconds: Mapping[str, Any] = attrs.field(factory=dict)
+    paused: Mapping[str, Any] = attrs.field(factory=dict)
+    oldest_delayed: float = 0.0
 
     @property
     def connections(self) -> int:
@@ -93,6 +108,12 @@ class DaemonStatus:
     :ivar config_file: the configuration it reads; empty when it runs without one.
     :ivar certificate: the file of the own certificate; empty when TLS is not used.
     :ivar certificate_days: how long that is still valid, in days; negative after its end.
+    :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
+    :ivar kept: delayed requests that were set aside.
+    :ivar refused: clients turned away since the start, because all places were taken.
+    :ivar last_refused: when one was, in Unix time; 0.0 when none was.
+    :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (lines for a person) of the
+        last reload or table that was read; empty before the first.
     """
 
     version: str
@@ -102,6 +123,11 @@ class DaemonStatus:
     config_file: str
     certificate: str = ""
     certificate_days: float = 0.0
+    watch: list[str] = attrs.field(factory=list)
+    kept: int = 0
+    refused: int = 0
+    last_refused: float = 0.0
+    last_reload: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 def process_title(statuses: Iterable[HostStatus], now: float) -> str:

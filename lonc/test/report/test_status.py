@@ -36,7 +36,9 @@ def at_utc(test: SynchronousTestCase) -> None:
 
 def a_status(host_id: str, **fields: Any) -> HostStatus:
     """Give the status of an idle host, but for ``fields``."""
-    idle: dict[str, Any] = {field.name: 0 for field in attrs.fields(HostStatus)}
+    idle: dict[str, Any] = {
+        field.name: 0 for field in attrs.fields(HostStatus) if field.default is attrs.NOTHING
+    }
     idle |= {"state": "up", "oldest_waiter": 0.0, "next_probe": -1.0, "con_lost": {}}
     idle |= {"lond_version": "", "mode": ""}
     return HostStatus(

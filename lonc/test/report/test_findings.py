@@ -1,0 +1,124 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What an administrator is told to look at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.report.findings import Finding, findings, state, summary
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.test.report.test_status import NOW, a_status
+
+
+def a_daemon(**fields: Any) -> DaemonStatus:
+    """Give the status of a daemon that is well, but for ``fields``."""
+    well: dict[str, Any] = {"version": "1", "host_id": "own", "pid": 7, "started": NOW - 60.0}
+    return DaemonStatus(**(well | {"config_file": "/c", "watch": ["own"]} | fields))
+
+
+def several(*bad: HostStatus) -> list[HostStatus]:
+    """Give some hosts, and six that are well beside them."""
+    return [*bad, *(a_status(f"well{number}") for number in range(6))]
+
+
+class FindingsTests(SynchronousTestCase):
+    """Each kind of finding, and what it makes of the whole."""
+
+    def judge(self, *hosts: HostStatus, **daemon: Any) -> tuple[str, list[Finding]]:
+        """Return the state and the findings."""
+        found = findings(a_daemon(**daemon), several(*hosts), NOW)
+        return state(found), found
+
+    def test_well(self) -> None:
+        """There is nothing to say."""
+        self.assertEqual(self.judge(), ("ok", []))
+
+    def test_dead_host(self) -> None:
+        """It is named, with what failed and since when."""
+        failure = {"what": "nobody listens there", "when": NOW - 5.0}
+        dead = a_status("msu", state="DEAD", since=NOW - 4.0, last_failure=failure)
+        level, [finding] = self.judge(dead)
+        self.assertEqual((level, finding.level, finding.host), ("warning", "warning", "msu"))
+        self.assertEqual((finding.what, finding.since), ("DEAD: nobody listens there", NOW - 4.0))
+        self.assertIn("lonc retry msu", finding.advice)
+
+    def test_watched_host(self) -> None:
+        """One that must not be DEAD is critical, and comes first."""
+        level, found = self.judge(a_status("msu", state="DEAD"), a_status("own", state="DEAD"))
+        self.assertEqual((level, [each.host for each in found]), ("critical", ["own", "msu"]))
+
+    def test_half_of_the_hosts(self) -> None:
+        """The fault is then rather here."""
+        hosts = [a_status("a", state="DEAD", since=NOW - 9.0), a_status("b")]
+        found = findings(a_daemon(), hosts, NOW)
+        self.assertEqual((state(found), found[0].host), ("critical", ""))
+        self.assertEqual(found[0].what, "1 of 2 hosts are DEAD")
+        self.assertEqual(state(findings(a_daemon(), [*hosts, a_status("c")], NOW)), "warning")
+
+    def test_unproven_host(self) -> None:
+        """One that was DEAD, and has not shown yet that it is well."""
+        level, [finding] = self.judge(a_status("msu", state="unproven"))
+        self.assertEqual((level, finding.host), ("warning", "msu"))
+
+    def test_waiting(self) -> None:
+        """A wait is worth a look when it is long."""
+        self.assertEqual(self.judge(a_status("msu", waiting=3, oldest_waiter=9.9))[0], "ok")
+        level, [finding] = self.judge(a_status("msu", waiting=3, oldest_waiter=20.0))
+        self.assertEqual((level, finding.since), ("warning", NOW - 20.0))
+
+    def test_delayed(self) -> None:
+        """So is a delayed request that lies there for ten minutes."""
+        self.assertEqual(self.judge(a_status("msu", delayed=2, oldest_delayed=599.0))[0], "ok")
+        self.assertEqual(self.judge(a_status("msu", delayed=2, oldest_delayed=601.0))[0], "warning")
+
+    def test_paused(self) -> None:
+        """What somebody did on purpose is told, and makes nothing unwell."""
+        paused = {"by": "root", "reason": "disk", "since": NOW - 1.0, "until": 0.0, "fail": False}
+        level, [finding] = self.judge(a_status("msu", paused=paused))
+        self.assertEqual((level, finding.what), ("ok", "paused by root: disk"))
+
+    def test_certificate(self) -> None:
+        """It is to be renewed before it ends."""
+        self.assertEqual(self.judge(certificate="/c.pem", certificate_days=21.5)[0], "ok")
+        self.assertEqual(self.judge(certificate="/c.pem", certificate_days=20.5)[0], "warning")
+        _, [finding] = self.judge(certificate="/c.pem", certificate_days=-1.0)
+        self.assertIn("has ended", finding.what)
+
+    def test_kept(self) -> None:
+        """Each kept request is a change that somebody believes to be made."""
+        self.assertEqual(self.judge(kept=1)[0], "warning")
+
+    def test_refused(self) -> None:
+        """Clients that find no place are critical for a while."""
+        self.assertEqual(self.judge(refused=4, last_refused=NOW - 299.0)[0], "critical")
+        self.assertEqual(self.judge(refused=4, last_refused=NOW - 301.0)[0], "ok")
+
+    def test_reload(self) -> None:
+        """A reload that failed leaves the file and what is in force apart."""
+        failed = {"outcome": "failed", "when": NOW, "changes": ["line 3: what?"]}
+        level, [finding] = self.judge(last_reload=failed)
+        self.assertEqual((level, finding.since), ("warning", NOW))
+        self.assertIn("line 3: what?", finding.what)
+
+
+class SummaryTests(SynchronousTestCase):
+    """What programs read."""
+
+    def test_fields(self) -> None:
+        """Names stay; numbers are numbers."""
+        hosts = several(
+            a_status("a", state="DEAD", requests=3, answers=2, con_lost={"dead": 1}, delayed=4)
+        )
+        told = json.loads(json.dumps(summary(a_daemon(kept=5), hosts, NOW)))
+        names = ["schema", "version", "pid", "since", "host_id", "config_file", "state"]
+        self.assertEqual(list(told), [*names, "findings", "totals"])
+        self.assertEqual(set(told["findings"][0]), {"level", "host", "what", "since", "advice"})
+        names = ["hosts", "up", "dead", "unproven", "paused", "clients", "connections", "waiting"]
+        names += ["requests", "answers", "con_lost", "delayed", "kept"]
+        self.assertEqual(list(told["totals"]), names)
+        counts = {"hosts": 7, "up": 6, "dead": 1, "requests": 3, "answers": 2, "con_lost": 1}
+        self.assertLessEqual((counts | {"delayed": 4, "kept": 5}).items(), told["totals"].items())

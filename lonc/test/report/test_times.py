@@ -1,0 +1,84 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Durations in buckets, and those of late."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.report.times import BOUNDS, SLOTS, Times
+
+NOTHING = {"p50": 0.0, "p99": 0.0, "max": 0.0}
+
+
+class TimesTests(SynchronousTestCase):
+    """Counts since the start, and the last five minutes."""
+
+    def test_bucket_holds_its_upper_end(self) -> None:
+        """As Prometheus has it: less than or equal."""
+        times = Times()
+        times.add(BOUNDS[3])
+        self.assertEqual(times.counts[3], 1)
+        self.assertEqual(times.cumulative(), [0] * 3 + [1] * (len(BOUNDS) - 2))
+
+    def test_above_all_bounds(self) -> None:
+        """What is longer than the last bound is counted at the end."""
+        times = Times()
+        times.add(BOUNDS[-1] + 1.0)
+        self.assertEqual(times.counts[-1], 1)
+        self.assertGreater(times.of_late()["p50"], BOUNDS[-1])
+        self.assertEqual(times.of_late()["max"], BOUNDS[-1] + 1.0)
+
+    def test_nothing(self) -> None:
+        """Without a request there is nothing to say, however many slots pass."""
+        times = Times()
+        for _ in range(3 * SLOTS):
+            self.assertEqual(times.of_late(), NOTHING)
+            times.turn()
+
+    def test_instant(self) -> None:
+        """No time at all is a duration like any other."""
+        times = Times()
+        times.add(0.0)
+        times.turn()
+        times.add(1.0)
+        self.assertLess(times.of_late()["p50"], 0.001)
+        self.assertEqual(times.of_late()["max"], 1.0)
+
+    def test_five_minutes_pass(self) -> None:
+        """A duration counts in its slot and in the ten after it, then no more."""
+        times = Times()
+        times.add(2.0)
+        for _ in range(SLOTS):
+            times.turn()
+            self.assertEqual(times.of_late()["max"], 2.0)
+        times.turn()
+        self.assertEqual(times.of_late(), NOTHING)
+        self.assertEqual(sum(times.counts), 1)
+        self.assertEqual(times.total, 2.0)
+
+    def test_gap_between(self) -> None:
+        """A slot without any does not end what came before it."""
+        times = Times()
+        times.add(2.0)
+        times.turn()
+        times.turn()
+        times.add(1.0)
+        self.assertEqual(times.of_late()["max"], 2.0)
+        for _ in range(SLOTS - 1):
+            times.turn()
+        self.assertEqual(times.of_late()["max"], 1.0)
+
+    @given(st.lists(st.floats(0.0, 1000.0), min_size=1))
+    def test_order(self, durations: list[float]) -> None:
+        """The median is not above the 99th part, nor that above the longest, which was there."""
+        times = Times()
+        for duration in durations:
+            times.add(duration)
+        late = times.of_late()
+        self.assertLessEqual(0.0, late["p50"])
+        self.assertLessEqual(late["p50"], late["p99"])
+        self.assertLessEqual(late["p99"], late["max"])
+        self.assertEqual(late["max"], max(durations))
