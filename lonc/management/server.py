@@ -44,7 +44,8 @@ from lonc.management.errors import (
     ReportFailed,
     UnknownHost,
 )
-from lonc.report.logs import PARENT, RateLimited
+from lonc.report.logs import PARENT
+from lonc.report.rate_limit import RateLimited
 from lonc.report.status import DaemonStatus, HostStatus
 
 __all__ = [

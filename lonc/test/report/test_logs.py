@@ -10,7 +10,6 @@ import os
 import re
 import resource
 
-from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -32,7 +31,6 @@ from lonc.report.logs import (
     LineFile,
     LoncLog,
     PermLog,
-    RateLimited,
     SeedForm,
     complain,
     json_form,
@@ -398,44 +396,3 @@ class PermLogTests(SynchronousTestCase):
         reports: list[str] = []
         PermLog(os.path.join(self.mktemp(), "perm"), report=reports.append).write("S:one")
         self.assertIn("No such file or directory", reports[0])
-
-
-class RateLimitedTests(SynchronousTestCase):
-    """Repeated warnings."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.limited = RateLimited(self.clock, 10.0, max_keys=2)
-
-    def test_first_at_once(self) -> None:
-        """The first comes at once, later ones wait, and their number comes with the next."""
-        self.assertEqual(self.limited.allow("a"), 0)
-        self.assertIsNone(self.limited.allow("a"))
-        self.clock.advance(9.9)
-        self.assertIsNone(self.limited.allow("a"))
-        self.clock.advance(0.1)
-        self.assertEqual(self.limited.allow("a"), 2)
-        self.assertIsNone(self.limited.allow("a"))
-        self.clock.advance(10)
-        self.assertEqual(self.limited.allow("a"), 1)
-
-    def test_keys_are_apart(self) -> None:
-        """A key that repeats does not silence another."""
-        self.assertEqual(self.limited.allow("a"), 0)
-        self.assertEqual(self.limited.allow("b"), 0)
-
-    def test_many_keys(self) -> None:
-        """More keys than are remembered share one limit, so that many keys make few lines."""
-        self.limited.allow("a")
-        self.limited.allow("b")
-        allowed = [self.limited.allow(str(n)) for n in range(1000)]
-        self.assertEqual(allowed, [0] + [None] * 999)
-        self.assertIsNone(self.limited.allow("a"))
-
-    def test_keys_are_forgotten(self) -> None:
-        """Keys whose time is over make room for others."""
-        self.limited.allow("a")
-        self.limited.allow("b")
-        self.clock.advance(10)
-        self.assertEqual([self.limited.allow("c"), self.limited.allow("d")], [0, 0])
-        self.assertIsNone(self.limited.allow("c"))
