@@ -33,7 +33,7 @@ from lonc.host.dependencies import HostDependencies, Network
 from lonc.host.resolver import Names, look_up
 from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
-from lonc.local.protocol import Clients
+from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
 from lonc.management.port import ManagementPort
 from lonc.report.logs import LoncLog

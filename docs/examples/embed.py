@@ -16,7 +16,7 @@ from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.resolver import look_up
 from lonc.host.service import HostDependencies, HostService
-from lonc.local.protocol import Clients
+from lonc.local.limits import Clients
 from lonc.lond.protocol import LondFactory
 
 

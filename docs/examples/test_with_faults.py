@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.service import HostDependencies, HostService
-from lonc.local.protocol import Clients
+from lonc.local.limits import Clients
 from lonc.lond.faults import STALL, Faults, Step
 from lonc.lond.protocol import LondFactory
 from lonc.wire.request import Cause, ConLost

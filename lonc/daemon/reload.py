@@ -23,7 +23,7 @@ from lonc.daemon.supervisor import Supervisor
 from lonc.delayed.service import DelayedService
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
-from lonc.local.protocol import Clients
+from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
 from lonc.management.port import ManagementPort
 from lonc.report.reporter import Reporter

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.hosts import Host
 from lonc.host import connection as lond
-from lonc.local.protocol import Clients
+from lonc.local.limits import Clients
 from lonc.transport.unix_socket import UNIXNetwork
 from lonc.wire.handshake import AuthModes
 

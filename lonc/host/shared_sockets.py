@@ -19,7 +19,8 @@ from twisted.internet.task import deferLater
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.service import FAREWELL, HostDependencies, HostService
-from lonc.local.protocol import ClientListener, Clients
+from lonc.local.limits import Clients
+from lonc.local.protocol import ClientListener
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import ADDRESSED, Cause, Request, addressee
 

@@ -7,7 +7,6 @@ answers come in its order (row F2). Nothing here knows a lond.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,16 +15,13 @@ from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
-    IReactorTime,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.config.settings import Settings
-from lonc.report.logs import RateLimited
+from lonc.local.limits import TURNED_AWAY, Clients
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
@@ -35,13 +31,7 @@ CLOSE_CONNECTIONS = b"close_connection_exit\n"
 #: Bytes that a client may send ahead before it is no longer read; a few hundred usual requests.
 AHEAD = 65536
 
-#: Clients past the limit that are still read, so that they find their ``con_lost`` and no broken
-#: pipe; more than that are closed at once.
-TURNED_AWAY = 256
-
 _NOBODY = Nobody()
-
-log = Logger()
 
 
 class ClientTransport(ITCPTransport, IConsumer, IPushProducer):
@@ -65,80 +55,6 @@ class RequestTaker(Interface):
 
     def count_lost(self, cause: Cause) -> None:
         """Count a ``con_lost`` that the client gave by itself."""
-
-
-class Clients:
-    """
-    All clients of all hosts: the limits that they share (rows F3 and F16).
-
-    :ivar open: how many are connected.
-    :ivar unread: clients that do not read their answers, the first one first -> when they last
-        took a byte, how many bytes count against the budget, and how many were unsent then.
-    :ivar unfinished: clients that began a line -> since when.
-    :ivar leaving: clients that were turned away and have not gone yet -> since when.
-    """
-
-    def __init__(self, settings: Settings, clock: IReactorTime) -> None:
-        self.settings = settings
-        self._limited = RateLimited(clock, 10.0)
-        self.seconds = clock.seconds
-        self.open = 0
-        self.unread: dict[ClientProtocol, tuple[float, int, int]] = {}
-        self.unread_bytes = 0
-        self.unfinished: dict[ClientProtocol, float] = {}
-        self.leaving: dict[ClientProtocol, float] = {}
-
-    def warn(self, key: str, host_id: str, what: str) -> None:
-        """Log a warning that clients could repeat as often as they like."""
-        left_out = self._limited.allow(f"{key} {host_id}")
-        if left_out is not None:
-            more = f" ({left_out} like this left out)" if left_out else ""
-            log.warn("{what}{more}", what=what, more=more, host_id=host_id)
-
-    def note_unread(self, client: ClientProtocol, size: int) -> None:
-        """So much of an answer does not fit into the client's socket; keep to the budget."""
-        self.unread[client] = (self.seconds(), size, client.unsent)
-        self.unread_bytes += size
-        while self.unread_bytes > self.settings.max_unread and len(self.unread) > 1:
-            slowest = next(iter(self.unread))
-            slowest.cut("its answers are not read and the memory for such answers is used up")
-
-    def note_read(self, client: ClientProtocol) -> None:
-        """The client has read what waited for it, or has gone."""
-        _, size, _ = self.unread.pop(client, (0.0, 0, 0))
-        self.unread_bytes -= size
-
-    def forget(self, client: ClientProtocol) -> None:
-        """The client has gone."""
-        self.open -= 1
-        self.note_read(client)
-        self.unfinished.pop(client, None)
-        self.leaving.pop(client, None)
-
-    def sweep(self, now: float) -> None:
-        """End the waits of clients that are over their time; called several times a second."""
-        limit = self.settings.write_timeout
-        for client, (since, size, before) in list(self.unread.items()):
-            if (unsent := client.unsent) < before:
-                read = before - unsent
-                self.unread[client] = (now, size - read, unsent)  # it reads, slowly
-                self.unread_bytes -= read
-            elif since <= now - limit:
-                client.cut(f"it has not read its answer for {limit:g} s")
-        for client in overdue(self.unfinished.items(), now - limit):
-            client.give_up_line(f"it has not ended its request for {limit:g} s", Cause.TIMEOUT)
-        for client in overdue(self.leaving.items(), now - self.settings.drain_timeout):
-            client.transport.abortConnection()
-
-
-def overdue(since: Iterable[tuple[ClientProtocol, float]], before: float) -> list[ClientProtocol]:
-    """Return those that have waited since before a time; the pairs are in the order of time."""
-    late = []
-    for client, began in since:
-        if began > before:
-            break
-        late.append(client)
-    return late
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)

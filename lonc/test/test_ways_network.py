@@ -27,7 +27,7 @@ from lonc.config.certificates import CertificateFiles
 from lonc.config.hosts import HostTable, parse_host_table
 from lonc.config.settings import Settings
 from lonc.host.service import HostDependencies, HostService, Network
-from lonc.local.protocol import Clients
+from lonc.local.limits import Clients
 from lonc.lond.faults import CLOSE, NOT_A_KEY, REFUSE, SPLIT, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
 from lonc.report.status import HostStatus

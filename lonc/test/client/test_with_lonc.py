@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import lonc
 from lonc.client.clients import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
 from lonc.delayed.spool import Spool
-from lonc.local.protocol import ClientListener, Clients
+from lonc.local.limits import Clients
+from lonc.local.protocol import ClientListener
 from lonc.lond.commands import Commands
 from lonc.lond.store import Store
 from lonc.test.fixtures.doubles import some_settings

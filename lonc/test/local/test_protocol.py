@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.local.protocol import ClientListener, Clients
+from lonc.local.limits import Clients
+from lonc.local.protocol import ClientListener
 from lonc.test.fixtures.doubles import FakeClient, some_settings
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.test.fixtures.stage import Notes
