@@ -1,7 +1,7 @@
 """
 The ``lonc`` command: what an administrator does beside the daemon.
 
-Whatever goes wrong ends it with one line that says why, and status 1.
+Whatever goes wrong ends it with one line that says why, and status 1; 3 where no lonc answers.
 """
 
 from __future__ import annotations
@@ -14,17 +14,35 @@ from collections.abc import Sequence
 import click
 
 from lonc import __version__
-from lonc.config.settings import SettingsError, read_settings
+from lonc.cli import ask, delayed, look, steer
+from lonc.cli.target import NO_DAEMON, NoDaemon, target, targeted
+from lonc.config.settings import SettingsError
 from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
+from lonc.management.errors import ManagementError
 
 
 @click.group(invoke_without_command=True)
 @click.version_option(__version__, message="lonc %(version)s")
+@targeted
 @click.pass_context
 def commands(context: click.Context) -> None:
-    """Look after lonc. The daemon itself is `twistd lonc`."""
+    """
+    Look after lonc. The daemon itself is `twistd lonc`.
+
+    It is found by loncapa.conf, or by --management, --config, --standalone, before a command's name
+    or behind it.
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+for command in (
+    *(look.status, look.hosts, look.clients, look.slow, look.trace, look.settings),
+    *(ask.ask, delayed.delayed),
+    *(steer.pause, steer.resume, steer.retry, steer.reconnect, steer.debug),
+    *(steer.reload, steer.stop),
+):
+    commands.add_command(command)
 
 
 @commands.command()
@@ -45,14 +63,14 @@ def make_delayed_key(file: str) -> None:
 @commands.command()
 @click.argument("file")
 @click.option("--key", metavar="KEYFILE", help="The key [default: the one in loncapa.conf].")
-@click.option("--config", metavar="FILE", help="This loncapa.conf [default: as for the daemon].")
-def show_delayed(file: str, key: str | None, config: str | None) -> None:
+@targeted
+def show_delayed(file: str, key: str | None) -> None:
     """
     Show a sealed delayed request, or the note beside one that was set aside.
 
     FILE is a sealed file, with the name that lonc gave it.
     """
-    key_file = key or read_settings(config, {}).delayed_key_file
+    key_file = key or target().settings().delayed_key_file
     if key_file is None:
         raise UnusableKey("no key: loncapa.conf has no loncDelayedKeyFile; see --key")
     secret = read_key_file(key_file)
@@ -76,12 +94,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         commands.main(arguments, prog_name="lonc", standalone_mode=False)
         sys.stdout.flush()
+    except click.Abort:
+        status, message = 1, ""
+    except NoDaemon as error:
+        status, message = NO_DAEMON, error.format_message()
     except click.ClickException as error:
-        raise SystemExit(f"lonc: {error.format_message()}") from None
-    except SettingsError as error:
-        raise SystemExit(f"lonc: {error}") from None
+        status, message = 1, error.format_message()
+    except (SettingsError, ManagementError) as error:
+        status, message = 1, str(error)
+    except BrokenPipeError:
+        # Whoever read the listing has seen enough; Python would complain at its last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status, message = 1, ""
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        raise SystemExit(f"lonc: {where}{error.strerror}") from None
-    except click.Abort:
-        raise SystemExit(1) from None
+        status, message = 1, f"{where}{error.strerror}"
+    else:
+        return
+    if message:
+        print(f"lonc: {message}", file=sys.stderr)
+    raise SystemExit(status)

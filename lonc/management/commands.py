@@ -21,9 +21,18 @@ from twisted.protocols import amp
 from lonc.management.errors import (
     BadLevel,
     InternalError,
+    NotAllowed,
     ReloadFailed,
     ReportFailed,
+    UnknownFile,
     UnknownHost,
+)
+from lonc.report.records import (
+    ClientStatus,
+    ConnectionStatus,
+    DelayedStatus,
+    RequestRecord,
+    SettingStatus,
 )
 from lonc.report.status import DaemonStatus, HostStatus
 
@@ -61,7 +70,7 @@ _MESSAGE = (b"message", amp.Unicode())
 class ManagementCommand(amp.Command):
     """What all commands share."""
 
-    errors = {InternalError: b"INTERNAL_ERROR"}
+    errors = {InternalError: b"INTERNAL_ERROR", NotAllowed: b"NOT_ALLOWED"}
 
 
 class About(ManagementCommand):
@@ -110,6 +119,31 @@ class SetDebugLevel(ManagementCommand):
     errors = {UnknownHost: b"UNKNOWN_HOST", BadLevel: b"BAD_LEVEL"}
 
 
+class Pause(ManagementCommand):
+    """
+    Let a host's requests wait, or fail at once; answered when nothing is in flight any more.
+
+    ``seconds`` is how long, 0.0 for until :class:`Resume`; ``by`` whoever wants it, for people.
+    The queue timeout goes on.
+    """
+
+    arguments = [
+        (b"host", amp.Unicode()),
+        (b"by", amp.Unicode()),
+        (b"reason", amp.Unicode()),
+        (b"seconds", amp.Float()),
+        (b"fail", amp.Boolean()),
+    ]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class Resume(ManagementCommand):
+    """End a host's pause."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
 class RereadTable(ManagementCommand):
     """Read the host table again, as USR2 does; answered once it is done."""
 
@@ -126,3 +160,107 @@ class Reload(ManagementCommand):
 
 class Stop(ManagementCommand):
     """Stop lonc, as TERM does; answered before it begins."""
+
+
+class Listing(ManagementCommand):
+    """
+    Rows of one kind, in the order of their first field, one page at a time.
+
+    ``after`` is that field of the last row of the page before, or null. ``more`` tells whether a
+    next page would have any. An empty ``host`` means all.
+    """
+
+    #: What a row is.
+    record: type[attrs.AttrsInstance]
+
+    arguments = [_HOST, (b"after", _Json())]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+def _listing(kind: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
+    return [(b"rows", amp.AmpList(_fields(kind))), (b"more", amp.Boolean())]
+
+
+class ListClients(Listing):
+    """The open client connections: :class:`lonc.report.records.ClientStatus`."""
+
+    record = ClientStatus
+    response = _listing(ClientStatus)
+
+
+class ListConnections(Listing):
+    """The connections to londs: :class:`lonc.report.records.ConnectionStatus`."""
+
+    record = ConnectionStatus
+    response = _listing(ConnectionStatus)
+
+
+class ListSlow(Listing):
+    """The slowest requests of late: :class:`lonc.report.records.RequestRecord`."""
+
+    record = RequestRecord
+    response = _listing(RequestRecord)
+
+
+class ListSettings(Listing):
+    """The settings in force: :class:`lonc.report.records.SettingStatus`; ``host`` is nothing."""
+
+    record = SettingStatus
+    response = _listing(SettingStatus)
+
+
+class ListDelayed(Listing):
+    """Delayed requests, those kept too: :class:`lonc.report.records.DelayedStatus`."""
+
+    record = DelayedStatus
+    response = _listing(DelayedStatus)
+
+
+class Trace(Listing):
+    """
+    Requests as they end: :class:`lonc.report.records.RequestRecord`.
+
+    The first call begins it, for this connection alone, and has no rows; a further one is answered
+    as soon as there are any, or after a second. ``contents`` adds the requests' lines: the owner
+    may. The latest 1,000 are held for who is slow to ask.
+    """
+
+    arguments = [*Listing.arguments, (b"contents", amp.Boolean())]
+    record = RequestRecord
+    response = _listing(RequestRecord)
+
+
+_FILE = (b"file", amp.Unicode())
+
+
+class ShowDelayed(ManagementCommand):
+    """
+    Give what is in a delayed request, deciphered where it is sealed: the owner may.
+
+    ``more`` tells whether it goes on behind what fits into an answer.
+    """
+
+    arguments = [_FILE]
+    response = [(b"content", amp.String()), (b"more", amp.Boolean())]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}
+
+
+class RetryDelayed(ManagementCommand):
+    """Try a host's delayed requests now."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class DropDelayed(ManagementCommand):
+    """Delete a delayed request, or one that is kept, and what stands beside it."""
+
+    arguments = [_FILE]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}
+
+
+class RequeueDelayed(ManagementCommand):
+    """Put a kept request back among those that are sent."""
+
+    arguments = [_FILE]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}

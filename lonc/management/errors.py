@@ -15,6 +15,14 @@ class UnknownHost(ManagementError):
     """There is no such host in the table."""
 
 
+class UnknownFile(ManagementError):
+    """There is no such delayed request."""
+
+
+class NotAllowed(ManagementError):
+    """Whoever asks may see, and not steer; or not see this."""
+
+
 class BadLevel(ManagementError):
     """A debug level is a number from 0 to 9."""
 

@@ -44,6 +44,7 @@ from lonc.management.errors import (
     ReportFailed,
     UnknownHost,
 )
+from lonc.management.questions import Questions
 from lonc.report.logs import PARENT
 from lonc.report.rate_limit import RateLimited
 from lonc.report.status import DaemonStatus, HostStatus
@@ -321,7 +322,7 @@ class _ClientProtocol(amp.AMP):
         self.closed.callback(None)
 
 
-class ManagementClient:
+class ManagementClient(Questions):
     """
     The other side: manages a lonc from another process.
 

@@ -35,6 +35,25 @@ class ClientStatus:
 
 
 @attrs.frozen(kw_only=True)
+class ConnectionStatus:
+    """
+    One connection to a lond.
+
+    :ivar number: counts the connections since the start.
+    :ivar host_id: whose lond it leads to.
+    :ivar state: ``connecting``, ``handshaking``, ``idle`` or ``busy``.
+    :ivar since: when it was begun, in Unix time.
+    :ivar seconds: how long it has been in its state.
+    """
+
+    number: int
+    host_id: str
+    state: str
+    since: float
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
 class RequestRecord:
     """
     A request that has ended.
@@ -79,7 +98,7 @@ class DelayedStatus:
     """
     A delayed request on disk.
 
-    :ivar file: its name in the folder of delayed requests, or of those kept.
+    :ivar file: its path in the folder of delayed requests; of one that is kept ``kept/<name>``.
     :ivar host_id: whom it is for; empty where the name does not tell.
     :ivar command: its command word; empty where it is sealed and the key is not there.
     :ivar age: seconds since it was stored.

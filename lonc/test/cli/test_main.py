@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from unittest import SkipTest
 
 from twisted.internet.utils import getProcessOutputAndValue
@@ -58,12 +58,14 @@ class CommandCase(SynchronousTestCase):
 
     def refusal(self, *arguments: str) -> str:
         """Return the line that the command ends with."""
-        ended = self.assertRaises(SystemExit, self.run_command, *arguments)
-        line = ended.code
-        self.assertIsInstance(line, str)  # so Python prints it, and the status is 1
+        errors = io.StringIO()
+        with redirect_stderr(errors):
+            ended = self.assertRaises(SystemExit, self.run_command, *arguments)
+        self.assertEqual(ended.code, 1)
+        line = errors.getvalue().removesuffix("\n")
         self.assertTrue(line.startswith("lonc: "), line)
         self.assertNotIn("\n", line)
-        return str(line).removeprefix("lonc: ")
+        return line.removeprefix("lonc: ")
 
 
 class MakeKeyTests(CommandCase):

@@ -1,0 +1,112 @@
+"""Delayed requests, and those that could not be done: ``lonc delayed``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from lonc.cli.look import host_argument, json_option
+from lonc.cli.tables import Column, as_json, duration, ordered, printable, show, size
+from lonc.cli.target import asks
+from lonc.management import ManagementClient
+from lonc.report.records import DelayedStatus
+
+COLUMNS: Final[Sequence[Column[DelayedStatus]]] = (
+    Column("host", lambda each: each.host_id),
+    Column("command", lambda each: each.command or "sealed", 7),
+    Column("age", lambda each: duration(each.age), 9, lambda each: -each.age, number=True),
+    Column("size", lambda each: size(each.size), 4, lambda each: -each.size, number=True),
+    Column("tries", lambda each: f"{each.tries}", 5, lambda each: -each.tries, number=True),
+    Column("last answer", lambda each: each.last_answer or "-", 6),
+    Column("file", lambda each: each.file),
+)
+
+sort_option = click.option(
+    "--sort", metavar="COLUMN", default="age", show_default=True, help="By which."
+)
+
+
+@click.group()
+def delayed() -> None:
+    """Look after requests that wait on disk for their host."""
+
+
+@delayed.command("list")
+@host_argument
+@json_option
+@sort_option
+@asks
+async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
+    """List the delayed requests, of HOST or of all, the oldest first."""
+    rows = [each for each in await lonc.delayed(host) if not each.kept]
+    listed = ordered(rows, COLUMNS, sort)
+    if wants_json:
+        as_json(delayed=listed)
+    else:
+        show(listed, COLUMNS, "There are no delayed requests.")
+    return 0
+
+
+@delayed.command()
+@host_argument
+@json_option
+@sort_option
+@asks
+async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
+    """List the requests that could not be done and are kept, with the lond's answers."""
+    rows = [each for each in await lonc.delayed(host) if each.kept]
+    listed = ordered(rows, COLUMNS, sort)
+    if wants_json:
+        as_json(kept=listed)
+    else:
+        show(listed, COLUMNS, "No request is kept.")
+    return 0
+
+
+@delayed.command("show")
+@click.argument("file")
+@asks
+async def show_(lonc: ManagementClient, file: str) -> int:
+    """Show what is in a delayed request; lonc deciphers it where it is sealed."""
+    content, more = await lonc.show_delayed(file)
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+    if more:
+        click.echo("... it goes on.", err=True)
+    return 0
+
+
+@delayed.command()
+@host_argument
+@asks
+async def retry(lonc: ManagementClient, host: str) -> int:
+    """Try the delayed requests of HOST, or of all hosts, now."""
+    await lonc.retry_delayed(host)
+    click.echo(f"The delayed requests of {printable(host) or 'all hosts'} are tried now.")
+    return 0
+
+
+@delayed.command()
+@click.argument("file")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@asks
+async def drop(lonc: ManagementClient, file: str, yes: bool) -> int:
+    """Delete a delayed request for good: what it should have changed stays as it is."""
+    if not yes:
+        click.confirm(f"Delete {printable(file)} for good?", abort=True)
+    await lonc.drop_delayed(file)
+    click.echo(f"{printable(file)} is deleted.")
+    return 0
+
+
+@delayed.command()
+@click.argument("file")
+@asks
+async def requeue(lonc: ManagementClient, file: str) -> int:
+    """Put a kept request back among those that are sent."""
+    await lonc.requeue_delayed(file)
+    click.echo(f"{printable(file)} is sent again.")
+    return 0

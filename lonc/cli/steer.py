@@ -1,0 +1,114 @@
+"""
+What can be steered: ``lonc pause``, ``resume``, ``retry``, ``reconnect``, ``debug``, ``reload``,
+``stop``.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+import click
+
+from lonc.cli.look import host_argument
+from lonc.cli.tables import duration, printable
+from lonc.cli.target import asks
+from lonc.management import ManagementClient
+
+one_host = click.argument("host")
+
+
+def _who() -> str:
+    """Return who gives the command, for people; the daemon logs who it really is."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+@click.command()
+@one_host
+@click.option("--reason", metavar="R", required=True, help="Why; everybody who looks sees it.")
+@click.option("--for", "seconds", type=click.FloatRange(0.0, min_open=True), metavar="SECONDS",
+              help="How long [default: until it is resumed].")  # fmt: skip
+@click.option("--fail", is_flag=True, help="Requests get con_lost at once, and do not wait.")
+@asks
+async def pause(
+    lonc: ManagementClient, host: str, reason: str, seconds: float | None, fail: bool
+) -> int:
+    """
+    Send HOST nothing for a while.
+
+    Requests that are in flight end; this returns when they have. Others wait, as long as the queue
+    timeout allows.
+    """
+    await lonc.pause(host, _who(), reason, seconds or 0.0, fail)
+    end = f"for {duration(seconds)}" if seconds else f"until `lonc resume {host}`"
+    click.echo(f"{printable(host)} is paused {end}; nothing is in flight.")
+    if fail:
+        click.echo("Requests get con_lost at once.")
+    else:
+        limit = {each.name: each.value for each in await lonc.settings()}["loncQueueTimeout"]
+        click.echo(f"Requests wait, and get con_lost after {limit} s (loncQueueTimeout).")
+    return 0
+
+
+@click.command()
+@one_host
+@asks
+async def resume(lonc: ManagementClient, host: str) -> int:
+    """End the pause of HOST."""
+    await lonc.resume(host)
+    click.echo(f"{printable(host)} is not paused any more.")
+    return 0
+
+
+@click.command()
+@host_argument
+@asks
+async def retry(lonc: ManagementClient, host: str) -> int:
+    """Give HOST its retries back, or all hosts: one that is DEAD is tried again."""
+    await lonc.reset_retries(host)
+    click.echo(f"{printable(host) or 'Every host'} has its retries back.")
+    return 0
+
+
+@click.command()
+@host_argument
+@click.option("--yes", is_flag=True, help="Do not ask, where it is for all hosts.")
+@asks
+async def reconnect(lonc: ManagementClient, host: str, yes: bool) -> int:
+    """Close the connections of HOST, or of all hosts, and start afresh; requests get con_lost."""
+    if not host and not yes:
+        click.confirm("Close the connections of all hosts?", abort=True)
+    await lonc.close_connections(host)
+    click.echo(f"The connections of {printable(host) or 'all hosts'} are closed.")
+    return 0
+
+
+@click.command()
+@one_host
+@click.argument("level", type=click.IntRange(0, 9))
+@asks
+async def debug(lonc: ManagementClient, host: str, level: int) -> int:
+    """Set the debug level of HOST, 0 (off) to 9; `all` means all hosts."""
+    await lonc.set_debug_level("" if host == "all" else host, level)
+    click.echo(f"The debug level of {printable(host)} is {level}.")
+    return 0
+
+
+@click.command()
+@asks
+async def reload(lonc: ManagementClient) -> int:
+    """Read the configuration and the host table again, and tell what has changed."""
+    click.echo(await lonc.reload())
+    return 0
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@asks
+async def stop(lonc: ManagementClient, yes: bool) -> int:
+    """Stop lonc, as TERM does."""
+    if not yes:
+        click.confirm("Stop lonc? No client is served then.", abort=True)
+    await lonc.stop()
+    click.echo("lonc stops.")
+    return 0

@@ -1,0 +1,182 @@
+"""
+How listings look in a terminal, and as JSON.
+
+A table never wraps: where the terminal is narrow its less important columns are left out, and at
+last the longest text is cut. Where the output is no terminal nothing is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+R = TypeVar("R")
+
+#: Characters in a line where the output is no terminal: nothing is cut there.
+UNLIMITED: Final = 10_000
+
+#: Characters between two columns.
+_GAP: Final = 2
+
+#: The style of each state, mode of a pause and level of a finding.
+STYLES: Final = {
+    "DEAD": "bold red",
+    "critical": "bold red",
+    "unproven": "yellow",
+    "warning": "yellow",
+    "paused": "yellow",
+    "up": "green",
+    "ok": "green",
+    "note": "cyan",
+}
+
+
+def console() -> Console:
+    """Return what to print to: colour on terminals only, and not where ``NO_COLOR`` is set."""
+    width = None if sys.stdout.isatty() else UNLIMITED
+    return Console(width=width, highlight=False, soft_wrap=width is not None, emoji=False)
+
+
+@attrs.frozen
+class Column(Generic[R]):
+    """
+    One column of a listing.
+
+    :ivar name: its heading, by which the listing can be sorted.
+    :ivar text: gives the cell of a row.
+    :ivar weight: how important it is; the lightest are left out first, 9 never.
+    :ivar order: gives what rows are sorted by, where that is not the text.
+    :ivar number: whether it stands to the right.
+    """
+
+    name: str
+    text: Callable[[R], str]
+    weight: int = 9
+    order: Callable[[R], Any] | None = None
+    number: bool = False
+
+
+def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
+    """
+    Print a listing.
+
+    :param empty: what to say when there is no row.
+    """
+    if not rows:
+        click.echo(empty)
+        return
+    printed = console()
+    shown, widths = _fitting(rows, columns, printed.width)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for column, width in zip(shown, widths, strict=True):
+        table.add_column(
+            column.name,
+            justify="right" if column.number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=width,
+            max_width=width,
+        )
+    for row in rows:
+        cells = [printable(column.text(row)) for column in shown]
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
+    printed.print(table)
+
+
+def _fitting(
+    rows: Sequence[R], columns: Sequence[Column[R]], width: int
+) -> tuple[list[Column[R]], list[int]]:
+    """Choose the columns that fit, and how wide each may be."""
+    natural = {
+        column.name: max(len(column.name), *(len(printable(column.text(row))) for row in rows))
+        for column in columns
+    }
+    shown = list(columns)
+
+    def needed() -> int:
+        return sum(natural[column.name] + _GAP for column in shown)
+
+    while needed() > width:
+        light = min(shown, key=lambda column: column.weight)
+        if light.weight >= 9 or len(shown) == 1:
+            break
+        shown.remove(light)
+    while needed() > width:
+        widest = max(shown, key=lambda column: natural[column.name]).name
+        others = needed() - natural[widest]
+        if natural[widest] <= 4:
+            break
+        natural[widest] = max(4, width - others)
+    return shown, [natural[column.name] for column in shown]
+
+
+def ordered(
+    rows: Iterable[R], columns: Sequence[Column[R]], name: str, reverse: bool = False
+) -> list[R]:
+    """
+    Sort rows by a column.
+
+    :raises click.BadParameter: there is no such column.
+    """
+    for column in columns:
+        if column.name == name:
+            return sorted(rows, key=column.order or column.text, reverse=reverse)
+    names = ", ".join(column.name for column in columns)
+    raise click.BadParameter(f"no column {name!r}: there are {names}", param_hint="--sort")
+
+
+def as_json(**named: object) -> None:
+    """Print one object: its schema and what is named; records become objects of their fields."""
+    click.echo(json.dumps({"schema": 1, **named}, default=attrs.asdict, indent=2))
+
+
+def printable(text: str) -> str:
+    """Make visible what would move a terminal's cursor or change its colours."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
+def duration(seconds: float) -> str:
+    """Say a duration shortly: ``0.4 ms``, ``12 s``, ``3 min``, ``2.5 h``, ``4 d``."""
+    for limit, unit, name, digits in (
+        (0.001, 0.001, "ms", 2),
+        (0.01, 0.001, "ms", 1),
+        (1.0, 0.001, "ms", 0),
+        (10.0, 1.0, "s", 1),
+        (120.0, 1.0, "s", 0),
+        (7200.0, 60.0, "min", 0),
+        (172_800.0, 3600.0, "h", 0),
+    ):
+        if seconds < limit:
+            return f"{seconds / unit:.{digits}f} {name}" if seconds else "0"
+    return f"{seconds / 86_400.0:.0f} d"
+
+
+def ago(when: float | None, now: float) -> str:
+    """Say how long ago a Unix time is; empty for 0.0 and None."""
+    return duration(max(0.0, now - when)) + " ago" if when else ""
+
+
+def clock_time(when: float) -> str:
+    """Say a Unix time as people read it: today's without the day."""
+    day = "%H:%M:%S" if time.time() - when < 43_200.0 else "%Y-%m-%d %H:%M"
+    return time.strftime(day, time.localtime(when))
+
+
+def size(number: float) -> str:
+    """Say a number of bytes shortly."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"

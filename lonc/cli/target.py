@@ -1,0 +1,207 @@
+# Twisted's task and Failure have no annotations:
+# mypy: allow-untyped-calls
+"""
+Which lonc a command is for, and how it is asked.
+
+It is found as the daemon finds its own files: by ``--management``, ``--standalone`` or
+``--config``; without any by the usual ``loncapa.conf``, else by ``var`` in the folder where the
+command is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Concatenate, Final, ParamSpec
+
+import attrs
+import click
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from lonc.config.settings import (
+    MANAGEMENT_SOCKET,
+    Settings,
+    SettingsError,
+    find_config_file,
+    read_settings,
+)
+from lonc.management import ManagementClient, NoAnswer
+
+P = ParamSpec("P")
+
+#: The exit status when no daemon answers, as monitoring plugins have it for "unknown".
+NO_DAEMON: Final = 3
+
+#: Seconds for connecting and for each answer: a person waits for it.
+TIMEOUT: Final = 10.0
+
+
+class NoDaemon(click.ClickException):
+    """No lonc answers; the message says where it was looked for, and what to do."""
+
+
+@attrs.define
+class Target:
+    """
+    Where the lonc is that is meant; each may be given before or behind a command's name.
+
+    :ivar config: a ``loncapa.conf``.
+    :ivar management: a client endpoint's description.
+    :ivar standalone: the folder of ``twistd lonc --standalone``.
+    """
+
+    config: str | None = None
+    management: str | None = None
+    standalone: str | None = None
+
+    def config_file(self) -> str:
+        """
+        Return the ``loncapa.conf`` of the lonc that is meant.
+
+        :raises lonc.config.settings.SettingsError: there is none.
+        """
+        if self.config is not None:
+            return self.config
+        if self.standalone is not None:
+            return os.path.join(self.standalone, "loncapa.conf")
+        try:
+            return find_config_file()
+        except SettingsError:
+            beside = os.path.join("var", "loncapa.conf")
+            if os.path.exists(beside):
+                return beside
+            raise
+
+    def settings(self) -> Settings:
+        """
+        Return the settings of the lonc that is meant.
+
+        :raises lonc.config.settings.SettingsError: they cannot be read.
+        """
+        return read_settings(self.config_file(), {})
+
+    def endpoint(self) -> str:
+        """
+        Return the client endpoint of its management port.
+
+        :raises lonc.config.settings.SettingsError: the settings cannot be read.
+        """
+        if self.management is not None:
+            return self.management
+        return client_endpoint(self.settings())
+
+
+def client_endpoint(settings: Settings) -> str:
+    """
+    Turn the server endpoint that the settings name into the one to connect to.
+
+    :raises click.ClickException: it does not tell.
+    """
+    from twisted.internet import endpoints
+
+    # What twistd itself parses descriptions with; there is no public name for it.
+    positional, named = endpoints._parse(settings.management)
+    kind, *arguments = positional
+    quote = endpoints.quoteStringArgument
+    if kind == "unix":
+        return f"unix:{quote(named.get('address', ''.join(arguments[:1])))}"
+    if kind in ("tcp", "tcp6"):
+        port = named.get("port", "".join(arguments[:1]))
+        host = named.get("interface", "127.0.0.1" if kind == "tcp" else "::1")
+        return f"tcp:{quote(host)}:{port}"
+    path = quote(settings.socket_path(MANAGEMENT_SOCKET))
+    raise click.ClickException(
+        f"{settings.config_file}: loncManagement is {kind}: say where to connect to with "
+        f"--management, such as unix:{path}"
+    )
+
+
+def targeted(command: Callable[P, Any]) -> Callable[P, Any]:
+    """Give a command the three options by which a lonc is found; they are kept in the context."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            name = str(parameter.name)
+            context.find_root().ensure_object(Target)
+            setattr(context.find_root().obj, name, value)
+
+    for flags, metavar, text in (
+        (("--standalone",), "FOLDER", "The lonc of `twistd lonc --standalone FOLDER`."),
+        (("--management",), "ENDPOINT", "The lonc whose management port this is."),
+        (("--config", "-c"), "FILE", "The lonc of this loncapa.conf [default: the usual one]."),
+    ):
+        option = click.option(*flags, metavar=metavar, help=text, expose_value=False, callback=keep)
+        command = option(command)
+    return command
+
+
+def target() -> Target:
+    """Return what the command line says about which lonc is meant."""
+    found = click.get_current_context().find_root().ensure_object(Target)
+    assert isinstance(found, Target)
+    return found
+
+
+def asks(
+    command: Callable[Concatenate[ManagementClient, P], Coroutine[Any, Any, int | None]],
+) -> Callable[P, None]:
+    """
+    Make a command of a coroutine that asks the daemon.
+
+    It gets a client as its first argument; what it returns is the exit status, 0 for None.
+    """
+
+    @functools.wraps(command)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        endpoint = target().endpoint()
+
+        async def ask(reactor: Any) -> int | None:
+            try:
+                client = await ManagementClient.connect(reactor, endpoint, TIMEOUT)
+            except NoAnswer as error:
+                raise NoDaemon(f"{error}; is lonc running? See --config, --management") from None
+            try:
+                return await command(client, *arguments, **options)
+            except NoAnswer as error:
+                raise NoDaemon(str(error)) from None
+            finally:
+                await client.close()
+
+        status = in_reactor(ask)
+        if status:
+            sys.stdout.flush()
+            raise SystemExit(status)
+
+    return targeted(run)
+
+
+def in_reactor(work: Callable[[Any], Awaitable[int | None]]) -> int | None:
+    """
+    Run a coroutine to its end, in a reactor that lives for this only; return what it returns.
+
+    What it raises is raised here.
+    """
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    outcome: list[int | Failure | None] = []
+
+    async def run() -> None:
+        try:
+            outcome.append(await work(running))
+        except BaseException:
+            outcome.append(Failure())
+        running.stop()
+
+    running.callWhenRunning(lambda: Deferred.fromCoroutine(run()))
+    running.run()
+    result = outcome[0] if outcome else None
+    if isinstance(result, Failure):
+        result.raiseException()
+        raise AssertionError
+    if not outcome:  # a signal ended the reactor
+        raise click.Abort
+    return result

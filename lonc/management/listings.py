@@ -1,0 +1,103 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""The management port's listings: rows of one kind, in pages that fit into an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.protocols import amp
+
+from lonc.management.commands import (
+    ListClients,
+    ListConnections,
+    ListDelayed,
+    Listing,
+    ListSettings,
+    ListSlow,
+)
+from lonc.report.records import (
+    ClientStatus,
+    ConnectionStatus,
+    DelayedStatus,
+    RequestRecord,
+    SettingStatus,
+)
+
+
+class Listed(Protocol):
+    """What the listings need of the daemon; ``host_id`` is ``None`` for all hosts."""
+
+    def clients(self, host_id: str | None) -> Iterable[ClientStatus]:
+        """Report on each open client."""
+
+    def connections(self, host_id: str | None) -> Iterable[ConnectionStatus]:
+        """Report on each connection to a lond."""
+
+    def slow(self, host_id: str | None) -> Iterable[RequestRecord]:
+        """Report the slowest requests of late."""
+
+    def settings_in_force(self) -> Iterable[SettingStatus]:
+        """Report on each setting."""
+
+    def delayed_requests(self, host_id: str | None) -> Deferred[Sequence[DelayedStatus]]:
+        """Report on each delayed request, and on each that is kept."""
+
+
+class Listings(amp.CommandLocator):
+    """Answers them; a part of the daemon's side of a connection."""
+
+    def listed(self) -> Listed:
+        """Return what is asked."""
+        raise NotImplementedError
+
+    def chosen(self, host: str) -> str | None:
+        """
+        Return which host is meant, ``None`` for all.
+
+        :raises lonc.management.errors.UnknownHost: there is no such host.
+        """
+        raise NotImplementedError
+
+    @ListClients.responder
+    def _clients(self, host: str, after: Any) -> dict[str, Any]:
+        return _page(ListClients, self.listed().clients(self.chosen(host)), after)
+
+    @ListConnections.responder
+    def _connections(self, host: str, after: Any) -> dict[str, Any]:
+        return _page(ListConnections, self.listed().connections(self.chosen(host)), after)
+
+    @ListSlow.responder
+    def _slow(self, host: str, after: Any) -> dict[str, Any]:
+        return _page(ListSlow, self.listed().slow(self.chosen(host)), after)
+
+    @ListSettings.responder
+    def _settings(self, host: str, after: Any) -> dict[str, Any]:
+        return _page(ListSettings, self.listed().settings_in_force(), after)
+
+    @ListDelayed.responder
+    async def _delayed(self, host: str, after: Any) -> dict[str, Any]:
+        rows = await self.listed().delayed_requests(self.chosen(host))
+        return _page(ListDelayed, rows, after)
+
+
+def _page(command: type[Listing], rows: Iterable[Any], after: Any) -> dict[str, Any]:
+    """Return the rows behind one, as many as fit into an answer."""
+    key = attrs.fields(command.record)[0].name
+    coming = sorted(
+        (row for row in rows if after is None or getattr(row, key) > after),
+        key=lambda row: getattr(row, key),
+    )
+    argument = dict(command.response)[b"rows"]
+    page: list[dict[str, Any]] = []
+    size = 0
+    for row in coming:
+        fields = attrs.asdict(row)
+        size += len(argument.toStringProto([fields], None))
+        if size > amp.MAX_VALUE_LENGTH and page:
+            break
+        page.append(fields)
+    return {"rows": page, "more": len(page) < len(coming)}

@@ -1,0 +1,133 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""How listings look."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from contextlib import redirect_stdout
+from unittest.mock import patch
+
+import attrs
+import click
+from rich.console import Console
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.cli import tables
+from lonc.cli.tables import Column, ago, as_json, duration, ordered, printable, show, size
+
+
+@attrs.frozen
+class Row:
+    """What the tests list."""
+
+    name: str
+    count: int = 0
+
+
+COLUMNS = (
+    Column[Row]("name", lambda row: row.name),
+    Column[Row]("light", lambda row: "l" * 10, 1),
+    Column[Row]("count", lambda row: f"{row.count}", 5, lambda row: row.count, number=True),
+)
+
+
+class TableTests(SynchronousTestCase):
+    """A table in terminals of any width."""
+
+    def lines(self, rows: list[Row], width: int | None = None) -> list[str]:
+        """Return the lines that are printed, in a terminal of this width, or where none is."""
+        output = io.StringIO()
+        with redirect_stdout(output):
+            if width is None:
+                show(rows, COLUMNS, "nothing")
+            else:
+                terminal = Console(width=width, file=output, highlight=False)
+                with patch.object(tables, "console", lambda: terminal):
+                    show(rows, COLUMNS, "nothing")
+        return [line.rstrip() for line in output.getvalue().splitlines()]
+
+    def test_wide(self) -> None:
+        """All columns; numbers stand to the right."""
+        self.assertEqual(
+            self.lines([Row("a", 1), Row("bc", 23)], 40),
+            ["name  light       count", "a     llllllllll      1", "bc    llllllllll     23"],
+        )
+
+    def test_narrow(self) -> None:
+        """The lightest column goes first."""
+        self.assertEqual(self.lines([Row("a", 1)], 16), ["name  count", "a         1"])
+
+    def test_narrower(self) -> None:
+        """Then what is longest is cut: a row stays a line."""
+        self.assertEqual(
+            self.lines([Row("a" * 30, 1)], 12), ["name", "aaaaaaaaa\N{HORIZONTAL ELLIPSIS}"]
+        )
+
+    def test_no_terminal(self) -> None:
+        """Nothing is cut, and no line is padded or coloured."""
+        [_, line] = self.lines([Row("a" * 300, 1)])
+        self.assertTrue(line.startswith("a" * 300 + "  llllllllll"))
+        self.assertNotIn("\x1b", line)
+
+    def test_empty(self) -> None:
+        """A sentence stands in place of an empty table."""
+        self.assertEqual(self.lines([]), ["nothing"])
+
+    def test_cursor_stays(self) -> None:
+        """What a lond or a table says cannot move the cursor, or look like markup."""
+        lines = self.lines([Row("\x1b[2J[red]x")])
+        self.assertIn("\\x1b[2J[red]x", lines[1])
+
+    def test_sorting(self) -> None:
+        """By any column, either way."""
+        rows = [Row("a", 2), Row("b", 1)]
+        self.assertEqual([row.name for row in ordered(rows, COLUMNS, "count")], ["b", "a"])
+        self.assertEqual([row.name for row in ordered(rows, COLUMNS, "name", True)], ["b", "a"])
+        error = self.assertRaises(click.BadParameter, ordered, rows, COLUMNS, "colour")
+        self.assertIn("there are name, light, count", error.message)
+
+    def test_colour(self) -> None:
+        """There is none where NO_COLOR is set, or the output is no terminal."""
+        with patch.dict(os.environ, {"NO_COLOR": "1"}):
+            self.assertTrue(tables.console().no_color)
+        with redirect_stdout(io.StringIO()):
+            self.assertFalse(tables.console().is_terminal)
+
+
+class WordsTests(SynchronousTestCase):
+    """Numbers as people read them."""
+
+    def test_duration(self) -> None:
+        """Two or three digits and a unit."""
+        told = {0.0: "0", 0.0004: "0.40 ms", 0.0042: "4.2 ms", 0.25: "250 ms", 2.5: "2.5 s"}
+        told |= {90.0: "90 s", 600.0: "10 min", 36_000.0: "10 h", 864_000.0: "10 d"}
+        self.assertEqual({seconds: duration(seconds) for seconds in told}, told)
+
+    def test_ago(self) -> None:
+        """A time that is not known is left out; a clock that was set back tells no nonsense."""
+        self.assertEqual([ago(None, 9.0), ago(0.0, 9.0), ago(4.0, 9.0)], ["", "", "5.0 s ago"])
+        self.assertEqual(ago(10.0, 9.0), "0 ago")
+
+    def test_size(self) -> None:
+        """Bytes, and the binary units."""
+        self.assertEqual([size(1023), size(1536), size(5 << 20)], ["1023 B", "1.5 KiB", "5.0 MiB"])
+
+    def test_printable(self) -> None:
+        """What is text stays as it is."""
+        self.assertEqual(printable("Z\xfcrich"), "Z\xfcrich")
+        self.assertEqual(printable("a\nb"), "a\\x0ab")
+
+
+class JsonTests(SynchronousTestCase):
+    """What programs read."""
+
+    def test_records(self) -> None:
+        """Records become objects; the schema comes with them."""
+        output = io.StringIO()
+        with redirect_stdout(output):
+            as_json(rows=[Row("a", 1)])
+        told = {"schema": 1, "rows": [{"name": "a", "count": 1}]}
+        self.assertEqual(json.loads(output.getvalue()), told)
