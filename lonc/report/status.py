@@ -51,6 +51,7 @@ class HostStatus:
         ``total`` each ``p50``, ``p99`` and ``max``, in seconds.
     :ivar paused: ``by`` whom, ``reason``, ``since`` and ``until`` (Unix time, 0.0 for no end) and
         whether requests ``fail`` at once; empty when it is not paused.
+    :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
     """
 
@@ -78,6 +79,7 @@ class HostStatus:
     last_answer: float = 0.0
     seconds: Mapping[str, Any] = attrs.field(factory=dict)
     paused: Mapping[str, Any] = attrs.field(factory=dict)
+    handshakes: Mapping[str, Any] = attrs.field(factory=dict)
     oldest_delayed: float = 0.0
 
     @property
@@ -108,12 +110,14 @@ class DaemonStatus:
     :ivar config_file: the configuration it reads; empty when it runs without one.
     :ivar certificate: the file of the own certificate; empty when TLS is not used.
     :ivar certificate_days: how long that is still valid, in days; negative after its end.
+    :ivar certificate_ends: when it ends, in Unix time; 0.0 without one.
     :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
     :ivar kept: delayed requests that were set aside.
     :ivar refused: clients turned away since the start, because all places were taken.
     :ivar last_refused: when one was, in Unix time; 0.0 when none was.
     :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (lines for a person) of the
         last reload or table that was read; empty before the first.
+    :ivar reloads: how many since the start, by outcome.
     """
 
     version: str
@@ -123,11 +127,13 @@ class DaemonStatus:
     config_file: str
     certificate: str = ""
     certificate_days: float = 0.0
+    certificate_ends: float = 0.0
     watch: list[str] = attrs.field(factory=list)
     kept: int = 0
     refused: int = 0
     last_refused: float = 0.0
     last_reload: Mapping[str, Any] = attrs.field(factory=dict)
+    reloads: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 def process_title(statuses: Iterable[HostStatus], now: float) -> str:

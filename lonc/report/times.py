@@ -83,6 +83,35 @@ class Times:
         return list(accumulate(self.counts))
 
 
+class HostTimes:
+    """
+    What one host's requests and connections take.
+
+    :ivar queue: the wait for a connection.
+    :ivar lond: from the request to its answer.
+    :ivar total: both.
+    :ivar handshake: from the connect to the end of the handshake, for each that succeeded.
+    """
+
+    __slots__ = ("handshake", "lond", "queue", "total")
+
+    def __init__(self) -> None:
+        self.queue = Times()
+        self.lond = Times()
+        self.total = Times()
+        self.handshake = Times()
+
+    def turn(self) -> None:
+        """Begin another slot; to be called every :data:`SLOT` seconds."""
+        for times in (self.queue, self.lond, self.total, self.handshake):
+            times.turn()
+
+    def of_late(self) -> Mapping[str, Mapping[str, float]]:
+        """Say what the requests of the last five minutes were like: see :meth:`Times.of_late`."""
+        kinds = {"queue": self.queue, "lond": self.lond, "total": self.total}
+        return {name: times.of_late() for name, times in kinds.items()}
+
+
 def _quantile(counts: list[int], share: float, highest: float) -> float:
     """Find it in its bucket as if those there were spread evenly."""
     wanted = share * sum(counts)

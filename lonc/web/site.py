@@ -1,0 +1,202 @@
+# twisted.web has few annotations:
+# mypy: allow-untyped-calls
+"""The pages as twisted.web serves them: ``/``, ``/hosts/<id>``, ``/metrics`` and health checks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.protocols.policies import WrappingFactory
+from twisted.web.http import Request as BaseRequest
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.times import HostTimes
+from lonc.web.history import History
+from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
+from lonc.web.page import host_page, index
+
+#: Connections at a time: some browsers, each with a few, and what scrapes.
+MAX_CONNECTIONS: Final = 64
+
+#: Seconds for a request to come, and for an answer to be taken.
+TIME_LIMIT: Final = 30
+
+#: Seconds of one turn of the loop that may go into the text of the metrics.
+TURN: Final = 0.005
+
+#: Nothing but our own style; and no other site may frame the page or read it.
+_HEADERS: Final = {
+    b"Content-Security-Policy": b"default-src 'none'; style-src 'unsafe-inline'; "
+    b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    b"X-Content-Type-Options": b"nosniff",
+    b"Referrer-Policy": b"no-referrer",
+    b"Cache-Control": b"no-store",
+}
+
+
+class Shown(Protocol):
+    """What the pages need of the daemon."""
+
+    def about(self) -> DaemonStatus:
+        """Report on the daemon as a whole."""
+
+    def host_ids(self) -> Sequence[str]:
+        """Return the ids of all hosts."""
+
+    def status(self, host_id: str) -> HostStatus:
+        """
+        Report on a host.
+
+        :raises KeyError: there is no such host.
+        """
+
+    def times(self, host_id: str) -> HostTimes:
+        """
+        Return how long a host's requests take.
+
+        :raises KeyError: there is no such host.
+        """
+
+    def deaf(self) -> Sequence[str]:
+        """Return the ids of the hosts whose socket does not listen as it should."""
+
+
+class _Page(Resource):
+    """One page: GET and HEAD."""
+
+    isLeaf = True
+    content_type = b"text/html; charset=utf-8"
+
+    def __init__(self, shown: Shown, history: History) -> None:
+        super().__init__()
+        self.shown = shown
+        self.history = history
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Answer."""
+        for name, value in _HEADERS.items():
+            request.setHeader(name, value)
+        request.setHeader(b"Content-Type", self.content_type)
+        return self.content(request)
+
+    def content(self, request: Request) -> bytes | int:
+        """Return what the page holds."""
+        raise NotImplementedError
+
+
+class _Index(_Page):
+    def content(self, request: Request) -> bytes:
+        shown = self.shown
+        hosts = [shown.status(host_id) for host_id in shown.host_ids()]
+        return index(shown.about(), hosts, self.history.samples, time.time()).encode()
+
+
+class _Host(_Page):
+    def __init__(self, shown: Shown, history: History, host_id: str) -> None:
+        super().__init__(shown, history)
+        self._host_id = host_id
+
+    def content(self, request: Request) -> bytes:
+        try:
+            status = self.shown.status(self._host_id)
+        except KeyError:
+            request.setResponseCode(404)
+            request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+            return b"There is no such host.\n"
+        return host_page(self.shown.about(), status, time.time()).encode()
+
+
+class _Hosts(Resource):
+    def __init__(self, shown: Shown, history: History) -> None:
+        super().__init__()
+        self._made = (shown, history)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Return the page of the host with that id."""
+        return _Host(*self._made, path.decode("utf-8", "replace"))
+
+
+class _Metrics(_Page):
+    content_type = CONTENT_TYPE
+
+    def __init__(self, shown: Shown, history: History, cooperator: Cooperator) -> None:
+        super().__init__(shown, history)
+        self._cooperator = cooperator
+
+    def content(self, request: Request) -> int:
+        pieces = self._cooperator.cooperate(self._written(request))
+        gone = request.notifyFinish()
+        gone.addErrback(lambda _: pieces.stop())
+        pieces.whenDone().addCallbacks(lambda _: request.finish(), lambda _: None)
+        return NOT_DONE_YET
+
+    def _written(self, request: Request) -> Iterator[None]:
+        for piece in exposition(self.shown.about(), self._watched()):
+            if piece:
+                request.write(piece.encode())
+            yield None
+
+    def _watched(self) -> Iterator[Watched]:
+        for host_id in self.shown.host_ids():
+            try:
+                yield Watched(self.shown.status(host_id), self.shown.times(host_id))
+            except KeyError:
+                continue  # it has left the table meanwhile
+
+
+class _Health(_Page):
+    content_type = b"text/plain; charset=utf-8"
+
+    def content(self, request: Request) -> bytes:
+        return b"ok\n"
+
+
+class _Ready(_Health):
+    def content(self, request: Request) -> bytes:
+        deaf = self.shown.deaf()
+        if not deaf:
+            return b"ok\n"
+        request.setResponseCode(503)
+        return f"no socket: {' '.join(deaf)}\n".encode()
+
+
+class _Site(Site):
+    displayTracebacks = False
+    noisy = False
+
+    def log(self, request: BaseRequest) -> None:
+        """Write no line: each scrape would be one, in a log that people read."""
+
+
+class _Limited(WrappingFactory):
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Serve so many connections at a time, and close one more at once."""
+        return None if len(self.protocols) >= MAX_CONNECTIONS else super().buildProtocol(addr)
+
+
+def site(shown: Shown, history: History, clock: IReactorTime) -> WrappingFactory:
+    """Return the factory to listen with."""
+    cooperator = Cooperator(
+        terminationPredicateFactory=lambda: _turn(clock),
+        scheduler=lambda work: clock.callLater(0.0, work),
+    )
+    root = Resource()
+    root.putChild(b"", _Index(shown, history))
+    root.putChild(b"hosts", _Hosts(shown, history))
+    root.putChild(b"metrics", _Metrics(shown, history, cooperator))
+    root.putChild(b"healthz", _Health(shown, history))
+    root.putChild(b"readyz", _Ready(shown, history))
+    return _Limited(_Site(root, timeout=TIME_LIMIT, reactor=clock))
+
+
+def _turn(clock: IReactorTime) -> Callable[[], bool]:
+    end = clock.seconds() + TURN
+    return lambda: clock.seconds() >= end
