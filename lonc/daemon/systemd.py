@@ -1,0 +1,140 @@
+"""
+What a service manager such as systemd is told, and what it keeps over a restart.
+
+The protocol is a datagram of ``NAME=value`` lines to the socket that ``NOTIFY_SOCKET`` names
+(``sd_notify(3)``). Without a manager nothing is sent.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import time
+from collections.abc import MutableMapping, Sequence
+from typing import Final
+
+#: The first descriptor that a manager hands over (``sd_listen_fds(3)``).
+FIRST: Final = 3
+
+#: Bytes of a descriptor's name at most, and what it may not hold.
+_NAME_LIMIT: Final = 255
+
+
+class Manager:
+    """
+    The service manager, if there is one.
+
+    :param environment: is read once, and what concerns this process alone is taken out of it, so
+        that no child takes it for its own.
+    """
+
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        self._address = environment.pop("NOTIFY_SOCKET", "")
+        self._socket: socket.socket | None = None
+        self.watchdog = _watchdog(environment)
+        self._inherited = _inherited(environment)
+
+    @property
+    def present(self) -> bool:
+        """Whether anybody is to be told anything."""
+        return bool(self._address)
+
+    def ready(self, status: str) -> None:
+        """All sockets listen."""
+        self.tell("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload begins; :meth:`ready` ends it."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The end begins."""
+        self.tell("STOPPING=1")
+
+    def alive(self, status: str) -> None:
+        """The loop turns."""
+        self.tell("WATCHDOG=1", f"STATUS={status}")
+
+    def keep(self, name: str, descriptor: int) -> None:
+        """Have a listening socket kept over a restart, under a name."""
+        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
+
+    def forget(self, name: str) -> None:
+        """Have a socket kept no longer."""
+        self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def take(self, name: str) -> int | None:
+        """Return the descriptor that was kept under a name, once; it is the caller's then."""
+        return self._inherited.pop(name, None)
+
+    def drop_rest(self) -> None:
+        """Close what was kept and nobody wants, and have it kept no longer."""
+        for name, descriptor in self._inherited.items():
+            os.close(descriptor)
+            self.forget(name)
+        self._inherited.clear()
+
+    def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
+        """Send lines; a manager that does not listen, or is slow, is not waited for."""
+        if not self._address:
+            return
+        # A name from the host table must not become a line of its own.
+        data = "\n".join(line.replace("\n", " ") for line in lines).encode()
+        ancillary = []
+        if descriptors:
+            rights = array.array("i", descriptors)
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+        with contextlib.suppress(OSError):
+            if self._socket is None:
+                self._socket = socket.socket(
+                    socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+                )
+            address = self._address
+            if address.startswith("@"):
+                address = "\0" + address[1:]
+            self._socket.sendmsg([data], ancillary, 0, address)
+
+
+def name_of(path: str) -> str:
+    """
+    Return the name under which the socket of a path is kept.
+
+    A manager allows printable characters but colons, and 255 of them; a path may have others.
+    """
+    kept = "".join(
+        each if each.isascii() and each.isprintable() and each not in ":%" else f"%{ord(each):x}%"
+        for each in path
+    )
+    return kept[-_NAME_LIMIT:]
+
+
+def _watchdog(environment: MutableMapping[str, str]) -> float:
+    """Return after how many seconds of silence the manager ends this process; 0.0 for never."""
+    pid = environment.pop("WATCHDOG_PID", "")
+    microseconds = environment.pop("WATCHDOG_USEC", "")
+    if not microseconds.isdecimal() or pid not in ("", str(os.getpid())):
+        return 0.0
+    return int(microseconds) / 1e6
+
+
+def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
+    """Return the descriptors that were kept, by their names."""
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return {}
+    kept: dict[str, int] = {}
+    for offset, name in zip(range(int(count)), names, strict=False):
+        descriptor = FIRST + offset
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError:
+            continue  # it was promised, and is not there
+        if name in kept:
+            os.close(descriptor)
+        else:
+            kept[name] = descriptor
+    return kept

@@ -1,0 +1,158 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What a service manager is told, and hands over."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.systemd import Manager, name_of
+
+
+class ManagerCase(SynchronousTestCase):
+    """A manager's socket."""
+
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="lonc")
+        self.path = os.path.join(self.folder, "notify")
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(os.rmdir, self.folder)
+        self.addCleanup(os.unlink, self.path)
+        self.addCleanup(self.listening.close)
+        self.listening.bind(self.path)
+        self.listening.setblocking(False)
+
+    def told(self) -> list[str]:
+        """Return the lines of the datagram that came."""
+        return self.listening.recv(4096).decode().split("\n")
+
+
+class TellTests(ManagerCase):
+    """Datagrams to the manager."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.manager = Manager({"NOTIFY_SOCKET": self.path})
+
+    def test_life(self) -> None:
+        """Ready, alive, stopping."""
+        self.manager.ready("2 hosts")
+        self.assertEqual(self.told(), ["READY=1", "STATUS=2 hosts"])
+        self.manager.alive("3 hosts")
+        self.assertEqual(self.told(), ["WATCHDOG=1", "STATUS=3 hosts"])
+        self.manager.stopping()
+        self.assertEqual(self.told(), ["STOPPING=1"])
+
+    def test_reload(self) -> None:
+        """The manager wants to know when it began, by the clock that is never set."""
+        self.manager.reloading()
+        first, second = self.told()
+        self.assertEqual(first, "RELOADING=1")
+        name, _, value = second.partition("=")
+        self.assertEqual((name, value.isdecimal()), ("MONOTONIC_USEC", True))
+
+    def test_no_line_too_many(self) -> None:
+        """What others named cannot become a line."""
+        self.manager.ready("a\nMAINPID=1")
+        self.assertEqual(self.told(), ["READY=1", "STATUS=a MAINPID=1"])
+
+    def test_keep(self) -> None:
+        """A socket goes with its name, and is the same socket."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        self.manager.keep("host", reading)
+        size = array.array("i").itemsize
+        data, ancillary, _, _ = self.listening.recvmsg(4096, socket.CMSG_LEN(size))
+        self.assertEqual(data, b"FDSTORE=1\nFDPOLL=0\nFDNAME=host")
+        received = array.array("i", ancillary[0][2])[0]
+        self.addCleanup(os.close, received)
+        self.assertTrue(os.path.sameopenfile(received, reading))
+
+    def test_nobody_listens(self) -> None:
+        """A manager that has gone, or takes nothing, costs nothing."""
+        gone = Manager({"NOTIFY_SOCKET": self.path + "-gone"})
+        gone.ready("")
+        for _ in range(2000):
+            self.manager.alive("")
+
+    def test_without_a_manager(self) -> None:
+        """Nothing is sent."""
+        manager = Manager({})
+        self.assertFalse(manager.present)
+        manager.ready("")
+        self.assertEqual((manager.watchdog, manager.take("x")), (0.0, None))
+
+
+class EnvironmentTests(SynchronousTestCase):
+    """What the manager's variables say."""
+
+    def test_watchdog(self) -> None:
+        """It is for this process, or for none."""
+        pid = str(os.getpid())
+        self.assertEqual(Manager({"WATCHDOG_USEC": "3000000"}).watchdog, 3.0)
+        own = {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": pid}
+        self.assertEqual(Manager(own).watchdog, 3.0)
+        self.assertEqual(Manager({**own, "WATCHDOG_PID": "1"}).watchdog, 0.0)
+        self.assertEqual(Manager({"WATCHDOG_USEC": "soon"}).watchdog, 0.0)
+
+    def test_no_child_inherits(self) -> None:
+        """Its variables are taken away."""
+        environment = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "LISTEN_FDS": "0", "HOME": "/"}
+        Manager(environment)
+        self.assertEqual(environment, {"HOME": "/"})
+
+    def test_names(self) -> None:
+        """A path becomes a name that a manager takes, another path another name."""
+        self.assertEqual(name_of("/sock/msu"), "/sock/msu")
+        names = {name_of(path) for path in ("/a:b", "/a%b", "/a\nb", "/a\u00e4b")}
+        self.assertEqual(len(names), 4)
+        for name in names:
+            self.assertNotIn(":", name)
+            self.assertTrue(name.isascii() and name.isprintable())
+        self.assertEqual(len(name_of("/" * 300)), 255)
+
+
+HANDED = """
+import os, socket
+from lonc.daemon.systemd import Manager
+os.environ["LISTEN_PID"] = str(os.getpid())
+manager = Manager(os.environ)
+first, again, missing = manager.take("first"), manager.take("first"), manager.take("third")
+print(os.read(first, 9).decode(), again, missing, os.get_inheritable(first))
+manager.drop_rest()
+try:
+    os.fstat(4)
+except OSError:
+    print("closed")
+"""
+
+
+class InheritedTests(SynchronousTestCase):
+    """Descriptors that were kept over a restart."""
+
+    def test_taken(self) -> None:
+        """By name, once; what nobody wants is closed."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.write(writing, b"hello")
+        os.close(writing)
+        script = f"exec {sys.executable} -c '{HANDED}' 3<&{reading} 4<&{reading} {reading}<&-"
+        environment = {**os.environ, "LISTEN_FDS": "3", "LISTEN_FDNAMES": "first:second:third"}
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            pass_fds=[reading],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.stdout, done.stderr), ("hello None None False\nclosed\n", ""))
