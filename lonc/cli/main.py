@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from lonc import __version__
-from lonc.cli import ask, delayed, look, steer
+from lonc.cli import ask, check, delayed, look, steer
 from lonc.cli.target import NO_DAEMON, NoDaemon, target, targeted
 from lonc.config.settings import SettingsError
 from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
@@ -38,7 +38,7 @@ def commands(context: click.Context) -> None:
 
 for command in (
     *(look.status, look.hosts, look.clients, look.slow, look.trace, look.settings),
-    *(ask.ask, delayed.delayed),
+    *(ask.ask, check.check, delayed.delayed),
     *(steer.pause, steer.resume, steer.retry, steer.reconnect, steer.debug),
     *(steer.reload, steer.stop),
 ):

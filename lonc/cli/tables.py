@@ -31,6 +31,7 @@ _GAP: Final = 2
 STYLES: Final = {
     "DEAD": "bold red",
     "critical": "bold red",
+    "error": "bold red",
     "unproven": "yellow",
     "warning": "yellow",
     "paused": "yellow",

@@ -1,0 +1,40 @@
+"""Look at the configuration without starting anything: ``lonc check``."""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from lonc.cli.look import json_option
+from lonc.cli.tables import STYLES, as_json, console, printable
+from lonc.cli.target import target, targeted
+from lonc.daemon.check import LEVELS, Checked
+from lonc.daemon.check import check as look_at
+
+
+@click.command()
+@json_option
+@targeted
+def check(wants_json: bool) -> None:
+    """
+    Look at configuration, tables, folders, certificates, limits and sockets; change nothing.
+
+    Ends with 0 when all is well, 1 when there are warnings, 2 when lonc would not start.
+    """
+    found = list(look_at(target().config_file()))
+    status = max(LEVELS.index(each.level) for each in found)
+    if wants_json:
+        as_json(state=LEVELS[status], checked=found)
+    else:
+        for each in sorted(found, key=lambda each: -LEVELS.index(each.level)):
+            _show(each)
+    raise SystemExit(status)
+
+
+def _show(each: Checked) -> None:
+    out = console()
+    line = Text(f"{each.level:<8}", style=STYLES[each.level])
+    line.append(printable(each.what), style="not bold default")
+    out.print(line)
+    if each.advice:
+        out.print(f"        {printable(each.advice)}", style="dim")
