@@ -25,8 +25,8 @@ from lonc.cli.tables import (
     show,
     size,
 )
-from lonc.cli.target import asks
-from lonc.management import ManagementClient
+from lonc.cli.target import TIMEOUT, asks, no_daemon, target, targeted, who
+from lonc.management import ManagementClient, NoAnswer
 from lonc.report.findings import summary
 from lonc.report.records import ClientStatus, ConnectionStatus, RequestRecord, SettingStatus
 from lonc.report.status import DaemonStatus, HostStatus
@@ -385,3 +385,20 @@ async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> int:
     else:
         show(listed, SETTING_COLUMNS, "There are no settings.")
     return 0
+
+
+# ---------------------------------------------------------------------- top
+
+
+@click.command()
+@targeted
+def top() -> None:
+    """Show the hosts live, with keys to sort, pause, resume and retry."""
+    try:
+        from lonc.cli.top import run
+    except ModuleNotFoundError:
+        raise click.ClickException("`lonc top` needs Textual: pip install 'lonc[top]'") from None
+    try:
+        run(target().endpoint(), TIMEOUT, who())
+    except NoAnswer as error:
+        raise no_daemon(error) from None

@@ -37,7 +37,7 @@ def commands(context: click.Context) -> None:
 
 
 for command in (
-    *(look.status, look.hosts, look.clients, look.slow, look.trace, look.settings),
+    *(look.status, look.hosts, look.clients, look.slow, look.trace, look.settings, look.top),
     *(ask.ask, check.check, delayed.delayed),
     *(steer.pause, steer.resume, steer.retry, steer.reconnect, steer.debug),
     *(steer.reload, steer.stop),

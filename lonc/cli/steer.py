@@ -5,22 +5,14 @@ What can be steered: ``lonc pause``, ``resume``, ``retry``, ``reconnect``, ``deb
 
 from __future__ import annotations
 
-import getpass
-import os
-
 import click
 
 from lonc.cli.look import host_argument
 from lonc.cli.tables import duration, printable
-from lonc.cli.target import asks
+from lonc.cli.target import asks, who
 from lonc.management import ManagementClient
 
 one_host = click.argument("host")
-
-
-def _who() -> str:
-    """Return who gives the command, for people; the daemon logs who it really is."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 @click.command()
@@ -39,7 +31,7 @@ async def pause(
     Requests that are in flight end; this returns when they have. Others wait, as long as the queue
     timeout allows.
     """
-    await lonc.pause(host, _who(), reason, seconds or 0.0, fail)
+    await lonc.pause(host, who(), reason, seconds or 0.0, fail)
     end = f"for {duration(seconds)}" if seconds else f"until `lonc resume {host}`"
     click.echo(f"{printable(host)} is paused {end}; nothing is in flight.")
     if fail:

@@ -11,6 +11,7 @@ command is called.
 from __future__ import annotations
 
 import functools
+import getpass
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -145,6 +146,16 @@ def target() -> Target:
     return found
 
 
+def who() -> str:
+    """Return who gives the command, for people; the daemon logs who it really is."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def no_daemon(error: NoAnswer) -> NoDaemon:
+    """Return what to raise when nobody answers, with what to do."""
+    return NoDaemon(f"{error}; is lonc running? See --config, --management")
+
+
 def asks(
     command: Callable[Concatenate[ManagementClient, P], Coroutine[Any, Any, int | None]],
 ) -> Callable[P, None]:
@@ -162,7 +173,7 @@ def asks(
             try:
                 client = await ManagementClient.connect(reactor, endpoint, TIMEOUT)
             except NoAnswer as error:
-                raise NoDaemon(f"{error}; is lonc running? See --config, --management") from None
+                raise no_daemon(error) from None
             try:
                 return await command(client, *arguments, **options)
             except NoAnswer as error:

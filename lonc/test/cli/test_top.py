@@ -1,0 +1,130 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The live screen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Static
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.cli.top import Question, Top
+from lonc.management import ManagementClient, ManagementError, UnknownHost
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.test.report.test_findings import a_daemon
+from lonc.test.report.test_status import a_status
+
+
+class Lonc:
+    """A client whose lonc has two hosts, and which notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.listed = [a_status("well", waiting=3), a_status("dead", state="DEAD")]
+        self.done: list[tuple[object, ...]] = []
+        self.error: ManagementError | None = None
+
+    async def about(self) -> DaemonStatus:
+        if self.error is not None:
+            raise self.error
+        return a_daemon()
+
+    async def hosts(self) -> list[HostStatus]:
+        return self.listed
+
+    async def pause(self, host_id: str, by: str, reason: str) -> None:
+        self.done.append(("pause", host_id, by, reason))
+
+    async def resume(self, host_id: str) -> None:
+        raise UnknownHost("no such host")
+
+    async def reset_retries(self, host_id: str) -> None:
+        self.done.append(("retry", host_id))
+
+
+class TopTests(SynchronousTestCase):
+    """Keys, and what the screen shows then."""
+
+    def setUp(self) -> None:
+        self.lonc = Lonc()
+
+    def with_screen(self, act: Callable[[Top, Pilot[None]], Awaitable[None]]) -> None:
+        """Run the screen without a terminal, and do something with it."""
+
+        async def wait(work: Any) -> Any:
+            return await work
+
+        async def run() -> None:
+            top = Top(cast(ManagementClient, self.lonc), wait, "alice")
+            async with top.run_test() as pilot:
+                await pilot.pause()
+                await act(top, pilot)
+
+        asyncio.run(run())
+
+    def rows(self, top: Top) -> list[str]:
+        """Return the hosts in the order in which they stand there."""
+        table = top.query_one(DataTable)
+        return [str(table.get_row_at(number)[0]) for number in range(table.row_count)]
+
+    def test_sorting(self) -> None:
+        """The unwell stand first; other columns are a key away."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            self.assertEqual(self.rows(top), ["dead", "well"])
+            await pilot.press("v")
+            self.assertEqual(self.rows(top), ["well", "dead"])
+            await pilot.press("v", "s", "s", "s")  # waiting
+            self.assertEqual(self.rows(top), ["well", "dead"])
+
+        self.with_screen(act)
+
+    def test_pause(self) -> None:
+        """It wants a reason, and is done to the host under the cursor."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            await pilot.press("down", "p")
+            self.assertIsInstance(top.screen, Question)
+            await pilot.press(*"disk", "enter")
+            await pilot.pause()
+
+        self.with_screen(act)
+        self.assertEqual(self.lonc.done, [("pause", "well", "alice", "disk")])
+
+    def test_taken_back(self) -> None:
+        """Escape, or anything but yes, does nothing."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            await pilot.press("t", "escape")
+            await pilot.press("t", "n", "enter")
+            await pilot.pause()
+            self.assertEqual(self.lonc.done, [])
+            await pilot.press("t", *"yes", "enter")
+            await pilot.pause()
+
+        self.with_screen(act)
+        self.assertEqual(self.lonc.done, [("retry", "dead")])
+
+    def test_refused(self) -> None:
+        """What lonc refuses is told, and the screen stays."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            await pilot.press("u", *"yes", "enter")
+            await pilot.pause()
+            self.assertEqual(self.rows(top), ["dead", "well"])
+
+        self.with_screen(act)
+
+    def test_lonc_goes(self) -> None:
+        """The screen says so, and shows what was there."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            self.lonc.error = ManagementError("lonc has gone")
+            await top.look()
+            self.assertIn("lonc has gone", str(top.query_one("#summary", Static).render()))
+            self.assertEqual(self.rows(top), ["dead", "well"])
+
+        self.with_screen(act)

@@ -1,0 +1,109 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What is said about a configuration without a start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.check import Checked, check
+from lonc.lond.cluster import prepare
+
+
+class CheckTests(SynchronousTestCase):
+    """A cluster of two hosts, and what can be wrong with it."""
+
+    def setUp(self) -> None:
+        # Short, for the paths of sockets are limited.
+        self.folder = tempfile.mkdtemp(prefix="lonc")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.conf = prepare(self.folder)
+
+    def add(self, path: str, text: str) -> None:
+        """Put another line into a file."""
+        with open(os.path.join(self.folder, path), "a") as file:
+            file.write(text + "\n")
+
+    def bad(self) -> list[Checked]:
+        """Return what is not well; each says what to do."""
+        found = [each for each in check(self.conf) if each.level != "ok"]
+        self.assertTrue(all(each.advice for each in found), found)
+        return found
+
+    def test_well(self) -> None:
+        """Nothing is wrong, nothing is made and nothing changed."""
+        before = sorted(os.walk(self.folder))
+        self.assertEqual(self.bad(), [])
+        self.assertEqual(sorted(os.walk(self.folder)), before)
+
+    def test_setting(self) -> None:
+        """A value that is none is named by file and line, and would keep lonc from starting."""
+        self.add("loncapa.conf", "PerlSetVar loncRetries many")
+        [found] = self.bad()
+        self.assertEqual(found.level, "error")
+        self.assertRegex(found.what, "loncapa.conf, line [0-9]+: PerlSetVar loncRetries")
+
+    def test_without_effect(self) -> None:
+        """A setting that does nothing is a warning."""
+        self.add("loncapa.conf", "PerlSetVar loncretries 3")
+        [found] = self.bad()
+        self.assertEqual(found.level, "warning")
+        self.assertIn("capitals count", found.what)
+
+    def test_no_file(self) -> None:
+        """So is a file that is not there."""
+        os.unlink(self.conf)
+        [found] = self.bad()
+        self.assertEqual(found.level, "error")
+        self.assertIn(self.conf, found.what)
+
+    def test_folder(self) -> None:
+        """A folder that is missing is named with its setting; one for everybody is a risk."""
+        os.rename(f"{self.folder}/html", f"{self.folder}/elsewhere")
+        [found] = self.bad()
+        self.assertEqual(found.level, "error")
+        self.assertIn("lonDocRoot", found.what)
+        os.rename(f"{self.folder}/elsewhere", f"{self.folder}/html")
+        os.chmod(f"{self.folder}/sock", 0o777)
+        [found] = self.bad()
+        self.assertEqual((found.level, found.advice), ("warning", f"chmod o-w {self.folder}/sock"))
+
+    def test_table(self) -> None:
+        """A line that is no host is a warning; no host at all an error."""
+        self.add("tabs/hosts.tab", "what")
+        [found] = self.bad()
+        self.assertEqual(found.level, "warning")
+        self.assertRegex(found.what, "hosts.tab, line [0-9]+: ")
+        os.unlink(f"{self.folder}/tabs/hosts.tab")
+        [found] = self.bad()
+        self.assertEqual(found.level, "error")
+
+    def test_own_id(self) -> None:
+        """The own id should be in the table."""
+        self.add("loncapa.conf", "PerlSetVar lonHostID nobody")
+        [found] = self.bad()
+        self.assertEqual(found.level, "warning")
+        self.assertIn("nobody (lonHostID)", found.what)
+
+    def test_certificate(self) -> None:
+        """One that is set and cannot be read is a warning, or an error where TLS is wanted."""
+        for variable in ("CertificateAuthority", "Certificate", "PrivateKey"):
+            self.add("loncapa.conf", f"PerlSetVar lonnet{variable} {self.folder}/missing.pem")
+        self.assertEqual([each.level for each in self.bad()], ["warning"])
+        self.add("loncapa.conf", "PerlSetVar loncAllowInsecure 0")
+        self.assertEqual([each.level for each in self.bad()], ["error"])
+
+    def test_key(self) -> None:
+        """A key for delayed requests that is not there keeps lonc from starting."""
+        self.add("loncapa.conf", f"PerlSetVar loncDelayedKeyFile {self.folder}/key")
+        self.assertEqual([each.level for each in self.bad()], ["error"])
+
+    def test_no_socket(self) -> None:
+        """What stands in the place of a socket is named."""
+        self.add("sock/l1", "x")
+        [found] = self.bad()
+        self.assertIn(f"{self.folder}/sock/l1 is no socket", found.what)
