@@ -7,7 +7,7 @@ the queue, and the connection hands the answer back. No Deferred, timer or log c
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, QueueOverflow, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -115,10 +115,10 @@ class Dispatcher:
             self._revive()
         if not connection.reusable:
             self._part_with(connection)
-        elif pending := self._queue.pending:
+        elif self._queue.waiting:
             # It stays where it is, among the busy ones.
             connection.since = self._seconds()
-            connection.send(pending.pop(0))
+            connection.send(self._queue.take())
         else:
             self._pool.move(connection, self._pool.idle)
         request.asker.answered(reply)
@@ -133,19 +133,17 @@ class Dispatcher:
             self._lose(request, Cause.DEAD)
             return
         request.since = self._last_wait = self._seconds()
-        try:
-            self._queue.put(request)
-        except QueueOverflow:
+        surplus = self._queue.put(request)
+        if surplus is not None:
             what = f"{self._queue.size} requests wait already: another gets con_lost"
             self._around.clients.warn("queue", self.host_id, what)
-            self._lose(request, Cause.QUEUE_FULL)
-            return
+            self._lose(surplus, Cause.QUEUE_FULL)
         if self._pool.size < self._settings.max_connections:
             self._connect()
 
-    def withdraw(self, request: Request) -> None:
-        """Forget a request that waits, for its client has gone."""
-        self._queue.drop(request)
+    def withdraw(self, request: Request) -> bool:
+        """Forget a request that waits, for its client has gone; return whether it did."""
+        return self._queue.drop(request)
 
     def ask(self, line: bytes) -> Deferred[bytes]:
         """
@@ -206,7 +204,7 @@ class Dispatcher:
         log.info(
             "connection {count} is ready", count=len(self._pool), success=True, host_id=self.host_id
         )
-        if self._queue.pending:
+        if self._queue.waiting:
             self._start(connection, self._queue.take())
         else:
             self._pool.move(connection, self._pool.idle)
@@ -250,7 +248,7 @@ class Dispatcher:
         elif len(self._pool) == 0:
             # Row S12: with the last connection goes the hope of all who wait.
             self._lose_waiting(Cause.UNREACHABLE)
-        elif self._queue.pending and trouble is not Trouble.NO_FILES:
+        elif self._queue.waiting and trouble is not Trouble.NO_FILES:
             # Those that are left may hang, and nobody else may come to have one made. Where there
             # are no descriptors, the next attempt would fail at once, and so on without an end.
             self._connect()
@@ -271,7 +269,7 @@ class Dispatcher:
 
     def _connect_for_waiting(self) -> None:
         free = self._settings.max_connections - len(self._pool)
-        for _ in range(min(free, len(self._queue.pending))):
+        for _ in range(min(free, self._queue.waiting)):
             self._connect()
 
     # ------------------------------------------------------------------ DEAD, and back
@@ -339,7 +337,7 @@ class Dispatcher:
         for connection in [*pool.handshaking, *pool.busy]:
             if now - connection.since >= limit:
                 connection.expire(limit)
-        if self._queue.pending:
+        if self._queue.waiting:
             for request in self._queue.overdue(now - settings.queue_timeout):
                 self._lose(request, Cause.QUEUE_TIMEOUT)
         elif pool.idle and now - self._last_wait > settings.idle_timeout:

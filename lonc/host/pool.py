@@ -1,5 +1,5 @@
 """
-Which connections a host has, and what each of them is doing (row S8).
+Which connections a host has, what each of them is doing, and who waits for one (row S8).
 
 Every connection is in exactly one collection, and one method moves it: so a connection that owes
 an answer cannot be found among the idle ones.
@@ -7,9 +7,9 @@ an answer cannot be found among the idle ones.
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
+from operator import attrgetter
 from typing import TYPE_CHECKING
-
-from twisted.internet.defer import DeferredQueue
 
 from lonc.wire.request import Request
 
@@ -65,36 +65,87 @@ class ConnectionPool:
         return [*self.connecting, *self.handshaking, *self.idle, *self.busy]
 
 
-class RequestQueue(DeferredQueue[Request]):
+class RequestQueue:
     """
-    The requests that found no idle connection, first come first served (rows S8 and F3).
+    The requests that found no idle connection (rows S8 and F3).
 
-    ``put`` raises :exc:`twisted.internet.defer.QueueOverflow` at the limit.
+    The programs that ask take turns, and each one's requests go out in the order in which they
+    came: so one that sends a lot delays itself, and a newcomer by one request for each of them.
+
+    :ivar size: how many may wait.
+    :ivar waiting: how many do.
     """
+
+    __slots__ = ("_programs", "size", "waiting")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.waiting = 0
+        # None is empty; the first one's turn is next.
+        self._programs: OrderedDict[int, deque[Request]] = OrderedDict()
+
+    def put(self, request: Request) -> Request | None:
+        """
+        Let a request wait; return the one for which there is no room, if there is one.
+
+        That is the last one of the program with the most, so that one program cannot shut the
+        others out.
+        """
+        program = request.asker.program
+        own = self._programs.setdefault(program, deque())
+        own.append(request)
+        self.waiting += 1
+        if self.waiting <= self.size:
+            return None
+        most = max(self._programs, key=lambda each: len(self._programs[each]))
+        if len(self._programs[most]) == len(own):
+            most = program
+        self.waiting -= 1
+        surplus = self._programs[most].pop()
+        if not self._programs[most]:
+            del self._programs[most]
+        return surplus
 
     def take(self) -> Request:
-        """Return the first request; unlike ``get``, without a Deferred for each."""
-        return self.pending.pop(0)
+        """Return the first request of the program whose turn it is."""
+        program, requests = next(iter(self._programs.items()))
+        self.waiting -= 1
+        request = requests.popleft()
+        if requests:
+            self._programs.move_to_end(program)
+        else:
+            del self._programs[program]
+        return request
 
     def drop(self, request: Request) -> bool:
         """Take a request out whose client has gone; return whether it was there."""
-        try:
-            self.pending.remove(request)
-        except ValueError:
+        program = request.asker.program
+        requests = self._programs.get(program)
+        if requests is None or request not in requests:
             return False
+        requests.remove(request)
+        self.waiting -= 1
+        if not requests:
+            del self._programs[program]
         return True
 
     def drain(self) -> list[Request]:
         """Empty the queue and return what was in it."""
-        waiting, self.pending = self.pending, []
-        return waiting
+        return self.overdue(float("inf"))
 
     def overdue(self, before: float) -> list[Request]:
         """Take out and return the requests that have waited since before a time."""
-        late = 0
-        for request in self.pending:
-            if request.since > before:
-                break
-            late += 1
-        waiting, self.pending = self.pending[:late], self.pending[late:]
-        return waiting
+        late = []
+        for program, requests in list(self._programs.items()):
+            while requests and requests[0].since <= before:
+                late.append(requests.popleft())
+            if not requests:
+                del self._programs[program]
+        self.waiting -= len(late)
+        return sorted(late, key=attrgetter("since"))
+
+    @property
+    def oldest(self) -> Request | None:
+        """The request that has waited longest."""
+        firsts = (requests[0] for requests in self._programs.values())
+        return min(firsts, key=attrgetter("since"), default=None)

@@ -111,7 +111,8 @@ class HostService(Dispatcher, Service):
         :param delayed: its delayed requests on disk.
         :param last_log: its last line in the log.
         """
-        pool, waiting = self._pool, self._queue.pending
+        pool, queue = self._pool, self._queue
+        oldest = queue.oldest
         return HostStatus(
             host_id=self.host_id,
             state="stopping" if self.stopping else "DEAD" if self._health.dead else "up",
@@ -120,8 +121,8 @@ class HostService(Dispatcher, Service):
             idle=len(pool.idle),
             busy=len(pool.busy),
             clients=len(self._listener.clients),
-            waiting=len(waiting),
-            oldest_waiter=self._seconds() - waiting[0].since if waiting else 0.0,
+            waiting=queue.waiting,
+            oldest_waiter=self._seconds() - oldest.since if oldest else 0.0,
             retries_left=self._health.left,
             next_probe=self._health.next_probe,
             delayed=delayed,

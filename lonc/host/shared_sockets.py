@@ -60,10 +60,9 @@ class SharedSocket:
         self._last_asked = host
         host.submit(request)
 
-    def withdraw(self, request: Request) -> None:
-        """Forget a request that still waits."""
-        for host in self._hosts():
-            host.withdraw(request)
+    def withdraw(self, request: Request) -> bool:
+        """Forget a request that still waits; return whether it did."""
+        return any(host.withdraw(request) for host in self._hosts())
 
     def close_connections(self) -> None:
         """Close every connection to every host of that name and start afresh."""

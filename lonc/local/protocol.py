@@ -47,8 +47,8 @@ class RequestTaker(Interface):
     def submit(self, request: Request) -> None:
         """Take a request; its asker hears of it exactly once, perhaps before this returns."""
 
-    def withdraw(self, request: Request) -> None:
-        """Forget a request that still waits."""
+    def withdraw(self, request: Request) -> bool:
+        """Forget a request that still waits; return whether it did."""
 
     def close_connections(self) -> None:
         """Close every connection to the host and start afresh."""
@@ -71,6 +71,7 @@ class ClientProtocol(Protocol):
         "_lines",
         "_listener",
         "_paused",
+        "_program",
         "_request",
         "_taking",
         "connected",
@@ -86,6 +87,7 @@ class ClientProtocol(Protocol):
         self._listener = factory
         self._lines = LineBuffer(clients.settings.max_line)
         self._request: Request | None = None
+        self._program = 0  # 0: not yet asked for
         self._taking = False  # lines are being taken from the buffer, further out on the stack
         self._blocked = False  # the transport has bytes that the client does not read
         self._paused = False  # we do not read the transport
@@ -256,6 +258,17 @@ class ClientProtocol(Protocol):
         self._close()
 
     @property
+    def program(self) -> int:
+        """
+        The process at the other end, by its id; a number of its own where the kernel tells none.
+
+        It does not for a process of another pid namespace, such as that of a container.
+        """
+        if not self._program:
+            self._program = getattr(self.transport, "peer_pid", 0) or -id(self)
+        return self._program
+
+    @property
     def unsent(self) -> int:
         """How many bytes the client has not taken; 0 where the transport does not tell."""
         return getattr(self.transport, "unsent", 0)
@@ -282,8 +295,8 @@ class ClientProtocol(Protocol):
         self._clients.forget(self)
         self._listener.gone(self)
         if request is not None:
-            request.asker = _NOBODY
             self._host.withdraw(request)
+            request.asker = _NOBODY
 
 
 class ClientListener(Factory):

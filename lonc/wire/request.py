@@ -39,8 +39,16 @@ class ConLost(Exception):
         self.cause = cause
 
 
+#: The program on whose behalf lonc itself asks: delayed requests, and what is asked over AMP.
+LONC = 0
+
+
 class ReplyReceiver(Protocol):
     """Who wants an answer. Exactly one of the two methods is called, once, for each request."""
+
+    @property
+    def program(self) -> int:
+        """On whose behalf: programs whose requests wait for a connection take turns."""
 
     def answered(self, reply: bytes) -> None:
         """Take lond's reply, one line with its newline."""
@@ -78,6 +86,8 @@ class Waiter:
     :ivar outcome: fires with the reply, or fails with :exc:`ConLost`.
     """
 
+    program = LONC
+
     def __init__(self) -> None:
         self.outcome: Deferred[bytes] = Deferred()
 
@@ -92,6 +102,8 @@ class Waiter:
 
 class Nobody:
     """The asker of a request whose client has gone: its answer is thrown away."""
+
+    program = LONC
 
     def answered(self, reply: bytes) -> None:
         """Throw the reply away."""

@@ -58,8 +58,9 @@ class LocalHost:
         else:
             request.asker.lost(Cause.DEAD)
 
-    def withdraw(self, request: Request) -> None:
-        """Never needed: nothing waits."""
+    def withdraw(self, request: Request) -> bool:
+        """Nothing waits."""
+        return False
 
     def close_connections(self) -> None:
         """Never needed: there are none."""

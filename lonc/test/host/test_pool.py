@@ -1,4 +1,4 @@
-# trial's assertions and DeferredQueue have no annotations:
+# trial's assertions have no annotations:
 # mypy: allow-untyped-calls
 """Connections by state, and requests that wait (rows S8 and F3)."""
 
@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from random import Random
 
-from twisted.internet.defer import QueueOverflow
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.host.connection import LondConnection
 from lonc.host.pool import Collection, ConnectionPool, RequestQueue
+from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.handshake import Handshake
-from lonc.wire.request import Cause, Nobody, Request
+from lonc.wire.request import Cause, Request
 
 
 class DeafOwner:
@@ -40,8 +40,8 @@ def a_connection() -> LondConnection:
     return LondConnection(DeafOwner(), Handshake("l2", "l1"), 100)
 
 
-def a_request(since: float = 0.0) -> Request:
-    request = Request(b"ping\n", Nobody())
+def a_request(since: float = 0.0, program: int = 1) -> Request:
+    request = Request(b"ping\n", NotedReceiver(program))
     request.since = since
     return request
 
@@ -115,16 +115,16 @@ class RequestQueueTests(SynchronousTestCase):
         for each in requests:
             queue.put(each)
         self.assertEqual([queue.take() for _ in range(5)], requests)
-        self.assertEqual(queue.pending, [])
+        self.assertEqual(queue.waiting, 0)
 
     def test_limit(self) -> None:
         """F3: the queue takes as many as its limit, and has room again when one has left."""
         queue = RequestQueue(size=2)
         queue.put(a_request())
         queue.put(a_request())
-        with self.assertRaises(QueueOverflow):
-            queue.put(a_request())
-        self.assertEqual(len(queue.pending), 2)
+        surplus = a_request()
+        self.assertIs(queue.put(surplus), surplus)
+        self.assertEqual(queue.waiting, 2)
         queue.take()
         queue.put(a_request())
 
@@ -134,9 +134,9 @@ class RequestQueueTests(SynchronousTestCase):
         for _ in range(3):
             queue.put(a_request())
         queue.size = 1
-        self.assertEqual(len(queue.pending), 3)
-        with self.assertRaises(QueueOverflow):
-            queue.put(a_request())
+        self.assertEqual(queue.waiting, 3)
+        surplus = a_request()
+        self.assertIs(queue.put(surplus), surplus)
 
     def test_drop(self) -> None:
         """A request can be taken out of the middle; one that is not there is told so."""
@@ -157,7 +157,7 @@ class RequestQueueTests(SynchronousTestCase):
         drained = queue.drain()
         queue.put(a_request())
         self.assertEqual(drained, [first, second])
-        self.assertEqual(len(queue.pending), 1)
+        self.assertEqual(queue.waiting, 1)
 
     def test_overdue(self) -> None:
         """Those that wait since the given time or longer are taken out, and nobody else."""
@@ -167,6 +167,49 @@ class RequestQueueTests(SynchronousTestCase):
             queue.put(each)
         self.assertEqual(queue.overdue(-1.0), [])
         self.assertEqual(queue.overdue(2.0), requests[:3])
-        self.assertEqual(queue.pending, requests[3:])
+        self.assertIs(queue.oldest, requests[3])
         self.assertEqual(queue.overdue(100.0), requests[3:])
+        self.assertIsNone(queue.oldest)
         self.assertEqual(queue.overdue(100.0), [])
+
+    def test_programs_take_turns(self) -> None:
+        """A newcomer waits for one request of each program, not for all that one has sent."""
+        queue = RequestQueue(size=1000)
+        many = [a_request(program=7) for _ in range(300)]
+        few = [a_request(program=8) for _ in range(2)]
+        for each in [*many, *few]:
+            queue.put(each)
+        order = [queue.take() for _ in range(302)]
+        self.assertEqual(order[:5], [many[0], few[0], many[1], few[1], many[2]])
+        self.assertEqual([each for each in order if each.asker.program == 7], many)
+        self.assertEqual(queue.waiting, 0)
+
+    def test_full(self) -> None:
+        """F3: where the queue is full, the last request of the program with the most goes."""
+        queue = RequestQueue(size=3)
+        many = [a_request(program=7) for _ in range(3)]
+        for each in many:
+            self.assertIsNone(queue.put(each))
+        self.assertIs(queue.put(a_request(program=8)), many[2])
+        self.assertIs(queue.put(last := a_request(program=8)), last)
+        self.assertEqual(queue.waiting, 3)
+
+    def test_order_of_the_overdue(self) -> None:
+        """Whoever has waited longest is told first, whatever the program."""
+        queue = RequestQueue(size=10)
+        requests = [a_request(float(since), program=since % 2) for since in range(6)]
+        for each in requests:
+            queue.put(each)
+        queue.take()
+        self.assertIs(queue.oldest, requests[1])
+        self.assertEqual(queue.overdue(3.0), requests[1:4])
+        self.assertEqual((queue.drain(), queue.waiting), (requests[4:], 0))
+
+    def test_drop_of_the_last(self) -> None:
+        """A program whose only request is taken out has no turn."""
+        queue = RequestQueue(size=10)
+        first, second = a_request(program=7), a_request(program=8)
+        queue.put(first)
+        queue.put(second)
+        self.assertTrue(queue.drop(first))
+        self.assertIs(queue.take(), second)

@@ -285,6 +285,28 @@ class CountingTests(HostTestCase):
         self.assertNotIn("secret", str(self.notes.events))
 
 
+class FairShareTests(HostTestCase):
+    """Row S8: programs that ask the same host."""
+
+    def test_newcomer(self) -> None:
+        """One program with 300 connections delays another's request by two answers."""
+        stage = Stage(self, max_connections=1)
+        for number in range(300):
+            client = stage.client()
+            client.wire.peer_pid = 7
+            client.write(b"many:%d\n" % number)
+        newcomer = stage.client()
+        newcomer.wire.peer_pid = 8
+        newcomer.write(b"few\n")
+        stage.turn()
+        (lond,) = stage.londs
+        for _ in range(3):
+            lond.say(b"ok\n")
+            stage.turn()
+        self.assertEqual(lond.asked[:3], [b"many:0\n", b"few\n", b"many:1\n"])
+        self.assertEqual(newcomer.read, b"ok\n")
+
+
 class IdleTests(HostTestCase):
     """Row S9."""
 

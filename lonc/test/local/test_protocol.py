@@ -51,8 +51,9 @@ class FakeHost:
         else:
             self.waiting.append(request)
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request) -> bool:
         self.withdrawn.append(request)
+        return request in self.waiting
 
     def close_connections(self) -> None:
         self.closings += 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import socket
 import struct
 import weakref
@@ -645,6 +646,15 @@ class MemoryTests(StreamTestCase):
 
 class SocketTests(StreamTestCase):
     """The socket behind it."""
+
+    def test_peer(self) -> None:
+        """The kernel tells which process is at the other end of a UNIX socket."""
+        protocol = Recorder()
+        self.pair(protocol)
+        self.assertEqual(protocol.transport.peer_pid, os.getpid())
+        protocol.transport.abortConnection()
+        self.turn(2)
+        self.assertEqual(protocol.transport.peer_pid, 0)
 
     def test_interfaces(self) -> None:
         """It is a transport as Twisted means it."""

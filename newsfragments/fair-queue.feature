@@ -1,0 +1,1 @@
+Where requests wait for a connection, the programs that ask take turns: one with hundreds of connections no longer delays the others. The kernel tells which process a client is; one of another pid namespace counts for itself.
