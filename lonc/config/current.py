@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from lonc.config.auth_modes import read_access
 from lonc.config.certificates import WARNING_DAYS
+from lonc.config.exposure import exposed
 from lonc.config.hosts import Changes, HostTable, compare
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.rlimit import needed_files, raise_file_limit
@@ -75,7 +76,13 @@ class InForce:
     def warn(self) -> None:
         """Log what looks wrong but stops nothing; allow as many open files as it takes."""
         settings, table = self.settings, self.table
-        for problem in (*settings.warnings, *table.problems, *self.access.warnings):
+        open_to_others = exposed(settings, self.access.certificates)
+        for problem in (
+            *settings.warnings,
+            *table.problems,
+            *self.access.warnings,
+            *open_to_others,
+        ):
             log.warn("{problem}", problem=problem)
         if table.hosts and settings.host_id not in table.hosts:
             log.warn(

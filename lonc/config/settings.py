@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from lonc.config.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
+from lonc.disk.files import check_own_folder
 
 __all__ = [
     "CONFIG_FILES",
@@ -341,11 +342,20 @@ def check_folders(settings: Settings, access: Callable[[str, int], bool] = os.ac
         _check_folder(where, folder, os.W_OK | os.X_OK if written else os.X_OK, access)
         for each in there:
             _check_folder(where, each, os.W_OK | os.X_OK, access)
+            if each != settings.logs_dir:  # a link that leads to other logs is usual
+                _check_own_folder(where, each)
     if settings.max_host_id < len(MANAGEMENT_SOCKET):
         raise SettingsError(
             f"{file}: PerlSetVar lonSockDir: {settings.sock_dir} is too long: the path of a "
             f"UNIX socket has {SOCKET_PATH_LIMIT} bytes at most"
         )
+
+
+def _check_own_folder(where: str, folder: str) -> None:
+    try:
+        check_own_folder(folder)
+    except OSError as error:
+        raise SettingsError(f"{where}: {folder}: {error.strerror}") from None
 
 
 def _check_folder(where: str, folder: str, mode: int, access: Callable[[str, int], bool]) -> None:

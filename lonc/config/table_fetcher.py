@@ -10,7 +10,6 @@ goes on serving.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 
 from lonc.config.hosts import HostTable, TableError, TableServer, parse_host_table
 from lonc.config.settings import Settings
+from lonc.disk.files import replace_file
 from lonc.disk.threads import Disk, InThread, Stuck
 
 #: Seconds before the servers are asked again when none had a table; doubled each time, up to the
@@ -83,30 +83,6 @@ def check_table(text: bytes, max_id: int, known: int) -> HostTable:
     if 2 * count < known:
         raise FetchError(f"it has {count} hosts, fewer than half of the {known} that are known")
     return table
-
-
-def replace_file(path: str, content: bytes) -> None:
-    """
-    Put a file in place as a whole, so that nobody reads half of it, and neither after a crash.
-
-    :raises OSError: it cannot be written; the file that was there stays.
-    """
-    # One name, not a random one: what a crash leaves behind is overwritten by the next.
-    new = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(new, flags, 0o644), "wb") as file:
-        os.fchmod(file.fileno(), 0o644)  # the other programs read it, whatever the umask says
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _authority(settings: Settings) -> str | None:

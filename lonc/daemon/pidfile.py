@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 
+from lonc.disk.files import open_own
+
 
 class PidFileError(Exception):
     """The pid file cannot be had: another lonc runs, or the file cannot be written."""
@@ -30,7 +32,7 @@ class PidFile:
         """
         while True:
             try:
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
                 raise PidFileError(f"{self._path}: {error.strerror}") from None
             try:
@@ -52,7 +54,7 @@ class PidFile:
 
     def _is_current(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
         except FileNotFoundError:
             return False
 

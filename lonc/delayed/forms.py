@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import BinaryIO
 
+from lonc.delayed.outbox import is_being_stored
 from lonc.delayed.sealing import OVERHEAD, SEALED, is_form_of, numbered, seal_parts
 from lonc.disk.files import (
+    LINKED,
     Changed,
     Stamp,
     Step,
@@ -34,7 +36,7 @@ from lonc.disk.files import (
 PART = 1024 * 1024
 
 #: What a form's name ends in while it is written.
-_SEALING = "~sealing"
+SEALING = "~sealing"
 
 #: Whether to leave it at what has been done.
 Enough = Callable[[], bool]
@@ -100,6 +102,11 @@ class Forms:
         with open_file(path, self._step) as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
             parts = _Parts(file, path, stamp, self._step)
+            if os.fstat(file.fileno()).st_nlink > 1 and not is_being_stored(path, stamp):
+                # Somebody may be about to take the other name away, as who stores it may be.
+                if is_whole(name, stamp):
+                    raise Unusable(LINKED, {name: stamp})
+                raise Unfinished(stamp)
             if not is_whole(name, stamp) and not parts.end_in_newline():
                 raise Unfinished(stamp)
             for number in count():
@@ -108,7 +115,7 @@ class Forms:
                     break
                 if self._is_form(form, parts):
                     return form, stamp
-            writing = path + _SEALING
+            writing = path + SEALING
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(writing)  # a crash has left it
             with new_file(writing, "form", self._step) as target:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from lonc.delayed.sealing import SEALED, seal
-from lonc.disk.files import Step, new_file, sync_folder
+from lonc.disk.files import Stamp, Step, Unusable, make_own_folder, new_file, open_file, sync_folder
 from lonc.report.logs import PermLog
 from lonc.wire.escaping import to_text
 from lonc.wire.request import command_word
@@ -25,6 +25,20 @@ TRIES = 100
 
 #: A request whose content passes over the network only enciphered.
 _SECRET = re.compile(rb"(sethost:[^:]*:)?encrypt:")
+
+
+def hidden_name(name: str) -> str:
+    """Return the name under which a request is written, which lonc passes over."""
+    return f".{name}.part"
+
+
+def is_being_stored(path: str, stamp: Stamp) -> bool:
+    """Return whether a request still has its hidden name as well, for a moment or after a crash."""
+    folder, name = os.path.split(path)
+    try:
+        return Stamp.of(os.lstat(os.path.join(folder, hidden_name(name)))) == stamp
+    except OSError:
+        return False
 
 
 class NotStored(Exception):
@@ -96,8 +110,7 @@ class Outbox:
         :raise OSError: the same; so does what ``read_key`` raises.
         """
         self._step("make folder")
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self.folder, 0o770)
+        make_own_folder(self.folder, 0o770)
         sync_folder(os.path.dirname(self.folder))  # costs nothing once it is on the disk
         # Without its key nothing is stored: whoever asks for sealing wants nothing in the clear.
         key = self._read_key() if self._read_key else None
@@ -140,7 +153,7 @@ class Outbox:
     def _store(self, name: str, content: bytes) -> str:
         """Write a file and give it its name; FileExistsError: another has it."""
         path = os.path.join(self.folder, name)
-        hidden = os.path.join(self.folder, f".{name}.part")
+        hidden = os.path.join(self.folder, hidden_name(name))
         with new_file(hidden, "file", self._step) as file:
             self._let_lonc_read(file.fileno())
             file.write(content)
@@ -174,12 +187,14 @@ class Outbox:
 
     def _check(self, path: str, content: bytes) -> None:
         try:
-            with open(path, "rb") as file:
+            with open_file(path, lambda _: None) as file:
                 found = file.read(len(content) + 1)
         except FileNotFoundError:
             # lonc may be quick to seal it, and has that on the disk before it deletes this.
             if not os.path.lexists(path + SEALED):
                 raise
             return
+        except Unusable as fault:
+            raise NotStored(f"{path}: {fault}") from None
         if found != content:
             raise NotStored(f"{path}: it does not hold what was written")

@@ -15,14 +15,17 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
 import attrs
 
-from lonc.delayed.forms import Enough, Forms, Outcome
+from lonc.delayed.forms import SEALING, Enough, Forms, Outcome
+from lonc.delayed.outbox import hidden_name, is_being_stored
 from lonc.delayed.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
 from lonc.disk.files import (
+    LINKED,
     Changed,
     Files,
     Stamp,
@@ -30,7 +33,9 @@ from lonc.disk.files import (
     Unfinished,
     Unusable,
     check,
+    check_own_folder,
     held_against,
+    make_own_folder,
     new_file,
     open_file,
     sync_folder,
@@ -43,6 +48,11 @@ _NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
 #: Beside a request that was set aside: the lond's answer, or why it was not sent.
 ANSWER = ".answer"
 REASON = ".reason"
+
+
+#: Seconds after which what is half written is the work of a crash. Who stores a request needs a
+#: moment; the day is for a disk that hangs, and for clocks that are set.
+UNFINISHED_AGE = 86_400.0
 
 
 @attrs.frozen
@@ -79,6 +89,16 @@ def host_of(name: str) -> str | None:
     return match[1] if match else None
 
 
+def _is_unfinished(file: str) -> bool:
+    """Return whether a file's name is one under which requests, or their sealed forms, are made."""
+    name = file.removesuffix(SEALING)
+    if name == file:
+        name = file.removeprefix(".").removesuffix(".part").removesuffix(SEALED)
+        if file not in (hidden_name(name), hidden_name(name + SEALED)):
+            return False
+    return host_of(name) is not None
+
+
 class Spool:
     """
     A folder of delayed requests.
@@ -87,6 +107,7 @@ class Spool:
     :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
     :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
     :param step: called before each step on the disk with its name; a test stops there.
+    :param now: gives the Unix time.
     """
 
     def __init__(
@@ -95,7 +116,9 @@ class Spool:
         kept: str,
         key: bytes | None = None,
         step: Step = lambda _: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        self._now = now
         self.folder = folder
         self.kept = kept
         self.key = key
@@ -109,21 +132,20 @@ class Spool:
         """
         Return what is there.
 
-        No file is opened or looked at. A missing folder is made, for its owner and group as far as
+        No file is opened, and none looked at but what a crash left unfinished: after a day it is
+        deleted. A missing folder is made, for its owner and group as far as
         the umask allows: lonnet, which writes here, runs as the same user.
 
         :raise OSError: the folder can neither be read nor made.
         """
         self._step("scan")
-        try:
-            files = os.listdir(self.folder)
-        except FileNotFoundError:
-            files = []
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(self.folder, 0o770)
+        files = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
         requests: dict[str, set[str]] = {}
         forms: dict[bool, list[str]] = {True: [], False: []}
         for file in files:
+            if _is_unfinished(file):
+                self._clear_old(self.path(file))
+                continue
             name = file.removesuffix(SEALED)
             is_sealed = name != file
             host_id = host_of(own_name(file) if is_sealed else file)
@@ -136,6 +158,13 @@ class Spool:
             plain=frozenset(forms[False]),
             sealed=frozenset(forms[True]),
         )
+
+    def _clear_old(self, path: str) -> None:
+        with contextlib.suppress(OSError):  # who writes it has named it meanwhile; or it stays
+            info = os.lstat(path)
+            if not stat.S_ISDIR(info.st_mode) and info.st_mtime < self._now() - UNFINISHED_AGE:
+                self._step("remove unfinished")
+                os.unlink(path)
 
     # ------------------------------------------------------------------ reading
 
@@ -153,26 +182,29 @@ class Spool:
         if self.key is not None:
             with contextlib.suppress(FileNotFoundError):
                 return self._take_sealed(self.key, name, max_line)
-        data, stamp = self._content(name, max_line)
-        if stamp != still and not (data.endswith(b"\n") and data.strip()):
+        data, stamp, links = self._content(name, max_line)
+        is_linked = links > 1 and not is_being_stored(self.path(name), stamp)
+        if stamp != still and (is_linked or not (data.endswith(b"\n") and data.strip())):
             raise Unfinished(stamp)
+        if is_linked:  # of what lonc may read and its other user may not, for all we know
+            raise Unusable(LINKED, {name: stamp})
         return _taken(data, {name: stamp})
 
     def _take_sealed(self, key: bytes, name: str, max_line: int) -> Taken:
-        data, stamp = self._content(name + SEALED, max_line, OVERHEAD)
+        data, stamp, _ = self._content(name + SEALED, max_line, OVERHEAD)
         files = {name + SEALED: stamp}
         try:
             content = unseal(key, name, data)
         except NotAuthentic as fault:
             raise Unusable(str(fault), files) from None
         with contextlib.suppress(FileNotFoundError, Unusable, Unfinished):
-            plain, stamp = self._content(name, max_line)
+            plain, stamp, _ = self._content(name, max_line)
             if plain == content:
                 files[name] = stamp
         return _taken(content, files)
 
-    def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp]:
-        """Read a file as a whole."""
+    def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp, int]:
+        """Read a file as a whole; return its content, its state, and how many names it has."""
         path = self.path(file)
         limit = max_line + 1 + overhead
         with open_file(path, self._step) as opened:
@@ -180,12 +212,13 @@ class Spool:
             with held_against(path, before):
                 data = opened.read(limit + 1)
             self._step("look again")
-            stamp = Stamp.of(os.fstat(opened.fileno()))
+            info = os.fstat(opened.fileno())
+            stamp = Stamp.of(info)
         if len(data) > limit:
             raise Unusable(f"it is longer than the limit of {max_line} bytes", {file: stamp})
         if stamp != before:
             raise Unfinished(stamp)
-        return data, stamp
+        return data, stamp, info.st_nlink
 
     # ------------------------------------------------------------------ clearing away
 
@@ -220,8 +253,7 @@ class Spool:
         if self.key is not None and name in files:
             self._seal_one(name, files)
         self._step("make kept")
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self.kept, 0o700)
+        if make_own_folder(self.kept, 0o700):
             sync_folder(self.folder)
         target, note_path = self._write_note(own_name(name), ending, note)
         file = next(iter(files))
@@ -235,7 +267,8 @@ class Spool:
             raise
         self._step("close request to others")
         # Not sooner: nobody else can put a link in its place here.
-        if stat.S_ISREG(os.lstat(target).st_mode):
+        info = os.lstat(target)
+        if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
             with contextlib.suppress(PermissionError):  # it is another user's
                 os.chmod(target, 0o600)
         self._step("sync kept")
@@ -290,9 +323,10 @@ class Spool:
         :raise OSError: the folder cannot be read.
         """
         try:
-            files = os.listdir(self.kept)
+            check_own_folder(self.kept)
         except FileNotFoundError:
             return []
+        files = os.listdir(self.kept)
         return [
             file
             for file in sorted(files)

@@ -1,5 +1,6 @@
 """
-What is told of a file between two looks at it, and how it is opened so that nothing is waited for.
+What is told of a file between two looks at it, and how files and folders are opened: nothing is
+waited for, and nothing that somebody else may have put in the place of our own is followed.
 
 Everything here blocks.
 """
@@ -15,7 +16,8 @@ from typing import BinaryIO
 
 import attrs
 
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_CAREFUL = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_READ = os.O_RDONLY | _CAREFUL
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: What tells that the file itself is at fault. Other errors (no descriptors left) pass.
@@ -61,6 +63,10 @@ class Unusable(Exception):
 
 class Changed(Exception):
     """The file is no longer the one that was read."""
+
+
+#: Said of a file with several names: one may be in a folder where others cannot read it.
+LINKED = "it is a hard link: some file has this name as well"
 
 
 def check(path: str, stamp: Stamp) -> None:
@@ -128,6 +134,82 @@ def new_file(path: str, what: str, step: Step) -> Iterator[BinaryIO]:
     except Exception:
         os.unlink(path)
         raise
+
+
+def check_own_folder(path: str) -> None:
+    """
+    See that a folder of ours is one itself. Those above it may be links, as an administrator makes.
+
+    :raise OSError: it is not there, or something else, or a link to a folder.
+    """
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link; it has to be a folder itself", path)
+    if not stat.S_ISDIR(mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+def make_own_folder(path: str, mode: int = 0o777) -> bool:
+    """
+    Make a folder of ours where it is missing; return whether it was.
+
+    :raise OSError: it cannot be made, or something else is there, or a link to a folder.
+    """
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        check_own_folder(path)
+        return False
+    return True
+
+
+def open_own(path: str, flags: int, mode: int = 0o600) -> int:
+    """
+    Open a file of ours to write it, or make it; return its descriptor.
+
+    :param flags: those of ``os.open``, without ``O_TRUNC``: it might be another's file yet.
+    :raise OSError: it cannot be had, is a link, a FIFO or a socket, or has another name as well.
+    """
+    try:
+        fd = os.open(path, flags | _CAREFUL, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                errno.ELOOP, "it is a symbolic link, which is not followed", path
+            ) from None
+        if error.errno == errno.ENXIO:  # a FIFO that nobody reads, or a socket
+            raise OSError(errno.ENXIO, "it is not a regular file", path) from None
+        raise
+    info = os.fstat(fd)
+    regular = stat.S_ISREG(info.st_mode)
+    if (regular and info.st_nlink <= 1) or stat.S_ISCHR(info.st_mode):  # root alone makes devices
+        return fd
+    os.close(fd)
+    if regular:
+        raise OSError(errno.EMLINK, LINKED, path)
+    raise OSError(errno.EINVAL, "it is not a regular file", path)
+
+
+def replace_file(path: str, content: bytes, sync: bool = True) -> None:
+    """
+    Put a file that everybody may read in place as a whole, so that nobody reads half of it.
+
+    :param sync: so it is after a power failure too.
+    :raise OSError: it cannot be written; the file that was there stays.
+    """
+    # One name, not a random one: what a crash leaves behind is removed by the next.
+    new = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    with open(os.open(new, _WRITE, 0o644), "wb") as file:
+        os.fchmod(file.fileno(), 0o644)  # whatever the umask says
+        file.write(content)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    os.replace(new, path)
+    if sync:
+        sync_folder(os.path.dirname(path))
 
 
 def sync_folder(path: str) -> None:

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTim
 from twisted.logger import Logger
 
 from lonc.config.hosts import Host, HostTable
+from lonc.disk.files import replace_file
 from lonc.lond.faults import Faults
 from lonc.lond.protocol import LondFactory
 from lonc.lond.store import Store, StoreError
@@ -94,12 +95,7 @@ def _quoted(path: str) -> str:
 def _write_once(path: str, text: str) -> None:
     if os.path.exists(path):
         return
-    unfinished = f"{path}.new"
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    replace_file(path, text.encode())
 
 
 def _address(host: Host) -> str:

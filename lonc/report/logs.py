@@ -22,6 +22,7 @@ from typing import Final, TextIO
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
 from zope.interface import implementer
 
+from lonc.disk.files import open_own
 from lonc.report.status import local_time
 
 log = Logger()
@@ -148,8 +149,7 @@ class LineFile:
             data = b"\n" + data  # a part of an earlier line stands there
         try:
             if self._fd < 0:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-                self._fd = os.open(self._path, flags, 0o644)
+                self._fd = open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             while data:
                 data = data[os.write(self._fd, data) :]
                 self._torn = bool(data)

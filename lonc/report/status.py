@@ -13,6 +13,8 @@ from typing import Any
 
 import attrs
 
+from lonc.disk.files import make_own_folder, replace_file
+
 
 def local_time(seconds: float) -> str:
     """
@@ -174,14 +176,8 @@ def write_status(path: str, statuses: Iterable[HostStatus], pid: int, now: float
     :raises OSError: it cannot be written; the file that was there stays.
     """
     content = status_report(statuses, pid, now)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    # One name, not a random one: what a crash leaves behind is overwritten by the next report.
-    new = f"{path}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(new, flags, 0o644), "wb") as file:
-        os.fchmod(file.fileno(), 0o644)  # the web server reads it, whatever the umask says
-        file.write(content)
-    os.replace(new, path)
+    make_own_folder(os.path.dirname(path))
+    replace_file(path, content, sync=False)  # in the reactor's thread, and out of date in a moment
 
 
 def _count(number: int, noun: str) -> str:

@@ -412,7 +412,7 @@ class ClientTests(Place):
         reply = self.client.critical("l2", PUT)
         self.assertEqual(reply, CON_FAILED)
         self.assertIn("No such file or directory; ", reply.why)  # of the socket
-        self.assertIn("put.l2.part: Not a directory", reply.why)
+        self.assertIn("delayed: Not a directory", reply.why)
         self.assertIn(f":F:l2:{PUT.decode()}:", self.notes())
 
     def test_program_error(self) -> None:
@@ -664,7 +664,7 @@ class TwistedClientTests(Place):
         self.exchange().say(b"con_lost\n")
         reply = self.successResultOf(asked)
         self.assertEqual(reply, CON_FAILED)
-        self.assertIn("put.l2.part: Not a directory", reply.why)
+        self.assertIn("delayed: Not a directory", reply.why)
         self.assertIn(f":F:l2:{PUT.decode()}:", self.notes())
 
     def test_disk_hangs(self) -> None:

@@ -667,6 +667,31 @@ class FolderTests(SettingsCase):
             self.assertIn(f"{inner}: No such file", self.refused())
             os.unlink(inner)
 
+    def test_innerLink(self) -> None:
+        """A link to a folder is not followed where lonc's own should be; to that of logs it is."""
+        elsewhere = os.path.abspath(self.mktemp())
+        os.mkdir(elsewhere)
+        os.symlink(elsewhere, self.settings.logs_dir)
+        check_folders(self.settings)
+        os.mkdir(self.settings.delayed_dir)
+        os.symlink(elsewhere, self.settings.kept_dir)
+        why = "it is a symbolic link; it has to be a folder itself"
+        self.assertIn(f"lonSockDir: {self.settings.kept_dir}: {why}", self.refused())
+        os.unlink(self.settings.kept_dir)
+        os.rmdir(self.settings.delayed_dir)
+        for inner in (self.settings.delayed_dir, self.settings.status_dir):
+            os.symlink(elsewhere, inner)
+            self.assertIn(f"{inner}: {why}", self.refused())
+            os.unlink(inner)
+
+    def test_linkAbove(self) -> None:
+        """A folder that `loncapa.conf` names may be a link."""
+        folder = self.folders["sock_dir"]
+        os.rename(folder, f"{folder}.elsewhere")
+        os.symlink(os.path.abspath(f"{folder}.elsewhere"), folder)
+        os.makedirs(self.settings.kept_dir)
+        check_folders(self.settings)
+
     def test_notWritable(self) -> None:
         """A folder that lonc has to write in, and may not, is named."""
         for name in ("sock_dir", "daemons_dir", "doc_root"):

@@ -20,8 +20,8 @@ from lonc.config.table_fetcher import (
     FetchError,
     TableFetcher,
     check_table,
-    replace_file,
 )
+from lonc.disk.files import replace_file
 from lonc.disk.threads import InThread
 from lonc.management.errors import ReloadFailed
 from lonc.test.fixtures.doubles import NoJitter, some_settings

@@ -109,6 +109,31 @@ class PidFileTests(SynchronousTestCase):
         self.path = os.path.join(self.path, "missing", "lonc.pid")
         self.assertEqual(self.refusal(), f"{self.path}: No such file or directory")
 
+    def test_not_a_file_of_ours(self) -> None:
+        """
+        Section 8: a link, a FIFO or another's file in its place is named, and neither written nor
+        removed; a folder above it may be a link.
+        """
+        other = self.path + ".other"
+        with open(other, "w") as file:
+            file.write("another's")
+        for put, why in (
+            (lambda path: os.symlink(other, path), "it is a symbolic link, which is not followed"),
+            (lambda path: os.symlink("/nowhere", path), "it is a symbolic link, which is not "),
+            (lambda path: os.link(other, path), "it is a hard link: some file has this name as"),
+            (os.mkfifo, "it is not a regular file"),
+        ):
+            put(self.path)
+            self.assertIn(f"{self.path}: {why}", self.refusal())
+            os.unlink(self.path)
+        with open(other) as file:
+            self.assertEqual(file.read(), "another's")
+        link = os.path.dirname(self.path) + ".link"
+        os.symlink(os.path.abspath(os.path.dirname(self.path)), link)
+        self.path = os.path.join(link, "lonc.pid")
+        self.acquired().write()
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
     def test_cannot_be_locked(self) -> None:
         """Section 8: a file system without locks is not mistaken for another lonc."""
 

@@ -179,6 +179,15 @@ class OutboxTests(SynchronousTestCase):
         self.outbox.store("l2", PUT)
         self.assertFalse(os.path.exists(self.perm_log))
 
+    def test_folder_that_is_a_link(self) -> None:
+        """Nothing is stored where a link in the place of the folder leads."""
+        elsewhere = self.mktemp()
+        os.mkdir(elsewhere)
+        os.symlink(os.path.abspath(elsewhere), self.folder)
+        error = self.assertRaises(OSError, self.outbox.store, "l2", PUT)
+        self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+        self.assertEqual(os.listdir(elsewhere), [])
+
     # When something goes wrong
 
     def test_steps(self) -> None:

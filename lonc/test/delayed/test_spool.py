@@ -11,6 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -253,11 +254,61 @@ class TakeTests(SpoolCase):
         self.put(b"x" * (LIMIT + 2))
         self.assert_unusable("it is longer than the limit of 100 bytes")
 
+    def test_folder_that_is_a_link(self) -> None:
+        """Where a link in the folder's place leads, nothing is read, written or kept."""
+        elsewhere = os.path.abspath(os.path.join(os.path.dirname(self.folder), "elsewhere"))
+        os.mkdir(elsewhere)
+        os.symlink(elsewhere, self.kept)
+        self.put(b"x\n")
+        error = self.assertRaises(OSError, self.spool.keep, NAME, self.files(), ANSWER, b"no\n")
+        self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+        self.assertEqual(os.listdir(elsewhere), [])
+        self.assertRaises(OSError, self.spool.kept_in_clear)
+        self.assertEqual(self.take().line, b"x\n")
+        os.rename(self.folder, elsewhere + ".more")
+        os.symlink(elsewhere + ".more", self.folder)
+        self.assertRaises(OSError, self.spool.scan)
+
+    def test_left_by_a_crash(self) -> None:
+        """What a crash left half written, sealed or not, goes after a day; all else stays."""
+        left = [f".{NAME}.part", f".{NAME}{SEALED}.part", f"{NAME}~sealing"]
+        others = [NAME, ".part", ".x.part", f".{NAME}", f"{NAME}.part", f"x.{NAME}.part"]
+        for name in [*left, *others]:
+            os.utime(self.put(b"x\n", name), (1000.0, 1000.0))
+        for age, there in ((86_399.0, {*left, *others}), (86_401.0, {*others})):
+            spool = Spool(self.folder, self.kept, now=partial(sum, (1000.0, age)))
+            self.assertEqual(spool.scan().requests["l1"], [NAME])
+            self.assertEqual(set(os.listdir(self.folder)), there)
+
     def test_link(self) -> None:
         """A symbolic link is not followed."""
         write(os.path.join(self.folder, "secret"), b"x\n")
         os.symlink("secret", self.spool.path(NAME))
         self.assert_unusable("it is not a regular file")
+
+    def test_hard_link(self) -> None:
+        """
+        A file of another name is not sent; it is not whole at first, for who stores a request may
+        be about to take the other name away. Its rights stay as they are.
+        """
+        path = os.path.join(self.folder, "other")
+        write(path, b"secret\n")
+        os.chmod(path, 0o640)
+        os.link(path, self.spool.path(NAME))
+        with self.assertRaises(Unfinished):
+            self.spool.take(NAME, LIMIT)
+        with self.assertRaises(Unusable) as caught:
+            self.spool.take(NAME, LIMIT, self.stamp())
+        self.assertEqual(
+            str(caught.exception), "it is a hard link: some file has this name as well"
+        )
+        self.spool.keep(NAME, caught.exception.files, REASON, b"why\n")
+        self.assertEqual((read(path), mode(path)), (b"secret\n", 0o640))
+
+    def test_being_stored(self) -> None:
+        """A request that a crash left under its hidden name as well is whole, and is sent."""
+        os.link(self.put(b"put:a:b\n"), self.spool.path(f".{NAME}.part"))
+        self.assertEqual(self.take().line, b"put:a:b\n")
 
     def test_pipe(self) -> None:
         """A named pipe is not waited for."""
@@ -398,6 +449,13 @@ class SealedTests(SpoolCase):
         self.assertEqual(files, {**self.files(), **self.files(NAME + SEALED)})
         self.spool.remove(files)
         self.assertEqual(os.listdir(self.folder), [])
+
+    def test_sealing_a_hard_link(self) -> None:
+        """What others cannot read is not sealed for them under another name, once it is clear."""
+        path = self.put(b"secret\n", "other")
+        os.link(path, self.spool.path(NAME))
+        self.assertIsInstance(self.spool.seal({NAME: None})[NAME], Unfinished)
+        self.assertIsInstance(self.spool.seal({NAME: self.stamp()})[NAME], Unusable)
 
     def test_both_but_not_the_same(self) -> None:
         """When they are not the same, the sealed one comes first and alone."""

@@ -180,9 +180,26 @@ class WriteStatusTests(SynchronousTestCase):
         self.assertEqual(self.content(), before)
 
     def test_link_is_not_followed(self) -> None:
-        """A link set where the report is prepared does not lead lonc to another file."""
+        """What was put where the report is prepared leads nowhere, and holds nothing up."""
         os.mkdir(self.folder)
-        other = os.path.join(tempfile.mkdtemp(dir=self.folder), "other")
-        os.symlink(other, f"{self.path}.new")
-        self.assertRaises(OSError, self.write, a_status("a"))
-        self.assertFalse(os.path.exists(other))
+        other = os.path.join(tempfile.mkdtemp(), "other")
+        with open(other, "w") as file:
+            file.write("another's")
+        for put in (
+            lambda path: os.symlink(other, path),
+            lambda path: os.link(other, path),
+            os.mkfifo,
+        ):
+            put(f"{self.path}.new")
+            self.write(a_status("a"))
+            self.assertEqual(self.content(), status_report([a_status("a")], 17, NOW))
+            with open(other) as file:
+                self.assertEqual(file.read(), "another's")
+
+    def test_folder_that_is_a_link(self) -> None:
+        """Nothing is written where a link in the place of the folder leads."""
+        elsewhere = tempfile.mkdtemp()
+        os.symlink(elsewhere, self.folder)
+        error = self.assertRaises(OSError, self.write, a_status("a"))
+        self.assertEqual(error.strerror, "it is a symbolic link; it has to be a folder itself")
+        self.assertEqual(os.listdir(elsewhere), [])

@@ -1,0 +1,88 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Tests for lonc.disk.files: our own files and folders, and what may stand in their place."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.disk.files import check_own_folder, make_own_folder, open_own, replace_file
+
+WRITE = os.O_WRONLY | os.O_CREAT
+
+
+class OwnTests(SynchronousTestCase):
+    """In a folder where somebody else can put things."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        os.mkdir(self.folder)
+        self.path = os.path.join(self.folder, "own")
+        self.other = os.path.join(self.folder, "other")
+        with open(self.other, "w") as file:
+            file.write("another's")
+
+    def why_not(self) -> str:
+        """Return why the file is not opened."""
+        error = self.assertRaises(OSError, open_own, self.path, WRITE)
+        self.assertEqual(error.filename, self.path)
+        return str(error.strerror)
+
+    def test_own(self) -> None:
+        """A file that is there, or made, is had; nobody else can read what is made."""
+        for _ in range(2):
+            os.close(open_own(self.path, WRITE))
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
+
+    def test_symbolic_link(self) -> None:
+        """A link is not followed, whether it leads to something or not."""
+        for target in (self.other, "/nowhere", self.folder):
+            os.symlink(target, self.path)
+            self.assertEqual(self.why_not(), "it is a symbolic link, which is not followed")
+            os.unlink(self.path)
+
+    def test_hard_link(self) -> None:
+        """A file that has another name is left as it is."""
+        os.link(self.other, self.path)
+        self.assertEqual(self.why_not(), "it is a hard link: some file has this name as well")
+
+    def test_no_file(self) -> None:
+        """A FIFO is not waited for, whether somebody reads it or not; nor is a socket opened."""
+        os.mkfifo(self.path)
+        self.assertEqual(self.why_not(), "it is not a regular file")
+        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        self.assertEqual(self.why_not(), "it is not a regular file")
+        os.unlink(self.path)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(os.path.relpath(self.path))
+        self.assertEqual(self.why_not(), "it is not a regular file")
+
+    def test_folder(self) -> None:
+        """A folder is made once, and has to be one itself."""
+        self.assertTrue(make_own_folder(self.path))
+        self.assertFalse(make_own_folder(self.path))
+        check_own_folder(self.path)
+        os.rmdir(self.path)
+        os.symlink(self.folder, self.path)
+        for look in (make_own_folder, check_own_folder):
+            error = self.assertRaises(OSError, look, self.path)
+            self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+            self.assertRaises(NotADirectoryError, look, self.other)
+
+    def test_replaced(self) -> None:
+        """What stands where a new file is prepared goes; nothing that it leads to is changed."""
+        for put in (
+            lambda path: os.symlink(self.other, path),
+            lambda path: os.link(self.other, path),
+            os.mkfifo,
+        ):
+            put(f"{self.path}.new")
+            replace_file(self.path, b"content")
+            with open(self.path) as own, open(self.other) as other:
+                self.assertEqual((own.read(), other.read()), ("content", "another's"))
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o644)
+        self.assertEqual(set(os.listdir(self.folder)), {"own", "other"})
