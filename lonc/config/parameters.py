@@ -154,9 +154,7 @@ NAME_OF_FILE = Kind("file", "a name or a path in printable characters, or none",
 SWITCH = Kind("switch", "1 (on) or 0 (off)", _switch)
 MODE = Kind("octal mode", "an octal mode from 0600 to 0777 with read and write for the user", _mode)
 GROUP = Kind("group", "the name or number of a group of this machine, or none", _group)
-ENDPOINT = Kind(
-    "endpoint", "a Twisted endpoint description such as tcp:7000:interface=127.0.0.1", _endpoint
-)
+ENDPOINT = Kind("endpoint", "a Twisted endpoint description such as tcp:7000", _endpoint)
 
 
 # The table
@@ -306,6 +304,11 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Answers in memory that clients do not read, at most, for all clients together",
               "Room for three answers of the greatest length. Past it, the client that has kept "
               "its answer waiting longest is closed."),
+    _optional("max-request-memory", "loncMaxRequestMemory", "256 MiB", size("1 KiB", "64 GiB"),
+              "Requests in memory at most, begun and waiting, for all clients together",
+              "Room for sixteen requests of the greatest length, or thousands of large ones. Past "
+              "it, the client that has sent most of what is not under way gets con_lost. The first "
+              "8 KiB of each client are not counted."),
     _optional("drain-timeout", "loncDrainTimeout", "5", seconds(0, 3600),
               "Time that requests in flight get at INT and TERM",
               "Nearly every request is answered by then, and a machine that shuts down does not "

@@ -93,6 +93,7 @@ class Settings:
     log_format: str = _default("loncLogFormat")
     write_timeout: float = _default("loncWriteTimeout")
     max_unread: int = _default("loncMaxUnread")
+    max_request_memory: int = _default("loncMaxRequestMemory")
     drain_timeout: float = _default("loncDrainTimeout")
     disk_timeout: float = _default("loncDiskTimeout")
     delayed_key_file: str | None = _default("loncDelayedKeyFile")

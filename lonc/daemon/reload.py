@@ -81,7 +81,7 @@ class Reloader:
             log.critical("nothing is changed: {error}", error=error)
             raise ReloadFailed(f"nothing is changed: {error}") from None
         settings, table = self._in_force.settings, self._in_force.table
-        self._clients.settings = settings
+        self._clients.apply(settings)
         self._names.lifetime = settings.name_lifetime
         self._delayed.reconfigure(settings)
         self._in_force.warn()

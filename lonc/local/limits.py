@@ -7,12 +7,15 @@ Descriptors and memory are the process's and not a host's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
+from lonc.local.memory import RequestMemory
+from lonc.local.places import longest_silent
 from lonc.report.rate_limit import RateLimited
 from lonc.wire.request import Cause
 
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
 #: pipe; more than that are closed at once.
 TURNED_AWAY = 256
 
+#: Lines of one client that are answered in one turn of the loop: some 50 µs, where each is answered
+#: at once, as for a DEAD host.
+LINES_A_TURN = 8
+
+#: Clients that go on in one turn of the loop with what they sent ahead: 5 ms or so.
+HELD_A_TURN = 128
+
 log = Logger()
 
 
@@ -30,7 +40,9 @@ class Clients:
     """
     All clients of all hosts: the limits that they share (rows F3 and F16).
 
-    :ivar open: how many are connected.
+    :ivar everyone: who is connected, the first one first.
+    :ivar memory: what their requests take.
+    :ivar now: the time of the last sweep: near enough for who has been silent longest.
     :ivar unread: clients that do not read their answers, the first one first -> when they last
         took a byte, how many bytes count against the budget, and how many were unsent then.
     :ivar unfinished: clients that began a line -> since when.
@@ -41,11 +53,26 @@ class Clients:
         self.settings = settings
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
-        self.open = 0
+        self.everyone: dict[ClientProtocol, None] = {}
+        self.memory = RequestMemory(settings.max_request_memory)
+        self.now = clock.seconds()
+        self._call_later = clock.callLater
+        self._held: dict[ClientProtocol, None] = {}
+        self._turn_is_due = False
         self.unread: dict[ClientProtocol, tuple[float, int, int]] = {}
         self.unread_bytes = 0
         self.unfinished: dict[ClientProtocol, float] = {}
         self.leaving: dict[ClientProtocol, float] = {}
+
+    @property
+    def open(self) -> int:
+        """How many are connected."""
+        return len(self.everyone)
+
+    def apply(self, settings: Settings) -> None:
+        """Take over new settings; a lower limit is for what comes from now on."""
+        self.settings = settings
+        self.memory.limit = settings.max_request_memory
 
     def warn(self, key: str, host_id: str, what: str) -> None:
         """Log a warning that clients could repeat as often as they like."""
@@ -53,6 +80,40 @@ class Clients:
         if left_out is not None:
             more = f" ({left_out} like this left out)" if left_out else ""
             log.warn("{what}{more}", what=what, more=more, host_id=host_id)
+
+    def admit(self, client: ClientProtocol) -> bool:
+        """Count a newcomer in; return whether there is a place for it."""
+        self.everyone[client] = None
+        limit = self.settings.max_clients
+        if len(self.everyone) - len(self.leaving) <= limit:
+            return True
+        silent = longest_silent(client, self.everyone)
+        if silent is None:
+            self.warn(
+                "max-clients", client.host_id, f"there are {limit} clients: another gets con_lost"
+            )
+            return False
+        self.warn(
+            "silent", silent.host_id, f"there are {limit} clients: one that is silent makes room"
+        )
+        silent.turn_away(Cause.TOO_MANY_CLIENTS)
+        return True
+
+    def hold(self, client: ClientProtocol) -> None:
+        """Let a client go on in the loop's next turn: it has had its share of this one."""
+        self._held[client] = None
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._call_later(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_is_due = False
+        for client in list(islice(self._held, HELD_A_TURN)):
+            if client in self._held:  # those before it may have ended it
+                del self._held[client]
+                client.next_turn()
+        if self._held and not self._turn_is_due:
+            self.hold(next(iter(self._held)))
 
     def note_unread(self, client: ClientProtocol, size: int) -> None:
         """So much of an answer does not fit into the client's socket; keep to the budget."""
@@ -69,13 +130,15 @@ class Clients:
 
     def forget(self, client: ClientProtocol) -> None:
         """The client has gone."""
-        self.open -= 1
+        self.everyone.pop(client, None)
+        self._held.pop(client, None)
         self.note_read(client)
         self.unfinished.pop(client, None)
         self.leaving.pop(client, None)
 
     def sweep(self, now: float) -> None:
         """End the waits of clients that are over their time; called several times a second."""
+        self.now = now
         limit = self.settings.write_timeout
         for client, (since, size, before) in list(self.unread.items()):
             if (unsent := client.unsent) < before:

@@ -21,7 +21,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.local.limits import TURNED_AWAY, Clients
+from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, Clients
+from lonc.local.memory import UNCOUNTED
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
@@ -59,22 +60,31 @@ class RequestTaker(Interface):
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
 class ClientProtocol(Protocol):
-    """One client on a host's socket (rows S5, F2, F3 and F16)."""
+    """
+    One client on a host's socket (rows S5, F2, F3 and F16).
+
+    :ivar leaving: it has its last answer, and what it still sends is thrown away.
+    :ivar quiet_since: when it had its last answer, or came, by `Clients.now`.
+    """
 
     # There are thousands, and what is set outside of __init__ would make each a dict of its own.
     __slots__ = (
         "_blocked",
         "_clients",
+        "_counted",
         "_ended_input",
+        "_held",
         "_host",
-        "_leaving",
         "_lines",
         "_listener",
         "_paused",
         "_program",
         "_request",
         "_taking",
+        "_usual",
         "connected",
+        "leaving",
+        "quiet_since",
         "transport",
     )
 
@@ -87,48 +97,52 @@ class ClientProtocol(Protocol):
         self._listener = factory
         self._lines = LineBuffer(clients.settings.max_line)
         self._request: Request | None = None
+        self._usual = min(UNCOUNTED, clients.settings.max_line)  # bytes of a request, at most
+        self._counted = False  # the bytes of its requests are
         self._program = 0  # 0: not yet asked for
         self._taking = False  # lines are being taken from the buffer, further out on the stack
+        self._held = False  # it goes on in the loop's next turn
         self._blocked = False  # the transport has bytes that the client does not read
         self._paused = False  # we do not read the transport
         self._ended_input = False  # the client will send nothing more
-        self._leaving = False  # it has its last answer, and what it still sends is thrown away
+        self.leaving = False
+        self.quiet_since = clients.now
 
     def connectionMade(self) -> None:
         """Count it in, or turn it away."""
-        clients = self._clients
-        clients.open += 1
         self._listener.clients.add(self)
         self.transport.registerProducer(self, True)
-        if clients.open > clients.settings.max_clients:
-            clients.warn(
-                "max-clients",
-                self._host.host_id,
-                f"there are {clients.settings.max_clients} clients: another gets con_lost",
-            )
-            self._turn_away(Cause.TOO_MANY_CLIENTS)
+        if not self._clients.admit(self):
+            self.turn_away(Cause.TOO_MANY_CLIENTS)
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request, or keep what was sent ahead."""
-        if self._leaving:
-            return
-        if self._request is not None or self._blocked:
-            self._lines.feed(data)
-            if len(self._lines.rest) > AHEAD and not self._paused:
-                self._paused = True
-                self.transport.pauseProducing()
+        if self.leaving:
             return
         lines = self._lines
-        # So nearly every request comes, and `push` would find it too: a call later.
-        if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
+        waits = self._request is not None or self._blocked or self._held
+        # So nearly every request comes, and there is nothing to keep or to count.
+        if not waits and not lines.rest and data.find(b"\n") + 1 == len(data) <= self._usual:
             self._ask(data)
             return
-        try:
-            line = lines.push(data)
-        except LineTooLong as error:
-            self.give_up_line(str(error), Cause.TOO_LONG)
-        else:
-            self._take(line)
+        lines.feed(data)
+        if self._counted or len(lines.rest) > UNCOUNTED:
+            self._count()
+        if self.leaving:
+            return
+        if not waits:
+            self._go_on()
+        elif len(lines.rest) > AHEAD and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def _count(self) -> None:
+        """Note what the requests take in memory; this may turn the client away."""
+        size = len(self._lines.rest)
+        if self._request is not None:
+            size += len(self._request.line)
+        self._counted = size > UNCOUNTED
+        self._clients.memory.note(self, size)
 
     def _ask(self, line: bytes) -> None:
         """Hand a request to the host; the answer may be there before this returns."""
@@ -142,6 +156,7 @@ class ClientProtocol(Protocol):
             self._host.submit(request)
         except Exception:
             self._host.crashed = True
+            self._request, request.asker = None, _NOBODY
             raise
 
     def _take(self, line: bytes | None) -> None:
@@ -149,10 +164,16 @@ class ClientProtocol(Protocol):
         self._taking = True
         if line is not None and self._clients.unfinished:
             self._clients.unfinished.pop(self, None)
+        left = LINES_A_TURN
         try:
             while line is not None:
                 self._ask(line)
-                if self._request is not None or self._blocked or self._leaving:
+                if self._request is not None or self._blocked or self.leaving:
+                    break
+                left -= 1
+                if not left and self._lines.rest:
+                    self._held = True
+                    self._clients.hold(self)
                     break
                 line = self._lines.take()
         except LineTooLong as error:
@@ -166,14 +187,14 @@ class ClientProtocol(Protocol):
 
     def _read_on(self) -> None:
         """Read again, if what was sent ahead has become less or was no whole line."""
-        waits = self._request is not None or self._blocked
-        if not (self._leaving or (waits and len(self._lines.rest) > AHEAD)):
+        waits = self._request is not None or self._blocked or self._held
+        if not (self.leaving or (waits and len(self._lines.rest) > AHEAD)):
             self._paused = False
             self.transport.resumeProducing()
 
     def _note_progress(self) -> None:
         """Start or stop the time limit for a line that was begun, and end when all is said."""
-        if self._request is not None or self._blocked or self._leaving:
+        if self._request is not None or self._blocked or self._held or self.leaving:
             return
         if self._ended_input:
             self.finish()
@@ -183,7 +204,10 @@ class ClientProtocol(Protocol):
     def answered(self, reply: bytes) -> None:
         """Pass lond's answer on, and begin with what was sent ahead."""
         self._request = None
+        self.quiet_since = self._clients.now
         self.transport.write(reply)
+        if self._counted:
+            self._count()
         if self._blocked:
             self._clients.note_unread(self, self.unsent or len(reply))
         elif not self._taking and (self._lines.rest or self._ended_input):
@@ -210,7 +234,13 @@ class ClientProtocol(Protocol):
         """The client has read what waited for it."""
         self._blocked = False
         self._clients.note_read(self)
-        if self._request is None and not self._taking and not self._leaving:
+        if not (self._request or self._taking or self._held or self.leaving):
+            self._go_on()
+
+    def next_turn(self) -> None:
+        """Go on: the loop has been round."""
+        self._held = False
+        if not self.leaving:
             self._go_on()
 
     def stopProducing(self) -> None:
@@ -219,27 +249,25 @@ class ClientProtocol(Protocol):
     def readConnectionLost(self) -> None:
         """The client will send nothing more, but may still want its answer."""
         self._ended_input = True
-        if self._leaving:
+        if self.leaving:
             self.transport.loseConnection()
         elif not self._taking:
             self._note_progress()
 
     def writeConnectionLost(self) -> None:
-        """Our own doing: see `_turn_away`."""
+        """Our own doing: see `turn_away`."""
 
     def give_up_line(self, why: str, cause: Cause) -> None:
         """Answer a request that cannot be taken with ``con_lost`` and close the client (F3)."""
         what = f"a client's request is given up with con_lost: {why}"
         self._clients.warn("line", self._host.host_id, what)
-        self._turn_away(cause)
+        self.turn_away(cause)
 
-    def _turn_away(self, cause: Cause) -> None:
+    def turn_away(self, cause: Cause) -> None:
         """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
         clients = self._clients
-        clients.unfinished.pop(self, None)
         self._host.count_lost(cause)
-        self._leaving = True
-        self._lines = LineBuffer(0)
+        self._let_go()
         self.transport.write(CON_LOST)
         if len(clients.leaving) < TURNED_AWAY and not self._ended_input:
             clients.leaving[self] = clients.seconds()
@@ -253,8 +281,10 @@ class ClientProtocol(Protocol):
             self._close()
 
     def finish(self) -> None:
-        """Close it once it has read what it was sent."""
-        self._leaving = True
+        """Close it once it has read what it was sent, a ``con_lost`` for what it sent ahead too."""
+        if self._held:
+            self.transport.write(CON_LOST * self._lines.rest.count(b"\n"))
+        self.leaving = True
         self._close()
 
     @property
@@ -267,6 +297,26 @@ class ClientProtocol(Protocol):
         if not self._program:
             self._program = getattr(self.transport, "peer_pid", 0) or -id(self)
         return self._program
+
+    @property
+    def host_id(self) -> str:
+        """The host whose socket it is on."""
+        return self._host.host_id
+
+    @property
+    def ahead(self) -> int:
+        """How many bytes it has sent of which no request is under way."""
+        return len(self._lines.rest)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has asked nothing that is not answered and read; its socket may know more."""
+        return not (self._request or self._lines.rest or self._blocked or self.leaving)
+
+    @property
+    def unread(self) -> int:
+        """How many bytes it has sent that are still in its socket; 0 where that is not told."""
+        return getattr(self.transport, "unread", 0)
 
     @property
     def unsent(self) -> int:
@@ -284,19 +334,23 @@ class ClientProtocol(Protocol):
         clients = self._clients
         clients.note_read(self)
         clients.warn("cut", self._host.host_id, f"a client is closed: {why}")
-        self._leaving = True
+        self.leaving = True
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has gone: what it asked for is dropped, and its answer thrown away (F16)."""
-        request, self._request = self._request, None
-        self._leaving = True
-        self._lines = LineBuffer(0)
+        self._let_go()
         self._clients.forget(self)
         self._listener.gone(self)
-        if request is not None:
-            self._host.withdraw(request)
-            request.asker = _NOBODY
+
+    def _let_go(self) -> None:
+        """Drop what it asked for and what it sent."""
+        self.leaving = True
+        self._lines = LineBuffer(0)
+        self._clients.unfinished.pop(self, None)
+        request, self._request = self._request, None
+        waited = request is not None and self._host.withdraw(request)
+        self._clients.memory.forget(self, request, waited)
 
 
 class ClientListener(Factory):

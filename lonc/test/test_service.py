@@ -442,11 +442,11 @@ class ReadAgainTests(ServiceTestCase):
     def test_settings(self) -> None:
         """F13: HUP takes settings over for clients, hosts and delayed requests alike."""
         self.settings = attrs.evolve(self.first, socket_mode=0o666, max_clients=1)
-        client = self.client("l2")
+        client = self.client("l2", b"pi")
         self.successResultOf(self.daemon.reload())
         self.assertEqual(os.stat(self.first.socket_path("l1")).st_mode & 0o777, 0o666)
         self.assertEqual(self.ask("l1"), CON_LOST)
-        client.write(b"ping\n")
+        client.write(b"ng\n")
         self.advance(0)
         self.assertEqual(client.read, b"re:ping\n")
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import sys
+import termios
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +120,15 @@ class SocketTransport:
     def unsent(self) -> int:
         """How many bytes are kept because the other side does not read."""
         return 0 if self._unsent is None else len(self._unsent)
+
+    @property
+    def unread(self) -> int:
+        """How many bytes have arrived and wait in the kernel."""
+        try:
+            size = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
+        except OSError:
+            return 0
+        return int.from_bytes(size, sys.byteorder)
 
     @property
     def peer_pid(self) -> int:

@@ -26,7 +26,8 @@ class Cause(Enum):
     QUEUE_FULL = "queue_full"  #: too many requests wait for this host already
     QUEUE_TIMEOUT = "queue_timeout"  #: it waited too long for a connection
     TOO_LONG = "too_long"  #: the request or its reply is over the line limit
-    TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit
+    MEMORY = "memory"  #: the memory for requests is used up
+    TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit, or made room
     CLOSED = "closed"  #: connections were closed on request, or lonc stops
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
 

@@ -507,6 +507,7 @@ class DefaultTests(SettingsCase):
                 "log_format": "seed",
                 "write_timeout": 60.0,
                 "max_unread": 48 * 1024**2,
+                "max_request_memory": 256 * 1024 * 1024,
                 "drain_timeout": 5.0,
                 "disk_timeout": 10.0,
                 "delayed_key_file": None,

@@ -283,7 +283,9 @@ class Script:
             if answer != CON_LOST[:-1]:
                 self.check(number < len(lines), (answers, lines))
                 self.check(answer + b"\n" == b"re:" + lines[number], (answers, lines))
-        self.check(len(answers) + bool(rest) <= max(1, len(lines)), (answers, lines))
+        # Who makes room for another reads a con_lost that it did not ask for.
+        most = len(lines) + client.wire.half_closed
+        self.check(len(answers) + bool(rest) <= max(1, most), (answers, lines))
 
     def stop(self) -> None:
         """Stop the host, and check that everything has come to its end, once."""
@@ -344,7 +346,7 @@ class RandomTests(SynchronousTestCase):
                 seen[cause] += script.stage.lost(cause)
         self.assertGreater(answers, 300)
         rare = {cause.value for cause, count in seen.items() if count == 0}
-        self.assertEqual(rare - {"too_long", "wrong_host"}, set())
+        self.assertEqual(rare - {"too_long", "memory", "wrong_host"}, set())
         text = " ".join(str(event.get("trouble")) for event in notes.events)
         for word in ("refused", "timed out", "bad handshake", "broke"):
             self.assertIn(word, text)

@@ -56,6 +56,16 @@ class LineLimitTests(ClientTestCase):
         self.turn()
         self.assertTrue(client.closed)
 
+    def test_it_has_said_all(self) -> None:
+        """F3: one that is turned away after its last byte is closed at once, and reads it all."""
+        client = self.client(b"a\n" + b"x" * (MAX_LINE + 1))
+        client.half_close()
+        self.host.answer()
+        self.assertEqual(len(self.clients.leaving), 0)
+        self.turn()
+        self.assertEqual((client.answers, client.closed), ([b"re:a\n", CON_LOST], True))
+        self.assert_forgotten()
+
     def test_it_does_not_stay(self) -> None:
         """F3: one that does not go by itself is cut after the drain time."""
         self.begin(drain_timeout=5)
@@ -377,10 +387,11 @@ class NumberOfClientsTests(ClientTestCase):
     def test_limit(self) -> None:
         """F3: past the limit a client reads con_lost and is closed; the log names the limit."""
         self.begin(max_clients=2)
-        one, two = self.client(), self.client()
+        one, two = self.client(b"a\n"), self.client(b"b\n")
         three = self.client(b"ping\n")
         self.assertEqual(three.read, CON_LOST)
-        self.assertEqual((self.host.asked, self.host.lost), ([], [Cause.TOO_MANY_CLIENTS]))
+        self.assertEqual(self.host.asked, [b"a\n", b"b\n"])
+        self.assertEqual(self.host.lost, [Cause.TOO_MANY_CLIENTS])
         self.assertIn("2 clients", self.notes.events[0]["what"])
         three.half_close()
         self.turn()
@@ -391,32 +402,34 @@ class NumberOfClientsTests(ClientTestCase):
     def test_room_again(self) -> None:
         """F3: when one has gone there is room for another."""
         self.begin(max_clients=2)
-        one, _ = self.client(), self.client()
+        one, _ = self.client(b"a\n"), self.client(b"b\n")
         self.client().hang_up()
         one.hang_up()
         self.client(b"ping\n")
-        self.assertEqual(self.host.asked, [b"ping\n"])
+        self.assertEqual(self.host.asked, [b"a\n", b"b\n", b"ping\n"])
 
     def test_all_hosts_together(self) -> None:
         """F3: the limit is for the clients of all hosts together."""
         self.begin(max_clients=1)
         other = FakeHost()
-        FakeClient(self.clock, ClientListener(other, self.clients))
+        FakeClient(self.clock, ClientListener(other, self.clients)).write(b"a\n")
         self.assertEqual(self.client(b"ping\n").read, CON_LOST)
         self.assertEqual((self.host.lost, other.lost), ([Cause.TOO_MANY_CLIENTS], []))
 
     def test_new_limit(self) -> None:
         """F13: a lower limit closes nobody who is there."""
-        one, two = self.client(), self.client(b"ping\n")
-        self.clients.settings = some_settings(max_clients=1)
+        one, two = self.client(b"a\n"), self.client(b"ping\n")
+        self.clients.apply(some_settings(max_clients=1))
         three = self.client()
         self.answer_all()
-        self.assertEqual((two.read, three.read, one.closed), (b"re:ping\n", CON_LOST, False))
+        self.assertEqual((one.read, two.read), (b"re:a\n", b"re:ping\n"))
+        self.assertEqual((three.read, one.closed), (CON_LOST, False))
 
     def test_flood(self) -> None:
         """F3: of a flood some can read their con_lost at leisure, the others are closed at once."""
         self.begin(max_clients=1)
-        flood = [self.client() for _ in range(TURNED_AWAY + 51)]
+        flood = [self.client(b"a\n")]
+        flood += [self.client() for _ in range(TURNED_AWAY + 50)]
         self.turn()
         self.assertEqual(sum(client.closed for client in flood), 50)
         self.assertTrue(all(client.read == CON_LOST for client in flood[1:]))

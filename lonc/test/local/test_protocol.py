@@ -83,9 +83,9 @@ class ClientTestCase(SynchronousTestCase):
         self.clients = Clients(some_settings(**{"max_line": MAX_LINE, **changes}), self.clock)
         self.listener = ClientListener(self.host, self.clients)
 
-    def client(self, *segments: bytes, room: float = float("inf")) -> FakeClient:
+    def client(self, *segments: bytes, room: float = float("inf"), program: int = 0) -> FakeClient:
         """Return a new client that sends this."""
-        client = FakeClient(self.clock, self.listener, room)
+        client = FakeClient(self.clock, self.listener, room, program)
         for segment in segments:
             client.write(segment)
         return client
@@ -111,6 +111,7 @@ class ClientTestCase(SynchronousTestCase):
         """Check that nothing is kept of clients that have gone."""
         clients = self.clients
         self.assertEqual((clients.open, clients.unread_bytes), (0, 0))
+        self.assertEqual((clients.memory.used, clients.memory.clients), (0, {}))
         for kept in (clients.unread, clients.unfinished, clients.leaving, self.listener.clients):
             self.assertEqual(len(kept), 0)
 

@@ -647,6 +647,17 @@ class MemoryTests(StreamTestCase):
 class SocketTests(StreamTestCase):
     """The socket behind it."""
 
+    def test_unread(self) -> None:
+        """The kernel tells how many bytes have arrived and were not read."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        self.assertEqual(protocol.transport.unread, 0)
+        theirs.send(b"four")
+        theirs.send(b"five!")
+        self.assertEqual(protocol.transport.unread, 9)
+        self.turn()
+        self.assertEqual(protocol.transport.unread, 0)
+
     def test_peer(self) -> None:
         """The kernel tells which process is at the other end of a UNIX socket."""
         protocol = Recorder()

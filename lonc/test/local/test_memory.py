@@ -1,0 +1,228 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What requests take in memory, of all clients together (row F3)."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from lonc.local.memory import UNCOUNTED
+from lonc.test.fixtures.doubles import FakeClient, some_settings
+from lonc.test.local.test_protocol import ClientTestCase
+from lonc.wire.request import CON_LOST, Cause
+
+#: Bytes that the tests allow.
+LIMIT = 100_000
+
+#: Seconds that one turn of the loop takes.
+TICK = 0.001
+
+
+class MemoryTests(ClientTestCase):
+    """The limit, and who goes past it."""
+
+    def begin(self, **changes: Any) -> None:
+        """Begin afresh with a small memory."""
+        super().begin(**{"max_line": 90_000, "max_request_memory": LIMIT, **changes})
+
+    @property
+    def used(self) -> int:
+        """How many bytes are counted."""
+        return self.clients.memory.used
+
+    def begun(self, size: int) -> FakeClient:
+        """Return a client that has begun a request."""
+        return self.client(b"x" * size)
+
+    def test_usual_requests_are_not_counted(self) -> None:
+        """What everybody may have costs nothing here."""
+        for size in (10, UNCOUNTED - 1):
+            self.client(b"x" * size + b"\n")
+        self.assertEqual(self.used, 0)
+
+    def test_largest_begun(self) -> None:
+        """Past the limit, whoever has begun the largest reads con_lost; the others are served."""
+        small, large, growing = self.begun(20_000), self.begun(50_000), self.begun(20_000)
+        self.assertEqual(self.used, 90_000)
+        growing.write(b"x" * 20_000)
+        self.assertEqual((large.read, self.used), (CON_LOST, 60_000))
+        self.assertEqual(self.host.lost, [Cause.MEMORY])
+        self.assertIn("memory", self.notes.events[0]["what"])
+        for client in (small, growing):
+            client.write(b"\n")
+        self.answer_all()
+        self.assertEqual([len(each.read) for each in (small, growing)], [20_004, 40_004])
+        self.assertEqual(self.used, 0)
+
+    def test_newest_request(self) -> None:
+        """Where all others are under way, the newest reads con_lost, and it is not asked."""
+        first = self.client(b"x" * 60_000 + b"\n")
+        second = self.client(b"y" * 60_000 + b"\n")
+        self.assertEqual((second.read, self.used), (CON_LOST, 60_001))
+        self.answer_all()
+        self.assertEqual((len(first.read), self.used), (60_004, 0))
+        self.assertEqual(len(self.host.asked), 1)
+
+    def test_sent_ahead(self) -> None:
+        """What is sent ahead counts, and whose it is loses the request that is under way too."""
+        asks = self.client(b"ping\n", b"x" * 60_000)
+        other = self.client(b"x" * 50_000)
+        self.assertEqual((asks.read, other.read, self.used), (CON_LOST, b"", 50_000))
+        self.assertEqual(self.host.withdrawn[0].line, b"ping\n")
+
+    def test_they_all_grow(self) -> None:
+        """Many that grow side by side do not stop each other: those that are left get through."""
+        clients = [self.client() for _ in range(10)]
+        for _ in range(8):
+            for client in clients:
+                client.write(b"x" * 10_000)
+                self.assertLessEqual(self.used, LIMIT)
+        for client in clients:
+            client.write(b"\n")
+        self.answer_all()
+        served = [client for client in clients if len(client.read) > 80_000]
+        self.assertEqual(len(served), 1)
+        self.assertEqual([each.read for each in clients if each not in served], [CON_LOST] * 9)
+
+    def test_larger_than_all(self) -> None:
+        """A request that is larger than all that memory passes when it is alone."""
+        self.begin(max_request_memory=20_000)
+        client = self.client(b"x" * 80_000 + b"\n")
+        self.turn()
+        self.answer_all()
+        self.assertEqual((len(client.read), self.used), (80_004, 0))
+
+    def test_answered_at_once(self) -> None:
+        """Many small ones in one piece are counted until each has been taken."""
+        self.host.at_once = b"ok\n"
+        client = self.client(b"x\n" * 30_000)
+        self.assertEqual(self.used, 60_000 - 2 * client.read.count(b"\n"))
+        self.turn()
+        self.assertEqual((client.read.count(b"\n"), self.used), (30_000, 0))
+
+    def test_client_that_goes(self) -> None:
+        """What waits goes with its client; what is under way counts until it has ended."""
+        for ends_with in (b"ok\n", Cause.TIMEOUT):
+            waits = self.client(b"x" * 20_000 + b"\n")
+            waits.hang_up()
+            self.assertEqual(self.used, 0)
+            self.host.waiting.clear()
+            under_way = self.client(b"x" * 30_000 + b"\n", b"ahead" * 1000)
+            request = self.host.waiting.pop()
+            under_way.hang_up()
+            self.assertEqual(self.used, 30_001)
+            if isinstance(ends_with, Cause):
+                request.asker.lost(ends_with)
+            else:
+                request.asker.answered(ends_with)
+            self.assert_forgotten()
+
+    def test_new_limit(self) -> None:
+        """F13: a lower limit takes nothing from anybody until somebody sends more."""
+        client = self.begun(50_000)
+        self.clients.apply(some_settings(max_request_memory=20_000))
+        self.advance(1)
+        self.assertEqual(client.read, b"")
+        self.begun(10_000)
+        self.assertEqual(client.read, CON_LOST)
+
+    def test_balance(self) -> None:
+        """Whatever clients do, nothing is counted once all have gone and all is answered."""
+        random = Random(7)
+        clients: list[FakeClient] = []
+        for _ in range(3000):
+            step = random.randrange(8)
+            if step == 0 or not clients:
+                clients.append(self.client(room=random.choice([0, 50_000, float("inf")])))
+                continue
+            client = random.choice(clients)
+            if step < 4:
+                client.write(b"x" * random.choice([0, 10, 9_000, 30_000]))
+            elif step == 4:
+                client.write(b"\n" * random.choice([1, 1, 20]))
+            elif step == 5 and self.host.waiting:
+                self.host.answer()
+            elif step == 6:
+                client.wire.take(random.choice([10, 50_000]))
+            elif step == 7 and random.random() < 0.3:
+                clients.remove(client)
+                client.hang_up()
+            self.turn()
+            self.host.at_once = random.choice([None, None, b"ok\n"])
+            self.assertLessEqual(self.used, LIMIT)
+            self.assertGreaterEqual(self.used, 0)
+        for client in clients:
+            client.hang_up()
+        self.turn()
+        while self.host.waiting:
+            self.host.answer()
+        self.assert_forgotten()
+
+
+class TurnTests(ClientTestCase):
+    """How much of one client is done in one turn of the loop."""
+
+    def setUp(self) -> None:
+        later = Clock.callLater
+        self.patch(Clock, "callLater", lambda clock, s, *what: later(clock, max(s, TICK), *what))
+        super().setUp()
+
+    def one_turn(self) -> None:
+        """Let only that happen which is due now, and not what that puts off."""
+        self.clock.advance(TICK)
+
+    def test_empty_lines(self) -> None:
+        """Lines that are answered at once do not keep others waiting: a few in each turn."""
+        self.host.at_once = CON_LOST
+        many = self.client(b"\n" * 1000)
+        self.assertEqual(len(self.host.asked), 8)
+        other = self.client(b"ping\n")
+        self.assertEqual(other.read, CON_LOST)
+        many.write(b"\n" * 1000)
+        self.assertEqual(len(self.host.asked), 9)
+        self.one_turn()
+        self.assertEqual(len(self.host.asked), 17)
+        self.clock.pump([TICK] * 300)
+        self.assertEqual(many.read, CON_LOST * 2000)
+
+    def test_many_such_clients(self) -> None:
+        """They take turns too: a turn has room for so many of them."""
+        self.host.at_once = CON_LOST
+        for _ in range(300):
+            self.client(b"\n" * 100)
+        asked = len(self.host.asked)
+        self.one_turn()
+        self.assertEqual(len(self.host.asked) - asked, 128 * 8)
+        self.clock.pump([TICK] * 300)
+        self.assertEqual(len(self.host.asked), 300 * 100)
+
+    def test_end_of_input(self) -> None:
+        """A client that has sent its last gets all its answers before it is closed."""
+        self.host.at_once = b"ok\n"
+        client = self.client(b"a\n" * 20)
+        client.half_close()
+        self.clock.pump([TICK] * 300)
+        self.assertEqual((client.read, client.closed), (b"ok\n" * 20, True))
+        self.assert_forgotten()
+
+    def test_it_goes_meanwhile(self) -> None:
+        """Nothing more is asked for a client that has gone."""
+        self.host.at_once = b"ok\n"
+        client = self.client(b"a\n" * 20)
+        client.hang_up()
+        self.clock.pump([TICK] * 300)
+        self.assertEqual(len(self.host.asked), 8)
+        self.assert_forgotten()
+
+    def test_stop_meanwhile(self) -> None:
+        """A host that stops tells con_lost to each line that it has not come to."""
+        self.host.at_once = b"ok\n"
+        client = self.client(b"a\n" * 20)
+        self.listener.finish()
+        self.clock.pump([TICK] * 300)
+        self.assertEqual(client.read, b"ok\n" * 8 + CON_LOST * 12)
+        self.assertEqual(len(self.host.asked), 8)
+        self.assert_forgotten()

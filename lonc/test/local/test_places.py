@@ -1,0 +1,93 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Silent clients, where every place is taken (row F3)."""
+
+from __future__ import annotations
+
+from lonc.test.fixtures.doubles import FakeClient
+from lonc.test.local.test_protocol import ClientTestCase
+from lonc.wire.request import CON_LOST, Cause
+
+
+class RoomTests(ClientTestCase):
+    """Who makes room for a newcomer."""
+
+    def of(self, program: int, *segments: bytes) -> FakeClient:
+        """Return a new client of a program, a second after the last."""
+        self.advance(1)
+        return self.client(*segments, program=program)
+
+    def test_longest_silent(self) -> None:
+        """The one that has been silent longest reads con_lost, and the newcomer is served."""
+        self.begin(max_clients=3)
+        one, two, three = (self.of(7) for _ in range(3))
+        one.write(b"ping\n")
+        self.advance(1)
+        self.host.answer()
+        newcomer = self.of(8, b"hello\n")
+        self.assertEqual((two.read, one.read, three.read), (CON_LOST, b"re:ping\n", b""))
+        self.assertEqual(self.host.asked[1:], [b"hello\n"])
+        self.assertEqual(self.host.lost, [Cause.TOO_MANY_CLIENTS])
+        self.assertIn("makes room", self.notes.events[0]["what"])
+        for client in (one, two, three, newcomer):
+            client.hang_up()
+        self.assert_forgotten()
+
+    def test_program_with_most(self) -> None:
+        """It is one of the program that holds most places, however long others are silent."""
+        self.begin(max_clients=3)
+        alone, one, two = self.of(7), self.of(8), self.of(8)
+        self.of(9)
+        self.assertEqual([each.read for each in (alone, one, two)], [b"", CON_LOST, b""])
+
+    def test_who_has_something_to_say(self) -> None:
+        """Nobody goes who waits for an answer, began a line, reads slowly or has sent something."""
+        self.begin(max_clients=5)
+        asks, begins = self.of(7, b"ping\n"), self.of(7, b"pi")
+        reads_slowly = self.of(7, b"a\n")
+        self.host.waiting.pop().asker.answered(b"b\n")
+        reads_slowly.wire.room = 0
+        reads_slowly.write(b"c\n")
+        self.host.waiting.pop().asker.answered(b"d\n")
+        has_sent = self.of(7)
+        has_sent.wire.pauseProducing()
+        has_sent.write(b"not read yet\n")
+        silent = self.of(7)
+        self.of(7)
+        self.assertEqual(silent.read, CON_LOST)
+        self.assertEqual([each.read for each in (asks, begins, has_sent)], [b""] * 3)
+        self.assertEqual(reads_slowly.read, b"b\n")
+
+    def test_nobody_is_silent(self) -> None:
+        """Where all have something to say the newcomer reads con_lost."""
+        self.begin(max_clients=2)
+        for _ in range(2):
+            self.of(7, b"ping\n")
+        newcomer = self.of(8, b"ping\n")
+        self.assertEqual((newcomer.read, len(self.host.asked)), (CON_LOST, 2))
+
+    def test_program_that_takes_all(self) -> None:
+        """A program whose clients all ask does not push out another's that are silent."""
+        self.begin(max_clients=3)
+        for _ in range(2):
+            self.of(7, b"ping\n")
+        silent = self.of(8)
+        newcomer = self.of(7, b"ping\n")
+        self.assertEqual((newcomer.read, silent.read), (CON_LOST, b""))
+
+    def test_unknown_programs(self) -> None:
+        """Each client whose program the kernel does not tell counts for itself."""
+        self.begin(max_clients=3)
+        one, two, three = self.of(0), self.of(7), self.of(7)
+        self.of(0)
+        self.assertEqual([each.read for each in (one, two, three)], [b"", CON_LOST, b""])
+
+    def test_many_newcomers(self) -> None:
+        """Whoever leaves already holds no place: each newcomer is given one."""
+        self.begin(max_clients=4)
+        silent = [self.of(7) for _ in range(4)]
+        newcomers = [self.of(program, b"ping\n") for program in (8, 9, 10, 11)]
+        self.assertEqual([each.read for each in silent], [CON_LOST] * 4)
+        self.assertEqual(len(self.host.waiting), 4)
+        self.answer_all()
+        self.assertEqual([each.read for each in newcomers], [b"re:ping\n"] * 4)

@@ -1,0 +1,1 @@
+What clients can make grow has limits: requests in memory (`loncMaxRequestMemory`, 256 MiB), and the lines of one client that are answered in one go. Where every place for a client is taken, the longest silent one of the program with most places makes room.
