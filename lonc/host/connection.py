@@ -93,6 +93,8 @@ class LondConnection(Protocol):
     :ivar request: what it owes an answer to.
     :ivar since: when it last began something (to connect, the handshake, a request), in seconds
         of the reactor's clock.
+    :ivar rest: how long it was idle before its request was sent, in seconds.
+    :ivar heard: how often its host had been heard when it was begun or its request was sent.
     :ivar established: when its handshake was complete.
     :ivar reusable: whether it may take another request after this one.
     :ivar has_other_way: whether it ended because the lond does not take the way in that was
@@ -113,9 +115,11 @@ class LondConnection(Protocol):
         "established",
         "factory",
         "has_other_way",
+        "heard",
         "knows_sethost",
         "place",
         "request",
+        "rest",
         "reusable",
         "since",
         "transport",
@@ -136,6 +140,8 @@ class LondConnection(Protocol):
         self.place: Collection | None = None
         self.request: Request | None = None
         self.since = 0.0
+        self.rest = 0.0
+        self.heard = 0
         self.established = 0.0
         self.reusable = True
         self.has_other_way = False

@@ -29,6 +29,13 @@ from lonc.wire.request import (
     without_addressee,
 )
 
+#: Seconds without use after which a connection may be dead by that: no usual firewall forgets one
+#: sooner. If one is, so are those that were idle as long.
+LONG_REST = 60.0
+
+#: What `LondConnection.heard` is for a request whose failure a later one has counted for already.
+NEVER = -1
+
 log = Logger()
 
 
@@ -58,7 +65,8 @@ class Dispatcher:
         self._pool = ConnectionPool()
         self._queue = RequestQueue(size=settings.queue_limit)
         self._requests = 0
-        self._answers = 0
+        self._heard = 0
+        self._ready = 0
         self._con_lost = dict.fromkeys(Cause, 0)
         self._last_wait = self._seconds()
         self._last_prune = 0.0
@@ -103,12 +111,15 @@ class Dispatcher:
 
     def _start(self, connection: LondConnection, request: Request) -> None:
         self._pool.move(connection, self._pool.busy)
-        connection.since = self._seconds()
+        now = self._seconds()
+        connection.rest = now - connection.since
+        connection.since = now
+        connection.heard = self._heard
         connection.send(request)
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
-        self._answers += 1
+        self._heard += 1
         if self.debug_level >= 8:
             self._trace(8, "reply to {command}, {size} bytes", request, len(reply))
         if self._health.left != self._health.retries:
@@ -117,7 +128,9 @@ class Dispatcher:
             self._part_with(connection)
         elif self._queue.waiting:
             # It stays where it is, among the busy ones.
+            connection.rest = 0.0
             connection.since = self._seconds()
+            connection.heard = self._heard
             connection.send(self._queue.take())
         else:
             self._pool.move(connection, self._pool.idle)
@@ -179,6 +192,7 @@ class Dispatcher:
         settings, around, target = self._settings, self._around, self.host.target
         handshake = Handshake(self.host_id, settings.host_id, self._ways, self._lond)
         connection = LondConnection(self, handshake, settings.max_line)
+        connection.heard = self._heard
         self._pool.move(connection, self._pool.connecting)
         if self.debug_level >= 4:
             log.debug("connecting to {at}", at=target, debug_level=4, host_id=self.host_id)
@@ -199,6 +213,8 @@ class Dispatcher:
 
     def ready(self, connection: LondConnection) -> None:
         """Its handshake is complete: the host lives, and who waits longest is served."""
+        self._heard += 1
+        self._ready += 1
         connection.established = self._seconds()
         connection.knows_sethost = self._lond.knows_sethost
         log.info(
@@ -224,14 +240,10 @@ class Dispatcher:
             self._connect()
             return
         request, connection.request = connection.request, None
-        if self.stopping:
-            died = False
-        elif trouble is Trouble.BROKEN:
-            died = self._health.broke(connection.established)
-        elif trouble is Trouble.NO_FILES and not self._health.dead:
-            died = False  # the fault is ours; a DEAD host's next probe is due all the same
-        else:
-            died = self._health.failure()
+        if connection.rest >= LONG_REST and request is not None and not self.stopping:
+            self._close_rested(connection.rest)
+        slow = trouble is Trouble.TIMEOUT and connection.heard != self._heard
+        died = not self.stopping and self._count(connection, trouble, slow)
         if trouble is Trouble.NO_FILES:
             # Each request brings it about again: a line for each would fill the disk as well.
             self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")
@@ -245,6 +257,8 @@ class Dispatcher:
             )
         if died:
             self._bury()
+        elif slow and self._queue.waiting and self.alive:
+            self._connect()
         elif len(self._pool) == 0:
             # Row S12: with the last connection goes the hope of all who wait.
             self._lose_waiting(Cause.UNREACHABLE)
@@ -256,6 +270,34 @@ class Dispatcher:
             self._lose(request, cause)
         if self.stopping:
             self._check_drained()
+
+    def _count(self, connection: LondConnection, trouble: Trouble, slow: bool) -> bool:
+        """
+        Count a failure against the host, if it is one; return whether the host is DEAD by it.
+
+        :param slow: whether it is a time-out, and the host has been heard since it began.
+        """
+        health = self._health
+        before = health.left
+        if trouble is Trouble.BROKEN:
+            died = health.broke(connection.established)
+        elif (slow or trouble is Trouble.NO_FILES) and not health.dead:
+            # The host lives, or the fault is ours; a DEAD host's next probe is due all the same.
+            died = False
+        else:
+            died = health.failure()
+        if health.left < before:
+            # What was asked before says nothing that this failure has not said.
+            for other in self._pool.busy:
+                other.heard = NEVER
+        return died
+
+    def _close_rested(self, rest: float) -> None:
+        """Close what has been idle as long as a connection that proved dead when it was used."""
+        before = self._seconds() - rest
+        for connection in [each for each in self._pool.idle if each.since <= before]:
+            self._pool.move(connection, None)
+            connection.close()
 
     def _part_with(self, connection: LondConnection) -> None:
         """Close a connection that has answered but may not be used again."""

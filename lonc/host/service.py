@@ -127,7 +127,7 @@ class HostService(Dispatcher, Service):
             next_probe=self._health.next_probe,
             delayed=delayed,
             requests=self._requests,
-            answers=self._answers,
+            answers=self._heard - self._ready,
             con_lost={cause.value: count for cause, count in self._con_lost.items()},
             lond_version=self._lond.version,
             mode=self._lond.mode,

@@ -355,14 +355,6 @@ class HealthTests(HostTestCase):
         lond.close()
         self.assertEqual(stage.status.retries_left, 2)
 
-    def test_ten_connections_time_out(self) -> None:
-        """F5: ten requests without an answer are ten failures: DEAD."""
-        stage = Stage(self, retries=10)
-        clients = stage.clients_of(10)
-        stage.advance(60)
-        self.assertEqual(self.answers(clients), [CON_LOST] * 10)
-        self.assertEqual(stage.status.state, "DEAD")
-
     def test_closing_is_no_failure(self) -> None:
         """F5: what we close ourselves takes no retry."""
         stage = Stage(self, idle_timeout=10)
