@@ -13,6 +13,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from random import Random
 from typing import Any, TextIO
 
@@ -33,6 +34,7 @@ from lonc.config.settings import (
     read_settings,
 )
 from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.privileges import acting_as
 from lonc.delayed.sealing import key_of
 from lonc.management.port import ManagementPortError
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
@@ -63,6 +65,21 @@ Ctrl-C ends it; the data stay.
 
 #: Seconds that what goes on in threads gets when all else has ended.
 THREADS_END = 1.0
+
+#: What is imported only where it is needed: not every Python can be read by the user that lonc runs
+#: as, when root starts it.
+IMPORTED_LATER = (
+    "Crypto.Cipher.AES",
+    "Crypto.Random",
+    "cryptography.x509",
+    "difflib",
+    "encodings.idna",
+    "encodings.utf_8_sig",
+    "lonc.config.download",
+    "lonc.lond.cluster",
+    "lonc.lond.table_server",
+    "lonc.management.server",
+)
 
 LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
 
@@ -101,10 +118,14 @@ class Options(usage.Options):
         """
         Leave ``twistd.pid`` out: it would land in whatever folder the command was given in, and
         one of another application there would keep lonc from starting.
+
+        In the background files are as readable as loncnew left them.
         """
         twistd = getattr(self, "parent", None)
         if twistd is not None and os.path.basename(twistd["pidfile"]) == "twistd.pid":
             twistd["pidfile"] = ""
+        if twistd is not None and twistd["umask"] is None and not twistd["nodaemon"]:
+            twistd["umask"] = 0o022
 
     def given(self) -> dict[str, str]:
         """Return the settings that were given as options."""
@@ -114,14 +135,10 @@ class Options(usage.Options):
     def take_over_twistd(self) -> TextIO | None:
         """
         Set what `twistd` should leave to lonc; return where it shows its log, if anywhere.
-
-        Files are as readable as loncnew left them.
         """
         twistd = getattr(self, "parent", None)
         if twistd is None:
             return sys.stdout
-        if twistd["umask"] is None and not twistd["nodaemon"]:
-            twistd["umask"] = 0o022
         if not twistd["nodaemon"]:
             return None
         if twistd["logfile"] in (None, "-"):
@@ -184,15 +201,20 @@ def makeService(options: Options) -> Daemon:
 
     :raises SystemExit: with one line that names the cause, when it cannot start.
     """
+    twistd = getattr(options, "parent", None) or {"uid": None, "gid": None, "umask": None}
+    from twisted.internet import reactor
+
+    if twistd["uid"] is not None:
+        for module in IMPORTED_LATER:
+            import_module(module)
     try:
-        return _make(options)
+        with acting_as(twistd["uid"], twistd["gid"], twistd["umask"]) as for_another:
+            return _make(options, reactor, for_another)
     except (SettingsError, TableError, PidFileError) as error:
         raise SystemExit(f"lonc: {error}") from None
 
 
-def _make(options: Options) -> Daemon:
-    from twisted.internet import reactor
-
+def _make(options: Options, reactor: Any, for_another: bool) -> Daemon:
     terminal = options.take_over_twistd()
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
@@ -221,11 +243,21 @@ def _make(options: Options) -> Daemon:
     settings, table = read_everything(lenient=True)
     certificates = read_access(settings, table).certificates
     for path in (settings.logs_dir, settings.status_dir):
-        os.makedirs(path, exist_ok=True)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"{path}: {error.strerror}") from None
     pid_file = PidFile(settings.pid_file)
     pid_file.acquire()
+    log_file = LineFile(settings.log_file)
+    if for_another:
+        try:
+            log_file.open()  # the next to write to it is root yet
+        except OSError as error:
+            pid_file.release()
+            raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
     lonc_log = LoncLog(
-        LineFile(settings.log_file),
+        log_file,
         SeedForm(lambda host_id: daemon.status_text(host_id)),
         FORMS[settings.log_format],
     )

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -323,13 +324,15 @@ def read_settings(
 # The folders
 
 
-def check_folders(settings: Settings, access: Callable[[str, int], bool] = os.access) -> None:
+def check_folders(settings: Settings, access: Callable[[str, int], bool] | None = None) -> None:
     """
     Raise SettingsError unless every folder is there and lonc may write where it has to.
 
     Subfolders that lonc makes for itself may be missing; then their folder has to be writable.
-    ``access`` answers for the process's user, as ``os.access`` does.
+    ``access`` answers for the process's user, as ``os.access`` does for the effective one.
     """
+    # Asked for only where the two differ: not every system can tell of the effective user.
+    access = access or partial(os.access, effective_ids=os.geteuid() != os.getuid())
     file = _shown(settings.config_file)
     for variable, folder, *inner in (
         ("lonTabDir", settings.tab_dir),

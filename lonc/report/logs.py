@@ -142,14 +142,22 @@ class LineFile:
         self._lost = 0
         self._torn = False
 
+    def open(self) -> None:
+        """
+        Open the file, or make it.
+
+        :raises OSError: it cannot be had; a later line tries anew.
+        """
+        if self._fd < 0:
+            self._fd = open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
     def append(self, line: str) -> None:
         """Append ``line``, given without its newline. Never raises."""
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         if self._torn:
             data = b"\n" + data  # a part of an earlier line stands there
         try:
-            if self._fd < 0:
-                self._fd = open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self.open()
             while data:
                 data = data[os.write(self._fd, data) :]
                 self._torn = bool(data)

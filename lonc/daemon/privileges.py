@@ -1,0 +1,53 @@
+"""
+Started as root to run as somebody else (twistd's ``--uid`` and ``--gid``): root opens nothing.
+
+twistd gives root's rights up when all is put together. By then files have been made and opened, in
+folders where the other user can put links; so that is done as the other user already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def acting_as(uid: int | None, gid: int | None, umask: int | None = None) -> Iterator[bool]:
+    """
+    Do what is in the block with the rights of a user and a group; what is None stays.
+
+    The process gets its own rights back at the end.
+
+    :param gid: None with a user: that user's.
+    :param umask: the file mode creation mask for the block.
+    :return: whether the rights are others than before.
+    """
+    if os.geteuid() != 0 or (uid is None and gid is None):
+        yield False  # who is not root cannot; twistd says so
+        return
+    name = None
+    if uid is not None:
+        with contextlib.suppress(KeyError):  # a user without a name needs a group
+            user = pwd.getpwuid(uid)
+            name = user.pw_name
+            gid = user.pw_gid if gid is None else gid
+    before = os.geteuid(), os.getegid(), os.getgroups()
+    mask_before = None if umask is None else os.umask(umask)
+    try:
+        if gid is not None:
+            os.setegid(gid)
+        if uid is not None:
+            if name is None:
+                os.setgroups([])
+            else:
+                os.initgroups(name, os.getegid())
+            os.seteuid(uid)
+        yield True
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+        os.setgroups(before[2])
+        if mask_before is not None:
+            os.umask(mask_before)
