@@ -30,7 +30,6 @@ class Chances:
     :ivar slow: it answers after a while.
     :ivar split: each byte of the answer comes for itself.
     :ivar refuse: it hangs up on who connects; a share of the connections.
-    :ivar extra: a line that nobody asked for follows in a packet of its own.
     """
 
     close_before: float = 0.0
@@ -39,7 +38,6 @@ class Chances:
     slow: float = 0.0
     split: float = 0.0
     refuse: float = 0.0
-    extra: float = 0.0
 
 
 class Lond:
@@ -49,7 +47,8 @@ class Lond:
     It answers ``echo:<nonce>`` with ``<host id>:<nonce>``, and ``put:<nonce>`` with ``ok``.
 
     :ivar done: nonce -> how often it was put.
-    :ivar extra_lines: how many lines too many were said.
+    :ivar extra: how many lines too many it shall still say, each in a packet of its own behind an
+        answer.
     """
 
     def __init__(self, host_id: str, address: str, port: int, random: Random) -> None:
@@ -58,7 +57,7 @@ class Lond:
         self.port = port
         self.chances = Chances()
         self.done: Counter[bytes] = Counter()
-        self.extra_lines = 0
+        self.extra = 0
         self._random = random
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -125,8 +124,8 @@ class Lond:
                 await asyncio.sleep(0)
             answer = b""
         writer.write(answer + b"\n")
-        if self._happens(chances.extra):
-            self.extra_lines += 1
+        if self.extra:
+            self.extra -= 1
             await asyncio.sleep(APART)
             writer.write(b"nobody:asked\n")
         await writer.drain()

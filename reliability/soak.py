@@ -80,12 +80,9 @@ async def extra_lines(world: World, size: int) -> Result:
         for _ in range(lines):
             before = world.outcomes["wrong"]
             lond = world.random.choice(world.londs)
-            lond.extra_lines, lond.chances = 0, Chances(slow=1.0, extra=1.0)
-            while lond.extra_lines == 0:
-                await asyncio.sleep(0)
-            said, lond.chances = lond.extra_lines, Chances(slow=1.0)
+            lond.extra = 1
             await asyncio.sleep(NOTICED)
-            worst = max(worst, -(-(world.outcomes["wrong"] - before) // said))
+            worst = max(worst, world.outcomes["wrong"] - before)
     figure = f"{worst} wrong answers a line at most"
     return Result(f"{lines} times an extra line, 90 clients", figure, worst <= DOUBT)
 

@@ -239,6 +239,17 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Time to look a host up and connect to it",
               "Long enough for one lost packet to be sent again, and short enough that a host "
               "that is gone is noticed while its clients still wait."),
+    _optional("keepalive-time", "loncKeepaliveTime", "60", whole("seconds", 1, 32767),
+              "Silence on a connection to a lond after which the kernel asks whether it is there",
+              "A firewall forgets a connection that is silent for some minutes, without a word to "
+              "either side: a question a minute keeps it in mind."),
+    _optional("keepalive-interval", "loncKeepaliveInterval", "15", whole("seconds", 1, 32767),
+              "Time between two such questions when there is no answer",
+              "A route that is gone for some seconds is nothing to end a connection for."),
+    _optional("keepalive-probes", "loncKeepaliveProbes", "4", whole("questions", 1, 127),
+              "Such questions without an answer after which the connection is given up",
+              "A minute of silence in answer to questions, and two in all, before a request runs "
+              "into a connection that is dead."),
     _optional("allow-insecure", "loncAllowInsecure", "1", SWITCH,
               "Whether a connection without TLS will do, to a lond on another machine",
               "Londs of the first releases know nothing else, and a cluster may have some."),

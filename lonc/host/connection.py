@@ -91,11 +91,15 @@ class LondConnection(Protocol):
 
     :ivar place: the collection of the owner's pool that it is in.
     :ivar request: what it owes an answer to.
-    :ivar since: when it last began something (to connect, the handshake, a request), in seconds
-        of the reactor's clock.
-    :ivar rest: how long it was idle before its request was sent, in seconds.
-    :ivar heard: how often its host had been heard when it was begun or its request was sent.
+    :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
+        in seconds of the reactor's clock.
+    :ivar rested: how long it was idle before the request that it has now.
     :ivar established: when its handshake was complete.
+    :ivar unproven: answers since it was last known to be in step.
+    :ivar heard: how often the host had answered, on any connection, when it was begun or its
+        request was sent.
+    :ivar audit: whether ``ping`` is asked to see whether it is in step.
+    :ivar ping: the first of two answers to that, while the right one is not known.
     :ivar reusable: whether it may take another request after this one.
     :ivar has_other_way: whether it ended because the lond does not take the way in that was
         chosen, and there is another.
@@ -111,18 +115,22 @@ class LondConnection(Protocol):
         "_made_cipher",
         "_max_line",
         "_owner",
+        "_spoke_out",
+        "audit",
         "connected",
         "established",
         "factory",
         "has_other_way",
         "heard",
         "knows_sethost",
+        "ping",
         "place",
         "request",
-        "rest",
+        "rested",
         "reusable",
         "since",
         "transport",
+        "unproven",
     )
 
     transport: ITCPTransport
@@ -135,14 +143,18 @@ class LondConnection(Protocol):
         self._max_line = max_line
         self._lines = LineBuffer(max_line)
         self._ended = False
+        self._spoke_out = False
         self.connected = 0
         self.factory: LondConnectionFactory | None = None
         self.place: Collection | None = None
         self.request: Request | None = None
         self.since = 0.0
-        self.rest = 0.0
-        self.heard = 0
+        self.rested = 0.0
         self.established = 0.0
+        self.unproven = 0
+        self.heard = 0
+        self.audit = False
+        self.ping: bytes | None = None
         self.reusable = True
         self.has_other_way = False
         self.knows_sethost = False
@@ -206,6 +218,7 @@ class LondConnection(Protocol):
         """Bytes that belong to no request: the handshake's, or a violation (section 2)."""
         handshake = self._handshake
         if handshake is None:
+            self._spoke_out = True
             self._fail(Trouble.BROKEN, "the lond spoke out of turn", Cause.BROKEN)
             return
         self._go_on(handshake, lambda: handshake.receive(data))
@@ -292,7 +305,7 @@ class LondConnection(Protocol):
     @property
     def surplus(self) -> bool:
         """Whether the lond sent more than the answer that it owed."""
-        return len(self._lines.rest) > 0
+        return self._spoke_out or len(self._lines.rest) > 0
 
     def expire(self, seconds: float) -> None:
         """End it because its handshake or its answer took longer than these seconds."""

@@ -13,27 +13,30 @@ from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
+from lonc.host.audit import PING, REST, ROUND, PingAnswer, Verdict
 from lonc.host.connection import LondConnection, LondConnectionFactory, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.pool import ConnectionPool, RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS
+from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondTraits
 from lonc.wire.request import (
     ADDRESSED,
     PECULIAR,
     Cause,
+    Nobody,
     Request,
     Waiter,
     addressee,
     without_addressee,
 )
 
-#: Seconds without use after which a connection may be dead by that: no usual firewall forgets one
-#: sooner. If one is, so are those that were idle as long.
+#: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
+#: is met in practice.
 LONG_REST = 60.0
 
-#: What `LondConnection.heard` is for a request whose failure a later one has counted for already.
+#: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
 NEVER = -1
 
 log = Logger()
@@ -64,9 +67,11 @@ class Dispatcher:
         self._health = Health(settings.retries, around.clock, around.random, self._probe)
         self._pool = ConnectionPool()
         self._queue = RequestQueue(size=settings.queue_limit)
-        self._requests = 0
+        self._ping = PingAnswer()
+        self._audits = 0
         self._heard = 0
-        self._ready = 0
+        self._requests = 0
+        self._answers = 0
         self._con_lost = dict.fromkeys(Cause, 0)
         self._last_wait = self._seconds()
         self._last_prune = 0.0
@@ -110,9 +115,12 @@ class Dispatcher:
         return True
 
     def _start(self, connection: LondConnection, request: Request) -> None:
+        """Send a request on a connection that is idle, or just ready."""
         self._pool.move(connection, self._pool.busy)
         now = self._seconds()
-        connection.rest = now - connection.since
+        connection.rested = now - connection.since
+        if connection.rested >= REST:
+            connection.unproven = 0
         connection.since = now
         connection.heard = self._heard
         connection.send(request)
@@ -120,16 +128,22 @@ class Dispatcher:
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
         self._heard += 1
+        if connection.audit:
+            self._audited(connection, reply)
+            return
+        self._answers += 1
         if self.debug_level >= 8:
             self._trace(8, "reply to {command}, {size} bytes", request, len(reply))
-        if self._health.left != self._health.retries:
+        if not self._health.well:
             self._revive()
+        connection.unproven += 1
+        connection.since = self._seconds()
         if not connection.reusable:
             self._part_with(connection)
+        elif connection.unproven >= ROUND:
+            self._audit(connection)
         elif self._queue.waiting:
             # It stays where it is, among the busy ones.
-            connection.rest = 0.0
-            connection.since = self._seconds()
             connection.heard = self._heard
             connection.send(self._queue.take())
         else:
@@ -137,6 +151,12 @@ class Dispatcher:
         request.asker.answered(reply)
         if self.stopping:
             self._check_drained()
+
+    def _go_on(self, connection: LondConnection) -> None:
+        """Let a busy connection that owes nothing serve who waits longest, or be idle."""
+        self._pool.move(connection, self._pool.idle)
+        if self._queue.waiting:
+            self._start(connection, self._queue.take())
 
     def _wait(self, request: Request) -> None:
         if self.stopping:
@@ -151,7 +171,9 @@ class Dispatcher:
             what = f"{self._queue.size} requests wait already: another gets con_lost"
             self._around.clients.warn("queue", self.host_id, what)
             self._lose(surplus, Cause.QUEUE_FULL)
-        if self._pool.size < self._settings.max_connections:
+        # One that is asked for its ping is free again in a moment.
+        free = self._pool.size < self._settings.max_connections
+        if free and self._queue.waiting > self._audits:
             self._connect()
 
     def withdraw(self, request: Request) -> bool:
@@ -186,6 +208,70 @@ class Dispatcher:
     def _trace(self, level: int, text: str, request: Request, size: object) -> None:
         log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)
 
+    # ------------------------------------------------------------------ a line too many
+
+    def _audit(self, connection: LondConnection) -> None:
+        """See whether a connection is in step: it has answered long without a rest (row F2)."""
+        if self._ping.hopeless:
+            connection.close()
+            self._pool.move(connection, None)
+            self._connect_for_waiting()
+            return
+        connection.audit = True
+        connection.heard = self._heard
+        self._audits += 1
+        connection.send(Request(PING, Nobody()))
+
+    def _audited(self, connection: LondConnection, reply: bytes) -> None:
+        verdict = self._ping.judge(connection.ping, reply)
+        if verdict is Verdict.OUT_OF_STEP or connection.surplus:
+            connection.close()
+            message = "its answer to ping is not the usual one"
+            self._doubt(connection, message)
+            self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
+            return
+        if verdict is Verdict.AGAIN:
+            connection.ping = reply
+            connection.since = self._seconds()
+            connection.send(Request(PING, Nobody()))
+            return
+        self._end_audit(connection)
+        connection.unproven = 0
+        if connection.reusable:
+            connection.since = self._seconds()
+            self._go_on(connection)
+        else:
+            self._part_with(connection)
+        if self.stopping:
+            self._check_drained()
+
+    def _fail_audit(self) -> None:
+        self._ping.failed()
+        if self._ping.hopeless:
+            log.warn(
+                "its answers to ping differ: each connection serves {count} requests and is made "
+                "anew",
+                count=ROUND,
+                host_id=self.host_id,
+            )
+
+    def _end_audit(self, connection: LondConnection) -> None:
+        self._audits -= 1
+        connection.audit = False
+        connection.ping = None
+
+    def _doubt(self, connection: LondConnection, message: str) -> None:
+        """Say how many answers may have reached the wrong clients."""
+        rested = connection.request is None and self._seconds() - connection.since >= REST
+        if connection.unproven and not rested:
+            log.critical(
+                "the lond is out of step, {count} answers may have reached the wrong clients: "
+                "{reason}",
+                count=connection.unproven,
+                reason=message,
+                host_id=self.host_id,
+            )
+
     # ------------------------------------------------------------------ connections come and go
 
     def _connect(self) -> None:
@@ -203,6 +289,13 @@ class Dispatcher:
         """Its handshake begins."""
         connection.since = self._seconds()
         self._pool.move(connection, self._pool.handshaking)
+        settings = self._settings
+        keep_alive(
+            connection.transport,
+            settings.keepalive_time,
+            settings.keepalive_interval,
+            settings.keepalive_probes,
+        )
 
     def gone(self, connection: LondConnection) -> None:
         """Its socket is closed."""
@@ -214,8 +307,7 @@ class Dispatcher:
     def ready(self, connection: LondConnection) -> None:
         """Its handshake is complete: the host lives, and who waits longest is served."""
         self._heard += 1
-        self._ready += 1
-        connection.established = self._seconds()
+        connection.established = connection.since = self._seconds()
         connection.knows_sethost = self._lond.knows_sethost
         log.info(
             "connection {count} is ready", count=len(self._pool), success=True, host_id=self.host_id
@@ -239,15 +331,70 @@ class Dispatcher:
             )
             self._connect()
             return
+        if connection.request is not None:
+            self._close_forgotten(connection)
+        elif connection.surplus:
+            self._doubt(connection, message)
+        counts, stay = self._counts(connection, trouble), connection.audit
+        if connection.audit:
+            self._fail_audit()
+        request = self._owed(connection)
+        was_away = self._health.away
+        if not counts:
+            died = False
+        elif trouble is Trouble.BROKEN:
+            died = self._health.broke(connection.established)
+        else:
+            died = self._health.failure()
+        if counts:
+            # What was asked before says nothing that this failure has not said.
+            for other in self._pool.busy:
+                other.heard = NEVER
+        self._tell_failure(trouble, message, was_away)
+        if died:
+            self._bury(was_away)
+        elif (
+            self._queue.waiting
+            and trouble is not Trouble.NO_FILES
+            and (len(self._pool) or stay or not counts)
+        ):
+            # Those that are left may hang, and nobody else may come to have one made. Where there
+            # are no descriptors, the next attempt would fail at once, and so on without an end.
+            self._connect()
+        elif len(self._pool) == 0:
+            # Row S12: with the last connection goes the hope of all who wait.
+            self._lose_waiting(Cause.UNREACHABLE)
+        if request is not None:
+            self._lose(request, cause)
+        if self.stopping:
+            self._check_drained()
+
+    def _owed(self, connection: LondConnection) -> Request | None:
+        """Take from a connection what it owes to a client, for it will not answer any more."""
         request, connection.request = connection.request, None
-        if connection.rest >= LONG_REST and request is not None and not self.stopping:
-            self._close_rested(connection.rest)
-        slow = trouble is Trouble.TIMEOUT and connection.heard != self._heard
-        died = not self.stopping and self._count(connection, trouble, slow)
+        if not connection.audit:
+            return request
+        self._end_audit(connection)
+        return None
+
+    def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:
+        """Return whether a failure is the host's: a slow answer says nothing of the others."""
+        if self.stopping:
+            return False
+        if trouble is Trouble.NO_FILES:
+            # The fault is ours; a DEAD host's next probe is due all the same.
+            return self._health.away
+        if connection.audit and connection.request is None:
+            return False  # what it said was wrong, but it lives
+        if trouble is Trouble.TIMEOUT:
+            return connection.heard == self._heard or self._health.away
+        return True
+
+    def _tell_failure(self, trouble: Trouble, message: str, was_away: bool) -> None:
         if trouble is Trouble.NO_FILES:
             # Each request brings it about again: a line for each would fill the disk as well.
             self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")
-        else:
+        elif not was_away or self._health.is_to_be_told():
             log.warn(
                 "connection to {at} {trouble}: {reason}",
                 at=self.host.target,
@@ -255,49 +402,19 @@ class Dispatcher:
                 reason=message,
                 host_id=self.host_id,
             )
-        if died:
-            self._bury()
-        elif slow and self._queue.waiting and self.alive:
-            self._connect()
-        elif len(self._pool) == 0:
-            # Row S12: with the last connection goes the hope of all who wait.
-            self._lose_waiting(Cause.UNREACHABLE)
-        elif self._queue.waiting and trouble is not Trouble.NO_FILES:
-            # Those that are left may hang, and nobody else may come to have one made. Where there
-            # are no descriptors, the next attempt would fail at once, and so on without an end.
-            self._connect()
-        if request is not None:
-            self._lose(request, cause)
-        if self.stopping:
-            self._check_drained()
 
-    def _count(self, connection: LondConnection, trouble: Trouble, slow: bool) -> bool:
+    def _close_forgotten(self, connection: LondConnection) -> None:
         """
-        Count a failure against the host, if it is one; return whether the host is DEAD by it.
+        Close what has been idle at least as long as a connection that turns out to be dead.
 
-        :param slow: whether it is a time-out, and the host has been heard since it began.
+        A firewall that has forgotten the one has forgotten the others.
         """
-        health = self._health
-        before = health.left
-        if trouble is Trouble.BROKEN:
-            died = health.broke(connection.established)
-        elif (slow or trouble is Trouble.NO_FILES) and not health.dead:
-            # The host lives, or the fault is ours; a DEAD host's next probe is due all the same.
-            died = False
-        else:
-            died = health.failure()
-        if health.left < before:
-            # What was asked before says nothing that this failure has not said.
-            for other in self._pool.busy:
-                other.heard = NEVER
-        return died
-
-    def _close_rested(self, rest: float) -> None:
-        """Close what has been idle as long as a connection that proved dead when it was used."""
-        before = self._seconds() - rest
-        for connection in [each for each in self._pool.idle if each.since <= before]:
-            self._pool.move(connection, None)
-            connection.close()
+        if connection.rested < LONG_REST or connection.unproven:
+            return
+        idle_since = connection.since - connection.rested
+        for other in [each for each in self._pool.idle if each.since <= idle_since]:
+            self._pool.move(other, None)
+            other.close()
 
     def _part_with(self, connection: LondConnection) -> None:
         """Close a connection that has answered but may not be used again."""
@@ -321,10 +438,12 @@ class Dispatcher:
         """Whether a request has a chance."""
         return not self._health.dead and not self.stopping
 
-    def _bury(self) -> None:
-        log.critical(
-            "host marked dead: con_lost at once until it answers a probe", host_id=self.host_id
-        )
+    def _bury(self, was_away: bool) -> None:
+        if not was_away:
+            self._health.is_to_be_told()
+            log.critical(
+                "host marked dead: con_lost at once until it answers a probe", host_id=self.host_id
+            )
         # What is idle is as doubtful as what failed; what owes an answer may still bring it.
         for connection in list(self._pool.idle):
             self._pool.move(connection, None)
@@ -332,7 +451,7 @@ class Dispatcher:
         self._lose_waiting(Cause.DEAD)
 
     def _probe(self) -> None:
-        """See whether a DEAD host completes a handshake (row F4)."""
+        """See whether a host that is away completes a handshake (row F4)."""
         if not self._pool.connecting and not self._pool.handshaking:
             self._connect()
 
@@ -343,9 +462,10 @@ class Dispatcher:
             self._around.revived(self.host_id)
 
     def reset_retries(self) -> None:
-        """Give the host its retries back, DEAD or not (rows S17 and S18)."""
-        if self._health.restore():
+        """Give the host its retries back (rows S17 and S18), and probe it if it was DEAD."""
+        if self._health.forgive():
             self._around.revived(self.host_id)
+            self._probe()
 
     def close_connections(self) -> None:
         """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
@@ -362,7 +482,7 @@ class Dispatcher:
         for connection in self._pool.all():
             self._pool.move(connection, None)
             connection.close()
-            request, connection.request = connection.request, None
+            request = self._owed(connection)
             if request is not None:
                 owed.append(request)
         for request in owed:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 #: Seconds before the first probe of a DEAD host, and the longest pause between two. A lond that
 #: was restarted is back within a second or two; one that stays away costs one attempt a minute.
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+
+#: Seconds between two log lines about a host that stays away: its probes fail once a minute.
+TOLD_AGAIN: Final = 3600.0
+
+_NEVER: Final = -1.0
 
 
 class Health:
@@ -24,11 +30,14 @@ class Health:
     :ivar retries: failures that make a host DEAD.
     :ivar left: how many of them are left.
     :ivar dead: whether the host is DEAD: requests fail at once and `probe` is called now and then.
+    :ivar unproven: whether it was DEAD, got its retries back, and has not answered since.
+    :ivar well: whether nothing has failed since its last answer.
     """
 
     __slots__ = (
         "_clock",
         "_last_break",
+        "_last_told",
         "_pause",
         "_probe",
         "_random",
@@ -36,6 +45,8 @@ class Health:
         "dead",
         "left",
         "retries",
+        "unproven",
+        "well",
     )
 
     def __init__(
@@ -44,12 +55,25 @@ class Health:
         self.retries = retries
         self.left = retries
         self.dead = False
+        self.unproven = False
+        self.well = True
         self._clock = clock
         self._random = random
         self._probe = probe
         self._pause = FIRST_PAUSE
-        self._last_break = -1.0
+        self._last_break = _NEVER
+        self._last_told = _NEVER
         self._timer: IDelayedCall | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether it was DEAD and has not answered since."""
+        return self.dead or self.unproven
+
+    @property
+    def state(self) -> str:
+        """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
+        return "DEAD" if self.dead else "unproven" if self.unproven else "up"
 
     def broke(self, established: float) -> bool:
         """
@@ -69,15 +93,18 @@ class Health:
         """Take over another number of retries; those that were lost stay lost."""
         self.left = max(1, self.left + retries - self.retries) if self.left else 0
         self.retries = retries
+        self.well = self.left == retries and not self.unproven
 
     def failure(self) -> bool:
         """Count one failure; return whether it made the host DEAD."""
+        self.well = False
         self.left = max(0, self.left - 1)
         died = self.left == 0 and not self.dead
         if died:
-            self.dead = True
-            self._pause = FIRST_PAUSE
-        if self.dead and self._timer is None:
+            if not self.unproven:
+                self._pause = FIRST_PAUSE
+            self.dead, self.unproven = True, False
+        if self.away and self._timer is None:
             # The jitter keeps the machines of a network from knocking at the same moment.
             pause = self._pause * self._random.uniform(0.8, 1.0)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -89,11 +116,38 @@ class Health:
         self._probe()
 
     def restore(self) -> bool:
-        """Give all retries back; return whether the host was DEAD."""
-        was_dead, self.dead = self.dead, False
+        """Give all retries back, for the host has answered; return whether it was away."""
+        was_away = self.away
+        self.dead = self.unproven = False
         self.left = self.retries
+        self.well = True
+        self._last_told = _NEVER
         self.stop()
+        return was_away
+
+    def forgive(self) -> bool:
+        """
+        Give all retries back on request; return whether the host was DEAD.
+
+        Then it is unproven, and should be probed at once. The pauses between probes go on where
+        they were, for this may be asked for often.
+        """
+        was_dead = self.dead
+        self.unproven = self.away
+        self.dead = False
+        self.left = self.retries
+        self.well = not self.unproven
+        if was_dead:
+            self.stop()
         return was_dead
+
+    def is_to_be_told(self) -> bool:
+        """Return whether the log shall have a line about a host that is away: one an hour."""
+        now = self._clock.seconds()
+        if self._last_told != _NEVER and now - self._last_told < TOLD_AGAIN:
+            return False
+        self._last_told = now
+        return True
 
     def stop(self) -> None:
         """Probe no more."""

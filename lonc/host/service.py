@@ -115,7 +115,7 @@ class HostService(Dispatcher, Service):
         oldest = queue.oldest
         return HostStatus(
             host_id=self.host_id,
-            state="stopping" if self.stopping else "DEAD" if self._health.dead else "up",
+            state="stopping" if self.stopping else self._health.state,
             connecting=len(pool.connecting),
             handshaking=len(pool.handshaking),
             idle=len(pool.idle),
@@ -127,7 +127,7 @@ class HostService(Dispatcher, Service):
             next_probe=self._health.next_probe,
             delayed=delayed,
             requests=self._requests,
-            answers=self._heard - self._ready,
+            answers=self._answers,
             con_lost={cause.value: count for cause, count in self._con_lost.items()},
             lond_version=self._lond.version,
             mode=self._lond.mode,

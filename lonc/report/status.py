@@ -31,7 +31,8 @@ class HostStatus:
     What one host reports (rows S16 and S18).
 
     :ivar host_id: the lond's host id.
-    :ivar state: ``up``, ``DEAD`` or ``stopping``.
+    :ivar state: ``up``, ``DEAD``, ``unproven`` (it was DEAD, got its retries back and has not
+        answered since) or ``stopping``.
     :ivar connecting, handshaking, idle, busy: connections to the lond, by state.
     :ivar clients: open client connections.
     :ivar waiting: requests that wait for a connection.
@@ -91,12 +92,13 @@ class HostStatus:
 
     @property
     def text(self) -> str:
-        """Row S16's words."""
+        """Row S16's words, with the way in behind them as later releases have it."""
         if self.state == "DEAD":
             return f"{self.host_id} >> DEAD <<"
+        note = "unproven" if self.state == "unproven" else self.mode
         return (
             f"{self.host_id} Connection count: {self.connections} "
-            f"Retries remaining: {self.retries_left}"
+            f"Retries remaining: {self.retries_left}" + (f" ({note})" if note else "")
         )
 
 
@@ -146,10 +148,13 @@ def process_title(statuses: Iterable[HostStatus], now: float) -> str:
     """
     hosts = list(statuses)
     dead = sum(host.state == "DEAD" for host in hosts)
+    unproven = sum(host.state == "unproven" for host in hosts)
     connections = sum(host.connections for host in hosts)
     waiting = sum(host.waiting for host in hosts)
     return (
-        f"lonc: {_count(len(hosts), 'host')}, {dead} DEAD, {_count(connections, 'connection')}, "
+        f"lonc: {_count(len(hosts), 'host')}, {dead} DEAD, "
+        + (f"{unproven} unproven, " if unproven else "")
+        + f"{_count(connections, 'connection')}, "
         f"{waiting} waiting {local_time(now)}"
     )
 

@@ -377,14 +377,14 @@ class ConfiguredTests(DaemonTestCase):
         fields = [line.split("\t") for line in lines]
         pid = str(lonc.pid)
         self.assertEqual([row[:2] for row in fields], [[pid, "l1"], [pid, "l2"]])
-        self.assertEqual(fields[0][2], "l1 Connection count: 1 Retries remaining: 1")
+        self.assertEqual(fields[0][2], "l1 Connection count: 1 Retries remaining: 1 (local)")
         self.assertEqual(fields[1][2], "l2 >> DEAD <<")
         self.assertRegex(fields[0][3], rf"\A{when} \({lonc.pid}\) \[l1\] \[.*\] <font color=green>")
         self.assertIn("host marked dead", fields[1][3])
         self.assertEqual(os.listdir(os.path.dirname(status)), ["loncstatus.txt"])
 
         self.assertEqual(await self.ask("l2", "ping"), "l2")
-        self.assertIn("[l2] [l2 Connection count: 1 ", self.read(log))
+        self.assertIn("[l2] [l2 Connection count: ", self.read(log))
         self.assertNotIn("connection 1 is ready", self.read(log).split("[l2]")[0])
         self.assert_no_traceback(lonc)
 

@@ -35,6 +35,7 @@ from lonc.test.fixtures.doubles import (
     FakeNetwork,
     NoJitter,
     echo,
+    leave_pending,
     some_settings,
 )
 from lonc.test.fixtures.stage import Notes
@@ -504,9 +505,10 @@ class ReadAgainTests(ServiceTestCase):
         self.network.on_connect = Attempt.refuse
         self.assertEqual(self.ask("l2"), CON_LOST)
         self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "DEAD")
+        self.network.on_connect = leave_pending
         self.successResultOf(self.daemon.reread_table())
         self.assertIn("\tl2 >> DEAD <<\t", self.status_file()[3])
-        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "up")
+        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "unproven")
 
     def test_status_file_cannot_be_written(self) -> None:
         """S17: that is logged; all the rest is done."""
@@ -572,10 +574,11 @@ class SignalTests(ServiceTestCase):
         path = self.first.log_file
         self.lonc_log({"log_format": "one", "log_level": LogLevel.info, "log_time": 0.0})
         os.rename(path, f"{path}.1")
+        self.network.on_connect = leave_pending
         self.send(signal.SIGUSR1)
         self.lonc_log({"log_format": "two", "log_level": LogLevel.info, "log_time": 0.0})
         self.assertIn("\tl2 >> DEAD <<\t", self.status_file()[3])
-        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "up")
+        self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "unproven")
         with open(path) as file:
             self.assertIn("INFO: two", file.read())
 

@@ -255,16 +255,64 @@ class HealthTests(HostTestCase):
             self.assertFalse(stage.service.alive)
 
     def test_reset(self) -> None:
-        """S17, S18: retries given back bring a DEAD host back, without a probe."""
+        """S17, S18: a DEAD host with its retries back is tried at once, and up when it answers."""
         stage = self.dead_stage()
+        stage.stall_at(b"ekey\n")
         stage.accept()
         stage.service.reset_retries()
-        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 2))
-        self.assertEqual(stage.status.next_probe, -1.0)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 2))
+        self.assertEqual(
+            stage.status.text, "l2 Connection count: 1 Retries remaining: 2 (unproven)"
+        )
         self.assertEqual(stage.revived, ["l2"])
-        stage.client(b"ping\n")
         stage.turn()
-        self.assertEqual(stage.state, (0, 0, 0, 1))
+        self.assertEqual(stage.status.state, "unproven")
+        stage.londs[0].say(b"ABCDEF\n")
+        self.assertEqual((stage.status.state, stage.state), ("up", (0, 0, 1, 0)))
+
+    def test_reset_again_and_again(self) -> None:
+        """S17: one probe is under way at a time, and the pauses between probes go on growing."""
+        stage = self.dead_stage()
+        stage.advance(1 + 2 + 4)
+        stage.network.on_connect = leave_pending
+        for _ in range(5):
+            stage.service.reset_retries()
+        self.assertEqual(stage.state, (1, 0, 0, 0))
+        stage.network.attempts[-1].refuse()
+        stage.refuse()
+        self.assertEqual((stage.status.state, stage.status.next_probe), ("unproven", 16.0))
+        stage.service.reset_retries()
+        self.assertEqual((stage.state, stage.status.next_probe), ((0, 0, 0, 0), 16.0))
+        stage.advance(16)
+        self.assertEqual((stage.status.state, stage.status.next_probe), ("unproven", 32.0))
+
+    def test_probe_while_connecting(self) -> None:
+        """F4: what is connecting already tells as much as a probe would."""
+        stage = self.dead_stage()
+        stage.service.reset_retries()
+        stage.turn()
+        stage.network.on_connect = leave_pending
+        stage.client(b"ping\n")
+        before = len(stage.network.attempts)
+        stage.advance(2)
+        self.assertEqual((len(stage.network.attempts), stage.state), (before, (1, 0, 0, 0)))
+
+    def test_lines_of_a_dead_host(self) -> None:
+        """Its death is a line, its return another, and between them it is told once an hour."""
+        stage = self.dead_stage()
+        self.notes.events.clear()
+        stage.advance(3590)
+        self.assertEqual(self.warnings, [])
+        stage.advance(100)
+        (line,) = self.warnings
+        self.assertIn("refused", line)
+        stage.service.reset_retries()
+        stage.advance(120)
+        self.assertEqual((stage.status.state, len(self.warnings)), ("DEAD", 1))
+        self.assertEqual(self.notes.at(LogLevel.critical), [])
+        stage.accept()
+        stage.advance(60)
+        self.assertIn("host answers again", self.notes.at(LogLevel.info))
 
     def test_each_failure_counts_once(self) -> None:
         """F5: whatever fails takes exactly one retry, and the log says which it was."""
@@ -354,6 +402,19 @@ class HealthTests(HostTestCase):
         self.assertEqual(stage.status.retries_left, 3)  # its handshake was a success
         lond.close()
         self.assertEqual(stage.status.retries_left, 2)
+
+    def test_ten_requests_time_out(self) -> None:
+        """F5: ten requests that were sent together and have no answer are one failure."""
+        stage = Stage(self, retries=2)
+        clients = stage.clients_of(10)
+        stage.advance(60)
+        self.assertEqual(self.answers(clients), [CON_LOST] * 10)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
+        clients = stage.clients_of(10)
+        stage.stall_at(b"init\n")
+        stage.advance(60)
+        self.assertEqual(self.answers(clients), [CON_LOST] * 10)
+        self.assertEqual(stage.status.state, "DEAD")
 
     def test_closing_is_no_failure(self) -> None:
         """F5: what we close ourselves takes no retry."""

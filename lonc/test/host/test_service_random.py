@@ -261,7 +261,7 @@ class Script:
         self.check(0 <= status.retries_left <= settings.retries, status)
         if status.state != "stopping":
             self.check((status.state == "DEAD") == (status.retries_left == 0), status)
-        self.check(status.state == "up" or status.waiting == 0, status)
+        self.check(status.state in ("up", "unproven") or status.waiting == 0, status)
         self.check(status.waiting == 0 or status.connections > 0, status)
         self.check(status.waiting == 0 or status.idle == 0, status)
         if status.state == "DEAD":

@@ -1,0 +1,1 @@
+A host that was DEAD and got its retries back (USR1, HUP, `reset`) is `unproven` in every report until it answers, and is tried at once. The lines of `loncstatus.txt` end in `(local)`, `(ssl)` or `(insecure)` once that is known. A DEAD host writes one line an hour to the log, not one for each attempt.
