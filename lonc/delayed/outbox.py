@@ -18,13 +18,10 @@ from lonc.delayed.sealing import SEALED, seal
 from lonc.disk.files import Stamp, Step, Unusable, make_own_folder, new_file, open_file, sync_folder
 from lonc.report.logs import PermLog
 from lonc.wire.escaping import to_text
-from lonc.wire.request import command_word
+from lonc.wire.request import command_word, is_secret
 
 #: Names that are tried for a request when others have them already.
 TRIES = 100
-
-#: A request whose content passes over the network only enciphered.
-_SECRET = re.compile(rb"(sethost:[^:]*:)?encrypt:")
 
 
 def hidden_name(name: str) -> str:
@@ -134,7 +131,7 @@ class Outbox:
         """
         if self._perm_log is None:
             return
-        secret = self._read_key is not None or _SECRET.match(request)
+        secret = self._read_key is not None or is_secret(request)
         shown = command_word(request) if secret else to_text(request)
         problems: list[str] = []
         PermLog(self._perm_log, self._now, problems.append).write(f"{letter}:{host_id}:{shown}")

@@ -8,7 +8,6 @@ lanes do not wait for each other. The files themselves are :mod:`lonc.delayed.sp
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -29,7 +28,7 @@ from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of
 from lonc.disk.files import Changed, Files, Unfinished, Unusable
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.wire.refusal import refusal
-from lonc.wire.request import Cause, ConLost, command_word
+from lonc.wire.request import Cause, ConLost, command_word, is_secret
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
@@ -47,11 +46,9 @@ TRY_AGAIN = 60.0
 #: Failures that would be the same each time.
 _HOPELESS = {
     Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
+    Cause.CONTROL_BYTE: "its command word holds a control byte",
     Cause.WRONG_HOST: "it is for another host than its name says",
 }
-
-#: A request whose content passes over the network only enciphered.
-_SECRET = re.compile(rb"(sethost:[^:]*:)?encrypt:")
 
 
 class DelayedService(Service):
@@ -352,8 +349,8 @@ class DelayedService(Service):
     def _note(self, lane: DelayedQueue, name: str, line: bytes, answer: bytes) -> None:
         """Tell both logs that a request has its answer (F9)."""
         command = command_word(line)
-        is_secret = self._spool.key is not None or _SECRET.match(line)
-        shown = command.encode() if is_secret else line[:-1]
+        hidden = self._spool.key is not None or is_secret(line)
+        shown = command.encode() if hidden else line[:-1]
         self._perm_log(f"S:{lane.host_id}:{shown.decode('utf-8', 'backslashreplace')}")
         fields = {"file": name, "command": command, "host_id": lane.host_id}
         word = refusal(answer)

@@ -22,13 +22,15 @@ from lonc.local.protocol import CLOSE_CONNECTIONS
 from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondTraits
 from lonc.wire.request import (
-    ADDRESSED,
     PECULIAR,
+    PREFIXED,
     Cause,
     Nobody,
     Request,
     Waiter,
     addressee,
+    has_control_byte,
+    is_plain,
     without_addressee,
 )
 
@@ -88,7 +90,8 @@ class Dispatcher:
         if self.debug_level >= 6:
             self._trace(6, "request {command}, {size} bytes", request, len(request.line))
         line = request.line
-        if line[0] in PECULIAR and line.startswith(ADDRESSED) and not self._is_meant(request):
+        peculiar = (line[0] in PECULIAR and line.startswith(PREFIXED)) or not is_plain(line)
+        if peculiar and not self._may_go(request):
             return
         pool = self._pool
         if pool.idle:
@@ -96,13 +99,18 @@ class Dispatcher:
         else:
             self._wait(request)
 
-    def _is_meant(self, request: Request) -> bool:
+    def _may_go(self, request: Request) -> bool:
         """
-        See whether a request that may name a host names this one; otherwise it ends here.
+        See whether a request is what it seems, and names this host if any; otherwise it ends here.
 
         What names another is not sent: to a lond that serves several ids it would be a request to
         that one, and an answer of our own would look like a lond's.
         """
+        if has_control_byte(request.line):
+            what = "a request's command holds a control byte: it gets con_lost"
+            self._around.clients.warn("control byte", self.host_id, what)
+            self._lose(request, Cause.CONTROL_BYTE)
+            return False
         if addressee(request.line) not in (None, self.host_id):
             what = "a request names a host that this socket does not serve: it gets con_lost"
             self._around.clients.warn("host", self.host_id, what)

@@ -29,6 +29,7 @@ class Cause(Enum):
     MEMORY = "memory"  #: the memory for requests is used up
     TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit, or made room
     CLOSED = "closed"  #: connections were closed on request, or lonc stops
+    CONTROL_BYTE = "control_byte"  #: its command word holds a control byte
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
 
 
@@ -114,7 +115,10 @@ class Nobody:
 
 
 #: A command, with what stands before it when it asks to be enciphered, behind the name of a host.
-_COMMAND = re.compile(rb"(?:sethost:[\w.-]*:)?((?:encrypt:)?\w{1,32})(?=[:\n]|\Z)", re.ASCII)
+#: What is to be enciphered and has no colon may be a secret from its first letter on.
+_COMMAND = re.compile(
+    rb"(?:sethost:[\w.-]*:)?(encrypt:\w{1,32}(?=:)|\w{1,32}(?=[:\n]|\r?\n|\Z))", re.ASCII
+)
 
 
 def command_word(line: bytes) -> str:
@@ -123,9 +127,39 @@ def command_word(line: bytes) -> str:
     return found[1].decode() if found else "?"
 
 
+_SECRET = re.compile(rb"(?:sethost:[^:\n]*:)*encrypt:")
+
+
+def is_secret(line: bytes) -> bool:
+    """Return whether the content of a request passes over the network only enciphered."""
+    return _SECRET.match(line) is not None
+
+
+#: What stands before a command. Each may come again: a lond would go on to the next one.
+_PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
+
+#: A control byte in the command word; one carriage return that ends the line is none.
+_CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
+
+#: Matches a request whose first word has no control byte, as nearly every one.
+is_plain = re.compile(rb"[^:\x00-\x1f\x7f]*[:\n]").match
+
+
+def has_control_byte(line: bytes) -> bool:
+    """
+    Return whether there is a control byte in a request's command word, behind its prefixes.
+
+    A lond that drops it would read another command than lonc, perhaps ``ekey`` or ``sethost``.
+    """
+    return _CONTROL.match(line) is not None
+
+
 #: How a request begins that may name a host (protocol, section 5); there is no need to look closer
 #: at any other. What is to be enciphered counts too, for a lond would obey it all the same.
 ADDRESSED = (b"sethost", b"encrypt:sethost")
+
+#: How a request begins whose command stands behind a prefix.
+PREFIXED = (b"sethost", b"encrypt:")
 
 #: How those begin that name a host, are to be enciphered or ask for a key: a look at one byte
 #: spares the usual request the others.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import DNSLookupError
+from twisted.logger import formatEvent
 
 from lonc.test.fixtures.doubles import NotedReceiver, a_host, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
@@ -270,6 +271,33 @@ class OutOfTurnTests(HostTestCase):
         stage.londs[0].say(b"enc:3:00\n")
         self.assertEqual(client.read, CON_LOST)
         self.assertTrue(stage.londs[0].wire.disconnecting)
+
+    def test_control_byte(self) -> None:
+        """A command that a lond might read in another way is not sent."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        for line in (b"e\0key\n", b"encrypt:\x1bekey\n", b"sethost:l2:set\x7fhost:l1\n"):
+            self.assertEqual(stage.client(line).read, CON_LOST)
+        stage.client(b"ping\r\n")
+        stage.turn()
+        self.assertEqual(lond.asked, [b"ping\r\n"])
+        self.assertEqual(stage.lost(Cause.CONTROL_BYTE), 3)
+        self.assertEqual(len(self.warnings), 1)
+
+    def test_log_of_a_secret(self) -> None:
+        """At no level does the log hold more of a secret request, or its answer, than a command."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        stage.service.debug_level = 9
+        for prefix in (b"encrypt:", b"sethost:l2:encrypt:"):
+            for request in (b"auth:hunter2", b"hunter2", b"hunter2\r", b"hun\0ter2", b"\0:hunter2"):
+                stage.client(prefix + request + b"\n")
+                stage.turn()
+                lond.say(lond.cipher.encrypt(b"hunter2") + b"\n")
+                stage.turn()
+        texts = [formatEvent(each) + repr(each) for each in self.notes.events]
+        self.assertEqual([text for text in texts if "ter2" in text], [])
+        self.assertTrue(any("encrypt:auth" in text for text in texts))
 
     def test_encrypted_exchange(self) -> None:
         """S7: an encrypted request goes and comes through the whole way in clear for the client."""

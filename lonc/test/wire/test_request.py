@@ -17,6 +17,9 @@ from lonc.wire.request import (
     Waiter,
     addressee,
     command_word,
+    has_control_byte,
+    is_plain,
+    is_secret,
     without_addressee,
 )
 
@@ -53,8 +56,21 @@ class CommandWordTests(SynchronousTestCase):
             b"a\x1b[2J:\n",
         ):
             self.assertEqual(command_word(line), "?")
-        self.assertEqual(command_word(b"encrypt:my secret\n"), "encrypt")
+        for secret in (b"my secret", b"secret", b"secret\r", b"\0:x", b"x" * 33 + b":"):
+            self.assertEqual(command_word(b"encrypt:" + secret + b"\n"), "encrypt")
+            self.assertEqual(command_word(b"sethost:l2:encrypt:" + secret + b"\n"), "encrypt")
         self.assertEqual(command_word(b"encrypt:\n"), "encrypt")
+
+    def test_carriage_return(self) -> None:
+        """A carriage return at the end is no part of the word."""
+        self.assertEqual(command_word(b"ping\r\n"), "ping")
+
+    def test_secret(self) -> None:
+        """What is to be enciphered is secret, whatever host it names."""
+        for line in (b"encrypt:x\n", b"sethost:l2:encrypt:x\n", b"sethost:a:sethost:b:encrypt:x\n"):
+            self.assertTrue(is_secret(line), line)
+        for line in (b"put:encrypt:x\n", b"encrypted:x\n", b"sethost:l2:put:encrypt:\n"):
+            self.assertFalse(is_secret(line), line)
 
     def test_long(self) -> None:
         """A request without a colon neither fills the log nor shows its beginning there."""
@@ -64,6 +80,32 @@ class CommandWordTests(SynchronousTestCase):
     def test_of_a_request(self) -> None:
         """A request tells its own."""
         self.assertEqual(Request(b"get:msu:alice:x\n", Nobody()).command, "get")
+
+
+class ControlByteTests(SynchronousTestCase):
+    """Requests that a lond might read in another way than lonc."""
+
+    PREFIXES = (b"", b"encrypt:", b"sethost:l2:", b"sethost:l2:encrypt:", b"encrypt:encrypt:")
+
+    def test_in_the_command(self) -> None:
+        """A control byte anywhere in the command word shows, behind all its prefixes."""
+        for byte in [*range(0x20), 0x7F]:
+            if byte == 0x0A:
+                continue
+            for prefix in self.PREFIXES:
+                for line in (b"ek%cey\n", b"%cekey:x\n", b"ekey%c:x\n", b"p%cing\r\n", b"%c\r\n"):
+                    line = prefix + line % byte
+                    self.assertTrue(has_control_byte(line), line)
+            for line in (b"seth%cost:l2:ping\n", b"encrypt%c:ping\n"):
+                self.assertTrue(has_control_byte(line % byte), line % byte)
+                self.assertFalse(is_plain(line % byte), line % byte)
+
+    def test_elsewhere(self) -> None:
+        """What follows the command is the lond's; and one carriage return may end the line."""
+        for prefix in self.PREFIXES:
+            for line in (b"put:a\0b\x7f\r\n", b"ping\n", b"ping\r\n", b"\n", b"\r\n", b"caf\xe9\n"):
+                self.assertFalse(has_control_byte(prefix + line), line)
+        self.assertTrue(has_control_byte(b"ping\r\r\n"))
 
 
 class AddresseeTests(SynchronousTestCase):
