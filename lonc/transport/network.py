@@ -108,6 +108,12 @@ class PosixNetwork(ReactorNetwork):
 class _PosixPort(unix.Port):
     inode: tuple[int, int] | None = None
 
+    def createInternetSocket(self) -> socket.socket:
+        made: socket.socket = super().createInternetSocket()
+        with contextlib.suppress(OSError):  # not on every system
+            os.fchmod(made.fileno(), self.mode)  # as _Port does: Twisted sets it when it is bound
+        return made
+
     def connectionLost(self, reason: Failure) -> None:
         # Twisted's would fail where its file is gone, and leave the socket open.
         _remove(os.fsdecode(self._bindPath), self.inode)

@@ -92,13 +92,14 @@ class LocalSocket:
                 clear_stale_socket(path)
                 self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
                 self._path, self._inode = path, _inode(path)
-            os.chmod(path, mode)
+            if self.intact:  # not what somebody has put there meanwhile
+                os.chmod(path, mode)
         except CannotListenError as error:
             raise SocketError(f"{path}: {error.socketError}") from None
         except OSError as error:
             raise SocketError(f"{path}: {error.strerror}") from None
         try:
-            if group is not None:
+            if group is not None and self.intact:
                 os.chown(path, -1, group)
         except OSError as error:
             raise SocketError(f"{path}: not for group {group}: {error.strerror}") from None
@@ -124,5 +125,5 @@ class LocalSocket:
 
 
 def _inode(path: str) -> tuple[int, int]:
-    found = os.stat(path)
+    found = os.lstat(path)
     return found.st_dev, found.st_ino

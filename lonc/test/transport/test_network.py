@@ -174,6 +174,23 @@ class ListeningTests(NetworkTestCase):
             self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), mode)
             self.stop(port)
 
+    def test_mode_from_the_first(self) -> None:
+        """F14: at no moment is the file more open than that, whatever the umask."""
+        seen = []
+        bind = socket.socket.bind
+
+        def bind_and_look(listening: socket.socket, path: str) -> None:
+            bind(listening, path)
+            seen.append(stat.S_IMODE(os.stat(path).st_mode))
+
+        self.patch(socket.socket, "bind", bind_and_look)
+        self.addCleanup(os.umask, os.umask(0))
+        for net in (self.network, PosixNetwork(self.reactor)):
+            for mode in (0o600, 0o660):
+                port = net.listenUNIX(self.path, Listener(), 100, mode)
+                self.assertEqual(seen.pop(), mode, net)
+                self.stop(port)
+
     def test_stop(self) -> None:
         """A port that stops takes its file with it; its clients stay."""
         factory = Listener()
