@@ -10,28 +10,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lonc.management.server import (
+    from lonc.management.client import ManagementClient
+    from lonc.management.commands import (
         About,
-        BadLevel,
         CloseConnections,
-        Daemon,
-        InternalError,
         ListHosts,
-        ManagementClient,
-        ManagementError,
-        ManagementFactory,
-        ManagementProtocol,
-        NoAnswer,
         Reload,
-        ReloadFailed,
         Report,
-        ReportFailed,
         RereadTable,
         ResetRetries,
         SetDebugLevel,
         Stop,
+    )
+    from lonc.management.errors import (
+        BadLevel,
+        InternalError,
+        ManagementError,
+        NoAnswer,
+        ReloadFailed,
+        ReportFailed,
         UnknownHost,
     )
+    from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
 
 __all__ = [
     "About",
@@ -60,6 +60,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(name)
-    from lonc.management import server
+    from lonc.management import client, commands, errors, server
 
-    return getattr(server, name)
+    return next(
+        vars(module)[name] for module in (client, commands, errors, server) if name in vars(module)
+    )

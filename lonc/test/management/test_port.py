@@ -18,8 +18,8 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from lonc.management.client import ManagementClient
 from lonc.management.port import ManagementPort, ManagementPortError
-from lonc.management.server import ManagementClient
 from lonc.test.management.test_server import NotedDaemon
 
 

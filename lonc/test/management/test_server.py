@@ -25,20 +25,18 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
+from lonc.management.client import ManagementClient
 from lonc.management.commands import ManagementCommand
-from lonc.management.server import (
+from lonc.management.errors import (
     BadLevel,
-    Daemon,
     InternalError,
-    ManagementClient,
     ManagementError,
-    ManagementFactory,
-    ManagementProtocol,
     NoAnswer,
     ReloadFailed,
     ReportFailed,
     UnknownHost,
 )
+from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.report.test_status import NOW, a_status
 

@@ -1,0 +1,142 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""
+Managing a running lonc over AMP (row S18): the side of the program that asks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from lonc.management.commands import (
+    About,
+    CloseConnections,
+    ListHosts,
+    Reload,
+    Report,
+    RereadTable,
+    ResetRetries,
+    SetDebugLevel,
+    Stop,
+)
+from lonc.management.errors import NoAnswer
+from lonc.management.questions import Questions
+from lonc.report.status import DaemonStatus, HostStatus
+
+
+class _ClientProtocol(amp.AMP):
+    transport: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.closed.callback(None)
+
+
+class ManagementClient(Questions):
+    """
+    The other side: manages a lonc from another process.
+
+    Every method is a coroutine (``Deferred.fromCoroutine`` makes a Deferred of it), and raises
+    :class:`ManagementError`, whose text is for a person. ``host_id`` may be empty: all hosts.
+    """
+
+    def __init__(self, protocol: _ClientProtocol, clock: IReactorTime, timeout: float) -> None:
+        self._protocol = protocol
+        self._clock = clock
+        self._timeout = timeout
+
+    @classmethod
+    async def connect(cls, reactor: Any, endpoint: str, timeout: float = 30.0) -> Self:
+        """
+        Connect to a lonc.
+
+        :param endpoint: a client endpoint description, such as ``unix:/sockets/lonc.amp``.
+        :param timeout: seconds, for connecting and for each answer.
+        """
+        try:
+            target = clientFromString(reactor, endpoint)
+        except (ValueError, TypeError) as error:
+            raise NoAnswer(
+                f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT: {error}"
+            ) from error
+        try:
+            connecting = connectProtocol(target, _ClientProtocol())
+            protocol = await connecting.addTimeout(timeout, reactor)
+        except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
+            raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
+        except (ConnectError, OSError) as error:
+            raise NoAnswer(f"{endpoint}: {error}") from error
+        return cls(protocol, reactor, timeout)
+
+    async def about(self) -> DaemonStatus:
+        """Report on the daemon."""
+        return DaemonStatus(**await self._ask(About))
+
+    async def hosts(self) -> list[HostStatus]:
+        """Report on all hosts, in the order of their ids."""
+        hosts: list[HostStatus] = []
+        more = True
+        while more:
+            after = hosts[-1].host_id if hosts else ""
+            answer = await self._ask(ListHosts, after=after)
+            page = [HostStatus(**host) for host in answer["hosts"]]
+            more = answer["more"]
+            if more and not (page and page[0].host_id > after):
+                raise NoAnswer("lonc's list of hosts does not end")
+            hosts += page
+        return hosts
+
+    async def report(self, host_id: str = "") -> None:
+        """Have the status file written."""
+        await self._ask(Report, host=host_id)
+
+    async def reset_retries(self, host_id: str = "") -> None:
+        """Give a host its retries back."""
+        await self._ask(ResetRetries, host=host_id)
+
+    async def close_connections(self, host_id: str = "") -> None:
+        """Have a host's connections closed and started afresh."""
+        await self._ask(CloseConnections, host=host_id)
+
+    async def set_debug_level(self, host_id: str, level: int) -> None:
+        """Set a host's debug level, 0 to 9."""
+        await self._ask(SetDebugLevel, host=host_id, level=level)
+
+    async def reread_table(self) -> str:
+        """Have the host table read again; tells what has changed."""
+        return str((await self._ask(RereadTable))["message"])
+
+    async def reload(self) -> str:
+        """Have the configuration and the host table read again; tells what has changed."""
+        return str((await self._ask(Reload))["message"])
+
+    async def stop(self) -> None:
+        """Stop lonc."""
+        await self._ask(Stop)
+
+    async def close(self) -> None:
+        """Close the connection, at once; lonc goes on."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.abortConnection()
+            await self._protocol.closed
+
+    async def _ask(self, command: type[amp.Command], **arguments: object) -> dict[str, Any]:
+        try:
+            asking: Deferred[dict[str, Any]] = self._protocol.callRemote(command, **arguments)
+            return await asking.addTimeout(self._timeout, self._clock)
+        except TimeoutError:
+            raise NoAnswer(f"lonc has not answered within {self._timeout:g} s") from None
+        except (amp.AmpError, ConnectionClosed) as error:
+            raise NoAnswer(f"no answer from lonc: {error}") from error
