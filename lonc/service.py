@@ -230,6 +230,7 @@ class LoncService(MultiService):
         """Start again what does not serve, and say so in the process title."""
         self._supervisor.watch()
         self._shared.watch()
+        self._management.watch()
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         self._reporter.show_title()
 

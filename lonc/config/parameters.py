@@ -154,7 +154,9 @@ NAME_OF_FILE = Kind("file", "a name or a path in printable characters, or none",
 SWITCH = Kind("switch", "1 (on) or 0 (off)", _switch)
 MODE = Kind("octal mode", "an octal mode from 0600 to 0777 with read and write for the user", _mode)
 GROUP = Kind("group", "the name or number of a group of this machine, or none", _group)
-ENDPOINT = Kind("endpoint", "a Twisted endpoint description such as tcp:7000", _endpoint)
+ENDPOINT = Kind(
+    "endpoint", "a Twisted endpoint description such as tcp:7000:interface=127.0.0.1", _endpoint
+)
 
 
 # The table

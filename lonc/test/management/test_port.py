@@ -10,12 +10,13 @@ import stat
 import tempfile
 from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.management.client import ManagementClient
@@ -100,14 +101,57 @@ class ManagementPortTests(SynchronousTestCase):
             self.assertTrue(told.startswith(f"management port {description}: "), told)
             self.assertNotIn("\n", told)
 
+    def test_open_to_others(self) -> None:
+        """S18: TCP that other machines come through is refused, however it is described."""
+        for description in (
+            "tcp:7000",
+            "tcp:7000:interface=",
+            "tcp:7000:interface=0.0.0.0",
+            "tcp:7000:interface=192.0.2.1",
+            "tcp:port=7000:interface=l1.example.org",
+            "tcp6:7000",
+            r"tcp6:7000:interface=\:\:",
+            r"tcp6:7000:interface=2001\:db8\:\:1",
+            "haproxy:tcp:7000",
+        ):
+            told = self.refusal(description)
+            self.assertIn("it takes an interface of this machine alone", told)
+            self.assertNotIn("\n", told)
+        self.assertEqual(self.reactor.ports, {})
+
+    def test_loopback(self) -> None:
+        """S18: what only this machine reaches is had, in IPv4, IPv6 and by name."""
+        self.started("tcp:7000:interface=127.0.0.9")
+        self.started(r"tcp6:7001:interface=\:\:1")
+        self.started("tcp:7002:interface=localhost")
+        self.assertEqual(list(self.reactor.ports), [7000, 7001, 7002])
+
+    def test_without_a_mode(self) -> None:
+        """S18: a socket for which no mode is asked for is lonc's own user's."""
+        for description, mode in (
+            ("unix:/lonc.amp", 0o600),
+            (r"unix:/a\:666/lonc.amp", 0o600),
+            ("unix:address=/lonc.amp:backlog=666", 0o600),
+            ("haproxy:unix:/lonc.amp", 0o600),
+            ("unix:/lonc.amp:mode=666", 0o666),
+            ("unix:/lonc.amp:0666", 0o666),
+            ("unix:mode=660:address=/lonc.amp", 0o660),
+        ):
+            self.reactor.ports.clear()
+            self.started(description)
+            self.assertEqual([at[1] for at in self.reactor.ports], [mode], description)
+
     def test_in_use(self) -> None:
         """Section 8: a port in use is named with the reason."""
         self.reactor.taken.add(7000)
-        self.assertEqual(self.refusal("tcp:7000"), "management port tcp:7000: it is taken")
+        self.assertEqual(
+            self.refusal("tcp:7000:interface=127.0.0.1"),
+            "management port tcp:7000:interface=127.0.0.1: it is taken",
+        )
 
     def test_stops(self) -> None:
         """Stopping waits for the port's end."""
-        port = self.started("tcp:7000")
+        port = self.started("tcp:7000:interface=127.0.0.1")
         stopped = port.stopService()
         self.assertNoResult(stopped)
         self.reactor.ports[7000].closed.callback(None)
@@ -125,31 +169,33 @@ class ManagementPortTests(SynchronousTestCase):
 
     def test_moves_nowhere(self) -> None:
         """F13: where it is already, nothing happens."""
-        port = self.started("tcp:7000")
-        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:7000")))
+        port = self.started("tcp:7000:interface=127.0.0.1")
+        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:7000:interface=127.0.0.1")))
         self.assertFalse(self.reactor.ports[7000].stopping)
 
     def test_cannot_move(self) -> None:
         """F13: where the new place cannot be had, the old one is kept; a later try may work."""
         self.reactor.taken.add(7001)
-        port = self.started("tcp:7000")
+        port = self.started("tcp:7000:interface=127.0.0.1")
         old = self.reactor.ports.pop(7000)
         old.closed.callback(None)
-        moved = Deferred.fromCoroutine(port.move("tcp:7001"))
+        moved = Deferred.fromCoroutine(port.move("tcp:7001:interface=127.0.0.1"))
         error = self.failureResultOf(moved, ManagementPortError)
-        self.assertEqual(str(error.value), "management port tcp:7001: it is taken")
-        self.assertEqual((list(self.reactor.ports), port.description), ([7000], "tcp:7000"))
+        told = "management port tcp:7001:interface=127.0.0.1: it is taken"
+        self.assertEqual(str(error.value), told)
+        self.assertEqual(list(self.reactor.ports), [7000])
+        self.assertEqual(port.description, "tcp:7000:interface=127.0.0.1")
 
         self.reactor.taken.clear()
         self.reactor.ports[7000].closed.callback(None)
-        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:7001")))
-        self.assertEqual(port.description, "tcp:7001")
+        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:7001:interface=127.0.0.1")))
+        self.assertEqual(port.description, "tcp:7001:interface=127.0.0.1")
 
     def test_moves_one_after_the_other(self) -> None:
         """F13: a second move waits for the first."""
-        port = self.started("tcp:7000")
-        first = Deferred.fromCoroutine(port.move("tcp:7001"))
-        second = Deferred.fromCoroutine(port.move("tcp:7002"))
+        port = self.started("tcp:7000:interface=127.0.0.1")
+        first = Deferred.fromCoroutine(port.move("tcp:7001:interface=127.0.0.1"))
+        second = Deferred.fromCoroutine(port.move("tcp:7002:interface=127.0.0.1"))
         self.reactor.ports[7000].closed.callback(None)
         self.successResultOf(first)
         self.assertEqual(list(self.reactor.ports), [7000, 7001])
@@ -195,6 +241,57 @@ class RealSocketTests(TestCase):
             other.listen()
             error = self.assertRaises(ManagementPortError, self.port.startService)
         self.assertIn(f"{self.path}: process {os.getpid()} listens there already", str(error))
+
+    async def test_removed(self) -> None:
+        """S18: a socket that somebody removed is there again, and a connection of before stays."""
+        self.port.startService()
+        client = await ManagementClient.connect(reactor, f"unix:{self.path}")
+        await client.report()
+        self.port.watch()
+        self.assertTrue(self.port.listening)
+        os.unlink(self.path)
+        with capturedLogs() as events:
+            self.port.watch()
+            await task.deferLater(reactor, 0, lambda: None)
+        self.assertEqual(
+            [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn],
+            ["the management port was gone and is there again"],
+        )
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+        await client.report()
+        await client.close()
+        client = await ManagementClient.connect(reactor, f"unix:{self.path}")
+        await client.report()
+        await client.close()
+        await self.port.stopService()
+        self.assertEqual(os.listdir(os.path.dirname(self.path)), [])
+
+    async def test_replaced(self) -> None:
+        """S18: what stands in the socket's place stays, is named once, and is tried again."""
+        self.port.startService()
+        os.unlink(self.path)
+        with open(self.path, "w") as other:
+            other.write("mine")
+        with capturedLogs() as events:
+            for _ in range(3):
+                self.port.watch()
+                await task.deferLater(reactor, 0, lambda: None)
+        self.assertEqual(
+            [formatEvent(event) for event in events if event["log_level"] is LogLevel.critical],
+            [
+                f"management port unix:{self.path}:mode=600: {self.path}: something that is no "
+                "socket is in the way"
+            ],
+        )
+        with open(self.path) as other:
+            self.assertEqual(other.read(), "mine")
+        os.unlink(self.path)
+        self.port.watch()
+        await task.deferLater(reactor, 0, lambda: None)
+        self.assertTrue(self.port.listening)
+        await self.port.stopService()
+        self.port.watch()
+        self.assertFalse(os.path.exists(self.path))
 
     async def test_open_connections(self) -> None:
         """Stopping closes the connections that are open, and waits for that."""
