@@ -6,7 +6,7 @@ Managing a running lonc over AMP (row S18): the side of the program that asks.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import clientFromString, connectProtocol
@@ -16,6 +16,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from lonc.management.boxes import BoundedAMP
 from lonc.management.commands import (
     About,
     CloseConnections,
@@ -27,17 +28,38 @@ from lonc.management.commands import (
     SetDebugLevel,
     Stop,
 )
-from lonc.management.errors import NoAnswer
+from lonc.management.errors import ManagementError, NoAnswer
 from lonc.management.questions import Questions
 from lonc.report.status import DaemonStatus, HostStatus
 
+#: Bytes of an answer at most: a page of a list is one value, and the rest is small.
+LONGEST_ANSWER: Final = 4 * 65536
 
-class _ClientProtocol(amp.AMP):
-    transport: Any
+
+class _ClientProtocol(BoundedAMP):
+    longest_box = LONGEST_ANSWER
 
     def __init__(self) -> None:
         super().__init__()
         self.closed: Deferred[None] = Deferred()
+        self.refused = ""
+
+    def refuse(self, why: str) -> None:
+        """End the connection: whatever listens there is no lonc."""
+        self.refused = self.refused or why
+        self.paused = True
+        self.transport.abortConnection()
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """Take an answer, and nothing else."""
+        try:
+            box.pop(amp.COMMAND, None)  # nobody asks a client
+            # AMP would forget the question before it finds that these are missing.
+            box.setdefault(amp.ERROR_CODE, amp.UNKNOWN_ERROR_CODE)
+            box.setdefault(amp.ERROR_DESCRIPTION, b"")
+            super().ampBoxReceived(box)
+        except Exception:  # AMP raises whatever it comes across
+            self.refuse("what came answers no question")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -139,4 +161,9 @@ class ManagementClient(Questions):
         except TimeoutError:
             raise NoAnswer(f"lonc has not answered within {self._timeout:g} s") from None
         except (amp.AmpError, ConnectionClosed) as error:
-            raise NoAnswer(f"no answer from lonc: {error}") from error
+            raise NoAnswer(f"no answer from lonc: {self._protocol.refused or error}") from error
+        except ManagementError:
+            raise
+        except Exception as error:  # AMP's types raise whatever they come across
+            what = f"lonc's answer cannot be understood: {type(error).__name__}"
+            raise NoAnswer(what) from error

@@ -19,6 +19,7 @@ import attrs
 from twisted.protocols import amp
 
 from lonc.management.errors import (
+    BadArguments,
     BadLevel,
     InternalError,
     NotAllowed,
@@ -70,7 +71,25 @@ _MESSAGE = (b"message", amp.Unicode())
 class ManagementCommand(amp.Command):
     """What all commands share."""
 
-    errors = {InternalError: b"INTERNAL_ERROR", NotAllowed: b"NOT_ALLOWED"}
+    errors = {
+        InternalError: b"INTERNAL_ERROR",
+        NotAllowed: b"NOT_ALLOWED",
+        BadArguments: b"BAD_ARGUMENTS",
+    }
+
+    @classmethod
+    def parseArguments(cls, box: amp.AmpBox, protocol: amp.AMP) -> dict[str, Any]:
+        """
+        Return the arguments of a command that has come.
+
+        :raises lonc.management.errors.BadArguments: one is missing, or not of its type.
+        """
+        try:
+            arguments: dict[str, Any] = super().parseArguments(box, protocol)
+        except Exception as error:  # AMP's types raise whatever they come across
+            what = f"{cls.__name__} has not the arguments that it takes"
+            raise BadArguments(f"{what} ({type(error).__name__})") from error
+        return arguments
 
 
 class About(ManagementCommand):

@@ -23,6 +23,10 @@ class NotAllowed(ManagementError):
     """Whoever asks may see, and not steer; or not see this."""
 
 
+class BadArguments(ManagementError):
+    """A command has not the arguments that it takes."""
+
+
 class BadLevel(ManagementError):
     """A debug level is a number from 0 to 9."""
 

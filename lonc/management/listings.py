@@ -19,6 +19,7 @@ from lonc.management.commands import (
     ListSettings,
     ListSlow,
 )
+from lonc.management.errors import BadArguments
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -87,10 +88,13 @@ class Listings(amp.CommandLocator):
 def _page(command: type[Listing], rows: Iterable[Any], after: Any) -> dict[str, Any]:
     """Return the rows behind one, as many as fit into an answer."""
     key = attrs.fields(command.record)[0].name
-    coming = sorted(
-        (row for row in rows if after is None or getattr(row, key) > after),
-        key=lambda row: getattr(row, key),
-    )
+    try:
+        coming = sorted(
+            (row for row in rows if after is None or getattr(row, key) > after),
+            key=lambda row: getattr(row, key),
+        )
+    except TypeError:
+        raise BadArguments(f"after is no {key}") from None
     argument = dict(command.response)[b"rows"]
     page: list[dict[str, Any]] = []
     size = 0

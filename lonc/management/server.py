@@ -7,7 +7,7 @@ Managing a running lonc over AMP (row S18): the daemon's side.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -18,6 +18,7 @@ from twisted.protocols import amp
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
+from lonc.management.boxes import BoundedAMP
 from lonc.management.commands import (
     HOSTS,
     About,
@@ -32,6 +33,7 @@ from lonc.management.commands import (
     Stop,
 )
 from lonc.management.errors import (
+    BadArguments,
     BadLevel,
     InternalError,
     ReportFailed,
@@ -45,6 +47,17 @@ log = Logger()
 
 #: Bytes of a log line or a message that are passed on; a page has room for many hosts that way.
 LONGEST_TEXT: Final = 1000
+
+
+#: Bytes of a command at most; none that lonc knows needs a tenth of it.
+LONGEST_BOX: Final = 65536
+
+#: Commands of one connection that are not answered yet, at most.
+MOST_COMMANDS: Final = 16
+
+_NOT_UNDERSTOOD: Final = (amp.UNHANDLED_ERROR_CODE, ManagementCommand.errors[BadArguments])
+
+T = TypeVar("T")
 
 
 class Daemon(Protocol):
@@ -91,15 +104,18 @@ class Daemon(Protocol):
         """Begin to stop, as at TERM."""
 
 
-class ManagementProtocol(amp.AMP, TimeoutMixin):
+class ManagementProtocol(BoundedAMP, TimeoutMixin):
     """The daemon's side of one connection."""
 
-    transport: Any
+    longest_box = LONGEST_BOX
 
     def __init__(self, factory: ManagementFactory) -> None:
         super().__init__()
         self._factory = factory
         self._daemon = factory.daemon
+        self._ending = False
+        self._under_way = 0
+        self._silent_since = factory.clock.seconds()
 
     # AMP's own two would write a log line for each connection, and monitoring makes many.
     def makeConnection(self, transport: ITransport) -> None:
@@ -107,6 +123,7 @@ class ManagementProtocol(amp.AMP, TimeoutMixin):
         amp.BinaryBoxProtocol.makeConnection(self, transport)
         self._factory.connections.add(self)
         self.setTimeout(self._factory.idle_limit)
+        self.transport.registerProducer(self, True)  # who does not read is not read
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End."""
@@ -115,10 +132,46 @@ class ManagementProtocol(amp.AMP, TimeoutMixin):
         self.transport = None
         self._factory.lost(self)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Take what a client sends."""
-        self.resetTimeout()
-        super().dataReceived(data)
+    def _note_progress(self) -> None:
+        if not self._ending:
+            self._silent_since = self._factory.clock.seconds()
+            self.resetTimeout()
+
+    @property
+    def importance(self) -> tuple[bool, bool, float]:
+        """Of two connections the lesser one makes room: it ends, has nothing to do, is silent."""
+        return not self._ending, self._under_way > 0, self._silent_since
+
+    def resumeProducing(self) -> None:
+        """The client has read what waited for it."""
+        self._note_progress()
+        super().resumeProducing()
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """Take a command, and nothing else."""
+        self._note_progress()
+        if {amp.COMMAND, amp.ANSWER, amp.ERROR}.intersection(box) != {amp.COMMAND}:
+            self.refuse("a box is no command")
+        elif self._under_way >= MOST_COMMANDS:
+            self.refuse(f"{MOST_COMMANDS} commands are under way, and there is another")
+        else:
+            super().ampBoxReceived(box)
+
+    def refuse(self, why: str) -> None:
+        """End the connection: the client does not speak AMP as lonc does."""
+        if self.transport is not None and not self._ending:
+            self._factory.note_closed(why)
+            self.end()
+
+    def end(self, limit: float = 1.0) -> None:
+        """Close it once it has read what it is owed, at most ``limit`` seconds from now."""
+        if self._ending:
+            return
+        self._ending = True
+        self.paused = True  # nothing that has come is looked at any more
+        self.setTimeout(limit)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def callLater(self, period: float, func: Any) -> IDelayedCall:
         """Time the silence by the factory's clock."""
@@ -130,22 +183,44 @@ class ManagementProtocol(amp.AMP, TimeoutMixin):
 
     def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         """Carry out one command; whatever fails becomes an error that can be sent."""
+        self._under_way += 1
         result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
+        result.addBoth(self._done)
         return result.addErrback(self._fit_to_send, box[amp.COMMAND])
+
+    def _done(self, result: T) -> T:
+        self._under_way -= 1
+        self._note_progress()
+        return result
+
+    def locateResponder(self, name: bytes) -> Any:
+        """AMP's own command would begin TLS, with no certificate that proves anything."""
+        return None if name == amp.StartTLS.commandName else super().locateResponder(name)
+
+    def unhandledError(self, failure: Failure) -> None:
+        """A command that wants no answer has failed, or its answer cannot be sent."""
+        if failure.check(amp.RemoteAmpError) is None:
+            self._factory.note_fault(failure, b"with its answer")
+        self.refuse("a command that wants no answer has failed")
 
     def _fit_to_send(self, failure: Failure, command: bytes) -> Failure:
         error = failure.value
+        if isinstance(error, BadArguments):
+            error = amp.RemoteAmpError(ManagementCommand.errors[BadArguments], str(error))
+            failure = Failure(error)
         if isinstance(error, amp.RemoteAmpError):
             error.description = _cut(error.description)
+            if error.errorCode in _NOT_UNDERSTOOD:
+                self._factory.note_not_understood(error.description)
             return failure
-        log.failure("Management command {command} failed", failure, command=command)
+        self._factory.note_fault(failure, command)
         told = "something is wrong inside lonc; its log says what"
         return Failure(amp.RemoteAmpError(ManagementCommand.errors[InternalError], told))
 
     def _chosen(self, host: str, asked: str) -> str | None:
         if host and all(status.host_id != host for status in self._daemon.statuses()):
             raise UnknownHost(f"no such host: {host}")
-        log.info("Asked over the management port: {asked}", asked=asked, host_id=host or PARENT)
+        self._factory.note_asked(asked, host or PARENT)
         return host or None
 
     @About.responder
@@ -219,7 +294,8 @@ class ManagementFactory(Factory):
 
     :param daemon: what is managed.
     :param clock: the reactor.
-    :param max_connections: open at a time; one more is closed at once, and a log line says so.
+    :param max_connections: open at a time; for one more, one that has nothing to do makes room:
+        that which was silent for longest.
     :param idle_limit: seconds after which a silent client is dropped.
     """
 
@@ -237,22 +313,56 @@ class ManagementFactory(Factory):
         self.max_connections = max_connections
         self.idle_limit = idle_limit
         self.connections: set[ManagementProtocol] = set()
-        self._refused = RateLimited(clock, 60.0)
+        self._limited = RateLimited(clock, 60.0)
+        self._limited_asking = RateLimited(clock, 10.0)
         self._closing: list[Deferred[None]] = []
 
-    def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
-        """Make a connection's protocol, or ``None`` when there are too many."""
-        if len(self.connections) < self.max_connections:
-            return ManagementProtocol(self)
-        left_out = self._refused.allow()
+    def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol:
+        """Make a connection's protocol."""
+        if len(self.connections) >= self.max_connections:
+            least = min(self.connections, key=lambda each: each.importance)
+            self.note_closed(f"{self.max_connections} are open, and there is another")
+            self.connections.discard(least)  # it goes in the next turn
+            least.transport.abortConnection()
+        return ManagementProtocol(self)
+
+    def note_closed(self, why: str) -> None:
+        """Log that a connection is closed; clients may do so as often as they like."""
+        left_out = self._limited.allow(why)
         if left_out is not None:
             log.warn(
-                "Management connection refused, {limit} are open; {left_out} more since the last "
-                "such line",
-                limit=self.max_connections,
+                "Management connection closed: {why}; {left_out} more since the last such line",
+                why=why,
                 left_out=left_out,
             )
-        return None
+
+    def note_not_understood(self, why: str) -> None:
+        """Log that a command was not understood."""
+        left_out = self._limited.allow("not understood")
+        if left_out is not None:
+            log.warn(
+                "Management command not understood: {why}; {left_out} more since the last such "
+                "line",
+                why=why,
+                left_out=left_out,
+            )
+
+    def note_fault(self, failure: Failure, command: bytes) -> None:
+        """Log a fault of lonc's own."""
+        if self._limited.allow("fault") is not None:
+            log.failure("Management command {command} failed", failure, command=command)
+
+    def note_asked(self, asked: str, host_id: str) -> None:
+        """Log what somebody has asked for, though a program may ask all the time."""
+        left_out = self._limited_asking.allow(f"{asked} {host_id}")
+        if left_out is not None:
+            more = f" ({left_out} like this left out)" if left_out else ""
+            log.info(
+                "Asked over the management port: {asked}{more}",
+                asked=asked,
+                more=more,
+                host_id=host_id,
+            )
 
     def lost(self, connection: ManagementProtocol) -> None:
         """Take note that a connection has gone."""
@@ -274,8 +384,7 @@ class ManagementFactory(Factory):
             return closed
         self._closing.append(closed)
         for connection in list(self.connections):
-            connection.setTimeout(limit)
-            connection.transport.loseConnection()
+            connection.end(limit)
         return closed
 
 

@@ -47,7 +47,7 @@ class PortsReactor(MemoryReactorClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ports: dict[object, NotedPort] = {}
+        self.ports: dict[Any, NotedPort] = {}
         self.taken: set[int] = set()
 
     def listenTCP(self, port: int, *args: Any, **kwargs: Any) -> NotedPort:

@@ -8,17 +8,17 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.protocol import connectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.internet.utils import getProcessOutputAndValue
+from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
@@ -28,6 +28,7 @@ import lonc
 from lonc.management.client import ManagementClient
 from lonc.management.commands import ManagementCommand
 from lonc.management.errors import (
+    BadArguments,
     BadLevel,
     InternalError,
     ManagementError,
@@ -43,6 +44,11 @@ from lonc.test.report.test_status import NOW, a_status
 T = TypeVar("T")
 
 EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/examples/manage.py")
+
+
+def warnings(events: Sequence[LogEvent]) -> list[str]:
+    """Return the warnings among events."""
+    return [str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn]
 
 
 class NotedDaemon:
@@ -315,8 +321,17 @@ class ErrorsTests(ConnectedTests):
         class SetDebugLevel(ManagementCommand):
             arguments = [(b"host", amp.Unicode()), (b"level", amp.Unicode())]
 
-        self.refused(self.client._ask(SetDebugLevel, host="", level="high"), InternalError)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        with capturedLogs() as events:
+            for _ in range(3):
+                asking = self.client._ask(SetDebugLevel, host="", level="high")
+                self.assertIn("SetDebugLevel has not the arg", self.refused(asking, BadArguments))
+        self.assertEqual(
+            warnings(events),
+            [
+                "Management command not understood: SetDebugLevel has not the arguments that it "
+                "takes (ValueError); 0 more since the last such line"
+            ],
+        )
         self.answer(self.client.report())
 
     def test_too_long_to_ask(self) -> None:
@@ -366,6 +381,46 @@ class ClientWaitsTests(ConnectedTests):
         self.assertIn("does not end", str(self.failureResultOf(listing, NoAnswer).value))
 
 
+class LiarsTests(SynchronousTestCase):
+    """What listens there is no lonc, or a broken one."""
+
+    def answered(self, answer: Callable[[bytes], bytes]) -> Deferred[DaemonStatus]:
+        """Ask for the daemon's report, and answer with what is made of the question's tag."""
+        net = MemoryReactorClock()
+        connecting = Deferred.fromCoroutine(ManagementClient.connect(net, "unix:/x"))
+        protocol = net.unixClients[-1][1].buildProtocol(None)
+        assert protocol is not None
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        asking = Deferred.fromCoroutine(self.successResultOf(connecting).about())
+        with capturedLogs() as events:
+            protocol.dataReceived(answer(amp.parseString(transport.value())[0][amp.ASK]))
+            if transport.disconnected:
+                protocol.connectionLost(Failure(ConnectionAborted()))
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+        return asking
+
+    def test_lies(self) -> None:
+        """Whatever comes in place of an answer is an error in one line, without a traceback."""
+        box = amp.AmpBox
+        for answer in (
+            lambda tag: b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            lambda tag: b"\0\0",
+            lambda tag: box(_answer=b"nosuch").serialize(),
+            lambda tag: box(_answer=tag).serialize(),
+            lambda tag: box(_answer=tag, version=b"\xff", pid=b"many").serialize(),
+            lambda tag: box(_error=tag).serialize(),
+            lambda tag: box(_error=b"nosuch", _error_code=b"A", _error_description=b"").serialize(),
+            lambda tag: box(_error=tag, _error_code=b"A", _error_description=b"\xff").serialize(),
+            lambda tag: box(_command=b"About").serialize(),
+            lambda tag: box(_command=b"About", _ask=b"1").serialize(),
+            lambda tag: b"\0\1a\xff\xff" + b"x" * 65535 + b"\0\1b\xff\xff" + b"x" * 65535 * 4,
+            lambda tag: b"".join(b"\0\1a\0\xff" + b"x" * 255 for _ in range(1100)),
+        ):
+            text = str(self.failureResultOf(self.answered(answer), NoAnswer).value)
+            self.assertEqual(len(text.splitlines()), 1, text)
+
+
 class ConnectTests(SynchronousTestCase):
     """Reaching lonc at all."""
 
@@ -411,11 +466,44 @@ class LimitsTests(ConnectedTests):
         return server, transport
 
     def test_too_many(self) -> None:
-        """One connection over the limit is refused, and served again once another has gone."""
-        server, _ = self.silent()
-        self.assertIsNone(self.factory.buildProtocol(None))
-        server.connectionLost(connectionDone)
-        self.assertIsNotNone(self.factory.buildProtocol(None))
+        """For one connection over the limit the one that was silent for longest makes room."""
+        self.clock.advance(1)
+        _, first = self.silent()
+        self.clock.advance(1)
+        self.answer(self.client.about())
+        _, second = self.silent()
+        self.assertEqual((first.disconnected, second.disconnected), (True, False))
+        self.clock.advance(1)
+        self.answer(self.client.about())
+        with capturedLogs() as events:
+            for _ in range(10):
+                self.silent()
+                self.clock.advance(1)
+                self.answer(self.client.about())
+        self.assertTrue(second.disconnected)
+        self.assertEqual(warnings(events), [])  # the first said it
+
+    def test_busy_stays(self) -> None:
+        """A connection whose command is under way makes no room for a silent one."""
+        self.daemon.reading = Deferred()
+        reloading = self.ask(self.client.reload())
+        for _ in range(5):
+            self.clock.advance(1)
+            self.silent()
+        self.daemon.reading.callback("done")
+        self.pump.flush()
+        self.assertEqual(self.successResultOf(reloading), "done")
+
+    def test_all_busy(self) -> None:
+        """Where every connection waits for an answer, a further one is served all the same."""
+        self.daemon.reading = Deferred()
+        self.ask(self.client.reload())
+        other, pump = self.connected()
+        self.pump = pump
+        self.ask(other.reload())
+        last, self.pump = self.connected()
+        self.answer(last.about())
+        self.assertEqual(len(self.factory.connections), 2)
 
     def test_idle(self) -> None:
         """A silent client is dropped after the idle limit."""
@@ -435,6 +523,88 @@ class LimitsTests(ConnectedTests):
         """A connection that has gone leaves no timer behind."""
         self.answer(self.client.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_malformed(self) -> None:
+        """What is no command ends its connection with one line, and no traceback."""
+        box = amp.AmpBox
+        ask = {b"_ask": b"1"}
+        for sent, why in (
+            (b"\0\0", "a box is no command"),
+            (box(_answer=b"1").serialize(), "a box is no command"),
+            (box(_answer=b"1", _command=b"About").serialize(), "a box is no command"),
+            (box(_error=b"7").serialize(), "a box is no command"),
+            (box(ask).serialize(), "a box is no command"),
+            (b"\xff\xff", "what came is no AMP: a key of 65535 bytes"),
+            (b"\0\1a\xff\xff" + b"x" * 65535 + b"\0\1b\0\0", "a box is longer than 65536 bytes"),
+            (
+                b"".join(b"\0\1a\0\xff" + b"x" * 255 for _ in range(300)),
+                "a box is longer than 65536 bytes",
+            ),
+            (box(_command=b"nosuch").serialize(), "a command that wants no answer has failed"),
+        ):
+            factory = ManagementFactory(self.daemon, self.clock)
+            with capturedLogs() as events:
+                for _ in range(3):
+                    server = factory.buildProtocol(None)
+                    transport = StringTransport()
+                    server.makeConnection(transport)
+                    server.dataReceived(sent + box(ask, _command=b"About").serialize())
+                    self.assertTrue(transport.disconnecting, sent[:40])
+                    self.assertEqual(transport.value(), b"")
+            told = f"Management connection closed: {why}; 0 more since the last such line"
+            self.assertEqual([line for line in warnings(events) if why in line], [told])
+            self.assertEqual([event for event in events if "log_failure" in event], [])
+            self.clock.advance(1)
+            self.assertTrue(transport.disconnected)
+
+    def test_byte_by_byte(self) -> None:
+        """A box that does not end counts as silence."""
+        server, transport = self.silent()
+        for _ in range(59):
+            self.clock.advance(1)
+            server.dataReceived(b"\0\1a\0\1b")
+        self.assertFalse(transport.disconnected)
+        self.clock.advance(1)
+        self.assertTrue(transport.disconnected)
+
+    def test_no_tls(self) -> None:
+        """AMP's own command for TLS is unknown here."""
+        server, transport = self.silent()
+        server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"StartTLS").serialize())
+        self.assertIn(b"Unhandled Command", transport.value())
+        self.assertFalse(transport.disconnecting)
+
+    def test_answers_not_read(self) -> None:
+        """Who does not read its answers is asked for nothing more until it has."""
+        server, transport = self.silent()
+        asking = amp.AmpBox(_ask=b"1", _command=b"About").serialize()
+        server.dataReceived(asking)
+        one = len(transport.value())
+        server.pauseProducing()  # as the transport does when it has too much
+        server.dataReceived(asking * 100)
+        self.assertEqual(len(transport.value()), one)
+        self.assertEqual(transport.producerState, "paused")
+        server.resumeProducing()
+        self.assertEqual(len(transport.value()), 101 * one)
+
+    def test_too_many_commands(self) -> None:
+        """Commands that are not answered yet have a limit."""
+        self.daemon.reading = Deferred()
+        server, transport = self.silent()
+        server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"Reload").serialize() * 17)
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(len(self.daemon.asked), 16)
+
+    def test_asked_all_the_time(self) -> None:
+        """A program that asks for the same again and again fills no log."""
+        with capturedLogs() as events:
+            for _ in range(21):
+                self.answer(self.client.report("msul1"))
+                self.answer(self.client.report())
+                self.clock.advance(1)
+        lines = [formatEvent(e) for e in events if e["log_level"] is LogLevel.info]
+        asked = "Asked over the management port: report"
+        self.assertEqual(lines, [asked] * 2 + [f"{asked} (9 like this left out)"] * 4)
 
     def test_stranger(self) -> None:
         """Who speaks another protocol is closed without an answer or a traceback."""
