@@ -444,6 +444,13 @@ class KeptTests(DelayedCase):
         self.assertIn(b"for another host", self.in_kept()[FIRST + ".reason"])
         self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
 
+    def test_control_byte(self) -> None:
+        """So is one whose command holds a control byte: it would never be sent."""
+        self.put(FIRST)
+        self.start()
+        self.l1.lose(Cause.CONTROL_BYTE)
+        self.assertIn(b"control byte", self.in_kept()[FIRST + ".reason"])
+
     def test_cannot_be_moved(self) -> None:
         """One that cannot be set aside holds nothing up; it is tried again, and logged once."""
         write(self.settings.kept_dir, b"in the way")
