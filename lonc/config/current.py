@@ -46,12 +46,14 @@ class InForce:
     :ivar settings: the settings.
     :ivar table: the host table.
     :ivar access: which ways in the two leave open.
+    :ivar later: what waits for the next start, in a line for each.
     :raises SettingsError: certificates are set, cannot be used, and have to be.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         self.settings, self.table = configuration
         self.access = read_access(self.settings, self.table)
+        self.later: list[str] = []
 
     def replace(self, configuration: Configuration) -> Changes:
         """
@@ -65,9 +67,11 @@ class InForce:
         if access.unusable and self.access.certificates is not None:
             # A file that is gone for a moment must not put everything in the clear.
             raise SettingsError(access.unusable)
+        self.later = []
         for name, variable in FIXED.items():
             if getattr(settings, name) != getattr(self.settings, name):
                 log.warn("{name} has changed: that counts from the next start on", name=variable)
+                self.later.append(f"{variable} counts from the next start on")
                 settings = attrs.evolve(settings, **{name: getattr(self.settings, name)})
         changes = compare(self.table, table)
         self.settings, self.table, self.access = settings, table, access

@@ -9,12 +9,14 @@ changed is not touched.
 
 from __future__ import annotations
 
+import grp
 from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.hosts import Changes, TableError
@@ -27,8 +29,39 @@ from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
 from lonc.management.port import ManagementPort
 from lonc.report.reporter import Reporter
+from lonc.transport.unix_socket import GroupError, SocketError
 
 log = Logger()
+
+
+#: What could not be carried out is told with so many reasons at most; the log has all.
+MOST_TOLD = 8
+
+
+def _socket_problems(errors: list[SocketError], group: int | None) -> list[str]:
+    """Return a line for each, but a single one for a group that no socket can be given to."""
+    groups = [str(error) for error in errors if isinstance(error, GroupError)]
+    others = [str(error) for error in errors if not isinstance(error, GroupError)]
+    if groups:
+        count = f" (and {len(groups) - 1} more)" if len(groups) > 1 else ""
+        others.insert(0, f"loncSocketGroup {_group_name(group)}: {groups[0]}{count}")
+    return others
+
+
+def _group_name(group: int | None) -> str:
+    try:
+        return "none" if group is None else grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
+
+
+def _answer(told: str, left: list[str]) -> str:
+    if not left:
+        return told
+    shown = left[:MOST_TOLD]
+    if len(left) > MOST_TOLD:
+        shown.append(f"{len(left) - MOST_TOLD} more in the log")
+    return f"{told}; not carried out: {'; '.join(shown)}"
 
 
 @attrs.define(kw_only=True)
@@ -85,18 +118,22 @@ class Reloader:
         self._names.lifetime = settings.name_lifetime
         self._delayed.reconfigure(settings)
         self._in_force.warn()
-        self._tell_hosts(changes)
-        self._shared.arrange(table.hosts, settings)
-        self._move_management(settings.management)
+        sockets = [*self._tell_hosts(changes), *self._shared.arrange(table.hosts, settings)]
+        moved = self._move_management(settings.management)
         self._reporter.report_and_reset()
         told = (
             f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
             f"{len(changes.changed)} changed, {len(changes.same)} as before"
         )
         log.info("{told}", told=told, success=True)
-        return succeed(told)
+        left = [*self._in_force.later, *_socket_problems(sockets, settings.socket_group)]
+        left += [*settings.warnings, *self._in_force.access.warnings]
+        answered: Deferred[str] = Deferred()
+        moved.addCallback(lambda failed: answered.callback(_answer(told, [*failed, *left])))
+        return answered
 
-    def _tell_hosts(self, changes: Changes) -> None:
+    def _tell_hosts(self, changes: Changes) -> list[SocketError]:
+        errors: list[SocketError | None] = []
         for host_id in changes.gone:
             log.critical("the host is no longer in the table", host_id=host_id)
             self._supervisor.remove(host_id)
@@ -104,16 +141,26 @@ class Reloader:
         for host_id in (*changes.changed, *changes.same):
             if host_id in changes.changed:
                 log.critical("the host's address has changed", host_id=host_id)
-            self._supervisor.reconfigure(host_id)
+            errors.append(self._supervisor.reconfigure(host_id))
         for host_id in changes.new:
-            self._supervisor.add(host_id)
+            errors.append(self._supervisor.add(host_id))
             log.info("a new host", host_id=host_id)
+        return [error for error in errors if error is not None]
 
-    def _move_management(self, description: str) -> None:
+    def _move_management(self, description: str) -> Deferred[list[str]]:
+        """Return why it cannot listen there, if so."""
+        moved: Deferred[list[str]] = Deferred()
         moving = Deferred.fromCoroutine(self._management.move(description))
-        moving.addErrback(lambda failure: log.critical("{error}", error=failure.value))
         self._moving.append(moving)
-        moving.addBoth(lambda _: self._moving.remove(moving))
+
+        def end(result: Failure | None) -> None:
+            self._moving.remove(moving)
+            if result is not None:
+                log.critical("{error}", error=result.value)
+            moved.callback([] if result is None else [f"loncManagement: {result.value}"])
+
+        moving.addBoth(end)
+        return moved
 
     def stop(self) -> Deferred[Any]:
         """Take nothing over any more; fires when the management port is where it shall be."""

@@ -48,25 +48,33 @@ class Supervisor:
 
     # ------------------------------------------------------------------ come, change and go
 
-    def add(self, host_id: str) -> None:
-        """Serve a host of the table; when its socket cannot be had that is tried again."""
+    def add(self, host_id: str) -> SocketError | None:
+        """
+        Serve a host of the table.
+
+        :return: why its socket cannot be had; that is tried again.
+        """
         host = self._in_force.table.hosts[host_id]
         service = self._hosts[host_id] = HostService(host, self._in_force.settings, self._around)
         try:
             service.setServiceParent(self._parent)
         except SocketError as error:
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+            return error
+        return None
 
-    def reconfigure(self, host_id: str) -> None:
-        """Have a host follow the table and the settings."""
+    def reconfigure(self, host_id: str) -> SocketError | None:
+        """Have a host follow the table and the settings; returns as :meth:`add` does."""
         host = self._hosts[host_id]
         try:
             host.reconfigure(self._in_force.table.hosts[host_id], self._in_force.settings)
         except SocketError as error:
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+            return error
         except Exception:
             log.failure("a fault inside lonc", host_id=host_id)
             host.crashed = True
+        return None
 
     def moved(self, name: str) -> None:
         """A name has other addresses than before: its hosts have changed."""

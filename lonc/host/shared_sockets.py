@@ -139,11 +139,13 @@ class SharedSockets:
         self._taken: frozenset[str] = frozenset()
         self._leaving: set[Deferred[None]] = set()
 
-    def arrange(self, hosts: Mapping[str, Host], settings: Settings) -> None:
+    def arrange(self, hosts: Mapping[str, Host], settings: Settings) -> list[SocketError]:
         """
         Follow the table and the settings.
 
         Where a host name is an id as well, the id's own socket has that path.
+
+        :return: why sockets cannot be had; that is tried again.
         """
         self._settings = settings
         by_id = settings.socket_names != "hostname"
@@ -160,9 +162,9 @@ class SharedSockets:
                 self._sockets[name].serve(ids)
             else:
                 self._sockets[name] = SharedSocket(ids, self._find, self._around)
-            self._open(name)
+        return [error for name in wanted if (error := self._open(name)) is not None]
 
-    def _open(self, name: str) -> None:
+    def _open(self, name: str) -> SocketError | None:
         assert self._settings is not None
         shared, path = self._sockets[name], self._settings.socket_path(name)
         room = self._settings.max_host_id
@@ -178,6 +180,8 @@ class SharedSockets:
         except SocketError as error:
             what = f"clients cannot be served: {error}"
             self._clients.warn("shared socket", shared.host_id, what)
+            return error
+        return None
 
     def watch(self) -> None:
         """Open again what somebody removed; called once a second."""

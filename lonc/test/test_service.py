@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
 import signal
 import stat
@@ -471,8 +473,10 @@ class ReadAgainTests(ServiceTestCase):
     def test_for_the_next_start(self) -> None:
         """F13: the folder of pid file and logs, and the logs' form, wait for the next start."""
         self.settings = attrs.evolve(self.first, daemons_dir="/elsewhere", log_format="json")
-        self.successResultOf(self.daemon.reload())
+        answer = self.successResultOf(self.daemon.reload())
         self.assertEqual(self.daemon.in_force.settings, self.first)
+        for variable in ("lonDaemons", "loncLogFormat"):
+            self.assertIn(f"{variable} counts from the next start on", answer)
         self.assertEqual(
             self.notes.at(LogLevel.warn),
             [
@@ -489,6 +493,39 @@ class ReadAgainTests(ServiceTestCase):
         self.successResultOf(self.daemon.reload())
         self.assertIn("l2", os.listdir(folder))
         self.assertIn("something that is no socket", self.notes.at(LogLevel.critical)[-1])
+
+    def test_group(self) -> None:
+        """F13: a group that lonc's user is not in stands in the answer, once and by its name."""
+
+        def refuse(path: str, user: int, group: int) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "chown", refuse)
+        group = grp.getgrall()[-1]
+        self.settings = attrs.evolve(self.first, socket_group=group.gr_gid)
+        answer = self.successResultOf(self.daemon.reload())
+        self.assertIn(
+            f"2 as before; not carried out: loncSocketGroup {group.gr_name}: "
+            f"{self.first.socket_path('l1')}: not for group {group.gr_gid}: "
+            "Operation not permitted (and 1 more)",
+            answer,
+        )
+
+    def test_management_cannot_move(self) -> None:
+        """F13: a management port that cannot be had stands in the answer, with the reason."""
+        self.settings = attrs.evolve(self.first, management="tcp:7000")
+        answers: list[str] = []
+        self.daemon.reload().addCallback(answers.append)
+        self.advance(0)
+        self.assertIn("loncManagement: management port tcp:7000: whoever reaches it", answers[0])
+
+    def test_unknown_settings(self) -> None:
+        """F13: what lonc does not understand in the file stands in the answer too, a few of it."""
+        what = tuple(f"a.conf, line {n}: no such setting" for n in range(20))
+        self.settings = attrs.evolve(self.first, warnings=what)
+        answer = self.successResultOf(self.daemon.reload())
+        self.assertIn("line 0: no such setting; a.conf, line 1: no such setting", answer)
+        self.assertTrue(answer.endswith("line 7: no such setting; 12 more in the log"), answer)
 
     def test_one_host_fails(self) -> None:
         """S19, F13: a fault in one host does not keep the others from the new table."""

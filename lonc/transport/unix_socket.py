@@ -25,6 +25,10 @@ class SocketError(Exception):
     """A socket cannot be had; the message names its path and the reason, for a person."""
 
 
+class GroupError(SocketError):
+    """A socket is there, and lonc's user may not give it to the group that it is for."""
+
+
 def clear_stale_socket(path: str) -> None:
     """
     Remove the socket that a crash left behind.
@@ -102,7 +106,7 @@ class LocalSocket:
             if group is not None and self.intact:
                 os.chown(path, -1, group)
         except OSError as error:
-            raise SocketError(f"{path}: not for group {group}: {error.strerror}") from None
+            raise GroupError(f"{path}: not for group {group}: {error.strerror}") from None
 
     @property
     def intact(self) -> bool:
