@@ -477,7 +477,10 @@ class Dispatcher:
 
     def close_connections(self) -> None:
         """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
-        log.critical("closing every connection on request", host_id=self.host_id)
+        more = self._around.clients.may_log("close", self.host_id)
+        if more is not None:
+            what = "closing every connection on request{more}"
+            log.critical(what, more=more, host_id=self.host_id)
         waiting = self._queue.drain()
         self._drop_connections()
         self._lond = LondTraits()

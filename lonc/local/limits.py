@@ -74,11 +74,21 @@ class Clients:
         self.settings = settings
         self.memory.limit = settings.max_request_memory
 
+    def may_log(self, key: str, host_id: str) -> str | None:
+        """
+        Tell whether a line that clients can cause may be logged now: None, if not.
+
+        :return: what it ends with: how many of them were left out.
+        """
+        left_out = self._limited.allow(f"{key} {host_id}")
+        if left_out is None:
+            return None
+        return f" ({left_out} like this left out)" if left_out else ""
+
     def warn(self, key: str, host_id: str, what: str) -> None:
         """Log a warning that clients could repeat as often as they like."""
-        left_out = self._limited.allow(f"{key} {host_id}")
-        if left_out is not None:
-            more = f" ({left_out} like this left out)" if left_out else ""
+        more = self.may_log(key, host_id)
+        if more is not None:
             log.warn("{what}{more}", what=what, more=more, host_id=host_id)
 
     def admit(self, client: ClientProtocol) -> bool:

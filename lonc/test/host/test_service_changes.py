@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import attrs
+from twisted.logger import LogLevel
 
 from lonc.test.fixtures.doubles import FakeClient, NotedReceiver, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
@@ -16,6 +17,18 @@ from lonc.wire.request import CON_LOST, Cause, Request
 
 class StartAfreshTests(HostTestCase):
     """Rows S14 and F11: ``close_connection_exit``."""
+
+    def test_log_is_not_filled(self) -> None:
+        """F11: a client that asks for it again and again is a line every ten seconds."""
+        stage = Stage(self)
+        for _ in range(100):
+            self.assertEqual(stage.client(b"close_connection_exit\n").read, b"ok\n")
+        stage.advance(10)
+        stage.client(b"close_connection_exit\n")
+        line = "closing every connection on request"
+        self.assertEqual(
+            self.notes.at(LogLevel.critical), [line, f"{line} (99 like this left out)"]
+        )
 
     def test_every_connection_is_closed(self) -> None:
         """S14, F11: idle, busy, in handshake, connecting: all are closed, and ok is said."""
