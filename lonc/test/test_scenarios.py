@@ -200,7 +200,7 @@ class ConfiguredTests(DaemonTestCase):
         """
         l1 = self.lond("l1", "127.0.0.1", self.port)
         l2 = self.lond("l2", "127.0.0.2", self.port)
-        lonc = self.lonc("--max-connections", "1", "--drain-timeout", "0.5")
+        lonc = self.lonc("--max-connections", "1", "--drain-timeout", "4")
         l2.hold("put")
         l1.hold("load")
         answers = [(await self.client("l2")).ask(PUT), (await self.client("l1")).ask("load")]
@@ -227,7 +227,7 @@ class ConfiguredTests(DaemonTestCase):
         """
         self.hosts("l1:msu:library:l1.example.org:http", "l2:msu:access:l2:127.0.0.2")
         self.lond("l2", "127.0.0.2", self.port)
-        options = ("--config", self.config, "--connect-timeout", "0.3")
+        options = ("--config", self.config, "--connect-timeout", "2")
         lonc = self.without_names("-n", "lonc", *options)
         waiting = (await self.client("l1")).ask("ping")
         self.assertEqual(await self.ask("l2", "ping"), "l2")

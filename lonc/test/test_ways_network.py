@@ -71,7 +71,7 @@ class NetworkTestCase(TestCase):
     :ivar notes: what was logged.
     """
 
-    timeout = 10
+    timeout = 60
     table = FAR
 
     def setUp(self) -> None:

@@ -207,7 +207,7 @@ class ManagementPortTests(SynchronousTestCase):
 class RealSocketTests(TestCase):
     """S18: with the reactor's own sockets."""
 
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="lonc-")
