@@ -16,6 +16,8 @@ from typing import Final
 
 import attrs
 
+from lonc.disk.files import CREATE, READ
+
 _KEY: Final = re.compile(rb"([0-9A-Fa-f]{32})\n?")
 _NAME: Final = re.compile(r"[0-9a-f]{16}")
 
@@ -65,11 +67,10 @@ class KeyFolder:
 
         key = get_random_bytes(16).hex().encode()
         made = KeyFile(os.path.join(self.path, get_random_bytes(8).hex()), key)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path, 0o700)
         self._check_private()
-        with open(os.open(made.path, flags, 0o600), "wb", buffering=0) as file:
+        with open(os.open(made.path, CREATE, 0o600), "wb", buffering=0) as file:
             try:
                 file.write(key)
             except OSError as error:
@@ -105,9 +106,8 @@ def take_key(path: bytes) -> bytes:
     :raises KeyFileError: when it is none.
     """
     shown = ascii(os.fsdecode(path))
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with open(os.open(path, flags), "rb") as file:
+        with open(os.open(path, READ), "rb") as file:
             found = os.fstat(file.fileno())
             private = stat.S_ISREG(found.st_mode) and _is_private(found)
             key = _KEY.fullmatch(file.read(40)) if private else None

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, BinaryIO, Final
 
 from lonc.config.settings import Settings, SettingsError
+from lonc.disk.files import CREATE, READ, sync_folder
 
 #: What the name of a sealed file ends in. No host id holds a ``~``, so no reader of the folder
 #: takes such a file for a request in the clear.
@@ -28,9 +29,6 @@ _HEAD_SIZE: Final = len(_MAGIC) + _NONCE_SIZE
 
 #: Bytes that a sealed file has more than its content.
 OVERHEAD: Final = _HEAD_SIZE + _TAG_SIZE
-
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Key(bytes):
@@ -137,7 +135,7 @@ def make_key_file(path: str) -> None:
     :raise UnusableKey: it cannot be written, or is there already and left as it is.
     """
     try:
-        fd = os.open(path, _CREATE, 0o600)
+        fd = os.open(path, CREATE, 0o600)
     except FileExistsError:
         raise UnusableKey(f"{path}: it exists, and is left as it is") from None
     except OSError as error:
@@ -150,11 +148,7 @@ def make_key_file(path: str) -> None:
             file.write(key)
             file.flush()
             os.fsync(fd)
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(os.path.dirname(path) or ".")
     except OSError as error:
         os.unlink(path)
         raise UnusableKey(f"{path}: {error.strerror}") from None
@@ -172,7 +166,7 @@ def read_key_file(path: str, owners: Collection[int] | None = None) -> Key:
         if not stat.S_ISREG(info.st_mode):
             what = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "no regular file"
             raise UnusableKey(f"{path}: it is {what}; a key has to be a file itself")
-        with open(os.open(path, _READ), "rb") as file:
+        with open(os.open(path, READ), "rb") as file:
             info = os.fstat(file.fileno())
             key = file.read(KEY_SIZE + 1)
     except OSError as error:

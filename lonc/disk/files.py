@@ -17,8 +17,10 @@ from typing import BinaryIO
 import attrs
 
 _CAREFUL = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-_READ = os.O_RDONLY | _CAREFUL
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: How a file is read that somebody else may have put there.
+READ = os.O_RDONLY | _CAREFUL
+#: How a file is made; what is there, were it a link, is left.
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL
 
 #: What tells that the file itself is at fault. Other errors (no descriptors left) pass.
 _FAULTS = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.ENODEV}
@@ -103,7 +105,7 @@ def open_file(path: str, step: Step) -> Iterator[BinaryIO]:
     if stat.S_ISREG(info.st_mode):
         with held_against(path, Stamp.of(info)):
             step("open request")
-            fd = os.open(path, _READ)
+            fd = os.open(path, READ)
         with open(fd, "rb") as file:
             info = os.fstat(fd)
             if stat.S_ISREG(info.st_mode):
@@ -123,7 +125,7 @@ def new_file(path: str, what: str, step: Step) -> Iterator[BinaryIO]:
     :raise FileExistsError: there is something of that name.
     """
     step(f"make {what}")
-    fd = os.open(path, _WRITE, 0o600)
+    fd = os.open(path, CREATE, 0o600)
     try:
         with open(fd, "wb") as file:
             step(f"write {what}")
@@ -201,7 +203,7 @@ def replace_file(path: str, content: bytes, sync: bool = True) -> None:
     new = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
-    with open(os.open(new, _WRITE, 0o644), "wb") as file:
+    with open(os.open(new, CREATE, 0o644), "wb") as file:
         os.fchmod(file.fileno(), 0o644)  # whatever the umask says
         file.write(content)
         file.flush()
