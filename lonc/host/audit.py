@@ -8,31 +8,37 @@ known, before too many can have gone wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-#: Answers without a rest after which a connection is asked: at most that many, and the one that
-#: was shifted first, can go to the wrong client.
+#: Answers after which a connection is asked, at the latest: that many, and the one that was
+#: shifted first, can go to the wrong client.
 ROUND: Final = 63
 
-#: Seconds of rest in which a line too many would have come: far more than a lond's usual answer
-#: takes, so that connections in light use are never asked. No proof, for an answer may take longer;
-#: the next round is.
-REST: Final = 5.0
+#: Answers after which it is asked unless the last request was a `ping` itself: the answer to one
+#: that is still to come would pass for the one that is asked for.
+EARLIEST: Final = 48
 
 #: What is asked; each lond has an answer of its own.
 PING: Final = b"ping\n"
 
-#: Times that a lond may answer ping in two ways until it is given up to learn its answer.
-TRIES: Final = 3
+#: Questions until two answers running have to be equal: lines that are still to come stand before
+#: the first one.
+TRIES: Final = 5
+
+#: Times that the known answer may become another, as when a lond is renewed in place, until it is
+#: given up to learn it.
+CHANGES: Final = 3
 
 
 class Verdict(Enum):
-    """What an answer to ping says about its connection."""
+    """What the answers to ping say about their connection."""
 
     IN_STEP = "in step"
     AGAIN = "to be asked once more"
     OUT_OF_STEP = "out of step"
+    UNKNOWN = "they tell nothing"
 
 
 class PingAnswer:
@@ -40,34 +46,35 @@ class PingAnswer:
     What one lond answers to ping, learned by asking twice.
 
     :ivar known: the answer, once it is known.
+    :ivar hopeless: whether this lond gives no answer, or another now and then: so a connection
+        serves one round only.
     """
 
-    __slots__ = ("_failed", "known")
+    __slots__ = ("_changes", "_last", "hopeless", "known")
 
     def __init__(self) -> None:
         self.known: bytes | None = None
-        self._failed = 0
+        self.hopeless = False
+        self._last: bytes | None = None  # that was known
+        self._changes = 0
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether this lond never says the same twice: then a connection serves one round only."""
-        return self._failed >= TRIES
+    def judge(self, answers: Sequence[bytes]) -> Verdict:
+        """Judge a connection by what it has answered to one ping after the other."""
+        if self.known is None:
+            if len(answers) < 2 or answers[-1] != answers[-2]:
+                self.hopeless = self.hopeless or len(answers) == TRIES
+                return Verdict.UNKNOWN if self.hopeless else Verdict.AGAIN
+            self._learn(answers[-1])
+        right = all(answer == self.known for answer in answers)
+        return Verdict.IN_STEP if right else Verdict.OUT_OF_STEP
 
-    def judge(self, before: bytes | None, answer: bytes) -> Verdict:
-        """
-        Judge a connection by an answer to ping.
-
-        :param before: what the same connection answered just before, None where that was not asked.
-        """
-        expected = self.known if self.known is not None else before
-        if expected is None:
-            return Verdict.AGAIN
-        if answer != expected:
-            return Verdict.OUT_OF_STEP
-        self.known, self._failed = answer, 0
-        return Verdict.IN_STEP
+    def _learn(self, answer: bytes) -> None:
+        self._changes += self._last not in (None, answer)
+        self.hopeless = self._changes >= CHANGES
+        self.known = self._last = answer
 
     def failed(self) -> None:
         """Take note of an answer that was wrong, or did not come: it has to be learned anew."""
         self.known = None
-        self._failed += 1
+        if self._last is None:
+            self.hopeless = True  # it never gave one, and the next would only wait in vain

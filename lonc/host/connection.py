@@ -98,8 +98,8 @@ class LondConnection(Protocol):
     :ivar unproven: answers since it was last known to be in step.
     :ivar heard: how often the host had answered, on any connection, when it was begun or its
         request was sent.
-    :ivar audit: whether ``ping`` is asked to see whether it is in step.
-    :ivar ping: the first of two answers to that, while the right one is not known.
+    :ivar audit: what it has answered to the ``ping`` that tells whether it is in step; None
+        while it is not asked.
     :ivar reusable: whether it may take another request after this one.
     :ivar has_other_way: whether it ended because the lond does not take the way in that was
         chosen, and there is another.
@@ -123,7 +123,6 @@ class LondConnection(Protocol):
         "has_other_way",
         "heard",
         "knows_sethost",
-        "ping",
         "place",
         "request",
         "rested",
@@ -153,8 +152,7 @@ class LondConnection(Protocol):
         self.established = 0.0
         self.unproven = 0
         self.heard = 0
-        self.audit = False
-        self.ping: bytes | None = None
+        self.audit: list[bytes] | None = None
         self.reusable = True
         self.has_other_way = False
         self.knows_sethost = False

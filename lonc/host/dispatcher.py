@@ -13,12 +13,13 @@ from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.audit import PING, REST, ROUND, PingAnswer, Verdict
+from lonc.host.audit import EARLIEST, PING, ROUND, PingAnswer, Verdict
 from lonc.host.connection import LondConnection, LondConnectionFactory, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.pool import ConnectionPool, RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS
+from lonc.report.rate_limit import RateLimited
 from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondTraits
 from lonc.wire.request import (
@@ -37,6 +38,9 @@ from lonc.wire.request import (
 #: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
 #: is met in practice.
 LONG_REST = 60.0
+
+#: Seconds between two lines about answers in doubt: such a lond has them come without an end.
+DOUBTS_APART = 10.0
 
 #: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
 NEVER = -1
@@ -71,6 +75,7 @@ class Dispatcher:
         self._queue = RequestQueue(size=settings.queue_limit)
         self._ping = PingAnswer()
         self._audits = 0
+        self._doubts = RateLimited(around.clock, DOUBTS_APART)
         self._heard = 0
         self._requests = 0
         self._answers = 0
@@ -127,8 +132,8 @@ class Dispatcher:
         self._pool.move(connection, self._pool.busy)
         now = self._seconds()
         connection.rested = now - connection.since
-        if connection.rested >= REST:
-            connection.unproven = 0
+        if connection.rested >= self._settings.request_timeout:
+            connection.unproven = 0  # a line that is still to come would have come
         connection.since = now
         connection.heard = self._heard
         connection.send(request)
@@ -136,8 +141,8 @@ class Dispatcher:
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
         self._heard += 1
-        if connection.audit:
-            self._audited(connection, reply)
+        if connection.audit is not None:
+            self._audited(connection, connection.audit, reply)
             return
         self._answers += 1
         if self.debug_level >= 8:
@@ -148,10 +153,13 @@ class Dispatcher:
         connection.since = self._seconds()
         if not connection.reusable:
             self._part_with(connection)
-        elif connection.unproven >= ROUND:
+        elif connection.unproven >= EARLIEST and (
+            connection.unproven >= ROUND or not request.line.endswith(PING)
+        ):
             self._audit(connection)
         elif self._queue.waiting:
             # It stays where it is, among the busy ones.
+            connection.rested = 0.0
             connection.heard = self._heard
             connection.send(self._queue.take())
         else:
@@ -219,33 +227,39 @@ class Dispatcher:
     # ------------------------------------------------------------------ a line too many
 
     def _audit(self, connection: LondConnection) -> None:
-        """See whether a connection is in step: it has answered long without a rest (row F2)."""
+        """See whether a connection is in step: it has answered long without a proof (row F2)."""
         if self._ping.hopeless:
-            connection.close()
-            self._pool.move(connection, None)
-            self._connect_for_waiting()
+            self._replace(connection)
             return
-        connection.audit = True
-        connection.heard = self._heard
+        connection.audit = []
         self._audits += 1
+        self._ask_ping(connection)
+
+    def _ask_ping(self, connection: LondConnection) -> None:
+        connection.since = self._seconds()
+        connection.rested = 0.0
+        connection.heard = self._heard
         connection.send(Request(PING, Nobody()))
 
-    def _audited(self, connection: LondConnection, reply: bytes) -> None:
-        verdict = self._ping.judge(connection.ping, reply)
+    def _audited(self, connection: LondConnection, answers: list[bytes], reply: bytes) -> None:
+        answers.append(reply)
+        hopeless = self._ping.hopeless
+        verdict = self._ping.judge(answers)
+        self._tell_hopeless(hopeless)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
             message = "its answer to ping is not the usual one"
             self._doubt(connection, message)
             self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
             return
-        if verdict is Verdict.AGAIN:
-            connection.ping = reply
-            connection.since = self._seconds()
-            connection.send(Request(PING, Nobody()))
+        if verdict is Verdict.AGAIN and connection.reusable:
+            self._ask_ping(connection)
             return
         self._end_audit(connection)
         connection.unproven = 0
-        if connection.reusable:
+        if verdict is Verdict.UNKNOWN:
+            self._replace(connection)
+        elif connection.reusable:
             connection.since = self._seconds()
             self._go_on(connection)
         else:
@@ -253,30 +267,38 @@ class Dispatcher:
         if self.stopping:
             self._check_drained()
 
-    def _fail_audit(self) -> None:
-        self._ping.failed()
-        if self._ping.hopeless:
+    def _replace(self, connection: LondConnection) -> None:
+        """Close a connection that owes nothing; who waits gets another."""
+        connection.close()
+        self._pool.move(connection, None)
+        self._connect_for_waiting()
+
+    def _tell_hopeless(self, before: bool) -> None:
+        if self._ping.hopeless and not before:
             log.warn(
-                "its answers to ping differ: each connection serves {count} requests and is made "
-                "anew",
+                "its answers to ping differ or do not come: each connection serves {count} "
+                "requests and is made anew",
                 count=ROUND,
                 host_id=self.host_id,
             )
 
     def _end_audit(self, connection: LondConnection) -> None:
         self._audits -= 1
-        connection.audit = False
-        connection.ping = None
+        connection.audit = None
 
     def _doubt(self, connection: LondConnection, message: str) -> None:
         """Say how many answers may have reached the wrong clients."""
-        rested = connection.request is None and self._seconds() - connection.since >= REST
-        if connection.unproven and not rested:
+        idle = 0.0 if connection.request is not None else self._seconds() - connection.since
+        if not connection.unproven or idle >= self._settings.request_timeout:
+            return  # no late answer, but what some londs say before they hang up
+        left_out = self._doubts.allow()
+        if left_out is not None:
             log.critical(
                 "the lond is out of step, {count} answers may have reached the wrong clients: "
-                "{reason}",
+                "{reason}{more}",
                 count=connection.unproven,
                 reason=message,
+                more=f" ({left_out} like this left out)" if left_out else "",
                 host_id=self.host_id,
             )
 
@@ -343,18 +365,20 @@ class Dispatcher:
             self._close_forgotten(connection)
         elif connection.surplus:
             self._doubt(connection, message)
-        counts, stay = self._counts(connection, trouble), connection.audit
-        if connection.audit:
-            self._fail_audit()
+        counts, stay = self._counts(connection, trouble), connection.audit is not None
+        if stay and not self.stopping:
+            hopeless = self._ping.hopeless
+            self._ping.failed()
+            self._tell_hopeless(hopeless)
         request = self._owed(connection)
-        was_away = self._health.away
+        was_away, left = self._health.away, self._health.left
         if not counts:
             died = False
         elif trouble is Trouble.BROKEN:
             died = self._health.broke(connection.established)
         else:
             died = self._health.failure()
-        if counts:
+        if self._health.left < left:
             # What was asked before says nothing that this failure has not said.
             for other in self._pool.busy:
                 other.heard = NEVER
@@ -380,7 +404,7 @@ class Dispatcher:
     def _owed(self, connection: LondConnection) -> Request | None:
         """Take from a connection what it owes to a client, for it will not answer any more."""
         request, connection.request = connection.request, None
-        if not connection.audit:
+        if connection.audit is None:
             return request
         self._end_audit(connection)
         return None
@@ -392,7 +416,7 @@ class Dispatcher:
         if trouble is Trouble.NO_FILES:
             # The fault is ours; a DEAD host's next probe is due all the same.
             return self._health.away
-        if connection.audit and connection.request is None:
+        if connection.audit is not None and connection.request is None:
             return False  # what it said was wrong, but it lives
         if trouble is Trouble.TIMEOUT:
             return connection.heard == self._heard or self._health.away
@@ -417,7 +441,7 @@ class Dispatcher:
 
         A firewall that has forgotten the one has forgotten the others.
         """
-        if connection.rested < LONG_REST or connection.unproven:
+        if connection.rested < LONG_REST:
             return
         idle_since = connection.since - connection.rested
         for other in [each for each in self._pool.idle if each.since <= idle_since]:
@@ -483,7 +507,7 @@ class Dispatcher:
             log.critical(what, more=more, host_id=self.host_id)
         waiting = self._queue.drain()
         self._drop_connections()
-        self._lond = LondTraits()
+        self._lond, self._ping = LondTraits(), PingAnswer()
         for request in waiting:
             self._lose(request, Cause.CLOSED)
         self.reset_retries()
@@ -542,7 +566,7 @@ class Dispatcher:
 
     def moved(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._lond = LondTraits()
+        self._lond, self._ping = LondTraits(), PingAnswer()
         self._retire_connections()
         self._connect_for_waiting()
         self.reset_retries()

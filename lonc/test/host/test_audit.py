@@ -1,0 +1,210 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""A line too many does not shift answers for long (row F2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+from twisted.logger import LogLevel
+
+from lonc.host.audit import CHANGES, PING, ROUND
+from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST
+
+
+class AuditTests(HostTestCase):
+    """What is asked, and what follows from the answer."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.requests = 0
+        self.extra_at: tuple[int, ...] = ()
+        self.pong: Callable[[], bytes | None] = lambda: b"l2\n"
+
+    def stage(self, **settings: Any) -> Stage:
+        """Return a stage whose londs send a line too many at some of the requests."""
+        stage = Stage(self, **{"max_connections": 1, **settings})
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: self.answer(lond, line)
+
+        stage.network.prepare = prepare
+        return stage
+
+    def answer(self, lond: ScriptedLond, line: bytes) -> bytes | None:
+        """Answer as the lond does."""
+        if line == PING:
+            return self.pong()
+        self.requests += 1
+        if self.requests in self.extra_at:
+            lond.say(b"extra\n")
+        return echo(line)
+
+    def ask(self, stage: Stage, number: int) -> list[FakeClient]:
+        """Let so many clients ask at once, each something else; return them."""
+        clients = [stage.client(b"ask:%d\n" % each) for each in range(number)]
+        for _ in range(3 * number):
+            stage.turn()
+        return clients
+
+    def wrong(self, clients: list[FakeClient]) -> int:
+        """Return how many have read another answer than theirs."""
+        return sum(client.read != echo(b"ask:%d\n" % each) for each, client in enumerate(clients))
+
+    @property
+    def critical(self) -> list[str]:
+        """The critical lines that were logged."""
+        return self.notes.at(LogLevel.critical)
+
+    def test_asked(self) -> None:
+        """F2: a busy connection is asked after 63 answers at most: the first time twice."""
+        stage = self.stage(max_line=100)
+        clients = self.ask(stage, 1000)
+        self.assertEqual(self.wrong(clients), 0)
+        (lond,) = stage.londs
+        runs = b"".join(b"?" if each == PING else b"." for each in lond.asked).split(b"?")
+        self.assertLessEqual(max(map(len, runs)), ROUND)
+        self.assertEqual([len(run) for run in runs].count(0), 1)
+        self.assertEqual((stage.status.requests, stage.status.answers), (1000, 1000))
+
+    def test_line_too_many(self) -> None:
+        """F2: after a line too many at most 64 answers are wrong; who waits is served rightly."""
+        for at in (1, 20, 47, 48, 49, 63, 64, 200, 333):
+            self.requests, self.extra_at = 0, (at,)
+            self.notes.events.clear()
+            stage = self.stage()
+            clients = self.ask(stage, 1000)
+            self.assertTrue(1 <= self.wrong(clients) <= 64, at)
+            self.assertNotIn(CON_LOST, self.answers(clients))
+            self.assertEqual(len(stage.londs), 2)
+            self.assertEqual(stage.status.retries_left, 2)
+            (line,) = self.critical
+            self.assertRegex(line, r"\b([1-5]?[0-9]|6[0-4]) answers")
+
+    def test_one_client(self) -> None:
+        """F2: so it is with a client that asks as soon as it has its answer."""
+        self.extra_at = (20,)
+        stage = self.stage()
+        client = stage.client()
+        lond: ScriptedLond | None = None
+        late: list[bytes] = []
+
+        def answer(line: bytes) -> bytes | None:
+            # It is slow: the client gets what came before, and asks again, before it answers.
+            self.requests += line != PING
+            late.append(b"l2\n" if line == PING else echo(line))
+            return b"extra\n" if self.requests in self.extra_at else None
+
+        def prepare(made: ScriptedLond) -> None:
+            nonlocal lond
+            lond, made.answer = made, answer
+            late.clear()
+
+        stage.network.prepare = prepare
+        wrong = 0
+        for each in range(500):
+            client.wire.clear()
+            client.write(b"ask:%d\n" % each)
+            for _ in range(6):
+                stage.turn()
+                if not client.read and late and lond is not None:
+                    lond.say(late.pop(0))
+            wrong += client.read != echo(b"ask:%d\n" % each)
+        self.assertTrue(2 <= wrong <= 64, wrong)
+        self.assertEqual(len(self.critical), 1)
+
+    def test_mixed_with_pings(self) -> None:
+        """F2: a client's own ping right before the question hides nothing."""
+        self.extra_at = (30,)
+        for place in range(3):
+            self.requests = 0
+            stage = self.stage()
+            clients = []
+            for each in range(600):
+                line = PING if each % 3 == place else b"ask:%d\n" % each
+                clients.append((line, stage.client(line)))
+            for _ in range(2000):
+                stage.turn()
+            right = {PING: b"l2\n"}
+            wrong = sum(client.read != right.get(line, echo(line)) for line, client in clients)
+            self.assertTrue(1 <= wrong <= 64, wrong)
+
+    def test_answers_that_differ(self) -> None:
+        """F2: where ping is answered in another way each time, connections are replaced."""
+        numbers: Iterator[int] = count()
+        self.pong = lambda: b"%d\n" % next(numbers)
+        stage = self.stage()
+        clients = self.ask(stage, 1000)
+        self.assertEqual(self.wrong(clients), 0)
+        self.assertGreaterEqual(len(stage.londs), 1000 // ROUND)
+        self.assertTrue(all(len(lond.asked) <= ROUND + 5 for lond in stage.londs))
+        self.assertEqual([line for line in self.warnings if "ping" in line], self.warnings)
+        self.assertEqual((len(self.warnings), self.critical), (1, []))
+
+    def test_answers_that_change(self) -> None:
+        """F2: where it changes now and then, that is taken for a fault a few times, no more."""
+        numbers: Iterator[int] = count()
+        self.pong = lambda: b"%d\n" % (next(numbers) // 3)
+        stage = self.stage()
+        self.assertEqual(self.wrong(self.ask(stage, 2000)), 0)
+        self.assertEqual(sum("differ" in line for line in self.warnings), 1)
+        self.assertLessEqual(len(self.critical), CHANGES + 1)
+        self.assertEqual(stage.status.con_lost["broken"], 0)
+
+    def test_no_answer(self) -> None:
+        """F2: no answer ends the connection only: who waits is served by the next."""
+        self.pong = lambda: None
+        stage = self.stage(request_timeout=10)
+        clients = self.ask(stage, 200)
+        stage.advance(10)
+        for _ in range(600):
+            stage.turn()
+        self.assertEqual(self.wrong(clients), 0)
+        self.assertEqual(sum(stage.status.con_lost.values()), 0)
+
+    def test_hangs_up(self) -> None:
+        """F2: so it is when the lond hangs up when it is asked."""
+        stage = self.stage()
+
+        def pong() -> None:
+            stage.londs[-1].close()
+
+        self.pong = pong
+        clients = self.ask(stage, 200)
+        self.assertEqual(self.wrong(clients), 0)
+        self.assertEqual(stage.status.state, "up")
+
+    def test_line_out_of_turn(self) -> None:
+        """F2: a line that nobody asked for puts the answers before it in doubt."""
+        stage = self.stage()
+        self.ask(stage, 5)
+        stage.londs[0].say(b"extra\n")
+        (line,) = self.critical
+        self.assertIn("5 answers", line)
+
+    def test_stop_while_asked(self) -> None:
+        """S3: an end while a connection is asked waits for that answer, and loses nothing."""
+        self.pong = lambda: None
+        stage = self.stage()
+        self.ask(stage, 60)
+        done = stage.stop()
+        stage.turn()
+        self.assertEqual(done, [])
+        stage.londs[0].say(b"l2\n")
+        stage.advance(2)  # for those who do not read
+        self.assertEqual(len(stage.londs[0].asked), 49)
+        self.assertEqual(done, [True])
+
+    def test_closed_while_asked(self) -> None:
+        """S14: connections closed on request while one is asked: no client has lost anything."""
+        self.pong = lambda: None
+        stage = self.stage()
+        self.ask(stage, 60)
+        before = sum(stage.status.con_lost.values())
+        self.assertEqual(before, 0)
+        stage.service.close_connections()
+        self.assertEqual(stage.status.con_lost["closed"], 12)
