@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +38,9 @@ LONGEST: Final = 8192
 #: half a megabyte of entities.
 _MARKUP: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
 _COLOURS: Final = {"CRITICAL": "red", "SUCCESS": "green", "INFO": "yellow", "WARNING": "blue"}
+
+#: A request that is secret on its way, as an exception shows the bytes that it is about.
+_SECRET: Final = re.compile(r"""(\bb["'](?:sethost:[^:\n]*:)*encrypt:(?:\w{1,32}(?=:))?)[^\n]*""")
 
 #: Makes an event into its line, without a newline.
 Form = Callable[[LogEvent], str]
@@ -110,7 +114,7 @@ def json_form(event: LogEvent) -> str:
     """JSON with every field of the event; :func:`twisted.logger.eventsFromJSONLogFile` reads it."""
     try:
         # A copy: making JSON of an event adds to it, and other observers get it too.
-        return eventAsJSON({name: _shortened(value) for name, value in event.items()})
+        return eventAsJSON({name: _shown(value) for name, value in event.items()})
     except Exception as error:  # a field may be anything at all
         return json.dumps({"log_format": "{text}", "text": _message(event), "unfit": repr(error)})
 
@@ -286,11 +290,17 @@ def _severity(event: LogEvent) -> str:
 
 def _message(event: LogEvent) -> str:
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-    return str(_shortened(text.strip("\n")))
+    return str(_shown(text.strip("\n")))
 
 
-def _shortened(value: object) -> object:
-    """Cut what a peer may have made long, so that a log line and its copies stay small."""
+def _shown(value: object) -> object:
+    """
+    Cut what a peer may have made long, so that a log line and its copies stay small.
+
+    Of a secret request no more than its command is shown, even where a fault inside lonc is told.
+    """
+    if isinstance(value, str) and "encrypt:" in value:
+        value = _SECRET.sub(r"\1...", value)
     if not isinstance(value, str | bytes) or len(value) <= LONGEST:
         return value
     text = value if isinstance(value, str) else value.decode("latin-1")

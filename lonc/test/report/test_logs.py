@@ -138,6 +138,24 @@ class SeedFormTests(SynchronousTestCase):
         line = SeedForm(broken, lambda: 17)(event("gone", host_id="msul1"))
         self.assertIn("[msul1] [no status: KeyError] <font color=yellow>INFO: gone", line)
 
+    def test_secret_in_a_fault(self) -> None:
+        """An exception that tells a request's bytes shows no more than the command of a secret."""
+        log = Logger()
+        for request, shown in (
+            (b"encrypt:auth:hunter2\n", "b'encrypt:auth...</font>"),
+            (b"encrypt:hunter2's\n", 'b"encrypt:...</font>'),
+            (b"sethost:l2:encrypt:auth:hunter2", "b'sethost:l2:encrypt:auth...</font>"),
+        ):
+            with capturedLogs() as events:
+                try:
+                    raise KeyError(request)
+                except KeyError:
+                    log.failure("a fault")
+            self.flushLoggedErrors(KeyError)
+            for line in (seed_form()(events[0]), text_form(events[0]), json_form(events[0])):
+                self.assertNotIn("hunter2", line)
+            self.assertTrue(seed_form()(events[0]).endswith(shown), seed_form()(events[0]))
+
 
 class OtherFormsTests(SynchronousTestCase):
     """``--log-format json`` and ``text``."""
