@@ -209,9 +209,19 @@ def makeService(options: Options) -> Daemon:
             import_module(module)
     try:
         with acting_as(twistd["uid"], twistd["gid"], twistd["umask"]) as for_another:
+            if for_another:
+                _check_pid_file(twistd["pidfile"])
             return _make(options, reactor, for_another)
     except (SettingsError, TableError, PidFileError) as error:
         raise SystemExit(f"lonc: {error}") from None
+
+
+def _check_pid_file(path: str) -> None:
+    """Refuse twistd's own pid file, which root writes, where the present user can put a link."""
+    if path and os.access(os.path.dirname(path), os.W_OK, effective_ids=True):
+        raise SettingsError(
+            f"--pidfile {path}: root would write it in a folder of the other user; lonc has its own"
+        )
 
 
 def _make(options: Options, reactor: Any, for_another: bool) -> Daemon:

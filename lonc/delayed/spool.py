@@ -34,6 +34,7 @@ from lonc.disk.files import (
     Unusable,
     check,
     check_own_folder,
+    check_owner,
     held_against,
     make_own_folder,
     new_file,
@@ -255,6 +256,7 @@ class Spool:
         self._step("make kept")
         if make_own_folder(self.kept, 0o700):
             sync_folder(self.folder)
+        check_owner(self.kept)
         target, note_path = self._write_note(own_name(name), ending, note)
         file = next(iter(files))
         if file.endswith(SEALED):

@@ -165,6 +165,17 @@ def make_own_folder(path: str, mode: int = 0o777) -> bool:
     return True
 
 
+def check_owner(path: str) -> None:
+    """
+    See that a folder is ours, root's, or of who owns the folder that it is in.
+
+    :raise OSError: it is another's, who could take away what is put there.
+    """
+    owners = {0, os.geteuid(), os.stat(os.path.dirname(path)).st_uid}
+    if os.lstat(path).st_uid not in owners:
+        raise OSError(errno.EPERM, "it is another user's", path)
+
+
 def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     """
     Open a file of ours to write it, or make it; return its descriptor.

@@ -75,10 +75,10 @@ class OtherUserTests(DaemonTestCase):
         self.addCleanup(os.umask, os.umask(0o077))
         await self.serves()
 
-    async def refused(self, cause: str) -> None:
+    async def refused(self, cause: str, *options: str) -> None:
         """It does not start, says why in one line, and root has made and changed nothing."""
         for mode in (["-n"], []):
-            lonc = self.twistd(*self.start(*mode))
+            lonc = self.twistd(*self.start(*mode, *options))
             self.assertEqual(await lonc.ended(), 1)
             (line,) = (line for line in lonc.err.splitlines() if line.startswith("lonc: "))
             self.assertIn(cause, line)
@@ -114,6 +114,12 @@ class OtherUserTests(DaemonTestCase):
             self.assertIn(f"lonc: {path}: ", lonc.err)
             self.assertEqual(self.read("roots", "secret"), "root's")
             os.unlink(path)
+
+    async def test_pid_file_of_twistd(self) -> None:
+        """The pid file that root writes is refused where the other user can put a link."""
+        path = os.path.join(self.logs, "twistd-lonc.pid")
+        os.symlink(os.path.join(self.roots, "made"), path)
+        await self.refused(f"--pidfile {path}: root would write it", "--pidfile", path)
 
     async def test_folder_of_roots(self) -> None:
         """Where the other user may not write there is one line, and root does not write either."""

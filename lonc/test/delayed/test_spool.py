@@ -269,6 +269,21 @@ class TakeTests(SpoolCase):
         os.symlink(elsewhere + ".more", self.folder)
         self.assertRaises(OSError, self.spool.scan)
 
+    def test_anothers_folder(self) -> None:
+        """Nothing is set aside where another user could take it away; it stays where it is."""
+        os.mkdir(self.kept)
+        real = os.lstat
+
+        def lstat(path: str) -> os.stat_result:
+            info = real(path)
+            return os.stat_result([*info[:4], 4711, *info[5:10]]) if path == self.kept else info
+
+        self.patch(os, "lstat", lstat)
+        path = self.put(b"x\n")
+        error = self.assertRaises(OSError, self.spool.keep, NAME, self.files(), ANSWER, b"no\n")
+        self.assertEqual((error.filename, error.strerror), (self.kept, "it is another user's"))
+        self.assertEqual((read(path), self.in_kept()), (b"x\n", {}))
+
     def test_left_by_a_crash(self) -> None:
         """What a crash left half written, sealed or not, goes after a day; all else stays."""
         left = [f".{NAME}.part", f".{NAME}{SEALED}.part", f"{NAME}~sealing"]
