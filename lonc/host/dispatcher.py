@@ -339,13 +339,18 @@ class Dispatcher:
         self._heard += 1
         connection.established = connection.since = self._seconds()
         connection.knows_sethost = self._lond.knows_sethost
-        log.info(
-            "connection {count} is ready", count=len(self._pool), success=True, host_id=self.host_id
-        )
+        came_back = self._health.away
         if self._queue.waiting:
             self._start(connection, self._queue.take())
         else:
             self._pool.move(connection, self._pool.idle)
+        if not came_back:  # or that is the line
+            log.info(
+                "connection {count} is ready",
+                count=len(self._pool),
+                success=True,
+                host_id=self.host_id,
+            )
         self._revive()
 
     def failed(
@@ -354,11 +359,12 @@ class Dispatcher:
         """Count the failure once (row F5), and tell those who cannot be served any more."""
         self._pool.move(connection, None)
         if connection.has_other_way:
-            log.warn(
-                "the lond does not go along, another way in is tried: {reason}",
-                reason=message,
-                host_id=self.host_id,
-            )
+            if not self._health.away:
+                log.warn(
+                    "the lond does not go along, another way in is tried: {reason}",
+                    reason=message,
+                    host_id=self.host_id,
+                )
             self._connect()
             return
         if connection.request is not None:
@@ -382,9 +388,12 @@ class Dispatcher:
             # What was asked before says nothing that this failure has not said.
             for other in self._pool.busy:
                 other.heard = NEVER
-        self._tell_failure(trouble, message, was_away)
+        if was_away or not died:
+            self._tell_failure(trouble, message, was_away)
+        else:
+            self._tell_death(trouble, message)
         if died:
-            self._bury(was_away)
+            self._bury()
         elif (
             self._queue.waiting
             and trouble is not Trouble.NO_FILES
@@ -435,6 +444,17 @@ class Dispatcher:
                 host_id=self.host_id,
             )
 
+    def _tell_death(self, trouble: Trouble, message: str) -> None:
+        self._health.is_to_be_told()  # this line is that of the first hour
+        log.critical(
+            "host marked dead: con_lost at once until it answers a probe; "
+            "connection to {at} {trouble}: {reason}",
+            at=self.host.target,
+            trouble=trouble.value,
+            reason=message,
+            host_id=self.host_id,
+        )
+
     def _close_forgotten(self, connection: LondConnection) -> None:
         """
         Close what has been idle at least as long as a connection that turns out to be dead.
@@ -470,12 +490,7 @@ class Dispatcher:
         """Whether a request has a chance."""
         return not self._health.dead and not self.stopping
 
-    def _bury(self, was_away: bool) -> None:
-        if not was_away:
-            self._health.is_to_be_told()
-            log.critical(
-                "host marked dead: con_lost at once until it answers a probe", host_id=self.host_id
-            )
+    def _bury(self) -> None:
         # What is idle is as doubtful as what failed; what owes an answer may still bring it.
         for connection in list(self._pool.idle):
             self._pool.move(connection, None)

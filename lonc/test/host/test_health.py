@@ -113,6 +113,16 @@ class BreakTests(HealthTestCase):
         health.broke(20.0)
         self.assertEqual(health.left, 1)
 
+    def test_made_in_the_moment_of_the_break(self) -> None:
+        """F5: a connection that was ready in the moment of the first break is part of it, still."""
+        health = self.health(2)
+        self.clock.advance(100)
+        health.broke(10.0)
+        self.clock.advance(1)
+        self.assertFalse(health.broke(100.0))
+        self.assertEqual(health.left, 1)
+        self.assertTrue(health.broke(100.0 + 1e-6))
+
     def test_new_connection_breaks(self) -> None:
         """F5: a connection that was made after that and breaks is a failure of its own."""
         health = self.health(2)

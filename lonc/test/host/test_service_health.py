@@ -300,6 +300,9 @@ class HealthTests(HostTestCase):
     def test_lines_of_a_dead_host(self) -> None:
         """Its death is a line, its return another, and between them it is told once an hour."""
         stage = self.dead_stage()
+        (death,) = self.notes.at(LogLevel.critical)
+        self.assertRegex(death, "marked dead.*127.0.0.2 refused")
+        self.assertEqual(len(self.warnings), 1)  # of the first retry
         self.notes.events.clear()
         stage.advance(3590)
         self.assertEqual(self.warnings, [])
@@ -312,7 +315,7 @@ class HealthTests(HostTestCase):
         self.assertEqual(self.notes.at(LogLevel.critical), [])
         stage.accept()
         stage.advance(60)
-        self.assertIn("host answers again", self.notes.at(LogLevel.info))
+        self.assertEqual(self.notes.at(LogLevel.info), ["host answers again"])
 
     def test_each_failure_counts_once(self) -> None:
         """F5: whatever fails takes exactly one retry, and the log says which it was."""
