@@ -4,11 +4,12 @@ Keep a student's grades on another machine: ``python client_blocking.py LONCAPA_
 It waits for each answer, as most scripts do.
 """
 
+import os
 import sys
 
 from lonc.client import CON_DELAYED, CON_LOST, Client
-from lonc.config.settings import read_settings
-from lonc.wire.escaping import escape, pack, unescape, unpack
+from lonc.config.settings import SettingsError, read_settings
+from lonc.wire.escaping import escape, pack, to_text, unescape, unpack
 
 
 def main(config: str, host: str) -> None:
@@ -26,13 +27,20 @@ def main(config: str, host: str) -> None:
     # Several questions: one connection for all of them.
     with client.connection(host) as connection:
         reply = connection.ask(b"get:" + where + b":" + escape("oral, part 2"))
-        print("oral, part 2:", unescape(reply).decode())
+        print("oral, part 2:", to_text(unescape(reply)))
         reply = connection.ask_encrypted(b"dump:" + where)
         if reply == CON_LOST:
             sys.exit(f"no answer: {reply.why}")
         for key, value in sorted(unpack(reply).items()):
-            print(f"  {key.decode()} = {value.decode()}")
+            print(f"  {to_text(key)} = {to_text(value)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    if len(sys.argv) != 3:
+        sys.exit("usage: client_blocking.py LONCAPA_CONF HOST")
+    try:
+        main(sys.argv[1], sys.argv[2])
+        sys.stdout.flush()
+    except (SettingsError, ValueError, OSError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        sys.exit(f"client_blocking.py: {error}")

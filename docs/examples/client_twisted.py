@@ -4,6 +4,7 @@ Ask several machines at once for their load: ``python client_twisted.py SOCKETS 
 SOCKETS is lonc's folder of sockets, ``lonSockDir``; nothing else has to be known of lonc.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -16,10 +17,17 @@ from lonc.client import Reply, TwistedClient
 async def main(reactor: Any, sock_dir: str, *hosts: str) -> None:
     """Print what each says; a minute is long enough for us."""
     client = TwistedClient(reactor, sock_dir)
-    asked: list[Deferred[Reply]] = [client.ask(host, "load", timeout=60) for host in hosts]
-    for host, reply in zip(hosts, await gatherResults(asked), strict=True):
-        print(f"{host}: {reply.text}", f"({reply.why})" if reply.why else "")
+    try:
+        asked: list[Deferred[Reply]] = [client.ask(host, "load", timeout=60) for host in hosts]
+        for host, reply in zip(hosts, await gatherResults(asked), strict=True):
+            print(f"{host}: {reply.text}", f"({reply.why})" if reply.why else "")
+        sys.stdout.flush()
+    except (ValueError, OSError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        raise SystemExit(f"client_twisted.py: {error}") from None
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: client_twisted.py SOCKETS HOST...")
     react(main, sys.argv[1:])

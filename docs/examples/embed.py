@@ -5,6 +5,7 @@ Serve one host inside a Twisted program, and ask it: ``python docs/examples/embe
 The lond is the embedded one, at a free port of 127.0.0.1. FOLDER takes the host's UNIX socket.
 """
 
+import os
 import sys
 from functools import partial
 from random import Random
@@ -18,6 +19,7 @@ from lonc.host.resolver import look_up
 from lonc.host.service import HostDependencies, HostService
 from lonc.local.limits import Clients
 from lonc.lond.protocol import LondFactory
+from lonc.transport.unix_socket import SocketError
 
 
 async def main(reactor: Any, folder: str) -> None:
@@ -65,5 +67,17 @@ async def main(reactor: Any, folder: str) -> None:
     await port.stopListening()
 
 
+async def run(reactor: Any, folder: str) -> None:
+    """Do it; what goes wrong is one line."""
+    try:
+        await main(reactor, folder)
+        sys.stdout.flush()
+    except (SocketError, OSError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        raise SystemExit(f"embed.py: {error}") from None
+
+
 if __name__ == "__main__":
-    react(main, [sys.argv[1]])
+    if len(sys.argv) != 2:
+        sys.exit("usage: embed.py FOLDER")
+    react(run, [sys.argv[1]])

@@ -6,8 +6,10 @@ HOST is a host id; without one, or when it is empty, all hosts are meant.
 """
 
 import argparse
+import os
 import sys
 import time
+from typing import NoReturn
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
@@ -62,17 +64,32 @@ async def main(reactor: IReactorTime, asked: argparse.Namespace) -> None:
         lonc = await ManagementClient.connect(reactor, asked.endpoint)
         await carry_out(lonc, asked)
         await lonc.close()
-    except ManagementError as error:
+        sys.stdout.flush()
+    except (ManagementError, OSError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
         raise SystemExit(f"manage.py: {error}") from error
 
 
+class OneLine(argparse.ArgumentParser):
+    """Says in one line what is wrong with the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End."""
+        self.exit(2, f"manage.py: {message}; see --help\n")
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneLine(description=__doc__)
     parser.add_argument("endpoint", metavar="ENDPOINT")
     parser.add_argument(
         "command",
         choices=["list", "report", "reset", "close", "debug", "reread", "reload", "stop"],
     )
     parser.add_argument("host", metavar="HOST", nargs="?", default="")
-    parser.add_argument("level", metavar="LEVEL", nargs="?", type=int, default=0)
-    react(main, [parser.parse_args(sys.argv[1:])])
+    parser.add_argument("level", metavar="LEVEL", nargs="?", type=int)
+    asked = parser.parse_args(sys.argv[1:])
+    if asked.command in ("list", "reread", "reload", "stop") and asked.host:
+        parser.error(f"{asked.command} is for lonc as a whole and takes no HOST")
+    if (asked.command == "debug") != (asked.level is not None):
+        parser.error("debug takes a HOST and a LEVEL, and nothing else takes a LEVEL")
+    react(main, [asked])

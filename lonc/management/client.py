@@ -165,5 +165,5 @@ class ManagementClient(Questions):
         except ManagementError:
             raise
         except Exception as error:  # AMP's types raise whatever they come across
-            what = f"lonc's answer cannot be understood: {type(error).__name__}"
+            what = f"the question or its answer is none that AMP can carry: {type(error).__name__}"
             raise NoAnswer(what) from error

@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from unittest import SkipTest
 
 import attrs
 from twisted.internet.utils import getProcessOutputAndValue
@@ -26,7 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.host.connection import Trouble
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.tap import SCREEN
+from lonc.tap import SCREEN, Options
 from lonc.test.fixtures.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
 from lonc.wire.request import Cause
 
@@ -160,6 +161,34 @@ class ArchitectureTests(SynchronousTestCase):
     def test_imports_are_found(self) -> None:
         """The search for imports finds those of the module that has most."""
         self.assertLessEqual({"host", "delayed", "daemon"}, self.imports("service.py"))
+
+
+class NamedTests(SynchronousTestCase):
+    """What the pages tell people to type."""
+
+    skip = SKIP
+
+    def test_commands(self) -> None:
+        """Every command, option and file to run that a page names is there."""
+        try:
+            from lonc.cli.main import commands
+        except ImportError as missing:
+            raise SkipTest(f"lonc is not installed with all that it needs: {missing}") from None
+        pages = {path: read(path) for path in glob.glob(os.path.join(DOCS, "*.rst"))}
+        pages["README"] = read("README.md")
+        options = {long for long, *_ in Options.optParameters} | {"help", "version"}
+        made = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+        for page, text in pages.items():
+            for command in re.findall(r"(?:^ *[$#] |``|bin/)lonc ([a-z-]+)", text, re.MULTILINE):
+                if f"``lonc {command} 1``" not in text:  # how a sealed file begins
+                    self.assertIn(command, commands.commands, page)
+            for option in re.findall(r"twistd (?:-\w+ )?lonc --([a-z-]+)", text):
+                self.assertIn(option, options, page)
+            self.assertEqual(re.findall(r"(?:``|[$#] )lonc --", text), [], page)
+            for target in re.findall(r"(?:``|[$#] )make ([a-z]+)", text):
+                self.assertIn(target, made, page)
+            for path in re.findall(r"(?:docs/examples|benchmarks)/\w+\.py", text):
+                self.assertTrue(os.path.exists(os.path.join(TREE, path)), f"{page}: {path}")
 
 
 class ExampleTests(TestCase):
