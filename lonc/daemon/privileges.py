@@ -22,7 +22,7 @@ def acting_as(uid: int | None, gid: int | None, umask: int | None = None) -> Ite
 
     :param gid: None with a user: that user's.
     :param umask: the file mode creation mask for the block.
-    :return: whether the rights are others than before.
+    :return: whether it is another user now; with a group alone it is still root.
     """
     if os.geteuid() != 0 or (uid is None and gid is None):
         yield False  # who is not root cannot; twistd says so
@@ -44,7 +44,7 @@ def acting_as(uid: int | None, gid: int | None, umask: int | None = None) -> Ite
             else:
                 os.initgroups(name, os.getegid())
             os.seteuid(uid)
-        yield True
+        yield os.geteuid() != before[0]
     finally:
         os.seteuid(before[0])
         os.setegid(before[1])
