@@ -179,7 +179,10 @@ class NamedTests(SynchronousTestCase):
         options = {long for long, *_ in Options.optParameters} | {"help", "version"}
         made = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
         for page, text in pages.items():
-            for command in re.findall(r"(?:^ *[$#] |``|bin/)lonc ([a-z-]+)", text, re.MULTILINE):
+            # What stands in the text of status.rst are messages.
+            quoted = "" if page.endswith("status.rst") else "|``"
+            typed = rf"(?:^ *[$#] {quoted}|bin/)lonc ([a-z-]+)"
+            for command in re.findall(typed, text, re.MULTILINE):
                 if f"``lonc {command} 1``" not in text:  # how a sealed file begins
                     self.assertIn(command, commands.commands, page)
             for option in re.findall(r"twistd (?:-\w+ )?lonc --([a-z-]+)", text):
