@@ -187,7 +187,7 @@ class Dispatcher:
             what = f"{self._queue.size} requests wait already: another gets con_lost"
             self._around.clients.warn("queue", self.host_id, what)
             self._lose(surplus, Cause.QUEUE_FULL)
-        # One that is asked for its ping is free again in a moment.
+        # One that is asked for its ping is free again in a moment, or else at the next sweep.
         free = self._pool.size < self._settings.max_connections
         if free and self._queue.waiting > self._audits:
             self._connect()
@@ -512,6 +512,7 @@ class Dispatcher:
         """Give the host its retries back (rows S17 and S18), and probe it if it was DEAD."""
         if self._health.forgive():
             self._around.revived(self.host_id)
+        if self._health.unproven and self._health.next_probe < 0 and not self.stopping:
             self._probe()
 
     def close_connections(self) -> None:
@@ -523,6 +524,7 @@ class Dispatcher:
         waiting = self._queue.drain()
         self._drop_connections()
         self._lond, self._ping = LondTraits(), PingAnswer()
+        self._health.stop()
         for request in waiting:
             self._lose(request, Cause.CLOSED)
         self.reset_retries()
@@ -552,6 +554,11 @@ class Dispatcher:
         if self._queue.waiting:
             for request in self._queue.overdue(now - settings.queue_timeout):
                 self._lose(request, Cause.QUEUE_TIMEOUT)
+            # What is asked for its ping should have been free by now.
+            beginning = len(pool.connecting) + len(pool.handshaking)
+            free = pool.size < settings.max_connections
+            if free and self._audits and self._queue.waiting > beginning:
+                self._connect()
         elif pool.idle and now - self._last_wait > settings.idle_timeout:
             self._prune(now)
 
@@ -583,6 +590,7 @@ class Dispatcher:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
         self._lond, self._ping = LondTraits(), PingAnswer()
         self._retire_connections()
+        self._health.stop()
         self._connect_for_waiting()
         self.reset_retries()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from lonc.host.audit import CHANGES, PING, ROUND
+from lonc.host.audit import CHANGES, EARLIEST, PING, ROUND
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST
@@ -165,6 +165,18 @@ class AuditTests(HostTestCase):
             stage.turn()
         self.assertEqual(self.wrong(clients), 0)
         self.assertEqual(sum(stage.status.con_lost.values()), 0)
+
+    def test_others_are_served_meanwhile(self) -> None:
+        """S8: who comes while a slow lond is asked gets another connection, as is allowed."""
+        self.pong = lambda: None
+        stage = self.stage(max_connections=2)
+        client = stage.client()
+        for _ in range(EARLIEST):
+            client.write(b"ask:1\n")
+            stage.turn()
+        late = stage.client(b"late\n")
+        stage.advance(0.5)
+        self.assertEqual(late.read, echo(b"late\n"))
 
     def test_hangs_up(self) -> None:
         """F2: so it is when the lond hangs up when it is asked."""

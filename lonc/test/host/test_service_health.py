@@ -286,6 +286,25 @@ class HealthTests(HostTestCase):
         stage.advance(16)
         self.assertEqual((stage.status.state, stage.status.next_probe), ("unproven", 32.0))
 
+    def test_connections_closed_while_unproven(self) -> None:
+        """S14, S17: a host that is unproven is tried anew when its connections were closed."""
+        stage = self.dead_stage()
+        stage.network.on_connect = leave_pending
+        stage.service.reset_retries()
+        stage.service.close_connections()
+        self.assertEqual((stage.status.state, stage.state), ("unproven", (1, 0, 0, 0)))
+        stage.network.attempts[-1].refuse()
+        self.assertGreater(stage.status.next_probe, 0)
+        stage.service.close_connections()
+        self.assertEqual((stage.status.state, stage.state), ("unproven", (1, 0, 0, 0)))
+
+    def test_reset_while_stopping(self) -> None:
+        """S17: a host that stops is not tried any more."""
+        stage = self.dead_stage()
+        stage.stop()
+        stage.service.reset_retries()
+        self.assertEqual(stage.state, (0, 0, 0, 0))
+
     def test_probe_while_connecting(self) -> None:
         """F4: what is connecting already tells as much as a probe would."""
         stage = self.dead_stage()
