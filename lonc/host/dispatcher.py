@@ -71,6 +71,8 @@ class Dispatcher:
         self._lond = LondTraits()
         self._seconds = around.clock.seconds
         self._health = Health(settings.retries, around.clock, around.random, self._probe)
+        # Clients can have connections closed and made as often as they like.
+        self._ready_lines = RateLimited(around.clock, 10.0)
         self._pool = ConnectionPool()
         self._queue = RequestQueue(size=settings.queue_limit)
         self._ping = PingAnswer()
@@ -344,13 +346,10 @@ class Dispatcher:
             self._start(connection, self._queue.take())
         else:
             self._pool.move(connection, self._pool.idle)
-        if not came_back:  # or that is the line
-            log.info(
-                "connection {count} is ready",
-                count=len(self._pool),
-                success=True,
-                host_id=self.host_id,
-            )
+        count = len(self._pool)
+        # That a host is back is a line of its own.
+        if not came_back and self._ready_lines.allow(str(count)) is not None:
+            log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
         self._revive()
 
     def failed(

@@ -30,6 +30,17 @@ class StartAfreshTests(HostTestCase):
             self.notes.at(LogLevel.critical), [line, f"{line} (99 like this left out)"]
         )
 
+    def test_log_of_new_connections(self) -> None:
+        """F11: nor do the connections that are made each time fill the log."""
+        stage = Stage(self)
+        for _ in range(100):
+            for _ in range(2):
+                stage.client(b"ping\n")
+                stage.turn()
+            stage.client(b"close_connection_exit\n")
+        lines = self.notes.at(LogLevel.info)
+        self.assertEqual(lines, ["connection 1 is ready", "connection 2 is ready"])
+
     def test_every_connection_is_closed(self) -> None:
         """S14, F11: idle, busy, in handshake, connecting: all are closed, and ok is said."""
         stage = Stage(self)
