@@ -1,0 +1,19 @@
+# lonc in a container, not as root. Mount LON-CAPA's folders where loncapa.conf says they are:
+#
+#   docker build -t lonc .
+#   docker run --user 1000 -v /etc/httpd/conf:/etc/httpd/conf:ro -v /home/httpd:/home/httpd lonc
+FROM python:3.11-slim AS build
+WORKDIR /source
+COPY . .
+RUN python -m venv /opt/lonc && /opt/lonc/bin/pip install --no-cache-dir '.[top]'
+
+FROM python:3.11-slim
+COPY --from=build /opt/lonc /opt/lonc
+ENV PATH=/opt/lonc/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+RUN useradd --system --no-create-home --shell /usr/sbin/nologin lonc
+USER lonc
+WORKDIR /tmp
+# 1 is something to look at, and no reason to start it again.
+HEALTHCHECK --interval=30s --timeout=15s --start-period=30s \
+    CMD lonc status >/dev/null; test $? -le 1
+ENTRYPOINT ["twistd", "--nodaemon", "lonc"]
