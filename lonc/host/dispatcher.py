@@ -20,6 +20,7 @@ from lonc.host.health import Health
 from lonc.host.pool import ConnectionPool, RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS
 from lonc.report.rate_limit import RateLimited
+from lonc.report.times import HostTimes
 from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondTraits
 from lonc.wire.request import (
@@ -76,6 +77,7 @@ class Dispatcher:
         self._pool = ConnectionPool()
         self._queue = RequestQueue(size=settings.queue_limit)
         self._ping = PingAnswer()
+        self.times = HostTimes()
         self._audits = 0
         self._doubts = RateLimited(around.clock, DOUBTS_APART)
         self._heard = 0
@@ -152,7 +154,11 @@ class Dispatcher:
         if not self._health.well:
             self._revive()
         connection.unproven += 1
-        connection.since = self._seconds()
+        sent, connection.since = connection.since, self._seconds()
+        if request.since:
+            self._count_waited(request.since, sent, connection.since)
+        else:
+            self.times.direct.add(connection.since - sent)
         if not connection.reusable:
             self._part_with(connection)
         elif connection.unproven >= EARLIEST and (
@@ -169,6 +175,12 @@ class Dispatcher:
         request.asker.answered(reply)
         if self.stopping:
             self._check_drained()
+
+    def _count_waited(self, since: float, sent: float, now: float) -> None:
+        times = self.times
+        times.queue.add(sent - since)
+        times.waited.add(now - sent)
+        times.whole.add(now - since)
 
     def _go_on(self, connection: LondConnection) -> None:
         """Let a busy connection that owes nothing serve who waits longest, or be idle."""
@@ -339,7 +351,9 @@ class Dispatcher:
     def ready(self, connection: LondConnection) -> None:
         """Its handshake is complete: the host lives, and who waits longest is served."""
         self._heard += 1
-        connection.established = connection.since = self._seconds()
+        now = self._seconds()
+        self.times.handshaking.add(now - connection.since)
+        connection.established = connection.since = now
         connection.knows_sethost = self._lond.knows_sethost
         came_back = self._health.away
         if self._queue.waiting:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.times import BOUNDS, HostTimes, Times
+from lonc.report.times import BOUNDS, Totals
 
 #: Hosts whose lines are made at once; about a millisecond of work.
 SLICE: Final = 20
@@ -25,7 +25,7 @@ class Watched(NamedTuple):
     """One host, and how long its requests take."""
 
     status: HostStatus
-    times: HostTimes
+    times: Mapping[str, Totals]
 
 
 #: Lines of one host: the rest of a metric's name with its labels, and the value.
@@ -46,13 +46,13 @@ def _by(
     return lines
 
 
-def _histogram(times: Callable[[HostTimes], Times]) -> Callable[[Watched, str], _Lines]:
+def _histogram(kind: str) -> Callable[[Watched, str], _Lines]:
     def lines(host: Watched, label: str) -> _Lines:
-        counted = times(host.times)
+        counted = host.times[kind]
         cumulative = counted.cumulative()
         for bound, count in zip(_BOUNDS, cumulative, strict=True):
             yield f'_bucket{{{label},le="{bound}"}}', count
-        yield f"_sum{{{label}}}", counted.total
+        yield f"_sum{{{label}}}", counted.seconds
         yield f"_count{{{label}}}", cumulative[-1]
 
     return lines
@@ -145,19 +145,19 @@ HOST_FAMILIES: Final = (
         "lonc_queue_seconds",
         "histogram",
         "How long requests waited for a connection.",
-        _histogram(lambda times: times.queue),
+        _histogram("queue"),
     ),
     _Family(
         "lonc_lond_seconds",
         "histogram",
         "How long the lond took to answer.",
-        _histogram(lambda times: times.lond),
+        _histogram("lond"),
     ),
     _Family(
         "lonc_handshake_seconds",
         "histogram",
         "How long handshakes took that succeeded.",
-        _histogram(lambda times: times.handshake),
+        _histogram("handshake"),
     ),
 )
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.times import HostTimes
+from lonc.report.times import Totals
 from lonc.web.history import History
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
 from lonc.web.page import host_page, index
@@ -56,9 +56,9 @@ class Shown(Protocol):
         :raises KeyError: there is no such host.
         """
 
-    def times(self, host_id: str) -> HostTimes:
+    def times(self, host_id: str) -> Mapping[str, Totals]:
         """
-        Return how long a host's requests take.
+        Return how long a host's requests take: see :meth:`lonc.report.times.HostTimes.totals`.
 
         :raises KeyError: there is no such host.
         """

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.times import BOUNDS, SLOTS, Times
+from lonc.report.times import BOUNDS, SLOTS, HostTimes, Times
 
 NOTHING = {"p50": 0.0, "p99": 0.0, "max": 0.0}
 
@@ -20,22 +20,22 @@ class TimesTests(SynchronousTestCase):
         """As Prometheus has it: less than or equal."""
         times = Times()
         times.add(BOUNDS[3])
-        self.assertEqual(times.counts[3], 1)
-        self.assertEqual(times.cumulative(), [0] * 3 + [1] * (len(BOUNDS) - 2))
+        self.assertEqual(times.totals().counts[3], 1)
+        self.assertEqual(times.totals().cumulative(), [0] * 3 + [1] * (len(BOUNDS) - 2))
 
     def test_above_all_bounds(self) -> None:
         """What is longer than the last bound is counted at the end."""
         times = Times()
         times.add(BOUNDS[-1] + 1.0)
-        self.assertEqual(times.counts[-1], 1)
-        self.assertGreater(times.of_late()["p50"], BOUNDS[-1])
-        self.assertEqual(times.of_late()["max"], BOUNDS[-1] + 1.0)
+        self.assertEqual(times.totals().counts[-1], 1)
+        self.assertGreater(times.totals().of_late()["p50"], BOUNDS[-1])
+        self.assertEqual(times.totals().of_late()["max"], BOUNDS[-1] + 1.0)
 
     def test_nothing(self) -> None:
         """Without a request there is nothing to say, however many slots pass."""
         times = Times()
         for _ in range(3 * SLOTS):
-            self.assertEqual(times.of_late(), NOTHING)
+            self.assertEqual(times.totals().of_late(), NOTHING)
             times.turn()
 
     def test_instant(self) -> None:
@@ -44,8 +44,8 @@ class TimesTests(SynchronousTestCase):
         times.add(0.0)
         times.turn()
         times.add(1.0)
-        self.assertLess(times.of_late()["p50"], 0.001)
-        self.assertEqual(times.of_late()["max"], 1.0)
+        self.assertLess(times.totals().of_late()["p50"], 0.001)
+        self.assertEqual(times.totals().of_late()["max"], 1.0)
 
     def test_five_minutes_pass(self) -> None:
         """A duration counts in its slot and in the ten after it, then no more."""
@@ -53,11 +53,11 @@ class TimesTests(SynchronousTestCase):
         times.add(2.0)
         for _ in range(SLOTS):
             times.turn()
-            self.assertEqual(times.of_late()["max"], 2.0)
+            self.assertEqual(times.totals().of_late()["max"], 2.0)
         times.turn()
-        self.assertEqual(times.of_late(), NOTHING)
-        self.assertEqual(sum(times.counts), 1)
-        self.assertEqual(times.total, 2.0)
+        self.assertEqual(times.totals().of_late(), NOTHING)
+        self.assertEqual(sum(times.totals().counts), 1)
+        self.assertEqual(times.totals().seconds, 2.0)
 
     def test_gap_between(self) -> None:
         """A slot without any does not end what came before it."""
@@ -66,10 +66,10 @@ class TimesTests(SynchronousTestCase):
         times.turn()
         times.turn()
         times.add(1.0)
-        self.assertEqual(times.of_late()["max"], 2.0)
+        self.assertEqual(times.totals().of_late()["max"], 2.0)
         for _ in range(SLOTS - 1):
             times.turn()
-        self.assertEqual(times.of_late()["max"], 1.0)
+        self.assertEqual(times.totals().of_late()["max"], 1.0)
 
     @given(st.lists(st.floats(0.0, 1000.0), min_size=1))
     def test_order(self, durations: list[float]) -> None:
@@ -77,8 +77,36 @@ class TimesTests(SynchronousTestCase):
         times = Times()
         for duration in durations:
             times.add(duration)
-        late = times.of_late()
+        late = times.totals().of_late()
         self.assertLessEqual(0.0, late["p50"])
         self.assertLessEqual(late["p50"], late["p99"])
         self.assertLessEqual(late["p99"], late["max"])
         self.assertEqual(late["max"], max(durations))
+
+
+class HostTimesTests(SynchronousTestCase):
+    """What of a request's time was whose."""
+
+    def test_together(self) -> None:
+        """Those that did not wait count as waits of no time, and are in all three kinds."""
+        times = HostTimes()
+        for _ in range(3):
+            times.direct.add(0.5)
+        times.queue.add(2.0)
+        times.waited.add(1.0)
+        times.whole.add(3.0)
+        totals = times.totals()
+        self.assertEqual(
+            {name: sum(each.counts) for name, each in totals.items()},
+            {"queue": 4, "lond": 4, "total": 4, "handshake": 0},
+        )
+        self.assertEqual(
+            [totals[name].seconds for name in ("queue", "lond", "total")], [2.0, 2.5, 4.5]
+        )
+        self.assertEqual(
+            {name: each["max"] for name, each in times.of_late().items()},
+            {"queue": 2.0, "lond": 1.0, "total": 3.0},
+        )
+        for _ in range(SLOTS + 1):
+            times.turn()
+        self.assertEqual(times.of_late(), dict.fromkeys(("queue", "lond", "total"), NOTHING))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.times import BOUNDS, HostTimes
+from lonc.report.times import BOUNDS, HostTimes, Totals
 from lonc.test.report.test_findings import a_daemon
 from lonc.test.report.test_status import NOW, a_status
 from lonc.web.history import HEIGHT, History, graph
@@ -42,8 +42,8 @@ class Reports:
     def status(self, host_id: str) -> HostStatus:
         return self.hosts[host_id]
 
-    def times(self, host_id: str) -> HostTimes:
-        return self.taken[host_id]
+    def times(self, host_id: str) -> Mapping[str, Totals]:
+        return self.taken[host_id].totals()
 
     def deaf(self) -> Sequence[str]:
         return self.without_socket
@@ -213,8 +213,8 @@ class MetricsTests(SiteCase):
     def test_histogram(self) -> None:
         """Buckets are cumulative, and the last has all."""
         times = self.reports.taken["up1"]
-        times.lond.add(BOUNDS[2])
-        times.lond.add(BOUNDS[-1] + 1.0)
+        times.direct.add(BOUNDS[2])
+        times.direct.add(BOUNDS[-1] + 1.0)
         told = self.metrics()
         buckets = told["lonc_lond_seconds_bucket"]
 
