@@ -39,6 +39,7 @@ from lonc.management.port import ManagementPort
 from lonc.report.logs import LoncLog
 from lonc.report.reporter import Reporter
 from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.times import SLOT
 
 #: Seconds between two looks at the time limits: a request ends so much late at the most.
 SWEEP = 0.25
@@ -113,7 +114,9 @@ class LoncService(MultiService):
         )
         self._tables.setServiceParent(self)
         self._management = ManagementPort(reactor, self, settings.management)
-        self._reporter = Reporter(self.hosts, self.in_force, self._delayed.counts, lonc_log)
+        self._reporter = Reporter(
+            self.hosts, self.in_force, self._delayed.counts, self._delayed.oldest, lonc_log
+        )
         self._takeover = Reloader(
             sources=sources,
             in_force=self.in_force,
@@ -128,6 +131,7 @@ class LoncService(MultiService):
         self._rounds = [
             (self._round(self._sweep), SWEEP),
             (self._round(self._watch), WATCH),
+            (self._round(self._reporter.turn), SLOT),
             (self._round(self.in_force.look_at_certificate), DAY),
         ]
         self._signals = Signals(

@@ -136,6 +136,10 @@ def _host_id(text: str) -> str:
     return _match("[a-z0-9_.-]+", text)[0]
 
 
+def _optional_endpoint(text: str) -> str | None:
+    return None if text == "none" else _endpoint(text)
+
+
 def one_of(*words: str) -> Kind:
     """Return the kind of a choice between ``words``."""
 
@@ -146,7 +150,12 @@ def one_of(*words: str) -> Kind:
     return Kind("word", "one of " + ", ".join(words), parse)
 
 
+def _host_ids(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(_host_id(each) for each in text.split())
+
+
 HOST_ID = Kind("host id", "a host id (letters, digits, _, - and .)", _host_id)
+HOST_IDS = Kind("host ids", "host ids with blanks between them, or none", _host_ids)
 FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
 OPTIONAL_FILE = Kind("file", "an absolute path in printable characters, or none", _optional_file)
 OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")
@@ -156,6 +165,10 @@ MODE = Kind("octal mode", "an octal mode from 0600 to 0777 with read and write f
 GROUP = Kind("group", "the name or number of a group of this machine, or none", _group)
 ENDPOINT = Kind(
     "endpoint", "a Twisted endpoint description such as tcp:7000:interface=127.0.0.1", _endpoint
+)
+
+OPTIONAL_ENDPOINT = Kind(
+    "endpoint", "a Twisted endpoint description such as tcp:8663, or none", _optional_endpoint
 )
 
 
@@ -306,6 +319,14 @@ PARAMETERS: tuple[Parameter, ...] = (
     _optional("management", "loncManagement", "unix:<lonSockDir>/lonc.amp:mode=600", ENDPOINT,
               "Where the AMP management port listens",
               "Whoever reaches this port can stop lonc: its own user and root, nobody else."),
+    _optional("http", "loncHTTP", "none", OPTIONAL_ENDPOINT,
+              "Where the status page and the metrics can be had over HTTP",
+              "Whoever reaches it can see how each host is; most servers have monitoring of their "
+              "own, and an open port that nobody asked for is one too many."),
+    _optional("watch", "loncWatch", "none", HOST_IDS,
+              "Hosts that must not be DEAD; none stands for the own host id",
+              "A host that is DEAD is usually that host's trouble; the own lond is this "
+              "machine's."),
     _optional("log-format", "loncLogFormat", "seed", one_of("seed", "json", "text"),
               "Form of lonc.log",
               "The web page that shows lonc.log expects the form it has always had."),

@@ -94,6 +94,8 @@ class Settings:
     socket_mode: int = _default("loncSocketMode")
     socket_group: int | None = _default("loncSocketGroup")
     management: str = attrs.field()
+    http: str | None = _default("loncHTTP")
+    watch: tuple[str, ...] = _default("loncWatch")
     log_format: str = _default("loncLogFormat")
     write_timeout: float = _default("loncWriteTimeout")
     max_unread: int = _default("loncMaxUnread")

@@ -74,6 +74,7 @@ class DelayedQueue:
     :ivar pause: how long the last failure made us wait; 0.0 after a success.
     :ivar not_before: when the next one may be tried.
     :ivar answered: how to clear away what has its answer, and must not be sent again.
+    :ivar tries: how often a request was sent, or tried to be, and what came of it last.
     :ivar skipped: when to look again at files that could not be deleted or moved.
     """
 
@@ -85,6 +86,7 @@ class DelayedQueue:
     not_before: float = 0.0
     answered: dict[str, Callable[[], object]] = attrs.field(factory=dict)
     skipped: dict[str, float] = attrs.field(factory=dict)
+    tries: dict[str, tuple[int, str]] = attrs.field(factory=dict)
 
     def found(self, names: Sequence[str]) -> None:
         """Take over what a scan found, and forget what has gone."""
@@ -92,6 +94,11 @@ class DelayedQueue:
         there = set(names)
         self.answered = {name: x for name, x in self.answered.items() if name in there}
         self.skipped = {name: x for name, x in self.skipped.items() if name in there}
+        self.tries = {name: x for name, x in self.tries.items() if name in there}
+
+    def tried(self, name: str, outcome: str) -> None:
+        """Take note of a try."""
+        self.tries[name] = (self.tries.get(name, (0, ""))[0] + 1, outcome)
 
     def has_in_hand(self, name: str) -> bool:
         """Return whether a request is being dealt with, or has its answer."""

@@ -8,7 +8,8 @@ lanes do not wait for each other. The files themselves are :mod:`lonc.delayed.sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from random import Random
@@ -21,12 +22,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
+from lonc.delayed.listing import KEPT, Listing, UnknownRequest
 from lonc.delayed.queue import DelayedQueue, FileAges, Sender
 from lonc.delayed.sealer import Sealer
-from lonc.delayed.sealing import Key, UnusableKey, key_of, own_name
-from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of
+from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, own_name
+from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of, stored_at
 from lonc.disk.files import Changed, Files, Unfinished, Unusable
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
+from lonc.report.records import DelayedStatus
 from lonc.wire.refusal import refusal
 from lonc.wire.request import Cause, ConLost, command_word, is_secret
 
@@ -42,6 +45,9 @@ LAST_PAUSE = 60.0
 
 #: Seconds after which it is tried again to delete or to move a file.
 TRY_AGAIN = 60.0
+
+#: Under which people's looks at the folder are done, one after the other.
+LISTING = "listing"
 
 #: Failures that would be the same each time.
 _HOPELESS = {
@@ -92,6 +98,8 @@ class DelayedService(Service):
             clock, self._disk, self._arrivals, self._has_in_hand, self._go_on, self.log
         )
         self._counts: dict[str, int] = {}
+        self._oldest: dict[str, float] = {}
+        self.kept = 0
         self._strangers: set[str] = set()
         self._locked = 0
         self._scan_error = ""
@@ -156,6 +164,57 @@ class DelayedService(Service):
         """Return how many delayed requests the last scan found, for each host that has any."""
         return self._counts
 
+    def oldest(self) -> Mapping[str, float]:
+        """Return when the oldest of these was stored, in Unix time, as far as its name tells."""
+        return self._oldest
+
+    # ------------------------------------------------------------------ for people
+
+    def _listing(self) -> Listing:
+        return Listing(self._spool.folder, self._key, time.time)
+
+    async def listed(self, host_id: str | None) -> Sequence[DelayedStatus]:
+        """
+        List delayed requests and those kept; None: of all hosts.
+
+        :raise OSError: the folder cannot be read.
+        :raise lonc.disk.threads.Stuck: not within the disk timeout.
+        """
+        tries = {name: x for lane in self._lanes.values() for name, x in lane.tries.items()}
+        rows = partial(self._listing().rows, host_id, tries)
+        return await self._disk.run(LISTING, self._settings.disk_timeout, rows)
+
+    async def show(self, file: str, limit: int) -> tuple[bytes, bool]:
+        """
+        Return the beginning of a request, and whether it goes on; errors as of :meth:`listed`.
+
+        :raise lonc.delayed.listing.UnknownRequest: there is none of that name.
+        """
+        show = partial(self._listing().show, file, limit)
+        return await self._disk.run(LISTING, self._settings.disk_timeout, show)
+
+    async def drop(self, file: str) -> None:
+        """
+        Delete a request; errors as of :meth:`show`.
+
+        :raise lonc.delayed.listing.UnknownRequest: it is being sent, too.
+        """
+        name = file.removesuffix(SEALED)
+        if not file.startswith(KEPT) and self._has_in_hand(name):
+            raise UnknownRequest(f"{file} is being sent")
+        drop = partial(self._listing().drop, file)
+        await self._disk.run(self._spool.path(name), self._settings.disk_timeout, drop)
+
+    async def requeue(self, file: str) -> None:
+        """Put a request that is kept back among those that are sent; errors as of :meth:`show`."""
+        requeue = partial(self._listing().requeue, file)
+        await self._disk.run(LISTING, self._settings.disk_timeout, requeue)
+
+    def retry(self, host_id: str | None) -> None:
+        """Try a host's requests now; None: those of all hosts."""
+        for each in list(self._lanes) if host_id is None else [host_id]:
+            self.kick(each)
+
     def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """Run a coroutine that stopService waits for."""
         task = Deferred.fromCoroutine(work)
@@ -190,6 +249,10 @@ class DelayedService(Service):
 
     def _take_over(self, found: Found) -> None:
         self._counts = {host_id: len(names) for host_id, names in found.requests.items()}
+        self.kept = found.kept
+        self._oldest = {
+            host_id: min(map(stored_at, names)) for host_id, names in found.requests.items()
+        }
         self._arrivals.found(found.plain, self._clock.seconds())
         locked: AbstractSet[str] = frozenset()
         if self._spool.key is None:
@@ -383,6 +446,7 @@ class DelayedService(Service):
 
     def _put_off(self, lane: DelayedQueue, name: str, cause: str) -> None:
         """Let a host rest after a failure, longer each time."""
+        lane.tried(name, cause)
         lane.pause = min(2 * lane.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = lane.pause * self._random.uniform(0.8, 1.0)
         lane.not_before = self._clock.seconds() + pause

@@ -64,11 +64,13 @@ class Found:
     :ivar requests: the names of the requests for each host id, in order of name.
     :ivar plain: those of which there is a file in the clear.
     :ivar sealed: those of which there is a sealed form.
+    :ivar kept: how many were set aside.
     """
 
     requests: dict[str, list[str]]
     plain: frozenset[str]
     sealed: frozenset[str]
+    kept: int = 0
 
 
 @attrs.frozen
@@ -88,6 +90,18 @@ def host_of(name: str) -> str | None:
     """Return the host id that a file's name ends in; None when it is no delayed request."""
     match = _NAME.fullmatch(name)
     return match[1] if match else None
+
+
+def is_kept(file: str) -> bool:
+    """Return whether a file in the folder of what is kept is a request, not what stands beside."""
+    name = own_name(file)
+    return host_of(name) is not None and not name.endswith((ANSWER, REASON))
+
+
+def stored_at(name: str) -> float:
+    """Return when a request was stored, in Unix time, as its name begins; 0.0 for no such name."""
+    first = name.partition(".")[0]
+    return float(first) if first.isdecimal() and len(first) < 16 else 0.0
 
 
 def _is_unfinished(file: str) -> bool:
@@ -122,6 +136,8 @@ class Spool:
         self._now = now
         self.folder = folder
         self.kept = kept
+        self._kept_changed = 0
+        self._kept_count = 0
         self.key = key
         self._step = step
 
@@ -158,7 +174,20 @@ class Spool:
             {host_id: sorted(names) for host_id, names in sorted(requests.items())},
             plain=frozenset(forms[False]),
             sealed=frozenset(forms[True]),
+            kept=self._count_kept() if os.path.basename(self.kept) in files else 0,
         )
+
+    def _count_kept(self) -> int:
+        """Count what was set aside; the folder is looked at when it has changed."""
+        with contextlib.suppress(OSError):  # there is no such folder, or none of ours
+            check_own_folder(self.kept)
+            changed = os.lstat(self.kept).st_mtime_ns
+            if changed != self._kept_changed:
+                # A change within the same tick of the clock is seen with the next scan.
+                self._kept_changed = changed if changed < time.time_ns() - 10**9 else 0
+                self._kept_count = sum(map(is_kept, os.listdir(self.kept)))
+            return self._kept_count
+        return 0
 
     def _clear_old(self, path: str) -> None:
         with contextlib.suppress(OSError):  # who writes it has named it meanwhile; or it stays

@@ -7,6 +7,8 @@ the queue, and the connection hands the answer back. No Deferred, timer or log c
 
 from __future__ import annotations
 
+import time
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -78,6 +80,9 @@ class Dispatcher:
         self._queue = RequestQueue(size=settings.queue_limit)
         self._ping = PingAnswer()
         self.times = HostTimes()
+        self._last_answer = -1.0
+        self._last_failure: dict[str, str | float] = {}
+        self._failed_handshakes = 0
         self._audits = 0
         self._doubts = RateLimited(around.clock, DOUBTS_APART)
         self._heard = 0
@@ -154,11 +159,12 @@ class Dispatcher:
         if not self._health.well:
             self._revive()
         connection.unproven += 1
-        sent, connection.since = connection.since, self._seconds()
+        sent = connection.since
+        self._last_answer = connection.since = now = self._seconds()
         if request.since:
-            self._count_waited(request.since, sent, connection.since)
+            self._count_waited(request.since, sent, now)
         else:
-            self.times.direct.add(connection.since - sent)
+            self.times.direct.add(now - sent)
         if not connection.reusable:
             self._part_with(connection)
         elif connection.unproven >= EARLIEST and (
@@ -380,6 +386,8 @@ class Dispatcher:
                 )
             self._connect()
             return
+        if not connection.established:
+            self._failed_handshakes += bool(connection.connected)
         if connection.request is not None:
             self._close_forgotten(connection)
         elif connection.surplus:
@@ -445,6 +453,7 @@ class Dispatcher:
         return True
 
     def _tell_failure(self, trouble: Trouble, message: str, was_away: bool) -> None:
+        self._last_failure = {"what": f"{trouble.value}: {message}", "when": time.time()}
         if trouble is Trouble.NO_FILES:
             # Each request brings it about again: a line for each would fill the disk as well.
             self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")

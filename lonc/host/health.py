@@ -31,6 +31,7 @@ class Health:
     :ivar left: how many of them are left.
     :ivar dead: whether the host is DEAD: requests fail at once and `probe` is called now and then.
     :ivar unproven: whether it was DEAD, got its retries back, and has not answered since.
+    :ivar since: when it came to its state, in seconds of the clock.
     :ivar well: whether nothing has failed since its last answer.
     """
 
@@ -45,6 +46,7 @@ class Health:
         "dead",
         "left",
         "retries",
+        "since",
         "unproven",
         "well",
     )
@@ -57,6 +59,7 @@ class Health:
         self.dead = False
         self.unproven = False
         self.well = True
+        self.since = clock.seconds()
         self._clock = clock
         self._random = random
         self._probe = probe
@@ -104,6 +107,7 @@ class Health:
             if not self.unproven:
                 self._pause = FIRST_PAUSE
             self.dead, self.unproven = True, False
+            self.since = self._clock.seconds()
         if self.away and self._timer is None:
             # The jitter keeps the machines of a network from knocking at the same moment.
             pause = self._pause * self._random.uniform(0.8, 1.0)
@@ -118,6 +122,8 @@ class Health:
     def restore(self) -> bool:
         """Give all retries back, for the host has answered; return whether it was away."""
         was_away = self.away
+        if was_away:
+            self.since = self._clock.seconds()
         self.dead = self.unproven = False
         self.left = self.retries
         self.well = True
@@ -133,6 +139,8 @@ class Health:
         they were, for this may be asked for often.
         """
         was_dead = self.dead
+        if was_dead:
+            self.since = self._clock.seconds()
         self.unproven = self.away
         self.dead = False
         self.left = self.retries

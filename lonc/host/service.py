@@ -8,6 +8,8 @@ What becomes of a request is :mod:`lonc.host.dispatcher`'s.
 
 from __future__ import annotations
 
+import time
+
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
@@ -106,12 +108,12 @@ class HostService(Dispatcher, Service):
 
     def status(self, delayed: int, last_log: str) -> HostStatus:
         """
-        Report.
+        Report, but for what takes long to find out: see :attr:`times`.
 
         :param delayed: its delayed requests on disk.
         :param last_log: its last line in the log.
         """
-        pool, queue = self._pool, self._queue
+        pool, queue, now = self._pool, self._queue, time.time()
         oldest = queue.oldest
         return HostStatus(
             host_id=self.host_id,
@@ -133,4 +135,13 @@ class HostService(Dispatcher, Service):
             mode=self._lond.mode,
             debug_level=self.debug_level,
             last_log=last_log,
+            since=now - (self._seconds() - self._health.since),
+            last_failure=self._last_failure,
+            last_answer=now - (self._seconds() - self._last_answer)
+            if self._last_answer >= 0.0
+            else 0.0,
+            handshakes={
+                "ready": sum(self.times.handshaking.totals().counts),
+                "failed": self._failed_handshakes,
+            },
         )

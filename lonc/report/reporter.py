@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
+import attrs
 from setproctitle import setproctitle
 from twisted.logger import Logger
 
@@ -17,6 +18,7 @@ from lonc.config.current import InForce
 from lonc.host.service import HostService
 from lonc.report.logs import PARENT, LoncLog
 from lonc.report.status import DaemonStatus, HostStatus, process_title, write_status
+from lonc.report.times import Totals
 
 log = Logger()
 
@@ -28,6 +30,7 @@ class Reporter:
     :param hosts: host id -> its service, in the order of the table.
     :param in_force: the settings and the table.
     :param delayed: gives for each host that has any how many delayed requests are on disk.
+    :param oldest_delayed: gives for these when the oldest was stored, in Unix time.
     :param lonc_log: has the hosts' last lines.
     """
 
@@ -36,11 +39,13 @@ class Reporter:
         hosts: Mapping[str, HostService],
         in_force: InForce,
         delayed: Callable[[], Mapping[str, int]],
+        oldest_delayed: Callable[[], Mapping[str, float]],
         lonc_log: LoncLog,
     ) -> None:
         self._hosts = hosts
         self._in_force = in_force
         self._delayed = delayed
+        self._oldest_delayed = oldest_delayed
         self._lonc_log = lonc_log
         self._started = time.time()
 
@@ -55,15 +60,57 @@ class Reporter:
             config_file=settings.config_file,
             certificate="" if certificates is None else certificates.file,
             certificate_days=0.0 if certificates is None else certificates.days_left(time.time()),
+            certificate_ends=0.0 if certificates is None else certificates.expires,
+            watch=list(settings.watch or (settings.host_id,)),
         )
 
     def statuses(self) -> list[HostStatus]:
-        """Report on each host, in the order of the table."""
+        """Report on each host, in the order of the table, but for times."""
         last, delayed = self._lonc_log.last_line, self._delayed()
         return [
             host.status(delayed.get(host_id, 0), last(host_id))
             for host_id, host in self._hosts.items()
         ]
+
+    # ------------------------------------------------------------------ one host at a time
+
+    def host_ids(self) -> list[str]:
+        """Return the ids of all hosts, in the order of the table."""
+        return list(self._hosts)
+
+    def status(self, host_id: str) -> HostStatus:
+        """
+        Report all there is on a host.
+
+        :raises KeyError: there is no such host.
+        """
+        host = self._hosts[host_id]
+        status = host.status(self._delayed().get(host_id, 0), self._lonc_log.last_line(host_id))
+        oldest = self._oldest_delayed().get(host_id)
+        return attrs.evolve(
+            status,
+            seconds=host.times.of_late(),
+            oldest_delayed=0.0 if oldest is None else max(0.0, time.time() - oldest),
+        )
+
+    def times(self, host_id: str) -> Mapping[str, Totals]:
+        """
+        Return how long a host's requests take.
+
+        :raises KeyError: there is no such host.
+        """
+        return self._hosts[host_id].times.totals()
+
+    def turn(self) -> None:
+        """Let the five minutes of which times are told move on; every half minute."""
+        for host in self._hosts.values():
+            host.times.turn()
+
+    def deaf(self) -> list[str]:
+        """Return the ids of the hosts whose socket is not there as it should be."""
+        return [host_id for host_id, host in self._hosts.items() if not host.listening]
+
+    # ------------------------------------------------------------------ for people
 
     def status_text(self, host_id: str) -> str:
         """Return what stands as the status in a log line."""

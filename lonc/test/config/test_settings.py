@@ -507,6 +507,8 @@ class DefaultTests(SettingsCase):
                 "socket_mode": 0o660,
                 "socket_group": None,
                 "management": "unix:/home/httpd/sockets/lonc.amp:mode=600",
+                "http": None,
+                "watch": (),
                 "log_format": "seed",
                 "write_timeout": 60.0,
                 "max_unread": 48 * 1024**2,

@@ -171,7 +171,7 @@ class ScanTests(SpoolCase):
         write(os.path.join(self.kept, NAME), b"x\n")
         for name in ["." + NAME, "notes", NAME + "~", "\udcff.1.put.l1"]:
             self.put(b"x\n", name)
-        self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset()))
+        self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset(), kept=1))
 
     def test_missing_folder(self) -> None:
         """A missing folder is made, closed to others."""
