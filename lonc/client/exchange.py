@@ -225,18 +225,20 @@ def critical(
     reply = yield from asked
     if reply != CON_LOST:
         return reply
-    fault = yield from _worked(store, limit)
+    fault = yield from _worked(store, limit, ", and it may be stored all the same")
     small_fault = yield from _worked(lambda: note("F" if fault else "D"), limit)
     why = "; ".join(part for part in (reply.why, fault, small_fault) if part)
     return Reply(CON_FAILED if fault else CON_DELAYED, why)
 
 
-def _worked(call: Callable[[], object], limit: float) -> Generator[Step, bytes, str]:
+def _worked(
+    call: Callable[[], object], limit: float, when_late: str = ""
+) -> Generator[Step, bytes, str]:
     """Have something done that blocks; return what went wrong, empty when nothing did."""
     try:
         yield Work(call, limit)
     except Late:
-        return f"no answer from the disk within {limit:g} s"
+        return f"no answer from the disk within {limit:g} s{when_late}"
     except Broken as error:
         return str(error) or "no reason is known"
     return ""

@@ -42,6 +42,19 @@ class NotStored(Exception):
     """A request cannot be stored; the message says why, on one line."""
 
 
+def _take_back(path: str, inode: int) -> str:
+    """Delete a request that was stored; return the path at which it is all the same, if it is."""
+    try:
+        if os.lstat(path).st_ino != inode:
+            return ""  # another's
+        os.unlink(path)
+    except FileNotFoundError:  # a lonc that seals may have been quick
+        return path + SEALED if os.path.lexists(path + SEALED) else ""
+    except OSError:
+        return path
+    return ""
+
+
 class Numbers:
     """
     Numbers the requests of a process, so that their names are in the order in which they came.
@@ -103,8 +116,8 @@ class Outbox:
         """
         Store a request; return the path of its file, which is on the disk by then.
 
-        :raise NotStored: it could not be stored, and is not there.
-        :raise OSError: the same; so does what ``read_key`` raises.
+        :raise NotStored: it could not be stored, and is not there unless the message says so.
+        :raise OSError: it could not be stored, and is not there; so does what ``read_key`` raises.
         """
         self._step("make folder")
         make_own_folder(self.folder, 0o770)
@@ -156,22 +169,22 @@ class Outbox:
             file.write(content)
             inode = os.fstat(file.fileno()).st_ino
         try:
-            self._step("name file")
-            os.link(hidden, path)  # unlike a move it takes no other file's place
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(hidden)
-        try:
+            try:
+                self._step("name file")
+                os.link(hidden, path)  # unlike a move it takes no other file's place
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(hidden)
             # At once: lonc leaves a new file alone for some seconds, and a slow disk takes longer.
             self._step("read back")
             self._check(path, content)
             self._step("sync folder")
             sync_folder(self.folder)
-        except BaseException:
+        except BaseException as error:
             # Or lonc would send what its program takes for lost.
-            with contextlib.suppress(OSError):
-                if os.lstat(path).st_ino == inode:
-                    os.unlink(path)
+            there = _take_back(path, inode)
+            if there and isinstance(error, Exception):
+                raise NotStored(f"{error}; {there} is there all the same") from error
             raise
         return path
 

@@ -202,7 +202,7 @@ class CriticalTests(SynchronousTestCase):
         cases: list[tuple[Outcome, str]] = [
             (Broken("disk full"), "disk full"),
             (Broken(""), "no reason is known"),
-            (Late(), "no answer from the disk within 7 s"),
+            (Late(), "no answer from the disk within 7 s, and it may be stored all the same"),
         ]
         for outcome, why in cases:
             self.notes.clear()

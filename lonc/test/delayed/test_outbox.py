@@ -274,6 +274,35 @@ class OutboxTests(SynchronousTestCase):
         self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         self.assertEqual(self.found(), [b"put:other\n"])
 
+    def test_there_all_the_same(self) -> None:
+        """A file that cannot be taken back is named, for lonc will send it."""
+
+        def fail() -> None:
+            self.patch(os, "unlink", refuse)
+            raise OSError(errno.EIO, "Input/output error")
+
+        def refuse(path: str) -> None:
+            raise PermissionError(errno.EROFS, "Read-only file system", path)
+
+        self.before["sync folder"] = fail
+        error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
+        (name,) = self.files()
+        path = os.path.join(self.folder, name)
+        told = f"[Errno 5] Input/output error; {path} is there all the same"
+        self.assertEqual(str(error), told)
+
+    def test_named_with_an_error(self) -> None:
+        """A name that a disk gave, and took for an error, does not stay."""
+
+        def link(source: str, target: str) -> None:
+            really(source, target)
+            raise OSError(errno.EIO, "Input/output error", target)
+
+        really = os.link
+        self.patch(os, "link", link)
+        self.assertRaises(OSError, self.outbox.store, "l2", PUT)
+        self.assertEqual(self.files(), [])
+
     @skipIf(os.geteuid() != 0, "only root can be another user")
     def test_other_user(self) -> None:
         """What root stores in another's folder is that other's, so that its lonc can read it."""
@@ -345,6 +374,21 @@ class OutboxTests(SynchronousTestCase):
         path = self.outbox.store("l2", PUT)
         self.assertFalse(os.path.exists(path))
         self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
+
+    def test_sealed_and_failed(self) -> None:
+        """What a lonc has sealed before something fails is there all the same, and is named."""
+
+        def seal_it() -> None:
+            (name,) = self.files()
+            path = os.path.join(self.folder, name)
+            with open(path + SEALED, "wb") as file:
+                file.write(seal(KEY, name, read(path)))
+            os.unlink(path)
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.before["sync folder"] = seal_it
+        error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
+        self.assertIn(f"{SEALED} is there all the same", str(error))
 
     def test_gone(self) -> None:
         """A file that has gone without a trace is no promise."""
