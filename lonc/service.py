@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Generator
+from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -28,9 +28,11 @@ from lonc.daemon.pidfile import PidFile
 from lonc.daemon.reload import Reloader
 from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
+from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
+from lonc.disk.threads import InThread
 from lonc.host.dependencies import HostDependencies, Network
-from lonc.host.resolver import Names, look_up
+from lonc.host.resolver import Names, addresses_of
 from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
@@ -47,12 +49,14 @@ SWEEP = 0.25
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
 
+#: Disk calls at a time, of delayed requests, the fetched table and the configuration together. Each
+#: limits its own to fewer, so that what hangs for one leaves threads to the others.
+DISK_THREADS = 16
+
 #: Seconds between two looks at how long the own certificate is still valid.
 DAY = 86400.0
 
 log = Logger()
-
-T = TypeVar("T")
 
 
 class LoncService(MultiService):
@@ -74,6 +78,8 @@ class LoncService(MultiService):
         observer: ILogObserver,
         perm_log: Callable[[str], None],
         random: Random,
+        make_threads: Callable[[Any, str, int], InThread] = Threads,
+        resolve: Callable[[str], list[str]] = addresses_of,
     ) -> None:
         super().__init__()
         self.in_force = InForce(configuration)
@@ -83,11 +89,14 @@ class LoncService(MultiService):
         self._pid_file = pid_file
         self._observer = observer
         self._clients = Clients(settings, reactor)
+        for_names = make_threads(reactor, "names", settings.name_threads)
+        for_disk = make_threads(reactor, "disk", DISK_THREADS)
         self._names = Names(
-            lambda name: look_up(reactor.nameResolver, name),
+            lambda name: for_names(partial(resolve, name)),
             reactor,
             settings.name_lifetime,
             lambda name: self._supervisor.moved(name),
+            settings.name_threads,
         )
         around = HostDependencies(
             clock=reactor,
@@ -100,7 +109,7 @@ class LoncService(MultiService):
         )
         self._supervisor = Supervisor(self, self.hosts, self.in_force, around)
         self._delayed = DelayedService(
-            reactor, settings, self.hosts.get, self._in_thread, perm_log, random
+            reactor, settings, self.hosts.get, for_disk, perm_log, random
         )
         self._delayed.setServiceParent(self)
         self._shared = SharedSockets(self.hosts.get, around)
@@ -108,7 +117,7 @@ class LoncService(MultiService):
             reactor,
             lambda: (self.in_force.settings, self.in_force.table),
             web_client(reactor),
-            self._in_thread,
+            for_disk,
             random,
             self._failing_with_a_line(lambda: self._takeover.table()),
         )
@@ -151,9 +160,6 @@ class LoncService(MultiService):
                 act()
 
         return wrapped
-
-    def _in_thread(self, work: Callable[[], T], /) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
 
     # ------------------------------------------------------------------ start and stop
 

@@ -7,15 +7,15 @@ The lond is the embedded one, at a free port of 127.0.0.1. FOLDER takes the host
 
 import os
 import sys
-from functools import partial
 from random import Random
 from typing import Any
 
 from twisted.internet.task import LoopingCall, react
+from twisted.internet.threads import deferToThread
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.resolver import look_up
+from lonc.host.resolver import addresses_of
 from lonc.host.service import HostDependencies, HostService
 from lonc.local.limits import Clients
 from lonc.lond.protocol import LondFactory
@@ -40,7 +40,7 @@ async def main(reactor: Any, folder: str) -> None:
     around = HostDependencies(
         clock=reactor,
         network=reactor,
-        look_up=partial(look_up, reactor.nameResolver),
+        look_up=lambda name: deferToThread(addresses_of, name),
         random=Random(),
         clients=clients,
         revived=lambda host_id: print(f"{host_id} is back"),

@@ -17,8 +17,13 @@ from lonc.config.hosts import Changes, HostTable, compare
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.rlimit import needed_files, raise_file_limit
 
-#: Settings that are taken over at the next start only: the lock and the logs stand there.
-FIXED = {"daemons_dir": "lonDaemons", "log_format": "loncLogFormat"}
+#: Settings that are taken over at the next start only: the lock, the logs and the threads
+#: are there already.
+FIXED = {
+    "daemons_dir": "lonDaemons",
+    "log_format": "loncLogFormat",
+    "name_threads": "loncNameThreads",
+}
 
 log = Logger()
 

@@ -287,6 +287,10 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Time for which the addresses of a host's name are kept",
               "The system does not tell for how long an answer holds. A host that moves is found "
               "within five minutes, and a name server is asked no more than it has to be."),
+    _optional("name-threads", "loncNameThreads", "128", whole("names", 1, 1024),
+              "Host names that are looked up at a time, each in a thread",
+              "A name server that hangs holds each for tens of seconds; those who ask for other "
+              "names shall not wait behind them."),
     _optional("request-timeout", "loncRequestTimeout", "60", seconds(0.01, 86400),
               "Time from a request's first byte to its reply's last, and for a whole handshake",
               "The slowest ordinary requests, dumps of large files, take tens of seconds on a "

@@ -85,6 +85,7 @@ class Settings:
     private_key: str | None = _default("lonnetPrivateKey")
     certificate_name_check: bool = _default("loncCertificateNameCheck")
     name_lifetime: float = _default("loncNameLifetime")
+    name_threads: int = _default("loncNameThreads")
     request_timeout: float = _default("loncRequestTimeout")
     queue_timeout: float = _default("loncQueueTimeout")
     queue_limit: int = _default("loncQueueLimit")

@@ -16,12 +16,12 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
-#: Disk calls at a time; fewer than the reactor's ten threads, so that look-ups keep some.
+#: Disk calls at a time.
 PLACES = 4
 
 
 class InThread(Protocol):
-    """Who runs a function elsewhere: ``twisted.internet.threads.deferToThread``."""
+    """Who runs a function elsewhere: ``deferToThread``, or :class:`lonc.daemon.threads.Threads`."""
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         """Run it; fire with what it returns or raises."""

@@ -6,81 +6,45 @@ Host names to addresses, without blocking (row F12), and how long an answer is k
 The system's resolver does not tell for how long an answer holds, so that is a setting. Names that
 are in use are looked up again when their time is over, for a host that moves may leave its old
 connections open.
+
+A look-up cannot be interrupted: one that hangs keeps its thread until the system gives it up. So
+no name is ever looked up twice at a time, and there are threads for many names that hang.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Set
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostnameResolver,
-    IHostResolution,
-    IReactorTime,
-    IResolutionReceiver,
-)
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 #: Seconds for which a failure is the answer to all who ask: a name that does not exist is asked for
 #: once a second, however many requests want it.
 FAILURE_LIFETIME = 1.0
 
-#: Seconds after which a look-up without an answer is given up and begun anew.
-LOOK_UP_LIMIT = 60.0
-
-#: Names that are looked up again at a time; fewer than the reactor's ten threads, so that a
-#: resolver that hangs does not keep new connections from being made.
-RENEWALS = 4
-
 log = Logger()
 
 
-@implementer(IResolutionReceiver)
-class _Answers:
-    """Gathers the addresses of one name."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._found: list[str] = []
-        # Cancelling it tells nobody: Twisted's own resolver cannot give a look-up up.
-        self.outcome: Deferred[list[str]] = Deferred()
-
-    def resolutionBegan(self, resolution: IHostResolution) -> None:
-        pass
-
-    def addressResolved(self, address: IAddress) -> None:
-        if isinstance(address, IPv4Address | IPv6Address) and address.host not in self._found:
-            self._found.append(address.host)
-
-    def resolutionComplete(self) -> None:
-        if self.outcome.called:
-            return
-        if self._found:
-            self.outcome.callback(self._found)
-        else:
-            self.outcome.errback(DNSLookupError(f"no address is known for {self._name}"))
-
-
-def look_up(resolver: IHostnameResolver, target: str) -> Deferred[list[str]]:
+def addresses_of(name: str) -> list[str]:
     """
-    Return the addresses of a host, IPv4 and IPv6.
+    Return the addresses of a name, IPv4 and IPv6. It blocks, and belongs into a thread.
 
-    :param resolver: the reactor's ``nameResolver``.
-    :param target: a name, or an address, which is its own only address.
-    :return: fails with :exc:`twisted.internet.error.DNSLookupError` when there is none. It may be
-        cancelled; the time limit is the caller's.
+    :raises twisted.internet.error.DNSLookupError: there is none.
     """
-    if isIPAddress(target) or isIPv6Address(target):
-        return succeed([target])
-    answers = _Answers(target)
-    resolver.resolveHostName(answers, target)
-    return answers.outcome
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise DNSLookupError(f"no address is known for {name}: {error}") from None
+    families = (socket.AF_INET, socket.AF_INET6)
+    addresses = [str(at[0]) for family, _, _, _, at in found if family in families]
+    if not addresses:
+        raise DNSLookupError(f"no address is known for {name}")
+    return list(dict.fromkeys(addresses))  # each once, in the system's order
 
 
 class _Name:
@@ -92,19 +56,15 @@ class _Name:
     :ivar until: when that ends, in seconds of the clock.
     :ivar renew_at: when it is to be looked up again even if nobody asks.
     :ivar waiters: who waits for a look-up.
-    :ivar looking: the look-up under way, begun at ``began``.
+    :ivar looking: whether it is being looked up.
     """
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
         self.answer: list[str] | Failure = []
-        self.until = self.renew_at = self.began = float("-inf")
+        self.until = self.renew_at = float("-inf")
         self.waiters: list[Deferred[list[str]]] = []
-        self.looking: Deferred[list[str]] | None = None
-
-    def under_way(self, now: float) -> bool:
-        """Whether it is being looked up; one without an answer is given up in the end."""
-        return self.looking is not None and now < self.began + LOOK_UP_LIMIT
+        self.looking = False
 
     def wait(self) -> Deferred[list[str]]:
         """Return a Deferred for the answer to the look-up under way; it may be cancelled."""
@@ -132,9 +92,10 @@ class Names:
     """
     Looks names up and keeps the answers for their time.
 
-    :param ask: looks a name up, as :func:`look_up` does; it may answer as late as it likes.
+    :param ask: looks a name up, as :func:`addresses_of` does; it may answer as late as it likes.
     :param clock: the reactor's time.
     :param changed: called with a name once a look-up gave other addresses than the one before.
+    :param places: names that are looked up at a time; others wait until one of them is through.
     :ivar lifetime: seconds for which an answer is kept.
     """
 
@@ -144,19 +105,27 @@ class Names:
         clock: IReactorTime,
         lifetime: float,
         changed: Callable[[str], None],
+        places: int,
     ) -> None:
         self.lifetime = lifetime
         self._ask = ask
         self._seconds = clock.seconds
         self._changed = changed
+        self._places = places
+        self._looking = 0
         self._names: dict[str, _Name] = {}
 
     def look_up(self, target: str) -> Deferred[list[str]]:
         """
-        Return the addresses of a host; otherwise as :func:`look_up`.
+        Return the addresses of a host, IPv4 and IPv6.
 
         All who ask for a name while it is being looked up wait for the same look-up; one of them
-        may cancel without the others noticing.
+        may cancel without the others noticing. Where all places are taken what was known last
+        serves, however old.
+
+        :param target: a name, or an address, which is its own only address.
+        :return: fails with :exc:`twisted.internet.error.DNSLookupError` when there is none. It may
+            be cancelled; the time limit is the caller's.
         """
         if isIPAddress(target) or isIPv6Address(target):
             return succeed([target])
@@ -165,23 +134,23 @@ class Names:
         if now < name.until:
             kept = name.answer
             return fail(kept) if isinstance(kept, Failure) else succeed(list(kept))
+        if name.addresses and self._looking >= self._places:
+            return succeed(list(name.addresses))  # renew() sees to a new answer
         waiter = name.wait()
-        if not name.under_way(now):
+        if not name.looking:
             self._begin(target, name)
         return waiter
 
     def _begin(self, target: str, name: _Name) -> None:
-        name.began = self._seconds()
-        name.looking = looking = self._ask(target)
-        looking.addBoth(self._answered, target, name, looking)
+        self._looking += 1
+        name.looking = True
+        looking = self._ask(target)
+        looking.addBoth(self._answered, target, name)
         looking.addErrback(lambda failure: log.failure("a fault inside lonc", failure))
 
-    def _answered(
-        self, answer: list[str] | Failure, target: str, name: _Name, looking: Deferred[list[str]]
-    ) -> None:
-        if name.looking is not looking:
-            return  # it was given up
-        name.looking = None
+    def _answered(self, answer: list[str] | Failure, target: str, name: _Name) -> None:
+        self._looking -= 1
+        name.looking = False
         name.answer = answer
         now = self._seconds()
         # After a failure too: who needs the name before that asks, and has it looked up.
@@ -206,10 +175,15 @@ class Names:
         :param used: the names of all hosts; what is known of others is forgotten.
         """
         now = self._seconds()
+        # One that is being looked up is kept, or it could be looked up twice at a time.
         for target in [each for each in self._names if each not in used]:
-            del self._names[target]
-        free = RENEWALS - sum(name.under_way(now) for name in self._names.values())
+            if not self._names[target].looking:
+                del self._names[target]
+        # Half of the places are left to names that somebody waits for.
+        free = max(1, self._places // 2) - self._looking
         for target, name in list(self._names.items()):
-            if free > 0 and name.renew_at <= now and not name.under_way(now):
+            if free <= 0:
+                break
+            if name.renew_at <= now and not name.looking:
                 free -= 1
                 self._begin(target, name)

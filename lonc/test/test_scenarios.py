@@ -236,6 +236,22 @@ class ConfiguredTests(DaemonTestCase):
         self.assertIn("] stopped\n", lonc.out)
         self.assertEqual(self.left_in("sock"), [])
 
+    async def test_many_look_ups_that_never_end(self) -> None:
+        """F12: 60 names that hang leave a name that resolves, and a delayed request, their way."""
+        hanging = [f"h{number}" for number in range(60)]
+        self.hosts(
+            *(f"{host_id}:msu:library:{host_id}.l1.example.org:" for host_id in hanging),
+            "l2:msu:access:localhost:",
+        )
+        self.lond("l2", "127.0.0.1", self.port)
+        options = ("--config", self.config, "--connect-timeout", "20")
+        lonc = self.without_names("-n", "lonc", *options)
+        waiting = [(await self.client(host_id)).ask("ping") for host_id in hanging]
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertFalse(any(answer.called for answer in waiting))
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertEqual({await answer for answer in waiting}, {"con_lost"})
+
     async def test_hup(self) -> None:
         """
         S1, S17, F13, F14: HUP takes new settings over, and leaves the old ones in force with a

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from setproctitle import getproctitle, setproctitle
 from twisted.application.service import Application, IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
@@ -28,6 +28,7 @@ from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
+from lonc.disk.threads import InThread
 from lonc.management.errors import ReloadFailed
 from lonc.report.logs import LineFile, LoncLog, SeedForm
 from lonc.service import SWEEP, WATCH, LoncService
@@ -72,22 +73,8 @@ def sockets_in(folder: str) -> set[str]:
         }
 
 
-class Threads:
-    """Runs what belongs into a thread at once."""
-
-    def callInThreadWithCallback(
-        self, done: Callable[[bool, Any], object], work: Callable[[], Any]
-    ) -> None:
-        """Run it, and tell what came of it."""
-        done(True, work())
-
-
 class DaemonReactor(MemoryReactorClock):
-    """A reactor in memory, with threads."""
-
-    def getThreadPool(self) -> Threads:
-        """Return where work is done."""
-        return Threads()
+    """A reactor in memory."""
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         """Run it in the next turn."""
@@ -119,6 +106,9 @@ class ServiceTestCase(SynchronousTestCase):
         self.network = FakeNetwork(self.clock)
         self.addCleanup(self.let_go)
         self.perm_lines: list[str] = []
+        self.threads: dict[str, InThread] = {"names": execute, "disk": execute}
+        self.addresses = ["127.0.0.2"]
+        self.names_asked: list[str] = []
         self.first = some_settings(self.folder, max_clients=100, retries=1)
         self.settings, self.table = self.first, a_table()
         self.pid_file = PidFile(self.first.pid_file)
@@ -144,6 +134,11 @@ class ServiceTestCase(SynchronousTestCase):
             raise self.table
         return self.table
 
+    def resolve(self, name: str) -> list[str]:
+        """Look a name up."""
+        self.names_asked.append(name)
+        return self.addresses
+
     def made(self) -> LoncService:
         """Return a daemon that has not been started."""
         return LoncService(
@@ -156,6 +151,8 @@ class ServiceTestCase(SynchronousTestCase):
             self.lonc_log,
             self.perm_lines.append,
             NoJitter(),
+            lambda _reactor, name, _most: self.threads[name],
+            self.resolve,
         )
 
     def started(self) -> LoncService:

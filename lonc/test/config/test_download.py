@@ -11,7 +11,11 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IReactorPluggableNameResolver,
+    IResolutionReceiver,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -23,7 +27,6 @@ from lonc.config.download import OVERHEAD, download
 from lonc.config.table_fetcher import FetchError
 from lonc.lond.table_server import TableServer
 from lonc.test.fixtures.certificates import Authority
-from lonc.test.host.test_resolver import Resolver
 
 reactor: Any = global_reactor
 
@@ -108,13 +111,23 @@ class WebServers(Factory):
             await self._all_closed.addTimeout(5, reactor)
 
 
+@implementer(IHostnameResolver)
+class NoNames:
+    """A resolver that knows no name."""
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, hostName: str, *more: Any, **others: Any
+    ) -> Any:
+        """Answer at once."""
+        resolutionReceiver.resolutionComplete()
+
+
 @implementer(IReactorPluggableNameResolver)
 class NamelessReactor:
     """The reactor, but no name has an address."""
 
     def __init__(self) -> None:
-        self.nameResolver = Resolver()
-        self.nameResolver.at_once = []
+        self.nameResolver = NoNames()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)

@@ -498,6 +498,7 @@ class DefaultTests(SettingsCase):
                 "private_key": None,
                 "certificate_name_check": True,
                 "name_lifetime": 300.0,
+                "name_threads": 128,
                 "request_timeout": 60.0,
                 "queue_timeout": 60.0,
                 "queue_limit": 10000,

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import attrs
+from twisted.internet.defer import execute
 from twisted.logger import LogLevel
 
-from lonc.test.host.test_resolver import Resolver, ip4, ip6
+from lonc.disk.threads import InThread
+from lonc.test.disk.test_threads import SlowThreads
 from lonc.test.test_service import ServiceTestCase, a_table
 from lonc.wire.request import CON_LOST
 
@@ -27,9 +29,8 @@ class MovedTests(ServiceTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.resolver = Resolver()
-        self.resolver.at_once = [ip4("127.0.0.2")]
-        self.clock.installNameResolver(self.resolver)
+        self.threads["names"] = lambda work: self.in_thread(work)
+        self.in_thread: InThread = execute
         self.table = a_table(TABLE)
         self.echoing()
         self.daemon = self.started()
@@ -50,12 +51,12 @@ class MovedTests(ServiceTestCase):
         """All connections to a name, whichever host's, are made with one look-up."""
         for host_id in ("l2", "l3", "l2"):
             self.assertEqual(self.ask(host_id), b"re:ping\n")
-        self.assertEqual(self.resolver.names, ["two.test"])
+        self.assertEqual(self.names_asked, ["two.test"])
         self.assertEqual(self.targets, ["127.0.0.2"] * 2)
 
     def test_both_families(self) -> None:
         """The IPv6 address is tried when the IPv4 address does not answer, and the other way."""
-        self.resolver.at_once = [ip4("127.0.0.2"), ip6("::2")]
+        self.addresses = ["127.0.0.2", "::2"]
         self.network.on_connect = lambda attempt: (
             attempt.refuse() if attempt.host == "127.0.0.2" else attempt.accept()
         )
@@ -69,7 +70,7 @@ class MovedTests(ServiceTestCase):
         """
         for host_id in ("l2", "l3", "l4", "l5"):
             self.ask(host_id)
-        self.resolver.at_once = [ip4("127.0.0.9")]
+        self.addresses = ["127.0.0.9"]
         self.clock.advance(self.first.name_lifetime - 10)
         self.advance(1)
         self.assertEqual(self.moved(), [])
@@ -91,7 +92,7 @@ class MovedTests(ServiceTestCase):
             attempt.refuse() if attempt.host == "127.0.0.2" else attempt.accept()
         )
         self.assertEqual(self.ask("l2"), CON_LOST)
-        self.resolver.at_once = [ip4("127.0.0.9")]
+        self.addresses = ["127.0.0.9"]
         self.clock.advance(self.first.name_lifetime)
         self.advance(1)
         self.assertIn("l2", self.moved())
@@ -101,11 +102,12 @@ class MovedTests(ServiceTestCase):
         """A request that brings the news about is sent to the new address, by one connection."""
         self.ask("l2")
         self.daemon.close_connections("l2")
-        self.resolver.at_once = None
+        self.addresses = ["127.0.0.9"]
+        self.in_thread = threads = SlowThreads()
         self.clock.advance(self.first.name_lifetime)
         client = self.client("l2", b"ping\n")
         self.advance(0)
-        self.resolver.answer(ip4("127.0.0.9"))
+        threads.finish()
         self.advance(1)
         self.assertEqual(client.read, b"re:ping\n")
         self.assertEqual(self.targets, ["127.0.0.2", "127.0.0.9"])
@@ -118,4 +120,4 @@ class MovedTests(ServiceTestCase):
         for seconds, count in ((19, 1), (2, 2)):
             self.clock.advance(seconds)
             self.advance(1 if count == 2 else 0)
-            self.assertEqual(len(self.resolver.names), count)
+            self.assertEqual(len(self.names_asked), count)

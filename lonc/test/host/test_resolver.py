@@ -4,146 +4,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Callable
 
-from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import DNSLookupError
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostnameResolver,
-    IHostResolution,
-    IResolutionReceiver,
-)
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from lonc.host.resolver import FAILURE_LIFETIME, LOOK_UP_LIMIT, RENEWALS, Names, look_up
+from lonc.host.resolver import FAILURE_LIFETIME, Names, addresses_of
 
-
-@implementer(IHostResolution)
-class Resolution:
-    """A look-up under way; like Twisted's own, it cannot be cancelled."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        raise NotImplementedError
+#: Names that are looked up at a time.
+PLACES = 6
 
 
-@implementer(IHostnameResolver)
-class Resolver:
-    """A resolver whose answers are the test's."""
+class AddressesTests(SynchronousTestCase):
+    """Row F12: the system's resolver."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.receiver: IResolutionReceiver | None = None
-        self.resolution: Resolution | None = None
-        self.at_once: list[IAddress] | None = None
+    def answers(self, *found: tuple[int, str] | Exception) -> None:
+        """Let the system's resolver give these families and addresses, or raise."""
 
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        self.names.append(hostName)
-        self.receiver = resolutionReceiver
-        self.resolution = Resolution(hostName)
-        resolutionReceiver.resolutionBegan(self.resolution)
-        if self.at_once is not None:
-            self.answer(*self.at_once)
-        return self.resolution
+        def getaddrinfo(name: str, port: None, type: int) -> list[object]:
+            self.asked = name
+            answer: list[object] = []
+            for each in found:
+                if isinstance(each, Exception):
+                    raise each
+                answer.append((each[0], type, 6, "", (each[1], 0)))
+            return answer
 
-    def answer(self, *addresses: IAddress) -> None:
-        """Tell these addresses, and that there are no more."""
-        assert self.receiver is not None
-        for address in addresses:
-            self.receiver.addressResolved(address)
-        self.receiver.resolutionComplete()
+        self.patch(socket, "getaddrinfo", getaddrinfo)
 
-
-def ip4(host: str) -> IPv4Address:
-    return IPv4Address("TCP", host, 0)
-
-
-def ip6(host: str) -> IPv6Address:
-    return IPv6Address("TCP", host, 0)
-
-
-class LookUpTests(SynchronousTestCase):
-    """Row F12."""
-
-    def setUp(self) -> None:
-        self.resolver = Resolver()
-
-    def test_addresses_need_no_resolver(self) -> None:
-        """F12: an address is its own only address, and nobody is asked."""
-        for address in ("127.0.0.1", "::1", "2001:db8::7"):
-            found = look_up(self.resolver, address)
-            self.assertEqual(self.successResultOf(found), [address])
-        self.assertEqual(self.resolver.names, [])
-
-    def test_name(self) -> None:
-        """F12: a name's look-up waits for the resolver; its addresses come in the order told."""
-        found = look_up(self.resolver, "l2.test")
-        self.assertNoResult(found)
-        self.assertEqual(self.resolver.names, ["l2.test"])
-        self.resolver.answer(ip6("::2"), ip4("127.0.0.3"), ip4("127.0.0.2"))
-        self.assertEqual(self.successResultOf(found), ["::2", "127.0.0.3", "127.0.0.2"])
-
-    def test_answer_at_once(self) -> None:
-        """A resolver that answers before it returns is understood too."""
-        self.resolver.at_once = [ip4("127.0.0.3")]
-        found = look_up(self.resolver, "l2.test")
-        self.assertEqual(self.successResultOf(found), ["127.0.0.3"])
-
-    def test_same_address_twice(self) -> None:
-        """An address that is told for each kind of socket is tried once only."""
-        found = look_up(self.resolver, "l2.test")
-        self.resolver.answer(ip4("127.0.0.3"), ip4("127.0.0.2"), ip4("127.0.0.3"))
-        self.assertEqual(self.successResultOf(found), ["127.0.0.3", "127.0.0.2"])
-
-    def test_other_kinds_of_address(self) -> None:
-        """What is no IP address is passed over."""
-        found = look_up(self.resolver, "l2.test")
-        self.resolver.answer(HostnameAddress(b"l3.test", 0), ip4("127.0.0.3"))
-        self.assertEqual(self.successResultOf(found), ["127.0.0.3"])
+    def test_addresses(self) -> None:
+        """F12: all addresses of both families, each once, in the system's order."""
+        six, four = (socket.AF_INET6, "::2"), (socket.AF_INET, "127.0.0.3")
+        self.answers(six, four, six, (socket.AF_INET, "127.0.0.2"))
+        self.assertEqual(addresses_of("l2.test"), ["::2", "127.0.0.3", "127.0.0.2"])
+        self.assertEqual(self.asked, "l2.test")
 
     def test_unknown(self) -> None:
-        """F5: a name without an address fails with DNSLookupError, and the message names it."""
-        found = look_up(self.resolver, "l2.test")
-        self.resolver.answer()
-        failure = self.failureResultOf(found, DNSLookupError)
-        self.assertIn("l2.test", str(failure.value))
-
-    def test_cancel(self) -> None:
-        """F12: a look-up can be given up, and what comes then is ignored."""
-        found = look_up(self.resolver, "l2.test")
-        found.cancel()
-        self.failureResultOf(found, CancelledError)
-        self.resolver.answer(ip4("127.0.0.3"))
-
-    def test_time_limit(self) -> None:
-        """F12: a look-up that is never answered ends at its caller's time limit."""
-        clock = Clock()
-        found = look_up(self.resolver, "l2.test").addTimeout(5, clock)
-        clock.advance(4.9)
-        self.assertNoResult(found)
-        clock.advance(0.1)
-        self.failureResultOf(found, TimeoutError)
-
-    def test_looks_like_an_address(self) -> None:
-        """What only looks like an address is a name."""
-        for name in ("127.0.0.256", "1.2.3", "::g"):
-            look_up(self.resolver, name)
-        self.assertEqual(self.resolver.names, ["127.0.0.256", "1.2.3", "::g"])
+        """F5: a name without an IP address fails with DNSLookupError, and the message names it."""
+        for found in (
+            socket.gaierror(-2, "not known"),
+            OSError(24, "no more files"),
+            UnicodeError("label too long"),
+            (socket.AF_UNIX, "/socket"),
+        ):
+            self.answers(found)
+            error = self.assertRaises(DNSLookupError, addresses_of, "l2.test")
+            self.assertIn("l2.test", str(error))
 
 
 class NamesTests(SynchronousTestCase):
@@ -154,7 +63,7 @@ class NamesTests(SynchronousTestCase):
         self.asked: list[tuple[str, Deferred[list[str]]]] = []
         self.moved: list[str] = []
         self.on_change: Callable[[str], object] = self.moved.append
-        self.names = Names(self.ask, self.clock, 300.0, self.changed)
+        self.names = Names(self.ask, self.clock, 300.0, self.changed, PLACES)
 
     def changed(self, name: str) -> None:
         """Be told of a change."""
@@ -264,19 +173,36 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again), ["10.0.0.1"])
 
     def test_never_answered(self) -> None:
-        """A resolver that never answers is asked anew in the end; its late word is ignored."""
+        """
+        A name is looked up once at a time, however long that takes: it keeps a thread. All who
+        still wait then have the answer.
+        """
         first = self.look_up()
-        self.clock.advance(LOOK_UP_LIMIT - 1)
+        self.clock.advance(100_000)
         second = self.look_up()
+        self.names.renew({"a.test"})
         self.assertEqual(len(self.asked), 1)
-        self.clock.advance(1)
-        third = self.look_up()
-        self.assertEqual(len(self.asked), 2)
-        self.asked[0][1].callback(["10.0.0.9"])
-        self.assertNoResult(third)
         self.answer("10.0.0.1")
-        for each in (first, second, third):
+        for each in (first, second):
             self.assertEqual(self.successResultOf(each), ["10.0.0.1"])
+
+    def test_all_places_taken(self) -> None:
+        """
+        Where as many names hang as are looked up at a time, what was known of another serves, and
+        it is looked up anew once a place is free; one that is not known waits.
+        """
+        self.known("10.0.0.1")
+        self.clock.advance(300)
+        for number in range(PLACES):
+            self.look_up(f"{number}.test")
+        del self.asked[1:2]
+        for _ in range(2):
+            self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.1"])
+        self.assertEqual(len(self.asked), PLACES)
+        self.assertNoResult(self.look_up("new.test"))
+        for _, asked in self.asked[1:]:
+            asked.callback(["10.0.0.2"])
+        self.assertNoResult(self.look_up())
 
     def test_changed(self) -> None:
         """
@@ -348,32 +274,28 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(len(self.asked), 3)
 
     def test_few_renewals_at_a_time(self) -> None:
-        """Only a few names are renewed at a time, so that others find a resolver that is free."""
-        names = {f"{number}.test" for number in range(RENEWALS + 2)}
+        """Half of the places are left to names that somebody asks for."""
+        names = {f"{number}.test" for number in range(PLACES)}
         for name in names:
             self.known("10.0.0.1", name=name)
         self.clock.advance(300)
         del self.asked[:]
         for _ in range(3):
             self.names.renew(names)
-        self.assertEqual(len(self.asked), RENEWALS)
-        first = self.asked[0]
-        first[1].callback(["10.0.0.1"])
+        self.assertEqual(len(self.asked), PLACES // 2)
+        self.asked[0][1].callback(["10.0.0.1"])
         self.names.renew(names)
-        self.assertEqual(len(self.asked), RENEWALS + 1)
-        self.clock.advance(LOOK_UP_LIMIT)
-        self.names.renew(names)
-        self.assertEqual(len(self.asked), 2 * RENEWALS + 1)
+        self.assertEqual(len(self.asked), PLACES // 2 + 1)
 
     def test_many_who_ask(self) -> None:
         """Look-ups that somebody waits for may be more than that; then nothing is renewed."""
         self.known("10.0.0.1")
         self.clock.advance(300)
-        names = {"a.test", *(f"{number}.test" for number in range(RENEWALS + 2))}
+        names = {"a.test", *(f"{number}.test" for number in range(PLACES))}
         for name in names - {"a.test"}:
             self.look_up(name)
         self.names.renew(names)
-        self.assertEqual(len(self.asked), 1 + RENEWALS + 2)
+        self.assertEqual(len(self.asked), 1 + PLACES)
 
     def test_forgotten(self) -> None:
         """Names that no host has any more are forgotten; who still waits for one is answered."""
@@ -382,5 +304,8 @@ class NamesTests(SynchronousTestCase):
         self.names.renew(set())
         self.look_up()
         self.assertEqual(self.questions, ["a.test", "b.test", "a.test"])
+        again = self.look_up("b.test")
+        self.assertEqual(len(self.asked), 3)  # not twice at a time
         self.asked[1][1].callback(["10.0.0.2"])
-        self.assertEqual(self.successResultOf(waiting), ["10.0.0.2"])
+        for each in (waiting, again):
+            self.assertEqual(self.successResultOf(each), ["10.0.0.2"])
