@@ -75,7 +75,7 @@ class Dispatcher:
         self._seconds = around.clock.seconds
         self._health = Health(settings.retries, around.clock, around.random, self._probe)
         # Clients can have connections closed and made as often as they like.
-        self._ready_lines = RateLimited(around.clock, 10.0)
+        self._lines = RateLimited(around.clock, 10.0)
         self._pool = ConnectionPool()
         self._queue = RequestQueue(size=settings.queue_limit)
         self._ping = PingAnswer()
@@ -368,7 +368,7 @@ class Dispatcher:
             self._pool.move(connection, self._pool.idle)
         count = len(self._pool)
         # That a host is back is a line of its own.
-        if not came_back and self._ready_lines.allow(str(count)) is not None:
+        if not came_back and self._lines.allow(str(count)) is not None:
             log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
         self._revive()
 
@@ -378,10 +378,11 @@ class Dispatcher:
         """Count the failure once (row F5), and tell those who cannot be served any more."""
         self._pool.move(connection, None)
         if connection.has_other_way:
-            if not self._health.away:
+            if not self._health.away and (more := self._more("another way")) is not None:
                 log.warn(
-                    "the lond does not go along, another way in is tried: {reason}",
+                    "the lond does not go along, another way in is tried: {reason}{more}",
                     reason=message,
+                    more=more,
                     host_id=self.host_id,
                 )
             self._connect()
@@ -457,14 +458,26 @@ class Dispatcher:
         if trouble is Trouble.NO_FILES:
             # Each request brings it about again: a line for each would fill the disk as well.
             self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")
-        elif not was_away or self._health.is_to_be_told():
+            return
+        if was_away and not self._health.is_to_be_told():
+            return
+        more = self._more(trouble.value)
+        if more is not None:
             log.warn(
-                "connection to {at} {trouble}: {reason}",
+                "connection to {at} {trouble}: {reason}{more}",
                 at=self.host.target,
                 trouble=trouble.value,
                 reason=message,
+                more=more,
                 host_id=self.host_id,
             )
+
+    def _more(self, key: str) -> str | None:
+        """Return what a line ends with that the lond can cause all the time; None: leave it out."""
+        left_out = self._lines.allow(key)
+        if left_out is None:
+            return None
+        return f" ({left_out} like this left out)" if left_out else ""
 
     def _tell_death(self, trouble: Trouble, message: str) -> None:
         self._health.is_to_be_told()  # this line is that of the first hour

@@ -62,6 +62,18 @@ class HealthTests(HostTestCase):
         self.assertEqual((client.read, stage.status.retries_left), (echo(b"ping\n"), 2))
         self.assertEqual(len(stage.londs), 2)
 
+    def test_failures_fill_no_log(self) -> None:
+        """A host that fails again and again has a line of each kind every 10 s at most."""
+        stage = Stage(self, retries=100)
+        stage.refuse()
+        for _ in range(30):
+            self.fail_once(stage)
+        self.assertEqual(len(self.warnings), 1)
+        stage.clock.advance(10)
+        self.fail_once(stage)
+        self.assertEqual(len(self.warnings), 2)
+        self.assertTrue(self.warnings[-1].endswith(" (29 like this left out)"), self.warnings)
+
     def test_no_descriptors(self) -> None:
         """F5: that lonc has no descriptors left is no failure of the host's; clients are told."""
         stage = Stage(self, retries=1)
