@@ -20,8 +20,8 @@ from lonc.host.connection import LondConnection, LondConnectionFactory, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.pool import ConnectionPool, RequestQueue
+from lonc.host.troubles import TroubleLog
 from lonc.local.protocol import CLOSE_CONNECTIONS
-from lonc.report.rate_limit import RateLimited
 from lonc.report.times import HostTimes
 from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondTraits
@@ -41,9 +41,6 @@ from lonc.wire.request import (
 #: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
 #: is met in practice.
 LONG_REST = 60.0
-
-#: Seconds between two lines about answers in doubt: such a lond has them come without an end.
-DOUBTS_APART = 10.0
 
 #: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
 NEVER = -1
@@ -74,8 +71,6 @@ class Dispatcher:
         self._lond = LondTraits()
         self._seconds = around.clock.seconds
         self._health = Health(settings.retries, around.clock, around.random, self._probe)
-        # Clients can have connections closed and made as often as they like.
-        self._lines = RateLimited(around.clock, 10.0)
         self._pool = ConnectionPool()
         self._queue = RequestQueue(size=settings.queue_limit)
         self._ping = PingAnswer()
@@ -84,7 +79,7 @@ class Dispatcher:
         self._last_failure: dict[str, str | float] = {}
         self._failed_handshakes = 0
         self._audits = 0
-        self._doubts = RateLimited(around.clock, DOUBTS_APART)
+        self._troubles = TroubleLog(host.id, around.clock)
         self._heard = 0
         self._requests = 0
         self._answers = 0
@@ -265,7 +260,8 @@ class Dispatcher:
         answers.append(reply)
         hopeless = self._ping.hopeless
         verdict = self._ping.judge(answers)
-        self._tell_hopeless(hopeless)
+        if self._ping.hopeless and not hopeless:
+            self._troubles.cannot_be_asked(ROUND)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
             message = "its answer to ping is not the usual one"
@@ -293,15 +289,6 @@ class Dispatcher:
         self._pool.move(connection, None)
         self._connect_for_waiting()
 
-    def _tell_hopeless(self, before: bool) -> None:
-        if self._ping.hopeless and not before:
-            log.warn(
-                "its answers to ping differ or do not come: each connection serves {count} "
-                "requests and is made anew",
-                count=ROUND,
-                host_id=self.host_id,
-            )
-
     def _end_audit(self, connection: LondConnection) -> None:
         self._audits -= 1
         connection.audit = None
@@ -309,18 +296,9 @@ class Dispatcher:
     def _doubt(self, connection: LondConnection, message: str) -> None:
         """Say how many answers may have reached the wrong clients."""
         idle = 0.0 if connection.request is not None else self._seconds() - connection.since
-        if not connection.unproven or idle >= self._settings.request_timeout:
-            return  # no late answer, but what some londs say before they hang up
-        left_out = self._doubts.allow()
-        if left_out is not None:
-            log.critical(
-                "the lond is out of step, {count} answers may have reached the wrong clients: "
-                "{reason}{more}",
-                count=connection.unproven,
-                reason=message,
-                more=f" ({left_out} like this left out)" if left_out else "",
-                host_id=self.host_id,
-            )
+        # Later than any answer, it is but what some londs say before they hang up.
+        if connection.unproven and idle < self._settings.request_timeout:
+            self._troubles.out_of_step(connection.unproven, message)
 
     # ------------------------------------------------------------------ connections come and go
 
@@ -366,10 +344,8 @@ class Dispatcher:
             self._start(connection, self._queue.take())
         else:
             self._pool.move(connection, self._pool.idle)
-        count = len(self._pool)
-        # That a host is back is a line of its own.
-        if not came_back and self._lines.allow(str(count)) is not None:
-            log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
+        if not came_back:  # which is a line of its own
+            self._troubles.ready(len(self._pool))
         self._revive()
 
     def failed(
@@ -378,13 +354,8 @@ class Dispatcher:
         """Count the failure once (row F5), and tell those who cannot be served any more."""
         self._pool.move(connection, None)
         if connection.has_other_way:
-            if not self._health.away and (more := self._more("another way")) is not None:
-                log.warn(
-                    "the lond does not go along, another way in is tried: {reason}{more}",
-                    reason=message,
-                    more=more,
-                    host_id=self.host_id,
-                )
+            if not self._health.away:
+                self._troubles.other_way(message)
             self._connect()
             return
         if not connection.established:
@@ -397,7 +368,8 @@ class Dispatcher:
         if stay and not self.stopping:
             hopeless = self._ping.hopeless
             self._ping.failed()
-            self._tell_hopeless(hopeless)
+            if self._ping.hopeless and not hopeless:
+                self._troubles.cannot_be_asked(ROUND)
         request = self._owed(connection)
         was_away, left = self._health.away, self._health.left
         if not counts:
@@ -410,10 +382,14 @@ class Dispatcher:
             # What was asked before says nothing that this failure has not said.
             for other in self._pool.busy:
                 other.heard = NEVER
-        if was_away or not died:
-            self._tell_failure(trouble, message, was_away)
+        self._last_failure = {"what": f"{trouble.value}: {message}", "when": time.time()}
+        if trouble is Trouble.NO_FILES:
+            # Each request brings it about again: a line for each would fill the disk as well.
+            self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")
+        elif died and not was_away:
+            self._troubles.died(self.host.target, trouble, message)
         else:
-            self._tell_death(trouble, message)
+            self._troubles.failed(self.host.target, trouble, message, away=was_away)
         if died:
             self._bury()
         elif (
@@ -452,43 +428,6 @@ class Dispatcher:
         if trouble is Trouble.TIMEOUT:
             return connection.heard == self._heard or self._health.away
         return True
-
-    def _tell_failure(self, trouble: Trouble, message: str, was_away: bool) -> None:
-        self._last_failure = {"what": f"{trouble.value}: {message}", "when": time.time()}
-        if trouble is Trouble.NO_FILES:
-            # Each request brings it about again: a line for each would fill the disk as well.
-            self._around.clients.warn("files", self.host_id, f"no connection is made: {message}")
-            return
-        if was_away and not self._health.is_to_be_told():
-            return
-        more = self._more(trouble.value)
-        if more is not None:
-            log.warn(
-                "connection to {at} {trouble}: {reason}{more}",
-                at=self.host.target,
-                trouble=trouble.value,
-                reason=message,
-                more=more,
-                host_id=self.host_id,
-            )
-
-    def _more(self, key: str) -> str | None:
-        """Return what a line ends with that the lond can cause all the time; None: leave it out."""
-        left_out = self._lines.allow(key)
-        if left_out is None:
-            return None
-        return f" ({left_out} like this left out)" if left_out else ""
-
-    def _tell_death(self, trouble: Trouble, message: str) -> None:
-        self._health.is_to_be_told()  # this line is that of the first hour
-        log.critical(
-            "host marked dead: con_lost at once until it answers a probe; "
-            "connection to {at} {trouble}: {reason}",
-            at=self.host.target,
-            trouble=trouble.value,
-            reason=message,
-            host_id=self.host_id,
-        )
 
     def _close_forgotten(self, connection: LondConnection) -> None:
         """

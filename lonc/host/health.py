@@ -17,9 +17,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 
-#: Seconds between two log lines about a host that stays away: its probes fail once a minute.
-TOLD_AGAIN: Final = 3600.0
-
 _NEVER: Final = -1.0
 
 
@@ -38,7 +35,6 @@ class Health:
     __slots__ = (
         "_clock",
         "_last_break",
-        "_last_told",
         "_pause",
         "_probe",
         "_random",
@@ -65,7 +61,6 @@ class Health:
         self._probe = probe
         self._pause = FIRST_PAUSE
         self._last_break = _NEVER
-        self._last_told = _NEVER
         self._timer: IDelayedCall | None = None
 
     @property
@@ -127,7 +122,6 @@ class Health:
         self.dead = self.unproven = False
         self.left = self.retries
         self.well = True
-        self._last_told = _NEVER
         self.stop()
         return was_away
 
@@ -148,14 +142,6 @@ class Health:
         if was_dead:
             self.stop()
         return was_dead
-
-    def is_to_be_told(self) -> bool:
-        """Return whether the log shall have a line about a host that is away: one an hour."""
-        now = self._clock.seconds()
-        if self._last_told != _NEVER and now - self._last_told < TOLD_AGAIN:
-            return False
-        self._last_told = now
-        return True
 
     def stop(self) -> None:
         """Probe no more."""

@@ -95,10 +95,11 @@ class HostStatus:
         """Row S16's words, with the way in behind them as later releases have it."""
         if self.state == "DEAD":
             return f"{self.host_id} >> DEAD <<"
-        note = "unproven" if self.state == "unproven" else self.mode
+        notes = ["unproven"] if self.state == "unproven" else []
+        notes += [self.mode] if self.mode else []
         return (
             f"{self.host_id} Connection count: {self.connections} "
-            f"Retries remaining: {self.retries_left}" + (f" ({note})" if note else "")
+            f"Retries remaining: {self.retries_left}" + "".join(f" ({note})" for note in notes)
         )
 
 

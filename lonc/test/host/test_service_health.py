@@ -328,6 +328,18 @@ class HealthTests(HostTestCase):
         stage.advance(2)
         self.assertEqual((len(stage.network.attempts), stage.state), (before, (1, 0, 0, 0)))
 
+    def test_probe_during_a_handshake(self) -> None:
+        """F4: so does a handshake that is under way."""
+        stage = self.dead_stage()
+        stage.service.reset_retries()
+        stage.turn()
+        stage.accept()
+        stage.stall_at(b"init\n")
+        stage.client(b"ping\n")
+        before = len(stage.network.attempts)
+        stage.advance(2)
+        self.assertEqual((len(stage.network.attempts), stage.state), (before, (0, 1, 0, 0)))
+
     def test_lines_of_a_dead_host(self) -> None:
         """Its death is a line, its return another, and between them it is told once an hour."""
         stage = self.dead_stage()

@@ -73,6 +73,15 @@ class TextTests(SynchronousTestCase):
         status = a_status("msul1", state="stopping", busy=1)
         self.assertEqual(status.text, "msul1 Connection count: 1 Retries remaining: 2")
 
+    def test_way_in(self) -> None:
+        """S16: the way in stands at the end once it is known, of an unproven host too."""
+        line = "msul1 Connection count: 1 Retries remaining: 2"
+        for mode in ("local", "ssl", "insecure"):
+            self.assertEqual(a_status("msul1", busy=1, mode=mode).text, f"{line} ({mode})")
+        status = a_status("msul1", busy=1, state="unproven", mode="ssl")
+        self.assertEqual(status.text, f"{line} (unproven) (ssl)")
+        self.assertEqual(a_status("msul1", busy=1, state="unproven").text, f"{line} (unproven)")
+
     def test_dead(self) -> None:
         """S16: a DEAD host says only that."""
         self.assertEqual(a_status("msul1", state="DEAD").text, "msul1 >> DEAD <<")

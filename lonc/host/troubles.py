@@ -1,0 +1,115 @@
+"""
+What the log says of a host's connections: mostly what is wrong with them (rows S10, S15 and F2).
+
+Every line here can be caused by others as often as they like: so each kind is rare.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from lonc.host.connection import Trouble
+from lonc.report.rate_limit import RateLimited
+
+#: Seconds between two lines about a host that stays away: its probes fail once a minute.
+TOLD_AGAIN: Final = 3600.0
+
+#: Seconds between two lines of the same kind.
+APART: Final = 10.0
+
+log = Logger()
+
+
+class TroubleLog:
+    """The lines of one host."""
+
+    __slots__ = ("_away", "_clock", "_host_id", "_lines")
+
+    def __init__(self, host_id: str, clock: IReactorTime) -> None:
+        self._host_id = host_id
+        self._clock = clock
+        self._lines = RateLimited(clock, APART)
+        self._away = RateLimited(clock, TOLD_AGAIN)
+
+    def _more(self, kind: str) -> str | None:
+        """Return what a line of this kind ends with; None where it is to be left out."""
+        left_out = self._lines.allow(kind)
+        if left_out is None:
+            return None
+        return f" ({left_out} like this left out)" if left_out else ""
+
+    def ready(self, count: int) -> None:
+        """Say that a connection is ready, as one of so many."""
+        if self._more(str(count)) is not None:
+            log.info(
+                "connection {count} is ready", count=count, success=True, host_id=self._host_id
+            )
+
+    def other_way(self, reason: str) -> None:
+        """Say that a connection failed and is made again in another way."""
+        more = self._more("other way")
+        if more is not None:
+            log.warn(
+                "the lond does not go along, another way in is tried: {reason}{more}",
+                reason=reason,
+                more=more,
+                host_id=self._host_id,
+            )
+
+    def failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
+        """
+        Say that a connection failed.
+
+        :param at: where it led to.
+        :param away: whether the host was DEAD already: then it is said once an hour.
+        """
+        if away and self._away.allow() is None:
+            return
+        more = self._more(trouble.value)
+        if more is not None:
+            log.warn(
+                "connection to {at} {trouble}: {reason}{more}",
+                at=at,
+                trouble=trouble.value,
+                reason=reason,
+                more=more,
+                host_id=self._host_id,
+            )
+
+    def died(self, at: str, trouble: Trouble, reason: str) -> None:
+        """Say that the host is DEAD by the failure of a connection."""
+        self._away = RateLimited(self._clock, TOLD_AGAIN)
+        self._away.allow()  # this line is that of the first hour
+        log.critical(
+            "host marked dead: con_lost at once until it answers a probe; "
+            "connection to {at} {trouble}: {reason}",
+            at=at,
+            trouble=trouble.value,
+            reason=reason,
+            host_id=self._host_id,
+        )
+
+    def out_of_step(self, count: int, reason: str) -> None:
+        """Say how many answers of a connection may have reached the wrong clients."""
+        more = self._more("out of step")
+        if more is not None:
+            log.critical(
+                "the lond is out of step, {count} answers may have reached the wrong clients: "
+                "{reason}{more}",
+                count=count,
+                reason=reason,
+                more=more,
+                host_id=self._host_id,
+            )
+
+    def cannot_be_asked(self, count: int) -> None:
+        """Say that its answers to ping tell nothing, so that connections serve so many requests."""
+        log.warn(
+            "its answers to ping differ or do not come: each connection serves {count} "
+            "requests and is made anew",
+            count=count,
+            host_id=self._host_id,
+        )
