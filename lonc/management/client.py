@@ -29,7 +29,7 @@ from lonc.management.commands import (
     Stop,
 )
 from lonc.management.errors import ManagementError, NoAnswer
-from lonc.management.questions import Questions
+from lonc.management.questions import MOST_ROWS, Questions
 from lonc.report.status import DaemonStatus, HostStatus
 
 #: Bytes of an answer at most: a page of a list is one value, and the rest is small.
@@ -115,7 +115,7 @@ class ManagementClient(Questions):
             answer = await self._ask(ListHosts, after=after)
             page = [HostStatus(**host) for host in answer["hosts"]]
             more = answer["more"]
-            if more and not (page and page[0].host_id > after):
+            if more and not (page and page[0].host_id > after and len(hosts) < MOST_ROWS):
                 raise NoAnswer("lonc's list of hosts does not end")
             hosts += page
         return hosts

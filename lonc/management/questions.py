@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 from twisted.protocols import amp
@@ -35,6 +35,9 @@ from lonc.report.records import (
 )
 
 R = TypeVar("R", bound=attrs.AttrsInstance)
+
+#: Rows of a listing at most; a lonc that has more is none.
+MOST_ROWS: Final = 1_000_000
 
 
 class Questions:
@@ -77,7 +80,11 @@ class Questions:
             answer = await self._ask(command, host=host_id, after=after)
             page = [record(**row) for row in answer["rows"]]
             more = answer["more"]
-            if more and not (page and (after is None or getattr(page[0], key) > after)):
+            try:
+                goes_on = bool(page) and (after is None or getattr(page[0], key) > after)
+            except TypeError:  # a key is of another type than the one before
+                goes_on = False
+            if more and not (goes_on and len(rows) < MOST_ROWS):
                 raise NoAnswer("lonc's listing does not end")
             rows += page
             after = getattr(rows[-1], key) if rows else None

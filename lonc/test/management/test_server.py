@@ -37,7 +37,9 @@ from lonc.management.errors import (
     ReportFailed,
     UnknownHost,
 )
+from lonc.management.questions import Questions
 from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
+from lonc.report.records import RequestRecord
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.report.test_status import NOW, a_status
 
@@ -49,6 +51,11 @@ EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/ex
 def warnings(events: Sequence[LogEvent]) -> list[str]:
     """Return the warnings among events."""
     return [str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn]
+
+
+def a_slow_request(number: object) -> dict[str, object]:
+    """Return a row of a listing, by the names of its fields."""
+    return {field.name: number for field in attrs.fields(RequestRecord)}
 
 
 class NotedDaemon:
@@ -383,6 +390,17 @@ class ClientWaitsTests(ConnectedTests):
 
 class LiarsTests(SynchronousTestCase):
     """What listens there is no lonc, or a broken one."""
+
+    def test_key_of_another_type(self) -> None:
+        """A listing whose keys cannot be compared with each other is given up."""
+        pages = [{"rows": [a_slow_request(number)], "more": True} for number in (1, "two", 3)]
+
+        class Asked(Questions):
+            async def _ask(self, command: object, **arguments: object) -> dict[str, Any]:
+                return pages.pop(0)
+
+        listing = Deferred.fromCoroutine(Asked().slow())
+        self.assertIn("does not end", str(self.failureResultOf(listing, NoAnswer).value))
 
     def answered(self, answer: Callable[[bytes], bytes]) -> Deferred[DaemonStatus]:
         """Ask for the daemon's report, and answer with what is made of the question's tag."""
