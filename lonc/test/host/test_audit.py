@@ -133,6 +133,37 @@ class AuditTests(HostTestCase):
             wrong = sum(client.read != right.get(line, echo(line)) for line, client in clients)
             self.assertTrue(1 <= wrong <= 64, wrong)
 
+    def test_enciphered(self) -> None:
+        """F2, S7: so it is where all requests are enciphered; the question itself is plain."""
+        self.extra_at = (30,)
+        stage = self.stage()
+        clients = [stage.client(b"encrypt:ask:%d\n" % each) for each in range(300)]
+        for _ in range(900):
+            stage.turn()
+        right = [echo(b"encrypt:ask:%d\n" % each) for each in range(300)]
+        wrong = sum(client.read != answer for client, answer in zip(clients, right, strict=True))
+        self.assertTrue(1 <= wrong <= 64, wrong)
+        self.assertIn(PING, stage.londs[0].raw)
+
+    def test_each_id_has_its_own_answer(self) -> None:
+        """F2: a lond of several ids is asked on a connection that is for one, and for that one."""
+        stage = self.stage()
+        before = stage.network.prepare
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.know_hosts()
+            before(lond)
+
+        stage.network.prepare = prepare
+        clients = [stage.client(b"sethost:l2:ask:%d\n" % each) for each in range(200)]
+        for _ in range(600):
+            stage.turn()
+        right = [echo(b"sethost:l2:ask:%d\n" % each) for each in range(200)]
+        self.assertEqual(self.answers(clients), right)
+        (lond,) = stage.londs
+        self.assertIn(b"sethost:l2\n", lond.raw)
+        self.assertIn(PING, lond.raw)
+
     def test_answers_that_differ(self) -> None:
         """F2: where ping is answered in another way each time, connections are replaced."""
         numbers: Iterator[int] = count()
