@@ -8,7 +8,6 @@ No request passes through here.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Callable, Generator
 from functools import partial
@@ -16,7 +15,7 @@ from random import Random
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
@@ -30,7 +29,7 @@ from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
-from lonc.disk.threads import InThread
+from lonc.disk.threads import Disk, InThread
 from lonc.host.dependencies import HostDependencies, Network
 from lonc.host.resolver import Names, addresses_of
 from lonc.host.service import HostService
@@ -128,6 +127,8 @@ class LoncService(MultiService):
         )
         self._takeover = Reloader(
             sources=sources,
+            clock=reactor,
+            disk=Disk(reactor, for_disk),
             in_force=self.in_force,
             clients=self._clients,
             names=self._names,
@@ -156,8 +157,9 @@ class LoncService(MultiService):
 
     def _failing_with_a_line(self, act: Callable[[], object]) -> Callable[[], None]:
         def wrapped() -> None:
-            with contextlib.suppress(ReloadFailed):  # it has been logged
-                act()
+            done = maybeDeferred(act)
+            done.addErrback(lambda failure: failure.trap(ReloadFailed))  # it has been logged
+            done.addErrback(lambda failure: log.failure("a fault inside lonc", failure))
 
         return wrapped
 
@@ -178,13 +180,15 @@ class LoncService(MultiService):
         settings, table = self.in_force.settings, self.in_force.table
         self._pid_file.write()
         log.critical("starting with {count} hosts", count=len(table.hosts))
-        self.in_force.warn()
+        for _ in self.in_force.warn():
+            pass
         self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
         super().startService()
         for host_id in table.hosts:
             self._supervisor.add(host_id)
-        self._shared.arrange(table.hosts, settings)
+        for _ in self._shared.arranging(table.hosts, settings, []):
+            pass
         for call, seconds in self._rounds:
             call.start(seconds)
         self._signals.install()
@@ -250,8 +254,8 @@ class LoncService(MultiService):
         """
         Read the table again (USR2; row F13), and ask the cluster for its own.
 
-        :return: what has changed, for a person.
-        :raises ReloadFailed: the table is unusable, and the old one stays.
+        :return: what has changed, for a person; fails with ReloadFailed when the table is
+            unusable, and the old one stays.
         """
         self._tables.fetch_soon()
         return self._takeover.table()
@@ -260,8 +264,8 @@ class LoncService(MultiService):
         """
         Read ``loncapa.conf`` and the table again (HUP; row F13), and ask the cluster for its own.
 
-        :return: what has changed, for a person.
-        :raises ReloadFailed: one of them is unusable, and what was in force stays.
+        :return: what has changed, for a person; fails with ReloadFailed when one of them is
+            unusable, and what was in force stays.
         """
         self._tables.fetch_soon()
         return self._takeover.everything()

@@ -5,12 +5,12 @@ What the daemon runs by: the settings and the table in force, and what the two a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 from twisted.logger import Logger
 
-from lonc.config.auth_modes import read_access
+from lonc.config.auth_modes import Access, read_access
 from lonc.config.certificates import WARNING_DAYS
 from lonc.config.exposure import exposed
 from lonc.config.hosts import Changes, HostTable, compare
@@ -44,6 +44,20 @@ class Sources:
     table: Callable[[Settings], HostTable]
 
 
+@attrs.frozen
+class Proposal:
+    """
+    What may be put in force.
+
+    :ivar changes: what that changes for the hosts.
+    """
+
+    settings: Settings
+    table: HostTable
+    access: Access
+    changes: Changes
+
+
 class InForce:
     """
     The configuration in force. Ask it each time: all of it may be replaced.
@@ -60,30 +74,41 @@ class InForce:
         self.access = read_access(self.settings, self.table)
         self.later: list[str] = []
 
-    def replace(self, configuration: Configuration) -> Changes:
+    def proposal(self, configuration: Configuration) -> Proposal:
         """
-        Put another in its place, but for what has to wait for the next start.
+        Return what it takes to put another in its place. It reads files: for a thread.
 
-        :return: what that changes for the hosts.
-        :raises SettingsError: as at the start; what was in force stays.
+        :raises SettingsError: as at the start.
         """
         settings, table = configuration
         access = read_access(settings, table)
         if access.unusable and self.access.certificates is not None:
             # A file that is gone for a moment must not put everything in the clear.
             raise SettingsError(access.unusable)
+        return Proposal(settings, table, access, compare(self.table, table))
+
+    def replace(self, proposal: Proposal) -> Changes:
+        """
+        Put another in its place, but for what has to wait for the next start.
+
+        :return: what that changes for the hosts.
+        """
+        settings = proposal.settings
         self.later = []
         for name, variable in FIXED.items():
             if getattr(settings, name) != getattr(self.settings, name):
                 log.warn("{name} has changed: that counts from the next start on", name=variable)
                 self.later.append(f"{variable} counts from the next start on")
                 settings = attrs.evolve(settings, **{name: getattr(self.settings, name)})
-        changes = compare(self.table, table)
-        self.settings, self.table, self.access = settings, table, access
-        return changes
+        self.settings, self.table, self.access = settings, proposal.table, proposal.access
+        return proposal.changes
 
-    def warn(self) -> None:
-        """Log what looks wrong but stops nothing; allow as many open files as it takes."""
+    def warn(self) -> Iterator[None]:
+        """
+        Log what looks wrong but stops nothing; allow as many open files as it takes.
+
+        :return: a line at each step.
+        """
         settings, table = self.settings, self.table
         open_to_others = exposed(settings, self.access.certificates)
         for problem in (
@@ -93,6 +118,7 @@ class InForce:
             *open_to_others,
         ):
             log.warn("{problem}", problem=problem)
+            yield
         if table.hosts and settings.host_id not in table.hosts:
             log.warn(
                 "{own} (lonHostID) is not in {file}: other servers will not know this one",

@@ -3,26 +3,30 @@
 """
 Taking over another configuration while all goes on (HUP, USR2 and fetched tables; row F13).
 
-The files are read, and if all of them can be used each part of the daemon is told. What has not
-changed is not touched.
+The files are read in a thread, and if all of them can be used each part of the daemon is told, a
+few hosts in each turn of the loop. What has not changed is not touched. One change follows the
+other: the next one is not read before the last one is carried out.
 """
 
 from __future__ import annotations
 
 import grp
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lonc.config.current import Configuration, InForce, Sources
+from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError
 from lonc.config.settings import SettingsError
+from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.delayed.service import DelayedService
+from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
@@ -70,6 +74,8 @@ class Reloader:
     Replaces what is in force; the arguments are the parts of the daemon that follow it.
 
     :param sources: where the files are read.
+    :param clock: the reactor's time.
+    :param disk: runs the reading.
     """
 
     _sources: Sources
@@ -81,6 +87,9 @@ class Reloader:
     _shared: SharedSockets
     _management: ManagementPort
     _reporter: Reporter
+    _clock: IReactorTime
+    _disk: Disk
+    _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
     _moving: list[Deferred[Any]] = attrs.field(init=False, factory=list)
     _stopping: bool = attrs.field(init=False, default=False)
 
@@ -90,62 +99,104 @@ class Reloader:
 
         All get their retries back, and report.
 
-        :return: what has changed, for a person.
-        :raises ReloadFailed: the table is unusable, and the old one stays.
+        :return: what has changed, for a person; fails with ReloadFailed when the table is unusable,
+            and the old one stays.
         """
-        settings = self._in_force.settings
-        return self._take_over(lambda: (settings, self._sources.table(settings)))
+
+        def read() -> Configuration:
+            settings = self._in_force.settings
+            return settings, self._sources.table(settings)
+
+        return Deferred.fromCoroutine(self._take_over(read))
 
     def everything(self) -> Deferred[str]:
         """
         Read ``loncapa.conf`` and the table again; open requests end as they would.
 
-        :return: what has changed, for a person.
-        :raises ReloadFailed: one of them is unusable, and what was in force stays.
+        :return: what has changed, for a person; fails with ReloadFailed when one of them is
+            unusable, and what was in force stays.
         """
-        return self._take_over(self._sources.everything)
+        return Deferred.fromCoroutine(self._take_over(self._sources.everything))
 
-    def _take_over(self, read: Callable[[], Configuration]) -> Deferred[str]:
+    async def _take_over(self, read: Callable[[], Configuration]) -> str:
+        await self._one_at_a_time.acquire()
+        try:
+            told, moved, left = await self._take_over_next(read)
+        finally:
+            self._one_at_a_time.release()
+        return _answer(told, [*await moved, *left])
+
+    async def _take_over_next(
+        self, read: Callable[[], Configuration]
+    ) -> tuple[str, Deferred[list[str]], list[str]]:
+        """Return what has changed, what the management port says, and what is left to do."""
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
-        try:
-            changes = self._in_force.replace(read())
-        except (SettingsError, TableError) as error:
-            log.critical("nothing is changed: {error}", error=error)
-            raise ReloadFailed(f"nothing is changed: {error}") from None
+        proposal = await self._read(read)
+        if self._stopping:
+            raise ReloadFailed("nothing is changed: lonc stops")
+        changes = self._in_force.replace(proposal)
         settings, table = self._in_force.settings, self._in_force.table
         self._clients.apply(settings)
         self._names.lifetime = settings.name_lifetime
         self._delayed.reconfigure(settings)
-        self._in_force.warn()
-        sockets = [*self._tell_hosts(changes), *self._shared.arrange(table.hosts, settings)]
+        sockets: list[SocketError | None] = []
+        await self._in_slices(self._in_force.warn())
+        await self._in_slices(self._tell_hosts(changes, sockets))
+        await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         moved = self._move_management(settings.management)
-        self._reporter.report_and_reset()
+        await self._in_slices(self._reporter.reporting_and_resetting())
         told = (
             f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
             f"{len(changes.changed)} changed, {len(changes.same)} as before"
         )
         log.info("{told}", told=told, success=True)
-        left = [*self._in_force.later, *_socket_problems(sockets, settings.socket_group)]
+        errors = [error for error in sockets if error is not None]
+        left = [*self._in_force.later, *_socket_problems(errors, settings.socket_group)]
         left += [*settings.warnings, *self._in_force.access.warnings]
-        answered: Deferred[str] = Deferred()
-        moved.addCallback(lambda failed: answered.callback(_answer(told, [*failed, *left])))
-        return answered
+        return told, moved, left
 
-    def _tell_hosts(self, changes: Changes) -> list[SocketError]:
-        errors: list[SocketError | None] = []
+    async def _read(self, read: Callable[[], Configuration]) -> Proposal:
+        """Read in a thread: a long table takes a while, and a disk may hang."""
+        settings = self._in_force.settings
+        path = settings.hosts_file
+        try:
+            if self._disk.is_at(path):
+                raise NoPlace(f"{path}: the disk has not answered the last time")
+            return await self._disk.run(
+                path, settings.disk_timeout, lambda: self._in_force.proposal(read())
+            )
+        except (SettingsError, TableError, Stuck) as error:
+            log.critical("nothing is changed: {error}", error=error)
+            raise ReloadFailed(f"nothing is changed: {error}") from None
+
+    async def _in_slices(self, steps: Iterator[None]) -> None:
+        """
+        Take steps of the change.
+
+        :raises ReloadFailed: lonc stops; what has not been done need not be done.
+        """
+        await in_slices(self._clock, steps, lambda: not self._stopping)
+        if self._stopping:
+            raise ReloadFailed("not all is changed: lonc stops")
+
+    def _tell_hosts(self, changes: Changes, errors: list[SocketError | None]) -> Iterator[None]:
         for host_id in changes.gone:
             log.critical("the host is no longer in the table", host_id=host_id)
             self._supervisor.remove(host_id)
             self._reporter.forget(host_id)
-        for host_id in (*changes.changed, *changes.same):
-            if host_id in changes.changed:
-                log.critical("the host's address has changed", host_id=host_id)
+            yield
+        for host_id in changes.changed:
+            log.critical("the host's address has changed", host_id=host_id)
             errors.append(self._supervisor.reconfigure(host_id))
+            yield
+        for host_id in changes.same:
+            errors.append(self._supervisor.reconfigure(host_id))
+            yield
         for host_id in changes.new:
             errors.append(self._supervisor.add(host_id))
             log.info("a new host", host_id=host_id)
-        return [error for error in errors if error is not None]
+            yield
 
     def _move_management(self, description: str) -> Deferred[list[str]]:
         """Return why it cannot listen there, if so."""

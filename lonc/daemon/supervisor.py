@@ -65,7 +65,9 @@ class Supervisor:
 
     def reconfigure(self, host_id: str) -> SocketError | None:
         """Have a host follow the table and the settings; returns as :meth:`add` does."""
-        host = self._hosts[host_id]
+        host = self._hosts.get(host_id)
+        if host is None:  # starting it again failed
+            return self.add(host_id)
         try:
             host.reconfigure(self._in_force.table.hosts[host_id], self._in_force.settings)
         except SocketError as error:
@@ -85,7 +87,9 @@ class Supervisor:
 
     def remove(self, host_id: str) -> None:
         """Serve a host no more; its requests in flight may end."""
-        service = self._hosts.pop(host_id)
+        service = self._hosts.pop(host_id, None)
+        if service is None:
+            return
         leaving = maybeDeferred(service.disownServiceParent)
         self._leaving.append(leaving)
         leaving.addErrback(self._failed_to_stop, host_id)
@@ -122,7 +126,8 @@ class Supervisor:
                 if host.crashed or not host.running:
                     log.critical("the host's service is started again", host_id=host_id)
                     self.remove(host_id)
-                    self.add(host_id)
+                    if host_id in self._in_force.table.hosts:  # else it is about to be removed
+                        self.add(host_id)
                 elif not host.listening:
                     host.listen()
                     log.warn("the socket was gone and is there again", host_id=host_id)

@@ -10,7 +10,7 @@ own socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
@@ -139,30 +139,38 @@ class SharedSockets:
         self._taken: frozenset[str] = frozenset()
         self._leaving: set[Deferred[None]] = set()
 
-    def arrange(self, hosts: Mapping[str, Host], settings: Settings) -> list[SocketError]:
+    def arranging(
+        self,
+        hosts: Mapping[str, Host],
+        settings: Settings,
+        errors: list[SocketError | None],
+    ) -> Iterator[None]:
         """
         Follow the table and the settings.
 
         Where a host name is an id as well, the id's own socket has that path.
 
-        :return: why sockets cannot be had; that is tried again.
+        :param errors: takes why sockets cannot be had; that is tried again.
+        :return: a socket at each step.
         """
         self._settings = settings
         by_id = settings.socket_names != "hostname"
         self._taken = frozenset(hosts) if by_id else frozenset()
-        named: dict[str, tuple[str, ...]] = {}
+        named: dict[str, list[str]] = {}
         if settings.socket_names != "id":
             for host in hosts.values():
-                named[host.hostname] = (*named.get(host.hostname, ()), host.id)
-        wanted = {name: ids for name, ids in named.items() if not by_id or ids != (name,)}
+                named.setdefault(host.hostname, []).append(host.id)
+        wanted = {name: tuple(ids) for name, ids in named.items() if not by_id or ids != [name]}
         for name in [name for name in self._sockets if name not in wanted]:
             self._dismiss(self._sockets.pop(name), settings.drain_timeout)
+            yield
         for name, ids in wanted.items():
             if name in self._sockets:
                 self._sockets[name].serve(ids)
             else:
                 self._sockets[name] = SharedSocket(ids, self._find, self._around)
-        return [error for name in wanted if (error := self._open(name)) is not None]
+            errors.append(self._open(name))
+            yield
 
     def _open(self, name: str) -> SocketError | None:
         assert self._settings is not None

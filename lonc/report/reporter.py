@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 from setproctitle import setproctitle
@@ -130,13 +130,26 @@ class Reporter:
 
     def report_and_reset(self) -> None:
         """USR1: reopen the logs, report, and then give retries back: DEAD hosts shall be seen."""
+        for _ in self.reporting_and_resetting():
+            pass
+
+    def reporting_and_resetting(self) -> Iterator[None]:
+        """Do what :meth:`report_and_reset` does, a host at each step."""
         self._lonc_log.reopen()
+        last, delayed = self._lonc_log.last_line, self._delayed()
+        statuses: list[HostStatus] = []
+        for host_id, host in list(self._hosts.items()):
+            statuses.append(host.status(delayed.get(host_id, 0), last(host_id)))
+            yield
+        path = self._in_force.settings.status_file
         try:
-            self.report()
+            write_status(path, statuses, os.getpid(), time.time())
         except OSError as error:
             log.critical("the status file cannot be written: {error}", error=error)
+        yield
         for host in list(self._hosts.values()):
             host.reset_retries()
+            yield
 
     def show_title(self) -> None:
         """Sum all hosts up in the process title."""

@@ -11,6 +11,7 @@ import signal
 import stat
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -28,10 +29,11 @@ from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
-from lonc.disk.threads import InThread
+from lonc.disk.threads import Disk, InThread
 from lonc.management.errors import ReloadFailed
 from lonc.report.logs import LineFile, LoncLog, SeedForm
 from lonc.service import SWEEP, WATCH, LoncService
+from lonc.test.disk.test_threads import SlowThreads
 from lonc.test.fixtures.doubles import (
     Attempt,
     FakeClient,
@@ -42,6 +44,7 @@ from lonc.test.fixtures.doubles import (
     some_settings,
 )
 from lonc.test.fixtures.stage import Notes
+from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import CON_LOST
 
 TABLE = """\
@@ -421,11 +424,10 @@ class ReadAgainTests(ServiceTestCase):
         """F13: what cannot be used changes nothing; the reason is logged and told."""
         self.table = TableError("hosts.tab: no host")
         for again in (self.daemon.reread_table, self.daemon.reload):
-            with self.assertRaises(ReloadFailed) as caught:
-                again()
-            self.assertEqual(str(caught.exception), "nothing is changed: hosts.tab: no host")
+            failure = self.failureResultOf(again(), ReloadFailed)
+            self.assertEqual(str(failure.value), "nothing is changed: hosts.tab: no host")
         self.settings = SettingsError("a.conf, line 1: no")
-        self.assertRaises(ReloadFailed, self.daemon.reload)
+        self.failureResultOf(self.daemon.reload(), ReloadFailed)
         told = self.notes.at(LogLevel.critical)[1:]
         self.assertEqual(
             told,
@@ -550,12 +552,89 @@ class ReadAgainTests(ServiceTestCase):
         self.successResultOf(self.daemon.reread_table())
         self.assertIn("the status file cannot be written", self.notes.at(LogLevel.critical)[-1])
 
+    def many(self) -> list[str]:
+        """Let the table have 50 hosts more, each of which takes 4 ms to add; return their ids."""
+        ids = [f"h{number}" for number in range(50)]
+        self.table = a_table(TABLE + "".join(f"{x}:msu:access:{x}.test:127.0.0.3\n" for x in ids))
+        supervisor = self.daemon._supervisor
+        add = supervisor.add
+
+        def slow_add(host_id: str) -> SocketError | None:
+            self.clock.rightNow += 0.004
+            return add(host_id)
+
+        supervisor.add = slow_add  # type: ignore[method-assign]
+        return ids
+
+    def test_slices(self) -> None:
+        """F12, F13: a large change takes many turns of the loop; others are served in between."""
+        ids = self.many()
+        reading = self.daemon.reread_table()
+        seen: list[int] = []
+
+        def turn() -> None:
+            seen.append(len(self.daemon.hosts))
+            if not reading.called:
+                self.clock.callLater(0, turn)
+
+        turn()
+        self.advance(0)
+        self.assertTrue(self.there("l1", "l2", *ids))
+        self.assertEqual((seen[0] < 8, seen[-1]), (True, 52))
+        self.assertLess(max(after - before for before, after in pairwise(seen)), 6)
+        told = self.successResultOf(reading)
+        self.assertEqual(told, "50 hosts new, 0 gone, 0 changed, 2 as before")
+
+    def test_stop_in_the_middle(self) -> None:
+        """S17: an end in the middle of a change is clean: nothing is begun after it."""
+        self.many()
+        reading = self.daemon.reread_table()
+        stopped = self.daemon.stopService()
+        for _ in range(100):
+            self.advance(0)
+        self.advance(2)
+        self.failureResultOf(reading, ReloadFailed)
+        self.successResultOf(stopped)
+        self.assertEqual(sockets_in(self.folder), set())
+
+    def test_one_after_the_other(self) -> None:
+        """F13: of two changes the later one is read after the first one is carried out."""
+        self.threads["disk"] = threads = SlowThreads()
+        self.daemon._takeover._disk = Disk(self.clock, threads)
+        self.table = a_table("l1:msu:library:l1.test:127.0.0.1\n")
+        first, second = self.daemon.reread_table(), self.daemon.reload()
+        self.assertEqual(len(threads.begun), 1)
+        threads.finish()
+        self.table = a_table()
+        self.advance(0)
+        threads.finish()
+        self.advance(0)
+        told = [self.successResultOf(each) for each in (first, second)]
+        self.assertEqual(
+            [text[:20] for text in told], ["0 hosts new, 1 gone,", "1 hosts new, 0 gone,"]
+        )
+
+    def test_disk_hangs(self) -> None:
+        """F12: a disk that hangs while the table is read ends in one line, and holds up nobody."""
+        threads = SlowThreads()
+        self.daemon._takeover._disk = Disk(self.clock, threads)
+        reading, again = self.daemon.reread_table(), self.daemon.reread_table()
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.clock.advance(self.first.disk_timeout)
+        for each in (reading, again):
+            self.failureResultOf(each, ReloadFailed)
+        self.assertEqual(len(threads.begun), 1)
+        threads.finish()
+        last = self.daemon.reread_table()
+        threads.finish()
+        self.successResultOf(last)
+
     def test_while_it_stops(self) -> None:
         """S17: a daemon that stops takes nothing new over."""
         self.daemon.stopService()
         self.table = a_table("l3:msu:library:l3.test:127.0.0.3\n")
-        self.assertRaises(ReloadFailed, self.daemon.reread_table)
-        self.assertRaises(ReloadFailed, self.daemon.reload)
+        for again in (self.daemon.reread_table, self.daemon.reload):
+            self.failureResultOf(again(), ReloadFailed)
         self.advance(0)
         self.assertTrue(self.there())
 

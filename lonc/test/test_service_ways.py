@@ -95,9 +95,8 @@ class CertificatesTests(ServiceTestCase):
         self.use(files)
         daemon = self.started()
         os.unlink(files.key)
-        with self.assertRaises(ReloadFailed) as caught:
-            daemon.reload()
-        self.assertIn(f"{files.key}: No such file or directory", str(caught.exception))
+        failure = self.failureResultOf(daemon.reload(), ReloadFailed)
+        self.assertIn(f"{files.key}: No such file or directory", str(failure.value))
         self.assertGreater(daemon.about().certificate_days, 0)
 
     def test_unusable_where_the_clear_is_closed(self) -> None:
@@ -108,9 +107,8 @@ class CertificatesTests(ServiceTestCase):
         good = daemon.about().certificate_days
         os.unlink(files.key)
         for again in (daemon.reload, daemon.reread_table):
-            with self.assertRaises(ReloadFailed) as caught:
-                again()
-            self.assertIn(f"nothing is changed: {files.key}: No such file", str(caught.exception))
+            failure = self.failureResultOf(again(), ReloadFailed)
+            self.assertIn(f"nothing is changed: {files.key}: No such file", str(failure.value))
         self.assertAlmostEqual(daemon.about().certificate_days, good, places=2)
         with self.assertRaises(SettingsError):
             self.made()

@@ -458,7 +458,7 @@ class DaemonTests(ServiceTestCase):
             self.assertEqual(self.asked(), 1)
         self.table = TableError("no use")
         for act in (daemon.reread_table, daemon.reload):
-            self.assertRaises(ReloadFailed, act)
+            self.failureResultOf(act(), ReloadFailed)
             self.assertEqual(self.asked(), 1)
 
     def test_without_servers(self) -> None:

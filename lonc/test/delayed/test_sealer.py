@@ -8,13 +8,15 @@ import errno
 import os
 
 import attrs
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from lonc.delayed.queue import READ_BACK
 from lonc.delayed.sealer import BATCH, TRY_AGAIN
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal
 from lonc.delayed.service import TRY_AGAIN as CLEARED_AGAIN
-from lonc.disk.threads import PLACES
+from lonc.disk.threads import PLACES, Disk
 from lonc.management.errors import ReloadFailed
 from lonc.test.delayed import test_service as test_delayed
 from lonc.test.delayed.test_service import FIRST, OTHER, SECOND, DelayedCase, Host
@@ -1004,9 +1006,10 @@ class StartTests(TapTestCase):
         make_key_file(self.key)
         daemon = self.made("lonc", "--config", self.config)
         os.chmod(self.key, 0o640)
-        error = self.assertRaises(ReloadFailed, daemon.reload)
+        daemon._takeover._disk = Disk(Clock(), execute)
+        failure = self.failureResultOf(daemon.reload(), ReloadFailed)
         self.assertEqual(
-            str(error),
+            str(failure.value),
             f"nothing is changed: loncDelayedKeyFile: {self.key}: its mode is 0640, so others have"
             " a way to it: make it 0600",
         )
