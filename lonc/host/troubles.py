@@ -107,9 +107,10 @@ class TroubleLog:
 
     def cannot_be_asked(self, count: int) -> None:
         """Say that its answers to ping tell nothing, so that connections serve so many requests."""
-        log.warn(
-            "its answers to ping differ or do not come: each connection serves {count} "
-            "requests and is made anew",
-            count=count,
-            host_id=self._host_id,
-        )
+        if self._more("ping") is not None:
+            log.warn(
+                "its answers to ping differ or do not come: each connection serves {count} "
+                "requests and is made anew",
+                count=count,
+                host_id=self._host_id,
+            )
