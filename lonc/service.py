@@ -105,6 +105,7 @@ class LoncService(MultiService):
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),
             ways=lambda host: self.in_force.access.ways(host),
+            ids=lambda host: self.in_force.table.ids_at(host.target),
         )
         self._supervisor = Supervisor(self, self.hosts, self.in_force, around)
         self._delayed = DelayedService(

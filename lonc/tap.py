@@ -330,7 +330,13 @@ def _add_cluster(
         raise SettingsError(f"{error}; --lond-port takes another port") from None
     tls = None if certificates is None else certificates.files.context(ssl.PROTOCOL_TLS_SERVER)
     cluster = Cluster(
-        reactor, os.path.abspath(folder), table, settings.lond_port, settings.host_id, tls
+        reactor,
+        os.path.abspath(folder),
+        table,
+        settings.lond_port,
+        settings.host_id,
+        tls,
+        daemon.in_force.access.key_folder,
     )
     cluster.setServiceParent(daemon)
     daemon.expected = (*daemon.expected, ClusterError)

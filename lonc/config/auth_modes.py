@@ -4,12 +4,14 @@ Which ways in are open to each host's lond, by the settings and the table (proto
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 
 import attrs
 
 from lonc.config.certificates import CertificateError, CertificateFiles, Certificates
-from lonc.config.hosts import Host, HostTable
+from lonc.config.hosts import Host, HostTable, same_target
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import Settings, SettingsError
 from lonc.wire.handshake import AuthModes
@@ -31,18 +33,28 @@ class Access:
     warnings: tuple[str, ...]
     key_folder: KeyFolder
     _insecure: bool
-    _own_name: str | None
+    _own: Host | None
+    _here: dict[str, bool] = attrs.field(init=False, factory=dict, eq=False, repr=False)
 
     def ways(self, host: Host) -> AuthModes:
         """Return the ways in to a host's lond."""
         certificates = self.certificates
         return AuthModes(
-            # Who has our name shares our machine.
-            key_files=self.key_folder if host.hostname.lower() == self._own_name else None,
+            key_files=self.key_folder if self._is_here(host) else None,
             certificates=certificates,
             insecure=self._insecure,
             name=host.hostname if certificates is not None else "",
         )
+
+    def _is_here(self, host: Host) -> bool:
+        """Whether a host's lond is on this machine; a row that bears our name proves nothing."""
+        if self._own is not None and same_target(host.target, self._own.target):
+            return True
+        if host.address is None:
+            return False
+        if host.address not in self._here:
+            self._here[host.address] = is_address_of_ours(host.address)
+        return self._here[host.address]
 
 
 def read_access(settings: Settings, table: HostTable) -> Access:
@@ -72,8 +84,22 @@ def read_access(settings: Settings, table: HostTable) -> Access:
         warnings=warnings,
         key_folder=KeyFolder(settings.key_dir),
         insecure=settings.allow_insecure,
-        own_name=None if own is None else own.hostname.lower(),
+        own=own,
     )
+
+
+def is_address_of_ours(address: str) -> bool:
+    """Whether an IP address is one of this machine's: it alone connects to it from that address."""
+    if ipaddress.ip_address(address).is_loopback:
+        return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # which sends nothing: it only chooses a source address
+            source = probe.getsockname()[0]
+    except OSError:
+        return False
+    return bool(ipaddress.ip_address(source) == ipaddress.ip_address(address))
 
 
 def certificate_files(settings: Settings) -> CertificateFiles | None:

@@ -133,7 +133,9 @@ def check_name(name: str, certificate: Certificate) -> None:
     """
     wanted = name.lower().removesuffix(".")
     names = _names(certificate)
-    if not {wanted, INTERNAL + wanted} & {each.lower().removesuffix(".") for each in names}:
+    # There are letters beyond ASCII that become an ASCII one when they are made small.
+    sound = {each.lower().removesuffix(".") for each in names if each.isascii()}
+    if not {wanted, INTERNAL + wanted} & sound:
         shown = ", ".join(names) or "nobody"
         raise TLSError(f"the certificate shown is for {ascii(shown)[1:-1]}, not for {name}")
 

@@ -24,6 +24,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from functools import cached_property
 
 import attrs
 
@@ -128,6 +129,22 @@ class HostTable:
     problems: tuple[str, ...]
     servers: tuple[TableServer, ...] = ()
     unusable: int = 0
+
+    def ids_at(self, target: str) -> tuple[str, ...]:
+        """
+        Return the ids of the hosts with one target, which one lond serves.
+
+        It is one lond whatever name its certificate has to bear for each of them: the ways in do
+        not part what is reached by way of them.
+        """
+        return tuple(self._by_target.get(_normal(target), ()))
+
+    @cached_property
+    def _by_target(self) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for host in self.hosts.values():
+            found.setdefault(_normal(host.target), []).append(host.id)
+        return found
 
 
 @attrs.frozen
@@ -241,6 +258,11 @@ def merged(own: HostTable, fetched: HostTable) -> HostTable:
     )
 
 
+def same_target(one: str, other: str) -> bool:
+    """Whether two targets are one: capitals and a dot at the end of a name do not matter."""
+    return _normal(one) == _normal(other)
+
+
 def compare(old: HostTable, new: HostTable) -> Changes:
     """
     Return what became of the hosts of ``old`` (protocol, section 8: USR2).
@@ -349,6 +371,10 @@ def _name_of_host(text: str) -> str:
     if address is None:
         raise ValueError(f"{_shown(text)} is neither an address nor a possible host name")
     return address
+
+
+def _normal(target: str) -> str:
+    return target.lower().removesuffix(".")
 
 
 def _ip(text: str) -> str | None:

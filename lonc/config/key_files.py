@@ -38,6 +38,15 @@ class KeyFile:
     path: str
     key: bytes
 
+    @property
+    def taken(self) -> bool:
+        """Whether it is gone: only who can read it can delete it."""
+        try:
+            os.lstat(self.path)
+        except OSError as error:
+            return error.errno == errno.ENOENT
+        return False
+
     def remove(self) -> None:
         """Have it gone, whoever deletes it, and the folder with the last one."""
         for remove, path in ((os.unlink, self.path), (os.rmdir, os.path.dirname(self.path))):
@@ -92,30 +101,31 @@ class KeyFolder:
                 os.unlink(os.path.join(self.path, name))
             os.rmdir(self.path)
 
+    def take(self, path: bytes) -> bytes:
+        """
+        Read a key file and delete it, as a lond does; return its 32 hex digits.
+
+        The name comes from whoever calls, so nothing is touched that is not such a file.
+
+        :raises KeyFileError: when it is none, or not in this folder.
+        """
+        shown = ascii(os.fsdecode(path))
+        folder, name = os.path.split(os.fsdecode(path))
+        if folder != self.path or not _NAME.fullmatch(name):
+            raise KeyFileError(f"{shown}: not a key file of this cluster")
+        try:
+            self._check_private()
+            with open(os.open(path, READ), "rb") as file:
+                found = os.fstat(file.fileno())
+                private = stat.S_ISREG(found.st_mode) and _is_private(found)
+                key = _KEY.fullmatch(file.read(40)) if private else None
+            if key is None:
+                raise KeyFileError(f"{shown}: not a key file of the same user")
+            os.unlink(path)
+        except OSError as error:
+            raise KeyFileError(f"{shown}: {error.strerror}") from None
+        return key[1]
+
 
 def _is_private(found: os.stat_result) -> bool:
     return found.st_uid == os.geteuid() and not found.st_mode & 0o077
-
-
-def take_key(path: bytes) -> bytes:
-    """
-    Read a key file and delete it, as a lond does; return its 32 hex digits.
-
-    The name comes from whoever calls, so nothing is touched that is not such a file.
-
-    :raises KeyFileError: when it is none.
-    """
-    shown = ascii(os.fsdecode(path))
-    try:
-        with open(os.open(path, READ), "rb") as file:
-            found = os.fstat(file.fileno())
-            private = stat.S_ISREG(found.st_mode) and _is_private(found)
-            key = _KEY.fullmatch(file.read(40)) if private else None
-        if key is None:
-            raise KeyFileError(f"{shown}: not a key file of the same user")
-        os.unlink(path)
-    except OSError as error:
-        raise KeyFileError(f"{shown}: {error.strerror}") from None
-    except ValueError:  # a NUL in the name
-        raise KeyFileError(f"{shown}: no name of a file") from None
-    return key[1]

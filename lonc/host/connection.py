@@ -22,14 +22,20 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IAddress, IConnector, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IDelayedCall,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 
 from lonc.host.pool import Collection
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
-from lonc.wire.handshake import Handshake, HandshakeError, State
+from lonc.wire.handshake import TAKE_LIMIT, Handshake, HandshakeError, OtherLondError, State
 from lonc.wire.request import PECULIAR, Cause, Request, without_addressee
 
 #: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
@@ -42,6 +48,8 @@ _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
 _FRAME_OVERHEAD = 64
 
+#: Seconds between two looks whether a lond has deleted the key file that it says it took.
+_LOOK = 0.02
 
 #: Errors by which the kernel says that the lack is ours.
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -61,6 +69,7 @@ class Trouble(Enum):
     NO_FILES = "not made"
     TIMEOUT = "timed out"
     HANDSHAKE = "bad handshake"
+    OTHER_LOND = "leads to another lond"
     BROKEN = "broke"
 
 
@@ -101,8 +110,8 @@ class LondConnection(Protocol):
     :ivar audit: what it has answered to the ``ping`` that tells whether it is in step; None
         while it is not asked.
     :ivar reusable: whether it may take another request after this one.
-    :ivar has_other_way: whether it ended because the lond does not take the way in that was
-        chosen, and there is another.
+    :ivar has_other_way: whether it ended because the lond did not go along, and something can be
+        left out in another try.
     :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
     """
 
@@ -112,6 +121,7 @@ class LondConnection(Protocol):
         "_handshake",
         "_key",
         "_lines",
+        "_look",
         "_made_cipher",
         "_max_line",
         "_owner",
@@ -143,6 +153,7 @@ class LondConnection(Protocol):
         self._lines = LineBuffer(max_line)
         self._ended = False
         self._spoke_out = False
+        self._look: IDelayedCall | None = None
         self.connected = 0
         self.factory: LondConnectionFactory | None = None
         self.place: Collection | None = None
@@ -221,22 +232,41 @@ class LondConnection(Protocol):
             return
         self._go_on(handshake, lambda: handshake.receive(data))
 
-    def _go_on(self, handshake: Handshake, step: Callable[[], bytes]) -> None:
-        """Take a step of the handshake, which may be its last."""
+    def _go_on(self, handshake: Handshake, step: Callable[[], bytes], waited: float = 0.0) -> None:
+        """
+        Take a step of the handshake, which may be its last.
+
+        :param waited: seconds since the lond said that it took the key file.
+        """
         try:
             answer = step()
         except HandshakeError as error:
             if error.farewell:
                 self.transport.write(error.farewell)
-            self._fail(Trouble.HANDSHAKE, str(error), Cause.UNREACHABLE)
+            is_other = isinstance(error, OtherLondError)
+            trouble = Trouble.OTHER_LOND if is_other else Trouble.HANDSHAKE
+            self._fail(trouble, str(error), Cause.UNREACHABLE)
             return
         if answer:
             self.transport.write(answer)
+        if handshake.state is State.TAKING_KEY_FILE:
+            self._await_key_file(handshake, waited)
         if handshake.state is State.IDLE:
             self._key = handshake.key
             self._handshake = None
             self.factory = None
             self._owner.ready(self)
+
+    def _await_key_file(self, handshake: Handshake, waited: float) -> None:
+        """Believe ``ok:local`` once the key file is gone: nobody else could have deleted it."""
+        if waited >= TAKE_LIMIT:
+            message = "it says ok:local, but has not taken the key file"
+            self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
+            return
+        assert self.factory is not None
+        self._look = self.factory.clock.callLater(
+            _LOOK, self._go_on, handshake, handshake.look, waited + _LOOK
+        )
 
     def _pieced(self, data: bytes) -> bytes | None:
         """Return the reply once it is whole."""
@@ -320,6 +350,8 @@ class LondConnection(Protocol):
 
     def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
         if not self._ended:
+            if self._handshake is not None:
+                self.has_other_way = self._handshake.fail()
             self.close()
             self._owner.failed(self, trouble, message, cause)
 
@@ -329,7 +361,9 @@ class LondConnection(Protocol):
             return
         self._ended = True
         if self._handshake is not None:
-            self.has_other_way = self._handshake.close()
+            self._handshake.close()
+        if self._look is not None and self._look.active():
+            self._look.cancel()
         if self.connected:
             if self.request is None and self._handshake is None:
                 self.transport.loseConnection()
@@ -367,7 +401,7 @@ class LondConnectionFactory(ClientFactory):
         self._connection = connection
         self._network = network
         self._look_up = look_up
-        self._clock = clock
+        self.clock = clock
         self._addresses: Sequence[str] = ()
         self._pending: Deferred[list[str]] | None = None
         self._connector: IConnector | None = None
@@ -382,10 +416,10 @@ class LondConnectionFactory(ClientFactory):
         """
         self._port = port
         self._timeout = timeout
-        self._deadline = self._clock.seconds() + timeout
+        self._deadline = self.clock.seconds() + timeout
         self._pending = looking = self._look_up(target)
         if not looking.called:
-            looking.addTimeout(timeout, self._clock)
+            looking.addTimeout(timeout, self.clock)
         looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
 
     def _unknown(self, failure: Failure, name: str) -> None:
@@ -401,7 +435,7 @@ class LondConnectionFactory(ClientFactory):
         self._pending = None
         self._addresses = addresses[1:] or ()
         # An address that is silent must leave time for those behind it.
-        share = (self._deadline - self._clock.seconds()) / len(addresses)
+        share = (self._deadline - self.clock.seconds()) / len(addresses)
         self._connector = self._network.connectTCP(
             addresses[0], self._port, self, max(share, 0.001)
         )
@@ -413,7 +447,7 @@ class LondConnectionFactory(ClientFactory):
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """Try the next address, or tell the connection what went wrong."""
-        if self._addresses and self._clock.seconds() < self._deadline:
+        if self._addresses and self.clock.seconds() < self._deadline:
             self._try(self._addresses)
             return
         if reason.check(ConnectTimeout):

@@ -4,7 +4,7 @@ What all hosts share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -35,6 +35,7 @@ class HostDependencies:
     :ivar clients: the limits on clients.
     :ivar revived: called with a host's id when it is no longer DEAD.
     :ivar ways: a host -> the ways in to its lond, by the settings in force.
+    :ivar ids: a host -> the ids that its lond serves, by the table in force.
     """
 
     clock: IReactorTime
@@ -44,3 +45,4 @@ class HostDependencies:
     clients: Clients
     revived: Callable[[str], None]
     ways: Callable[[Host], AuthModes] = lambda host: AuthModes()
+    ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)

@@ -44,6 +44,9 @@ LONG_REST = 60.0
 
 #: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
 NEVER = -1
+#: Seconds for which a lond that broke when it was asked for its version is not asked again: it may
+#: have been an accident, or be another release by then.
+_VERSION_PAUSE = 3600.0
 
 log = Logger()
 
@@ -68,7 +71,8 @@ class Dispatcher:
         self._settings = settings
         self._around = around
         self._ways = around.ways(host)
-        self._lond = LondTraits()
+        self._lond = self._unknown_lond()
+        self._version_due = 0.0
         self._seconds = around.clock.seconds
         self._health = Health(settings.retries, around.clock, around.random, self._probe)
         self._pool = ConnectionPool()
@@ -304,6 +308,8 @@ class Dispatcher:
 
     def _connect(self) -> None:
         settings, around, target = self._settings, self._around, self.host.target
+        if self._lond.breaks_at_version and self._seconds() >= self._version_due:
+            self._lond.breaks_at_version = False
         handshake = Handshake(self.host_id, settings.host_id, self._ways, self._lond)
         connection = LondConnection(self, handshake, settings.max_line)
         connection.heard = self._heard
@@ -356,6 +362,7 @@ class Dispatcher:
         if connection.has_other_way:
             if not self._health.away:
                 self._troubles.other_way(message)
+            self._version_due = self._seconds() + _VERSION_PAUSE
             self._connect()
             return
         if not connection.established:
@@ -497,7 +504,7 @@ class Dispatcher:
             log.critical(what, more=more, host_id=self.host_id)
         waiting = self._queue.drain()
         self._drop_connections()
-        self._lond, self._ping = LondTraits(), PingAnswer()
+        self._lond, self._ping = self._unknown_lond(), PingAnswer()
         self._health.stop()
         for request in waiting:
             self._lose(request, Cause.CLOSED)
@@ -555,6 +562,7 @@ class Dispatcher:
         """Take over a new row and new settings; what is under way ends where it began."""
         before = self._place
         self.host, self._settings, self._ways = host, settings, self._around.ways(host)
+        self._lond.alone = self._is_alone
         self._queue.size = settings.queue_limit
         self._health.set_retries(settings.retries)
         if before != self._place:
@@ -562,7 +570,7 @@ class Dispatcher:
 
     def moved(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._lond, self._ping = LondTraits(), PingAnswer()
+        self._lond, self._ping = self._unknown_lond(), PingAnswer()
         self._retire_connections()
         self._health.stop()
         self._connect_for_waiting()
@@ -570,9 +578,17 @@ class Dispatcher:
 
     @property
     def _place(self) -> tuple[object, ...]:
-        """Where connections go to, as whom and in which ways."""
-        settings = self._settings
-        return self.host.target, settings.lond_port, settings.host_id, self._ways
+        """Where connections go to, as whom, in which ways, and if only to this host."""
+        settings, lond = self._settings, self._lond
+        is_sure = lond.knows_sethost or lond.alone
+        return self.host.target, settings.lond_port, settings.host_id, self._ways, is_sure
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self._around.ids(self.host)) <= 1
+
+    def _unknown_lond(self) -> LondTraits:
+        return LondTraits(alone=self._is_alone)
 
     def _retire_connections(self) -> None:
         for connection in self._pool.all():

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTim
 from twisted.logger import Logger
 
 from lonc.config.hosts import Host, HostTable
+from lonc.config.key_files import KeyFolder
 from lonc.disk.files import replace_file
 from lonc.lond.faults import Faults
 from lonc.lond.protocol import LondFactory
@@ -149,6 +150,7 @@ class LondService(Service):
         caller: str,
         path: str,
         tls: ssl.SSLContext | None = None,
+        key_folder: KeyFolder | None = None,
     ) -> None:
         self.name = host.id
         self.faults = Faults()
@@ -158,6 +160,7 @@ class LondService(Service):
         self._caller = caller
         self._path = path
         self._tls = tls
+        self._key_folder = key_folder
         self._store: Store | None = None
         self._listener: IListeningPort | None = None
 
@@ -179,6 +182,7 @@ class LondService(Service):
             self._store,
             faults=self.faults,
             tls=self._tls,
+            key_folder=self._key_folder,
         )
         try:
             self._listener = self._reactor.listenTCP(
@@ -225,6 +229,7 @@ class Cluster(MultiService):
     :param port: the port of every lond.
     :param caller: the host id of the lonc that the londs know.
     :param tls: what all of them need for TLS, which they do not have without it.
+    :param key_folder: where that lonc's key files are, which the lond of the caller takes.
     """
 
     def __init__(
@@ -235,11 +240,14 @@ class Cluster(MultiService):
         port: int,
         caller: str,
         tls: ssl.SSLContext | None = None,
+        key_folder: KeyFolder | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         for host in table.hosts.values():
             path = os.path.join(folder, "data", f"{host.id}.sqlite")
-            LondService(reactor, host, port, caller, path, tls).setServiceParent(self)  # type: ignore[no-untyped-call]
+            own = key_folder if host.id == caller else None  # the others play londs elsewhere
+            lond = LondService(reactor, host, port, caller, path, tls, own)
+            lond.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """

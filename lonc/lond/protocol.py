@@ -22,7 +22,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.config.key_files import KeyFileError, take_key
+from lonc.config.key_files import KeyFileError, KeyFolder
 from lonc.lond.commands import SECRET, Commands
 from lonc.lond.faults import Faults, Step
 from lonc.lond.reply_writer import ReplyWriter
@@ -142,8 +142,8 @@ class LondProtocol(TimeoutMixin, Protocol):
             self._tls = TLSPhase(factory.tls)
             self._work_on = self._establish_tls
             self._say(Step.SSL, b"ok:ssl")
-        elif way.startswith(b"local:") and factory.revision and factory.local:
-            self._take_key_file(way.partition(b":")[2])
+        elif way.startswith(b"local:") and factory.revision and factory.key_folder:
+            self._take_key_file(factory.key_folder, way.partition(b":")[2])
         else:
             # An answer of digits tells a caller that asked for another way in that this lond does
             # not have it (protocol, section 9).
@@ -151,9 +151,9 @@ class LondProtocol(TimeoutMixin, Protocol):
             self._next = self._compare
             self._say(Step.INIT, self._challenge)
 
-    def _take_key_file(self, path: bytes) -> None:
+    def _take_key_file(self, folder: KeyFolder, path: bytes) -> None:
         try:
-            key = take_key(path)
+            key = folder.take(path)
         except KeyFileError as error:
             self._refuse(f"names no key file: {error}")
             return
@@ -325,7 +325,7 @@ class LondFactory(ServerFactory):
     :param revision: what it says it is; a lond of loncnew's time, which knows neither
         ``version`` nor ``sethost`` nor another way in than the one, when None.
     :param tls: its certificates and those that it accepts; without them it has no TLS.
-    :param local: whether it takes key files of a lonc on the same machine.
+    :param key_folder: where the key files are that it takes, of a lonc on the same machine.
     :param close_notify: whether it says when TLS is over, as londs do not.
     :param witness: is told every request, deciphered and without its newline.
     :param line_limit: bytes of a request.
@@ -348,7 +348,7 @@ class LondFactory(ServerFactory):
         faults: Faults | None = None,
         revision: str | None = "1.0",
         tls: ssl.SSLContext | None = None,
-        local: bool = True,
+        key_folder: KeyFolder | None = None,
         close_notify: bool = False,
         witness: Callable[[bytes], object] = lambda request: None,
         line_limit: int = LINE_LIMIT,
@@ -360,7 +360,7 @@ class LondFactory(ServerFactory):
         self.faults = faults or Faults()
         self.revision = revision
         self.tls = tls
-        self.local = local
+        self.key_folder = key_folder
         self.close_notify = close_notify
         self.witness = witness
         self.line_limit = line_limit

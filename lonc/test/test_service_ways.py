@@ -135,20 +135,24 @@ class WaysTests(ServiceTestCase):
 
     def test_own_host(self) -> None:
         """Our own lond is named a key file, the other is not."""
+        self.table = a_table(TABLE.replace("127.0.0.2", "203.0.113.2"))
         self.started()
         folder = os.path.join(self.folder, "lonc.keys")
         self.assertTrue(self.opening("l1").startswith(b"init:local:" + os.fsencode(folder) + b"/"))
         self.assertEqual(self.opening("l2"), b"init\n")
 
     def test_changed_table(self) -> None:
-        """It is the table in force that tells which host is ours."""
+        """It is the table in force that tells which host is on our machine."""
+        self.table = a_table(TABLE.replace("127.0.0.2", "203.0.113.2"))
         daemon = self.started()
-        self.table = a_table(TABLE.replace("l2.test", "l1.test"))
+        self.assertEqual(self.opening("l2"), b"init\n")
+        self.table = a_table(TABLE)
         daemon.reread_table()
         self.assertTrue(self.opening("l2").startswith(b"init:local:"))
 
     def test_certificates(self) -> None:
         """With certificates the others are asked for TLS, from the next HUP on."""
+        self.table = a_table(TABLE.replace("127.0.0.2", "203.0.113.2"))
         daemon = self.started()
         files = Authority(self.folder).issue("l1.test")
         self.settings = attrs.evolve(

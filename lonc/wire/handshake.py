@@ -25,7 +25,12 @@ _CHALLENGE = re.compile(rb"[0-9]{1,64}")
 _BUILD_KEY = re.compile(rb"[0-9A-F]{1,256}")
 _KEY = re.compile(rb"[0-9A-Fa-f]{32}")
 _REVISION = re.compile(rb"\$Revision[: ]*([!-#%-~]{0,40}) *\$")
+#: A number with a point in it, else one that stands alone.
+_NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]+)+"), re.compile(rb"(?<!\w)[0-9]+(?!\w)")
 _UNKNOWN = b"unknown_cmd"
+
+#: Seconds that a lond has to delete the key file after it has said that it took it.
+TAKE_LIMIT = 1.0
 
 
 class HandshakeError(Exception):
@@ -40,11 +45,19 @@ class HandshakeError(Exception):
         self.farewell = farewell
 
 
+class OtherLondError(HandshakeError):
+    """The lond is there, but does not serve the host id that is wanted."""
+
+
 class State(Enum):
-    """The states of protocol, section 2, and one for section 9."""
+    """
+    The states of protocol, section 2, and more: for section 9, and for a lond that cannot be told
+    which of its host ids is wanted.
+    """
 
     CONNECTED = "Connected"
     INITIALIZED = "Initialized"
+    TAKING_KEY_FILE = "TakingKeyFile"
     CHALLENGE_RECEIVED = "ChallengeReceived"
     CHALLENGE_REPLIED = "ChallengeReplied"
     STARTING_TLS = "StartingTLS"
@@ -53,6 +66,8 @@ class State(Enum):
     READING_VERSION_STRING = "ReadingVersionString"
     SET_HOST = "SetHost"
     HOST_SET = "HostSet"
+    REQUESTING_ID = "RequestingID"
+    READING_ID = "ReadingID"
     REQUESTING_KEY = "RequestingKey"
     RECEIVING_KEY = "ReceivingKey"
     IDLE = "Idle"
@@ -74,6 +89,9 @@ class KeyFile(Protocol):
 
     @property
     def key(self) -> bytes: ...  # noqa: D102
+
+    @property
+    def taken(self) -> bool: ...  # noqa: D102
 
     def remove(self) -> None: ...  # noqa: D102
 
@@ -110,18 +128,23 @@ class AuthModes:
 @attrs.define
 class LondTraits:
     """
-    What has been found out about a host's lond; for as long as it stays the same one.
+    What is known of a host's lond; for as long as it stays the same one.
 
+    :ivar alone: whether the table has no other host id for it.
     :ivar version: what it says it is; empty when it does not say.
     :ivar mode: the `AuthMode` by which the last complete handshake went, in words; empty before it.
-    :ivar knows_version, knows_sethost: False once it has shown that it does not.
+    :ivar knows_version, knows_sethost: False once it has said ``unknown_cmd`` to it, and at nothing
+        else: an accident must not send the requests for one id to another.
+    :ivar breaks_at_version: whether it hung up, or worse, when it was asked for its version.
     :ivar takes_key_files: False once that way in was tried and led nowhere.
     """
 
+    alone: bool = True
     version: str = ""
     mode: str = ""
     knows_version: bool = True
     knows_sethost: bool = True
+    breaks_at_version: bool = False
     takes_key_files: bool = True
 
 
@@ -129,7 +152,8 @@ class Handshake:
     """
     Our side of one handshake (rows S6 and F15).
 
-    Whoever drives it calls `close` when it ends before it is complete.
+    Whoever drives it calls `fail` or `close` when it ends before it is complete, and `look` now and
+    then while ``state`` is ``TAKING_KEY_FILE``, for `TAKE_LIMIT` at most.
 
     :param lond_id: the host id of the lond that is wanted.
     :param own_id: our own host id.
@@ -152,6 +176,7 @@ class Handshake:
         self._key_file: KeyFile | None = None
         self._tls: TLSPhase | None = None
         self._challenge = b""
+        self._early_key = b""
         self._received = b""
         self.state = State.CONNECTED
         self.key: bytes | None = None
@@ -171,6 +196,8 @@ class Handshake:
         :raises HandshakeError: when they are not what this state awaits.
         """
         said = b""
+        if data and self.state is State.TAKING_KEY_FILE:
+            raise HandshakeError(f"more than one line in state {self._where}")
         if self._tls is not None:
             said, data = self._through_tls(self._tls, data)
             if data and self.state is State.IDLE:
@@ -187,24 +214,37 @@ class Handshake:
         if rest:
             raise HandshakeError(f"more than one line in state {self._where}")
         self._received = b""
-        return said + self._go(self._TAKES[self.state](self, line))
+        return said + self._go(self._TAKES[self.state](self, line)) + self.look()
 
-    def close(self) -> bool:
+    def look(self) -> bytes:
+        """See whether the lond has taken the key file that it says it took; return what to send."""
+        key_file = self._key_file
+        if self.state is not State.TAKING_KEY_FILE or key_file is None or not key_file.taken:
+            return b""
+        self.key = bytes.fromhex(key_file.key.decode())
+        self._drop_key_file()
+        return self._go(State.REQUESTING_VERSION)
+
+    def fail(self) -> bool:
         """
-        Leave nothing behind: the handshake will never be complete.
+        Learn from an end that the lond has brought about, and leave nothing behind.
 
         :return: whether another try is worth while, since something is left out in it: the key
             file that the lond did not take, or the question for its version, which one of the
             first releases may not even answer with ``unknown_cmd``.
         """
-        if self._way is AuthMode.INSECURE and self.state is State.READING_VERSION_STRING:
-            self._traits.knows_version = self._traits.knows_sethost = False
-            return True
+        if self.state is State.READING_VERSION_STRING:
+            self._traits.breaks_at_version = self._traits.alone
+            return self._traits.alone
         if self._way is not AuthMode.LOCAL or self.key is not None:
             return False
         self._traits.takes_key_files = False
-        self._drop_key_file()
+        self.close()
         return self._has_others
+
+    def close(self) -> None:
+        """Leave nothing behind: the handshake will never be complete."""
+        self._drop_key_file()
 
     @property
     def _where(self) -> str:
@@ -265,10 +305,17 @@ class Handshake:
         return self._tls.start()
 
     def _ask_version(self) -> bytes:
-        return b"version\n" if self._traits.knows_version else b""
+        traits = self._traits
+        asks = traits.knows_version and not (traits.breaks_at_version and traits.alone)
+        return b"version\n" if asks else b""
 
     def _ask_for_host(self) -> bytes:
         return f"sethost:{self._lond_id}\n".encode() if self._traits.knows_sethost else b""
+
+    def _ask_for_id(self) -> bytes:
+        """Where the lond serves several ids and cannot be told which one, it has to tell us."""
+        traits = self._traits
+        return b"" if traits.knows_sethost or traits.alone else b"ping\n"
 
     def _ask_for_key(self) -> bytes:
         return b"ekey\n" if self.key is None else b""
@@ -279,7 +326,8 @@ class Handshake:
         State.CHALLENGE_RECEIVED: (_echo, State.CHALLENGE_REPLIED, State.CHALLENGE_REPLIED),
         State.STARTING_TLS: (_start_tls, State.RECEIVING_KEY_IN_TLS, State.RECEIVING_KEY_IN_TLS),
         State.REQUESTING_VERSION: (_ask_version, State.READING_VERSION_STRING, State.SET_HOST),
-        State.SET_HOST: (_ask_for_host, State.HOST_SET, State.REQUESTING_KEY),
+        State.SET_HOST: (_ask_for_host, State.HOST_SET, State.REQUESTING_ID),
+        State.REQUESTING_ID: (_ask_for_id, State.READING_ID, State.REQUESTING_KEY),
         State.REQUESTING_KEY: (_ask_for_key, State.RECEIVING_KEY, State.IDLE),
     }
 
@@ -289,15 +337,15 @@ class Handshake:
         if self._way is AuthMode.SSL and line == b"ok:ssl":
             return State.STARTING_TLS
         if self._key_file is not None and line == b"ok:local":
-            self.key = bytes.fromhex(self._key_file.key.decode())
-            self._drop_key_file()
-            return State.REQUESTING_VERSION
+            return State.TAKING_KEY_FILE
         if not _CHALLENGE.fullmatch(line):
             raise HandshakeError(f"no challenge but {_shown(line)}")
         if not self._ways.insecure:
             raise HandshakeError(
                 "it is an old lond with no safe way in, and loncAllowInsecure is 0"
             )
+        if self._way is AuthMode.LOCAL and self._ways.certificates is not None:
+            raise HandshakeError("that lond takes no key files")  # it may know TLS
         self._way = AuthMode.INSECURE
         self._drop_key_file()
         self._challenge = line
@@ -325,17 +373,13 @@ class Handshake:
         return State.REQUESTING_VERSION
 
     def _version(self, line: bytes) -> State:
-        revision = _REVISION.search(line)
-        if _BUILD_KEY.fullmatch(line) and self.key is None:
-            # One of the first releases, which takes whatever comes third for ``ekey``.
-            self._traits.knows_version = self._traits.knows_sethost = False
-            return self._build_key(line)
         if line == _UNKNOWN:
             self._traits.knows_version, self._traits.version = False, ""
-        elif revision is None:
-            raise HandshakeError(f"no version but {_shown(line)}")
-        else:
-            self._traits.version = revision[1].decode()
+            return State.SET_HOST
+        if _BUILD_KEY.fullmatch(line):
+            # One of the first releases takes whatever comes third for ``ekey``.
+            self._early_key = line
+        self._traits.version = _number_in(line)
         return State.SET_HOST
 
     def _host_set(self, line: bytes) -> State:
@@ -343,9 +387,19 @@ class Handshake:
             self._traits.knows_sethost = False
         elif line != b"ok":
             raise HandshakeError(f"that lond is not {self._lond_id}: it says {_shown(line)}")
+        return State.REQUESTING_ID
+
+    def _id_told(self, line: bytes) -> State:
+        if line.rstrip(b"\r") != self._lond_id.encode():
+            raise OtherLondError(
+                f"that lond knows no sethost, and the id that it gives is {_shown(line)}: "
+                f"requests for {self._lond_id} are not sent to it"
+            )
         return State.REQUESTING_KEY
 
     def _build_key(self, line: bytes) -> State:
+        if line == _UNKNOWN and self._early_key:
+            line = self._early_key
         if not _BUILD_KEY.fullmatch(line):
             # Not shown: it may be a good key with something wrong at its end.
             raise HandshakeError(f"no key but {len(line)} bytes of something else")
@@ -358,8 +412,18 @@ class Handshake:
         State.CHALLENGE_REPLIED: _accepted,
         State.READING_VERSION_STRING: _version,
         State.HOST_SET: _host_set,
+        State.READING_ID: _id_told,
         State.RECEIVING_KEY: _build_key,
     }
+
+
+def _number_in(line: bytes) -> str:
+    """Return the number in a lond's version, and the line as it is where there is none."""
+    if revision := _REVISION.search(line):
+        line = revision[1] or line
+    if found := _NUMBER[0].search(line) or _NUMBER[1].search(line):
+        return found[0].decode()
+    return _shown(line.strip())[1:-1]
 
 
 def _shown(line: bytes) -> str:

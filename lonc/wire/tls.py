@@ -142,13 +142,19 @@ class TLSPhase:
         try:
             if not self.established:
                 self._tls.do_handshake()
-                self._check(self._tls.getpeercert() or {})
+                self._check(self._peer_certificate())
                 self.established = True
             self._take(self._tls.read(2 * LINE))
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
             raise TLSError(_words(error), self._outgoing.read()) from None
+
+    def _peer_certificate(self) -> Certificate:
+        try:
+            return self._tls.getpeercert() or {}
+        except (ValueError, OverflowError):  # of Python's own, where a name is not in its encoding
+            raise TLSError("the certificate shown cannot be read") from None
 
     def _take(self, data: bytes) -> None:
         """Take what came inside TLS."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.config.auth_modes import Access, certificate_files, read_access
+from lonc.config.auth_modes import Access, certificate_files, is_address_of_ours, read_access
 from lonc.config.hosts import HostTable, parse_host_table
 from lonc.config.settings import SettingsError
 from lonc.test.fixtures.certificates import Authority
@@ -17,11 +17,14 @@ from lonc.test.fixtures.doubles import some_settings
 from lonc.wire.handshake import AuthModes
 
 TABLE = """\
-l1:d:library:one.test:127.0.0.1
-l2:d:library:two.test:127.0.0.2
-l3:d:access:ONE.test:127.0.0.3
+l1:d:library:one.test:203.0.113.1
+l2:d:library:two.test:203.0.113.2
+l3:d:access:ONE.test:203.0.113.3
 l4:d:access:one.test:two.test
 l5:d:access:two.test:one.test
+l6:d:access:six.test:203.0.113.1
+l7:d:access:seven.test:127.0.0.7
+l8:d:access:eight.test:One.Test
 """
 
 
@@ -57,13 +60,24 @@ class LocalTests(AccessTestCase):
     """Key files, for a lond on the same machine."""
 
     def test_own_machine(self) -> None:
-        """They are for hosts with the host name of our own row, whatever its capitals."""
-        local = {host_id for host_id in a_table().hosts if self.ways(host_id).key_files}
-        self.assertEqual(local, {"l1", "l3", "l4"})
+        """They are for our own row, those with its target, and addresses of this machine; a row
+        that bears our name may lead anywhere."""
+        for own, local in (("l1", {"l1", "l6", "l7"}), ("l5", {"l5", "l7", "l8"}), ("l9", {"l7"})):
+            open_to = {
+                to for to in a_table().hosts if self.ways(to, host_id=own).key_files is not None
+            }
+            self.assertEqual(open_to, local)
+
+    def test_addresses_of_ours(self) -> None:
+        """Loopback is ours in both families; what is for examples in books is nobody's."""
+        for address in ("127.0.0.1", "127.1.2.3", "::1"):
+            self.assertTrue(is_address_of_ours(address))
+        for address in ("203.0.113.1", "2001:db8::1", "255.255.255.255"):
+            self.assertFalse(is_address_of_ours(address))
 
     def test_who_we_are(self) -> None:
         """Which row is ours is what lonHostID says; without a row of ours there are none."""
-        self.assertIsNotNone(self.ways("l2", host_id="l5").key_files)
+        self.assertIsNotNone(self.ways("l8", host_id="l5").key_files)
         self.assertIsNone(self.ways("l1", host_id="l5").key_files)
         self.assertIsNone(self.ways("l1", host_id="l9").key_files)
 

@@ -9,7 +9,7 @@ import stat
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.config.key_files import KeyFileError, KeyFolder, take_key
+from lonc.config.key_files import KeyFileError, KeyFolder
 
 KEY = b"0123456789abcdefABCDEF0123456789"
 
@@ -130,7 +130,8 @@ class TakeTests(KeyFolderTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.file = os.path.join(self.above, "key")
+        os.mkdir(self.path, 0o700)
+        self.file = os.path.join(self.path, "0123456789abcdef")
 
     def write(self, content: bytes, mode: int = 0o600) -> bytes:
         """Write a file; return its name as it comes from a caller."""
@@ -142,21 +143,21 @@ class TakeTests(KeyFolderTestCase):
     def refusal(self, path: bytes) -> str:
         """Return why a file is not taken."""
         with self.assertRaises(KeyFileError) as caught:
-            take_key(path)
+            self.folder.take(path)
         self.assertTrue(str(caught.exception).isprintable() and str(caught.exception).isascii())
         return str(caught.exception)
 
     def test_take(self) -> None:
         """The key is read and the file deleted."""
         made = self.folder.make()
-        self.assertEqual(take_key(os.fsencode(made.path)), made.key)
+        self.assertEqual(self.folder.take(os.fsencode(made.path)), made.key)
         self.assertFalse(os.path.exists(made.path))
-        self.assertEqual(take_key(self.write(KEY + b"\n")), KEY)
+        self.assertEqual(self.folder.take(self.write(KEY + b"\n")), KEY)
 
     def test_twice(self) -> None:
         """A file serves once."""
         path = self.write(KEY)
-        take_key(path)
+        self.folder.take(path)
         self.assertIn("No such file", self.refusal(path))
 
     def test_other_files_are_left_alone(self) -> None:
@@ -174,13 +175,30 @@ class TakeTests(KeyFolderTestCase):
     def test_no_file(self) -> None:
         """Links are not followed, and a folder or a pipe is not waited for."""
         target = self.write(KEY)
-        link = os.path.join(self.above, "link")
+        link = os.path.join(self.path, "0" * 16)
         os.symlink(self.file, link)
         self.refusal(os.fsencode(link))
-        self.assertEqual(take_key(target), KEY)
-        self.refusal(os.fsencode(self.above))
+        self.assertEqual(self.folder.take(target), KEY)
+        os.mkdir(os.path.join(self.path, "1" * 16))
+        self.refusal(os.fsencode(os.path.join(self.path, "1" * 16)))
         os.mkfifo(self.file, 0o600)
         self.refusal(target)
+        self.assertTrue(os.path.exists(self.file))
+
+    def test_elsewhere(self) -> None:
+        """A key file that is not in the folder, or has another name, is left alone."""
+        for path in ("key", "lonc.keys/key", "lonc.keys/../0123456789abcdef", "0123456789abcdef"):
+            path = os.path.join(self.above, path)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                file.write(KEY)
+            self.assertIn("not a key file of this cluster", self.refusal(os.fsencode(path)))
+            self.assertTrue(os.path.exists(path))
+
+    def test_folder_of_others(self) -> None:
+        """Nothing is taken from a folder in which others can put files."""
+        path = self.write(KEY)
+        os.chmod(self.path, 0o755)
+        self.refusal(path)
         self.assertTrue(os.path.exists(self.file))
 
     def test_no_name(self) -> None:

@@ -159,8 +159,10 @@ class HandshakeTests(ConnectionTestCase):
             self.assert_dead()
 
     def test_wrong_line_in_each_state(self) -> None:
-        """S6: a wrong line in any state ends it, and is not answered."""
+        """S6: a wrong line in any state ends it, and is not answered; any line is a version."""
         for lines in range(len(HANDSHAKE)):
+            if STATES[lines] == "ReadingVersionString":
+                continue
             self.setUp()
             self.begin(lines)
             self.owner.told.clear()

@@ -10,6 +10,7 @@ from twisted.logger import LogLevel
 
 from lonc.disk.threads import InThread
 from lonc.test.disk.test_threads import SlowThreads
+from lonc.test.fixtures.doubles import ScriptedLond, echo
 from lonc.test.test_service import ServiceTestCase, a_table
 from lonc.wire.request import CON_LOST
 
@@ -32,8 +33,13 @@ class MovedTests(ServiceTestCase):
         self.threads["names"] = lambda work: self.in_thread(work)
         self.in_thread: InThread = execute
         self.table = a_table(TABLE)
-        self.echoing()
+        self.network.prepare = self.prepare
         self.daemon = self.started()
+
+    def prepare(self, lond: ScriptedLond) -> None:
+        """Have londs that serve several hosts, and answer each request with itself."""
+        lond.know_hosts()
+        lond.answer = echo
 
     @property
     def targets(self) -> list[str]:

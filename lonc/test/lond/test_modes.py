@@ -29,9 +29,13 @@ class LocalTests(LondTestCase):
         self.file = self.folder.make()
         self.line = b"init:local:" + os.fsencode(self.file.path)
 
+    def local_lond(self, *arguments: Any) -> LondFactory:
+        """Return a lond that takes key files from that folder."""
+        return self.lond(*arguments, key_folder=self.folder)
+
     def test_taken(self) -> None:
         """The file is read and deleted, and what it held is the key; nothing else is asked."""
-        caller = Caller(self.lond())
+        caller = Caller(self.local_lond())
         self.assertEqual(caller.say(self.line), b"ok:local\n")
         self.assertFalse(os.path.exists(self.file.path))
         cipher = SessionCipher(bytes.fromhex(self.file.key.decode()))
@@ -43,7 +47,7 @@ class LocalTests(LondTestCase):
         """A file that is none is refused and left alone; the log says so."""
         with open(self.file.path, "w") as file:
             file.write("something else")
-        caller = Caller(self.lond())
+        caller = Caller(self.local_lond())
         with capturedLogs() as events:
             self.assertEqual(caller.say(self.line), b"refused\n")
         self.assertTrue(caller.hung_up)
@@ -52,21 +56,30 @@ class LocalTests(LondTestCase):
 
     def test_not_known(self) -> None:
         """A lond of the seed's time, or one that does not take files, does not look at it."""
-        for options in ({"revision": None}, {"local": False}):
+        old: dict[str, Any] = {"revision": None, "key_folder": self.folder}
+        for options in (old, {}):
             caller = Caller(self.lond(**options))
             self.assertRegex(caller.say(self.line), rb"\A[0-9]+\n\Z")
             self.assertTrue(os.path.exists(self.file.path))
 
+    def test_elsewhere(self) -> None:
+        """A key file of somebody else is refused and left alone."""
+        other = KeyFolder(os.path.abspath(self.mktemp())).make()
+        caller = Caller(self.local_lond())
+        line = b"init:local:" + os.fsencode(other.path)
+        self.assertEqual(caller.say(line), b"refused\n")
+        self.assertTrue(os.path.exists(other.path))
+
     def test_unknown_caller(self) -> None:
         """A caller from elsewhere cannot have a file read."""
-        caller = Caller(self.lond({"127.0.0.1": "l1"}), "127.0.0.9")
+        caller = Caller(self.local_lond({"127.0.0.1": "l1"}), "127.0.0.9")
         self.assertEqual(caller.say(self.line), b"refused\n")
         self.assertTrue(os.path.exists(self.file.path))
 
     def test_faults(self) -> None:
         """The lond can do wrong at this step, and has taken the file all the same."""
         for fault, said in ((STALL, b""), (CLOSE, b""), (REFUSE, b"refused\n")):
-            factory = self.lond()
+            factory = self.local_lond()
             factory.faults.order(Step.LOCAL, fault)
             made = self.folder.make()
             caller = Caller(factory)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.protocol import Protocol
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
@@ -48,7 +50,8 @@ class HandshakeTests(LondTestCase):
         """A caller that asks for a way in that the lond does not have gets a challenge."""
         for line in (b"init:ssl", b"init:", b"init:local", b"init:other:/tmp/key"):
             self.assertRegex(Caller(self.lond()).say(line), rb"\A[0-9]+\n\Z")
-        for options in ({"revision": None}, {"local": False}):
+        old: dict[str, Any] = {"revision": None}
+        for options in (old, {}):
             caller = Caller(self.lond(**options))
             self.assertRegex(caller.say(b"init:local:/tmp/key"), rb"\A[0-9]+\n\Z")
 

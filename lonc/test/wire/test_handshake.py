@@ -64,8 +64,8 @@ class GoodTests(SynchronousTestCase):
         names = {"Connected", "Initialized", "ChallengeReceived", "ChallengeReplied"}
         names |= {"RequestingVersion", "ReadingVersionString", "SetHost", "HostSet"}
         names |= {"RequestingKey", "ReceivingKey", "Idle"}
-        tls = {"StartingTLS", "ReceivingKeyInTLS"}
-        self.assertEqual({state.value for state in State}, names | tls)
+        others = {"TakingKeyFile", "StartingTLS", "ReceivingKeyInTLS", "RequestingID", "ReadingID"}
+        self.assertEqual({state.value for state in State}, names | others)
 
     def test_keys_of_others(self) -> None:
         """S6: the key is the one that Perl derives of the same names and build key."""

@@ -19,7 +19,14 @@ from lonc.config.certificates import CertificateFiles
 from lonc.config.key_files import KeyFolder
 from lonc.test.fixtures.certificates import Authority
 from lonc.wire.cipher import session_key
-from lonc.wire.handshake import AuthModes, Handshake, HandshakeError, LondTraits, State
+from lonc.wire.handshake import (
+    AuthModes,
+    Handshake,
+    HandshakeError,
+    LondTraits,
+    OtherLondError,
+    State,
+)
 from lonc.wire.tls import TLSPhase
 
 CHALLENGE = b"4711\n"
@@ -178,47 +185,88 @@ class VersionTests(WaysTestCase):
             (b"$Revision: 1.467 $", "1.467"),
             (b"version:$Revision: 1.489.2.43 $", "1.489.2.43"),
             (b"$Revision: 1.5$", "1.5"),
-            (b"$Revision$", ""),
-            (b"$Revision: $", ""),
+            (b"1.467", "1.467"),
+            (b"LON-CAPA lond, built 2003, version 2.11.4-rc\r", "2.11.4"),
+            (b"release 7", "7"),
+            (b"$Revision$", "$Revision$"),
+            (b"$Revision: HEAD $", "HEAD"),
+            (b"refused", "refused"),
+            (b"", ""),
+            (b"a \x1b[31m lond", "a \\x1b[31m lond"),
+            (b"x" * 100, "x" * 40 + "'.."),
         ):
             self.answered(line + b"\n")
             self.assertEqual(self.traits.version, version, line)
 
-    def test_no_version(self) -> None:
-        """Anything else ends it: the lond may have answered something else than was asked."""
-        for line in (b"refused", b"ok", b"", b"unknown_cmd ", b"$Revision: \x1b $", b"1.467"):
-            self.assertIn("no version but", str(self.failure(self.answered, line + b"\n")))
-
     def test_whatever_comes_third(self) -> None:
-        """S6: a lond that takes whatever comes third for ekey is understood, and asked no more."""
-        traits = LondTraits()
-        first = Handshake("l2", "l1", None, traits)
-        first.start()
-        first.receive(b"4711\n")
-        self.assertEqual(first.receive(b"ok\n"), b"version\n")
-        self.assertEqual(first.receive(b"0123456789ABCDEF\n"), b"")
-        self.assertEqual(first.key, session_key("l2", "l1", b"0123456789ABCDEF"))
-        second = Handshake("l2", "l1", None, traits)
-        second.start()
-        second.receive(b"4711\n")
-        self.assertEqual(second.receive(b"ok\n"), b"ekey\n")
+        """S6: of a lond that takes whatever comes third for ekey, and nothing later, the key is
+        understood; it is told which host is wanted all the same."""
+        said = self.answered(b"0123456789ABCDEF\n", UNKNOWN, UNKNOWN)
+        self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ekey\n", b""])
+        handshake = self.begun()
+        for line in (CHALLENGE, b"ok\n", b"0123456789ABCDEF\n", UNKNOWN):
+            handshake.receive(line)
+        self.assertEqual(handshake.key, session_key("l2", "l1", b"0123456789ABCDEF"))
 
-    def test_any_other_answer(self) -> None:
-        """S6: one that echoes, hangs up or falls silent there is tried again without questions."""
-        for answer in (b"version\n", b""):
-            traits = LondTraits()
-            first = Handshake("l2", "l1", None, traits)
-            first.start()
-            first.receive(b"4711\n")
-            first.receive(b"ok\n")
-            if answer:
-                self.assertRaises(HandshakeError, first.receive, answer)
-            self.assertTrue(first.close())
-            second = Handshake("l2", "l1", None, traits)
-            second.start()
-            second.receive(b"4711\n")
-            self.assertEqual(second.receive(b"ok\n"), b"ekey\n")
-            self.assertFalse(second.close())
+    def test_break_at_version(self) -> None:
+        """One that breaks there is tried again without that question, and never without sethost."""
+        for data in (b"", b"one\ntwo\n", b"x" * 2000):
+            self.traits = LondTraits()
+            handshake = self.begun()
+            handshake.receive(CHALLENGE)
+            self.assertEqual(handshake.receive(b"ok\n"), b"version\n")
+            if data:
+                self.failure(handshake.receive, data)
+            self.assertTrue(handshake.fail())
+            self.assertEqual(self.answered(b"ok\n"), [b"sethost:l2\n", b"ekey\n"])
+            self.assertTrue(self.traits.knows_version)
+
+    def test_break_at_version_of_several(self) -> None:
+        """Where the lond serves several ids that is a failure, and changes nothing."""
+        self.traits = LondTraits(alone=False)
+        for _ in range(2):
+            handshake = self.begun()
+            handshake.receive(CHALLENGE)
+            self.assertEqual(handshake.receive(b"ok\n"), b"version\n")
+            self.assertFalse(handshake.fail())
+        self.assertEqual(self.traits, LondTraits(alone=False))
+
+    def test_break_at_sethost(self) -> None:
+        """A lond that breaks there, or says anything else, is asked again."""
+        for data in (b"", b"unable_to_set\n", b"unknown_cmd \n"):
+            handshake = self.begun()
+            for line in (CHALLENGE, b"ok\n", VERSION):
+                handshake.receive(line)
+            if data:
+                self.failure(handshake.receive, data)
+            self.assertFalse(handshake.fail())
+            self.assertTrue(self.traits.knows_sethost)
+
+    def test_deliberate_end(self) -> None:
+        """What we end ourselves tells nothing of the lond, wherever it stood."""
+        handshake = self.begun()
+        for line in (CHALLENGE, b"ok\n", VERSION, b"ok\n", b"ABCDEF\n"):
+            handshake.close()
+            self.assertEqual(
+                (self.traits.breaks_at_version, self.traits.knows_sethost), (False, True)
+            )
+            handshake.receive(line)
+
+    def test_several_ids(self) -> None:
+        """A lond of several ids that knows no sethost tells its id, on each connection."""
+        self.traits = LondTraits(alone=False)
+        self.answered(VERSION, b"ok\n", b"ABCDEF\n")
+        said = self.answered(VERSION, UNKNOWN, b"l2\n", b"ABCDEF\n")
+        self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ping\n", b"ekey\n", b""])
+        self.assertEqual(self.answered(VERSION, b"l2\n"), [b"version\n", b"ping\n", b"ekey\n"])
+
+    def test_other_of_several_ids(self) -> None:
+        """Where it is another, or none, it is the wrong lond; the message says so."""
+        self.traits = LondTraits(alone=False, knows_sethost=False)
+        for line in (b"l3", b"L2", b"l22", b"l2 ", b"", UNKNOWN[:-1]):
+            error = self.failure(self.answered, VERSION, line + b"\n")
+            self.assertIsInstance(error, OtherLondError)
+            self.assertIn("knows no sethost", str(error))
 
     def test_sethost_refused(self) -> None:
         """A lond that is not the one wanted ends it; the message says who was wanted."""
@@ -240,11 +288,14 @@ class LocalTests(WaysTestCase):
         super().setUp()
         self.restrict(local=True)
 
+    def take(self) -> bytes:
+        """Do what a lond does; return the key."""
+        return KeyFolder(self.key_dir).take(os.fsencode(self.key_files[0]))
+
     def test_taken(self) -> None:
         """The digits in the file are the key; the exchange goes on behind challenge and ekey."""
         handshake = self.begun()
-        with open(self.key_files[0], "rb") as file:
-            key = file.read()
+        key = self.take()
         self.assertEqual(handshake.receive(b"ok:local\n"), b"version\n")
         self.assertEqual(handshake.receive(VERSION), b"sethost:l2\n")
         self.assertEqual(handshake.receive(b"ok\n"), b"")
@@ -256,18 +307,44 @@ class LocalTests(WaysTestCase):
         """With a lond that is known not to know the questions the answer is the end."""
         self.traits.knows_version = self.traits.knows_sethost = False
         handshake = self.begun()
+        self.take()
         self.assertEqual(handshake.receive(b"ok:local\n"), b"")
         self.assertEqual(handshake.state, State.IDLE)
 
+    def test_not_there(self) -> None:
+        """Only that the file is gone proves that the lond is here: ok:local alone is not enough."""
+        handshake = self.begun()
+        self.assertEqual(handshake.receive(b"ok:local\n"), b"")
+        self.assertEqual((handshake.state, handshake.look()), (State.TAKING_KEY_FILE, b""))
+        self.assertIsNone(handshake.key)
+        self.assertTrue(handshake.fail())
+        self.assertEqual(self.key_files, [])
+        self.begun()
+        self.assertEqual(self.said, b"init\n")
+
+    def test_taken_late(self) -> None:
+        """A lond may speak first and delete the file then."""
+        handshake = self.begun()
+        handshake.receive(b"ok:local\n")
+        key = self.take()
+        self.assertEqual(handshake.look(), b"version\n")
+        self.assertEqual(handshake.look(), b"")
+        self.assertEqual(handshake.key, bytes.fromhex(key.decode()))
+
+    def test_more_meanwhile(self) -> None:
+        """A lond that speaks on before it was spoken to is not trusted."""
+        handshake = self.begun()
+        handshake.receive(b"ok:local\n")
+        self.assertIn("more than one line", str(self.failure(handshake.receive, b"x")))
+
     def test_file_goes(self) -> None:
-        """The file is gone as soon as the lond has answered, whether or not it deleted it."""
-        for line in (b"ok:local\n", CHALLENGE):
-            for is_deleted in (False, True):
-                handshake = self.begun()
-                if is_deleted:
-                    os.unlink(self.key_files[0])
-                handshake.receive(line)
-                self.assertEqual(self.key_files, [])
+        """The file is gone as soon as the lond has chosen, whether or not it deleted it."""
+        for is_deleted in (False, True):
+            handshake = self.begun()
+            if is_deleted:
+                os.unlink(self.key_files[0])
+            handshake.receive(CHALLENGE)
+            self.assertFalse(os.path.exists(self.key_dir))
 
     def test_file_goes_in_the_end(self) -> None:
         """It is gone too when the handshake ends without such an answer."""
@@ -277,7 +354,7 @@ class LocalTests(WaysTestCase):
             self.assertEqual(len(self.key_files), 1)
             if answer:
                 self.failure(handshake.receive, answer)
-            handshake.close()
+            handshake.fail()
             self.assertEqual(self.key_files, [], answer)
 
     def test_old_lond(self) -> None:
@@ -291,7 +368,7 @@ class LocalTests(WaysTestCase):
                 handshake.receive(line)
                 self.traits.knows_version = self.traits.knows_sethost = True
             self.assertEqual(self.traits.mode, "insecure")
-            self.assertFalse(handshake.close())
+            self.assertFalse(handshake.fail())
 
     def test_old_lond_where_the_clear_is_closed(self) -> None:
         """Unless that is not allowed: then it ends, and says so."""
@@ -300,13 +377,13 @@ class LocalTests(WaysTestCase):
         error = self.failure(handshake.receive, CHALLENGE)
         self.assertIn("old lond", str(error))
         self.assertIn("loncAllowInsecure is 0", str(error))
-        self.assertTrue(handshake.close())
+        self.assertTrue(handshake.fail())
         self.assertEqual(self.key_files, [])
 
     def test_not_taken(self) -> None:
         """After any other end the next connection goes another way, for this lond."""
         handshake = self.begun()
-        self.assertTrue(handshake.close())
+        self.assertTrue(handshake.fail())
         self.begun()
         self.assertEqual(self.said, b"init\n")
         self.restrict(local=True, tls=True)
@@ -322,19 +399,21 @@ class LocalTests(WaysTestCase):
         for _ in range(2):
             handshake = self.begun()
             self.assertTrue(self.said.startswith(b"init:local:"))
-            self.assertFalse(handshake.close())
+            self.assertFalse(handshake.fail())
 
     def test_end_after_the_answer(self) -> None:
         """A handshake that fails after the lond took the key does not close this way."""
         handshake = self.begun()
-        handshake.receive(b"ok:local\n")
-        self.assertFalse(handshake.close())
+        self.take()
+        for line in (b"ok:local\n", VERSION):
+            handshake.receive(line)
+        self.assertFalse(handshake.fail())
         self.begun()
         self.assertTrue(self.said.startswith(b"init:local:"))
 
     def test_never_begun(self) -> None:
         """Nor does one that was never begun."""
-        self.assertFalse(Handshake("l2", "l1", self.ways, self.traits).close())
+        self.assertFalse(Handshake("l2", "l1", self.ways, self.traits).fail())
         self.begun()
         self.assertTrue(self.said.startswith(b"init:local:"))
 
@@ -345,7 +424,7 @@ class LocalTests(WaysTestCase):
         self.assertIn(
             f"no key file can be made: {self.key_dir}: ", str(self.failure(handshake.start))
         )
-        self.assertTrue(handshake.close())
+        self.assertTrue(handshake.fail())
         self.begun()
         self.assertEqual(self.said, b"init\n")
 
@@ -407,7 +486,8 @@ class SSLTests(WaysTestCase):
         """Once a plain line has begun, a byte that begins a record is part of the line."""
         handshake, lond = self.established()
         handshake.receive(lond.send(KEY.encode() + b"\n") + b"$Rev")
-        self.assertIn("no version but '$Rev\\x15'", str(self.failure(handshake.receive, b"\x15\n")))
+        handshake.receive(b"\x15\n")
+        self.assertEqual(self.traits.version, "$Rev\\x15")
 
     def test_bytes_behind_the_end(self) -> None:
         """Where nothing more is asked bytes behind the key are a violation."""
@@ -522,6 +602,6 @@ class SSLTests(WaysTestCase):
         handshake = self.begun()
         handshake.receive(b"ok:ssl\n")
         self.failure(handshake.receive, CHALLENGE)
-        self.assertFalse(handshake.close())
+        self.assertFalse(handshake.fail())
         self.begun()
         self.assertEqual(self.said, b"init:ssl\n")

@@ -1,0 +1,155 @@
+# trial's assertions and Twisted's Services have no annotations:
+# mypy: allow-untyped-calls
+"""A request reaches the host that it is for, or nobody: londs that know no sethost, or break."""
+
+from __future__ import annotations
+
+from lonc.config.hosts import parse_host_table
+from lonc.test.fixtures.doubles import ScriptedLond, a_host, echo
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST
+
+
+class VersionTests(HostTestCase):
+    """A lond that breaks when it is asked for its version."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.breaking = True
+
+    def prepare(self, lond: ScriptedLond) -> None:
+        """Have later londs, which hang up at that question while ``breaking``."""
+        lond.know_hosts()
+        lond.answer = echo
+        hear = lond.wire.heard
+
+        def heard(data: bytes) -> None:
+            if self.breaking and data == b"version\n":
+                lond.raw.append(data)
+                lond.close()
+            else:
+                hear(data)
+
+        lond.wire.heard = heard
+
+    def stage(self, *ids: str) -> Stage:
+        """Return a host with such londs."""
+        stage = Stage(self, ids=ids)
+        stage.network.prepare = self.prepare
+        return stage
+
+    def asked(self, stage: Stage) -> int:
+        """Return how many londs were asked for their version."""
+        return sum(b"version\n" in lond.raw for lond in stage.londs)
+
+    def test_ten_at_once(self) -> None:
+        """Each attempt is repeated without the question, and the host loses no retry; the lond is
+        still told which host is meant."""
+        stage = self.stage("l2")
+        clients = stage.clients_of(10, b"sethost:l2:ping\n")
+        stage.turn()
+        self.assertEqual(self.answers(clients), [b"re:sethost:l2:ping\n"] * 10)
+        self.assertEqual((stage.status.retries_left, stage.status.state), (2, "up"))
+        self.assertEqual(len(self.warnings), 1)
+
+    def test_repetition_fails_too(self) -> None:
+        """Both together are one attempt, which fails once."""
+        stage = self.stage("l2")
+        client = stage.client(b"ping\n")
+        stage.network.on_connect = lambda attempt: (
+            attempt.refuse() if len(stage.network.attempts) > 1 else attempt.accept()
+        )
+        stage.turn()
+        self.assertEqual((client.read, stage.status.retries_left), (CON_LOST, 1))
+
+    def test_one_hour(self) -> None:
+        """It is not asked again for an hour, but at once when its connections were reset."""
+        stage = self.stage("l2")
+        stage.clients_of(1)
+        stage.turn()
+        self.assertEqual(self.asked(stage), 1)
+        stage.clients_of(2)
+        stage.turn()
+        self.assertEqual(self.asked(stage), 1)
+        self.breaking = False
+        stage.clock.advance(3600)
+        stage.service.close_connections()
+        stage.clients_of(1)
+        stage.turn()
+        self.assertEqual((self.asked(stage), stage.status.lond_version), (2, "1.400"))
+
+    def test_several_ids(self) -> None:
+        """Where the lond serves several ids it is a failure like any other."""
+        stage = self.stage("l2", "l3")
+        client = stage.client(b"ping\n")
+        stage.turn()
+        self.assertEqual((client.read, stage.status.retries_left), (CON_LOST, 1))
+        self.breaking = False
+        again = stage.client(b"sethost:l2:ping\n")
+        stage.turn()
+        self.assertEqual(again.read, b"re:sethost:l2:ping\n")
+
+
+class SethostTests(HostTestCase):
+    """A lond that knows no sethost."""
+
+    def told(self, word: bytes, *ids: str) -> Stage:
+        """Return a host whose londs answer ``ping`` with a word, and all else with itself."""
+        stage = Stage(self, ids=ids, retries=2)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: word if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        return stage
+
+    def ask(self, stage: Stage) -> bytes:
+        """Ask for the host by its name; return the answer."""
+        client = stage.client(b"sethost:l2:put\n")
+        stage.turn()
+        return client.read
+
+    def test_one_id(self) -> None:
+        """Where it has one id the prefix is left out, whatever it says to ping."""
+        self.assertEqual(self.ask(self.told(b"l9\n", "l2")), b"re:put\n")
+
+    def test_the_one_that_it_gives(self) -> None:
+        """Where it has several the one that it gives is served."""
+        self.assertEqual(self.ask(self.told(b"l2\n", "l2", "l3")), b"re:put\n")
+
+    def test_the_others(self) -> None:
+        """The others get con_lost, and nothing of theirs is sent; the log says why, once."""
+        for word in (b"l3\n", b"l9\n", b"unknown_cmd\n"):
+            self.notes.events.clear()
+            stage = self.told(word, "l2", "l3")
+            for _ in range(5):
+                self.assertEqual(self.ask(stage), CON_LOST)
+            asked = [line for lond in stage.londs for line in lond.asked]
+            self.assertEqual(set(asked), {b"ping\n"})
+            (line,) = self.warnings
+            self.assertIn("knows no sethost", line)
+
+    def test_another_row(self) -> None:
+        """A row that comes into the table is a doubt: connections that were good are not used."""
+        stage = self.told(b"l3\n", "l2")
+        self.assertEqual(self.ask(stage), b"re:put\n")
+        stage.ids = ("l2", "l3")
+        stage.service.reconfigure(a_host(), stage.settings)
+        self.assertEqual(self.ask(stage), CON_LOST)
+        stage.ids = ("l2",)
+        stage.service.reconfigure(a_host(), stage.settings)
+        self.assertEqual(self.ask(stage), b"re:put\n")
+
+
+class TableTests(HostTestCase):
+    """Which ids one lond serves, by the table."""
+
+    def test_ids(self) -> None:
+        """Those of rows with one address, or with one name and no address."""
+        table = parse_host_table(
+            b"a:d:access:one.test:10.0.0.1\nb:d:access:two.test:10.0.0.1\n"
+            b"c:d:access:one.test:\nd:d:access:ONE.test.:http\ne:d:access:x.test:one.test\n",
+            "hosts.tab",
+        )
+        for host_id, ids in (("a", "ab"), ("b", "ab"), ("c", "cde"), ("e", "cde")):
+            self.assertEqual(table.ids_at(table.hosts[host_id].target), tuple(ids))
