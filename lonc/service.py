@@ -41,6 +41,7 @@ from lonc.report.logs import LoncLog
 from lonc.report.reporter import Reporter
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
+from lonc.wire.cipher import has_idea
 
 #: Seconds between two looks at the time limits: a request ends so much late at the most.
 SWEEP = 0.25
@@ -97,6 +98,7 @@ class LoncService(MultiService):
             lambda name: self._supervisor.moved(name),
             settings.name_threads,
         )
+        self._enciphers = has_idea()
         around = HostDependencies(
             clock=reactor,
             network=network,
@@ -105,6 +107,7 @@ class LoncService(MultiService):
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),
             ways=lambda host: self.in_force.access.ways(host),
+            enciphers=self._enciphers,
             ids=lambda host: self.in_force.table.ids_at(host.target),
         )
         self._supervisor = Supervisor(self, self.hosts, self.in_force, around)
@@ -183,6 +186,8 @@ class LoncService(MultiService):
         log.critical("starting with {count} hosts", count=len(table.hosts))
         for _ in self.in_force.warn():
             pass
+        if not self._enciphers:
+            log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
         self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
         super().startService()

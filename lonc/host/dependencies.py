@@ -35,6 +35,7 @@ class HostDependencies:
     :ivar clients: the limits on clients.
     :ivar revived: called with a host's id when it is no longer DEAD.
     :ivar ways: a host -> the ways in to its lond, by the settings in force.
+    :ivar enciphers: whether OpenSSL has the cipher for ``encrypt:`` requests.
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
     """
 
@@ -46,3 +47,4 @@ class HostDependencies:
     revived: Callable[[str], None]
     ways: Callable[[Host], AuthModes] = lambda host: AuthModes()
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
+    enciphers: bool = True

@@ -129,6 +129,11 @@ class Dispatcher:
             self._around.clients.warn("host", self.host_id, what)
             self._lose(request, Cause.WRONG_HOST)
             return False
+        if not self._around.enciphers and without_addressee(request.line)[1].startswith(
+            b"encrypt:"
+        ):
+            self._lose(request, Cause.NO_CIPHER)  # never in the clear; the log said so at the start
+            return False
         if without_addressee(request.line)[1] == CLOSE_CONNECTIONS:
             self.close_connections()
             request.asker.answered(b"ok\n")

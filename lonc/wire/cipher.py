@@ -12,6 +12,7 @@ from __future__ import annotations
 from binascii import unhexlify
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.algorithms import IDEA
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.modes import ECB
@@ -50,11 +51,21 @@ def _hex_value(character: int) -> int:
     return (character + 9 if chr(character).isalpha() and character < 128 else character) & 15
 
 
+def has_idea() -> bool:
+    """Whether OpenSSL has the cipher: some systems build it without."""
+    try:
+        SessionCipher(bytes(16))
+    except FrameError:
+        return False
+    return True
+
+
 class SessionCipher:
     """
     Encrypts and decrypts the texts of one connection (protocol, section 4).
 
     :param key: 16 bytes.
+    :raise FrameError: OpenSSL has no IDEA.
     """
 
     __slots__ = ("_decrypt_blocks", "_encrypt_blocks")
@@ -62,8 +73,11 @@ class SessionCipher:
     def __init__(self, key: bytes) -> None:
         cipher = Cipher(IDEA(key), ECB())
         # ECB carries nothing from one block to the next, so one context serves every frame.
-        self._encrypt_blocks = cipher.encryptor().update
-        self._decrypt_blocks = cipher.decryptor().update
+        try:
+            self._encrypt_blocks = cipher.encryptor().update
+            self._decrypt_blocks = cipher.decryptor().update
+        except UnsupportedAlgorithm:
+            raise FrameError("OpenSSL has no IDEA") from None
 
     def encrypt(self, text: bytes) -> bytes:
         """Frame a text (without its newline) as ``enc:<length>:<hex>``, without a newline."""

@@ -29,6 +29,7 @@ class Cause(Enum):
     MEMORY = "memory"  #: the memory for requests is used up
     TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit, or made room
     CLOSED = "closed"  #: connections were closed on request, or lonc stops
+    NO_CIPHER = "no_cipher"  #: it is to be enciphered, and OpenSSL has no IDEA
     CONTROL_BYTE = "control_byte"  #: its command word holds a control byte
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from lonc.config.hosts import parse_host_table
 from lonc.test.fixtures.doubles import ScriptedLond, a_host, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
-from lonc.wire.request import CON_LOST
+from lonc.wire.request import CON_LOST, Cause
 
 
 class VersionTests(HostTestCase):
@@ -139,6 +139,23 @@ class SethostTests(HostTestCase):
         stage.ids = ("l2",)
         stage.service.reconfigure(a_host(), stage.settings)
         self.assertEqual(self.ask(stage), b"re:put\n")
+
+
+class CipherTests(HostTestCase):
+    """An OpenSSL without IDEA."""
+
+    def test_never_in_the_clear(self) -> None:
+        """What is to be enciphered gets con_lost and is not sent; all else is served."""
+        stage = Stage(self, enciphers=False)
+        stage.echoing()
+        clients = [
+            stage.client(line + b"\n")
+            for line in (b"encrypt:put:x", b"sethost:l2:encrypt:put:x", b"ping")
+        ]
+        stage.turn()
+        self.assertEqual(self.answers(clients), [CON_LOST, CON_LOST, b"re:ping\n"])
+        self.assertEqual(stage.lost(Cause.NO_CIPHER), 2)
+        self.assertEqual([lond.asked for lond in stage.londs], [[b"ping\n"]])
 
 
 class TableTests(HostTestCase):

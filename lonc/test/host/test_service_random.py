@@ -346,7 +346,9 @@ class RandomTests(SynchronousTestCase):
                 seen[cause] += script.stage.lost(cause)
         self.assertGreater(answers, 300)
         rare = {cause.value for cause, count in seen.items() if count == 0}
-        self.assertEqual(rare - {"too_long", "memory", "control_byte", "wrong_host"}, set())
+        self.assertEqual(
+            rare - {"too_long", "memory", "no_cipher", "control_byte", "wrong_host"}, set()
+        )
         text = " ".join(str(event.get("trouble")) for event in notes.events)
         for word in ("refused", "timed out", "bad handshake", "broke"):
             self.assertIn(word, text)
