@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from functools import partial
 from random import Random
 from typing import Any
@@ -101,6 +100,8 @@ class DelayedService(Service):
         self._oldest: dict[str, float] = {}
         self.kept = 0
         self._strangers: set[str] = set()
+        self._found: Found | None = None
+        self._known: frozenset[str] = frozenset()
         self._locked = 0
         self._scan_error = ""
         self._scans: LoopingCall | None = None
@@ -149,6 +150,7 @@ class DelayedService(Service):
             return
         self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir, self._key)
         self._locked = 0
+        self._found = None
         self._sealer.clear()
         for lane in self._lanes.values():
             lane.waiting.clear()
@@ -242,10 +244,33 @@ class DelayedService(Service):
         self._scan_error = ""
         if spool is not self._spool:
             return
-        self._take_over(found)
+        if not self._is_as_before(found):
+            self._take_over(found)
         until = self._clock.seconds() + SEALING_TIME
         while self.running and await self._sealer.step() and self._clock.seconds() < until:
             pass
+
+    def _is_as_before(self, found: Found) -> bool:
+        """Return whether nothing has come or gone; if so, go on where a host may be asked."""
+        known = frozenset(x for x in found.requests if self._sender_of(x) is not None)
+        same = found is self._found and known == self._known
+        self._found, self._known = found, known
+        if not same or (self._spool.key is not None and found.plain):
+            return False
+        for host_id, lane in list(self._lanes.items()):
+            sender = self._sender_of(host_id)
+            if sender is not None and sender.alive:
+                self._fill(lane, found)
+        return True
+
+    def _fill(self, lane: DelayedQueue, found: Found) -> None:
+        locked = found.sealed if self._spool.key is None else frozenset()
+        names = found.requests.get(lane.host_id, [])
+        lane.found([name for name in names if name not in locked])
+        if lane.waiting:
+            self._begin(lane)
+        elif not lane.busy:
+            del self._lanes[lane.host_id]
 
     def _take_over(self, found: Found) -> None:
         self._counts = {host_id: len(names) for host_id, names in found.requests.items()}
@@ -254,10 +279,8 @@ class DelayedService(Service):
             host_id: min(map(stored_at, names)) for host_id, names in found.requests.items()
         }
         self._arrivals.found(found.plain, self._clock.seconds())
-        locked: AbstractSet[str] = frozenset()
         if self._spool.key is None:
-            locked = found.sealed
-            self._warn_of_locked(len(locked))
+            self._warn_of_locked(len(found.sealed))
         else:
             limit = self._settings.disk_timeout
             self._sealer.found(self._spool, limit, found.requests, found.plain)
@@ -269,13 +292,8 @@ class DelayedService(Service):
             elif host_id not in self._lanes:
                 self._lanes[host_id] = DelayedQueue(host_id)
         self._strangers = strangers
-        for host_id, lane in list(self._lanes.items()):
-            names = found.requests.get(host_id, [])
-            lane.found([name for name in names if name not in locked])
-            if lane.waiting:
-                self._begin(lane)
-            elif not lane.busy:
-                del self._lanes[host_id]
+        for lane in list(self._lanes.values()):
+            self._fill(lane, found)
 
     def _warn_of_strangers(self, host_id: str, names: list[str]) -> None:
         new = [name for name in names if name not in self._strangers]

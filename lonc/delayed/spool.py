@@ -46,6 +46,13 @@ from lonc.disk.files import (
 #: before it. The letters are never digits alone, so a name can be read in one way only.
 _NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
 
+#: Scans, a second apart, and seconds without a change after which a list of the folder still holds:
+#: some file systems have a clock of two seconds.
+SETTLED = 3
+
+#: After so many scans the folder is listed though nothing seems to have changed.
+LIST_ANYWAY = 60
+
 #: Beside a request that was set aside: the lond's answer, or why it was not sent.
 ANSWER = ".answer"
 REASON = ".reason"
@@ -136,6 +143,9 @@ class Spool:
         self._now = now
         self.folder = folder
         self.kept = kept
+        self._found: Found | None = None
+        self._last_state: tuple[tuple[int, int, int], ...] = ()
+        self._same_scans = 0
         self._kept_changed = 0
         self._kept_count = 0
         self.key = key
@@ -147,7 +157,7 @@ class Spool:
 
     def scan(self) -> Found:
         """
-        Return what is there.
+        Return what is there, the very same record as the last time where nothing has changed.
 
         No file is opened, and none looked at but what a crash left unfinished: after a day it is
         deleted. A missing folder is made, for its owner and group as far as
@@ -156,6 +166,38 @@ class Spool:
         :raise OSError: the folder can neither be read nor made.
         """
         self._step("scan")
+        state = self._state()
+        self._same_scans = self._same_scans + 1 if state == self._last_state else 0
+        self._last_state = state
+        if self._found is not None and self._is_settled(state):
+            return self._found
+        self._found = None
+        self._found = self._list()
+        return self._found
+
+    def _state(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what is different once a name has come or gone, here or among those set aside."""
+        found = []
+        for folder in (self.folder, self.kept):
+            with contextlib.suppress(OSError):
+                info = os.lstat(folder)
+                found.append((info.st_ino, info.st_mtime_ns, info.st_ctime_ns))
+        return tuple(found)
+
+    def _is_settled(self, state: tuple[tuple[int, int, int], ...]) -> bool:
+        """
+        Return whether there can have been no change since the last list.
+
+        One within the same tick of a file system's clock leaves no trace, so the list counts only
+        when it was made well after the last change, by this machine's clock and by the number of
+        scans. Every now and then it is made anyway.
+        """
+        if self._same_scans < SETTLED or self._same_scans % LIST_ANYWAY == 0:
+            return False
+        newest = max((max(mtime, ctime) for _, mtime, ctime in state), default=0)
+        return newest < (self._now() - SETTLED) * 1e9
+
+    def _list(self) -> Found:
         files = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
         requests: dict[str, set[str]] = {}
         forms: dict[bool, list[str]] = {True: [], False: []}

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -108,7 +109,9 @@ class DelayedCase(SynchronousTestCase):
         os.mkdir(self.settings.delayed_dir)
         self.service = self.make()
 
-    def make(self, in_thread: InThread = execute) -> DelayedService:
+    def make(
+        self, in_thread: InThread = execute, spool: Callable[..., Spool] = Spool
+    ) -> DelayedService:
         return DelayedService(
             self.clock,
             self.settings,
@@ -116,7 +119,7 @@ class DelayedCase(SynchronousTestCase):
             in_thread,
             self.perm.append,
             Random(1),
-            partial(Spool, step=self.steps),
+            partial(spool, step=self.steps),
             Logger("test", observer=self.events),
         )
 
@@ -571,6 +574,29 @@ class FailureTests(DelayedCase):
         self.l1.answer()
         self.assertEqual(len(self.l1.asked), 7)
         self.assertEqual(self.tries(1), [1.0])
+
+    def test_many_for_a_dead_host(self) -> None:
+        """
+        While nothing comes or goes, nothing is done for the files of a DEAD host; once it is back,
+        or when there is another file, all goes on.
+        """
+        self.put(FIRST, b"first\n")
+        self.l1.alive = False
+        self.service = self.make(spool=partial(Spool, now=lambda: time.time() + 100))
+        self.start()
+        self.tick(10)
+        filled: list[str] = []
+        patch = self.patch(self.service, "_fill", lambda lane, found: filled.append(lane.host_id))
+        self.tick(10)
+        self.assertEqual(filled, [])
+        patch.restore()
+        self.put(OTHER, b"other\n")
+        self.tick(4)
+        self.assertEqual(self.l2.asked, [b"other\n"])
+        self.assertEqual(self.l1.asked, [])
+        self.l1.alive = True
+        self.tick(2)
+        self.assertEqual(self.l1.asked, [b"first\n"])
 
     def test_dead(self) -> None:
         """While the host is DEAD nothing is tried; the folder is listed, and that is all."""

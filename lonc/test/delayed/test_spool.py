@@ -10,13 +10,14 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.delayed.sealing import SEALED, seal, unseal
-from lonc.delayed.spool import ANSWER, REASON, Found, Spool, Taken, host_of
+from lonc.delayed.spool import ANSWER, LIST_ANYWAY, REASON, SETTLED, Found, Spool, Taken, host_of
 from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
 from lonc.test.fixtures.properties import given, settings, st
 
@@ -172,6 +173,30 @@ class ScanTests(SpoolCase):
         for name in ["." + NAME, "notes", NAME + "~", "\udcff.1.put.l1"]:
             self.put(b"x\n", name)
         self.assertEqual(self.spool.scan(), Found({}, frozenset(), frozenset(), kept=1))
+
+    def test_unchanged(self) -> None:
+        """While nothing comes or goes the folder is not listed again, but for now and then."""
+        spool = Spool(self.folder, self.kept, now=lambda: time.time() + 100)
+        self.put(b"x\n", NAME)
+        found = [spool.scan() for _ in range(SETTLED + 5)]
+        self.assertTrue(all(each is found[SETTLED] for each in found[SETTLED:]))
+        self.put(b"x\n", NAME + "2")
+        self.assertEqual(spool.scan().requests["l12"], [NAME + "2"])
+        os.unlink(self.spool.path(NAME))
+        self.assertNotIn("l1", spool.scan().requests)
+        found = [spool.scan() for _ in range(LIST_ANYWAY + 1)]
+        self.assertIsNot(found[-1], found[-3])
+
+    def test_changed_just_now(self) -> None:
+        """Shortly after a change the folder is listed: a second one may leave no trace."""
+        found = [self.spool.scan() for _ in range(SETTLED + 5)]
+        self.assertIsNot(found[-1], found[-2])
+
+    def test_unchanged_and_unusable(self) -> None:
+        """What is wrong with the folder is told each time."""
+        nowhere = Spool(os.path.join(self.folder, "x", "y"), self.kept, now=lambda: 1e12)
+        for _ in range(SETTLED + 2):
+            self.assertRaises(FileNotFoundError, nowhere.scan)
 
     def test_missing_folder(self) -> None:
         """A missing folder is made, closed to others."""
