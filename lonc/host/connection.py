@@ -232,11 +232,11 @@ class LondConnection(Protocol):
             return
         self._go_on(handshake, lambda: handshake.receive(data))
 
-    def _go_on(self, handshake: Handshake, step: Callable[[], bytes], waited: float = 0.0) -> None:
+    def _go_on(self, handshake: Handshake, step: Callable[[], bytes], until: float = 0.0) -> None:
         """
         Take a step of the handshake, which may be its last.
 
-        :param waited: seconds since the lond said that it took the key file.
+        :param until: when the lond has to have taken the key file that it says it took.
         """
         try:
             answer = step()
@@ -250,23 +250,23 @@ class LondConnection(Protocol):
         if answer:
             self.transport.write(answer)
         if handshake.state is State.TAKING_KEY_FILE:
-            self._await_key_file(handshake, waited)
+            self._await_key_file(handshake, until)
         if handshake.state is State.IDLE:
             self._key = handshake.key
             self._handshake = None
             self.factory = None
             self._owner.ready(self)
 
-    def _await_key_file(self, handshake: Handshake, waited: float) -> None:
+    def _await_key_file(self, handshake: Handshake, until: float) -> None:
         """Believe ``ok:local`` once the key file is gone: nobody else could have deleted it."""
-        if waited >= TAKE_LIMIT:
+        assert self.factory is not None
+        clock = self.factory.clock
+        until = until or clock.seconds() + TAKE_LIMIT
+        if clock.seconds() >= until:
             message = "it says ok:local, but has not taken the key file"
             self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
             return
-        assert self.factory is not None
-        self._look = self.factory.clock.callLater(
-            _LOOK, self._go_on, handshake, handshake.look, waited + _LOOK
-        )
+        self._look = clock.callLater(_LOOK, self._go_on, handshake, handshake.look, until)
 
     def _pieced(self, data: bytes) -> bytes | None:
         """Return the reply once it is whole."""

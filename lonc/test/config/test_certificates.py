@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import time
+from typing import Any
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -186,6 +187,14 @@ class NameTests(SynchronousTestCase):
     def test_internal_host(self) -> None:
         """A host whose name has the prefix does not do with a certificate without it."""
         self.assertIn("not for internal-l2.test", self.refusal("internal-l2.test", "l2.test"))
+
+    def test_beyond_ascii(self) -> None:
+        """A name that becomes ours only when its letters are made small is not ours."""
+        for name in ("\N{KELVIN SIGN}2.test", "internal-\N{KELVIN SIGN}2.test"):
+            certificate: dict[str, Any] = {"subjectAltName": (("DNS", name),)}
+            with self.assertRaises(TLSError) as caught:
+                check_name("k2.test", certificate)
+            self.assertTrue(str(caught.exception).isascii())
 
     def test_nobody(self) -> None:
         """A certificate without any name is for nobody."""

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import os
+
 from lonc.config.hosts import parse_host_table
+from lonc.config.key_files import KeyFolder
 from lonc.test.fixtures.doubles import ScriptedLond, a_host, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.handshake import AuthModes
 from lonc.wire.request import CON_LOST, Cause
 
 
@@ -63,7 +67,7 @@ class VersionTests(HostTestCase):
         self.assertEqual((client.read, stage.status.retries_left), (CON_LOST, 1))
 
     def test_one_hour(self) -> None:
-        """It is not asked again for an hour, but at once when its connections were reset."""
+        """It is not asked again for an hour."""
         stage = self.stage("l2")
         stage.clients_of(1)
         stage.turn()
@@ -71,12 +75,25 @@ class VersionTests(HostTestCase):
         stage.clients_of(2)
         stage.turn()
         self.assertEqual(self.asked(stage), 1)
+        stage.clock.advance(3599)
+        stage.clients_of(3)
+        stage.turn()
+        self.assertEqual((len(stage.londs), self.asked(stage)), (4, 1))
         self.breaking = False
-        stage.clock.advance(3600)
+        stage.clock.advance(1)
+        stage.clients_of(4)
+        stage.turn()
+        self.assertEqual((self.asked(stage), stage.status.lond_version), (2, "1.400"))
+
+    def test_reset(self) -> None:
+        """It is asked again at once when the host's connections were reset."""
+        stage = self.stage("l2")
+        stage.clients_of(1)
+        stage.turn()
         stage.service.close_connections()
         stage.clients_of(1)
         stage.turn()
-        self.assertEqual((self.asked(stage), stage.status.lond_version), (2, "1.400"))
+        self.assertEqual((self.asked(stage), stage.status.retries_left), (2, 2))
 
     def test_several_ids(self) -> None:
         """Where the lond serves several ids it is a failure like any other."""
@@ -139,6 +156,66 @@ class SethostTests(HostTestCase):
         stage.ids = ("l2",)
         stage.service.reconfigure(a_host(), stage.settings)
         self.assertEqual(self.ask(stage), b"re:put\n")
+
+
+class KeyFileTests(HostTestCase):
+    """A lond that says ok:local."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = KeyFolder(os.path.abspath(self.mktemp()))
+        self.path = b""
+
+    def prepare(self, lond: ScriptedLond) -> None:
+        """Have londs that say so, whatever becomes of the file."""
+        lond.answer = echo
+        hear = lond.wire.heard
+
+        def heard(data: bytes) -> None:
+            if data.startswith(b"init:local:"):
+                self.path = data[11:-1]
+                lond.say(b"ok:local\n")
+            else:
+                hear(data)
+
+        lond.wire.heard = heard
+
+    def stage(self, insecure: bool) -> Stage:
+        """Return a host with such londs."""
+        modes = AuthModes(key_files=self.folder, insecure=insecure)
+        stage = Stage(self, modes=modes)
+        stage.network.prepare = self.prepare
+        return stage
+
+    def test_left(self) -> None:
+        """A second later the file is still there: it is no way in, and nothing was sent."""
+        for insecure, answer in ((False, CON_LOST), (True, b"re:put\n")):
+            stage = self.stage(insecure)
+            client = stage.client(b"put\n")
+            stage.advance(0.9)
+            self.assertEqual((client.read, stage.londs[0].asked), (b"", []))
+            stage.advance(0.3)
+            self.assertEqual((client.read, stage.londs[0].asked), (answer, []))
+            self.assertFalse(os.path.exists(self.path))
+
+    def test_taken_late(self) -> None:
+        """It may delete the file after it has spoken."""
+        stage = self.stage(insecure=False)
+        client = stage.client(b"put\n")
+        stage.advance(0.5)
+        os.unlink(self.path)
+        stage.advance(0.1)
+        self.assertEqual((client.read, stage.status.mode), (b"re:put\n", "local"))
+
+    def test_stopped_meanwhile(self) -> None:
+        """Nothing is left of a connection that ends meanwhile."""
+        stage = self.stage(insecure=False)
+        stage.client(b"put\n")
+        stage.advance(0.1)
+        stage.service.close_connections()
+        stage.turn()
+        self.assertFalse(os.path.exists(self.path))
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
 
 
 class CipherTests(HostTestCase):

@@ -554,6 +554,16 @@ class SSLTests(WaysTestCase):
         self.assertTrue(error.farewell)
         self.assertEqual(self.traits.mode, "")
 
+    def test_certificate_that_cannot_be_read(self) -> None:
+        """One whose name is in no encoding is a failure of TLS like any other."""
+        files = Authority(self.folder).issue("l2.test", file="odd", alternative=b"l2.test\xff")
+        self.ways = attrs.evolve(self.ways, certificates=files.read())
+        handshake = self.begun()
+        lond = TLSPhase(files.context(ssl.PROTOCOL_TLS_SERVER))
+        flight = lond.receive(handshake.receive(b"ok:ssl\n"))
+        error = self.failure(handshake.receive, flight)
+        self.assertEqual(str(error), "the certificate shown cannot be read")
+
     def test_no_name_check(self) -> None:
         """Without the check of the name another host's certificate will do."""
         self.ways = attrs.evolve(self.ways, certificates=self.own_files.read(check_names=False))
