@@ -533,6 +533,8 @@ class Dispatcher:
     def sweep(self, now: float) -> None:
         """End what is over its time; called several times a second (rows F1, S9 and S11)."""
         settings, pool = self._settings, self._pool
+        if not pool.size and not self._queue.waiting:
+            return  # as thousands of quiet hosts are
         limit = settings.request_timeout
         for connection in [*pool.handshaking, *pool.busy]:
             if now - connection.since >= limit:

@@ -106,6 +106,21 @@ class HostService(Dispatcher, Service):
         self._listener.abort()
         self.abort()
 
+    @property
+    def state(self) -> str:
+        """What :meth:`status` says; these three are asked for each second."""
+        return "stopping" if self.stopping else self._health.state
+
+    @property
+    def connections(self) -> int:
+        """Connections to the lond, those too that are being made."""
+        return len(self._pool)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return self._queue.waiting
+
     def status(self, delayed: int, last_log: str) -> HostStatus:
         """
         Report, but for what takes long to find out: see :attr:`times`.
@@ -117,7 +132,7 @@ class HostService(Dispatcher, Service):
         oldest = queue.oldest
         return HostStatus(
             host_id=self.host_id,
-            state="stopping" if self.stopping else self._health.state,
+            state=self.state,
             connecting=len(pool.connecting),
             handshaking=len(pool.handshaking),
             idle=len(pool.idle),

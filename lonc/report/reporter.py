@@ -153,7 +153,7 @@ class Reporter:
 
     def show_title(self) -> None:
         """Sum all hosts up in the process title."""
-        setproctitle(process_title(self.statuses(), time.time()))
+        setproctitle(process_title(self._hosts.values(), time.time()))
 
     def forget(self, host_id: str) -> None:
         """Drop what is remembered of a host that has left the table."""

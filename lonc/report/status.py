@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -141,7 +141,23 @@ class DaemonStatus:
     reloads: Mapping[str, Any] = attrs.field(factory=dict)
 
 
-def process_title(statuses: Iterable[HostStatus], now: float) -> str:
+class Counted(Protocol):
+    """What the process title tells of a host: its service, or its HostStatus."""
+
+    @property
+    def state(self) -> str:
+        """As in HostStatus."""
+
+    @property
+    def connections(self) -> int:
+        """As in HostStatus."""
+
+    @property
+    def waiting(self) -> int:
+        """As in HostStatus."""
+
+
+def process_title(statuses: Iterable[Counted], now: float) -> str:
     """
     Sum up all hosts in the process title (row S16).
 
