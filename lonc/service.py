@@ -65,7 +65,11 @@ class LoncService(MultiService):
 
     :ivar in_force: the settings and the table.
     :ivar hosts: host id -> its service.
+    :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
+        signal for anything else.
     """
+
+    own_process = False
 
     def __init__(
         self,
@@ -197,6 +201,7 @@ class LoncService(MultiService):
             pass
         for call, seconds in self._rounds:
             call.start(seconds)
+        self._signals.own_process = self.own_process
         self._signals.install()
 
     @inlineCallbacks

@@ -33,6 +33,7 @@ from lonc.config.settings import (
     opt_parameters,
     read_settings,
 )
+from lonc.daemon.own_process import take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
 from lonc.delayed.sealing import key_of
@@ -157,14 +158,12 @@ class Daemon(LoncService):
     :ivar complaints: stderr as it was before twistd took it for the log, or let it go.
     :ivar expected: what may go wrong at the start without being a fault of lonc.
     :ivar screen: what to tell once all is running.
-    :ivar own_process: whether the process is lonc's own, so that it may be ended.
     """
 
     terminal: TextIO | None = None
     complaints: TextIO
     expected: tuple[type[Exception], ...] = (ManagementPortError,)
     screen = ""
-    own_process = False
 
     def startService(self) -> None:
         """Start; what a user can cause ends the program with one line."""
@@ -184,6 +183,10 @@ class Daemon(LoncService):
         # What the imports made stays for good: let the collector look at it this once.
         gc.collect()
         gc.freeze()
+        # Who reads it may press Ctrl-C: signals are taken by then.
+        self._reactor.callWhenRunning(self._show_screen)
+
+    def _show_screen(self) -> None:
         if self.terminal is not None and self.screen:
             with contextlib.suppress(OSError):  # nobody looks at it any more
                 print(self.screen, file=self.terminal, flush=True)
@@ -204,6 +207,8 @@ def makeService(options: Options) -> Daemon:
     twistd = getattr(options, "parent", None) or {"uid": None, "gid": None, "umask": None}
     from twisted.internet import reactor
 
+    if getattr(options, "parent", None) is not None:
+        take_over_process()
     if twistd["uid"] is not None:
         for module in IMPORTED_LATER:
             import_module(module)

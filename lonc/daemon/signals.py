@@ -11,7 +11,30 @@ from typing import Any
 
 from twisted.logger import Logger
 
+#: What tells of a fault, belongs to a terminal's job control, or cannot be had.
+_LEFT = {
+    getattr(signal, name)
+    for name in (
+        *("SIGKILL", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGCONT", "SIGCHLD", "SIGWINCH"),
+        *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGXCPU"),
+    )
+    if hasattr(signal, name)
+}
+
+#: All others: their defaults would end a process, with its sockets and its pid file left behind.
+SIGNALS = signal.valid_signals() - _LEFT
+
 log = Logger()
+
+
+def hold() -> None:
+    """
+    Let every signal wait that would end the process, until `Signals` has taken them over.
+
+    What is made from here on is cleared away at the end, so it needs an orderly end. For a process
+    that is lonc's own.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 class Signals:
@@ -20,7 +43,11 @@ class Signals:
 
     :param reactor: the reactor.
     :param actions: signal -> what to call. What it raises is logged.
+    :ivar own_process: whether the process is lonc's own, and `hold` was called: then signals
+        without an action are ignored, and at the end all are.
     """
+
+    own_process = False
 
     def __init__(
         self, reactor: Any, actions: Mapping[signal.Signals, Callable[[], object]]
@@ -41,6 +68,11 @@ class Signals:
     def _take_over(self) -> None:
         for number in self._actions:
             self._before[number] = signal.signal(number, self._arrived)
+        if self.own_process:
+            for other in SIGNALS - set(self._actions):
+                if signal.getsignal(other) == signal.SIG_DFL:
+                    signal.signal(other, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._act, signal.Signals(number))
@@ -53,7 +85,7 @@ class Signals:
             log.failure("signal {name} failed", name=number.name)
 
     def uninstall(self) -> None:
-        """Give the signals back."""
+        """Give the signals back; what comes to a process that ends is ignored."""
         for number, before in self._before.items():
-            signal.signal(number, before)
+            signal.signal(number, signal.SIG_IGN if self.own_process else before)
         self._before.clear()

@@ -4,8 +4,7 @@ Delayed requests and their hosts: what is remembered from one scan of the folder
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -24,9 +23,12 @@ READ_BACK = 2.5
 
 @attrs.define
 class FileAges:
-    """Since when files in the clear are there, and in the state in which they are."""
+    """
+    Since when files in the clear are there, and in the state in which they are.
 
-    _unix_time: Callable[[], float] = time.time
+    All by lonc's own clock: a file's time stamp is the wall clock's, which may be set meanwhile.
+    """
+
     _seen: dict[str, float] = attrs.field(factory=dict)
     _growing: dict[str, tuple[Stamp, float]] = attrs.field(factory=dict)
 
@@ -44,12 +46,15 @@ class FileAges:
         stamp, since = self._growing.get(name, (None, now))
         return stamp if now - since >= STILL else None
 
-    def unfinished(self, name: str, stamp: Stamp, now: float) -> None:
-        """Watch a file that is not whole, from the time on when it was written to last."""
-        if name not in self._growing or self._growing[name][0] != stamp:
-            # By its own time stamp, or each that waits behind another would take its time anew.
-            age = max(0.0, self._unix_time() - stamp.mtime_ns / 1e9)
-            self._growing[name] = (stamp, now - age)
+    def knows(self, name: str, stamp: Stamp) -> bool:
+        """Return whether a file is watched already in this state."""
+        return name in self._growing and self._growing[name][0] == stamp
+
+    def watch(self, stamps: Mapping[str, Stamp], now: float) -> None:
+        """Watch files that may not be whole, from the time on when they were seen as they are."""
+        for name, stamp in stamps.items():
+            if not self.knows(name, stamp):
+                self._growing[name] = (stamp, now)
 
 
 class Sender(Protocol):

@@ -150,7 +150,7 @@ class Sealer:
         outcomes = await self._batch(spool, self._queue, seal)
         for name, outcome in outcomes.items():
             if isinstance(outcome, Unfinished):
-                self._arrivals.unfinished(name, outcome.stamp, now)
+                self._arrivals.watch({name: outcome.stamp}, now)
             elif not isinstance(outcome, Changed):
                 self.pending.discard(name)
             if isinstance(outcome, Unusable | OSError):

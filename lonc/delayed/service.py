@@ -26,7 +26,7 @@ from lonc.delayed.queue import DelayedQueue, FileAges, Sender
 from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, own_name
 from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of, stored_at
-from lonc.disk.files import Changed, Files, Unfinished, Unusable
+from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.report.records import DelayedStatus
 from lonc.wire.refusal import refusal
@@ -399,11 +399,8 @@ class DelayedService(Service):
                 return None
             answer = await sender.ask(taken.line)
         except Unfinished as unfinished:
-            stamp, now = unfinished.stamp, self._clock.seconds()
-            self._arrivals.unfinished(name, stamp, now)
-            if self._arrivals.still(name, now) != stamp:
-                return None
-            return await self._try(lane, name, sender)
+            await self._watch_unfinished(lane, name, unfinished.stamp)
+            return None
         except Unusable as fault:
             return self._set_aside(lane, spool, name, fault.files, str(fault))
         except ConLost as lost:
@@ -445,6 +442,14 @@ class DelayedService(Service):
                 kept=self._settings.kept_dir,
                 **fields,
             )
+
+    async def _watch_unfinished(self, lane: DelayedQueue, name: str, stamp: Stamp) -> None:
+        """Time how long a file stays as it is, and with it those that wait behind it."""
+        if not self._arrivals.knows(name, stamp):
+            # Or each would take its time anew when its turn comes.
+            look = partial(self._spool.stamps, list(lane.waiting))
+            path, limit = self._spool.path(name), self._settings.disk_timeout
+            self._arrivals.watch(await self._disk.run(path, limit, look), self._clock.seconds())
 
     def _set_aside(
         self, lane: DelayedQueue, spool: Spool, name: str, files: Files, reason: str

@@ -73,6 +73,7 @@ class ClientProtocol(Protocol):
         "_clients",
         "_counted",
         "_ended_input",
+        "_heard",
         "_held",
         "_host",
         "_lines",
@@ -99,6 +100,7 @@ class ClientProtocol(Protocol):
         self._request: Request | None = None
         self._usual = min(UNCOUNTED, clients.settings.max_line)  # bytes of a request, at most
         self._counted = False  # the bytes of its requests are
+        self._heard = False  # it has had an answer
         self._program = 0  # 0: not yet asked for
         self._taking = False  # lines are being taken from the buffer, further out on the stack
         self._held = False  # it goes on in the loop's next turn
@@ -205,6 +207,7 @@ class ClientProtocol(Protocol):
         """Pass lond's answer on, and begin with what was sent ahead."""
         self._request = None
         self.quiet_since = self._clients.now
+        self._heard = True
         self.transport.write(reply)
         if self._counted:
             self._count()
@@ -265,11 +268,36 @@ class ClientProtocol(Protocol):
 
     def turn_away(self, cause: Cause) -> None:
         """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
-        clients = self._clients
         self._host.count_lost(cause)
+        self._say_last(read_on=len(self._clients.leaving) < TURNED_AWAY)
+
+    def dismiss(self) -> None:
+        """
+        Close it, for nobody answers here any more.
+
+        It hears ``con_lost`` unless it has had all its answers. One that has asked nothing yet
+        hears it too: its request may be on its way.
+        """
+        if self._heard and self._request is None:
+            # The transport may have more than we were told of.
+            getattr(self.transport, "read_last", lambda: None)()
+        if self.leaving:
+            return
+        if self._request is not None or self._lines.rest or not self._heard:
+            self._say_last(read_on=True)
+        else:
+            self.finish()
+
+    def _say_last(self, read_on: bool) -> None:
+        """
+        Say ``con_lost`` and nothing after it.
+
+        :param read_on: whether to read, and to throw away, what it still sends.
+        """
+        clients = self._clients
         self._let_go()
         self.transport.write(CON_LOST)
-        if len(clients.leaving) < TURNED_AWAY and not self._ended_input:
+        if read_on and not self._ended_input:
             clients.leaving[self] = clients.seconds()
             self.transport.unregisterProducer()
             # A client that still writes would get a broken pipe if we closed now.
@@ -380,12 +408,15 @@ class ClientListener(Factory):
             empty.callback(None)
 
     def finish(self) -> Deferred[None]:
-        """Close all of them once they have read their answers; fires when they have gone."""
+        """
+        Close all of them once they have read their answers, those who wait for none with a
+        ``con_lost``; fires when they have gone.
+        """
         if not self.clients:
             return succeed(None)
         self._empty = empty = Deferred[None]()
         for client in list(self.clients):
-            client.finish()
+            client.dismiss()
         return empty
 
     def abort(self) -> None:

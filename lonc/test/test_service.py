@@ -30,6 +30,7 @@ from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
 from lonc.disk.threads import Disk, InThread
+from lonc.host.service import FAREWELL
 from lonc.management.errors import ReloadFailed
 from lonc.report.logs import LineFile, LoncLog, SeedForm
 from lonc.service import SWEEP, WATCH, LoncService
@@ -291,7 +292,7 @@ class BrokenHostTests(ServiceTestCase):
         old.crashed = True
         self.advance(WATCH)
         self.assertIsNot(self.daemon.hosts["l2"], old)
-        self.assertTrue(client.closed)
+        self.assertEqual(client.read, CON_LOST)
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.assertIn("the host's service is started again", self.notes.at(LogLevel.critical))
         self.check_others()
@@ -377,6 +378,8 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(told, "1 hosts new, 1 gone, 1 changed, 0 as before")
         self.advance(0)
         self.assertTrue(self.there("l1", "l3"))
+        self.assertEqual(gone.read, CON_LOST)
+        self.advance(FAREWELL)
         self.assertEqual([client.closed for client in clients], [False, True])
         self.assertIs(self.daemon.hosts["l1"], changed)
         clients[0].write(b"b\n")
@@ -784,12 +787,25 @@ class StopTests(ServiceTestCase):
         self.echoing()
         daemon = self.started()
         self.ask("l1")
-        client = self.client("l2")
+        client = self.client("l2", b"ping\n")
+        self.clock.advance(0)
         self.successResultOf(self.stopped(daemon))
         self.assertTrue(self.there() and client.closed)
+        self.assertEqual(client.read, b"re:ping\n")
         self.assertEqual(self.network.open_londs, [])
         self.assertEqual(os.listdir(os.path.join(self.folder, "logs")), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothing_asked_yet(self) -> None:
+        """F12: who has asked nothing yet hears con_lost, and has a second to find it."""
+        daemon = self.started()
+        client = self.client("l2")
+        stopped = self.stopped(daemon)
+        self.assertEqual((client.read, client.closed), (CON_LOST, False))
+        client.write(b"too late\n")
+        self.advance(FAREWELL)
+        self.successResultOf(stopped)
+        self.assertEqual((client.read, client.closed), (CON_LOST, True))
 
     def test_in_flight(self) -> None:
         """S17: it waits for what is in flight, of all hosts at once; what waits is lost."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import sys
 import tempfile
 from typing import Any
 
 from twisted.application.service import IServiceMaker
+from twisted.internet import reactor as global_reactor
 from twisted.internet.error import CannotListenError
 from twisted.logger import LogLevel
 from twisted.plugin import getPlugins
@@ -53,6 +55,10 @@ class TapTestCase(SynchronousTestCase):
         folder = tempfile.TemporaryDirectory(prefix="lonc-")
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
+        # What it does to the process is twistd's, not trial's.
+        self.patch(global_reactor, "seconds", global_reactor.seconds)  # type: ignore[attr-defined]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, before)
 
     def path(self, *names: str) -> str:
         """Return a path inside the folder."""
@@ -304,7 +310,11 @@ class DaemonTests(ServiceTestCase):
     def test_starts(self) -> None:
         """Once all runs the screen says so, and stderr is let go: somebody may wait for its end."""
         daemon = self.made_with(self.clock)
+        self.clock.hasRun = False
         daemon.startService()
+        self.assertEqual(self.terminal.getvalue(), "")
+        for call, arguments, _ in self.clock.whenRunningHooks:
+            call(*arguments)
         self.assertEqual(self.terminal.getvalue(), "all is well\n")
         self.assertEqual(self.clock.triggers, {})
         self.assertTrue(self.complaints.closed)

@@ -182,6 +182,10 @@ class _Port:
 
     def ready(self, mask: int) -> None:
         """Accept who waits."""
+        self._accept()
+
+    def _accept(self) -> bool:
+        """Accept who waits, `ACCEPTS` of them at most; return whether there may be more."""
         assert self._socket is not None
         # What socket.accept() is made of: a socket object for each client would cost 2 µs.
         accept = self._socket._accept  # type: ignore[attr-defined]
@@ -189,11 +193,11 @@ class _Port:
             try:
                 descriptor, _ = accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as problem:
                 if problem.errno in _NO_DESCRIPTOR:
                     self._wait(problem)
-                return  # otherwise the client has gone already
+                return False  # otherwise the client has gone already
             self._refused = False
             os.set_blocking(descriptor, False)
             try:
@@ -206,6 +210,7 @@ class _Port:
                 continue
             self._loop.start(SocketTransport(self._loop, descriptor, protocol))
             self._loop.read_soon(descriptor)
+        return True
 
     def _wait(self, problem: OSError) -> None:
         """Leave clients waiting until there are descriptors again."""
@@ -222,7 +227,24 @@ class _Port:
         self._loop.watch_for(self._socket.fileno(), IN)
 
     def stopListening(self) -> Deferred[None]:
-        """Stop; the Deferred fires when the socket is closed."""
+        """
+        Take no newcomers, accept who has connected, and stop.
+
+        Closing the socket would end those connections without a word; the kernel made them, so
+        these clients take themselves for served.
+
+        :return: fires when the socket is closed.
+        """
+        if self._socket is not None:
+            _remove(self._path, self._inode)
+            # Refuses those who found the path before it was removed.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+            while self._accept():
+                pass
+        return self._close()
+
+    def _close(self) -> Deferred[None]:
         listening, self._socket = self._socket, None
         if listening is None:
             return succeed(None)
@@ -235,7 +257,7 @@ class _Port:
 
     def shut_down(self, reason: Failure) -> None:
         """The reactor stops."""
-        self.stopListening()
+        self._close()
 
     def getHost(self) -> UNIXAddress:
         return UNIXAddress(self._path)

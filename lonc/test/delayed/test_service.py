@@ -342,17 +342,25 @@ class UnfinishedTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"put:a:b\n"])
 
     def test_several_without_newline(self) -> None:
-        """F7: those that have been whole for long need not be waited for one after the other."""
+        """F7: they need not be waited for one after the other: their times run together."""
         self.put(FIRST, b"put:1")
         self.put(SECOND, b"put:2")
-        for name in (FIRST, SECOND):
-            path = os.path.join(self.settings.delayed_dir, name)
-            written = time.time() - 60
-            os.utime(path, (written, written))
         self.start()
-        self.tick(2)
+        self.tick(3)
         self.l1.answer()
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+
+    def test_time_stamps_tell_nothing(self) -> None:
+        """F7: a file whose time stamp is old, as after a step of the clock, is waited for too."""
+        self.start()
+        for text in [b"p", b"put", b"put:a", b"put:a:b"]:
+            self.put(FIRST, text)
+            path = os.path.join(self.settings.delayed_dir, FIRST)
+            os.utime(path, (1e9 + len(text), 1e9 + len(text)))
+            self.tick(1)
+            self.assertEqual(self.l1.asked, [])
+        self.tick(6)
+        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
 
     def test_completed(self) -> None:
         """F7: one that gets its newline goes at once."""

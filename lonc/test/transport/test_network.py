@@ -224,22 +224,39 @@ class ListeningTests(NetworkTestCase):
         self.assertEqual(set(os.listdir("/proc/self/fd")) - self.before, set())
 
     def test_stopped_by_its_first_client(self) -> None:
-        """A port may be stopped while it accepts."""
+        """A port may be stopped while it accepts; who has connected by then is accepted."""
 
-        class OnlyOne(Listener):
+        class Stopping(Listener):
             def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
                 stopped.append(port.stopListening())
                 return super().buildProtocol(addr)
 
         stopped: list[Deferred[None] | None] = []
-        factory = OnlyOne()
+        factory = Stopping()
         port = self.listen(factory)
         clients = [self.connect(), self.connect()]
         self.turn()
-        self.assertEqual((len(factory.made), len(stopped)), (1, 1))
-        assert stopped[0] is not None
-        self.successResultOf(stopped[0])
-        self.assertRaises(ConnectionResetError, clients[1].recv, 9)
+        for each in stopped:
+            assert each is not None
+            self.successResultOf(each)
+        for made in factory.made:
+            made.transport.write(b"served")
+        self.assertEqual([client.recv(9) for client in clients], [b"served"] * 2)
+
+    def test_stop_accepts_who_has_connected(self) -> None:
+        """F12: who was accepted by the kernel is served; others are refused, not cut off."""
+        factory = Listener()
+        port = self.listen(factory, backlog=2 * ACCEPTS)
+        other = os.path.join(os.path.dirname(self.path), "other")
+        os.link(self.path, other)
+        clients = [self.connect() for _ in range(ACCEPTS + 5)]
+        port.stopListening()
+        with socket.socket(socket.AF_UNIX) as late:
+            self.assertRaises(ConnectionRefusedError, late.connect, other)
+        self.turn()
+        for client, made in zip(clients, factory.made, strict=True):
+            made.transport.write(b"con_lost")
+            self.assertEqual(client.recv(9), b"con_lost")
 
     def test_path_in_use(self) -> None:
         """A path that exists is not taken, and the error names it."""
