@@ -27,7 +27,7 @@ def fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # has the lowest free number: this one
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def take_over_process() -> None:

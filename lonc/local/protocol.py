@@ -275,18 +275,11 @@ class ClientProtocol(Protocol):
         """
         Close it, for nobody answers here any more.
 
-        It hears ``con_lost`` unless it has had all its answers. One that has asked nothing yet
-        hears it too: its request may be on its way.
+        It hears ``con_lost`` where it has heard nothing yet: a request may be on its way.
         """
-        if self._heard and self._request is None:
-            # The transport may have more than we were told of.
-            getattr(self.transport, "read_last", lambda: None)()
-        if self.leaving:
-            return
-        if self._request is not None or self._lines.rest or not self._heard:
-            self._say_last(read_on=True)
-        else:
-            self.finish()
+        if not (self._heard or self.leaving or self._request is not None):
+            self.transport.write(CON_LOST)
+        self.finish()
 
     def _say_last(self, read_on: bool) -> None:
         """

@@ -56,7 +56,7 @@ class TapTestCase(SynchronousTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
         # What it does to the process is twistd's, not trial's.
-        self.patch(global_reactor, "seconds", global_reactor.seconds)  # type: ignore[attr-defined]
+        self.patch(global_reactor, "seconds", global_reactor.seconds)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, before)
 

@@ -266,20 +266,6 @@ class SocketTransport:
         if not self._input_over and not self.disconnecting:
             self._watch(self._mask | self.reading)
 
-    def read_last(self) -> None:
-        """
-        Let the other side write no more, and give out what it has written, 1 MiB at most.
-
-        For who is about to close, and must not miss what has come since the last event.
-        """
-        pieces = []
-        with contextlib.suppress(OSError):
-            self.getHandle().shutdown(socket.SHUT_RD)
-            while len(pieces) < 16 and (data := os.read(self.descriptor, 65536)):
-                pieces.append(data)
-        if pieces:
-            self.protocol.dataReceived(b"".join(pieces))
-
     def stopProducing(self) -> None:
         """Close."""
         self.loseConnection()
