@@ -1,4 +1,5 @@
-# make run   a cluster of two hosts on this machine, with lonc in front of it
+# make run   a cluster of two hosts on this machine, with lonc in front of it;
+#            PORT=6663 for londs at another port than 5663
 # make test  every check: tests, lint, types
 # make docs  the documentation, in docs/_build/html
 # make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: run test lint docs bench soak clean
 
 run: .venv/installed
-	@exec $(BIN)/twistd -n lonc --standalone var
+	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT))
 
 test: .venv/installed-test lint
 	$(BIN)/trial lonc

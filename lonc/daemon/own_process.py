@@ -39,5 +39,5 @@ def take_over_process() -> None:
     """
     from twisted.internet import reactor
 
-    reactor.seconds = time.monotonic  # type: ignore[attr-defined]
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     signals.hold()
