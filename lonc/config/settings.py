@@ -61,7 +61,9 @@ class Settings:
     """
     All settings, typed and checked: times in seconds, sizes in bytes, paths as text.
 
-    ``warnings`` holds a line for a person for each thing in the file that does nothing.
+    ``warnings`` holds a line for a person for each thing in the file that does nothing, ``written``
+    for each setting's name in the file what was written, and where: ``default``, an option, or file
+    and line.
     """
 
     config_file: str
@@ -108,6 +110,7 @@ class Settings:
     table_timeout: float = _default("loncTableTimeout")
     table_limit: int = _default("loncTableLimit")
     warnings: tuple[str, ...] = ()
+    written: Mapping[str, tuple[str, str]] = attrs.field(factory=dict, eq=False, repr=False)
 
     @management.default
     def _management(self) -> str:
@@ -310,21 +313,27 @@ def read_settings(
     assignments = [each for name in files for each in _assignments(_read(name), _shown(name))]
     last = {each.name: each for each in assignments if not each.section}
     values = {}
+    written = {}
     for parameter in PARAMETERS:
+        written[parameter.variable] = (parameter.default or "", "default")
         option = options.get(parameter.option) if parameter.option else None
         if option is not None:
             values[parameter.attribute] = parameter.read(option, f"--{parameter.option}")
+            written[parameter.variable] = (option, f"--{parameter.option}")
         elif assignment := last.get(parameter.variable):
             values[parameter.attribute] = parameter.read(assignment.value, assignment.where)
+            place = assignment.where.partition(": PerlSetVar ")[0]
+            written[parameter.variable] = (assignment.value or "", place)
         elif parameter.default is None:
-            warnings = (
+            near = (
                 warning
                 for warning in _warnings(assignments)
                 if parameter.variable.lower() in warning.lower()
             )
-            hint = next((f" ({warning})" for warning in warnings), "")
+            hint = next((f" ({warning})" for warning in near), "")
             raise SettingsError(f"{_shown(file)}: PerlSetVar {parameter.variable} is missing{hint}")
-    return Settings(config_file=file, warnings=tuple(_warnings(assignments)), **values)
+    warnings = tuple(_warnings(assignments))
+    return Settings(config_file=file, warnings=warnings, written=written, **values)
 
 
 # The folders

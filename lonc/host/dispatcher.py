@@ -220,6 +220,10 @@ class Dispatcher:
         """Forget a request that waits, for its client has gone; return whether it did."""
         return self._queue.drop(request)
 
+    def has_waiting(self, request: Request) -> bool:
+        """Return whether a request still waits for a connection."""
+        return request in self._queue
+
     def ask(self, line: bytes) -> Deferred[bytes]:
         """
         Ask for one who wants a Deferred.

@@ -129,6 +129,10 @@ class RequestQueue:
             del self._programs[program]
         return True
 
+    def __contains__(self, request: Request) -> bool:
+        """Return whether a request waits."""
+        return request in self._programs.get(request.asker.program, ())
+
     def drain(self) -> list[Request]:
         """Empty the queue and return what was in it."""
         return self.overdue(float("inf"))

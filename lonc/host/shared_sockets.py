@@ -64,6 +64,10 @@ class SharedSocket:
         """Forget a request that still waits; return whether it did."""
         return any(host.withdraw(request) for host in self._hosts())
 
+    def has_waiting(self, request: Request) -> bool:
+        """Return whether a request still waits for a connection."""
+        return any(host.has_waiting(request) for host in self._hosts())
+
     def close_connections(self) -> None:
         """Close every connection to every host of that name and start afresh."""
         for host in self._hosts():

@@ -6,6 +6,7 @@ Descriptors and memory are the process's and not a host's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ class Clients:
 
     :ivar everyone: who is connected, the first one first.
     :ivar memory: what their requests take.
+    :ivar refused: how many were turned away because all places were taken, and when one last was,
+        in Unix time.
     :ivar now: the time of the last sweep: near enough for who has been silent longest.
     :ivar unread: clients that do not read their answers, the first one first -> when they last
         took a byte, how many bytes count against the budget, and how many were unsent then.
@@ -56,6 +59,9 @@ class Clients:
         self.everyone: dict[ClientProtocol, None] = {}
         self.memory = RequestMemory(settings.max_request_memory)
         self.now = clock.seconds()
+        self._counted = 0
+        self.refused = 0
+        self.last_refused = 0.0
         self._call_later = clock.callLater
         self._held: dict[ClientProtocol, None] = {}
         self._turn_is_due = False
@@ -63,6 +69,11 @@ class Clients:
         self.unread_bytes = 0
         self.unfinished: dict[ClientProtocol, float] = {}
         self.leaving: dict[ClientProtocol, float] = {}
+
+    def count(self) -> int:
+        """Return the number of a client that comes: they count from 1."""
+        self._counted += 1
+        return self._counted
 
     @property
     def open(self) -> int:
@@ -99,6 +110,8 @@ class Clients:
             return True
         silent = longest_silent(client, self.everyone)
         if silent is None:
+            self.refused += 1
+            self.last_refused = time.time()
             self.warn(
                 "max-clients", client.host_id, f"there are {limit} clients: another gets con_lost"
             )

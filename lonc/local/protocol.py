@@ -51,6 +51,9 @@ class RequestTaker(Interface):
     def withdraw(self, request: Request) -> bool:
         """Forget a request that still waits; return whether it did."""
 
+    def has_waiting(self, request: Request) -> bool:
+        """Return whether a request still waits for a connection."""
+
     def close_connections(self) -> None:
         """Close every connection to the host and start afresh."""
 
@@ -65,6 +68,9 @@ class ClientProtocol(Protocol):
 
     :ivar leaving: it has its last answer, and what it still sends is thrown away.
     :ivar quiet_since: when it had its last answer, or came, by `Clients.now`.
+    :ivar since: when it came.
+    :ivar number: counts the clients since the start.
+    :ivar requests: how many it has asked.
     """
 
     # There are thousands, and what is set outside of __init__ would make each a dict of its own.
@@ -85,7 +91,10 @@ class ClientProtocol(Protocol):
         "_usual",
         "connected",
         "leaving",
+        "number",
         "quiet_since",
+        "requests",
+        "since",
         "transport",
     )
 
@@ -108,7 +117,9 @@ class ClientProtocol(Protocol):
         self._paused = False  # we do not read the transport
         self._ended_input = False  # the client will send nothing more
         self.leaving = False
-        self.quiet_since = clients.now
+        self.quiet_since = self.since = clients.now
+        self.number = clients.count()
+        self.requests = 0
 
     def connectionMade(self) -> None:
         """Count it in, or turn it away."""
@@ -153,6 +164,7 @@ class ClientProtocol(Protocol):
             self.answered(b"ok\n")
             self.finish()
             return
+        self.requests += 1
         self._request = request = Request(line, self)
         try:
             self._host.submit(request)
@@ -318,6 +330,20 @@ class ClientProtocol(Protocol):
         if not self._program:
             self._program = getattr(self.transport, "peer_pid", 0) or -id(self)
         return self._program
+
+    @property
+    def waits_for(self) -> tuple[str, float]:
+        """What it waits for, ``queue``, ``lond`` or nothing, and since when if it is the queue."""
+        request = self._request
+        if request is None:
+            return "", 0.0
+        return ("queue", request.since) if self._host.has_waiting(request) else ("lond", 0.0)
+
+    @property
+    def credentials(self) -> tuple[int, int]:
+        """The process at the other end and its user, by their numbers; 0 and -1 if not known."""
+        pid, uid = getattr(self.transport, "peer_credentials", (0, -1))
+        return pid, uid
 
     @property
     def host_id(self) -> str:

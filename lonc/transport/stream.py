@@ -137,11 +137,17 @@ class SocketTransport:
 
         It is 0 where the kernel does not tell: for another pid namespace, and outside of Linux.
         """
+        return self.peer_credentials[0]
+
+    @property
+    def peer_credentials(self) -> tuple[int, int]:
+        """That process, and its user's number; both 0 and -1 where the kernel does not tell."""
         try:
             credentials = self.getHandle().getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, 12)
         except OSError:
-            return 0
-        return int.from_bytes(credentials[:4], sys.byteorder)
+            return 0, -1
+        pid, uid = credentials[:4], credentials[4:8]
+        return int.from_bytes(pid, sys.byteorder), int.from_bytes(uid, sys.byteorder, signed=True)
 
     # ------------------------------------------------------------------ writing
 

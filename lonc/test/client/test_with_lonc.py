@@ -58,6 +58,10 @@ class LocalHost:
         else:
             request.asker.lost(Cause.DEAD)
 
+    def has_waiting(self, request: Request) -> bool:
+        """Return whether it waits: never here."""
+        return False
+
     def withdraw(self, request: Request) -> bool:
         """Nothing waits."""
         return False

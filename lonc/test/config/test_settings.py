@@ -472,6 +472,19 @@ class ValueTests(SettingsCase):
             self.assertTrue(str(error).isprintable(), str(error))
 
 
+class WrittenTests(SettingsCase):
+    """What was written, and where."""
+
+    def test_sources(self) -> None:
+        """A default, a line, an option: the last word has the option."""
+        found = self.read("PerlSetVar loncRetries 3\nPerlSetVar loncQueueLimit 9", queue_limit="7")
+        self.assertEqual(found.written["loncMaxClients"], ("4096", "default"))
+        self.assertEqual(found.written["loncQueueLimit"], ("7", "--queue-limit"))
+        value, place = found.written["loncRetries"]
+        self.assertEqual(value, "3")
+        self.assertRegex(place, r"loncapa\.conf, line [0-9]+$")
+
+
 class DefaultTests(SettingsCase):
     """What counts when nothing is set."""
 
@@ -480,6 +493,7 @@ class DefaultTests(SettingsCase):
         found = attrs.asdict(self.read(""))
         for name in ("config_file", "host_id", "tab_dir", "sock_dir", "daemons_dir", "doc_root"):
             del found[name]
+        self.assertEqual(set(found.pop("written")), {each.variable for each in PARAMETERS})
         self.assertEqual(
             found,
             {
@@ -525,9 +539,9 @@ class DefaultTests(SettingsCase):
         )
 
     def test_everyRow(self) -> None:
-        """Every row of the table has its attribute, and every attribute but two its row."""
+        """Every row of the table has its attribute, and every attribute but three its row."""
         self.assertEqual(
-            {each.attribute for each in PARAMETERS} | {"config_file", "warnings"},
+            {each.attribute for each in PARAMETERS} | {"config_file", "warnings", "written"},
             {each.name for each in attrs.fields(Settings)},
         )
 

@@ -51,6 +51,10 @@ class FakeHost:
         else:
             self.waiting.append(request)
 
+    def has_waiting(self, request: Request) -> bool:
+        """Return whether it waits: never here."""
+        return False
+
     def withdraw(self, request: Request) -> bool:
         self.withdrawn.append(request)
         return request in self.waiting
