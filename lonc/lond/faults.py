@@ -108,6 +108,7 @@ REFUSE_WITHOUT_NEWLINE: Final = Fault(instead=b"refused", close=True)
 STALL: Final = Fault(instead=b"")
 CLOSE: Final = Fault(instead=b"", close=True)
 SPLIT: Final = Fault(pause=0.001)
+SLOW: Final = Fault(delay=3.0)
 NO_NEWLINE: Final = Fault(cut=1, close=True)
 ENDLESS: Final = Fault(instead=b"", endless=True)
 EXTRA_LINE: Final = Fault(after=b"nobody asked\n")
@@ -123,6 +124,7 @@ NAMED: Final[dict[str, Fault]] = {
     "stall": STALL,
     "close": CLOSE,
     "split": SPLIT,
+    "slow": SLOW,
     "no-newline": NO_NEWLINE,
     "endless": ENDLESS,
     "extra-line": EXTRA_LINE,
