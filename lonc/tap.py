@@ -33,7 +33,7 @@ from lonc.config.settings import (
     opt_parameters,
     read_settings,
 )
-from lonc.daemon.own_process import take_over_process
+from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
 from lonc.delayed.sealing import key_of
@@ -105,6 +105,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; a wrong option ends the program with one line and status 1."""
+        if getattr(self, "parent", None) is not None:
+            fill_standard_descriptors()  # nothing is opened to stay before twistd has these options
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
