@@ -1,14 +1,13 @@
 """
-A program's side of the exchange (protocol, sections 5 and 6): what is done, and in which order.
+A program's side of the exchange (protocol, section 5): one request, its reply, and their time.
 
-What a program asks for is a plan: a generator that yields one step after the other, is told how
-each went, and returns the reply. Nothing here opens a socket or a file; :mod:`lonc.client.clients`
-has the two that take the steps, one that blocks and one for Twisted.
+Nothing here opens a socket or a file: :mod:`lonc.client.blocking` and :mod:`lonc.client.twisted`
+connect, send ``line``, and pass on what they receive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import attrs
 
@@ -63,182 +62,67 @@ class Limits:
     store: float = 10.0
 
 
-# The steps. Who takes them sends what came to a Receive, and nothing of interest for the others.
-
-
-@attrs.frozen
-class Connect:
-    """Connect to the UNIX socket at ``path``; what was open before is closed."""
-
-    path: str
-    limit: float
-
-
-@attrs.frozen
-class Send:
-    """Send all of ``data``, or leave it to a buffer."""
-
-    data: bytes
-    limit: float
-
-
-@attrs.frozen
-class Receive:
-    """Wait for bytes; there are none when the other side has closed. A limit of 0 only looks."""
-
-    limit: float
-
-
-@attrs.frozen
-class HangUp:
-    """Close the connection, if there is one."""
-
-
-@attrs.frozen
-class Work:
-    """Do something that blocks, where ``limit`` can be kept."""
-
-    call: Callable[[], object]
-    limit: float
-
-
-Step = Connect | Send | Receive | HangUp | Work
-Plan = Generator[Step, bytes, Reply]
-
-
-class Broken(Exception):
-    """A step failed; the message is for a person."""
-
-
-class Late(Exception):
-    """A step was not done within its limit."""
-
-
-def advance(plan: Plan, outcome: bytes | Broken | Late | None = None) -> Step | Reply:
+class Exchange:
     """
-    Return a plan's next step, or its reply.
+    One request to one host, on a connection that carries no other meanwhile.
 
-    :param outcome: how the step before went; None when there was none.
-    """
-    try:
-        if isinstance(outcome, Exception):
-            return plan.throw(outcome)
-        return next(plan) if outcome is None else plan.send(outcome)
-    except StopIteration as end:
-        reply: Reply = end.value
-        return reply
-
-
-class Conversation:
-    """
-    A connection to one host's socket, made when it is needed.
-
+    :param limits: of which ``exchange`` runs from now.
     :param max_line: bytes that a reply may have.
     :param seconds: a clock.
+    :ivar path: the host's socket.
+    :ivar request: the request, without its newline.
+    :ivar line: what is to be sent.
+    :ivar is_reusable: the reply is there, and nothing else has come. Otherwise the connection is to
+        be closed, before anything else is done: lonc drops a request whose client has gone, if it
+        still waits.
     """
 
     def __init__(
-        self, path: str, max_line: int, limits: Limits, seconds: Callable[[], float]
+        self,
+        path: str,
+        request: bytes,
+        limits: Limits,
+        max_line: int,
+        seconds: Callable[[], float],
     ) -> None:
-        self._path = path
+        self.path = path
+        self.request = request
+        self.line = request + b"\n"
+        self.is_reusable = False
         self._limits = limits
         self._seconds = seconds
-        self._max_line = max_line
+        self._deadline = seconds() + limits.exchange
         self._lines = LineBuffer(max_line)
-        # Connected, and neither side owes anything: never true while a plan is under way, so one
-        # that is given up in the middle leaves nothing that the next could trip over.
-        self._at_rest = False
 
-    def ask(self, request: bytes, limit: float) -> Plan:
-        """
-        Plan one exchange.
-
-        :param request: without its newline.
-        :param limit: seconds for all of it.
-        """
-        deadline = self._seconds() + limit
-        try:
-            yield from self._connect(deadline)
-            yield Send(request + b"\n", self._left(deadline))
-            line = None
-            while line is None:
-                line = self._lines.push((yield from self._receive(deadline)))
-        except Late:
-            why = f"no answer within {limit:g} s"
-        except (Broken, LineTooLong) as error:
-            why = str(error)
-        else:
-            if self._lines.rest:  # lonc never says more than it was asked
-                yield HangUp()
-            else:
-                self._at_rest = True
-            reply = line[:-1]
-            return Reply(reply, f"{self._path}: lonc says so" if reply == CON_LOST else "")
-        # Before anything else: lonc drops a request whose client has gone, if it still waits.
-        yield HangUp()
-        return Reply(CON_LOST, f"{self._path}: {why}")
-
-    def _connect(self, deadline: float) -> Generator[Step, bytes, None]:
-        if self._at_rest:
-            self._at_rest = False
-            try:
-                yield Receive(0.0)
-            except Late:
-                return  # it is there, and silent as it should be
-            except Broken:
-                pass
-            # Otherwise lonc has closed it, perhaps because it was started anew.
-        self._lines = LineBuffer(self._max_line)
-        limit = min(self._limits.connect, self._left(deadline))
-        try:
-            yield Connect(self._path, limit)
-        except Late:
-            raise Broken(f"no connection within {limit:g} s") from None
-
-    def _receive(self, deadline: float) -> Generator[Step, bytes, bytes]:
-        data = yield Receive(self._left(deadline))
-        if not data:
-            raise Broken("closed without an answer")
-        return data
-
-    def _left(self, deadline: float) -> float:
-        left = deadline - self._seconds()
+    def left(self) -> float:
+        """Return the seconds that are left; TimeoutError: none are."""
+        left = self._deadline - self._seconds()
         if left <= 0:
-            raise Late
+            raise TimeoutError
         return left
 
+    def connect_limit(self) -> float:
+        """Return the seconds for connecting; TimeoutError: none are left."""
+        return min(self._limits.connect, self.left())
 
-def critical(
-    asked: Plan, store: Callable[[], object], note: Callable[[str], None], limit: float
-) -> Plan:
-    """
-    Plan a request that must not be lost (protocol, section 6).
+    def receive(self, data: bytes) -> Reply | None:
+        """Take what came, nothing at the end; return the reply, None when more is to come."""
+        if not data:
+            return self.lost("closed without an answer")
+        try:
+            line = self._lines.push(data)
+        except LineTooLong as error:
+            return self.lost(str(error))
+        if line is None:
+            return None
+        self.is_reusable = not self._lines.rest  # lonc never says more than it was asked
+        reply = line[:-1]
+        return Reply(reply, f"{self.path}: lonc says so" if reply == CON_LOST else "")
 
-    Whatever made it :data:`CON_LOST`, it is stored: also when only our own time was over, and lonc
-    may still come to send it. Done twice is the lesser evil, and lonc promises no more itself.
+    def lost(self, why: str) -> Reply:
+        """Return the reply to a request of which nobody knows whether it was done."""
+        return Reply(CON_LOST, f"{self.path}: {why}")
 
-    :param asked: the exchange.
-    :param store: stores the request, or raises; once it has returned, no power failure undoes it.
-    :param note: writes into ``lonnet.perm.log`` that it was delayed, ``D``, or has failed, ``F``.
-    :param limit: seconds for each of the two.
-    """
-    reply = yield from asked
-    if reply != CON_LOST:
-        return reply
-    fault = yield from _worked(store, limit, ", and it may be stored all the same")
-    small_fault = yield from _worked(lambda: note("F" if fault else "D"), limit)
-    why = "; ".join(part for part in (reply.why, fault, small_fault) if part)
-    return Reply(CON_FAILED if fault else CON_DELAYED, why)
-
-
-def _worked(
-    call: Callable[[], object], limit: float, when_late: str = ""
-) -> Generator[Step, bytes, str]:
-    """Have something done that blocks; return what went wrong, empty when nothing did."""
-    try:
-        yield Work(call, limit)
-    except Late:
-        return f"no answer from the disk within {limit:g} s{when_late}"
-    except Broken as error:
-        return str(error) or "no reason is known"
-    return ""
+    def late(self) -> Reply:
+        """Return the reply when no time is left."""
+        return self.lost(f"no answer within {self._limits.exchange:g} s")

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -23,7 +24,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.client.clients import (
+from lonc.client import (
     CON_DELAYED,
     CON_FAILED,
     CON_LOST,
@@ -32,6 +33,7 @@ from lonc.client.clients import (
     Reply,
     TwistedClient,
 )
+from lonc.client.exchange import Exchange
 from lonc.config.settings import SOCKET_PATH_LIMIT, Settings
 from lonc.delayed.outbox import Outbox
 from lonc.delayed.sealing import make_key_file, read_key_file, unseal
@@ -111,6 +113,10 @@ class Server:
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads[1:]:
             thread.join()
+
+    def say_unasked(self, data: bytes) -> None:
+        """Say something on the latest connection."""
+        self._open[-1].sendall(data)
 
     def stop(self) -> None:
         """Close everything."""
@@ -345,6 +351,30 @@ class ClientTests(Place):
             late.set()
             self.assertEqual(l2.ask("b"), b"re:b")
 
+    def test_spoken_unasked(self) -> None:
+        """What nobody asked for is never taken for the answer to the next request."""
+        server = self.serve(lambda line: b"re:" + line + b"another's\n")
+        with self.client.connection("l2") as l2:
+            self.assertEqual(l2.ask("a"), b"re:a")
+            self.assertEqual(l2.ask("b"), b"re:b")
+            server.answer = echo
+            self.assertEqual(l2.ask("c"), b"re:c")
+            self.assertEqual(server.accepted, 3)
+            server.say_unasked(b"another's\n")
+            self.assertEqual(l2.ask("d"), b"re:d")
+        self.assertEqual(server.accepted, 4)
+
+    def test_interrupted(self) -> None:
+        """A request that is given up in the middle leaves its answer to nobody."""
+        server = self.serve()
+        with self.client.connection("l2") as l2:
+            l2.ask("a")
+            interrupt = self.patch(Exchange, "receive", Mock(side_effect=KeyboardInterrupt))
+            self.assertRaises(KeyboardInterrupt, l2.ask, "b")
+            interrupt.restore()
+            self.assertEqual(l2.ask("c"), b"re:c")
+        self.assertEqual(server.accepted, 2)
+
     # What must not be lost
 
     def test_critical(self) -> None:
@@ -451,7 +481,7 @@ class ClientTests(Place):
         """A program can end while a disk hangs."""
         program = (
             "import sys\n"
-            "from lonc.client.clients import Client, Limits\n"
+            "from lonc.client import Client, Limits\n"
             "from lonc.test.client.test_clients import StuckOutbox\n"
             "client = Client(sys.argv[1], Limits(store=0.01), StuckOutbox(sys.argv[1]))\n"
             "print(client.critical('l2', 'ping').text)\n"
@@ -470,7 +500,7 @@ class ClientTests(Place):
         self.assertEqual(Client(self.folder).limits, Limits())
 
 
-class Exchange:
+class Dialled:
     """
     A connection of a TwistedClient, seen from the other end.
 
@@ -523,9 +553,9 @@ class TwistedClientTests(Place):
         """Return a client whose disk calls are made at once."""
         return TwistedClient(self.reactor, self.settings, None, outbox, maybeDeferred)
 
-    def exchange(self) -> Exchange:
+    def exchange(self) -> Dialled:
         """Accept the latest connection."""
-        exchange = Exchange(self.reactor)
+        exchange = Dialled(self.reactor)
         exchange.accept()
         return exchange
 
@@ -572,7 +602,7 @@ class TwistedClientTests(Place):
     def test_no_lonc(self) -> None:
         """A connection that cannot be made is con_lost, and the reason is told."""
         asked = self.client.ask("l2", "ping")
-        Exchange(self.reactor).fail(ConnectError(2, "No such file or directory"))
+        Dialled(self.reactor).fail(ConnectError(2, "No such file or directory"))
         reply = self.successResultOf(asked)
         self.assertEqual(reply, CON_LOST)
         self.assertIn("No such file or directory", reply.why)
@@ -580,7 +610,7 @@ class TwistedClientTests(Place):
     def test_not_accepted(self) -> None:
         """So is one that is not made in time."""
         asked = self.client.ask("l2", "ping")
-        Exchange(self.reactor).fail(TimeoutError())
+        Dialled(self.reactor).fail(TimeoutError())
         self.assertEqual(self.successResultOf(asked).why, f"{self.path}: no connection within 10 s")
 
     def test_closed(self) -> None:

@@ -19,7 +19,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
-from lonc.client.clients import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
+from lonc.client import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
 from lonc.delayed.spool import Spool
 from lonc.local.limits import Clients
 from lonc.local.protocol import ClientListener

@@ -1,0 +1,146 @@
+"""The client for Twisted: a protocol for each exchange, and the reactor's threads for the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+
+from lonc.client.exchange import CON_LOST, Exchange, Limits, Reply
+from lonc.client.installation import Installation, note_letter
+from lonc.config.settings import Settings
+from lonc.delayed.outbox import Outbox
+from lonc.disk.threads import Disk, InThread
+from lonc.wire.escaping import Value
+
+T = TypeVar("T")
+
+
+class TwistedClient:
+    """
+    Asks hosts, and returns a Deferred for each answer. To be used in the reactor's thread.
+
+    The methods are those of :class:`Client`. ``ValueError`` is raised at once. Cancelling a
+    Deferred closes the connection; a critical request may or may not be stored then.
+
+    :param reactor: connects (``connectUNIX``), has the time and a thread pool.
+    :param in_thread: runs a function in a thread; the reactor's pool unless given.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        where: Settings | str,
+        limits: Limits | None = None,
+        outbox: Outbox | None = None,
+        in_thread: InThread | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._lonc = Installation(where, limits, outbox)
+        self.limits = self._lonc.limits
+        self._disk = Disk(reactor, in_thread or self._in_pool)
+
+    def ask(self, host_id: str, request: Value, timeout: float | None = None) -> Deferred[Reply]:
+        """Ask a host; see :meth:`Client.ask`."""
+        return Deferred.fromCoroutine(self._ask(self._exchange(host_id, request, timeout)))
+
+    def ask_encrypted(
+        self, host_id: str, request: Value, timeout: float | None = None
+    ) -> Deferred[Reply]:
+        """Ask so that nobody on the way between the machines can read it."""
+        return self.ask(host_id, self._lonc.encrypted(request), timeout)
+
+    def critical(
+        self, host_id: str, request: Value, timeout: float | None = None
+    ) -> Deferred[Reply]:
+        """Ask, and store the request when the answer is con_lost; see :meth:`Client.critical`."""
+        exchange = self._exchange(host_id, request, timeout)
+        return Deferred.fromCoroutine(self._critical(host_id, exchange))
+
+    def _exchange(self, host_id: str, request: Value, timeout: float | None) -> Exchange:
+        return self._lonc.exchange(host_id, request, timeout, self._reactor.seconds)
+
+    async def _critical(self, host_id: str, exchange: Exchange) -> Reply:
+        reply = await self._ask(exchange)
+        if reply != CON_LOST:
+            return reply
+        outbox, line = self._lonc.outbox, exchange.request
+        not_stored = await self._fault_of(partial(outbox.store, host_id, line))
+        letter = note_letter(not_stored)
+        not_noted = await self._fault_of(partial(outbox.note, letter, host_id, line))
+        return self._lonc.critical_reply(reply, not_stored, not_noted)
+
+    async def _ask(self, exchange: Exchange) -> Reply:
+        protocol = None
+        try:
+            protocol = await self._connect(exchange)
+            return await protocol.reply.addTimeout(exchange.left(), self._reactor)
+        except (TimeoutError, defer.TimeoutError):
+            return exchange.late()
+        except (ConnectError, ConnectionError) as error:
+            return exchange.lost(str(error))
+        finally:
+            if protocol is not None:
+                protocol.transport.abortConnection()  # also when lonc does not read
+
+    async def _connect(self, exchange: Exchange) -> _OneExchange:
+        limit = exchange.connect_limit()
+        factory = Factory.forProtocol(partial(_OneExchange, exchange))
+        endpoint: Any = UNIXClientEndpoint(self._reactor, exchange.path, timeout=limit)  # type: ignore[no-untyped-call]
+        try:
+            protocol: _OneExchange = await endpoint.connect(factory)
+        except ConnectTimeout:
+            raise ConnectionError(f"no connection within {limit:g} s") from None
+        except ConnectingCancelledError:
+            raise defer.CancelledError from None  # the same as at every other step
+        return protocol
+
+    async def _fault_of(self, call: Callable[[], object]) -> Exception | None:
+        """Do it in a thread; return what it raised."""
+        try:
+            await self._disk.run("", self.limits.store, call)
+        except defer.CancelledError:
+            raise
+        except Exception as error:
+            return error
+        return None
+
+    def _in_pool(self, work: Callable[[], T], /) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), work)
+
+
+class _OneExchange(Protocol):
+    """
+    A connection for one exchange.
+
+    :ivar reply: fires with the reply.
+    """
+
+    transport: ITCPTransport
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.reply = Deferred[Reply]()
+
+    def connectionMade(self) -> None:
+        """Send the request."""
+        self.transport.write(self._exchange.line)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on until the reply is there."""
+        if not self.reply.called and (reply := self._exchange.receive(data)) is not None:
+            self.reply.callback(reply)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Pass on that it is over."""
+        self.dataReceived(b"")
