@@ -103,37 +103,37 @@ class LoncService(MultiService):
             settings.name_threads,
         )
         self._enciphers = has_idea()
-        around = HostDependencies(
+        dependencies = HostDependencies(
             clock=reactor,
             network=network,
             look_up=self._names.look_up,
             random=random,
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),
-            ways=lambda host: self.in_force.access.ways(host),
+            ways=lambda host: self.in_force.access.auth_modes(host),
             enciphers=self._enciphers,
             ids=lambda host: self.in_force.table.ids_at(host.target),
         )
-        self._supervisor = Supervisor(self, self.hosts, self.in_force, around)
+        self._supervisor = Supervisor(self, self.hosts, self.in_force, dependencies)
         self._delayed = DelayedService(
             reactor, settings, self.hosts.get, for_disk, perm_log, random
         )
         self._delayed.setServiceParent(self)
-        self._shared = SharedSockets(self.hosts.get, around)
+        self._shared = SharedSockets(self.hosts.get, dependencies)
         self._tables = TableFetcher(
             reactor,
             lambda: (self.in_force.settings, self.in_force.table),
             web_client(reactor),
             for_disk,
             random,
-            self._failing_with_a_line(lambda: self._takeover.table()),
+            self._failing_with_a_line(lambda: self._reloader.table()),
         )
         self._tables.setServiceParent(self)
         self._management = ManagementPort(reactor, self, settings.management)
         self._reporter = Reporter(
             self.hosts, self.in_force, self._delayed.counts, self._delayed.oldest, lonc_log
         )
-        self._takeover = Reloader(
+        self._reloader = Reloader(
             sources=sources,
             clock=reactor,
             disk=Disk(reactor, for_disk),
@@ -208,7 +208,7 @@ class LoncService(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.critical("stopping")
-        taken_over = self._takeover.stop()
+        taken_over = self._reloader.stop()
         for call, _ in self._rounds:
             if call.running:
                 call.stop()
@@ -269,7 +269,7 @@ class LoncService(MultiService):
             unusable, and the old one stays.
         """
         self._tables.fetch_soon()
-        return self._takeover.table()
+        return self._reloader.table()
 
     def reload(self) -> Deferred[str]:
         """
@@ -279,7 +279,7 @@ class LoncService(MultiService):
             unusable, and what was in force stays.
         """
         self._tables.fetch_soon()
-        return self._takeover.everything()
+        return self._reloader.everything()
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""

@@ -152,7 +152,7 @@ class Options(usage.Options):
             raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
 
 
-class Daemon(LoncService):
+class TwistdService(LoncService):
     """
     What `twistd` runs.
 
@@ -200,7 +200,7 @@ class Daemon(LoncService):
         last_resort.start()
 
 
-def makeService(options: Options) -> Daemon:
+def makeService(options: Options) -> TwistdService:
     """
     Put the daemon together.
 
@@ -231,7 +231,7 @@ def _check_pid_file(path: str) -> None:
         )
 
 
-def _make(options: Options, reactor: Any, for_another: bool) -> Daemon:
+def _make(options: Options, reactor: Any, for_another: bool) -> TwistdService:
     terminal = options.take_over_twistd()
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
@@ -281,7 +281,7 @@ def _make(options: Options, reactor: Any, for_another: bool) -> Daemon:
     observer = LogPublisher(lonc_log)
     if terminal is not None:
         observer.addObserver(Echo(terminal))
-    daemon = Daemon(
+    daemon = TwistdService(
         reactor,
         network(reactor),
         (settings, table),
@@ -322,7 +322,7 @@ def _prepare_cluster(folder: str, given: dict[str, str]) -> str:
 
 def _add_cluster(
     reactor: Any,
-    daemon: Daemon,
+    daemon: TwistdService,
     folder: str,
     settings: Settings,
     table: HostTable,
@@ -359,7 +359,7 @@ def _add_cluster(
     )
 
 
-def _add_table_server(reactor: Any, daemon: Daemon, port: int, table: HostTable) -> None:
+def _add_table_server(reactor: Any, daemon: TwistdService, port: int, table: HostTable) -> None:
     from lonc.lond.table_server import TableServer, table_text
 
     text = table_text(table.hosts.values())

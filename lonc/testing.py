@@ -178,7 +178,7 @@ class ServedHost:
         )
         self.path = self.settings.socket_path(host_id)
         self._clients = Clients(self.settings, self.clock)
-        around = HostDependencies(
+        dependencies = HostDependencies(
             clock=self.clock,
             network=network(reactor),
             look_up=lambda name: succeed([ADDRESS]),
@@ -187,7 +187,7 @@ class ServedHost:
             revived=lambda host_id: None,
         )
         row = Host(host_id, "local", "access", f"{host_id}.localhost", ADDRESS, line=1)
-        self.service = HostService(row, self.settings, around)
+        self.service = HostService(row, self.settings, dependencies)
         self._client = TwistedClient(reactor, self.settings)
         test.addCleanup(lambda: Deferred.fromCoroutine(self._stop()))
         sweeps = LoopingCall(self._sweep)

@@ -36,7 +36,7 @@ class Access:
     _own: Host | None
     _here: dict[str, bool] = attrs.field(init=False, factory=dict, eq=False, repr=False)
 
-    def ways(self, host: Host) -> AuthModes:
+    def auth_modes(self, host: Host) -> AuthModes:
         """Return the ways in to a host's lond."""
         certificates = self.certificates
         return AuthModes(

@@ -30,7 +30,7 @@ class Supervisor:
     :param parent: what the hosts' services become part of.
     :param hosts: host id -> its service; only the supervisor changes it.
     :param in_force: the settings and the table.
-    :param around: what all hosts share.
+    :param dependencies: what all hosts share.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Supervisor:
         parent: MultiService,
         hosts: dict[str, HostService],
         in_force: InForce,
-        around: HostDependencies,
+        dependencies: HostDependencies,
     ) -> None:
         self._parent = parent
         self._hosts = hosts
         self._in_force = in_force
-        self._around = around
+        self._dependencies = dependencies
         self._leaving: list[Deferred[Any]] = []
 
     # ------------------------------------------------------------------ come, change and go
@@ -55,7 +55,9 @@ class Supervisor:
         :return: why its socket cannot be had; that is tried again.
         """
         host = self._in_force.table.hosts[host_id]
-        service = self._hosts[host_id] = HostService(host, self._in_force.settings, self._around)
+        service = self._hosts[host_id] = HostService(
+            host, self._in_force.settings, self._dependencies
+        )
         try:
             service.setServiceParent(self._parent)
         except SocketError as error:
@@ -133,6 +135,6 @@ class Supervisor:
                     log.warn("the socket was gone and is there again", host_id=host_id)
             except SocketError as error:
                 what = f"clients cannot be served: {error}"
-                self._around.clients.warn("socket", host_id, what)
+                self._dependencies.clients.warn("socket", host_id, what)
             except Exception:
                 log.failure("a fault inside lonc", host_id=host_id)

@@ -22,7 +22,7 @@ from lonc.disk.files import (
     LINKED,
     Changed,
     Stamp,
-    Step,
+    StepHook,
     Unfinished,
     Unusable,
     check,
@@ -52,7 +52,7 @@ class Forms:
     :param step: called before each step on the disk with its name; a test stops there.
     """
 
-    def __init__(self, key: bytes, folder: str, step: Step) -> None:
+    def __init__(self, key: bytes, folder: str, step: StepHook) -> None:
         self._key = key
         self._folder = folder
         self._step = step
@@ -145,7 +145,7 @@ class Forms:
 class _Parts:
     """An open file's content in parts, as often as it is asked for."""
 
-    def __init__(self, file: BinaryIO, path: str, stamp: Stamp, step: Step) -> None:
+    def __init__(self, file: BinaryIO, path: str, stamp: Stamp, step: StepHook) -> None:
         self.stamp = stamp
         self._file = file
         self._path = path

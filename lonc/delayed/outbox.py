@@ -15,7 +15,15 @@ import time
 from collections.abc import Callable
 
 from lonc.delayed.sealing import SEALED, seal
-from lonc.disk.files import Stamp, Step, Unusable, make_own_folder, new_file, open_file, sync_folder
+from lonc.disk.files import (
+    Stamp,
+    StepHook,
+    Unusable,
+    make_own_folder,
+    new_file,
+    open_file,
+    sync_folder,
+)
 from lonc.report.logs import PermLog
 from lonc.wire.escaping import to_text
 from lonc.wire.request import command_word, is_secret
@@ -103,7 +111,7 @@ class Outbox:
         read_key: Callable[[], bytes | None] | None = None,
         numbers: Numbers = _NUMBERS,
         now: Callable[[], float] = time.time,
-        step: Step = lambda _: None,
+        step: StepHook = lambda _: None,
     ) -> None:
         self.folder = folder
         self._perm_log = perm_log

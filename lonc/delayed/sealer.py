@@ -52,7 +52,7 @@ class Sealer:
         self,
         clock: IReactorTime,
         disk: Disk,
-        arrivals: FileAges,
+        file_ages: FileAges,
         has_in_hand: Callable[[str], bool],
         go_on: Callable[[Iterable[str]], None],
         log: Logger,
@@ -60,7 +60,7 @@ class Sealer:
         self.pending: set[str] = set()
         self._clock = clock
         self._disk = disk
-        self._arrivals = arrivals
+        self._file_ages = file_ages
         self._has_in_hand = has_in_hand
         self._go_on = go_on
         self._log = log
@@ -113,7 +113,7 @@ class Sealer:
             self.pending.update(mine)
             ranked.extend(enumerate(mine))
         ranked.sort()
-        self._queue.extend(name for _, name in ranked if self._arrivals.is_ripe(name, now))
+        self._queue.extend(name for _, name in ranked if self._file_ages.is_ripe(name, now))
 
     def _wants(self, name: str, now: float) -> bool:
         return self._failed.get(name, now) <= now and not self._has_in_hand(name)
@@ -145,12 +145,12 @@ class Sealer:
 
     async def _seal(self, spool: Spool, now: float) -> None:
         def seal(names: Sequence[str]) -> Seal:
-            return partial(spool.seal, {name: self._arrivals.still(name, now) for name in names})
+            return partial(spool.seal, {name: self._file_ages.still(name, now) for name in names})
 
         outcomes = await self._batch(spool, self._queue, seal)
         for name, outcome in outcomes.items():
             if isinstance(outcome, Unfinished):
-                self._arrivals.watch({name: outcome.stamp}, now)
+                self._file_ages.watch({name: outcome.stamp}, now)
             elif not isinstance(outcome, Changed):
                 self.pending.discard(name)
             if isinstance(outcome, Unusable | OSError):

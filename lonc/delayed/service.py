@@ -1,9 +1,9 @@
 """
 Sends the requests that wait on disk for a host to come back (protocol section 6; S13, F6 to F9).
 
-The folder is scanned for all hosts at once. What is found for a host goes into its lane, and one
+The folder is scanned for all hosts at once. What is found for a host goes into its queue, and one
 request after the other goes from there to the host, which makes a connection if it has none; the
-lanes do not wait for each other. The files themselves are :mod:`lonc.delayed.spool`'s.
+queues do not wait for each other. The files themselves are :mod:`lonc.delayed.spool`'s.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class DelayedService(Service):
         self._make_spool = make_spool
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, settings.kept_dir, self._key)
-        self._lanes: dict[str, DelayedQueue] = {}
-        self._arrivals = FileAges()
+        self._queues: dict[str, DelayedQueue] = {}
+        self._file_ages = FileAges()
         self._sealer = Sealer(
-            clock, self._disk, self._arrivals, self._has_in_hand, self._go_on, self.log
+            clock, self._disk, self._file_ages, self._has_in_hand, self._go_on, self.log
         )
         self._counts: dict[str, int] = {}
         self._oldest: dict[str, float] = {}
@@ -152,15 +152,15 @@ class DelayedService(Service):
         self._locked = 0
         self._found = None
         self._sealer.clear()
-        for lane in self._lanes.values():
-            lane.waiting.clear()
+        for queue in self._queues.values():
+            queue.waiting.clear()
 
     def kick(self, host_id: str) -> None:
         """Try a host's requests at once: it has come back."""
-        lane = self._lanes.get(host_id)
-        if lane is not None:
-            lane.pause = lane.not_before = 0.0
-            self._begin(lane)
+        queue = self._queues.get(host_id)
+        if queue is not None:
+            queue.pause = queue.not_before = 0.0
+            self._begin(queue)
 
     def counts(self) -> Mapping[str, int]:
         """Return how many delayed requests the last scan found, for each host that has any."""
@@ -182,7 +182,7 @@ class DelayedService(Service):
         :raise OSError: the folder cannot be read.
         :raise lonc.disk.threads.Stuck: not within the disk timeout.
         """
-        tries = {name: x for lane in self._lanes.values() for name, x in lane.tries.items()}
+        tries = {name: x for queue in self._queues.values() for name, x in queue.tries.items()}
         rows = partial(self._listing().rows, host_id, tries)
         return await self._disk.run(LISTING, self._settings.disk_timeout, rows)
 
@@ -214,7 +214,7 @@ class DelayedService(Service):
 
     def retry(self, host_id: str | None) -> None:
         """Try a host's requests now; None: those of all hosts."""
-        for each in list(self._lanes) if host_id is None else [host_id]:
+        for each in list(self._queues) if host_id is None else [host_id]:
             self.kick(each)
 
     def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
@@ -257,20 +257,20 @@ class DelayedService(Service):
         self._found, self._known = found, known
         if not same or (self._spool.key is not None and found.plain):
             return False
-        for host_id, lane in list(self._lanes.items()):
+        for host_id, queue in list(self._queues.items()):
             sender = self._sender_of(host_id)
             if sender is not None and sender.alive:
-                self._fill(lane, found)
+                self._fill(queue, found)
         return True
 
-    def _fill(self, lane: DelayedQueue, found: Found) -> None:
+    def _fill(self, queue: DelayedQueue, found: Found) -> None:
         locked = found.sealed if self._spool.key is None else frozenset()
-        names = found.requests.get(lane.host_id, [])
-        lane.found([name for name in names if name not in locked])
-        if lane.waiting:
-            self._begin(lane)
-        elif not lane.busy:
-            del self._lanes[lane.host_id]
+        names = found.requests.get(queue.host_id, [])
+        queue.found([name for name in names if name not in locked])
+        if queue.waiting:
+            self._begin(queue)
+        elif not queue.busy:
+            del self._queues[queue.host_id]
 
     def _take_over(self, found: Found) -> None:
         self._counts = {host_id: len(names) for host_id, names in found.requests.items()}
@@ -278,7 +278,7 @@ class DelayedService(Service):
         self._oldest = {
             host_id: min(map(stored_at, names)) for host_id, names in found.requests.items()
         }
-        self._arrivals.found(found.plain, self._clock.seconds())
+        self._file_ages.found(found.plain, self._clock.seconds())
         if self._spool.key is None:
             self._warn_of_locked(len(found.sealed))
         else:
@@ -289,11 +289,11 @@ class DelayedService(Service):
             if self._sender_of(host_id) is None:
                 self._warn_of_strangers(host_id, names)
                 strangers.update(names)
-            elif host_id not in self._lanes:
-                self._lanes[host_id] = DelayedQueue(host_id)
+            elif host_id not in self._queues:
+                self._queues[host_id] = DelayedQueue(host_id)
         self._strangers = strangers
-        for lane in list(self._lanes.values()):
-            self._fill(lane, found)
+        for queue in list(self._queues.values()):
+            self._fill(queue, found)
 
     def _warn_of_strangers(self, host_id: str, names: list[str]) -> None:
         new = [name for name in names if name not in self._strangers]
@@ -317,120 +317,120 @@ class DelayedService(Service):
     # ------------------------------------------------------------------ what the sealer asks
 
     def _has_in_hand(self, name: str) -> bool:
-        lane = self._lanes.get(host_of(own_name(name)) or "")
+        queue = self._queues.get(host_of(own_name(name)) or "")
         at_disk = self._disk.is_at(self._spool.path(name))
-        return at_disk or (lane is not None and lane.has_in_hand(name))
+        return at_disk or (queue is not None and queue.has_in_hand(name))
 
     def _go_on(self, names: Iterable[str]) -> None:
         for host_id in dict.fromkeys(host_of(own_name(name)) for name in names):
-            lane = self._lanes.get(host_id or "")
-            if lane is not None:
-                self._begin(lane)
+            queue = self._queues.get(host_id or "")
+            if queue is not None:
+                self._begin(queue)
 
-    # ------------------------------------------------------------------ a lane
+    # ------------------------------------------------------------------ a queue
 
-    def _begin(self, lane: DelayedQueue) -> None:
-        if self.running and not lane.busy:
-            lane.busy = True
-            self._spawn(self._work(lane))
+    def _begin(self, queue: DelayedQueue) -> None:
+        if self.running and not queue.busy:
+            queue.busy = True
+            self._spawn(self._work(queue))
 
-    async def _work(self, lane: DelayedQueue) -> None:
+    async def _work(self, queue: DelayedQueue) -> None:
         """Send a host's requests, until there is nothing to send or to be done now."""
         try:
-            while lane.waiting:
-                name = lane.waiting[-1]
+            while queue.waiting:
+                name = queue.waiting[-1]
                 if name in self._sealer.pending:
                     return
                 now = self._clock.seconds()
                 at_disk = self._disk.is_at(self._spool.path(name)) or self._sealer.has(name)
-                if not at_disk and lane.skipped.get(name, now) <= now:
-                    sender = self._sender_of(lane.host_id)
-                    if sender is None or not sender.alive or now < lane.not_before:
+                if not at_disk and queue.skipped.get(name, now) <= now:
+                    sender = self._sender_of(queue.host_id)
+                    if sender is None or not sender.alive or now < queue.not_before:
                         return
-                    lane.current = name
-                    if not await self._deal_with(lane, name, sender):
+                    queue.current = name
+                    if not await self._deal_with(queue, name, sender):
                         return
                 # A scan may have put others here meanwhile.
-                if lane.waiting and lane.waiting[-1] == name:
-                    lane.waiting.pop()
+                if queue.waiting and queue.waiting[-1] == name:
+                    queue.waiting.pop()
         except Exception:
-            self._put_off(lane, name, "see the next line")
-            self.log.failure("sending a delayed request failed", host_id=lane.host_id)
+            self._put_off(queue, name, "see the next line")
+            self.log.failure("sending a delayed request failed", host_id=queue.host_id)
         finally:
-            lane.busy = False
+            queue.busy = False
 
-    async def _deal_with(self, lane: DelayedQueue, name: str, sender: Sender) -> bool:
+    async def _deal_with(self, queue: DelayedQueue, name: str, sender: Sender) -> bool:
         """Do what can be done with a file now; return whether the next one may follow."""
         path = self._spool.path(name)
         limit = self._settings.disk_timeout
         try:
-            clear = lane.answered.get(name) or await self._try(lane, name, sender)
+            clear = queue.answered.get(name) or await self._try(queue, name, sender)
             if clear is None:
                 return False
             await self._disk.run(path, limit, clear)
         except NoPlace:
             return False
         except Stuck as stuck:
-            self.log.warn("delayed request left for later: {why}", why=stuck, host_id=lane.host_id)
+            self.log.warn("delayed request left for later: {why}", why=stuck, host_id=queue.host_id)
             return True
         except Changed:
             # What has been written meanwhile was not sent, so the whole file is, once more.
             message = "delayed request {file} has changed meanwhile: once more"
-            self.log.warn(message, file=name, host_id=lane.host_id)
+            self.log.warn(message, file=name, host_id=queue.host_id)
         except FileNotFoundError:
             pass  # somebody took it away
         except OSError as error:
-            self._skip(lane, name, error)
+            self._skip(queue, name, error)
             return True
-        lane.answered.pop(name, None)
+        queue.answered.pop(name, None)
         return True
 
     async def _try(
-        self, lane: DelayedQueue, name: str, sender: Sender
+        self, queue: DelayedQueue, name: str, sender: Sender
     ) -> Callable[[], object] | None:
         """Send a request; return how to clear it away, or None when it has to wait."""
         spool, settings = self._spool, self._settings
         clear: Callable[[], object]
-        still = self._arrivals.still(name, self._clock.seconds())
+        still = self._file_ages.still(name, self._clock.seconds())
         read = partial(spool.take, name, settings.max_line, still)
         try:
             taken = await self._disk.run(spool.path(name), settings.disk_timeout, read)
-            if not self.running or not self._arrivals.is_ripe(name, self._clock.seconds()):
+            if not self.running or not self._file_ages.is_ripe(name, self._clock.seconds()):
                 return None
             answer = await sender.ask(taken.line)
         except Unfinished as unfinished:
-            await self._watch_unfinished(lane, name, unfinished.stamp)
+            await self._watch_unfinished(queue, name, unfinished.stamp)
             return None
         except Unusable as fault:
-            return self._set_aside(lane, spool, name, fault.files, str(fault))
+            return self._set_aside(queue, spool, name, fault.files, str(fault))
         except ConLost as lost:
             if lost.cause in _HOPELESS:
-                clear = self._set_aside(lane, spool, name, taken.files, _HOPELESS[lost.cause])
-                lane.answered[name] = clear
+                clear = self._set_aside(queue, spool, name, taken.files, _HOPELESS[lost.cause])
+                queue.answered[name] = clear
                 return clear
-            self._put_off(lane, name, lost.cause.value)
+            self._put_off(queue, name, lost.cause.value)
             return None
         except FileNotFoundError:
             raise
         except OSError as error:
-            self._put_off(lane, name, str(error))
+            self._put_off(queue, name, str(error))
             return None
-        lane.pause = lane.not_before = 0.0
-        self._note(lane, name, taken.line, answer)
+        queue.pause = queue.not_before = 0.0
+        self._note(queue, name, taken.line, answer)
         if refusal(answer) is None:
             clear = partial(spool.remove, taken.files)
         else:
             clear = partial(spool.keep, name, taken.files, ANSWER, answer)
-        lane.answered[name] = clear
+        queue.answered[name] = clear
         return clear
 
-    def _note(self, lane: DelayedQueue, name: str, line: bytes, answer: bytes) -> None:
+    def _note(self, queue: DelayedQueue, name: str, line: bytes, answer: bytes) -> None:
         """Tell both logs that a request has its answer (F9)."""
         command = command_word(line)
         hidden = self._spool.key is not None or is_secret(line)
         shown = command.encode() if hidden else line[:-1]
-        self._perm_log(f"S:{lane.host_id}:{shown.decode('utf-8', 'backslashreplace')}")
-        fields = {"file": name, "command": command, "host_id": lane.host_id}
+        self._perm_log(f"S:{queue.host_id}:{shown.decode('utf-8', 'backslashreplace')}")
+        fields = {"file": name, "command": command, "host_id": queue.host_id}
         word = refusal(answer)
         if word is None:
             self.log.info("delayed request sent: {file} ({command})", success=True, **fields)
@@ -443,51 +443,51 @@ class DelayedService(Service):
                 **fields,
             )
 
-    async def _watch_unfinished(self, lane: DelayedQueue, name: str, stamp: Stamp) -> None:
+    async def _watch_unfinished(self, queue: DelayedQueue, name: str, stamp: Stamp) -> None:
         """Time how long a file stays as it is, and with it those that wait behind it."""
-        if not self._arrivals.knows(name, stamp):
+        if not self._file_ages.knows(name, stamp):
             # Or each would take its time anew when its turn comes.
-            look = partial(self._spool.stamps, list(lane.waiting))
+            look = partial(self._spool.stamps, list(queue.waiting))
             path, limit = self._spool.path(name), self._settings.disk_timeout
-            self._arrivals.watch(await self._disk.run(path, limit, look), self._clock.seconds())
+            self._file_ages.watch(await self._disk.run(path, limit, look), self._clock.seconds())
 
     def _set_aside(
-        self, lane: DelayedQueue, spool: Spool, name: str, files: Files, reason: str
+        self, queue: DelayedQueue, spool: Spool, name: str, files: Files, reason: str
     ) -> Callable[[], object]:
         """Return how to set a request aside that cannot be sent."""
-        if name not in lane.skipped:
+        if name not in queue.skipped:
             self.log.warn(
                 "delayed request {file} goes to {kept}: {reason}",
                 file=name,
                 kept=spool.kept,
                 reason=reason,
-                host_id=lane.host_id,
+                host_id=queue.host_id,
             )
         return partial(spool.keep, name, files, REASON, f"{reason}\n".encode())
 
     # ------------------------------------------------------------------ later
 
-    def _put_off(self, lane: DelayedQueue, name: str, cause: str) -> None:
+    def _put_off(self, queue: DelayedQueue, name: str, cause: str) -> None:
         """Let a host rest after a failure, longer each time."""
-        lane.tried(name, cause)
-        lane.pause = min(2 * lane.pause, LAST_PAUSE) or FIRST_PAUSE
-        pause = lane.pause * self._random.uniform(0.8, 1.0)
-        lane.not_before = self._clock.seconds() + pause
+        queue.tried(name, cause)
+        queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
+        pause = queue.pause * self._random.uniform(0.8, 1.0)
+        queue.not_before = self._clock.seconds() + pause
         self.log.info(
             "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
             file=name,
             pause=pause,
             cause=cause,
-            host_id=lane.host_id,
+            host_id=queue.host_id,
         )
 
-    def _skip(self, lane: DelayedQueue, name: str, error: OSError) -> None:
+    def _skip(self, queue: DelayedQueue, name: str, error: OSError) -> None:
         """Pass over a file that cannot be cleared away; the log says so once."""
-        if name not in lane.skipped:
+        if name not in queue.skipped:
             self.log.error(
                 "delayed request {file} cannot be cleared away: {error}",
                 file=name,
                 error=error,
-                host_id=lane.host_id,
+                host_id=queue.host_id,
             )
-        lane.skipped[name] = self._clock.seconds() + TRY_AGAIN
+        queue.skipped[name] = self._clock.seconds() + TRY_AGAIN

@@ -29,7 +29,7 @@ from lonc.disk.files import (
     Changed,
     Files,
     Stamp,
-    Step,
+    StepHook,
     Unfinished,
     Unusable,
     check,
@@ -137,7 +137,7 @@ class Spool:
         folder: str,
         kept: str,
         key: bytes | None = None,
-        step: Step = lambda _: None,
+        step: StepHook = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now

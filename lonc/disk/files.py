@@ -26,7 +26,7 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL
 _FAULTS = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.ENODEV}
 
 #: Called before each step on the disk with its name; a test stops there.
-Step = Callable[[str], object]
+StepHook = Callable[[str], object]
 
 
 @attrs.frozen
@@ -95,7 +95,7 @@ def held_against(path: str, stamp: Stamp) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_file(path: str, step: Step) -> Iterator[BinaryIO]:
+def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
     """
     Open a regular file to read it; it is not waited for, and links are not followed.
 
@@ -115,7 +115,7 @@ def open_file(path: str, step: Step) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def new_file(path: str, what: str, step: Step) -> Iterator[BinaryIO]:
+def new_file(path: str, what: str, step: StepHook) -> Iterator[BinaryIO]:
     """
     Make a file that only its owner can read; at the end of the block it is on the disk.
 

@@ -77,18 +77,18 @@ class LondProtocol(TimeoutMixin, Protocol):
         factory.accepted += 1
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # answers at once, and split where a fault splits
-        self._speech = ReplyWriter(
+        self._replies = ReplyWriter(
             factory.faults, factory.clock, self.transport.write, self.close, self._work
         )
         self.transport.registerProducer(self, True)
         self.setTimeout(_HANDSHAKE_LIMIT)  # type: ignore[no-untyped-call]
-        self._speech.say(Step.CONNECT, b"")
+        self._replies.say(Step.CONNECT, b"")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget the connection."""
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         self._closing = True
-        self._speech.stop()
+        self._replies.stop()
         self._factory.lost(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
@@ -109,13 +109,13 @@ class LondProtocol(TimeoutMixin, Protocol):
         if self._next == self._serve:  # a handshake's limit is for the whole of it
             self.resetTimeout()  # type: ignore[no-untyped-call]
         self._lines.feed(data)
-        if self._speech.interrupted and len(self._lines) > self._lines.limit:
+        if self._replies.interrupted and len(self._lines) > self._lines.limit:
             self.transport.abortConnection()  # it talks on while it is owed an answer
         self._work()
 
     def _work(self) -> None:
         """Answer what has come, as long as nothing is in the way."""
-        while not self._speech.busy and not self._closing and self._work_on():
+        while not self._replies.busy and not self._closing and self._work_on():
             pass
 
     def _take_line(self) -> bool:
@@ -172,7 +172,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         if self._tls.established:
             self._work_on = self._say_key
         if said:
-            self._speech.say(Step.TLS, said)
+            self._replies.say(Step.TLS, said)
         return self._tls.established
 
     def _fail_tls(self, error: TLSError) -> None:
@@ -187,7 +187,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         key = secrets.token_hex(16)
         self._enter(bytes.fromhex(key))
         self._work_on = self._end_tls
-        self._speech.say(Step.TLS_KEY, key.encode() + b"\n", wrap=self._tls.send)
+        self._replies.say(Step.TLS_KEY, key.encode() + b"\n", wrap=self._tls.send)
         return True
 
     def _end_tls(self) -> bool:
@@ -195,7 +195,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._work_on = self._await_lines
         if self._factory.close_notify:
             self.transport.write(self._tls.close())
-        self._speech.say(Step.TLS_END, b"")
+        self._replies.say(Step.TLS_END, b"")
         return True
 
     def _await_lines(self) -> bool:
@@ -285,18 +285,18 @@ class LondProtocol(TimeoutMixin, Protocol):
     # What goes out.
 
     def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
-        self._speech.say(step, answer + b"\n", command)
+        self._replies.say(step, answer + b"\n", command)
 
     def pauseProducing(self) -> None:
         """Say nothing and take nothing in: the caller does not read."""
-        self._speech.choked = True
+        self._replies.choked = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on: the caller reads again."""
-        self._speech.choked = False
+        self._replies.choked = False
         self.transport.resumeProducing()
-        self._speech.resume()
+        self._replies.resume()
 
     def stopProducing(self) -> None:
         """Stop: the transport is gone."""

@@ -119,23 +119,23 @@ class NetworkTestCase(TestCase):
         settings = self.settings(**changes)
         table: HostTable = parse_host_table(self.table.encode(), "hosts.tab")
         access = read_access(settings, table)
-        around = HostDependencies(
+        dependencies = HostDependencies(
             clock=reactor,
             network=self.network,
             look_up=lambda name: succeed([name]),
             random=Random(1),
             clients=Clients(settings, reactor),
             revived=lambda host_id: None,
-            ways=lambda host: self.ways(access, host),
+            ways=lambda host: self.auth_modes(access, host),
         )
-        host = HostService(table.hosts["l2"], settings, around)
+        host = HostService(table.hosts["l2"], settings, dependencies)
         self.addCleanup(host.stopService)
         return host
 
-    def ways(self, access: Access, host: Host) -> AuthModes:
+    def auth_modes(self, access: Access, host: Host) -> AuthModes:
         """Return the ways in; all londs are on this machine, but most tests act as if not."""
-        ways = access.ways(host)
-        return ways if self.table is NEAR else attrs.evolve(ways, key_files=None)
+        modes = access.auth_modes(host)
+        return modes if self.table is NEAR else attrs.evolve(modes, key_files=None)
 
     def status(self, host: HostService) -> HostStatus:
         """Return what the host reports."""
@@ -634,16 +634,16 @@ class ChangeTests(NetworkTestCase):
         settings = self.settings(**changes)
         table = parse_host_table(self.table.encode(), "hosts.tab")
         self.access = read_access(settings, table)
-        around = HostDependencies(
+        dependencies = HostDependencies(
             clock=reactor,
             network=self.network,
             look_up=lambda name: succeed([name]),
             random=Random(1),
             clients=Clients(settings, reactor),
             revived=lambda host_id: None,
-            ways=lambda host: self.ways(self.access, host),
+            ways=lambda host: self.auth_modes(self.access, host),
         )
-        host = HostService(table.hosts["l2"], settings, around)
+        host = HostService(table.hosts["l2"], settings, dependencies)
         self.addCleanup(host.stopService)
         return host
 

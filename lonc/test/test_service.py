@@ -601,7 +601,7 @@ class ReadAgainTests(ServiceTestCase):
     def test_one_after_the_other(self) -> None:
         """F13: of two changes the later one is read after the first one is carried out."""
         self.threads["disk"] = threads = SlowThreads()
-        self.daemon._takeover._disk = Disk(self.clock, threads)
+        self.daemon._reloader._disk = Disk(self.clock, threads)
         self.table = a_table("l1:msu:library:l1.test:127.0.0.1\n")
         first, second = self.daemon.reread_table(), self.daemon.reload()
         self.assertEqual(len(threads.begun), 1)
@@ -618,7 +618,7 @@ class ReadAgainTests(ServiceTestCase):
     def test_disk_hangs(self) -> None:
         """F12: a disk that hangs while the table is read ends in one line, and holds up nobody."""
         threads = SlowThreads()
-        self.daemon._takeover._disk = Disk(self.clock, threads)
+        self.daemon._reloader._disk = Disk(self.clock, threads)
         reading, again = self.daemon.reread_table(), self.daemon.reread_table()
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.clock.advance(self.first.disk_timeout)

@@ -25,7 +25,7 @@ from lonc.config.current import Sources
 from lonc.config.hosts import HostTable
 from lonc.config.settings import PARAMETERS
 from lonc.management.port import ManagementPortError
-from lonc.tap import Daemon, Options, makeService
+from lonc.tap import Options, TwistdService, makeService
 from lonc.test.fixtures.daemon import HOSTS, free_port
 from lonc.test.fixtures.doubles import NoJitter
 from lonc.test.test_service import DaemonReactor, ServiceTestCase
@@ -83,7 +83,7 @@ class TapTestCase(SynchronousTestCase):
         options.parseOptions(arguments[arguments.index("lonc") + 1 :])
         return options
 
-    def made(self, *arguments: str) -> Daemon:
+    def made(self, *arguments: str) -> TwistdService:
         """Return the daemon of a command line."""
         daemon = makeService(self.parsed(*arguments))
         self.addCleanup(daemon.release)
@@ -272,9 +272,9 @@ class TakenReactor(DaemonReactor):
 class DaemonTests(ServiceTestCase):
     """What `twistd` starts."""
 
-    def made_with(self, reactor: DaemonReactor) -> Daemon:
+    def made_with(self, reactor: DaemonReactor) -> TwistdService:
         """Return a daemon in memory."""
-        daemon = Daemon(
+        daemon = TwistdService(
             reactor,
             self.network,
             self.read(),

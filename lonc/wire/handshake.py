@@ -165,14 +165,14 @@ class Handshake:
         self,
         lond_id: str,
         own_id: str,
-        ways: AuthModes | None = None,
+        auth_modes: AuthModes | None = None,
         traits: LondTraits | None = None,
     ) -> None:
         self._lond_id = lond_id
         self._own_id = own_id
-        self._ways = ways or AuthModes()
+        self._auth_modes = auth_modes or AuthModes()
         self._traits = traits or LondTraits()
-        self._way = AuthMode.INSECURE
+        self._auth_mode = AuthMode.INSECURE
         self._key_file: KeyFile | None = None
         self._tls: TLSPhase | None = None
         self._challenge = b""
@@ -236,7 +236,7 @@ class Handshake:
         if self.state is State.READING_VERSION_STRING:
             self._traits.breaks_at_version = self._traits.alone
             return self._traits.alone
-        if self._way is not AuthMode.LOCAL or self.key is not None:
+        if self._auth_mode is not AuthMode.LOCAL or self.key is not None:
             return False
         self._traits.takes_key_files = False
         self.close()
@@ -260,28 +260,28 @@ class Handshake:
             state = then if words else otherwise
         self.state = state
         if state is State.IDLE:
-            self._traits.mode = self._way.value
+            self._traits.mode = self._auth_mode.value
         return said
 
     # What we say. Nothing: there is no need to.
 
     def _open(self) -> bytes:
         """Take the best way in; what the lond answers tells whether it will do."""
-        ways = self._ways
-        if ways.key_files is not None and (self._traits.takes_key_files or not self._has_others):
-            self._way = AuthMode.LOCAL
-            return b"init:local:%s\n" % self._make_key_file(ways.key_files)
-        if ways.certificates is not None:
-            self._way = AuthMode.SSL
+        modes = self._auth_modes
+        if modes.key_files is not None and (self._traits.takes_key_files or not self._has_others):
+            self._auth_mode = AuthMode.LOCAL
+            return b"init:local:%s\n" % self._make_key_file(modes.key_files)
+        if modes.certificates is not None:
+            self._auth_mode = AuthMode.SSL
             return b"init:ssl\n"
-        if ways.insecure:
+        if modes.insecure:
             return b"init\n"
         raise HandshakeError("no way in is open: loncAllowInsecure is 0, and no certificate is set")
 
     @property
     def _has_others(self) -> bool:
         """Whether there is a way in beside key files."""
-        return self._ways.certificates is not None or self._ways.insecure
+        return self._auth_modes.certificates is not None or self._auth_modes.insecure
 
     def _make_key_file(self, key_files: KeyFiles) -> bytes:
         try:
@@ -300,8 +300,8 @@ class Handshake:
         return self._challenge + b"\n"
 
     def _start_tls(self) -> bytes:
-        assert self._ways.certificates is not None
-        self._tls = self._ways.certificates.client(self._ways.name)
+        assert self._auth_modes.certificates is not None
+        self._tls = self._auth_modes.certificates.client(self._auth_modes.name)
         return self._tls.start()
 
     def _ask_version(self) -> bytes:
@@ -334,19 +334,19 @@ class Handshake:
     # What the lond says.
 
     def _opened(self, line: bytes) -> State:
-        if self._way is AuthMode.SSL and line == b"ok:ssl":
+        if self._auth_mode is AuthMode.SSL and line == b"ok:ssl":
             return State.STARTING_TLS
         if self._key_file is not None and line == b"ok:local":
             return State.TAKING_KEY_FILE
         if not _CHALLENGE.fullmatch(line):
             raise HandshakeError(f"no challenge but {_shown(line)}")
-        if not self._ways.insecure:
+        if not self._auth_modes.insecure:
             raise HandshakeError(
                 "it is an old lond with no safe way in, and loncAllowInsecure is 0"
             )
-        if self._way is AuthMode.LOCAL and self._ways.certificates is not None:
+        if self._auth_mode is AuthMode.LOCAL and self._auth_modes.certificates is not None:
             raise HandshakeError("that lond takes no key files")  # it may know TLS
-        self._way = AuthMode.INSECURE
+        self._auth_mode = AuthMode.INSECURE
         self._drop_key_file()
         self._challenge = line
         return State.CHALLENGE_RECEIVED

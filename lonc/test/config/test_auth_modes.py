@@ -51,9 +51,9 @@ class AccessTestCase(SynchronousTestCase):
         """Return what is open by these settings."""
         return read_access(some_settings(self.folder, **settings), a_table(table))
 
-    def ways(self, to: str, **settings: Any) -> AuthModes:
+    def auth_modes(self, to: str, **settings: Any) -> AuthModes:
         """Return what is open to a host."""
-        return self.access(**settings).ways(a_table().hosts[to])
+        return self.access(**settings).auth_modes(a_table().hosts[to])
 
 
 class LocalTests(AccessTestCase):
@@ -64,7 +64,9 @@ class LocalTests(AccessTestCase):
         that bears our name may lead anywhere."""
         for own, local in (("l1", {"l1", "l6", "l7"}), ("l5", {"l5", "l7", "l8"}), ("l9", {"l7"})):
             open_to = {
-                to for to in a_table().hosts if self.ways(to, host_id=own).key_files is not None
+                to
+                for to in a_table().hosts
+                if self.auth_modes(to, host_id=own).key_files is not None
             }
             self.assertEqual(open_to, local)
 
@@ -77,14 +79,14 @@ class LocalTests(AccessTestCase):
 
     def test_who_we_are(self) -> None:
         """Which row is ours is what lonHostID says; without a row of ours there are none."""
-        self.assertIsNotNone(self.ways("l8", host_id="l5").key_files)
-        self.assertIsNone(self.ways("l1", host_id="l5").key_files)
-        self.assertIsNone(self.ways("l1", host_id="l9").key_files)
+        self.assertIsNotNone(self.auth_modes("l8", host_id="l5").key_files)
+        self.assertIsNone(self.auth_modes("l1", host_id="l5").key_files)
+        self.assertIsNone(self.auth_modes("l1", host_id="l9").key_files)
 
     def test_folder(self) -> None:
         """They are in a folder of lonc's own beside the sockets."""
         self.assertEqual(self.access().key_folder.path, os.path.join(self.folder, "lonc.keys"))
-        self.assertEqual(self.ways("l1").key_files, self.access().key_folder)
+        self.assertEqual(self.auth_modes("l1").key_files, self.access().key_folder)
 
 
 class CertificateTests(AccessTestCase):
@@ -94,14 +96,14 @@ class CertificateTests(AccessTestCase):
         """Without certificates there is no TLS, and nothing to warn of."""
         access = self.access()
         self.assertEqual((access.certificates, access.warnings), (None, ()))
-        self.assertEqual(self.ways("l2"), AuthModes())
+        self.assertEqual(self.auth_modes("l2"), AuthModes())
 
     def test_there(self) -> None:
         """With them there is, for every host, in that host's name."""
         for host_id, name in (("l1", "one.test"), ("l2", "two.test"), ("l5", "two.test")):
-            ways = self.ways(host_id, **self.named)
-            self.assertEqual(ways.certificates, self.files.read())
-            self.assertEqual((ways.name, ways.insecure), (name, True))
+            modes = self.auth_modes(host_id, **self.named)
+            self.assertEqual(modes.certificates, self.files.read())
+            self.assertEqual((modes.name, modes.insecure), (name, True))
 
     def test_paths(self) -> None:
         """A file may stand elsewhere; then no folder has to be named."""
@@ -116,23 +118,25 @@ class CertificateTests(AccessTestCase):
 
     def test_name_check(self) -> None:
         """The setting turns the check of the name off, and does not leave it unnoticed."""
-        checked = self.ways("l2", **self.named).certificates
-        unchecked = self.ways("l2", **self.named, certificate_name_check=False).certificates
+        checked = self.auth_modes("l2", **self.named).certificates
+        unchecked = self.auth_modes("l2", **self.named, certificate_name_check=False).certificates
         self.assertEqual(unchecked, self.files.read(check_names=False))
         self.assertNotEqual(checked, unchecked)
 
     def test_equal(self) -> None:
         """What is open compares equal as long as nothing has changed, so that nothing is moved."""
         for host_id in ("l1", "l2"):
-            self.assertEqual(self.ways(host_id, **self.named), self.ways(host_id, **self.named))
-            self.assertNotEqual(self.ways(host_id, **self.named), self.ways(host_id))
-            closed = self.ways(host_id, **self.named, allow_insecure=False)
-            self.assertNotEqual(self.ways(host_id, **self.named), closed)
+            self.assertEqual(
+                self.auth_modes(host_id, **self.named), self.auth_modes(host_id, **self.named)
+            )
+            self.assertNotEqual(self.auth_modes(host_id, **self.named), self.auth_modes(host_id))
+            closed = self.auth_modes(host_id, **self.named, allow_insecure=False)
+            self.assertNotEqual(self.auth_modes(host_id, **self.named), closed)
 
     def test_name_does_not_matter_without(self) -> None:
         """Without TLS another host name changes nothing."""
         other = a_table(TABLE.replace("two.test", "three.test")).hosts["l2"]
-        self.assertEqual(self.access().ways(other), self.ways("l2"))
+        self.assertEqual(self.access().auth_modes(other), self.auth_modes("l2"))
 
 
 class UnusableTests(AccessTestCase):
@@ -173,8 +177,8 @@ class UnusableTests(AccessTestCase):
         """Where TLS is a must and nothing is set there is a warning: only our own lond is left."""
         (warning,) = self.access(allow_insecure=False).warnings
         self.assertIn("others are not reached", warning)
-        self.assertEqual(self.ways("l2", allow_insecure=False), AuthModes(insecure=False))
-        self.assertIsNotNone(self.ways("l1", allow_insecure=False).key_files)
+        self.assertEqual(self.auth_modes("l2", allow_insecure=False), AuthModes(insecure=False))
+        self.assertIsNotNone(self.auth_modes("l1", allow_insecure=False).key_files)
 
     def test_folder_alone(self) -> None:
         """A folder without a file named in it is nothing to warn of."""
@@ -182,4 +186,4 @@ class UnusableTests(AccessTestCase):
 
     def test_must(self) -> None:
         """Where TLS is a must and the certificates are good the clear is closed."""
-        self.assertFalse(self.ways("l2", **self.named, allow_insecure=False).insecure)
+        self.assertFalse(self.auth_modes("l2", **self.named, allow_insecure=False).insecure)

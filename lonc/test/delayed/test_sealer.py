@@ -1006,7 +1006,7 @@ class StartTests(TapTestCase):
         make_key_file(self.key)
         daemon = self.made("lonc", "--config", self.config)
         os.chmod(self.key, 0o640)
-        daemon._takeover._disk = Disk(Clock(), execute)
+        daemon._reloader._disk = Disk(Clock(), execute)
         failure = self.failureResultOf(daemon.reload(), ReloadFailed)
         self.assertEqual(
             str(failure.value),

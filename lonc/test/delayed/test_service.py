@@ -594,7 +594,7 @@ class FailureTests(DelayedCase):
         self.start()
         self.tick(10)
         filled: list[str] = []
-        patch = self.patch(self.service, "_fill", lambda lane, found: filled.append(lane.host_id))
+        patch = self.patch(self.service, "_fill", lambda queue, found: filled.append(queue.host_id))
         self.tick(10)
         self.assertEqual(filled, [])
         patch.restore()

@@ -17,7 +17,7 @@ from lonc.lond.faults import (
 )
 from lonc.test.fixtures.lond_caller import Caller, LondTestCase
 
-#: The steps of the one way in that every lond has; the others' are in `test_lond_ways`.
+#: The steps of the one way in that every lond has; the others' are in `test_modes`.
 STEPS: list[Step] = [
     step
     for step in Step

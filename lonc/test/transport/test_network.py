@@ -391,12 +391,12 @@ class NoDescriptorTests(NetworkTestCase):
 
     def test_connect(self) -> None:
         """A connection that finds no descriptor fails, and not before `connectTCP` returned."""
-        asker = ReplyReceiver()
+        receiver = ReplyReceiver()
         self.exhaust()
-        self.network.connectTCP("127.0.0.1", 9, asker, 5)
-        self.assertEqual(asker.events, ["started"])
+        self.network.connectTCP("127.0.0.1", 9, receiver, 5)
+        self.assertEqual(receiver.events, ["started"])
         self.reactor.advance(0)
-        self.assertEqual(asker.events, ["started", "failed: ConnectError"])
+        self.assertEqual(receiver.events, ["started", "failed: ConnectError"])
 
 
 class ConnectingTests(NetworkTestCase):
@@ -408,9 +408,9 @@ class ConnectingTests(NetworkTestCase):
         self.addCleanup(server.close)
         return server
 
-    def connect_to(self, server: socket.socket, asker: ReplyReceiver) -> IConnector:
+    def connect_to(self, server: socket.socket, receiver: ReplyReceiver) -> IConnector:
         host, port = server.getsockname()
-        return self.network.connectTCP(host, port, asker, 5)
+        return self.network.connectTCP(host, port, receiver, 5)
 
     def unused_port(self) -> int:
         with self.serve() as server:
@@ -422,36 +422,36 @@ class ConnectingTests(NetworkTestCase):
         for host, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
             server = self.serve(host)
             port = server.getsockname()[1]
-            asker = ReplyReceiver()
-            connector = self.network.connectTCP(host, port, asker, 5)
+            receiver = ReplyReceiver()
+            connector = self.network.connectTCP(host, port, receiver, 5)
             self.assertTrue(verifyObject(IConnector, connector))
-            self.assertEqual(asker.events, ["started"])
+            self.assertEqual(receiver.events, ["started"])
             self.wait()
             address = kind("TCP", host, port)
-            self.assertEqual(asker.events, ["started", f"built for {address}"])
+            self.assertEqual(receiver.events, ["started", f"built for {address}"])
             self.assertEqual(connector.getDestination(), address)
             self.assertEqual(self.reactor.getDelayedCalls(), [])
             theirs, _ = server.accept()
             self.addCleanup(theirs.close)
-            assert asker.made is not None
-            asker.made.transport.write(b"question")
+            assert receiver.made is not None
+            receiver.made.transport.write(b"question")
             self.assertEqual(theirs.recv(9), b"question")
             theirs.send(b"answer")
             self.wait()
-            self.assertEqual(asker.made.got, b"answer")
-            self.assertTrue(asker.made.transport.getTcpNoDelay())
+            self.assertEqual(receiver.made.got, b"answer")
+            self.assertTrue(receiver.made.transport.getTcpNoDelay())
             theirs.close()
             self.wait()
-            self.assertEqual(asker.made.events, ["ConnectionDone"])
-            self.assertEqual(asker.events[2:], ["lost: ConnectionDone"])
+            self.assertEqual(receiver.made.events, ["ConnectionDone"])
+            self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_refused(self) -> None:
         """Where nobody listens, the factory is told."""
-        asker = ReplyReceiver()
-        self.network.connectTCP("127.0.0.1", self.unused_port(), asker, 5)
-        self.assertEqual(asker.events, ["started"])
+        receiver = ReplyReceiver()
+        self.network.connectTCP("127.0.0.1", self.unused_port(), receiver, 5)
+        self.assertEqual(receiver.events, ["started"])
         self.wait()
-        self.assertEqual(asker.events, ["started", "failed: ConnectionRefusedError"])
+        self.assertEqual(receiver.events, ["started", "failed: ConnectionRefusedError"])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(set(os.listdir("/proc/self/fd")) - self.before, set())
 
@@ -466,30 +466,30 @@ class ConnectingTests(NetworkTestCase):
             self.addCleanup(filler.close)
             filler.setblocking(False)
             filler.connect_ex(address)
-        asker = ReplyReceiver()
-        self.connect_to(server, asker)
+        receiver = ReplyReceiver()
+        self.connect_to(server, receiver)
         self.reactor.advance(4.9)
         self.loop.doRead()
-        self.assertEqual(asker.events, ["started"])
+        self.assertEqual(receiver.events, ["started"])
         self.reactor.advance(0.2)
         self.turn()
-        self.assertEqual(asker.events, ["started", "failed: TimeoutError"])
+        self.assertEqual(receiver.events, ["started", "failed: TimeoutError"])
         self.assertEqual(self.reactor.readers, set())
 
     def test_name(self) -> None:
         """A name is not looked up."""
-        asker = ReplyReceiver()
-        self.network.connectTCP("localhost", 5663, asker, 5)
+        receiver = ReplyReceiver()
+        self.network.connectTCP("localhost", 5663, receiver, 5)
         self.turn()
-        self.assertEqual(asker.events, ["started", "failed: UnknownHostError"])
+        self.assertEqual(receiver.events, ["started", "failed: UnknownHostError"])
 
     def test_disconnect(self) -> None:
         """An attempt that is given up fails at once, and leaves nothing."""
         server = self.serve()
-        asker = ReplyReceiver()
-        connector = self.connect_to(server, asker)
+        receiver = ReplyReceiver()
+        connector = self.connect_to(server, receiver)
         connector.disconnect()
-        self.assertEqual(asker.events, ["started", "failed: UserError"])
+        self.assertEqual(receiver.events, ["started", "failed: UserError"])
         self.turn()
         self.assertEqual(self.reactor.readers, set())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -497,16 +497,16 @@ class ConnectingTests(NetworkTestCase):
     def test_disconnect_when_connected(self) -> None:
         """A connector that disconnects closes its connection; it can connect again."""
         server = self.serve()
-        asker = ReplyReceiver()
-        connector = self.connect_to(server, asker)
+        receiver = ReplyReceiver()
+        connector = self.connect_to(server, receiver)
         self.wait()
         connector.disconnect()
         self.turn()
-        self.assertEqual(asker.events[2:], ["lost: ConnectionDone"])
-        asker.made, asker.built, asker.done = Recorder(), Deferred(), Deferred()
+        self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
+        receiver.made, receiver.built, receiver.done = Recorder(), Deferred(), Deferred()
         connector.connect()
         self.wait()
-        self.assertTrue(asker.made.transport.connected)
+        self.assertTrue(receiver.made.transport.connected)
         connector.disconnect()
         self.turn()
         self.assertEqual(self.reactor.readers, set())
@@ -519,21 +519,21 @@ class ConnectingTests(NetworkTestCase):
                 connector.disconnect()
 
         server = self.serve()
-        asker = ReplyReceiver()
-        asker.made = Shy()
-        connector = self.connect_to(server, asker)
+        receiver = ReplyReceiver()
+        receiver.made = Shy()
+        connector = self.connect_to(server, receiver)
         self.wait()
-        self.assertEqual(asker.made.events, ["ConnectionDone"])
-        self.assertEqual(asker.events[2:], ["lost: ConnectionDone"])
+        self.assertEqual(receiver.made.events, ["ConnectionDone"])
+        self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_no_protocol(self) -> None:
         """A factory that wants no protocol loses its connection."""
         server = self.serve()
-        asker = ReplyReceiver()
-        asker.made = None
-        self.connect_to(server, asker)
+        receiver = ReplyReceiver()
+        receiver.made = None
+        self.connect_to(server, receiver)
         self.wait()
-        self.assertEqual(asker.events[2:], ["lost: ConnectionDone"])
+        self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_fault_in_factory(self) -> None:
         """A factory that cannot make a protocol is told of its failure."""
@@ -543,19 +543,19 @@ class ConnectingTests(NetworkTestCase):
                 raise ZeroDivisionError
 
         server = self.serve()
-        asker = Faulty()
-        self.connect_to(server, asker)
+        receiver = Faulty()
+        self.connect_to(server, receiver)
         self.wait()
-        self.assertEqual(asker.events, ["started", "failed: ZeroDivisionError"])
+        self.assertEqual(receiver.events, ["started", "failed: ZeroDivisionError"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_reactor_stops(self) -> None:
         """An attempt fails when the reactor stops."""
         server = self.serve()
-        asker = ReplyReceiver()
-        self.connect_to(server, asker)
+        receiver = ReplyReceiver()
+        self.connect_to(server, receiver)
         self.loop.connectionLost(Failure(ConnectionError()))
-        self.assertEqual(asker.events, ["started", "failed: UserError"])
+        self.assertEqual(receiver.events, ["started", "failed: UserError"])
         self.assertEqual(self.reactor.readers, set())
 
 
@@ -571,13 +571,13 @@ class ChoiceTests(SynchronousTestCase):
     def test_memory_reactor(self) -> None:
         """With another, what is asked for goes to the reactor, with the mode and without a lock."""
         reactor = MemoryReactorClock()
-        factory, asker = Listener(), ReplyReceiver()
+        factory, receiver = Listener(), ReplyReceiver()
         chosen = network(reactor)
         self.assertIsInstance(chosen, ReactorNetwork)
         chosen.listenUNIX("path", factory, 7, 0o640)
-        chosen.connectTCP("127.0.0.1", 5663, asker, 3)
+        chosen.connectTCP("127.0.0.1", 5663, receiver, 3)
         self.assertEqual(reactor.unixServers, [("path", factory, 7, 0o640, 0)])
-        self.assertEqual(reactor.tcpClients, [("127.0.0.1", 5663, asker, 3, None)])
+        self.assertEqual(reactor.tcpClients, [("127.0.0.1", 5663, receiver, 3, None)])
 
 
 class BothNetworksTests(TestCase):
@@ -587,17 +587,17 @@ class BothNetworksTests(TestCase):
         folder = self.mktemp()
         os.mkdir(folder)
         path = os.path.relpath(os.path.join(folder, "s"))
-        listener, asker = Listener(), ReplyReceiver()
+        listener, receiver = Listener(), ReplyReceiver()
         port = chosen.listenUNIX(path, listener, 5, 0o640)
         mode = stat.S_IMODE(os.stat(path).st_mode)
         with socket.create_server(("127.0.0.1", 0)) as server:
             host, port_number = server.getsockname()
-            chosen.connectTCP(host, port_number, asker, 5)
-            await asker.built
+            chosen.connectTCP(host, port_number, receiver, 5)
+            await receiver.built
             server.accept()[0].close()
-            await asker.done
-        assert asker.made is not None
-        seen: list[object] = [mode, asker.made.events, asker.events[2:]]
+            await receiver.done
+        assert receiver.made is not None
+        seen: list[object] = [mode, receiver.made.events, receiver.events[2:]]
         os.unlink(path)
         with open(path, "w"):
             pass

@@ -45,7 +45,7 @@ class WaysTestCase(SynchronousTestCase):
         authority = Authority(self.folder)
         self.files = authority.issue("l2.test", file="lond")
         self.own_files = authority.issue("l1.test", file="lonc")
-        self.ways = self.all_ways = AuthModes(
+        self.auth_modes = self.all_auth_modes = AuthModes(
             key_files=KeyFolder(self.key_dir),
             certificates=self.own_files.read(),
             insecure=True,
@@ -55,16 +55,16 @@ class WaysTestCase(SynchronousTestCase):
 
     def restrict(self, *, local: bool = False, tls: bool = False, insecure: bool = True) -> None:
         """Leave only some of the ways open."""
-        self.ways = attrs.evolve(
-            self.all_ways,
-            key_files=self.all_ways.key_files if local else None,
-            certificates=self.all_ways.certificates if tls else None,
+        self.auth_modes = attrs.evolve(
+            self.all_auth_modes,
+            key_files=self.all_auth_modes.key_files if local else None,
+            certificates=self.all_auth_modes.certificates if tls else None,
             insecure=insecure,
         )
 
     def begun(self) -> Handshake:
         """Return a new handshake, begun: what it said is in ``said``."""
-        handshake = Handshake("l2", "l1", self.ways, self.traits)
+        handshake = Handshake("l2", "l1", self.auth_modes, self.traits)
         self.said = handshake.start()
         return handshake
 
@@ -102,7 +102,7 @@ class PreferenceTests(WaysTestCase):
     def test_none(self) -> None:
         """Where nothing is open nothing is said."""
         self.restrict(insecure=False)
-        handshake = Handshake("l2", "l1", self.ways)
+        handshake = Handshake("l2", "l1", self.auth_modes)
         self.assertIn("loncAllowInsecure is 0", str(self.failure(handshake.start)))
 
     def test_plain_unless_told(self) -> None:
@@ -413,14 +413,14 @@ class LocalTests(WaysTestCase):
 
     def test_never_begun(self) -> None:
         """Nor does one that was never begun."""
-        self.assertFalse(Handshake("l2", "l1", self.ways, self.traits).fail())
+        self.assertFalse(Handshake("l2", "l1", self.auth_modes, self.traits).fail())
         self.begun()
         self.assertTrue(self.said.startswith(b"init:local:"))
 
     def test_no_file_can_be_made(self) -> None:
         """Without a file nothing is said; the message names what is wrong; another way is next."""
         os.mkdir(self.key_dir, 0o777)
-        handshake = Handshake("l2", "l1", self.ways, self.traits)
+        handshake = Handshake("l2", "l1", self.auth_modes, self.traits)
         self.assertIn(
             f"no key file can be made: {self.key_dir}: ", str(self.failure(handshake.start))
         )
@@ -557,7 +557,7 @@ class SSLTests(WaysTestCase):
     def test_certificate_that_cannot_be_read(self) -> None:
         """One whose name is in no encoding is a failure of TLS like any other."""
         files = Authority(self.folder).issue("l2.test", file="odd", alternative=b"l2.test\xff")
-        self.ways = attrs.evolve(self.ways, certificates=files.read())
+        self.auth_modes = attrs.evolve(self.auth_modes, certificates=files.read())
         handshake = self.begun()
         lond = TLSPhase(files.context(ssl.PROTOCOL_TLS_SERVER))
         flight = lond.receive(handshake.receive(b"ok:ssl\n"))
@@ -566,7 +566,9 @@ class SSLTests(WaysTestCase):
 
     def test_no_name_check(self) -> None:
         """Without the check of the name another host's certificate will do."""
-        self.ways = attrs.evolve(self.ways, certificates=self.own_files.read(check_names=False))
+        self.auth_modes = attrs.evolve(
+            self.auth_modes, certificates=self.own_files.read(check_names=False)
+        )
         handshake, lond = self.established(self.own_files)
         handshake.receive(lond.send(KEY.encode() + b"\n"))
         self.assertIsNotNone(handshake.key)
