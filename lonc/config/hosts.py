@@ -1,13 +1,13 @@
 """
 The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compared or put together.
 
-A line reads ``id:domain:role:hostname:ip[:...]`` (protocol, section 7). What stands in the fifth
+A line reads ``id:domain:role:hostname[:ip[:...]]`` (protocol, section 7). What stands in the fifth
 field decides where lonc connects to:
 
-* an IPv4 or IPv6 address: to that. Since colons part the fields, an IPv6 address that further
-  fields follow has to stand in brackets; a bare one is understood where it ends the line.
-* nothing, ``http`` or ``https``: to the host name of the fourth field, which is looked up. Behind
-  the latter two the internet domain may stand.
+* an IPv4 or IPv6 address: to that. Since colons part the fields, a bare IPv6 address takes as many
+  of them as can belong to it; brackets leave no doubt where it ends.
+* nothing, ``http`` or ``https``, or no such field: to the host name of the fourth field, which is
+  looked up. Behind the latter two the internet domain may stand.
 * another host name: to that one, which takes the fourth field's place.
 
 A line ``^server[:port][:http|https]`` names a server that has the cluster's host table; the port
@@ -50,7 +50,10 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 # A name whose last label is digits only would be an IPv4 address, or a failed attempt at one.
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
-_SERVER = re.compile(r"([^:]*?)\s*(?::\s*([0-9]{1,5})\s*)?(?::\s*(https?)\s*)?:?", re.IGNORECASE)
+_PORT = re.compile("[0-9]{1,5}")
+
+#: Parts between colons that an IPv6 address has at most: eight groups and an empty one.
+_MOST_PARTS = 9
 
 
 class TableError(Exception):
@@ -158,7 +161,11 @@ class Changes:
 
 
 def parse_host_table(
-    text: bytes, file: str, max_id: int = ID_LIMIT, max_problems: int = PROBLEM_LIMIT
+    text: bytes,
+    file: str,
+    max_id: int = ID_LIMIT,
+    max_problems: int = PROBLEM_LIMIT,
+    fetched: bool = False,
 ) -> HostTable:
     """
     Return the table that ``text`` holds (row S1).
@@ -169,6 +176,7 @@ def parse_host_table(
     :param file: its name, for the problems.
     :param max_id: characters of an id at most, so that its socket's path fits.
     :param max_problems: how many problems are told one by one.
+    :param fetched: it came from elsewhere: who is asked for the next one is not for it to say.
     :raises TableError: there is neither a host that can be used nor a server to ask for one.
     """
     hosts: dict[str, Host] = {}
@@ -182,6 +190,8 @@ def parse_host_table(
         problem = ""
         try:
             if line[0] == "^":
+                if fetched:
+                    continue
                 servers[_server(line[1:])] = None
                 continue
             host = _host(line, number, max_id)
@@ -204,7 +214,7 @@ def parse_host_table(
 
 
 def read_host_table(
-    path: str, max_id: int = ID_LIMIT, max_problems: int = PROBLEM_LIMIT
+    path: str, max_id: int = ID_LIMIT, max_problems: int = PROBLEM_LIMIT, fetched: bool = False
 ) -> HostTable:
     """
     Return the table in the file ``path``; see parse_host_table.
@@ -221,7 +231,7 @@ def read_host_table(
         raise TableError(f"{path}: {error.strerror}") from None
     if len(text) > SIZE_LIMIT:
         raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, which no host table is")
-    return parse_host_table(text, path, max_id, max_problems)
+    return parse_host_table(text, path, max_id, max_problems, fetched)
 
 
 def read_both_tables(
@@ -240,7 +250,7 @@ def read_both_tables(
     if not own.servers or not os.path.lexists(fetched_file):
         return own
     try:
-        return merged(own, read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT))
+        return merged(own, read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT, True))
     except TableError as error:
         if not lenient:
             raise
@@ -288,18 +298,21 @@ def compare(old: HostTable, new: HostTable) -> Changes:
 
 
 def _server(text: str) -> TableServer:
-    found = _SERVER.fullmatch(text.strip(_BLANKS))
-    port = int(found[2]) if found and found[2] else None
-    if found is None or (port is not None and not 0 < port < 65536):
+    name, *more = [field.strip(_BLANKS) for field in text.split(":", 4)]
+    if more and not more[-1]:
+        more.pop()
+    port = int(more.pop(0)) if more and _PORT.fullmatch(more[0]) else None
+    protocol = more.pop(0).lower() if more else "http"
+    if more or protocol not in ("http", "https") or (port is not None and not 0 < port < 65536):
         raise ValueError(f"{_shown(text)} is not a table server (server[:port][:http or :https])")
-    return TableServer(_name_of_host(found[1]), (found[3] or "http").lower(), port)
+    return TableServer(_name_of_host(name), protocol, port)
 
 
 def _host(line: str, number: int, max_id: int) -> Host:
     fields = [field.strip(_BLANKS) for field in line.split(":", 4)]
-    if len(fields) < 5:
-        raise ValueError(f"{len(fields)} of at least 5 fields (id:domain:role:hostname:ip)")
-    host_id, domain, role, name, rest = fields
+    if len(fields) < 4:
+        raise ValueError(f"{len(fields)} of at least 4 fields (id:domain:role:hostname)")
+    host_id, domain, role, name, rest = fields if len(fields) == 5 else [*fields, ""]
     _check_id(host_id, max_id)
     if not _ID.fullmatch(domain):
         raise ValueError(f"{_shown(domain)} is not a domain")
@@ -343,7 +356,7 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
         if not (address and bracket) or after.lstrip(_BLANKS)[:1] not in ("", ":"):
             raise ValueError(f"{_shown(rest)} does not begin with an IPv6 address in brackets")
         return None, address
-    if colon and rest.strip(":") and (address := _ip(rest)):
+    if colon and rest.strip(":") and (address := _bare_ipv6(rest)):
         return None, address
     if first.lower() in ("", "http", "https"):
         return None, None
@@ -354,9 +367,20 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
     return _name_of_host(first), None
 
 
+def _bare_ipv6(rest: str) -> str | None:
+    """Return the IPv6 address that ``rest`` begins with, the longest where there are several."""
+    parts = rest.split(":", _MOST_PARTS)
+    for count in range(len(parts), 2, -1):
+        text = ":".join(parts[:count]).rstrip(_BLANKS)
+        # An empty field may as well follow a name such as "cafe".
+        if (count == len(parts) or not text.endswith(":")) and (address := _ip(text)):
+            return address
+    return None
+
+
 def _web_server(rest: str) -> tuple[str, str]:
     """Return the protocol and the internet domain, from the fifth field onwards."""
-    protocol, internet_domain, *_ = [field.strip(_BLANKS) for field in f"{rest}:".split(":")]
+    protocol, internet_domain, *_ = [field.strip(_BLANKS) for field in f"{rest}:".split(":", 2)]
     if protocol.lower() not in ("http", "https"):
         return "http", ""
     # lonc does not use it, so a wrong one is nothing that a host should be left out for.

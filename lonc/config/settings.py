@@ -2,7 +2,7 @@
 What the administrator sets: ``loncapa.conf`` and the options of ``twistd lonc`` become Settings.
 
 This module is pure: it reads that one file, opens no socket and imports of lonc no more than the
-table of settings.
+table of settings and the names that are lonc's own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import attrs
 
+from lonc.config.hosts import RESERVED_IDS
 from lonc.config.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
 from lonc.disk.files import check_own_folder
 
@@ -43,6 +44,9 @@ CONFIG_LIMIT = 1024 * 1024
 
 #: Bytes of a UNIX socket's path at most: Linux has room for 108 with the final NUL.
 SOCKET_PATH_LIMIT = 107
+
+#: Sections of ``loncapa.conf`` inside one another at most: nobody writes more than a handful.
+MOST_SECTIONS = 100
 
 #: The management port's own name in ``lonSockDir``.
 MANAGEMENT_SOCKET = "lonc.amp"
@@ -122,6 +126,15 @@ class Settings:
         """Return the path of the UNIX socket of the host with that id or host name."""
         return os.path.join(self.sock_dir, name)
 
+    @cached_property
+    def reserved_names(self) -> frozenset[str]:
+        """Names in the folder of the sockets that no host's socket may have."""
+        paths = [_unix_path(each) for each in (self.management, self.http) if each is not None]
+        folder = os.path.normpath(self.sock_dir)
+        own = [os.path.split(os.path.normpath(path)) for path in paths if path is not None]
+        names = [name for where, name in own if where == folder]
+        return RESERVED_IDS.union(names, [f"{name}.lock" for name in names])
+
     @property
     def max_host_id(self) -> int:
         """Characters that a host id may have at most, so that its socket's path fits."""
@@ -183,6 +196,16 @@ class Settings:
         return os.path.join(self.delayed_dir, "kept")
 
 
+def _unix_path(endpoint: str) -> str | None:
+    """Return the path of a Twisted endpoint's description that is for a UNIX socket."""
+    kind, *fields = re.findall(r"(?:[^\\:]|\\.)+", endpoint)
+    for field in fields if kind == "unix" else ():
+        key, equals, value = field.partition("=")
+        if not equals or key.endswith("\\") or key == "address":
+            return re.sub(r"\\(.)", r"\1", value if key == "address" else field)
+    return None
+
+
 # Reading loncapa.conf
 
 _BLANKS = " \t\r\f\v"
@@ -238,6 +261,11 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
             closes, name = section[1], section[2].lower()
             if not closes:
                 sections.append(name)
+                if len(sections) > MOST_SECTIONS:
+                    raise SettingsError(
+                        f"{file}, line {number}: more than {MOST_SECTIONS} sections inside one "
+                        "another"
+                    )
             elif name in sections:
                 while sections.pop() != name:
                     pass

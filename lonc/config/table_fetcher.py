@@ -69,7 +69,7 @@ def check_table(text: bytes, max_id: int, known: int) -> HostTable:
     :raises FetchError: it is none, or one that is not to be believed.
     """
     try:
-        table = parse_host_table(text, "the table", max_id, max_problems=1)
+        table = parse_host_table(text, "the table", max_id, max_problems=1, fetched=True)
     except TableError as error:
         raise FetchError(str(error)) from None
     count = len(table.hosts)

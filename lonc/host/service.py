@@ -19,7 +19,7 @@ from lonc.host.dependencies import HostDependencies, Network
 from lonc.host.dispatcher import Dispatcher
 from lonc.local.protocol import ClientListener
 from lonc.report.status import HostStatus
-from lonc.transport.unix_socket import LocalSocket
+from lonc.transport.unix_socket import LocalSocket, SocketError
 
 __all__ = ["FAREWELL", "HostDependencies", "HostService", "Network"]
 
@@ -57,6 +57,8 @@ class HostService(Dispatcher, Service):
             self._socket.close()
             return
         path = settings.socket_path(self.host_id)
+        if self.host_id in settings.reserved_names:
+            raise SocketError(f"{path}: the name is taken by a file of lonc's own")
         self._socket.open(path, settings.socket_mode, settings.socket_group)
 
     @property

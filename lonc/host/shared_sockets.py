@@ -185,6 +185,9 @@ class SharedSockets:
                 raise SocketError(
                     f"{path}: too long, there is room for {room} characters of a name"
                 )
+            if name in self._settings.reserved_names:
+                shared.close()
+                raise SocketError(f"{path}: the name is taken by a file of lonc's own")
             if name in self._taken:
                 shared.close()
                 raise SocketError(f"{path}: it is the socket of the host with that id")

@@ -347,7 +347,7 @@ class ConfiguredTests(DaemonTestCase):
         )
         lonc.kill(signal.SIGUSR2)
         await lonc.says("1 hosts new, 1 gone, 1 changed, 1 as before", mark)
-        await lonc.says("hosts.tab, line 3: 2 of at least 5 fields", mark)
+        await lonc.says("hosts.tab, line 3: 2 of at least 4 fields", mark)
         self.assertEqual(await self.ask("l4", "ping"), "l4")
         await clients["l3"].closed
         self.assertEqual(

@@ -238,7 +238,7 @@ class StartTests(ServiceTestCase):
         self.started()
         warnings = self.notes.at(LogLevel.warn)
         self.assertEqual(warnings[0], "a.conf, line 1: no such")
-        self.assertTrue(warnings[1].startswith("hosts.tab, line 3: 1 of at least 5 fields"))
+        self.assertTrue(warnings[1].startswith("hosts.tab, line 3: 1 of at least 4 fields"))
         self.assertTrue(warnings[2].startswith("l9 (lonHostID) is not in "))
         self.assertRegex(warnings[3], r"\A1\d+ files may be needed at once, but the limit is 77 ")
         self.assertEqual(len(warnings), 4)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -93,6 +94,14 @@ class FifthFieldTests(SynchronousTestCase):
             ("[::1]", "::1"),
             ("[2001:db8::1]:more:fields", "2001:db8::1"),
             ("[2001:db8::1] : more", "2001:db8::1"),
+            ("::1:http", "::1"),
+            ("::1 : https : msu.edu", "::1"),
+            ("::1:", "::1"),
+            ("::1::msu.edu", "::1"),
+            ("2001:db8::1:more:fields", "2001:db8::1"),
+            ("1:2:3:4:5:6:7:8:http", "1:2:3:4:5:6:7:8"),
+            ("fe80::1%eth0:http", "fe80::1%eth0"),
+            ("::ffff:10.0.0.1:http", "::ffff:a00:1"),
         ):
             self.assertConnects(rest, "host.edu", address)
 
@@ -100,6 +109,12 @@ class FifthFieldTests(SynchronousTestCase):
         """Without an address, and in the form of later releases, the name is looked up."""
         for rest in ("", ":", "::", ":::x", "http", "https", "HTTPS", "https:msu.edu", "http : x"):
             self.assertConnects(rest, "host.edu", None)
+
+    def test_four_fields(self) -> None:
+        """A line that ends with the name has it looked up."""
+        table = parse("x:d:library:host.edu", "y:d:access: 10.0.0.1 \r")
+        self.assertEqual([host.target for host in table.hosts.values()], ["host.edu", "10.0.0.1"])
+        self.assertEqual(table.problems, ())
 
     def test_otherName(self) -> None:
         """A name in the address's place is what is looked up."""
@@ -121,8 +136,10 @@ class FifthFieldTests(SynchronousTestCase):
             "0.0.0.0",
             "224.0.0.1",
             "10.0.0.1 # comment",
-            "2001:db8::1:more:fields",
-            "fe80::1:description",
+            "2001:db8:more:fields",
+            "cafe::description",
+            "0::0:http",
+            "ff02::1:http",
             "[::1",
             "[::1]x",
             "[host.edu]",
@@ -224,6 +241,14 @@ class TableServerTests(SynchronousTestCase):
             self.assertTrue(table.problems[0].startswith("hosts.tab, line 2: "))
             self.assertTrue(table.problems[0].isascii() and table.problems[0].isprintable())
 
+    def test_fetched(self) -> None:
+        """In a table from elsewhere they mean nothing, however they are written."""
+        text = GOOD + b"^a.edu\n^^\n^" + b" " * 25000 + b"x\n"
+        table = parse_host_table(text, "the table", fetched=True)
+        self.assertEqual((table.servers, table.problems, table.unusable), ((), (), 0))
+        only = b"^a.edu\n"
+        self.assertRaises(TableError, parse_host_table, only, "the table", fetched=True)
+
     def test_no_host_yet(self) -> None:
         """A table without a host will do where there is a server to ask for one."""
         table = parse("# first start", "^a.edu", "nonsense")
@@ -247,8 +272,8 @@ class ProblemTests(SynchronousTestCase):
 
     def test_tooFewFields(self) -> None:
         """S1: a line that is cut short is named by file and line number."""
-        for line in ("nonsense", "a:b", "a:b:library:c", b"\xff\xfe\0"):
-            self.assertIn("of at least 5 fields", self.problem(line))
+        for line in ("nonsense", "a:b", "a:b:library", b"\xff\xfe\0"):
+            self.assertIn("of at least 4 fields", self.problem(line))
 
     def test_id(self) -> None:
         """An id that is empty, has odd characters or could leave the folder is no id."""
@@ -328,6 +353,31 @@ class ProblemTests(SynchronousTestCase):
         table = parse_host_table(text, "hosts.tab", max_problems=2)
         self.assertEqual((len(table.problems), table.unusable), (3, 5))
         self.assertEqual(table.problems[-1], "hosts.tab: 4 more lines with problems")
+
+    def test_long_lines(self) -> None:
+        """Time grows in proportion to a line's length, whatever the line repeats."""
+        length = 200000
+        begin = time.process_time()
+        for repeated in (
+            " ",
+            "\t",
+            ":",
+            "a",
+            "a.",
+            "1",
+            "1:",
+            "f:",
+            "::",
+            "[",
+            "%",
+            "^",
+            " :",
+            "-",
+        ):
+            for head in ("^a", "^", "x", "x:d:library:", "x:d:library:h:", "x:d:library:h:::1"):
+                for tail in ("", "x", ":", "!"):
+                    parse(GOOD.strip(), head + repeated * (length // len(repeated)) + tail)
+        self.assertLess(time.process_time() - begin, 10)
 
     def test_longTable(self) -> None:
         """A table of 50,000 hosts is read whole."""
@@ -442,7 +492,7 @@ class BothTablesTests(SynchronousTestCase):
         self.assertEqual([server.name for server in table.servers], ["a.edu"])
         self.assertEqual(
             table.problems,
-            (f"{self.fetched}, line 3: 1 of at least 5 fields (id:domain:role:hostname:ip)",),
+            (f"{self.fetched}, line 3: 1 of at least 4 fields (id:domain:role:hostname)",),
         )
 
     def test_servers_of_the_fetched_table(self) -> None:

@@ -204,6 +204,11 @@ class SectionTests(SettingsCase):
             ),
         )
 
+    def test_many_sections(self) -> None:
+        """Time grows in proportion to the file's length: sections that never end are refused."""
+        lines = "<a>\n" * 50000 + "</b>\n" * 50000
+        self.assertIn(f"line {FIRST + 100}: more than 100 sections", self.refusal(lines))
+
     def test_afterSection(self) -> None:
         """Behind the section's end assignments count again, whatever stood inside of it."""
         found = self.read(

@@ -253,6 +253,18 @@ class SharedSocketTests(SharingTestCase):
         self.assertTrue(self.there("one.test", "two.test"))
         self.assertIn("there is room for", str(self.notes.events))
 
+    def test_reserved_name(self) -> None:
+        """A name that is a file of lonc's own gets no socket, and that file is left alone."""
+        own = os.path.join(self.folder, "port.test")
+        self.settings = self.with_names("hostname", management=f"unix:{own}:mode=600")
+        names = ("lonc.amp", "lonc.keys", "delayed", "port.test", "port.test.lock")
+        rows = [f"m{n}:msu:access:{name}:127.0.0.5\n" for n, name in enumerate(names)]
+        self.table = a_table(TABLE + "".join(rows))
+        self.started()
+        self.advance(1)
+        self.assertTrue(self.there("one.test", "two.test"))
+        self.assertEqual(str(self.notes.events).count("is taken by a file of lonc's own"), 5)
+
     def test_table_changes(self) -> None:
         """S17: sockets follow the names of the table; clients of one that stays notice nothing."""
         daemon = self.started()
