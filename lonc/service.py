@@ -67,9 +67,19 @@ class LoncService(MultiService):
     :ivar hosts: host id -> its service.
     :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
         signal for anything else.
+    :ivar takes_signals: whether HUP, USR1 and the others are lonc's (row S17).
+    :ivar sets_title: whether the process title sums the hosts up (row S16).
+    :ivar takes_log: whether the application that this becomes part of logs where lonc does, and
+        nowhere else. Without it ``observer`` can be added to a publisher by hand.
+    :ivar observer: writes ``lonc.log``, and knows the last line of each host for the status.
+
+    The three choices count at the start, or for the log when this gets its parent.
     """
 
     own_process = False
+    takes_signals = False
+    sets_title = False
+    takes_log = False
 
     def __init__(
         self,
@@ -91,7 +101,7 @@ class LoncService(MultiService):
         settings = self.in_force.settings
         self._reactor = reactor
         self._pid_file = pid_file
-        self._observer = observer
+        self.observer = observer
         self._clients = Clients(settings, reactor)
         for_names = make_threads(reactor, "names", settings.name_threads)
         for_disk = make_threads(reactor, "disk", DISK_THREADS)
@@ -174,9 +184,9 @@ class LoncService(MultiService):
     # ------------------------------------------------------------------ start and stop
 
     def setServiceParent(self, parent: Any) -> None:
-        """Take over the logging of the application that this becomes part of."""
-        if isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self._observer)
+        """Take over the logging of the application that this becomes part of, if it shall be."""
+        if self.takes_log and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:
@@ -201,8 +211,9 @@ class LoncService(MultiService):
             pass
         for call, seconds in self._rounds:
             call.start(seconds)
-        self._signals.own_process = self.own_process
-        self._signals.install()
+        if self.takes_signals:
+            self._signals.own_process = self.own_process
+            self._signals.install()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -257,7 +268,8 @@ class LoncService(MultiService):
         self._shared.watch()
         self._management.watch()
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
-        self._reporter.show_title()
+        if self.sets_title:
+            self._reporter.show_title()
 
     # ------------------------------------------------------------------ what is asked for
 

@@ -104,12 +104,18 @@ class Options(usage.Options):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse; a wrong option ends the program with one line and status 1."""
+        """
+        Parse; behind ``twistd lonc`` a wrong option ends the program with one line and status 1.
+
+        :raises twisted.python.usage.UsageError: where there is no `twistd` before it.
+        """
         if getattr(self, "parent", None) is not None:
             fill_standard_descriptors()  # nothing is opened to stay before twistd has these options
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
+            if getattr(self, "parent", None) is None:
+                raise
             raise SystemExit(f"twistd lonc: {error}") from None
 
     def parseArgs(self, *arguments: str) -> None:
@@ -157,18 +163,22 @@ class TwistdService(LoncService):
     What `twistd` runs.
 
     :ivar terminal: where the log is shown, None in the background.
-    :ivar complaints: stderr as it was before twistd took it for the log, or let it go.
+    :ivar complaints: stderr as it was before twistd took it for the log, or let it go; None where
+        no `twistd` runs it, and what goes wrong is for the program around it to tell.
     :ivar expected: what may go wrong at the start without being a fault of lonc.
     :ivar screen: what to tell once all is running.
     """
 
     terminal: TextIO | None = None
-    complaints: TextIO
+    complaints: TextIO | None = None
     expected: tuple[type[Exception], ...] = (ManagementPortError,)
     screen = ""
 
     def startService(self) -> None:
-        """Start; what a user can cause ends the program with one line."""
+        """Start; what a user can cause ends `twistd` with one line."""
+        if self.complaints is None:
+            super().startService()
+            return
         if self.own_process:
             self._reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
         with self.complaints:
@@ -202,7 +212,7 @@ class TwistdService(LoncService):
 
 def makeService(options: Options) -> TwistdService:
     """
-    Put the daemon together.
+    Put the daemon together for `twistd`: signals, process title and log are lonc's.
 
     :raises SystemExit: with one line that names the cause, when it cannot start.
     """
@@ -218,9 +228,29 @@ def makeService(options: Options) -> TwistdService:
         with acting_as(twistd["uid"], twistd["gid"], twistd["umask"]) as for_another:
             if for_another:
                 _check_pid_file(twistd["pidfile"])
-            return _make(options, reactor, for_another)
+            daemon = _make(options, reactor, for_another, options.take_over_twistd())
     except (SettingsError, TableError, PidFileError) as error:
         raise SystemExit(f"lonc: {error}") from None
+    daemon.own_process = getattr(options, "parent", None) is not None
+    daemon.takes_signals = daemon.sets_title = daemon.takes_log = True
+    daemon.complaints = _kept_stderr()
+    return daemon
+
+
+def make_daemon(options: Options, reactor: Any) -> LoncService:
+    """
+    Put the daemon together for a program of one's own.
+
+    It leaves signals, process title and log to that program, unless its ``takes_signals``,
+    ``sets_title`` or ``takes_log`` is set to True. It has the folders from now on, until it has
+    been stopped, or ``release`` is called.
+
+    :param options: parsed, with no `twistd` before them.
+    :raises lonc.config.settings.SettingsError: a setting, file or folder cannot be used.
+    :raises lonc.config.hosts.TableError: the host table cannot be used.
+    :raises lonc.daemon.pidfile.PidFileError: another lonc has the folders.
+    """
+    return _make(options, reactor, False, None)
 
 
 def _check_pid_file(path: str) -> None:
@@ -231,8 +261,9 @@ def _check_pid_file(path: str) -> None:
         )
 
 
-def _make(options: Options, reactor: Any, for_another: bool) -> TwistdService:
-    terminal = options.take_over_twistd()
+def _make(
+    options: Options, reactor: Any, for_another: bool, terminal: TextIO | None
+) -> TwistdService:
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
     if table_port is not None:
@@ -293,8 +324,6 @@ def _make(options: Options, reactor: Any, for_another: bool) -> TwistdService:
         Random(),
     )
     daemon.terminal = terminal
-    daemon.own_process = getattr(options, "parent", None) is not None
-    daemon.complaints = _kept_stderr()
     if folder is not None:
         _add_cluster(reactor, daemon, folder, settings, table, certificates)
     if table_port is not None:

@@ -9,10 +9,14 @@ import os
 import shlex
 
 from twisted.application.service import Application
+from twisted.python.usage import UsageError
 
 from lonc.tap import Options, makeService
 
 options = Options()
-options.parseOptions(shlex.split(os.environ.get("LONC_OPTIONS", "")))
+try:
+    options.parseOptions(shlex.split(os.environ.get("LONC_OPTIONS", "")))
+except UsageError as error:
+    raise SystemExit(f"LONC_OPTIONS: {error}") from None
 application = Application("lonc")
 makeService(options).setServiceParent(application)

@@ -144,7 +144,7 @@ class ServiceTestCase(SynchronousTestCase):
 
     def made(self) -> LoncService:
         """Return a daemon that has not been started."""
-        return LoncService(
+        daemon = LoncService(
             self.clock,
             self.network,
             self.read(),
@@ -157,6 +157,8 @@ class ServiceTestCase(SynchronousTestCase):
             lambda _reactor, name, _most: self.threads[name],
             self.resolve,
         )
+        daemon.takes_signals = daemon.sets_title = daemon.takes_log = True
+        return daemon
 
     def started(self) -> LoncService:
         """Return a daemon that runs."""
@@ -264,6 +266,57 @@ class StartTests(ServiceTestCase):
         self.ask("l1")
         self.advance(WATCH)
         self.assertTrue(getproctitle().startswith("lonc: 2 hosts, 1 DEAD, 0 connections, 0 wait"))
+
+
+class EmbeddedTests(ServiceTestCase):
+    """What belongs to the program that a daemon is a part of."""
+
+    def embedded(self) -> LoncService:
+        """Return a daemon of which nobody has asked more than to serve hosts."""
+        self.clock.hasRun = True
+        daemon = self.made()
+        daemon.takes_signals = daemon.sets_title = daemon.takes_log = False
+        return daemon
+
+    def handled(self) -> list[object]:
+        """Return what handles the signals."""
+        return [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
+
+    def test_left_alone(self) -> None:
+        """S15 to S17: signals, process title and log stay as they are unless one asks for them."""
+        setproctitle("a program")
+        before = self.handled()
+        application = Application("a program")
+        daemon = self.embedded()
+        daemon.setServiceParent(application)
+        daemon.startService()
+        self.advance(WATCH)
+        self.assertIsNone(application.getComponent(ILogObserver))
+        self.assertEqual((getproctitle(), self.handled()), ("a program", before))
+        daemon.stopService()
+        self.advance(0)
+        self.assertEqual(self.handled(), before)
+        self.assertIn("stopped", self.notes.at(LogLevel.critical))
+
+    def test_asked_for(self) -> None:
+        """S16, S17: each of them can be had by itself, and the signals are given back."""
+        before = self.handled()
+        daemon = self.embedded()
+        daemon.takes_signals = True
+        daemon.startService()
+        self.assertNotIn(signal.getsignal(signal.SIGHUP), before)
+        self.assertFalse(getproctitle().startswith("lonc: "))
+        daemon.sets_title = True
+        self.advance(WATCH)
+        self.assertTrue(getproctitle().startswith("lonc: 2 hosts"))
+        daemon.stopService()
+        self.advance(0)
+        self.assertEqual(self.handled(), before)
+
+    def test_defaults(self) -> None:
+        """They are choices that are off."""
+        asked = LoncService.takes_signals, LoncService.sets_title, LoncService.takes_log
+        self.assertEqual(asked, (False, False, False))
 
 
 class BrokenHostTests(ServiceTestCase):

@@ -22,10 +22,12 @@ from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.config.current import Sources
-from lonc.config.hosts import HostTable
-from lonc.config.settings import PARAMETERS
+from lonc.config.hosts import HostTable, TableError
+from lonc.config.settings import PARAMETERS, SettingsError
+from lonc.daemon.pidfile import PidFileError
 from lonc.management.port import ManagementPortError
-from lonc.tap import Options, TwistdService, makeService
+from lonc.service import LoncService
+from lonc.tap import Options, TwistdService, make_daemon, makeService
 from lonc.test.fixtures.daemon import HOSTS, free_port
 from lonc.test.fixtures.doubles import NoJitter
 from lonc.test.test_service import DaemonReactor, ServiceTestCase
@@ -87,6 +89,7 @@ class TapTestCase(SynchronousTestCase):
         """Return the daemon of a command line."""
         daemon = makeService(self.parsed(*arguments))
         self.addCleanup(daemon.release)
+        assert daemon.complaints is not None
         self.addCleanup(daemon.complaints.close)
         return daemon
 
@@ -169,6 +172,7 @@ class MakeServiceTests(TapTestCase):
         self.assertEqual(list(in_force.table.hosts), ["l1", "l2"])
         self.assertTrue(os.path.isdir(self.path("logs")) and os.path.isdir(self.path("lon-status")))
         self.assertEqual((daemon.screen, daemon.own_process), ("", True))
+        self.assertTrue(daemon.takes_signals and daemon.sets_title and daemon.takes_log)
 
     def test_relative_path(self) -> None:
         """S3: a relative path counts from where the command was given."""
@@ -256,9 +260,63 @@ class MakeServiceTests(TapTestCase):
         options.parseOptions(["--config", self.configured()])
         daemon = makeService(options)
         self.addCleanup(daemon.release)
+        assert daemon.complaints is not None
         self.addCleanup(daemon.complaints.close)
         self.assertIs(daemon.terminal, sys.stdout)
         self.assertFalse(daemon.own_process)
+        self.assertTrue(daemon.takes_signals and daemon.sets_title and daemon.takes_log)
+
+
+class MakeDaemonTests(TapTestCase):
+    """The daemon is put together for another program."""
+
+    def embedded(self, *arguments: str) -> LoncService:
+        """Return the daemon of some options."""
+        options = Options()
+        options.parseOptions(arguments)
+        daemon = make_daemon(options, DaemonReactor())
+        self.addCleanup(daemon.release)
+        return daemon
+
+    def test_leaves_the_process_alone(self) -> None:
+        """Signals, process title and log are the program's; nothing is shown, nor is it ended."""
+        before = sys.excepthook
+        daemon = self.embedded("--config", self.configured())
+        self.assertFalse(daemon.takes_signals or daemon.sets_title or daemon.takes_log)
+        self.assertFalse(daemon.own_process)
+        self.assertIsInstance(daemon, TwistdService)
+        self.assertEqual((daemon.terminal, daemon.complaints), (None, None))  # type: ignore[attr-defined]
+        self.assertIs(sys.excepthook, before)
+
+    def test_exceptions(self) -> None:
+        """What cannot be used is an exception with one line, never the end of the program."""
+        config = self.configured()
+        self.embedded("--config", config)
+        with self.assertRaisesRegex(PidFileError, "another lonc runs on these folders: process "):
+            self.embedded("--config", config)
+        with self.assertRaisesRegex(SettingsError, "/nowhere/a.conf: No such file"):
+            self.embedded("--config", "/nowhere/a.conf")
+        with self.assertRaisesRegex(SettingsError, "--retries: 'x' is not a whole number"):
+            self.embedded("--config", config, "--retries", "x")
+        with self.assertRaisesRegex(SettingsError, "leave --config out"):
+            self.embedded("--config", config, "--standalone", self.path("new"))
+        with self.assertRaises(usage.UsageError):
+            self.embedded("--no-such-option")
+        with self.assertRaises(usage.UsageError):
+            self.embedded("argument")
+        with open(self.path("hosts.tab"), "w"):
+            pass
+        with self.assertRaisesRegex(TableError, "hosts.tab: there is no host that can be used"):
+            self.embedded("--config", config)
+
+    def test_ports_are_taken(self) -> None:
+        """The londs of a cluster whose port is taken are an exception; the folders are free."""
+        port = free_port("127.0.0.1", "127.0.0.2")
+        options = ("--standalone", self.path("new"), "--lond-port", str(port))
+        with socket.create_server(("127.0.0.2", port)):
+            for _ in range(2):
+                with self.assertRaisesRegex(SettingsError, "the lond l2 cannot have port"):
+                    self.embedded(*options)
 
 
 class TakenReactor(DaemonReactor):
@@ -284,6 +342,7 @@ class DaemonTests(ServiceTestCase):
             self.lonc_log,
             self.perm_lines.append,
             NoJitter(),
+            lambda _reactor, name, _most: self.threads[name],
         )
         daemon.complaints = self.complaints = Kept()
         daemon.terminal = self.terminal = io.StringIO()
@@ -306,6 +365,21 @@ class DaemonTests(ServiceTestCase):
         self.assertFalse(os.path.exists(self.first.pid_file))
         sys.excepthook(ManagementPortError, error, None)
         self.assertEqual((stderr.getvalue(), self.terminal.getvalue()), ("", ""))
+
+    def test_cannot_start_elsewhere(self) -> None:
+        """Where no `twistd` runs it the program has the error; what has begun can be stopped."""
+        before = sys.excepthook
+        reactor = TakenReactor()
+        daemon = self.made_with(reactor)
+        daemon.complaints = None
+        with self.assertRaisesRegex(ManagementPortError, ": it is taken"):
+            daemon.startService()
+        self.assertIs(sys.excepthook, before)
+        stopped = daemon.stopService()
+        reactor.advance(0)
+        self.successResultOf(stopped)
+        self.assertFalse(os.path.exists(self.first.pid_file))
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
     def test_starts(self) -> None:
         """Once all runs the screen says so, and stderr is let go: somebody may wait for its end."""
