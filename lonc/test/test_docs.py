@@ -72,7 +72,7 @@ class StatusTests(SynchronousTestCase):
 
     def test_causes(self) -> None:
         """Each cause of a con_lost has its row, in order, and no other has."""
-        self.assertEqual(documented_rows("con-lost"), [cause.value for cause in Cause])
+        self.assertEqual(documented_rows("con-lost-causes"), [cause.value for cause in Cause])
 
     def test_troubles(self) -> None:
         """Each way in which a connection can fail has its row."""

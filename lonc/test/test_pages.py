@@ -1,0 +1,173 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""
+The pages for operations against the code: commands, symptoms, metrics.
+
+All of it is skipped where the source tree is not at hand.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+
+import attrs
+import click
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.cli.main import commands
+from lonc.report.findings import Finding, summary
+from lonc.report.records import (
+    ClientStatus,
+    ConnectionStatus,
+    DelayedStatus,
+    RequestRecord,
+    SettingStatus,
+)
+from lonc.report.times import HostTimes
+from lonc.test.fixtures.source import TREE, read
+from lonc.test.report.test_findings import a_daemon
+from lonc.test.report.test_status import a_status
+from lonc.web.metrics import Watched, exposition
+
+SKIP = (
+    None
+    if os.path.exists(os.path.join(TREE, "docs", "command.rst"))
+    else "the source tree is not at hand"
+)
+
+
+def sections(page: str, line: str) -> dict[str, str]:
+    """Return the sections of a page by their headings, which are underlined by one character."""
+    parts = re.split(rf"^(.+)\n{re.escape(line)}{{3,}}\n", read("docs", page), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def all_commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield each command that is no group, with its whole name."""
+    for word, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from all_commands(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+class CommandPageTests(SynchronousTestCase):
+    """The page on the command."""
+
+    skip = SKIP
+    maxDiff = None
+
+    def setUp(self) -> None:
+        self.sections = sections("command.rst", "~")
+
+    def test_commands(self) -> None:
+        """Each command has a section, whose heading names its arguments, and no other has."""
+        expected = set()
+        for name, command in all_commands(commands, "lonc"):
+            arguments = [each for each in command.params if isinstance(each, click.Argument)]
+            words = [
+                str(each.name).upper() if each.required else f"[{str(each.name).upper()}]"
+                for each in arguments
+            ]
+            expected.add(" ".join([name, *words]))
+        self.assertEqual(set(self.sections), expected)
+
+    def test_options(self) -> None:
+        """Each option of a command stands in its section, and those of all at the top."""
+        top = read("docs", "command.rst").partition("\nExit status\n")[0]
+        shared = {name for each in commands.params for name in each.opts}
+        for option in shared:
+            self.assertRegex(top, rf"``{option}[ `]")
+        texts = {
+            " ".join(word for word in heading.split() if not word.strip("[]").isupper()): text
+            for heading, text in self.sections.items()
+        }
+        for name, command in all_commands(commands, "lonc"):
+            own = {
+                option
+                for each in command.params
+                if isinstance(each, click.Option)
+                for option in each.opts
+            }
+            explained = re.findall(r"^``(--.+)``$", texts[name], re.MULTILINE)
+            documented = set(re.findall(r"--[a-z]+", " ".join(explained)))
+            self.assertEqual(documented, own - shared, name)
+
+    def test_fields(self) -> None:
+        """Each field of a listing's rows has its row in the section, in order."""
+        for heading, record, *more in (
+            ("lonc hosts [HOST]", ConnectionStatus),
+            ("lonc clients [HOST]", ClientStatus),
+            ("lonc slow [HOST]", RequestRecord, "total"),
+            ("lonc settings", SettingStatus),
+            ("lonc delayed list [HOST]", DelayedStatus),
+        ):
+            rows = re.findall(r"^    ``(\w+)``  ", self.sections[heading], re.MULTILINE)
+            fields = [field.name for field in attrs.fields(record)]
+            self.assertEqual(rows, [*fields, *more], heading)
+
+    def test_status(self) -> None:
+        """Each name of the object that sums it up stands in the section of ``lonc status``."""
+        section = self.sections["lonc status"]
+        found = summary(a_daemon(), [], 0.0)
+        named = {*found, *found["totals"], *(field.name for field in attrs.fields(Finding))}
+        for name in named - {"schema"}:
+            self.assertIn(f"``{name}``", section)
+
+
+class TroublePageTests(SynchronousTestCase):
+    """The page "when something is wrong"."""
+
+    skip = SKIP
+
+    def test_symptoms(self) -> None:
+        """Each symptom that an advice or an alert rule names has its section, with its name."""
+        advice = re.findall(r'advice=f?".*\(([a-z-]+)\)"', read("lonc", "report", "findings.py"))
+        alerts = re.findall(r'advice: ".*; ([a-z-]+)"', read("contrib", "prometheus-alerts.yml"))
+        rules = read("contrib", "prometheus-alerts.yml").count("- alert:")
+        self.assertEqual(len(alerts), rules, "a rule names no symptom")
+        self.assertEqual(
+            len(advice), read("lonc", "report", "findings.py").count("advice="), "nor a finding"
+        )
+        page = read("docs", "trouble.rst")
+        there = re.findall(r"^\.\. _([a-z-]+):\n\n\1: .+\n-{3,}$", page, re.MULTILINE)
+        self.assertLessEqual({*advice, *alerts}, set(there))
+
+    def test_delayed(self) -> None:
+        """Every command for delayed requests that a page names is there."""
+        known = {name.split()[-1] for name, _ in all_commands(commands, "lonc")}
+        for path in glob.glob(os.path.join(TREE, "docs", "*.rst")):
+            for command in re.findall(r"(?:``|[$#] )lonc delayed ([a-z]+)", read(path)):
+                self.assertIn(command, known, path)
+
+
+class MetricsPageTests(SynchronousTestCase):
+    """The page on metrics."""
+
+    skip = SKIP
+
+    def test_metrics(self) -> None:
+        """Each metric has its row with kind and labels, in order, and no other has."""
+        rows = re.findall(
+            r"^   \* - ``(lonc_\w+)``\n     - (\w+)\n     -(.*)$",
+            read("docs", "metrics.rst"),
+            re.MULTILINE,
+        )
+        documented = [
+            (name, kind, set(re.findall(r"``(\w+)``", labels))) for name, kind, labels in rows
+        ]
+        host = a_status("l1", handshakes={"ready": 1}, con_lost={"dead": 1})
+        daemon = a_daemon(reloads={"done": 1}, certificate="/c.pem")
+        watched = Watched(host, HostTimes().totals())
+        text = "".join(exposition(daemon, [watched]))
+        made = []
+        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
+            lines = re.findall(
+                rf"^{name}(?:_bucket|_sum|_count)?(?:{{(.*)}})? ", text, re.MULTILINE
+            )
+            labels = {label for line in lines for label in re.findall(r'(\w+)="', line)}
+            made.append((name, kind, labels - {"le"}))
+        self.assertEqual(documented, made)
