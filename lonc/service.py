@@ -23,10 +23,12 @@ from twisted.python.components import Componentized
 
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.table_fetcher import TableFetcher, web_client
+from lonc.daemon.notices import Notices
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.reload import Reloader
 from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
+from lonc.daemon.systemd import Manager
 from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, InThread
@@ -94,6 +96,7 @@ class LoncService(MultiService):
         random: Random,
         make_threads: Callable[[Any, str, int], InThread] = Threads,
         resolve: Callable[[str], list[str]] = addresses_of,
+        manager: Manager | None = None,
     ) -> None:
         super().__init__()
         self.in_force = InForce(configuration)
@@ -156,6 +159,7 @@ class LoncService(MultiService):
             management=self._management,
             reporter=self._reporter,
         )
+        self._notices = Notices(reactor, manager or Manager({}), self._reporter.summary)
         self._rounds = [
             (self._round(self._sweep), SWEEP),
             (self._round(self._watch), WATCH),
@@ -211,6 +215,7 @@ class LoncService(MultiService):
             pass
         for call, seconds in self._rounds:
             call.start(seconds)
+        self._notices.started()
         if self.takes_signals:
             self._signals.own_process = self.own_process
             self._signals.install()
@@ -219,6 +224,7 @@ class LoncService(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.critical("stopping")
+        self._notices.stopping()
         taken_over = self._reloader.stop()
         for call, _ in self._rounds:
             if call.running:
@@ -229,6 +235,7 @@ class LoncService(MultiService):
         yield super().stopService()
         self._signals.uninstall()
         self.release()
+        self._notices.stopped()
         log.critical("stopped")
 
     def release(self) -> None:
@@ -291,7 +298,7 @@ class LoncService(MultiService):
             unusable, and what was in force stays.
         """
         self._tables.fetch_soon()
-        return self._reloader.everything()
+        return self._notices.reload(self._reloader.everything)
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""

@@ -36,6 +36,7 @@ from lonc.config.settings import (
 from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
+from lonc.daemon.systemd import Manager
 from lonc.delayed.sealing import key_of
 from lonc.management.port import ManagementPortError
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
@@ -322,6 +323,7 @@ def _make(
         observer,
         PermLog(settings.perm_log_file).write,
         Random(),
+        manager=None if getattr(options, "parent", None) is None else Manager(os.environ),
     )
     daemon.terminal = terminal
     if folder is not None:

@@ -17,7 +17,7 @@ import lonc
 from lonc.config.current import InForce
 from lonc.host.service import HostService
 from lonc.report.logs import PARENT, LoncLog
-from lonc.report.status import DaemonStatus, HostStatus, process_title, write_status
+from lonc.report.status import DaemonStatus, HostStatus, process_title, summary, write_status
 from lonc.report.times import Totals
 
 log = Logger()
@@ -154,6 +154,10 @@ class Reporter:
     def show_title(self) -> None:
         """Sum all hosts up in the process title."""
         setproctitle(process_title(self._hosts.values(), time.time()))
+
+    def summary(self) -> str:
+        """Sum all hosts up in a line for the service manager."""
+        return summary(self._hosts.values())
 
     def forget(self, host_id: str) -> None:
         """Drop what is remembered of a host that has left the table."""

@@ -163,16 +163,21 @@ def process_title(statuses: Iterable[Counted], now: float) -> str:
 
     :param now: Unix time.
     """
+    return f"lonc: {summary(statuses)} {local_time(now)}"
+
+
+def summary(statuses: Iterable[Counted]) -> str:
+    """Sum up all hosts."""
     hosts = list(statuses)
     dead = sum(host.state == "DEAD" for host in hosts)
     unproven = sum(host.state == "unproven" for host in hosts)
     connections = sum(host.connections for host in hosts)
     waiting = sum(host.waiting for host in hosts)
     return (
-        f"lonc: {_count(len(hosts), 'host')}, {dead} DEAD, "
+        f"{_count(len(hosts), 'host')}, {dead} DEAD, "
         + (f"{unproven} unproven, " if unproven else "")
         + f"{_count(connections, 'connection')}, "
-        f"{waiting} waiting {local_time(now)}"
+        f"{waiting} waiting"
     )
 
 

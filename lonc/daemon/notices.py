@@ -1,0 +1,76 @@
+"""
+When a service manager is told what: that lonc is ready, reloads, stops, and that its loop turns.
+"""
+
+# Twisted's LoopingCall has no annotations:
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from lonc.daemon.systemd import Manager
+
+#: Seconds between two status lines where the manager does not watch.
+STATUS = 10.0
+
+
+class Notices:
+    """
+    Tells the manager.
+
+    :param status: sums the daemon up in a line.
+    """
+
+    def __init__(self, reactor: Any, manager: Manager, status: Callable[[], str]) -> None:
+        self._reactor = reactor
+        self._manager = manager
+        self._status = status
+        self._alive = LoopingCall(lambda: manager.alive(status()))
+        self._alive.clock = reactor
+        self._reloads = 0
+        self._stopping = False
+
+    def started(self) -> None:
+        """All that can listen does; it is told once the reactor runs."""
+        if self._manager.present:
+            self._reactor.callWhenRunning(self._ready)
+
+    def _ready(self) -> None:
+        if self._stopping:
+            return
+        self._manager.ready(self._status())
+        # Twice in the manager's time: one that comes late does no harm.
+        self._alive.start(self._manager.watchdog / 2 or STATUS, now=False)
+
+    def reload(self, begin: Callable[[], Deferred[str]]) -> Deferred[str]:
+        """
+        Reload, however it ends, with a word before and after.
+
+        :param begin: what begins it.
+        """
+        self._reloads += 1
+        self._manager.reloading()
+        reload = begin()
+        reload.addBoth(self._reloaded)
+        return reload
+
+    def _reloaded(self, result: Any) -> Any:
+        self._reloads -= 1
+        if not self._reloads and not self._stopping:  # the manager waits for the last one
+            self._manager.ready(self._status())
+        return result
+
+    def stopping(self) -> None:
+        """The end begins; the loop turns on until :meth:`stopped`."""
+        self._stopping = True
+        self._manager.stopping()
+
+    def stopped(self) -> None:
+        """All has ended."""
+        if self._alive.running:
+            self._alive.stop()

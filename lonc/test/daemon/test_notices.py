@@ -1,0 +1,127 @@
+# trial's assertions and Twisted's testing module have no annotations:
+# mypy: allow-untyped-calls
+"""When a service manager is told what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.notices import STATUS, Notices
+from lonc.daemon.systemd import Manager
+from lonc.test.fixtures.daemon import DaemonTestCase
+from lonc.test.fixtures.manager import StandIn
+
+
+class NoticesTests(SynchronousTestCase):
+    """A life under a manager that wants a sign within 4 seconds."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="lonc-")
+        self.addCleanup(folder.cleanup)
+        self.manager = StandIn(self, os.path.join(folder.name, "notify"))
+        self.clock = MemoryReactorClock()
+        self.notices = self.made(WATCHDOG_USEC="4000000")
+
+    def made(self, **environment: str) -> Notices:
+        """Return the notices of a new process."""
+        manager = Manager({"NOTIFY_SOCKET": self.manager.path, **environment})
+        return Notices(self.clock, manager, lambda: "2 hosts")
+
+    def run_reactor(self) -> None:
+        """Let the reactor begin to run."""
+        for call, arguments, keywords in self.clock.whenRunningHooks:
+            call(*arguments, **keywords)
+
+    def test_ready_once_the_reactor_runs(self) -> None:
+        """Before, nobody accepts a client."""
+        self.notices.started()
+        self.assertEqual(self.manager.new(), [])
+        self.run_reactor()
+        self.assertEqual(self.manager.new(), [["READY=1", "STATUS=2 hosts"]])
+
+    def test_alive(self) -> None:
+        """Twice in the time of the watchdog, until all has ended."""
+        self.notices.started()
+        self.run_reactor()
+        self.manager.new()
+        self.clock.pump([1.0] * 5)
+        self.assertEqual(self.manager.new(), [["WATCHDOG=1", "STATUS=2 hosts"]] * 2)
+        self.notices.stopping()
+        self.clock.pump([1.0] * 2)
+        self.assertEqual(self.manager.new(), [["STOPPING=1"], ["WATCHDOG=1", "STATUS=2 hosts"]])
+        self.notices.stopped()
+        self.clock.pump([1.0] * 4)
+        self.assertEqual(self.manager.new(), [])
+
+    def test_status_without_a_watchdog(self) -> None:
+        """It is renewed all the same."""
+        notices = self.made()
+        notices.started()
+        self.run_reactor()
+        self.manager.new()
+        self.clock.advance(STATUS)
+        self.assertEqual(len(self.manager.new()), 1)
+        notices.stopped()
+
+    def test_reload(self) -> None:
+        """A word before, and one after the last, whether it went well or not."""
+        first: Deferred[str] = Deferred()
+        second: Deferred[str] = Deferred()
+        answer = self.notices.reload(lambda: first)
+        self.notices.reload(lambda: second).addErrback(lambda _: None)
+        self.assertEqual([lines[0] for lines in self.manager.new()], ["RELOADING=1"] * 2)
+        first.callback("changed")
+        self.assertEqual(self.successResultOf(answer), "changed")
+        self.assertEqual(self.manager.new(), [])
+        second.errback(ValueError())
+        self.assertEqual(self.manager.new(), [["READY=1", "STATUS=2 hosts"]])
+
+    def test_stopped_while_it_reloads(self) -> None:
+        """It is not ready again."""
+        reload: Deferred[str] = Deferred()
+        self.notices.reload(lambda: reload)
+        self.notices.stopping()
+        reload.callback("")
+        self.assertEqual([lines[0] for lines in self.manager.new()], ["RELOADING=1", "STOPPING=1"])
+
+    def test_no_manager(self) -> None:
+        """There is nothing to do, not even a timer."""
+        notices = Notices(self.clock, Manager({}), lambda: "")
+        notices.started()
+        self.run_reactor()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RealTests(DaemonTestCase):
+    """A `twistd` with a manager."""
+
+    async def test_life(self) -> None:
+        """Start, reload and stop are told in this order, and so is that the loop turns."""
+        lond = self.lond("l2", "127.0.0.2")
+        self.configure(lond.port)
+        manager = StandIn(self, self.path("notify"))
+        lonc = self.twistd(
+            "-n",
+            "lonc",
+            "--config",
+            self.path("loncapa.conf"),
+            NOTIFY_SOCKET=manager.path,
+            WATCHDOG_USEC="200000",
+        )
+        await self.until(lambda: manager.has("READY=1"))
+        self.assertTrue(all(os.path.exists(self.socket(each)) for each in ("l1", "l2")))
+        self.assertIn("STATUS=2 hosts, 0 DEAD, ", "\n".join(manager.told[-1]))
+        await self.until(lambda: manager.has("WATCHDOG=1"))
+        manager.new()
+        lonc.kill(signal.SIGHUP)
+        await self.until(lambda: manager.has("READY=1"))
+        self.assertTrue(manager.has("RELOADING=1"))
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertTrue(manager.has("STOPPING=1"))
+        self.assert_no_traceback(lonc)
