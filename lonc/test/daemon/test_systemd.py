@@ -121,7 +121,12 @@ class EnvironmentTests(SynchronousTestCase):
 
 
 HANDED = """
-import os, socket
+import os, sys
+given = int(sys.argv[1])
+os.dup2(given, 3)
+os.dup2(given, 4)
+if given > 4:
+    os.close(given)
 from lonc.daemon.systemd import Manager
 os.environ["LISTEN_PID"] = str(os.getpid())
 manager = Manager(os.environ)
@@ -144,10 +149,9 @@ class InheritedTests(SynchronousTestCase):
         self.addCleanup(os.close, reading)
         os.write(writing, b"hello")
         os.close(writing)
-        script = f"exec {sys.executable} -c '{HANDED}' 3<&{reading} 4<&{reading} {reading}<&-"
         environment = {**os.environ, "LISTEN_FDS": "3", "LISTEN_FDNAMES": "first:second:third"}
         done = subprocess.run(
-            ["/bin/sh", "-c", script],
+            [sys.executable, "-c", HANDED, str(reading)],
             pass_fds=[reading],
             env=environment,
             capture_output=True,
