@@ -118,9 +118,12 @@ def certificate_files(settings: Settings) -> CertificateFiles | None:
     paths = []
     for variable, name in named.items():
         if name is None:
-            raise SettingsError(f"PerlSetVar {variable} is missing")
+            raise SettingsError(f"{settings.config_file}: PerlSetVar {variable} is missing")
         path = os.path.join(settings.certificate_directory or "", name)
         if not os.path.isabs(path):
-            raise SettingsError(f"PerlSetVar lonCertificateDirectory is missing, where {name} is")
+            raise SettingsError(
+                f"{settings.config_file}: PerlSetVar lonCertificateDirectory is missing, "
+                f"where {name} is"
+            )
         paths.append(path)
     return CertificateFiles(*paths)

@@ -231,7 +231,7 @@ class Dispatcher:
         :param line: a request with its newline.
         :return: fires with the reply; fails with :exc:`lonc.wire.request.ConLost`.
         """
-        waiter = Waiter()
+        waiter = Waiter(self.host_id)
         self.submit(Request(line, waiter))
         return waiter.outcome
 

@@ -74,7 +74,10 @@ class ManagementClient(Questions):
     :class:`ManagementError`, whose text is for a person. ``host_id`` may be empty: all hosts.
     """
 
-    def __init__(self, protocol: _ClientProtocol, clock: IReactorTime, timeout: float) -> None:
+    def __init__(
+        self, protocol: _ClientProtocol, clock: IReactorTime, timeout: float, where: str = "lonc"
+    ) -> None:
+        self.where = where
         self._protocol = protocol
         self._clock = clock
         self._timeout = timeout
@@ -100,7 +103,7 @@ class ManagementClient(Questions):
             raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
         except (ConnectError, OSError) as error:
             raise NoAnswer(f"{endpoint}: {error}") from error
-        return cls(protocol, reactor, timeout)
+        return cls(protocol, reactor, timeout, endpoint)
 
     async def about(self) -> DaemonStatus:
         """Report on the daemon."""
@@ -116,7 +119,7 @@ class ManagementClient(Questions):
             page = [HostStatus(**host) for host in answer["hosts"]]
             more = answer["more"]
             if more and not (page and page[0].host_id > after and len(hosts) < MOST_ROWS):
-                raise NoAnswer("lonc's list of hosts does not end")
+                raise NoAnswer(f"{self.where}: the list of hosts does not end")
             hosts += page
         return hosts
 
@@ -159,11 +162,12 @@ class ManagementClient(Questions):
             asking: Deferred[dict[str, Any]] = self._protocol.callRemote(command, **arguments)
             return await asking.addTimeout(self._timeout, self._clock)
         except TimeoutError:
-            raise NoAnswer(f"lonc has not answered within {self._timeout:g} s") from None
+            raise NoAnswer(f"{self.where}: no answer within {self._timeout:g} s") from None
         except (amp.AmpError, ConnectionClosed) as error:
-            raise NoAnswer(f"no answer from lonc: {self._protocol.refused or error}") from error
+            told = self._protocol.refused or error
+            raise NoAnswer(f"{self.where}: no answer: {told}") from error
         except ManagementError:
             raise
         except Exception as error:  # AMP's types raise whatever they come across
             what = f"the question or its answer is none that AMP can carry: {type(error).__name__}"
-            raise NoAnswer(what) from error
+            raise NoAnswer(f"{self.where}: {what}") from error

@@ -45,7 +45,11 @@ class Questions:
     A part of :class:`lonc.management.ManagementClient`, which says how it is used.
 
     An empty ``host_id`` means all hosts.
+
+    :ivar where: which lonc is asked: the endpoint, for the text of an error.
     """
+
+    where = "lonc"
 
     async def _ask(self, command: type[amp.Command], **arguments: object) -> dict[str, Any]:
         """Send a command and return its answer."""
@@ -85,7 +89,7 @@ class Questions:
             except TypeError:  # a key is of another type than the one before
                 goes_on = False
             if more and not (goes_on and len(rows) < MOST_ROWS):
-                raise NoAnswer("lonc's listing does not end")
+                raise NoAnswer(f"{self.where}: the listing does not end")
             rows += page
             after = getattr(rows[-1], key) if rows else None
         return rows

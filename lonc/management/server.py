@@ -267,7 +267,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
     @SetDebugLevel.responder
     def _set_debug_level(self, host: str, level: int) -> dict[str, Any]:
         if not 0 <= level <= 9:
-            raise BadLevel("a debug level is a number from 0 to 9")
+            raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
         self._daemon.set_debug(self._chosen(host, f"debug level {level}"), level)
         return {}
 

@@ -34,12 +34,41 @@ class Cause(Enum):
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
 
 
-class ConLost(Exception):
-    """A request ended without lond's answer; ``cause`` says why."""
+#: Each cause in words for a person.
+WHY = {
+    Cause.TIMEOUT: "no answer within the request timeout",
+    Cause.BROKEN: "its connection broke, or the lond broke the protocol",
+    Cause.UNREACHABLE: "no connection to the lond could be made",
+    Cause.DEAD: "the host is DEAD",
+    Cause.QUEUE_FULL: "too many requests wait for this host already",
+    Cause.QUEUE_TIMEOUT: "it waited too long for a connection",
+    Cause.TOO_LONG: "the request or its reply is too long",
+    Cause.MEMORY: "the memory for requests is used up",
+    Cause.TOO_MANY_CLIENTS: "there are too many clients",
+    Cause.CLOSED: "its connection was closed on request, or the host stops",
+    Cause.NO_CIPHER: "it is to be enciphered, and OpenSSL has no IDEA",
+    Cause.CONTROL_BYTE: "its command word holds a control byte",
+    Cause.WRONG_HOST: "it names a host that is not served here",
+}
 
-    def __init__(self, cause: Cause) -> None:
-        super().__init__(cause.value)
+
+class ConLost(Exception):
+    """
+    A request ended without lond's answer. Its text says so in words, and for which host.
+
+    :ivar cause: why.
+    :ivar host_id: the host that was asked; empty where that is not known.
+    """
+
+    def __init__(self, cause: Cause, host_id: str = "") -> None:
+        super().__init__(cause, host_id)
         self.cause = cause
+        self.host_id = host_id
+
+    def __str__(self) -> str:
+        """Return a line for a person."""
+        host = f"{self.host_id}: " if self.host_id else ""
+        return f"{host}con_lost ({self.cause.value}): {WHY[self.cause]}"
 
 
 #: The program on whose behalf lonc itself asks: delayed requests, and what is asked over AMP.
@@ -86,13 +115,15 @@ class Waiter:
     """
     An asker for those who want a Deferred.
 
+    :param host_id: who is asked, for the text of the error.
     :ivar outcome: fires with the reply, or fails with :exc:`ConLost`.
     """
 
     program = LONC
 
-    def __init__(self) -> None:
+    def __init__(self, host_id: str = "") -> None:
         self.outcome: Deferred[bytes] = Deferred()
+        self._host_id = host_id
 
     def answered(self, reply: bytes) -> None:
         """Fire with the reply."""
@@ -100,7 +131,7 @@ class Waiter:
 
     def lost(self, cause: Cause) -> None:
         """Fail with the cause."""
-        self.outcome.errback(ConLost(cause))
+        self.outcome.errback(ConLost(cause, self._host_id))
 
 
 class Nobody:

@@ -171,7 +171,8 @@ class UnusableTests(AccessTestCase):
             ("private_key", "lonnetPrivateKey"),
             ("certificate_directory", "lonCertificateDirectory"),
         ):
-            self.assertIn(f"PerlSetVar {variable} is missing", self.problems(**{name: None}))
+            told = self.problems(config_file="/a.conf", **{name: None})
+            self.assertIn(f"/a.conf: PerlSetVar {variable} is missing", told)
 
     def test_nothing_set(self) -> None:
         """Where TLS is a must and nothing is set there is a warning: only our own lond is left."""

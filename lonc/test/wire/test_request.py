@@ -10,6 +10,7 @@ from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.request import (
     ADDRESSED,
     CON_LOST,
+    WHY,
     Cause,
     ConLost,
     Nobody,
@@ -164,13 +165,14 @@ class WaiterTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(waiter.outcome), b"ok\n")
 
     def test_lost(self) -> None:
-        """The Deferred fails with ConLost, which says why in words for the status."""
+        """The Deferred fails with ConLost, which says in words why, and who was asked."""
         for cause in Cause:
-            waiter = Waiter()
+            waiter = Waiter("l2")
             waiter.lost(cause)
             failure = self.failureResultOf(waiter.outcome, ConLost)
             self.assertIs(failure.value.cause, cause)
-            self.assertEqual(str(failure.value), cause.value)
+            self.assertEqual(str(failure.value), f"l2: con_lost ({cause.value}): {WHY[cause]}")
+        self.assertEqual(str(ConLost(Cause.DEAD)), "con_lost (dead): the host is DEAD")
 
     def test_deferreds_are_fresh(self) -> None:
         """Two waiters do not share their outcome."""
