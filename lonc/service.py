@@ -123,7 +123,7 @@ class LoncService(MultiService):
             random=random,
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),
-            ways=lambda host: self.in_force.access.auth_modes(host),
+            auth_modes=lambda host: self.in_force.access.auth_modes(host),
             enciphers=self._enciphers,
             ids=lambda host: self.in_force.table.ids_at(host.target),
         )

@@ -85,7 +85,7 @@ class Supervisor:
         for host_id, host in self._hosts.items():
             if host.host.target == name:
                 log.critical("the host's address has changed", host_id=host_id)
-                host.moved()
+        self._dependencies.machines.moved(name)
 
     def remove(self, host_id: str) -> None:
         """Serve a host no more; its requests in flight may end."""
@@ -114,12 +114,7 @@ class Supervisor:
 
         :param now: the reactor's time.
         """
-        for host_id, host in list(self._hosts.items()):
-            try:
-                host.sweep(now)
-            except Exception:
-                log.failure("a fault inside lonc", host_id=host_id)
-                host.crashed = True
+        self._dependencies.machines.sweep(now)
 
     def watch(self) -> None:
         """Start again what does not serve."""

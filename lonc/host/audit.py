@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from lonc.host.troubles import TroubleLog
+from lonc.wire.request import Nobody, Request
+
+if TYPE_CHECKING:
+    from lonc.host.connection import LondConnection
 
 #: Answers after which a connection is asked, at the latest: that many, and the one that was
 #: shifted first, can go to the wrong client.
@@ -78,3 +86,72 @@ class PingAnswer:
         self.known = None
         if self._last is None:
             self.hopeless = True  # it never gave one, and the next would only wait in vain
+
+
+@attrs.frozen
+class Addressee:
+    """Whom a question of ours is for."""
+
+    host_id: str
+
+
+class Auditor:
+    """
+    Asks the connections to one lond whether they are in step.
+
+    :ivar under_way: how many are being asked.
+    """
+
+    def __init__(self, troubles: TroubleLog) -> None:
+        self.under_way = 0
+        self._troubles = troubles
+        #: By the host id that a connection speaks for by itself: a lond may answer for each.
+        self._answers: dict[str, PingAnswer] = {}
+
+    def forget(self) -> None:
+        """Learn the answers anew: it may be another lond from now on."""
+        self._answers = {}
+
+    def _of(self, connection: LondConnection) -> PingAnswer:
+        return self._answers.setdefault(connection.host_id, PingAnswer())
+
+    def is_due(self, connection: LondConnection, request: Request) -> bool:
+        """Return whether a connection has to be asked before its next request."""
+        answers = connection.unproven
+        return answers >= ROUND or (answers >= EARLIEST and not request.line.endswith(PING))
+
+    def can_ask(self, connection: LondConnection) -> bool:
+        """Return whether there is an answer to be had that tells anything."""
+        return not self._of(connection).hopeless
+
+    def ask(self, connection: LondConnection, now: float, heard: int) -> None:
+        """Ask, or ask once more."""
+        if connection.audit is None:
+            self.under_way += 1
+        connection.begin_audit(now, heard)
+        connection.send(Request(PING, Nobody(), Addressee(connection.host_id)))
+
+    def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
+        """Judge a connection by what it has answered so far."""
+        assert connection.audit is not None
+        connection.audit.append(reply)
+        answer = self._of(connection)
+        before = answer.hopeless
+        verdict = answer.judge(connection.audit)
+        if answer.hopeless and not before:
+            self._troubles.cannot_be_asked(ROUND)
+        return verdict
+
+    def failed(self, connection: LondConnection) -> None:
+        """Take note that a connection ended while it was asked, or by a wrong answer."""
+        answer = self._of(connection)
+        before = answer.hopeless
+        answer.failed()
+        if answer.hopeless and not before:
+            self._troubles.cannot_be_asked(ROUND)
+
+    def end(self, connection: LondConnection) -> None:
+        """Ask a connection no more."""
+        if connection.audit is not None:
+            self.under_way -= 1
+            connection.end_audit()

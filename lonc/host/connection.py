@@ -51,6 +51,9 @@ _FRAME_OVERHEAD = 64
 #: Seconds between two looks whether a lond has deleted the key file that it says it took.
 _LOOK = 0.02
 
+#: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
+NEVER = -1
+
 #: Errors by which the kernel says that the lack is ours.
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -79,11 +82,14 @@ class Owner(Interface):
     def connected(self, connection: LondConnection) -> None:
         """The connection is made; its handshake begins."""
 
-    def ready(self, connection: LondConnection) -> None:
-        """The handshake is complete."""
+    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
+        """The handshake is complete; these host ids the lond does not speak for."""
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """The answer to the request has come, and the connection owes nothing any more."""
+
+    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """The lond does not speak for the host of a request, which was not sent."""
 
     def failed(
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
@@ -112,6 +118,9 @@ class LondConnection(Protocol):
     :ivar reusable: whether it may take another request after this one.
     :ivar has_other_way: whether it ended because the lond did not go along, and something can be
         left out in another try.
+    :ivar host_id: the host id that the lond speaks for by itself, once it is ready.
+    :ivar confirmed: where the lond serves several host ids, those that it has said ``ok`` to: each
+        request names its own. None where a request needs no name.
     :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
     """
 
@@ -119,6 +128,7 @@ class LondConnection(Protocol):
     __slots__ = (
         "_ended",
         "_handshake",
+        "_introducing",
         "_key",
         "_lines",
         "_look",
@@ -127,11 +137,13 @@ class LondConnection(Protocol):
         "_owner",
         "_spoke_out",
         "audit",
+        "confirmed",
         "connected",
         "established",
         "factory",
         "has_other_way",
         "heard",
+        "host_id",
         "knows_sethost",
         "place",
         "request",
@@ -144,7 +156,7 @@ class LondConnection(Protocol):
 
     transport: ITCPTransport
 
-    def __init__(self, owner: Owner, handshake: Handshake, max_line: int) -> None:
+    def __init__(self, owner: Owner, handshake: Handshake, max_line: int, heard: int = 0) -> None:
         self._owner = owner
         self._handshake: Handshake | None = handshake
         self._key: bytes | None = None
@@ -162,11 +174,14 @@ class LondConnection(Protocol):
         self.rested = 0.0
         self.established = 0.0
         self.unproven = 0
-        self.heard = 0
+        self.heard = heard
         self.audit: list[bytes] | None = None
         self.reusable = True
         self.has_other_way = False
         self.knows_sethost = False
+        self.host_id = ""
+        self.confirmed: set[str] | None = None
+        self._introducing = False
 
     def connectionMade(self) -> None:
         """Open the exchange."""
@@ -180,10 +195,104 @@ class LondConnection(Protocol):
     def send(self, request: Request) -> None:
         """Send a request; the connection must be ready and owe nothing."""
         self.request = request
+        if self.confirmed is not None:
+            self._send_addressed(request, self.confirmed)
+            return
         line = request.line
         if line[0] in PECULIAR and line.startswith(_TO_PREPARE):
             line = self._prepared(line)
         self.transport.write(line)
+
+    def _send_addressed(self, request: Request, confirmed: set[str]) -> None:
+        """
+        Name the host that a request is for, so that it does not depend on what came before it.
+
+        The lond has to say once that it knows that name: some act for the host of before where they
+        cannot follow.
+        """
+        host_id = request.host.host_id
+        name = b"sethost:" + host_id.encode()
+        if host_id not in confirmed:
+            self._introducing = True
+            self.transport.write(name + b"\n")
+            return
+        line = without_addressee(request.line)[1]
+        self.transport.write(name + b":" + self._prepared(line))
+
+    def _introduced(self, request: Request, reply: bytes) -> None:
+        """The lond has said whether it speaks for the host of a request."""
+        self._introducing = False
+        if reply.rstrip(b"\r\n") != b"ok" or not self.reusable or self.confirmed is None:
+            self._owner.not_served(self, request, reply)
+            return
+        self.confirmed.add(request.host.host_id)
+        self.send(request)
+
+    # What the owner notes here; it writes nothing else.
+
+    def take(self, request: Request, now: float, heard: int) -> None:
+        """Send a request after a rest, or as the first one; see `since` and `heard`."""
+        self.rested = now - self.since
+        self.since = now
+        self.heard = heard
+        self.send(request)
+
+    def take_next(self, request: Request, heard: int) -> None:
+        """Send a request right after an answer."""
+        self.rested = 0.0
+        self.heard = heard
+        self.send(request)
+
+    def answered(self, now: float) -> float:
+        """Note an answer; return when its request was sent."""
+        sent, self.since = self.since, now
+        self.unproven += 1
+        return sent
+
+    def begin_audit(self, now: float, heard: int) -> None:
+        """Note that it is asked whether it is in step."""
+        self.audit = self.audit or []
+        self.since = now
+        self.rested = 0.0
+        self.heard = heard
+
+    def end_audit(self) -> None:
+        """Note that it is not asked any more."""
+        self.audit = None
+
+    def is_proven(self, now: float) -> None:
+        """Note that it is in step."""
+        self.unproven = 0
+        self.since = now
+
+    def is_established(self, now: float, several: bool, knows_sethost: bool) -> None:
+        """
+        Note that it is ready.
+
+        :param several: whether its lond serves several host ids.
+        """
+        self.established = self.since = now
+        self.knows_sethost = knows_sethost
+        if several and knows_sethost:
+            self.confirmed = {self.host_id}
+
+    def retire(self) -> bool:
+        """Serve no further request; return whether it owes an answer, and is closed after that."""
+        self.reusable = False
+        if self.request is None:
+            self.close()
+        return self.request is not None
+
+    def give_up(self) -> Request | None:
+        """Return what it owes an answer to, for it will not give one; None if to nobody."""
+        request, self.request = self.request, None
+        return request if self.audit is None else None
+
+    def doubt_time_out(self) -> None:
+        """Let a time-out of its request tell nothing: another failure has told it."""
+        self.heard = NEVER
+
+    # What the lond says.
 
     def _prepared(self, line: bytes) -> bytes:
         """Encipher what shall be, and leave the name of the host out where the lond has none."""
@@ -221,6 +330,9 @@ class LondConnection(Protocol):
         if lines.rest:
             # The answer stands, but whoever asked next would get what came behind it.
             self.reusable = False
+        if self._introducing:
+            self._introduced(request, reply)
+            return
         self._owner.replied(self, request, reply)
 
     def _unasked(self, data: bytes) -> None:
@@ -253,9 +365,10 @@ class LondConnection(Protocol):
             self._await_key_file(handshake, until)
         if handshake.state is State.IDLE:
             self._key = handshake.key
+            self.host_id = handshake.lond_id
             self._handshake = None
             self.factory = None
-            self._owner.ready(self)
+            self._owner.ready(self, handshake.unserved)
 
     def _await_key_file(self, handshake: Handshake, until: float) -> None:
         """Believe ``ok:local`` once the key file is gone: nobody else could have deleted it."""

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.hosts import Host
 from lonc.host import connection as lond
+from lonc.host.machines import Machines
 from lonc.local.limits import Clients
 from lonc.transport.unix_socket import UNIXNetwork
 from lonc.wire.handshake import AuthModes
@@ -34,9 +35,10 @@ class HostDependencies:
     :ivar random: the jitter of the probes.
     :ivar clients: the limits on clients.
     :ivar revived: called with a host's id when it is no longer DEAD.
-    :ivar ways: a host -> the ways in to its lond, by the settings in force.
+    :ivar auth_modes: a host -> the ways in to its lond, by the settings in force.
     :ivar enciphers: whether OpenSSL has the cipher for ``encrypt:`` requests.
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
+    :ivar machines: who shares the connections to a lond.
     """
 
     clock: IReactorTime
@@ -45,6 +47,7 @@ class HostDependencies:
     random: Random
     clients: Clients
     revived: Callable[[str], None]
-    ways: Callable[[Host], AuthModes] = lambda host: AuthModes()
+    auth_modes: Callable[[Host], AuthModes] = lambda host: AuthModes()
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
     enciphers: bool = True
+    machines: Machines = attrs.field(factory=Machines)

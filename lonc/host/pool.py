@@ -67,7 +67,7 @@ class ConnectionPool:
 
 class RequestQueue:
     """
-    The requests that found no idle connection (rows S8 and F3).
+    One host's requests that found no idle connection (rows S8 and F3).
 
     The programs that ask take turns, and each one's requests go out in the order in which they
     came: so one that sends a lot delays itself, and a newcomer by one request for each of them.
@@ -129,9 +129,9 @@ class RequestQueue:
             del self._programs[program]
         return True
 
-    def __contains__(self, request: Request) -> bool:
+    def __contains__(self, request: object) -> bool:
         """Return whether a request waits."""
-        return request in self._programs.get(request.asker.program, ())
+        return any(request in requests for requests in self._programs.values())
 
     def drain(self) -> list[Request]:
         """Empty the queue and return what was in it."""
@@ -153,3 +153,105 @@ class RequestQueue:
         """The request that has waited longest."""
         firsts = (requests[0] for requests in self._programs.values())
         return min(firsts, key=attrgetter("since"), default=None)
+
+
+class FairQueue:
+    """
+    The requests that wait for one lond: its host ids take turns, and for each its programs.
+
+    :ivar waiting: how many may go out; those of a host that is held are not among them.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._hosts: dict[str, RequestQueue] = {}
+        self._held: set[str] = set()
+        # None is empty; the first one's turn is next.
+        self._turns: OrderedDict[str, RequestQueue] = OrderedDict()
+
+    def of(self, host_id: str) -> RequestQueue:
+        """Return what waits for a host."""
+        return self._hosts.get(host_id) or RequestQueue(0)
+
+    def join(self, host_id: str, size: int) -> None:
+        """Take requests for a host, at most so many at a time."""
+        self._hosts[host_id] = RequestQueue(size)
+
+    def leave(self, host_id: str) -> list[Request]:
+        """Take none for it any more, and return those that waited."""
+        waiting = self.drain(host_id)
+        del self._hosts[host_id]
+        self._held.discard(host_id)
+        return waiting
+
+    def hold(self, host_id: str, held: bool) -> None:
+        """Let a host's requests wait whatever connections there are, or no more."""
+        if held:
+            self._held.add(host_id)
+        else:
+            self._held.discard(host_id)
+        self._changed(host_id)
+
+    def is_held(self, host_id: str) -> bool:
+        """Return whether a host's requests wait whatever connections there are."""
+        return host_id in self._held
+
+    def put(self, request: Request) -> Request | None:
+        """Let a request wait; return the one for which there is no room, if there is one."""
+        surplus = self._hosts[request.host.host_id].put(request)
+        self._changed(request.host.host_id)
+        return surplus
+
+    def take(self) -> Request:
+        """Return the first request of whose turn it is; there has to be one."""
+        host_id, queue = next(iter(self._turns.items()))
+        request = queue.take()
+        self.waiting -= 1
+        if queue.waiting:
+            self._turns.move_to_end(host_id)
+        else:
+            del self._turns[host_id]
+        return request
+
+    def drop(self, request: Request) -> bool:
+        """Take a request out whose client has gone; return whether it was there."""
+        queue = self._hosts.get(request.host.host_id)
+        if queue is None or not queue.drop(request):
+            return False
+        self._changed(request.host.host_id)
+        return True
+
+    def __contains__(self, request: Request) -> bool:
+        """Return whether a request waits."""
+        return request in self._hosts.get(request.host.host_id, ())
+
+    def drain(self, host_id: str | None = None) -> list[Request]:
+        """Empty a host's queue, or all, and return what was in it."""
+        drained = []
+        for each in list(self._hosts) if host_id is None else [host_id]:
+            drained += self._hosts[each].drain()
+            self._changed(each)
+        return drained
+
+    def overdue(self, before: float) -> list[Request]:
+        """Take out and return the requests that have waited since before a time."""
+        late = []
+        for host_id, queue in self._hosts.items():
+            if queue.waiting:
+                late += queue.overdue(before)
+                self._changed(host_id)
+        return late
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits, not even for a host that is held."""
+        return not self.waiting and not any(queue.waiting for queue in self._hosts.values())
+
+    def _changed(self, host_id: str) -> None:
+        """Give a host its turn, or take it away, as it has requests that may go out or none."""
+        queue = self._hosts[host_id]
+        if queue.waiting and host_id not in self._held:
+            self._turns.setdefault(host_id, queue)
+        else:
+            self._turns.pop(host_id, None)
+        self.waiting = sum(each.waiting for each in self._turns.values())

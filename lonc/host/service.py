@@ -1,7 +1,8 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-One host of the network as a Service: its socket and its clients, its start, change and stop.
+One host of the network as a Service: its socket and its clients, its counts, its start, change,
+pause and stop.
 
 What becomes of a request is :mod:`lonc.host.dispatcher`'s.
 """
@@ -9,33 +10,296 @@ What becomes of a request is :mod:`lonc.host.dispatcher`'s.
 from __future__ import annotations
 
 import time
+from enum import Enum
+from typing import Any
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.dependencies import HostDependencies, Network
 from lonc.host.dispatcher import Dispatcher
-from lonc.local.protocol import ClientListener
+from lonc.host.pool import RequestQueue
+from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
 from lonc.report.status import HostStatus
+from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
+from lonc.wire.request import (
+    PECULIAR,
+    PREFIXED,
+    Cause,
+    Request,
+    Waiter,
+    addressee,
+    has_control_byte,
+    is_plain,
+    without_addressee,
+)
 
 __all__ = ["FAREWELL", "HostDependencies", "HostService", "Network"]
 
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0
 
+log = Logger()
 
-class HostService(Dispatcher, Service):
-    """A host's Dispatcher with the socket that its clients find (rows S2, S4, F13 and F14)."""
 
-    def __init__(self, host: Host, settings: Settings, around: HostDependencies) -> None:
-        super().__init__(host, settings, around)
+class Life(Enum):
+    """The life of a host's service."""
+
+    NEW = "new"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@attrs.frozen
+class Pause:
+    """
+    Why nothing is sent to a host for a while.
+
+    :ivar by: who wants it.
+    :ivar since: since when, in Unix time.
+    :ivar until: until when, in Unix time; 0.0 for no end.
+    :ivar fail: whether requests get ``con_lost`` at once.
+    """
+
+    by: str
+    reason: str
+    since: float
+    until: float
+    fail: bool
+
+
+class HostService(Service):
+    """
+    A host (rows S2, S4, F13 and F14).
+
+    :ivar host: its row of the table.
+    :ivar host_id: its id.
+    :ivar debug_level: 0 to 9 (row S20).
+    :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
+    :ivar life: where it stands.
+    :ivar times: how long its requests take.
+    """
+
+    def __init__(self, host: Host, settings: Settings, dependencies: HostDependencies) -> None:
         self.setName(host.id)
-        self._listener = ClientListener(self, around.clients)
-        self._socket = LocalSocket(around.network, self._listener)
+        self.host_id = host.id
+        self.debug_level = 0
+        self.crashed = False
+        self.life = Life.NEW
+        self.host = host
+        self.times = HostTimes()
+        self._settings = settings
+        self._dependencies = dependencies
+        self._seconds = dependencies.clock.seconds
+        self._listener = ClientListener(self, dependencies.clients)
+        self._socket = LocalSocket(dependencies.network, self._listener)
+        self._requests = 0
+        self._answers = 0
+        self._con_lost = dict.fromkeys(Cause, 0)
+        self._last_answer = -1.0
+        self._pause: Pause | None = None
+        self._pause_end: IDelayedCall | None = None
+        self._served = True
+        self._held = False  # paused, stopping or not served: each request has to be looked at
+        self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
         self._stopped: Deferred[None] | None = None
+        self._dispatcher = dependencies.machines.dispatcher(host, settings, dependencies)
+        self._dispatcher.join(self)
+        # The one of now, and those of before that may still owe answers.
+        self._dispatchers = [self._dispatcher]
+
+    # ------------------------------------------------------------------ a request's way
+
+    def submit(self, request: Request) -> None:
+        """Take a request; who asks hears of it exactly once, perhaps before this returns."""
+        self._requests += 1
+        request.host = self
+        if self.debug_level >= 6:
+            self._trace(6, "request {command}, {size} bytes", request, len(request.line))
+        line = request.line
+        peculiar = (line[0] in PECULIAR and line.startswith(PREFIXED)) or not is_plain(line)
+        if (peculiar and not self._may_go(request)) or (self._held and self._holds(request)):
+            return
+        self._dispatcher.submit(request)
+
+    def _may_go(self, request: Request) -> bool:
+        """
+        See whether a request is what it seems, and names this host if any; otherwise it ends here.
+
+        What names another is not sent: to a lond that serves several ids it would be a request to
+        that one, and an answer of our own would look like a lond's.
+        """
+        warn, line = self._dependencies.clients.warn, request.line
+        if has_control_byte(line):
+            what = "a request's command holds a control byte: it gets con_lost"
+            warn("control byte", self.host_id, what)
+            self.lose(request, Cause.CONTROL_BYTE)
+            return False
+        if addressee(line) not in (None, self.host_id):
+            what = "a request names a host that this socket does not serve: it gets con_lost"
+            warn("host", self.host_id, what)
+            self.lose(request, Cause.WRONG_HOST)
+            return False
+        bare = without_addressee(line)[1]
+        if not self._dependencies.enciphers and bare.startswith(b"encrypt:"):
+            self.lose(request, Cause.NO_CIPHER)  # never in the clear; the log said so at the start
+            return False
+        if bare == CLOSE_CONNECTIONS:
+            self.close_connections()
+            request.asker.answered(b"ok\n")
+            return False
+        return True
+
+    def _holds(self, request: Request) -> bool:
+        """Deal with a request that may not go out now; return whether that was so."""
+        if self.life is not Life.RUNNING and self.life is not Life.NEW:
+            self.lose(request, Cause.CLOSED)
+        elif not self._served:
+            self.lose(request, Cause.WRONG_HOST)
+        elif self._pause is None:
+            return False
+        elif self._pause.fail:
+            self.lose(request, Cause.PAUSED)
+        elif self._dispatcher.dead:
+            self.lose(request, Cause.DEAD)
+        else:
+            self._dispatcher.keep(request)
+        return True
+
+    def answered(self, request: Request, sent: float, now: float, size: int) -> None:
+        """Count an answer; see :class:`lonc.host.dispatcher.Member`."""
+        self._answers += 1
+        self._last_answer = now
+        if self.debug_level >= 8:
+            self._trace(8, "reply to {command}, {size} bytes", request, size)
+        if not request.since:
+            self.times.direct.add(now - sent)
+            return
+        self.times.queue.add(sent - request.since)
+        self.times.waited.add(now - sent)
+        self.times.whole.add(now - request.since)
+
+    def passed_on(self) -> None:
+        """Nothing may be in flight any more, which some wait for."""
+        if self._quiet and not any(each.owes(self) for each in self._dispatchers):
+            quiet, self._quiet = self._quiet, []
+            for waiting in quiet:
+                waiting.callback(None)
+
+    def withdraw(self, request: Request) -> bool:
+        """Forget a request that waits, for its client has gone; return whether it did."""
+        return self._dispatcher.withdraw(request)
+
+    def has_waiting(self, request: Request) -> bool:
+        """Return whether a request still waits for a connection."""
+        return self._dispatcher.has_waiting(request)
+
+    def ask(self, line: bytes) -> Deferred[bytes]:
+        """
+        Ask for one who wants a Deferred.
+
+        :param line: a request with its newline.
+        :return: fires with the reply; fails with :exc:`lonc.wire.request.ConLost`.
+        """
+        waiter = Waiter(self.host_id)
+        self.submit(Request(line, waiter))
+        return waiter.outcome
+
+    def lose(self, request: Request, cause: Cause) -> None:
+        """Tell who asked that there is no answer, and count it."""
+        self.count_lost(cause)
+        if self.debug_level >= 1:
+            self._trace(1, "con_lost to {command}: {size}", request, cause.value)
+        request.asker.lost(cause)
+
+    def count_lost(self, cause: Cause) -> None:
+        """Count a ``con_lost``."""
+        self._con_lost[cause] += 1
+
+    def _trace(self, level: int, text: str, request: Request, size: object) -> None:
+        log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)
+
+    # ------------------------------------------------------------------ what the lond does
+
+    @property
+    def alive(self) -> bool:
+        """Whether a request has a chance."""
+        return not self._held and not self._dispatcher.dead
+
+    def revived(self) -> None:
+        """The host is not DEAD any more, or shall be tried afresh."""
+        self._dependencies.revived(self.host_id)
+
+    def is_served(self, served: bool) -> None:
+        """Take note whether the lond speaks for this id."""
+        if served != self._served:
+            self._served = served
+            self._hold()
+
+    def reset_retries(self) -> None:
+        """Give the host its retries back (rows S17 and S18), and try it if it was DEAD."""
+        self._dispatcher.reset_retries()
+
+    def close_connections(self) -> None:
+        """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
+        more = self._dependencies.clients.may_log("close", self.host_id)
+        if more is not None:
+            what = "closing every connection on request{more}"
+            log.critical(what, more=more, host_id=self.host_id)
+        self._dispatcher.start_afresh(self)
+
+    def moved(self) -> None:
+        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
+        self._dispatcher.moved()
+
+    # ------------------------------------------------------------------ pause
+
+    def pause(self, pause: Pause, seconds: float) -> Deferred[None]:
+        """
+        Send nothing until :meth:`resume`.
+
+        :param seconds: after which it ends by itself; 0.0 for never.
+        :return: fires when nothing is in flight any more.
+        """
+        self._end_pause()
+        self._pause = pause
+        if seconds:
+            self._pause_end = self._dependencies.clock.callLater(seconds, self.resume)
+        self._hold()
+        if pause.fail:
+            self._dispatcher.lose_waiting(self, Cause.PAUSED)
+        quiet: Deferred[None] = Deferred()
+        self._quiet.append(quiet)
+        self.passed_on()
+        return quiet
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._end_pause()
+        self._pause = None
+        self._hold()
+        self.revived()
+
+    def _end_pause(self) -> None:
+        end, self._pause_end = self._pause_end, None
+        if end is not None and end.active():
+            end.cancel()
+
+    def _hold(self) -> None:
+        """Let requests go their way, or look at each, as pauses, the lond and life have it."""
+        going = self.life in (Life.NEW, Life.RUNNING)
+        self._held = self._pause is not None or not self._served or not going
+        if going:
+            self._dispatcher.hold(self.host_id, self._pause is not None)
+
+    # ------------------------------------------------------------------ start, change and stop
 
     def startService(self) -> None:
         """
@@ -44,6 +308,7 @@ class HostService(Dispatcher, Service):
         :raises lonc.transport.unix_socket.SocketError: naming the path.
         """
         super().startService()
+        self.life = Life.RUNNING
         self.listen()
 
     def listen(self) -> None:
@@ -71,12 +336,24 @@ class HostService(Dispatcher, Service):
         Take over a new row and new settings without disturbing an open request (row F13).
 
         Connections to another address, in another name or by ways in that have changed finish
-        what they do and are not used again; clients notice nothing. The socket moves when its
-        path, mode or group changed.
+        what they do and are not used again; clients notice nothing, and who waits is served where
+        the host is now. The socket moves when its path, mode or group changed.
 
         :raises lonc.transport.unix_socket.SocketError: when it cannot.
         """
-        super().reconfigure(host, settings)
+        self.host, self._settings = host, settings
+        dispatcher = self._dependencies.machines.dispatcher(host, settings, self._dependencies)
+        if dispatcher is not self._dispatcher:
+            was_dead = self._dispatcher.dead
+            waiting = self._leave()
+            self._dispatcher, self._served = dispatcher, True
+            self._dispatchers = [each for each in self._dispatchers if each.owes(self)]
+            self._dispatchers.append(dispatcher)
+            dispatcher.join(self, waiting)
+            self._hold()
+            if was_dead:
+                self.revived()
+        dispatcher.reconfigure(host, settings)
         self.listen()
 
     def stopService(self) -> Deferred[None]:
@@ -94,34 +371,79 @@ class HostService(Dispatcher, Service):
         return stopped
 
     async def _stop(self) -> None:
+        self.life = Life.STOPPING
+        self._end_pause()
+        self._held = True
         closed = self._socket.close()
-        drained = self.drain()
+        drained = self._drain()
         await closed
         await drained
-        farewell = self._around.clock.callLater(FAREWELL, self._abort)
+        farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
         await self._listener.finish()
-        await self.all_closed()
+        for dispatcher in self._deserted:
+            await dispatcher.all_closed()
         if farewell.active():
             farewell.cancel()
+        self.life = Life.STOPPED
+
+    def _drain(self) -> Deferred[None]:
+        """Let what is in flight end, for as long as the settings say; tell the rest."""
+        drained: Deferred[None] = Deferred()
+        self._quiet.append(drained)
+        for request in self._leave():
+            self.lose(request, Cause.CLOSED)
+        late = self._dependencies.clock.callLater(self._settings.drain_timeout, self._give_up)
+        drained.addBoth(lambda _: late.cancel() if late.active() else None)
+        self.passed_on()
+        return drained
+
+    def _leave(self) -> list[Request]:
+        waiting = self._dispatcher.leave(self)
+        if self.crashed or not self._dispatcher.members:
+            self._dependencies.machines.close(self._dispatcher)
+        return waiting
+
+    def _give_up(self) -> None:
+        for dispatcher in self._dispatchers:
+            for request in dispatcher.drop(self):
+                self.lose(request, Cause.CLOSED)
+        self.passed_on()
+
+    @property
+    def _deserted(self) -> list[Dispatcher]:
+        return [each for each in self._dispatchers if not each.members]
 
     def _abort(self) -> None:
         self._listener.abort()
-        self.abort()
+        for dispatcher in self._deserted:
+            dispatcher.abort()
+
+    def sweep(self, now: float) -> None:
+        """End what is over its time, for all hosts of all machines; several times a second."""
+        self._dependencies.machines.sweep(now)
+
+    # ------------------------------------------------------------------ what is reported
 
     @property
     def state(self) -> str:
         """What :meth:`status` says; these three are asked for each second."""
-        return "stopping" if self.stopping else self._health.state
+        going = self.life in (Life.NEW, Life.RUNNING)
+        return self._dispatcher.state if going else "stopping"
 
     @property
     def connections(self) -> int:
-        """Connections to the lond, those too that are being made."""
-        return len(self._pool)
+        """Connections, those too that are being made; a machine's count once, with a host of it."""
+        is_first = self._dispatcher.members[:1] == [self]
+        return len(self._dispatcher.pool) if is_first else 0
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
         return self._queue.waiting
+
+    @property
+    def _queue(self) -> RequestQueue:
+        return self._dispatcher.queue_of(self.host_id)
 
     def status(self, delayed: int, last_log: str) -> HostStatus:
         """
@@ -130,8 +452,10 @@ class HostService(Dispatcher, Service):
         :param delayed: its delayed requests on disk.
         :param last_log: its last line in the log.
         """
-        pool, queue, now = self._pool, self._queue, time.time()
-        oldest = queue.oldest
+        pool, lond = self._dispatcher.pool, self._dispatcher.status()
+        queue = self._queue
+        oldest, now, seconds = queue.oldest, time.time(), self._seconds()
+        answered = self._last_answer
         return HostStatus(
             host_id=self.host_id,
             state=self.state,
@@ -141,24 +465,25 @@ class HostService(Dispatcher, Service):
             busy=len(pool.busy),
             clients=len(self._listener.clients),
             waiting=queue.waiting,
-            oldest_waiter=self._seconds() - oldest.since if oldest else 0.0,
-            retries_left=self._health.left,
-            next_probe=self._health.next_probe,
+            oldest_waiter=seconds - oldest.since if oldest else 0.0,
+            retries_left=lond.retries_left,
+            next_probe=lond.next_probe,
             delayed=delayed,
             requests=self._requests,
             answers=self._answers,
             con_lost={cause.value: count for cause, count in self._con_lost.items()},
-            lond_version=self._lond.version,
-            mode=self._lond.mode,
+            lond_version=lond.version,
+            mode=lond.mode,
             debug_level=self.debug_level,
             last_log=last_log,
-            since=now - (self._seconds() - self._health.since),
-            last_failure=self._last_failure,
-            last_answer=now - (self._seconds() - self._last_answer)
-            if self._last_answer >= 0.0
-            else 0.0,
-            handshakes={
-                "ready": sum(self.times.handshaking.totals().counts),
-                "failed": self._failed_handshakes,
-            },
+            since=now - (seconds - lond.since),
+            last_failure=lond.last_failure,
+            last_answer=now - (seconds - answered) if answered >= 0.0 else 0.0,
+            handshakes=lond.handshakes,
+            paused={} if self._pause is None else attrs.asdict(self._pause),
+            machine=self._dispatcher.name,
         )
+
+    def totals(self) -> dict[str, Any]:
+        """Return how long its requests and its machine's handshakes take."""
+        return {**self.times.totals(), "handshake": self._dispatcher.status().handshaking}

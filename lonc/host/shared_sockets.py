@@ -35,12 +35,12 @@ class SharedSocket:
     :ivar ids: the host ids of that name, in the table's order.
     """
 
-    def __init__(self, ids: tuple[str, ...], find: Find, around: HostDependencies) -> None:
+    def __init__(self, ids: tuple[str, ...], find: Find, dependencies: HostDependencies) -> None:
         self.serve(ids)
         self._find = find
-        self._clock = around.clock
-        self._listener = ClientListener(self, around.clients)
-        self._socket = LocalSocket(around.network, self._listener)
+        self._clock = dependencies.clock
+        self._listener = ClientListener(self, dependencies.clients)
+        self._socket = LocalSocket(dependencies.network, self._listener)
         self._last_asked: HostService | None = None
 
     def serve(self, ids: tuple[str, ...]) -> None:
@@ -134,10 +134,10 @@ class SharedSockets:
     :param find: a host id -> its service.
     """
 
-    def __init__(self, find: Find, around: HostDependencies) -> None:
+    def __init__(self, find: Find, dependencies: HostDependencies) -> None:
         self._find = find
-        self._around = around
-        self._clients: Clients = around.clients
+        self._dependencies = dependencies
+        self._clients: Clients = dependencies.clients
         self._sockets: dict[str, SharedSocket] = {}
         self._settings: Settings | None = None
         self._taken: frozenset[str] = frozenset()
@@ -172,7 +172,7 @@ class SharedSockets:
             if name in self._sockets:
                 self._sockets[name].serve(ids)
             else:
-                self._sockets[name] = SharedSocket(ids, self._find, self._around)
+                self._sockets[name] = SharedSocket(ids, self._find, self._dependencies)
             errors.append(self._open(name))
             yield
 

@@ -24,12 +24,16 @@ log = Logger()
 
 
 class TroubleLog:
-    """The lines of one host."""
+    """
+    The lines about one machine.
 
-    __slots__ = ("_away", "_clock", "_host_id", "_lines")
+    :ivar host_id: in whose name they are written: that of its first host.
+    """
+
+    __slots__ = ("_away", "_clock", "_lines", "host_id")
 
     def __init__(self, host_id: str, clock: IReactorTime) -> None:
-        self._host_id = host_id
+        self.host_id = host_id
         self._clock = clock
         self._lines = RateLimited(clock, APART)
         self._away = RateLimited(clock, TOLD_AGAIN)
@@ -44,9 +48,7 @@ class TroubleLog:
     def ready(self, count: int) -> None:
         """Say that a connection is ready, as one of so many."""
         if self._more(str(count)) is not None:
-            log.info(
-                "connection {count} is ready", count=count, success=True, host_id=self._host_id
-            )
+            log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
 
     def other_way(self, reason: str) -> None:
         """Say that a connection failed and is made again in another way."""
@@ -56,7 +58,7 @@ class TroubleLog:
                 "the lond does not go along, another way in is tried: {reason}{more}",
                 reason=reason,
                 more=more,
-                host_id=self._host_id,
+                host_id=self.host_id,
             )
 
     def failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
@@ -76,7 +78,7 @@ class TroubleLog:
                 trouble=trouble.value,
                 reason=reason,
                 more=more,
-                host_id=self._host_id,
+                host_id=self.host_id,
             )
 
     def died(self, at: str, trouble: Trouble, reason: str) -> None:
@@ -89,7 +91,7 @@ class TroubleLog:
             at=at,
             trouble=trouble.value,
             reason=reason,
-            host_id=self._host_id,
+            host_id=self.host_id,
         )
 
     def out_of_step(self, count: int, reason: str) -> None:
@@ -102,7 +104,7 @@ class TroubleLog:
                 count=count,
                 reason=reason,
                 more=more,
-                host_id=self._host_id,
+                host_id=self.host_id,
             )
 
     def cannot_be_asked(self, count: int) -> None:
@@ -112,5 +114,5 @@ class TroubleLog:
                 "its answers to ping differ or do not come: each connection serves {count} "
                 "requests and is made anew",
                 count=count,
-                host_id=self._host_id,
+                host_id=self.host_id,
             )

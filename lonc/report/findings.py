@@ -155,6 +155,11 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Finding]:
         )
 
 
+def _machine(host: HostStatus) -> str:
+    """Return what tells one machine from another: hosts on one share its connections."""
+    return host.machine or host.host_id
+
+
 def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, int]:
     """Sum all hosts up."""
     return {
@@ -164,7 +169,7 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
         "unproven": sum(host.state == "unproven" for host in hosts),
         "paused": sum(bool(host.paused) for host in hosts),
         "clients": sum(host.clients for host in hosts),
-        "connections": sum(host.connections for host in hosts),
+        "connections": sum({_machine(host): host.connections for host in hosts}.values()),
         "waiting": sum(host.waiting for host in hosts),
         "requests": sum(host.requests for host in hosts),
         "answers": sum(host.answers for host in hosts),

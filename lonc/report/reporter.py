@@ -99,7 +99,7 @@ class Reporter:
 
         :raises KeyError: there is no such host.
         """
-        return self._hosts[host_id].times.totals()
+        return self._hosts[host_id].totals()
 
     def turn(self) -> None:
         """Let the five minutes of which times are told move on; every half minute."""

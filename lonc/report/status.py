@@ -54,6 +54,8 @@ class HostStatus:
         ``total`` each ``p50``, ``p99`` and ``max``, in seconds.
     :ivar paused: ``by`` whom, ``reason``, ``since`` and ``until`` (Unix time, 0.0 for no end) and
         whether requests ``fail`` at once; empty when it is not paused.
+    :ivar machine: where its lond is. Hosts that share a machine share its connections, its retries
+        and its handshakes.
     :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
     """
@@ -82,6 +84,7 @@ class HostStatus:
     last_answer: float = 0.0
     seconds: Mapping[str, Any] = attrs.field(factory=dict)
     paused: Mapping[str, Any] = attrs.field(factory=dict)
+    machine: str = ""
     handshakes: Mapping[str, Any] = attrs.field(factory=dict)
     oldest_delayed: float = 0.0
 

@@ -116,7 +116,7 @@ class Times:
 
 class HostTimes:
     """
-    What one host's requests and connections take, in seconds.
+    What one host's requests take, in seconds.
 
     Most requests find an idle connection: for these there is one duration to count, not three.
 
@@ -124,31 +124,28 @@ class HostTimes:
     :ivar waited: until the answer came, of those that had to wait, from the time they were sent.
     :ivar queue: how long these had to wait.
     :ivar whole: both together.
-    :ivar handshaking: from the connect to the end of the handshake, where that succeeded.
     """
 
-    __slots__ = ("direct", "handshaking", "queue", "waited", "whole")
+    __slots__ = ("direct", "queue", "waited", "whole")
 
     def __init__(self) -> None:
         self.direct = Times()
         self.waited = Times()
         self.queue = Times()
         self.whole = Times()
-        self.handshaking = Times()
 
     def turn(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
-        for times in (self.direct, self.waited, self.queue, self.whole, self.handshaking):
+        for times in (self.direct, self.waited, self.queue, self.whole):
             times.turn()
 
     def totals(self) -> Mapping[str, Totals]:
-        """Return ``queue``, ``lond``, ``total`` and ``handshake``, of all requests."""
+        """Return ``queue``, ``lond`` and ``total``, of all requests."""
         direct = self.direct.totals()
         return {
             "queue": self.queue.totals() + direct.instant(),
             "lond": self.waited.totals() + direct,
             "total": self.whole.totals() + direct,
-            "handshake": self.handshaking.totals(),
         }
 
     def of_late(self) -> Mapping[str, Mapping[str, float]]:

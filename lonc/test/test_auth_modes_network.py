@@ -126,7 +126,7 @@ class NetworkTestCase(TestCase):
             random=Random(1),
             clients=Clients(settings, reactor),
             revived=lambda host_id: None,
-            ways=lambda host: self.auth_modes(access, host),
+            auth_modes=lambda host: self.auth_modes(access, host),
         )
         host = HostService(table.hosts["l2"], settings, dependencies)
         self.addCleanup(host.stopService)
@@ -641,7 +641,7 @@ class ChangeTests(NetworkTestCase):
             random=Random(1),
             clients=Clients(settings, reactor),
             revived=lambda host_id: None,
-            ways=lambda host: self.auth_modes(self.access, host),
+            auth_modes=lambda host: self.auth_modes(self.access, host),
         )
         host = HostService(table.hosts["l2"], settings, dependencies)
         self.addCleanup(host.stopService)

@@ -366,8 +366,8 @@ class BrokenHostTests(ServiceTestCase):
         def noted(now: float) -> None:
             swept.append(now)
 
-        spoil(self.daemon.hosts["l2"], "sweep")
-        self.daemon.hosts["l1"].sweep = noted  # type: ignore[method-assign]
+        spoil(self.daemon.hosts["l2"]._dispatcher, "sweep")
+        self.daemon.hosts["l1"]._dispatcher.sweep = noted  # type: ignore[method-assign]
         self.advance(SWEEP)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.advance(WATCH)
@@ -380,11 +380,11 @@ class BrokenHostTests(ServiceTestCase):
     def test_fails_in_its_status(self) -> None:
         """S19: no round stops for good at its first error."""
         host = self.daemon.hosts["l2"]
-        health = host._health
-        del host._health
+        health = host._dispatcher._health
+        del host._dispatcher._health
         self.advance(2 * WATCH)
         self.assertGreaterEqual(len(self.flushLoggedErrors(AttributeError)), 2)
-        host._health = health
+        host._dispatcher._health = health
         host.crashed = True
         self.advance(WATCH)
         self.assertIsNot(self.daemon.hosts["l2"], host)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -136,6 +136,8 @@ class LondTraits:
     :ivar knows_version, knows_sethost: False once it has said ``unknown_cmd`` to it, and at nothing
         else: an accident must not send the requests for one id to another.
     :ivar breaks_at_version: whether it hung up, or worse, when it was asked for its version.
+    :ivar only: the one host id that it serves, where it knows no ``sethost``; empty where it does,
+        or has no other.
     :ivar takes_key_files: False once that way in was tried and led nowhere.
     """
 
@@ -146,6 +148,7 @@ class LondTraits:
     knows_sethost: bool = True
     breaks_at_version: bool = False
     takes_key_files: bool = True
+    only: str = ""
 
 
 class Handshake:
@@ -157,6 +160,9 @@ class Handshake:
 
     :param lond_id: the host id of the lond that is wanted.
     :param own_id: our own host id.
+    :param others: further host ids that this lond should serve: one of them will do as well.
+    :ivar lond_id: the host id that the lond speaks for, once ``state`` is ``IDLE``.
+    :ivar unserved: those that it refused to speak for.
     :ivar state: where it stands.
     :ivar key: the session's key of 16 bytes, once ``state`` is ``IDLE``.
     """
@@ -167,8 +173,11 @@ class Handshake:
         own_id: str,
         auth_modes: AuthModes | None = None,
         traits: LondTraits | None = None,
+        others: Sequence[str] = (),
     ) -> None:
-        self._lond_id = lond_id
+        self.lond_id = lond_id
+        self.unserved: list[str] = []
+        self._others = [each for each in others if each != lond_id]
         self._own_id = own_id
         self._auth_modes = auth_modes or AuthModes()
         self._traits = traits or LondTraits()
@@ -310,7 +319,7 @@ class Handshake:
         return b"version\n" if asks else b""
 
     def _ask_for_host(self) -> bytes:
-        return f"sethost:{self._lond_id}\n".encode() if self._traits.knows_sethost else b""
+        return f"sethost:{self.lond_id}\n".encode() if self._traits.knows_sethost else b""
 
     def _ask_for_id(self) -> bytes:
         """Where the lond serves several ids and cannot be told which one, it has to tell us."""
@@ -386,15 +395,22 @@ class Handshake:
         if line == _UNKNOWN:
             self._traits.knows_sethost = False
         elif line != b"ok":
-            raise HandshakeError(f"that lond is not {self._lond_id}: it says {_shown(line)}")
+            if not self._others:
+                raise HandshakeError(f"that lond is not {self.lond_id}: it says {_shown(line)}")
+            self.unserved.append(self.lond_id)
+            self.lond_id = self._others.pop(0)
+            return State.SET_HOST
         return State.REQUESTING_ID
 
     def _id_told(self, line: bytes) -> State:
-        if line.rstrip(b"\r") != self._lond_id.encode():
+        told = line.rstrip(b"\r").decode("ascii", "replace")
+        wanted = [self.lond_id, *self._others]
+        if told not in wanted:
             raise OtherLondError(
                 f"that lond knows no sethost, and the id that it gives is {_shown(line)}: "
-                f"requests for {self._lond_id} are not sent to it"
+                f"requests for {', '.join(wanted)} are not sent to it"
             )
+        self.lond_id = self._traits.only = told
         return State.REQUESTING_KEY
 
     def _build_key(self, line: bytes) -> State:
@@ -403,7 +419,7 @@ class Handshake:
         if not _BUILD_KEY.fullmatch(line):
             # Not shown: it may be a good key with something wrong at its end.
             raise HandshakeError(f"no key but {len(line)} bytes of something else")
-        self.key = session_key(self._lond_id, self._own_id, line)
+        self.key = session_key(self.lond_id, self._own_id, line)
         return State.IDLE
 
     #: The states in which a line is awaited: what takes it, and tells the state after that.

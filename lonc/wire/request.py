@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -29,6 +29,7 @@ class Cause(Enum):
     MEMORY = "memory"  #: the memory for requests is used up
     TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit, or made room
     CLOSED = "closed"  #: connections were closed on request, or lonc stops
+    PAUSED = "paused"  #: somebody has paused the host, and wants requests to fail
     NO_CIPHER = "no_cipher"  #: it is to be enciphered, and OpenSSL has no IDEA
     CONTROL_BYTE = "control_byte"  #: its command word holds a control byte
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
@@ -95,14 +96,18 @@ class Request:
 
     :ivar line: the request as it was written, with its newline.
     :ivar asker: who is told the outcome.
-    :ivar since: when it began to wait for a connection, in seconds of the reactor's clock.
+    :ivar host: for which host, once that is settled: it has a ``host_id``, and is told what becomes
+        of the request.
+    :ivar since: when it began to wait for a connection, in seconds of the reactor's clock; 0.0 when
+        it did not have to.
     """
 
-    __slots__ = ("asker", "line", "since")
+    __slots__ = ("asker", "host", "line", "since")
 
-    def __init__(self, line: bytes, asker: ReplyReceiver) -> None:
+    def __init__(self, line: bytes, asker: ReplyReceiver, host: Any = None) -> None:
         self.line = line
         self.asker = asker
+        self.host = host
         self.since = 0.0
 
     @property

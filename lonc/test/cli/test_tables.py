@@ -91,8 +91,11 @@ class TableTests(SynchronousTestCase):
 
     def test_colour(self) -> None:
         """There is none where NO_COLOR is set, or the output is no terminal."""
-        with patch.dict(os.environ, {"NO_COLOR": "1"}):
-            self.assertTrue(tables.console().no_color)
+        # Not by a copy of all variables: a process title takes their place in memory.
+        os.environ["NO_COLOR"] = "1"
+        self.addCleanup(os.environ.pop, "NO_COLOR", None)
+        self.assertTrue(tables.console().no_color)
+        del os.environ["NO_COLOR"]
         with redirect_stdout(io.StringIO()):
             self.assertFalse(tables.console().is_terminal)
 

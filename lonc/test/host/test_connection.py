@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ class NotedOwner:
     def connected(self, connection: LondConnection) -> None:
         self.told.append(("connected",))
 
-    def ready(self, connection: LondConnection) -> None:
+    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        self.told.append(("not served", request.line, reply))
+
+    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
         self.told.append(("ready",))
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,7 +22,10 @@ class DeafOwner:
     def connected(self, connection: LondConnection) -> None:
         pass
 
-    def ready(self, connection: LondConnection) -> None:
+    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """Nobody listens."""
+
+    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
         pass
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:

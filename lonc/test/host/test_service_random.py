@@ -15,6 +15,7 @@ import attrs
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.host.service import Pause
 from lonc.test.fixtures.doubles import (
     Attempt,
     FakeClient,
@@ -70,6 +71,7 @@ class Script:
             self.other_address,
             self.start_afresh,
             self.reset,
+            self.pause,
         ]
         self.steps = 6 * often + 3 * now_and_then + rarely
 
@@ -243,6 +245,15 @@ class Script:
         if self.random.random() < 0.5:
             self.stage.service.reset_retries()
 
+    def pause(self) -> None:
+        """Somebody pauses the host, or resumes it."""
+        if self.random.random() < 0.5:
+            self.stage.service.resume()
+        elif self.random.random() < 0.3:
+            fail = self.random.random() < 0.5
+            pause = Pause(by="root", reason="", since=0.0, until=0.0, fail=fail)
+            self.stage.service.pause(pause, self.random.choice([0.0, 5.0]))
+
     def wait(self) -> None:
         """Time passes."""
         self.stage.advance(self.random.choice([0.25, 0.25, 0.25, 1, 1, 4, 30]))
@@ -262,8 +273,9 @@ class Script:
         if status.state != "stopping":
             self.check((status.state == "DEAD") == (status.retries_left == 0), status)
         self.check(status.state in ("up", "unproven") or status.waiting == 0, status)
-        self.check(status.waiting == 0 or status.connections > 0, status)
-        self.check(status.waiting == 0 or status.idle == 0, status)
+        if not status.paused:
+            self.check(status.waiting == 0 or status.connections > 0, status)
+            self.check(status.waiting == 0 or status.idle == 0, status)
         if status.state == "DEAD":
             probing = status.connecting or status.handshaking or status.next_probe >= 0
             self.check(bool(probing), status)

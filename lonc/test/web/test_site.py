@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.times import BOUNDS, HostTimes, Totals
+from lonc.report.times import BOUNDS, HostTimes, Times, Totals
 from lonc.test.report.test_findings import a_daemon
 from lonc.test.report.test_status import NOW, a_status
 from lonc.web.history import HEIGHT, History, graph
@@ -43,7 +43,7 @@ class Reports:
         return self.hosts[host_id]
 
     def times(self, host_id: str) -> Mapping[str, Totals]:
-        return self.taken[host_id].totals()
+        return {**self.taken[host_id].totals(), "handshake": Times().totals()}
 
     def deaf(self) -> Sequence[str]:
         return self.without_socket

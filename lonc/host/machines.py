@@ -1,0 +1,98 @@
+"""
+Which hosts live on one machine, and so share the connections to its lond.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.logger import Logger
+
+from lonc.config.hosts import Host
+from lonc.config.settings import Settings
+
+log = Logger()
+
+if TYPE_CHECKING:
+    from lonc.host.dependencies import HostDependencies
+    from lonc.host.dispatcher import Dispatcher
+
+
+@attrs.frozen
+class Machine:
+    """
+    What makes two rows of the table the same machine.
+
+    :ivar target: where to connect to: the row's address, else its host name.
+    :ivar certificate_name: whom its certificate has to be for; empty without TLS.
+    :ivar takes_key_files: whether its lond is on this machine.
+    """
+
+    target: str
+    certificate_name: str
+    takes_key_files: bool
+
+
+class Machines:
+    """
+    The Dispatchers of all machines that have hosts.
+
+    One that the last host has left ends what is in flight, and is looked after until then.
+    """
+
+    def __init__(self) -> None:
+        self._serving: dict[Machine, Dispatcher] = {}
+        self._all: dict[Dispatcher, None] = {}
+
+    def dispatcher(
+        self, host: Host, settings: Settings, dependencies: HostDependencies
+    ) -> Dispatcher:
+        """Return the Dispatcher of a host's machine."""
+        from lonc.host.dispatcher import Dispatcher
+
+        modes = dependencies.auth_modes(host)
+        machine = Machine(host.target, modes.name, modes.key_files is not None)
+        found = self._serving.get(machine)
+        if found is None:
+            found = Dispatcher(host, settings, dependencies, self._ended)
+            self._serving[machine] = found
+            self._all[found] = None
+        return found
+
+    def _ended(self, dispatcher: Dispatcher) -> None:
+        self._all.pop(dispatcher, None)
+
+    def close(self, dispatcher: Dispatcher) -> None:
+        """Let no host come to a Dispatcher any more."""
+        for machine, serving in list(self._serving.items()):
+            if serving is dispatcher:
+                del self._serving[machine]
+
+    def sweep(self, now: float) -> None:
+        """
+        Look at every time limit.
+
+        A fault inside lonc is logged, and the hosts that it shows at have to be started again.
+
+        :param now: the reactor's time.
+        """
+        for dispatcher in list(self._all):
+            try:
+                dispatcher.sweep(now)
+            except Exception:
+                self.close(dispatcher)
+                for member in dispatcher.members:
+                    log.failure("a fault inside lonc", host_id=member.host_id)
+                    member.crashed = True
+
+    def moved(self, target: str) -> None:
+        """A name leads elsewhere now."""
+        for machine, dispatcher in list(self._serving.items()):
+            if machine.target == target:
+                dispatcher.moved()
+
+    def turn(self) -> None:
+        """Let the five minutes of which times are told move on."""
+        for dispatcher in self._all:
+            dispatcher.turn()

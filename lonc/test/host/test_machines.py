@@ -1,0 +1,313 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
+"""Several host ids on one machine: they share its connections, queue and health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.logger import LogLevel
+
+from lonc.config.hosts import Host
+from lonc.host.service import HostService, Pause
+from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host, echo, leave_pending
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST, Cause, without_addressee
+
+
+class Together(Stage):
+    """A stage whose host l2 shares its machine with l3 and l4."""
+
+    def __init__(
+        self, test: HostTestCase, ids: tuple[str, ...] = ("l2", "l3", "l4"), **settings: Any
+    ) -> None:
+        self.rows = {host_id: attrs.evolve(a_host(), id=host_id) for host_id in ids}
+        super().__init__(test, **settings)
+        self.hosts = {"l2": self.service}
+        for host_id in ids[1:]:
+            self.hosts[host_id] = HostService(self.rows[host_id], self.settings, self.around)
+            self.hosts[host_id].startService()
+
+    def ids_at(self, host: Host) -> list[str]:
+        """Return the ids that the lond of a host serves."""
+        return [each.id for each in self.rows.values() if each.target == host.target]
+
+    def client_of(self, host_id: str, *lines: bytes) -> FakeClient:
+        """Return a new client of a host that sends these lines."""
+        path = self.settings.socket_path(host_id)
+        port = next(port for port in self.network.ports if port.path == path)
+        client = FakeClient(self.clock, port.factory)
+        for line in lines:
+            client.write(line)
+        return client
+
+    def serving(self, *served: str) -> None:
+        """Let each lond from now on know sethost, serve these ids or any, and echo requests."""
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.know_hosts(*served)
+            lond.answer = echo
+
+        self.network.prepare = prepare
+
+
+class SharedTests(HostTestCase):
+    """A lond that knows sethost."""
+
+    def test_one_pool(self) -> None:
+        """Requests for any id go over the same connection, each with its name in front."""
+        stage = Together(self)
+        stage.serving()
+        for host_id in ("l2", "l3", "l2", "l3"):
+            client = stage.client_of(host_id, b"get\n")
+            stage.turn()
+            self.assertEqual(client.read, b"re:sethost:%s:get\n" % host_id.encode())
+        (lond,) = stage.londs
+        asked = [b"sethost:l2:get\n", b"sethost:l3:get\n"] * 2
+        self.assertEqual([line for line in lond.asked if line.count(b":") > 1], asked)
+        # l2 was confirmed before the key was made, l3 before its first request.
+        named = [line for line in lond.raw if line.startswith(b"sethost") and line.count(b":") == 1]
+        self.assertEqual(named, [b"sethost:l2\n", b"sethost:l3\n"])
+
+    def test_limit(self) -> None:
+        """All ids together have no more connections than the settings say."""
+        stage = Together(self, max_connections=2)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        for host_id in stage.hosts:
+            for _ in range(3):
+                stage.client_of(host_id, b"get\n")
+        stage.turn()
+        self.assertEqual(len(stage.londs), 2)
+        self.assertEqual({host.status(0, "").busy for host in stage.hosts.values()}, {2})
+
+    def test_turns(self) -> None:
+        """The ids take turns, however many requests wait for one."""
+        stage = Together(self, max_connections=1)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        busy = stage.client_of("l2", b"first\n")
+        stage.turn()
+        for number in range(5):
+            stage.client_of("l2", b"%d\n" % number)
+        late = stage.client_of("l3", b"late\n")
+        lond = stage.londs[0]
+        lond.answer = echo
+        lond.say(b"done\n")
+        stage.turn()
+        self.assertEqual(busy.read, b"done\n")
+        order = [without_addressee(line)[1] for line in lond.asked]
+        self.assertLess(order.index(b"late\n"), order.index(b"1\n"))
+        self.assertNotEqual(late.read, b"")
+
+    def test_own_name_in_front(self) -> None:
+        """A client may name the id itself; what is enciphered is named as well."""
+        stage = Together(self)
+        stage.serving()
+        named = stage.client_of("l3", b"sethost:l3:get\n")
+        secret = stage.client_of("l3", b"encrypt:get\n")
+        stage.turn()
+        self.assertEqual(named.read, b"re:sethost:l3:get\n")
+        self.assertTrue(secret.read.startswith(b"re:sethost:l3:enc:"))
+
+    def test_unable_to_set(self) -> None:
+        """It costs that id con_lost, and nothing else."""
+        stage = Together(self)
+        stage.serving("l2", "l4")
+        lost, served = stage.client_of("l3", b"get\n"), stage.client_of("l4", b"get\n")
+        stage.turn()
+        self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l4:get\n"))
+        status = stage.hosts["l3"].status(0, "")
+        self.assertEqual((status.con_lost["wrong_host"], status.retries_left), (1, 2))
+        self.assertTrue(any("does not speak for it" in line for line in self.warnings))
+        (lond,) = stage.londs[:1]
+        self.assertNotIn(b"sethost:l3:get\n", lond.asked)
+
+    def test_first_id_is_not_served(self) -> None:
+        """The connection is made in the name of another."""
+        stage = Together(self)
+        stage.serving("l3")
+        lost, served = stage.client_of("l2", b"get\n"), stage.client_of("l3", b"get\n")
+        stage.turn()
+        self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l3:get\n"))
+        self.assertEqual(stage.status.retries_left, 2)
+
+    def test_health(self) -> None:
+        """DEAD is the machine: all its ids are, its death is one line, and one probe finds back."""
+        stage = Together(self, retries=1)
+        stage.refuse()
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        states = {host.status(0, "").state for host in stage.hosts.values()}
+        self.assertEqual(states, {"DEAD"})
+        self.assertEqual(len(self.notes.at(LogLevel.critical)), 1)
+        self.assertEqual(stage.client_of("l4", b"get\n").read, CON_LOST)
+        before = len(stage.network.attempts)
+        stage.serving()
+        stage.accept()
+        stage.advance(1)
+        self.assertEqual(len(stage.network.attempts), before + 1)
+        self.assertEqual(sorted(stage.revived), ["l2", "l3", "l4"])
+
+    def test_close_connections(self) -> None:
+        """Only that id's requests are lost; the others end, and their connections with them."""
+        stage = Together(self)
+        for host_id in ("l2", "l3"):
+            stage.network.prepare = lambda lond: lond.know_hosts()
+            stage.client_of(host_id, b"warm\n")
+            stage.turn()
+        mine = stage.client_of("l2")
+        for lond in stage.londs:
+            lond.say(b"ok\n")
+        mine.write(b"mine\n")
+        other = stage.client_of("l3", b"other\n")
+        stage.turn()
+        stage.client_of("l2", b"close_connection_exit\n")
+        owing = next(lond for lond in stage.londs if b"sethost:l3:other\n" in lond.asked)
+        owing.say(b"answer\n")
+        self.assertEqual((mine.read[-9:], other.read), (CON_LOST, b"answer\n"))
+        stage.turn()
+        self.assertTrue(all(lond.wire.closed for lond in stage.londs[:2]))
+
+    def test_stopping_one(self) -> None:
+        """A host that goes ends what it owes; the others and their connections stay."""
+        stage = Together(self)
+        stage.serving()
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        done: list[object] = []
+        stage.hosts["l2"].stopService().addCallback(done.append)
+        stage.turn()
+        self.assertEqual(len(done), 1)
+        again = stage.client_of("l3", b"get\n")
+        stage.turn()
+        self.assertEqual((again.read, len(stage.londs)), (b"re:sethost:l3:get\n", 1))
+
+    def test_moving_to_another_machine(self) -> None:
+        """What waits for the id goes along; the others notice nothing."""
+        stage = Together(self, max_connections=1)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        stay = stage.client_of("l2", b"stay\n")
+        stage.turn()
+        goes = stage.client_of("l3", b"goes\n")
+        stage.rows["l3"] = attrs.evolve(stage.rows["l3"], address="127.0.0.9")
+        stage.serving()
+        stage.hosts["l3"].reconfigure(stage.rows["l3"], stage.settings)
+        stage.turn()
+        self.assertEqual(stage.network.attempts[-1].host, "127.0.0.9")
+        self.assertEqual(goes.read, b"re:goes\n")  # it is alone there
+        stage.londs[0].say(b"answer\n")
+        self.assertEqual(stay.read, b"answer\n")
+
+    def test_alone(self) -> None:
+        """Where a machine has one id nothing changes on the wire."""
+        stage = Together(self, ids=("l2",))
+        stage.serving()
+        client = stage.client_of("l2", b"get\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:get\n")
+
+
+class NoSethostTests(HostTestCase):
+    """A lond that cannot be told which id is wanted."""
+
+    def test_only_its_own(self) -> None:
+        """The id that it gives for ping is served, the others get con_lost."""
+        stage = Together(self)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        clients = {host_id: stage.client_of(host_id, b"get\n") for host_id in stage.hosts}
+        stage.turn()
+        self.assertEqual(
+            {host_id: client.read for host_id, client in clients.items()},
+            {"l2": CON_LOST, "l3": b"re:get\n", "l4": CON_LOST},
+        )
+        self.assertEqual(stage.client_of("l2", b"get\n").read, CON_LOST)
+        self.assertTrue(any("knows no sethost" in line for line in self.warnings))
+
+
+class PauseTests(HostTestCase):
+    """Nothing is sent to a host for a while."""
+
+    def pause(
+        self, stage: Stage, host: HostService, fail: bool = False, seconds: float = 0.0
+    ) -> list[None]:
+        """Pause a host; return a list that has an entry once nothing is in flight."""
+
+        done: list[None] = []
+        pause = Pause(by="root", reason="disk", since=1.0, until=0.0, fail=fail)
+        host.pause(pause, seconds).addCallback(done.append)
+        return done
+
+    def test_in_flight(self) -> None:
+        """It is done when what is in flight has ended; what comes then waits, and is served."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        flying = stage.client(b"flying\n")
+        stage.turn()
+        done = self.pause(stage, stage.service)
+        self.assertEqual(done, [])
+        waiting = stage.client(b"waiting\n")
+        lond.say(b"answer\n")
+        self.assertEqual((flying.read, done), (b"answer\n", [None]))
+        stage.turn()
+        self.assertEqual((waiting.read, stage.status.waiting), (b"", 1))
+        self.assertEqual(stage.status.paused["reason"], "disk")
+        self.assertFalse(stage.service.alive)  # delayed requests wait too
+        lond.answer = echo
+        stage.service.resume()
+        stage.turn()
+        self.assertEqual((waiting.read, stage.status.paused), (b"re:waiting\n", {}))
+        self.assertEqual(stage.revived, ["l2"])
+
+    def test_fail(self) -> None:
+        """Where it says so, requests get con_lost at once, those too that wait already."""
+        stage, _ = self.busy_stage(waiting=2)
+        self.pause(stage, stage.service, fail=True)
+        self.assertEqual(stage.lost(Cause.PAUSED), 2)
+        self.assertEqual(stage.client(b"get\n").read, CON_LOST)
+
+    def test_end(self) -> None:
+        """It ends by itself; the queue timeout goes on meanwhile."""
+        stage = Stage(self, queue_timeout=5)
+        stage.echoing()
+        self.pause(stage, stage.service, seconds=8.0)
+        early = stage.client(b"early\n")
+        stage.advance(6)
+        self.assertEqual(early.read, CON_LOST)
+        late = stage.client(b"late\n")
+        stage.advance(2)
+        self.assertEqual(late.read, b"re:late\n")
+
+    def test_one_of_several(self) -> None:
+        """The others on its machine go on."""
+        stage = Together(self)
+        stage.serving()
+        self.pause(stage, stage.hosts["l3"])
+        held, served = stage.client_of("l3", b"get\n"), stage.client_of("l4", b"get\n")
+        stage.turn()
+        self.assertEqual((held.read, served.read), (b"", b"re:sethost:l4:get\n"))
+        stage.hosts["l3"].resume()
+        stage.turn()
+        self.assertEqual(held.read, b"re:sethost:l3:get\n")
+
+    def test_stop(self) -> None:
+        """A host that is paused can be stopped: who waits is told."""
+        stage = Stage(self)
+        self.pause(stage, stage.service, seconds=60.0)
+        waiting = stage.client(b"get\n")
+        stage.stop()
+        stage.turn()
+        self.assertEqual(waiting.read, CON_LOST)
+        self.assertEqual(stage.clock.getDelayedCalls(), [])
+
+    def test_nothing_is_made(self) -> None:
+        """No connection is made for who waits for a paused host."""
+        stage = Stage(self)
+        stage.network.on_connect = leave_pending
+        self.pause(stage, stage.service)
+        stage.client(b"get\n")
+        stage.turn()
+        self.assertEqual(stage.network.attempts, [])
