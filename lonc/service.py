@@ -24,6 +24,7 @@ from twisted.python.components import Componentized
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.daemon.notices import Notices
+from lonc.daemon.operations import Operations
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.reload import Reloader
 from lonc.daemon.signals import Signals
@@ -67,6 +68,7 @@ class LoncService(MultiService):
 
     :ivar in_force: the settings and the table.
     :ivar hosts: host id -> its service.
+    :ivar operations: what people can list and have done.
     :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
         signal for anything else.
     :ivar takes_signals: whether HUP, USR1 and the others are lonc's (row S17).
@@ -82,6 +84,8 @@ class LoncService(MultiService):
     takes_signals = False
     sets_title = False
     takes_log = False
+    operations: Operations
+    _reloader: Reloader
 
     def __init__(
         self,
@@ -143,13 +147,15 @@ class LoncService(MultiService):
         )
         self._tables.setServiceParent(self)
         self._management = ManagementPort(reactor, self, settings.management)
-        self._reporter = Reporter(
-            self.hosts, self.in_force, self._delayed.counts, self._delayed.oldest, lonc_log
+        self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
+        disk = Disk(reactor, for_disk)
+        self.operations = Operations(
+            self.hosts, self.in_force, self._clients, self._delayed, disk, sources.settings
         )
         self._reloader = Reloader(
             sources=sources,
             clock=reactor,
-            disk=Disk(reactor, for_disk),
+            disk=disk,
             in_force=self.in_force,
             clients=self._clients,
             names=self._names,
@@ -304,8 +310,20 @@ class LoncService(MultiService):
         """Report on the daemon as a whole."""
         return self._reporter.about()
 
+    def host_ids(self) -> list[str]:
+        """Return the ids of all hosts, in the order of the table."""
+        return self._reporter.host_ids()
+
+    def status(self, host_id: str) -> HostStatus:
+        """
+        Report on a host.
+
+        :raises KeyError: there is no such host.
+        """
+        return self._reporter.status(host_id)
+
     def statuses(self) -> list[HostStatus]:
-        """Report on each host, in the order of the table."""
+        """Report on each host, in the order of the table, but for times."""
         return self._reporter.statuses()
 
     def status_text(self, host_id: str) -> str:

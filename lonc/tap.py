@@ -282,8 +282,11 @@ def _make(
         own, fetched = settings.hosts_file, settings.fetched_hosts_file
         return read_both_tables(own, fetched, settings.max_host_id, lenient)
 
+    def read_settings_again() -> Settings:
+        return read_settings(config, given)
+
     def read_everything(lenient: bool = False) -> Configuration:
-        settings = read_settings(config, given)
+        settings = read_settings_again()
         check_folders(settings)
         key_of(settings)  # to see whether it can be used
         return settings, read_table(settings, lenient)
@@ -317,7 +320,7 @@ def _make(
         reactor,
         network(reactor),
         (settings, table),
-        Sources(everything=read_everything, table=read_table),
+        Sources(everything=read_everything, table=read_table, settings=read_settings_again),
         pid_file,
         lonc_log,
         observer,

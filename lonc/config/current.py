@@ -38,10 +38,12 @@ class Sources:
 
     :ivar everything: ``loncapa.conf`` and the table; raises SettingsError or TableError.
     :ivar table: the table that the settings name; raises TableError.
+    :ivar settings: ``loncapa.conf`` alone; raises SettingsError.
     """
 
     everything: Callable[[], Configuration]
     table: Callable[[Settings], HostTable]
+    settings: Callable[[], Settings]
 
 
 @attrs.frozen
@@ -99,7 +101,12 @@ class InForce:
             if getattr(settings, name) != getattr(self.settings, name):
                 log.warn("{name} has changed: that counts from the next start on", name=variable)
                 self.later.append(f"{variable} counts from the next start on")
-                settings = attrs.evolve(settings, **{name: getattr(self.settings, name)})
+                written = {**settings.written}
+                if variable in self.settings.written:
+                    written[variable] = self.settings.written[variable]
+                settings = attrs.evolve(
+                    settings, written=written, **{name: getattr(self.settings, name)}
+                )
         self.settings, self.table, self.access = settings, proposal.table, proposal.access
         return proposal.changes
 

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lonc.config.changes import changed_hosts, changed_settings
 from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError
 from lonc.config.settings import SettingsError
@@ -32,7 +33,7 @@ from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
 from lonc.management.port import ManagementPort
-from lonc.report.reporter import Reporter
+from lonc.report.reporter import Reporter, fitting
 from lonc.transport.unix_socket import GroupError, SocketError
 
 log = Logger()
@@ -40,6 +41,9 @@ log = Logger()
 
 #: What could not be carried out is told with so many reasons at most; the log has all.
 MOST_TOLD = 8
+
+#: Characters of what has changed that are told: AMP has no room for more than 65,535 bytes.
+MOST_CHARACTERS = 15_000
 
 
 def _socket_problems(errors: list[SocketError], group: int | None) -> list[str]:
@@ -121,22 +125,35 @@ class Reloader:
     async def _take_over(self, read: Callable[[], Configuration]) -> str:
         await self._one_at_a_time.acquire()
         try:
-            told, moved, left = await self._take_over_next(read)
+            told, changes, moved, left = await self._take_over_next(read)
         finally:
             self._one_at_a_time.release()
-        return _answer(told, [*await moved, *left])
+        left = [*await moved, *left]
+        return "\n".join([_answer(told, left), *fitting(changes, MOST_CHARACTERS)])
 
     async def _take_over_next(
         self, read: Callable[[], Configuration]
-    ) -> tuple[str, Deferred[list[str]], list[str]]:
-        """Return what has changed, what the management port says, and what is left to do."""
+    ) -> tuple[str, list[str], Deferred[list[str]], list[str]]:
+        """
+        Carry out a change.
+
+        :return: a summary, what has changed, what the management port says, and what is left to do.
+        """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
         proposal = await self._read(read)
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
+        before = self._in_force.settings, self._in_force.table, self._in_force.access
         changes = self._in_force.replace(proposal)
         settings, table = self._in_force.settings, self._in_force.table
+        lines = [
+            *changed_settings(before[0], settings),
+            *changed_hosts(before[1], table, changes),
+        ]
+        if before[2].certificates != self._in_force.access.certificates:
+            lines.append("the certificates are others")
+        self._reporter.reloaded("done", lines)
         self._clients.apply(settings)
         self._names.lifetime = settings.name_lifetime
         self._delayed.reconfigure(settings)
@@ -154,7 +171,7 @@ class Reloader:
         errors = [error for error in sockets if error is not None]
         left = [*self._in_force.later, *_socket_problems(errors, settings.socket_group)]
         left += [*settings.warnings, *self._in_force.access.warnings]
-        return told, moved, left
+        return told, lines, moved, left
 
     async def _read(self, read: Callable[[], Configuration]) -> Proposal:
         """Read in a thread: a long table takes a while, and a disk may hang."""
@@ -168,6 +185,7 @@ class Reloader:
             )
         except (SettingsError, TableError, Stuck) as error:
             log.critical("nothing is changed: {error}", error=error)
+            self._reporter.reloaded("failed", [str(error)])
             raise ReloadFailed(f"nothing is changed: {error}") from None
 
     async def _in_slices(self, steps: Iterator[None]) -> None:

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
         InternalError,
         ManagementError,
         NoAnswer,
+        NotAllowed,
+        NotDone,
         ReloadFailed,
         ReportFailed,
+        UnknownFile,
         UnknownHost,
     )
     from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
@@ -45,6 +48,8 @@ __all__ = [
     "ManagementFactory",
     "ManagementProtocol",
     "NoAnswer",
+    "NotAllowed",
+    "NotDone",
     "Reload",
     "ReloadFailed",
     "Report",
@@ -53,6 +58,7 @@ __all__ = [
     "ResetRetries",
     "SetDebugLevel",
     "Stop",
+    "UnknownFile",
     "UnknownHost",
 ]
 

@@ -23,6 +23,7 @@ from lonc.management.errors import (
     BadLevel,
     InternalError,
     NotAllowed,
+    NotDone,
     ReloadFailed,
     ReportFailed,
     UnknownFile,
@@ -75,6 +76,7 @@ class ManagementCommand(amp.Command):
         InternalError: b"INTERNAL_ERROR",
         NotAllowed: b"NOT_ALLOWED",
         BadArguments: b"BAD_ARGUMENTS",
+        NotDone: b"NOT_DONE",
     }
 
     @classmethod

@@ -23,6 +23,10 @@ class NotAllowed(ManagementError):
     """Whoever asks may see, and not steer; or not see this."""
 
 
+class NotDone(ManagementError):
+    """It cannot be done now, and why."""
+
+
 class BadArguments(ManagementError):
     """A command has not the arguments that it takes."""
 

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 
 from lonc.management.commands import (
@@ -41,10 +40,10 @@ class Listed(Protocol):
     def slow(self, host_id: str | None) -> Iterable[RequestRecord]:
         """Report the slowest requests of late."""
 
-    def settings_in_force(self) -> Iterable[SettingStatus]:
+    def settings_in_force(self) -> Awaitable[Sequence[SettingStatus]]:
         """Report on each setting."""
 
-    def delayed_requests(self, host_id: str | None) -> Deferred[Sequence[DelayedStatus]]:
+    def delayed_requests(self, host_id: str | None) -> Awaitable[Sequence[DelayedStatus]]:
         """Report on each delayed request, and on each that is kept."""
 
 
@@ -76,8 +75,8 @@ class Listings(amp.CommandLocator):
         return _page(ListSlow, self.listed().slow(self.chosen(host)), after)
 
     @ListSettings.responder
-    def _settings(self, host: str, after: Any) -> dict[str, Any]:
-        return _page(ListSettings, self.listed().settings_in_force(), after)
+    async def _settings(self, host: str, after: Any) -> dict[str, Any]:
+        return _page(ListSettings, await self.listed().settings_in_force(), after)
 
     @ListDelayed.responder
     async def _delayed(self, host: str, after: Any) -> dict[str, Any]:

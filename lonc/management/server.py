@@ -6,7 +6,7 @@ Managing a running lonc over AMP (row S18): the daemon's side.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
@@ -39,15 +39,19 @@ from lonc.management.errors import (
     ReportFailed,
     UnknownHost,
 )
+from lonc.management.listings import Listings
+from lonc.management.steering import Steered, Steering
 from lonc.report.logs import PARENT
 from lonc.report.rate_limit import RateLimited
 from lonc.report.status import DaemonStatus, HostStatus
 
 log = Logger()
 
-#: Bytes of a log line or a message that are passed on; a page has room for many hosts that way.
+#: Bytes of a log line that are passed on; a page has room for many hosts that way.
 LONGEST_TEXT: Final = 1000
 
+#: Bytes of what is told of a change: AMP has no room for more.
+LONGEST_MESSAGE: Final = 60_000
 
 #: Bytes of a command at most; none that lonc knows needs a tenth of it.
 LONGEST_BOX: Final = 65536
@@ -64,15 +68,24 @@ class Daemon(Protocol):
     """
     What the management port needs of the daemon.
 
-    ``host_id`` is one that :meth:`statuses` has just named, or ``None`` for all hosts. But for
+    ``host_id`` is one that :meth:`host_ids` has just named, or ``None`` for all hosts. But for
     :meth:`reread_table` and :meth:`reload` everything happens at once.
+
+    :ivar operations: what else there is to list and to steer.
     """
+
+    @property
+    def operations(self) -> Steered:
+        """See above."""
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""
 
-    def statuses(self) -> Iterable[HostStatus]:
-        """Report on each host, in any order."""
+    def host_ids(self) -> Sequence[str]:
+        """Return the ids of all hosts, in any order."""
+
+    def status(self, host_id: str) -> HostStatus:
+        """Report on one host."""
 
     def report(self) -> None:
         """
@@ -104,7 +117,7 @@ class Daemon(Protocol):
         """Begin to stop, as at TERM."""
 
 
-class ManagementProtocol(BoundedAMP, TimeoutMixin):
+class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     """The daemon's side of one connection."""
 
     longest_box = LONGEST_BOX
@@ -217,11 +230,23 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         told = "something is wrong inside lonc; its log says what"
         return Failure(amp.RemoteAmpError(ManagementCommand.errors[InternalError], told))
 
-    def _chosen(self, host: str, asked: str) -> str | None:
-        if host and all(status.host_id != host for status in self._daemon.statuses()):
+    def listed(self) -> Steered:
+        """Return what the listings are of."""
+        return self._daemon.operations
+
+    steered = listed
+
+    def chosen(self, host: str) -> str | None:
+        """Return which host is meant."""
+        if host and host not in self._daemon.host_ids():
             raise UnknownHost(f"no such host: {host}")
-        self._factory.note_asked(asked, host or PARENT)
         return host or None
+
+    def asked(self, asked: str, host: str = "") -> str | None:
+        """Note what is asked for, and return which host is meant."""
+        chosen = self.chosen(host)
+        self._factory.note_asked(asked, host or PARENT)
+        return chosen
 
     @About.responder
     def _about(self) -> dict[str, Any]:
@@ -229,13 +254,11 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
 
     @ListHosts.responder
     def _list_hosts(self, after: str) -> dict[str, Any]:
-        coming = sorted(
-            (status for status in self._daemon.statuses() if status.host_id > after),
-            key=lambda status: status.host_id,
-        )
+        coming = sorted(host_id for host_id in self._daemon.host_ids() if host_id > after)
         page: list[dict[str, Any]] = []
         size = 0
-        for status in coming:
+        for host_id in coming:
+            status = self._daemon.status(host_id)
             status = attrs.evolve(status, last_log=_cut(status.last_log))
             host = attrs.asdict(status, recurse=False)
             # One host always fits: its id is a part of a UNIX socket's path.
@@ -247,7 +270,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
 
     @Report.responder
     def _report(self, host: str) -> dict[str, Any]:
-        self._chosen(host, "report")
+        self.asked("report", host)
         try:
             self._daemon.report()
         except OSError as error:
@@ -256,34 +279,34 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
 
     @ResetRetries.responder
     def _reset_retries(self, host: str) -> dict[str, Any]:
-        self._daemon.reset_retries(self._chosen(host, "reset retries"))
+        self._daemon.reset_retries(self.asked("reset retries", host))
         return {}
 
     @CloseConnections.responder
     def _close_connections(self, host: str) -> dict[str, Any]:
-        self._daemon.close_connections(self._chosen(host, "close connections"))
+        self._daemon.close_connections(self.asked("close connections", host))
         return {}
 
     @SetDebugLevel.responder
     def _set_debug_level(self, host: str, level: int) -> dict[str, Any]:
         if not 0 <= level <= 9:
             raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
-        self._daemon.set_debug(self._chosen(host, f"debug level {level}"), level)
+        self._daemon.set_debug(self.asked(f"debug level {level}", host), level)
         return {}
 
     @RereadTable.responder
     async def _reread_table(self) -> dict[str, Any]:
-        self._chosen("", "read the table again")
-        return {"message": _cut(await self._daemon.reread_table())}
+        self.asked("read the table again")
+        return {"message": _cut(await self._daemon.reread_table(), LONGEST_MESSAGE)}
 
     @Reload.responder
     async def _reload(self) -> dict[str, Any]:
-        self._chosen("", "reload")
-        return {"message": _cut(await self._daemon.reload())}
+        self.asked("reload")
+        return {"message": _cut(await self._daemon.reload(), LONGEST_MESSAGE)}
 
     @Stop.responder
     def _stop(self) -> dict[str, Any]:
-        self._chosen("", "stop")
+        self.asked("stop")
         self._factory.clock.callLater(0, self._daemon.stop)  # the answer goes first
         return {}
 
@@ -388,6 +411,6 @@ class ManagementFactory(Factory):
         return closed
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, limit: int = LONGEST_TEXT) -> str:
     data = text.encode("utf-8", "backslashreplace")
-    return data[:LONGEST_TEXT].decode("utf-8", "ignore")
+    return data[:limit].decode("utf-8", "ignore")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 from setproctitle import setproctitle
@@ -15,12 +16,29 @@ from twisted.logger import Logger
 
 import lonc
 from lonc.config.current import InForce
+from lonc.delayed.service import DelayedService
 from lonc.host.service import HostService
+from lonc.local.limits import Clients
 from lonc.report.logs import PARENT, LoncLog
 from lonc.report.status import DaemonStatus, HostStatus, process_title, summary, write_status
 from lonc.report.times import Totals
 
 log = Logger()
+
+#: Characters of what the last reload changed: over AMP one may take twelve bytes, and there is room
+#: for 65,535.
+MOST_TOLD: Final = 5000
+
+
+def fitting(lines: Sequence[str], limit: int) -> list[str]:
+    """Return the first lines that fit into so many characters, and how many are left out."""
+    kept: list[str] = []
+    for line in lines:
+        limit -= len(line) + 1
+        if limit < 0:
+            return [*kept, f"and {len(lines) - len(kept)} more"]
+        kept.append(line)
+    return kept
 
 
 class Reporter:
@@ -29,8 +47,8 @@ class Reporter:
 
     :param hosts: host id -> its service, in the order of the table.
     :param in_force: the settings and the table.
-    :param delayed: gives for each host that has any how many delayed requests are on disk.
-    :param oldest_delayed: gives for these when the oldest was stored, in Unix time.
+    :param clients: knows how many were turned away.
+    :param delayed: knows the delayed requests on disk.
     :param lonc_log: has the hosts' last lines.
     """
 
@@ -38,16 +56,18 @@ class Reporter:
         self,
         hosts: Mapping[str, HostService],
         in_force: InForce,
-        delayed: Callable[[], Mapping[str, int]],
-        oldest_delayed: Callable[[], Mapping[str, float]],
+        clients: Clients,
+        delayed: DelayedService,
         lonc_log: LoncLog,
     ) -> None:
         self._hosts = hosts
         self._in_force = in_force
+        self._clients = clients
         self._delayed = delayed
-        self._oldest_delayed = oldest_delayed
         self._lonc_log = lonc_log
         self._started = time.time()
+        self._last_reload: Mapping[str, Any] = {}
+        self._reloads = {"done": 0, "failed": 0}
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""
@@ -62,11 +82,30 @@ class Reporter:
             certificate_days=0.0 if certificates is None else certificates.days_left(time.time()),
             certificate_ends=0.0 if certificates is None else certificates.expires,
             watch=list(settings.watch or (settings.host_id,)),
+            kept=self._delayed.kept,
+            refused=self._clients.refused,
+            last_refused=self._clients.last_refused,
+            last_reload=self._last_reload,
+            reloads=dict(self._reloads),
         )
+
+    def reloaded(self, outcome: str, changes: Sequence[str]) -> None:
+        """
+        Take note of a reload, or of a table that was read.
+
+        :param outcome: ``done`` or ``failed``.
+        :param changes: lines for a person; where it failed, why.
+        """
+        self._reloads[outcome] += 1
+        self._last_reload = {
+            "outcome": outcome,
+            "when": time.time(),
+            "changes": fitting(changes, MOST_TOLD),
+        }
 
     def statuses(self) -> list[HostStatus]:
         """Report on each host, in the order of the table, but for times."""
-        last, delayed = self._lonc_log.last_line, self._delayed()
+        last, delayed = self._lonc_log.last_line, self._delayed.counts()
         return [
             host.status(delayed.get(host_id, 0), last(host_id))
             for host_id, host in self._hosts.items()
@@ -85,8 +124,10 @@ class Reporter:
         :raises KeyError: there is no such host.
         """
         host = self._hosts[host_id]
-        status = host.status(self._delayed().get(host_id, 0), self._lonc_log.last_line(host_id))
-        oldest = self._oldest_delayed().get(host_id)
+        status = host.status(
+            self._delayed.counts().get(host_id, 0), self._lonc_log.last_line(host_id)
+        )
+        oldest = self._delayed.oldest().get(host_id)
         return attrs.evolve(
             status,
             seconds=host.times.of_late(),
@@ -136,7 +177,7 @@ class Reporter:
     def reporting_and_resetting(self) -> Iterator[None]:
         """Do what :meth:`report_and_reset` does, a host at each step."""
         self._lonc_log.reopen()
-        last, delayed = self._lonc_log.last_line, self._delayed()
+        last, delayed = self._lonc_log.last_line, self._delayed.counts()
         statuses: list[HostStatus] = []
         for host_id, host in list(self._hosts.items()):
             statuses.append(host.status(delayed.get(host_id, 0), last(host_id)))

@@ -336,7 +336,11 @@ class DaemonTests(ServiceTestCase):
             reactor,
             self.network,
             self.read(),
-            Sources(everything=self.read, table=self.read_table),
+            Sources(
+                everything=self.read,
+                table=self.read_table,
+                settings=lambda: self.read()[0],
+            ),
             self.pid_file,
             self.lonc_log,
             self.lonc_log,

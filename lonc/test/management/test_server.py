@@ -72,8 +72,13 @@ class NotedDaemon:
             version="0.1", host_id="msul1", pid=17, started=NOW, config_file="/etc/loncapa.conf"
         )
 
-    def statuses(self) -> list[HostStatus]:
-        return list(self.hosts)
+    operations: Any = None
+
+    def host_ids(self) -> list[str]:
+        return [host.host_id for host in self.hosts]
+
+    def status(self, host_id: str) -> HostStatus:
+        return next(host for host in self.hosts if host.host_id == host_id)
 
     def report(self) -> None:
         if self.report_error is not None:

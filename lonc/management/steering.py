@@ -1,0 +1,92 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""The management port's commands for pauses, delayed requests and the trace."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.protocols import amp
+
+from lonc.management.commands import (
+    DropDelayed,
+    Pause,
+    RequeueDelayed,
+    Resume,
+    RetryDelayed,
+    ShowDelayed,
+    Trace,
+)
+from lonc.management.errors import NotDone
+from lonc.management.listings import Listed
+
+
+class Steered(Listed, Protocol):
+    """What these commands need of the daemon; ``host_id`` is ``None`` for all hosts."""
+
+    async def show_delayed(self, file: str) -> tuple[bytes, bool]:
+        """
+        Return what is in a delayed request, as far as it fits, and whether it goes on.
+
+        :raises lonc.management.errors.UnknownFile: there is none.
+        """
+
+    async def drop_delayed(self, file: str) -> None:
+        """Delete one; errors as of :meth:`show_delayed`."""
+
+    async def requeue_delayed(self, file: str) -> None:
+        """Put one that is kept back; errors as of :meth:`show_delayed`."""
+
+    def retry_delayed(self, host_id: str | None) -> None:
+        """Try a host's delayed requests now."""
+
+
+class Steering(amp.CommandLocator):
+    """Carries them out; a part of the daemon's side of a connection."""
+
+    def steered(self) -> Steered:
+        """Return what is steered."""
+        raise NotImplementedError
+
+    def asked(self, asked: str, host: str = "") -> str | None:
+        """
+        Note what is asked for, and return for which host, ``None`` for all.
+
+        :raises lonc.management.errors.UnknownHost: there is no such host.
+        """
+        raise NotImplementedError
+
+    @ShowDelayed.responder
+    async def _show_delayed(self, file: str) -> dict[str, Any]:
+        self.asked(f"show delayed request {file}")
+        content, more = await self.steered().show_delayed(file)
+        return {"content": content, "more": more}
+
+    @DropDelayed.responder
+    async def _drop_delayed(self, file: str) -> dict[str, Any]:
+        self.asked(f"drop delayed request {file}")
+        await self.steered().drop_delayed(file)
+        return {}
+
+    @RequeueDelayed.responder
+    async def _requeue_delayed(self, file: str) -> dict[str, Any]:
+        self.asked(f"put back delayed request {file}")
+        await self.steered().requeue_delayed(file)
+        return {}
+
+    @RetryDelayed.responder
+    def _retry_delayed(self, host: str) -> dict[str, Any]:
+        self.steered().retry_delayed(self.asked("retry delayed requests", host))
+        return {}
+
+    @Pause.responder
+    def _pause(self, host: str, by: str, reason: str, seconds: float, fail: bool) -> dict[str, Any]:
+        raise NotDone("this lonc cannot pause a host")
+
+    @Resume.responder
+    def _resume(self, host: str) -> dict[str, Any]:
+        raise NotDone("this lonc cannot pause a host")
+
+    @Trace.responder
+    def _trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
+        raise NotDone("this lonc keeps no record of each request")

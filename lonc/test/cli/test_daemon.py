@@ -1,0 +1,126 @@
+# Twisted's processes have no annotations:
+# mypy: allow-untyped-calls
+"""Each ``lonc`` command, as a process, against a daemon that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from twisted.internet.utils import getProcessOutputAndValue
+
+from lonc.cli.main import commands
+from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
+
+#: Commands that other tests are for: they take no daemon, a terminal, or no end.
+ELSEWHERE = {"make-delayed-key", "show-delayed", "top", "check"}
+
+
+class CommandsTests(DaemonTestCase):
+    """One daemon of ``--standalone``, and all that can be asked of it."""
+
+    timeout = 120
+
+    async def run_lonc(self, *arguments: str, status: int = 0) -> str:
+        """Run a command; return what it prints, which has to be without a complaint."""
+        self.tried.add(arguments[0])
+        out, err, ended = await getProcessOutputAndValue(
+            sys.executable,
+            ["-m", "lonc", *arguments, "--standalone", self.folder],
+            {**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "200"},
+            path=self.work,
+        )
+        self.assertEqual((ended, err.decode()), (status, ""), f"{arguments}: {out.decode()}")
+        return str(out.decode())
+
+    async def refusal(self, *arguments: str, status: int = 1) -> str:
+        """Run a command that fails; return its one line."""
+        out, err, ended = await getProcessOutputAndValue(
+            sys.executable,
+            ["-m", "lonc", *arguments, "--standalone", self.folder],
+            {**os.environ, "PYTHONPATH": SOURCE},
+            path=self.work,
+        )
+        self.assertEqual((ended, out, err.count(b"\n")), (status, b"", 1), (arguments, err))
+        return str(err.decode())
+
+    async def listed(self, name: str, *arguments: str, status: int = 0) -> list[dict[str, Any]]:
+        """Run a listing as text and as JSON; return its rows."""
+        self.assertTrue(await self.run_lonc(*arguments, status=status))
+        found = json.loads(await self.run_lonc(*arguments, "--json", status=status))
+        self.assertEqual(found["schema"], 1)
+        rows: list[dict[str, Any]] = found[name]
+        return rows
+
+    async def test_commands(self) -> None:
+        """Each command does what it says, for a person and as JSON."""
+        self.tried: set[str] = set()
+        lonc = self.standalone("--lond-port", str(free_port("127.0.0.1", "127.0.0.2")))
+        await lonc.says("Ctrl-C ends it")
+        self.assertEqual(await self.run_lonc("ask", "l2", "ping"), "l2\n")
+        client = await self.client("l1")
+        await client.ask("ping")
+        await self.look()
+        await self.steer()
+        await self.look_after_delayed()
+        await self.reload()
+        self.assertIn("no such host: l9", await self.refusal("retry", "l9"))
+        self.assertEqual(await self.run_lonc("stop", "--yes"), "lonc stops.\n")
+        self.assertEqual(await lonc.ended(), 0)
+        self.assert_no_traceback(lonc)
+        self.assertIn("is lonc running?", await self.refusal("status", status=3))
+        self.assertEqual(set(commands.commands) - self.tried - ELSEWHERE, self.left_out)
+
+    #: Commands of which this test knows nothing yet.
+    left_out = {"pause", "resume", "trace"}
+
+    async def look(self) -> None:
+        """See what there is to see."""
+        found = json.loads(await self.run_lonc("status", "--json"))
+        self.assertEqual((found["state"], found["totals"]["up"]), ("ok", 2))
+        self.assertEqual(found["totals"]["answers"], 2)
+        self.assertIn("is ok", await self.run_lonc("status"))
+        hosts = await self.listed("hosts", "hosts")
+        self.assertEqual({host["host_id"] for host in hosts}, {"l1", "l2"})
+        (host,) = await self.listed("hosts", "hosts", "l2")
+        self.assertGreater(host["seconds"]["total"]["p50"], 0.0)
+        (client,) = await self.listed("clients", "clients", "l1")
+        self.assertEqual((client["pid"], client["requests"]), (os.getpid(), 1))
+        self.assertIsInstance(await self.listed("slow", "slow"), list)
+        settings = {row["name"]: row for row in await self.listed("settings", "settings")}
+        self.assertEqual(settings["lonHostID"]["value"], "l1")
+        self.assertEqual(settings["loncRetries"]["source"], "default")
+
+    async def steer(self) -> None:
+        """Have it do what it does for one host."""
+        self.assertIn("l2 has its retries back", await self.run_lonc("retry", "l2"))
+        self.assertIn("of l2 are closed", await self.run_lonc("reconnect", "l2"))
+        self.assertIn("of l2 is 3", await self.run_lonc("debug", "l2", "3"))
+
+    async def look_after_delayed(self) -> None:
+        """A request for a host whose lond does not answer lies there, and is looked after."""
+        self.write("put:msu:alice:grades:essay=A\n", "sock", "delayed", "1.1.put.l9")
+        (row,) = await self.listed("delayed", "delayed", "list")
+        self.assertEqual((row["file"], row["host_id"], row["command"]), ("1.1.put.l9", "l9", "put"))
+        self.assertIn("essay=A", await self.run_lonc("delayed", "show", "1.1.put.l9"))
+        os.makedirs(self.socket("delayed/kept"), exist_ok=True)
+        os.rename(self.socket("delayed/1.1.put.l9"), self.socket("delayed/kept/1.1.put.l9"))
+        (row,) = await self.listed("kept", "delayed", "kept")
+        self.assertEqual(row["file"], "kept/1.1.put.l9")
+        await self.run_lonc("delayed", "requeue", "kept/1.1.put.l9")
+        self.assertIn("tried now", await self.run_lonc("delayed", "retry"))
+        self.assertIn("deleted", await self.run_lonc("delayed", "drop", "1.1.put.l9", "--yes"))
+        self.assertIn("no delayed request", await self.refusal("delayed", "show", "1.1.put.l9"))
+        self.assertEqual(await self.listed("delayed", "delayed", "list"), [])
+
+    async def reload(self) -> None:
+        """What changed is told setting by setting and host by host."""
+        conf = self.path("loncapa.conf")
+        with open(conf, "a", encoding="utf-8") as file:
+            file.write("PerlSetVar loncRetries 7\n")
+        rows = {row["name"]: row for row in await self.listed("settings", "settings")}
+        self.assertEqual(rows["loncRetries"]["differs"], "7")
+        told = await self.run_lonc("reload")
+        self.assertRegex(told, r"(?m)^loncRetries: 7, was 2 \(.*loncapa.conf, line \d+\)$")

@@ -1,0 +1,175 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What the daemon lists for people, and what it does for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from lonc.config.parameters import PARAMETERS
+from lonc.config.settings import SettingsError
+from lonc.daemon.operations import UNREADABLE, user_name
+from lonc.management.errors import UnknownFile
+from lonc.test.test_service import ServiceTestCase, a_table
+
+REQUEST = "1.1.put.l2"
+
+
+class OperationsTestCase(ServiceTestCase):
+    """A daemon that runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.daemon = self.started()
+        self.operations = self.daemon.operations
+
+    def result(self, work: Any) -> Any:
+        """Return what a coroutine returns, which has to be at once."""
+        return self.successResultOf(Deferred.fromCoroutine(work))
+
+
+class ClientTests(OperationsTestCase):
+    """``clients``."""
+
+    def test_waiting(self) -> None:
+        """A client is listed with its program, what it has asked and what it waits for."""
+        self.echoing()
+        client = self.client("l1", b"ping\n")
+        client.wire.peer_credentials = (4711, 0)
+        self.advance(0)
+        self.client("l2")
+        (row,) = self.operations.clients("l1")
+        self.assertEqual((row.host_id, row.requests, row.waits_for), ("l1", 1, ""))
+        self.assertEqual((row.pid, row.user), (4711, "root"))
+        self.assertEqual(len(list(self.operations.clients(None))), 2)
+
+    def test_since(self) -> None:
+        """Times of the reactor's clock become Unix times."""
+        self.client("l1", b"ping\n")
+        self.advance(100.0)
+        (row,) = self.operations.clients(None)
+        self.assertLess(abs(time.time() - row.since - 100.0), 2.0)
+
+    def test_user(self) -> None:
+        """A user without a name is shown by number; who is not known has none."""
+        self.assertEqual([user_name(uid) for uid in (0, 4_000_000_001, -1)],
+                         ["root", "4000000001", ""])  # fmt: skip
+
+
+class SettingsTests(OperationsTestCase):
+    """``settings_in_force``."""
+
+    def test_all(self) -> None:
+        """Every setting has a row."""
+        rows = self.result(self.operations.settings_in_force())
+        self.assertEqual([row.name for row in rows], [each.variable for each in PARAMETERS])
+        self.assertEqual({row.differs for row in rows}, {""})
+
+    def test_differs(self) -> None:
+        """What the file says by now is told where it is something else."""
+        written = {"loncRetries": ("7", "loncapa.conf, line 3")}
+        self.settings = attrs.evolve(self.first, retries=7, written=written)
+        rows = self.result(self.operations.settings_in_force())
+        self.assertEqual({r.name: r.differs for r in rows if r.differs}, {"loncRetries": "7"})
+
+    def test_unusable(self) -> None:
+        """What is in force is told though the file cannot be used any more."""
+        self.settings = SettingsError("no")
+        rows = self.result(self.operations.settings_in_force())
+        self.assertEqual({row.differs for row in rows}, {UNREADABLE})
+
+    def test_next_start(self) -> None:
+        """F13: what counts from the next start on is not told to be in force."""
+        written = {"loncLogFormat": ("json", "loncapa.conf, line 3")}
+        self.daemon.in_force.settings = attrs.evolve(
+            self.first, written={"loncLogFormat": ("seed", "default")}
+        )
+        self.settings = attrs.evolve(self.first, log_format="json", written=written)
+        self.successResultOf(self.daemon.reload())
+        rows = {row.name: row for row in self.result(self.operations.settings_in_force())}
+        row = rows["loncLogFormat"]
+        self.assertEqual((row.value, row.source, row.differs), ("seed", "default", "json"))
+
+
+class DelayedTests(OperationsTestCase):
+    """Delayed requests, from the daemon's folder."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = os.path.join(self.first.delayed_dir, REQUEST)
+        with open(self.path, "wb") as file:
+            file.write(b"put:a:b\n")
+
+    def test_list(self) -> None:
+        """A request is listed, shown and dropped."""
+        (row,) = self.result(self.operations.delayed_requests(None))
+        self.assertEqual((row.file, row.host_id, row.command), (REQUEST, "l2", "put"))
+        shown = self.result(self.operations.show_delayed(REQUEST))
+        self.assertEqual(shown, (b"put:a:b\n", False))
+        self.result(self.operations.drop_delayed(REQUEST))
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_unknown(self) -> None:
+        """One that is not there is an error that can be told."""
+        for act in (
+            self.operations.show_delayed,
+            self.operations.drop_delayed,
+            self.operations.requeue_delayed,
+        ):
+            self.failureResultOf(Deferred.fromCoroutine(act("2.2.put.l2")), UnknownFile)
+
+    def test_kept(self) -> None:
+        """One that is kept is put back; how many are is a part of the daemon's status."""
+        os.makedirs(self.first.kept_dir, exist_ok=True)
+        os.rename(self.path, os.path.join(self.first.kept_dir, REQUEST))
+        self.advance(1.5)
+        self.assertEqual(self.daemon.about().kept, 1)
+        self.result(self.operations.requeue_delayed(f"kept/{REQUEST}"))
+        self.assertTrue(os.path.exists(self.path))
+
+
+class ReloadTests(OperationsTestCase):
+    """What the daemon's status tells of the last reload."""
+
+    def test_done(self) -> None:
+        """Its outcome, and its changes setting by setting and host by host, are told."""
+        self.daemon.in_force.settings = attrs.evolve(
+            self.first, written={"loncMaxClients": ("100", "default")}
+        )
+        written = {"loncMaxClients": ("7", "loncapa.conf, line 3")}
+        self.settings = attrs.evolve(self.first, max_clients=7, written=written)
+        self.table = a_table("l1:msu:library:l1.test:127.0.0.1\n")
+        changes = ["loncMaxClients: 7, was 100 (loncapa.conf, line 3)", "l2: gone"]
+        told = self.successResultOf(self.daemon.reload())
+        self.assertEqual(told.split("\n")[1:], changes)
+        about = self.daemon.about()
+        self.assertEqual(about.last_reload["outcome"], "done")
+        self.assertEqual(about.last_reload["changes"], changes)
+        self.assertEqual(about.reloads, {"done": 1, "failed": 0})
+
+    def test_failed(self) -> None:
+        """A file that cannot be used makes it fail, and the reason stays."""
+        self.settings = SettingsError("a.conf, line 1: no")
+        self.daemon.reload().addErrback(lambda failure: None)
+        about = self.daemon.about()
+        self.assertEqual(about.last_reload["outcome"], "failed")
+        self.assertEqual(about.last_reload["changes"], ["a.conf, line 1: no"])
+        self.assertEqual(about.reloads, {"done": 0, "failed": 1})
+
+    def test_many(self) -> None:
+        """Of a thousand changes as many are told as AMP has room for."""
+        self.table = a_table(
+            "".join(f"h{n}:msu:access:h{n}.test:127.1.{n // 250}.{n % 250}\n" for n in range(1000))
+        )
+        reading = self.daemon.reload()
+        while not reading.called:
+            self.clock.advance(0)
+        self.successResultOf(reading)
+        changes = self.daemon.about().last_reload["changes"]
+        self.assertRegex(changes[-1], r"^and \d+ more$")
+        self.assertLess(sum(map(len, changes)), 6000)

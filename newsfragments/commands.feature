@@ -1,0 +1,1 @@
+The `lonc` command is answered by the daemon: clients, settings with what the file says by now, delayed and kept requests; `lonc reload` tells what changed, setting by setting and host by host, and `lonc status` what the last reload ended with, how many requests are kept, and whether clients were refused.
