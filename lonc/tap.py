@@ -280,7 +280,7 @@ def _make(
 
     def read_table(settings: Settings, lenient: bool = False) -> HostTable:
         own, fetched = settings.hosts_file, settings.fetched_hosts_file
-        return read_both_tables(own, fetched, settings.max_host_id, lenient)
+        return read_both_tables(own, fetched, settings.table_limits, settings.max_host_id, lenient)
 
     def read_settings_again() -> Settings:
         return read_settings(config, given)

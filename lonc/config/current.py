@@ -15,7 +15,7 @@ from lonc.config.certificates import WARNING_DAYS
 from lonc.config.exposure import exposed
 from lonc.config.hosts import Changes, HostTable, compare
 from lonc.config.settings import Settings, SettingsError
-from lonc.daemon.rlimit import needed_files, raise_file_limit
+from lonc.daemon.rlimit import needed_files, raise_file_limit, room_for_hosts
 
 #: Settings that are taken over at the next start only: the lock, the logs and the threads
 #: are there already.
@@ -24,6 +24,10 @@ FIXED = {
     "log_format": "loncLogFormat",
     "name_threads": "loncNameThreads",
 }
+
+#: So many lines of the table that have problems are told one by one; of more, a few as examples.
+PROBLEMS_TOLD = 5
+EXAMPLES = 3
 
 log = Logger()
 
@@ -60,6 +64,24 @@ class Proposal:
     changes: Changes
 
 
+def _sockets(settings: Settings) -> int:
+    """Return how many sockets a host has at most."""
+    return 2 if settings.socket_names == "both" else 1
+
+
+def _needed(settings: Settings, table: HostTable) -> int:
+    hosts = len(table.hosts)
+    needed = needed_files(hosts, settings.max_connections, settings.max_clients)
+    return needed + hosts * (_sockets(settings) - 1)
+
+
+def _within_limit(settings: Settings, table: HostTable) -> HostTable:
+    """Return the table with no more hosts than the limit of open files leaves room for."""
+    limit = raise_file_limit(_needed(settings, table))
+    room = room_for_hosts(limit, _sockets(settings))
+    return table.first(room, settings.host_id) if len(table.hosts) > room else table
+
+
 class InForce:
     """
     The configuration in force. Ask it each time: all of it may be replaced.
@@ -72,7 +94,8 @@ class InForce:
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self.settings, self.table = configuration
+        self.settings, table = configuration
+        self.table = _within_limit(self.settings, table)
         self.access = read_access(self.settings, self.table)
         self.later: list[str] = []
 
@@ -83,6 +106,7 @@ class InForce:
         :raises SettingsError: as at the start.
         """
         settings, table = configuration
+        table = _within_limit(settings, table)
         access = read_access(settings, table)
         if access.unusable and self.access.certificates is not None:
             # A file that is gone for a moment must not put everything in the clear.
@@ -108,6 +132,8 @@ class InForce:
                     settings, written=written, **{name: getattr(self.settings, name)}
                 )
         self.settings, self.table, self.access = settings, proposal.table, proposal.access
+        if self.table.refused:
+            self.later.append(f"{len(self.table.refused)} hosts are beyond the limit of open files")
         return proposal.changes
 
     def warn(self) -> Iterator[None]:
@@ -120,22 +146,34 @@ class InForce:
         open_to_others = exposed(settings, self.access.certificates)
         for problem in (
             *settings.warnings,
-            *table.problems,
+            *(table.problems if table.problem_count <= PROBLEMS_TOLD else ()),
             *self.access.warnings,
             *open_to_others,
         ):
             log.warn("{problem}", problem=problem)
             yield
+        if table.problem_count > PROBLEMS_TOLD:
+            log.warn(
+                "{count} lines of the host table have problems, such as {examples}",
+                count=table.problem_count,
+                examples="; ".join(table.problems[:EXAMPLES]),
+            )
         if table.hosts and settings.host_id not in table.hosts:
             log.warn(
                 "{own} (lonHostID) is not in {file}: other servers will not know this one",
                 own=settings.host_id,
                 file=settings.hosts_file,
             )
-        needed = needed_files(len(table.hosts), settings.max_connections, settings.max_clients)
-        if settings.socket_names == "both":
-            needed += len(table.hosts)
+        needed = _needed(settings, table)
         limit = raise_file_limit(needed)
+        if table.refused:
+            log.critical(
+                "{count} hosts of the table are not served: the limit of open files is {limit} "
+                "(ulimit -n), which leaves room for {room}",
+                count=len(table.refused),
+                limit=limit,
+                room=len(table.hosts),
+            )
         if limit < needed:
             log.warn(
                 "{needed} files may be needed at once, but the limit is {limit} (ulimit -n): "

@@ -1,32 +1,46 @@
 """
 The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compared or put together.
 
-A line reads ``id:domain:role:hostname[:ip[:...]]`` (protocol, section 7). What stands in the fifth
-field decides where lonc connects to:
+What a line says is the matter of :mod:`lonc.config.host_rows`.
 
-* an IPv4 or IPv6 address: to that. Since colons part the fields, a bare IPv6 address takes as many
-  of them as can belong to it; brackets leave no doubt where it ends.
-* nothing, ``http`` or ``https``, or no such field: to the host name of the fourth field, which is
-  looked up. Behind the latter two the internet domain may stand.
-* another host name: to that one, which takes the fourth field's place.
-
-A line ``^server[:port][:http|https]`` names a server that has the cluster's host table; the port
-is lonc's own addition. Blanks around fields and a CR before the newline are dropped, and lines
-that begin with ``#`` are comments.
-
-This module is pure: it reads files and imports nothing of lonc.
+This module is pure: it reads files, and imports of lonc no more than that.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import stat
 from collections.abc import Mapping
 from functools import cached_property
 
 import attrs
+
+from lonc.config.host_rows import (
+    BLANKS,
+    ID_LIMIT,
+    RESERVED_IDS,
+    Host,
+    TableServer,
+    host_in,
+    server_in,
+)
+
+__all__ = [
+    "ID_LIMIT",
+    "RESERVED_IDS",
+    "Changes",
+    "Host",
+    "HostTable",
+    "TableError",
+    "TableLimits",
+    "TableServer",
+    "compare",
+    "merged",
+    "parse_host_table",
+    "read_both_tables",
+    "read_host_table",
+    "same_target",
+]
 
 #: Bytes of a host table at most; a cluster of 100,000 hosts would still fit.
 SIZE_LIMIT = 16 * 1024 * 1024
@@ -37,84 +51,24 @@ PROBLEM_LIMIT = 1000
 #: How many problems of a table that came from elsewhere are told: nobody here can mend them.
 FETCHED_PROBLEM_LIMIT = 20
 
-#: Characters of an id at most where the folder of the sockets is not known: a UNIX socket's path
-#: has 107 bytes on Linux, and one of them is a slash.
-ID_LIMIT = 106
-
-#: Names in the folder of the sockets that are lonc's own.
-RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock", "lonc.keys"})
-
-_BLANKS = " \t\r\f\v"
-_ID = re.compile(r"[A-Za-z0-9_.-]+")
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-# A name whose last label is digits only would be an IPv4 address, or a failed attempt at one.
-_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
-_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
-_PORT = re.compile("[0-9]{1,5}")
-
-#: Parts between colons that an IPv6 address has at most: eight groups and an empty one.
-_MOST_PARTS = 9
-
 
 class TableError(Exception):
     """The table cannot be used. The message is one line for a person, and names the file."""
 
 
 @attrs.frozen
-class Host:
+class TableLimits:
     """
-    A line of the table.
+    What a table may have that came from elsewhere.
 
-    :ivar id: the host id.
-    :ivar domain: its LON-CAPA domain.
-    :ivar role: ``library`` or ``access``.
-    :ivar name: its host name, or an IPv4 address where the table has one in its place.
-    :ivar address: its IP address in normal form, or None: look ``name`` up.
-    :ivar line: number of the line, from 1.
-    :ivar protocol: how its web server is spoken to, ``http`` or ``https``.
-    :ivar internet_domain: the institution's name on the internet, or nothing.
-    :ivar hostname: what stands in the fourth field: another name in the fifth leaves it alone.
+    :ivar lines: so many.
+    :ivar line_length: characters of one; a longer line is no use.
+    :ivar hosts: so many.
     """
 
-    id: str
-    domain: str
-    role: str
-    name: str
-    address: str | None
-    line: int
-    protocol: str = "http"
-    internet_domain: str = ""
-    hostname: str = attrs.field()
-
-    @hostname.default
-    def _hostname(self) -> str:
-        return self.name
-
-    @property
-    def target(self) -> str:
-        """What to connect to: the address if there is one, else the name."""
-        return self.address or self.name
-
-
-@attrs.frozen
-class TableServer:
-    """
-    A server that has the cluster's host table (protocol, section 7).
-
-    :ivar name: its host name or IPv4 address.
-    :ivar protocol: ``http`` or ``https``.
-    :ivar port: None for the protocol's own.
-    """
-
-    name: str
-    protocol: str = "http"
-    port: int | None = None
-
-    @property
-    def url(self) -> str:
-        """Where the table is."""
-        port = "" if self.port is None else f":{self.port}"
-        return f"{self.protocol}://{self.name}{port}/adm/dns/hosts"
+    lines: int
+    line_length: int
+    hosts: int
 
 
 @attrs.frozen
@@ -126,12 +80,33 @@ class HostTable:
     :ivar problems: a line for a person for each line that cannot be understood or is double.
     :ivar servers: who has the cluster's table, in the order of their lines.
     :ivar unusable: how many lines could not be understood.
+    :ivar problem_count: how many lines have problems; not all may be among ``problems``.
+    :ivar fetched: how many hosts the part that came from the cluster has, None without one.
+    :ivar refused: hosts that are not served, because there are too many, by id.
     """
 
     hosts: Mapping[str, Host]
     problems: tuple[str, ...]
     servers: tuple[TableServer, ...] = ()
     unusable: int = 0
+    problem_count: int = 0
+    fetched: int | None = None
+    refused: Mapping[str, Host] = attrs.field(factory=dict)
+
+    def first(self, count: int, own: str) -> HostTable:
+        """
+        Return the table without the hosts behind the first ones.
+
+        :param count: how many stay.
+        :param own: the id of a host that is among them in any case, where it is in the table.
+        """
+        ids = sorted(self.hosts, key=lambda host_id: host_id != own)  # it keeps their order
+        keep = set(ids[:count])
+        return attrs.evolve(
+            self,
+            hosts={host_id: row for host_id, row in self.hosts.items() if host_id in keep},
+            refused={host_id: self.hosts[host_id] for host_id in ids[count:]},
+        )
 
     def ids_at(self, target: str) -> tuple[str, ...]:
         """
@@ -145,8 +120,9 @@ class HostTable:
     @cached_property
     def _by_target(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for host in self.hosts.values():
-            found.setdefault(_normal(host.target), []).append(host.id)
+        # Hosts that are not served count: a lond of several ids stays one.
+        for row in (*self.hosts.values(), *self.refused.values()):
+            found.setdefault(_normal(row.target), []).append(row.id)
         return found
 
 
@@ -165,7 +141,7 @@ def parse_host_table(
     file: str,
     max_id: int = ID_LIMIT,
     max_problems: int = PROBLEM_LIMIT,
-    fetched: bool = False,
+    limits: TableLimits | None = None,
 ) -> HostTable:
     """
     Return the table that ``text`` holds (row S1).
@@ -176,45 +152,57 @@ def parse_host_table(
     :param file: its name, for the problems.
     :param max_id: characters of an id at most, so that its socket's path fits.
     :param max_problems: how many problems are told one by one.
-    :param fetched: it came from elsewhere: who is asked for the next one is not for it to say.
-    :raises TableError: there is neither a host that can be used nor a server to ask for one.
+    :param limits: of a table that came from elsewhere. ``^`` lines mean nothing there: who is asked
+        for the next one is not for it to say.
+    :raises TableError: there is neither a host that can be used nor a server to ask for one, or the
+        table is beyond its limits.
     """
     hosts: dict[str, Host] = {}
     servers: dict[TableServer, None] = {}
     problems: list[str] = []
-    left_out = unusable = 0
+    problem_count = unusable = 0
+    if limits and text.count(b"\n") > limits.lines:
+        raise TableError(f"{file}: more than {limits.lines} lines (loncTableLines)")
     for number, line in enumerate(text.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
-        line = line.strip(_BLANKS)
+        line = line.strip(BLANKS)
         if not line or line[0] == "#":
             continue
         problem = ""
         try:
             if line[0] == "^":
-                if fetched:
+                if limits:
                     continue
-                servers[_server(line[1:])] = None
+                servers[server_in(line[1:])] = None
                 continue
-            host = _host(line, number, max_id)
+            if limits and len(line) > limits.line_length:
+                raise ValueError(
+                    f"{len(line)} characters, more than {limits.line_length} (loncTableLineLength)"
+                )
+            found = host_in(line, number, max_id)
         except ValueError as error:
             problem = str(error)
             unusable += 1
         else:
-            if earlier := hosts.pop(host.id, None):
-                problem = f"{host.id} stands in line {earlier.line} too; line {number} is used"
-            hosts[host.id] = host
-        if problem and len(problems) < max_problems:
+            if earlier := hosts.pop(found.id, None):
+                problem = f"{found.id} stands in line {earlier.line} too; line {number} is used"
+            hosts[found.id] = found
+        problem_count += bool(problem)
+        if problem and problem_count <= max_problems:
             problems.append(f"{file}, line {number}: {problem}")
-        elif problem:
-            left_out += 1
     if not hosts and not servers:
         raise TableError("; ".join([f"{file}: there is no host that can be used", *problems[:1]]))
-    if left_out:
-        problems.append(f"{file}: {left_out} more lines with problems")
-    return HostTable(hosts, tuple(problems), tuple(servers), unusable)
+    if limits and len(hosts) > limits.hosts:
+        raise TableError(f"{file}: {len(hosts)} hosts, more than {limits.hosts} (loncTableHosts)")
+    if problem_count > max_problems:
+        problems.append(f"{file}: {problem_count - max_problems} more lines with problems")
+    return HostTable(hosts, tuple(problems), tuple(servers), unusable, problem_count)
 
 
 def read_host_table(
-    path: str, max_id: int = ID_LIMIT, max_problems: int = PROBLEM_LIMIT, fetched: bool = False
+    path: str,
+    max_id: int = ID_LIMIT,
+    max_problems: int = PROBLEM_LIMIT,
+    limits: TableLimits | None = None,
 ) -> HostTable:
     """
     Return the table in the file ``path``; see parse_host_table.
@@ -231,11 +219,15 @@ def read_host_table(
         raise TableError(f"{path}: {error.strerror}") from None
     if len(text) > SIZE_LIMIT:
         raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, which no host table is")
-    return parse_host_table(text, path, max_id, max_problems, fetched)
+    return parse_host_table(text, path, max_id, max_problems, limits)
 
 
 def read_both_tables(
-    own_file: str, fetched_file: str, max_id: int = ID_LIMIT, lenient: bool = False
+    own_file: str,
+    fetched_file: str,
+    limits: TableLimits,
+    max_id: int = ID_LIMIT,
+    lenient: bool = False,
 ) -> HostTable:
     """
     Return the table of this machine, ``hosts.tab``, with the last one that came from the cluster.
@@ -243,6 +235,7 @@ def read_both_tables(
     The latter counts only where the former names servers to fetch it from: without them it is
     somebody else's. There may be none yet.
 
+    :param limits: of the latter.
     :param lenient: take a fetched table that cannot be used for a problem, not for an error.
     :raises TableError: one of them cannot be used.
     """
@@ -250,11 +243,13 @@ def read_both_tables(
     if not own.servers or not os.path.lexists(fetched_file):
         return own
     try:
-        return merged(own, read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT, True))
+        fetched = read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT, limits)
+        return merged(own, fetched)
     except TableError as error:
         if not lenient:
             raise
-        return attrs.evolve(own, problems=(*own.problems, str(error)))
+        problems = (*own.problems, str(error))
+        return attrs.evolve(own, problems=problems, problem_count=own.problem_count + 1)
 
 
 def merged(own: HostTable, fetched: HostTable) -> HostTable:
@@ -265,6 +260,8 @@ def merged(own: HostTable, fetched: HostTable) -> HostTable:
         (*own.problems, *fetched.problems),
         own.servers,
         own.unusable + fetched.unusable,
+        own.problem_count + fetched.problem_count,
+        len(fetched.hosts),
     )
 
 
@@ -294,125 +291,5 @@ def compare(old: HostTable, new: HostTable) -> Changes:
     )
 
 
-# One line: each of these raises ValueError with the reason why it is no use.
-
-
-def _server(text: str) -> TableServer:
-    name, *more = [field.strip(_BLANKS) for field in text.split(":", 4)]
-    if more and not more[-1]:
-        more.pop()
-    port = int(more.pop(0)) if more and _PORT.fullmatch(more[0]) else None
-    protocol = more.pop(0).lower() if more else "http"
-    if more or protocol not in ("http", "https") or (port is not None and not 0 < port < 65536):
-        raise ValueError(f"{_shown(text)} is not a table server (server[:port][:http or :https])")
-    return TableServer(_name_of_host(name), protocol, port)
-
-
-def _host(line: str, number: int, max_id: int) -> Host:
-    fields = [field.strip(_BLANKS) for field in line.split(":", 4)]
-    if len(fields) < 4:
-        raise ValueError(f"{len(fields)} of at least 4 fields (id:domain:role:hostname)")
-    host_id, domain, role, name, rest = fields if len(fields) == 5 else [*fields, ""]
-    _check_id(host_id, max_id)
-    if not _ID.fullmatch(domain):
-        raise ValueError(f"{_shown(domain)} is not a domain")
-    if role not in ("library", "access"):
-        raise ValueError(f"the role {_shown(role)} is neither library nor access")
-    own_name = _name_of_host(name)
-    other_name, address = _where_to_connect(rest)
-    protocol, internet_domain = _web_server(rest)
-    return Host(
-        host_id,
-        domain,
-        role,
-        other_name or own_name,
-        address,
-        number,
-        protocol,
-        internet_domain,
-        own_name,
-    )
-
-
-def _check_id(host_id: str, max_id: int) -> None:
-    if not _ID.fullmatch(host_id) or host_id in (".", ".."):
-        raise ValueError(f"{_shown(host_id)} is not a host id")
-    if host_id in RESERVED_IDS:
-        raise ValueError(f"the host id {host_id} is taken by a file of lonc's own")
-    if len(host_id) > max_id:
-        raise ValueError(
-            f"the host id {_shown(host_id)} is too long: the path of its UNIX socket leaves "
-            f"room for {max(max_id, 0)} characters"
-        )
-
-
-def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
-    """Return another name, or an address, or neither, from the fifth field onwards."""
-    first, colon, _ = rest.partition(":")
-    first = first.rstrip(_BLANKS)
-    if rest.startswith("["):
-        inner, bracket, after = rest[1:].partition("]")
-        address = _ip(inner)
-        if not (address and bracket) or after.lstrip(_BLANKS)[:1] not in ("", ":"):
-            raise ValueError(f"{_shown(rest)} does not begin with an IPv6 address in brackets")
-        return None, address
-    if colon and rest.strip(":") and (address := _bare_ipv6(rest)):
-        return None, address
-    if first.lower() in ("", "http", "https"):
-        return None, None
-    if address := _ip(first):
-        return None, address
-    if colon and re.fullmatch("[0-9A-Fa-f]{1,4}", first):
-        raise ValueError(f"{_shown(rest)}: an IPv6 address needs brackets if fields follow it")
-    return _name_of_host(first), None
-
-
-def _bare_ipv6(rest: str) -> str | None:
-    """Return the IPv6 address that ``rest`` begins with, the longest where there are several."""
-    parts = rest.split(":", _MOST_PARTS)
-    for count in range(len(parts), 2, -1):
-        text = ":".join(parts[:count]).rstrip(_BLANKS)
-        # An empty field may as well follow a name such as "cafe".
-        if (count == len(parts) or not text.endswith(":")) and (address := _ip(text)):
-            return address
-    return None
-
-
-def _web_server(rest: str) -> tuple[str, str]:
-    """Return the protocol and the internet domain, from the fifth field onwards."""
-    protocol, internet_domain, *_ = [field.strip(_BLANKS) for field in f"{rest}:".split(":", 2)]
-    if protocol.lower() not in ("http", "https"):
-        return "http", ""
-    # lonc does not use it, so a wrong one is nothing that a host should be left out for.
-    known = len(internet_domain) and _NAME.fullmatch(internet_domain)
-    return protocol.lower(), internet_domain if known else ""
-
-
-def _name_of_host(text: str) -> str:
-    if _NAME.fullmatch(text):
-        return text
-    address = _ip(text)
-    if address is None:
-        raise ValueError(f"{_shown(text)} is neither an address nor a possible host name")
-    return address
-
-
 def _normal(target: str) -> str:
     return target.lower().removesuffix(".")
-
-
-def _ip(text: str) -> str | None:
-    """Return an IP address in its normal form, so that two can be compared, else None."""
-    if not _ADDRESS.fullmatch(text):
-        return None
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError(f"{_shown(text)} is not the address of one host")
-    return str(address)
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else text[:57] + "...")

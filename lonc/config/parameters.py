@@ -369,6 +369,21 @@ PARAMETERS: tuple[Parameter, ...] = (
     _optional("table-limit", "loncTableLimit", "4 MiB", size("1 KiB", "16 MiB"),
               "Length of the cluster's host table at most",
               "Room for some 50,000 hosts; what is longer is no host table."),
+    _optional("table-lines", "loncTableLines", "100000", whole("lines", 1, 1000000),
+              "Lines of the cluster's host table at most",
+              "Two for each of 50,000 hosts, as comments are usual."),
+    _optional("table-line-length", "loncTableLineLength", "1024",
+              whole("characters", 64, 65536),
+              "Length of a line of the cluster's host table at most; a longer one is left out",
+              "Names have 253 characters at most, and a row with two long ones is shorter."),
+    _optional("table-hosts", "loncTableHosts", "50000", whole("hosts", 1, 500000),
+              "Hosts of the cluster's host table at most",
+              "Each host costs memory and a socket. No known cluster has a tenth of it."),
+    _optional("table-growth", "loncTableGrowth", "4", whole("times", 1, 1000),
+              "How many times as many hosts as the last table the next one may have",
+              "A cluster that doubles within half a day is news, and one that becomes many times "
+              "as large is somebody's mistake. A hundred more are always allowed, and the first "
+              "table is compared with none."),
 )
 # fmt: on
 

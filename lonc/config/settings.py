@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from lonc.config.hosts import RESERVED_IDS
+from lonc.config.hosts import RESERVED_IDS, TableLimits
 from lonc.config.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
 from lonc.disk.files import check_own_folder
 
@@ -113,6 +113,10 @@ class Settings:
     table_interval: float = _default("loncTableInterval")
     table_timeout: float = _default("loncTableTimeout")
     table_limit: int = _default("loncTableLimit")
+    table_lines: int = _default("loncTableLines")
+    table_line_length: int = _default("loncTableLineLength")
+    table_hosts: int = _default("loncTableHosts")
+    table_growth: int = _default("loncTableGrowth")
     warnings: tuple[str, ...] = ()
     written: Mapping[str, tuple[str, str]] = attrs.field(factory=dict, eq=False, repr=False)
 
@@ -139,6 +143,11 @@ class Settings:
     def max_host_id(self) -> int:
         """Characters that a host id may have at most, so that its socket's path fits."""
         return SOCKET_PATH_LIMIT - len(os.fsencode(self.socket_path("")))
+
+    @property
+    def table_limits(self) -> TableLimits:
+        """What the cluster's table may have."""
+        return TableLimits(self.table_lines, self.table_line_length, self.table_hosts)
 
     @property
     def hosts_file(self) -> str:

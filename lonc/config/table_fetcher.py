@@ -31,6 +31,9 @@ from lonc.disk.threads import Disk, InThread, Stuck
 #: usual interval. A machine that starts may have no network yet.
 FIRST_PAUSE = 60.0
 
+#: Hosts that a table may have more than the last one, however few that had.
+FREE_GROWTH = 100
+
 #: How much earlier or later than planned, so that a cluster's machines do not ask all at once.
 JITTER = 0.1
 
@@ -60,16 +63,19 @@ def web_client(reactor: Any) -> Download:
     return get
 
 
-def check_table(text: bytes, max_id: int, known: int) -> HostTable:
+def check_table(text: bytes, settings: Settings, known: int, last: int | None = None) -> HostTable:
     """
     Return the table that a server sent, if it is one.
 
-    :param max_id: characters of an id at most, so that its socket's path fits.
+    :param settings: its limits.
     :param known: how many hosts are known.
+    :param last: how many hosts the last such table had, None where there was none.
     :raises FetchError: it is none, or one that is not to be believed.
     """
     try:
-        table = parse_host_table(text, "the table", max_id, max_problems=1, fetched=True)
+        table = parse_host_table(
+            text, "the table", settings.max_host_id, max_problems=1, limits=settings.table_limits
+        )
     except TableError as error:
         raise FetchError(str(error)) from None
     count = len(table.hosts)
@@ -82,6 +88,11 @@ def check_table(text: bytes, max_id: int, known: int) -> HostTable:
         raise FetchError("it has no hosts")
     if 2 * count < known:
         raise FetchError(f"it has {count} hosts, fewer than half of the {known} that are known")
+    if last is not None and count > max(settings.table_growth * last, last + FREE_GROWTH):
+        raise FetchError(
+            f"it has {count} hosts, and the last one had {last}: more growth than loncTableGrowth "
+            "allows"
+        )
     return table
 
 
@@ -203,7 +214,9 @@ class TableFetcher(Service):
             text = await asked.addTimeout(limit, self._clock)
         except TimeoutError:
             raise FetchError(f"it did not come within {limit:g} s") from None
-        return text, len(check_table(text, settings.max_host_id, len(table.hosts)).hosts)
+        # Refused for want of descriptors is known all the same.
+        known = len(table.hosts) + len(table.refused)
+        return text, len(check_table(text, settings, known, table.fetched).hosts)
 
     async def _keep(self, text: bytes) -> bool:
         """Write the table down; that it is new is told then."""

@@ -57,7 +57,11 @@ def check(config_file: str) -> Iterator[Checked]:
     table = None
     try:
         table = read_both_tables(
-            settings.hosts_file, settings.fetched_hosts_file, settings.max_host_id, lenient=True
+            settings.hosts_file,
+            settings.fetched_hosts_file,
+            settings.table_limits,
+            settings.max_host_id,
+            lenient=True,
         )
     except TableError as error:
         yield Checked("error", str(error), "mend the table: lonc does not start without a host")

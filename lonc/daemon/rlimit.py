@@ -10,10 +10,26 @@ import resource
 #: files, the management port, the standard library's.
 SPARE = 128
 
+#: Hosts that are served however low the limit is.
+FEWEST_HOSTS = 16
+
 
 def needed_files(hosts: int, max_connections: int, max_clients: int) -> int:
     """Return how many descriptors a table of this size can come to need."""
     return hosts * (1 + max_connections) + max_clients + SPARE
+
+
+def room_for_hosts(limit: int, sockets: int) -> int:
+    """
+    Return how many hosts can be served.
+
+    Half of what is not spare is kept back for clients and connections: a host that has its socket
+    and nothing left to serve it with is of no use.
+
+    :param limit: the limit of open files.
+    :param sockets: of each host.
+    """
+    return max(FEWEST_HOSTS, (limit - SPARE) // 2 // sockets)
 
 
 def raise_file_limit(needed: int) -> int:

@@ -29,6 +29,7 @@ from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
+from lonc.daemon.rlimit import FEWEST_HOSTS
 from lonc.disk.threads import Disk, InThread
 from lonc.management.errors import ReloadFailed
 from lonc.report.logs import LineFile, LoncLog, SeedForm
@@ -248,6 +249,28 @@ class StartTests(ServiceTestCase):
         self.assertTrue(warnings[2].startswith("l9 (lonHostID) is not in "))
         self.assertRegex(warnings[3], r"\A1\d+ files may be needed at once, but the limit is 77 ")
         self.assertEqual(len(warnings), 4)
+
+    def test_many_bad_lines(self) -> None:
+        """A table full of bad lines is one line in the log, with a count and examples."""
+        self.table = a_table(TABLE + "nonsense\n" * 10000)
+        self.started()
+        (told,) = self.notes.at(LogLevel.warn)
+        begin = (
+            "10000 lines of the host table have problems, such as hosts.tab, line 3: 1 of at least"
+        )
+        self.assertTrue(told.startswith(begin), told)
+        self.assertLess(len(told), 400)
+
+    def test_more_hosts_than_files(self) -> None:
+        """Hosts beyond the limit of open files are refused with one line; the others serve."""
+        self.patch_limit()
+        self.table = a_table("".join(f"h{n}:d:access:h{n}.test:10.0.0.1\n" for n in range(30)))
+        daemon = self.started()
+        self.assertEqual(list(daemon.hosts), [f"h{n}" for n in range(FEWEST_HOSTS)])
+        message = "14 hosts of the table are not served: the limit of open files is 77 (ulimit -n)"
+        told = [line for line in self.notes.at(LogLevel.critical) if message in line]
+        self.assertEqual(len(told), 1)
+        self.assertIn("14 hosts are beyond the limit", self.successResultOf(daemon.reread_table()))
 
     def patch_limit(self) -> None:
         """Let the limit of open files be what it may, but not this process's."""

@@ -539,6 +539,10 @@ class DefaultTests(SettingsCase):
                 "table_interval": 43200.0,
                 "table_timeout": 30.0,
                 "table_limit": 4 * 1024**2,
+                "table_lines": 100000,
+                "table_line_length": 1024,
+                "table_hosts": 50000,
+                "table_growth": 4,
                 "warnings": (),
             },
         )

@@ -53,16 +53,18 @@ def at_once(work: Any, /) -> Deferred[Any]:
 class CheckTests(SynchronousTestCase):
     """What is believed of what a server sends."""
 
-    def refused(self, sent: bytes, known: int = 0) -> str:
+    def refused(self, sent: bytes, known: int = 0, last: int | None = None) -> str:
         """Return why a text is no table."""
-        error = str(self.assertRaises(FetchError, check_table, sent, 100, known))
+        error = str(
+            self.assertRaises(FetchError, check_table, sent, some_settings("/f"), known, last)
+        )
         self.assertTrue(error.isprintable() and len(error) < 400, error)
         return error
 
     def test_table(self) -> None:
         """A table is one with comments, odd bytes and some lines that nobody understands, too."""
         sent = b"# \xfc\n\n" + text(*ROWS[:3]) + b"\xff\xfe nonsense\n" + b"^evil.test\n"
-        table = check_table(sent, 100, 0)
+        table = check_table(sent, some_settings("/f"), 0)
         self.assertEqual(list(table.hosts), ["h1", "h2", "h3"])
 
     def test_error_page(self) -> None:
@@ -79,13 +81,29 @@ class CheckTests(SynchronousTestCase):
         """A text in which most lines are no hosts is none, though a few look like it."""
         sent = text(*ROWS[:3], *["<p>nonsense"] * 4)
         self.assertIn("4 of its lines cannot be understood, and only 3 can", self.refused(sent))
-        check_table(text(*ROWS[:3], *["nonsense"] * 3), 100, 0)
+        check_table(text(*ROWS[:3], *["nonsense"] * 3), some_settings("/f"), 0)
 
     def test_much_shorter(self) -> None:
         """A table with fewer than half of the hosts that are known is refused, with half not."""
         message = "it has 3 hosts, fewer than half of the 7 that are known"
         self.assertEqual(self.refused(text(*ROWS[:3]), known=7), message)
-        self.assertEqual(len(check_table(text(*ROWS[:3]), 100, known=6).hosts), 3)
+        self.assertEqual(len(check_table(text(*ROWS[:3]), some_settings("/f"), known=6).hosts), 3)
+
+    def test_much_longer(self) -> None:
+        """A table grows by a factor or a hundred; the first one is compared with none."""
+
+        def rows(count: int) -> bytes:
+            return text(*[f"h{n}:d:access:h.test" for n in range(count)])
+
+        message = (
+            "it has 401 hosts, and the last one had 100: more growth than loncTableGrowth allows"
+        )
+        self.assertEqual(self.refused(rows(401), 100, 100), message)
+        self.assertIn("more growth", self.refused(rows(106), 5, 5))
+        for count, last in ((400, 100), (105, 5), (2000, None)):
+            self.assertEqual(
+                len(check_table(rows(count), some_settings("/f"), 0, last).hosts), count
+            )
 
     def test_same_host_many_times(self) -> None:
         """A host that is there many times counts once."""
@@ -101,7 +119,7 @@ class CheckTests(SynchronousTestCase):
     def test_any_bytes(self, sent: bytes, known: int) -> None:
         """Whatever is sent is a table, or is refused in a line for a person."""
         try:
-            check_table(text(*ROWS[:2]) + sent, 100, known)
+            check_table(text(*ROWS[:2]) + sent, some_settings("/f"), known)
         except FetchError as error:
             self.assertTrue(str(error).isprintable(), str(error))
 

@@ -10,7 +10,7 @@ import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.rlimit import SPARE, needed_files, raise_file_limit
+from lonc.daemon.rlimit import FEWEST_HOSTS, SPARE, needed_files, raise_file_limit, room_for_hosts
 
 
 def in_child(limits: tuple[int, int], needed: int) -> tuple[int, int, int]:
@@ -38,6 +38,12 @@ class NeededFilesTests(SynchronousTestCase):
     def test_needed(self) -> None:
         """A socket and all its connections for each host, all clients, and some for the rest."""
         self.assertEqual(needed_files(100, 10, 4096), 100 * 11 + 4096 + SPARE)
+
+    def test_room(self) -> None:
+        """Half of what is not spare is for hosts' sockets; a few hosts are served in any case."""
+        self.assertEqual(room_for_hosts(SPARE + 1000, 1), 500)
+        self.assertEqual(room_for_hosts(SPARE + 1000, 2), 250)
+        self.assertEqual(room_for_hosts(10, 1), FEWEST_HOSTS)
 
 
 class RaiseFileLimitTests(SynchronousTestCase):

@@ -1,0 +1,228 @@
+"""
+One line of the host table: what it says of a host, or of a server that has the table.
+
+A line reads ``id:domain:role:hostname[:ip[:...]]`` (protocol, section 7). What stands in the fifth
+field decides where lonc connects to:
+
+* an IPv4 or IPv6 address: to that. Since colons part the fields, a bare IPv6 address takes as many
+  of them as can belong to it; brackets leave no doubt where it ends.
+* nothing, ``http`` or ``https``, or no such field: to the host name of the fourth field, which is
+  looked up. Behind the latter two the internet domain may stand.
+* another host name: to that one, which takes the fourth field's place.
+
+A line ``^server[:port][:http|https]`` names a server that has the cluster's host table; the port
+is lonc's own addition. Blanks around fields and a CR before the newline are dropped, and lines
+that begin with ``#`` are comments.
+
+This module is pure: it imports nothing of lonc.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import attrs
+
+#: Characters of an id at most where the folder of the sockets is not known: a UNIX socket's path
+#: has 107 bytes on Linux, and one of them is a slash.
+ID_LIMIT = 106
+
+#: Names in the folder of the sockets that are lonc's own.
+RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock", "lonc.keys"})
+
+BLANKS = " \t\r\f\v"
+_ID = re.compile(r"[A-Za-z0-9_.-]+")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# A name whose last label is digits only would be an IPv4 address, or a failed attempt at one.
+_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
+_PORT = re.compile("[0-9]{1,5}")
+
+#: Parts between colons that an IPv6 address has at most: eight groups and an empty one.
+_MOST_PARTS = 9
+
+
+@attrs.frozen
+class Host:
+    """
+    A line of the table.
+
+    :ivar id: the host id.
+    :ivar domain: its LON-CAPA domain.
+    :ivar role: ``library`` or ``access``.
+    :ivar name: its host name, or an IPv4 address where the table has one in its place.
+    :ivar address: its IP address in normal form, or None: look ``name`` up.
+    :ivar line: number of the line, from 1.
+    :ivar protocol: how its web server is spoken to, ``http`` or ``https``.
+    :ivar internet_domain: the institution's name on the internet, or nothing.
+    :ivar hostname: what stands in the fourth field: another name in the fifth leaves it alone.
+    """
+
+    id: str
+    domain: str
+    role: str
+    name: str
+    address: str | None
+    line: int
+    protocol: str = "http"
+    internet_domain: str = ""
+    hostname: str = attrs.field()
+
+    @hostname.default
+    def _hostname(self) -> str:
+        return self.name
+
+    @property
+    def target(self) -> str:
+        """What to connect to: the address if there is one, else the name."""
+        return self.address or self.name
+
+
+@attrs.frozen
+class TableServer:
+    """
+    A server that has the cluster's host table (protocol, section 7).
+
+    :ivar name: its host name or IPv4 address.
+    :ivar protocol: ``http`` or ``https``.
+    :ivar port: None for the protocol's own.
+    """
+
+    name: str
+    protocol: str = "http"
+    port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the table is."""
+        port = "" if self.port is None else f":{self.port}"
+        return f"{self.protocol}://{self.name}{port}/adm/dns/hosts"
+
+
+# One line: each of these raises ValueError with the reason why it is no use.
+
+
+def server_in(text: str) -> TableServer:
+    """Return the server that a line names behind its ``^``; raises ValueError."""
+    name, *more = [field.strip(BLANKS) for field in text.split(":", 4)]
+    if more and not more[-1]:
+        more.pop()
+    port = int(more.pop(0)) if more and _PORT.fullmatch(more[0]) else None
+    protocol = more.pop(0).lower() if more else "http"
+    if more or protocol not in ("http", "https") or (port is not None and not 0 < port < 65536):
+        raise ValueError(f"{_shown(text)} is not a table server (server[:port][:http or :https])")
+    return TableServer(_name_of_host(name), protocol, port)
+
+
+def host_in(line: str, number: int, max_id: int) -> Host:
+    """
+    Return the host of a line.
+
+    :param number: of the line, from 1.
+    :param max_id: characters of its id at most.
+    :raises ValueError: saying why the line is of no use.
+    """
+    fields = [field.strip(BLANKS) for field in line.split(":", 4)]
+    if len(fields) < 4:
+        raise ValueError(f"{len(fields)} of at least 4 fields (id:domain:role:hostname)")
+    host_id, domain, role, name, rest = fields if len(fields) == 5 else [*fields, ""]
+    _check_id(host_id, max_id)
+    if not _ID.fullmatch(domain):
+        raise ValueError(f"{_shown(domain)} is not a domain")
+    if role not in ("library", "access"):
+        raise ValueError(f"the role {_shown(role)} is neither library nor access")
+    own_name = _name_of_host(name)
+    other_name, address = _where_to_connect(rest)
+    protocol, internet_domain = _web_server(rest)
+    return Host(
+        host_id,
+        domain,
+        role,
+        other_name or own_name,
+        address,
+        number,
+        protocol,
+        internet_domain,
+        own_name,
+    )
+
+
+def _check_id(host_id: str, max_id: int) -> None:
+    if not _ID.fullmatch(host_id) or host_id in (".", ".."):
+        raise ValueError(f"{_shown(host_id)} is not a host id")
+    if host_id in RESERVED_IDS:
+        raise ValueError(f"the host id {host_id} is taken by a file of lonc's own")
+    if len(host_id) > max_id:
+        raise ValueError(
+            f"the host id {_shown(host_id)} is too long: the path of its UNIX socket leaves "
+            f"room for {max(max_id, 0)} characters"
+        )
+
+
+def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
+    """Return another name, or an address, or neither, from the fifth field onwards."""
+    first, colon, _ = rest.partition(":")
+    first = first.rstrip(BLANKS)
+    if rest.startswith("["):
+        inner, bracket, after = rest[1:].partition("]")
+        address = _ip(inner)
+        if not (address and bracket) or after.lstrip(BLANKS)[:1] not in ("", ":"):
+            raise ValueError(f"{_shown(rest)} does not begin with an IPv6 address in brackets")
+        return None, address
+    if colon and rest.strip(":") and (address := _bare_ipv6(rest)):
+        return None, address
+    if first.lower() in ("", "http", "https"):
+        return None, None
+    if address := _ip(first):
+        return None, address
+    if colon and re.fullmatch("[0-9A-Fa-f]{1,4}", first):
+        raise ValueError(f"{_shown(rest)}: an IPv6 address needs brackets if fields follow it")
+    return _name_of_host(first), None
+
+
+def _bare_ipv6(rest: str) -> str | None:
+    """Return the IPv6 address that ``rest`` begins with, the longest where there are several."""
+    parts = rest.split(":", _MOST_PARTS)
+    for count in range(len(parts), 2, -1):
+        text = ":".join(parts[:count]).rstrip(BLANKS)
+        # An empty field may as well follow a name such as "cafe".
+        if (count == len(parts) or not text.endswith(":")) and (address := _ip(text)):
+            return address
+    return None
+
+
+def _web_server(rest: str) -> tuple[str, str]:
+    """Return the protocol and the internet domain, from the fifth field onwards."""
+    protocol, internet_domain, *_ = [field.strip(BLANKS) for field in f"{rest}:".split(":", 2)]
+    if protocol.lower() not in ("http", "https"):
+        return "http", ""
+    # lonc does not use it, so a wrong one is nothing that a host should be left out for.
+    known = len(internet_domain) and _NAME.fullmatch(internet_domain)
+    return protocol.lower(), internet_domain if known else ""
+
+
+def _name_of_host(text: str) -> str:
+    if _NAME.fullmatch(text):
+        return text
+    address = _ip(text)
+    if address is None:
+        raise ValueError(f"{_shown(text)} is neither an address nor a possible host name")
+    return address
+
+
+def _ip(text: str) -> str | None:
+    """Return an IP address in its normal form, so that two can be compared, else None."""
+    if not _ADDRESS.fullmatch(text):
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{_shown(text)} is not the address of one host")
+    return str(address)
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 60 else text[:57] + "...")
