@@ -15,8 +15,9 @@ from twisted.internet.threads import deferToThread
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
+from lonc.host.dependencies import HostDependencies
 from lonc.host.resolver import addresses_of
-from lonc.host.service import HostDependencies, HostService
+from lonc.host.service import HostService
 from lonc.local.limits import Clients
 from lonc.lond.protocol import LondFactory
 from lonc.transport.unix_socket import SocketError

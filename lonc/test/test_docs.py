@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from unittest import SkipTest
 
 import attrs
@@ -192,6 +193,59 @@ class NamedTests(SynchronousTestCase):
                 self.assertIn(target, made, page)
             for path in re.findall(r"(?:docs/examples|benchmarks)/\w+\.py", text):
                 self.assertTrue(os.path.exists(os.path.join(TREE, path)), f"{page}: {path}")
+
+
+class InterfaceTests(SynchronousTestCase):
+    """The page on the API: all that the others tell programs to use."""
+
+    skip = SKIP
+
+    #: Pages on how lonc is made, which name what is not for others.
+    INSIDE = ("architecture.rst", "performance.rst", "api.rst")
+
+    def documented(self) -> set[str]:
+        """Return the full names of what the page documents."""
+        page = read("docs", "api.rst")
+        found: set[str] = set()
+        for name, options in re.findall(r"^\.\. auto\w+:: (\S+)\n((?: .*\n)*)", page, re.M):
+            members = re.findall(r"\w+", options.partition(":members:")[2].partition("\n")[0])
+            every = ":members:\n" in options
+            module = import_module(name) if every and name.islower() else None
+            found |= {name, *(f"{name}.{each}" for each in (members or vars(module or object)))}
+        for each in re.findall(r"``([\w.]+)``", page):
+            found |= {each, f"lonc.lond.faults.{each}", f"lonc.testing.{each}"}
+        return found
+
+    def used(self) -> dict[str, str]:
+        """Return the full name of each thing that pages and examples use, with who does."""
+        programs = glob.glob(os.path.join(DOCS, "examples", "*.py"))
+        pages = [
+            each
+            for each in glob.glob(os.path.join(DOCS, "*.rst"))
+            if os.path.basename(each) not in self.INSIDE
+        ]
+        found: dict[str, str] = {}
+        for path in [*programs, *pages]:
+            text = read(path)
+            imports = r"^ *(?:>>> )?from (lonc[\w.]*) import (\([^)]*\)|[^\n(]*)"
+            for module, names in re.findall(imports, text, re.M):
+                found |= {f"{module}.{name}": path for name in re.findall(r"\w+", names)}
+            for name in re.findall(r":(?:class|func|mod|exc):`~?(lonc[\w.]*)`", text):
+                found[name] = path
+        return found
+
+    def test_all_is_there(self) -> None:
+        """What an example imports, or a page links to, is on the page."""
+        documented, used = self.documented(), self.used()
+        self.assertGreater(len(used), 30)
+        missing = {name: where for name, where in used.items() if name not in documented}
+        self.assertEqual(missing, {})
+
+    def test_all_exists(self) -> None:
+        """What an example imports, or a page links to, exists."""
+        for name in self.used():
+            module, _, last = name.rpartition(".")
+            self.assertTrue(name in sys.modules or hasattr(import_module(module), last), name)
 
 
 class ExampleTests(TestCase):
