@@ -1,37 +1,51 @@
 """
 Seals the delayed requests of all hosts, those of DEAD and of unknown ones too.
 
-It goes on after each scan of the folder, from batch to batch, each a disk call that ends soon, and
-takes the first requests of every host first. A request is sealed before it is sent, but does not
-wait when it cannot be sealed.
+It goes on after each scan of the folder, from file to file, each a disk call of its own, and takes
+the first request of every host first. A request is sealed before it is sent, but does not wait
+when it cannot be sealed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, BinaryIO
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from lonc.delayed.forms import Outcome
+from lonc.delayed.outbox import is_being_stored
 from lonc.delayed.queue import FileAges
-from lonc.delayed.sealing import SEALED
-from lonc.delayed.spool import Spool
-from lonc.disk.files import Changed, Unfinished, Unusable
+from lonc.delayed.sealing import OVERHEAD, SEALED, is_form_of, numbered, seal_parts
+from lonc.disk.files import (
+    LINKED,
+    Changed,
+    Stamp,
+    StepHook,
+    Unfinished,
+    Unusable,
+    check,
+    held_against,
+    new_file,
+    open_file,
+    sync_folder,
+)
 from lonc.disk.threads import Disk, NoPlace, Stuck
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from lonc.delayed.spool import Spool
 
-#: Seals some files, until there is no more time.
-Seal = Callable[[Callable[[], bool]], dict[str, Outcome]]
+#: Bytes that are sealed at a time.
+PART = 1024 * 1024
 
-#: Files in a batch at most, and seconds after which it takes no more of them.
-BATCH = 100
-SHARE = 0.5
+#: What a form's name ends in while it is written.
+SEALING = "~sealing"
 
 #: Seconds after which it is tried again to seal a file, and to find some among those set aside:
 #: there they are in the clear when they are from a time without a key.
@@ -71,8 +85,7 @@ class Sealer:
         self._next_look = 0.0
         self._failed: dict[str, float] = {}
         self._last_error = ""
-        self._place = ""
-        self._inside: frozenset[str] = frozenset()
+        self._hangs_at = ""  # the path of the latest disk call that did not return in time
 
     def clear(self) -> None:
         """Forget what was found, and begin nothing more."""
@@ -80,10 +93,6 @@ class Sealer:
         self.pending = set()
         self._queue.clear()
         self._kept.clear()
-
-    def has(self, name: str) -> bool:
-        """Return whether a request is in a batch that has not returned yet, and perhaps hangs."""
-        return name in self._inside and self._disk.is_at(self._place)
 
     def found(
         self,
@@ -105,7 +114,7 @@ class Sealer:
         self._failed = {name: until for name, until in self._failed.items() if name in plain}
         self.pending = set()
         self._queue.clear()
-        if self._disk.is_at(self._place):
+        if self._disk.is_at(self._hangs_at):
             return  # it hangs, or there would be no scan
         ranked: list[tuple[int, str]] = []
         for names in requests.values():
@@ -121,16 +130,18 @@ class Sealer:
     async def step(self) -> bool:
         """Make one disk call; return whether there was anything to do."""
         spool, now = self._spool, self._clock.seconds()
-        if spool is None or self._disk.is_at(self._place):
+        if spool is None or self._disk.is_at(self._hangs_at):
             return False
         try:
             if self._queue:
-                await self._seal(spool, now)
+                await self._seal(spool, self._queue.popleft(), now)
             elif self._kept:
-                await self._batch(spool, self._kept, lambda names: partial(spool.seal_kept, names))
+                file = self._kept.popleft()
+                path = os.path.join(spool.kept, file)
+                await self._try(file, path, partial(spool.seal_kept, file))
             elif self._next_look <= now:
                 self._next_look = now + TRY_AGAIN
-                await self._look(spool)
+                await self._try(spool.kept, spool.kept, partial(self._look, spool))
             else:
                 return False
         except NoPlace:
@@ -143,60 +154,49 @@ class Sealer:
             raise
         return True
 
-    async def _seal(self, spool: Spool, now: float) -> None:
-        def seal(names: Sequence[str]) -> Seal:
-            return partial(spool.seal, {name: self._file_ages.still(name, now) for name in names})
+    async def _seal(self, spool: Spool, name: str, now: float) -> None:
+        if self._has_in_hand(name):  # since the scan
+            return
+        still = self._file_ages.still(name, now)
+        fault = await self._try(name, spool.path(name), partial(spool.seal, name, still))
+        if isinstance(fault, Unfinished):
+            self._file_ages.watch({name: fault.stamp}, now)
+        elif not isinstance(fault, Changed):
+            self.pending.discard(name)
+        if isinstance(fault, Unusable | OSError):
+            self._failed[name] = now + TRY_AGAIN
+        self._go_on([name])
 
-        outcomes = await self._batch(spool, self._queue, seal)
-        for name, outcome in outcomes.items():
-            if isinstance(outcome, Unfinished):
-                self._file_ages.watch({name: outcome.stamp}, now)
-            elif not isinstance(outcome, Changed):
-                self.pending.discard(name)
-            if isinstance(outcome, Unusable | OSError):
-                self._failed[name] = now + TRY_AGAIN
-        self._go_on(outcomes)
-
-    async def _look(self, spool: Spool) -> None:
+    def _look(self, spool: Spool) -> None:
         """Find what was set aside in the clear."""
+        self._kept.extend(spool.kept_in_clear())
+
+    async def _try(
+        self, file: str, path: str, call: Callable[[], object]
+    ) -> Unfinished | Unusable | Changed | OSError | None:
+        """Make a disk call for a file; return what was in the way."""
         try:
-            self._kept.extend(await self._run(spool, (), spool.kept_in_clear))
+            await self._disk.run(path, self._limit, call)
+        except (Unfinished, Unusable, Changed) as fault:
+            return fault
+        except Stuck:
+            self._hangs_at = path
+            raise
         except OSError as error:
-            self._tell({spool.kept: error})
+            self._tell(file, error)
+            return error
+        self._failed.pop(file, None)
+        if not self._failed:
+            self._last_error = ""
+        return None
 
-    async def _batch(
-        self, spool: Spool, queue: deque[str], seal: Callable[[Sequence[str]], Seal]
-    ) -> dict[str, Outcome]:
-        """Seal the first ones of a queue, as many as time allows."""
-        names = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
-        work = seal(names)
-
-        def call() -> dict[str, Outcome]:
-            ends = self._clock.seconds() + SHARE
-            return work(lambda: self._clock.seconds() >= ends)
-
-        outcomes = await self._run(spool, names, call)
-        queue.extendleft(name for name in reversed(names) if name not in outcomes)
-        self._tell(outcomes)
-        return outcomes
-
-    async def _run(self, spool: Spool, names: Iterable[str], call: Callable[[], T]) -> T:
-        self._inside = frozenset(names)
-        self._place = spool.path(f"*{SEALED}")
-        return await self._disk.run(self._place, self._limit, call)
-
-    def _tell(self, outcomes: Mapping[str, Outcome]) -> None:
+    def _tell(self, file: str, error: OSError) -> None:
         """Log what is wrong with the disk, once until it is right again or something else is."""
-        errors = {
-            name: outcome.strerror or str(outcome)
-            for name, outcome in outcomes.items()
-            if isinstance(outcome, OSError) and not isinstance(outcome, FileNotFoundError)
-        }
-        name, error = next(iter(errors.items()), ("", ""))
-        if error and error != self._last_error:
+        told = error.strerror or str(error)
+        if told != self._last_error and not isinstance(error, FileNotFoundError):
             message = "delayed requests cannot be sealed, and stay in the clear: {file}: {error}"
-            self._log.error(message, file=name, error=error)
-        self._last_error = error
+            self._log.error(message, file=file, error=told)
+            self._last_error = told
 
     def _give_up(self) -> None:
         """Let all go that wait, as they are."""
@@ -204,3 +204,107 @@ class Sealer:
         self._queue.clear()
         self._kept.clear()
         self._go_on(waiting)
+
+
+# What blocks, and is called in a thread
+
+
+def seal_file(
+    key: bytes, folder: str, name: str, is_whole: Callable[[Stamp], bool], step: StepHook
+) -> str:
+    """
+    Put a sealed form in the place of a file in the clear; return the form's name.
+
+    It is written under another name, synced and renamed, and the folder is synced, before the file
+    in the clear goes. So whatever step the machine stops at, one of them is there, or both. When
+    both are found it is seen that they are the same, and the one in the clear goes.
+
+    :param is_whole: whether the file is whole in this state without a newline at its end.
+    :param step: called before each step on the disk with its name; a test stops there.
+    :raise Unfinished: it may still be being written.
+    :raise Unusable: it cannot be read, or holds nothing that can be sealed.
+    :raise Changed: it has changed meanwhile; it and the form of what it was are there.
+    :raise OSError: something else that passes.
+    """
+    path = os.path.join(folder, name)
+    form, stamp = _write_form(key, path, is_whole, step)
+    step("sync forms")
+    sync_folder(folder)
+    check(path, stamp)
+    step("remove plain")
+    os.unlink(path)
+    return form
+
+
+def _write_form(
+    key: bytes, path: str, is_whole: Callable[[Stamp], bool], step: StepHook
+) -> tuple[str, Stamp]:
+    """Write a file's form, unless it is there; return its name, and of which state it is."""
+    folder, name = os.path.split(path)
+    with open_file(path, step) as file:
+        stamp = Stamp.of(os.fstat(file.fileno()))
+        parts = _Parts(file, path, stamp, step)
+        if os.fstat(file.fileno()).st_nlink > 1 and not is_being_stored(path, stamp):
+            # Somebody may be about to take the other name away, as who stores it may be.
+            if is_whole(stamp):
+                raise Unusable(LINKED, {name: stamp})
+            raise Unfinished(stamp)
+        if not is_whole(stamp) and not parts.end_in_newline():
+            raise Unfinished(stamp)
+        for number in count():
+            form = numbered(name, number) + SEALED
+            target = os.path.join(folder, form)
+            if not os.path.lexists(target):
+                break
+            if _is_form(key, target, parts, step):
+                return form, stamp
+        writing = path + SEALING
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(writing)  # a crash has left it
+        with new_file(writing, "form", step) as made:
+            made.writelines(seal_parts(key, name, parts))
+            step("look again")
+            if Stamp.of(os.fstat(file.fileno())) != stamp:
+                raise Unfinished(stamp)
+        try:
+            step("name form")
+            os.rename(writing, target)
+        except OSError:
+            os.unlink(writing)
+            raise
+    return form, stamp
+
+
+def _is_form(key: bytes, form: str, parts: _Parts, step: StepHook) -> bool:
+    """Return whether this is a form of the file, as a crash leaves it beside it."""
+    try:
+        with open_file(form, step) as sealed:
+            if os.fstat(sealed.fileno()).st_size != parts.stamp.size + OVERHEAD:
+                return False
+            return is_form_of(key, os.path.basename(form), sealed, parts)
+    except Unusable:
+        return False
+
+
+class _Parts:
+    """An open file's content in parts, as often as it is asked for."""
+
+    def __init__(self, file: BinaryIO, path: str, stamp: Stamp, step: StepHook) -> None:
+        self.stamp = stamp
+        self._file = file
+        self._path = path
+        self._step = step
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        with held_against(self._path, self.stamp):
+            self._step("read request")
+            while part := self._file.read(PART):
+                yield part
+
+    def end_in_newline(self) -> bool:
+        """Return whether there is something, and a newline at its end."""
+        if not any(part.strip() for part in self):
+            return False
+        self._file.seek(-1, os.SEEK_END)
+        return self._file.read(1) == b"\n"

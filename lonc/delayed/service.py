@@ -342,7 +342,7 @@ class DelayedService(Service):
                 if name in self._sealer.pending:
                     return
                 now = self._clock.seconds()
-                at_disk = self._disk.is_at(self._spool.path(name)) or self._sealer.has(name)
+                at_disk = self._disk.is_at(self._spool.path(name))
                 if not at_disk and queue.skipped.get(name, now) <= now:
                     sender = self._sender_of(queue.host_id)
                     if sender is None or not sender.alive or now < queue.not_before:

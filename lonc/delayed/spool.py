@@ -16,13 +16,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import count
 
 import attrs
 
-from lonc.delayed.forms import SEALING, Enough, Forms, Outcome
 from lonc.delayed.outbox import hidden_name, is_being_stored
+from lonc.delayed.sealer import SEALING, seal_file
 from lonc.delayed.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
 from lonc.disk.files import (
     LINKED,
@@ -360,14 +360,14 @@ class Spool:
 
     def _seal_one(self, name: str, files: Files) -> None:
         """Let a sealed form take the place of a request in the clear, if it can be read."""
-        outcome = self.seal({name: files[name]})[name]
-        if isinstance(outcome, str):
-            files.clear()
-            files[outcome] = Stamp.of(os.lstat(self.path(outcome)))
-        elif isinstance(outcome, Unfinished):
-            raise Changed(f"{self.path(name)} has changed since it was read")
-        elif not isinstance(outcome, Unusable):
-            raise outcome
+        try:
+            form = self.seal(name, files[name])
+        except Unfinished:
+            raise Changed(f"{self.path(name)} has changed since it was read") from None
+        except Unusable:
+            return
+        files.clear()
+        files[form] = Stamp.of(os.lstat(self.path(form)))
 
     def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
         """Write the note under the first free name; return the request's path and its own."""
@@ -383,19 +383,15 @@ class Spool:
 
     # ------------------------------------------------------------------ sealing
 
-    def seal(
-        self, names: Mapping[str, Stamp | None], enough: Enough = lambda: False
-    ) -> dict[str, Outcome]:
+    def seal(self, name: str, still: Stamp | None) -> str:
         """
-        Put sealed forms in the place of requests in the clear.
+        Put a sealed form in the place of a request in the clear; return the form's name.
 
-        :param names: each with a state in which it has been long enough to be whole as it is.
-        :param enough: whether to leave it at what has been done.
-        :return: for each that was looked at, what became of it.
+        :param still: a state in which the file has been long enough to be whole as it is.
+        :raise: what :func:`lonc.delayed.sealer.seal_file` raises.
         """
-        return self._forms(self.folder).replace(
-            names, lambda name, stamp: names[name] == stamp, enough
-        )
+        assert self.key is not None
+        return seal_file(self.key, self.folder, name, lambda stamp: stamp == still, self._step)
 
     def kept_in_clear(self) -> list[str]:
         """
@@ -414,13 +410,10 @@ class Spool:
             if not file.endswith(SEALED) and host_of(own_name(file)) is not None
         ]
 
-    def seal_kept(self, names: Iterable[str], enough: Enough) -> dict[str, Outcome]:
-        """Seal such files; otherwise like :meth:`seal`."""
-        return self._forms(self.kept).replace(names, lambda _name, _stamp: True, enough)
-
-    def _forms(self, folder: str) -> Forms:
+    def seal_kept(self, file: str) -> str:
+        """Seal such a file; otherwise like :meth:`seal`."""
         assert self.key is not None
-        return Forms(self.key, folder, self._step)
+        return seal_file(self.key, self.kept, file, lambda _: True, self._step)
 
 
 def _taken(data: bytes, files: Files) -> Taken:

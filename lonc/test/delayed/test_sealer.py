@@ -8,12 +8,13 @@ import errno
 import os
 
 import attrs
-from twisted.internet.defer import execute
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
+from lonc.delayed.listing import UnknownRequest
 from lonc.delayed.queue import READ_BACK
-from lonc.delayed.sealer import BATCH, TRY_AGAIN
+from lonc.delayed.sealer import TRY_AGAIN
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal
 from lonc.delayed.service import TRY_AGAIN as CLEARED_AGAIN
 from lonc.disk.threads import PLACES, Disk
@@ -448,10 +449,10 @@ class KeptSealedTests(SealedCase):
     def test_many_from_before(self) -> None:
         """However many there are."""
         os.mkdir(self.settings.kept_dir)
-        for number in range(2 * BATCH + 1):
+        for number in range(201):
             write(os.path.join(self.settings.kept_dir, f"{number}.1.put.l1"), SECRET)
         self.service.startService()
-        self.assertEqual(len(self.opened("kept")), 2 * BATCH + 1)
+        self.assertEqual(len(self.opened("kept")), 201)
 
     def test_number(self) -> None:
         """Nothing takes the place of what is there; each note is beside its request."""
@@ -708,6 +709,25 @@ class FailureToSealTests(SealedCase):
             f"{FIRST}: No space left on device",
         )
 
+    def test_only_some(self) -> None:
+        """What is wrong with a few files is logged once, though others are sealed meanwhile."""
+        self.l1.alive = self.l2.alive = False
+        for name in (FIRST, OTHER, SECOND):
+            self.put(name, SECRET)
+
+        self.service.startService()
+        self.tick(2)
+        outcomes = iter([errno.ENOSPC, 0, errno.ENOSPC])
+
+        def fail_at_times() -> None:
+            if number := next(outcomes):
+                raise OSError(number, "full")
+
+        self.steps.faults["write form"] = fail_at_times
+        self.tick(1)
+        self.assertEqual(set(self.files()), {FIRST, OTHER + SEALED, SECOND})
+        self.assertEqual(len(self.logged(LogLevel.error)), 1)
+
     def test_tried_again(self) -> None:
         """At a DEAD host it is tried again after a while, and the next trouble is logged too."""
         self.l1.alive = False
@@ -830,28 +850,16 @@ class BatchTests(SealedCase):
         """Count what is sealed."""
         return sum(name.endswith(SEALED) for name in self.files())
 
-    def test_batches(self) -> None:
-        """A call to the disk seals a limited number, one call at a time."""
+    def test_one_at_a_time(self) -> None:
+        """A call to the disk seals one file, one call at a time."""
         self.l1.alive = False
-        for number in range(2 * BATCH + 50):
+        for number in range(3):
             self.put(f"{1062000000 + number}.1.put.l1")
         self.begin()
-        for expected in (BATCH, 2 * BATCH, 2 * BATCH + 50):
+        for expected in (1, 2, 3):
             self.assertEqual(len(self.threads.begun), 1)
             self.threads.finish()
             self.assertEqual(self.sealed(), expected)
-
-    def test_share(self) -> None:
-        """A call on a slow disk ends sooner; the rest is the next one's."""
-        self.l1.alive = False
-        for number in range(10):
-            self.put(f"{1062000000 + number}.1.put.l1")
-        self.steps.faults["sync form"] = self.take_a_while
-        self.begin()
-        self.threads.finish()
-        self.assertEqual(self.sealed(), 3)
-        self.threads.finish()
-        self.assertEqual(self.sealed(), 6)
 
     def take_a_while(self) -> None:
         """Let 0.2 s pass while a disk works."""
@@ -866,9 +874,8 @@ class BatchTests(SealedCase):
         self.begin()
         self.put(OTHER)
         scans = self.steps.taken.count("scan")
-        self.threads.finish()
-        self.threads.finish()
-        self.assertEqual(self.threads.begun, [])  # 1.2 s have passed
+        self.finish_all()
+        self.assertEqual(self.sealed(), 4)  # 0.8 s have passed
         self.clock.advance(1.0)
         self.threads.finish()
         self.assertEqual(self.steps.taken.count("scan"), scans + 1)
@@ -876,14 +883,14 @@ class BatchTests(SealedCase):
 
     def test_sending_goes_on(self) -> None:
         """Hosts do not wait for each other: the first ones of each are sealed first, and sent."""
-        for number in range(2 * BATCH):
+        for number in range(100):
             self.put(f"{1062000000 + number}.1.put.l1", b"put:%d\n" % number)
         self.put("1062009999.1.put.l2", b"put:2\n")
         self.begin()
-        for _ in range(3):
+        for _ in range(5):
             self.threads.finish()
         self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:0\n"], [b"put:2\n"]))
-        self.assertLess(self.sealed(), 2 * BATCH)
+        self.assertLess(self.sealed(), 5)
 
     def pass_time(self, seconds: int, hanging: int = 0) -> None:
         """Let time pass, in which all disk calls return but the first few."""
@@ -893,7 +900,7 @@ class BatchTests(SealedCase):
                 self.threads.finish(hanging)
 
     def test_hangs(self) -> None:
-        """What is in a batch that hangs waits; the others are sent as they are."""
+        """A file whose sealing hangs waits; the others are sent as they are."""
         self.put(FIRST, b"put:1\n")
         self.begin()
         self.put(SECOND, b"put:2\n")
@@ -925,6 +932,22 @@ class BatchTests(SealedCase):
         self.assertEqual(self.files(), {})
         self.assertEqual(len(self.opened("kept")), 2)
 
+    def test_dropped(self) -> None:
+        """What somebody is deleting is not sealed meanwhile, nor what is being sealed deleted."""
+        self.l1.alive = False
+        self.put(FIRST, SECRET)
+        self.put(SECOND, SECRET)
+        self.begin()
+        refused = Deferred.fromCoroutine(self.service.drop(FIRST))
+        self.failureResultOf(refused, UnknownRequest)
+        dropped = Deferred.fromCoroutine(self.service.drop(SECOND))
+        self.threads.finish()
+        self.assertEqual((self.sealed(), len(self.threads.begun)), (1, 1))
+        self.threads.finish()
+        self.successResultOf(dropped)
+        self.pass_time(5)
+        self.assertEqual(list(self.files()), [FIRST + SEALED])
+
     def test_no_place(self) -> None:
         """When other calls hang, sealing is not begun, and what is to be sent is not held up."""
         hosts = [f"h{number}" for number in range(PLACES)]
@@ -943,7 +966,7 @@ class BatchTests(SealedCase):
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_key_changes(self) -> None:
-        """F13: a batch that is under way ends with the key that it began with."""
+        """F13: what is being sealed is sealed with the key that it was begun with."""
         self.l1.alive = False
         self.put(FIRST, SECRET)
         self.begin()
@@ -960,9 +983,9 @@ class BatchTests(SealedCase):
         )
 
     def test_stop(self) -> None:
-        """A batch that is under way is waited for, and no other is begun."""
+        """What is being sealed is waited for, and nothing more is begun."""
         self.l1.alive = False
-        for number in range(2 * BATCH):
+        for number in range(3):
             self.put(f"{1062000000 + number}.1.put.l1")
         self.begin()
         stopped = self.service.stopService()

@@ -494,8 +494,8 @@ class SealedTests(SpoolCase):
         """What others cannot read is not sealed for them under another name, once it is clear."""
         path = self.put(b"secret\n", "other")
         os.link(path, self.spool.path(NAME))
-        self.assertIsInstance(self.spool.seal({NAME: None})[NAME], Unfinished)
-        self.assertIsInstance(self.spool.seal({NAME: self.stamp()})[NAME], Unusable)
+        self.assertRaises(Unfinished, self.spool.seal, NAME, None)
+        self.assertRaises(Unusable, self.spool.seal, NAME, self.stamp())
 
     def test_both_but_not_the_same(self) -> None:
         """When they are not the same, the sealed one comes first and alone."""
@@ -568,7 +568,7 @@ class SealedTests(SpoolCase):
         """A folder that has the name of a sealed form is left alone."""
         os.mkdir(self.spool.path(NAME + SEALED))
         self.put(b"x\n")
-        self.assertEqual(self.spool.seal({NAME: None}), {NAME: NAME + "~1" + SEALED})
+        self.assertEqual(self.spool.seal(NAME, None), NAME + "~1" + SEALED)
         self.assertEqual(set(os.listdir(self.folder)), {NAME + SEALED, NAME + "~1" + SEALED})
 
     def test_crash(self) -> None:
