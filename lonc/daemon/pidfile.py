@@ -59,8 +59,13 @@ class PidFile:
             return False
 
     def write(self) -> None:
-        """Note this process's id; after the fork that makes a daemon."""
-        assert self._descriptor is not None
+        """
+        Note this process's id; after the fork that makes a daemon.
+
+        :raises PidFileError: it is not claimed, or no more.
+        """
+        if self._descriptor is None:
+            raise PidFileError(f"{self._path}: it is free for others; what has stopped stays so")
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 

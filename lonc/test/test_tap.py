@@ -12,6 +12,7 @@ import sys
 import tempfile
 from typing import Any
 
+from setproctitle import getproctitle
 from twisted.application.service import IServiceMaker
 from twisted.internet import reactor as global_reactor
 from twisted.internet.error import CannotListenError
@@ -19,8 +20,9 @@ from twisted.logger import LogLevel
 from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.scripts._twistd_unix import ServerOptions
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from lonc.client import TwistedClient
 from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError
 from lonc.config.settings import PARAMETERS, SettingsError
@@ -317,6 +319,29 @@ class MakeDaemonTests(TapTestCase):
             for _ in range(2):
                 with self.assertRaisesRegex(SettingsError, "the lond l2 cannot have port"):
                     self.embedded(*options)
+
+
+class EmbeddedTests(TapTestCase, TestCase):
+    """The whole daemon inside another program, here trial, with real sockets."""
+
+    async def test_served(self) -> None:
+        """It serves, leaves nothing behind when it has stopped, and does not start again."""
+        options = Options()
+        options.parseOptions(
+            ["--standalone", self.folder, "--lond-port", str(free_port("127.0.0.1", "127.0.0.2"))]
+        )
+        before = signal.getsignal(signal.SIGHUP), getproctitle()
+        daemon = make_daemon(options, global_reactor)
+        daemon.startService()
+        try:
+            client = TwistedClient(global_reactor, daemon.in_force.settings)
+            self.assertEqual(await client.ask("l2", "ping"), b"l2")
+            self.assertEqual((signal.getsignal(signal.SIGHUP), getproctitle()), before)
+        finally:
+            await daemon.stopService()
+        self.assertFalse(os.path.exists(daemon.in_force.settings.pid_file))
+        with self.assertRaisesRegex(PidFileError, "what has stopped stays so"):
+            daemon.startService()
 
 
 class TakenReactor(DaemonReactor):
