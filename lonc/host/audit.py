@@ -128,8 +128,8 @@ class Auditor:
         """Ask, or ask once more."""
         if connection.audit is None:
             self.under_way += 1
-        connection.begin_audit(now, heard)
-        connection.send(Request(PING, Nobody(), Addressee(connection.host_id)))
+        connection.begin_audit()
+        connection.send(Request(PING, Nobody(), Addressee(connection.host_id)), now, heard)
 
     def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
         """Judge a connection by what it has answered so far."""

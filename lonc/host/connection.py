@@ -192,16 +192,24 @@ class LondConnection(Protocol):
         self._owner.connected(self)
         self._go_on(self._handshake, self._handshake.start)
 
-    def send(self, request: Request) -> None:
-        """Send a request; the connection must be ready and owe nothing."""
+    def send(self, request: Request, now: float = 0.0, heard: int = 0) -> None:
+        """
+        Send a request; the connection must be ready and owe nothing.
+
+        :param now: see `since` and `rested`.
+        :param heard: see `heard`.
+        """
         self.request = request
+        self.rested = now - self.since
+        self.since = now
+        self.heard = heard
+        line = request.line
         if self.confirmed is not None:
             self._send_addressed(request, self.confirmed)
-            return
-        line = request.line
-        if line[0] in PECULIAR and line.startswith(_TO_PREPARE):
-            line = self._prepared(line)
-        self.transport.write(line)
+        elif line[0] in PECULIAR and line.startswith(_TO_PREPARE):
+            self.transport.write(self._prepared(line))
+        else:
+            self.transport.write(line)
 
     def _send_addressed(self, request: Request, confirmed: set[str]) -> None:
         """
@@ -226,22 +234,9 @@ class LondConnection(Protocol):
             self._owner.not_served(self, request, reply)
             return
         self.confirmed.add(request.host.host_id)
-        self.send(request)
+        self.send(request, self.since, self.heard)
 
     # What the owner notes here; it writes nothing else.
-
-    def take(self, request: Request, now: float, heard: int) -> None:
-        """Send a request after a rest, or as the first one; see `since` and `heard`."""
-        self.rested = now - self.since
-        self.since = now
-        self.heard = heard
-        self.send(request)
-
-    def take_next(self, request: Request, heard: int) -> None:
-        """Send a request right after an answer."""
-        self.rested = 0.0
-        self.heard = heard
-        self.send(request)
 
     def answered(self, now: float) -> float:
         """Note an answer; return when its request was sent."""
@@ -249,12 +244,9 @@ class LondConnection(Protocol):
         self.unproven += 1
         return sent
 
-    def begin_audit(self, now: float, heard: int) -> None:
+    def begin_audit(self) -> None:
         """Note that it is asked whether it is in step."""
         self.audit = self.audit or []
-        self.since = now
-        self.rested = 0.0
-        self.heard = heard
 
     def end_audit(self) -> None:
         """Note that it is not asked any more."""

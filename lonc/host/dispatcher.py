@@ -46,6 +46,7 @@ class Member(Protocol):
     host_id: str
     debug_level: int
     crashed: bool
+    awaits_quiet: bool
 
     def answered(self, request: Request, sent: float, now: float, size: int) -> None:
         """Count an answer to a request that was sent at a time; it is passed on next."""
@@ -129,7 +130,7 @@ class Dispatcher:
     def submit(self, request: Request) -> None:
         """Send a request on the idle connection used last, or let it wait for one (row S8)."""
         if self.pool.idle:
-            self._start(self.pool.last_used(), request)
+            self._start(next(reversed(self.pool.idle)), request)
         else:
             self._wait(request)
 
@@ -137,9 +138,9 @@ class Dispatcher:
         """Send a request on a connection that is idle, or just ready."""
         self.pool.move(connection, self.pool.busy)
         now = self._seconds()
-        if now - connection.since >= self._settings.request_timeout:
+        if connection.unproven and now - connection.since >= self._settings.request_timeout:
             connection.is_proven(connection.since)  # a line that is to come would have come
-        connection.take(request, now, self._heard)
+        connection.send(request, now, self._heard)
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
@@ -158,11 +159,12 @@ class Dispatcher:
             self._audit(connection)
         elif self._queue.waiting:
             # It stays where it is, among the busy ones.
-            connection.take_next(self._queue.take(), self._heard)
+            connection.send(self._queue.take(), now, self._heard)
         else:
             self.pool.move(connection, self.pool.idle)
         request.asker.answered(reply)
-        host.passed_on()
+        if host.awaits_quiet:
+            host.passed_on()
 
     def _wait(self, request: Request) -> None:
         if self._health.dead:

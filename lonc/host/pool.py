@@ -167,7 +167,7 @@ class FairQueue:
         self._hosts: dict[str, RequestQueue] = {}
         self._held: set[str] = set()
         # None is empty; the first one's turn is next.
-        self._turns: OrderedDict[str, RequestQueue] = OrderedDict()
+        self._turns: dict[str, RequestQueue] = {}
 
     def of(self, host_id: str) -> RequestQueue:
         """Return what waits for a host."""
@@ -198,8 +198,12 @@ class FairQueue:
 
     def put(self, request: Request) -> Request | None:
         """Let a request wait; return the one for which there is no room, if there is one."""
-        surplus = self._hosts[request.host.host_id].put(request)
-        self._changed(request.host.host_id)
+        host_id = request.host.host_id
+        surplus = self._hosts[host_id].put(request)
+        if surplus is not None or host_id not in self._turns:
+            self._changed(host_id)
+        else:
+            self.waiting += 1
         return surplus
 
     def take(self) -> Request:
@@ -207,10 +211,10 @@ class FairQueue:
         host_id, queue = next(iter(self._turns.items()))
         request = queue.take()
         self.waiting -= 1
-        if queue.waiting:
-            self._turns.move_to_end(host_id)
-        else:
+        if not queue.waiting:
             del self._turns[host_id]
+        elif len(self._turns) > 1:
+            self._turns[host_id] = self._turns.pop(host_id)  # to the end
         return request
 
     def drop(self, request: Request) -> bool:

@@ -85,6 +85,7 @@ class HostService(Service):
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
     :ivar life: where it stands.
     :ivar times: how long its requests take.
+    :ivar awaits_quiet: whether it wants to hear, by `passed_on`, when nothing is in flight.
     """
 
     def __init__(self, host: Host, settings: Settings, dependencies: HostDependencies) -> None:
@@ -95,13 +96,13 @@ class HostService(Service):
         self.life = Life.NEW
         self.host = host
         self.times = HostTimes()
+        self._add_direct = self.times.direct.add
         self._settings = settings
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
         self._listener = ClientListener(self, dependencies.clients)
         self._socket = LocalSocket(dependencies.network, self._listener)
         self._requests = 0
-        self._answers = 0
         self._con_lost = dict.fromkeys(Cause, 0)
         self._last_answer = -1.0
         self._pause: Pause | None = None
@@ -109,6 +110,7 @@ class HostService(Service):
         self._served = True
         self._held = False  # paused, stopping or not served: each request has to be looked at
         self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
+        self.awaits_quiet = False
         self._stopped: Deferred[None] | None = None
         self._dispatcher = dependencies.machines.dispatcher(host, settings, dependencies)
         self._dispatcher.join(self)
@@ -175,12 +177,11 @@ class HostService(Service):
 
     def answered(self, request: Request, sent: float, now: float, size: int) -> None:
         """Count an answer; see :class:`lonc.host.dispatcher.Member`."""
-        self._answers += 1
         self._last_answer = now
         if self.debug_level >= 8:
             self._trace(8, "reply to {command}, {size} bytes", request, size)
         if not request.since:
-            self.times.direct.add(now - sent)
+            self._add_direct(now - sent)
             return
         self.times.queue.add(sent - request.since)
         self.times.waited.add(now - sent)
@@ -190,6 +191,7 @@ class HostService(Service):
         """Nothing may be in flight any more, which some wait for."""
         if self._quiet and not any(each.owes(self) for each in self._dispatchers):
             quiet, self._quiet = self._quiet, []
+            self.awaits_quiet = False
             for waiting in quiet:
                 waiting.callback(None)
 
@@ -276,7 +278,12 @@ class HostService(Service):
         if pause.fail:
             self._dispatcher.lose_waiting(self, Cause.PAUSED)
         quiet: Deferred[None] = Deferred()
+        return self._until_quiet(quiet)
+
+    def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
+        """Fire a Deferred once nothing is in flight."""
         self._quiet.append(quiet)
+        self.awaits_quiet = True
         self.passed_on()
         return quiet
 
@@ -389,13 +396,11 @@ class HostService(Service):
     def _drain(self) -> Deferred[None]:
         """Let what is in flight end, for as long as the settings say; tell the rest."""
         drained: Deferred[None] = Deferred()
-        self._quiet.append(drained)
         for request in self._leave():
             self.lose(request, Cause.CLOSED)
         late = self._dependencies.clock.callLater(self._settings.drain_timeout, self._give_up)
         drained.addBoth(lambda _: late.cancel() if late.active() else None)
-        self.passed_on()
-        return drained
+        return self._until_quiet(drained)
 
     def _leave(self) -> list[Request]:
         waiting = self._dispatcher.leave(self)
@@ -470,7 +475,7 @@ class HostService(Service):
             next_probe=lond.next_probe,
             delayed=delayed,
             requests=self._requests,
-            answers=self._answers,
+            answers=self.times.answers,
             con_lost={cause.value: count for cause, count in self._con_lost.items()},
             lond_version=lond.version,
             mode=lond.mode,

@@ -7,7 +7,6 @@ Counting stands on the way of every request: a search in a list of twenty, and t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Final
@@ -25,6 +24,8 @@ BOUNDS: Final = (
 #: minutes, the time in which people look whether something is wrong.
 SLOT: Final = 30.0
 SLOTS: Final = 10
+
+_NOTHING: Final = (0,) * (len(BOUNDS) + 1)
 
 #: The longest duration of a slot without any.
 _NONE: Final = -1.0
@@ -85,10 +86,10 @@ class Times:
         self._counts = [0] * (len(BOUNDS) + 1)
         self._seconds = 0.0
         #: The counts at the beginning of this slot, and its longest duration.
-        self._begun = self._counts[:]
+        self._begun: Sequence[int] = _NOTHING
         self._highest = _NONE
-        #: The same of the slots before.
-        self._slots: deque[tuple[list[int], float]] = deque(maxlen=SLOTS)
+        #: The same of the slots before; a list takes less room than a deque.
+        self._slots: list[tuple[Sequence[int], float]] = []
 
     def add(self, seconds: float) -> None:
         """Count a duration."""
@@ -103,8 +104,13 @@ class Times:
         if self._highest != _NONE:
             self._begun = self._counts[:]
             self._highest = _NONE
-        while self._slots and self._slots[0][1] == _NONE:
-            self._slots.popleft()
+        while self._slots and (self._slots[0][1] == _NONE or len(self._slots) > SLOTS):
+            del self._slots[0]
+
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self._counts)
 
     def totals(self) -> Totals:
         """Return what was counted so far."""
@@ -133,6 +139,11 @@ class HostTimes:
         self.waited = Times()
         self.queue = Times()
         self.whole = Times()
+
+    @property
+    def answers(self) -> int:
+        """How many answers there were."""
+        return self.direct.count + self.waited.count
 
     def turn(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
