@@ -152,7 +152,7 @@ class World:
                     continue
             outcome = await self._ask(lond, *stream)
             self.outcomes[outcome] += 1
-            if outcome not in ("answered", "con_lost"):
+            if outcome != "answered":  # lonc may close a connection after its con_lost
                 stream[1].close()
                 stream = None
         if stream is not None:

@@ -42,6 +42,7 @@ class SharedSocket:
         self._listener = ClientListener(self, dependencies.clients)
         self._socket = LocalSocket(dependencies.network, self._listener)
         self._last_asked: HostService | None = None
+        self._over = False
 
     def serve(self, ids: tuple[str, ...]) -> None:
         """Share the socket among these ids from now on."""
@@ -54,7 +55,7 @@ class SharedSocket:
         """Hand a request to the host that it names; one meant for none the first host refuses."""
         host_id = addressee(request.line) if request.line.startswith(ADDRESSED) else None
         host = self._find(host_id if host_id in self.ids else self.host_id)
-        if host is None:
+        if host is None or self._over:
             request.asker.lost(Cause.CLOSED)
             return
         self._last_asked = host
@@ -113,13 +114,14 @@ class SharedSocket:
     @inlineCallbacks
     def dismiss(self, grace: float) -> Generator[Deferred[Any], Any, None]:
         """
-        Close it, and its clients too, those that read nothing a second later.
+        Close it, and its clients too, those that have not gone after a second.
 
         :param grace: seconds that clients get for what is in flight.
         """
         closed = self.close()
         if grace:
             yield deferLater(self._clock, grace)
+        self._over = True
         farewell = self._clock.callLater(FAREWELL, self._listener.abort)
         yield self._listener.finish()
         if farewell.active():

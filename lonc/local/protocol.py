@@ -78,6 +78,7 @@ class ClientProtocol(Protocol):
         "_blocked",
         "_clients",
         "_counted",
+        "_dismissed",
         "_ended_input",
         "_heard",
         "_held",
@@ -116,6 +117,7 @@ class ClientProtocol(Protocol):
         self._blocked = False  # the transport has bytes that the client does not read
         self._paused = False  # we do not read the transport
         self._ended_input = False  # the client will send nothing more
+        self._dismissed = False  # nobody answers here any more
         self.leaving = False
         self.quiet_since = self.since = clients.now
         self.number = clients.count()
@@ -230,7 +232,11 @@ class ClientProtocol(Protocol):
 
     def lost(self, cause: Cause) -> None:
         """Tell the client that there is no answer."""
-        self.answered(CON_LOST)
+        if self._dismissed:
+            self._request = None
+            self._lose_all(1)
+        else:
+            self.answered(CON_LOST)
 
     def _go_on(self) -> None:
         """Take what was sent ahead."""
@@ -285,23 +291,39 @@ class ClientProtocol(Protocol):
 
     def dismiss(self) -> None:
         """
-        Close it, for nobody answers here any more.
+        Say ``con_lost`` to all that it has asked, for nobody answers here any more, and close it.
 
-        It hears ``con_lost`` where it has heard nothing yet: a request may be on its way.
+        One that has asked nothing yet hears it too: its request may be on its way. One that has
+        had its answers is heard until `part`, and closed after a ``con_lost`` if it asks again.
         """
-        if not (self._heard or self.leaving or self._request is not None):
-            self.transport.write(CON_LOST)
-        self.finish()
+        if not self.leaving:
+            self._dismissed = True
+            self._lose_all(0 if self._request is None else 1)
 
-    def _say_last(self, read_on: bool) -> None:
+    def _lose_all(self, asked: int) -> None:
+        """Say ``con_lost`` to so many requests, and to those that were sent ahead, as a last."""
+        ahead = self._lines.rest
+        asked += ahead.count(b"\n") + bool(ahead and not ahead.endswith(b"\n"))
+        if asked or not self._heard:
+            self._say_last(read_on=True, times=max(asked, 1))
+
+    def part(self) -> None:
+        """Close it now; what it has written last gets ``con_lost``."""
+        if not self.leaving and getattr(self.transport, "read_last", bytes)():
+            self.transport.write(CON_LOST)
+        self.leaving = True
+        self.transport.abortConnection()
+
+    def _say_last(self, read_on: bool, times: int = 1) -> None:
         """
         Say ``con_lost`` and nothing after it.
 
         :param read_on: whether to read, and to throw away, what it still sends.
+        :param times: how many requests it is the answer to.
         """
         clients = self._clients
         self._let_go()
-        self.transport.write(CON_LOST)
+        self.transport.write(CON_LOST * times)
         if read_on and not self._ended_input:
             clients.leaving[self] = clients.seconds()
             self.transport.unregisterProducer()
@@ -314,9 +336,7 @@ class ClientProtocol(Protocol):
             self._close()
 
     def finish(self) -> None:
-        """Close it once it has read what it was sent, a ``con_lost`` for what it sent ahead too."""
-        if self._held:
-            self.transport.write(CON_LOST * self._lines.rest.count(b"\n"))
+        """Close it once it has read what it was sent."""
         self.leaving = True
         self._close()
 
@@ -428,8 +448,7 @@ class ClientListener(Factory):
 
     def finish(self) -> Deferred[None]:
         """
-        Close all of them once they have read their answers, those who wait for none with a
-        ``con_lost``; fires when they have gone.
+        Dismiss all of them; fires when they have gone, for which `abort` is the limit.
         """
         if not self.clients:
             return succeed(None)
@@ -441,4 +460,4 @@ class ClientListener(Factory):
     def abort(self) -> None:
         """Close all of them now."""
         for client in list(self.clients):
-            client.transport.abortConnection()
+            client.part()

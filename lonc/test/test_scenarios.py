@@ -196,7 +196,8 @@ class ConfiguredTests(DaemonTestCase):
     async def test_term_lets_requests_in_flight_end(self) -> None:
         """
         S17: at TERM the sockets go at once and what waits gets con_lost, but what is in flight
-        is answered, or gets con_lost at the end of its time; the exit status is 0.
+        is answered, or gets con_lost at the end of its time, as who has asked nothing does; the
+        exit status is 0.
         """
         l1 = self.lond("l1", "127.0.0.1", self.port)
         l2 = self.lond("l2", "127.0.0.2", self.port)
@@ -207,7 +208,7 @@ class ConfiguredTests(DaemonTestCase):
         await l2.asked(PUT)
         await l1.asked("load")
         waiting = (await self.client("l2")).ask("ping")
-        await self.client("l1")  # one that asks nothing
+        silent = await self.client("l1")
 
         lonc.kill(signal.SIGTERM)
         self.assertEqual(await waiting, "con_lost")
@@ -215,6 +216,8 @@ class ConfiguredTests(DaemonTestCase):
         self.assertEqual([answer.called for answer in answers], [False, False])
         l2.say("ok")
         self.assertEqual([await answer for answer in answers], ["ok", "con_lost"])
+        await silent.closed
+        self.assertEqual(silent.unasked, ["con_lost"])
         self.assertEqual(await lonc.ended(), 0)
         self.assertEqual(self.left_in("sock"), [])
         self.assertFalse(os.path.exists(self.path("daemons/logs/lonc.pid")))

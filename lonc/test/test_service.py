@@ -31,6 +31,7 @@ from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.rlimit import FEWEST_HOSTS
 from lonc.disk.threads import Disk, InThread
+from lonc.host.service import FAREWELL
 from lonc.management.errors import ReloadFailed
 from lonc.report.logs import LineFile, LoncLog, SeedForm
 from lonc.service import SWEEP, WATCH, LoncService
@@ -466,6 +467,7 @@ class ReadAgainTests(ServiceTestCase):
         self.advance(0)
         self.assertTrue(self.there("l1", "l3"))
         self.assertEqual(gone.read, CON_LOST)
+        self.advance(FAREWELL)
         self.assertEqual([client.closed for client in clients], [False, True])
         self.assertIs(self.daemon.hosts["l1"], changed)
         clients[0].write(b"b\n")
@@ -869,24 +871,32 @@ class StopTests(ServiceTestCase):
         return stopped
 
     def test_idle(self) -> None:
-        """S17: without requests it ends at once; sockets and pid file go, nothing ticks on."""
+        """S17: without requests it ends in a second; sockets and pid file go, nothing ticks on."""
         self.echoing()
         daemon = self.started()
         self.ask("l1")
         client = self.client("l2", b"ping\n")
         self.clock.advance(0)
-        self.successResultOf(self.stopped(daemon))
-        self.assertTrue(self.there() and client.closed)
+        stopped = self.stopped(daemon)
+        self.assertTrue(self.there())
+        self.assertFalse(client.closed)
+        self.advance(FAREWELL)
+        self.successResultOf(stopped)
+        self.assertTrue(client.closed)
         self.assertEqual(client.read, b"re:ping\n")
         self.assertEqual(self.network.open_londs, [])
         self.assertEqual(os.listdir(os.path.join(self.folder, "logs")), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nothing_asked_yet(self) -> None:
-        """F12: who has asked nothing yet hears con_lost."""
+        """F12: who has asked nothing yet hears con_lost, and can still write for a second."""
         daemon = self.started()
         client = self.client("l2")
-        self.successResultOf(self.stopped(daemon))
+        stopped = self.stopped(daemon)
+        self.assertEqual((client.read, client.closed), (CON_LOST, False))
+        client.write(b"too late\n")
+        self.advance(FAREWELL)
+        self.successResultOf(stopped)
         self.assertEqual((client.read, client.closed), (CON_LOST, True))
 
     def test_in_flight(self) -> None:
@@ -902,7 +912,7 @@ class StopTests(ServiceTestCase):
         self.assertTrue(self.there())
         self.assertTrue(os.path.exists(self.first.pid_file))
         self.network.londs[1].say(b"ok\n")
-        self.advance(self.first.drain_timeout)
+        self.advance(self.first.drain_timeout + FAREWELL)
         self.assertEqual([client.read for client in owed], [CON_LOST, b"ok\n"])
         self.successResultOf(stopped)
         self.assertFalse(os.path.exists(self.first.pid_file))

@@ -10,7 +10,7 @@ import attrs
 from twisted.logger import LogLevel
 
 from lonc.config.hosts import Host
-from lonc.host.service import HostService, Pause
+from lonc.host.service import FAREWELL, HostService, Pause
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, without_addressee
@@ -301,6 +301,8 @@ class PauseTests(HostTestCase):
         stage.stop()
         stage.turn()
         self.assertEqual(waiting.read, CON_LOST)
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual(stage.clock.getDelayedCalls(), [])
 
     def test_nothing_is_made(self) -> None:

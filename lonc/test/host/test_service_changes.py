@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 from twisted.logger import LogLevel
 
+from lonc.host.service import FAREWELL
 from lonc.test.fixtures.doubles import FakeClient, NotedReceiver, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
@@ -341,6 +342,8 @@ class StopTests(HostTestCase):
         stage.turn()
         stage.turn()
         self.assertEqual(client.read, b"answer\n")
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual((first, second), ([True], [True]))
 
     def test_idle_connections(self) -> None:
@@ -353,12 +356,14 @@ class StopTests(HostTestCase):
         self.assertEqual([lond.wire.closed for lond in londs], [True] * 3)
 
     def test_in_flight(self) -> None:
-        """What is in flight has its time; its client reads the answer and is then closed."""
+        """What is in flight has its time; its client reads the answer, and has a second more."""
         stage, client = self.busy_stage()
         done = stage.stop()
         stage.advance(4)
         self.assertEqual((done, client.read), ([], b""))
         stage.londs[0].say(b"ok\n")
+        stage.turn()
+        stage.clock.advance(FAREWELL)
         stage.turn()
         self.assertEqual((done, client.read, client.closed), ([True], b"ok\n", True))
         self.assertTrue(stage.londs[0].wire.closed)
@@ -373,6 +378,8 @@ class StopTests(HostTestCase):
         self.assertEqual((done, client.read), ([], b""))
         stage.clock.advance(0.1)
         stage.turn()
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
         self.assertTrue(stage.londs[0].wire.closed)
         self.assertEqual(stage.lost(Cause.CLOSED), 1)
@@ -382,6 +389,8 @@ class StopTests(HostTestCase):
         """Without a drain time what is in flight is con_lost at once."""
         stage, client = self.busy_stage(drain_timeout=0)
         done = stage.stop()
+        stage.turn()
+        stage.clock.advance(FAREWELL)
         stage.turn()
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
 
@@ -409,6 +418,8 @@ class StopTests(HostTestCase):
             stage.turn()
         stage.londs[0].say(b"ok\n")
         stage.turn()
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual((flying.read, done), (b"ok\n", [True]))
         self.assertEqual([lond.asked for lond in stage.londs], [[b"flying\n"], [], []])
 
@@ -429,6 +440,8 @@ class StopTests(HostTestCase):
         stage.turn()
         self.assertEqual(client.answers, [b"1\n", CON_LOST, CON_LOST])
         self.assertEqual(stage.londs[0].asked, [b"one\n"])
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual(done, [True])
 
     def test_client_that_asks_on(self) -> None:
@@ -438,6 +451,8 @@ class StopTests(HostTestCase):
         lond.answer = echo
         client = stage.client(b"".join(b"%d\n" % number for number in range(100)))
         done = stage.stop()
+        stage.turn()
+        stage.clock.advance(FAREWELL)
         stage.turn()
         self.assertEqual(done, [True])
         self.assertLessEqual(len(lond.asked), 1)
@@ -456,6 +471,8 @@ class StopTests(HostTestCase):
         self.assertEqual(self.answers([one, two]), [CON_LOST] * 2)
         self.assertTrue(stage.network.attempts[1].given_up)
         self.assertTrue(stage.londs[0].wire.closed)
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
 
     def test_client_that_does_not_read(self) -> None:
@@ -479,6 +496,8 @@ class StopTests(HostTestCase):
         stage.turn()
         stage.clock.advance(0.9)
         client.wire.take()
+        stage.turn()
+        stage.clock.advance(FAREWELL)
         stage.turn()
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
         self.assertEqual(stage.clock.getDelayedCalls(), [])
@@ -511,6 +530,8 @@ class StopTests(HostTestCase):
         stage.londs[1].close()
         stage.turn()
         self.assertEqual(self.answers([one, two]), [CON_LOST, CON_LOST])
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
         stage.clock.advance(100)
         self.assertEqual(len(stage.network.attempts), 2)
@@ -522,6 +543,8 @@ class StopTests(HostTestCase):
         stage.turn()
         stage.londs[0].say(b"ok\nmore\n")
         stage.turn()
+        stage.clock.advance(FAREWELL)
+        stage.turn()
         self.assertEqual((client.read, done), (b"ok\n", [True]))
 
     def test_dead_host(self) -> None:
@@ -531,6 +554,8 @@ class StopTests(HostTestCase):
         stage.client(b"ping\n")
         stage.turn()
         done = stage.stop()
+        stage.turn()
+        stage.clock.advance(FAREWELL)
         stage.turn()
         self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
 

@@ -297,6 +297,24 @@ class SharedSocketTests(SharingTestCase):
         self.advance(self.first.drain_timeout)
         self.assertTrue(client.closed and idle.closed)
 
+    def test_name_goes_over_a_request(self) -> None:
+        """F13: what is still in flight at the end of that time gets con_lost, and what comes."""
+        self.network.prepare = lambda lond: None
+        self.settings = self.with_names("hostname", request_timeout=100.0)
+        daemon = self.started()
+        owed = self.client("two.test", b"sethost:l3:a\n")
+        late = self.client("two.test", b"sethost:l3:b\n")
+        self.advance(1)
+        self.network.londs[-1].say(b"re:b\n")
+        self.table = a_table("l3:msu:access:new.test:127.0.0.3\n")
+        daemon.reread_table()
+        self.advance(self.first.drain_timeout)
+        self.assertEqual((owed.read, late.read), (CON_LOST, b"re:b\n"))
+        late.write(b"sethost:l3:c\n")
+        self.advance(1)
+        self.assertEqual((owed.read, late.read), (CON_LOST, b"re:b\n" + CON_LOST))
+        self.assertTrue(owed.closed and late.closed)
+
     def test_settings_change(self) -> None:
         """HUP: sockets come and go with the setting, and open clients are served meanwhile."""
         self.settings = self.with_names("id")
@@ -395,7 +413,7 @@ class StopTests(SharingTestCase):
         self.advance(0)
         self.assertEqual([owed.read, waiting.read, late.read], [b"", CON_LOST, CON_LOST])
         self.network.londs[0].say(b"re:a\n")
-        self.advance(1)
+        self.advance(2)  # the host's clients have a second, and then those of the shared socket
         self.assertEqual(owed.read, b"re:a\n")
         self.assertTrue(owed.closed and waiting.closed and late.closed)
         self.assertEqual(done, [None])

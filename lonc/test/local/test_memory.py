@@ -225,4 +225,6 @@ class TurnTests(ClientTestCase):
         self.clock.pump([TICK] * 300)
         self.assertEqual(client.read, b"ok\n" * 8 + CON_LOST * 12)
         self.assertEqual(len(self.host.asked), 8)
+        self.listener.abort()
+        self.clock.pump([TICK] * 3)
         self.assert_forgotten()

@@ -421,19 +421,78 @@ class ListenerTests(ClientTestCase):
         """It is done when the last client has gone, once."""
         clients = [self.client() for _ in range(3)]
         done = self.finish()
-        self.assertEqual(done, [])
+        for client in clients:
+            self.turn()
+            self.assertEqual(done, [])
+            client.hang_up()
         self.turn()
-        self.assertEqual((len(done), [client.closed for client in clients]), (1, [True] * 3))
+        self.assertEqual(len(done), 1)
+        self.assert_forgotten()
+
+    def test_nothing_asked(self) -> None:
+        """Who has asked nothing hears con_lost, once, whatever he writes now."""
+        client = self.client()
+        self.finish()
+        self.turn()
+        self.assertEqual((client.read, client.wire.half_closed), (CON_LOST, True))
+        client.write(b"ping\nping\n")
+        self.listener.abort()
+        self.turn()
+        self.assertEqual((client.read, client.closed, self.host.asked), (CON_LOST, True, []))
+        self.assert_forgotten()
+
+    def test_all_answered(self) -> None:
+        """Who has had his answers hears nothing more, until he asks again."""
+        self.host.at_once = b"ok\n"
+        quiet, busy = self.client(b"a\n"), self.client(b"b\n")
+        self.finish()
+        self.turn()
+        self.assertEqual((quiet.read, busy.read), (b"ok\n", b"ok\n"))
+        self.host.at_once = Cause.CLOSED
+        busy.write(b"c\nd\ne")
+        self.turn()
+        self.assertEqual((busy.read, busy.wire.half_closed), (b"ok\n" + CON_LOST * 3, True))
+        self.assertEqual(self.host.asked[2:], [b"c\n"])
+        self.listener.abort()
+        self.turn()
+        self.assertEqual((quiet.read, quiet.closed, busy.closed), (b"ok\n", True, True))
+        self.assert_forgotten()
+
+    def test_not_yet_read(self) -> None:
+        """What has come to the socket and was not read gets con_lost when the client is cut."""
+        client = self.client(b"a\n")
+        self.host.answer(b"ok\n")
+        self.finish()
+        client.wire.pauseProducing()
+        client.write(b"b\n")
+        self.listener.abort()
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"ok\n" + CON_LOST, True))
+        self.assert_forgotten()
+
+    def test_under_way(self) -> None:
+        """Requests under way and sent ahead get con_lost each, and their answers go nowhere."""
+        client = self.client(b"a\nb\nc")
+        (request,) = self.host.waiting
+        self.finish()
+        request.asker.answered(b"late\n")
+        self.turn()
+        self.assertEqual((client.read, client.wire.half_closed), (CON_LOST * 3, True))
+        self.listener.abort()
+        self.turn()
         self.assert_forgotten()
 
     def test_who_reads_slowly(self) -> None:
-        """A client is closed once it has read its answer, not before."""
-        slow, quick = self.client(b"ping\n", room=2), self.client()
+        """A client that has not read its answer yet can do so until it is cut."""
+        slow = self.client(b"ping\n", room=2)
         self.host.answer()
         done = self.finish()
         self.turn()
-        self.assertEqual((quick.closed, slow.closed, done), (True, False, []))
+        self.assertEqual((slow.read, slow.closed, done), (b"re", False, []))
         slow.wire.take()
+        self.turn()
+        self.assertEqual((slow.read, slow.closed, done), (b"re:ping\n", False, []))
+        self.listener.abort()
         self.turn()
         self.assertEqual((slow.read, slow.closed, len(done)), (b"re:ping\n", True, 1))
         self.assert_forgotten()
@@ -452,6 +511,9 @@ class ListenerTests(ClientTestCase):
         """Clients that were turned away are closed with the others."""
         client = self.client(b"x" * (MAX_LINE + 1))
         done = self.finish()
+        self.turn()
+        self.assertEqual((client.read, client.closed, len(done)), (CON_LOST, False, 0))
+        self.listener.abort()
         self.turn()
         self.assertEqual((client.read, client.closed, len(done)), (CON_LOST, True, 1))
         self.assert_forgotten()

@@ -141,6 +141,17 @@ class Shared:
             self.turn()
             self.assertEqual((protocol.got, transport.unread), (b"patience", 0))
 
+        def test_read_last(self) -> None:
+            """What has come and was not read can be had at once, and something said to it yet."""
+            _, transport = self.connected()
+            transport.pauseProducing()
+            self.say(b"unread")
+            self.assertEqual((transport.read_last(), transport.read_last()), (b"unread", b""))
+            transport.write(b"no")
+            transport.abortConnection()
+            self.turn()
+            self.assertEqual(self.hear(), b"no")
+
         def test_pause_before_the_end(self) -> None:
             """An end behind bytes that are not read yet is told behind them."""
             protocol, transport = self.connected(HalfCloser())
