@@ -17,7 +17,7 @@ from lonc.config.settings import Settings, SettingsError
 from lonc.delayed.listing import UnknownRequest
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, Stuck
-from lonc.host.service import HostService
+from lonc.host.service import HostService, Pause
 from lonc.local.limits import Clients
 from lonc.management.errors import NotDone, UnknownFile
 from lonc.report.records import (
@@ -116,6 +116,31 @@ class Operations:
             return await self._delayed.listed(host_id)
         except (OSError, Stuck) as error:
             raise NotDone(f"delayed requests cannot be listed: {error}") from None
+
+    # ------------------------------------------------------------------ pauses
+
+    def _chosen(self, host_id: str | None) -> list[HostService]:
+        return list(self._hosts.values()) if host_id is None else [self._hosts[host_id]]
+
+    async def pause(
+        self, host_id: str | None, by: str, reason: str, seconds: float, fail: bool
+    ) -> None:
+        """
+        Send a host nothing; return when nothing is in flight any more.
+
+        :param seconds: how long; 0.0 until :meth:`resume`.
+        :param fail: whether requests get ``con_lost`` and do not wait.
+        """
+        now = time.time()
+        pause = Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
+        quiet = [host.pause(pause, seconds) for host in self._chosen(host_id)]
+        for each in quiet:
+            await each
+
+    def resume(self, host_id: str | None) -> None:
+        """End a host's pause."""
+        for host in self._chosen(host_id):
+            host.resume()
 
     # ------------------------------------------------------------------ delayed requests
 

@@ -157,12 +157,15 @@ class ManagementClient(Questions):
             self._protocol.transport.abortConnection()
             await self._protocol.closed
 
-    async def _ask(self, command: type[amp.Command], **arguments: object) -> dict[str, Any]:
+    async def _ask(
+        self, command: type[amp.Command], more_time: float = 0.0, **arguments: object
+    ) -> dict[str, Any]:
+        limit = self._timeout + more_time
         try:
             asking: Deferred[dict[str, Any]] = self._protocol.callRemote(command, **arguments)
-            return await asking.addTimeout(self._timeout, self._clock)
+            return await asking.addTimeout(limit, self._clock)
         except TimeoutError:
-            raise NoAnswer(f"{self.where}: no answer within {self._timeout:g} s") from None
+            raise NoAnswer(f"{self.where}: no answer within {limit:g} s") from None
         except (amp.AmpError, ConnectionClosed) as error:
             told = self._protocol.refused or error
             raise NoAnswer(f"{self.where}: no answer: {told}") from error

@@ -39,6 +39,9 @@ R = TypeVar("R", bound=attrs.AttrsInstance)
 #: Rows of a listing at most; a lonc that has more is none.
 MOST_ROWS: Final = 1_000_000
 
+#: Seconds that a pause may take to begin: what is in flight may go on for the request timeout.
+IN_FLIGHT: Final = 240.0
+
 
 class Questions:
     """
@@ -51,8 +54,14 @@ class Questions:
 
     where = "lonc"
 
-    async def _ask(self, command: type[amp.Command], **arguments: object) -> dict[str, Any]:
-        """Send a command and return its answer."""
+    async def _ask(
+        self, command: type[amp.Command], more_time: float = 0.0, **arguments: object
+    ) -> dict[str, Any]:
+        """
+        Send a command and return its answer.
+
+        :param more_time: seconds beyond what an answer usually gets.
+        """
         raise NotImplementedError
 
     async def clients(self, host_id: str = "") -> list[ClientStatus]:
@@ -117,7 +126,9 @@ class Questions:
         :param seconds: how long; 0.0 until :meth:`resume`.
         :param fail: whether its requests get ``con_lost`` at once, and do not wait.
         """
-        await self._ask(Pause, host=host_id, by=by, reason=reason, seconds=seconds, fail=fail)
+        await self._ask(
+            Pause, IN_FLIGHT, host=host_id, by=by, reason=reason, seconds=seconds, fail=fail
+        )
 
     async def resume(self, host_id: str) -> None:
         """End a host's pause."""

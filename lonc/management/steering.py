@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.protocols import amp
 
@@ -17,8 +17,14 @@ from lonc.management.commands import (
     ShowDelayed,
     Trace,
 )
-from lonc.management.errors import NotDone
+from lonc.management.errors import BadArguments, NotDone
 from lonc.management.listings import Listed
+
+#: Seconds of a pause at most: a year. Without an end is possible too.
+LONGEST_PAUSE: Final = 366 * 86400.0
+
+#: Characters of why there is a pause, and of who wants it: they go with each report on the host.
+LONGEST_REASON: Final = 500
 
 
 class Steered(Listed, Protocol):
@@ -39,6 +45,19 @@ class Steered(Listed, Protocol):
 
     def retry_delayed(self, host_id: str | None) -> None:
         """Try a host's delayed requests now."""
+
+    async def pause(
+        self, host_id: str | None, by: str, reason: str, seconds: float, fail: bool
+    ) -> None:
+        """
+        Send a host nothing; return when nothing is in flight any more.
+
+        :param seconds: how long; 0.0 until :meth:`resume`.
+        :param fail: whether requests get ``con_lost`` and do not wait.
+        """
+
+    def resume(self, host_id: str | None) -> None:
+        """End a host's pause."""
 
 
 class Steering(amp.CommandLocator):
@@ -80,12 +99,20 @@ class Steering(amp.CommandLocator):
         return {}
 
     @Pause.responder
-    def _pause(self, host: str, by: str, reason: str, seconds: float, fail: bool) -> dict[str, Any]:
-        raise NotDone("this lonc cannot pause a host")
+    async def _pause(
+        self, host: str, by: str, reason: str, seconds: float, fail: bool
+    ) -> dict[str, Any]:
+        if not 0.0 <= seconds <= LONGEST_PAUSE:
+            raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
+        by, reason = by[:LONGEST_REASON], reason[:LONGEST_REASON]
+        chosen = self.asked(f"pause, for {by}: {reason}", host)
+        await self.steered().pause(chosen, by, reason, seconds, fail)
+        return {}
 
     @Resume.responder
     def _resume(self, host: str) -> dict[str, Any]:
-        raise NotDone("this lonc cannot pause a host")
+        self.steered().resume(self.asked("resume", host))
+        return {}
 
     @Trace.responder
     def _trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:

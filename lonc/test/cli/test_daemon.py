@@ -23,26 +23,26 @@ class CommandsTests(DaemonTestCase):
 
     timeout = 120
 
-    async def run_lonc(self, *arguments: str, status: int = 0) -> str:
-        """Run a command; return what it prints, which has to be without a complaint."""
-        self.tried.add(arguments[0])
-        out, err, ended = await getProcessOutputAndValue(
+    async def process(self, *arguments: str) -> tuple[bytes, bytes, int]:
+        """Run a command; return its output, its complaints and its exit status."""
+        found: tuple[bytes, bytes, int] = await getProcessOutputAndValue(
             sys.executable,
             ["-m", "lonc", *arguments, "--standalone", self.folder],
             {**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "200"},
             path=self.work,
         )
+        return found
+
+    async def run_lonc(self, *arguments: str, status: int = 0) -> str:
+        """Run a command; return what it prints, which has to be without a complaint."""
+        self.tried.add(arguments[0])
+        out, err, ended = await self.process(*arguments)
         self.assertEqual((ended, err.decode()), (status, ""), f"{arguments}: {out.decode()}")
         return str(out.decode())
 
     async def refusal(self, *arguments: str, status: int = 1) -> str:
         """Run a command that fails; return its one line."""
-        out, err, ended = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "lonc", *arguments, "--standalone", self.folder],
-            {**os.environ, "PYTHONPATH": SOURCE},
-            path=self.work,
-        )
+        out, err, ended = await self.process(*arguments)
         self.assertEqual((ended, out, err.count(b"\n")), (status, b"", 1), (arguments, err))
         return str(err.decode())
 
@@ -74,7 +74,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(set(commands.commands) - self.tried - ELSEWHERE, self.left_out)
 
     #: Commands of which this test knows nothing yet.
-    left_out = {"pause", "resume", "trace"}
+    left_out = {"trace"}
 
     async def look(self) -> None:
         """See what there is to see."""
@@ -98,6 +98,15 @@ class CommandsTests(DaemonTestCase):
         self.assertIn("l2 has its retries back", await self.run_lonc("retry", "l2"))
         self.assertIn("of l2 are closed", await self.run_lonc("reconnect", "l2"))
         self.assertIn("of l2 is 3", await self.run_lonc("debug", "l2", "3"))
+        told = await self.run_lonc("pause", "l2", "--reason", "a new disk", "--for", "60", "--fail")
+        self.assertIn("nothing is in flight", told)
+        found = json.loads(await self.run_lonc("status", "--json"))
+        self.assertEqual(found["totals"]["paused"], 1)
+        self.assertIn("a new disk", found["findings"][0]["what"])
+        out, _, ended = await self.process("ask", "l2", "ping")
+        self.assertEqual((out, ended), (b"con_lost\n", 1))
+        self.assertIn("not paused any more", await self.run_lonc("resume", "l2"))
+        self.assertEqual(await self.run_lonc("ask", "l2", "ping"), "l2\n")
 
     async def look_after_delayed(self) -> None:
         """A request for a host whose lond does not answer lies there, and is looked after."""

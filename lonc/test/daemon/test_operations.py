@@ -133,6 +133,33 @@ class DelayedTests(OperationsTestCase):
         self.assertTrue(os.path.exists(self.path))
 
 
+class PauseTests(OperationsTestCase):
+    """``pause`` and ``resume``."""
+
+    def test_in_flight(self) -> None:
+        """The answer comes when nothing is in flight; others wait, and go on when it ends."""
+        first = self.client("l1", b"ping\n")
+        self.advance(0)
+        pausing = Deferred.fromCoroutine(self.operations.pause("l1", "ann", "a disk", 60.0, False))
+        second = self.client("l1", b"pong\n")
+        self.advance(0)
+        self.assertNoResult(pausing)
+        (lond,) = self.network.londs
+        lond.say(b"one\n")
+        self.advance(0)
+        self.successResultOf(pausing)
+        self.assertEqual((first.read, second.read), (b"one\n", b""))
+        paused = self.daemon.status("l1").paused
+        self.assertEqual((paused["by"], paused["reason"], paused["fail"]), ("ann", "a disk", False))
+        self.assertAlmostEqual(paused["until"] - paused["since"], 60.0)
+        self.operations.resume(None)
+        self.assertEqual(self.daemon.status("l1").paused, {})
+        self.advance(0)
+        lond.say(b"two\n")
+        self.advance(0)
+        self.assertEqual(second.read, b"two\n")
+
+
 class ReloadTests(OperationsTestCase):
     """What the daemon's status tells of the last reload."""
 

@@ -403,7 +403,9 @@ class LiarsTests(SynchronousTestCase):
         pages = [{"rows": [a_slow_request(number)], "more": True} for number in (1, "two", 3)]
 
         class Asked(Questions):
-            async def _ask(self, command: object, **arguments: object) -> dict[str, Any]:
+            async def _ask(
+                self, command: object, more_time: float = 0.0, **arguments: object
+            ) -> dict[str, Any]:
                 return pages.pop(0)
 
         listing = Deferred.fromCoroutine(Asked().slow())
