@@ -150,7 +150,12 @@ class LoncService(MultiService):
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
         disk = Disk(reactor, for_disk)
         self.operations = Operations(
-            self.hosts, self.in_force, self._clients, self._delayed, disk, sources.settings
+            self.hosts,
+            self.in_force,
+            self._clients,
+            self._delayed.requests,
+            disk,
+            sources.settings,
         )
         self._reloader = Reloader(
             sources=sources,

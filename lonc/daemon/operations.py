@@ -15,7 +15,7 @@ from lonc.config.current import InForce
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import Settings, SettingsError
 from lonc.delayed.listing import UnknownRequest
-from lonc.delayed.service import DelayedService
+from lonc.delayed.requests import DelayedRequests
 from lonc.disk.threads import Disk, Stuck
 from lonc.host.service import HostService, Pause
 from lonc.local.limits import Clients
@@ -52,7 +52,7 @@ class Operations:
         hosts: Mapping[str, HostService],
         in_force: InForce,
         clients: Clients,
-        delayed: DelayedService,
+        delayed: DelayedRequests,
         disk: Disk,
         read_settings: Callable[[], Settings],
     ) -> None:

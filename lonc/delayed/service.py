@@ -8,8 +8,7 @@ queues do not wait for each other. The files themselves are :mod:`lonc.delayed.s
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from random import Random
 from typing import Any
@@ -21,16 +20,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
-from lonc.delayed.listing import KEPT, Listing, UnknownRequest
+from lonc.delayed.journal import Journal
 from lonc.delayed.queue import DelayedQueue, FileAges, Sender
+from lonc.delayed.requests import DelayedRequests
 from lonc.delayed.sealer import Sealer
-from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, own_name
+from lonc.delayed.sealing import Key, UnusableKey, key_of, own_name
 from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of, stored_at
 from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
-from lonc.report.records import DelayedStatus
 from lonc.wire.refusal import refusal
-from lonc.wire.request import Cause, ConLost, command_word, is_secret
+from lonc.wire.request import Cause, ConLost
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
@@ -44,9 +43,6 @@ LAST_PAUSE = 60.0
 
 #: Seconds after which it is tried again to delete or to move a file.
 TRY_AGAIN = 60.0
-
-#: Under which people's looks at the folder are done, one after the other.
-LISTING = "listing"
 
 #: Failures that would be the same each time.
 _HOPELESS = {
@@ -68,6 +64,8 @@ class DelayedService(Service):
     :param random: the jitter of the pauses.
     :param make_spool: folder, folder of those set aside, key -> :class:`lonc.delayed.spool.Spool`.
     :raise lonc.delayed.sealing.UnusableKey: the key that the settings name cannot be used.
+    :ivar requests: the requests for people, who look at them and steer them.
+    :ivar kept: how many the last scan found set aside.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class DelayedService(Service):
         self._settings = settings
         self._sender_of = sender_of
         self._disk = Disk(clock, in_thread)
-        self._perm_log = perm_log
+        self._journal = Journal(self.log, perm_log)
         self._random = random
         self._make_spool = make_spool
         self._key = key_of(settings)
@@ -96,13 +94,19 @@ class DelayedService(Service):
         self._sealer = Sealer(
             clock, self._disk, self._file_ages, self._has_in_hand, self._go_on, self.log
         )
+        self.requests = DelayedRequests(
+            self._disk,
+            lambda: self._spool,
+            lambda: self._settings.disk_timeout,
+            self._queues,
+            self._has_in_hand,
+            self.kick,
+        )
         self._counts: dict[str, int] = {}
         self._oldest: dict[str, float] = {}
         self.kept = 0
-        self._strangers: set[str] = set()
         self._found: Found | None = None
         self._known: frozenset[str] = frozenset()
-        self._locked = 0
         self._scan_error = ""
         self._scans: LoopingCall | None = None
         self._tasks: set[Deferred[None]] = set()
@@ -149,7 +153,7 @@ class DelayedService(Service):
         elif self._key == key_before:
             return
         self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir, self._key)
-        self._locked = 0
+        self._journal.locked(0)
         self._found = None
         self._sealer.clear()
         for queue in self._queues.values():
@@ -169,53 +173,6 @@ class DelayedService(Service):
     def oldest(self) -> Mapping[str, float]:
         """Return when the oldest of these was stored, in Unix time, as far as its name tells."""
         return self._oldest
-
-    # ------------------------------------------------------------------ for people
-
-    def _listing(self) -> Listing:
-        return Listing(self._spool.folder, self._key, time.time)
-
-    async def listed(self, host_id: str | None) -> Sequence[DelayedStatus]:
-        """
-        List delayed requests and those kept; None: of all hosts.
-
-        :raise OSError: the folder cannot be read.
-        :raise lonc.disk.threads.Stuck: not within the disk timeout.
-        """
-        tries = {name: x for queue in self._queues.values() for name, x in queue.tries.items()}
-        rows = partial(self._listing().rows, host_id, tries)
-        return await self._disk.run(LISTING, self._settings.disk_timeout, rows)
-
-    async def show(self, file: str, limit: int) -> tuple[bytes, bool]:
-        """
-        Return the beginning of a request, and whether it goes on; errors as of :meth:`listed`.
-
-        :raise lonc.delayed.listing.UnknownRequest: there is none of that name.
-        """
-        show = partial(self._listing().show, file, limit)
-        return await self._disk.run(LISTING, self._settings.disk_timeout, show)
-
-    async def drop(self, file: str) -> None:
-        """
-        Delete a request; errors as of :meth:`show`.
-
-        :raise lonc.delayed.listing.UnknownRequest: it is being sent, too.
-        """
-        name = file.removesuffix(SEALED)
-        if not file.startswith(KEPT) and self._has_in_hand(name):
-            raise UnknownRequest(f"{file} is being sent")
-        drop = partial(self._listing().drop, file)
-        await self._disk.run(self._spool.path(name), self._settings.disk_timeout, drop)
-
-    async def requeue(self, file: str) -> None:
-        """Put a request that is kept back among those that are sent; errors as of :meth:`show`."""
-        requeue = partial(self._listing().requeue, file)
-        await self._disk.run(LISTING, self._settings.disk_timeout, requeue)
-
-    def retry(self, host_id: str | None) -> None:
-        """Try a host's requests now; None: those of all hosts."""
-        for each in list(self._queues) if host_id is None else [host_id]:
-            self.kick(each)
 
     def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """Run a coroutine that stopService waits for."""
@@ -280,39 +237,19 @@ class DelayedService(Service):
         }
         self._file_ages.found(found.plain, self._clock.seconds())
         if self._spool.key is None:
-            self._warn_of_locked(len(found.sealed))
+            self._journal.locked(len(found.sealed))
         else:
             limit = self._settings.disk_timeout
             self._sealer.found(self._spool, limit, found.requests, found.plain)
-        strangers: set[str] = set()
+        unknown = {}
         for host_id, names in found.requests.items():
             if self._sender_of(host_id) is None:
-                self._warn_of_strangers(host_id, names)
-                strangers.update(names)
+                unknown[host_id] = names
             elif host_id not in self._queues:
                 self._queues[host_id] = DelayedQueue(host_id)
-        self._strangers = strangers
+        self._journal.unknown(unknown, self._spool)
         for queue in list(self._queues.values()):
             self._fill(queue, found)
-
-    def _warn_of_strangers(self, host_id: str, names: list[str]) -> None:
-        new = [name for name in names if name not in self._strangers]
-        if new:
-            self.log.warn(
-                "delayed requests stay on disk, the host table has no {unknown}: {file}{more}",
-                unknown=host_id,
-                file=self._spool.path(new[0]),
-                more=f" and {len(new) - 1} more" if new[1:] else "",
-            )
-
-    def _warn_of_locked(self, count: int) -> None:
-        if count > self._locked:
-            self.log.warn(
-                "{count} delayed requests are sealed, and stay on disk: no key is set"
-                " (loncDelayedKeyFile)",
-                count=count,
-            )
-        self._locked = count
 
     # ------------------------------------------------------------------ what the sealer asks
 
@@ -416,32 +353,13 @@ class DelayedService(Service):
             self._put_off(queue, name, str(error))
             return None
         queue.pause = queue.not_before = 0.0
-        self._note(queue, name, taken.line, answer)
+        self._journal.answered(queue.host_id, name, taken.line, answer, self._spool)
         if refusal(answer) is None:
             clear = partial(spool.remove, taken.files)
         else:
             clear = partial(spool.keep, name, taken.files, ANSWER, answer)
         queue.answered[name] = clear
         return clear
-
-    def _note(self, queue: DelayedQueue, name: str, line: bytes, answer: bytes) -> None:
-        """Tell both logs that a request has its answer (F9)."""
-        command = command_word(line)
-        hidden = self._spool.key is not None or is_secret(line)
-        shown = command.encode() if hidden else line[:-1]
-        self._perm_log(f"S:{queue.host_id}:{shown.decode('utf-8', 'backslashreplace')}")
-        fields = {"file": name, "command": command, "host_id": queue.host_id}
-        word = refusal(answer)
-        if word is None:
-            self.log.info("delayed request sent: {file} ({command})", success=True, **fields)
-        else:
-            self.log.warn(
-                "delayed request sent: {file} ({command}); the answer is {word}, so it is kept in"
-                " {kept}",
-                word=word,
-                kept=self._settings.kept_dir,
-                **fields,
-            )
 
     async def _watch_unfinished(self, queue: DelayedQueue, name: str, stamp: Stamp) -> None:
         """Time how long a file stays as it is, and with it those that wait behind it."""
@@ -456,13 +374,7 @@ class DelayedService(Service):
     ) -> Callable[[], object]:
         """Return how to set a request aside that cannot be sent."""
         if name not in queue.skipped:
-            self.log.warn(
-                "delayed request {file} goes to {kept}: {reason}",
-                file=name,
-                kept=spool.kept,
-                reason=reason,
-                host_id=queue.host_id,
-            )
+            self._journal.set_aside(queue.host_id, name, spool.kept, reason)
         return partial(spool.keep, name, files, REASON, f"{reason}\n".encode())
 
     # ------------------------------------------------------------------ later
@@ -473,21 +385,10 @@ class DelayedService(Service):
         queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = queue.pause * self._random.uniform(0.8, 1.0)
         queue.not_before = self._clock.seconds() + pause
-        self.log.info(
-            "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
-            file=name,
-            pause=pause,
-            cause=cause,
-            host_id=queue.host_id,
-        )
+        self._journal.put_off(queue.host_id, name, pause, cause)
 
     def _skip(self, queue: DelayedQueue, name: str, error: OSError) -> None:
         """Pass over a file that cannot be cleared away; the log says so once."""
         if name not in queue.skipped:
-            self.log.error(
-                "delayed request {file} cannot be cleared away: {error}",
-                file=name,
-                error=error,
-                host_id=queue.host_id,
-            )
+            self._journal.not_cleared(queue.host_id, name, error)
         queue.skipped[name] = self._clock.seconds() + TRY_AGAIN

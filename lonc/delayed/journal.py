@@ -1,0 +1,98 @@
+"""
+What the two logs are told of delayed requests: lonc's own, and ``lonnet.perm.log`` (row F9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.logger import Logger
+
+from lonc.delayed.spool import Spool
+from lonc.wire.refusal import refusal
+from lonc.wire.request import command_word, is_secret
+
+
+class Journal:
+    """
+    Tells both logs.
+
+    :param perm_log: takes the lines of ``lonnet.perm.log``.
+    """
+
+    def __init__(self, log: Logger, perm_log: Callable[[str], None]) -> None:
+        self._log = log
+        self._perm_log = perm_log
+        self._unknown: set[str] = set()
+        self._locked = 0
+
+    def answered(self, host_id: str, name: str, line: bytes, answer: bytes, spool: Spool) -> None:
+        """Tell that a request has its answer; no more of it than may be told."""
+        command = command_word(line)
+        hidden = spool.key is not None or is_secret(line)
+        shown = command.encode() if hidden else line[:-1]
+        self._perm_log(f"S:{host_id}:{shown.decode('utf-8', 'backslashreplace')}")
+        fields = {"file": name, "command": command, "host_id": host_id}
+        word = refusal(answer)
+        if word is None:
+            self._log.info("delayed request sent: {file} ({command})", success=True, **fields)
+        else:
+            self._log.warn(
+                "delayed request sent: {file} ({command}); the answer is {word}, so it is kept in"
+                " {kept}",
+                word=word,
+                kept=spool.kept,
+                **fields,
+            )
+
+    def set_aside(self, host_id: str, name: str, kept: str, reason: str) -> None:
+        """Tell that a request cannot be sent."""
+        self._log.warn(
+            "delayed request {file} goes to {kept}: {reason}",
+            file=name,
+            kept=kept,
+            reason=reason,
+            host_id=host_id,
+        )
+
+    def put_off(self, host_id: str, name: str, pause: float, cause: str) -> None:
+        """Tell that a request has failed, and when the next one is tried."""
+        self._log.info(
+            "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
+            file=name,
+            pause=pause,
+            cause=cause,
+            host_id=host_id,
+        )
+
+    def not_cleared(self, host_id: str, name: str, error: OSError) -> None:
+        """Tell that a file cannot be deleted or moved."""
+        self._log.error(
+            "delayed request {file} cannot be cleared away: {error}",
+            file=name,
+            error=error,
+            host_id=host_id,
+        )
+
+    def unknown(self, requests: Mapping[str, Sequence[str]], spool: Spool) -> None:
+        """Tell of the requests to hosts that the table does not have, of each once."""
+        for host_id, names in requests.items():
+            new = [name for name in names if name not in self._unknown]
+            if new:
+                self._log.warn(
+                    "delayed requests stay on disk, the host table has no {unknown}: {file}{more}",
+                    unknown=host_id,
+                    file=spool.path(new[0]),
+                    more=f" and {len(new) - 1} more" if new[1:] else "",
+                )
+        self._unknown = {name for names in requests.values() for name in names}
+
+    def locked(self, count: int) -> None:
+        """Tell that requests are sealed and there is no key, when there are more of them."""
+        if count > self._locked:
+            self._log.warn(
+                "{count} delayed requests are sealed, and stay on disk: no key is set"
+                " (loncDelayedKeyFile)",
+                count=count,
+            )
+        self._locked = count
