@@ -8,8 +8,10 @@ The web client costs memory and time to load, so this module is imported when it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import CertificateError, VerificationError
@@ -19,7 +21,7 @@ from treq.client import HTTPClient
 from twisted.internet.abstract import isIPAddress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocolFactory,
@@ -36,10 +38,21 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 import lonc
-from lonc.config.table_fetcher import FetchError
+from lonc.config.hosts import same_target
+from lonc.config.table_fetcher import Downloaded, FetchError
 
 #: Bytes that a server may send besides the file: its headers, and what parts a file in pieces.
 OVERHEAD = 65536
+
+#: Answers before the final one (``1xx``) at most. Twisted logs each, and none has to be sent.
+MOST_INTERIM = 8
+
+#: Redirections that are followed, one after the other.
+MOST_REDIRECTIONS = 3
+
+#: How an interim answer begins, and how much of it can stand in the data before.
+_INTERIM = re.compile(rb"\nHTTP/\d\.\d 1")
+_KEPT = len(b"\nHTTP/1.1 1") - 1
 
 #: Why OpenSSL does not trust a certificate, by its codes (the rest is about odd certificates).
 _DISTRUST = {
@@ -49,11 +62,12 @@ _DISTRUST = {
 }
 
 
-async def download(reactor: Any, url: str, limit: int, authority: str | None = None) -> bytes:
+async def download(reactor: Any, url: str, limit: int, authority: str | None = None) -> Downloaded:
     """
     Return what a web server has at a URL.
 
-    Redirections are not followed, and nothing is left open. Cancelling it is possible at any time,
+    Redirections are followed only to the same name and never from https to http. Nothing is left
+    open. Cancelling it is possible at any time,
     and the time limit is the caller's.
 
     :param limit: bytes at most.
@@ -65,25 +79,33 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
     client = HTTPClient(_Uncompressed(Agent.usingEndpointFactory(reactor, endpoints)))
     headers = Headers({"User-Agent": [f"lonc/{lonc.__version__}"]})
     try:
-        response = await client.get(
-            url, headers=headers, allow_redirects=False, unbuffered=True, reactor=reactor
-        )
-        if 300 <= response.code < 400:
-            to = ascii(response.headers.getRawHeaders("location", ["nowhere"])[0][:200])
-            raise FetchError(f"it redirects to {to}, which is not followed")
+        for _ in range(1 + MOST_REDIRECTIONS):
+            response = await client.get(
+                url, headers=headers, allow_redirects=False, unbuffered=True, reactor=reactor
+            )
+            endpoints.final_answer()
+            if not 300 <= response.code < 400:
+                break
+            url = redirected(url, response.headers.getRawHeaders("location", [""])[0])
+        else:
+            raise FetchError(f"it redirects more than {MOST_REDIRECTIONS} times")
         if response.code != 200:
             raise FetchError(f"it answers with status {response.code}")
         body = _Body()
         response.deliverBody(body)
-        content = await body.done
-        if len(content) > limit:
+        downloaded = await body.done
+        if len(downloaded.content) > limit:
             raise FetchError(f"it is longer than {limit} bytes")
-        return content
+        if not (downloaded.certain or endpoints.ended_cleanly):
+            raise FetchError("it may be cut short: its length is not told, and it broke off")
+        return downloaded
     except CancelledError:
         raise
     except Exception as error:
         if any(failure.check(CancelledError) for failure in getattr(error, "reasons", ())):
             raise CancelledError from None
+        if endpoints.too_many_interim:
+            raise FetchError(f"it sends more than {MOST_INTERIM} answers of the form 1xx") from None
         if endpoints.overflow:
             raise FetchError(f"it is longer than {limit} bytes") from None
         if isinstance(error, FetchError):
@@ -91,6 +113,22 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
         raise FetchError(endpoints.distrust or _reason(error)) from None
     finally:
         endpoints.close()
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where a redirection leads; raises FetchError if it is not followed."""
+    refused = FetchError(f"it redirects to {location[:200] or 'nowhere'!a}, which is not followed")
+    try:
+        to = urldefrag(urljoin(url, location)).url
+        here, there = urlsplit(url), urlsplit(to)
+        plain = to.isascii() and to.isprintable() and "@" not in there.netloc and there.port != 0
+    except ValueError:
+        raise refused from None
+    allowed = ("https",) if here.scheme == "https" else ("http", "https")
+    same = same_target(here.hostname or "", there.hostname or "")
+    if not (location and plain and same and there.scheme in allowed):
+        raise refused
+    return to
 
 
 def _reason(error: Exception) -> str:
@@ -113,16 +151,15 @@ class _Body(Protocol):
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self.done: Deferred[bytes] = Deferred()
+        self.done: Deferred[Downloaded] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
         self._parts.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if reason.check(ResponseDone):
-            self.done.callback(b"".join(self._parts))
-        elif reason.check(PotentialDataLoss):
-            self.done.errback(FetchError("it may be cut short: its length is not told"))
+        if reason.check(ResponseDone, PotentialDataLoss):
+            certain = reason.check(ResponseDone) is not None
+            self.done.callback(Downloaded(b"".join(self._parts), certain))
         else:
             self.done.errback(reason)
 
@@ -157,13 +194,23 @@ class _Limited(ProtocolWrapper):
     """A connection that ends when more comes than was agreed on."""
 
     factory: _Limiting
+    _last = b"\n"
 
     def dataReceived(self, data: bytes) -> None:
-        self.factory.left -= len(data)
-        if self.factory.left < 0:
+        factory = self.factory
+        factory.left -= len(data)
+        if not factory.answered:
+            self._last += data
+            factory.interim += len(_INTERIM.findall(self._last))
+            self._last = self._last[-_KEPT:]
+        if factory.left < 0 or factory.interim > MOST_INTERIM:
             self.transport.abortConnection()  # type: ignore[union-attr]
         else:
             super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.ended_cleanly = reason.check(ConnectionDone) is not None
+        super().connectionLost(reason)
 
 
 class _Limiting(WrappingFactory):
@@ -171,6 +218,9 @@ class _Limiting(WrappingFactory):
     Makes one such connection.
 
     :ivar left: bytes that may still come.
+    :ivar interim: answers before the final one that have come.
+    :ivar answered: whether the final answer has begun.
+    :ivar ended_cleanly: whether the server has closed the connection in good order.
     """
 
     protocol = _Limited
@@ -179,6 +229,9 @@ class _Limiting(WrappingFactory):
     def __init__(self, factory: IProtocolFactory, limit: int) -> None:
         super().__init__(factory)
         self.left = limit
+        self.interim = 0
+        self.answered = False
+        self.ended_cleanly = False
 
 
 @implementer(IStreamClientEndpoint)
@@ -219,10 +272,28 @@ class _Endpoints:
         self._made.append(made)
         return made
 
+    def _factories(self) -> list[_Limiting]:
+        return [each.factory for each in self._made if each.factory is not None]
+
+    def final_answer(self) -> None:
+        """What comes from now on is what was asked for."""
+        for factory in self._factories():
+            factory.answered = True
+
+    @property
+    def ended_cleanly(self) -> bool:
+        """Whether the latest connection was closed in good order."""
+        return self._factories()[-1].ended_cleanly
+
+    @property
+    def too_many_interim(self) -> bool:
+        """Whether a server sent too many answers before the final one."""
+        return any(factory.interim > MOST_INTERIM for factory in self._factories())
+
     @property
     def overflow(self) -> bool:
         """Whether a server sent too much."""
-        return any(each.factory is not None and each.factory.left < 0 for each in self._made)
+        return any(factory.left < 0 for factory in self._factories())
 
     @property
     def distrust(self) -> str:

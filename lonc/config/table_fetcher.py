@@ -16,6 +16,7 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -34,6 +35,9 @@ FIRST_PAUSE = 60.0
 #: Hosts that a table may have more than the last one, however few that had.
 FREE_GROWTH = 100
 
+#: Part of the last table's hosts that one has at least whose length the server does not tell.
+LEAST_UNCERTAIN = 0.9
+
 #: How much earlier or later than planned, so that a cluster's machines do not ask all at once.
 JITTER = 0.1
 
@@ -44,17 +48,29 @@ class FetchError(Exception):
     """A server has no table that can be used; the message says why, for a person."""
 
 
+@attrs.frozen
+class Downloaded:
+    """
+    A file from a web server.
+
+    :ivar certain: whether the server said how long it is: else it ends where the connection did.
+    """
+
+    content: bytes
+    certain: bool = True
+
+
 class Download(Protocol):
     """Who gets a file from a web server: :func:`lonc.config.download.download`."""
 
-    def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[bytes]:
+    def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[Downloaded]:
         """Get it; fails with FetchError."""
 
 
 def web_client(reactor: Any) -> Download:
     """Return who gets files for a reactor."""
 
-    def get(url: str, limit: int, authority: str | None) -> Deferred[bytes]:
+    def get(url: str, limit: int, authority: str | None) -> Deferred[Downloaded]:
         # Not before it is needed, for most machines' tables name no server: see there.
         from lonc.config.download import download
 
@@ -63,7 +79,9 @@ def web_client(reactor: Any) -> Download:
     return get
 
 
-def check_table(text: bytes, settings: Settings, known: int, last: int | None = None) -> HostTable:
+def check_table(
+    downloaded: Downloaded, settings: Settings, known: int, last: int | None = None
+) -> HostTable:
     """
     Return the table that a server sent, if it is one.
 
@@ -72,6 +90,9 @@ def check_table(text: bytes, settings: Settings, known: int, last: int | None = 
     :param last: how many hosts the last such table had, None where there was none.
     :raises FetchError: it is none, or one that is not to be believed.
     """
+    text = downloaded.content
+    if not downloaded.certain and not text.endswith(b"\n"):
+        raise FetchError("it may be cut short: its length is not told, and it ends within a line")
     try:
         table = parse_host_table(
             text, "the table", settings.max_host_id, max_problems=1, limits=settings.table_limits
@@ -88,6 +109,11 @@ def check_table(text: bytes, settings: Settings, known: int, last: int | None = 
         raise FetchError("it has no hosts")
     if 2 * count < known:
         raise FetchError(f"it has {count} hosts, fewer than half of the {known} that are known")
+    if not downloaded.certain and last is not None and count < LEAST_UNCERTAIN * last:
+        raise FetchError(
+            f"it may be cut short: its length is not told, and it has {count} hosts where the last "
+            f"one had {last}"
+        )
     if last is not None and count > max(settings.table_growth * last, last + FREE_GROWTH):
         raise FetchError(
             f"it has {count} hosts, and the last one had {last}: more growth than loncTableGrowth "
@@ -211,12 +237,13 @@ class TableFetcher(Service):
         asked = self._download(server.url, settings.table_limit, _authority(settings))
         limit = settings.table_timeout
         try:
-            text = await asked.addTimeout(limit, self._clock)
+            downloaded = await asked.addTimeout(limit, self._clock)
         except TimeoutError:
             raise FetchError(f"it did not come within {limit:g} s") from None
         # Refused for want of descriptors is known all the same.
         known = len(table.hosts) + len(table.refused)
-        return text, len(check_table(text, settings, known, table.fetched).hosts)
+        fetched = check_table(downloaded, settings, known, table.fetched)
+        return downloaded.content, len(fetched.hosts)
 
     async def _keep(self, text: bytes) -> bool:
         """Write the table down; that it is new is told then."""

@@ -143,8 +143,8 @@ class FetchedTableTests(DaemonTestCase):
         ports = free_port("127.0.0.1", "127.0.0.2"), free_port("127.0.0.1")
         lonc = self.standalone("--lond-port", str(ports[0]), "--table-port", str(ports[1]))
         await lonc.says("Ctrl-C ends it")
-        text = await download(reactor, f"http://127.0.0.1:{ports[1]}/adm/dns/hosts", 10_000)
-        table = parse_host_table(text, "the table")
+        found = await download(reactor, f"http://127.0.0.1:{ports[1]}/adm/dns/hosts", 10_000)
+        table = parse_host_table(found.content, "the table")
         own = parse_host_table(self.read("tabs", "hosts.tab").encode(), "hosts.tab")
         self.assertEqual(
             [(host.id, host.name, host.address) for host in table.hosts.values()],

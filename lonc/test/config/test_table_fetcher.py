@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -17,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.table_fetcher import (
     FIRST_PAUSE,
+    Downloaded,
     FetchError,
     TableFetcher,
     check_table,
@@ -33,6 +35,8 @@ T = TypeVar("T")
 
 #: A table as it comes from a server.
 ROWS = [f"h{number}:d:library:h{number}.test:10.0.0.{number}" for number in range(1, 9)]
+
+SETTINGS = some_settings("/f")
 
 
 def text(*rows: str) -> bytes:
@@ -53,10 +57,14 @@ def at_once(work: Any, /) -> Deferred[Any]:
 class CheckTests(SynchronousTestCase):
     """What is believed of what a server sends."""
 
-    def refused(self, sent: bytes, known: int = 0, last: int | None = None) -> str:
+    def refused(
+        self, sent: bytes, known: int = 0, last: int | None = None, certain: bool = True
+    ) -> str:
         """Return why a text is no table."""
         error = str(
-            self.assertRaises(FetchError, check_table, sent, some_settings("/f"), known, last)
+            self.assertRaises(
+                FetchError, check_table, Downloaded(sent, certain), SETTINGS, known, last
+            )
         )
         self.assertTrue(error.isprintable() and len(error) < 400, error)
         return error
@@ -64,7 +72,7 @@ class CheckTests(SynchronousTestCase):
     def test_table(self) -> None:
         """A table is one with comments, odd bytes and some lines that nobody understands, too."""
         sent = b"# \xfc\n\n" + text(*ROWS[:3]) + b"\xff\xfe nonsense\n" + b"^evil.test\n"
-        table = check_table(sent, some_settings("/f"), 0)
+        table = check_table(Downloaded(sent), SETTINGS, 0)
         self.assertEqual(list(table.hosts), ["h1", "h2", "h3"])
 
     def test_error_page(self) -> None:
@@ -81,13 +89,13 @@ class CheckTests(SynchronousTestCase):
         """A text in which most lines are no hosts is none, though a few look like it."""
         sent = text(*ROWS[:3], *["<p>nonsense"] * 4)
         self.assertIn("4 of its lines cannot be understood, and only 3 can", self.refused(sent))
-        check_table(text(*ROWS[:3], *["nonsense"] * 3), some_settings("/f"), 0)
+        check_table(Downloaded(text(*ROWS[:3], *["nonsense"] * 3)), SETTINGS, 0)
 
     def test_much_shorter(self) -> None:
         """A table with fewer than half of the hosts that are known is refused, with half not."""
         message = "it has 3 hosts, fewer than half of the 7 that are known"
         self.assertEqual(self.refused(text(*ROWS[:3]), known=7), message)
-        self.assertEqual(len(check_table(text(*ROWS[:3]), some_settings("/f"), known=6).hosts), 3)
+        self.assertEqual(len(check_table(Downloaded(text(*ROWS[:3])), SETTINGS, known=6).hosts), 3)
 
     def test_much_longer(self) -> None:
         """A table grows by a factor or a hundred; the first one is compared with none."""
@@ -102,8 +110,17 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("more growth", self.refused(rows(106), 5, 5))
         for count, last in ((400, 100), (105, 5), (2000, None)):
             self.assertEqual(
-                len(check_table(rows(count), some_settings("/f"), 0, last).hosts), count
+                len(check_table(Downloaded(rows(count)), SETTINGS, 0, last).hosts), count
             )
+
+    def test_length_not_told(self) -> None:
+        """Without a length it ends with a line and has nine tenths of the last hosts."""
+        refused = partial(self.refused, certain=False)
+        self.assertIn("it ends within a line", refused(text(*ROWS)[:-1]))
+        self.assertIn("it has 8 hosts where the last one had 9", refused(text(*ROWS), last=9))
+        for last in (None, 8):
+            sent = Downloaded(text(*ROWS), certain=False)
+            self.assertEqual(len(check_table(sent, SETTINGS, 0, last).hosts), 8)
 
     def test_same_host_many_times(self) -> None:
         """A host that is there many times counts once."""
@@ -119,7 +136,7 @@ class CheckTests(SynchronousTestCase):
     def test_any_bytes(self, sent: bytes, known: int) -> None:
         """Whatever is sent is a table, or is refused in a line for a person."""
         try:
-            check_table(text(*ROWS[:2]) + sent, some_settings("/f"), known)
+            check_table(Downloaded(text(*ROWS[:2]) + sent), SETTINGS, known)
         except FetchError as error:
             self.assertTrue(str(error).isprintable(), str(error))
 
@@ -169,11 +186,11 @@ class Web:
     """
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, Deferred[bytes]]] = []
+        self.asked: list[tuple[str, Deferred[Downloaded]]] = []
         self.given_up: list[str] = []
         self.terms: list[tuple[int, str | None]] = []
 
-    def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[bytes]:
+    def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[Downloaded]:
         self.terms.append((limit, authority))
         self.asked.append((url, Deferred(lambda _: self.given_up.append(url))))
         return self.asked[-1][1]
@@ -185,7 +202,7 @@ class Web:
 
     def send(self, *rows: str) -> None:
         """Answer the latest question with a table."""
-        self.asked[-1][1].callback(text(*rows))
+        self.asked[-1][1].callback(Downloaded(text(*rows)))
 
     def fail(self, why: str = "no connection") -> None:
         """Answer it with an error."""

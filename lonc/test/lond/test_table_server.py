@@ -53,7 +53,7 @@ class TableServerTests(TestCase):
         """The table is had at its address, as it is at that moment."""
         for self.table in (b"first\n", b"second\n"):
             found = await download(reactor, f"{self.url}/adm/dns/hosts", 100)
-            self.assertEqual(found, self.table)
+            self.assertEqual(found.content, self.table)
 
     async def test_nothing_else(self) -> None:
         """There is nothing else."""
