@@ -209,6 +209,7 @@ class LoncService(MultiService):
         Serve all hosts; one whose socket cannot be had is logged and tried again.
 
         :raises lonc.management.port.ManagementPortError: when the management port cannot be had.
+        :raises lonc.daemon.pidfile.PidFileError: when the pid file cannot be written.
         """
         settings, table = self.in_force.settings, self.in_force.table
         self._pid_file.write()

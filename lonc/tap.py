@@ -172,7 +172,7 @@ class TwistdService(LoncService):
 
     terminal: TextIO | None = None
     complaints: TextIO | None = None
-    expected: tuple[type[Exception], ...] = (ManagementPortError,)
+    expected: tuple[type[Exception], ...] = (ManagementPortError, PidFileError)
     screen = ""
 
     def startService(self) -> None:

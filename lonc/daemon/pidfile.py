@@ -7,6 +7,7 @@ process has the old number by then.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -62,18 +63,26 @@ class PidFile:
         """
         Note this process's id; after the fork that makes a daemon.
 
-        :raises PidFileError: it is not claimed, or no more.
+        :raises PidFileError: it is not claimed, or no more; or it cannot be written.
         """
         if self._descriptor is None:
             raise PidFileError(f"{self._path}: it is free for others; what has stopped stays so")
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            raise PidFileError(f"{self._path}: {error.strerror}") from None
 
     def release(self) -> None:
-        """Remove the file, unless somebody has put another in its place."""
+        """
+        Remove the file, unless somebody has put another in its place.
+
+        One that cannot be removed is left there: no start is stopped by it.
+        """
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
-        if self._is_current(descriptor):
-            os.unlink(self._path)
+        with contextlib.suppress(OSError):
+            if self._is_current(descriptor):
+                os.unlink(self._path)
         os.close(descriptor)

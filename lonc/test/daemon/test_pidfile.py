@@ -142,3 +142,28 @@ class PidFileTests(SynchronousTestCase):
 
         self.patch(fcntl, "flock", no_locks)
         self.assertEqual(self.refusal(), f"{self.path}: No locks available")
+
+    def test_full_disk(self) -> None:
+        """What cannot be written is told with its path; so is a claim that was given up."""
+
+        def no_room(descriptor: int, data: bytes, offset: int) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        claim = self.acquired()
+        self.patch(os, "pwrite", no_room)
+        error = self.assertRaises(PidFileError, claim.write)
+        self.assertEqual(str(error), f"{self.path}: No space left on device")
+        claim.release()
+        self.assertIn(f"{self.path}: ", str(self.assertRaises(PidFileError, claim.write)))
+
+    def test_cannot_be_removed(self) -> None:
+        """A file that cannot be removed keeps lonc from nothing, and the next one from nothing."""
+
+        def denied(path: str) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+        claim = self.acquired()
+        self.patch(os, "unlink", denied)
+        claim.release()
+        self.assertTrue(os.path.exists(self.path))
+        self.acquired()
