@@ -2,6 +2,8 @@
 #            PORT=6663 for londs at another port than 5663
 # make test  every check: tests, lint, types
 # make docs  the documentation, in docs/_build/html
+# make man   the manual pages lonc.1 and twistd-lonc.1, in docs/man
+# make pictures  the pictures of the documentation anew, from what lonc prints
 # make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form
 # make soak  what it promises, in figures; SOAK='--size 20 --seed 7' for a longer run
 # All of them first set up what they need in .venv; nothing else has to be installed.
@@ -10,7 +12,7 @@ PYTHON := $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test lint docs bench soak clean
+.PHONY: run test lint docs man pictures bench soak clean
 
 run: .venv/installed
 	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT))
@@ -25,6 +27,12 @@ lint: .venv/installed-test
 
 docs: .venv/installed-docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning -d docs/_build/doctrees docs docs/_build/html
+
+man: .venv/installed
+	$(BIN)/python docs/man/make.py
+
+pictures: .venv/installed
+	$(BIN)/python docs/pictures/make.py
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py $(BENCH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shlex
 import ssl
 import sys
 import threading
@@ -55,12 +56,13 @@ lonc serves a cluster of its own: {ids}
   data      {folder}/data/<host>.sqlite
   log       {log}
 
-Try it from another terminal, in the source folder:
+Try it from another terminal, in this folder:
 
-  {python} docs/examples/ask.py {sockets}/{last} ping
-  {python} docs/examples/ask.py {sockets}/{last} put:msu:alice:grades:essay=A
-  {python} docs/examples/ask.py {sockets}/{last} get:msu:alice:grades:essay
-  {python} docs/examples/manage.py unix:{sockets}/lonc.amp list
+  {lonc} ask {last} ping
+  {lonc} ask {last} put:msu:alice:grades:essay=A
+  {lonc} ask {last} get:msu:alice:grades:essay
+  {lonc} status
+  {lonc} hosts
 
 Ctrl-C ends it; the data stay.
 """
@@ -389,7 +391,7 @@ def _add_cluster(
         folder=_near(os.path.abspath(folder)),
         log=_near(settings.log_file),
         last=[host.id for host in hosts][-1],
-        python=_near(sys.executable),
+        lonc=_command(os.path.abspath(folder)),
     )
 
 
@@ -398,6 +400,17 @@ def _add_table_server(reactor: Any, daemon: TwistdService, port: int, table: Hos
 
     text = table_text(table.hosts.values())
     TableServer(reactor, port, lambda: text).setServiceParent(daemon)
+
+
+def _command(folder: str) -> str:
+    """Return how to call `lonc` for the cluster in a folder: it finds the one in `var` by itself."""
+    command = _near(os.path.join(os.path.dirname(sys.executable), "lonc"))
+    try:
+        find_config_file()
+    except SettingsError:
+        if folder == os.path.abspath("var"):
+            return command
+    return f"{command} --standalone {shlex.quote(_near(folder))}"
 
 
 def _near(path: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import runpy
 from collections.abc import Iterator
 
 import attrs
@@ -27,6 +28,7 @@ from lonc.report.records import (
     SettingStatus,
 )
 from lonc.report.times import HostTimes
+from lonc.tap import Options
 from lonc.test.fixtures.source import TREE, read
 from lonc.test.report.test_findings import a_daemon
 from lonc.test.report.test_status import a_status
@@ -171,3 +173,34 @@ class MetricsPageTests(SynchronousTestCase):
             labels = {label for line in lines for label in re.findall(r'(\w+)="', line)}
             made.append((name, kind, labels - {"le"}))
         self.assertEqual(documented, made)
+
+
+class ManualTests(SynchronousTestCase):
+    """The manual pages."""
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        path = os.path.join(TREE, "docs", "man", "make.py")
+        self.made = runpy.run_path(path)
+
+    def page(self, name: str) -> str:
+        """Return a page as troff shows it but for its layout."""
+        lines = "\n".join(self.made[name]())
+        self.assertNotRegex(lines, r"(?m)^$", "an empty line would be a gap")
+        return lines.replace("\\-", "-")
+
+    def test_lonc(self) -> None:
+        """Every command and option of ``lonc`` is there."""
+        page = self.page("lonc_page")
+        for name, command in all_commands(commands, "lonc"):
+            section = page.partition(f"\n.SS {name} ")[2].partition("\n.S")[0]
+            for each in command.params:
+                if isinstance(each, click.Option):
+                    self.assertIn(each.opts[0], section, name)
+
+    def test_twistd(self) -> None:
+        """Every option of ``twistd lonc`` is there."""
+        page = self.page("twistd_page")
+        for long, *_ in Options.optParameters:
+            self.assertIn(f"--{long} ", page)

@@ -222,7 +222,7 @@ class MakeServiceTests(TapTestCase):
             os.makedirs(os.path.join(source, "docs", "examples") if has_examples else source)
             os.chdir(source)
             daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
-            self.assertIn(f"ask.py {place}/sock/l2 ping", daemon.screen)
+            self.assertIn(f"lonc --standalone {place} ask l2 ping", daemon.screen)
             self.assertIn(f"data      {place}/data/", daemon.screen)
             daemon.release()
 

@@ -1,0 +1,92 @@
+"""
+Make the pictures of the pages from what ``lonc`` really prints: ``make pictures``.
+
+A small cluster runs for it, with a host whose lond does not.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BIN = os.path.dirname(sys.executable)
+
+#: Columns of the terminal.
+WIDTH = 96
+
+#: What is asked before the pictures are made.
+ASKED = (
+    ("reload",),
+    ("ask", "l2", "put:msu:alice:grades:essay=A"),
+    ("ask", "l2", "get:msu:alice:grades:essay"),
+    ("ask", "l3", "ping"),
+    ("ask", "l3", "ping"),
+)
+
+
+@contextmanager
+def cluster(port: str) -> Iterator[str]:
+    """Run a cluster; give its folder."""
+    with tempfile.TemporaryDirectory(prefix="lonc-") as folder:
+        command = [os.path.join(BIN, "twistd"), "-n", "lonc", "--standalone", folder]
+        with subprocess.Popen(
+            [*command, "--lond-port", port], stdout=subprocess.PIPE, text=True, cwd=folder
+        ) as twistd:
+            assert twistd.stdout is not None
+            for line in twistd.stdout:
+                if line.startswith("Ctrl-C ends it"):
+                    break
+            try:
+                yield folder
+            finally:
+                twistd.terminate()
+
+
+def shown(folder: str, *arguments: str) -> str:
+    """Return what ``lonc`` prints on a terminal."""
+    ours, its = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
+    environment.pop("NO_COLOR", None)
+    command = [os.path.join(BIN, "lonc"), *arguments, "--standalone", folder]
+    with subprocess.Popen(command, stdout=its, stderr=its, env=environment):
+        os.close(its)
+        output = b""
+        while True:
+            try:
+                output += os.read(ours, 65536)
+            except OSError:  # the terminal has no other end any more
+                break
+    os.close(ours)
+    return output.decode().replace("\r\n", "\n")
+
+
+def picture(text: str, title: str, path: str) -> None:
+    """Write a picture of a terminal."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = Console(record=True, width=WIDTH, file=nowhere)
+        console.print(Text.from_ansi(text))
+        console.save_svg(path, title=title, unique_id="lonc")
+
+
+def main() -> None:
+    """Make them all."""
+    with cluster("5790") as folder:
+        with open(os.path.join(folder, "tabs", "hosts.tab"), "a", encoding="utf-8") as table:
+            table.write("l3:local:access:l3.localhost:127.0.0.3\n")
+        for asked in ASKED:
+            shown(folder, *asked)
+        for name in ("status", "hosts"):
+            picture(shown(folder, name), f"lonc {name}", os.path.join(HERE, f"{name}.svg"))
+
+
+if __name__ == "__main__":
+    main()
