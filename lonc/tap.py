@@ -403,7 +403,7 @@ def _add_table_server(reactor: Any, daemon: TwistdService, port: int, table: Hos
 
 
 def _command(folder: str) -> str:
-    """Return how to call `lonc` for the cluster in a folder: it finds the one in `var` by itself."""
+    """Return how to call `lonc` for the cluster in a folder; that in `var` it finds by itself."""
     command = _near(os.path.join(os.path.dirname(sys.executable), "lonc"))
     try:
         find_config_file()

@@ -27,12 +27,13 @@ from lonc.report.records import (
     RequestRecord,
     SettingStatus,
 )
-from lonc.report.times import HostTimes
+from lonc.report.times import HostTimes, Times
 from lonc.tap import Options
 from lonc.test.fixtures.source import TREE, read
 from lonc.test.report.test_findings import a_daemon
 from lonc.test.report.test_status import a_status
 from lonc.web.metrics import Watched, exposition
+from lonc.wire.request import Cause
 
 SKIP = (
     None
@@ -138,6 +139,12 @@ class TroublePageTests(SynchronousTestCase):
         there = re.findall(r"^\.\. _([a-z-]+):\n\n\1: .+\n-{3,}$", page, re.MULTILINE)
         self.assertLessEqual({*advice, *alerts}, set(there))
 
+    def test_causes(self) -> None:
+        """Each cause of a ``con_lost`` has something to do in the section on that."""
+        section = read("docs", "trouble.rst").partition(".. _con-lost:")[2].partition("\n.. _")[0]
+        causes = re.findall(r"``(\w+)``", " ".join(re.findall(r"^   \* - (.*)$", section, re.M)))
+        self.assertEqual(sorted(causes), sorted(cause.value for cause in Cause))
+
     def test_delayed(self) -> None:
         """Every command for delayed requests that a page names is there."""
         known = {name.split()[-1] for name, _ in all_commands(commands, "lonc")}
@@ -163,7 +170,7 @@ class MetricsPageTests(SynchronousTestCase):
         ]
         host = a_status("l1", handshakes={"ready": 1}, con_lost={"dead": 1})
         daemon = a_daemon(reloads={"done": 1}, certificate="/c.pem")
-        watched = Watched(host, HostTimes().totals())
+        watched = Watched(host, {**HostTimes().totals(), "handshake": Times().totals()})
         text = "".join(exposition(daemon, [watched]))
         made = []
         for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
