@@ -67,6 +67,9 @@ Try it from another terminal, in this folder:
 Ctrl-C ends it; the data stay.
 """
 
+#: What helps where a port is taken.
+ANOTHER_PORT = "--lond-port takes another port, as in make run PORT=6663"
+
 #: Seconds that what goes on in threads gets when all else has ended.
 THREADS_END = 1.0
 
@@ -370,7 +373,7 @@ def _add_cluster(
         check_ports(table, settings.lond_port)
     except ClusterError as error:
         daemon.release()
-        raise SettingsError(f"{error}; --lond-port takes another port") from None
+        raise SettingsError(f"{error}; {ANOTHER_PORT}") from None
     tls = None if certificates is None else certificates.files.context(ssl.PROTOCOL_TLS_SERVER)
     cluster = Cluster(
         reactor,

@@ -244,6 +244,7 @@ class MakeServiceTests(TapTestCase):
             other.listen()
             told = self.refusal(*options)
         self.assertIn(f"the lond l2 cannot have port {port} at 127.0.0.2: Address already", told)
+        self.assertTrue(told.endswith("another port, as in make run PORT=6663"), told)
         self.made(*options)
 
     def test_standalone_nowhere(self) -> None:
