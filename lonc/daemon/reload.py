@@ -42,6 +42,10 @@ log = Logger()
 #: What could not be carried out is told with so many reasons at most; the log has all.
 MOST_TOLD = 8
 
+#: So many hosts that come, go or change have a line of their own; the rest is counted. A cluster's
+#: table can name thousands.
+HOSTS_TOLD = 20
+
 #: Characters of what has changed that are told: AMP has no room for more than 65,535 bytes.
 MOST_CHARACTERS = 15_000
 
@@ -199,22 +203,33 @@ class Reloader:
             raise ReloadFailed("not all is changed: lonc stops")
 
     def _tell_hosts(self, changes: Changes, errors: list[SocketError | None]) -> Iterator[None]:
-        for host_id in changes.gone:
-            log.critical("the host is no longer in the table", host_id=host_id)
+        for number, host_id in enumerate(changes.gone):
+            if number < HOSTS_TOLD:
+                log.critical("the host is no longer in the table", host_id=host_id)
             self._supervisor.remove(host_id)
             self._reporter.forget(host_id)
             yield
-        for host_id in changes.changed:
-            log.critical("the host's address has changed", host_id=host_id)
+        if len(changes.gone) > HOSTS_TOLD:
+            count = len(changes.gone) - HOSTS_TOLD
+            log.critical("{count} more hosts are no longer in the table", count=count)
+        for number, host_id in enumerate(changes.changed):
+            if number < HOSTS_TOLD:
+                log.critical("the host's address has changed", host_id=host_id)
             errors.append(self._supervisor.reconfigure(host_id))
             yield
+        if len(changes.changed) > HOSTS_TOLD:
+            count = len(changes.changed) - HOSTS_TOLD
+            log.critical("the addresses of {count} more hosts have changed", count=count)
         for host_id in changes.same:
             errors.append(self._supervisor.reconfigure(host_id))
             yield
-        for host_id in changes.new:
+        for number, host_id in enumerate(changes.new):
             errors.append(self._supervisor.add(host_id))
-            log.info("a new host", host_id=host_id)
+            if number < HOSTS_TOLD:
+                log.info("a new host", host_id=host_id)
             yield
+        if len(changes.new) > HOSTS_TOLD:
+            log.info("{count} more new hosts", count=len(changes.new) - HOSTS_TOLD)
 
     def _move_management(self, description: str) -> Deferred[list[str]]:
         """Return why it cannot listen there, if so."""

@@ -20,7 +20,7 @@ from twisted.application.service import Application, IService
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -656,6 +656,33 @@ class ReadAgainTests(ServiceTestCase):
 
         supervisor.add = slow_add  # type: ignore[method-assign]
         return ids
+
+    def test_few_lines(self) -> None:
+        """Of many hosts that come, change or go, twenty have a line and the rest are counted."""
+
+        def lines(text: str) -> int:
+            return sum(text in formatEvent(event) for event in self.notes.events)
+
+        for address in ("10.0.0.1", "10.0.0.2"):
+            rows = "".join(f"h{n}:d:access:h{n}.test:{address}\n" for n in range(100))
+            self.table = a_table(TABLE + rows)
+            self.advance_through(self.daemon.reread_table())
+        self.table = a_table()
+        self.advance_through(self.daemon.reread_table())
+        for one, rest in (
+            ("a new host", "80 more new hosts"),
+            ("the host's address has changed", "the addresses of 80 more hosts have changed"),
+            ("the host is no longer in the table", "80 more hosts are no longer in the table"),
+        ):
+            self.assertEqual((lines(one), lines(rest)), (20, 1), one)
+
+    def advance_through(self, reading: Deferred[str]) -> None:
+        """Let the turns pass that a change takes."""
+        for _ in range(1000):
+            if reading.called:
+                break
+            self.advance(0)
+        self.successResultOf(reading)
 
     def test_slices(self) -> None:
         """F12, F13: a large change takes many turns of the loop; others are served in between."""

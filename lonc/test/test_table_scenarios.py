@@ -85,6 +85,26 @@ class FetchedTableTests(DaemonTestCase):
         self.assertEqual(self.read("tabs", "dns_hosts.tab"), TWO + THREE)
         self.assert_no_traceback(lonc, again)
 
+    async def test_more_hosts_than_files(self) -> None:
+        """
+        A first table with many more hosts than files may be open: lonc serves the first ones, can
+        be managed, and ends at TERM.
+        """
+        rows = [f"h{n}:msu:access:h{n}.test:127.0.0.4\n" for n in range(3000)]
+        self.table = TWO + "".join(rows)
+        server = self.serve()
+        self.served_by(f"127.0.0.1:{server.port}")
+        lonc = self.unprivileged("-n", "lonc", "--config", self.path("loncapa.conf"), files=600)
+        await self.until(lambda: os.path.exists(self.path("daemons", "logs", "lonc.log")))
+        await self.until(lambda: "hosts new, 0 gone" in self.log)
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+        self.assertEqual(self.log.count("hosts of the table are not served"), 1)
+        self.assertIn("l2", await self.manage("list"))
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertNotIn("Too many open files", self.log)
+        self.assertLess(self.log.count("\n"), 200)
+        self.assert_no_traceback(lonc)
+
     async def test_over_https(self) -> None:
         """
         The same over https, from a server with a certificate of our authority. One whose
