@@ -1,5 +1,5 @@
 # make run   a cluster of two hosts on this machine, with lonc in front of it;
-#            PORT=6663 for londs at another port than 5663
+#            PORT=6663 for londs at another port than 5663, HTTP=none for no page at port 8663
 # make test  every check: tests, lint, types
 # make docs  the documentation, in docs/_build/html
 # make man   the manual pages lonc.1 and twistd-lonc.1, in docs/man
@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: run test lint docs man pictures bench soak clean
 
 run: .venv/installed
-	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT))
+	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT)) --http $(or $(HTTP),tcp:8663:interface=127.0.0.1)
 
 test: .venv/installed-test lint
 	$(BIN)/trial lonc

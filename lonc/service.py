@@ -44,6 +44,8 @@ from lonc.report.logs import LoncLog
 from lonc.report.reporter import Reporter
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
+from lonc.web.history import PAUSE
+from lonc.web.port import HTTPPort
 from lonc.wire.cipher import has_idea
 
 #: Seconds between two looks at the time limits: a request ends so much late at the most.
@@ -148,6 +150,7 @@ class LoncService(MultiService):
         self._tables.setServiceParent(self)
         self._management = ManagementPort(reactor, self, settings.management)
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
+        self._http = HTTPPort(reactor, self._reporter, settings.http)
         disk = Disk(reactor, for_disk)
         self.operations = Operations(
             self.hosts,
@@ -168,6 +171,7 @@ class LoncService(MultiService):
             supervisor=self._supervisor,
             shared=self._shared,
             management=self._management,
+            http=self._http,
             reporter=self._reporter,
         )
         self._notices = Notices(reactor, manager or Manager({}), self._reporter.summary)
@@ -175,6 +179,7 @@ class LoncService(MultiService):
             (self._round(self._sweep), SWEEP),
             (self._round(self._watch), WATCH),
             (self._round(self._reporter.turn), SLOT),
+            (self._round(self._http.sample), PAUSE),
             (self._round(self.in_force.look_at_certificate), DAY),
         ]
         self._signals = Signals(
@@ -208,7 +213,8 @@ class LoncService(MultiService):
         """
         Serve all hosts; one whose socket cannot be had is logged and tried again.
 
-        :raises lonc.management.port.ManagementPortError: when the management port cannot be had.
+        :raises lonc.transport.endpoint_port.PortError: when the management port or the HTTP port
+            cannot be had.
         :raises lonc.daemon.pidfile.PidFileError: when the pid file cannot be written.
         """
         settings, table = self.in_force.settings, self.in_force.table
@@ -220,6 +226,7 @@ class LoncService(MultiService):
             log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
         self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
+        self._http.setServiceParent(self)
         super().startService()
         for host_id in table.hosts:
             self._supervisor.add(host_id)
@@ -286,6 +293,7 @@ class LoncService(MultiService):
         self._supervisor.watch()
         self._shared.watch()
         self._management.watch()
+        self._http.watch()
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         if self.sets_title:
             self._reporter.show_title()

@@ -39,10 +39,11 @@ from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
 from lonc.daemon.systemd import Manager
 from lonc.delayed.sealing import key_of
-from lonc.management.port import ManagementPortError
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.service import LoncService
+from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
+from lonc.web.port import address
 
 #: How ``lonc.log`` may look; the seed's form is what is left.
 FORMS = {"seed": None, "json": json_form, "text": text_form}
@@ -55,6 +56,7 @@ lonc serves a cluster of its own: {ids}
   sockets   {sockets}/<host>
   data      {folder}/data/<host>.sqlite
   log       {log}
+  page      {page}
 
 Try it from another terminal, in this folder:
 
@@ -86,6 +88,7 @@ IMPORTED_LATER = (
     "lonc.lond.cluster",
     "lonc.lond.table_server",
     "lonc.management.server",
+    "lonc.web.site",
 )
 
 LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
@@ -177,7 +180,7 @@ class TwistdService(LoncService):
 
     terminal: TextIO | None = None
     complaints: TextIO | None = None
-    expected: tuple[type[Exception], ...] = (ManagementPortError, PidFileError)
+    expected: tuple[type[Exception], ...] = (PortError, PidFileError)
     screen = ""
 
     def startService(self) -> None:
@@ -393,6 +396,7 @@ def _add_cluster(
         sockets=_near(settings.sock_dir),
         folder=_near(os.path.abspath(folder)),
         log=_near(settings.log_file),
+        page=address(settings.http),
         last=[host.id for host in hosts][-1],
         lonc=_command(os.path.abspath(folder)),
     )

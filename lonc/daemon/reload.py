@@ -32,8 +32,8 @@ from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
-from lonc.management.port import ManagementPort
 from lonc.report.reporter import Reporter, fitting
+from lonc.transport.endpoint_port import EndpointPort
 from lonc.transport.unix_socket import GroupError, SocketError
 
 log = Logger()
@@ -93,7 +93,8 @@ class Reloader:
     _delayed: DelayedService
     _supervisor: Supervisor
     _shared: SharedSockets
-    _management: ManagementPort
+    _management: EndpointPort
+    _http: EndpointPort
     _reporter: Reporter
     _clock: IReactorTime
     _disk: Disk
@@ -132,16 +133,16 @@ class Reloader:
             told, changes, moved, left = await self._take_over_next(read)
         finally:
             self._one_at_a_time.release()
-        left = [*await moved, *left]
+        left = [*[line for each in moved for line in await each], *left]
         return "\n".join([_answer(told, left), *fitting(changes, MOST_CHARACTERS)])
 
     async def _take_over_next(
         self, read: Callable[[], Configuration]
-    ) -> tuple[str, list[str], Deferred[list[str]], list[str]]:
+    ) -> tuple[str, list[str], list[Deferred[list[str]]], list[str]]:
         """
         Carry out a change.
 
-        :return: a summary, what has changed, what the management port says, and what is left to do.
+        :return: a summary, what has changed, what the ports say, and what is left to do.
         """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
@@ -165,7 +166,10 @@ class Reloader:
         await self._in_slices(self._in_force.warn())
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
-        moved = self._move_management(settings.management)
+        moved = [
+            self._move("loncManagement", self._management, settings.management),
+            self._move("loncHTTP", self._http, settings.http),
+        ]
         await self._in_slices(self._reporter.reporting_and_resetting())
         told = (
             f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
@@ -231,22 +235,24 @@ class Reloader:
         if len(changes.new) > HOSTS_TOLD:
             log.info("{count} more new hosts", count=len(changes.new) - HOSTS_TOLD)
 
-    def _move_management(self, description: str) -> Deferred[list[str]]:
-        """Return why it cannot listen there, if so."""
+    def _move(
+        self, setting: str, port: EndpointPort, description: str | None
+    ) -> Deferred[list[str]]:
+        """Return why a port cannot listen where a setting wants it, if so."""
         moved: Deferred[list[str]] = Deferred()
-        moving = Deferred.fromCoroutine(self._management.move(description))
+        moving = Deferred.fromCoroutine(port.move(description))
         self._moving.append(moving)
 
         def end(result: Failure | None) -> None:
             self._moving.remove(moving)
             if result is not None:
                 log.critical("{error}", error=result.value)
-            moved.callback([] if result is None else [f"loncManagement: {result.value}"])
+            moved.callback([] if result is None else [f"{setting}: {result.value}"])
 
         moving.addBoth(end)
         return moved
 
     def stop(self) -> Deferred[Any]:
-        """Take nothing over any more; fires when the management port is where it shall be."""
+        """Take nothing over any more; fires when the ports are where they shall be."""
         self._stopping = True
         return DeferredList(self._moving, consumeErrors=True)

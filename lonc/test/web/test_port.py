@@ -1,0 +1,139 @@
+# Twisted's Service, its processes and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Where the page can be had: the port, and the page of a daemon that runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from unittest import SkipTest
+
+from prometheus_client.parser import text_string_to_metric_families
+from treq.client import HTTPClient
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import Agent
+
+from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
+from lonc.test.management.test_port import PortsReactor
+from lonc.test.report.test_status import a_status
+from lonc.test.web.test_site import Reports
+from lonc.transport.endpoint_port import PortError
+from lonc.web.port import HTTPPort, address
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class HTTPPortTests(SynchronousTestCase):
+    """The port in memory."""
+
+    def setUp(self) -> None:
+        self.reactor = PortsReactor()
+
+    def started(self, description: str | None) -> HTTPPort:
+        """Return a port that has been started."""
+        port = HTTPPort(self.reactor, Reports(a_status("l1")), description)
+        port.startService()
+        return port
+
+    def test_off(self) -> None:
+        """Without the setting nothing listens, and nothing is missing."""
+        port = self.started(None)
+        port.sample()
+        self.assertEqual(self.reactor.ports, {})
+        self.assertTrue(port.listening)
+
+    def test_moves(self) -> None:
+        """F13: a reload has it listen, move, and stop."""
+        port = self.started(None)
+        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:8663")))
+        self.assertEqual(list(self.reactor.ports), [8663])
+        gone = Deferred.fromCoroutine(port.move(None))
+        self.reactor.ports[8663].closed.callback(None)
+        self.successResultOf(gone)
+        self.assertEqual(port.description, None)
+
+    def test_in_use(self) -> None:
+        """Section 8: a port in use is one line that names it."""
+        self.reactor.taken.add(8663)
+        error = self.assertRaises(PortError, self.started, "tcp:8663")
+        self.assertEqual(str(error), "HTTP port tcp:8663: it is taken")
+
+    def test_address(self) -> None:
+        """A person is told where the page is."""
+        for description, told in (
+            ("tcp:8663:interface=127.0.0.1", "http://127.0.0.1:8663/"),
+            ("tcp:port=8663", "http://localhost:8663/"),
+            (r"tcp6:8663:interface=\:\:1", "http://[::1]:8663/"),
+            ("unix:/lonc.http", "unix:/lonc.http"),
+            (None, "none (see --http)"),
+        ):
+            self.assertEqual(address(description), told)
+
+
+class RunningTests(DaemonTestCase):
+    """The pages of a daemon that runs."""
+
+    timeout = 90
+
+    async def fetched(self, path: str) -> tuple[int, str]:
+        """Return status and text of a page."""
+        answer = await HTTPClient(Agent(reactor)).get(f"{self.url}{path}")
+        return answer.code, await answer.text()
+
+    async def served(self) -> Child:
+        """Start lonc with a page; return it when it serves."""
+        port = str(free_port("127.0.0.1"))
+        self.url = f"http://127.0.0.1:{port}/"
+        lonc = self.standalone(
+            *("--lond-port", str(free_port("127.0.0.1", "127.0.0.2"))),
+            *("--http", f"tcp:{port}:interface=127.0.0.1"),
+        )
+        await lonc.says("Ctrl-C ends it")
+        return lonc
+
+    async def test_pages(self) -> None:
+        """All pages are there, and show what passes."""
+        lonc = await self.served()
+        self.assertIn(f"page      {self.url}", lonc.out)
+        await self.ask("l2", "ping")
+        status, page = await self.fetched("")
+        self.assertEqual(status, 200)
+        self.assertIn("l2", page)
+        self.assertEqual((await self.fetched("hosts/l2"))[0], 200)
+        self.assertEqual((await self.fetched("hosts/l9"))[0], 404)
+        for path in ("healthz", "readyz"):
+            self.assertEqual(await self.fetched(path), (200, "ok\n"))
+        _, text = await self.fetched("metrics")
+        samples = {
+            (sample.name, sample.labels.get("host")): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        self.assertEqual(samples["lonc_answers_total", "l2"], 1.0)
+        self.assertEqual(samples["lonc_host_up", "l2"], 1.0)
+        self.assert_no_traceback(lonc)
+
+    async def test_browser(self) -> None:
+        """A real browser shows the page's hosts."""
+        if CHROMIUM is None:
+            raise SkipTest("there is no chromium here")
+        await self.served()
+        out, _, _ = await getProcessOutputAndValue(
+            CHROMIUM,
+            ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", self.url],
+            {**os.environ, "HOME": self.work},
+        )
+        self.assertIn(b"l2", out)
+
+    async def test_import(self) -> None:
+        """Without the setting what serves pages is not even imported."""
+        out, err, status = await getProcessOutputAndValue(
+            sys.executable,
+            ["-c", "import lonc.tap, sys; print('lonc.web.site' in sys.modules)"],
+            dict(os.environ),
+        )
+        self.assertEqual((out, err, status), (b"False\n", b"", 0))

@@ -1,0 +1,194 @@
+# Twisted's Service has no annotations:
+# mypy: allow-untyped-calls
+"""
+A port on whatever Twisted endpoint is described, which can move while lonc runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.posixbase import PosixReactorBase
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lonc.report.rate_limit import RateLimited
+from lonc.transport.network import PosixNetwork, ReactorNetwork
+from lonc.transport.unix_socket import clear_stale_socket
+
+log = Logger()
+
+
+class PortError(Exception):
+    """A port cannot be had; the message names it and its description, for a person."""
+
+
+class ListeningReactor:
+    """
+    The reactor as an endpoint sees it.
+
+    Endpoints differ in how they are described, and all come here with what they have made of it.
+
+    :param description: of the endpoint.
+    :ivar path: where a UNIX socket was made.
+    """
+
+    def __init__(self, reactor: Any, description: str) -> None:
+        self.reactor = reactor
+        self.description = description
+        self.path: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reactor, name)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Factory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        """Listen, also where a crash has left something behind."""
+        posix = isinstance(self.reactor, PosixReactorBase)
+        network = PosixNetwork(self.reactor) if posix else ReactorNetwork(self.reactor)
+        clear_stale_socket(address)
+        # An earlier release left Twisted's lock there. It holds a process id, which another
+        # process may have by now, so none is made.
+        with contextlib.suppress(OSError):
+            os.unlink(f"{address}.lock")
+        self.path = address
+        return network.listenUNIX(address, factory, backlog, mode)
+
+
+def _file_at(path: str | None) -> os.stat_result | None:
+    try:
+        return None if path is None else os.lstat(path)
+    except OSError:
+        return None
+
+
+class EndpointPort(Service):
+    """
+    Listens on a Twisted endpoint.
+
+    :param name: what it is, for people.
+    :param description: a server endpoint description; None for no port.
+    :cvar error: what is raised when it cannot be had.
+    :cvar reactor_for: what the endpoint listens with.
+    """
+
+    error: type[PortError] = PortError
+    reactor_for: type[ListeningReactor] = ListeningReactor
+
+    def __init__(self, reactor: Any, factory: Factory, name: str, description: str | None) -> None:
+        self.setName(name)
+        self.description = description
+        self._reactor = reactor
+        self._factory = factory
+        self._port: IListeningPort | None = None
+        self._path: str | None = None
+        self._file: os.stat_result | None = None
+        self._moving = DeferredLock()
+        self._missed = RateLimited(reactor, 60.0)
+
+    async def disconnect(self) -> None:
+        """Close the connections that are open."""
+        raise NotImplementedError
+
+    def startService(self) -> None:
+        """
+        Listen.
+
+        :raises PortError: when that cannot be.
+        """
+        super().startService()
+        self._listen(self.description)
+
+    async def move(self, description: str | None) -> None:
+        """
+        Listen elsewhere; connections that are open are closed in the next turn of the reactor.
+
+        :raises PortError: when that cannot be, and it listens where it did.
+        """
+        async with self._moving:
+            before = self.description
+            if description == before and (self._port is not None or before is None):
+                return
+            await self._close_port()
+            try:
+                self._listen(description)
+            except PortError:
+                self._listen(before)
+                raise
+        # Whoever asked for this over such a connection gets an answer first.
+        self._reactor.callLater(0, lambda: Deferred.fromCoroutine(self.disconnect()))
+
+    @property
+    def listening(self) -> bool:
+        """Whether it can be found: somebody may have removed or replaced its socket."""
+        if self._port is None or self._file is None:
+            return self._port is not None or self.description is None
+        there = _file_at(self._path)
+        return there is not None and os.path.samestat(there, self._file)
+
+    def watch(self) -> None:
+        """Listen again where the socket has gone; connections that are open stay."""
+        if self.running and not self._moving.locked and not self.listening:
+            restoring = Deferred.fromCoroutine(self._restore())
+            restoring.addErrback(self._not_restored)
+
+    async def _restore(self) -> None:
+        async with self._moving:
+            await self._close_port()
+            if self.running:
+                self._listen(self.description)
+                log.warn("the {port} was gone and is there again", port=self.name)
+
+    def _not_restored(self, failure: Failure) -> None:
+        if self._missed.allow() is not None:
+            log.critical("{error}", error=failure.value)
+
+    def _listen(self, description: str | None) -> None:
+        if description is None:
+            self.description = self._path = self._file = None
+            return
+        reactor = self.reactor_for(self._reactor, description)
+        try:
+            listening = serverFromString(reactor, description).listen(self._factory)
+        except Exception as error:  # endpoints raise whatever they like
+            raise self.error(f"{self.name} {description}: {error}") from None
+        failures: list[Failure] = []
+        listening.addCallbacks(self._listens, failures.append)
+        for failure in failures:
+            reason = failure.value
+            told = reason.socketError if isinstance(reason, CannotListenError) else reason
+            raise self.error(f"{self.name} {description}: {told}")
+        self.description = description
+        self._path = reactor.path
+        self._file = _file_at(reactor.path)
+
+    def _listens(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def stopService(self) -> Deferred[None]:
+        """Listen no more and close every connection; fires when all is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        await self._close_port()
+        await self.disconnect()
+
+    async def _close_port(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            await maybeDeferred(port.stopListening)

@@ -1,0 +1,93 @@
+# Twisted's Service has no annotations:
+# mypy: allow-untyped-calls
+"""Where the page and the metrics can be had (setting ``loncHTTP``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import endpoints
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from lonc.transport.endpoint_port import EndpointPort
+from lonc.web.history import History
+
+if TYPE_CHECKING:
+    from lonc.web.site import Shown
+
+
+def address(description: str | None) -> str:
+    """
+    Tell a person where the page is.
+
+    :param description: a server endpoint description; None for no page.
+    """
+    if description is None:
+        return "none (see --http)"
+    positional, named = endpoints._parse(description)
+    kind, *arguments = positional
+    if kind not in ("tcp", "tcp6"):
+        return description
+    port = named.get("port", "".join(arguments[:1]))
+    host = named.get("interface", "localhost")
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+class _OnDemand(Factory):
+    """Imports twisted.web when somebody comes: most daemons have no such port."""
+
+    noisy = False
+
+    def __init__(self, shown: Shown, history: History, reactor: Any) -> None:
+        self._shown = shown
+        self._history = history
+        self._reactor = reactor
+        self.made: Any = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        from lonc.web.site import site
+
+        if self.made is None:
+            self.made = site(self._shown, self._history, self._reactor)
+            self.made.doStart()
+        return self.made.buildProtocol(addr)
+
+    def doStop(self) -> None:
+        super().doStop()
+        if self.made is not None:
+            self.made.doStop()
+            self.made = None
+
+
+class HTTPPort(EndpointPort):
+    """
+    Listens for browsers, and for what scrapes.
+
+    :param shown: what the pages need of the daemon.
+    :param description: a server endpoint description; None for no port.
+    """
+
+    def __init__(self, reactor: Any, shown: Shown, description: str | None) -> None:
+        self._shown = shown
+        self._history = History()
+        self._site = _OnDemand(shown, self._history, reactor)
+        super().__init__(reactor, self._site, "HTTP port", description)
+
+    def sample(self) -> None:
+        """Add to the last hour's history; called every :data:`lonc.web.history.PAUSE` seconds."""
+        if self.description is None:
+            return
+        hosts = [self._shown.status(host_id) for host_id in self._shown.host_ids()]
+        self._history.add(
+            self._reactor.seconds(),
+            sum(host.requests for host in hosts),
+            sum(host.waiting for host in hosts),
+            max((host.seconds["total"]["p99"] for host in hosts), default=0.0),
+        )
+
+    async def disconnect(self) -> None:
+        """Close the connections that are open: whoever looks asks again."""
+        if self._site.made is not None:
+            for connection in list(self._site.made.protocols):
+                connection.transport.abortConnection()
