@@ -107,6 +107,7 @@ class InForce:
         """
         settings, table = configuration
         table = _within_limit(settings, table)
+        table.ids_at("")  # that takes a moment the first time
         access = read_access(settings, table)
         if access.unusable and self.access.certificates is not None:
             # A file that is gone for a moment must not put everything in the clear.

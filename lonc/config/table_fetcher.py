@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from random import Random
 from typing import Any, Protocol
 
@@ -224,15 +223,20 @@ class TableFetcher(Service):
         """Ask one server after the other; return whether there is a table now."""
         for server in self._current()[1].servers:
             try:
-                text, count = await self._ask(server)
+                count = await self._take_from(server)
             except FetchError as error:
                 log.warn("no host table from {url}: {error}", url=server.url, error=error)
                 continue
+            except (OSError, Stuck) as error:
+                log.error("the fetched host table cannot be written: {error}", error=error)
+                return False
             log.info("{count} hosts fetched from {url}", count=count, url=server.url)
-            return await self._keep(text)
+            self._arrived()
+            return True
         return False
 
-    async def _ask(self, server: TableServer) -> tuple[bytes, int]:
+    async def _take_from(self, server: TableServer) -> int:
+        """Get a server's table and write it down; return how many hosts it has."""
         settings, table = self._current()
         asked = self._download(server.url, settings.table_limit, _authority(settings))
         limit = settings.table_timeout
@@ -242,17 +246,12 @@ class TableFetcher(Service):
             raise FetchError(f"it did not come within {limit:g} s") from None
         # Refused for want of descriptors is known all the same.
         known = len(table.hosts) + len(table.refused)
-        fetched = check_table(downloaded, settings, known, table.fetched)
-        return downloaded.content, len(fetched.hosts)
-
-    async def _keep(self, text: bytes) -> bool:
-        """Write the table down; that it is new is told then."""
-        settings = self._current()[0]
         path = settings.fetched_hosts_file
-        try:
-            await self._disk.run(path, settings.disk_timeout, partial(replace_file, path, text))
-        except (OSError, Stuck) as error:
-            log.error("the fetched host table cannot be written: {error}", error=error)
-            return False
-        self._arrived()
-        return True
+
+        def keep() -> int:
+            found = check_table(downloaded, settings, known, table.fetched)
+            replace_file(path, downloaded.content)
+            return len(found.hosts)
+
+        # In a thread, and not only for the disk: a long table takes a second to look at.
+        return await self._disk.run(path, settings.disk_timeout, keep)

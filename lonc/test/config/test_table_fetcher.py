@@ -49,7 +49,7 @@ def at_once(work: Any, /) -> Deferred[Any]:
     done: Deferred[Any] = Deferred()
     try:
         done.callback(work())
-    except OSError as error:
+    except (OSError, FetchError) as error:
         done.errback(error)
     return done
 
@@ -433,6 +433,24 @@ class FetcherTests(SynchronousTestCase):
         self.assertIn("no answer from the disk", self.told(LogLevel.error)[0])
         self.clock.advance(FIRST_PAUSE * 1.1)
         self.assertEqual(len(self.web.asked), 2)
+
+    def test_looked_at_in_a_thread(self) -> None:
+        """F12: a table is looked at in a thread, since a long one takes its time."""
+        begun: list[tuple[Any, Deferred[Any]]] = []
+
+        def later(work: Any) -> Deferred[Any]:
+            begun.append((work, Deferred()))
+            return begun[-1][1]
+
+        self.in_thread = later
+        self.start()
+        self.web.send("nonsense")
+        self.assertEqual(self.told(LogLevel.warn), [])
+        ((work, done),) = begun
+        self.assertRaises(FetchError, work)
+        done.errback(FetchError("no table"))
+        self.assertEqual(self.told(LogLevel.warn), [f"no host table from {A}: no table"])
+        self.assertEqual(self.web.urls, [A, B])
 
     def test_stop(self) -> None:
         """A stop gives up what is under way, and nothing follows."""
