@@ -17,12 +17,13 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.table_fetcher import TableFetcher, web_client
+from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.notices import Notices
 from lonc.daemon.operations import Operations
 from lonc.daemon.pidfile import PidFile
@@ -57,6 +58,9 @@ WATCH = 1.0
 #: Disk calls at a time, of delayed requests, the fetched table and the configuration together. Each
 #: limits its own to fewer, so that what hangs for one leaves threads to the others.
 DISK_THREADS = 16
+
+#: Seconds that who has connected already gets to ask, where newcomers wait for the next lonc.
+LAST_WORDS = 0.2
 
 #: Seconds between two looks at how long the own certificate is still valid.
 DAY = 86400.0
@@ -105,6 +109,7 @@ class LoncService(MultiService):
         manager: Manager | None = None,
     ) -> None:
         super().__init__()
+        manager = manager or Manager({})
         self.in_force = InForce(configuration)
         self.hosts: dict[str, HostService] = {}
         settings = self.in_force.settings
@@ -122,6 +127,7 @@ class LoncService(MultiService):
             settings.name_threads,
         )
         self._enciphers = has_idea()
+        self._kept = KeptSockets(network, manager)
         dependencies = HostDependencies(
             clock=reactor,
             network=network,
@@ -132,6 +138,7 @@ class LoncService(MultiService):
             auth_modes=lambda host: self.in_force.access.auth_modes(host),
             enciphers=self._enciphers,
             ids=lambda host: self.in_force.table.ids_at(host.target),
+            keeper=self._kept,
         )
         self._supervisor = Supervisor(self, self.hosts, self.in_force, dependencies)
         self._delayed = DelayedService(
@@ -174,7 +181,7 @@ class LoncService(MultiService):
             http=self._http,
             reporter=self._reporter,
         )
-        self._notices = Notices(reactor, manager or Manager({}), self._reporter.summary)
+        self._notices = Notices(reactor, manager, self._reporter.summary)
         self._rounds = [
             (self._round(self._sweep), SWEEP),
             (self._round(self._watch), WATCH),
@@ -232,6 +239,7 @@ class LoncService(MultiService):
             self._supervisor.add(host_id)
         for _ in self._shared.arranging(table.hosts, settings, []):
             pass
+        self._kept.drop_rest()
         for call, seconds in self._rounds:
             call.start(seconds)
         self._notices.started()
@@ -248,6 +256,8 @@ class LoncService(MultiService):
         for call, _ in self._rounds:
             if call.running:
                 call.stop()
+        if self._kept.leave():
+            yield deferLater(self._reactor, LAST_WORDS)
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
         yield self._shared.dismiss()

@@ -8,9 +8,9 @@ The protocol is a datagram of ``NAME=value`` lines to the socket that ``NOTIFY_S
 from __future__ import annotations
 
 import array
-import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import MutableMapping, Sequence
 from typing import Final
@@ -18,8 +18,12 @@ from typing import Final
 #: The first descriptor that a manager hands over (``sd_listen_fds(3)``).
 FIRST: Final = 3
 
-#: Bytes of a descriptor's name at most, and what it may not hold.
+#: Characters of a descriptor's name at most.
 _NAME_LIMIT: Final = 255
+
+#: Seconds that a manager may take to read what it is told; once it has taken them it is not waited
+#: for again before it reads. Its queue has room for ten messages, and each socket is one.
+_PATIENCE: Final = 1.0
 
 
 class Manager:
@@ -28,12 +32,16 @@ class Manager:
 
     :param environment: is read once, and what concerns this process alone is taken out of it, so
         that no child takes it for its own.
+    :ivar watchdog: after how many seconds of silence the manager ends this process; 0.0 for never.
+    :ivar room: how many descriptors it keeps over a restart.
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         self._address = environment.pop("NOTIFY_SOCKET", "")
         self._socket: socket.socket | None = None
+        self._patient = True
         self.watchdog = _watchdog(environment)
+        self.room = _room(environment) if self._address else 0
         self._inherited = _inherited(environment)
 
     @property
@@ -55,7 +63,7 @@ class Manager:
 
     def alive(self, status: str) -> None:
         """The loop turns."""
-        self.tell("WATCHDOG=1", f"STATUS={status}")
+        self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
     def keep(self, name: str, descriptor: int) -> None:
         """Have a listening socket kept over a restart, under a name."""
@@ -69,15 +77,16 @@ class Manager:
         """Return the descriptor that was kept under a name, once; it is the caller's then."""
         return self._inherited.pop(name, None)
 
-    def drop_rest(self) -> None:
-        """Close what was kept and nobody wants, and have it kept no longer."""
-        for name, descriptor in self._inherited.items():
-            os.close(descriptor)
-            self.forget(name)
-        self._inherited.clear()
+    def rest(self) -> dict[str, int]:
+        """Return what was kept and nobody has taken, by name; it is the caller's then."""
+        rest, self._inherited = self._inherited, {}
+        return rest
 
     def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
-        """Send lines; a manager that does not listen, or is slow, is not waited for."""
+        """Send lines; a manager that does not listen, or is slow, is not waited for long."""
+        self._send(lines, descriptors, _PATIENCE if self._patient else 0.0)
+
+    def _send(self, lines: Sequence[str], descriptors: Sequence[int], patience: float) -> None:
         if not self._address:
             return
         # A name from the host table must not become a line of its own.
@@ -86,15 +95,36 @@ class Manager:
         if descriptors:
             rights = array.array("i", descriptors)
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        with contextlib.suppress(OSError):
-            if self._socket is None:
-                self._socket = socket.socket(
-                    socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-                )
+        try:
+            connected = self._connected()
+            connected.settimeout(patience)
+            connected.sendmsg([data], ancillary)
+            self._patient = True
+        except TimeoutError:
+            self._patient = False
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._disconnect()  # it may come back
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
             address = self._address
             if address.startswith("@"):
                 address = "\0" + address[1:]
-            self._socket.sendmsg([data], ancillary, 0, address)
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                made.connect(address)
+            except OSError:
+                made.close()
+                raise
+            self._socket = made
+        return self._socket
 
 
 def name_of(path: str) -> str:
@@ -107,7 +137,7 @@ def name_of(path: str) -> str:
         each if each.isascii() and each.isprintable() and each not in ":%" else f"%{ord(each):x}%"
         for each in path
     )
-    return kept[-_NAME_LIMIT:]
+    return kept if len(kept) <= _NAME_LIMIT else "/" + kept[1 - _NAME_LIMIT :]
 
 
 def _watchdog(environment: MutableMapping[str, str]) -> float:
@@ -119,8 +149,24 @@ def _watchdog(environment: MutableMapping[str, str]) -> float:
     return int(microseconds) / 1e6
 
 
+def _room(environment: MutableMapping[str, str]) -> int:
+    """
+    Return how many descriptors the manager keeps.
+
+    systemd says it from release 254 on, if it keeps any; of others nothing is known.
+    """
+    room = environment.pop("FDSTORE", "")
+    if room.isdecimal():
+        return int(room)
+    return 0 if environment.get("SYSTEMD_EXEC_PID") == str(os.getpid()) else sys.maxsize
+
+
 def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
-    """Return the descriptors that were kept, by their names."""
+    """
+    Return the descriptors that were kept, by their names.
+
+    What is not named after a path is somebody else's, such as a socket unit's.
+    """
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
@@ -129,6 +175,8 @@ def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
     kept: dict[str, int] = {}
     for offset, name in zip(range(int(count)), names, strict=False):
         descriptor = FIRST + offset
+        if not name.startswith("/"):
+            continue
         try:
             os.set_inheritable(descriptor, False)
         except OSError:

@@ -16,7 +16,7 @@ from lonc.config.hosts import Host
 from lonc.host import connection as lond
 from lonc.host.machines import Machines
 from lonc.local.limits import Clients
-from lonc.transport.unix_socket import UNIXNetwork
+from lonc.transport.unix_socket import Keeper, NoKeeper, UNIXNetwork
 from lonc.wire.handshake import AuthModes
 
 
@@ -39,6 +39,7 @@ class HostDependencies:
     :ivar enciphers: whether OpenSSL has the cipher for ``encrypt:`` requests.
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
     :ivar machines: who shares the connections to a lond.
+    :ivar keeper: who has listening sockets kept over a restart.
     """
 
     clock: IReactorTime
@@ -51,3 +52,4 @@ class HostDependencies:
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
     enciphers: bool = True
     machines: Machines = attrs.field(factory=Machines)
+    keeper: Keeper = attrs.field(factory=NoKeeper)

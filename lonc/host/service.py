@@ -101,7 +101,7 @@ class HostService(Service):
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
         self._listener = ClientListener(self, dependencies.clients)
-        self._socket = LocalSocket(dependencies.network, self._listener)
+        self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self._requests = 0
         self._con_lost = dict.fromkeys(Cause, 0)
         self._last_answer = -1.0

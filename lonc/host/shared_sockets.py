@@ -40,7 +40,7 @@ class SharedSocket:
         self._find = find
         self._clock = dependencies.clock
         self._listener = ClientListener(self, dependencies.clients)
-        self._socket = LocalSocket(dependencies.network, self._listener)
+        self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self._last_asked: HostService | None = None
         self._over = False
 

@@ -111,7 +111,7 @@ class _PosixPort(unix.Port):
     def createInternetSocket(self) -> socket.socket:
         made: socket.socket = super().createInternetSocket()
         with contextlib.suppress(OSError):  # not on every system
-            os.fchmod(made.fileno(), self.mode)  # as _Port does: Twisted sets it when it is bound
+            os.fchmod(made.fileno(), self.mode)  # as Port does: Twisted sets it when it is bound
         return made
 
     def connectionLost(self, reason: Failure) -> None:
@@ -132,8 +132,16 @@ class SocketNetwork:
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """See `Network`."""
-        port = _Port(self.loop, path, factory, backlog, mode)
+        port = Port(self.loop, path, factory, backlog, mode)
         port.startListening()
+        return port
+
+    def resumeUNIX(
+        self, listening: socket.socket, path: str, factory: Factory, backlog: int
+    ) -> IListeningPort:
+        """Accept clients on a socket that listens already, and is the port's from now on."""
+        port = Port(self.loop, path, factory, backlog, 0)
+        port.resume(listening)
         return port
 
     def connectTCP(
@@ -146,7 +154,7 @@ class SocketNetwork:
 
 
 @implementer(IListeningPort)
-class _Port:
+class Port:
     """A UNIX socket that listens."""
 
     def __init__(
@@ -158,6 +166,7 @@ class _Port:
         self._backlog = backlog
         self._mode = mode
         self._socket: socket.socket | None = None
+        self._inode: tuple[int, int] | None = None
         self._pause: IDelayedCall | None = None
         self._refused = False  # the last client could not be accepted
 
@@ -179,6 +188,23 @@ class _Port:
             raise error.CannotListenError(None, self._path, problem) from problem
         self._socket, self._inode = listening, inode
         self._factory.doStart()
+
+    def resume(self, listening: socket.socket) -> None:
+        """Go on where another process has left."""
+        listening.setblocking(False)
+        listening.listen(self._backlog)  # this process is the one that clients see now
+        self._loop.watch(listening.fileno(), self, IN)
+        self._socket, self._inode = listening, _inode(self._path)
+        self._factory.doStart()
+
+    def fileno(self) -> int:
+        """Return its descriptor, -1 once it is closed."""
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def leave(self) -> None:
+        """Accept nobody any more; the socket and its file are for another process."""
+        self._inode = None
+        self._close()
 
     def ready(self, mask: int) -> None:
         """Accept who waits."""
@@ -251,6 +277,8 @@ class _Port:
         if self._pause is not None:
             self._pause.cancel()
         _remove(self._path, self._inode)
+        # Another process may have it open, and then closing alone would not end the events.
+        self._loop.forget(listening.fileno())
         self._loop.close(listening.detach())
         self._factory.doStop()
         return self._loop.when_closed()

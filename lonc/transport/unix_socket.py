@@ -73,12 +73,44 @@ class UNIXNetwork(Protocol):
         """
 
 
-class LocalSocket:
-    """A listening UNIX socket that can be moved while its clients stay connected."""
+class Keeper(Protocol):
+    """Who has listening sockets kept open over a restart."""
 
-    def __init__(self, network: UNIXNetwork, factory: Factory) -> None:
+    def resume(self, path: str, factory: Factory, backlog: int) -> IListeningPort | None:
+        """Listen on the socket of this path that was kept, if there is one."""
+
+    def keep(self, path: str, port: IListeningPort) -> None:
+        """Have a socket kept from now on."""
+
+    def close(self, port: IListeningPort) -> bool:
+        """Have it kept no longer; return whether it has to be left as it is instead."""
+
+
+class NoKeeper:
+    """Where nobody keeps any."""
+
+    def resume(self, path: str, factory: Factory, backlog: int) -> None:
+        """There is none."""
+
+    def keep(self, path: str, port: IListeningPort) -> None:
+        """It ends with the process."""
+
+    def close(self, port: IListeningPort) -> bool:
+        """It is to be closed."""
+        return False
+
+
+class LocalSocket:
+    """
+    A listening UNIX socket that can be moved while its clients stay connected.
+
+    :param keeper: may have one from before, and keeps this.
+    """
+
+    def __init__(self, network: UNIXNetwork, factory: Factory, keeper: Keeper) -> None:
         self._network = network
         self._factory = factory
+        self._keeper = keeper
         self._port: IListeningPort | None = None
         self._path = ""
         self._inode = (0, 0)
@@ -93,8 +125,11 @@ class LocalSocket:
         try:
             if path != self._path or not self.intact:
                 self.close()
-                clear_stale_socket(path)
-                self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
+                self._port = self._keeper.resume(path, self._factory, BACKLOG)
+                if self._port is None:
+                    clear_stale_socket(path)
+                    self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
+                    self._keeper.keep(path, self._port)
                 self._path, self._inode = path, _inode(path)
             if self.intact:  # not what somebody has put there meanwhile
                 os.chmod(path, mode)
@@ -117,14 +152,19 @@ class LocalSocket:
             return False
 
     def close(self) -> Deferred[Any]:
-        """Listen no more and take the file away; fires when that is done."""
-        if self.intact:
+        """
+        Listen no more and take the file away, unless the next lonc has both.
+
+        :return: fires when that is done.
+        """
+        intact = self.intact
+        port, self._port = self._port, None
+        if port is None or self._keeper.close(port):
+            return succeed(None)
+        if intact:
             # At once, for the port may take its time, and another may be opened there meanwhile.
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-        port, self._port = self._port, None
-        if port is None:
-            return succeed(None)
         return maybeDeferred(port.stopListening).addErrback(lambda _: None)
 
 

@@ -109,6 +109,14 @@ class EnvironmentTests(SynchronousTestCase):
         Manager(environment)
         self.assertEqual(environment, {"HOME": "/"})
 
+    def test_room(self) -> None:
+        """It says how much it keeps; a systemd that does not say so keeps nothing."""
+        notify = {"NOTIFY_SOCKET": "/x"}
+        self.assertEqual(Manager({**notify, "FDSTORE": "3"}).room, 3)
+        self.assertEqual(Manager({**notify, "SYSTEMD_EXEC_PID": str(os.getpid())}).room, 0)
+        self.assertGreater(Manager(notify).room, 500)
+        self.assertEqual(Manager({"FDSTORE": "3"}).room, 0)
+
     def test_names(self) -> None:
         """A path becomes a name that a manager takes, another path another name."""
         self.assertEqual(name_of("/sock/msu"), "/sock/msu")
@@ -130,13 +138,9 @@ if given > 4:
 from lonc.daemon.systemd import Manager
 os.environ["LISTEN_PID"] = str(os.getpid())
 manager = Manager(os.environ)
-first, again, missing = manager.take("first"), manager.take("first"), manager.take("third")
+first, again, missing = manager.take("/first"), manager.take("/first"), manager.take("/third")
 print(os.read(first, 9).decode(), again, missing, os.get_inheritable(first))
-manager.drop_rest()
-try:
-    os.fstat(4)
-except OSError:
-    print("closed")
+print(manager.rest(), manager.rest(), manager.take("other"))
 """
 
 
@@ -144,12 +148,13 @@ class InheritedTests(SynchronousTestCase):
     """Descriptors that were kept over a restart."""
 
     def test_taken(self) -> None:
-        """By name, once; what nobody wants is closed."""
+        """By name, once; what is not named after a path is left alone."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         os.write(writing, b"hello")
         os.close(writing)
-        environment = {**os.environ, "LISTEN_FDS": "3", "LISTEN_FDNAMES": "first:second:third"}
+        names = "/first:/second:other:/third"
+        environment = {**os.environ, "LISTEN_FDS": "4", "LISTEN_FDNAMES": names}
         done = subprocess.run(
             [sys.executable, "-c", HANDED, str(reading)],
             pass_fds=[reading],
@@ -159,4 +164,4 @@ class InheritedTests(SynchronousTestCase):
             timeout=60,
             check=False,
         )
-        self.assertEqual((done.stdout, done.stderr), ("hello None None False\nclosed\n", ""))
+        self.assertEqual((done.stdout, done.stderr), ("hello None None False\n{'/second': 4} {} None\n", ""))

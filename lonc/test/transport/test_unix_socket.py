@@ -17,7 +17,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.test.fixtures.doubles import FakeNetwork
-from lonc.transport.unix_socket import BACKLOG, LocalSocket, SocketError, clear_stale_socket
+from lonc.transport.unix_socket import (
+    BACKLOG,
+    LocalSocket,
+    NoKeeper,
+    SocketError,
+    clear_stale_socket,
+)
 
 
 class SocketTestCase(SynchronousTestCase):
@@ -116,7 +122,7 @@ class LocalSocketTests(SocketTestCase):
 
     def made(self) -> LocalSocket:
         """Return a socket that is not open yet."""
-        return LocalSocket(self.network, Factory())
+        return LocalSocket(self.network, Factory(), NoKeeper())
 
     @property
     def mode(self) -> int:
@@ -229,7 +235,7 @@ class LocalSocketTests(SocketTestCase):
                 raise CannotListenError(None, path, OSError("no room"))
 
         with self.assertRaises(SocketError) as caught:
-            LocalSocket(Refusing(), Factory()).open(self.path, 0o660, None)
+            LocalSocket(Refusing(), Factory(), NoKeeper()).open(self.path, 0o660, None)
         self.assertEqual(str(caught.exception), f"{self.path}: no room")
 
     def test_folder_missing(self) -> None:

@@ -1,0 +1,121 @@
+"""
+Listening sockets that the service manager keeps over a restart: new clients wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+
+from lonc.daemon.systemd import Manager, name_of
+from lonc.transport.network import Network, Port, SocketNetwork
+
+#: What a client hears that has waited for a host which nobody serves any more.
+_REFUSAL = b"con_lost\n"
+
+
+class KeptSockets:
+    """
+    What the manager keeps. See :class:`lonc.transport.unix_socket.Keeper`.
+
+    A socket's name says which file was its own, so one is not taken back where somebody has put
+    another file.
+    """
+
+    def __init__(self, network: Network, manager: Manager) -> None:
+        self._network = network if isinstance(network, SocketNetwork) else None
+        self._manager = manager
+        self._names: dict[IListeningPort, str] = {}
+        self._left: set[IListeningPort] = set()
+
+    def resume(self, path: str, factory: Factory, backlog: int) -> IListeningPort | None:
+        """Listen on the socket of this path that was kept, if there is one."""
+        name = _name(path)
+        descriptor = None if name is None else self._manager.take(name)
+        if name is None or descriptor is None or self._network is None:
+            return None
+        kept = socket.socket(fileno=descriptor)
+        if not _listens_at(kept, path):
+            kept.close()
+            self._manager.forget(name)
+            return None
+        port = self._network.resumeUNIX(kept, path, factory, backlog)
+        self._names[port] = name
+        return port
+
+    def keep(self, path: str, port: IListeningPort) -> None:
+        """Have a socket kept, if there is room."""
+        name = _name(path)
+        if isinstance(port, Port) and name is not None and len(self._names) < self._manager.room:
+            self._manager.keep(name, port.fileno())
+            self._names[port] = name
+
+    def close(self, port: IListeningPort) -> bool:
+        """
+        Have a socket kept no longer, for it is closed.
+
+        :return: whether it is left as it is instead: the next lonc takes it.
+        """
+        name = self._names.pop(port, None)
+        if port in self._left:
+            return True
+        if name is not None:
+            self._manager.forget(name)
+        return False
+
+    def leave(self) -> bool:
+        """
+        Accept no more clients on the kept sockets, which stay for the next lonc.
+
+        :return: whether there are any.
+        """
+        for port in self._names:
+            assert isinstance(port, Port)
+            port.leave()
+        self._left = set(self._names)
+        return bool(self._left)
+
+    def drop_rest(self) -> None:
+        """Close what was kept and is not wanted; who waits there hears ``con_lost``."""
+        for name, descriptor in self._manager.rest().items():
+            self._manager.forget(name)
+            with socket.socket(fileno=descriptor) as kept:
+                if kept.family == socket.AF_UNIX:
+                    _dismiss(kept, name)
+
+
+def _dismiss(kept: socket.socket, name: str) -> None:
+    path = os.fsdecode(kept.getsockname())
+    with contextlib.suppress(OSError):
+        if _name(path) == name:
+            os.unlink(path)
+        kept.shutdown(socket.SHUT_RD)
+        kept.setblocking(False)
+        while True:
+            with kept.accept()[0] as client:
+                client.setblocking(False)
+                with contextlib.suppress(OSError):
+                    client.send(_REFUSAL)
+
+
+def _listens_at(kept: socket.socket, path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return (
+            kept.family == socket.AF_UNIX
+            and kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+            and os.fsdecode(kept.getsockname()) == path
+        )
+    return False
+
+
+def _name(path: str) -> str | None:
+    """Return the name under which the socket of a path is kept, None where no file is."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return name_of(f"{path}@{found.st_dev:x}.{found.st_ino:x}")
