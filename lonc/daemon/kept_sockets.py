@@ -35,8 +35,10 @@ class KeptSockets:
     def resume(self, path: str, factory: Factory, backlog: int) -> IListeningPort | None:
         """Listen on the socket of this path that was kept, if there is one."""
         name = _name(path)
-        descriptor = None if name is None else self._manager.take(name)
-        if name is None or descriptor is None or self._network is None:
+        if name is None or self._network is None:
+            return None
+        descriptor = self._manager.take(name)
+        if descriptor is None:
             return None
         kept = socket.socket(fileno=descriptor)
         if not _listens_at(kept, path):

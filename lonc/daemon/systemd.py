@@ -12,8 +12,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Final
+
+from twisted.internet.endpoints import _SystemdParser
 
 #: The first descriptor that a manager hands over (``sd_listen_fds(3)``).
 FIRST: Final = 3
@@ -167,14 +169,8 @@ def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
 
     What is not named after a path is somebody else's, such as a socket unit's.
     """
-    pid = environment.pop("LISTEN_PID", "")
-    count = environment.pop("LISTEN_FDS", "")
-    names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdecimal():
-        return {}
     kept: dict[str, int] = {}
-    for offset, name in zip(range(int(count)), names, strict=False):
-        descriptor = FIRST + offset
+    for name, descriptor in _handed_over(environment):
         if not name.startswith("/"):
             continue
         try:
@@ -186,3 +182,15 @@ def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
         else:
             kept[name] = descriptor
     return kept
+
+
+def _handed_over(environment: MutableMapping[str, str]) -> Iterable[tuple[str, int]]:
+    pid = environment.pop("LISTEN_PID", "")
+    count = environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid == str(os.getpid()) and count.isdecimal():
+        return zip(names, range(FIRST, FIRST + int(count)), strict=False)
+    if environment is os.environ:
+        # Twisted takes these variables when its endpoints are imported.
+        return _SystemdParser._sddaemon.inheritedNamedDescriptors().items()
+    return ()

@@ -171,6 +171,7 @@ class Port:
         self._refused = False  # the last client could not be accepted
 
     def startListening(self) -> None:
+        """Listen; raises :exc:`twisted.internet.error.CannotListenError`."""
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         inode = None
         try:
@@ -288,6 +289,7 @@ class Port:
         self._close()
 
     def getHost(self) -> UNIXAddress:
+        """Return where it listens."""
         return UNIXAddress(self._path)
 
 

@@ -24,7 +24,8 @@ class NoticesTests(SynchronousTestCase):
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="lonc-")
         self.addCleanup(folder.cleanup)
-        self.manager = StandIn(self, os.path.join(folder.name, "notify"))
+        self.manager = StandIn(os.path.join(folder.name, "notify"))
+        self.addCleanup(self.manager.close)
         self.clock = MemoryReactorClock()
         self.notices = self.made(WATCHDOG_USEC="4000000")
 
@@ -105,7 +106,8 @@ class RealTests(DaemonTestCase):
         """Start, reload and stop are told in this order, and so is that the loop turns."""
         lond = self.lond("l2", "127.0.0.2")
         self.configure(lond.port)
-        manager = StandIn(self, self.path("notify"))
+        manager = StandIn(self.path("notify"))
+        self.addCleanup(manager.close)
         lonc = self.twistd(
             "-n",
             "lonc",

@@ -135,8 +135,10 @@ os.dup2(given, 3)
 os.dup2(given, 4)
 if given > 4:
     os.close(given)
-from lonc.daemon.systemd import Manager
+if sys.argv[2] == "late":
+    import twisted.internet.endpoints
 os.environ["LISTEN_PID"] = str(os.getpid())
+from lonc.daemon.systemd import Manager
 manager = Manager(os.environ)
 first, again, missing = manager.take("/first"), manager.take("/first"), manager.take("/third")
 print(os.read(first, 9).decode(), again, missing, os.get_inheritable(first))
@@ -149,6 +151,14 @@ class InheritedTests(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """By name, once; what is not named after a path is left alone."""
+        self.check("late")
+
+    def test_taken_by_twisted(self) -> None:
+        """Twisted reads the variables, and takes two of them away, when it finds this process."""
+        self.check("early")
+
+    def check(self, when: str) -> None:
+        """Hand a pipe over; see who gets it."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         os.write(writing, b"hello")
@@ -156,7 +166,7 @@ class InheritedTests(SynchronousTestCase):
         names = "/first:/second:other:/third"
         environment = {**os.environ, "LISTEN_FDS": "4", "LISTEN_FDNAMES": names}
         done = subprocess.run(
-            [sys.executable, "-c", HANDED, str(reading)],
+            [sys.executable, "-c", HANDED, str(reading), when],
             pass_fds=[reading],
             env=environment,
             capture_output=True,
@@ -164,4 +174,6 @@ class InheritedTests(SynchronousTestCase):
             timeout=60,
             check=False,
         )
-        self.assertEqual((done.stdout, done.stderr), ("hello None None False\n{'/second': 4} {} None\n", ""))
+        self.assertEqual(
+            (done.stdout, done.stderr), ("hello None None False\n{'/second': 4} {} None\n", "")
+        )

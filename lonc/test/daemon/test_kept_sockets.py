@@ -1,0 +1,241 @@
+# trial's assertions and Twisted's endpoints have no annotations:
+# mypy: allow-untyped-calls
+"""Listening sockets that outlive a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import sys
+import tempfile
+from collections import Counter
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.kept_sockets import KeptSockets
+from lonc.daemon.systemd import Manager
+from lonc.test.fixtures.daemon import TWISTD, Child, Client, DaemonTestCase, reactor
+from lonc.test.fixtures.manager import StandIn
+from lonc.transport.network import SocketNetwork
+from lonc.transport.unix_socket import LocalSocket
+
+
+class Greeting(Protocol):
+    """Tells a client that it has been accepted."""
+
+    def connectionMade(self) -> None:
+        """Greet."""
+        self.transport.write(b"hello")  # type: ignore[union-attr]
+
+
+class NextManager(Manager):
+    """The manager as the next process sees it: what was kept is there."""
+
+    def __init__(self, stand_in: StandIn, **environment: str) -> None:
+        super().__init__({"NOTIFY_SOCKET": stand_in.path, **environment})
+        stand_in.look()
+        self._inherited = {name: os.dup(each) for name, each in stand_in.kept.items()}
+
+
+class KeptSocketsTests(SynchronousTestCase):
+    """A host's socket over restarts, all in this process."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="lonc-")
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "l1")
+        self.manager = StandIn(os.path.join(folder.name, "notify"))
+        self.addCleanup(self.manager.close)
+        self.clock = MemoryReactorClock()
+        self.sockets: list[LocalSocket] = []
+        self.addCleanup(self.let_go)
+        self.kept = self.process()
+
+    def let_go(self) -> None:
+        """Close what is open, as the end of a process would."""
+        for each in self.sockets:
+            each.close()
+        self.clock.advance(0)
+        for rest in self.kept._manager.rest().values():
+            os.close(rest)
+
+    def process(self, **environment: str) -> KeptSockets:
+        """Return what a new process has of the manager."""
+        self.network = SocketNetwork(self.clock)
+        self.kept = KeptSockets(self.network, NextManager(self.manager, **environment))
+        return self.kept
+
+    def opened(self, path: str = "", mode: int = 0o660) -> LocalSocket:
+        """Return a socket that the present process has opened."""
+        made = LocalSocket(self.network, Factory.forProtocol(Greeting), self.kept)
+        self.sockets.append(made)
+        made.open(path or self.path, mode, None)
+        self.manager.look()
+        return made
+
+    def ended(self, local: LocalSocket) -> None:
+        """Let the process end."""
+        self.kept.leave()
+        local.close()
+        self.clock.advance(0)
+        self.manager.look()
+
+    def waiting(self, path: str = "") -> socket.socket:
+        """Return a client that has connected."""
+        client = socket.socket(socket.AF_UNIX)
+        self.addCleanup(client.close)
+        client.settimeout(10)
+        client.connect(path or self.path)
+        return client
+
+    def test_over_a_restart(self) -> None:
+        """The file stays, clients wait, and the next process has them; the mode is the new one."""
+        inode = os.stat(self.opened()._path).st_ino
+        self.ended(self.sockets[0])
+        client = self.waiting()
+        self.process()
+        again = self.opened(mode=0o600)
+        found = os.stat(self.path)
+        self.assertEqual((found.st_ino, stat.S_IMODE(found.st_mode)), (inode, 0o600))
+        self.assertTrue(again.intact)
+        self.network.loop.doRead()
+        self.assertEqual(client.recv(100), b"hello")
+
+    def test_moved(self) -> None:
+        """A socket that is closed while lonc goes on is not kept, and its file is gone."""
+        local = self.opened()
+        (name,) = self.manager.kept
+        self.assertTrue(name.startswith(self.path))
+        other = self.path + "-other"
+        local.open(other, 0o660, None)
+        self.clock.advance(0)
+        self.manager.look()
+        (name,) = self.manager.kept
+        self.assertTrue(name.startswith(other))
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_another_file(self) -> None:
+        """Where somebody has put another file the kept socket is not used."""
+        self.ended(self.opened())
+        os.rename(self.path, self.path + "-away")
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(self.path)
+        self.process()
+        self.assertTrue(self.opened().intact)
+        self.waiting()
+        self.kept.drop_rest()
+        self.manager.look()
+        (name,) = self.manager.kept  # the new one
+        self.assertIn(f".{os.stat(self.path).st_ino:x}", name)
+
+    def test_nobody_wants_it(self) -> None:
+        """It is closed and removed, and who waits there hears con_lost."""
+        self.ended(self.opened())
+        client = self.waiting()
+        self.process()
+        self.kept.drop_rest()
+        self.manager.look()
+        self.assertEqual(self.manager.kept, {})
+        self.assertFalse(os.path.exists(self.path))
+        self.assertEqual(client.recv(100), b"con_lost\n")
+
+    def test_no_room(self) -> None:
+        """What the manager does not keep is closed and removed at the end."""
+        self.process(FDSTORE="1")
+        first, second = self.opened(), self.opened(self.path + "2")
+        self.assertEqual(len(self.manager.kept), 1)
+        self.kept.leave()
+        first.close()
+        second.close()
+        self.assertTrue(os.path.exists(self.path))
+        self.assertFalse(os.path.exists(self.path + "2"))
+
+    def test_no_manager(self) -> None:
+        """Everything is as it was without."""
+        self.kept = KeptSockets(self.network, Manager({}))
+        local = self.opened()
+        self.assertFalse(self.kept.leave())
+        local.close()
+        self.assertFalse(os.path.exists(self.path))
+
+
+class RestartTests(DaemonTestCase):
+    """Restarts under load, with a manager that keeps descriptors."""
+
+    timeout = 120
+    restarts = 4
+    programs = 12
+
+    def started(self) -> Child:
+        """Start lonc with what is kept."""
+        self.manager.look()
+        command = [sys.executable, TWISTD, "-n", "lonc", "--config", self.path("loncapa.conf")]
+        return self.spawn(
+            self.manager.command(command),
+            self.manager.descriptors,
+            NOTIFY_SOCKET=self.manager.path,
+        )
+
+    async def program(self, host_id: str) -> None:
+        """Ask one request after the other, each over a connection of its own, as lonnet does."""
+        while not self.over:
+            client, generation = Client(), self.generation
+            try:
+                await connectProtocol(
+                    UNIXClientEndpoint(reactor, self.socket(host_id), timeout=30), client
+                )
+                answer = await client.ask("ping")
+            except ConnectError:
+                answer = "refused"
+            except ConnectionLost:
+                answer = "closed"
+            if answer in ("refused", "closed", "con_lost"):
+                # Who began before the last order to stop was in flight, or may have been.
+                answer += "" if generation == self.generation else " in flight"
+            self.outcomes[answer] += 1
+            if not client.closed.called and client.transport is not None:
+                await client.close()
+
+    async def more(self) -> None:
+        """Wait for a hundred more requests."""
+        enough = self.outcomes.total() + 100
+        await self.until(lambda: self.outcomes.total() >= enough)
+
+    async def test_nobody_is_refused(self) -> None:
+        """0 refused, and con_lost at most for who had asked before."""
+        self.over = False
+        self.generation = 0
+        self.outcomes: Counter[str] = Counter()
+        self.manager = StandIn(self.path("notify"))
+        self.addCleanup(self.manager.close)
+        lond = self.lond("l2", "127.0.0.2")
+        self.configure(lond.port)
+        lonc = self.started()
+        await self.until(lambda: self.manager.has("READY=1"))
+        programs = DeferredList(
+            [Deferred.fromCoroutine(self.program("l2")) for _ in range(self.programs)],
+            fireOnOneErrback=True,
+        )
+        for _ in range(self.restarts):
+            await self.more()
+            self.manager.new()
+            self.generation += 1
+            self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+            self.assertTrue(os.path.exists(self.socket("l2")))
+            lonc = self.started()
+            await self.until(lambda: self.manager.has("READY=1"))
+        await self.more()
+        self.over = True
+        await programs
+        bad = {name: self.outcomes[name] for name in ("refused", "closed", "con_lost")}
+        self.assertEqual(bad, {"refused": 0, "closed": 0, "con_lost": 0}, self.outcomes)
+        self.assertEqual(self.outcomes["refused in flight"], 0, self.outcomes)
+        self.assert_no_traceback(lonc)
+        await lonc.end(signal.SIGTERM)
