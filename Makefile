@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .PHONY: run test lint docs man pictures bench soak clean
 
-run: .venv/installed
+run: .venv/installed-top
 	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT)) --http $(or $(HTTP),tcp:8663:interface=127.0.0.1)
 
 test: .venv/installed-test lint
@@ -31,7 +31,7 @@ docs: .venv/installed-docs
 man: .venv/installed
 	$(BIN)/python docs/man/make.py
 
-pictures: .venv/installed
+pictures: .venv/installed-top
 	$(BIN)/python docs/pictures/make.py
 
 bench: .venv/installed

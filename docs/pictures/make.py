@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +22,8 @@ from rich.text import Text
 HERE = os.path.dirname(os.path.abspath(__file__))
 BIN = os.path.dirname(sys.executable)
 
-#: Columns of the terminal.
-WIDTH = 96
+#: Columns and lines of the terminal.
+WIDTH, HEIGHT = 96, 16
 
 #: What is asked before the pictures are made.
 ASKED = (
@@ -51,13 +53,15 @@ def cluster(port: str) -> Iterator[str]:
                 twistd.terminate()
 
 
-def shown(folder: str, *arguments: str) -> str:
+def shown(folder: str, *arguments: str, **variables: str) -> str:
     """Return what ``lonc`` prints on a terminal."""
     ours, its = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
-    environment.pop("NO_COLOR", None)
+    termios.tcsetwinsize(its, (HEIGHT, WIDTH))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **variables}
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        environment.pop(name, None)
     command = [os.path.join(BIN, "lonc"), *arguments, "--standalone", folder]
-    with subprocess.Popen(command, stdout=its, stderr=its, env=environment):
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment):
         os.close(its)
         output = b""
         while True:
@@ -77,6 +81,15 @@ def picture(text: str, title: str, path: str) -> None:
         console.save_svg(path, title=title, unique_id="lonc")
 
 
+def with_own_fonts(path: str) -> None:
+    """Have a picture drawn with the fonts of whoever looks, and fetch none."""
+    with open(path, "r+", encoding="utf-8") as file:
+        drawn = re.sub(r"@font-face \{.*?\}\s*", "", file.read(), flags=re.DOTALL)
+        file.seek(0)
+        file.truncate()
+        file.write(drawn)
+
+
 def main() -> None:
     """Make them all."""
     with cluster("5790") as folder:
@@ -86,6 +99,11 @@ def main() -> None:
             shown(folder, *asked)
         for name in ("status", "hosts"):
             picture(shown(folder, name), f"lonc {name}", os.path.join(HERE, f"{name}.svg"))
+        # Textual has a camera of its own.
+        camera = {"TEXTUAL_SCREENSHOT_LOCATION": HERE, "TEXTUAL_SCREENSHOT_FILENAME": "top.svg"}
+        shown(folder, "top", TEXTUAL_SCREENSHOT="2", **camera)
+    for name in ("status", "hosts", "top"):
+        with_own_fonts(os.path.join(HERE, f"{name}.svg"))
 
 
 if __name__ == "__main__":
