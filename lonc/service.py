@@ -229,6 +229,7 @@ class LoncService(MultiService):
         log.critical("starting with {count} hosts", count=len(table.hosts))
         for _ in self.in_force.warn():
             pass
+        self._clients.room = self.in_force.room_for_clients
         if not self._enciphers:
             log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
         self.in_force.access.key_folder.sweep()

@@ -4,6 +4,7 @@ What the daemon runs by: the settings and the table in force, and what the two a
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,7 +16,7 @@ from lonc.config.certificates import WARNING_DAYS
 from lonc.config.exposure import exposed
 from lonc.config.hosts import Changes, HostTable, compare
 from lonc.config.settings import Settings, SettingsError
-from lonc.daemon.rlimit import needed_files, raise_file_limit, room_for_hosts
+from lonc.daemon.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 
 #: Settings that are taken over at the next start only: the lock, the logs and the threads
 #: are there already.
@@ -89,6 +90,7 @@ class InForce:
     :ivar settings: the settings.
     :ivar table: the host table.
     :ivar access: which ways in the two leave open.
+    :ivar room_for_clients: how many the limit of open files allows.
     :ivar later: what waits for the next start, in a line for each.
     :raises SettingsError: certificates are set, cannot be used, and have to be.
     """
@@ -98,6 +100,7 @@ class InForce:
         self.table = _within_limit(self.settings, table)
         self.access = read_access(self.settings, self.table)
         self.later: list[str] = []
+        self.room_for_clients = sys.maxsize
 
     def proposal(self, configuration: Configuration) -> Proposal:
         """
@@ -167,6 +170,10 @@ class InForce:
             )
         needed = _needed(settings, table)
         limit = raise_file_limit(needed)
+        hosts = len(table.hosts)
+        self.room_for_clients = room_for_clients(
+            limit, hosts * _sockets(settings), hosts * settings.max_connections
+        )
         if table.refused:
             log.critical(
                 "{count} hosts of the table are not served: the limit of open files is {limit} "

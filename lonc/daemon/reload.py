@@ -164,6 +164,7 @@ class Reloader:
         self._delayed.reconfigure(settings)
         sockets: list[SocketError | None] = []
         await self._in_slices(self._in_force.warn())
+        self._clients.room = self._in_force.room_for_clients
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         moved = [

@@ -13,6 +13,9 @@ SPARE = 128
 #: Hosts that are served however low the limit is.
 FEWEST_HOSTS = 16
 
+#: Clients that are served however low the limit is.
+FEWEST_CLIENTS = 16
+
 
 def needed_files(hosts: int, max_connections: int, max_clients: int) -> int:
     """Return how many descriptors a table of this size can come to need."""
@@ -30,6 +33,18 @@ def room_for_hosts(limit: int, sockets: int) -> int:
     :param sockets: of each host.
     """
     return max(FEWEST_HOSTS, (limit - SPARE) // 2 // sockets)
+
+
+def room_for_clients(limit: int, sockets: int, connections: int) -> int:
+    """
+    Return how many clients can be served, so that what is spare stays spare.
+
+    :param limit: the limit of open files.
+    :param sockets: of all hosts.
+    :param connections: of all hosts at most; they get half of what is left if need be.
+    """
+    rest = limit - SPARE - sockets
+    return max(FEWEST_CLIENTS, rest - min(connections, rest // 2))
 
 
 def raise_file_limit(needed: int) -> int:

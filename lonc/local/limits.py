@@ -6,6 +6,7 @@ Descriptors and memory are the process's and not a host's.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
 from itertools import islice
@@ -42,6 +43,7 @@ class Clients:
     All clients of all hosts: the limits that they share (rows F3 and F16).
 
     :ivar everyone: who is connected, the first one first.
+    :ivar room: how many the limit of open files allows.
     :ivar memory: what their requests take.
     :ivar refused: how many were turned away because all places were taken, and when one last was,
         in Unix time.
@@ -59,6 +61,7 @@ class Clients:
         self.everyone: dict[ClientProtocol, None] = {}
         self.memory = RequestMemory(settings.max_request_memory)
         self.now = clock.seconds()
+        self.room = sys.maxsize
         self._counted = 0
         self.refused = 0
         self.last_refused = 0.0
@@ -105,7 +108,7 @@ class Clients:
     def admit(self, client: ClientProtocol) -> bool:
         """Count a newcomer in; return whether there is a place for it."""
         self.everyone[client] = None
-        limit = self.settings.max_clients
+        limit = min(self.settings.max_clients, self.room)
         if len(self.everyone) - len(self.leaving) <= limit:
             return True
         silent = longest_silent(client, self.everyone)

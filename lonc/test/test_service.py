@@ -29,7 +29,7 @@ from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
-from lonc.daemon.rlimit import FEWEST_HOSTS
+from lonc.daemon.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.disk.threads import Disk, InThread
 from lonc.host.service import FAREWELL
 from lonc.management.errors import ReloadFailed
@@ -272,6 +272,14 @@ class StartTests(ServiceTestCase):
         told = [line for line in self.notes.at(LogLevel.critical) if message in line]
         self.assertEqual(len(told), 1)
         self.assertIn("14 hosts are beyond the limit", self.successResultOf(daemon.reread_table()))
+
+    def test_more_clients_than_files(self) -> None:
+        """Clients leave descriptors to the rest: past that, one that is silent makes room."""
+        self.patch_limit()
+        self.started()
+        clients = [self.client("l1") for _ in range(FEWEST_CLIENTS + 1)]
+        self.advance(0)
+        self.assertEqual([client.read for client in clients], [CON_LOST] + [b""] * FEWEST_CLIENTS)
 
     def patch_limit(self) -> None:
         """Let the limit of open files be what it may, but not this process's."""

@@ -10,7 +10,15 @@ import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.rlimit import FEWEST_HOSTS, SPARE, needed_files, raise_file_limit, room_for_hosts
+from lonc.daemon.rlimit import (
+    FEWEST_CLIENTS,
+    FEWEST_HOSTS,
+    SPARE,
+    needed_files,
+    raise_file_limit,
+    room_for_clients,
+    room_for_hosts,
+)
 
 
 def in_child(limits: tuple[int, int], needed: int) -> tuple[int, int, int]:
@@ -44,6 +52,13 @@ class NeededFilesTests(SynchronousTestCase):
         self.assertEqual(room_for_hosts(SPARE + 1000, 1), 500)
         self.assertEqual(room_for_hosts(SPARE + 1000, 2), 250)
         self.assertEqual(room_for_hosts(10, 1), FEWEST_HOSTS)
+
+    def test_room_for_clients(self) -> None:
+        """What is spare stays so: connections get their part, half of it where that is too much."""
+        enough = needed_files(10, 10, 4096)
+        self.assertEqual(room_for_clients(enough, 10, 100), 4096)
+        self.assertEqual(room_for_clients(SPARE + 1010, 10, 10000), 500)
+        self.assertEqual(room_for_clients(10, 10, 100), FEWEST_CLIENTS)
 
 
 class RaiseFileLimitTests(SynchronousTestCase):
