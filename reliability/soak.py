@@ -168,6 +168,23 @@ async def restarts(world: World, size: int) -> Result:
     return Result(run, _told(world, *names, "con_lost"), bad == 0)
 
 
+async def kept_sockets(world: World, size: int) -> Result:
+    """A restart under a manager that keeps sockets refuses nobody."""
+    world.keep_sockets()
+    world.reconnects = 1.0  # as lonnet has it
+    await world.start()
+    ends = []
+    async with world.asking(40):
+        for _ in range(20 * size):
+            await asyncio.sleep(world.random.uniform(0.1, 0.5))
+            ends.append(await world.stop())
+            await world.start()
+    names = ("wrong", "hangs", "closed", "con_lost", "no lonc")
+    bad = sum(world.outcomes[name] for name in names) + sum(map(abs, ends))
+    run = f"{world.outcomes.total():,} requests, {len(ends)} restarts"
+    return Result(run, _told(world, *names, "con_lost in flight"), bad == 0)
+
+
 #: Each promise, and the run that puts it to the test.
 PROMISES: dict[str, Callable[[World, int], Awaitable[Result]]] = {
     "requests": requests,
@@ -176,6 +193,7 @@ PROMISES: dict[str, Callable[[World, int], Awaitable[Result]]] = {
     "flaps": flaps,
     "reloads": reloads,
     "restarts": restarts,
+    "kept-sockets": kept_sockets,
 }
 
 

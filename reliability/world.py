@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from random import Random
 
+from lonc.test.fixtures.manager import StandIn
 from reliability.lond import Lond
 
 #: Short limits: what lonc waits for ends within seconds, and the run with it.
@@ -33,13 +34,19 @@ class World:
 
     :ivar londs: one for each host.
     :ivar outcomes: what became of the requests: ``answered``, ``con_lost``, ``wrong``, ``hangs``,
-        ``closed`` (without a word), ``no lonc`` (no connection to its socket).
+        ``closed`` (without a word), ``no lonc`` (no connection to its socket). Under a manager the
+        failures of who had connected before lonc was to stop are ``in flight``.
+    :ivar manager: what keeps the listening sockets over a restart, if anything does.
+    :ivar reconnects: how often a client takes another connection, as a share of its requests.
     """
 
     def __init__(self, folder: str, hosts: int, random: Random) -> None:
         self.random = random
         self.outcomes: Counter[str] = Counter()
         self._folder = folder
+        self.manager: StandIn | None = None
+        self.reconnects = 0.05
+        self._stops = 0
         self._lonc: asyncio.subprocess.Process | None = None
         port = _free_port()
         self.londs = [Lond(f"h{i}", f"127.0.2.{i + 1}", port, random) for i in range(hosts)]
@@ -58,10 +65,15 @@ class World:
     async def start(self) -> None:
         """Start lonc, and wait until its sockets are there."""
         twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
-        config = os.path.join(self._folder, "loncapa.conf")
+        command = [twistd, "-n", "lonc", "--config", os.path.join(self._folder, "loncapa.conf")]
+        environment, descriptors = dict(os.environ), []
+        if self.manager is not None:
+            self.manager.new()
+            command, descriptors = self.manager.command(command), self.manager.descriptors
+            environment["NOTIFY_SOCKET"] = self.manager.path
         with open(os.path.join(self._folder, "output"), "ab") as output:
             self._lonc = await asyncio.create_subprocess_exec(
-                twistd, "-n", "lonc", "--config", config, stdout=output, stderr=output
+                *command, stdout=output, stderr=output, env=environment, pass_fds=descriptors
             )
         limit = time.monotonic() + START_LIMIT
         while not await self._listens():
@@ -69,7 +81,13 @@ class World:
                 raise SystemExit(f"lonc has not started: see {self._folder}/output")
             await asyncio.sleep(0.02)
 
+    def keep_sockets(self) -> None:
+        """Have a manager keep the listening sockets over restarts."""
+        self.manager = StandIn(os.path.join(self._folder, "notify"))
+
     async def _listens(self) -> bool:
+        if self.manager is not None:  # kept sockets can be connected to at any time
+            return self.manager.has("READY=1")
         try:
             for lond in self.londs:
                 _, writer = await asyncio.open_unix_connection(self.socket(lond))
@@ -85,6 +103,7 @@ class World:
 
     async def stop(self) -> int:
         """End lonc by TERM; return its exit status."""
+        self._stops += 1
         self.signal(signal.SIGTERM)
         assert self._lonc is not None
         return await asyncio.wait_for(self._lonc.wait(), STOP_LIMIT)
@@ -99,6 +118,8 @@ class World:
         """Leave nothing running."""
         if self._lonc is not None and self._lonc.returncode is None:
             await self.kill()
+        if self.manager is not None:
+            self.manager.close()
         for lond in self.londs:
             await lond.stop()
 
@@ -139,7 +160,8 @@ class World:
         lond = self.random.choice(self.londs)
         stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         for _ in requests:
-            if stream is None or self.random.random() < 0.05:
+            stops = self._stops
+            if stream is None or self.random.random() < self.reconnects:
                 if stream is not None:
                     stream[1].close()
                 lond = self.random.choice(self.londs)
@@ -151,7 +173,8 @@ class World:
                     await asyncio.sleep(0.02)
                     continue
             outcome = await self._ask(lond, *stream)
-            self.outcomes[outcome] += 1
+            late = self.manager is not None and stops != self._stops and outcome != "answered"
+            self.outcomes[f"{outcome} in flight" if late else outcome] += 1
             if outcome != "answered":  # lonc may close a connection after its con_lost
                 stream[1].close()
                 stream = None
