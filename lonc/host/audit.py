@@ -26,7 +26,7 @@ ROUND: Final = 63
 
 #: Answers after which it is asked unless the last request was a `ping` itself: the answer to one
 #: that is still to come would pass for the one that is asked for.
-EARLIEST: Final = 48
+EARLIEST: Final = 56
 
 #: What is asked; each lond has an answer of its own.
 PING: Final = b"ping\n"

@@ -48,11 +48,17 @@ class Member(Protocol):
     crashed: bool
     awaits_quiet: bool
 
-    def answered(self, request: Request, sent: float, now: float, size: int) -> None:
-        """Count an answer to a request that was sent at a time; it is passed on next."""
+    def add_direct(self, seconds: float) -> None:
+        """Count an answer that took so long, to a request that did not wait."""
+
+    def add_waited(self, request: Request, sent: float, now: float) -> None:
+        """Count an answer to a request that waited, and was sent at a time."""
 
     def passed_on(self) -> None:
         """The answer was passed on, or an answer will never come."""
+
+    def trace(self, level: int, text: str, request: Request, size: object) -> None:
+        """Log what becomes of a request, at a debug level."""
 
     def lose(self, request: Request, cause: Cause) -> None:
         """Tell who asked that there is no answer."""
@@ -69,10 +75,12 @@ class LondStatus:
     """
     What there is to report of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
 
-    :ivar since: when it came to its state, in seconds of the clock.
+    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
+    :ivar since: when it came to its state, likewise.
     """
 
     state: str
+    last_answer: float
     since: float
     retries_left: int
     next_probe: float
@@ -120,6 +128,7 @@ class Dispatcher:
         self._last_failure: dict[str, str | float] = {}
         self._failed_handshakes = 0
         self._heard = 0
+        self._last_answer = -1.0
         self._last_wait = self._seconds()
         self._last_prune = 0.0
         self._closing: set[LondConnection] = set()
@@ -127,15 +136,8 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ a request's way
 
-    def submit(self, request: Request) -> None:
-        """Send a request on the idle connection used last, or let it wait for one (row S8)."""
-        if self.pool.idle:
-            self._start(next(reversed(self.pool.idle)), request)
-        else:
-            self._wait(request)
-
-    def _start(self, connection: LondConnection, request: Request) -> None:
-        """Send a request on a connection that is idle, or just ready."""
+    def start(self, connection: LondConnection, request: Request) -> None:
+        """Send a request on an idle connection."""
         self.pool.move(connection, self.pool.busy)
         now = self._seconds()
         if connection.unproven and now - connection.since >= self._settings.request_timeout:
@@ -148,9 +150,15 @@ class Dispatcher:
         if connection.audit is not None:
             self._audited(connection, reply)
             return
-        now = self._seconds()
         host = request.host
-        host.answered(request, connection.answered(now), now, len(reply))
+        if host.debug_level >= 8:
+            host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
+        self._last_answer = now = self._seconds()
+        sent = connection.answered(now)
+        if request.since:
+            host.add_waited(request, sent, now)
+        else:
+            host.add_direct(now - sent)
         if not self._health.well:
             self._revive()
         if not connection.reusable:
@@ -166,18 +174,22 @@ class Dispatcher:
         if host.awaits_quiet:
             host.passed_on()
 
-    def _wait(self, request: Request) -> None:
+    def wait(self, request: Request) -> None:
+        """Let a request wait for a connection, and have one made if there is a place."""
         if self._health.dead:
             self._lose(request, Cause.DEAD)
             return
         self.keep(request)
         # One that is asked for its ping is free again in a moment, or else at the next sweep.
-        self._assign(new=1 if self._queue.waiting > self._auditor.under_way else 0)
+        is_room = self.pool.size < self._settings.max_connections
+        if is_room and self._queue.waiting > self._auditor.under_way:
+            self._assign(new=1)
 
     def keep(self, request: Request) -> None:
         """Let a request wait, as long as the settings allow."""
-        request.since = request.since or self._seconds()
-        self._last_wait = self._seconds()
+        self._last_wait = now = self._seconds()
+        if not request.since:  # else it waits on, elsewhere
+            request.since = now
         surplus = self._queue.put(request)
         if surplus is not None:
             size = self._settings.queue_limit
@@ -198,7 +210,7 @@ class Dispatcher:
         :param new: connections to make at most.
         """
         while self._queue.waiting and self.pool.idle:
-            self._start(self.pool.last_used(), self._queue.take())
+            self.start(self.pool.last_used(), self._queue.take())
         free = self._settings.max_connections - self.pool.size
         for _ in range(min(new, free, self._queue.waiting)):
             self._connect()
@@ -538,7 +550,7 @@ class Dispatcher:
         self._queue.join(member.host_id, self._settings.queue_limit)
         self._note_who_is_served()
         for request in waiting:
-            self._wait(request)
+            self.wait(request)
 
     def leave(self, member: Member) -> list[Request]:
         """
@@ -660,6 +672,7 @@ class Dispatcher:
         handshaking = self._handshaking.totals()
         return LondStatus(
             state=self._health.state,
+            last_answer=self._last_answer,
             since=self._health.since,
             retries_left=self._health.left,
             next_probe=self._health.next_probe,

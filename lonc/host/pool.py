@@ -92,7 +92,9 @@ class RequestQueue:
         others out.
         """
         program = request.asker.program
-        own = self._programs.setdefault(program, deque())
+        own = self._programs.get(program)
+        if own is None:
+            own = self._programs[program] = deque()
         own.append(request)
         self.waiting += 1
         if self.waiting <= self.size:
@@ -108,13 +110,15 @@ class RequestQueue:
 
     def take(self) -> Request:
         """Return the first request of the program whose turn it is."""
-        program, requests = next(iter(self._programs.items()))
+        programs = self._programs
+        program = next(iter(programs))
+        requests = programs[program]
         self.waiting -= 1
         request = requests.popleft()
-        if requests:
-            self._programs.move_to_end(program)
-        else:
-            del self._programs[program]
+        if not requests:
+            del programs[program]
+        elif len(programs) > 1:
+            programs.move_to_end(program)
         return request
 
     def drop(self, request: Request) -> bool:
@@ -208,7 +212,8 @@ class FairQueue:
 
     def take(self) -> Request:
         """Return the first request of whose turn it is; there has to be one."""
-        host_id, queue = next(iter(self._turns.items()))
+        host_id = next(iter(self._turns))
+        queue = self._turns[host_id]
         request = queue.take()
         self.waiting -= 1
         if not queue.waiting:

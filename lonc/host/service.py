@@ -85,6 +85,7 @@ class HostService(Service):
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
     :ivar life: where it stands.
     :ivar times: how long its requests take.
+    :ivar add_direct: counts an answer to a request that did not have to wait, in seconds.
     :ivar awaits_quiet: whether it wants to hear, by `passed_on`, when nothing is in flight.
     """
 
@@ -96,7 +97,7 @@ class HostService(Service):
         self.life = Life.NEW
         self.host = host
         self.times = HostTimes()
-        self._add_direct = self.times.direct.add
+        self.add_direct = self.times.direct.add
         self._settings = settings
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
@@ -104,7 +105,6 @@ class HostService(Service):
         self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self._requests = 0
         self._con_lost = dict.fromkeys(Cause, 0)
-        self._last_answer = -1.0
         self._pause: Pause | None = None
         self._pause_end: IDelayedCall | None = None
         self._served = True
@@ -120,16 +120,24 @@ class HostService(Service):
     # ------------------------------------------------------------------ a request's way
 
     def submit(self, request: Request) -> None:
-        """Take a request; who asks hears of it exactly once, perhaps before this returns."""
+        """
+        Send a request on the idle connection used last, or let it wait for one (row S8).
+
+        Who asks hears of it exactly once, perhaps before this returns.
+        """
         self._requests += 1
         request.host = self
         if self.debug_level >= 6:
-            self._trace(6, "request {command}, {size} bytes", request, len(request.line))
+            self.trace(6, "request {command}, {size} bytes", request, len(request.line))
         line = request.line
         peculiar = (line[0] in PECULIAR and line.startswith(PREFIXED)) or not is_plain(line)
         if (peculiar and not self._may_go(request)) or (self._held and self._holds(request)):
             return
-        self._dispatcher.submit(request)
+        idle = self._dispatcher.pool.idle
+        if idle:
+            self._dispatcher.start(next(reversed(idle)), request)
+        else:
+            self._dispatcher.wait(request)
 
     def _may_go(self, request: Request) -> bool:
         """
@@ -175,17 +183,9 @@ class HostService(Service):
             self._dispatcher.keep(request)
         return True
 
-    def answered(self, request: Request, sent: float, now: float, size: int) -> None:
-        """Count an answer; see :class:`lonc.host.dispatcher.Member`."""
-        self._last_answer = now
-        if self.debug_level >= 8:
-            self._trace(8, "reply to {command}, {size} bytes", request, size)
-        if not request.since:
-            self._add_direct(now - sent)
-            return
-        self.times.queue.add(sent - request.since)
-        self.times.waited.add(now - sent)
-        self.times.whole.add(now - request.since)
+    def add_waited(self, request: Request, sent: float, now: float) -> None:
+        """Count an answer to a request that had to wait; see `add_direct` for the others."""
+        self.times.add_waited(sent - request.since, now - sent)
 
     def passed_on(self) -> None:
         """Nothing may be in flight any more, which some wait for."""
@@ -218,14 +218,15 @@ class HostService(Service):
         """Tell who asked that there is no answer, and count it."""
         self.count_lost(cause)
         if self.debug_level >= 1:
-            self._trace(1, "con_lost to {command}: {size}", request, cause.value)
+            self.trace(1, "con_lost to {command}: {size}", request, cause.value)
         request.asker.lost(cause)
 
     def count_lost(self, cause: Cause) -> None:
         """Count a ``con_lost``."""
         self._con_lost[cause] += 1
 
-    def _trace(self, level: int, text: str, request: Request, size: object) -> None:
+    def trace(self, level: int, text: str, request: Request, size: object) -> None:
+        """Log what becomes of a request, at a debug level."""
         log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)
 
     # ------------------------------------------------------------------ what the lond does
@@ -460,7 +461,6 @@ class HostService(Service):
         pool, lond = self._dispatcher.pool, self._dispatcher.status()
         queue = self._queue
         oldest, now, seconds = queue.oldest, time.time(), self._seconds()
-        answered = self._last_answer
         return HostStatus(
             host_id=self.host_id,
             state=self.state,
@@ -483,7 +483,7 @@ class HostService(Service):
             last_log=last_log,
             since=now - (seconds - lond.since),
             last_failure=lond.last_failure,
-            last_answer=now - (seconds - answered) if answered >= 0.0 else 0.0,
+            last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
             handshakes=lond.handshakes,
             paused={} if self._pause is None else attrs.asdict(self._pause),
             machine=self._dispatcher.name,

@@ -140,6 +140,12 @@ class HostTimes:
         self.queue = Times()
         self.whole = Times()
 
+    def add_waited(self, queue: float, lond: float) -> None:
+        """Count an answer to a request that had to wait."""
+        self.queue.add(queue)
+        self.waited.add(lond)
+        self.whole.add(queue + lond)
+
     @property
     def answers(self) -> int:
         """How many answers there were."""

@@ -239,7 +239,7 @@ class AuditTests(HostTestCase):
         self.assertEqual(done, [])
         stage.londs[0].say(b"l2\n")
         stage.advance(2)  # for those who do not read
-        self.assertEqual(len(stage.londs[0].asked), 49)
+        self.assertEqual(len(stage.londs[0].asked), EARLIEST + 1)
         self.assertEqual(done, [True])
 
     def test_closed_while_asked(self) -> None:
@@ -250,4 +250,4 @@ class AuditTests(HostTestCase):
         before = sum(stage.status.con_lost.values())
         self.assertEqual(before, 0)
         stage.service.close_connections()
-        self.assertEqual(stage.status.con_lost["closed"], 12)
+        self.assertEqual(stage.status.con_lost["closed"], 60 - EARLIEST)
