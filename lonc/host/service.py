@@ -383,11 +383,11 @@ class HostService(Service):
         self._end_pause()
         self._held = True
         closed = self._socket.close()
-        drained = self._drain()
-        await closed
-        await drained
+        await self._drain()
         farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
         await self._listener.finish()
+        await closed
+        await self._listener.finish()  # those too for whom there were no descriptors
         for dispatcher in self._deserted:
             await dispatcher.all_closed()
         if farewell.active():

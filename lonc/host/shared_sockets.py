@@ -124,9 +124,10 @@ class SharedSocket:
         self._over = True
         farewell = self._clock.callLater(FAREWELL, self._listener.abort)
         yield self._listener.finish()
+        yield closed
+        yield self._listener.finish()  # those too for whom there were no descriptors
         if farewell.active():
             farewell.cancel()
-        yield closed
 
 
 class SharedSockets:

@@ -127,7 +127,9 @@ class ClientProtocol(Protocol):
         """Count it in, or turn it away."""
         self._listener.clients.add(self)
         self.transport.registerProducer(self, True)
-        if not self._clients.admit(self):
+        if self._listener.finished:
+            self.part()
+        elif not self._clients.admit(self):
             self.turn_away(Cause.TOO_MANY_CLIENTS)
 
     def dataReceived(self, data: bytes) -> None:
@@ -308,9 +310,11 @@ class ClientProtocol(Protocol):
             self._say_last(read_on=True, times=max(asked, 1))
 
     def part(self) -> None:
-        """Close it now; what it has written last gets ``con_lost``."""
-        if not self.leaving and getattr(self.transport, "read_last", bytes)():
-            self.transport.write(CON_LOST)
+        """Close it now; what it has written last gets ``con_lost``, and who has heard nothing."""
+        if not self.leaving:
+            unread = getattr(self.transport, "read_last", bytes)()
+            if unread or not self._heard:
+                self.transport.write(CON_LOST)
         self.leaving = True
         self.transport.abortConnection()
 
@@ -425,6 +429,7 @@ class ClientListener(Factory):
     Makes the clients of one host.
 
     :ivar clients: those that are connected.
+    :ivar finished: whether nobody is served any more.
     """
 
     noisy = False
@@ -434,6 +439,7 @@ class ClientListener(Factory):
         self._shared = shared
         self._empty: Deferred[None] | None = None
         self.clients: set[ClientProtocol] = set()
+        self.finished = False
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
         """Return a new client's protocol."""
@@ -450,6 +456,7 @@ class ClientListener(Factory):
         """
         Dismiss all of them; fires when they have gone, for which `abort` is the limit.
         """
+        self.finished = True
         if not self.clients:
             return succeed(None)
         self._empty = empty = Deferred[None]()

@@ -20,7 +20,7 @@ from typing import Protocol as Interface
 from twisted.internet import error, tcp, unix
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.base import BaseConnector
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector, IDelayedCall, IListeningPort
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
@@ -36,6 +36,9 @@ ACCEPTS = 64
 
 #: Seconds without accepting when there is no descriptor for another client.
 ACCEPT_PAUSE = 0.5
+
+#: How often a port that stops waits so: other clients have left by then, with their descriptors.
+LAST_PAUSES = 20
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -169,6 +172,8 @@ class Port:
         self._inode: tuple[int, int] | None = None
         self._pause: IDelayedCall | None = None
         self._refused = False  # the last client could not be accepted
+        self._pauses = -1  # how many are left; -1: it does not stop
+        self._closed = Deferred[None]()
 
     def startListening(self) -> None:
         """Listen; raises :exc:`twisted.internet.error.CannotListenError`."""
@@ -188,6 +193,7 @@ class Port:
             _remove(self._path, inode)
             raise error.CannotListenError(None, self._path, problem) from problem
         self._socket, self._inode = listening, inode
+        self._pauses, self._closed = -1, Deferred()
         self._factory.doStart()
 
     def resume(self, listening: socket.socket) -> None:
@@ -251,38 +257,55 @@ class Port:
     def _go_on(self) -> None:
         self._pause = None
         assert self._socket is not None
-        self._loop.watch_for(self._socket.fileno(), IN)
+        if self._pauses < 0:
+            self._loop.watch_for(self._socket.fileno(), IN)
+        else:
+            self._accept_last()
 
     def stopListening(self) -> Deferred[None]:
         """
         Take no newcomers, accept who has connected, and stop.
 
         Closing the socket would end those connections without a word; the kernel made them, so
-        these clients take themselves for served.
+        these clients take themselves for served. It takes a while when there are no descriptors.
 
         :return: fires when the socket is closed.
         """
-        if self._socket is not None:
+        if self._socket is not None and self._pauses < 0:
             _remove(self._path, self._inode)
+            self._inode = None  # the next file there may have the same
             # Refuses those who found the path before it was removed.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
-            while self._accept():
-                pass
-        return self._close()
+            self._pauses = LAST_PAUSES
+            self._accept_last()
+        stopped = Deferred[None]()
+        self._closed.addBoth(lambda _: stopped.callback(None))
+        return stopped
 
-    def _close(self) -> Deferred[None]:
-        listening, self._socket = self._socket, None
-        if listening is None:
-            return succeed(None)
+    def _accept_last(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
+            self._pause = None
+        while self._accept():
+            pass
+        self._pauses -= 1
+        if self._pause is None or self._pauses < 0:
+            self._close()
+
+    def _close(self) -> None:
+        listening, self._socket = self._socket, None
+        if listening is None:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         _remove(self._path, self._inode)
         # Another process may have it open, and then closing alone would not end the events.
         self._loop.forget(listening.fileno())
         self._loop.close(listening.detach())
         self._factory.doStop()
-        return self._loop.when_closed()
+        self._loop.when_closed().chainDeferred(self._closed)
 
     def shut_down(self, reason: Failure) -> None:
         """The reactor stops."""

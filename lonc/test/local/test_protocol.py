@@ -470,6 +470,15 @@ class ListenerTests(ClientTestCase):
         self.assertEqual((client.read, client.closed), (b"ok\n" + CON_LOST, True))
         self.assert_forgotten()
 
+    def test_newcomer(self) -> None:
+        """Who could not be accepted sooner hears con_lost, and keeps nobody waiting."""
+        self.finish()
+        client = self.client()
+        done = self.finish()
+        self.turn()
+        self.assertEqual((client.read, client.closed, len(done)), (CON_LOST, True, 1))
+        self.assert_forgotten()
+
     def test_under_way(self) -> None:
         """Requests under way and sent ahead get con_lost each, and their answers go nowhere."""
         client = self.client(b"a\nb\nc")

@@ -26,6 +26,7 @@ from lonc.test.transport.test_stream import Recorder
 from lonc.transport.network import (
     ACCEPT_PAUSE,
     ACCEPTS,
+    LAST_PAUSES,
     PosixNetwork,
     ReactorNetwork,
     SocketNetwork,
@@ -388,6 +389,41 @@ class NoDescriptorTests(NetworkTestCase):
         self.stop(port)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertFalse(os.path.exists(self.path))
+
+    def test_stop_without_descriptors(self) -> None:
+        """A port that stops accepts who has connected once there are descriptors again."""
+        factory = Listener()
+        port = self.listen(factory)
+        client = self.connect()
+        self.exhaust()
+        stopped = port.stopListening()
+        assert stopped is not None
+        self.turn()
+        self.assertNoResult(stopped)
+        self.assertFalse(os.path.exists(self.path))
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+        self.reactor.advance(ACCEPT_PAUSE)
+        self.turn()
+        self.successResultOf(stopped)
+        factory.made[0].transport.write(b"con_lost")
+        self.assertEqual(client.recv(9), b"con_lost")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop_ends(self) -> None:
+        """Where no descriptor is to be had at all, it stops without those who have connected."""
+        port = self.listen(Listener())
+        client = self.connect()
+        self.exhaust()
+        stopped = port.stopListening()
+        assert stopped is not None
+        for _ in range(LAST_PAUSES):
+            self.assertNoResult(stopped)
+            self.reactor.advance(ACCEPT_PAUSE)
+        self.turn()
+        self.successResultOf(stopped)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+        self.assertRaises(ConnectionError, client.recv, 9)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_connect(self) -> None:
         """A connection that finds no descriptor fails, and not before `connectTCP` returned."""
