@@ -19,6 +19,7 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.main import commands
+from lonc.config.settings import MANAGEMENT_SOCKET
 from lonc.report.findings import Finding, summary
 from lonc.report.records import (
     ClientStatus,
@@ -151,6 +152,31 @@ class TroublePageTests(SynchronousTestCase):
         for path in glob.glob(os.path.join(TREE, "docs", "*.rst")):
             for command in re.findall(r"(?:``|[$#] )lonc delayed ([a-z]+)", read(path)):
                 self.assertIn(command, known, path)
+
+
+class FromLoncnewPageTests(SynchronousTestCase):
+    """The page for who knows loncnew."""
+
+    skip = SKIP
+
+    def test_signals(self) -> None:
+        """Each signal of loncnew, of the parent and of a host's process, has its row."""
+        parts = sections("from-loncnew.rst", "-")
+        rows = {
+            heading: re.findall("[A-Z][A-Z0-9]+", " ".join(re.findall(r"   \* - (.+)", text)))
+            for heading, text in parts.items()
+        }
+        self.assertEqual(rows["Signals of the parent"], ["INT", "TERM", "HUP", "USR1", "USR2"])
+        self.assertEqual(rows["Signals of a host's process"], ["QUIT", "HUP", "USR1", "INT"])
+
+    def test_files(self) -> None:
+        """Each file that lonc shares with other programs has its row."""
+        files = sections("from-loncnew.rst", "-")["Files"]
+        for name in (
+            *(".conf", "hosts.tab", "delayed", "delayed/kept", "lonc.pid", "lonc.log"),
+            *("lonnet.perm.log", "loncstatus.txt", MANAGEMENT_SOCKET),
+        ):
+            self.assertRegex(files, rf"   \* - .*{re.escape(name)}``")
 
 
 class MetricsPageTests(SynchronousTestCase):
