@@ -154,7 +154,7 @@ class InForce:
             *self.access.warnings,
             *open_to_others,
         ):
-            log.warn("{problem}", problem=problem)
+            log.warn("{problem}", problem=problem, event="configuration-problem")
             yield
         if table.problem_count > PROBLEMS_TOLD:
             log.warn(

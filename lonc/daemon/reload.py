@@ -247,7 +247,7 @@ class Reloader:
         def end(result: Failure | None) -> None:
             self._moving.remove(moving)
             if result is not None:
-                log.critical("{error}", error=result.value)
+                log.critical("{error}", error=result.value, event="port-not-moved")
             moved.callback([] if result is None else [f"{setting}: {result.value}"])
 
         moving.addBoth(end)

@@ -24,6 +24,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsJSON
 from zope.interface import implementer
 
 from lonc.disk.files import open_own
+from lonc.report.events import event_name
 from lonc.report.status import local_time
 
 log = Logger()
@@ -111,17 +112,24 @@ def text_form(event: LogEvent) -> str:
 
 
 def json_form(event: LogEvent) -> str:
-    """JSON with every field of the event; :func:`twisted.logger.eventsFromJSONLogFile` reads it."""
+    """
+    Give JSON with every field of the event, and its name as ``event``.
+
+    :func:`twisted.logger.eventsFromJSONLogFile` reads it back.
+    """
+    name = event_name(event)
     try:
         # A copy: making JSON of an event adds to it, and other observers get it too.
-        return eventAsJSON({name: _shown(value) for name, value in event.items()})
+        fields = {field: _shown(value) for field, value in event.items()}
+        return eventAsJSON({**fields, "event": name})
     except Exception as error:  # a field may be anything at all
-        return json.dumps({"log_format": "{text}", "text": _message(event), "unfit": repr(error)})
+        fields = {"text": _message(event), "unfit": repr(error), "event": name}
+        return json.dumps({"log_format": "{text}", **fields})
 
 
 def complain(message: str, stderr: TextIO | None = sys.__stderr__) -> None:
     """Say on stderr and in the log that a log file fails; one of the two may still be read."""
-    log.error("{text}", text=message)
+    log.error("{text}", text=message, event="log-file")
     if stderr is not None:  # not sys.stderr: twistd makes log events of what that gets
         with contextlib.suppress(OSError, ValueError):
             stderr.write(f"lonc: {message}\n")

@@ -155,7 +155,7 @@ class EndpointPort(Service):
 
     def _not_restored(self, failure: Failure) -> None:
         if self._missed.allow() is not None:
-            log.critical("{error}", error=failure.value)
+            log.critical("{error}", error=failure.value, event="port-not-restored")
 
     def _listen(self, description: str | None) -> None:
         if description is None:

@@ -1,0 +1,70 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The names of what is logged."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+from twisted.logger import LogEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.report.events import OTHER, event_name, name_of
+from lonc.test.fixtures.source import Source, has_words
+
+#: Names that several messages share, for they tell of the same.
+SHARED = {"a-fault-in", "clients-cannot-be-served", "delayed-request-sent", "there-are-clients"}
+
+
+class NameTests(SynchronousTestCase):
+    """A message and its name."""
+
+    def test_fields_are_left_out(self) -> None:
+        """What differs from line to line is no part of the name."""
+        for message, name in {
+            "starting with {count} hosts": "starting-with-hosts",
+            "host marked dead: con_lost at once; {trouble}": "host-marked-dead",
+            "{path}: no client is accepted: {why}": "no-client-is-accepted",
+            "delayed request sent: {file} ({command})": "delayed-request-sent",
+            "the host's address has changed": "the-host-address-has-changed",
+            "there are 300 clients: another gets con_lost": "there-are-clients",
+            "{text}": OTHER,
+        }.items():
+            self.assertEqual(name_of(message), name)
+
+    def test_every_message(self) -> None:
+        """Each has a name, and one of its own unless it tells of the same as another."""
+        messages = defaultdict(set)
+        source = Source()
+        for text, _ in [*source.messages(), *source.debug_messages()]:
+            if has_words(text):
+                messages[name_of(text)].add(text)
+        self.assertNotIn(OTHER, messages)
+        self.assertGreater(len(messages), 60)
+        shared = {name for name, texts in messages.items() if len(texts) > 1}
+        self.assertLessEqual(shared, SHARED)
+        for name in messages:
+            self.assertTrue(re.fullmatch("[a-z]+(-[a-z]+)*", name), name)
+
+
+class EventTests(SynchronousTestCase):
+    """An event and its name."""
+
+    def name(self, **event: object) -> str:
+        """Return the name of an event of lonc's."""
+        made: LogEvent = {"log_namespace": "lonc.host", **event}
+        return event_name(made)
+
+    def test_text_that_was_put_together(self) -> None:
+        """The text counts where the format is nothing but fields."""
+        name = self.name(log_format="{what}{more}", what="a client is closed: x", more="")
+        self.assertEqual(name, "a-client-is-closed")
+
+    def test_given(self) -> None:
+        """A name that the event brings along wins."""
+        self.assertEqual(self.name(log_format="{text}", text="x", event="log-file"), "log-file")
+
+    def test_not_of_lonc(self) -> None:
+        """Others' words are not lonc's to name."""
+        self.assertEqual(self.name(log_namespace="twisted.x", log_format="{a} b"), OTHER)
