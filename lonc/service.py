@@ -155,7 +155,9 @@ class LoncService(MultiService):
             self._failing_with_a_line(lambda: self._reloader.table()),
         )
         self._tables.setServiceParent(self)
-        self._management = ManagementPort(reactor, self, settings.management)
+        self._management = ManagementPort(
+            reactor, self, settings.management, settings.management_group
+        )
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
         self._http = HTTPPort(reactor, self._reporter, settings.http)
         disk = Disk(reactor, for_disk)

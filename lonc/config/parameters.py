@@ -322,7 +322,12 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Web server and lonc run as the same user as a rule, and then no group is needed."),
     _optional("management", "loncManagement", "unix:<lonSockDir>/lonc.amp:mode=600", ENDPOINT,
               "Where the AMP management port listens",
-              "Whoever reaches this port can stop lonc: its own user and root, nobody else."),
+              "Whoever reaches this port can see all of lonc, or stop it: its own user and root, "
+              "nobody else."),
+    _optional("management-group", "loncManagementGroup", "none", GROUP,
+              "Group that may see over the management socket; none for nobody",
+              "Which hosts are unwell, and which users' programs are connected, is nobody else's "
+              "business unless somebody says so."),
     _optional("http", "loncHTTP", "none", OPTIONAL_ENDPOINT,
               "Where the status page and the metrics can be had over HTTP",
               "Whoever reaches it can see how each host is; most servers have monitoring of their "

@@ -101,6 +101,7 @@ class Settings:
     socket_mode: int = _default("loncSocketMode")
     socket_group: int | None = _default("loncSocketGroup")
     management: str = attrs.field()
+    management_group: int | None = _default("loncManagementGroup")
     http: str | None = _default("loncHTTP")
     watch: tuple[str, ...] = _default("loncWatch")
     log_format: str = _default("loncLogFormat")

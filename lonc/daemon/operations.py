@@ -6,7 +6,6 @@ its parts (row S18).
 from __future__ import annotations
 
 import contextlib
-import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -19,6 +18,7 @@ from lonc.delayed.requests import DelayedRequests
 from lonc.disk.threads import Disk, Stuck
 from lonc.host.service import HostService, Pause
 from lonc.local.limits import Clients
+from lonc.management.access import user_name
 from lonc.management.errors import NotDone, UnknownFile
 from lonc.report.records import (
     ClientStatus,
@@ -179,16 +179,6 @@ class Operations:
     def retry_delayed(self, host_id: str | None) -> None:
         """Try a host's delayed requests now."""
         self._delayed.retry(host_id)
-
-
-def user_name(uid: int) -> str:
-    """Return a user's name; its number where it has none, nothing where that is not known."""
-    if uid < 0:
-        return ""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _settings(in_force: Settings, file: Settings | None) -> Iterator[SettingStatus]:

@@ -32,8 +32,9 @@ from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
+from lonc.management.port import ManagementPort
 from lonc.report.reporter import Reporter, fitting
-from lonc.transport.endpoint_port import EndpointPort
+from lonc.transport.endpoint_port import EndpointPort, PortError
 from lonc.transport.unix_socket import GroupError, SocketError
 
 log = Logger()
@@ -93,7 +94,7 @@ class Reloader:
     _delayed: DelayedService
     _supervisor: Supervisor
     _shared: SharedSockets
-    _management: EndpointPort
+    _management: ManagementPort
     _http: EndpointPort
     _reporter: Reporter
     _clock: IReactorTime
@@ -167,6 +168,7 @@ class Reloader:
         self._clients.room = self._in_force.room_for_clients
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
+        shared = self._share_management(settings.management_group)
         moved = [
             self._move("loncManagement", self._management, settings.management),
             self._move("loncHTTP", self._http, settings.http),
@@ -178,7 +180,7 @@ class Reloader:
         )
         log.info("{told}", told=told, success=True)
         errors = [error for error in sockets if error is not None]
-        left = [*self._in_force.later, *_socket_problems(errors, settings.socket_group)]
+        left = [*self._in_force.later, *shared, *_socket_problems(errors, settings.socket_group)]
         left += [*settings.warnings, *self._in_force.access.warnings]
         return told, lines, moved, left
 
@@ -235,6 +237,15 @@ class Reloader:
             yield
         if len(changes.new) > HOSTS_TOLD:
             log.info("{count} more new hosts", count=len(changes.new) - HOSTS_TOLD)
+
+    def _share_management(self, group: int | None) -> list[str]:
+        """Return why the group cannot see over the management port, if so."""
+        try:
+            self._management.share(group)
+        except PortError as error:
+            log.critical("{error}", error=error)
+            return [f"loncManagementGroup: {error}"]
+        return []
 
     def _move(
         self, setting: str, port: EndpointPort, description: str | None

@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 from twisted.protocols import amp
 
+from lonc.management.access import Level
 from lonc.management.errors import (
     BadArguments,
     BadLevel,
@@ -70,7 +71,13 @@ _MESSAGE = (b"message", amp.Unicode())
 
 
 class ManagementCommand(amp.Command):
-    """What all commands share."""
+    """
+    What all commands share.
+
+    :cvar level: who may give it: who steers, unless it says otherwise.
+    """
+
+    level = Level.STEER
 
     errors = {
         InternalError: b"INTERNAL_ERROR",
@@ -97,6 +104,7 @@ class ManagementCommand(amp.Command):
 class About(ManagementCommand):
     """Report on the daemon: the fields of :class:`lonc.report.status.DaemonStatus`."""
 
+    level = Level.SEE
     response = _fields(DaemonStatus)
 
 
@@ -108,6 +116,7 @@ class ListHosts(ManagementCommand):
     two pages neither repeats nor hides another. ``more`` tells whether a next page would have any.
     """
 
+    level = Level.SEE
     arguments = [(b"after", amp.Unicode())]
     response = [(b"hosts", HOSTS), (b"more", amp.Boolean())]
 
@@ -194,6 +203,7 @@ class Listing(ManagementCommand):
     #: What a row is.
     record: type[attrs.AttrsInstance]
 
+    level = Level.SEE
     arguments = [_HOST, (b"after", _Json())]
     errors = {UnknownHost: b"UNKNOWN_HOST"}
 
@@ -261,6 +271,7 @@ class ShowDelayed(ManagementCommand):
     ``more`` tells whether it goes on behind what fits into an answer.
     """
 
+    level = Level.OWN
     arguments = [_FILE]
     response = [(b"content", amp.String()), (b"more", amp.Boolean())]
     errors = {UnknownFile: b"UNKNOWN_FILE"}

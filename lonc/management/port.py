@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 #: part of a path.
 _EVERYBODY = 0o666
 _ASKED_FOR_EVERYBODY = re.compile(r"(?<!\\):(mode=)?(0o)?0*666(:|$)")
+
+log = Logger()
 
 
 class ManagementPortError(PortError):
@@ -115,14 +118,55 @@ class ManagementPort(EndpointPort):
     Listens for management connections.
 
     :param description: a server endpoint description.
+    :param group: may see over a UNIX socket; None leaves it to its mode.
     """
 
     error = ManagementPortError
     reactor_for = _GuardedReactor
 
-    def __init__(self, reactor: Any, daemon: Daemon, description: str) -> None:
+    def __init__(
+        self, reactor: Any, daemon: Daemon, description: str, group: int | None = None
+    ) -> None:
+        self._group = group
+        self._shared = False
         self._made_on_demand = _OnDemand(daemon, reactor)
         super().__init__(reactor, self._made_on_demand, "management port", description)
+
+    def share(self, group: int | None) -> None:
+        """
+        Have a group see from now on, and no other.
+
+        :raises ManagementPortError: lonc's user may not give it the socket.
+        """
+        before, self._group = self._group, group
+        if group != before:
+            self._share()
+
+    def _share(self) -> None:
+        if self._path is None or (self._group is None and not self._shared):
+            return
+        try:
+            os.chown(self._path, -1, os.getegid() if self._group is None else self._group)
+            os.chmod(self._path, 0o600 if self._group is None else 0o660)
+        except OSError as error:
+            told = f"not for group {self._group}: {error.strerror}"
+            raise ManagementPortError(f"{self.name} {self.description}: {told}") from None
+        self._shared = self._group is not None
+
+    def _listen(self, description: str | None) -> None:
+        super()._listen(description)
+        if self._path is not None:
+            self._shared = False
+            try:
+                self._share()
+            except ManagementPortError as error:  # its owner and root can do what is to be done
+                log.critical("{error}", error=error)
+        else:
+            log.warn(
+                "management port {description}: every user of this machine may see, and nobody "
+                "steer",
+                description=description,
+            )
 
     async def disconnect(self) -> None:
         """Close the connections that are open, once they have read what they are owed."""

@@ -6,18 +6,19 @@ Managing a running lonc over AMP (row S18): the daemon's side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
+from lonc.management import commands
+from lonc.management.access import Level, Visitor, visitor_of
 from lonc.management.boxes import BoundedAMP
 from lonc.management.commands import (
     HOSTS,
@@ -36,16 +37,15 @@ from lonc.management.errors import (
     BadArguments,
     BadLevel,
     InternalError,
+    NotAllowed,
     ReportFailed,
     UnknownHost,
 )
+from lonc.management.journal import Journal
 from lonc.management.listings import Listings
 from lonc.management.steering import Steered, Steering
 from lonc.report.logs import PARENT
-from lonc.report.rate_limit import RateLimited
 from lonc.report.status import DaemonStatus, HostStatus
-
-log = Logger()
 
 #: Bytes of a log line that are passed on; a page has room for many hosts that way.
 LONGEST_TEXT: Final = 1000
@@ -58,6 +58,20 @@ LONGEST_BOX: Final = 65536
 
 #: Commands of one connection that are not answered yet, at most.
 MOST_COMMANDS: Final = 16
+
+#: Each command by its name.
+_COMMANDS: Final = {
+    command.commandName: command
+    for command in vars(commands).values()
+    if isinstance(command, type) and issubclass(command, ManagementCommand)
+}
+
+#: What is told who may not have something, by the level that it takes.
+_REFUSALS: Final = {
+    Level.SEE: "may see nothing",
+    Level.STEER: "may see, and not steer",
+    Level.OWN: "may not see that: it is for lonc's own user and root",
+}
 
 _NOT_UNDERSTOOD: Final = (amp.UNHANDLED_ERROR_CODE, ManagementCommand.errors[BadArguments])
 
@@ -134,6 +148,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def makeConnection(self, transport: ITransport) -> None:
         """Begin, with a time limit on silence."""
         amp.BinaryBoxProtocol.makeConnection(self, transport)
+        self._visitor = self._factory.visitor_of(transport)
         self._factory.connections.add(self)
         self.setTimeout(self._factory.idle_limit)
         self.transport.registerProducer(self, True)  # who does not read is not read
@@ -197,9 +212,31 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         """Carry out one command; whatever fails becomes an error that can be sent."""
         self._under_way += 1
-        result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
+        result: Deferred[amp.AmpBox] = maybeDeferred(self._dispatch, box)
         result.addBoth(self._done)
         return result.addErrback(self._fit_to_send, box[amp.COMMAND])
+
+    def _dispatch(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
+        command = _COMMANDS.get(box[amp.COMMAND])
+        if command is not None:
+            try:
+                self.require(command.level, command.__name__)
+            except NotAllowed as error:
+                code = ManagementCommand.errors[NotAllowed]
+                raise amp.RemoteAmpError(code, str(error)) from None
+        result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
+        return result
+
+    def require(self, level: Level, what: str) -> None:
+        """
+        See that whoever asks may have what is asked for.
+
+        :raises lonc.management.errors.NotAllowed: that is not so.
+        """
+        visitor = self._visitor
+        if visitor.level < level:
+            self._factory.note_not_allowed(visitor.who, what)
+            raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
     def _done(self, result: T) -> T:
         self._under_way -= 1
@@ -245,7 +282,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def asked(self, asked: str, host: str = "") -> str | None:
         """Note what is asked for, and return which host is meant."""
         chosen = self.chosen(host)
-        self._factory.note_asked(asked, host or PARENT)
+        self._factory.note_asked(asked, host or PARENT, self._visitor.who)
         return chosen
 
     @About.responder
@@ -311,7 +348,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         return {}
 
 
-class ManagementFactory(Factory):
+class ManagementFactory(Factory, Journal):
     """
     The daemon's side: listen with it.
 
@@ -320,6 +357,7 @@ class ManagementFactory(Factory):
     :param max_connections: open at a time; for one more, one that has nothing to do makes room:
         that which was silent for longest.
     :param idle_limit: seconds after which a silent client is dropped.
+    :param visitor_of: finds out who is at the other end of a connection.
     """
 
     noisy = False
@@ -330,14 +368,15 @@ class ManagementFactory(Factory):
         clock: IReactorTime,
         max_connections: int = 32,
         idle_limit: float = 300.0,
+        visitor_of: Callable[[Any], Visitor] = visitor_of,
     ) -> None:
+        super().__init__(clock)
         self.daemon = daemon
         self.clock = clock
         self.max_connections = max_connections
         self.idle_limit = idle_limit
+        self.visitor_of = visitor_of
         self.connections: set[ManagementProtocol] = set()
-        self._limited = RateLimited(clock, 60.0)
-        self._limited_asking = RateLimited(clock, 10.0)
         self._closing: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol:
@@ -348,44 +387,6 @@ class ManagementFactory(Factory):
             self.connections.discard(least)  # it goes in the next turn
             least.transport.abortConnection()
         return ManagementProtocol(self)
-
-    def note_closed(self, why: str) -> None:
-        """Log that a connection is closed; clients may do so as often as they like."""
-        left_out = self._limited.allow(why)
-        if left_out is not None:
-            log.warn(
-                "Management connection closed: {why}; {left_out} more since the last such line",
-                why=why,
-                left_out=left_out,
-            )
-
-    def note_not_understood(self, why: str) -> None:
-        """Log that a command was not understood."""
-        left_out = self._limited.allow("not understood")
-        if left_out is not None:
-            log.warn(
-                "Management command not understood: {why}; {left_out} more since the last such "
-                "line",
-                why=why,
-                left_out=left_out,
-            )
-
-    def note_fault(self, failure: Failure, command: bytes) -> None:
-        """Log a fault of lonc's own."""
-        if self._limited.allow("fault") is not None:
-            log.failure("Management command {command} failed", failure, command=command)
-
-    def note_asked(self, asked: str, host_id: str) -> None:
-        """Log what somebody has asked for, though a program may ask all the time."""
-        left_out = self._limited_asking.allow(f"{asked} {host_id}")
-        if left_out is not None:
-            more = f" ({left_out} like this left out)" if left_out else ""
-            log.info(
-                "Asked over the management port: {asked}{more}",
-                asked=asked,
-                more=more,
-                host_id=host_id,
-            )
 
     def lost(self, connection: ManagementProtocol) -> None:
         """Take note that a connection has gone."""

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from twisted.protocols import amp
 
+from lonc.management.access import Level
 from lonc.management.commands import (
     DropDelayed,
     Pause,
@@ -75,6 +76,14 @@ class Steering(amp.CommandLocator):
         """
         raise NotImplementedError
 
+    def require(self, level: Level, what: str) -> None:
+        """
+        See that whoever asks may have what is asked for.
+
+        :raises lonc.management.errors.NotAllowed: that is not so.
+        """
+        raise NotImplementedError
+
     @ShowDelayed.responder
     async def _show_delayed(self, file: str) -> dict[str, Any]:
         self.asked(f"show delayed request {file}")
@@ -116,4 +125,6 @@ class Steering(amp.CommandLocator):
 
     @Trace.responder
     def _trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
+        if contents:
+            self.require(Level.OWN, "the requests themselves")
         raise NotDone("this lonc keeps no record of each request")

@@ -16,6 +16,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.trial.unittest import TestCase
 
+from lonc.management.access import OWNER
 from lonc.management.server import ManagementFactory
 from lonc.test.fixtures.source import TREE
 from lonc.test.management.test_server import NotedDaemon
@@ -52,7 +53,9 @@ class ExamplesTests(TestCase):
             file.write("PerlSetVar lonHostID l1\n")
         port = net.listenUNIX(f"{self.folder}/l2", Factory.forProtocol(Binary))
         self.addCleanup(port.stopListening)
-        self.management = ManagementFactory(NotedDaemon(a_status("l2")), net)
+        self.management = ManagementFactory(
+            NotedDaemon(a_status("l2")), net, visitor_of=lambda _: OWNER
+        )
         port = net.listenUNIX(f"{self.folder}/lonc.amp", self.management, mode=0o600)
         self.addCleanup(self.management.disconnect)
         self.addCleanup(port.stopListening)

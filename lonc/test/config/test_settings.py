@@ -527,6 +527,7 @@ class DefaultTests(SettingsCase):
                 "socket_mode": 0o660,
                 "socket_group": None,
                 "management": "unix:/home/httpd/sockets/lonc.amp:mode=600",
+                "management_group": None,
                 "http": None,
                 "watch": (),
                 "log_format": "seed",

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred
 
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import SettingsError
-from lonc.daemon.operations import UNREADABLE, user_name
+from lonc.daemon.operations import UNREADABLE
+from lonc.management.access import user_name
 from lonc.management.errors import UnknownFile
 from lonc.test.test_service import ServiceTestCase, a_table
 

@@ -25,6 +25,7 @@ from twisted.test.iosim import FakeTransport, IOPump, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
+from lonc.management.access import OWNER
 from lonc.management.client import ManagementClient
 from lonc.management.commands import ManagementCommand
 from lonc.management.errors import (
@@ -111,9 +112,16 @@ class ConnectedTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.visitor = OWNER
         self.daemon = NotedDaemon(a_status("msul1"), a_status("msua1"))
         daemon: Daemon = self.daemon
-        self.factory = ManagementFactory(daemon, self.clock, max_connections=2, idle_limit=60.0)
+        self.factory = ManagementFactory(
+            daemon,
+            self.clock,
+            max_connections=2,
+            idle_limit=60.0,
+            visitor_of=lambda _: self.visitor,
+        )
         self.reactor = MemoryReactorClock()
         self.client, self.pump = self.connected()
 
@@ -569,7 +577,7 @@ class LimitsTests(ConnectedTests):
             ),
             (box(_command=b"nosuch").serialize(), "a command that wants no answer has failed"),
         ):
-            factory = ManagementFactory(self.daemon, self.clock)
+            factory = ManagementFactory(self.daemon, self.clock, visitor_of=lambda _: OWNER)
             with capturedLogs() as events:
                 for _ in range(3):
                     server = factory.buildProtocol(None)
@@ -630,7 +638,7 @@ class LimitsTests(ConnectedTests):
                 self.answer(self.client.report())
                 self.clock.advance(1)
         lines = [formatEvent(e) for e in events if e["log_level"] is LogLevel.info]
-        asked = "Asked over the management port: report"
+        asked = "Asked over the management port by lonc itself: report"
         self.assertEqual(lines, [asked] * 2 + [f"{asked} (9 like this left out)"] * 4)
 
     def test_stranger(self) -> None:
@@ -673,7 +681,7 @@ class ExampleTests(TestCase):
             a_status("msua1", state="DEAD", retries_left=0),
         )
         clock: Any = reactor
-        self.factory = ManagementFactory(self.daemon, clock)
+        self.factory = ManagementFactory(self.daemon, clock, visitor_of=lambda _: OWNER)
         port = clock.listenUNIX(self.path, self.factory, mode=0o600)
         self.addCleanup(self.factory.disconnect)
         self.addCleanup(port.stopListening)

@@ -1,0 +1,82 @@
+"""
+Who may do what over the management port: two levels, see and steer, and the owner above them.
+
+On a UNIX socket the kernel tells who is there. Its owner and root steer, whoever else its mode lets
+in sees. Over plain TCP nobody is known, so that all see.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import struct
+from enum import IntEnum
+from typing import Any, Final
+
+import attrs
+
+
+class Level(IntEnum):
+    """What one may do; each includes those before it."""
+
+    NOTHING = 0
+    SEE = 1
+    STEER = 2
+    OWN = 3
+
+
+@attrs.frozen
+class Visitor:
+    """
+    Who is at the other end.
+
+    :ivar who: a user and process, a certificate or an address, for people.
+    """
+
+    who: str
+    level: Level
+
+
+#: What a test or a program that embeds lonc may say of who is there.
+OWNER: Final = Visitor("lonc itself", Level.OWN)
+
+
+def visitor_of(transport: Any) -> Visitor:
+    """Find out who is at the other end of a connection."""
+    known = _credentials(transport)
+    if known is None:
+        return Visitor(f"somebody at {_address(transport)}", Level.SEE)
+    pid, uid = known
+    owns = uid in (0, os.geteuid())
+    return Visitor(
+        f"{user_name(uid)} (process {pid})" if pid else user_name(uid),
+        Level.OWN if owns else Level.SEE,
+    )
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name; its number where it has none, nothing where that is not known."""
+    if uid < 0:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _credentials(transport: Any) -> tuple[int, int] | None:
+    """Return the process and the user that connected a UNIX socket, by their numbers."""
+    try:
+        handle = transport.getHandle()
+        if handle.family != socket.AF_UNIX:
+            return None
+        pid, uid, _ = struct.unpack("iII", handle.getsockopt(socket.SOL_SOCKET,
+                                                            socket.SO_PEERCRED, 12))  # fmt: skip
+    except (AttributeError, OSError):  # no socket, or one whose kernel does not tell
+        return None
+    return pid, uid
+
+
+def _address(transport: Any) -> str:
+    return str(getattr(transport.getPeer(), "host", "an unknown place"))

@@ -1,0 +1,70 @@
+"""What the management port leaves in the log; whoever connects could fill it, so it is limited."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lonc.report.rate_limit import RateLimited
+
+log = Logger()
+
+
+class Journal:
+    """Writes these lines; a part of :class:`lonc.management.server.ManagementFactory`."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._limited = RateLimited(clock, 60.0)
+        self._limited_asking = RateLimited(clock, 10.0)
+
+    def note_closed(self, why: str) -> None:
+        """Log that a connection is closed; clients may do so as often as they like."""
+        left_out = self._limited.allow(why)
+        if left_out is not None:
+            log.warn(
+                "Management connection closed: {why}; {left_out} more since the last such line",
+                why=why,
+                left_out=left_out,
+            )
+
+    def note_not_understood(self, why: str) -> None:
+        """Log that a command was not understood."""
+        left_out = self._limited.allow("not understood")
+        if left_out is not None:
+            log.warn(
+                "Management command not understood: {why}; {left_out} more since the last such "
+                "line",
+                why=why,
+                left_out=left_out,
+            )
+
+    def note_fault(self, failure: Failure, command: bytes) -> None:
+        """Log a fault of lonc's own."""
+        if self._limited.allow("fault") is not None:
+            log.failure("Management command {command} failed", failure, command=command)
+
+    def note_not_allowed(self, who: str, what: str) -> None:
+        """Log that somebody asked for what he may not have."""
+        left_out = self._limited.allow("not allowed")
+        if left_out is not None:
+            log.warn(
+                "Not allowed over the management port: {what} for {who}; {left_out} more since the "
+                "last such line",
+                what=what,
+                who=who,
+                left_out=left_out,
+            )
+
+    def note_asked(self, asked: str, host_id: str, who: str) -> None:
+        """Log what somebody has asked for, though a program may ask all the time."""
+        left_out = self._limited_asking.allow(f"{asked} {host_id} {who}")
+        if left_out is not None:
+            more = f" ({left_out} like this left out)" if left_out else ""
+            log.info(
+                "Asked over the management port by {who}: {asked}{more}",
+                who=who,
+                asked=asked,
+                more=more,
+                host_id=host_id,
+            )

@@ -1,0 +1,1 @@
+Two levels over the management port: lonc's own user and root steer, whoever else the socket lets in sees; `loncManagementGroup` names a group that may see. Over TCP of this machine one may only see. Each act is logged with user and process.
