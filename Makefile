@@ -51,4 +51,4 @@ soak: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info _trial_temp* docs/_build benchmarks/bin
+	rm -rf .venv build dist *.egg-info _trial_temp* docs/_build docs/man/*.1 benchmarks/bin

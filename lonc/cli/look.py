@@ -53,6 +53,9 @@ async def status(lonc: ManagementClient, wants_json: bool) -> int:
 
     Ends with 0 when it is, 1 when there is something to look at, 2 when it is urgent, and 3 when
     no lonc answers: fit for a monitoring plugin.
+
+    In brackets behind an advice stands a section of the page "When something is wrong",
+    docs/trouble.rst.
     """
     daemon, hosts = await lonc.about(), await lonc.hosts()
     found = summary(daemon, hosts, time.time())
