@@ -28,6 +28,7 @@ from lonc.daemon.notices import Notices
 from lonc.daemon.operations import Operations
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.reload import Reloader
+from lonc.daemon.reporter import Reporter
 from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.systemd import Manager
@@ -42,7 +43,6 @@ from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
 from lonc.management.port import ManagementPort
 from lonc.report.logs import LoncLog
-from lonc.report.reporter import Reporter
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
 from lonc.web.history import PAUSE

@@ -9,10 +9,11 @@ from typing import Final
 import click
 
 from lonc.cli.look import host_argument, json_option
-from lonc.cli.tables import Column, as_json, duration, ordered, printable, show, size
+from lonc.cli.tables import Column, as_json, ordered, printable, show
 from lonc.cli.target import asks
 from lonc.management import ManagementClient
 from lonc.report.records import DelayedStatus
+from lonc.report.units import duration, size
 
 COLUMNS: Final[Sequence[Column[DelayedStatus]]] = (
     Column("host", lambda each: each.host_id),

@@ -15,21 +15,18 @@ from rich.text import Text
 from lonc.cli.tables import (
     STYLES,
     Column,
-    ago,
     as_json,
-    clock_time,
     console,
-    duration,
     ordered,
     printable,
     show,
-    size,
 )
 from lonc.cli.target import TIMEOUT, asks, no_daemon, target, targeted, who
 from lonc.management import ManagementClient, NoAnswer
 from lonc.report.findings import summary
 from lonc.report.records import ClientStatus, ConnectionStatus, RequestRecord, SettingStatus
 from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.units import ago, clock_time, duration, size
 
 #: What ``lonc status`` ends with, as monitoring plugins have it.
 EXIT_STATUS: Final = {"ok": 0, "warning": 1, "critical": 2}

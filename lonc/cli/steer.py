@@ -8,9 +8,10 @@ from __future__ import annotations
 import click
 
 from lonc.cli.look import host_argument
-from lonc.cli.tables import duration, printable
+from lonc.cli.tables import printable
 from lonc.cli.target import asks, who
 from lonc.management import ManagementClient
+from lonc.report.units import duration
 
 one_host = click.argument("host")
 

@@ -18,10 +18,11 @@ from textual.widgets import DataTable, Footer, Input, Label, Static
 from twisted.internet.defer import Deferred
 
 from lonc.cli.look import HOST_COLUMNS
-from lonc.cli.tables import STYLES, Column, duration, ordered, printable
+from lonc.cli.tables import STYLES, Column, ordered, printable
 from lonc.management import ManagementClient, ManagementError
 from lonc.report.findings import summary
 from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.units import duration
 
 #: Seconds between two looks.
 PAUSE: Final = 2.0

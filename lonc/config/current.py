@@ -15,8 +15,8 @@ from lonc.config.auth_modes import Access, read_access
 from lonc.config.certificates import WARNING_DAYS
 from lonc.config.exposure import exposed
 from lonc.config.hosts import Changes, HostTable, compare
+from lonc.config.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 from lonc.config.settings import Settings, SettingsError
-from lonc.daemon.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 
 #: Settings that are taken over at the next start only: the lock, the logs and the threads
 #: are there already.

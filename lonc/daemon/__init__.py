@@ -1,5 +1,5 @@
 """
-What keeps the daemon running: the supervisor of hosts, reload, signals, pid file, limits.
+What keeps the daemon running: supervisor, reload, reporter, signals, pid file.
 
 No request passes through here.
 """

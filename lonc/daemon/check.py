@@ -19,8 +19,8 @@ import attrs
 from lonc.config.auth_modes import Access, read_access
 from lonc.config.certificates import WARNING_DAYS
 from lonc.config.hosts import HostTable, TableError, read_both_tables
+from lonc.config.rlimit import needed_files
 from lonc.config.settings import Settings, SettingsError, check_folders, read_settings
-from lonc.daemon.rlimit import needed_files
 from lonc.delayed.sealing import UnusableKey, key_of
 
 #: From the least to the worst: an error keeps lonc from starting.

@@ -27,9 +27,9 @@ from zope.interface import implementer
 from lonc.config import current
 from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError, parse_host_table
+from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import Settings, SettingsError
 from lonc.daemon.pidfile import PidFile
-from lonc.daemon.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.disk.threads import Disk, InThread
 from lonc.host.service import FAREWELL
 from lonc.management.errors import ReloadFailed

@@ -14,9 +14,9 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lonc.cli.tables import clock_time, duration
 from lonc.report.findings import findings, state, totals
 from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.units import clock_time, duration
 from lonc.web.history import HEIGHT, WIDTH, Sample, graph
 
 #: Seconds after which a browser asks again.

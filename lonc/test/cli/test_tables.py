@@ -16,7 +16,7 @@ from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli import tables
-from lonc.cli.tables import Column, ago, as_json, duration, ordered, printable, show, size
+from lonc.cli.tables import Column, as_json, ordered, printable, show
 
 
 @attrs.frozen
@@ -100,23 +100,8 @@ class TableTests(SynchronousTestCase):
             self.assertFalse(tables.console().is_terminal)
 
 
-class WordsTests(SynchronousTestCase):
-    """Numbers as people read them."""
-
-    def test_duration(self) -> None:
-        """Two or three digits and a unit."""
-        told = {0.0: "0", 0.0004: "0.40 ms", 0.0042: "4.2 ms", 0.25: "250 ms", 2.5: "2.5 s"}
-        told |= {90.0: "90 s", 600.0: "10 min", 36_000.0: "10 h", 864_000.0: "10 d"}
-        self.assertEqual({seconds: duration(seconds) for seconds in told}, told)
-
-    def test_ago(self) -> None:
-        """A time that is not known is left out; a clock that was set back tells no nonsense."""
-        self.assertEqual([ago(None, 9.0), ago(0.0, 9.0), ago(4.0, 9.0)], ["", "", "5.0 s ago"])
-        self.assertEqual(ago(10.0, 9.0), "0 ago")
-
-    def test_size(self) -> None:
-        """Bytes, and the binary units."""
-        self.assertEqual([size(1023), size(1536), size(5 << 20)], ["1023 B", "1.5 KiB", "5.0 MiB"])
+class PrintableTests(SynchronousTestCase):
+    """Text that is safe to print."""
 
     def test_printable(self) -> None:
         """What is text stays as it is."""

@@ -1,5 +1,5 @@
 """
-How many files the process may have open.
+How many files the process may have open, and how many hosts and clients that is enough for.
 """
 
 from __future__ import annotations

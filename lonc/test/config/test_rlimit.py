@@ -10,7 +10,7 @@ import signal
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.rlimit import (
+from lonc.config.rlimit import (
     FEWEST_CLIENTS,
     FEWEST_HOSTS,
     SPARE,

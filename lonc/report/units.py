@@ -1,0 +1,43 @@
+"""
+Durations, times and sizes as people read them.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def duration(seconds: float) -> str:
+    """Say a duration shortly: ``0.4 ms``, ``12 s``, ``3 min``, ``2.5 h``, ``4 d``."""
+    for limit, unit, name, digits in (
+        (0.001, 0.001, "ms", 2),
+        (0.01, 0.001, "ms", 1),
+        (1.0, 0.001, "ms", 0),
+        (10.0, 1.0, "s", 1),
+        (120.0, 1.0, "s", 0),
+        (7200.0, 60.0, "min", 0),
+        (172_800.0, 3600.0, "h", 0),
+    ):
+        if seconds < limit:
+            return f"{seconds / unit:.{digits}f} {name}" if seconds else "0"
+    return f"{seconds / 86_400.0:.0f} d"
+
+
+def ago(when: float | None, now: float) -> str:
+    """Say how long ago a Unix time is; empty for 0.0 and None."""
+    return duration(max(0.0, now - when)) + " ago" if when else ""
+
+
+def clock_time(when: float) -> str:
+    """Say a Unix time as people read it: today's without the day."""
+    day = "%H:%M:%S" if time.time() - when < 43_200.0 else "%Y-%m-%d %H:%M"
+    return time.strftime(day, time.localtime(when))
+
+
+def size(number: float) -> str:
+    """Say a number of bytes shortly."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GiB"
