@@ -190,6 +190,8 @@ class SocketLoop:
                         transport.failed()
                 if self._ending or self._closing:
                     self._settle()
+                if self._epoll is None:  # the reactor has stopped by what was told
+                    break
         finally:
             self._busy = False
         self._rest()

@@ -237,6 +237,19 @@ class EndTests(StreamTestCase):
         self.assertEqual(self.reactor.readers, set())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_reactor_stops_meanwhile(self) -> None:
+        """The reactor may stop by what somebody does with his data, or once all is closed."""
+        stop = partial(self.loop.connectionLost, Failure(ConnectionLost()))
+        by_data = Caller(stop)
+        self.pair(by_data).send(b"x")
+        self.turn()
+        self.assertEqual((by_data.events, self.loop.fileno()), (["ConnectionLost"], -1))
+        leaving = Caller(lambda: leaving.transport.loseConnection())
+        self.loop.when_closed().addCallback(lambda _: stop())
+        self.pair(leaving).send(b"x")
+        self.turn()
+        self.assertEqual((leaving.events, self.loop.fileno()), (["ConnectionDone"], -1))
+
     def test_not_watchable(self) -> None:
         """What cannot be watched is an error, and closed."""
         descriptor = os.open(os.devnull, os.O_RDONLY)
