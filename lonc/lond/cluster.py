@@ -1,8 +1,9 @@
 """
-A cluster on one machine: a lond for each host of a table, and the files to begin with.
+A cluster on one machine: the londs of a table, and the files to begin with.
 
 `prepare` writes the files, `check_ports` says beforehand whether the ports can be had, and
-`Cluster` is the Service. The londs share one port, as in any cluster, each at its own address.
+`Cluster` is the Service. The londs share one port, as in any cluster, each at its own address;
+hosts with one address share a lond.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from ipaddress import ip_address
 from typing import Final
 
 from twisted.application.service import MultiService, Service
@@ -35,7 +38,7 @@ CALLER: Final = "l1"
 
 _HOSTS: Final = """\
 # The hosts of this cluster: id:domain:role:hostname:address.
-# Each gets a lond of its own, so every address has to be one of this machine's.
+# Each address gets a lond, so it has to be one of this machine's.
 l1:local:library:l1.localhost:127.0.0.1
 l2:local:access:l2.localhost:127.0.0.2
 """
@@ -110,14 +113,22 @@ def _in_the_way(host: Host, port: int, error: OSError) -> ClusterError:
     return ClusterError(f"the lond {host.id} cannot have port {port} at {host.address}: {reason}")
 
 
+def _londs(table: HostTable) -> list[list[Host]]:
+    """Return the hosts of each lond: those with one address."""
+    found: dict[str, list[Host]] = {}
+    for host in table.hosts.values():
+        found.setdefault(str(ip_address(_address(host))), []).append(host)
+    return list(found.values())
+
+
 def check_ports(table: HostTable, port: int) -> None:
     """
-    Have the port at every host's address for a moment, all at once.
+    Have the port at every address for a moment, all at once.
 
     :raise ClusterError: as starting a `Cluster` would; names address and port.
     """
     with ExitStack() as held:
-        for host in table.hosts.values():
+        for host, *_ in _londs(table):
             family = socket.AF_INET6 if ":" in _address(host) else socket.AF_INET
             try:
                 listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -134,8 +145,10 @@ class _Reactor(IReactorTCP, IReactorTime):
 
 class LondService(Service):
     """
-    One lond, listening while it runs. Its name is its host id.
+    One lond, listening while it runs. Its name is its first host id.
 
+    :param hosts: those that it serves, at one address.
+    :param paths: the files with the data of each.
     :ivar factory: the lond itself, while it runs.
     :ivar faults: what it does wrong; stays over a stop and a start.
     """
@@ -145,23 +158,24 @@ class LondService(Service):
     def __init__(
         self,
         reactor: _Reactor,
-        host: Host,
+        hosts: Sequence[Host],
         port: int,
         caller: str,
-        path: str,
+        paths: Sequence[str],
         tls: ssl.SSLContext | None = None,
         key_folder: KeyFolder | None = None,
     ) -> None:
-        self.name = host.id
+        self._host = hosts[0]
+        self.name = self._host.id
+        self.host_ids = [host.id for host in hosts]
         self.faults = Faults()
         self._reactor = reactor
-        self._host = host
         self._port = port
         self._caller = caller
-        self._path = path
+        self._paths = paths
         self._tls = tls
         self._key_folder = key_folder
-        self._store: Store | None = None
+        self._stores = ExitStack()
         self._listener: IListeningPort | None = None
 
     def startService(self) -> None:
@@ -170,38 +184,39 @@ class LondService(Service):
 
         :raise ClusterError: when either cannot be done.
         """
-        # Opened here, not sooner: an SQLite connection does not survive the fork of a daemon.
-        try:
-            self._store = Store(self._path)
-        except StoreError as error:
-            raise ClusterError(str(error)) from error
-        self.factory = LondFactory(
-            self._reactor,
-            self._host.id,
-            self._caller,
-            self._store,
-            faults=self.faults,
-            tls=self._tls,
-            key_folder=self._key_folder,
-        )
-        try:
-            self._listener = self._reactor.listenTCP(
-                self._port, self.factory, interface=_address(self._host)
+        with ExitStack() as opened:
+            # Opened here, not sooner: an SQLite connection does not survive the fork of a daemon.
+            try:
+                stores = [opened.enter_context(closing(Store(path))) for path in self._paths]
+            except StoreError as error:
+                raise ClusterError(str(error)) from error
+            self.factory = LondFactory(
+                self._reactor,
+                self._host.id,
+                self._caller,
+                stores[0],
+                others=dict(zip(self.host_ids[1:], stores[1:], strict=True)),
+                faults=self.faults,
+                tls=self._tls,
+                key_folder=self._key_folder,
             )
-        except CannotListenError as error:
-            raise _in_the_way(self._host, self._port, error.socketError) from error
-        except OSError as error:  # from listen(), which the reactor does not look after
-            raise _in_the_way(self._host, self._port, error) from error
-        finally:
-            if self._listener is None:
-                self._store.close()
+            try:
+                self._listener = self._reactor.listenTCP(
+                    self._port, self.factory, interface=_address(self._host)
+                )
+            except CannotListenError as error:
+                raise _in_the_way(self._host, self._port, error.socketError) from error
+            except OSError as error:  # from listen(), which the reactor does not look after
+                raise _in_the_way(self._host, self._port, error) from error
+            self._stores = opened.pop_all()
         super().startService()  # type: ignore[no-untyped-call]
-        log.info(
-            "{lond}: a lond listens on port {port} at {address}",
-            lond=self._host.id,
-            port=self._port,
-            address=self._host.address,
-        )
+        for host_id in self.host_ids:
+            log.info(
+                "{lond}: a lond listens on port {port} at {address}",
+                lond=host_id,
+                port=self._port,
+                address=self._host.address,
+            )
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, hang up and close the data; fires when all that is done."""
@@ -214,16 +229,15 @@ class LondService(Service):
         listener, self._listener = self._listener, None
         await maybeDeferred(listener.stopListening)
         await self.factory.close_connections()
-        if self._store is not None:
-            self._store.close()
+        self._stores.close()
 
 
 class Cluster(MultiService):
     """
-    The londs of a table, one at each host's address; each is a `LondService` named by its id.
+    The londs of a table, one at each address; each is a `LondService`.
 
-    ``cluster.getServiceNamed("l2")`` can be stopped and started by itself, and its ``faults``
-    ordered, to see what lonc makes of that.
+    ``cluster.getServiceNamed("l2")``, with any of its host ids, can be stopped and started by
+    itself, and its ``faults`` ordered, to see what lonc makes of that.
 
     :param folder: what `prepare` made; the data are in ``data/<host id>.sqlite`` there.
     :param port: the port of every lond.
@@ -243,11 +257,23 @@ class Cluster(MultiService):
         key_folder: KeyFolder | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        for host in table.hosts.values():
-            path = os.path.join(folder, "data", f"{host.id}.sqlite")
-            own = key_folder if host.id == caller else None  # the others play londs elsewhere
-            lond = LondService(reactor, host, port, caller, path, tls, own)
+        for hosts in _londs(table):
+            ids = [host.id for host in hosts]
+            paths = [os.path.join(folder, "data", f"{each}.sqlite") for each in ids]
+            own = key_folder if caller in ids else None  # the others play londs elsewhere
+            lond = LondService(reactor, hosts, port, caller, paths, tls, own)
             lond.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    def getServiceNamed(self, name: str) -> LondService:
+        """
+        Return the lond that serves a host id.
+
+        :raise KeyError: none does.
+        """
+        for lond in self:
+            if name in lond.host_ids:
+                return lond  # type: ignore[no-any-return]
+        raise KeyError(name)
 
     def startService(self) -> None:
         """

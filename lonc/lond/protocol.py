@@ -65,6 +65,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._work_on: Callable[[], bool] = self._take_line
         self._next: Callable[[bytes], None] = self._initialize
         self._caller = ""
+        self._host_id = factory.host_id  # for whom it acts where a request names nobody
         self._challenge = b""
         self._cipher: SessionCipher | None = None
         self._tls: TLSPhase | None = None  # until plain lines follow
@@ -236,25 +237,31 @@ class LondProtocol(TimeoutMixin, Protocol):
         self.close()
 
     def _serve(self, line: bytes) -> None:
-        factory = self._factory
-        named = f"sethost:{factory.host_id}:".encode()
-        if factory.revision and line.startswith(named) and line != named:
-            line = line[len(named) :]  # a request that says whom it is for
+        factory, host_id = self._factory, self._host_id
         word, _, rest = line.partition(b":")
+        if word == b"sethost" and factory.knows_sethost:
+            name, is_request, request = rest.partition(b":")
+            host_id = name.decode("latin-1")
+            if host_id not in factory.commands:
+                self._say(Step.SETHOST, b"unable_to_set")
+                return
+            if not is_request:
+                self._host_id = host_id
+                self._say(Step.SETHOST, b"ok")
+                return
+            line, word = request, request.partition(b":")[0]
         if line == b"ekey":
             buildkey = secrets.token_hex(16).upper().encode()
-            self._cipher = SessionCipher(session_key(factory.host_id, self._caller, buildkey))
+            self._cipher = SessionCipher(session_key(host_id, self._caller, buildkey))
             self._say(Step.KEY, buildkey)
         elif line == b"version" and factory.revision:
             self._say(Step.VERSION, f"$Revision: {factory.revision} $".encode())
-        elif word == b"sethost" and factory.revision:
-            self._say(Step.SETHOST, b"ok" if rest == factory.host_id.encode() else b"refused")
         elif word == b"enc":
-            self._decipher(line)
+            self._decipher(line, host_id)
         else:
-            self._request(line)
+            self._request(line, host_id)
 
-    def _decipher(self, frame: bytes) -> None:
+    def _decipher(self, frame: bytes, host_id: str) -> None:
         if self._cipher is None:
             self._say(Step.REQUEST, b"error:no_key")
             return
@@ -267,9 +274,9 @@ class LondProtocol(TimeoutMixin, Protocol):
             # It could store a value that breaks another request's answer in two.
             self._say(Step.REQUEST, b"error:more than one line in a frame")
             return
-        self._request(request)
+        self._request(request, host_id)
 
-    def _request(self, request: bytes) -> None:
+    def _request(self, request: bytes, host_id: str) -> None:
         factory = self._factory
         factory.requests += 1
         factory.witness(request)
@@ -277,7 +284,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         if word in SECRET and self._cipher is None:
             answer = b"error:no_key"
         else:
-            answer = factory.commands.answer(request, self._caller)
+            answer = factory.commands[host_id].answer(request, self._caller)
         if word in SECRET and self._cipher is not None and not answer.startswith(b"error:"):
             answer = self._cipher.encrypt(answer)
         self._say(Step.REQUEST, answer, word)
@@ -317,13 +324,16 @@ class LondFactory(ServerFactory):
     A lond: what its connections have in common.
 
     :param clock: the reactor, or a test's clock.
-    :param host_id: its own host id.
+    :param host_id: its own host id; the first one where it serves several.
     :param caller: the host id of whoever calls; or the host ids by address, and a caller from
         any other address is refused.
     :param store: its data; in memory when None. Whoever made it closes it.
+    :param others: the other host ids that it serves, each with its data, where it knows
+        ``sethost``.
     :param faults: what it does wrong; may change at any time.
     :param revision: what it says it is; a lond of loncnew's time, which knows neither
         ``version`` nor ``sethost`` nor another way in than the one, when None.
+    :param knows_sethost: whether one that tells its version knows ``sethost`` too.
     :param tls: its certificates and those that it accepts; without them it has no TLS.
     :param key_folder: where the key files are that it takes, of a lonc on the same machine.
     :param close_notify: whether it says when TLS is over, as londs do not.
@@ -331,6 +341,7 @@ class LondFactory(ServerFactory):
     :param line_limit: bytes of a request.
     :param idle_limit: seconds without a byte from the caller before it is cut.
 
+    :ivar commands: what it answers, for each host id.
     :ivar connections: those that are open.
     :ivar accepted: connections since the start.
     :ivar requests: requests since the start, those that met a fault included.
@@ -345,8 +356,10 @@ class LondFactory(ServerFactory):
         caller: str | Mapping[str, str],
         store: Store | None = None,
         *,
+        others: Mapping[str, Store] = {},
         faults: Faults | None = None,
         revision: str | None = "1.0",
+        knows_sethost: bool = True,
         tls: ssl.SSLContext | None = None,
         key_folder: KeyFolder | None = None,
         close_notify: bool = False,
@@ -356,9 +369,11 @@ class LondFactory(ServerFactory):
     ) -> None:
         self.clock = clock
         self.host_id = host_id
-        self.commands = Commands(host_id, store or Store(":memory:"))
+        stores = {host_id: store or Store(":memory:"), **others}
+        self.commands = {each: Commands(each, stores[each]) for each in stores}
         self.faults = faults or Faults()
         self.revision = revision
+        self._knows_sethost = knows_sethost
         self.tls = tls
         self.key_folder = key_folder
         self.close_notify = close_notify
@@ -370,6 +385,11 @@ class LondFactory(ServerFactory):
         self.requests = 0
         self._caller = caller
         self._closed: list[Deferred[None]] = []
+
+    @property
+    def knows_sethost(self) -> bool:
+        """Whether a request may say for which host id it is."""
+        return self._knows_sethost and self.revision is not None
 
     def buildProtocol(self, addr: IAddress | None) -> LondProtocol:
         """Return the lond's side of a new connection."""

@@ -152,11 +152,9 @@ class CheckPortsTests(SynchronousTestCase):
         )
 
     def test_same_address_twice(self) -> None:
-        """Two londs cannot have one address."""
+        """Hosts may have one address: they share a lond and its port."""
         self.taken.close()
-        with self.assertRaises(ClusterError) as caught:
-            check_ports(a_table("127.0.0.1", "127.0.0.1"), self.port)
-        self.assertIn("the lond l2 cannot have", str(caught.exception))
+        check_ports(a_table("127.0.0.1", "127.0.0.1"), self.port)
 
     def test_name_only(self) -> None:
         """A host that has a name only has nowhere to listen."""
@@ -359,6 +357,19 @@ class NetworkTests(TestCase):
         put = await self.talk("127.0.0.2", b"put:d:u:n:a=1", b"pong")
         self.assertEqual(put, [b"ok\n", b"l2:l1\n"])
         self.assertEqual(await self.talk("127.0.0.1", b"ping", b"get:d:u:n:a"), [b"l1\n", b"\n"])
+
+    async def test_hosts_of_one_address(self) -> None:
+        """They share a lond, each with data of its own that the next run finds."""
+        self.table = a_table("127.0.0.1", "127.0.0.2", "127.0.0.2")
+        cluster = self.started()
+        self.assertIs(cluster.getServiceNamed("l3"), cluster.getServiceNamed("l2"))
+        self.assertRaises(KeyError, cluster.getServiceNamed, "l4")
+        await self.talk("127.0.0.2", b"sethost:l3:put:d:u:n:a=1")
+        await cluster.stopService()
+        self.started()
+        lines = b"get:d:u:n:a", b"sethost:l3:get:d:u:n:a", b"sethost:l1"
+        answers = await self.talk("127.0.0.2", *lines)
+        self.assertEqual(answers, [b"\n", b"1\n", b"unable_to_set\n"])
 
     async def test_yesterdays_data(self) -> None:
         """The next run finds the data of the one before."""

@@ -18,6 +18,7 @@ from lonc.lond.faults import (
     Step,
 )
 from lonc.lond.protocol import LondFactory
+from lonc.lond.store import Store
 from lonc.test.fixtures.lond_caller import Caller, LondTestCase
 from lonc.wire.cipher import SessionCipher, session_key
 
@@ -119,20 +120,55 @@ class VersionTests(LondTestCase):
         self.assertEqual(self.entered(revision="1.467").say(b"version"), b"$Revision: 1.467 $\n")
 
     def test_sethost(self) -> None:
-        """The lond's own id is ok, any other is refused; the connection stays."""
+        """The lond's own id is ok, any other cannot be set; the connection stays."""
         caller = self.entered()
         self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
-        for line in (b"sethost:l1", b"sethost:", b"sethost", b"sethost:l2:"):
-            self.assertEqual(caller.say(line), b"refused\n", line)
+        for line in (b"sethost:l1", b"sethost:", b"sethost"):
+            self.assertEqual(caller.say(line), b"unable_to_set\n", line)
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_named_request(self) -> None:
         """A request may begin with the lond's own id, what is enciphered too; no other will do."""
         caller = self.entered()
         self.assertEqual(caller.say(b"sethost:l2:ping"), b"l2\n")
-        self.assertEqual(caller.say(b"sethost:l1:ping"), b"refused\n")
+        self.assertEqual(caller.say(b"sethost:l1:ping"), b"unable_to_set\n")
         cipher = caller.cipher()
         self.assertEqual(caller.say(b"sethost:l2:" + cipher.encrypt(b"ping")), b"l2\n")
+
+    def test_several(self) -> None:
+        """A lond of several ids acts for the one named in front, else for the one set last."""
+        caller = self.entered(others={"l3": Store(":memory:")})
+        for request, answer in (
+            (b"ping", b"l2"),
+            (b"sethost:l3:ping", b"l3"),
+            (b"ping", b"l2"),
+            (b"sethost:l3:put:d:u:n:a=1", b"ok"),
+            (b"sethost:l2:get:d:u:n:a", b""),
+            (b"sethost:l3", b"ok"),
+            (b"get:d:u:n:a", b"1"),
+            (b"pong", b"l3:l1"),
+            (b"sethost:l9", b"unable_to_set"),
+            (b"ping", b"l3"),
+            (b"sethost:l2:ping", b"l2"),
+        ):
+            self.assertEqual(caller.say(request), answer + b"\n", request)
+
+    def test_key_of_the_id_that_is_set(self) -> None:
+        """The key is made with the id that was set last, and serves requests for all."""
+        caller = self.entered(others={"l3": Store(":memory:")})
+        caller.say(b"sethost:l3")
+        cipher = SessionCipher(session_key("l3", "l1", caller.say(b"ekey")[:-1]))
+        for host_id in (b"l2", b"l3"):
+            frame = b"sethost:%s:%s" % (host_id, cipher.encrypt(b"ping"))
+            self.assertEqual(caller.say(frame), host_id + b"\n")
+
+    def test_no_sethost(self) -> None:
+        """A lond may know its version and no sethost: it acts for its first id only."""
+        caller = self.entered(others={"l3": Store(":memory:")}, knows_sethost=False)
+        self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
+        self.assertEqual(caller.say(b"sethost:l3"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"sethost:l3:ping"), b"unknown_cmd\n")
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_before_and_after_the_key(self) -> None:
         """They are answered on both sides of ekey."""
