@@ -127,7 +127,7 @@ class LoncService(MultiService):
             settings.name_threads,
         )
         self._enciphers = has_idea()
-        self._kept = KeptSockets(network, manager)
+        self._kept = KeptSockets(manager)
         dependencies = HostDependencies(
             clock=reactor,
             network=network,
@@ -158,6 +158,7 @@ class LoncService(MultiService):
         self._management = ManagementPort(
             reactor, self, settings.management, settings.management_group
         )
+        self._management.keeper = self._kept
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
         self._http = HTTPPort(reactor, self._reporter, settings.http)
         disk = Disk(reactor, for_disk)

@@ -9,10 +9,9 @@ import os
 import socket
 
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
 
 from lonc.daemon.systemd import Manager, name_of
-from lonc.transport.network import Network, Port, SocketNetwork
+from lonc.transport.network import Port, PosixPort
 
 #: What a client hears that has waited for a host which nobody serves any more.
 _REFUSAL = b"con_lost\n"
@@ -26,33 +25,30 @@ class KeptSockets:
     another file.
     """
 
-    def __init__(self, network: Network, manager: Manager) -> None:
-        self._network = network if isinstance(network, SocketNetwork) else None
+    def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._names: dict[IListeningPort, str] = {}
         self._left: set[IListeningPort] = set()
 
-    def resume(self, path: str, factory: Factory, backlog: int) -> IListeningPort | None:
-        """Listen on the socket of this path that was kept, if there is one."""
+    def take(self, path: str) -> socket.socket | None:
+        """Return the socket of this path that was kept, once, if there is one: it listens."""
         name = _name(path)
-        if name is None or self._network is None:
-            return None
-        descriptor = self._manager.take(name)
-        if descriptor is None:
+        descriptor = None if name is None else self._manager.take(name)
+        if name is None or descriptor is None:
             return None
         kept = socket.socket(fileno=descriptor)
-        if not _listens_at(kept, path):
-            kept.close()
-            self._manager.forget(name)
-            return None
-        port = self._network.resumeUNIX(kept, path, factory, backlog)
-        self._names[port] = name
-        return port
+        if _listens_at(kept, path):
+            return kept
+        kept.close()
+        self._manager.forget(name)
+        return None
 
     def keep(self, path: str, port: IListeningPort) -> None:
-        """Have a socket kept, if there is room."""
+        """Have a socket kept, if there is room; the manager has it perhaps."""
         name = _name(path)
-        if isinstance(port, Port) and name is not None and len(self._names) < self._manager.room:
+        if not isinstance(port, Port | PosixPort) or name is None:
+            return
+        if len(self._names) < self._manager.room:
             self._manager.keep(name, port.fileno())
             self._names[port] = name
 
@@ -75,10 +71,10 @@ class KeptSockets:
 
         :return: whether there are any.
         """
-        for port in self._names:
-            assert isinstance(port, Port)
-            port.leave()
         self._left = set(self._names)
+        for port in self._left:
+            assert isinstance(port, Port | PosixPort)
+            port.leave()
         return bool(self._left)
 
     def drop_rest(self) -> None:

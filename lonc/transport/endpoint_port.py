@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from lonc.report.rate_limit import RateLimited
 from lonc.transport.network import PosixNetwork, ReactorNetwork
-from lonc.transport.unix_socket import clear_stale_socket
+from lonc.transport.unix_socket import Keeper, NoKeeper, listen
 
 log = Logger()
 
@@ -38,11 +38,13 @@ class ListeningReactor:
     Endpoints differ in how they are described, and all come here with what they have made of it.
 
     :param description: of the endpoint.
+    :param keeper: has UNIX sockets kept over a restart.
     :ivar path: where a UNIX socket was made.
     """
 
-    def __init__(self, reactor: Any, description: str) -> None:
+    def __init__(self, reactor: Any, description: str, keeper: Keeper) -> None:
         self.reactor = reactor
+        self._keeper = keeper
         self.description = description
         self.path: str | None = None
 
@@ -60,13 +62,12 @@ class ListeningReactor:
         """Listen, also where a crash has left something behind."""
         posix = isinstance(self.reactor, PosixReactorBase)
         network = PosixNetwork(self.reactor) if posix else ReactorNetwork(self.reactor)
-        clear_stale_socket(address)
         # An earlier release left Twisted's lock there. It holds a process id, which another
         # process may have by now, so none is made.
         with contextlib.suppress(OSError):
             os.unlink(f"{address}.lock")
         self.path = address
-        return network.listenUNIX(address, factory, backlog, mode)
+        return listen(network, self._keeper, address, factory, backlog, mode)
 
 
 def _file_at(path: str | None) -> os.stat_result | None:
@@ -82,6 +83,7 @@ class EndpointPort(Service):
 
     :param name: what it is, for people.
     :param description: a server endpoint description; None for no port.
+    :ivar keeper: has a UNIX socket kept over a restart.
     :cvar error: what is raised when it cannot be had.
     :cvar reactor_for: what the endpoint listens with.
     """
@@ -92,6 +94,7 @@ class EndpointPort(Service):
     def __init__(self, reactor: Any, factory: Factory, name: str, description: str | None) -> None:
         self.setName(name)
         self.description = description
+        self.keeper: Keeper = NoKeeper()
         self._reactor = reactor
         self._factory = factory
         self._port: IListeningPort | None = None
@@ -161,7 +164,7 @@ class EndpointPort(Service):
         if description is None:
             self.description = self._path = self._file = None
             return
-        reactor = self.reactor_for(self._reactor, description)
+        reactor = self.reactor_for(self._reactor, description, self.keeper)
         try:
             listening = serverFromString(reactor, description).listen(self._factory)
         except Exception as error:  # endpoints raise whatever they like
@@ -190,5 +193,5 @@ class EndpointPort(Service):
 
     async def _close_port(self) -> None:
         port, self._port = self._port, None
-        if port is not None:
+        if port is not None and not self.keeper.close(port):
             await maybeDeferred(port.stopListening)

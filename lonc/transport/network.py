@@ -60,6 +60,11 @@ class Network(Interface):
         :raises twisted.internet.error.CannotListenError: with the path.
         """
 
+    def resumeUNIX(
+        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
+    ) -> IListeningPort:
+        """Accept clients on a socket that listens already, and is the port's from now on."""
+
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, timeout: float
     ) -> IConnector:
@@ -89,6 +94,17 @@ class ReactorNetwork:
         port: IListeningPort = listen(path, factory, backlog=backlog, mode=mode, wantPID=0)
         return port
 
+    def resumeUNIX(
+        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
+    ) -> IListeningPort:
+        """See `Network`."""
+        listening.setblocking(False)
+        with listening:
+            adopt = self._reactor.adoptStreamPort
+            port: IListeningPort = adopt(listening.fileno(), socket.AF_UNIX, factory)
+        os.chmod(path, mode)
+        return port
+
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, timeout: float
     ) -> IConnector:
@@ -102,25 +118,46 @@ class PosixNetwork(ReactorNetwork):
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """See `Network`."""
-        port = _PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
+        port = PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
+        port.startListening()
+        port.inode = _inode(path)
+        return port
+
+    def resumeUNIX(
+        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
+    ) -> IListeningPort:
+        """See `Network`."""
+        listening.setblocking(False)
+        port = PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
+        port._preexistingSocket = listening
         port.startListening()
         port.inode = _inode(path)
         return port
 
 
-class _PosixPort(unix.Port):
+class PosixPort(unix.Port):
+    """A UNIX socket that listens, of Twisted's kind."""
+
     inode: tuple[int, int] | None = None
 
     def createInternetSocket(self) -> socket.socket:
+        """Make it with the mode that its file shall have."""
         made: socket.socket = super().createInternetSocket()
         with contextlib.suppress(OSError):  # not on every system
             os.fchmod(made.fileno(), self.mode)  # as Port does: Twisted sets it when it is bound
         return made
 
     def connectionLost(self, reason: Failure) -> None:
+        """Close it, and remove its file if it is there."""
         # Twisted's would fail where its file is gone, and leave the socket open.
         _remove(os.fsdecode(self._bindPath), self.inode)
         tcp.Port.connectionLost(self, reason)
+
+    def leave(self) -> None:
+        """Accept nobody any more; the socket and its file are for another process."""
+        self.inode = None
+        self._shouldShutdown = False  # that would be the other's end
+        self.stopListening()
 
 
 class SocketNetwork:
@@ -140,10 +177,10 @@ class SocketNetwork:
         return port
 
     def resumeUNIX(
-        self, listening: socket.socket, path: str, factory: Factory, backlog: int
+        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
     ) -> IListeningPort:
-        """Accept clients on a socket that listens already, and is the port's from now on."""
-        port = Port(self.loop, path, factory, backlog, 0)
+        """See `Network`."""
+        port = Port(self.loop, path, factory, backlog, mode)
         port.resume(listening)
         return port
 
@@ -199,9 +236,11 @@ class Port:
     def resume(self, listening: socket.socket) -> None:
         """Go on where another process has left."""
         listening.setblocking(False)
+        os.chmod(self._path, self._mode)
         listening.listen(self._backlog)  # this process is the one that clients see now
         self._loop.watch(listening.fileno(), self, IN)
         self._socket, self._inode = listening, _inode(self._path)
+        self._pauses, self._closed = -1, Deferred()
         self._factory.doStart()
 
     def fileno(self) -> int:

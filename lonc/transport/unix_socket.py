@@ -61,23 +61,11 @@ def _peer_pid(connected: socket.socket) -> int:
     return pid
 
 
-class UNIXNetwork(Protocol):
-    """Who listens: see :func:`lonc.transport.network.network`."""
-
-    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        """
-        Listen on a UNIX socket; raises :exc:`CannotListenError`.
-
-        Closing the port has to leave the path alone unless the port's own file is still there:
-        it may be gone, or another port's.
-        """
-
-
 class Keeper(Protocol):
     """Who has listening sockets kept open over a restart."""
 
-    def resume(self, path: str, factory: Factory, backlog: int) -> IListeningPort | None:
-        """Listen on the socket of this path that was kept, if there is one."""
+    def take(self, path: str) -> socket.socket | None:
+        """Return the socket of this path that was kept, once, if there is one: it listens."""
 
     def keep(self, path: str, port: IListeningPort) -> None:
         """Have a socket kept from now on."""
@@ -89,7 +77,7 @@ class Keeper(Protocol):
 class NoKeeper:
     """Where nobody keeps any."""
 
-    def resume(self, path: str, factory: Factory, backlog: int) -> None:
+    def take(self, path: str) -> None:
         """There is none."""
 
     def keep(self, path: str, port: IListeningPort) -> None:
@@ -98,6 +86,42 @@ class NoKeeper:
     def close(self, port: IListeningPort) -> bool:
         """It is to be closed."""
         return False
+
+
+class UNIXNetwork(Protocol):
+    """Who listens: see :func:`lonc.transport.network.network`."""
+
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
+        """
+        Listen on a UNIX socket; raises :exc:`CannotListenError`.
+
+        Closing the port has to leave the path alone unless the port's own file is still there:
+        it may be gone, or another port's.
+        """
+
+    def resumeUNIX(
+        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
+    ) -> IListeningPort:
+        """Accept clients on a socket that listens already, and is the port's from now on."""
+
+
+def listen(
+    network: UNIXNetwork, keeper: Keeper, path: str, factory: Factory, backlog: int, mode: int
+) -> IListeningPort:
+    """
+    Listen on the socket that was kept, or on a new one; it is kept from now on.
+
+    :raises SocketError: when somebody listens there, or what is in the way is no socket.
+    :raises CannotListenError: when it cannot be had.
+    """
+    kept = keeper.take(path)
+    if kept is None:
+        clear_stale_socket(path)
+        port = network.listenUNIX(path, factory, backlog, mode)
+    else:
+        port = network.resumeUNIX(kept, path, factory, backlog, mode)
+    keeper.keep(path, port)
+    return port
 
 
 class LocalSocket:
@@ -125,11 +149,7 @@ class LocalSocket:
         try:
             if path != self._path or not self.intact:
                 self.close()
-                self._port = self._keeper.resume(path, self._factory, BACKLOG)
-                if self._port is None:
-                    clear_stale_socket(path)
-                    self._port = self._network.listenUNIX(path, self._factory, BACKLOG, mode)
-                    self._keeper.keep(path, self._port)
+                self._port = listen(self._network, self._keeper, path, self._factory, BACKLOG, mode)
                 self._path, self._inode = path, _inode(path)
             if self.intact:  # not what somebody has put there meanwhile
                 os.chmod(path, mode)

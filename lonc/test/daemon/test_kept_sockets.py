@@ -69,7 +69,7 @@ class KeptSocketsTests(SynchronousTestCase):
     def process(self, **environment: str) -> KeptSockets:
         """Return what a new process has of the manager."""
         self.network = SocketNetwork(self.clock)
-        self.kept = KeptSockets(self.network, NextManager(self.manager, **environment))
+        self.kept = KeptSockets(NextManager(self.manager, **environment))
         return self.kept
 
     def opened(self, path: str = "", mode: int = 0o660) -> LocalSocket:
@@ -159,7 +159,7 @@ class KeptSocketsTests(SynchronousTestCase):
 
     def test_no_manager(self) -> None:
         """Everything is as it was without."""
-        self.kept = KeptSockets(self.network, Manager({}))
+        self.kept = KeptSockets(Manager({}))
         local = self.opened()
         self.assertFalse(self.kept.leave())
         local.close()
@@ -237,5 +237,7 @@ class RestartTests(DaemonTestCase):
         bad = {name: self.outcomes[name] for name in ("refused", "closed", "con_lost")}
         self.assertEqual(bad, {"refused": 0, "closed": 0, "con_lost": 0}, self.outcomes)
         self.assertEqual(self.outcomes["refused in flight"], 0, self.outcomes)
+        self.assertEqual(len(self.manager.kept), 3)  # the management port's too
+        self.assertIn("l2", await self.manage("list"))
         self.assert_no_traceback(lonc)
         await lonc.end(signal.SIGTERM)

@@ -11,12 +11,11 @@ import stat
 import tempfile
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.test.fixtures.doubles import FakeNetwork
+from lonc.test.fixtures.doubles import FakeNetwork, FakePort
 from lonc.transport.unix_socket import (
     BACKLOG,
     LocalSocket,
@@ -228,14 +227,12 @@ class LocalSocketTests(SocketTestCase):
     def test_cannot_listen(self) -> None:
         """Section 8: what the network says is passed on with the path."""
 
-        class Refusing:
-            def listenUNIX(
-                self, path: str, factory: Factory, backlog: int, mode: int
-            ) -> IListeningPort:
+        class Refusing(FakeNetwork):
+            def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> FakePort:
                 raise CannotListenError(None, path, OSError("no room"))
 
         with self.assertRaises(SocketError) as caught:
-            LocalSocket(Refusing(), Factory(), NoKeeper()).open(self.path, 0o660, None)
+            LocalSocket(Refusing(self.clock), Factory(), NoKeeper()).open(self.path, 0o660, None)
         self.assertEqual(str(caught.exception), f"{self.path}: no room")
 
     def test_folder_missing(self) -> None:
