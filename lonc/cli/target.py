@@ -167,7 +167,10 @@ def asks(
 
     @functools.wraps(command)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
-        endpoint = target().endpoint()
+        try:
+            endpoint = target().endpoint()
+        except SettingsError as error:
+            raise NoDaemon(str(error)) from None
 
         async def ask(reactor: Any) -> int | None:
             try:

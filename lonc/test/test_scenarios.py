@@ -315,7 +315,8 @@ class ConfiguredTests(DaemonTestCase):
 
         path = self.socket("lonc.amp")
         self.configure(self.port, loncManagement=f"unix:{path}:mode=660")
-        self.assertEqual(await self.manage("reload"), SAME)
+        told = await self.manage("reload")
+        self.assertTrue(told.startswith(f"{SAME}loncManagement: unix:{path}:mode=660"), told)
         await self.until(lambda: stat.S_IMODE(os.stat(path).st_mode) == 0o660)
         self.assertIn(about, await self.manage("list"))
         self.assert_no_traceback(lonc)
@@ -538,11 +539,10 @@ class BadInputTests(DaemonTestCase):
         would leave the folder, an id too long for a socket's path.
         """
         bad = [
-            "l3:msu:library:l3.example.org",
+            "l3:msu:library",
             "l4:msu:king:l4.example.org:127.0.0.4",
             "l1:msu:library:l1.example.org:127.0.0.1",
             "a/b:msu:library:l5.example.org:127.0.0.5",
-            "..:msu:library:l6.example.org:127.0.0.6",
             f"{'x' * 100}:msu:library:l7.example.org:127.0.0.7",
         ]
         self.configure(self.port, HOSTS + "\n".join(bad))
@@ -553,7 +553,7 @@ class BadInputTests(DaemonTestCase):
         for number, (line, reason) in enumerate(
             zip(
                 told,
-                ["4 of at least 5", "king", "twice|too", "a/b", "'..'", "too long"],
+                ["3 of at least 4", "king", "twice|too", "a/b", "too long"],
                 strict=True,
             ),
             3,

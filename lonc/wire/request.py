@@ -50,6 +50,7 @@ WHY = {
     Cause.NO_CIPHER: "it is to be enciphered, and OpenSSL has no IDEA",
     Cause.CONTROL_BYTE: "its command word holds a control byte",
     Cause.WRONG_HOST: "it names a host that is not served here",
+    Cause.PAUSED: "somebody has paused the host, and requests fail meanwhile",
 }
 
 
