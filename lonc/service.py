@@ -156,7 +156,12 @@ class LoncService(MultiService):
         )
         self._tables.setServiceParent(self)
         self._management = ManagementPort(
-            reactor, self, settings.management, settings.management_group
+            reactor,
+            self,
+            settings.management,
+            settings.management_group,
+            lambda: self.in_force.access.certificates,
+            lambda: self.in_force.settings.management_names,
         )
         self._management.keeper = self._kept
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)

@@ -88,6 +88,7 @@ IMPORTED_LATER = (
     "lonc.lond.cluster",
     "lonc.lond.table_server",
     "lonc.management.server",
+    "lonc.management.tls",
     "lonc.web.site",
 )
 

@@ -399,6 +399,6 @@ def top() -> None:
     except ModuleNotFoundError:
         raise click.ClickException("`lonc top` needs Textual: pip install 'lonc[top]'") from None
     try:
-        run(target().endpoint(), TIMEOUT, who())
+        run(target().endpoint(), TIMEOUT, who(), target().certificates())
     except NoAnswer as error:
         raise no_daemon(error) from None

@@ -22,6 +22,8 @@ import click
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from lonc.config.auth_modes import certificate_files
+from lonc.config.certificates import CertificateFiles
 from lonc.config.settings import (
     MANAGEMENT_SOCKET,
     Settings,
@@ -93,6 +95,16 @@ class Target:
         if self.management is not None:
             return self.management
         return client_endpoint(self.settings())
+
+    def certificates(self) -> CertificateFiles | None:
+        """
+        Return the own certificates, where the endpoint takes any.
+
+        :raises lonc.config.settings.SettingsError: the settings cannot be read.
+        """
+        if self.management is None or not self.management.startswith("lonctls:"):
+            return None
+        return certificate_files(self.settings())
 
 
 def client_endpoint(settings: Settings) -> str:
@@ -168,13 +180,13 @@ def asks(
     @functools.wraps(command)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
         try:
-            endpoint = target().endpoint()
+            endpoint, certificates = target().endpoint(), target().certificates()
         except SettingsError as error:
             raise NoDaemon(str(error)) from None
 
         async def ask(reactor: Any) -> int | None:
             try:
-                client = await ManagementClient.connect(reactor, endpoint, TIMEOUT)
+                client = await ManagementClient.connect(reactor, endpoint, TIMEOUT, certificates)
             except NoAnswer as error:
                 raise no_daemon(error) from None
             try:

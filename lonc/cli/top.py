@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from lonc.cli.look import HOST_COLUMNS
 from lonc.cli.tables import STYLES, Column, ordered, printable
+from lonc.config.certificates import CertificateFiles
 from lonc.management import ManagementClient, ManagementError
 from lonc.report.findings import summary
 from lonc.report.status import DaemonStatus, HostStatus
@@ -201,7 +202,9 @@ class Top(App[None]):
         self.push_screen(Question(text.format(host=printable(host)), hint), answered)
 
 
-def run(endpoint: str, timeout: float, by: str) -> None:
+def run(
+    endpoint: str, timeout: float, by: str, certificates: CertificateFiles | None = None
+) -> None:
     """
     Show the screen until the user leaves it.
 
@@ -218,7 +221,7 @@ def run(endpoint: str, timeout: float, by: str) -> None:
         return Deferred.fromCoroutine(work).asFuture(loop)
 
     async def show() -> None:
-        lonc = await wait(ManagementClient.connect(reactor, endpoint, timeout))
+        lonc = await wait(ManagementClient.connect(reactor, endpoint, timeout, certificates))
         await Top(lonc, wait, by).run_async()
         await wait(lonc.close())
 

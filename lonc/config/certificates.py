@@ -132,7 +132,7 @@ def check_name(name: str, certificate: Certificate) -> None:
     :raises lonc.wire.tls.TLSError: when it is for another.
     """
     wanted = name.lower().removesuffix(".")
-    names = _names(certificate)
+    names = names_in(certificate)
     # There are letters beyond ASCII that become an ASCII one when they are made small.
     sound = {each.lower().removesuffix(".") for each in names if each.isascii()}
     if not {wanted, INTERNAL + wanted} & sound:
@@ -140,7 +140,7 @@ def check_name(name: str, certificate: Certificate) -> None:
         raise TLSError(f"the certificate shown is for {ascii(shown)[1:-1]}, not for {name}")
 
 
-def _names(certificate: Certificate) -> list[str]:
+def names_in(certificate: Certificate) -> list[str]:
     """Return the host names; the subject's counts where there are no others."""
     others = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
     subject = [pair for part in certificate.get("subject", ()) for pair in part]

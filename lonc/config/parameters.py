@@ -150,12 +150,25 @@ def one_of(*words: str) -> Kind:
     return Kind("word", "one of " + ", ".join(words), parse)
 
 
+def _managing_names(text: str) -> tuple[tuple[str, bool], ...]:
+    """Return each name in small letters, and whether it may steer."""
+    if text == "none":
+        return ()
+    found = (_match(r"([a-z0-9-]+(?:\.[a-z0-9-]+)*)(:steer)?", each) for each in text.split())
+    return tuple((each[1].lower(), each[2] is not None) for each in found)
+
+
 def _host_ids(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(_host_id(each) for each in text.split())
 
 
 HOST_ID = Kind("host id", "a host id (letters, digits, _, - and .)", _host_id)
 HOST_IDS = Kind("host ids", "host ids with blanks between them, or none", _host_ids)
+MANAGING_NAMES = Kind(
+    "host names",
+    "host names with blanks between them, :steer behind those that may steer, or none",
+    _managing_names,
+)
 FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
 OPTIONAL_FILE = Kind("file", "an absolute path in printable characters, or none", _optional_file)
 OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")
@@ -328,6 +341,10 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Group that may see over the management socket; none for nobody",
               "Which hosts are unwell, and which users' programs are connected, is nobody else's "
               "business unless somebody says so."),
+    _optional("management-names", "loncManagementNames", "none", MANAGING_NAMES,
+              "Whose certificates may see over lonctls:, and with :steer behind the name steer",
+              "Every server of the cluster has a certificate of its authority; that alone is no "
+              "reason to let it in."),
     _optional("http", "loncHTTP", "none", OPTIONAL_ENDPOINT,
               "Where the status page and the metrics can be had over HTTP",
               "Whoever reaches it can see how each host is; most servers have monitoring of their "

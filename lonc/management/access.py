@@ -2,19 +2,25 @@
 Who may do what over the management port: two levels, see and steer, and the owner above them.
 
 On a UNIX socket the kernel tells who is there. Its owner and root steer, whoever else its mode lets
-in sees. Over plain TCP nobody is known, so that all see.
+in sees. Over TLS a certificate tells, and the settings say what its name may. Over plain TCP nobody
+is known, so that all see.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import socket
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
 
 import attrs
+
+from lonc.config.certificates import check_name, names_in
+from lonc.wire.tls import Certificate, TLSError
 
 
 class Level(IntEnum):
@@ -42,8 +48,22 @@ class Visitor:
 OWNER: Final = Visitor("lonc itself", Level.OWN)
 
 
-def visitor_of(transport: Any) -> Visitor:
-    """Find out who is at the other end of a connection."""
+#: Host names, and whether who has a certificate for that name may steer.
+Names = Sequence[tuple[str, bool]]
+
+
+def visitor_of(transport: Any, names: Names = ()) -> Visitor:
+    """
+    Find out who is at the other end of a connection.
+
+    :param names: whose certificates may see, or steer.
+    """
+    if getattr(transport, "getPeerCertificate", None) is not None:
+        from lonc.management.tls import peer_certificate
+
+        certificate = peer_certificate(transport)
+        if certificate is not None:
+            return _by_certificate(certificate, names)
     known = _credentials(transport)
     if known is None:
         return Visitor(f"somebody at {_address(transport)}", Level.SEE)
@@ -53,6 +73,18 @@ def visitor_of(transport: Any) -> Visitor:
         f"{user_name(uid)} (process {pid})" if pid else user_name(uid),
         Level.OWN if owns else Level.SEE,
     )
+
+
+def _by_certificate(certificate: Certificate, names: Names) -> Visitor:
+    known = ""
+    level = Level.NOTHING
+    for name, steers in names:
+        with contextlib.suppress(TLSError):
+            check_name(name, certificate)
+            known = known or name
+            level = max(level, Level.STEER if steers else Level.SEE)
+    shown = known or ascii(", ".join(names_in(certificate)))[1:-1] or "nobody"
+    return Visitor(f"certificate {shown}", level)
 
 
 def user_name(uid: int) -> str:

@@ -10,12 +10,19 @@ from typing import Any, Final, Self
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import clientFromString, connectProtocol
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    ConnectionLost,
+)
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from lonc.config.certificates import CertificateFiles, check_name
 from lonc.management.boxes import BoundedAMP
 from lonc.management.commands import (
     About,
@@ -31,6 +38,7 @@ from lonc.management.commands import (
 from lonc.management.errors import ManagementError, NoAnswer
 from lonc.management.questions import MOST_ROWS, Questions
 from lonc.report.status import DaemonStatus, HostStatus
+from lonc.wire.tls import TLSError
 
 #: Bytes of an answer at most: a page of a list is one value, and the rest is small.
 LONGEST_ANSWER: Final = 4 * 65536
@@ -48,7 +56,8 @@ class _ClientProtocol(BoundedAMP):
         """End the connection: whatever listens there is no lonc."""
         self.refused = self.refused or why
         self.paused = True
-        self.transport.abortConnection()
+        if self.transport is not None:
+            self.transport.abortConnection()
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
         """Take an answer, and nothing else."""
@@ -64,6 +73,67 @@ class _ClientProtocol(BoundedAMP):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self.closed.callback(None)
+
+
+@implementer(IHandshakeListener)
+class _TLSProtocol(_ClientProtocol):
+    """
+    The same over TLS.
+
+    :ivar ready: fires when the other side has shown a certificate for its host, or fails.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self._host = host
+        self.ready: Deferred[None] = Deferred()
+
+    def handshakeCompleted(self) -> None:
+        """Look whom the certificate is for."""
+        from lonc.management.tls import peer_certificate
+
+        try:
+            check_name(self._host, peer_certificate(self.transport) or {})
+        except TLSError as error:
+            self.refuse(str(error))
+        else:
+            self.ready.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not reason.check(ConnectionClosed):
+            self.refused = self.refused or f"TLS failed: {_why(reason.value)}"
+            reason = Failure(ConnectionLost())
+        super().connectionLost(reason)
+        if not self.ready.called:
+            self.ready.errback(NoAnswer(self.refused or "the connection was closed"))
+
+
+def _why(error: BaseException | None) -> str:
+    """Return what OpenSSL says, without where in its source."""
+    arguments = () if error is None else error.args
+    reasons = arguments[0] if arguments and isinstance(arguments[0], list) else []
+    return ", ".join(str(each[-1]) for each in reasons) or str(error) or type(error).__name__
+
+
+async def _connect_tls(
+    reactor: Any, endpoint: str, timeout: float, certificates: CertificateFiles | None
+) -> _TLSProtocol:
+    from lonc.management.tls import NoCertificates, client_endpoint
+
+    try:
+        target, host = client_endpoint(reactor, endpoint, certificates, timeout)
+    except (ValueError, NoCertificates) as error:
+        raise NoAnswer(f"{endpoint}: {error}") from None
+    protocol = _TLSProtocol(host)
+    try:
+        await connectProtocol(target, protocol).addTimeout(timeout, reactor)
+        await protocol.ready.addTimeout(timeout, reactor)
+    except (TimeoutError, ConnectingCancelledError):
+        protocol.refuse("it took too long")
+        raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
+    except (ConnectError, OSError, NoAnswer) as error:
+        raise NoAnswer(f"{endpoint}: {error}") from None
+    return protocol
 
 
 class ManagementClient(Questions):
@@ -83,13 +153,23 @@ class ManagementClient(Questions):
         self._timeout = timeout
 
     @classmethod
-    async def connect(cls, reactor: Any, endpoint: str, timeout: float = 30.0) -> Self:
+    async def connect(
+        cls,
+        reactor: Any,
+        endpoint: str,
+        timeout: float = 30.0,
+        certificates: CertificateFiles | None = None,
+    ) -> Self:
         """
         Connect to a lonc.
 
         :param endpoint: a client endpoint description, such as ``unix:/sockets/lonc.amp``.
         :param timeout: seconds, for connecting and for each answer.
+        :param certificates: the own ones, for an endpoint like ``lonctls:l1.example.org:8664``.
         """
+        if endpoint.startswith("lonctls:"):
+            protocol = await _connect_tls(reactor, endpoint, timeout, certificates)
+            return cls(protocol, reactor, timeout, endpoint)
         try:
             target = clientFromString(reactor, endpoint)
         except (ValueError, TypeError) as error:

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IAddress, IListeningPort
@@ -19,6 +20,8 @@ from twisted.logger import Logger
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 
 if TYPE_CHECKING:
+    from lonc.config.certificates import Certificates
+    from lonc.management.access import Names
     from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
 
 #: Twisted's mode for a UNIX socket whose description names none. A colon behind a backslash is
@@ -96,16 +99,20 @@ class _OnDemand(Factory):
 
     noisy = False
 
-    def __init__(self, daemon: Daemon, reactor: Any) -> None:
+    def __init__(self, daemon: Daemon, reactor: Any, names: Callable[[], Names]) -> None:
+        self._names = names
         self._daemon = daemon
         self._reactor = reactor
         self._made: ManagementFactory | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
+        from lonc.management.access import visitor_of
         from lonc.management.server import ManagementFactory
 
         if self._made is None:
-            self._made = ManagementFactory(self._daemon, self._reactor)
+            self._made = ManagementFactory(
+                self._daemon, self._reactor, visitor_of=lambda each: visitor_of(each, self._names())
+            )
         return self._made.buildProtocol(addr)
 
     async def disconnect(self) -> None:
@@ -119,18 +126,36 @@ class ManagementPort(EndpointPort):
 
     :param description: a server endpoint description.
     :param group: may see over a UNIX socket; None leaves it to its mode.
+    :param certificates: gives the own ones, for ``lonctls:``.
+    :param names: gives whose certificates may see there, or steer.
     """
 
     error = ManagementPortError
     reactor_for = _GuardedReactor
 
     def __init__(
-        self, reactor: Any, daemon: Daemon, description: str, group: int | None = None
+        self,
+        reactor: Any,
+        daemon: Daemon,
+        description: str,
+        group: int | None = None,
+        certificates: Callable[[], Certificates | None] = lambda: None,
+        names: Callable[[], Names] = tuple,
     ) -> None:
         self._group = group
         self._shared = False
-        self._made_on_demand = _OnDemand(daemon, reactor)
+        self._certificates = certificates
+        self._made_on_demand = _OnDemand(daemon, reactor, names)
         super().__init__(reactor, self._made_on_demand, "management port", description)
+
+    def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
+        """Return the endpoint of a description; ``lonctls:`` is one of our own."""
+        if not description.startswith("lonctls:"):
+            return super().endpoint(reactor, description)
+        from lonc.management.tls import ServerEndpoint
+
+        # Other machines shall come through: each shows a certificate.
+        return ServerEndpoint(reactor.reactor, description, self._certificates)
 
     def share(self, group: int | None) -> None:
         """
@@ -161,7 +186,7 @@ class ManagementPort(EndpointPort):
                 self._share()
             except ManagementPortError as error:  # its owner and root can do what is to be done
                 log.critical("{error}", error=error)
-        else:
+        elif description is not None and not description.startswith("lonctls:"):
             log.warn(
                 "management port {description}: every user of this machine may see, and nobody "
                 "steer",

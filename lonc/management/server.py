@@ -68,7 +68,7 @@ _COMMANDS: Final = {
 
 #: What is told who may not have something, by the level that it takes.
 _REFUSALS: Final = {
-    Level.SEE: "may see nothing",
+    Level.SEE: "may see nothing: it is not in loncManagementNames",
     Level.STEER: "may see, and not steer",
     Level.OWN: "may not see that: it is for lonc's own user and root",
 }
@@ -142,13 +142,13 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         self._daemon = factory.daemon
         self._ending = False
         self._under_way = 0
+        self._has_asked = False
         self._silent_since = factory.clock.seconds()
 
     # AMP's own two would write a log line for each connection, and monitoring makes many.
     def makeConnection(self, transport: ITransport) -> None:
         """Begin, with a time limit on silence."""
         amp.BinaryBoxProtocol.makeConnection(self, transport)
-        self._visitor = self._factory.visitor_of(transport)
         self._factory.connections.add(self)
         self.setTimeout(self._factory.idle_limit)
         self.transport.registerProducer(self, True)  # who does not read is not read
@@ -166,9 +166,12 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
             self.resetTimeout()
 
     @property
-    def importance(self) -> tuple[bool, bool, float]:
-        """Of two connections the lesser one makes room: it ends, has nothing to do, is silent."""
-        return not self._ending, self._under_way > 0, self._silent_since
+    def importance(self) -> tuple[bool, bool, bool, float]:
+        """
+        Of two connections the lesser one makes room: it ends, has nothing to do, has never asked
+        anything, is silent.
+        """
+        return not self._ending, self._under_way > 0, self._has_asked, self._silent_since
 
     def resumeProducing(self) -> None:
         """The client has read what waited for it."""
@@ -212,6 +215,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         """Carry out one command; whatever fails becomes an error that can be sent."""
         self._under_way += 1
+        self._has_asked = True
         result: Deferred[amp.AmpBox] = maybeDeferred(self._dispatch, box)
         result.addBoth(self._done)
         return result.addErrback(self._fit_to_send, box[amp.COMMAND])
@@ -226,6 +230,11 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
                 raise amp.RemoteAmpError(code, str(error)) from None
         result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
         return result
+
+    @property
+    def _visitor(self) -> Visitor:
+        """Who is there: asked each time, for names in the settings may change."""
+        return self._factory.visitor_of(self.transport)
 
     def require(self, level: Level, what: str) -> None:
         """

@@ -107,6 +107,10 @@ class EndpointPort(Service):
         """Close the connections that are open."""
         raise NotImplementedError
 
+    def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
+        """Return the endpoint of a description; raises whatever it likes."""
+        return serverFromString(reactor, description)
+
     def startService(self) -> None:
         """
         Listen.
@@ -166,7 +170,7 @@ class EndpointPort(Service):
             return
         reactor = self.reactor_for(self._reactor, description, self.keeper)
         try:
-            listening = serverFromString(reactor, description).listen(self._factory)
+            listening = self.endpoint(reactor, description).listen(self._factory)
         except Exception as error:  # endpoints raise whatever they like
             raise self.error(f"{self.name} {description}: {error}") from None
         failures: list[Failure] = []
