@@ -24,7 +24,7 @@ from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.pool import ConnectionPool, FairQueue, RequestQueue
 from lonc.host.troubles import TroubleLog
-from lonc.report.times import Times, Totals
+from lonc.report.times import HostTimes, Times, Totals
 from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondTraits
 from lonc.wire.request import Cause, Request
@@ -47,12 +47,7 @@ class Member(Protocol):
     debug_level: int
     crashed: bool
     awaits_quiet: bool
-
-    def add_direct(self, seconds: float) -> None:
-        """Count an answer that took so long, to a request that did not wait."""
-
-    def add_waited(self, request: Request, sent: float, now: float) -> None:
-        """Count an answer to a request that waited, and was sent at a time."""
+    times: HostTimes
 
     def passed_on(self) -> None:
         """The answer was passed on, or an answer will never come."""
@@ -156,9 +151,10 @@ class Dispatcher:
         self._last_answer = now = self._seconds()
         sent = connection.answered(now)
         if request.since:
-            host.add_waited(request, sent, now)
+            host.times.add_queue(sent - request.since)
+            host.times.add_waited(now - sent)
         else:
-            host.add_direct(now - sent)
+            host.times.add_direct(now - sent)
         if not self._health.well:
             self._revive()
         if not connection.reusable:
@@ -515,6 +511,8 @@ class Dispatcher:
         settings, pool, queue = self._settings, self.pool, self._queue
         if not pool.size and queue.empty:
             return  # as thousands of quiet hosts are
+        for host in self._members.values():
+            host.times.count_up()
         limit = settings.request_timeout
         for connection in [*pool.handshaking, *pool.busy]:
             if now - connection.since >= limit:

@@ -85,7 +85,6 @@ class HostService(Service):
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
     :ivar life: where it stands.
     :ivar times: how long its requests take.
-    :ivar add_direct: counts an answer to a request that did not have to wait, in seconds.
     :ivar awaits_quiet: whether it wants to hear, by `passed_on`, when nothing is in flight.
     """
 
@@ -97,7 +96,6 @@ class HostService(Service):
         self.life = Life.NEW
         self.host = host
         self.times = HostTimes()
-        self.add_direct = self.times.direct.add
         self._settings = settings
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
@@ -182,10 +180,6 @@ class HostService(Service):
         else:
             self._dispatcher.keep(request)
         return True
-
-    def add_waited(self, request: Request, sent: float, now: float) -> None:
-        """Count an answer to a request that had to wait; see `add_direct` for the others."""
-        self.times.add_waited(sent - request.since, now - sent)
 
     def passed_on(self) -> None:
         """Nothing may be in flight any more, which some wait for."""

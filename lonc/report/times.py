@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from operator import add
 from typing import Final
 
 import attrs
@@ -78,12 +79,20 @@ class Totals:
 
 
 class Times:
-    """Counts durations of one kind."""
+    """
+    Counts durations of one kind.
 
-    __slots__ = ("_begun", "_counts", "_highest", "_seconds", "_slots")
+    :ivar fresh: durations, in seconds, that are not in a bucket yet.
+    :ivar add: takes one more; as it stands on a request's way, that is all it does.
+    """
+
+    __slots__ = ("_begun", "_counts", "_highest", "_seconds", "_slots", "add", "fresh")
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(BOUNDS) + 1)
+        self.fresh: list[float] = []  # not in a bucket yet
+        self.add = self.fresh.append
+        #: Shared, or replaced as a whole.
+        self._counts: Sequence[int] = _NOTHING
         self._seconds = 0.0
         #: The counts at the beginning of this slot, and its longest duration.
         self._begun: Sequence[int] = _NOTHING
@@ -91,33 +100,40 @@ class Times:
         #: The same of the slots before; a list takes less room than a deque.
         self._slots: list[tuple[Sequence[int], float]] = []
 
-    def add(self, seconds: float) -> None:
-        """Count a duration."""
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self._seconds += seconds
-        if seconds > self._highest:
-            self._highest = seconds
+    def count_up(self) -> None:
+        """Put what was added into its buckets; to be called often, for it takes room until then."""
+        fresh = self.fresh
+        if fresh:
+            counts = list(self._counts)
+            for seconds in fresh:
+                counts[bisect_left(BOUNDS, seconds)] += 1
+            self._counts = counts
+            self._seconds += sum(fresh)
+            self._highest = max(self._highest, *fresh)
+            fresh.clear()
 
     def turn(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
+        self.count_up()
         self._slots.append((self._begun, self._highest))
-        if self._highest != _NONE:
-            self._begun = self._counts[:]
-            self._highest = _NONE
+        self._begun = self._counts
+        self._highest = _NONE
         while self._slots and (self._slots[0][1] == _NONE or len(self._slots) > SLOTS):
             del self._slots[0]
 
     @property
     def count(self) -> int:
         """How many there were."""
+        self.count_up()
         return sum(self._counts)
 
     def totals(self) -> Totals:
         """Return what was counted so far."""
+        self.count_up()
         before = self._slots[0][0] if self._slots else self._begun
         late = [now - then for now, then in zip(self._counts, before, strict=True)]
         highest = max(self._highest, 0.0, *(high for _, high in self._slots))
-        return Totals(self._counts[:], self._seconds, late, highest)
+        return Totals(self._counts, self._seconds, late, highest)
 
 
 class HostTimes:
@@ -126,43 +142,49 @@ class HostTimes:
 
     Most requests find an idle connection: for these there is one duration to count, not three.
 
-    :ivar direct: until the answer came, of requests that found an idle connection.
-    :ivar waited: until the answer came, of those that had to wait, from the time they were sent.
-    :ivar queue: how long these had to wait.
-    :ivar whole: both together.
+    :ivar add_direct: takes how long the answer took, to a request that found an idle connection.
+    :ivar add_queue: takes how long another had to wait; `add_waited` has to follow.
+    :ivar add_waited: takes how long its answer took, from the time it was sent.
     """
 
-    __slots__ = ("direct", "queue", "waited", "whole")
+    __slots__ = ("_direct", "_queue", "_waited", "_whole", "add_direct", "add_queue", "add_waited")
 
     def __init__(self) -> None:
-        self.direct = Times()
-        self.waited = Times()
-        self.queue = Times()
-        self.whole = Times()
+        self._direct = Times()
+        self._queue = Times()
+        self._waited = Times()
+        self._whole = Times()  # both together
+        self.add_direct = self._direct.add
+        self.add_queue = self._queue.add
+        self.add_waited = self._waited.add
 
-    def add_waited(self, queue: float, lond: float) -> None:
-        """Count an answer to a request that had to wait."""
-        self.queue.add(queue)
-        self.waited.add(lond)
-        self.whole.add(queue + lond)
+    def count_up(self) -> None:
+        """Put what was added into its buckets; to be called often, for it takes room until then."""
+        self._whole.fresh.extend(map(add, self._queue.fresh, self._waited.fresh))
+        for times in (self._direct, self._queue, self._waited, self._whole):
+            if times.fresh:
+                times.count_up()
 
     @property
     def answers(self) -> int:
         """How many answers there were."""
-        return self.direct.count + self.waited.count
+        self.count_up()
+        return self._direct.count + self._waited.count
 
     def turn(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
-        for times in (self.direct, self.waited, self.queue, self.whole):
+        self.count_up()
+        for times in (self._direct, self._queue, self._waited, self._whole):
             times.turn()
 
     def totals(self) -> Mapping[str, Totals]:
         """Return ``queue``, ``lond`` and ``total``, of all requests."""
-        direct = self.direct.totals()
+        self.count_up()
+        direct = self._direct.totals()
         return {
-            "queue": self.queue.totals() + direct.instant(),
-            "lond": self.waited.totals() + direct,
-            "total": self.whole.totals() + direct,
+            "queue": self._queue.totals() + direct.instant(),
+            "lond": self._waited.totals() + direct,
+            "total": self._whole.totals() + direct,
         }
 
     def of_late(self) -> Mapping[str, Mapping[str, float]]:

@@ -47,6 +47,16 @@ class TimesTests(SynchronousTestCase):
         self.assertLess(times.totals().of_late()["p50"], 0.001)
         self.assertEqual(times.totals().of_late()["max"], 1.0)
 
+    def test_count_up(self) -> None:
+        """What was added takes room until it is counted up, and is counted once."""
+        times = Times()
+        for number in range(1000):
+            times.add(float(number % 2))
+            times.count_up()
+            self.assertEqual(times.fresh, [])
+        self.assertEqual(times.count, 1000)
+        self.assertEqual(times.totals().seconds, 500.0)
+
     def test_five_minutes_pass(self) -> None:
         """A duration counts in its slot and in the ten after it, then no more."""
         times = Times()
@@ -91,10 +101,9 @@ class HostTimesTests(SynchronousTestCase):
         """Those that did not wait count as waits of no time, and are in all three kinds."""
         times = HostTimes()
         for _ in range(3):
-            times.direct.add(0.5)
-        times.queue.add(2.0)
-        times.waited.add(1.0)
-        times.whole.add(3.0)
+            times.add_direct(0.5)
+        times.add_queue(2.0)
+        times.add_waited(1.0)
         totals = times.totals()
         self.assertEqual(
             {name: sum(each.counts) for name, each in totals.items()},
