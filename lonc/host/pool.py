@@ -7,7 +7,7 @@ an answer cannot be found among the idle ones.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -74,15 +74,18 @@ class RequestQueue:
 
     :ivar size: how many may wait.
     :ivar waiting: how many do.
+    :ivar in_turn: whether they may go out, as far as the :class:`FairQueue` that it is in knows.
     """
 
-    __slots__ = ("_programs", "size", "waiting")
+    __slots__ = ("_programs", "_turns", "in_turn", "size", "waiting")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.waiting = 0
-        # None is empty; the first one's turn is next.
-        self._programs: OrderedDict[int, deque[Request]] = OrderedDict()
+        self.in_turn = False
+        # Each program that has requests, and them; in the list, the first one's turn is next.
+        self._programs: dict[int, deque[Request]] = {}
+        self._turns: list[tuple[int, deque[Request]]] = []
 
     def put(self, request: Request) -> Request | None:
         """
@@ -95,31 +98,36 @@ class RequestQueue:
         own = self._programs.get(program)
         if own is None:
             own = self._programs[program] = deque()
+            self._turns.append((program, own))
         own.append(request)
         self.waiting += 1
         if self.waiting <= self.size:
             return None
-        most = max(self._programs, key=lambda each: len(self._programs[each]))
-        if len(self._programs[most]) == len(own):
-            most = program
+        most = max(self._turns, key=lambda each: len(each[1]))
+        if len(most[1]) == len(own):
+            most = program, own
         self.waiting -= 1
-        surplus = self._programs[most].pop()
-        if not self._programs[most]:
-            del self._programs[most]
+        surplus = most[1].pop()
+        if not most[1]:
+            self._forget(*most)
         return surplus
 
     def take(self) -> Request:
         """Return the first request of the program whose turn it is."""
-        programs = self._programs
-        program = next(iter(programs))
-        requests = programs[program]
+        turns = self._turns
+        program, requests = turns[0]
         self.waiting -= 1
         request = requests.popleft()
         if not requests:
-            del programs[program]
-        elif len(programs) > 1:
-            programs.move_to_end(program)
+            self._forget(program, requests)
+        elif len(turns) > 1:
+            turns.append(turns.pop(0))
         return request
+
+    def _forget(self, program: int, requests: deque[Request]) -> None:
+        """Give a program no turn, for it has no requests."""
+        del self._programs[program]
+        self._turns.remove((program, requests))
 
     def drop(self, request: Request) -> bool:
         """Take a request out whose client has gone; return whether it was there."""
@@ -130,7 +138,7 @@ class RequestQueue:
         requests.remove(request)
         self.waiting -= 1
         if not requests:
-            del self._programs[program]
+            self._forget(program, requests)
         return True
 
     def __contains__(self, request: object) -> bool:
@@ -144,11 +152,11 @@ class RequestQueue:
     def overdue(self, before: float) -> list[Request]:
         """Take out and return the requests that have waited since before a time."""
         late = []
-        for program, requests in list(self._programs.items()):
+        for program, requests in list(self._turns):
             while requests and requests[0].since <= before:
                 late.append(requests.popleft())
             if not requests:
-                del self._programs[program]
+                self._forget(program, requests)
         self.waiting -= len(late)
         return sorted(late, key=attrgetter("since"))
 
@@ -171,7 +179,7 @@ class FairQueue:
         self._hosts: dict[str, RequestQueue] = {}
         self._held: set[str] = set()
         # None is empty; the first one's turn is next.
-        self._turns: dict[str, RequestQueue] = {}
+        self._turns: list[RequestQueue] = []
 
     def of(self, host_id: str) -> RequestQueue:
         """Return what waits for a host."""
@@ -202,24 +210,25 @@ class FairQueue:
 
     def put(self, request: Request) -> Request | None:
         """Let a request wait; return the one for which there is no room, if there is one."""
-        host_id = request.host.host_id
-        surplus = self._hosts[host_id].put(request)
-        if surplus is not None or host_id not in self._turns:
-            self._changed(host_id)
-        else:
+        queue = self._hosts[request.host.host_id]
+        surplus = queue.put(request)
+        if queue.in_turn and surplus is None:
             self.waiting += 1
+        else:
+            self._changed(request.host.host_id)
         return surplus
 
     def take(self) -> Request:
         """Return the first request of whose turn it is; there has to be one."""
-        host_id = next(iter(self._turns))
-        queue = self._turns[host_id]
-        request = queue.take()
+        turns = self._turns
+        queue = turns[0]
         self.waiting -= 1
+        request = queue.take()
         if not queue.waiting:
-            del self._turns[host_id]
-        elif len(self._turns) > 1:
-            self._turns[host_id] = self._turns.pop(host_id)  # to the end
+            queue.in_turn = False
+            del turns[0]
+        elif len(turns) > 1:
+            turns.append(turns.pop(0))
         return request
 
     def drop(self, request: Request) -> bool:
@@ -259,8 +268,9 @@ class FairQueue:
     def _changed(self, host_id: str) -> None:
         """Give a host its turn, or take it away, as it has requests that may go out or none."""
         queue = self._hosts[host_id]
-        if queue.waiting and host_id not in self._held:
-            self._turns.setdefault(host_id, queue)
-        else:
-            self._turns.pop(host_id, None)
-        self.waiting = sum(each.waiting for each in self._turns.values())
+        before, queue.in_turn = queue.in_turn, queue.waiting > 0 and host_id not in self._held
+        if queue.in_turn and not before:
+            self._turns.append(queue)
+        elif before and not queue.in_turn:
+            self._turns.remove(queue)
+        self.waiting = sum(each.waiting for each in self._turns)

@@ -29,8 +29,6 @@ from lonc.report.status import HostStatus
 from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import (
-    PECULIAR,
-    PREFIXED,
     Cause,
     Request,
     Waiter,
@@ -127,9 +125,9 @@ class HostService(Service):
         request.host = self
         if self.debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
-        line = request.line
-        peculiar = (line[0] in PECULIAR and line.startswith(PREFIXED)) or not is_plain(line)
-        if (peculiar and not self._may_go(request)) or (self._held and self._holds(request)):
+        if not is_plain(request.line) and not self._may_go(request):
+            return
+        if self._held and self._holds(request):
             return
         idle = self._dispatcher.pool.idle
         if idle:

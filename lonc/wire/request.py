@@ -179,8 +179,9 @@ _PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
 #: A control byte in the command word; one carriage return that ends the line is none.
 _CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
 
-#: Matches a request whose first word has no control byte, as nearly every one.
-is_plain = re.compile(rb"[^:\x00-\x1f\x7f]*[:\n]").match
+#: Matches a request whose command stands at its beginning and has no control byte, as nearly every
+#: one.
+is_plain = re.compile(rb"(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
 
 
 def has_control_byte(line: bytes) -> bool:
@@ -195,9 +196,6 @@ def has_control_byte(line: bytes) -> bool:
 #: How a request begins that may name a host (protocol, section 5); there is no need to look closer
 #: at any other. What is to be enciphered counts too, for a lond would obey it all the same.
 ADDRESSED = (b"sethost", b"encrypt:sethost")
-
-#: How a request begins whose command stands behind a prefix.
-PREFIXED = (b"sethost", b"encrypt:")
 
 #: How those begin that name a host, are to be enciphered or ask for a key: a look at one byte
 #: spares the usual request the others.
