@@ -70,7 +70,7 @@ log = Logger()
 
 class LoncService(MultiService):
     """
-    The whole daemon (rows S2, S3, and S16 to S19).
+    The whole daemon (rows S2, S3, S16, S17, S18, S19 and S20).
 
     :ivar in_force: the settings and the table.
     :ivar hosts: host id -> its service.

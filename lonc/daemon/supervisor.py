@@ -1,7 +1,7 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-Hosts come, go and change, and one that fails is started again (row S19).
+Hosts come, go and change (row S2), and one that fails is started again (row S19).
 
 Whatever goes wrong in the service of one host is logged and is that host's own.
 """

@@ -1,5 +1,5 @@
 """
-Sends the requests that wait on disk for a host to come back (protocol section 6; S13, F6 to F9).
+Sends the requests that wait on disk for a host to come back (protocol, section 6; rows S13 and F6).
 
 The folder is scanned for all hosts at once. What is found for a host goes into its queue, and one
 request after the other goes from there to the host, which makes a connection if it has none; the

@@ -88,7 +88,7 @@ class LondStatus:
 
 class Dispatcher:
     """
-    Sends the requests for one machine (rows S8 to S12, F1 to F5); owns its connections.
+    Sends the requests for one machine, and owns its connections (rows S8, S9, S11, S12, F1, F4, F5).
 
     :ivar name: of the machine, for people.
     :ivar pool: the connections.

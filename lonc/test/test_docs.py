@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import doctest
 import glob
+import inspect
 import io
 import os
 import re
@@ -20,10 +21,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from unittest import SkipTest
 
 import attrs
 from twisted.internet.utils import getProcessOutputAndValue
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.host.connection import Trouble
@@ -36,10 +39,6 @@ DOCS = os.path.join(TREE, "docs")
 SKIP = (
     None if os.path.exists(os.path.join(DOCS, "status.rst")) else "the source tree is not at hand"
 )
-
-#: What a request passes, and what it must not know of.
-WAY = ("local", "host", "wire", "transport")
-AROUND = {"cli", "daemon", "management", "service", "tap"}
 
 
 def documented_messages() -> Iterator[tuple[str, str]]:
@@ -123,45 +122,64 @@ class ArchitectureTests(SynchronousTestCase):
 
     skip = SKIP
 
-    def imports(self, *path: str) -> set[str]:
-        """Return the packages of lonc that a module imports when it is loaded or run."""
-        found = set()
-        for node in ast.walk(ast.parse(read("lonc", *path))):
+    def imports(self, package: str) -> set[str]:
+        """Return the other packages of lonc that one imports, when it is loaded or later."""
+        module = os.path.join(PACKAGE, f"{package}.py")
+        pattern = os.path.join(PACKAGE, package, "**", "*.py")
+        paths = [module] if os.path.exists(module) else glob.glob(pattern, recursive=True)
+        self.assertGreater(len(paths), 0, package)
+        found: set[str] = set()
+        for node in (node for path in paths for node in ast.walk(ast.parse(read(path)))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lonc"):
                 _, _, name = str(node.module).partition(".")
                 found |= {name.partition(".")[0]} if name else {each.name for each in node.names}
-        return found
+        return found - {package, "__version__"}
 
-    def imports_of(self, package: str) -> set[str]:
-        """Return the packages of lonc that the modules of one import."""
-        paths = glob.glob(os.path.join(PACKAGE, package, "*.py"))
-        self.assertGreater(len(paths), 1, package)
-        return {name for path in paths for name in self.imports(package, os.path.basename(path))}
+    def floors(self) -> list[list[str]]:
+        """Return the packages as they stand in the drawing, from the top."""
+        house = read("docs", "architecture.rst").partition("\nThe house\n")[2]
+        lines = re.findall(r"^    \|(.*)\|  ", house, re.M)
+        return [re.findall(r"\w+", line) for line in lines]
 
     def test_packages(self) -> None:
-        """Each package of lonc, and each module beside them, stands in the table."""
-        page = read("docs", "architecture.rst")
-        table = page.partition(":header-rows: 1")[2].partition("\n\nTwo rules")[0]
-        documented = {
-            name
-            for row in re.findall(r"^   \* - (``.*)$", table, re.M)
-            for name in re.findall(r"``(\w+)``", row)
-        }
+        """Each package of lonc, and each module beside them, has a row, and a place."""
+        page = read("docs", "architecture.rst").partition("\nThe house\n")[2]
+        table = page.partition(":header-rows: 1")[2].partition("\n\n``wire``")[0]
+        rows = " ".join(re.findall(r"^   \* - (``.*)$", table, re.M))
         there = {name.removesuffix(".py") for name in os.listdir(PACKAGE) if name[0] not in "._"}
-        self.assertEqual(there - documented, {"py.typed", "test"})
+        there = (there | {"__main__"}) - {"py.typed", "test"}
+        self.assertEqual(sorted(re.findall(r"``(\w+)``", rows)), sorted(there))
+        self.assertEqual(sorted(chain(*self.floors())), sorted(there))
 
-    def test_pure(self) -> None:
-        """What passes on the wire imports of lonc nothing else."""
-        self.assertEqual(self.imports_of("wire") - {"wire"}, set())
-
-    def test_way(self) -> None:
-        """What a request passes knows nothing of the daemon around it."""
-        for package in WAY:
-            self.assertEqual(self.imports_of(package) & AROUND, set(), package)
+    def test_arrows_go_down(self) -> None:
+        """A package imports only what stands below it in the drawing: there is no circle."""
+        floors = self.floors()
+        self.assertGreater(len(floors), 5)
+        for number, floor in enumerate(floors):
+            below = {package for lower in floors[number + 1 :] for package in lower}
+            for package in floor:
+                self.assertEqual(self.imports(package) - below, set(), package)
 
     def test_imports_are_found(self) -> None:
-        """The search for imports finds those of the module that has most."""
-        self.assertLessEqual({"host", "delayed", "daemon"}, self.imports("service.py"))
+        """The search for imports finds those of the module that has most, and of a package."""
+        self.assertLessEqual({"host", "delayed", "daemon"}, self.imports("service"))
+        self.assertLessEqual({"local", "wire", "transport"}, self.imports("host"))
+
+    def test_rows(self) -> None:
+        """Each row has its place in the table, and functions, whose modules name it."""
+        page = read("docs", "architecture.rst")
+        cell = r"     - (.*\n(?:       .*\n)*)"
+        rows = re.findall(rf"^   \* - ([SF]\d+)\n{cell}{cell}", page, re.M)
+        expected = [*(f"S{row}" for row in range(1, 21)), *(f"F{row}" for row in range(1, 17))]
+        self.assertEqual([row for row, _, _ in rows], expected)
+        for row, what, where in rows:
+            self.assertTrue(what.strip(), row)
+            functions = [namedAny(f"lonc.{name}") for name in re.findall(r"``([\w.]+)``", where)]
+            self.assertTrue(functions, row)
+            self.assertTrue(all(map(inspect.isfunction, functions)), row)
+            files = {inspect.getsourcefile(each) for each in functions if inspect.isfunction(each)}
+            named = [file for file in files if re.search(rf"\b{row}\b", read(str(file)))]
+            self.assertTrue(named, f"{row} is named in none of its modules")
 
 
 class NamedTests(SynchronousTestCase):

@@ -1,5 +1,5 @@
 """
-The session key and the encrypted frames (protocol, sections 3 and 4).
+The session key and the encrypted frames (protocol, sections 3 and 4; row S7).
 
 This module is pure: it imports nothing of lonc, and both sides of the exchange use it.
 
