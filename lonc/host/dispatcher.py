@@ -88,7 +88,7 @@ class LondStatus:
 
 class Dispatcher:
     """
-    Sends the requests for one machine, and owns its connections (rows S8, S9, S11, S12, F1, F4, F5).
+    Sends the requests for one machine (rows S8, S9, S11, S12, F1, F4 and F5); has its connections.
 
     :ivar name: of the machine, for people.
     :ivar pool: the connections.

@@ -319,7 +319,7 @@ class EmbeddedTests(ServiceTestCase):
         return [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
 
     def test_left_alone(self) -> None:
-        """signals, process title and log stay as they are unless one asks for them."""
+        """Signals, process title and log stay as they are unless one asks for them."""
         setproctitle("a program")
         before = self.handled()
         application = Application("a program")
