@@ -194,7 +194,7 @@ class NamedTests(SynchronousTestCase):
         except ImportError as missing:
             raise SkipTest(f"lonc is not installed with all that it needs: {missing}") from None
         pages = {path: read(path) for path in glob.glob(os.path.join(DOCS, "*.rst"))}
-        pages["README"] = read("README.md")
+        pages |= {name: read(name) for name in ("README.md", "CONTRIBUTING.md")}
         options = {long for long, *_ in Options.optParameters} | {"help", "version"}
         made = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
         for page, text in pages.items():
@@ -336,9 +336,18 @@ class ReadmeTests(SynchronousTestCase):
                 self.assertRegex(page, rf"(?m)^    {pattern}$")
 
     def test_links(self) -> None:
-        """Every file that the README links to is there."""
-        for path in re.findall(r"\]\(([^)]+)\)", read("README.md")):
+        """Every file that it links to is there, and so is each that CONTRIBUTING.md names."""
+        text = read("README.md") + read("CONTRIBUTING.md")
+        named = re.findall(r"\]\(([^)]+)\)|`(lonc/[\w./]+)`", text)
+        for path in map("".join, named):
             self.assertTrue(os.path.exists(os.path.join(TREE, path)), path)
+
+    def test_tests(self) -> None:
+        """The tests that are said to be run alone exist."""
+        tests = re.findall(r"bin/trial (lonc\.[\w.]+)", read("CONTRIBUTING.md"))
+        self.assertGreater(len(tests), 1)
+        for name in tests:
+            namedAny(name)
 
 
 class _Any(dict[str, str]):
