@@ -30,6 +30,7 @@ from lonc.daemon.pidfile import PidFile
 from lonc.daemon.reload import Reloader
 from lonc.daemon.reporter import Reporter
 from lonc.daemon.signals import Signals
+from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.systemd import Manager
 from lonc.daemon.threads import Threads
@@ -194,7 +195,7 @@ class LoncService(MultiService):
             (self._round(self._sweep), SWEEP),
             (self._round(self._watch), WATCH),
             (self._round(self._reporter.turn), SLOT),
-            (self._round(self._http.sample), PAUSE),
+            (self._round(self._failing_with_a_line(self._sample)), PAUSE),
             (self._round(self.in_force.look_at_certificate), DAY),
         ]
         self._signals = Signals(
@@ -306,6 +307,11 @@ class LoncService(MultiService):
         now = self._reactor.seconds()
         self._clients.sweep(now)
         self._supervisor.sweep(now)
+
+    def _sample(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(
+            in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
+        )
 
     def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import endpoints
@@ -74,17 +76,24 @@ class HTTPPort(EndpointPort):
         self._site = _OnDemand(shown, self._history, reactor)
         super().__init__(reactor, self._site, "HTTP port", description)
 
-    def sample(self) -> None:
-        """Add to the last hour's history; called every :data:`lonc.web.history.PAUSE` seconds."""
+    def sampling(self) -> Iterator[None]:
+        """
+        Add to the last hour's history; begun every :data:`lonc.web.history.PAUSE` seconds.
+
+        :return: a host at each step.
+        """
         if self.description is None:
             return
-        hosts = [self._shown.status(host_id) for host_id in self._shown.host_ids()]
-        self._history.add(
-            self._reactor.seconds(),
-            sum(host.requests for host in hosts),
-            sum(host.waiting for host in hosts),
-            max((host.seconds["total"]["p99"] for host in hosts), default=0.0),
-        )
+        requests = waiting = 0
+        slowest = 0.0
+        for host_id in self._shown.host_ids():
+            with contextlib.suppress(KeyError):  # it has left the table meanwhile
+                host = self._shown.status(host_id)
+                requests += host.requests
+                waiting += host.waiting
+                slowest = max(slowest, host.seconds["total"]["p99"])
+            yield
+        self._history.add(self._reactor.seconds(), requests, waiting, slowest)
 
     async def disconnect(self) -> None:
         """Close the connections that are open: whoever looks asks again."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
@@ -90,11 +91,39 @@ class _Page(Resource):
         raise NotImplementedError
 
 
-class _Index(_Page):
-    def content(self, request: Request) -> bytes:
-        shown = self.shown
-        hosts = [shown.status(host_id) for host_id in shown.host_ids()]
-        return index(shown.about(), hosts, self.history.samples, time.time()).encode()
+class _Sliced(_Page):
+    """A page about all hosts, made a few hosts at a time."""
+
+    def __init__(self, shown: Shown, history: History, cooperator: Cooperator) -> None:
+        super().__init__(shown, history)
+        self._cooperator = cooperator
+
+    def content(self, request: Request) -> int:
+        pieces = self._cooperator.cooperate(self.written(request))
+        gone = request.notifyFinish()
+        gone.addErrback(lambda _: pieces.stop())
+        pieces.whenDone().addCallbacks(lambda _: request.finish(), lambda _: None)
+        return NOT_DONE_YET
+
+    def written(self, request: Request) -> Iterator[None]:
+        """Write it, in steps."""
+        raise NotImplementedError
+
+    def hosts(self) -> Iterator[HostStatus]:
+        """Report on each host that there is when its turn comes."""
+        for host_id in self.shown.host_ids():
+            with contextlib.suppress(KeyError):  # it has left the table meanwhile
+                yield self.shown.status(host_id)
+
+
+class _Index(_Sliced):
+    def written(self, request: Request) -> Iterator[None]:
+        hosts: list[HostStatus] = []
+        for status in self.hosts():
+            hosts.append(status)
+            yield None
+        page = index(self.shown.about(), hosts, self.history.samples, time.time())
+        request.write(page.encode())
 
 
 class _Host(_Page):
@@ -122,32 +151,19 @@ class _Hosts(Resource):
         return _Host(*self._made, path.decode("utf-8", "replace"))
 
 
-class _Metrics(_Page):
+class _Metrics(_Sliced):
     content_type = CONTENT_TYPE
 
-    def __init__(self, shown: Shown, history: History, cooperator: Cooperator) -> None:
-        super().__init__(shown, history)
-        self._cooperator = cooperator
-
-    def content(self, request: Request) -> int:
-        pieces = self._cooperator.cooperate(self._written(request))
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: pieces.stop())
-        pieces.whenDone().addCallbacks(lambda _: request.finish(), lambda _: None)
-        return NOT_DONE_YET
-
-    def _written(self, request: Request) -> Iterator[None]:
+    def written(self, request: Request) -> Iterator[None]:
         for piece in exposition(self.shown.about(), self._watched()):
             if piece:
                 request.write(piece.encode())
             yield None
 
     def _watched(self) -> Iterator[Watched]:
-        for host_id in self.shown.host_ids():
-            try:
-                yield Watched(self.shown.status(host_id), self.shown.times(host_id))
-            except KeyError:
-                continue  # it has left the table meanwhile
+        for status in self.hosts():
+            with contextlib.suppress(KeyError):
+                yield Watched(status, self.shown.times(status.host_id))
 
 
 class _Health(_Page):
@@ -189,7 +205,7 @@ def site(shown: Shown, history: History, clock: IReactorTime) -> WrappingFactory
         scheduler=lambda work: clock.callLater(0.0, work),
     )
     root = Resource()
-    root.putChild(b"", _Index(shown, history))
+    root.putChild(b"", _Index(shown, history, cooperator))
     root.putChild(b"hosts", _Hosts(shown, history))
     root.putChild(b"metrics", _Metrics(shown, history, cooperator))
     root.putChild(b"healthz", _Health(shown, history))

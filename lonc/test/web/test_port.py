@@ -42,9 +42,16 @@ class HTTPPortTests(SynchronousTestCase):
     def test_off(self) -> None:
         """Without the setting nothing listens, and nothing is missing."""
         port = self.started(None)
-        port.sample()
+        self.assertEqual(list(port.sampling()), [])
         self.assertEqual(self.reactor.ports, {})
         self.assertTrue(port.listening)
+
+    def test_samples(self) -> None:
+        """The last hour's graphs get a point each time, in steps."""
+        port = self.started("tcp:8663")
+        for _ in range(2):
+            self.assertEqual(len(list(port.sampling())), 1)
+        self.assertEqual(len(port._history.samples), 1)
 
     def test_moves(self) -> None:
         """F13: a reload has it listen, move, and stop."""
