@@ -115,14 +115,14 @@ class HostTable:
         It is one lond whatever name its certificate has to bear for each of them: the ways in do
         not part what is reached by way of them.
         """
-        return tuple(self._by_target.get(_normal(target), ()))
+        return tuple(self._by_target.get(normal_target(target), ()))
 
     @cached_property
     def _by_target(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {}
         # Hosts that are not served count: a lond of several ids stays one.
         for row in (*self.hosts.values(), *self.refused.values()):
-            found.setdefault(_normal(row.target), []).append(row.id)
+            found.setdefault(normal_target(row.target), []).append(row.id)
         return found
 
 
@@ -267,7 +267,7 @@ def merged(own: HostTable, fetched: HostTable) -> HostTable:
 
 def same_target(one: str, other: str) -> bool:
     """Whether two targets are one: capitals and a dot at the end of a name do not matter."""
-    return _normal(one) == _normal(other)
+    return normal_target(one) == normal_target(other)
 
 
 def compare(old: HostTable, new: HostTable) -> Changes:
@@ -291,5 +291,6 @@ def compare(old: HostTable, new: HostTable) -> Changes:
     )
 
 
-def _normal(target: str) -> str:
+def normal_target(target: str) -> str:
+    """Return the one spelling of a target."""
     return target.lower().removesuffix(".")

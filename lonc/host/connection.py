@@ -47,6 +47,8 @@ _TO_ENCIPHER = b"encrypt:"
 _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
 _FRAME_OVERHEAD = 64
+#: The answer to a name that the lond does not speak for.
+_UNABLE = b"unable_to_set\n"
 
 #: Seconds between two looks whether a lond has deleted the key file that it says it took.
 _LOOK = 0.02
@@ -89,7 +91,7 @@ class Owner(Interface):
         """The answer to the request has come, and the connection owes nothing any more."""
 
     def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """The lond does not speak for the host of a request, which was not sent."""
+        """The lond does not speak for the host of a request, which it has not carried out."""
 
     def failed(
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
@@ -227,14 +229,18 @@ class LondConnection(Protocol):
         line = without_addressee(request.line)[1]
         self.transport.write(name + b":" + self._prepared(line))
 
-    def _introduced(self, request: Request, reply: bytes) -> None:
+    def _introduced(self, request: Request, reply: bytes, confirmed: set[str]) -> None:
         """The lond has said whether it speaks for the host of a request."""
-        self._introducing = False
-        if reply.rstrip(b"\r\n") != b"ok" or not self.reusable or self.confirmed is None:
+        introducing, self._introducing = self._introducing, False
+        if self._lines.rest:
+            self.request = request
+            self._fail(Trouble.BROKEN, "the lond sent more than its answer", Cause.BROKEN)
+        elif introducing and reply.rstrip(b"\r\n") == b"ok":
+            confirmed.add(request.host.host_id)
+            self.send(request, self.since, self.heard)
+        else:
+            confirmed.discard(request.host.host_id)
             self._owner.not_served(self, request, reply)
-            return
-        self.confirmed.add(request.host.host_id)
-        self.send(request, self.since, self.heard)
 
     # What the owner notes here; it writes nothing else.
 
@@ -322,8 +328,8 @@ class LondConnection(Protocol):
         if lines.rest:
             # The answer stands, but whoever asked next would get what came behind it.
             self.reusable = False
-        if self._introducing:
-            self._introduced(request, reply)
+        if self.confirmed is not None and (self._introducing or reply == _UNABLE):
+            self._introduced(request, reply, self.confirmed)
             return
         self._owner.replied(self, request, reply)
 

@@ -9,7 +9,7 @@ hands the answer back. No Deferred, timer or log call stands on it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -344,6 +344,10 @@ class Dispatcher:
         """The lond does not speak for the host of a request: that is no fault of the others."""
         self._heard += 1
         connection.is_proven(self._seconds())
+        if connection.audit is not None:
+            self._auditor.end(connection)
+            self._replace(connection)
+            return
         if connection.reusable:
             self.pool.move(connection, self.pool.idle)
             self._assign(new=0)
@@ -475,8 +479,7 @@ class Dispatcher:
     def _revive(self) -> None:
         """A success: the host has all its retries again (row S10)."""
         if self._health.restore():
-            for host_id in self._members:
-                log.info("host answers again", host_id=host_id, success=True)
+            log.info("host answers again", host_id=self._troubles.host_id, success=True)
             self._tell_revived()
 
     def _tell_revived(self) -> None:
@@ -542,13 +545,22 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ hosts come, change and go
 
-    def join(self, member: Member, waiting: Sequence[Request] = ()) -> None:
-        """Serve a host, and what has waited for it elsewhere."""
+    def join(self, member: Member, host: Host, settings: Settings) -> None:
+        """
+        Serve a host.
+
+        Connections made for one id alone are used no more: they name none.
+        """
         self._members[member.host_id] = member
-        self._queue.join(member.host_id, self._settings.queue_limit)
+        self._queue.join(member.host_id, settings.queue_limit)
+        self.reconfigure(host, settings)
         self._note_who_is_served()
+
+    def take_in(self, waiting: Iterable[Request]) -> None:
+        """Let requests wait that have waited elsewhere."""
         for request in waiting:
             self.wait(request)
+        self._assign(new=0)
 
     def leave(self, member: Member) -> list[Request]:
         """
@@ -558,6 +570,7 @@ class Dispatcher:
         """
         del self._members[member.host_id]
         waiting = self._queue.leave(member.host_id)
+        self._troubles.host_id = next(iter(self._members), self._troubles.host_id)
         if not self._members:
             self._health.stop()
             self._closing |= {each for each in self.pool.all() if each.connected}

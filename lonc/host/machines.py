@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 from twisted.logger import Logger
 
-from lonc.config.hosts import Host
+from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
 
 log = Logger()
@@ -24,7 +24,7 @@ class Machine:
     """
     What makes two rows of the table the same machine.
 
-    :ivar target: where to connect to: the row's address, else its host name.
+    :ivar target: where to connect to: the row's address, else its host name, in its one spelling.
     :ivar certificate_name: whom its certificate has to be for; empty without TLS.
     :ivar takes_key_files: whether its lond is on this machine.
     """
@@ -52,7 +52,7 @@ class Machines:
         from lonc.host.dispatcher import Dispatcher
 
         modes = dependencies.auth_modes(host)
-        machine = Machine(host.target, modes.name, modes.key_files is not None)
+        machine = Machine(normal_target(host.target), modes.name, modes.key_files is not None)
         found = self._serving.get(machine)
         if found is None:
             found = Dispatcher(host, settings, dependencies, self._ended)
@@ -89,7 +89,7 @@ class Machines:
     def moved(self, target: str) -> None:
         """A name leads elsewhere now."""
         for machine, dispatcher in list(self._serving.items()):
-            if machine.target == target:
+            if machine.target == normal_target(target):
                 dispatcher.moved()
 
     def turn(self) -> None:

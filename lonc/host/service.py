@@ -109,7 +109,7 @@ class HostService(Service):
         self.awaits_quiet = False
         self._stopped: Deferred[None] | None = None
         self._dispatcher = dependencies.machines.dispatcher(host, settings, dependencies)
-        self._dispatcher.join(self)
+        self._dispatcher.join(self, host, settings)
         # The one of now, and those of before that may still owe answers.
         self._dispatchers = [self._dispatcher]
 
@@ -349,11 +349,13 @@ class HostService(Service):
             self._dispatcher, self._served = dispatcher, True
             self._dispatchers = [each for each in self._dispatchers if each.owes(self)]
             self._dispatchers.append(dispatcher)
-            dispatcher.join(self, waiting)
+            dispatcher.join(self, host, settings)
             self._hold()
+            dispatcher.take_in(each for each in waiting if not (self._held and self._holds(each)))
             if was_dead:
                 self.revived()
-        dispatcher.reconfigure(host, settings)
+        else:
+            dispatcher.reconfigure(host, settings)
         self.listen()
 
     def stopService(self) -> Deferred[None]:

@@ -33,6 +33,16 @@ class Together(Stage):
         """Return the ids that the lond of a host serves."""
         return [each.id for each in self.rows.values() if each.target == host.target]
 
+    def move(self, host_id: str, target: str) -> None:
+        """Let the table give a host another target; the other hosts have not followed yet."""
+        self.rows[host_id] = attrs.evolve(self.rows[host_id], address=None, name=target)
+        self.follow(host_id)
+
+    def follow(self, *host_ids: str) -> None:
+        """Let hosts follow the table."""
+        for host_id in host_ids:
+            self.hosts[host_id].reconfigure(self.rows[host_id], self.settings)
+
     def client_of(self, host_id: str, *lines: bytes) -> FakeClient:
         """Return a new client of a host that sends these lines."""
         path = self.settings.socket_path(host_id)
@@ -147,6 +157,8 @@ class SharedTests(HostTestCase):
         stage.advance(1)
         self.assertEqual(len(stage.network.attempts), before + 1)
         self.assertEqual(sorted(stage.revived), ["l2", "l3", "l4"])
+        lines = [line for line in self.notes.at(LogLevel.info) if "again" in line]
+        self.assertEqual(lines, ["host answers again"])
 
     def test_close_connections(self) -> None:
         """Only that id's requests are lost; the others end, and their connections with them."""
@@ -313,3 +325,158 @@ class PauseTests(HostTestCase):
         stage.client(b"get\n")
         stage.turn()
         self.assertEqual(stage.network.attempts, [])
+
+
+class ChangesTests(HostTestCase):
+    """The table brings ids together and parts them while requests are on their way."""
+
+    def apart(self, *ids: str) -> Together:
+        """Return a stage where l3 is elsewhere, with a request that waits for it there."""
+        stage = Together(self, ids=("l2", "l3", *ids), max_connections=2)
+        stage.move("l3", "elsewhere.test")
+        stage.follow("l2", *ids)
+        stage.serving()
+        return stage
+
+    def waiting_elsewhere(self, stage: Together) -> tuple[ScriptedLond, FakeClient]:
+        """Return the lond of l3, which owes an answer, and a client that waits for another."""
+        stage.network.prepare = lambda lond: None
+        for _ in range(2):
+            stage.client_of("l3", b"flying\n")
+        stage.turn()
+        lond = stage.londs[-1]
+        return lond, stage.client_of("l3", b"waiting\n")
+
+    def test_to_an_id_that_was_alone(self) -> None:
+        """Its connections are not used for another id: they carry no names."""
+        stage = self.apart()
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (alone,) = stage.londs
+        _, client = self.waiting_elsewhere(stage)
+        stage.serving()
+        stage.move("l3", "127.0.0.2")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l3:waiting\n")
+        self.assertEqual(alone.asked, [b"warm\n"])
+        self.assertTrue(alone.wire.closed)
+
+    def test_in_flight(self) -> None:
+        """What is in flight ends where it began."""
+        stage = self.apart()
+        lond, _ = self.waiting_elsewhere(stage)
+        flying = stage.hosts["l3"]
+        stage.move("l3", "127.0.0.2")
+        lond.say(b"answer\n")
+        stage.turn()
+        self.assertEqual(flying.status(0, "").answers, 1)
+        self.assertTrue(lond.wire.closed)
+
+    def test_to_a_lond_that_does_not_serve_it(self) -> None:
+        """What has waited for it gets con_lost, and nothing is sent to another id's lond."""
+        stage = self.apart("l4")
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l2\n" if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (other,) = stage.londs
+        _, client = self.waiting_elsewhere(stage)
+        stage.move("l3", "127.0.0.2")
+        stage.turn()
+        self.assertEqual(client.read, CON_LOST)
+        self.assertEqual(other.asked[-1], b"warm\n")
+
+    def test_paused(self) -> None:
+        """A host that is paused stays so: what waits for it waits on, elsewhere."""
+        stage = self.apart("l4")
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        _, client = self.waiting_elsewhere(stage)
+        pause = Pause(by="root", reason="disk", since=1.0, until=0.0, fail=False)
+        stage.hosts["l3"].pause(pause, 0.0)
+        stage.serving()
+        stage.move("l3", "127.0.0.2")
+        stage.turn()
+        self.assertEqual((client.read, stage.hosts["l3"].waiting), (b"", 1))
+        stage.hosts["l3"].resume()
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l3:waiting\n")
+
+    def test_while_an_id_is_asked_for(self) -> None:
+        """A connection that shall serve nothing more serves the request that it has taken."""
+        stage = Together(self, max_connections=1)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (lond,) = stage.londs
+        lond.answer = echo
+        lond.stalls_at = b"sethost:l3\n"
+        client, waiting = stage.client_of("l3", b"get\n"), stage.client_of("l3", b"next\n")
+        lond.say(b"done\n")
+        stage.turn()
+        stage.serving()
+        stage.client_of("l4", b"close_connection_exit\n")
+        lond.say(b"ok\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l3:get\n")
+        self.assertEqual(waiting.read, b"re:sethost:l3:next\n")
+        self.assertTrue(lond.wire.closed)
+
+    def test_a_line_too_many_while_an_id_is_asked_for(self) -> None:
+        """That is the connection's fault: the id is served by the next one."""
+        stage = Together(self, max_connections=1)
+        stage.serving()
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (lond,) = stage.londs
+        lond.stalls_at = b"sethost:l3\n"
+        client = stage.client_of("l3", b"get\n")
+        stage.turn()
+        lond.say(b"ok\nok\n")
+        again = stage.client_of("l3", b"again\n")
+        stage.turn()
+        self.assertEqual((client.read, again.read), (CON_LOST, b"re:sethost:l3:again\n"))
+        status = stage.hosts["l3"].status(0, "")
+        self.assertEqual((status.con_lost["broken"], status.con_lost["wrong_host"]), (1, 0))
+
+    def test_a_name_that_is_given_up(self) -> None:
+        """A lond that does not take a name any more costs con_lost, and is asked again."""
+        stage = Together(self)
+        stage.serving()
+        stage.client_of("l3", b"warm\n")
+        stage.turn()
+        (lond,) = stage.londs
+        lond.answer = lambda line: b"unable_to_set\n"
+        self.assertEqual(stage.client_of("l3", b"get\n").read, b"")
+        stage.turn()
+        lond.answer = echo
+        again = stage.client_of("l3", b"again\n")
+        stage.turn()
+        self.assertEqual(again.read, b"re:sethost:l3:again\n")
+        named = [b"sethost:l3:get\n", b"sethost:l3\n", b"sethost:l3:again\n"]
+        self.assertEqual(lond.asked[-3:], named)
+        self.assertEqual(stage.hosts["l3"].status(0, "").con_lost["wrong_host"], 1)
+
+    def test_spelling(self) -> None:
+        """A name is the same machine in capitals and with a dot at its end."""
+        stage = Together(self)
+        stage.serving()
+        for host_id, target in (("l2", "one.test"), ("l3", "ONE.test."), ("l4", "One.Test")):
+            stage.move(host_id, target)
+        for host_id in stage.hosts:
+            stage.client_of(host_id, b"get\n")
+            stage.turn()
+        self.assertEqual(len(stage.londs), 1)
+
+    def test_first_one_leaves(self) -> None:
+        """The machine's lines in the log are in the name of one that is there."""
+        stage = Together(self, retries=1)
+        stage.refuse()
+        stage.move("l2", "elsewhere.test")
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        (event,) = [each for each in self.notes.events if each["log_level"] is LogLevel.critical]
+        self.assertEqual(event["host_id"], "l3")
