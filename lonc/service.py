@@ -36,7 +36,7 @@ from lonc.daemon.systemd import Manager
 from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, InThread
-from lonc.host.dependencies import HostDependencies, Network
+from lonc.host.dependencies import HostDependencies
 from lonc.host.resolver import Names, addresses_of
 from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
@@ -46,6 +46,7 @@ from lonc.management.port import ManagementPort
 from lonc.report.logs import LoncLog
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
+from lonc.transport.network import Network
 from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort
 from lonc.wire.cipher import has_idea
@@ -158,6 +159,7 @@ class LoncService(MultiService):
         self._tables.setServiceParent(self)
         self._management = ManagementPort(
             reactor,
+            network,
             self,
             settings.management,
             settings.management_group,
@@ -166,7 +168,7 @@ class LoncService(MultiService):
         )
         self._management.keeper = self._kept
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
-        self._http = HTTPPort(reactor, self._reporter, settings.http)
+        self._http = HTTPPort(reactor, network, self._reporter, settings.http)
         disk = Disk(reactor, for_disk)
         self.operations = Operations(
             self.hosts,

@@ -11,7 +11,7 @@ import socket
 from twisted.internet.interfaces import IListeningPort
 
 from lonc.daemon.systemd import Manager, name_of
-from lonc.transport.network import Port, PosixPort
+from lonc.transport.network import Port
 
 #: What a client hears that has waited for a host which nobody serves any more.
 _REFUSAL = b"con_lost\n"
@@ -46,7 +46,7 @@ class KeptSockets:
     def keep(self, path: str, port: IListeningPort) -> None:
         """Have a socket kept, if there is room; the manager has it perhaps."""
         name = _name(path)
-        if not isinstance(port, Port | PosixPort) or name is None:
+        if not isinstance(port, Port) or name is None:
             return
         if len(self._names) < self._manager.room:
             self._manager.keep(name, port.fileno())
@@ -73,7 +73,7 @@ class KeptSockets:
         """
         self._left = set(self._names)
         for port in self._left:
-            assert isinstance(port, Port | PosixPort)
+            assert isinstance(port, Port)
             port.leave()
         return bool(self._left)
 

@@ -33,6 +33,7 @@ from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 
 from lonc.host.pool import Collection
+from lonc.transport.network import Network
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.handshake import TAKE_LIMIT, Handshake, HandshakeError, OtherLondError, State
@@ -483,15 +484,6 @@ class LondConnection(Protocol):
                 self.transport.abortConnection()
         elif self.factory is not None:
             self.factory.give_up()
-
-
-class Network(Interface):
-    """Who makes TCP connections: :mod:`lonc.transport.network`, or a reactor."""
-
-    def connectTCP(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
-    ) -> IConnector:
-        """Connect to an address; the factory learns the outcome."""
 
 
 class LondConnectionFactory(ClientFactory):

@@ -6,22 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.hosts import Host
-from lonc.host import connection as lond
 from lonc.host.machines import Machines
 from lonc.local.limits import Clients
-from lonc.transport.unix_socket import Keeper, NoKeeper, UNIXNetwork
+from lonc.transport.network import Network
+from lonc.transport.unix_socket import Keeper, NoKeeper
 from lonc.wire.handshake import AuthModes
-
-
-class Network(lond.Network, UNIXNetwork, Protocol):
-    """Who listens and connects: see :func:`lonc.transport.network.network`."""
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.dependencies import HostDependencies, Network
+from lonc.host.dependencies import HostDependencies
 from lonc.host.dispatcher import Dispatcher
 from lonc.host.pool import RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
@@ -38,7 +38,7 @@ from lonc.wire.request import (
     without_addressee,
 )
 
-__all__ = ["FAREWELL", "HostDependencies", "HostService", "Network"]
+__all__ = ["FAREWELL", "HostDependencies", "HostService"]
 
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0

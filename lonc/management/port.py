@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
+from lonc.transport.network import Network
 
 if TYPE_CHECKING:
     from lonc.config.certificates import Certificates
@@ -136,6 +137,7 @@ class ManagementPort(EndpointPort):
     def __init__(
         self,
         reactor: Any,
+        network: Network,
         daemon: Daemon,
         description: str,
         group: int | None = None,
@@ -146,7 +148,7 @@ class ManagementPort(EndpointPort):
         self._shared = False
         self._certificates = certificates
         self._made_on_demand = _OnDemand(daemon, reactor, names)
-        super().__init__(reactor, self._made_on_demand, "management port", description)
+        super().__init__(reactor, network, self._made_on_demand, "management port", description)
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
         """Return the endpoint of a description; ``lonctls:`` is one of our own."""
@@ -168,11 +170,11 @@ class ManagementPort(EndpointPort):
             self._share()
 
     def _share(self) -> None:
-        if self._path is None or (self._group is None and not self._shared):
+        if self._file is None or (self._group is None and not self._shared):
             return
         try:
-            os.chown(self._path, -1, os.getegid() if self._group is None else self._group)
-            os.chmod(self._path, 0o600 if self._group is None else 0o660)
+            os.chown(self._file.path, -1, os.getegid() if self._group is None else self._group)
+            os.chmod(self._file.path, 0o600 if self._group is None else 0o660)
         except OSError as error:
             told = f"not for group {self._group}: {error.strerror}"
             raise ManagementPortError(f"{self.name} {self.description}: {told}") from None
@@ -180,7 +182,7 @@ class ManagementPort(EndpointPort):
 
     def _listen(self, description: str | None) -> None:
         super()._listen(description)
-        if self._path is not None:
+        if self._file is not None:
             self._shared = False
             try:
                 self._share()

@@ -28,7 +28,7 @@ from lonc.config.certificates import CertificateFiles
 from lonc.config.hosts import Host, HostTable, parse_host_table
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import Settings
-from lonc.host.service import HostDependencies, HostService, Network
+from lonc.host.service import HostDependencies, HostService
 from lonc.local.limits import Clients
 from lonc.lond.faults import CLOSE, NOT_A_KEY, REFUSE, SPLIT, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
@@ -36,7 +36,7 @@ from lonc.report.status import HostStatus
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.stage import Notes
-from lonc.transport.network import network
+from lonc.transport.network import Network, network
 from lonc.wire.handshake import AuthModes, Handshake
 from lonc.wire.request import ConLost
 

@@ -10,12 +10,12 @@ import signal
 import socket
 import sys
 import tempfile
-from typing import Any
 
 from setproctitle import getproctitle
 from twisted.application.service import IServiceMaker
 from twisted.internet import reactor as global_reactor
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel
 from twisted.plugin import getPlugins
 from twisted.python import usage
@@ -31,7 +31,7 @@ from lonc.management.port import ManagementPortError
 from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
 from lonc.test.fixtures.daemon import HOSTS, free_port
-from lonc.test.fixtures.doubles import NoJitter
+from lonc.test.fixtures.doubles import FakeNetwork, FakePort, NoJitter
 from lonc.test.test_service import DaemonReactor, ServiceTestCase
 
 
@@ -345,12 +345,14 @@ class EmbeddedTests(TapTestCase, TestCase):
             daemon.startService()
 
 
-class TakenReactor(DaemonReactor):
-    """A reactor on whose ports others listen."""
+class TakenNetwork(FakeNetwork):
+    """A network where others manage their lonc."""
 
-    def listenUNIX(self, address: str, *args: Any, **kwargs: Any) -> None:
-        """Refuse."""
-        raise CannotListenError(None, address, OSError("it is taken"))
+    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> FakePort:
+        """Refuse the management port."""
+        if path.endswith("lonc.amp"):
+            raise CannotListenError(None, path, OSError("it is taken"))
+        return super().listenUNIX(path, factory, backlog, mode)
 
 
 class DaemonTests(ServiceTestCase):
@@ -387,7 +389,8 @@ class DaemonTests(ServiceTestCase):
         self.patch(sys, "excepthook", sys.excepthook)
         stderr = io.StringIO()
         self.patch(sys, "stderr", stderr)
-        daemon = self.made_with(TakenReactor())
+        self.network = TakenNetwork(self.clock)
+        daemon = self.made_with(DaemonReactor())
         error = self.assertRaises(ManagementPortError, daemon.startService)
         line = f"management port {self.first.management}: it is taken"
         self.assertEqual(self.complaints.text, f"lonc: {line}\n")
@@ -399,7 +402,8 @@ class DaemonTests(ServiceTestCase):
     def test_cannot_start_elsewhere(self) -> None:
         """Where no `twistd` runs it the program has the error; what has begun can be stopped."""
         before = sys.excepthook
-        reactor = TakenReactor()
+        reactor = DaemonReactor()
+        self.network = TakenNetwork(self.clock)
         daemon = self.made_with(reactor)
         daemon.complaints = None
         with self.assertRaisesRegex(ManagementPortError, ": it is taken"):

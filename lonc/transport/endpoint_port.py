@@ -15,13 +15,12 @@ from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.report.rate_limit import RateLimited
-from lonc.transport.network import PosixNetwork, ReactorNetwork
+from lonc.transport.network import Network, SocketFile
 from lonc.transport.unix_socket import Keeper, NoKeeper, listen
 
 log = Logger()
@@ -37,16 +36,18 @@ class ListeningReactor:
 
     Endpoints differ in how they are described, and all come here with what they have made of it.
 
+    :param network: listens on UNIX sockets.
     :param description: of the endpoint.
     :param keeper: has UNIX sockets kept over a restart.
-    :ivar path: where a UNIX socket was made.
+    :ivar file: of the UNIX socket that was made, if one was.
     """
 
-    def __init__(self, reactor: Any, description: str, keeper: Keeper) -> None:
+    def __init__(self, reactor: Any, network: Network, description: str, keeper: Keeper) -> None:
         self.reactor = reactor
+        self._network = network
         self._keeper = keeper
         self.description = description
-        self.path: str | None = None
+        self.file: SocketFile | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.reactor, name)
@@ -60,27 +61,20 @@ class ListeningReactor:
         wantPID: bool = False,
     ) -> IListeningPort:
         """Listen, also where a crash has left something behind."""
-        posix = isinstance(self.reactor, PosixReactorBase)
-        network = PosixNetwork(self.reactor) if posix else ReactorNetwork(self.reactor)
         # An earlier release left Twisted's lock there. It holds a process id, which another
         # process may have by now, so none is made.
         with contextlib.suppress(OSError):
             os.unlink(f"{address}.lock")
-        self.path = address
-        return listen(network, self._keeper, address, factory, backlog, mode)
-
-
-def _file_at(path: str | None) -> os.stat_result | None:
-    try:
-        return None if path is None else os.lstat(path)
-    except OSError:
-        return None
+        port = listen(self._network, self._keeper, address, factory, backlog, mode)
+        self.file = SocketFile(address)
+        return port
 
 
 class EndpointPort(Service):
     """
     Listens on a Twisted endpoint.
 
+    :param network: listens where the description is a UNIX socket's.
     :param name: what it is, for people.
     :param description: a server endpoint description; None for no port.
     :ivar keeper: has a UNIX socket kept over a restart.
@@ -91,15 +85,22 @@ class EndpointPort(Service):
     error: type[PortError] = PortError
     reactor_for: type[ListeningReactor] = ListeningReactor
 
-    def __init__(self, reactor: Any, factory: Factory, name: str, description: str | None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        network: Network,
+        factory: Factory,
+        name: str,
+        description: str | None,
+    ) -> None:
         self.setName(name)
         self.description = description
         self.keeper: Keeper = NoKeeper()
         self._reactor = reactor
+        self._network = network
         self._factory = factory
         self._port: IListeningPort | None = None
-        self._path: str | None = None
-        self._file: os.stat_result | None = None
+        self._file: SocketFile | None = None
         self._moving = DeferredLock()
         self._missed = RateLimited(reactor, 60.0)
 
@@ -144,8 +145,7 @@ class EndpointPort(Service):
         """Whether it can be found: somebody may have removed or replaced its socket."""
         if self._port is None or self._file is None:
             return self._port is not None or self.description is None
-        there = _file_at(self._path)
-        return there is not None and os.path.samestat(there, self._file)
+        return self._file.intact
 
     def watch(self) -> None:
         """Listen again where the socket has gone; connections that are open stay."""
@@ -166,9 +166,9 @@ class EndpointPort(Service):
 
     def _listen(self, description: str | None) -> None:
         if description is None:
-            self.description = self._path = self._file = None
+            self.description = self._file = None
             return
-        reactor = self.reactor_for(self._reactor, description, self.keeper)
+        reactor = self.reactor_for(self._reactor, self._network, description, self.keeper)
         try:
             listening = self.endpoint(reactor, description).listen(self._factory)
         except Exception as error:  # endpoints raise whatever they like
@@ -180,8 +180,7 @@ class EndpointPort(Service):
             told = reason.socketError if isinstance(reason, CannotListenError) else reason
             raise self.error(f"{self.name} {description}: {told}")
         self.description = description
-        self._path = reactor.path
-        self._file = _file_at(reactor.path)
+        self._file = reactor.file
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port

@@ -3,8 +3,8 @@
 """
 Who listens on UNIX sockets and connects to londs.
 
-On Linux that is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`;
-elsewhere, and in tests, Twisted's own transports serve.
+That is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`; with a reactor that
+has no descriptors, as in tests, it is the reactor.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import socket
 from typing import Any
 from typing import Protocol as Interface
 
-from twisted.internet import error, tcp, unix
+from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.base import BaseConnector
 from twisted.internet.defer import Deferred
@@ -48,6 +47,37 @@ _NAMELESS = UNIXAddress(None)
 log = Logger()
 
 
+class SocketFile:
+    """The file of a UNIX socket that has just been made: others may remove or replace it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._inode = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @property
+    def intact(self) -> bool:
+        """Whether it is there, and no other in its place."""
+        return self._inode is not None and self._found() == self._inode
+
+    def remove(self) -> None:
+        """Remove it if it is there; it is no longer ours."""
+        if self.intact:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.leave()
+
+    def leave(self) -> None:
+        """Have nothing to do with it any more: the next file there may have the same inode."""
+        self._inode = None
+
+
 class Network(Interface):
     """Who listens and connects."""
 
@@ -76,14 +106,13 @@ class Network(Interface):
 
 
 def network(reactor: Any) -> Network:
-    """Return the fastest network that there is with this reactor."""
-    if not isinstance(reactor, PosixReactorBase):
-        return ReactorNetwork(reactor)
-    return SocketNetwork(reactor) if hasattr(select, "epoll") else PosixNetwork(reactor)
+    """Return the network of a reactor."""
+    posix = isinstance(reactor, PosixReactorBase)
+    return SocketNetwork(reactor) if posix else ReactorNetwork(reactor)
 
 
 class ReactorNetwork:
-    """Twisted's own transports."""
+    """A reactor without descriptors, such as a test's."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -111,53 +140,6 @@ class ReactorNetwork:
         """See `Network`."""
         connector: IConnector = self._reactor.connectTCP(host, port, factory, timeout=timeout)
         return connector
-
-
-class PosixNetwork(ReactorNetwork):
-    """Twisted's own transports, of a reactor with descriptors."""
-
-    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        """See `Network`."""
-        port = PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
-        port.startListening()
-        port.inode = _inode(path)
-        return port
-
-    def resumeUNIX(
-        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
-    ) -> IListeningPort:
-        """See `Network`."""
-        listening.setblocking(False)
-        port = PosixPort(os.fsencode(path), factory, backlog, mode, self._reactor)
-        port._preexistingSocket = listening
-        port.startListening()
-        port.inode = _inode(path)
-        return port
-
-
-class PosixPort(unix.Port):
-    """A UNIX socket that listens, of Twisted's kind."""
-
-    inode: tuple[int, int] | None = None
-
-    def createInternetSocket(self) -> socket.socket:
-        """Make it with the mode that its file shall have."""
-        made: socket.socket = super().createInternetSocket()
-        with contextlib.suppress(OSError):  # not on every system
-            os.fchmod(made.fileno(), self.mode)  # as Port does: Twisted sets it when it is bound
-        return made
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close it, and remove its file if it is there."""
-        # Twisted's would fail where its file is gone, and leave the socket open.
-        _remove(os.fsdecode(self._bindPath), self.inode)
-        tcp.Port.connectionLost(self, reason)
-
-    def leave(self) -> None:
-        """Accept nobody any more; the socket and its file are for another process."""
-        self.inode = None
-        self._shouldShutdown = False  # that would be the other's end
-        self.stopListening()
 
 
 class SocketNetwork:
@@ -206,7 +188,7 @@ class Port:
         self._backlog = backlog
         self._mode = mode
         self._socket: socket.socket | None = None
-        self._inode: tuple[int, int] | None = None
+        self._file: SocketFile | None = None
         self._pause: IDelayedCall | None = None
         self._refused = False  # the last client could not be accepted
         self._pauses = -1  # how many are left; -1: it does not stop
@@ -215,21 +197,22 @@ class Port:
     def startListening(self) -> None:
         """Listen; raises :exc:`twisted.internet.error.CannotListenError`."""
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        inode = None
+        file = None
         try:
             listening.setblocking(False)
             # Linux makes the file with the socket's own mode: it is at no time more open.
             os.fchmod(listening.fileno(), self._mode)
             listening.bind(self._path)
-            inode = _inode(self._path)
+            file = SocketFile(self._path)
             os.chmod(self._path, self._mode)  # whatever the umask
             listening.listen(self._backlog)
             self._loop.watch(listening.fileno(), self, IN)
         except OSError as problem:
             listening.close()
-            _remove(self._path, inode)
+            if file is not None:
+                file.remove()
             raise error.CannotListenError(None, self._path, problem) from problem
-        self._socket, self._inode = listening, inode
+        self._socket, self._file = listening, file
         self._pauses, self._closed = -1, Deferred()
         self._factory.doStart()
 
@@ -239,7 +222,7 @@ class Port:
         os.chmod(self._path, self._mode)
         listening.listen(self._backlog)  # this process is the one that clients see now
         self._loop.watch(listening.fileno(), self, IN)
-        self._socket, self._inode = listening, _inode(self._path)
+        self._socket, self._file = listening, SocketFile(self._path)
         self._pauses, self._closed = -1, Deferred()
         self._factory.doStart()
 
@@ -249,7 +232,8 @@ class Port:
 
     def leave(self) -> None:
         """Accept nobody any more; the socket and its file are for another process."""
-        self._inode = None
+        if self._file is not None:
+            self._file.leave()
         self._close()
 
     def ready(self, mask: int) -> None:
@@ -311,8 +295,7 @@ class Port:
         :return: fires when the socket is closed.
         """
         if self._socket is not None and self._pauses < 0:
-            _remove(self._path, self._inode)
-            self._inode = None  # the next file there may have the same
+            self._remove_file()
             # Refuses those who found the path before it was removed.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
@@ -339,12 +322,16 @@ class Port:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-        _remove(self._path, self._inode)
+        self._remove_file()
         # Another process may have it open, and then closing alone would not end the events.
         self._loop.forget(listening.fileno())
         self._loop.close(listening.detach())
         self._factory.doStop()
         self._loop.when_closed().chainDeferred(self._closed)
+
+    def _remove_file(self) -> None:
+        if self._file is not None:
+            self._file.remove()
 
     def shut_down(self, reason: Failure) -> None:
         """The reactor stops."""
@@ -448,18 +435,3 @@ class _Attempt:
     def shut_down(self, reason: Failure) -> None:
         """The reactor stops."""
         self.failIfNotConnected(error.UserError())
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _remove(path: str, inode: tuple[int, int] | None) -> None:
-    """Remove a file if it is this one."""
-    if inode is not None and inode == _inode(path):
-        with contextlib.suppress(OSError):
-            os.unlink(path)

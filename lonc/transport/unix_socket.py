@@ -4,7 +4,6 @@ UNIX sockets in the file system: whose they are, and a host's own (rows S4 and F
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -16,6 +15,8 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
+
+from lonc.transport.network import Network, SocketFile
 
 #: Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
 BACKLOG = 1024
@@ -88,25 +89,8 @@ class NoKeeper:
         return False
 
 
-class UNIXNetwork(Protocol):
-    """Who listens: see :func:`lonc.transport.network.network`."""
-
-    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        """
-        Listen on a UNIX socket; raises :exc:`CannotListenError`.
-
-        Closing the port has to leave the path alone unless the port's own file is still there:
-        it may be gone, or another port's.
-        """
-
-    def resumeUNIX(
-        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
-    ) -> IListeningPort:
-        """Accept clients on a socket that listens already, and is the port's from now on."""
-
-
 def listen(
-    network: UNIXNetwork, keeper: Keeper, path: str, factory: Factory, backlog: int, mode: int
+    network: Network, keeper: Keeper, path: str, factory: Factory, backlog: int, mode: int
 ) -> IListeningPort:
     """
     Listen on the socket that was kept, or on a new one; it is kept from now on.
@@ -131,13 +115,12 @@ class LocalSocket:
     :param keeper: may have one from before, and keeps this.
     """
 
-    def __init__(self, network: UNIXNetwork, factory: Factory, keeper: Keeper) -> None:
+    def __init__(self, network: Network, factory: Factory, keeper: Keeper) -> None:
         self._network = network
         self._factory = factory
         self._keeper = keeper
         self._port: IListeningPort | None = None
-        self._path = ""
-        self._inode = (0, 0)
+        self._file = SocketFile("")
 
     def open(self, path: str, mode: int, group: int | None) -> None:
         """
@@ -147,10 +130,10 @@ class LocalSocket:
         :raises SocketError: naming the path.
         """
         try:
-            if path != self._path or not self.intact:
+            if path != self._file.path or not self.intact:
                 self.close()
                 self._port = listen(self._network, self._keeper, path, self._factory, BACKLOG, mode)
-                self._path, self._inode = path, _inode(path)
+                self._file = SocketFile(path)
             if self.intact:  # not what somebody has put there meanwhile
                 os.chmod(path, mode)
         except CannotListenError as error:
@@ -166,10 +149,7 @@ class LocalSocket:
     @property
     def intact(self) -> bool:
         """Whether clients find it: somebody may have removed or replaced the file."""
-        try:
-            return self._port is not None and _inode(self._path) == self._inode
-        except OSError:
-            return False
+        return self._port is not None and self._file.intact
 
     def close(self) -> Deferred[Any]:
         """
@@ -177,17 +157,9 @@ class LocalSocket:
 
         :return: fires when that is done.
         """
-        intact = self.intact
         port, self._port = self._port, None
         if port is None or self._keeper.close(port):
             return succeed(None)
-        if intact:
-            # At once, for the port may take its time, and another may be opened there meanwhile.
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+        # At once, for the port may take its time, and another may be opened there meanwhile.
+        self._file.remove()
         return maybeDeferred(port.stopListening).addErrback(lambda _: None)
-
-
-def _inode(path: str) -> tuple[int, int]:
-    found = os.lstat(path)
-    return found.st_dev, found.st_ino

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from lonc.transport.endpoint_port import EndpointPort
+from lonc.transport.network import Network
 from lonc.web.history import History
 
 if TYPE_CHECKING:
@@ -70,11 +71,13 @@ class HTTPPort(EndpointPort):
     :param description: a server endpoint description; None for no port.
     """
 
-    def __init__(self, reactor: Any, shown: Shown, description: str | None) -> None:
+    def __init__(
+        self, reactor: Any, network: Network, shown: Shown, description: str | None
+    ) -> None:
         self._shown = shown
         self._history = History()
         self._site = _OnDemand(shown, self._history, reactor)
-        super().__init__(reactor, self._site, "HTTP port", description)
+        super().__init__(reactor, network, self._site, "HTTP port", description)
 
     def sampling(self) -> Iterator[None]:
         """

@@ -97,7 +97,7 @@ class KeptSocketsTests(SynchronousTestCase):
 
     def test_over_a_restart(self) -> None:
         """The file stays, clients wait, and the next process has them; the mode is the new one."""
-        inode = os.stat(self.opened()._path).st_ino
+        inode = os.stat(self.opened()._file.path).st_ino
         self.ended(self.sockets[0])
         client = self.waiting()
         self.process()

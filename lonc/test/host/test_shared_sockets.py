@@ -262,7 +262,7 @@ class SharedSocketTests(SharingTestCase):
         self.table = a_table(TABLE + "".join(rows))
         self.started()
         self.advance(1)
-        self.assertTrue(self.there("one.test", "two.test"))
+        self.assertTrue(self.there("one.test", "two.test", "port.test"))
         self.assertEqual(str(self.notes.events).count("is taken by a file of lonc's own"), 5)
 
     def test_table_changes(self) -> None:
@@ -376,7 +376,9 @@ class BothTests(SharingTestCase):
         """The sockets of the names count when the limit of open files is looked at."""
         self.settings = self.with_names("both", max_clients=1_000_000)
         self.made().startService()
-        self.settings = self.with_names("id", max_clients=1_000_000)
+        self.settings = self.with_names(
+            "id", max_clients=1_000_000, management=f"unix:{self.folder}/another"
+        )
         self.pid_file.release()
         self.pid_file.acquire()
         self.made().startService()

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from lonc.management.client import ManagementClient
 from lonc.management.port import ManagementPort, ManagementPortError
 from lonc.test.management.test_server import NotedDaemon
+from lonc.transport.network import network
 
 
 class NotedPort:
@@ -76,7 +77,7 @@ class ManagementPortTests(SynchronousTestCase):
 
     def started(self, description: str) -> ManagementPort:
         """Return a port that has been started."""
-        port = ManagementPort(self.reactor, NotedDaemon(), description)
+        port = ManagementPort(self.reactor, network(self.reactor), NotedDaemon(), description)
         port.startService()
         return port
 
@@ -214,7 +215,9 @@ class RealSocketTests(TestCase):
         self.addCleanup(folder.cleanup)
         self.path = os.path.join(folder.name, "lonc.amp")
         self.daemon = NotedDaemon()
-        self.port = ManagementPort(reactor, self.daemon, f"unix:{self.path}:mode=600")
+        self.port = ManagementPort(
+            reactor, network(reactor), self.daemon, f"unix:{self.path}:mode=600"
+        )
 
     def stale(self) -> None:
         """Leave behind what a crash leaves, with a lock whose number is a living process's."""

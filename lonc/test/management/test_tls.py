@@ -19,6 +19,7 @@ from lonc.management.errors import ManagementError, NoAnswer, NotAllowed
 from lonc.management.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.management.test_server import NotedDaemon
+from lonc.transport.network import network
 
 
 class TLSTests(TestCase):
@@ -36,6 +37,7 @@ class TLSTests(TestCase):
         self.certificates: Certificates | None = self.own.read()
         self.port = ManagementPort(
             reactor,
+            network(reactor),
             self.daemon,
             "lonctls:0:interface=127.0.0.1",
             None,
@@ -138,7 +140,7 @@ class TLSTests(TestCase):
         """A description that cannot be used, or missing certificates, are one line at the start."""
         for description in ("lonctls:x", "lonctls:1:2", "lonctls:1:backlog=3", "lonctls:99999"):
             port = ManagementPort(
-                reactor, self.daemon, description, None, lambda: self.certificates
+                reactor, network(reactor), self.daemon, description, None, lambda: self.certificates
             )
             error = self.assertRaises(ManagementPortError, port.startService)
             self.assertIn("it is lonctls:PORT", str(error))

@@ -27,7 +27,6 @@ from lonc.transport.network import (
     ACCEPT_PAUSE,
     ACCEPTS,
     LAST_PAUSES,
-    PosixNetwork,
     ReactorNetwork,
     SocketNetwork,
     network,
@@ -186,11 +185,10 @@ class ListeningTests(NetworkTestCase):
 
         self.patch(socket.socket, "bind", bind_and_look)
         self.addCleanup(os.umask, os.umask(0))
-        for net in (self.network, PosixNetwork(self.reactor)):
-            for mode in (0o600, 0o660):
-                port = net.listenUNIX(self.path, Listener(), 100, mode)
-                self.assertEqual(seen.pop(), mode, net)
-                self.stop(port)
+        for mode in (0o600, 0o660):
+            port = self.listen(Listener(), mode=mode)
+            self.assertEqual(seen.pop(), mode)
+            self.stop(port)
 
     def test_stop(self) -> None:
         """A port that stops takes its file with it; its clients stay."""
@@ -616,10 +614,14 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(reactor.tcpClients, [("127.0.0.1", 5663, receiver, 3, None)])
 
 
-class BothNetworksTests(TestCase):
-    """The two networks behave alike under the real reactor."""
+class RealReactorTests(TestCase):
+    """With the real reactor."""
 
-    async def relay(self, chosen: SocketNetwork | PosixNetwork) -> list[object]:
+    async def test_relay(self) -> None:
+        """It connects, listens with the mode given, and leaves another's file alone."""
+        from twisted.internet import reactor
+
+        chosen = network(reactor)
         folder = self.mktemp()
         os.mkdir(folder)
         path = os.path.relpath(os.path.join(folder, "s"))
@@ -640,12 +642,5 @@ class BothNetworksTests(TestCase):
         stopped = port.stopListening()
         assert stopped is not None
         await stopped
-        return [*seen, os.path.exists(path)]
-
-    async def test_alike(self) -> None:
-        """Each connects, listens with the mode given, and leaves another's file alone."""
-        from twisted.internet import reactor
-
-        expected = [0o640, ["ConnectionDone"], ["lost: ConnectionDone"], True]
-        for chosen in (SocketNetwork(reactor), PosixNetwork(reactor)):
-            self.assertEqual(await self.relay(chosen), expected)
+        seen.append(os.path.exists(path))
+        self.assertEqual(seen, [0o640, ["ConnectionDone"], ["lost: ConnectionDone"], True])

@@ -22,6 +22,7 @@ from lonc.test.management.test_port import PortsReactor
 from lonc.test.report.test_status import a_status
 from lonc.test.web.test_site import Reports
 from lonc.transport.endpoint_port import PortError
+from lonc.transport.network import network
 from lonc.web.port import HTTPPort, address
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,7 +36,7 @@ class HTTPPortTests(SynchronousTestCase):
 
     def started(self, description: str | None) -> HTTPPort:
         """Return a port that has been started."""
-        port = HTTPPort(self.reactor, Reports(a_status("l1")), description)
+        port = HTTPPort(self.reactor, network(self.reactor), Reports(a_status("l1")), description)
         port.startService()
         return port
 
