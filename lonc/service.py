@@ -157,14 +157,18 @@ class LoncService(MultiService):
             self._failing_with_a_line(lambda: self._reloader.table()),
         )
         self._tables.setServiceParent(self)
-        self._management = ManagementPort(
-            reactor,
-            network,
-            self,
-            settings.management,
-            settings.management_group,
+        by_certificates = (
             lambda: self.in_force.access.certificates,
             lambda: self.in_force.settings.management_names,
+        )
+        self._management = ManagementPort(
+            *(reactor, network, self, settings.management, settings.management_group),
+            *by_certificates,
+        )
+        self._management_tls = ManagementPort(
+            *(reactor, network, self, settings.management_tls, None),
+            *by_certificates,
+            name="TLS management port",
         )
         self._management.keeper = self._kept
         self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
@@ -189,6 +193,7 @@ class LoncService(MultiService):
             supervisor=self._supervisor,
             shared=self._shared,
             management=self._management,
+            management_tls=self._management_tls,
             http=self._http,
             reporter=self._reporter,
         )
@@ -245,6 +250,7 @@ class LoncService(MultiService):
             log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
         self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
+        self._management_tls.setServiceParent(self)
         self._http.setServiceParent(self)
         super().startService()
         for host_id in table.hosts:
@@ -320,6 +326,7 @@ class LoncService(MultiService):
         self._supervisor.watch()
         self._shared.watch()
         self._management.watch()
+        self._management_tls.watch()
         self._http.watch()
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         if self.sets_title:

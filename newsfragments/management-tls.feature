@@ -1,1 +1,1 @@
-`loncManagement lonctls:PORT` lets other machines of the cluster see, or steer, over TLS with certificates of the cluster's authority on both sides: those in `loncManagementNames`, nobody unless set. `lonc --management lonctls:HOST:PORT` asks.
+`loncManagementTLS lonctls:PORT` lets other machines of the cluster see, or steer, over TLS with certificates of the cluster's authority on both sides: those in `loncManagementNames`, nobody unless set. `lonc --management lonctls:HOST:PORT` asks.

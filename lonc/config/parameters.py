@@ -341,6 +341,10 @@ PARAMETERS: tuple[Parameter, ...] = (
               "Group that may see over the management socket; none for nobody",
               "Which hosts are unwell, and which users' programs are connected, is nobody else's "
               "business unless somebody says so."),
+    _optional("management-tls", "loncManagementTLS", "none", OPTIONAL_ENDPOINT,
+              "Where other machines of the cluster manage lonc over TLS, such as lonctls:8664",
+              "Nobody has to reach it from another machine, and an open port that nobody asked for "
+              "is one too many."),
     _optional("management-names", "loncManagementNames", "none", MANAGING_NAMES,
               "Whose certificates may see over lonctls:, and with :steer behind the name steer",
               "Every server of the cluster has a certificate of its authority; that alone is no "

@@ -102,6 +102,7 @@ class Settings:
     socket_group: int | None = _default("loncSocketGroup")
     management: str = attrs.field()
     management_group: int | None = _default("loncManagementGroup")
+    management_tls: str | None = _default("loncManagementTLS")
     management_names: tuple[tuple[str, bool], ...] = _default("loncManagementNames")
     http: str | None = _default("loncHTTP")
     watch: tuple[str, ...] = _default("loncWatch")

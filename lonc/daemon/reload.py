@@ -95,6 +95,7 @@ class Reloader:
     _supervisor: Supervisor
     _shared: SharedSockets
     _management: ManagementPort
+    _management_tls: EndpointPort
     _http: EndpointPort
     _reporter: Reporter
     _clock: IReactorTime
@@ -171,6 +172,7 @@ class Reloader:
         shared = self._share_management(settings.management_group)
         moved = [
             self._move("loncManagement", self._management, settings.management),
+            self._move("loncManagementTLS", self._management_tls, settings.management_tls),
             self._move("loncHTTP", self._http, settings.http),
         ]
         await self._in_slices(self._reporter.reporting_and_resetting())

@@ -125,10 +125,11 @@ class ManagementPort(EndpointPort):
     """
     Listens for management connections.
 
-    :param description: a server endpoint description.
+    :param description: a server endpoint description; None for no port.
     :param group: may see over a UNIX socket; None leaves it to its mode.
     :param certificates: gives the own ones, for ``lonctls:``.
     :param names: gives whose certificates may see there, or steer.
+    :param name: tells it from another, for people.
     """
 
     error = ManagementPortError
@@ -139,16 +140,17 @@ class ManagementPort(EndpointPort):
         reactor: Any,
         network: Network,
         daemon: Daemon,
-        description: str,
+        description: str | None,
         group: int | None = None,
         certificates: Callable[[], Certificates | None] = lambda: None,
         names: Callable[[], Names] = tuple,
+        name: str = "management port",
     ) -> None:
         self._group = group
         self._shared = False
         self._certificates = certificates
         self._made_on_demand = _OnDemand(daemon, reactor, names)
-        super().__init__(reactor, network, self._made_on_demand, "management port", description)
+        super().__init__(reactor, network, self._made_on_demand, name, description)
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
         """Return the endpoint of a description; ``lonctls:`` is one of our own."""

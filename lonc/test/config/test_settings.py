@@ -528,6 +528,7 @@ class DefaultTests(SettingsCase):
                 "socket_group": None,
                 "management": "unix:/home/httpd/sockets/lonc.amp:mode=600",
                 "management_group": None,
+                "management_tls": None,
                 "management_names": (),
                 "http": None,
                 "watch": (),
