@@ -26,7 +26,7 @@ class Together(Stage):
         super().__init__(test, **settings)
         self.hosts = {"l2": self.service}
         for host_id in ids[1:]:
-            self.hosts[host_id] = HostService(self.rows[host_id], self.settings, self.around)
+            self.hosts[host_id] = HostService(self.rows[host_id], self.settings, self.dependencies)
             self.hosts[host_id].startService()
 
     def ids_at(self, host: Host) -> list[str]:
