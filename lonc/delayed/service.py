@@ -20,7 +20,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
-from lonc.delayed.journal import Journal
+from lonc.delayed.logs import DelayedLogs
 from lonc.delayed.queue import DelayedQueue, FileAges, Sender
 from lonc.delayed.requests import DelayedRequests
 from lonc.delayed.sealer import Sealer
@@ -84,7 +84,7 @@ class DelayedService(Service):
         self._settings = settings
         self._sender_of = sender_of
         self._disk = Disk(clock, in_thread)
-        self._journal = Journal(self.log, perm_log)
+        self._logs = DelayedLogs(self.log, perm_log)
         self._random = random
         self._make_spool = make_spool
         self._key = key_of(settings)
@@ -153,7 +153,7 @@ class DelayedService(Service):
         elif self._key == key_before:
             return
         self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir, self._key)
-        self._journal.locked(0)
+        self._logs.locked(0)
         self._found = None
         self._sealer.clear()
         for queue in self._queues.values():
@@ -237,7 +237,7 @@ class DelayedService(Service):
         }
         self._file_ages.found(found.plain, self._clock.seconds())
         if self._spool.key is None:
-            self._journal.locked(len(found.sealed))
+            self._logs.locked(len(found.sealed))
         else:
             limit = self._settings.disk_timeout
             self._sealer.found(self._spool, limit, found.requests, found.plain)
@@ -247,7 +247,7 @@ class DelayedService(Service):
                 unknown[host_id] = names
             elif host_id not in self._queues:
                 self._queues[host_id] = DelayedQueue(host_id)
-        self._journal.unknown(unknown, self._spool)
+        self._logs.unknown(unknown, self._spool)
         for queue in list(self._queues.values()):
             self._fill(queue, found)
 
@@ -353,7 +353,7 @@ class DelayedService(Service):
             self._put_off(queue, name, str(error))
             return None
         queue.pause = queue.not_before = 0.0
-        self._journal.answered(queue.host_id, name, taken.line, answer, self._spool)
+        self._logs.answered(queue.host_id, name, taken.line, answer, self._spool)
         if refusal(answer) is None:
             clear = partial(spool.remove, taken.files)
         else:
@@ -374,7 +374,7 @@ class DelayedService(Service):
     ) -> Callable[[], object]:
         """Return how to set a request aside that cannot be sent."""
         if name not in queue.skipped:
-            self._journal.set_aside(queue.host_id, name, spool.kept, reason)
+            self._logs.set_aside(queue.host_id, name, spool.kept, reason)
         return partial(spool.keep, name, files, REASON, f"{reason}\n".encode())
 
     # ------------------------------------------------------------------ later
@@ -385,10 +385,10 @@ class DelayedService(Service):
         queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = queue.pause * self._random.uniform(0.8, 1.0)
         queue.not_before = self._clock.seconds() + pause
-        self._journal.put_off(queue.host_id, name, pause, cause)
+        self._logs.put_off(queue.host_id, name, pause, cause)
 
     def _skip(self, queue: DelayedQueue, name: str, error: OSError) -> None:
         """Pass over a file that cannot be cleared away; the log says so once."""
         if name not in queue.skipped:
-            self._journal.not_cleared(queue.host_id, name, error)
+            self._logs.not_cleared(queue.host_id, name, error)
         queue.skipped[name] = self._clock.seconds() + TRY_AGAIN

@@ -13,7 +13,7 @@ from lonc.wire.refusal import refusal
 from lonc.wire.request import command_word, is_secret
 
 
-class Journal:
+class DelayedLogs:
     """
     Tells both logs.
 
