@@ -20,7 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.report.rate_limit import RateLimited
-from lonc.transport.network import Network, SocketFile
+from lonc.transport.network import Network
+from lonc.transport.socket_file import SocketFile
 from lonc.transport.unix_socket import Keeper, NoKeeper, listen
 
 log = Logger()

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.transport.epoll_loop import SocketLoop
+from lonc.transport.socket_file import SocketFile
 from lonc.transport.stream import IN, OUT, SocketTransport
 
 #: Clients that are accepted at a time on one port.
@@ -45,37 +46,6 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NAMELESS = UNIXAddress(None)
 
 log = Logger()
-
-
-class SocketFile:
-    """The file of a UNIX socket that has just been made: others may remove or replace it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._inode = self._found()
-
-    def _found(self) -> tuple[int, int] | None:
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    @property
-    def intact(self) -> bool:
-        """Whether it is there, and no other in its place."""
-        return self._inode is not None and self._found() == self._inode
-
-    def remove(self) -> None:
-        """Remove it if it is there; it is no longer ours."""
-        if self.intact:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
-        self.leave()
-
-    def leave(self) -> None:
-        """Have nothing to do with it any more: the next file there may have the same inode."""
-        self._inode = None
 
 
 class Network(Interface):

@@ -16,7 +16,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
-from lonc.transport.network import Network, SocketFile
+from lonc.transport.network import Network
+from lonc.transport.socket_file import SocketFile
 
 #: Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
 BACKLOG = 1024
