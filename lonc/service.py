@@ -8,7 +8,9 @@ No request passes through here.
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Callable, Generator
 from functools import partial
 from random import Random
@@ -33,12 +35,13 @@ from lonc.daemon.signals import Signals
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.systemd import Manager
+from lonc.daemon.takeover import Estate, HandOver
 from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, InThread
 from lonc.host.dependencies import HostDependencies
 from lonc.host.resolver import Names, addresses_of
-from lonc.host.service import HostService
+from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.management.errors import ReloadFailed
@@ -109,9 +112,14 @@ class LoncService(MultiService):
         make_threads: Callable[[Any, str, int], InThread] = Threads,
         resolve: Callable[[str], list[str]] = addresses_of,
         manager: Manager | None = None,
+        estate: Estate | None = None,
     ) -> None:
         super().__init__()
         manager = manager or Manager({})
+        self._estate = estate
+        self._handed_over = False
+        if estate is not None:
+            manager.inherit(estate.sockets)
         self.in_force = InForce(configuration)
         self.hosts: dict[str, HostService] = {}
         settings = self.in_force.settings
@@ -197,6 +205,14 @@ class LoncService(MultiService):
             http=self._http,
             reporter=self._reporter,
         )
+        self._hand_over = HandOver(
+            for_disk,
+            lambda: os.path.join(self.in_force.settings.sock_dir, "lonc.new"),
+            self._estate_now,
+            [self._delayed, self._http],
+            lambda: bool(self.running),
+            self._end_handed_over,
+        )
         self._notices = Notices(reactor, manager, self._reporter.summary)
         self._rounds = [
             (self._round(self._sweep), SWEEP),
@@ -248,7 +264,8 @@ class LoncService(MultiService):
         self._clients.room = self.in_force.room_for_clients
         if not self._enciphers:
             log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
-        self.in_force.access.key_folder.sweep()
+        if self._estate is None:  # else the process before still uses some
+            self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
         self._management_tls.setServiceParent(self)
         self._http.setServiceParent(self)
@@ -258,6 +275,8 @@ class LoncService(MultiService):
         for _ in self._shared.arranging(table.hosts, settings, []):
             pass
         self._kept.drop_rest()
+        if self._estate is not None:
+            self._pause_again(self._estate)
         for call, seconds in self._rounds:
             call.start(seconds)
         self._notices.started()
@@ -274,7 +293,7 @@ class LoncService(MultiService):
         for call, _ in self._rounds:
             if call.running:
                 call.stop()
-        if self._kept.leave():
+        if self._kept.leave(self._handed_over):
             yield deferLater(self._reactor, LAST_WORDS)
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
@@ -287,7 +306,10 @@ class LoncService(MultiService):
 
     def release(self) -> None:
         """Give the folders free for another lonc."""
-        self._pid_file.release()
+        if self._handed_over:
+            self._pid_file.leave()
+        else:
+            self._pid_file.release()
 
     def stop(self) -> None:
         """Begin to stop, as at TERM."""
@@ -295,6 +317,35 @@ class LoncService(MultiService):
             self._reactor.stop()
         except ReactorNotRunning:
             log.info("already stopping")
+
+    # ------------------------------------------------------------------ another process
+
+    async def hand_over(self) -> str:
+        """
+        Be ready to hand everything over to a new process; return the path of the socket for it.
+
+        :raises lonc.management.errors.NotDone: it cannot be now.
+        """
+        return await self._hand_over.offer()
+
+    def _estate_now(self) -> Estate:
+        pauses = {host_id: host.status(0, "").paused for host_id, host in self.hosts.items()}
+        return Estate(
+            self._kept.copies(),
+            self._pid_file.share(),
+            {host_id: pause for host_id, pause in pauses.items() if pause},
+        )
+
+    def _end_handed_over(self) -> None:
+        self._handed_over = True
+        self.stop()
+
+    def _pause_again(self, estate: Estate) -> None:
+        for host_id, fields in estate.pauses.items():
+            pause = Pause(**fields)
+            left = pause.until - time.time() if pause.until else 0.0
+            if host_id in self.hosts and (left > 0.0 or not pause.until):
+                self.hosts[host_id].pause(pause, left)
 
     # ------------------------------------------------------------------ what is looked at
 

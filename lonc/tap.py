@@ -38,6 +38,7 @@ from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
 from lonc.daemon.systemd import Manager
+from lonc.daemon.takeover import TakeOverError, take_over
 from lonc.delayed.sealing import key_of
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.service import LoncService
@@ -106,6 +107,9 @@ class Options(usage.Options):
         "one UNIX socket for each. Every setting is a PerlSetVar of loncapa.conf as well; the "
         "option wins."
     )
+    optFlags = [
+        ["take-over", None, "Take everything over from the lonc that runs on the same folders"],
+    ]
     optParameters = [
         ["config", "c", None, "Read this loncapa.conf [default: where the web server has it]"],
         ["standalone", None, None, "Run a cluster of two hosts, londs included, in this folder"],
@@ -239,7 +243,7 @@ def makeService(options: Options) -> TwistdService:
             if for_another:
                 _check_pid_file(twistd["pidfile"])
             daemon = _make(options, reactor, for_another, options.take_over_twistd())
-    except (SettingsError, TableError, PidFileError) as error:
+    except (SettingsError, TableError, PidFileError, TakeOverError) as error:
         raise SystemExit(f"lonc: {error}") from None
     daemon.own_process = getattr(options, "parent", None) is not None
     daemon.takes_signals = daemon.sets_title = daemon.takes_log = True
@@ -280,6 +284,8 @@ def _make(
         table_port = LOND_PORT.read(table_port, "--table-port")
         if folder is None:
             raise SettingsError("--table-port goes with --standalone only")
+    if options["take-over"] and folder is not None:
+        raise SettingsError("--take-over is not for --standalone: its londs cannot be taken over")
     if folder is None:
         config = os.path.abspath(options["config"] or find_config_file())
     elif options["config"] is None:
@@ -309,7 +315,11 @@ def _make(
         except OSError as error:
             raise SettingsError(f"{path}: {error.strerror}") from None
     pid_file = PidFile(settings.pid_file)
-    pid_file.acquire()
+    estate = take_over(settings.management) if options["take-over"] else None
+    if estate is None:
+        pid_file.acquire()
+    else:
+        pid_file.adopt(estate.lock)
     log_file = LineFile(settings.log_file)
     if for_another:
         try:
@@ -335,6 +345,7 @@ def _make(
         observer,
         PermLog(settings.perm_log_file).write,
         Random(),
+        estate=estate,
         manager=None if getattr(options, "parent", None) is None else Manager(os.environ),
     )
     daemon.terminal = terminal

@@ -185,6 +185,31 @@ async def kept_sockets(world: World, size: int) -> Result:
     return Result(run, _told(world, *names, "con_lost in flight"), bad == 0)
 
 
+async def take_overs(world: World, size: int) -> Result:
+    """A process that takes over refuses nobody, and sends nothing twice."""
+    world.reconnects = 1.0  # as lonnet has it
+    await world.start()
+    ends = []
+    nonces = set()
+    async with world.asking(40):
+        for number in range(20 * size):
+            await asyncio.sleep(world.random.uniform(0.1, 0.5))
+            nonce = b"%016x" % world.random.getrandbits(64)
+            nonces.add(nonce)
+            world.delay(world.random.choice(world.londs), nonce, number)
+            ends.append(await world.take_over())
+    limit = time.monotonic() + 60
+    while world.delayed() and time.monotonic() < limit:
+        await asyncio.sleep(0.2)
+    done = sum((lond.done for lond in world.londs), start=type(world.londs[0].done)())
+    wrong = sum(done[nonce] != 1 for nonce in nonces)
+    names = ("wrong", "hangs", "closed", "con_lost", "no lonc")
+    bad = sum(world.outcomes[name] for name in names) + sum(map(abs, ends)) + wrong
+    run = f"{world.outcomes.total():,} requests, {len(ends)} processes"
+    figure = f"{_told(world, *names)}, {wrong} not sent once"
+    return Result(run, figure, bad == 0)
+
+
 #: Each promise, and the run that puts it to the test.
 PROMISES: dict[str, Callable[[World, int], Awaitable[Result]]] = {
     "requests": requests,
@@ -194,6 +219,7 @@ PROMISES: dict[str, Callable[[World, int], Awaitable[Result]]] = {
     "reloads": reloads,
     "restarts": restarts,
     "kept-sockets": kept_sockets,
+    "take-overs": take_overs,
 }
 
 

@@ -34,8 +34,8 @@ class World:
 
     :ivar londs: one for each host.
     :ivar outcomes: what became of the requests: ``answered``, ``con_lost``, ``wrong``, ``hangs``,
-        ``closed`` (without a word), ``no lonc`` (no connection to its socket). Under a manager the
-        failures of who had connected before lonc was to stop are ``in flight``.
+        ``closed`` (without a word), ``no lonc`` (no connection to its socket). Under a manager, and
+        when a new lonc takes over, the failures of who had connected before are ``in flight``.
     :ivar manager: what keeps the listening sockets over a restart, if anything does.
     :ivar reconnects: how often a client takes another connection, as a share of its requests.
     """
@@ -47,6 +47,7 @@ class World:
         self.manager: StandIn | None = None
         self.reconnects = 0.05
         self._stops = 0
+        self._hands_over = False
         self._lonc: asyncio.subprocess.Process | None = None
         port = _free_port()
         self.londs = [Lond(f"h{i}", f"127.0.2.{i + 1}", port, random) for i in range(hosts)]
@@ -62,10 +63,20 @@ class World:
             for name, value in {**settings, "londPort": port, **SETTINGS}.items():
                 config.write(f"PerlSetVar {name} {value}\n")
 
-    async def start(self) -> None:
+    async def take_over(self) -> int:
+        """Have a new lonc take over; return the exit status of the old one once it has gone."""
+        self._stops += 1
+        self._hands_over = True
+        before = self._lonc
+        assert before is not None
+        await self.start("--take-over")
+        return await asyncio.wait_for(before.wait(), STOP_LIMIT)
+
+    async def start(self, *options: str) -> None:
         """Start lonc, and wait until its sockets are there."""
         twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
         command = [twistd, "-n", "lonc", "--config", os.path.join(self._folder, "loncapa.conf")]
+        command += options
         environment, descriptors = dict(os.environ), []
         if self.manager is not None:
             self.manager.new()
@@ -173,7 +184,11 @@ class World:
                     await asyncio.sleep(0.02)
                     continue
             outcome = await self._ask(lond, *stream)
-            late = self.manager is not None and stops != self._stops and outcome != "answered"
+            late = (
+                (self.manager is not None or self._hands_over)
+                and stops != self._stops
+                and outcome != "answered"
+            )
             self.outcomes[f"{outcome} in flight" if late else outcome] += 1
             if outcome != "answered":  # lonc may close a connection after its con_lost
                 stream[1].close()

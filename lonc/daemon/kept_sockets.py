@@ -27,8 +27,9 @@ class KeptSockets:
 
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
-        self._names: dict[IListeningPort, str] = {}
-        self._left: set[IListeningPort] = set()
+        self._names: dict[Port, str] = {}
+        self._kept: set[Port] = set()
+        self._left: set[Port] = set()
 
     def take(self, path: str) -> socket.socket | None:
         """Return the socket of this path that was kept, once, if there is one: it listens."""
@@ -48,9 +49,10 @@ class KeptSockets:
         name = _name(path)
         if not isinstance(port, Port) or name is None:
             return
-        if len(self._names) < self._manager.room:
+        self._names[port] = name
+        if len(self._kept) < self._manager.room:
             self._manager.keep(name, port.fileno())
-            self._names[port] = name
+            self._kept.add(port)
 
     def close(self, port: IListeningPort) -> bool:
         """
@@ -58,22 +60,29 @@ class KeptSockets:
 
         :return: whether it is left as it is instead: the next lonc takes it.
         """
+        if not isinstance(port, Port):
+            return False
         name = self._names.pop(port, None)
         if port in self._left:
             return True
-        if name is not None:
+        if name is not None and port in self._kept:
+            self._kept.discard(port)
             self._manager.forget(name)
         return False
 
-    def leave(self) -> bool:
+    def copies(self) -> dict[str, int]:
+        """Return a descriptor of each socket, by name; they are the caller's."""
+        return {name: os.dup(port.fileno()) for port, name in self._names.items()}
+
+    def leave(self, handed_over: bool = False) -> bool:
         """
         Accept no more clients on the kept sockets, which stay for the next lonc.
 
+        :param handed_over: it has all of them already.
         :return: whether there are any.
         """
-        self._left = set(self._names)
+        self._left = set(self._names) if handed_over else set(self._kept)
         for port in self._left:
-            assert isinstance(port, Port)
             port.leave()
         return bool(self._left)
 

@@ -59,6 +59,21 @@ class PidFile:
         except FileNotFoundError:
             return False
 
+    def adopt(self, descriptor: int) -> None:
+        """Have the claim of a process that has passed its descriptor on."""
+        self._descriptor = descriptor
+
+    def share(self) -> int:
+        """Return another descriptor of the claim; it lasts until the last one is closed."""
+        assert self._descriptor is not None
+        return os.dup(self._descriptor)
+
+    def leave(self) -> None:
+        """Leave file and claim to the process that has another descriptor."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def write(self) -> None:
         """
         Note this process's id; after the fork that makes a daemon.

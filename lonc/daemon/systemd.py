@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Final
 
 from twisted.internet.endpoints import _SystemdParser
@@ -78,6 +78,10 @@ class Manager:
     def take(self, name: str) -> int | None:
         """Return the descriptor that was kept under a name, once; it is the caller's then."""
         return self._inherited.pop(name, None)
+
+    def inherit(self, descriptors: Mapping[str, int]) -> None:
+        """Have more of what was kept, by name: it came another way."""
+        self._inherited.update(descriptors)
 
     def rest(self) -> dict[str, int]:
         """Return what was kept and nobody has taken, by name; it is the caller's then."""

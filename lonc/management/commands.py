@@ -192,6 +192,16 @@ class Stop(ManagementCommand):
     """Stop lonc, as TERM does; answered before it begins."""
 
 
+class HandOver(ManagementCommand):
+    """
+    Be ready to hand everything over to a new process: :mod:`lonc.daemon.takeover`.
+
+    It ends the delayed work first. ``path`` is the socket that the new process has to come to.
+    """
+
+    response = [(b"path", amp.Unicode())]
+
+
 class Listing(ManagementCommand):
     """
     Rows of one kind, in the order of their first field, one page at a time.

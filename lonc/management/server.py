@@ -24,6 +24,7 @@ from lonc.management.commands import (
     HOSTS,
     About,
     CloseConnections,
+    HandOver,
     ListHosts,
     ManagementCommand,
     Reload,
@@ -129,6 +130,13 @@ class Daemon(Protocol):
 
     def stop(self) -> None:
         """Begin to stop, as at TERM."""
+
+    async def hand_over(self) -> str:
+        """
+        Be ready to hand everything over to a new process; return the path of the socket for it.
+
+        :raises NotDone: it cannot be now.
+        """
 
 
 class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
@@ -349,6 +357,11 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     async def _reload(self) -> dict[str, Any]:
         self.asked("reload")
         return {"message": _cut(await self._daemon.reload(), LONGEST_MESSAGE)}
+
+    @HandOver.responder
+    async def _hand_over(self) -> dict[str, Any]:
+        self.asked("hand over to a new process")
+        return {"path": await self._daemon.hand_over()}
 
     @Stop.responder
     def _stop(self) -> dict[str, Any]:

@@ -195,7 +195,8 @@ class NamedTests(SynchronousTestCase):
             raise SkipTest(f"lonc is not installed with all that it needs: {missing}") from None
         pages = {path: read(path) for path in glob.glob(os.path.join(DOCS, "*.rst"))}
         pages |= {name: read(name) for name in ("README.md", "CONTRIBUTING.md")}
-        options = {long for long, *_ in Options.optParameters} | {"help", "version"}
+        given = [*Options.optParameters, *Options.optFlags]
+        options = {long for long, *_ in given} | {"help", "version"}
         made = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
         for page, text in pages.items():
             # What stands in the text of status.rst are messages.

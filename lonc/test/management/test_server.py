@@ -81,6 +81,10 @@ class NotedDaemon:
     def status(self, host_id: str) -> HostStatus:
         return next(host for host in self.hosts if host.host_id == host_id)
 
+    async def hand_over(self) -> str:
+        self.asked.append(("hand over",))
+        return "/sock/lonc.new"
+
     def report(self) -> None:
         if self.report_error is not None:
             raise self.report_error

@@ -1,0 +1,2 @@
+`twistd lonc --take-over` replaces a running lonc, without systemd too: clients are not refused, and pauses and the pid file's
+lock pass to the new process.
