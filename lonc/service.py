@@ -187,6 +187,7 @@ class LoncService(MultiService):
             self.in_force,
             self._clients,
             self._delayed.requests,
+            dependencies.request_log,
             disk,
             sources.settings,
         )

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+import attrs
+
 from lonc.config.current import InForce
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import Settings, SettingsError
@@ -27,6 +29,7 @@ from lonc.report.records import (
     RequestRecord,
     SettingStatus,
 )
+from lonc.report.request_log import RequestLog, Watcher
 
 #: Bytes of a delayed request that are shown: they have to fit into an answer.
 SHOWN: Final = 60_000
@@ -43,6 +46,7 @@ class Operations:
     :param in_force: the settings in force.
     :param clients: those who are connected.
     :param delayed: the delayed requests.
+    :param requests: those that are slow, or watched.
     :param disk: reads the settings again.
     :param read_settings: does so; raises SettingsError.
     """
@@ -53,6 +57,7 @@ class Operations:
         in_force: InForce,
         clients: Clients,
         delayed: DelayedRequests,
+        requests: RequestLog,
         disk: Disk,
         read_settings: Callable[[], Settings],
     ) -> None:
@@ -60,6 +65,7 @@ class Operations:
         self._in_force = in_force
         self._clients = clients
         self._delayed = delayed
+        self._requests = requests
         self._disk = disk
         self._read_settings = read_settings
 
@@ -89,11 +95,20 @@ class Operations:
 
     def connections(self, host_id: str | None) -> Iterable[ConnectionStatus]:
         """Report on each connection to a lond."""
-        return ()
+        statuses = (each for host in self._chosen(host_id) for each in host.connection_statuses())
+        return (attrs.evolve(each, number=number) for number, each in enumerate(statuses, 1))
 
     def slow(self, host_id: str | None) -> Iterable[RequestRecord]:
         """Report the slowest requests of late."""
-        return ()
+        return self._requests.slowest(host_id)
+
+    def watch(self, host_id: str | None, contents: bool) -> Watcher:
+        """Have requests noted as they end, with their lines if they are wanted."""
+        return self._requests.watch(host_id, contents)
+
+    def leave(self, watcher: Watcher) -> None:
+        """Watch no more."""
+        self._requests.leave(watcher)
 
     async def settings_in_force(self) -> Sequence[SettingStatus]:
         """Report on each setting, and on what the file says by now."""

@@ -112,6 +112,8 @@ class LondConnection(Protocol):
     :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
         in seconds of the reactor's clock.
     :ivar rested: how long it was idle before the request that it has now.
+    :ivar begun: when it was begun.
+    :ivar connecting: how long it took until its handshake began.
     :ivar established: when its handshake was complete.
     :ivar unproven: answers since it was last known to be in step.
     :ivar heard: how often the host had answered, on any connection, when it was begun or its
@@ -140,8 +142,10 @@ class LondConnection(Protocol):
         "_owner",
         "_spoke_out",
         "audit",
+        "begun",
         "confirmed",
         "connected",
+        "connecting",
         "established",
         "factory",
         "has_other_way",
@@ -159,7 +163,14 @@ class LondConnection(Protocol):
 
     transport: ITCPTransport
 
-    def __init__(self, owner: Owner, handshake: Handshake, max_line: int, heard: int = 0) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        handshake: Handshake,
+        max_line: int,
+        heard: int = 0,
+        begun: float = 0.0,
+    ) -> None:
         self._owner = owner
         self._handshake: Handshake | None = handshake
         self._key: bytes | None = None
@@ -178,6 +189,8 @@ class LondConnection(Protocol):
         self.established = 0.0
         self.unproven = 0
         self.heard = heard
+        self.begun = begun
+        self.connecting = 0.0
         self.audit: list[bytes] | None = None
         self.reusable = True
         self.has_other_way = False
@@ -262,6 +275,11 @@ class LondConnection(Protocol):
     def is_proven(self, now: float) -> None:
         """Note that it is in step."""
         self.unproven = 0
+        self.since = now
+
+    def begin_handshake(self, now: float) -> None:
+        """Note that it is connected."""
+        self.connecting = now - self.begun
         self.since = now
 
     def is_established(self, now: float, several: bool, knows_sethost: bool) -> None:

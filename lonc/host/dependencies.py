@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from lonc.config.hosts import Host
 from lonc.host.machines import Machines
 from lonc.local.limits import Clients
+from lonc.report.request_log import RequestLog
 from lonc.transport.network import Network
 from lonc.transport.unix_socket import Keeper, NoKeeper
 from lonc.wire.handshake import AuthModes
@@ -33,6 +34,7 @@ class HostDependencies:
     :ivar auth_modes: a host -> the ways in to its lond, by the settings in force.
     :ivar enciphers: whether OpenSSL has the cipher for ``encrypt:`` requests.
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
+    :ivar request_log: notes requests that take long, or are watched.
     :ivar machines: who shares the connections to a lond.
     :ivar keeper: who has listening sockets kept over a restart.
     """
@@ -46,5 +48,6 @@ class HostDependencies:
     auth_modes: Callable[[Host], AuthModes] = lambda host: AuthModes()
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
     enciphers: bool = True
+    request_log: RequestLog = attrs.field(factory=RequestLog)
     machines: Machines = attrs.field(factory=Machines)
     keeper: Keeper = attrs.field(factory=NoKeeper)

@@ -55,8 +55,8 @@ class Member(Protocol):
     def trace(self, level: int, text: str, request: Request, size: object) -> None:
         """Log what becomes of a request, at a debug level."""
 
-    def lose(self, request: Request, cause: Cause) -> None:
-        """Tell who asked that there is no answer."""
+    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        """Tell who asked that there is no answer; ``sent`` is when it was sent, if it was."""
 
     def revived(self) -> None:
         """The lond answers again, or is to be tried afresh."""
@@ -109,6 +109,7 @@ class Dispatcher:
         self._left = left
         self._members: dict[str, Member] = {}
         self._seconds = dependencies.clock.seconds
+        self._log = dependencies.request_log
         self._modes = dependencies.auth_modes(host)
         self._ids = tuple(dependencies.ids(host))
         self._lond = self._unknown_lond()
@@ -151,10 +152,14 @@ class Dispatcher:
         self._last_answer = now = self._seconds()
         sent = connection.answered(now)
         if request.since:
+            taken = now - request.since
             host.times.add_queue(sent - request.since)
             host.times.add_waited(now - sent)
         else:
-            host.times.add_direct(now - sent)
+            taken = now - sent
+            host.times.add_direct(taken)
+        if taken > self._log.threshold:
+            self._note(connection, request, sent, now, len(reply))
         if not self._health.well:
             self._revive()
         if not connection.reusable:
@@ -169,6 +174,25 @@ class Dispatcher:
         request.asker.answered(reply)
         if host.awaits_quiet:
             host.passed_on()
+
+    def _note(
+        self, connection: LondConnection, request: Request, sent: float, now: float, size: int
+    ) -> None:
+        """Tell where the time of a request went that took long, or is watched."""
+        since = request.since or sent
+        shaking = connection.begun + connection.connecting
+        self._log.note(
+            request.host.host_id,
+            max(0, request.asker.program),
+            request.line,
+            request.command,
+            "answered",
+            size,
+            queue=sent - since,
+            connecting=max(0.0, shaking - max(since, connection.begun)),
+            handshake=max(0.0, connection.established - max(since, shaking)),
+            lond=now - sent,
+        )
 
     def wait(self, request: Request) -> None:
         """Let a request wait for a connection, and have one made if there is a place."""
@@ -223,8 +247,8 @@ class Dispatcher:
         """Return what waits for a host; nothing does for one that has left."""
         return self._queue.of(host_id)
 
-    def _lose(self, request: Request, cause: Cause) -> None:
-        request.host.lose(request, cause)
+    def _lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        request.host.lose(request, cause, sent)
         request.host.passed_on()
 
     # ------------------------------------------------------------------ a line too many
@@ -278,7 +302,8 @@ class Dispatcher:
             self._lond.breaks_at_version = False
         first, *others = self._members
         handshake = Handshake(first, settings.host_id, self._modes, self._lond, others)
-        connection = LondConnection(self, handshake, settings.max_line, self._heard)
+        now = self._seconds()
+        connection = LondConnection(self, handshake, settings.max_line, self._heard, now)
         self.pool.move(connection, self.pool.connecting)
         for host in self._members.values():
             if host.debug_level >= 4:
@@ -289,7 +314,7 @@ class Dispatcher:
 
     def connected(self, connection: LondConnection) -> None:
         """Its handshake begins."""
-        connection.since = self._seconds()
+        connection.begin_handshake(self._seconds())
         self.pool.move(connection, self.pool.handshaking)
         settings = self._settings
         keep_alive(
@@ -408,7 +433,7 @@ class Dispatcher:
             # Row S12: with the last connection goes the hope of all who wait.
             self.lose_waiting(None, Cause.UNREACHABLE)
         if request is not None:
-            self._lose(request, cause)
+            self._lose(request, cause, connection.since)
         self._check_closed()
 
     def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:

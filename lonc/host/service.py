@@ -10,6 +10,7 @@ What becomes of a request is :mod:`lonc.host.dispatcher`'s.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
@@ -25,6 +26,7 @@ from lonc.host.dependencies import HostDependencies
 from lonc.host.dispatcher import Dispatcher
 from lonc.host.pool import RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
+from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
 from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
@@ -206,9 +208,25 @@ class HostService(Service):
         self.submit(Request(line, waiter))
         return waiter.outcome
 
-    def lose(self, request: Request, cause: Cause) -> None:
-        """Tell who asked that there is no answer, and count it."""
+    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        """
+        Tell who asked that there is no answer, and count it.
+
+        :param sent: when the request was sent to the lond, if it was.
+        """
         self.count_lost(cause)
+        now, log_of_requests = self._seconds(), self._dependencies.request_log
+        since = request.since or sent or now
+        if now - since > log_of_requests.threshold:
+            log_of_requests.note(
+                self.host_id,
+                max(0, request.asker.program),
+                request.line,
+                request.command,
+                cause.value,
+                queue=(sent or now) - since,
+                lond=now - sent if sent else 0.0,
+            )
         if self.debug_level >= 1:
             self.trace(1, "con_lost to {command}: {size}", request, cause.value)
         request.asker.lost(cause)
@@ -253,6 +271,25 @@ class HostService(Service):
     def moved(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
         self._dispatcher.moved()
+
+    def connection_statuses(self) -> Iterator[ConnectionStatus]:
+        """Report on each connection to its machine's lond, in the order in which they were made."""
+        pool, now, wall = self._dispatcher.pool, self._seconds(), time.time()
+        states = {
+            "connecting": pool.connecting,
+            "handshaking": pool.handshaking,
+            "idle": pool.idle,
+            "busy": pool.busy,
+        }
+        found = [(each, state) for state, place in states.items() for each in place]
+        for connection, state in sorted(found, key=lambda item: item[0].begun):
+            yield ConnectionStatus(
+                number=0,
+                host_id=self.host_id,
+                state=state,
+                since=wall - (now - connection.begun),
+                seconds=now - (connection.since or connection.begun),
+            )
 
     # ------------------------------------------------------------------ pause
 

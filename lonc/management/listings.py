@@ -64,27 +64,27 @@ class Listings(amp.CommandLocator):
 
     @ListClients.responder
     def _clients(self, host: str, after: Any) -> dict[str, Any]:
-        return _page(ListClients, self.listed().clients(self.chosen(host)), after)
+        return page(ListClients, self.listed().clients(self.chosen(host)), after)
 
     @ListConnections.responder
     def _connections(self, host: str, after: Any) -> dict[str, Any]:
-        return _page(ListConnections, self.listed().connections(self.chosen(host)), after)
+        return page(ListConnections, self.listed().connections(self.chosen(host)), after)
 
     @ListSlow.responder
     def _slow(self, host: str, after: Any) -> dict[str, Any]:
-        return _page(ListSlow, self.listed().slow(self.chosen(host)), after)
+        return page(ListSlow, self.listed().slow(self.chosen(host)), after)
 
     @ListSettings.responder
     async def _settings(self, host: str, after: Any) -> dict[str, Any]:
-        return _page(ListSettings, await self.listed().settings_in_force(), after)
+        return page(ListSettings, await self.listed().settings_in_force(), after)
 
     @ListDelayed.responder
     async def _delayed(self, host: str, after: Any) -> dict[str, Any]:
         rows = await self.listed().delayed_requests(self.chosen(host))
-        return _page(ListDelayed, rows, after)
+        return page(ListDelayed, rows, after)
 
 
-def _page(command: type[Listing], rows: Iterable[Any], after: Any) -> dict[str, Any]:
+def page(command: type[Listing], rows: Iterable[Any], after: Any) -> dict[str, Any]:
     """Return the rows behind one, as many as fit into an answer."""
     key = attrs.fields(command.record)[0].name
     try:

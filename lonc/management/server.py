@@ -148,6 +148,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         super().__init__()
         self._factory = factory
         self._daemon = factory.daemon
+        self.clock = factory.clock
         self._ending = False
         self._under_way = 0
         self._has_asked = False
@@ -165,6 +166,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         """End."""
         self.setTimeout(None)
         amp.BinaryBoxProtocol.connectionLost(self, reason)
+        self.stop_tracing()
         self.transport = None
         self._factory.lost(self)
 

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final, Protocol
 
+from twisted.internet.defer import TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
 
 from lonc.management.access import Level
@@ -18,11 +21,15 @@ from lonc.management.commands import (
     ShowDelayed,
     Trace,
 )
-from lonc.management.errors import BadArguments, NotDone
-from lonc.management.listings import Listed
+from lonc.management.errors import BadArguments
+from lonc.management.listings import Listed, page
+from lonc.report.request_log import Watcher
 
 #: Seconds of a pause at most: a year. Without an end is possible too.
 LONGEST_PAUSE: Final = 366 * 86400.0
+
+#: Seconds after which who traces hears that there was nothing, and asks again.
+TRACE_WAIT: Final = 1.0
 
 #: Characters of why there is a pause, and of who wants it: they go with each report on the host.
 LONGEST_REASON: Final = 500
@@ -60,9 +67,21 @@ class Steered(Listed, Protocol):
     def resume(self, host_id: str | None) -> None:
         """End a host's pause."""
 
+    def watch(self, host_id: str | None, contents: bool) -> Watcher:
+        """Have requests noted as they end, with their lines if they are wanted."""
+
+    def leave(self, watcher: Watcher) -> None:
+        """Watch no more."""
+
 
 class Steering(amp.CommandLocator):
-    """Carries them out; a part of the daemon's side of a connection."""
+    """
+    Carries them out; a part of the daemon's side of a connection.
+
+    :ivar clock: the reactor.
+    """
+
+    clock: IReactorTime
 
     def steered(self) -> Steered:
         """Return what is steered."""
@@ -123,8 +142,26 @@ class Steering(amp.CommandLocator):
         self.steered().resume(self.asked("resume", host))
         return {}
 
+    _watcher: Watcher | None = None
+
     @Trace.responder
-    def _trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
+    async def _trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
         if contents:
             self.require(Level.OWN, "the requests themselves")
-        raise NotDone("this lonc keeps no record of each request")
+        chosen = self.asked("trace" if self._watcher is None else "", host)
+        watcher = self._watcher
+        if watcher is None or (watcher.host_id, watcher.contents) != (chosen, contents):
+            self.stop_tracing()
+            self._watcher = watcher = self.steered().watch(chosen, contents)
+        with contextlib.suppress(TimeoutError):
+            await watcher.wait().addTimeout(TRACE_WAIT, self.clock)
+        rows = watcher.take()
+        answer = page(Trace, rows, None)
+        watcher.put_back(rows[len(answer["rows"]) :])
+        return answer
+
+    def stop_tracing(self) -> None:
+        """Watch requests no more: whoever asked has gone."""
+        if self._watcher is not None:
+            self.steered().leave(self._watcher)
+            self._watcher = None

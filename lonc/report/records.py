@@ -39,7 +39,7 @@ class ConnectionStatus:
     """
     One connection to a lond.
 
-    :ivar number: counts the connections since the start.
+    :ivar number: counts the connections of a listing, in the order in which they were made.
     :ivar host_id: whose lond it leads to.
     :ivar state: ``connecting``, ``handshaking``, ``idle`` or ``busy``.
     :ivar since: when it was begun, in Unix time.

@@ -1,0 +1,164 @@
+"""
+The slowest requests of late, and those that somebody watches as they end.
+
+On the way of the usual request it is one comparison, with :attr:`RequestLog.threshold`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Final
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from lonc.report.records import RequestRecord
+
+#: How many of the slowest are held.
+SLOWEST: Final = 100
+
+#: Seconds for which they are of late.
+LATE: Final = 600.0
+
+#: Requests that are held for who watches and is slow to ask for them.
+HELD: Final = 1000
+
+#: Bytes of a request that are shown to who watches.
+LONGEST: Final = 2000
+
+_EVERY: Final = -1.0
+
+
+@attrs.define(eq=False)
+class Watcher:
+    """
+    Somebody who watches.
+
+    :ivar host_id: whose requests; None for those of all hosts.
+    :ivar contents: whether the requests' lines are wanted.
+    """
+
+    host_id: str | None
+    contents: bool
+    _seen: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=HELD))
+    _waiting: Deferred[None] | None = None
+
+    def see(self, record: RequestRecord, line: bytes) -> None:
+        """Take a request that has ended, if it is one that is watched."""
+        if self.host_id not in (None, record.host_id):
+            return
+        if self.contents:
+            contents = line[:LONGEST].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+            record = attrs.evolve(record, contents=contents)
+        self._seen.append(record)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def take(self) -> list[RequestRecord]:
+        """Return what has been seen since the last time."""
+        seen = list(self._seen)
+        self._seen.clear()
+        return seen
+
+    def put_back(self, records: Sequence[RequestRecord]) -> None:
+        """Take back what could not be passed on yet."""
+        self._seen.extendleft(reversed(records))
+
+    def wait(self) -> Deferred[None]:
+        """Return a Deferred that fires when there is something to take."""
+        self._waiting = waiting = Deferred[None](lambda _: self._forget_wait())
+        if self._seen:
+            self._forget_wait()
+            waiting.callback(None)
+        return waiting
+
+    def _forget_wait(self) -> None:
+        self._waiting = None
+
+
+class RequestLog:
+    """
+    Notes requests that took long, or are watched.
+
+    :ivar threshold: seconds from which on a request has to be noted.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self.threshold = _EVERY
+        self._wall = wall
+        self._numbers = count(1)
+        self._slowest: list[tuple[float, int, RequestRecord]] = []
+        self._watchers: dict[Watcher, None] = {}
+
+    def note(
+        self,
+        host_id: str,
+        pid: int,
+        line: bytes,
+        command: str,
+        outcome: str,
+        reply_size: int = 0,
+        queue: float = 0.0,
+        connecting: float = 0.0,
+        handshake: float = 0.0,
+        lond: float = 0.0,
+    ) -> None:
+        """Note a request; see :class:`lonc.report.records.RequestRecord`."""
+        record = RequestRecord(
+            number=next(self._numbers),
+            when=self._wall(),
+            host_id=host_id,
+            pid=pid,
+            command=command,
+            size=len(line),
+            reply_size=reply_size,
+            queue=queue,
+            connecting=connecting,
+            handshake=handshake,
+            lond=lond,
+            outcome=outcome,
+        )
+        for watcher in self._watchers:
+            watcher.see(record, line)
+        entry = (record.total, record.number, record)
+        if len(self._slowest) < SLOWEST:
+            heapq.heappush(self._slowest, entry)
+        elif entry > self._slowest[0]:
+            heapq.heapreplace(self._slowest, entry)
+        self._set_threshold()
+
+    def _set_threshold(self) -> None:
+        if self._watchers or len(self._slowest) < SLOWEST:
+            self.threshold = _EVERY
+        else:
+            self.threshold = self._slowest[0][0]
+
+    def turn(self) -> None:
+        """Forget what is not of late any more; now and then."""
+        since = self._wall() - LATE
+        self._slowest = [entry for entry in self._slowest if entry[2].when >= since]
+        heapq.heapify(self._slowest)
+        self._set_threshold()
+
+    def slowest(self, host_id: str | None) -> Iterable[RequestRecord]:
+        """Return the slowest of late, of a host or of all."""
+        self.turn()
+        records = (record for _, _, record in self._slowest)
+        return [record for record in records if host_id in (None, record.host_id)]
+
+    def watch(self, host_id: str | None, contents: bool) -> Watcher:
+        """Have requests noted as they end, until :meth:`leave`."""
+        watcher = Watcher(host_id, contents)
+        self._watchers[watcher] = None
+        self._set_threshold()
+        return watcher
+
+    def leave(self, watcher: Watcher) -> None:
+        """Watch no more."""
+        self._watchers.pop(watcher, None)
+        self._set_threshold()

@@ -1,0 +1,82 @@
+# trial's assertions and AMP have no annotations:
+# mypy: allow-untyped-calls
+"""Requests as they end, over the management port."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from lonc.management.steering import TRACE_WAIT
+from lonc.report.records import RequestRecord
+from lonc.report.request_log import RequestLog
+from lonc.test.management.test_server import ConnectedTests
+
+
+class TraceTests(ConnectedTests):
+    """From the request's end to who watches."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = RequestLog(lambda: 5.0)
+        self.daemon.operations = SimpleNamespace(watch=self.log.watch, leave=self.log.leave)
+
+    def note(self, line: bytes, host_id: str = "msul1") -> None:
+        """Let a request end."""
+        self.log.note(host_id, 7, line, "get", "answered", lond=1.0)
+        self.pump.flush()
+
+    def next_of(self, host_id: str = "", contents: bool = False) -> Deferred[RequestRecord]:
+        """Ask for the next request."""
+        if not hasattr(self, "records"):
+            self.records = self.client.trace(host_id, contents)
+        return self.ask(self.records.__anext__())  # type: ignore[arg-type]
+
+    def test_as_they_end(self) -> None:
+        """Each comes once, in order, those too that ended while nobody asked."""
+        first = self.next_of()
+        self.note(b"one\n")
+        self.assertEqual(self.successResultOf(first).number, 1)
+        self.note(b"two\n")
+        self.note(b"three\n")
+        self.assertEqual(self.successResultOf(self.next_of()).number, 2)
+        self.assertEqual(self.successResultOf(self.next_of()).number, 3)
+
+    def test_nothing(self) -> None:
+        """The question is answered after a second, and asked again."""
+        record = self.next_of()
+        for _ in range(3):
+            self.clock.advance(TRACE_WAIT)
+            self.pump.flush()
+        self.assertNoResult(record)
+        self.note(b"one\n")
+        self.assertEqual(self.successResultOf(record).contents, "")
+
+    def test_one_host(self) -> None:
+        """Others are left out; the owner has the line."""
+        record = self.next_of("msul1", contents=True)
+        self.note(b"other\n", "msua1")
+        self.note(b"mine\n")
+        self.assertEqual(self.successResultOf(record).contents, "mine")
+
+    def test_more_than_fits(self) -> None:
+        """What does not fit into an answer comes with the next."""
+        record = self.next_of(contents=True)
+        for number in range(200):
+            self.log.note("msul1", 7, b"%d:" % number + b"x" * 1900, "get", "answered", lond=1.0)
+        self.pump.flush()
+        numbers = [self.successResultOf(record).number]
+        numbers += [self.successResultOf(self.next_of()).number for _ in range(199)]
+        self.assertEqual(numbers, list(range(1, 201)))
+
+    def test_gone(self) -> None:
+        """Nobody is watched for who has gone."""
+        self.next_of()
+        self.assertTrue(self.log._watchers)
+        Deferred.fromCoroutine(self.client.close())
+        self.pump.flush()
+        self.pump.server.connectionLost(Failure(ConnectionDone()))
+        self.assertFalse(self.log._watchers)

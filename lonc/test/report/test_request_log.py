@@ -1,0 +1,78 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The slowest requests, and those that are watched."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.report.request_log import HELD, LATE, SLOWEST, RequestLog
+
+
+class RequestLogTests(SynchronousTestCase):
+    """What is held, and for how long."""
+
+    def setUp(self) -> None:
+        self.now = 1000.0
+        self.log = RequestLog(lambda: self.now)
+
+    def note(self, lond: float, host_id: str = "l2", line: bytes = b"get:secret\n") -> None:
+        """Note a request as its way would: where it is over the threshold."""
+        if lond > self.log.threshold:
+            self.log.note(host_id, 7, line, "get", "answered", 3, lond=lond)
+
+    def test_slowest(self) -> None:
+        """A hundred are held; a quicker one is not even noted, a slower takes a place."""
+        for number in range(SLOWEST + 50):
+            self.note(float(number))
+        held = sorted(record.lond for record in self.log.slowest(None))
+        self.assertEqual(held, [float(number) for number in range(50, SLOWEST + 50)])
+        self.assertEqual(self.log.threshold, 50.0)
+
+    def test_of_late(self) -> None:
+        """After ten minutes they make room."""
+        for _ in range(SLOWEST):
+            self.note(9.0)
+        self.now += LATE + 1.0
+        self.assertEqual(list(self.log.slowest(None)), [])
+        self.note(0.1)
+        [record] = self.log.slowest("l2")
+        self.assertEqual((record.lond, record.size, record.reply_size), (0.1, 11, 3))
+        self.assertEqual(list(self.log.slowest("l3")), [])
+
+    def test_no_contents(self) -> None:
+        """Nothing of a request but its command word is held."""
+        watcher = self.log.watch(None, contents=False)
+        self.note(1.0)
+        for record in (*self.log.slowest(None), *watcher.take()):
+            self.assertNotIn("secret", str(record))
+
+    def test_watched(self) -> None:
+        """Who watches sees every request of his host, with its line where he may."""
+        for _ in range(SLOWEST):
+            self.note(9.0)
+        watcher = self.log.watch("l3", contents=True)
+        waiting = watcher.wait()
+        self.note(0.1)
+        self.assertNoResult(waiting)
+        self.note(0.2, "l3")
+        self.successResultOf(waiting)
+        [record] = watcher.take()
+        self.assertEqual((record.lond, record.contents), (0.2, "get:secret"))
+        self.assertEqual(watcher.take(), [])
+        self.log.leave(watcher)
+        self.assertEqual(self.log.threshold, 9.0)
+
+    def test_slow_to_ask(self) -> None:
+        """The latest are held for who is slow; what was put back comes first."""
+        watcher = self.log.watch(None, contents=False)
+        for number in range(HELD + 5):
+            self.note(float(number))
+        seen = watcher.take()
+        self.assertEqual((len(seen), seen[-1].lond), (HELD, float(HELD + 4)))
+        self.note(1.0)
+        watcher.put_back(seen[-2:])
+        self.assertEqual([record.lond for record in watcher.take()][-1], 1.0)
+        waiting = watcher.wait()
+        self.note(1.0)
+        self.successResultOf(waiting)
