@@ -7,8 +7,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
-from twisted.python.failure import Failure
 
 from lonc.management.steering import TRACE_WAIT
 from lonc.report.records import RequestRecord
@@ -78,5 +76,4 @@ class TraceTests(ConnectedTests):
         self.assertTrue(self.log._watchers)
         Deferred.fromCoroutine(self.client.close())
         self.pump.flush()
-        self.pump.server.connectionLost(Failure(ConnectionDone()))
         self.assertFalse(self.log._watchers)
