@@ -1,3 +1,5 @@
+# Twisted's endpoints have no annotations:
+# mypy: allow-untyped-calls
 """
 What a start would say about the configuration, without one (``lonc check``).
 
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import attrs
+from twisted.internet.endpoints import serverFromString
 
 from lonc.config.auth_modes import Access, read_access
 from lonc.config.certificates import WARNING_DAYS
@@ -22,6 +25,7 @@ from lonc.config.hosts import HostTable, TableError, read_both_tables
 from lonc.config.rlimit import needed_files
 from lonc.config.settings import Settings, SettingsError, check_folders, read_settings
 from lonc.delayed.sealing import UnusableKey, key_of
+from lonc.management.port import ManagementPortError, check_description
 
 #: From the least to the worst: an error keeps lonc from starting.
 LEVELS: Final = ("ok", "warning", "error")
@@ -68,6 +72,7 @@ def check(config_file: str) -> Iterator[Checked]:
     if table is not None:
         yield from _table(settings, table)
         yield from _certificates(settings, table)
+        yield from _ports(settings, table)
         yield from _limits(settings, table)
         yield from _sockets(settings, table)
 
@@ -132,6 +137,33 @@ def _certificates(settings: Settings, table: HostTable) -> Iterator[Checked]:
         yield Checked("warning", f"{certificates.file} ends in {days:.0f} days", "have it renewed")
     else:
         yield Checked("ok", f"{certificates.file} is valid for {days:.0f} days")
+
+
+def _ports(settings: Settings, table: HostTable) -> Iterator[Checked]:
+    try:
+        certificates = read_access(settings, table).certificates
+    except SettingsError:
+        return  # it has been told
+    for variable, description in (
+        ("loncManagement", settings.management),
+        ("loncManagementTLS", settings.management_tls),
+    ):
+        try:
+            if description is not None:
+                check_description(description, certificates)
+        except ManagementPortError as error:
+            yield Checked("error", f"{variable}: {error}", "mend it: lonc does not start")
+    if settings.management_tls is not None and not settings.management_names:
+        yield Checked(
+            "warning",
+            "loncManagementTLS is set, and loncManagementNames names nobody who may come",
+            "name those whose certificates may see, or steer",
+        )
+    try:
+        if settings.http is not None:
+            serverFromString(None, settings.http)
+    except Exception as error:  # endpoints raise whatever they like
+        yield Checked("error", f"loncHTTP: {settings.http}: {error}", "mend it")
 
 
 def _limits(settings: Settings, table: HostTable) -> Iterator[Checked]:

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.endpoints import _parse, serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -93,6 +94,26 @@ def _check_loopback(interface: str) -> None:
             "whoever reaches it can stop lonc: it takes an interface of this machine alone, "
             "such as interface=127.0.0.1"
         )
+
+
+def check_description(description: str, certificates: Certificates | None) -> None:
+    """
+    See whether a management port could be described so, without listening.
+
+    :raises ManagementPortError: a start would refuse it.
+    """
+    try:
+        if description.startswith("lonctls:"):
+            from lonc.management.tls import ServerEndpoint
+
+            ServerEndpoint(None, description, lambda: certificates).check()
+            return
+        serverFromString(None, description)
+        positional, named = _parse(description)
+        if positional[0] in ("tcp", "tcp6", "ssl"):
+            _check_loopback(named.get("interface", ""))
+    except Exception as error:  # endpoints raise whatever they like
+        raise ManagementPortError(f"{description}: {error}") from None
 
 
 class _OnDemand(Factory):

@@ -112,9 +112,13 @@ class ServerEndpoint:
         kind = endpoints.TCP6ServerEndpoint if ":" in interface else endpoints.TCP4ServerEndpoint
         self._endpoint = kind(reactor, int(port), interface=interface)
 
+    def check(self) -> None:
+        """Raise NoCertificates where there are none, or they cannot be used."""
+        self._server.context()
+
     def listen(self, factory: Factory) -> Deferred[IListeningPort]:
         """Listen; raises NoCertificates where there are none."""
-        self._server.context()
+        self.check()
         wrapped = TLSMemoryBIOFactory(self._server, False, factory, self._reactor)
         listening: Deferred[IListeningPort] = self._endpoint.listen(wrapped)
         return listening

@@ -54,6 +54,24 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(found.level, "warning")
         self.assertIn("capitals count", found.what)
 
+    def test_ports(self) -> None:
+        """A port that a start would refuse is an error; nobody listens meanwhile."""
+        for line, told in (
+            ("loncManagement tcp:7000", "an interface of this machine alone"),
+            ("loncManagement no:such", "loncManagement: no:such"),
+            ("loncManagementTLS lonctls:8664", "it takes certificates"),
+            ("loncManagementTLS lonctls:x", "it is lonctls:PORT"),
+            ("loncHTTP tcp:x:y:z:a", "loncHTTP: tcp:x:y:z:a"),
+        ):
+            with open(self.conf) as file:
+                before = file.read()
+            self.add("loncapa.conf", f"PerlSetVar {line}")
+            found = [each for each in self.bad() if each.level == "error"]
+            self.assertEqual(len(found), 1, found)
+            self.assertIn(told, found[0].what)
+            with open(self.conf, "w") as file:
+                file.write(before)
+
     def test_no_file(self) -> None:
         """So is a file that is not there."""
         os.unlink(self.conf)
