@@ -14,8 +14,8 @@ from typing import Final
 
 import attrs
 
+from lonc.delayed.names import ANSWER, REASON, host_of, is_kept, stored_at
 from lonc.delayed.sealing import SEALED, NotAuthentic, own_name, unseal
-from lonc.delayed.spool import ANSWER, REASON, host_of, is_kept, stored_at
 from lonc.disk.files import Unusable, check_own_folder, open_file, sync_folder
 from lonc.report.records import DelayedStatus
 from lonc.wire.request import command_word

@@ -21,11 +21,12 @@ from twisted.logger import Logger
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
+from lonc.delayed.names import ANSWER, REASON, host_of, stored_at
 from lonc.delayed.queue import DelayedQueue, FileAges, Sender
 from lonc.delayed.requests import DelayedRequests
 from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import Key, UnusableKey, key_of, own_name
-from lonc.delayed.spool import ANSWER, REASON, Found, Spool, host_of, stored_at
+from lonc.delayed.spool import Found, Spool
 from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.wire.refusal import refusal

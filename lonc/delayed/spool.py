@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Iterable
@@ -21,8 +20,9 @@ from itertools import count
 
 import attrs
 
-from lonc.delayed.outbox import hidden_name, is_being_stored
-from lonc.delayed.sealer import SEALING, seal_file
+from lonc.delayed.names import host_of, is_kept, is_unfinished
+from lonc.delayed.outbox import is_being_stored
+from lonc.delayed.sealer import seal_file
 from lonc.delayed.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
 from lonc.disk.files import (
     LINKED,
@@ -42,20 +42,12 @@ from lonc.disk.files import (
     sync_folder,
 )
 
-#: ``<time>.<pid>.<letters>.<host id>``. Older writers leave the pid out, later ones put a count
-#: before it. The letters are never digits alone, so a name can be read in one way only.
-_NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
-
 #: Scans, a second apart, and seconds without a change after which a list of the folder still holds:
 #: some file systems have a clock of two seconds.
 SETTLED = 3
 
 #: After so many scans the folder is listed though nothing seems to have changed.
 LIST_ANYWAY = 60
-
-#: Beside a request that was set aside: the lond's answer, or why it was not sent.
-ANSWER = ".answer"
-REASON = ".reason"
 
 
 #: Seconds after which what is half written is the work of a crash. Who stores a request needs a
@@ -91,34 +83,6 @@ class Taken:
 
     line: bytes
     files: Files
-
-
-def host_of(name: str) -> str | None:
-    """Return the host id that a file's name ends in; None when it is no delayed request."""
-    match = _NAME.fullmatch(name)
-    return match[1] if match else None
-
-
-def is_kept(file: str) -> bool:
-    """Return whether a file in the folder of what is kept is a request, not what stands beside."""
-    name = own_name(file)
-    return host_of(name) is not None and not name.endswith((ANSWER, REASON))
-
-
-def stored_at(name: str) -> float:
-    """Return when a request was stored, in Unix time, as its name begins; 0.0 for no such name."""
-    first = name.partition(".")[0]
-    return float(first) if first.isdecimal() and len(first) < 16 else 0.0
-
-
-def _is_unfinished(file: str) -> bool:
-    """Return whether a file's name is one under which requests, or their sealed forms, are made."""
-    name = file.removesuffix(SEALING)
-    if name == file:
-        name = file.removeprefix(".").removesuffix(".part").removesuffix(SEALED)
-        if file not in (hidden_name(name), hidden_name(name + SEALED)):
-            return False
-    return host_of(name) is not None
 
 
 class Spool:
@@ -202,7 +166,7 @@ class Spool:
         requests: dict[str, set[str]] = {}
         forms: dict[bool, list[str]] = {True: [], False: []}
         for file in files:
-            if _is_unfinished(file):
+            if is_unfinished(file):
                 self._clear_old(self.path(file))
                 continue
             name = file.removesuffix(SEALED)

@@ -16,8 +16,9 @@ from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.delayed.names import ANSWER, REASON, host_of
 from lonc.delayed.sealing import SEALED, seal, unseal
-from lonc.delayed.spool import ANSWER, LIST_ANYWAY, REASON, SETTLED, Found, Spool, Taken, host_of
+from lonc.delayed.spool import LIST_ANYWAY, SETTLED, Found, Spool, Taken
 from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
 from lonc.test.fixtures.properties import given, settings, st
 
