@@ -118,7 +118,7 @@ class StatusTests(SynchronousTestCase):
 
 
 class ArchitectureTests(SynchronousTestCase):
-    """The page on architecture, and the rules that it states."""
+    """The page on architecture, and the rules for what may import what."""
 
     skip = SKIP
 
@@ -164,6 +164,12 @@ class ArchitectureTests(SynchronousTestCase):
         """The search for imports finds those of the module that has most, and of a package."""
         self.assertLessEqual({"host", "delayed", "daemon"}, self.imports("service"))
         self.assertLessEqual({"local", "wire", "transport"}, self.imports("host"))
+
+    def test_fixtures(self) -> None:
+        """What tests share is in lonc/test/fixtures: none takes anything out of another."""
+        for path in glob.glob(os.path.join(PACKAGE, "test", "**", "*.py"), recursive=True):
+            taken = re.findall(r"^ *from (lonc\.test\.[\w.]*\btest_\w+) import", read(path), re.M)
+            self.assertEqual(taken, [], path)
 
     def test_rows(self) -> None:
         """Each row has its place in the table, and functions, whose modules name it."""

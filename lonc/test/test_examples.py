@@ -18,9 +18,9 @@ from twisted.trial.unittest import TestCase
 
 from lonc.management.access import OWNER
 from lonc.management.server import ManagementFactory
+from lonc.test.fixtures.management import NotedDaemon
 from lonc.test.fixtures.source import TREE
-from lonc.test.management.test_server import NotedDaemon
-from lonc.test.report.test_status import a_status
+from lonc.test.fixtures.statuses import a_status
 
 EXAMPLES = os.path.join(TREE, "docs", "examples")
 

@@ -31,8 +31,7 @@ from lonc.report.records import (
 from lonc.report.times import HostTimes, Times
 from lonc.tap import Options
 from lonc.test.fixtures.source import TREE, read
-from lonc.test.report.test_findings import a_daemon
-from lonc.test.report.test_status import a_status
+from lonc.test.fixtures.statuses import a_daemon, a_status
 from lonc.web.metrics import Watched, exposition
 from lonc.wire.request import Cause
 

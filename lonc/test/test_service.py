@@ -8,203 +8,33 @@ import errno
 import grp
 import os
 import signal
-import stat
-import tempfile
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import attrs
 from setproctitle import getproctitle, setproctitle
 from twisted.application.service import Application, IService
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from lonc.config import current
-from lonc.config.current import Sources
-from lonc.config.hosts import HostTable, TableError, parse_host_table
+from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
-from lonc.config.settings import Settings, SettingsError
-from lonc.daemon.pidfile import PidFile
-from lonc.disk.threads import Disk, InThread
+from lonc.config.settings import SettingsError
+from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL
 from lonc.management.errors import ReloadFailed
-from lonc.report.logs import LineFile, LoncLog, SeedForm
 from lonc.service import SWEEP, WATCH, LoncService
-from lonc.test.disk.test_threads import SlowThreads
+from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
 from lonc.test.fixtures.doubles import (
     Attempt,
-    FakeClient,
-    FakeNetwork,
-    NoJitter,
-    echo,
     leave_pending,
-    some_settings,
 )
-from lonc.test.fixtures.stage import Notes
+from lonc.test.fixtures.threads import SlowThreads
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import CON_LOST
-
-TABLE = """\
-l1:msu:library:l1.test:127.0.0.1
-l2:msu:access:l2.test:127.0.0.2
-"""
-
-
-def breaks(*arguments: object) -> Any:
-    """Be a method with a fault that nobody foresaw."""
-    raise KeyError
-
-
-def spoil(owner: object, method: str) -> None:
-    """Put such a fault into a method."""
-    setattr(owner, method, breaks)
-
-
-def a_table(text: str = TABLE) -> HostTable:
-    """Return the table of a text."""
-    return parse_host_table(text.encode(), "hosts.tab")
-
-
-def sockets_in(folder: str) -> set[str]:
-    """Return the names of the sockets in a folder, but for the management port's."""
-    names = set(os.listdir(folder)) - {"lonc.amp"}
-    return {name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(folder, name)).st_mode)}
-
-
-class DaemonReactor(MemoryReactorClock):
-    """A reactor in memory."""
-
-    def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
-        """Run it in the next turn."""
-        self.callLater(0, call, *arguments)
-
-
-class ServiceTestCase(SynchronousTestCase):
-    """
-    A daemon with two hosts, in a folder of its own.
-
-    :ivar settings: what ``loncapa.conf`` says; an exception is raised instead.
-    :ivar table: what ``hosts.tab`` says; likewise.
-    """
-
-    settings: Settings | Exception
-    table: HostTable | Exception
-
-    def setUp(self) -> None:
-        # Not below trial's folder: a socket's path has to be short.
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        os.mkdir(os.path.join(self.folder, "logs"))
-        self.addCleanup(setproctitle, getproctitle())
-        self.notes = Notes()
-        globalLogPublisher.addObserver(self.notes)
-        self.addCleanup(globalLogPublisher.removeObserver, self.notes)
-        self.clock = DaemonReactor()
-        self.network = FakeNetwork(self.clock)
-        self.addCleanup(self.let_go)
-        self.perm_lines: list[str] = []
-        self.threads: dict[str, InThread] = {"names": execute, "disk": execute}
-        self.addresses = ["127.0.0.2"]
-        self.names_asked: list[str] = []
-        self.first = some_settings(self.folder, max_clients=100, retries=1)
-        self.settings, self.table = self.first, a_table()
-        self.pid_file = PidFile(self.first.pid_file)
-        self.pid_file.acquire()
-        self.addCleanup(self.pid_file.release)
-        self.lonc_log = LoncLog(LineFile(self.first.log_file), SeedForm(lambda host_id: ""))
-        self.addCleanup(self.lonc_log.reopen)
-
-    def let_go(self) -> None:
-        """Close every port."""
-        for port in self.network.ports:
-            port.let_go()
-
-    def read(self) -> tuple[Settings, HostTable]:
-        """Read everything."""
-        if isinstance(self.settings, Exception):
-            raise self.settings
-        return self.settings, self.read_table(self.settings)
-
-    def read_table(self, settings: Settings) -> HostTable:
-        """Read the table."""
-        if isinstance(self.table, Exception):
-            raise self.table
-        return self.table
-
-    def resolve(self, name: str) -> list[str]:
-        """Look a name up."""
-        self.names_asked.append(name)
-        return self.addresses
-
-    def made(self) -> LoncService:
-        """Return a daemon that has not been started."""
-        daemon = LoncService(
-            self.clock,
-            self.network,
-            self.read(),
-            Sources(
-                everything=self.read,
-                table=self.read_table,
-                settings=lambda: self.read()[0],
-            ),
-            self.pid_file,
-            self.lonc_log,
-            self.lonc_log,
-            self.perm_lines.append,
-            NoJitter(),
-            lambda _reactor, name, _most: self.threads[name],
-            self.resolve,
-        )
-        daemon.takes_signals = daemon.sets_title = daemon.takes_log = True
-        return daemon
-
-    def started(self) -> LoncService:
-        """Return a daemon that runs."""
-        daemon = self.made()
-        daemon.startService()
-        self.clock.advance(0)
-        return daemon
-
-    def client(self, host_id: str, *lines: bytes) -> FakeClient:
-        """Return a client of a host that sends these lines."""
-        path = os.path.join(self.folder, host_id)
-        (port,) = [port for port in self.network.ports if port.path == path and not port.closed]
-        client = FakeClient(self.clock, port.factory)
-        for line in lines:
-            client.write(line)
-        return client
-
-    def ask(self, host_id: str) -> bytes:
-        """Return what a host says to a new client's request."""
-        client = self.client(host_id, b"ping\n")
-        self.advance(0)
-        return client.read
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, and what is on its way arrive."""
-        for _ in range(max(1, round(seconds / SWEEP))):
-            self.clock.advance(min(seconds, SWEEP))
-        for _ in range(10):
-            self.clock.advance(0)
-
-    def echoing(self) -> None:
-        """Let londs answer each request with itself."""
-        self.network.prepare = lambda lond: setattr(lond, "answer", echo)
-
-    def there(self, *host_ids: str) -> bool:
-        """Whether these hosts, and no others, have a socket."""
-        return sockets_in(self.folder) == set(host_ids)
-
-    def status_file(self) -> list[str]:
-        """Return the lines of the status file."""
-        with open(self.first.status_file) as file:
-            return file.read().splitlines()
 
 
 class StartTests(ServiceTestCase):

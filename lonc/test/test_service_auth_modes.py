@@ -16,7 +16,7 @@ from lonc.config.settings import SettingsError
 from lonc.management.errors import ReloadFailed
 from lonc.service import DAY
 from lonc.test.fixtures.certificates import Authority
-from lonc.test.test_service import TABLE, ServiceTestCase, a_table
+from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table
 
 
 class CertificatesTests(ServiceTestCase):

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 
 from setproctitle import getproctitle
 from twisted.application.service import IServiceMaker
@@ -19,8 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import LogLevel
 from twisted.plugin import getPlugins
 from twisted.python import usage
-from twisted.scripts._twistd_unix import ServerOptions
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from lonc.client import TwistedClient
 from lonc.config.current import Sources
@@ -30,9 +28,10 @@ from lonc.daemon.pidfile import PidFileError
 from lonc.management.port import ManagementPortError
 from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
-from lonc.test.fixtures.daemon import HOSTS, free_port
+from lonc.test.fixtures.daemon import free_port
+from lonc.test.fixtures.daemon_in_memory import DaemonReactor, ServiceTestCase
 from lonc.test.fixtures.doubles import FakeNetwork, FakePort, NoJitter
-from lonc.test.test_service import DaemonReactor, ServiceTestCase
+from lonc.test.fixtures.options import TapTestCase
 
 
 class Kept(io.StringIO):
@@ -44,62 +43,6 @@ class Kept(io.StringIO):
         """Keep the text."""
         self.text = self.text or self.getvalue()
         super().close()
-
-
-class ChildOptions(Options):
-    """Options that know the command line before them."""
-
-    parent: usage.Options
-
-
-class TapTestCase(SynchronousTestCase):
-    """A short folder for sockets, with all that ``loncapa.conf`` names."""
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        # What it does to the process is twistd's, not trial's.
-        self.patch(global_reactor, "seconds", global_reactor.seconds)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        self.addCleanup(signal.pthread_sigmask, signal.SIG_SETMASK, before)
-
-    def path(self, *names: str) -> str:
-        """Return a path inside the folder."""
-        return os.path.join(self.folder, *names)
-
-    def configured(self, *lines: str) -> str:
-        """Write a ``loncapa.conf`` with further lines, and a ``hosts.tab``; return its path."""
-        names = ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot")
-        every = [f"PerlSetVar {name} {self.folder}" for name in names]
-        with open(self.path("hosts.tab"), "w") as table:
-            table.write(HOSTS)
-        with open(self.path("loncapa.conf"), "w") as file:
-            file.write("\n".join(["PerlSetVar lonHostID l1", *every, *lines]))
-        return self.path("loncapa.conf")
-
-    def parsed(self, *arguments: str) -> ChildOptions:
-        """Return the options of a command line; ``twistd`` stands before it."""
-        twistd = ServerOptions()
-        twistd.parseOptions([*arguments[: arguments.index("lonc")], "lonc"])
-        options = ChildOptions()
-        options.parent = twistd
-        options.parseOptions(arguments[arguments.index("lonc") + 1 :])
-        return options
-
-    def made(self, *arguments: str) -> TwistdService:
-        """Return the daemon of a command line."""
-        daemon = makeService(self.parsed(*arguments))
-        self.addCleanup(daemon.release)
-        assert daemon.complaints is not None
-        self.addCleanup(daemon.complaints.close)
-        return daemon
-
-    def refusal(self, *arguments: str) -> str:
-        """Return why a command line does not make a daemon."""
-        error = self.assertRaises(SystemExit, self.made, *arguments)
-        self.assertNotIn("\n", str(error))
-        return str(error)
 
 
 class OptionsTests(TapTestCase):

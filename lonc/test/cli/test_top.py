@@ -15,8 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.cli.top import Question, Top
 from lonc.management import ManagementClient, ManagementError, UnknownHost
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.test.report.test_findings import a_daemon
-from lonc.test.report.test_status import a_status
+from lonc.test.fixtures.statuses import a_daemon, a_status
 
 
 class Lonc:

@@ -26,10 +26,10 @@ from lonc.config.table_fetcher import (
 from lonc.disk.files import replace_file
 from lonc.disk.threads import InThread
 from lonc.management.errors import ReloadFailed
+from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import NoJitter, some_settings
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.test.fixtures.stage import Notes
-from lonc.test.test_service import ServiceTestCase, a_table
 
 T = TypeVar("T")
 

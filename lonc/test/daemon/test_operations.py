@@ -16,7 +16,7 @@ from lonc.config.settings import SettingsError
 from lonc.daemon.operations import UNREADABLE
 from lonc.management.access import user_name
 from lonc.management.errors import UnknownFile
-from lonc.test.test_service import ServiceTestCase, a_table
+from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 
 REQUEST = "1.1.put.l2"
 

@@ -20,10 +20,9 @@ from lonc.delayed.service import TRY_AGAIN as CLEARED_AGAIN
 from lonc.disk.threads import PLACES, Disk
 from lonc.management.errors import ReloadFailed
 from lonc.test.delayed import test_service as test_delayed
-from lonc.test.delayed.test_service import FIRST, OTHER, SECOND, DelayedCase, Host
-from lonc.test.delayed.test_spool import mode, read, write
-from lonc.test.disk.test_threads import SlowThreads
-from lonc.test.test_tap import TapTestCase
+from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, mode, read, write
+from lonc.test.fixtures.options import TapTestCase
+from lonc.test.fixtures.threads import SlowThreads
 from lonc.wire.request import Cause
 
 SECRET = b"passwd:msu:alice:secret\n"

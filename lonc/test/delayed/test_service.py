@@ -4,177 +4,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
-from random import Random
 
 import attrs
-from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
+from twisted.logger import LogLevel, formatEvent
 
-from lonc.config.settings import Settings
-from lonc.delayed.sealing import SEALED, NotAuthentic, key_of, make_key_file, unseal
-from lonc.delayed.service import LAST_PAUSE, TRY_AGAIN, DelayedService
+from lonc.delayed.service import LAST_PAUSE, TRY_AGAIN
 from lonc.delayed.spool import Spool
-from lonc.disk.threads import PLACES, InThread
-from lonc.test.delayed.test_spool import Steps, read, write
-from lonc.test.disk.test_threads import SlowThreads
-from lonc.wire.request import Cause, ConLost
-
-FIRST = "1062000000.4711.put.l1"
-SECOND = "1062000001.4711.put.l1"
-OTHER = "1062000000.4711.put.l2"
-
-
-class Host:
-    """
-    A host to send to.
-
-    :ivar alive: whether it is not DEAD.
-    :ivar broken: whether it has a fault that nobody foresaw.
-    :ivar asked: every request so far.
-    """
-
-    def __init__(self) -> None:
-        self.alive = True
-        self.broken = False
-        self.asked: list[bytes] = []
-        self._owed: list[Deferred[bytes]] = []
-
-    def ask(self, line: bytes) -> Deferred[bytes]:
-        """Take a request."""
-        if self.broken:
-            raise ZeroDivisionError
-        self.asked.append(line)
-        outcome: Deferred[bytes] = Deferred()
-        self._owed.append(outcome)
-        return outcome
-
-    def answer(self, reply: bytes = b"ok\n") -> None:
-        """Answer the request that has waited longest."""
-        self._owed.pop(0).callback(reply)
-
-    def lose(self, cause: Cause = Cause.BROKEN) -> None:
-        """End the request that has waited longest without an answer."""
-        self._owed.pop(0).errback(ConLost(cause))
-
-
-@implementer(ILogObserver)
-class LogLines(list[LogEvent]):
-    """What was logged."""
-
-    def __call__(self, event: LogEvent) -> None:
-        """Take note of an event."""
-        self.append(event)
-
-
-class DelayedCase(SynchronousTestCase):
-    """
-    A folder, two hosts, and the service.
-
-    :ivar with_key: whether delayed requests are sealed.
-    """
-
-    with_key = False
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.steps = Steps()
-        self.l1, self.l2 = Host(), Host()
-        self.hosts = {"l1": self.l1, "l2": self.l2}
-        self.perm: list[str] = []
-        self.events = LogLines()
-        root = os.path.abspath(tempfile.mkdtemp(dir="."))
-        self.settings = Settings(
-            config_file="",
-            host_id="l1",
-            tab_dir=root,
-            sock_dir=root,
-            daemons_dir=root,
-            doc_root=root,
-            max_line=100,
-            disk_timeout=10.0,
-        )
-        if self.with_key:
-            self.settings = self.settings_with_key("key")
-        os.mkdir(self.settings.delayed_dir)
-        self.service = self.make()
-
-    def make(
-        self, in_thread: InThread = execute, spool: Callable[..., Spool] = Spool
-    ) -> DelayedService:
-        return DelayedService(
-            self.clock,
-            self.settings,
-            self.hosts.get,
-            in_thread,
-            self.perm.append,
-            Random(1),
-            partial(spool, step=self.steps),
-            Logger("test", observer=self.events),
-        )
-
-    def settings_with_key(self, name: str) -> Settings:
-        """Return the settings with a key, which is made when there is none of that name."""
-        path = os.path.join(self.settings.sock_dir, name)
-        if not os.path.exists(path):
-            make_key_file(path)
-        return attrs.evolve(self.settings, delayed_key_file=path)
-
-    def start(self) -> None:
-        """Start, with what is on the disk ready to be sent."""
-        self.service.startService()
-        self.tick(3)
-
-    def tick(self, seconds: int) -> None:
-        """Let time pass, a second at a time."""
-        for _ in range(seconds):
-            self.clock.advance(1.0)
-
-    def put(self, name: str, data: bytes = b"put:a:b\n") -> str:
-        """Write a delayed request; return its path."""
-        path = os.path.join(self.settings.delayed_dir, name)
-        write(path, data)
-        return path
-
-    def take_away(self, name: str) -> None:
-        """Delete a request, sealed or not."""
-        for form in (name, name + SEALED):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.settings.delayed_dir, form))
-
-    def on_disk(self) -> list[str]:
-        """Return the names of the requests in the folder, sealed or not."""
-        files = [name for name in os.listdir(self.settings.delayed_dir) if name != "kept"]
-        return sorted({name.removesuffix(SEALED) for name in files})
-
-    def in_kept(self) -> dict[str, bytes]:
-        """Return what was set aside, in the clear."""
-        folder = self.settings.kept_dir
-        if not os.path.isdir(folder):
-            return {}
-        kept = {name: read(os.path.join(folder, name)) for name in os.listdir(folder)}
-        key = key_of(self.settings)
-        found = {}
-        for name, data in kept.items():
-            if key is not None and name.endswith(SEALED):
-                with contextlib.suppress(NotAuthentic):  # a crash has left a part of it
-                    data = unseal(key, name, data)
-            found[name.removesuffix(SEALED)] = data
-        return found
-
-    def logged(self, level: LogLevel | None = None) -> list[str]:
-        """Return the log's lines, of one level if it is given."""
-        return [formatEvent(e) for e in self.events if level in (None, e["log_level"])]
+from lonc.disk.threads import PLACES
+from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, Steps, write
+from lonc.test.fixtures.threads import SlowThreads
+from lonc.wire.request import Cause
 
 
 class SendingTests(DelayedCase):

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,58 +19,11 @@ from lonc.delayed.names import ANSWER, REASON, host_of
 from lonc.delayed.sealing import SEALED, seal, unseal
 from lonc.delayed.spool import LIST_ANYWAY, SETTLED, Found, Spool, Taken
 from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
+from lonc.test.fixtures.delayed import Crash, Steps, mode, read, write
 from lonc.test.fixtures.properties import given, settings, st
 
 NAME = "1062000000.4711.putmsu.l1"
 LIMIT = 100
-
-
-class Crash(BaseException):
-    """The machine stops; nothing in lonc may catch it."""
-
-
-class Steps:
-    """
-    Watches each step on the disk, and lets some fail.
-
-    :ivar taken: the steps so far.
-    :ivar faults: what to do before a step of this name.
-    :ivar crash_at: the number of the step before which the machine stops.
-    """
-
-    def __init__(self, crash_at: int = -1) -> None:
-        self.taken: list[str] = []
-        self.faults: dict[str, Callable[[], object]] = {}
-        self.crash_at = crash_at
-
-    def __call__(self, step: str) -> None:
-        """Take note of a step."""
-        if len(self.taken) == self.crash_at:
-            raise Crash(step)
-        self.taken.append(step)
-        self.faults.get(step, int)()
-
-    def fail(self, step: str, number: int) -> None:
-        """Let a step fail with this error number."""
-
-        def fault() -> None:
-            raise OSError(number, os.strerror(number))
-
-        self.faults[step] = fault
-
-
-def write(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def mode(path: str) -> int:
-    return stat.S_IMODE(os.lstat(path).st_mode)
 
 
 class NameTests(SynchronousTestCase):

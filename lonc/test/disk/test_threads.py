@@ -5,43 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.disk.threads import PLACES, Disk, NoPlace, Stuck
+from lonc.test.fixtures.threads import SlowThreads
 
 T = TypeVar("T")
-
-
-class SlowThreads:
-    """
-    Runs functions when it is told to.
-
-    :ivar begun: what was given to a thread and has not returned.
-    """
-
-    def __init__(self) -> None:
-        self.begun: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-
-    def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
-        """Take a function, as ``deferToThread`` does."""
-        done: Deferred[T] = Deferred()
-        self.begun.append((work, done))
-        return done
-
-    def finish(self, number: int = 0) -> None:
-        """Let one return, the first unless another is asked for."""
-        work, done = self.begun.pop(number)
-        try:
-            result = work()
-        except Exception:
-            done.errback(Failure())
-        else:
-            done.callback(result)
 
 
 class DiskTests(SynchronousTestCase):

@@ -5,32 +5,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.error import (
     ConnectionLost,
 )
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.host.connection import LondConnection, Trouble
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
     CHALLENGE,
-    NotedReceiver,
     ScriptedLond,
     Wire,
 )
+from lonc.test.fixtures.lond_connection import HANDSHAKE, MAX_LINE, ConnectionTestCase
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.wire.cipher import SessionCipher
 from lonc.wire.handshake import AuthModes, Handshake, HandshakeError
-from lonc.wire.request import Cause, Request
+from lonc.wire.request import Cause
 
-MAX_LINE = 1000
-UNKNOWN = b"unknown_cmd\n"
-HANDSHAKE = [CHALLENGE + b"\n", b"ok\n", UNKNOWN, UNKNOWN, BUILD_KEY + b"\n"]
 STATES = ["Initialized", "ChallengeReplied", "ReadingVersionString", "HostSet", "ReceivingKey"]
 
 VECTORS: list[dict[str, Any]] = json.loads(
@@ -39,93 +33,6 @@ VECTORS: list[dict[str, Any]] = json.loads(
     .joinpath("session_cipher.json")
     .read_text(encoding="utf-8")
 )
-
-#: What an owner was told: the call's name, and what came with it.
-Told = tuple[object, ...]
-
-
-class NotedOwner:
-    """
-    An owner that notes what it is told.
-
-    :ivar closings: how often it was told that the socket is closed.
-    """
-
-    def __init__(self) -> None:
-        self.closings = 0
-        self.told: list[Told] = []
-
-    def connected(self, connection: LondConnection) -> None:
-        self.told.append(("connected",))
-
-    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        self.told.append(("not served", request.line, reply))
-
-    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
-        self.told.append(("ready",))
-
-    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        assert connection.request is None, "it is said to owe nothing any more"
-        self.told.append(("replied", request.line, reply))
-
-    def failed(
-        self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
-    ) -> None:
-        assert message.isprintable()
-        self.told.append(("failed", trouble, cause, message))
-
-    def gone(self, connection: LondConnection) -> None:
-        self.closings += 1
-
-
-class ConnectionTestCase(SynchronousTestCase):
-    """A connection with the test at its other end."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.owner = NotedOwner()
-        self.connection = LondConnection(self.owner, Handshake("l2", "l1"), MAX_LINE)
-        self.wire = Wire(self.clock, self.connection)
-
-    def begin(self, lines: int = 0) -> None:
-        """Connect, and say so many lines of the handshake."""
-        self.connection.makeConnection(self.wire)
-        for line in HANDSHAKE[:lines]:
-            self.wire.deliver(line)
-
-    def make_ready(self, request: bytes = b"") -> None:
-        """Bring it through the handshake, forget what that told, and send a request if given."""
-        self.begin(len(HANDSHAKE))
-        self.owner.told.clear()
-        self.wire.clear()
-        if request:
-            self.ask(request)
-
-    def ask(self, line: bytes) -> None:
-        """Send a request."""
-        self.connection.send(Request(line, NotedReceiver()))
-
-    def failure(self) -> tuple[Trouble, Cause, str]:
-        """Return the one failure that is all the owner was told."""
-        ((name, trouble, cause, message),) = self.owner.told
-        self.assertEqual(name, "failed")
-        assert isinstance(trouble, Trouble)
-        assert isinstance(cause, Cause)
-        return trouble, cause, str(message)
-
-    def assert_dead(self) -> None:
-        """Check that it is cut and that nothing can be got out of it any more."""
-        told = list(self.owner.told)
-        sent = self.wire.value()
-        self.assertTrue(self.wire.disconnecting)
-        self.connection.dataReceived(b"late\n")
-        self.connection.expire(1)
-        self.connection.close()
-        self.clock.advance(0)
-        self.wire.end(ConnectionLost())
-        self.assertEqual(self.owner.told, told)
-        self.assertEqual(self.owner.closings, 1)
-        self.assertEqual(self.wire.value(), sent)
 
 
 class HandshakeTests(ConnectionTestCase):

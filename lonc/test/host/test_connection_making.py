@@ -19,7 +19,7 @@ from lonc.test.fixtures.doubles import (
     FakeNetwork,
     leave_pending,
 )
-from lonc.test.host.test_connection import ConnectionTestCase
+from lonc.test.fixtures.lond_connection import ConnectionTestCase
 from lonc.wire.request import Cause
 
 

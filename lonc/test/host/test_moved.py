@@ -9,9 +9,9 @@ from twisted.internet.defer import execute
 from twisted.logger import LogLevel
 
 from lonc.disk.threads import InThread
-from lonc.test.disk.test_threads import SlowThreads
+from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import ScriptedLond, echo
-from lonc.test.test_service import ServiceTestCase, a_table
+from lonc.test.fixtures.threads import SlowThreads
 from lonc.wire.request import CON_LOST, without_addressee
 
 MOVED = "the host's address has changed"

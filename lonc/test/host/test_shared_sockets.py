@@ -11,9 +11,9 @@ import attrs
 
 from lonc.config.settings import Settings
 from lonc.service import LoncService
+from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table, spoil
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
-from lonc.test.test_service import ServiceTestCase, a_table, spoil
 from lonc.wire.request import CON_LOST, Cause
 
 WRONG = "a request names a host that this socket does not serve: it gets con_lost"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from lonc.local.limits import TURNED_AWAY
 from lonc.local.protocol import AHEAD, ClientListener
 from lonc.test.fixtures.doubles import FakeClient, some_settings
-from lonc.test.local.test_protocol import MAX_LINE, ClientTestCase, FakeHost
+from lonc.test.fixtures.local_client import MAX_LINE, ClientTestCase, FakeHost
 from lonc.wire.request import CON_LOST, Cause
 
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from lonc.local.memory import UNCOUNTED
 from lonc.test.fixtures.doubles import FakeClient, some_settings
-from lonc.test.local.test_protocol import ClientTestCase
+from lonc.test.fixtures.local_client import ClientTestCase
 from lonc.wire.request import CON_LOST, Cause
 
 #: Bytes that the tests allow.

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from lonc.test.fixtures.doubles import FakeClient
-from lonc.test.local.test_protocol import ClientTestCase
+from lonc.test.fixtures.local_client import ClientTestCase
 from lonc.wire.request import CON_LOST, Cause
 
 

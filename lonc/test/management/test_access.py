@@ -20,7 +20,7 @@ from lonc.management.client import ManagementClient
 from lonc.management.commands import ManagementCommand
 from lonc.management.errors import ManagementError, NotAllowed
 from lonc.management.port import ManagementPort, ManagementPortError
-from lonc.test.management.test_server import ConnectedTests, NotedDaemon, warnings
+from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
 
 #: What who may see is allowed; everything else is for who steers.

@@ -8,65 +8,18 @@ import os
 import socket
 import stat
 import tempfile
-from typing import Any
 
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.management.client import ManagementClient
 from lonc.management.port import ManagementPort, ManagementPortError
-from lonc.test.management.test_server import NotedDaemon
+from lonc.test.fixtures.management import NotedDaemon, PortsReactor
 from lonc.transport.network import network
-
-
-class NotedPort:
-    """A port whose end the test decides."""
-
-    def __init__(self) -> None:
-        self.closed: Deferred[None] = Deferred()
-        self.stopping = False
-
-    def stopListening(self) -> Deferred[None]:
-        """Begin to close."""
-        self.stopping = True
-        return self.closed
-
-
-class PortsReactor(MemoryReactorClock):
-    """
-    A reactor in memory.
-
-    :ivar ports: what it listens on, in order: description of the place -> port.
-    :ivar taken: TCP ports that are in use.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ports: dict[Any, NotedPort] = {}
-        self.taken: set[int] = set()
-
-    def listenTCP(self, port: int, *args: Any, **kwargs: Any) -> NotedPort:
-        """Listen."""
-        if port in self.taken:
-            raise CannotListenError("", port, OSError("it is taken"))
-        return self.ports.setdefault(port, NotedPort())
-
-    def listenUNIX(
-        self,
-        address: str,
-        factory: Any,
-        backlog: int = 50,
-        mode: int = 0o666,
-        wantPID: bool = False,
-    ) -> NotedPort:
-        """Listen."""
-        return self.ports.setdefault((address, mode), NotedPort())
 
 
 class ManagementPortTests(SynchronousTestCase):

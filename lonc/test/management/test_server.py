@@ -8,20 +8,19 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
-from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.protocols import amp
 from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
@@ -32,134 +31,20 @@ from lonc.management.errors import (
     BadArguments,
     BadLevel,
     InternalError,
-    ManagementError,
     NoAnswer,
     ReloadFailed,
     ReportFailed,
     UnknownHost,
 )
 from lonc.management.questions import Questions
-from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
-from lonc.report.records import RequestRecord
-from lonc.report.status import DaemonStatus, HostStatus
-from lonc.test.report.test_status import NOW, a_status
+from lonc.management.server import ManagementFactory, ManagementProtocol
+from lonc.report.status import DaemonStatus
+from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
+from lonc.test.fixtures.statuses import a_status
 
 T = TypeVar("T")
 
 EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/examples/manage.py")
-
-
-def warnings(events: Sequence[LogEvent]) -> list[str]:
-    """Return the warnings among events."""
-    return [str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn]
-
-
-def a_slow_request(number: object) -> dict[str, object]:
-    """Return a row of a listing, by the names of its fields."""
-    return {field.name: number for field in attrs.fields(RequestRecord)}
-
-
-class NotedDaemon:
-    """A daemon that notes what it is asked for, and fails to order."""
-
-    def __init__(self, *hosts: HostStatus) -> None:
-        self.hosts = list(hosts)
-        self.asked: list[tuple[object, ...]] = []
-        self.report_error: Exception | None = None
-        self.reading: Deferred[str] = succeed("1 new host: msua1")
-
-    def about(self) -> DaemonStatus:
-        return DaemonStatus(
-            version="0.1", host_id="msul1", pid=17, started=NOW, config_file="/etc/loncapa.conf"
-        )
-
-    operations: Any = None
-
-    def host_ids(self) -> list[str]:
-        return [host.host_id for host in self.hosts]
-
-    def status(self, host_id: str) -> HostStatus:
-        return next(host for host in self.hosts if host.host_id == host_id)
-
-    async def hand_over(self) -> str:
-        self.asked.append(("hand over",))
-        return "/sock/lonc.new"
-
-    def report(self) -> None:
-        if self.report_error is not None:
-            raise self.report_error
-        self.asked.append(("report",))
-
-    def reset_retries(self, host_id: str | None) -> None:
-        self.asked.append(("reset", host_id))
-
-    def close_connections(self, host_id: str | None) -> None:
-        self.asked.append(("close", host_id))
-
-    def set_debug(self, host_id: str | None, level: int) -> None:
-        self.asked.append(("debug", host_id, level))
-
-    def reread_table(self) -> Deferred[str]:
-        self.asked.append(("reread",))
-        return self.reading
-
-    def reload(self) -> Deferred[str]:
-        self.asked.append(("reload",))
-        return self.reading
-
-    def stop(self) -> None:
-        self.asked.append(("stop",))
-
-
-class ConnectedTests(SynchronousTestCase):
-    """What the tests with both sides in memory have in common."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.visitor = OWNER
-        self.daemon = NotedDaemon(a_status("msul1"), a_status("msua1"))
-        daemon: Daemon = self.daemon
-        self.factory = ManagementFactory(
-            daemon,
-            self.clock,
-            max_connections=2,
-            idle_limit=60.0,
-            visitor_of=lambda _: self.visitor,
-        )
-        self.reactor = MemoryReactorClock()
-        self.client, self.pump = self.connected()
-
-    def connected(self) -> tuple[ManagementClient, IOPump]:
-        """Connect a client as a program would, to a server over a transport in memory."""
-        connecting = Deferred.fromCoroutine(
-            ManagementClient.connect(self.reactor, "unix:/sockets/lonc.amp", timeout=10.0)
-        )
-        path, client_factory, _, _ = self.reactor.unixClients[-1]
-        self.assertEqual(path, "/sockets/lonc.amp")
-        client = client_factory.buildProtocol(None)
-        server = self.factory.buildProtocol(None)
-        assert client is not None and server is not None
-        pump = connect(
-            server, FakeTransport(server, isServer=True), client, FakeTransport(client, False)
-        )
-        return self.successResultOf(connecting), pump
-
-    def ask(self, call: Coroutine[Any, Any, T]) -> Deferred[T]:
-        """Call, and pass everything that there is to pass between the two sides."""
-        called = Deferred.fromCoroutine(call)
-        self.pump.flush()
-        return called
-
-    def answer(self, call: Coroutine[Any, Any, T]) -> T:
-        """Give the answer that is there without waiting."""
-        answer: T = self.successResultOf(self.ask(call))
-        return answer
-
-    def refused(self, call: Coroutine[Any, Any, T], kind: type[ManagementError]) -> str:
-        """Give the text of the error that is there without waiting."""
-        text = str(self.failureResultOf(self.ask(call), kind).value)
-        self.assertNotIn("\n", text)
-        return text
 
 
 class CommandsTests(ConnectedTests):

@@ -18,7 +18,7 @@ from lonc.management.client import ManagementClient
 from lonc.management.errors import ManagementError, NoAnswer, NotAllowed
 from lonc.management.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.certificates import Authority
-from lonc.test.management.test_server import NotedDaemon
+from lonc.test.fixtures.management import NotedDaemon
 from lonc.transport.network import network
 
 

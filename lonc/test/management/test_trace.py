@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from lonc.management.steering import TRACE_WAIT
 from lonc.report.records import RequestRecord
 from lonc.report.request_log import RequestLog
-from lonc.test.management.test_server import ConnectedTests
+from lonc.test.fixtures.management import ConnectedTests
 
 
 class TraceTests(ConnectedTests):

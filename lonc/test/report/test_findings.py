@@ -10,14 +10,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.findings import Finding, findings, state, summary
-from lonc.report.status import DaemonStatus, HostStatus
-from lonc.test.report.test_status import NOW, a_status
-
-
-def a_daemon(**fields: Any) -> DaemonStatus:
-    """Give the status of a daemon that is well, but for ``fields``."""
-    well: dict[str, Any] = {"version": "1", "host_id": "own", "pid": 7, "started": NOW - 60.0}
-    return DaemonStatus(**(well | {"config_file": "/c", "watch": ["own"]} | fields))
+from lonc.report.status import HostStatus
+from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
 
 
 def several(*bad: HostStatus) -> list[HostStatus]:

@@ -37,7 +37,7 @@ from lonc.report.logs import (
     text_form,
 )
 from lonc.test.fixtures.properties import given, settings, st
-from lonc.test.report.test_status import NOW, at_utc
+from lonc.test.fixtures.statuses import NOW, at_utc
 
 
 def status_of(host_id: str) -> str:

@@ -6,44 +6,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
-from typing import Any
 
-import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.status import HostStatus, local_time, process_title, status_report, write_status
-
-#: 3 November 2026, 05:02:00 UTC
-NOW = 1793682120.0
-
-
-def at_utc(test: SynchronousTestCase) -> None:
-    """Let the local time be UTC until the test ends."""
-    old = os.environ.get("TZ")
-
-    def back() -> None:
-        if old is None:
-            del os.environ["TZ"]
-        else:
-            os.environ["TZ"] = old
-        time.tzset()
-
-    os.environ["TZ"] = "UTC"
-    time.tzset()
-    test.addCleanup(back)
-
-
-def a_status(host_id: str, **fields: Any) -> HostStatus:
-    """Give the status of an idle host, but for ``fields``."""
-    idle: dict[str, Any] = {
-        field.name: 0 for field in attrs.fields(HostStatus) if field.default is attrs.NOTHING
-    }
-    idle |= {"state": "up", "oldest_waiter": 0.0, "next_probe": -1.0, "con_lost": {}}
-    idle |= {"lond_version": "", "mode": ""}
-    return HostStatus(
-        **(idle | {"retries_left": 2, "last_log": ""} | fields | {"host_id": host_id})
-    )
+from lonc.test.fixtures.statuses import NOW, a_status, at_utc
 
 
 class LocalTimeTests(SynchronousTestCase):

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.test.fixtures.doubles import Wire
-from lonc.test.transport.test_stream import HalfCloser, Producer, Recorder, StreamTestCase
+from lonc.test.fixtures.streams import HalfCloser, Producer, Recorder, StreamTestCase
 
 
 class Shared:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from lonc.test.transport.test_stream import Recorder, StreamTestCase
+from lonc.test.fixtures.streams import Recorder, StreamTestCase
 from lonc.transport.epoll_loop import EVENTS, LOOKS, READ_SIZE, SocketLoop
 from lonc.transport.stream import IN, SocketTransport
 

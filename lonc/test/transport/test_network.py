@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from lonc.test.transport.test_stream import Recorder
+from lonc.test.fixtures.streams import Recorder
 from lonc.transport.network import (
     ACCEPT_PAUSE,
     ACCEPTS,

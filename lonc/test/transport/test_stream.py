@@ -12,112 +12,20 @@ import struct
 import weakref
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
-    IHalfCloseableProtocol,
     IPushProducer,
     ISystemHandle,
     ITCPTransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from lonc.transport.epoll_loop import SocketLoop
-from lonc.transport.stream import SocketTransport
+from lonc.test.fixtures.streams import HalfCloser, Producer, Recorder, StreamTestCase
 
 #: More than a socket's buffers take.
 MUCH = b"0123456789abcdef" * 65536
-
-
-class Recorder(Protocol):
-    """Notes what it is told."""
-
-    transport: SocketTransport
-
-    def __init__(self) -> None:
-        self.got = b""
-        self.events: list[str] = []
-
-    def dataReceived(self, data: bytes) -> None:
-        self.got += data
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        assert reason.type is not None
-        self.events.append(reason.type.__name__)
-
-
-@implementer(IHalfCloseableProtocol)
-class HalfCloser(Recorder):
-    """Goes on after the other side has shut its writing side."""
-
-    def readConnectionLost(self) -> None:
-        self.events.append("no more to read")
-
-    def writeConnectionLost(self) -> None:
-        self.events.append("no more to write")
-
-
-@implementer(IPushProducer)
-class Producer:
-    """Notes when it is to pause."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def pauseProducing(self) -> None:
-        self.calls.append("pause")
-
-    def resumeProducing(self) -> None:
-        self.calls.append("resume")
-
-    def stopProducing(self) -> None:
-        self.calls.append("stop")
-
-
-class StreamTestCase(SynchronousTestCase):
-    """A loop that the test turns itself, with one end of a socket pair in it."""
-
-    def setUp(self) -> None:
-        self.reactor = MemoryReactorClock()
-        self.loop = SocketLoop(self.reactor)
-        self.addCleanup(self.loop.connectionLost, Failure(ConnectionLost()))
-
-    def pair(self, protocol: Recorder) -> socket.socket:
-        """Give one end to a protocol and return the other, which does not block."""
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        self.addCleanup(theirs.close)
-        self.loop.adopt(ours, protocol)
-        return theirs
-
-    def turn(self, times: int = 1) -> None:
-        """Give out what has arrived, and let what was put off happen."""
-        for _ in range(times):
-            self.loop.doRead()
-            self.reactor.advance(0)
-
-    def drain(self, theirs: socket.socket) -> bytes:
-        """Read all that the loop still has to send."""
-        got = b""
-        quiet = 0
-        while quiet < 2:
-            try:
-                data = theirs.recv(65536)
-            except BlockingIOError:
-                quiet += 1
-                self.turn()
-                continue
-            except ConnectionResetError:  # what it sent was not read
-                break
-            if not data:
-                break
-            quiet, got = 0, got + data
-        return got
 
 
 class WritingTests(StreamTestCase):

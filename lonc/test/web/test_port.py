@@ -18,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
-from lonc.test.management.test_port import PortsReactor
-from lonc.test.report.test_status import a_status
-from lonc.test.web.test_site import Reports
+from lonc.test.fixtures.management import PortsReactor
+from lonc.test.fixtures.statuses import a_status
+from lonc.test.fixtures.web_reports import Reports
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
 from lonc.web.port import HTTPPort, address

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,40 +12,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.times import BOUNDS, HostTimes, Times, Totals
-from lonc.test.report.test_findings import a_daemon
-from lonc.test.report.test_status import NOW, a_status
+from lonc.report.times import BOUNDS, HostTimes
+from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
+from lonc.test.fixtures.web_reports import Reports
 from lonc.web.history import HEIGHT, History, graph
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES
 from lonc.web.site import MAX_CONNECTIONS, site
 
 EVIL = '<script>alert("1")</script>'
-
-
-class Reports:
-    """A daemon that reports what it is told to."""
-
-    def __init__(self, *hosts: HostStatus) -> None:
-        self.hosts = {host.host_id: host for host in hosts}
-        self.taken = {host_id: HostTimes() for host_id in self.hosts}
-        self.daemon: DaemonStatus = a_daemon()
-        self.without_socket: list[str] = []
-
-    def about(self) -> DaemonStatus:
-        return self.daemon
-
-    def host_ids(self) -> Sequence[str]:
-        return list(self.hosts)
-
-    def status(self, host_id: str) -> HostStatus:
-        return self.hosts[host_id]
-
-    def times(self, host_id: str) -> Mapping[str, Totals]:
-        return {**self.taken[host_id].totals(), "handshake": Times().totals()}
-
-    def deaf(self) -> Sequence[str]:
-        return self.without_socket
 
 
 class Balanced(HTMLParser):
