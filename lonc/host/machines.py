@@ -4,13 +4,15 @@ Which hosts live on one machine, and so share the connections to its lond.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 from twisted.logger import Logger
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
+from lonc.report.times import HostTimes
+from lonc.wire.request import Cause, Request
 
 log = Logger()
 
@@ -32,6 +34,31 @@ class Machine:
     target: str
     certificate_name: str
     takes_key_files: bool
+
+
+class Member(Protocol):
+    """A host of a machine: what its Dispatcher tells it."""
+
+    host_id: str
+    debug_level: int
+    crashed: bool
+    awaits_quiet: bool
+    times: HostTimes
+
+    def passed_on(self) -> None:
+        """The answer was passed on, or an answer will never come."""
+
+    def trace(self, level: int, text: str, request: Request, size: object) -> None:
+        """Log what becomes of a request, at a debug level."""
+
+    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        """Tell who asked that there is no answer; ``sent`` is when it was sent, if it was."""
+
+    def revived(self) -> None:
+        """The lond answers again, or is to be tried afresh."""
+
+    def is_served(self, served: bool) -> None:
+        """Whether the lond speaks for this id at all."""
 
 
 class Machines:
