@@ -121,14 +121,17 @@ class Operations:
             )
         return list(_settings(settings, now))
 
-    async def delayed_requests(self, host_id: str | None) -> Sequence[DelayedStatus]:
+    async def delayed_requests(
+        self, host_id: str | None, after: str = ""
+    ) -> Sequence[DelayedStatus]:
         """
-        Report on each delayed request, and on each that is kept.
+        Report on each delayed request, and on each that is kept, as far as an answer has room.
 
+        :param after: leave out those up to this one.
         :raises NotDone: the disk does not tell.
         """
         try:
-            return await self._delayed.listed(host_id)
+            return await self._delayed.listed(host_id, after)
         except (OSError, Stuck) as error:
             raise NotDone(f"delayed requests cannot be listed: {error}") from None
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -22,6 +23,9 @@ from lonc.wire.request import command_word
 
 #: Bytes of a request or an answer that are looked at for a listing: a command word, or a reason.
 _HEAD: Final = 256
+
+#: Rows at a time: more than fit into an answer of the management port.
+MOST: Final = 1000
 
 #: The prefix of what is kept, in a listing.
 KEPT: Final = "kept/"
@@ -46,45 +50,54 @@ class Listing:
     now: Callable[[], float]
 
     def rows(
-        self, host_id: str | None, tries: Mapping[str, tuple[int, str]]
+        self, host_id: str | None, tries: Mapping[str, tuple[int, str]], after: str = ""
     ) -> list[DelayedStatus]:
         """
-        List them.
+        List them in the order of their names, :data:`MOST` at most.
 
         :param host_id: of which host; None: of all.
         :param tries: for the names of those that were tried: how often, and what came of it last.
+        :param after: leave out those up to this one.
         :raise OSError: the folder cannot be read.
         """
-        return [*self._folder("", host_id, tries), *self._folder(KEPT, host_id, {})]
+        rows: list[DelayedStatus] = []
+        for prefix in ("", KEPT):
+            there = self._names(prefix)
+            names = [name for name in sorted(there) if prefix + name > after]
+            wanted = (name for name in names if self._is_request(name, prefix, host_id, there))
+            for name in islice(wanted, MOST - len(rows)):
+                with contextlib.suppress(OSError):  # it has gone meanwhile
+                    rows.append(self._row(prefix, name, there, {} if prefix else tries))
+        return rows
 
-    def _folder(
-        self, prefix: str, host_id: str | None, tries: Mapping[str, tuple[int, str]]
-    ) -> Iterator[DelayedStatus]:
+    def _names(self, prefix: str) -> set[str]:
         try:
             check_own_folder(self._path(prefix))
         except FileNotFoundError:
-            return
-        files = set(os.listdir(self._path(prefix)))
-        for file in files:
-            name = own_name(file)
-            host = host_of(name)
-            if host is None or host_id not in (None, host) or (prefix and not is_kept(file)):
-                continue
-            if not file.endswith(SEALED) and file + SEALED in files:
-                continue  # the same request
-            count, last = tries.get(file.removesuffix(SEALED), (0, ""))
-            with contextlib.suppress(OSError):  # it has gone meanwhile
-                info = os.lstat(self._path(prefix + file))
-                yield DelayedStatus(
-                    file=prefix + file,
-                    host_id=host,
-                    command=self._command(prefix + file),
-                    age=max(0.0, self.now() - stored_at(name)),
-                    size=info.st_size,
-                    tries=count,
-                    last_answer=last or self._note(prefix + file, files),
-                    kept=bool(prefix),
-                )
+            return set()
+        return set(os.listdir(self._path(prefix)))
+
+    def _is_request(self, file: str, prefix: str, host_id: str | None, there: set[str]) -> bool:
+        host = host_of(own_name(file))
+        if host is None or host_id not in (None, host) or (prefix and not is_kept(file)):
+            return False
+        return file.endswith(SEALED) or file + SEALED not in there  # else the same request
+
+    def _row(
+        self, prefix: str, file: str, there: set[str], tries: Mapping[str, tuple[int, str]]
+    ) -> DelayedStatus:
+        name = own_name(file)
+        count, last = tries.get(file.removesuffix(SEALED), (0, ""))
+        return DelayedStatus(
+            file=prefix + file,
+            host_id=host_of(name) or "",
+            command=self._command(prefix + file),
+            age=max(0.0, self.now() - stored_at(name)),
+            size=os.lstat(self._path(prefix + file)).st_size,
+            tries=count,
+            last_answer=last or self._note(prefix + file, there),
+            kept=bool(prefix),
+        )
 
     def _command(self, file: str) -> str:
         try:

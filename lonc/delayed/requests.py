@@ -50,15 +50,16 @@ class DelayedRequests:
         self._has_in_hand = has_in_hand
         self._kick = kick
 
-    async def listed(self, host_id: str | None) -> Sequence[DelayedStatus]:
+    async def listed(self, host_id: str | None, after: str = "") -> Sequence[DelayedStatus]:
         """
-        List delayed requests and those kept; None: of all hosts.
+        List delayed requests and those kept, as many as there is room for; None: of all hosts.
 
+        :param after: leave out those up to this one.
         :raise OSError: the folder cannot be read.
         :raise lonc.disk.threads.Stuck: not within the disk timeout.
         """
         tries = {name: x for queue in self._queues.values() for name, x in queue.tries.items()}
-        return await self._run(partial(self._listing().rows, host_id, tries))
+        return await self._run(partial(self._listing().rows, host_id, tries, after))
 
     async def show(self, file: str, limit: int) -> tuple[bytes, bool]:
         """

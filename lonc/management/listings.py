@@ -43,8 +43,14 @@ class Listed(Protocol):
     def settings_in_force(self) -> Awaitable[Sequence[SettingStatus]]:
         """Report on each setting."""
 
-    def delayed_requests(self, host_id: str | None) -> Awaitable[Sequence[DelayedStatus]]:
-        """Report on each delayed request, and on each that is kept."""
+    def delayed_requests(
+        self, host_id: str | None, after: str = ""
+    ) -> Awaitable[Sequence[DelayedStatus]]:
+        """
+        Report on each delayed request, and on each that is kept, in the order of their files.
+
+        :param after: leave out those up to this one; more than fit into an answer need not come.
+        """
 
 
 class Listings(amp.CommandLocator):
@@ -80,7 +86,9 @@ class Listings(amp.CommandLocator):
 
     @ListDelayed.responder
     async def _delayed(self, host: str, after: Any) -> dict[str, Any]:
-        rows = await self.listed().delayed_requests(self.chosen(host))
+        if not isinstance(after, str | None):
+            raise BadArguments("after is no file")
+        rows = await self.listed().delayed_requests(self.chosen(host), after or "")
         return page(ListDelayed, rows, after)
 
 

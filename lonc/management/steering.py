@@ -95,6 +95,10 @@ class Steering(amp.CommandLocator):
         """
         raise NotImplementedError
 
+    def chosen(self, host: str) -> str | None:
+        """Return the same without a note."""
+        raise NotImplementedError
+
     def require(self, level: Level, what: str) -> None:
         """
         See that whoever asks may have what is asked for.
@@ -148,8 +152,8 @@ class Steering(amp.CommandLocator):
     async def _trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
         if contents:
             self.require(Level.OWN, "the requests themselves")
-        chosen = self.asked("trace" if self._watcher is None else "", host)
         watcher = self._watcher
+        chosen = self.asked("trace", host) if watcher is None else self.chosen(host)
         if watcher is None or (watcher.host_id, watcher.contents) != (chosen, contents):
             self.stop_tracing()
             self._watcher = watcher = self.steered().watch(chosen, contents)

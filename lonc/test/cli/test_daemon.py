@@ -9,10 +9,15 @@ import os
 import sys
 from typing import Any
 
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from lonc.cli.main import commands
 from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
+
+reactor: Any = global_reactor
 
 #: Commands that other tests are for: they take no daemon, a terminal, or no end.
 ELSEWHERE = {"make-delayed-key", "show-delayed", "top", "check"}
@@ -21,7 +26,7 @@ ELSEWHERE = {"make-delayed-key", "show-delayed", "top", "check"}
 class CommandsTests(DaemonTestCase):
     """One daemon of ``--standalone``, and all that can be asked of it."""
 
-    timeout = 120
+    timeout = 240
 
     async def process(self, *arguments: str) -> tuple[bytes, bytes, int]:
         """Run a command; return its output, its complaints and its exit status."""
@@ -71,10 +76,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(await lonc.ended(), 0)
         self.assert_no_traceback(lonc)
         self.assertIn("is lonc running?", await self.refusal("status", status=3))
-        self.assertEqual(set(commands.commands) - self.tried - ELSEWHERE, self.left_out)
-
-    #: Commands of which this test knows nothing yet.
-    left_out = {"trace"}
+        self.assertEqual(set(commands.commands) - self.tried - ELSEWHERE, set())
 
     async def look(self) -> None:
         """See what there is to see."""
@@ -88,10 +90,28 @@ class CommandsTests(DaemonTestCase):
         self.assertGreater(host["seconds"]["total"]["p50"], 0.0)
         (client,) = await self.listed("clients", "clients", "l1")
         self.assertEqual((client["pid"], client["requests"]), (os.getpid(), 1))
-        self.assertIsInstance(await self.listed("slow", "slow"), list)
+        (slow,) = await self.listed("slow", "slow", "l1")
+        self.assertEqual((slow["command"], slow["outcome"]), ("ping", "answered"))
+        found = json.loads(await self.run_lonc("hosts", "l2", "--json"))
+        self.assertEqual([each["state"] for each in found["connections"]], ["idle"])
+        await self.trace()
         settings = {row["name"]: row for row in await self.listed("settings", "settings")}
         self.assertEqual(settings["lonHostID"]["value"], "l1")
         self.assertEqual(settings["loncRetries"]["source"], "default")
+
+    async def trace(self) -> None:
+        """Requests are shown as they end; here until three have been seen."""
+        tracing = Deferred.fromCoroutine(
+            self.run_lonc("trace", "l1", "--count", "3", "--contents", "--json")
+        )
+        client = await self.client("l1")
+        while not tracing.called:
+            await client.ask("ping")
+            await deferLater(reactor, 0.05)
+        rows = [json.loads(line) for line in (await tracing).splitlines()]
+        self.assertEqual([row["contents"] for row in rows], ["ping"] * 3)
+        self.assertEqual({row["pid"] for row in rows}, {os.getpid()})
+        await client.close()
 
     async def steer(self) -> None:
         """Have it do what it does for one host."""

@@ -60,6 +60,16 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual((kept.host_id, kept.last_answer, kept.kept), ("l2", "refused", True))
         self.assertEqual([row.file for row in self.listing.rows("l1", {})], [FIRST])
 
+    def test_pages(self) -> None:
+        """They are listed in the order of their names, behind one, and those kept at the end."""
+        self.put(SECOND, b"put\n")
+        self.put(FIRST, b"put\n")
+        self.put("kept/" + FIRST, b"put\n")
+        pages = [[row.file for row in self.listing.rows(None, {}, after)]
+                 for after in ("", FIRST, SECOND, "kept/" + FIRST)]  # fmt: skip
+        self.assertEqual(pages, [[FIRST, SECOND, f"kept/{FIRST}"], [SECOND, f"kept/{FIRST}"],
+                                 [f"kept/{FIRST}"], []])  # fmt: skip
+
     def test_without_the_key(self) -> None:
         """A sealed one is there all the same."""
         self.put(SECOND + SEALED, seal(KEY, SECOND, b"put\n"))
