@@ -253,7 +253,7 @@ PARAMETERS: tuple[Parameter, ...] = (
               "TCP port of every lond",
               "The port that the lond of a LON-CAPA machine listens on."),
     _optional("max-connections", "loncMaxConnections", "10", whole("connections", 1, 1000),
-              "Connections to one host at most",
+              "Connections to one machine at most, for all of its host ids",
               "A lond runs a process for each connection, and ten slow requests at once are rare."),
     _optional("retries", "loncRetries", "2", whole("failures", 1, 1000),
               "Failures in a row before a host is DEAD",
