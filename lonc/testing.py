@@ -100,7 +100,7 @@ class SkippingClock(Clock):
             seconds -= SWEEP
 
     def stop(self) -> None:
-        """Make no call any more."""
+        """Make no delayed call any more."""
         self._stopped = True
         self._forget_wake()
 

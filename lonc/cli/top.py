@@ -44,7 +44,7 @@ class Question(ModalScreen[str | None]):
         self._hint = hint
 
     def compose(self) -> ComposeResult:
-        """Lay it out."""
+        """Return what it consists of, from the top."""
         with Vertical():
             yield Label(self._text, markup=False)
             yield Input(placeholder=self._hint)
@@ -54,13 +54,13 @@ class Question(ModalScreen[str | None]):
         self.dismiss(event.value)
 
     def action_leave(self) -> None:
-        """Return nothing."""
+        """Close the question without an answer."""
         self.dismiss(None)
 
 
 class Top(App[None]):
     """
-    The screen.
+    The screen: how the daemon is, and a table of its hosts, renewed again and again.
 
     :param lonc: is asked again and again.
     :param wait: turns a coroutine of the client into something asyncio can await.
@@ -91,13 +91,13 @@ class Top(App[None]):
         self._looking = False
 
     def compose(self) -> ComposeResult:
-        """Lay it out."""
+        """Return what it consists of, from the top."""
         yield Static(id="summary", markup=False)
         yield DataTable[Text](cursor_type="row", zebra_stripes=True)
         yield Footer()
 
     async def on_mount(self) -> None:
-        """Begin."""
+        """Set the table up, and look for the first time."""
         self.query_one(DataTable).add_columns(*(column.name for column in self._columns))
         await self.look()
         self.set_interval(PAUSE, self.look)

@@ -142,5 +142,5 @@ class _OneExchange(Protocol):
             self.reply.callback(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass on that it is over."""
+        """Have the exchange end: nothing more will come."""
         self.dataReceived(b"")

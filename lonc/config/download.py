@@ -215,7 +215,7 @@ class _Limited(ProtocolWrapper):
 
 class _Limiting(WrappingFactory):
     """
-    Makes one such connection.
+    Makes one connection with these limits, and notes how it went.
 
     :ivar left: bytes that may still come.
     :ivar interim: answers before the final one that have come.

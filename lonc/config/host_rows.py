@@ -95,7 +95,7 @@ class TableServer:
 
     @property
     def url(self) -> str:
-        """Where the table is."""
+        """Where to fetch the table from."""
         port = "" if self.port is None else f":{self.port}"
         return f"{self.protocol}://{self.name}{port}/adm/dns/hosts"
 

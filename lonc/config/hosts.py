@@ -74,7 +74,7 @@ class TableLimits:
 @attrs.frozen
 class HostTable:
     """
-    What a file holds.
+    A host table as it was read, with what is wrong with it.
 
     :ivar hosts: by id, in the order of their lines.
     :ivar problems: a line for a person for each line that cannot be understood or is double.

@@ -21,7 +21,7 @@ STATUS = 10.0
 
 class Notices:
     """
-    Tells the manager.
+    Tells the service manager how the daemon is: ready, reloading, alive, stopping.
 
     :param status: sums the daemon up in a line.
     """
@@ -71,6 +71,6 @@ class Notices:
         self._manager.stopping()
 
     def stopped(self) -> None:
-        """All has ended."""
+        """Tell the manager nothing more: all has ended."""
         if self._alive.running:
             self._alive.stop()

@@ -52,19 +52,19 @@ class Manager:
         return bool(self._address)
 
     def ready(self, status: str) -> None:
-        """All sockets listen."""
+        """Tell the manager that all sockets listen."""
         self.tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload begins; :meth:`ready` ends it."""
+        """Tell the manager that a reload begins; :meth:`ready` ends it."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The end begins."""
+        """Tell the manager that lonc begins to stop."""
         self.tell("STOPPING=1")
 
     def alive(self, status: str) -> None:
-        """The loop turns."""
+        """Tell the manager that the reactor still runs: its watchdog waits for that."""
         self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
     def keep(self, name: str, descriptor: int) -> None:

@@ -15,7 +15,7 @@ from lonc.wire.request import command_word, is_secret
 
 class DelayedLogs:
     """
-    Tells both logs.
+    Writes what becomes of delayed requests into both logs.
 
     :param perm_log: takes the lines of ``lonnet.perm.log``.
     """

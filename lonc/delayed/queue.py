@@ -102,7 +102,7 @@ class DelayedQueue:
         self.tries = {name: x for name, x in self.tries.items() if name in there}
 
     def tried(self, name: str, outcome: str) -> None:
-        """Take note of a try."""
+        """Note how an attempt to send a request ended."""
         self.tries[name] = (self.tries.get(name, (0, ""))[0] + 1, outcome)
 
     def has_in_hand(self, name: str) -> bool:

@@ -80,7 +80,7 @@ class Trouble(Enum):
 
 
 class Owner(Interface):
-    """What a connection tells."""
+    """Whom a connection tells what happens to it."""
 
     def connected(self, connection: LondConnection) -> None:
         """The connection is made; its handshake begins."""
@@ -475,7 +475,7 @@ class LondConnection(Protocol):
             self._fail(Trouble.TIMEOUT, f"no answer after {seconds:g} s", Cause.TIMEOUT)
 
     def unreachable(self, trouble: Trouble, message: str) -> None:
-        """It could not be made."""
+        """Take note that no connection could be made."""
         self._fail(trouble, message, Cause.UNREACHABLE)
 
     def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
@@ -530,7 +530,7 @@ class LondConnectionFactory(ClientFactory):
 
     def connect(self, target: str, port: int, timeout: float) -> None:
         """
-        Begin.
+        Look up where to connect to, and connect.
 
         :param target: an address, or a name to look up.
         :param timeout: seconds for look-up and connect together.

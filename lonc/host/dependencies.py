@@ -1,5 +1,5 @@
 """
-What all hosts share.
+What the daemon hands to every host: the clock, the network, look-ups, limits.
 """
 
 from __future__ import annotations

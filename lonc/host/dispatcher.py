@@ -334,7 +334,7 @@ class Dispatcher(Connector):
         self._handshaking.turn()
 
     def status(self) -> LondStatus:
-        """Report."""
+        """Report on the lond, and on what is known of it."""
         handshaking = self._handshaking.totals()
         return LondStatus(
             state=self._health.state,

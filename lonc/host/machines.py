@@ -114,7 +114,7 @@ class Machines:
                     member.crashed = True
 
     def moved(self, target: str) -> None:
-        """A name leads elsewhere now."""
+        """Connect anew where the address of a target has changed."""
         for machine, dispatcher in list(self._serving.items()):
             if machine.target == normal_target(target):
                 dispatcher.moved()

@@ -155,7 +155,7 @@ class Clients:
         self.unread_bytes -= size
 
     def forget(self, client: ClientProtocol) -> None:
-        """The client has gone."""
+        """Forget a client that has gone."""
         self.everyone.pop(client, None)
         self._held.pop(client, None)
         self.note_read(client)

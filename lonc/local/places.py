@@ -1,4 +1,4 @@
-"""Who makes room when every place for a client is taken (row F3)."""
+"""Which client makes room when every place for one is taken (row F3)."""
 
 from __future__ import annotations
 

@@ -446,7 +446,7 @@ class ClientListener(Factory):
         return ClientProtocol(self._host, self._shared, self)
 
     def gone(self, client: ClientProtocol) -> None:
-        """One has disconnected."""
+        """Forget a client that has disconnected."""
         self.clients.discard(client)
         if self._empty is not None and not self.clients:
             empty, self._empty = self._empty, None

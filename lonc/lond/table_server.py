@@ -104,7 +104,7 @@ def _folder(name: bytes, content: Resource) -> Resource:
 
 
 class _Table(Resource):
-    """The table itself."""
+    """What serves the table."""
 
     isLeaf = True
 

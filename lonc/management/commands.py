@@ -41,7 +41,7 @@ from lonc.report.status import DaemonStatus, HostStatus
 
 
 class _Json(amp.Argument):
-    """What AMP has no type for."""
+    """An argument of any form, as JSON: AMP has no type for it."""
 
     def toString(self, inObject: object) -> bytes:
         return json.dumps(inObject).encode()

@@ -57,7 +57,7 @@ class Listings(amp.CommandLocator):
     """Answers them; a part of the daemon's side of a connection."""
 
     def listed(self) -> Listed:
-        """Return what is asked."""
+        """Return what has the rows."""
         raise NotImplementedError
 
     def chosen(self, host: str) -> str | None:

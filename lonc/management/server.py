@@ -91,7 +91,7 @@ class Daemon(Protocol):
 
     @property
     def operations(self) -> Steered:
-        """See above."""
+        """What lists, pauses, traces and has delayed requests in hand."""
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""
@@ -163,7 +163,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         self.transport.registerProducer(self, True)  # who does not read is not read
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End."""
+        """Forget what the other side still waits for, and tell the factory."""
         self.setTimeout(None)
         amp.BinaryBoxProtocol.connectionLost(self, reason)
         self.stop_tracing()

@@ -84,7 +84,7 @@ class Steering(amp.CommandLocator):
     clock: IReactorTime
 
     def steered(self) -> Steered:
-        """Return what is steered."""
+        """Return what carries the commands out."""
         raise NotImplementedError
 
     def asked(self, asked: str, host: str = "") -> str | None:

@@ -51,7 +51,7 @@ class Finding:
 
 def findings(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> list[Finding]:
     """
-    Judge, the worst first.
+    Return what an administrator should look at, the worst first.
 
     :param now: Unix time.
     """

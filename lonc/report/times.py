@@ -49,7 +49,7 @@ class Totals:
     highest: float
 
     def __add__(self, other: Totals) -> Totals:
-        """Sum two kinds up."""
+        """Return both together, as of one kind."""
         return Totals(
             [one + more for one, more in zip(self.counts, other.counts, strict=True)],
             self.seconds + other.seconds,
@@ -123,7 +123,7 @@ class Times:
 
     @property
     def count(self) -> int:
-        """How many there were."""
+        """How many durations were counted."""
         self.count_up()
         return sum(self._counts)
 

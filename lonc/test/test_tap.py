@@ -49,7 +49,7 @@ class OptionsTests(TapTestCase):
     """The command line."""
 
     def test_help(self) -> None:
-        """Issue, section 2: the help shows every option with its unit and its default."""
+        """The help shows every option with its unit and its default."""
         usage = " ".join(Options().getUsage(width=10**6).split())
         for each in PARAMETERS:
             if each.option is not None:

@@ -1,5 +1,5 @@
 """
-Who listens and connects, and the sockets that send at once on an epoll of their own.
+Listening and connecting, by sockets that send at once on an epoll of their own.
 
 Nothing here knows what is said on a socket: no hosts, no requests, no settings.
 """

@@ -46,13 +46,13 @@ log = Logger()
 
 
 class Watched(Protocol):
-    """Something with a descriptor."""
+    """What a loop watches: it has a descriptor, and deals with its events."""
 
     def ready(self, mask: int) -> None:
         """Deal with the epoll events in this mask."""
 
     def shut_down(self, reason: Failure) -> None:
-        """The reactor stops."""
+        """Close the descriptor, for the reactor stops."""
 
 
 def _more(descriptor: int) -> bytes:

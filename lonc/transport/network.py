@@ -1,7 +1,7 @@
 # Twisted's Failure and BaseConnector have few annotations:
 # mypy: allow-untyped-calls
 """
-Who listens on UNIX sockets and connects to londs.
+Listening on UNIX sockets, and connecting to londs.
 
 That is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`; with a reactor that
 has no descriptors, as in tests, it is the reactor.
@@ -49,7 +49,7 @@ log = Logger()
 
 
 class Network(Interface):
-    """Who listens and connects."""
+    """Listens on UNIX sockets, and makes TCP connections."""
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """
@@ -114,7 +114,7 @@ class ReactorNetwork:
 
 class SocketNetwork:
     """
-    The quick way.
+    Listens and connects with lonc's own sockets, on an epoll of their own.
 
     :param reactor: a reactor that can watch an epoll, and has the time.
     """
@@ -304,7 +304,7 @@ class Port:
             self._file.remove()
 
     def shut_down(self, reason: Failure) -> None:
-        """The reactor stops."""
+        """Stop listening, for the reactor stops."""
         self._close()
 
     def getHost(self) -> UNIXAddress:
@@ -394,7 +394,7 @@ class _Attempt:
             transport.loseConnection()
 
     def failIfNotConnected(self, reason: BaseException) -> None:
-        """Give up, for this reason."""
+        """End an attempt to connect, and tell the factory why."""
         if self._over:
             return
         self._over = True
@@ -403,5 +403,5 @@ class _Attempt:
         self._connector.connectionFailed(Failure(reason))
 
     def shut_down(self, reason: Failure) -> None:
-        """The reactor stops."""
+        """Give the attempt up, for the reactor stops."""
         self.failIfNotConnected(error.UserError())

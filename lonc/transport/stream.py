@@ -264,7 +264,7 @@ class SocketTransport:
     # ------------------------------------------------------------------ reading
 
     def pauseProducing(self) -> None:
-        """Do not read."""
+        """Read nothing until `resumeProducing`."""
         self._watch(self._mask & ~self.reading)
 
     def resumeProducing(self) -> None:
@@ -286,7 +286,7 @@ class SocketTransport:
         return b"".join(pieces)
 
     def stopProducing(self) -> None:
-        """Close."""
+        """Close the connection: nothing more is wanted of it."""
         self.loseConnection()
 
     def _watch(self, mask: int) -> None:
@@ -307,7 +307,7 @@ class SocketTransport:
             self.lost(_LOST if mask & ERROR else _DONE)
 
     def unreadable(self, problem: OSError) -> None:
-        """Nothing could be read."""
+        """Deal with an error of a read, which may be that there is nothing yet."""
         if not isinstance(problem, BlockingIOError):
             self.lost(_LOST)
 
@@ -352,7 +352,7 @@ class SocketTransport:
             _tell(then, reason)
 
     def shut_down(self, reason: Failure) -> None:
-        """The reactor stops."""
+        """Close the connection, for the reactor stops."""
         self.lost(reason)
 
     # ------------------------------------------------------------------ the socket itself

@@ -77,16 +77,16 @@ class Keeper(Protocol):
 
 
 class NoKeeper:
-    """Where nobody keeps any."""
+    """Stands in for a keeper where sockets end with the process."""
 
     def take(self, path: str) -> None:
-        """There is none."""
+        """Return None: no socket was kept."""
 
     def keep(self, path: str, port: IListeningPort) -> None:
-        """It ends with the process."""
+        """Do nothing: the socket ends with the process."""
 
     def close(self, port: IListeningPort) -> bool:
-        """It is to be closed."""
+        """Return False: the socket is to be closed."""
         return False
 
 

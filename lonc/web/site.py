@@ -80,7 +80,7 @@ class _Page(Resource):
         self.history = history
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Answer."""
+        """Send the headers that every page has, and the page."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         request.setHeader(b"Content-Type", self.content_type)

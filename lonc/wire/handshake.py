@@ -103,7 +103,7 @@ class KeyFiles(Protocol):
 
 
 class Certificates(Protocol):
-    """Who makes our end of TLS: see :class:`lonc.config.certificates.Certificates`."""
+    """What makes our end of TLS: see :class:`lonc.config.certificates.Certificates`."""
 
     def client(self, name: str) -> TLSPhase: ...  # noqa: D102
 
