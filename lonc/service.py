@@ -210,7 +210,7 @@ class LoncService(MultiService):
             for_disk,
             lambda: os.path.join(self.in_force.settings.sock_dir, "lonc.new"),
             self._estate_now,
-            [self._delayed, self._http],
+            [self._delayed, self._management_tls, self._http],
             lambda: bool(self.running),
             self._end_handed_over,
         )

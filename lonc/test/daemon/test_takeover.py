@@ -10,7 +10,8 @@ import socket
 import time
 
 from lonc.management import ManagementClient
-from lonc.test.fixtures.daemon import Child, reactor
+from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
 
 
@@ -98,6 +99,27 @@ class TakeOverTests(LoadTestCase):
         self.assertIn(request, self.lond_of_l2.requests)
         await self.ask("l2", "ping")
         await self.taken_over(lonc)
+
+    async def test_ports(self) -> None:
+        """The page's port and that for other machines are the new process's, too."""
+        os.mkdir(self.path("pki"))
+        files = Authority(self.path("pki")).issue("localhost")
+        ports = [free_port("127.0.0.1") for _ in range(2)]
+        self.configure(
+            free_port("127.0.0.1", "127.0.0.2"),
+            loncHTTP=f"tcp:{ports[0]}:interface=127.0.0.1",
+            loncManagementTLS=f"lonctls:{ports[1]}:interface=127.0.0.1",
+            lonnetCertificateAuthority=files.authority,
+            lonnetCertificate=files.certificate,
+            lonnetPrivateKey=files.key,
+        )
+        old = self.lonc()
+        await self.ask("l1", "no lond is there")
+        await self.taken_over(old)
+        await self.ask("l1", "it has started")
+        for port in ports:
+            with socket.create_connection(("127.0.0.1", port), 5.0):
+                pass
 
     async def test_pause(self) -> None:
         """A pause goes on in the new process, with who wanted it and why."""
