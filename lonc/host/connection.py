@@ -9,31 +9,22 @@ nothing of clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnectio
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import (
-    ConnectError,
     ConnectionDone,
-    ConnectionRefusedError,
-    DNSLookupError,
 )
-from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import (
-    IAddress,
-    IConnector,
     IDelayedCall,
     IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from lonc.host.pool import Collection
-from lonc.transport.network import Network
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.handshake import TAKE_LIMIT, Handshake, HandshakeError, OtherLondError, State
@@ -57,9 +48,6 @@ _LOOK = 0.02
 #: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
 NEVER = -1
 
-#: Errors by which the kernel says that the lack is ours.
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
 
 class Trouble(Enum):
     """
@@ -77,6 +65,15 @@ class Trouble(Enum):
     HANDSHAKE = "bad handshake"
     OTHER_LOND = "leads to another lond"
     BROKEN = "broke"
+
+
+class Attempt(Interface):
+    """What makes the connection: :class:`lonc.host.connecting.LondConnectionFactory`."""
+
+    clock: IReactorTime
+
+    def give_up(self) -> None:
+        """Stop trying."""
 
 
 class Owner(Interface):
@@ -181,7 +178,7 @@ class LondConnection(Protocol):
         self._spoke_out = False
         self._look: IDelayedCall | None = None
         self.connected = 0
-        self.factory: LondConnectionFactory | None = None
+        self.factory: Attempt | None = None
         self.place: Collection | None = None
         self.request: Request | None = None
         self.since = 0.0
@@ -502,93 +499,3 @@ class LondConnection(Protocol):
                 self.transport.abortConnection()
         elif self.factory is not None:
             self.factory.give_up()
-
-
-class LondConnectionFactory(ClientFactory):
-    """
-    Makes one :class:`LondConnection`: looks the name up where there is no address, and tries the
-    addresses in turn, all within one time limit (row F12).
-    """
-
-    noisy = False
-
-    def __init__(
-        self,
-        connection: LondConnection,
-        network: Network,
-        look_up: Callable[[str], Deferred[list[str]]],
-        clock: IReactorTime,
-    ) -> None:
-        self._connection = connection
-        self._network = network
-        self._look_up = look_up
-        self.clock = clock
-        self._addresses: Sequence[str] = ()
-        self._pending: Deferred[list[str]] | None = None
-        self._connector: IConnector | None = None
-        connection.factory = self
-
-    def connect(self, target: str, port: int, timeout: float) -> None:
-        """
-        Look up where to connect to, and connect.
-
-        :param target: an address, or a name to look up.
-        :param timeout: seconds for look-up and connect together.
-        """
-        self._port = port
-        self._timeout = timeout
-        self._deadline = self.clock.seconds() + timeout
-        self._pending = looking = self._look_up(target)
-        if not looking.called:
-            looking.addTimeout(timeout, self.clock)
-        looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
-
-    def _unknown(self, failure: Failure, name: str) -> None:
-        self._pending = None
-        if failure.check(TimeoutError):
-            message = f"no address for {name} after {self._timeout:g} s"
-            self._connection.unreachable(Trouble.LOOK_UP, message)
-        else:
-            message = f"no address for {name}: {failure.getErrorMessage()}"
-            self._connection.unreachable(Trouble.LOOK_UP, message)
-
-    def _try(self, addresses: Sequence[str]) -> None:
-        self._pending = None
-        self._addresses = addresses[1:] or ()
-        # An address that is silent must leave time for those behind it.
-        share = (self._deadline - self.clock.seconds()) / len(addresses)
-        self._connector = self._network.connectTCP(
-            addresses[0], self._port, self, max(share, 0.001)
-        )
-
-    def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
-        """Return the connection that is to be made."""
-        self._connector = None  # which knows us: a circle would outlive the handshake
-        return self._connection
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Try the next address, or tell the connection what went wrong."""
-        if self._addresses and self.clock.seconds() < self._deadline:
-            self._try(self._addresses)
-            return
-        if reason.check(ConnectTimeout):
-            trouble, message = Trouble.TIMEOUT, f"no connection after {self._timeout:g} s"
-        elif reason.check(ConnectionRefusedError):
-            trouble, message = Trouble.REFUSED, "nobody listens there"
-        elif getattr(reason.value, "osError", None) in NO_DESCRIPTORS:
-            trouble, message = Trouble.NO_FILES, "lonc has no file descriptors left"
-        elif reason.check(DNSLookupError):
-            trouble, message = Trouble.LOOK_UP, reason.getErrorMessage()
-        elif reason.check(ConnectError):
-            trouble, message = Trouble.UNREACHABLE, reason.getErrorMessage()
-        else:
-            trouble, message = Trouble.UNREACHABLE, repr(reason.value)
-        self._connection.unreachable(trouble, message)
-
-    def give_up(self) -> None:
-        """Stop trying; the connection is told nothing more."""
-        self._addresses = ()
-        if self._pending is not None:
-            self._pending.cancel()
-        elif self._connector is not None:
-            self._connector.disconnect()

@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import Auditor, Verdict
-from lonc.host.connection import LondConnection, LondConnectionFactory, Trouble
+from lonc.host.connecting import LondConnectionFactory
+from lonc.host.connection import LondConnection, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.machines import Member

@@ -14,7 +14,8 @@ from twisted.internet.error import (
     NoRouteError,
 )
 
-from lonc.host.connection import LondConnectionFactory, Trouble
+from lonc.host.connecting import LondConnectionFactory
+from lonc.host.connection import Trouble
 from lonc.test.fixtures.doubles import (
     FakeNetwork,
     leave_pending,

@@ -1,0 +1,121 @@
+# Twisted's Failure has no annotations:
+# mypy: allow-untyped-calls
+"""
+How a connection to a lond is made: its name is looked up, and its addresses are tried in turn.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectionRefusedError,
+    DNSLookupError,
+)
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IReactorTime,
+)
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+
+from lonc.host.connection import LondConnection, Trouble
+from lonc.transport.network import Network
+
+#: Errors by which the kernel says that the lack is ours.
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class LondConnectionFactory(ClientFactory):
+    """
+    Makes one :class:`LondConnection`: looks the name up where there is no address, and tries the
+    addresses in turn, all within one time limit (row F12).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        connection: LondConnection,
+        network: Network,
+        look_up: Callable[[str], Deferred[list[str]]],
+        clock: IReactorTime,
+    ) -> None:
+        self._connection = connection
+        self._network = network
+        self._look_up = look_up
+        self.clock = clock
+        self._addresses: Sequence[str] = ()
+        self._pending: Deferred[list[str]] | None = None
+        self._connector: IConnector | None = None
+        connection.factory = self
+
+    def connect(self, target: str, port: int, timeout: float) -> None:
+        """
+        Look up where to connect to, and connect.
+
+        :param target: an address, or a name to look up.
+        :param timeout: seconds for look-up and connect together.
+        """
+        self._port = port
+        self._timeout = timeout
+        self._deadline = self.clock.seconds() + timeout
+        self._pending = looking = self._look_up(target)
+        if not looking.called:
+            looking.addTimeout(timeout, self.clock)
+        looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
+
+    def _unknown(self, failure: Failure, name: str) -> None:
+        self._pending = None
+        if failure.check(TimeoutError):
+            message = f"no address for {name} after {self._timeout:g} s"
+            self._connection.unreachable(Trouble.LOOK_UP, message)
+        else:
+            message = f"no address for {name}: {failure.getErrorMessage()}"
+            self._connection.unreachable(Trouble.LOOK_UP, message)
+
+    def _try(self, addresses: Sequence[str]) -> None:
+        self._pending = None
+        self._addresses = addresses[1:] or ()
+        # An address that is silent must leave time for those behind it.
+        share = (self._deadline - self.clock.seconds()) / len(addresses)
+        self._connector = self._network.connectTCP(
+            addresses[0], self._port, self, max(share, 0.001)
+        )
+
+    def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
+        """Return the connection that is to be made."""
+        self._connector = None  # which knows us: a circle would outlive the handshake
+        return self._connection
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Try the next address, or tell the connection what went wrong."""
+        if self._addresses and self.clock.seconds() < self._deadline:
+            self._try(self._addresses)
+            return
+        if reason.check(ConnectTimeout):
+            trouble, message = Trouble.TIMEOUT, f"no connection after {self._timeout:g} s"
+        elif reason.check(ConnectionRefusedError):
+            trouble, message = Trouble.REFUSED, "nobody listens there"
+        elif getattr(reason.value, "osError", None) in NO_DESCRIPTORS:
+            trouble, message = Trouble.NO_FILES, "lonc has no file descriptors left"
+        elif reason.check(DNSLookupError):
+            trouble, message = Trouble.LOOK_UP, reason.getErrorMessage()
+        elif reason.check(ConnectError):
+            trouble, message = Trouble.UNREACHABLE, reason.getErrorMessage()
+        else:
+            trouble, message = Trouble.UNREACHABLE, repr(reason.value)
+        self._connection.unreachable(trouble, message)
+
+    def give_up(self) -> None:
+        """Stop trying; the connection is told nothing more."""
+        self._addresses = ()
+        if self._pending is not None:
+            self._pending.cancel()
+        elif self._connector is not None:
+            self._connector.disconnect()
