@@ -295,7 +295,9 @@ class LoncService(MultiService):
             if call.running:
                 call.stop()
         if self._kept.leave(self._handed_over):
+            self._hang_up()
             yield deferLater(self._reactor, LAST_WORDS)
+            self._hang_up()
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
         yield self._shared.dismiss()
@@ -304,6 +306,11 @@ class LoncService(MultiService):
         self.release()
         self._notices.stopped()
         log.critical("stopped")
+
+    def _hang_up(self) -> None:
+        """Have clients connect to the next lonc when they ask again."""
+        for client in list(self._clients.everyone):
+            client.hang_up()
 
     def release(self) -> None:
         """Give the folders free for another lonc."""

@@ -280,6 +280,15 @@ class ClientProtocol(Protocol):
     def writeConnectionLost(self) -> None:
         """Our own doing: see `turn_away`."""
 
+    def hang_up(self) -> None:
+        """
+        Answer what it has asked so far, and close it: another process serves who connects again.
+
+        One that has asked nothing yet stays, for its request may be on its way.
+        """
+        if (self._heard or self._request is not None) and not (self.leaving or self.unread):
+            self.readConnectionLost()
+
     def give_up_line(self, why: str, cause: Cause) -> None:
         """Answer a request that cannot be taken with ``con_lost`` and close the client (F3)."""
         what = f"a client's request is given up with con_lost: {why}"

@@ -293,6 +293,44 @@ class FaultTests(ClientTestCase):
         self.assertTrue(self.host.crashed)
 
 
+class HangingUpTests(ClientTestCase):
+    """Clients that shall connect to another process when they ask again."""
+
+    def hang_up(self) -> None:
+        """Hang up on all."""
+        for client in list(self.clients.everyone):
+            client.hang_up()
+        self.turn()
+
+    def test_answered(self) -> None:
+        """Who has had his answers is closed without a word, so he has no ``con_lost``."""
+        self.host.at_once = b"ok\n"
+        client = self.client(b"a\n")
+        self.hang_up()
+        self.assertEqual((client.read, client.closed), (b"ok\n", True))
+        self.assert_forgotten()
+
+    def test_in_flight(self) -> None:
+        """Who waits for an answer gets it, and those to what he sent ahead, and is closed then."""
+        client = self.client(b"a\nb\n")
+        self.hang_up()
+        self.assertFalse(client.closed)
+        self.answer_all()
+        self.turn()
+        self.assertEqual((client.read, client.closed), (b"re:a\nre:b\n", True))
+        self.assert_forgotten()
+
+    def test_nothing_asked(self) -> None:
+        """Who has asked nothing yet may ask, and is closed the next time."""
+        client = self.client()
+        self.hang_up()
+        self.assertFalse(client.closed)
+        self.host.at_once = b"ok\n"
+        client.write(b"a\n")
+        self.hang_up()
+        self.assertEqual((client.read, client.closed), (b"ok\n", True))
+
+
 class ListenerTests(ClientTestCase):
     """Closing all clients of a host."""
 
