@@ -3,8 +3,8 @@
 """
 Each way in over real sockets, between a host's service and the embedded lond, and each failure.
 
-Issue section 1; protocol, section 9. What a test waits for is told to it; the limits on time are
-put to the test by a sweep that is told a later time.
+Protocol, section 9. What a test waits for is told to it; the limits on time are put to the test by
+a sweep that is told a later time.
 """
 
 from __future__ import annotations

@@ -333,7 +333,7 @@ class Script:
 
 
 class RandomTests(SynchronousTestCase):
-    """Issue, section 3: every request ends once, and no answer reaches another client."""
+    """Every request ends once, and no answer reaches another client."""
 
     def test_scripts(self) -> None:
         """F1, F2, F16: in whatever order things happen, each request ends once, with its answer."""

@@ -3,7 +3,7 @@
 """
 The handshake of later londs, without a network: version and sethost, key files, TLS.
 
-Issue section 1; protocol, sections 2 and 9.
+Protocol, sections 2 and 9.
 """
 
 from __future__ import annotations
