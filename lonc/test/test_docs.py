@@ -180,10 +180,13 @@ class ArchitectureTests(SynchronousTestCase):
         self.assertEqual([row for row, _, _ in rows], expected)
         for row, what, where in rows:
             self.assertTrue(what.strip(), row)
-            functions = [namedAny(f"lonc.{name}") for name in re.findall(r"``([\w.]+)``", where)]
+            names = [f"lonc.{name}" for name in re.findall(r"``([\w.]+)``", where)]
+            functions = [namedAny(name) for name in names]
             self.assertTrue(functions, row)
-            self.assertTrue(all(map(inspect.isfunction, functions)), row)
-            files = {inspect.getsourcefile(each) for each in functions if inspect.isfunction(each)}
+            self.assertEqual(
+                [f"{each.__module__}.{each.__qualname__}" for each in functions], names
+            )
+            files = {inspect.getsourcefile(each) for each in functions}
             named = [file for file in files if re.search(rf"\b{row}\b", read(str(file)))]
             self.assertTrue(named, f"{row} is named in none of its modules")
 
