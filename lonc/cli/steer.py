@@ -91,7 +91,8 @@ async def debug(lonc: ManagementClient, host: str, level: int) -> int:
 @asks
 async def reload(lonc: ManagementClient) -> int:
     """Read the configuration and the host table again, and tell what has changed."""
-    click.echo(await lonc.reload())
+    for line in (await lonc.reload()).split("\n"):
+        click.echo(printable(line))
     return 0
 
 

@@ -91,8 +91,8 @@ def _check_loopback(interface: str) -> None:
         loopback = interface == "localhost"
     if not loopback:
         raise ManagementPortError(
-            "whoever reaches it can stop lonc: it takes an interface of this machine alone, "
-            "such as interface=127.0.0.1"
+            "nobody says there who he is: it takes an interface of this machine alone, such as "
+            "interface=127.0.0.1, or see loncManagementTLS"
         )
 
 

@@ -396,6 +396,14 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(client.read, b"re:ping\n")
         self.assertEqual(self.perm_lines, ["S:l2:put:a"])
 
+    def test_page(self) -> None:
+        """F13: HUP opens the page's port, and tells so."""
+        written = {"loncHTTP": ("tcp:8663", "loncapa.conf, line 9")}
+        self.settings = attrs.evolve(self.first, http="tcp:8663", written=written)
+        told = self.successResultOf(self.daemon.reload())
+        self.assertIn("loncHTTP: tcp:8663", told)
+        self.assertIn(8663, [port for port, *_ in self.clock.tcpServers])
+
     def test_for_the_next_start(self) -> None:
         """F13: the folder of pid file and logs, and the logs' form, wait for the next start."""
         self.settings = attrs.evolve(self.first, daemons_dir="/elsewhere", log_format="json")
@@ -443,7 +451,7 @@ class ReadAgainTests(ServiceTestCase):
         answers: list[str] = []
         self.daemon.reload().addCallback(answers.append)
         self.advance(0)
-        self.assertIn("loncManagement: management port tcp:7000: whoever reaches it", answers[0])
+        self.assertIn("loncManagement: management port tcp:7000: nobody says", answers[0])
 
     def test_unknown_settings(self) -> None:
         """F13: what lonc does not understand in the file stands in the answer too, a few of it."""
