@@ -277,7 +277,7 @@ class Dispatcher(Connector):
         self._troubles.host_id = next(iter(self._members), self._troubles.host_id)
         if not self._members:
             self._health.stop()
-            self._closing |= {each for each in self.pool.all() if each.connected}
+            self._closing |= dict.fromkeys(each for each in self.pool.all() if each.connected)
             self._retire_connections()
             self._check_closed()
         return waiting

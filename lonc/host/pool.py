@@ -74,15 +74,16 @@ class RequestQueue:
 
     :ivar size: how many may wait.
     :ivar waiting: how many do.
-    :ivar in_turn: whether they may go out, as far as the :class:`FairQueue` that it is in knows.
+    :ivar held: whether they wait whatever connections there are.
+    :ivar in_turn: whether the :class:`FairQueue` that it is in gives it its turn.
     """
 
-    __slots__ = ("_programs", "_turns", "in_turn", "size", "waiting")
+    __slots__ = ("_programs", "_turns", "held", "in_turn", "size", "waiting")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.waiting = 0
-        self.in_turn = False
+        self.held = self.in_turn = False
         # Each program that has requests, and them; in the list, the first one's turn is next.
         self._programs: dict[int, deque[Request]] = {}
         self._turns: list[tuple[int, deque[Request]]] = []
@@ -174,10 +175,11 @@ class FairQueue:
     :ivar waiting: how many may go out; those of a host that is held are not among them.
     """
 
+    __slots__ = ("_hosts", "_turns", "waiting")
+
     def __init__(self) -> None:
         self.waiting = 0
         self._hosts: dict[str, RequestQueue] = {}
-        self._held: set[str] = set()
         # None is empty; the first one's turn is next.
         self._turns: list[RequestQueue] = []
 
@@ -193,20 +195,16 @@ class FairQueue:
         """Take none for it any more, and return those that waited."""
         waiting = self.drain(host_id)
         del self._hosts[host_id]
-        self._held.discard(host_id)
         return waiting
 
     def hold(self, host_id: str, held: bool) -> None:
         """Let a host's requests wait whatever connections there are, or no more."""
-        if held:
-            self._held.add(host_id)
-        else:
-            self._held.discard(host_id)
+        self._hosts[host_id].held = held
         self._changed(host_id)
 
     def is_held(self, host_id: str) -> bool:
         """Return whether a host's requests wait whatever connections there are."""
-        return host_id in self._held
+        return self.of(host_id).held
 
     def put(self, request: Request) -> Request | None:
         """Let a request wait; return the one for which there is no room, if there is one."""
@@ -268,7 +266,7 @@ class FairQueue:
     def _changed(self, host_id: str) -> None:
         """Give a host its turn, or take it away, as it has requests that may go out or none."""
         queue = self._hosts[host_id]
-        before, queue.in_turn = queue.in_turn, queue.waiting > 0 and host_id not in self._held
+        before, queue.in_turn = queue.in_turn, queue.waiting > 0 and not queue.held
         if queue.in_turn and not before:
             self._turns.append(queue)
         elif before and not queue.in_turn:

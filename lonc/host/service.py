@@ -102,7 +102,7 @@ class HostService(Service):
         self._listener = ClientListener(self, dependencies.clients)
         self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self._requests = 0
-        self._con_lost = dict.fromkeys(Cause, 0)
+        self._con_lost: dict[Cause, int] = {}
         self._pause: Pause | None = None
         self._pause_end: IDelayedCall | None = None
         self._served = True
@@ -233,7 +233,7 @@ class HostService(Service):
 
     def count_lost(self, cause: Cause) -> None:
         """Count a ``con_lost``."""
-        self._con_lost[cause] += 1
+        self._con_lost[cause] = self._con_lost.get(cause, 0) + 1
 
     def trace(self, level: int, text: str, request: Request, size: object) -> None:
         """Log what becomes of a request, at a debug level."""
@@ -507,7 +507,7 @@ class HostService(Service):
             delayed=delayed,
             requests=self._requests,
             answers=self.times.answers,
-            con_lost={cause.value: count for cause, count in self._con_lost.items()},
+            con_lost={cause.value: self._con_lost.get(cause, 0) for cause in Cause},
             lond_version=lond.version,
             mode=lond.mode,
             debug_level=self.debug_level,

@@ -125,7 +125,7 @@ class ClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Count it in, or turn it away."""
-        self._listener.clients.add(self)
+        self._listener.clients[self] = None
         self.transport.registerProducer(self, True)
         if self._listener.finished:
             self.part()
@@ -447,7 +447,7 @@ class ClientListener(Factory):
         self._host = host
         self._shared = shared
         self._empty: Deferred[None] | None = None
-        self.clients: set[ClientProtocol] = set()
+        self.clients: dict[ClientProtocol, None] = {}  # takes less room than a set
         self.finished = False
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
@@ -456,7 +456,7 @@ class ClientListener(Factory):
 
     def gone(self, client: ClientProtocol) -> None:
         """Forget a client that has disconnected."""
-        self.clients.discard(client)
+        self.clients.pop(client, None)
         if self._empty is not None and not self.clients:
             empty, self._empty = self._empty, None
             empty.callback(None)

@@ -79,57 +79,45 @@ class Totals:
 
 
 class Times:
-    """
-    Counts durations of one kind.
+    """Counts durations of one kind."""
 
-    :ivar fresh: durations, in seconds, that are not in a bucket yet.
-    :ivar add: takes one more; as it stands on a request's way, that is all it does.
-    """
-
-    __slots__ = ("_begun", "_counts", "_highest", "_seconds", "_slots", "add", "fresh")
+    __slots__ = ("_begun", "_counts", "_highest", "_seconds", "_slots")
 
     def __init__(self) -> None:
-        self.fresh: list[float] = []  # not in a bucket yet
-        self.add = self.fresh.append
-        #: Shared, or replaced as a whole.
+        # These are shared, and replaced as a whole: most hosts of a network are quiet.
         self._counts: Sequence[int] = _NOTHING
         self._seconds = 0.0
         #: The counts at the beginning of this slot, and its longest duration.
         self._begun: Sequence[int] = _NOTHING
         self._highest = _NONE
-        #: The same of the slots before; a list takes less room than a deque.
-        self._slots: list[tuple[Sequence[int], float]] = []
+        #: The same of the slots before.
+        self._slots: Sequence[tuple[Sequence[int], float]] = ()
 
-    def count_up(self) -> None:
-        """Put what was added into its buckets; to be called often, for it takes room until then."""
-        fresh = self.fresh
-        if fresh:
-            counts = list(self._counts)
-            for seconds in fresh:
-                counts[bisect_left(BOUNDS, seconds)] += 1
-            self._counts = counts
-            self._seconds += sum(fresh)
-            self._highest = max(self._highest, *fresh)
-            fresh.clear()
+    def add(self, *durations: float) -> None:
+        """Count durations, in seconds."""
+        counts = list(self._counts)
+        for seconds in durations:
+            counts[bisect_left(BOUNDS, seconds)] += 1
+        self._counts = counts
+        self._seconds += sum(durations)
+        self._highest = max(self._highest, *durations)
 
     def turn(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
-        self.count_up()
-        self._slots.append((self._begun, self._highest))
+        slots = [*self._slots, (self._begun, self._highest)][-SLOTS:]
+        while slots and slots[0][1] == _NONE:
+            del slots[0]
+        self._slots = slots or ()
         self._begun = self._counts
         self._highest = _NONE
-        while self._slots and (self._slots[0][1] == _NONE or len(self._slots) > SLOTS):
-            del self._slots[0]
 
     @property
     def count(self) -> int:
         """How many durations were counted."""
-        self.count_up()
         return sum(self._counts)
 
     def totals(self) -> Totals:
         """Return what was counted so far."""
-        self.count_up()
         before = self._slots[0][0] if self._slots else self._begun
         late = [now - then for now, then in zip(self._counts, before, strict=True)]
         highest = max(self._highest, 0.0, *(high for _, high in self._slots))
@@ -147,23 +135,43 @@ class HostTimes:
     :ivar add_waited: takes how long its answer took, from the time it was sent.
     """
 
-    __slots__ = ("_direct", "_queue", "_waited", "_whole", "add_direct", "add_queue", "add_waited")
+    __slots__ = (
+        "_direct",
+        "_new_direct",
+        "_new_queue",
+        "_new_waited",
+        "_queue",
+        "_waited",
+        "_whole",
+        "add_direct",
+        "add_queue",
+        "add_waited",
+    )
 
     def __init__(self) -> None:
+        # What is in no bucket yet: a request's way has no more to do than to add to one of these.
+        self._new_direct: list[float] = []
+        self._new_queue: list[float] = []
+        self._new_waited: list[float] = []
+        self.add_direct = self._new_direct.append
+        self.add_queue = self._new_queue.append
+        self.add_waited = self._new_waited.append
         self._direct = Times()
         self._queue = Times()
         self._waited = Times()
         self._whole = Times()  # both together
-        self.add_direct = self._direct.add
-        self.add_queue = self._queue.add
-        self.add_waited = self._waited.add
 
     def count_up(self) -> None:
         """Put what was added into its buckets; to be called often, for it takes room until then."""
-        self._whole.fresh.extend(map(add, self._queue.fresh, self._waited.fresh))
-        for times in (self._direct, self._queue, self._waited, self._whole):
-            if times.fresh:
-                times.count_up()
+        if self._new_direct:
+            self._direct.add(*self._new_direct)
+            self._new_direct.clear()
+        if self._new_waited:
+            self._queue.add(*self._new_queue)
+            self._waited.add(*self._new_waited)
+            self._whole.add(*map(add, self._new_queue, self._new_waited))
+            self._new_queue.clear()
+            self._new_waited.clear()
 
     @property
     def answers(self) -> int:

@@ -142,10 +142,16 @@ class SocketTransport:
     @property
     def peer_credentials(self) -> tuple[int, int]:
         """That process, and its user's number; both 0 and -1 where the kernel does not tell."""
+        if not self.connected:
+            return 0, -1
+        # With less ado than `getHandle`: those who wait for a connection are asked for it.
+        handle = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self.descriptor)
         try:
-            credentials = self.getHandle().getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, 12)
+            credentials = handle.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, 12)
         except OSError:
             return 0, -1
+        finally:
+            handle.detach()
         pid, uid = credentials[:4], credentials[4:8]
         return int.from_bytes(pid, sys.byteorder), int.from_bytes(uid, sys.byteorder, signed=True)
 
@@ -364,6 +370,12 @@ class SocketTransport:
         if self._socket is None:
             self._socket = socket.socket(fileno=self.descriptor)
         return self._socket
+
+    def forget_handle(self) -> None:
+        """Let go of the socket object, which must not be used any more: each takes its room."""
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
 
     def getHost(self) -> Any:
         """Return this side's address."""
