@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SetDebugLevel,
         Stop,
     )
+    from lonc.management.daemon import Daemon
     from lonc.management.errors import (
         BadLevel,
         InternalError,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         UnknownFile,
         UnknownHost,
     )
-    from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
+    from lonc.management.server import ManagementFactory, ManagementProtocol
 
 __all__ = [
     "About",

@@ -24,7 +24,8 @@ from lonc.transport.network import Network
 if TYPE_CHECKING:
     from lonc.config.certificates import Certificates
     from lonc.management.access import Names
-    from lonc.management.server import Daemon, ManagementFactory, ManagementProtocol
+    from lonc.management.daemon import Daemon
+    from lonc.management.server import ManagementFactory, ManagementProtocol
 
 #: Twisted's mode for a UNIX socket whose description names none. A colon behind a backslash is
 #: part of a path.
