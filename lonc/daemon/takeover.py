@@ -115,11 +115,18 @@ class HandOver:
         try:
             for each in self._services:
                 await maybeDeferred(each.stopService)
-            listening = _listen(path)
+            estate = self._estate()
+            try:
+                listening = _listen(path)
+            except OSError:
+                estate.close()
+                raise
         except OSError as error:
             self._go_on()
             raise NotDone(f"{path}: {error.strerror}") from None
-        estate = self._estate()
+        except Exception:
+            self._go_on()
+            raise
         given = self._in_thread(partial(_give, listening, path, estate))
         given.addBoth(self._given, estate)
         return path
@@ -133,7 +140,8 @@ class HandOver:
                     log.critical("a new process has taken over: this one ends")
                     self._handed_over()
                     return
-        log.critical("no process has taken over: all goes on as before")
+        if self._running():
+            log.critical("no process has taken over: all goes on as before")
         self._go_on()
 
     def _go_on(self) -> None:
@@ -212,7 +220,7 @@ def take_over(management: str) -> Estate | None:
         with socket.socket(socket.AF_UNIX) as giver:
             giver.settimeout(LIMIT)
             giver.connect(where)
-            return _receive(giver)
+            return receive(giver)
     except (OSError, ValueError) as error:
         raise TakeOverError(f"cannot take over from the lonc at {path}: {error}") from None
 
@@ -238,7 +246,14 @@ def _ask(asking: socket.socket) -> str:
     return where
 
 
-def _receive(giver: socket.socket) -> Estate:
+def receive(giver: socket.socket) -> Estate:
+    """
+    Take everything from the old process.
+
+    :param giver: is connected to the socket that it named.
+    :raises TakeOverError: it goes on.
+    :raises OSError: likewise.
+    """
     told = json.loads(_exactly(giver, struct.unpack("!I", _exactly(giver, 4))[0]))
     names = told["sockets"]
     descriptors: list[int] = []

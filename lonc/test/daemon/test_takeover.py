@@ -7,12 +7,127 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from lonc.daemon.takeover import Estate, HandOver, TakeOverError, receive, take_over
 from lonc.management import ManagementClient
+from lonc.management.errors import NotDone
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
+
+
+class Counted(Service):
+    """Counts how often it was started and stopped."""
+
+    starts = stops = 0
+
+    def startService(self) -> None:
+        """Count."""
+        self.starts += 1
+
+    def stopService(self) -> None:
+        """Count."""
+        self.stops += 1
+
+
+class HandOverTests(TestCase):
+    """Both sides in one process, each in a thread where it waits."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="lonc-")
+        self.addCleanup(folder.cleanup)
+        self.path = os.path.join(folder.name, "lonc.new")
+        self.service = Counted()
+        self.running = True
+        self.count = 3
+        self.ended: Deferred[None] = Deferred()
+        self.given: list[Deferred[Any]] = []
+        self.side = HandOver(
+            self.in_thread,
+            lambda: self.path,
+            self.estate,
+            [self.service],
+            lambda: self.running,
+            lambda: self.ended.callback(None),
+        )
+
+    def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
+        """Run it in a thread, and remember that."""
+        self.given.append(deferToThread(work))
+        return self.given[-1]
+
+    def estate(self) -> Estate:
+        """Return as many descriptors as the test wants, each of the same file."""
+        files = {f"/{number}": os.open(os.devnull, os.O_RDONLY) for number in range(self.count)}
+        return Estate(files, os.open(os.devnull, os.O_RDONLY), {"l2": {"by": "me"}})
+
+    def receive(self, path: str) -> Estate:
+        """Take everything."""
+        with socket.socket(socket.AF_UNIX) as giver:
+            giver.connect(path)
+            return receive(giver)
+
+    async def test_many(self) -> None:
+        """More descriptors than a message takes arrive under their names, and no child gets any."""
+        self.count = 450
+        path = await self.side.offer()
+        taken = await deferToThread(self.receive, path)
+        self.addCleanup(taken.close)
+        await self.ended
+        self.assertEqual(list(taken.sockets), [f"/{number}" for number in range(450)])
+        self.assertEqual(len({*taken.sockets.values(), taken.lock}), 451)
+        self.assertFalse(any(map(os.get_inheritable, taken.sockets.values())))
+        self.assertEqual(taken.pauses, {"l2": {"by": "me"}})
+        self.assertEqual((self.service.stops, self.service.starts), (1, 0))
+        self.assertFalse(os.path.exists(self.path))
+
+    async def test_one_at_a_time(self) -> None:
+        """A second process hears that it comes too late."""
+        await self.side.offer()
+        with self.assertRaises(NotDone):
+            await self.side.offer()
+        with socket.socket(socket.AF_UNIX) as heir:
+            heir.connect(self.path)
+        await self.given[0]
+        self.assertEqual((self.service.stops, self.service.starts), (1, 1))
+        self.assertFalse(self.ended.called)
+
+    async def test_stopped_meanwhile(self) -> None:
+        """When lonc is told to stop, the new process hears that nothing is handed over."""
+        path = await self.side.offer()
+        self.running = False
+        with self.assertRaises(TakeOverError):
+            await deferToThread(self.receive, path)
+        self.assertFalse(self.ended.called)
+        with self.assertRaises(NotDone):
+            await self.side.offer()
+
+    async def test_no_socket(self) -> None:
+        """Where no socket can be made all goes on."""
+        self.path = os.path.join(self.path, "nowhere")
+        with self.assertRaises(NotDone):
+            await self.side.offer()
+        self.assertEqual((self.service.stops, self.service.starts), (1, 1))
+
+    def test_not_by_network(self) -> None:
+        """Sockets pass over a UNIX socket alone."""
+        with self.assertRaises(TakeOverError):
+            take_over("tcp:1:interface=127.0.0.1")
+
+    def test_nobody_there(self) -> None:
+        """There is nothing to take."""
+        self.assertIsNone(take_over(f"unix:{self.path}:mode=600"))
 
 
 class TakeOverTests(LoadTestCase):
