@@ -62,6 +62,7 @@ class Connector:
         self._modes = dependencies.auth_modes(host)
         self._ids = tuple(dependencies.ids(host))
         self._lond = self._unknown_lond()
+        self._place_before = self._place
         self._version_due = 0.0
         clock, random = dependencies.clock, dependencies.random
         self._health = Health(settings.retries, clock, random, self._probe)
@@ -146,7 +147,8 @@ class Connector:
         settings, shared = self._settings, self._dependencies
         if self._lond.breaks_at_version and self._seconds() >= self._version_due:
             self._lond.breaks_at_version = False
-        first, *others = self._members
+        # One that the table has elsewhere by now is about to leave.
+        first, *others = [each for each in self._members if each in self._ids] or self._members
         handshake = Handshake(first, settings.host_id, self._modes, self._lond, others)
         now = self._seconds()
         connection = LondConnection(self, handshake, settings.max_line, self._heard, now)
@@ -184,6 +186,7 @@ class Connector:
         came_back = self._health.away
         for host_id in unserved:
             self._refuse(host_id, "the lond does not speak for it")
+        self._retire_nameless(connection)
         self._note_who_is_served()
         self.pool.move(connection, self.pool.idle)
         self._assign(new=0)
@@ -191,9 +194,21 @@ class Connector:
             self._troubles.ready(len(self.pool))
         self._revive()
 
+    def _retire_nameless(self, newest: LondConnection) -> None:
+        """A lond may know sethost now, or serve another id: older connections may not stand in."""
+        for each in [*self.pool.idle, *self.pool.busy]:
+            stands_in = newest.confirmed is None and newest.host_id == each.host_id
+            if each.confirmed is None and not stands_in and not each.retire():
+                self._drop(each)
+
+    @property
+    def _names(self) -> frozenset[str]:
+        """The ids of the machine, by the table, and those that have not left it yet."""
+        return frozenset([*self._ids, *self._members])
+
     @property
     def _serves_several(self) -> bool:
-        return len(self._ids) > 1
+        return len(self._names) > 1
 
     def _note_who_is_served(self) -> None:
         """Where the lond cannot be told which id is wanted, it serves the one that it names."""
@@ -368,12 +383,18 @@ class Connector:
         self._assign(new=self._queue.waiting)
         self.reset_retries()
 
+    def _follow(self) -> None:
+        """See whether connections would be made otherwise than those that there are."""
+        before, self._place_before = self._place_before, self._place
+        if before != self._place:
+            self.moved()
+
     @property
     def _place(self) -> tuple[object, ...]:
-        """Where connections go to, as whom, in which ways, and if for one id only."""
+        """Where connections go to, as whom, in which ways, and for which id if for one only."""
         settings = self._settings
-        several = self._serves_several
-        return settings.lond_port, settings.host_id, self._modes, several
+        alone = None if self._serves_several else self._names
+        return settings.lond_port, settings.host_id, self._modes, alone
 
     def _unknown_lond(self) -> LondTraits:
         return LondTraits(alone=not self._serves_several)

@@ -280,6 +280,8 @@ class Dispatcher(Connector):
             self._closing |= dict.fromkeys(each for each in self.pool.all() if each.connected)
             self._retire_connections()
             self._check_closed()
+        else:
+            self._follow()
         return waiting
 
     def owes(self, member: Member) -> bool:
@@ -308,14 +310,11 @@ class Dispatcher(Connector):
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """Take over a row and settings; what is under way ends where it began."""
-        before = self._place
         self._settings, self._modes = settings, self._dependencies.auth_modes(host)
         self._ids = tuple(self._dependencies.ids(host))
-        self._lond.alone = not self._serves_several
         self._queue.of(host.id).size = settings.queue_limit
         self._health.set_retries(settings.retries)
-        if before != self._place:
-            self.moved()
+        self._follow()
 
     # ------------------------------------------------------------------ what is reported
 

@@ -134,7 +134,8 @@ class LondTraits:
     :ivar version: what it says it is; empty when it does not say.
     :ivar mode: the `AuthMode` by which the last complete handshake went, in words; empty before it.
     :ivar knows_version, knows_sethost: False once it has said ``unknown_cmd`` to it, and at nothing
-        else: an accident must not send the requests for one id to another.
+        else: an accident must not send the requests for one id to another. Of several ids, each
+        connection asks again.
     :ivar breaks_at_version: whether it hung up, or worse, when it was asked for its version.
     :ivar only: the one host id that it serves, where it knows no ``sethost``; empty where it does,
         or has no other.
@@ -319,7 +320,10 @@ class Handshake:
         return b"version\n" if asks else b""
 
     def _ask_for_host(self) -> bytes:
-        return f"sethost:{self.lond_id}\n".encode() if self._traits.knows_sethost else b""
+        """Ask again where there are several ids: the lond may be another release by now."""
+        traits = self._traits
+        asks = traits.knows_sethost or not traits.alone
+        return f"sethost:{self.lond_id}\n".encode() if asks else b""
 
     def _ask_for_id(self) -> bytes:
         """Where the lond serves several ids and cannot be told which one, it has to tell us."""
@@ -400,6 +404,8 @@ class Handshake:
             self.unserved.append(self.lond_id)
             self.lond_id = self._others.pop(0)
             return State.SET_HOST
+        else:
+            self._traits.knows_sethost, self._traits.only = True, ""
         return State.REQUESTING_ID
 
     def _id_told(self, line: bytes) -> State:

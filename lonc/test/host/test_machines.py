@@ -239,6 +239,31 @@ class NoSethostTests(HostTestCase):
         self.assertEqual(stage.client_of("l2", b"get\n").read, CON_LOST)
         self.assertTrue(any("knows no sethost" in line for line in self.warnings))
 
+    def test_renewed(self) -> None:
+        """A lond that comes to know sethost serves all; older connections serve one id only."""
+        stage = Together(self, max_connections=3)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: {b"ping\n": b"l3\n", b"warm\n": b"ok\n"}.get(line)
+
+        stage.network.prepare = prepare
+        stage.client_of("l3", b"warm\n")
+        stage.turn()
+        flying = stage.client_of("l3", b"flying\n")
+        stage.turn()
+        (old,) = stage.londs
+        stage.serving()
+        clients = {"l3": stage.client_of("l3", b"get\n")}
+        stage.turn()
+        old.say(b"answer\n")
+        clients |= {host_id: stage.client_of(host_id, b"get\n") for host_id in ("l2", "l4")}
+        stage.turn()
+        self.assertEqual(flying.read, b"answer\n")
+        for host_id, client in clients.items():
+            self.assertEqual(client.read, b"re:sethost:%s:get\n" % host_id.encode())
+        self.assertEqual(old.asked[-1], b"flying\n")
+        self.assertTrue(old.wire.closed)
+
 
 class PauseTests(HostTestCase):
     """Nothing is sent to a host for a while."""
@@ -360,6 +385,26 @@ class ChangesTests(HostTestCase):
         self.assertEqual(client.read, b"re:sethost:l3:waiting\n")
         self.assertEqual(alone.asked, [b"warm\n"])
         self.assertTrue(alone.wire.closed)
+
+    def test_changing_places(self) -> None:
+        """Two ids that were alone change places: neither uses the connections of the other."""
+        stage = self.apart()
+        for host_id in ("l2", "l3"):
+            stage.client_of(host_id, b"warm\n")
+            stage.turn()
+        before = list(stage.londs)
+        stage.rows["l3"] = attrs.evolve(stage.rows["l3"], address="127.0.0.2")
+        stage.move("l2", "elsewhere.test")
+        between = stage.client_of("l2", b"get\n")
+        stage.turn()
+        stage.follow("l3")
+        after = [stage.client_of(host_id, b"get\n") for host_id in ("l2", "l3")]
+        stage.turn()
+        self.assertEqual(between.read, b"re:sethost:l2:get\n")
+        self.assertEqual(self.answers(after), [b"re:get\n", b"re:get\n"])
+        for lond in before:
+            self.assertEqual(lond.asked[-1], b"warm\n")
+            self.assertTrue(lond.wire.closed)
 
     def test_in_flight(self) -> None:
         """What is in flight ends where it began."""

@@ -258,13 +258,18 @@ class VersionTests(WaysTestCase):
         self.answered(VERSION, b"ok\n", b"ABCDEF\n")
         said = self.answered(VERSION, UNKNOWN, b"l2\n", b"ABCDEF\n")
         self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ping\n", b"ekey\n", b""])
-        self.assertEqual(self.answered(VERSION, b"l2\n"), [b"version\n", b"ping\n", b"ekey\n"])
+        self.assertFalse(self.traits.knows_sethost)
+        said = self.answered(VERSION, UNKNOWN, b"l2\n", b"ABCDEF\n")
+        self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ping\n", b"ekey\n", b""])
+        said = self.answered(VERSION, b"ok\n", b"ABCDEF\n")  # it has been renewed
+        self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ekey\n", b""])
+        self.assertEqual((self.traits.knows_sethost, self.traits.only), (True, ""))
 
     def test_other_of_several_ids(self) -> None:
         """Where it is another, or none, it is the wrong lond; the message says so."""
         self.traits = LondTraits(alone=False, knows_sethost=False)
         for line in (b"l3", b"L2", b"l22", b"l2 ", b"", UNKNOWN[:-1]):
-            error = self.failure(self.answered, VERSION, line + b"\n")
+            error = self.failure(self.answered, VERSION, UNKNOWN, line + b"\n")
             self.assertIsInstance(error, OtherLondError)
             self.assertIn("knows no sethost", str(error))
 
