@@ -126,7 +126,7 @@ class World:
         await self._lonc.wait()
 
     async def close(self) -> None:
-        """Leave nothing running."""
+        """End every process and close every connection."""
         if self._lonc is not None and self._lonc.returncode is None:
             await self.kill()
         if self.manager is not None:

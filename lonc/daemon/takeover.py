@@ -64,7 +64,7 @@ class Estate:
     pauses: Mapping[str, Mapping[str, Any]]
 
     def close(self) -> None:
-        """Close all descriptors."""
+        """Close all of its descriptors."""
         for descriptor in (self.lock, *self.sockets.values()):
             os.close(descriptor)
 

@@ -80,7 +80,7 @@ class _Server:
         return self._made[1]
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """Begin."""
+        """Return our end of TLS for a connection that has come."""
         try:
             context = self.context()
         except NoCertificates:  # the files have changed since they were read

@@ -33,7 +33,7 @@ class Binary(LineOnlyReceiver):
     delimiter = b"\n"
 
     def lineReceived(self, line: bytes) -> None:
-        """Answer."""
+        """Answer with bytes that are no text."""
         self.sendLine(b"\xff\xfe")
 
 

@@ -40,7 +40,7 @@ class Kept(io.StringIO):
     text = ""
 
     def close(self) -> None:
-        """Keep the text."""
+        """Keep the text, for it is looked at after the stream is closed."""
         self.text = self.text or self.getvalue()
         super().close()
 

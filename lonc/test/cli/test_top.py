@@ -1,6 +1,6 @@
 # trial's assertions have no annotations:
 # mypy: allow-untyped-calls
-"""The live screen."""
+"""What ``lonc top`` shows, and what its keys do."""
 
 from __future__ import annotations
 

@@ -536,13 +536,13 @@ class Dialled:
         self._protocol.dataReceived(data)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection from lonc's side."""
         self.closed = True
         self._protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class TwistedClientTests(Place):
-    """For Twisted."""
+    """The client that returns Deferreds."""
 
     def setUp(self) -> None:
         super().setUp()

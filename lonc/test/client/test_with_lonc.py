@@ -63,14 +63,14 @@ class LocalHost:
         return False
 
     def withdraw(self, request: Request) -> bool:
-        """Nothing waits."""
+        """Withdraw nothing: no request waits here."""
         return False
 
     def close_connections(self) -> None:
         """Never needed: there are none."""
 
     def count_lost(self, cause: Cause) -> None:
-        """Not looked at."""
+        """Do nothing: the counts are not looked at here."""
 
 
 class LoncTests(TestCase):

@@ -179,7 +179,7 @@ class DownloadTestCase(TestCase):
 
 
 class PlainTests(DownloadTestCase):
-    """Over http."""
+    """Downloads over http, without TLS."""
 
     async def test_with_length(self) -> None:
         """A file whose length is told is taken as it is, and the connection is closed."""

@@ -29,7 +29,7 @@ class KeyFolderTestCase(SynchronousTestCase):
 
 
 class MakeTests(KeyFolderTestCase):
-    """lonc's side."""
+    """Key files as lonc makes them."""
 
     def test_file(self) -> None:
         """It holds 32 hex digits and nothing else, and nobody but its owner may read it."""
@@ -126,7 +126,7 @@ class SweepTests(KeyFolderTestCase):
 
 
 class TakeTests(KeyFolderTestCase):
-    """A lond's side."""
+    """Key files as a lond takes them."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -628,7 +628,7 @@ class OptionsTests(SynchronousTestCase):
 
 
 class FolderTests(SettingsCase):
-    """check_folders."""
+    """What check_folders says of folders that cannot be used."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -28,7 +28,7 @@ class Greeting(Protocol):
     """Tells a client that it has been accepted."""
 
     def connectionMade(self) -> None:
-        """Greet."""
+        """Say who answers."""
         self.transport.write(b"hello")  # type: ignore[union-attr]
 
 

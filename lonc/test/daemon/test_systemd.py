@@ -42,7 +42,7 @@ class TellTests(ManagerCase):
         self.manager = Manager({"NOTIFY_SOCKET": self.path})
 
     def test_life(self) -> None:
-        """Ready, alive, stopping."""
+        """The manager is told of the start, of each sign of life, and of the stop."""
         self.manager.ready("2 hosts")
         self.assertEqual(self.told(), ["READY=1", "STATUS=2 hosts"])
         self.manager.alive("3 hosts")

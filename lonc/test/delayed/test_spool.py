@@ -353,7 +353,7 @@ class RemoveTests(SpoolCase):
     """Deleting what has its answer."""
 
     def test_removed(self) -> None:
-        """The request goes."""
+        """A request that is removed is gone from the disk."""
         path = self.put(b"x\n")
         files = self.files()
         self.spool.remove(files)

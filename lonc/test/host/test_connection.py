@@ -36,7 +36,7 @@ VECTORS: list[dict[str, Any]] = json.loads(
 
 
 class HandshakeTests(ConnectionTestCase):
-    """Row S6."""
+    """The handshake, byte by byte (row S6)."""
 
     def test_transcript(self) -> None:
         """S6: it opens with init, takes the handshake, and tells its owner both ends of it."""
@@ -307,7 +307,7 @@ class RequestTests(ConnectionTestCase):
 
 
 class EncryptTests(ConnectionTestCase):
-    """Row S7."""
+    """Requests and answers that are enciphered (row S7)."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -28,7 +28,7 @@ class HealthTestCase(SynchronousTestCase):
 
     @property
     def now(self) -> float:
-        """The time."""
+        """Return the time of the clock."""
         return self.clock.seconds()
 
     def dead(self, random: Random | None = None) -> Health:
@@ -48,7 +48,7 @@ class HealthTestCase(SynchronousTestCase):
 
 
 class RetriesTests(HealthTestCase):
-    """Row S10."""
+    """Retries: what takes them, and what restores them (row S10)."""
 
     def test_each_failure_takes_one(self) -> None:
         """S10: with 2 retries the second failure makes the host DEAD, and is told once."""
@@ -138,7 +138,7 @@ class BreakTests(HealthTestCase):
 
 
 class ProbeTests(HealthTestCase):
-    """Row F4."""
+    """Probes of a host that is DEAD (row F4)."""
 
     def test_no_probe_while_alive(self) -> None:
         """F4: a host that is not DEAD is not probed."""

@@ -51,7 +51,7 @@ def a_request(since: float = 0.0, program: int = 1) -> Request:
 
 
 class ConnectionPoolTests(SynchronousTestCase):
-    """Row S8."""
+    """Which connection is where, and which takes a request (row S8)."""
 
     def setUp(self) -> None:
         self.pool = ConnectionPool()

@@ -308,7 +308,7 @@ class FairShareTests(HostTestCase):
 
 
 class IdleTests(HostTestCase):
-    """Row S9."""
+    """Idle connections are closed after a while (row S9)."""
 
     def test_one_a_second(self) -> None:
         """S9: after the idle timeout one connection is closed each second, until none is left."""

@@ -166,7 +166,7 @@ class DataTests(CommandTestCase):
 
 
 class IncTests(CommandTestCase):
-    """Counting."""
+    """What ``inc`` adds, and to what."""
 
     def counted(self, value: bytes | None, amount: bytes) -> bytes:
         """Put a value, add an amount, and return what is there now."""

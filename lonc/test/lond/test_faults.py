@@ -123,7 +123,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual(self.faults.take(Step.INIT), CLOSE)
 
     def test_clear(self) -> None:
-        """All orders go."""
+        """What was ordered is forgotten."""
         self.faults.order(Step.KEY, STALL)
         self.faults.order(Step.INIT, CLOSE)
         self.faults.clear()

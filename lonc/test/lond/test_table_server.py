@@ -40,7 +40,7 @@ class TextTests(SynchronousTestCase):
 
 
 class TableServerTests(TestCase):
-    """The server."""
+    """The server of the table gives it as it is now."""
 
     def setUp(self) -> None:
         self.table = b"first\n"

@@ -78,7 +78,7 @@ class LevelsTests(ConnectedTests):
 
 
 class VisitorTests(SynchronousTestCase):
-    """Who is there."""
+    """Who a connection's other side is, by what the kernel tells."""
 
     def visitor(self, family: int, uid: int) -> Visitor:
         """Return who a socket with a user's credentials is."""

@@ -28,7 +28,7 @@ class LocalTimeTests(SynchronousTestCase):
 
 
 class TextTests(SynchronousTestCase):
-    """Row S16's words."""
+    """How a host is described in words (row S16)."""
 
     def test_up(self) -> None:
         """S16: connections in every state count."""

@@ -342,7 +342,7 @@ class TransportTests(Shared.Cases, StreamTestCase):
 
 
 class DoubleTests(Shared.Cases):
-    """Over the double."""
+    """The same with the double that tests use."""
 
     def setUp(self) -> None:
         self.clock = Clock()

@@ -125,7 +125,7 @@ class LocalSocketTests(SocketTestCase):
 
     @property
     def mode(self) -> int:
-        """Of the file."""
+        """Return the mode of the socket's file."""
         return stat.S_IMODE(os.stat(self.path).st_mode)
 
     def connects(self) -> bool:

@@ -220,7 +220,7 @@ class HealthTests(SiteCase):
     """What watches over the daemon asks."""
 
     def test_alive(self) -> None:
-        """The loop turns."""
+        """``/healthz`` says ok while the reactor runs."""
         self.assertEqual(self.ask("/healthz")[::2], (200, "ok\n"))
 
     def test_ready(self) -> None:

@@ -21,7 +21,7 @@ from lonc.wire.escaping import (
 
 
 class EscapeTests(SynchronousTestCase):
-    """One value."""
+    """Escaping and unescaping one value."""
 
     def test_every_byte(self) -> None:
         """Letters, digits and ``_`` stay, and any other byte is ``%`` and two lower-case digits."""
@@ -63,7 +63,7 @@ class EscapeTests(SynchronousTestCase):
 
 
 class PackTests(SynchronousTestCase):
-    """Several values."""
+    """Hashes and lists in one word, and back."""
 
     def test_pack(self) -> None:
         """Keys and values are escaped, and stand in the order given."""

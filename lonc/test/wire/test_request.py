@@ -183,7 +183,7 @@ class WaiterTests(SynchronousTestCase):
 
 
 class OtherTests(SynchronousTestCase):
-    """The rest."""
+    """Askers, and the words for each cause."""
 
     def test_nobody(self) -> None:
         """F16: an answer to somebody who has gone disappears without a sound."""
