@@ -161,7 +161,7 @@ class Connector:
         factory.connect(self._target, settings.lond_port, settings.connect_timeout)
 
     def connected(self, connection: LondConnection) -> None:
-        """Its handshake begins."""
+        """Note that a connection is made, and its handshake begins."""
         connection.begin_handshake(self._seconds())
         self.pool.move(connection, self.pool.handshaking)
         settings = self._settings
@@ -173,7 +173,7 @@ class Connector:
         )
 
     def gone(self, connection: LondConnection) -> None:
-        """Its socket is closed."""
+        """Note that the socket of a connection is closed."""
         self._closing.pop(connection, None)
         self._check_closed()
 
