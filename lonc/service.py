@@ -385,6 +385,7 @@ class LoncService(MultiService):
         self._supervisor.watch()
         self._shared.watch()
         self._management.watch()
+        self._kept.renew()
         self._management_tls.watch()
         self._http.watch()
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})

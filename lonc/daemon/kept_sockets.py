@@ -50,9 +50,17 @@ class KeptSockets:
         if not isinstance(port, Port) or name is None:
             return
         self._names[port] = name
-        if len(self._kept) < self._manager.room:
-            self._manager.keep(name, port.fileno())
-            self._kept.add(port)
+        self.renew()
+
+    def renew(self) -> None:
+        """Tell the manager of those that it had no time for; called once a second."""
+        if len(self._kept) == min(len(self._names), self._manager.room):
+            return
+        for port, name in self._names.items():
+            if port not in self._kept and len(self._kept) < self._manager.room:
+                if not self._manager.keep(name, port.fileno()):
+                    return
+                self._kept.add(port)
 
     def close(self, port: IListeningPort) -> bool:
         """

@@ -67,9 +67,9 @@ class Manager:
         """Tell the manager that the reactor still runs: its watchdog waits for that."""
         self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
-    def keep(self, name: str, descriptor: int) -> None:
-        """Have a listening socket kept over a restart, under a name."""
-        self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
+    def keep(self, name: str, descriptor: int) -> bool:
+        """Have a listening socket kept over a restart, under a name; return whether it was told."""
+        return self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
 
     def forget(self, name: str) -> None:
         """Have a socket kept no longer."""
@@ -88,13 +88,17 @@ class Manager:
         rest, self._inherited = self._inherited, {}
         return rest
 
-    def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
-        """Send lines; a manager that does not listen, or is slow, is not waited for long."""
-        self._send(lines, descriptors, _PATIENCE if self._patient else 0.0)
+    def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
+        """
+        Send lines; a manager that does not listen, or is slow, is not waited for long.
 
-    def _send(self, lines: Sequence[str], descriptors: Sequence[int], patience: float) -> None:
+        :return: whether they were sent.
+        """
+        return self._send(lines, descriptors, _PATIENCE if self._patient else 0.0)
+
+    def _send(self, lines: Sequence[str], descriptors: Sequence[int], patience: float) -> bool:
         if not self._address:
-            return
+            return False
         # A name from the host table must not become a line of its own.
         data = "\n".join(line.replace("\n", " ") for line in lines).encode()
         ancillary = []
@@ -106,12 +110,14 @@ class Manager:
             connected.settimeout(patience)
             connected.sendmsg([data], ancillary)
             self._patient = True
+            return True
         except TimeoutError:
             self._patient = False
         except BlockingIOError:
             pass
         except OSError:
             self._disconnect()  # it may come back
+        return False
 
     def _disconnect(self) -> None:
         if self._socket is not None:

@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import tempfile
+from unittest.mock import patch
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
@@ -153,6 +154,19 @@ class KeptSocketsTests(SynchronousTestCase):
         second.close()
         self.assertTrue(os.path.exists(self.path))
         self.assertFalse(os.path.exists(self.path + "2"))
+
+    def test_busy_manager(self) -> None:
+        """A manager that has no time is told later; until then a stop closes the socket."""
+        with patch.object(self.kept._manager, "keep", return_value=False):
+            local = self.opened()
+            self.assertFalse(self.kept.leave())
+        self.kept.renew()
+        self.manager.look()
+        self.assertEqual(len(self.manager.kept), 1)
+        self.kept.renew()
+        self.assertEqual(len(self.manager.told), 1)
+        self.ended(local)
+        self.assertTrue(os.path.exists(self.path))
 
     def test_no_manager(self) -> None:
         """Everything is as it was without."""
