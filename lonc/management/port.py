@@ -128,6 +128,10 @@ class _OnDemand(Factory):
         self._reactor = reactor
         self._made: ManagementFactory | None = None
 
+    def logPrefix(self) -> str:
+        """Name it in Twisted's line that it listens."""
+        return "the management port"
+
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
         from lonc.management.access import visitor_of
         from lonc.management.server import ManagementFactory

@@ -48,6 +48,10 @@ class _OnDemand(Factory):
         self._reactor = reactor
         self.made: Any = None
 
+    def logPrefix(self) -> str:
+        """Name it in Twisted's line that it listens."""
+        return "the HTTP port"
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         from lonc.web.site import site
 
