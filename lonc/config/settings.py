@@ -11,18 +11,26 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 import attrs
 
-from lonc.config.hosts import RESERVED_IDS, TableLimits
-from lonc.config.parameters import PARAMETERS, Parameter, SettingsError, opt_parameters
+from lonc.config.kinds import SettingsError
+from lonc.config.parameters import (
+    MANAGEMENT_SOCKET,
+    PARAMETERS,
+    SOCKET_PATH_LIMIT,
+    Parameter,
+    Settings,
+    opt_parameters,
+)
 from lonc.disk.files import check_own_folder
 
 __all__ = [
     "CONFIG_FILES",
+    "MANAGEMENT_SOCKET",
     "PARAMETERS",
+    "SOCKET_PATH_LIMIT",
     "Parameter",
     "Settings",
     "SettingsError",
@@ -42,180 +50,10 @@ COMMON_FILE = "loncapa_apache.conf"
 #: Bytes of ``loncapa.conf`` at most: anything longer is some other file.
 CONFIG_LIMIT = 1024 * 1024
 
-#: Bytes of a UNIX socket's path at most: Linux has room for 108 with the final NUL.
-SOCKET_PATH_LIMIT = 107
-
 #: Sections of ``loncapa.conf`` inside one another at most: nobody writes more than a handful.
 MOST_SECTIONS = 100
 
-#: The management port's own name in ``lonSockDir``.
-MANAGEMENT_SOCKET = "lonc.amp"
-
 _BY_VARIABLE = {parameter.variable: parameter for parameter in PARAMETERS}
-
-
-def _default(variable: str) -> Any:
-    """Return an attribute with the default that its row gives."""
-    parameter = _BY_VARIABLE[variable]
-    return attrs.field(default=parameter.read(parameter.default, f"default of {variable}"))
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """
-    All settings, typed and checked: times in seconds, sizes in bytes, paths as text.
-
-    ``warnings`` holds a line for a person for each thing in the file that does nothing, ``written``
-    for each setting's name in the file what was written, and where: ``default``, an option, or file
-    and line.
-    """
-
-    config_file: str
-    host_id: str
-    tab_dir: str
-    sock_dir: str
-    daemons_dir: str
-    doc_root: str
-    lond_port: int = _default("londPort")
-    max_connections: int = _default("loncMaxConnections")
-    retries: int = _default("loncRetries")
-    idle_timeout: float = _default("loncIdleTimeout")
-    connect_timeout: float = _default("loncConnectTimeout")
-    keepalive_time: int = _default("loncKeepaliveTime")
-    keepalive_interval: int = _default("loncKeepaliveInterval")
-    keepalive_probes: int = _default("loncKeepaliveProbes")
-    allow_insecure: bool = _default("loncAllowInsecure")
-    certificate_directory: str | None = _default("lonCertificateDirectory")
-    certificate_authority: str | None = _default("lonnetCertificateAuthority")
-    certificate: str | None = _default("lonnetCertificate")
-    private_key: str | None = _default("lonnetPrivateKey")
-    certificate_name_check: bool = _default("loncCertificateNameCheck")
-    name_lifetime: float = _default("loncNameLifetime")
-    name_threads: int = _default("loncNameThreads")
-    request_timeout: float = _default("loncRequestTimeout")
-    queue_timeout: float = _default("loncQueueTimeout")
-    queue_limit: int = _default("loncQueueLimit")
-    max_line: int = _default("loncMaxLine")
-    max_clients: int = _default("loncMaxClients")
-    socket_names: str = _default("loncSocketNames")
-    socket_mode: int = _default("loncSocketMode")
-    socket_group: int | None = _default("loncSocketGroup")
-    management: str = attrs.field()
-    management_group: int | None = _default("loncManagementGroup")
-    management_tls: str | None = _default("loncManagementTLS")
-    management_names: tuple[tuple[str, bool], ...] = _default("loncManagementNames")
-    http: str | None = _default("loncHTTP")
-    watch: tuple[str, ...] = _default("loncWatch")
-    log_format: str = _default("loncLogFormat")
-    write_timeout: float = _default("loncWriteTimeout")
-    max_unread: int = _default("loncMaxUnread")
-    max_request_memory: int = _default("loncMaxRequestMemory")
-    drain_timeout: float = _default("loncDrainTimeout")
-    disk_timeout: float = _default("loncDiskTimeout")
-    delayed_key_file: str | None = _default("loncDelayedKeyFile")
-    table_interval: float = _default("loncTableInterval")
-    table_timeout: float = _default("loncTableTimeout")
-    table_limit: int = _default("loncTableLimit")
-    table_lines: int = _default("loncTableLines")
-    table_line_length: int = _default("loncTableLineLength")
-    table_hosts: int = _default("loncTableHosts")
-    table_growth: int = _default("loncTableGrowth")
-    warnings: tuple[str, ...] = ()
-    written: Mapping[str, tuple[str, str]] = attrs.field(factory=dict, eq=False, repr=False)
-
-    @management.default
-    def _management(self) -> str:
-        # As an endpoint's description has to quote: a "=" would make the path's beginning a key.
-        path = re.sub(r"([\\:=])", r"\\\1", self.socket_path(MANAGEMENT_SOCKET))
-        return f"unix:{path}:mode=600"
-
-    def socket_path(self, name: str) -> str:
-        """Return the path of the UNIX socket of the host with that id or host name."""
-        return os.path.join(self.sock_dir, name)
-
-    @cached_property
-    def reserved_names(self) -> frozenset[str]:
-        """Names in the folder of the sockets that no host's socket may have."""
-        paths = [_unix_path(each) for each in (self.management, self.http) if each is not None]
-        folder = os.path.normpath(self.sock_dir)
-        own = [os.path.split(os.path.normpath(path)) for path in paths if path is not None]
-        names = [name for where, name in own if where == folder]
-        return RESERVED_IDS.union(names, [f"{name}.lock" for name in names])
-
-    @property
-    def max_host_id(self) -> int:
-        """Characters that a host id may have at most, so that its socket's path fits."""
-        return SOCKET_PATH_LIMIT - len(os.fsencode(self.socket_path("")))
-
-    @property
-    def table_limits(self) -> TableLimits:
-        """What the cluster's table may have."""
-        return TableLimits(self.table_lines, self.table_line_length, self.table_hosts)
-
-    @property
-    def hosts_file(self) -> str:
-        """The host table."""
-        return os.path.join(self.tab_dir, "hosts.tab")
-
-    @property
-    def fetched_hosts_file(self) -> str:
-        """The last host table that came from the cluster."""
-        return os.path.join(self.tab_dir, "dns_hosts.tab")
-
-    @property
-    def logs_dir(self) -> str:
-        """The folder of the log files and the pid file."""
-        return os.path.join(self.daemons_dir, "logs")
-
-    @property
-    def pid_file(self) -> str:
-        """The daemon's process id."""
-        return os.path.join(self.logs_dir, "lonc.pid")
-
-    @property
-    def log_file(self) -> str:
-        """The log."""
-        return os.path.join(self.logs_dir, "lonc.log")
-
-    @property
-    def perm_log_file(self) -> str:
-        """The log of delayed requests, which other programs write too."""
-        return os.path.join(self.logs_dir, "lonnet.perm.log")
-
-    @property
-    def status_dir(self) -> str:
-        """The folder of the status file."""
-        return os.path.join(self.doc_root, "lon-status")
-
-    @property
-    def status_file(self) -> str:
-        """The status of every host, for the web server."""
-        return os.path.join(self.status_dir, "loncstatus.txt")
-
-    @property
-    def delayed_dir(self) -> str:
-        """Where delayed requests wait (protocol, section 6)."""
-        return os.path.join(self.sock_dir, "delayed")
-
-    @property
-    def key_dir(self) -> str:
-        """Where key files are for a moment (protocol, section 9)."""
-        return os.path.join(self.sock_dir, "lonc.keys")
-
-    @property
-    def kept_dir(self) -> str:
-        """Where delayed requests go that lonc sets aside (row F8)."""
-        return os.path.join(self.delayed_dir, "kept")
-
-
-def _unix_path(endpoint: str) -> str | None:
-    """Return the path of a Twisted endpoint's description that is for a UNIX socket."""
-    kind, *fields = re.findall(r"(?:[^\\:]|\\.)+", endpoint)
-    for field in fields if kind == "unix" else ():
-        key, equals, value = field.partition("=")
-        if not equals or key.endswith("\\") or key == "address":
-            return re.sub(r"\\(.)", r"\1", value if key == "address" else field)
-    return None
 
 
 # Reading loncapa.conf

@@ -1,0 +1,182 @@
+"""
+Kinds of values that settings may have: what may be written, and what it becomes.
+"""
+
+from __future__ import annotations
+
+import grp
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. The message is one line for a person, and says where."""
+
+
+# Kinds of values
+
+
+@attrs.frozen
+class Kind:
+    """
+    A kind of value.
+
+    :ivar unit: what it counts or names, for people.
+    :ivar allowed: what may be written, worded to follow "is not".
+    :ivar parse: text to value; raises ValueError for whatever ``allowed`` does not name.
+    """
+
+    unit: str
+    allowed: str
+    parse: Callable[[str], Any]
+
+
+def _match(pattern: str, text: str) -> re.Match[str]:
+    match = re.fullmatch(pattern, text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise ValueError(text)
+    return match
+
+
+def _check(allowed: bool) -> None:
+    if not allowed:
+        raise ValueError
+
+
+def whole(unit: str, least: int, most: int) -> Kind:
+    """Return the kind of a whole number of ``unit``, both ends included."""
+
+    def parse(text: str) -> int:
+        value = int(_match("[0-9]{1,18}", text)[0])
+        _check(least <= value <= most)
+        return value
+
+    return Kind(unit, f"a whole number from {least} to {most}", parse)
+
+
+def seconds(least: float, most: float) -> Kind:
+    """Return the kind of a time in seconds, both ends included; parts of a second may be given."""
+
+    def parse(text: str) -> float:
+        value = float(_match(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}", text)[0])
+        _check(least <= value <= most)
+        return value
+
+    return Kind("seconds", f"a number from {least} to {most}", parse)
+
+
+def size(least: str, most: str) -> Kind:
+    """Return the kind of a number of bytes, both ends included; KiB, MiB or GiB may follow."""
+
+    def in_bytes(text: str) -> int:
+        match = _match(r"([0-9]{1,18})[ \t]*(?:([KMG])(?:iB)?)?", text)
+        return int(match[1]) << 10 * " KMG".index((match[2] or " ").upper())
+
+    def parse(text: str) -> int:
+        value = in_bytes(text)
+        _check(in_bytes(least) <= value <= in_bytes(most))
+        return value
+
+    return Kind("bytes", f"a size from {least} to {most}", parse)
+
+
+def _mode(text: str) -> int:
+    value = int(_match("(?:0o?)?([0-7]{3})", text)[1], 8)
+    _check(value & 0o600 == 0o600)  # Without it lonc's own user could not connect.
+    return value
+
+
+def _group(text: str) -> int | None:
+    if text == "none":
+        return None
+    if re.fullmatch("[0-9]{1,10}", text):
+        _check(int(text) < 2**32 - 1)  # The last one means "leave it" to chown.
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _folder(text: str) -> str:
+    # What cannot be printed could not be named in a log line either.
+    _check(text.startswith("/") and text.isprintable())
+    return text.rstrip("/") or "/"
+
+
+def _optional_file(text: str) -> str | None:
+    if text == "none":
+        return None
+    _check(text.startswith("/") and text.isprintable())
+    return text
+
+
+def _name_of_file(text: str) -> str | None:
+    _check(bool(text) and text.isprintable())
+    return None if text == "none" else text
+
+
+def _switch(text: str) -> bool:
+    return _match("[01]", text)[0] == "1"
+
+
+def _endpoint(text: str) -> str:
+    _check(text.isprintable())
+    return _match("[a-z][a-z0-9]*:.+", text)[0]
+
+
+def _host_id(text: str) -> str:
+    _check(text not in (".", ".."))
+    return _match("[a-z0-9_.-]+", text)[0]
+
+
+def _optional_endpoint(text: str) -> str | None:
+    return None if text == "none" else _endpoint(text)
+
+
+def one_of(*words: str) -> Kind:
+    """Return the kind of a choice between ``words``."""
+
+    def parse(text: str) -> str:
+        _check(text in words)
+        return text
+
+    return Kind("word", "one of " + ", ".join(words), parse)
+
+
+def _managing_names(text: str) -> tuple[tuple[str, bool], ...]:
+    """Return each name in small letters, and whether it may steer."""
+    if text == "none":
+        return ()
+    found = (_match(r"([a-z0-9-]+(?:\.[a-z0-9-]+)*)(:steer)?", each) for each in text.split())
+    return tuple((each[1].lower(), each[2] is not None) for each in found)
+
+
+def _host_ids(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(_host_id(each) for each in text.split())
+
+
+HOST_ID = Kind("host id", "a host id (letters, digits, _, - and .)", _host_id)
+HOST_IDS = Kind("host ids", "host ids with blanks between them, or none", _host_ids)
+MANAGING_NAMES = Kind(
+    "host names",
+    "host names with blanks between them, :steer behind those that may steer, or none",
+    _managing_names,
+)
+FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
+OPTIONAL_FILE = Kind("file", "an absolute path in printable characters, or none", _optional_file)
+OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")
+NAME_OF_FILE = Kind("file", "a name or a path in printable characters, or none", _name_of_file)
+SWITCH = Kind("switch", "1 (on) or 0 (off)", _switch)
+MODE = Kind("octal mode", "an octal mode from 0600 to 0777 with read and write for the user", _mode)
+GROUP = Kind("group", "the name or number of a group of this machine, or none", _group)
+ENDPOINT = Kind(
+    "endpoint", "a Twisted endpoint description such as tcp:7000:interface=127.0.0.1", _endpoint
+)
+
+OPTIONAL_ENDPOINT = Kind(
+    "endpoint", "a Twisted endpoint description such as tcp:8663, or none", _optional_endpoint
+)
