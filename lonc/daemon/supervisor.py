@@ -122,9 +122,13 @@ class Supervisor:
             try:
                 if host.crashed or not host.running:
                     log.critical("the host's service is started again", host_id=host_id)
+                    neighbours = host.neighbours
                     self.remove(host_id)
                     if host_id in self._in_force.table.hosts:  # else it is about to be removed
                         self.add(host_id)
+                    for each in neighbours:  # they share what is new, and leave what may be broken
+                        if each in self._in_force.table.hosts:
+                            self.reconfigure(each)
                 elif not host.listening:
                     host.listen()
                     log.warn("the socket was gone and is there again", host_id=host_id)

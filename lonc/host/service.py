@@ -242,6 +242,12 @@ class HostService(Service):
     # ------------------------------------------------------------------ what the lond does
 
     @property
+    def neighbours(self) -> list[str]:
+        """The other ids that share its connections, but for those that start again themselves."""
+        members = self._dispatcher.members
+        return [each.host_id for each in members if each is not self and not each.crashed]
+
+    @property
     def alive(self) -> bool:
         """Whether a request has a chance."""
         return not self._held and not self._dispatcher.dead

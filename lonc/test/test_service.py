@@ -24,7 +24,7 @@ from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import SettingsError
 from lonc.disk.threads import Disk
-from lonc.host.service import FAREWELL
+from lonc.host.service import FAREWELL, HostService
 from lonc.management.errors import ReloadFailed
 from lonc.service import SWEEP, WATCH, LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
@@ -215,6 +215,35 @@ class BrokenHostTests(ServiceTestCase):
         new = self.daemon.hosts["l2"]
         self.advance(3 * WATCH)
         self.assertIs(self.daemon.hosts["l2"], new)
+
+    def share(self) -> tuple[HostService, HostService]:
+        """Let l3 live on the machine of l2; return both."""
+        self.table = a_table(TABLE + "l3:msu:access:l2.test:127.0.0.2\n")
+        self.successResultOf(self.daemon.reread_table())
+        hosts = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
+        self.assertIs(hosts[0]._dispatcher, hosts[1]._dispatcher)
+        return hosts
+
+    def test_crashed_beside_another(self) -> None:
+        """S19: the others on its machine share the new connections, and do not notice."""
+        old, neighbour = self.share()
+        old.crashed = True
+        self.advance(WATCH)
+        new = self.daemon.hosts["l2"]
+        self.assertIs(self.daemon.hosts["l3"], neighbour)
+        self.assertIs(new._dispatcher, neighbour._dispatcher)
+        self.assertIsNot(new._dispatcher, old._dispatcher)
+
+    def test_machine_fails_in_a_sweep(self) -> None:
+        """S19: all its ids are started again, and share what is new."""
+        old = self.share()
+        spoil(old[0]._dispatcher, "sweep")
+        self.advance(2 * WATCH)
+        self.flushLoggedErrors(KeyError)
+        new = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
+        self.assertIs(new[0]._dispatcher, new[1]._dispatcher)
+        self.assertIsNot(new[0]._dispatcher, old[0]._dispatcher)
+        self.assertNotIn(new[1], old)
 
     def test_stopped(self) -> None:
         """S19: a host that somebody stopped is started again."""
