@@ -12,11 +12,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from lonc.daemon.systemd import Manager
 
 #: Seconds between two status lines where the manager does not watch.
 STATUS = 10.0
+
+log = Logger()
 
 
 class Notices:
@@ -30,7 +33,7 @@ class Notices:
         self._reactor = reactor
         self._manager = manager
         self._status = status
-        self._alive = LoopingCall(lambda: manager.alive(status()))
+        self._alive = LoopingCall(self._say_alive)
         self._alive.clock = reactor
         self._reloads = 0
         self._stopping = False
@@ -46,6 +49,14 @@ class Notices:
         self._manager.ready(self._status())
         # Twice in the manager's time: one that comes late does no harm.
         self._alive.start(self._manager.watchdog / 2 or STATUS, now=False)
+
+    def _say_alive(self) -> None:
+        try:
+            status = self._status()
+        except Exception:  # the loop turns all the same
+            log.failure("a fault inside lonc")
+            status = ""
+        self._manager.alive(status)
 
     def reload(self, begin: Callable[[], Deferred[str]]) -> Deferred[str]:
         """

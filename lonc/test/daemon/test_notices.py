@@ -18,6 +18,15 @@ from lonc.test.fixtures.daemon import DaemonTestCase
 from lonc.test.fixtures.manager import StandIn
 
 
+def spoil(notices: Notices, name: str) -> None:
+    """Put a fault in the place of a method."""
+
+    def breaks() -> str:
+        raise ValueError("a fault")
+
+    setattr(notices, name, breaks)
+
+
 class NoticesTests(SynchronousTestCase):
     """A life under a manager that wants a sign within 4 seconds."""
 
@@ -59,6 +68,18 @@ class NoticesTests(SynchronousTestCase):
         self.notices.stopped()
         self.clock.pump([1.0] * 4)
         self.assertEqual(self.manager.new(), [])
+
+    def test_fault(self) -> None:
+        """A fault in the status is logged, and does not look like a loop that hangs."""
+        self.notices = self.made(WATCHDOG_USEC="4000000")
+        self.notices.started()
+        self.run_reactor()
+        self.manager.new()
+        spoil(self.notices, "_status")
+        self.clock.pump([1.0] * 4)
+        self.assertEqual(self.manager.new(), [["WATCHDOG=1", "STATUS="]] * 2)
+        self.assertEqual(len(self.flushLoggedErrors()), 2)
+        self.notices.stopped()
 
     def test_status_without_a_watchdog(self) -> None:
         """It is renewed all the same."""
