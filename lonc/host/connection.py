@@ -253,13 +253,7 @@ class LondConnection(Protocol):
             confirmed.discard(request.host.host_id)
             self._owner.not_served(self, request, reply)
 
-    # What the owner notes here; it writes nothing else.
-
-    def answered(self, now: float) -> float:
-        """Note an answer; return when its request was sent."""
-        sent, self.since = self.since, now
-        self.unproven += 1
-        return sent
+    # What the owner notes here; besides, `since` and `unproven` where an answer has come.
 
     def begin_audit(self) -> None:
         """Note that it is asked whether it is in step."""

@@ -73,9 +73,9 @@ class Dispatcher(Connector):
 
     # ------------------------------------------------------------------ a request's way
 
-    def start(self, connection: LondConnection, request: Request) -> None:
-        """Send a request on an idle connection."""
-        self.pool.move(connection, self.pool.busy)
+    def start(self, request: Request) -> None:
+        """Send a request on an idle connection; there has to be one."""
+        connection = self.pool.use()
         now = self._seconds()
         if connection.unproven and now - connection.since >= self._settings.request_timeout:
             connection.is_proven(connection.since)  # a line that is to come would have come
@@ -91,14 +91,15 @@ class Dispatcher(Connector):
         if host.debug_level >= 8:
             host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
         self._last_answer = now = self._seconds()
-        sent = connection.answered(now)
+        sent, connection.since = connection.since, now
+        connection.unproven += 1
         if request.since:
             taken = now - request.since
-            host.times.add_queue(sent - request.since)
-            host.times.add_waited(now - sent)
+            host.times.queue.append(sent - request.since)
+            host.times.waited.append(now - sent)
         else:
             taken = now - sent
-            host.times.add_direct(taken)
+            host.times.direct.append(taken)
         if taken > self._log.threshold:
             self._note(connection, request, sent, now, len(reply))
         if not self._health.well:
@@ -171,7 +172,7 @@ class Dispatcher(Connector):
         :param new: connections to make at most.
         """
         while self._queue.waiting and self.pool.idle:
-            self.start(self.pool.last_used(), self._queue.take())
+            self.start(self._queue.take())
         free = self._settings.max_connections - self.pool.size
         for _ in range(min(new, free, self._queue.waiting)):
             self._connect()

@@ -53,9 +53,16 @@ class ConnectionPool:
         else:
             to[connection] = None
 
-    def last_used(self) -> LondConnection:
-        """Return the idle connection used last, so that the others can grow old and be closed."""
-        return next(reversed(self.idle))
+    def use(self) -> LondConnection:
+        """
+        Move the idle connection used last to the busy ones, and return it.
+
+        So the others can grow old and be closed (row S9).
+        """
+        connection, _ = self.idle.popitem()
+        connection.place = self.busy
+        self.busy[connection] = None
+        return connection
 
     def __len__(self) -> int:
         return self.size

@@ -131,9 +131,8 @@ class HostService(Service):
             return
         if self._held and self._holds(request):
             return
-        idle = self._dispatcher.pool.idle
-        if idle:
-            self._dispatcher.start(next(reversed(idle)), request)
+        if self._dispatcher.pool.idle:
+            self._dispatcher.start(request)
         else:
             self._dispatcher.wait(request)
 

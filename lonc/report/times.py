@@ -130,48 +130,35 @@ class HostTimes:
 
     Most requests find an idle connection: for these there is one duration to count, not three.
 
-    :ivar add_direct: takes how long the answer took, to a request that found an idle connection.
-    :ivar add_queue: takes how long another had to wait; `add_waited` has to follow.
-    :ivar add_waited: takes how long its answer took, from the time it was sent.
+    :ivar direct: how long answers took, to requests that found an idle connection; a request's way
+        has no more to do than to append to these lists.
+    :ivar queue: how long others had to wait.
+    :ivar waited: how long the answer to each of these took, from the time it was sent.
     """
 
-    __slots__ = (
-        "_direct",
-        "_new_direct",
-        "_new_queue",
-        "_new_waited",
-        "_queue",
-        "_waited",
-        "_whole",
-        "add_direct",
-        "add_queue",
-        "add_waited",
-    )
+    __slots__ = ("_direct", "_queue", "_waited", "_whole", "direct", "queue", "waited")
 
     def __init__(self) -> None:
-        # What is in no bucket yet: a request's way has no more to do than to add to one of these.
-        self._new_direct: list[float] = []
-        self._new_queue: list[float] = []
-        self._new_waited: list[float] = []
-        self.add_direct = self._new_direct.append
-        self.add_queue = self._new_queue.append
-        self.add_waited = self._new_waited.append
+        self.direct: list[float] = []
+        self.queue: list[float] = []
+        self.waited: list[float] = []
+        # What was counted up.
         self._direct = Times()
         self._queue = Times()
         self._waited = Times()
         self._whole = Times()  # both together
 
     def count_up(self) -> None:
-        """Put what was added into its buckets; to be called often, for it takes room until then."""
-        if self._new_direct:
-            self._direct.add(*self._new_direct)
-            self._new_direct.clear()
-        if self._new_waited:
-            self._queue.add(*self._new_queue)
-            self._waited.add(*self._new_waited)
-            self._whole.add(*map(add, self._new_queue, self._new_waited))
-            self._new_queue.clear()
-            self._new_waited.clear()
+        """Put what was appended into buckets; to be called often, for it takes room until then."""
+        if self.direct:
+            self._direct.add(*self.direct)
+            self.direct.clear()
+        if self.waited:
+            self._queue.add(*self.queue)
+            self._waited.add(*self.waited)
+            self._whole.add(*map(add, self.queue, self.waited))
+            self.queue.clear()
+            self.waited.clear()
 
     @property
     def answers(self) -> int:

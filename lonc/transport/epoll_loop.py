@@ -168,7 +168,8 @@ class SocketLoop:
                     break
                 # READ_NORMAL, the highest bit, first: what a lond sent out of turn is seen before
                 # a client's request can find that connection idle.
-                events.sort(key=_mask_of, reverse=True)
+                if len(events) > 1:
+                    events.sort(key=_mask_of, reverse=True)
                 for descriptor, mask in events:
                     transport = reading.get(descriptor)
                     if transport is None or mask & OUT:

@@ -94,11 +94,13 @@ class ConnectionPoolTests(SynchronousTestCase):
         one, two = a_connection(), a_connection()
         self.pool.move(one, self.pool.idle)
         self.pool.move(two, self.pool.idle)
-        self.assertIs(self.pool.last_used(), two)
-        self.pool.move(one, self.pool.busy)
+        self.assertIs(self.pool.use(), two)
+        self.assertEqual((list(self.pool.idle), list(self.pool.busy)), ([one], [two]))
+        self.pool.move(two, self.pool.idle)
         self.pool.move(one, self.pool.idle)
-        self.assertIs(self.pool.last_used(), one)
-        self.assertEqual(len(self.pool.idle), 2)
+        self.assertIs(self.pool.use(), one)
+        self.assertIs(one.place, self.pool.busy)
+        self.assertEqual(len(self.pool), 2)
 
     def test_all_stays(self) -> None:
         """The list of all connections does not change while they are moved."""

@@ -91,9 +91,9 @@ class HostTimesTests(SynchronousTestCase):
         """Those that did not wait count as waits of no time, and are in all three kinds."""
         times = HostTimes()
         for _ in range(3):
-            times.add_direct(0.5)
-        times.add_queue(2.0)
-        times.add_waited(1.0)
+            times.direct.append(0.5)
+        times.queue.append(2.0)
+        times.waited.append(1.0)
         totals = times.totals()
         self.assertEqual(
             {name: sum(each.counts) for name, each in totals.items()},
@@ -114,9 +114,9 @@ class HostTimesTests(SynchronousTestCase):
         """What was added is counted once, however often it is asked for meanwhile."""
         times = HostTimes()
         for number in range(1, 101):
-            times.add_direct(0.5)
-            times.add_queue(1.0)
-            times.add_waited(2.0)
+            times.direct.append(0.5)
+            times.queue.append(1.0)
+            times.waited.append(2.0)
             times.count_up()
             self.assertEqual(times.answers, 2 * number)
         totals = times.totals()

@@ -186,8 +186,8 @@ class MetricsTests(SiteCase):
     def test_histogram(self) -> None:
         """Buckets are cumulative, and the last has all."""
         times = self.reports.taken["up1"]
-        times.add_direct(BOUNDS[2])
-        times.add_direct(BOUNDS[-1] + 1.0)
+        times.direct.append(BOUNDS[2])
+        times.direct.append(BOUNDS[-1] + 1.0)
         told = self.metrics()
         buckets = told["lonc_lond_seconds_bucket"]
 
