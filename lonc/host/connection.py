@@ -238,7 +238,9 @@ class LondConnection(Protocol):
             self.transport.write(name + b"\n")
             return
         line = without_addressee(request.line)[1]
-        self.transport.write(name + b":" + self._prepared(line))
+        # One that does no more than name its host is the same as ours.
+        prefix = b"" if line.startswith(b"sethost:") else name + b":"
+        self.transport.write(prefix + self._prepared(line))
 
     def _introduced(self, request: Request, reply: bytes, confirmed: set[str]) -> None:
         """The lond has said whether it speaks for the host of a request."""

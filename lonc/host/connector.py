@@ -43,7 +43,6 @@ class Connector:
     """
     Has the connections to one machine, and judges by them how its lond is (S10, S12, F2, F4, F5).
 
-    :ivar name: of the machine, for people.
     :ivar pool: the connections.
     """
 
@@ -53,7 +52,6 @@ class Connector:
         settings: Settings,
         dependencies: HostDependencies,
     ) -> None:
-        self.name = f"{host.target}:{settings.lond_port}"
         self._target = host.target
         self._settings = settings
         self._dependencies = dependencies
@@ -76,6 +74,12 @@ class Connector:
         self._heard = 0
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the machine, for people: one for each that has connections of its own."""
+        certificate = f" ({self._modes.name})" if self._modes.name else ""
+        return f"{self._target}:{self._settings.lond_port}{certificate}"
 
     # ------------------------------------------------------------------ what else there is
 

@@ -13,6 +13,7 @@ from lonc.config.hosts import Host
 from lonc.host.service import FAREWELL, HostService, Pause
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.handshake import AuthModes
 from lonc.wire.request import CON_LOST, Cause, without_addressee
 
 
@@ -118,6 +119,31 @@ class SharedTests(HostTestCase):
         stage.turn()
         self.assertEqual(named.read, b"re:sethost:l3:get\n")
         self.assertTrue(secret.read.startswith(b"re:sethost:l3:enc:"))
+
+    def test_naming_only(self) -> None:
+        """A request that does no more than name its host is the lond's to answer."""
+        stage = Together(self)
+        stage.serving()
+        client = stage.client_of("l3", b"sethost:l3\n", b"get\n")
+        stage.turn()
+        self.assertEqual(client.read, b"ok\nre:sethost:l3:get\n")
+        (lond,) = stage.londs
+        self.assertEqual(lond.asked, [b"sethost:l3\n"] * 2 + [b"sethost:l3:get\n"])
+
+    def test_name_of_the_machine(self) -> None:
+        """Those that share connections have one name, which follows the settings."""
+        stage = Together(self)
+        names = {host.status(0, "").machine for host in stage.hosts.values()}
+        self.assertEqual(len(names), 1)
+        stage.settings = attrs.evolve(stage.settings, lond_port=7000)
+        stage.follow("l2", "l3", "l4")
+        names = {host.status(0, "").machine for host in stage.hosts.values()}
+        self.assertEqual(names, {"127.0.0.2:7000"})
+
+    def test_names_by_certificate(self) -> None:
+        """Where the lond's certificate has to be for a host's name, so is the machine's name."""
+        stage = Stage(self, modes=AuthModes(name="l2.test"))
+        self.assertEqual(stage.status.machine, f"127.0.0.2:{stage.settings.lond_port} (l2.test)")
 
     def test_unable_to_set(self) -> None:
         """It costs that id con_lost, and nothing else."""
