@@ -193,6 +193,7 @@ class Connector:
         self._retire_nameless(connection)
         self._note_who_is_served()
         self.pool.move(connection, self.pool.idle)
+        self.pool.shrink()
         self._assign(new=0)
         if not came_back:  # which is a line of its own
             self._troubles.ready(len(self.pool))

@@ -64,6 +64,12 @@ class ConnectionPool:
         self.busy[connection] = None
         return connection
 
+    def shrink(self) -> None:
+        """Give the room back that empty collections keep, as they seldom have something."""
+        for seldom in (self.connecting, self.handshaking):
+            if not seldom:
+                seldom.clear()
+
     def __len__(self) -> int:
         return self.size
 

@@ -24,6 +24,8 @@ class RateLimited:
     :param max_keys: keys that are remembered; more than that share one.
     """
 
+    __slots__ = ("_clock", "_interval", "_max_keys", "_seen")
+
     def __init__(self, clock: _Seconds, interval: float, max_keys: int = 1000) -> None:
         self._clock = clock
         self._interval = interval

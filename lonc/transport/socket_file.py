@@ -11,6 +11,8 @@ import os
 class SocketFile:
     """The file of a UNIX socket that has just been made: others may remove or replace it."""
 
+    __slots__ = ("_inode", "path")
+
     def __init__(self, path: str) -> None:
         self.path = path
         self._inode = self._found()
