@@ -283,3 +283,23 @@ class TableTests(MachineTestCase):
         self.assert_named()
         self.assertEqual(len(named), 1)
         await self.end(lonc)
+
+
+class StandaloneTests(DaemonTestCase):
+    """A cluster of its own."""
+
+    async def test_shared_address(self) -> None:
+        """Hosts with one address share a lond, and keep their data over a restart."""
+        os.makedirs(self.path("tabs"))
+        self.write("l1:msu:library:l1.test:127.0.0.1\n" + rows(), "tabs", "hosts.tab")
+        port = str(free_port("127.0.0.1", ONE))
+        lonc = self.standalone("--lond-port", port)
+        for host_id in IDS:
+            self.assertEqual(await self.ask(host_id, f"put:msu:alice:grades:a={host_id}"), "ok")
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        again = self.standalone("--lond-port", port)
+        for host_id in ("l1", *IDS):
+            self.assertEqual(await self.ask(host_id, "ping"), host_id)
+            self.assertEqual(await self.ask(host_id, GET), host_id if host_id in IDS else "")
+        self.assertEqual(await again.end(signal.SIGTERM), 0)
+        self.assert_no_traceback(lonc, again)
