@@ -246,7 +246,7 @@ class LondConnection(Protocol):
         """The lond has said whether it speaks for the host of a request."""
         introducing, self._introducing = self._introducing, False
         if self._lines.rest:
-            self.request = request
+            self.request, self._spoke_out = request, True
             self._fail(Trouble.BROKEN, "the lond sent more than its answer", Cause.BROKEN)
         elif introducing and reply.rstrip(b"\r\n") == b"ok":
             confirmed.add(request.host.host_id)
@@ -456,7 +456,7 @@ class LondConnection(Protocol):
     @property
     def surplus(self) -> bool:
         """Whether the lond sent more than the answer that it owed."""
-        return self._spoke_out or len(self._lines.rest) > 0
+        return self._spoke_out or (self.request is None and len(self._lines.rest) > 0)
 
     def expire(self, seconds: float) -> None:
         """End it because its handshake or its answer took longer than these seconds."""

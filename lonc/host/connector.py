@@ -234,11 +234,11 @@ class Connector:
     def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """The lond does not speak for the host of a request: that is no fault of the others."""
         self._heard += 1
-        connection.is_proven(self._seconds())
         if connection.audit is not None:
-            self._auditor.end(connection)
-            self._replace(connection)
+            self._audited(connection, reply)
             return
+        connection.since = self._seconds()
+        connection.unproven += 1  # for it may be the answer to what was asked before
         if connection.reusable:
             self.pool.move(connection, self.pool.idle)
             self._assign(new=0)
@@ -261,10 +261,10 @@ class Connector:
             return
         if not connection.established:
             self._failed_handshakes += bool(connection.connected)
-        if connection.request is not None:
-            self._close_forgotten(connection)
-        elif connection.surplus:
+        if connection.surplus:
             self._doubt(connection, message)
+        elif connection.request is not None:
+            self._close_forgotten(connection)
         counts, stay = self._counts(connection, trouble), connection.audit is not None
         if stay and self._members:
             self._auditor.failed(connection)

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import attrs
 from twisted.logger import LogLevel
 
 from lonc.config.hosts import Host
+from lonc.host.audit import PING
 from lonc.host.service import FAREWELL, HostService, Pause
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
@@ -512,6 +514,57 @@ class ChangesTests(HostTestCase):
         self.assertEqual((client.read, again.read), (CON_LOST, b"re:sethost:l3:again\n"))
         status = stage.hosts["l3"].status(0, "")
         self.assertEqual((status.con_lost["broken"], status.con_lost["wrong_host"]), (1, 0))
+
+    def with_a_line_too_many(self, stage: Together, at: int, *served: str) -> None:
+        """Let each lond serve these ids, and the first say one line more at a request."""
+        asked = count(1)
+
+        def prepare(lond: ScriptedLond) -> None:
+            def answer(line: bytes) -> bytes:
+                if line.endswith(PING):
+                    return b"l2\n"
+                if next(asked) == at:
+                    lond.say(b"extra\n")
+                return echo(line)
+
+            lond.know_hosts(*served)
+            lond.answer = answer
+
+        stage.network.prepare = prepare
+
+    def test_a_line_too_many_among_refusals(self) -> None:
+        """F2: an id that the lond refuses all the time proves nothing of the answers to others."""
+        for at in (10, 57, 100):
+            self.notes.events.clear()
+            stage = Together(self, max_connections=1)
+            self.with_a_line_too_many(stage, at, "l2", "l4")
+            wrong = 0
+            for number in range(200):
+                line = b"%d\n" % number
+                before = stage.client_of("l2", line)  # so that it is never idle
+                refused, served = stage.client_of("l3", line), stage.client_of("l4", line)
+                stage.turn()
+                for host_id, client in ((b"l2", before), (b"l3", refused), (b"l4", served)):
+                    right = (CON_LOST, echo(b"sethost:%s:%s" % (host_id, line)))
+                    wrong += client.read not in right
+            self.assertLessEqual(wrong, 64, at)
+            critical = self.notes.at(LogLevel.critical)
+            self.assertTrue(any("out of step" in line for line in critical), at)
+
+    def test_a_line_too_many_seen_while_an_id_is_asked_for(self) -> None:
+        """F2: it is said there too how many answers are in doubt."""
+        stage = Together(self, max_connections=1)
+        stage.serving()
+        for each in range(3):
+            stage.client_of("l2", b"%d\n" % each)
+        stage.turn()
+        (lond,) = stage.londs
+        lond.stalls_at = b"sethost:l3\n"
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        lond.say(b"re:late\nok\n")
+        (line,) = self.notes.at(LogLevel.critical)
+        self.assertIn("out of step, 3 answers", line)
 
     def test_a_name_that_is_given_up(self) -> None:
         """A lond that does not take a name any more costs con_lost, and is asked again."""
