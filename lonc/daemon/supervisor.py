@@ -23,11 +23,10 @@ from lonc.transport.unix_socket import SocketError
 log = Logger()
 
 
-class Supervisor:
+class Supervisor(MultiService):
     """
-    Sees to it that every host of the table is served.
+    Sees to it that every host of the table is served; their services are its own.
 
-    :param parent: what the hosts' services become part of.
     :param hosts: host id -> its service; only the supervisor changes it.
     :param in_force: the settings and the table.
     :param dependencies: what all hosts share.
@@ -35,12 +34,12 @@ class Supervisor:
 
     def __init__(
         self,
-        parent: MultiService,
         hosts: dict[str, HostService],
         in_force: InForce,
         dependencies: HostDependencies,
     ) -> None:
-        self._parent = parent
+        super().__init__()
+        self.setName("hosts")
         self._hosts = hosts
         self._in_force = in_force
         self._dependencies = dependencies
@@ -59,7 +58,7 @@ class Supervisor:
             host, self._in_force.settings, self._dependencies
         )
         try:
-            service.setServiceParent(self._parent)
+            service.setServiceParent(self)
         except SocketError as error:
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
             return error
