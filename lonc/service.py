@@ -24,6 +24,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from lonc.config.current import Configuration, InForce, Sources
+from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.notices import Notices
@@ -209,7 +210,7 @@ class LoncService(MultiService):
         )
         self._hand_over = HandOver(
             for_disk,
-            lambda: os.path.join(self.in_force.settings.sock_dir, "lonc.new"),
+            lambda: os.path.join(self.in_force.settings.sock_dir, TAKE_OVER_SOCKET),
             self._estate_now,
             [self._delayed, self._management_tls, self._http],
             lambda: bool(self.running),

@@ -8,7 +8,6 @@ The web client costs memory and time to load, so this module is imported when it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -50,10 +49,6 @@ MOST_INTERIM = 8
 #: Redirections that are followed, one after the other.
 MOST_REDIRECTIONS = 3
 
-#: How an interim answer begins, and how much of it can stand in the data before.
-_INTERIM = re.compile(rb"\nHTTP/\d\.\d 1")
-_KEPT = len(b"\nHTTP/1.1 1") - 1
-
 #: Why OpenSSL does not trust a certificate, by its codes (the rest is about odd certificates).
 _DISTRUST = {
     9: "is not valid yet",
@@ -83,7 +78,6 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
             response = await client.get(
                 url, headers=headers, allow_redirects=False, unbuffered=True, reactor=reactor
             )
-            endpoints.final_answer()
             if not 300 <= response.code < 400:
                 break
             url = redirected(url, response.headers.getRawHeaders("location", [""])[0])
@@ -194,23 +188,41 @@ class _Limited(ProtocolWrapper):
     """A connection that ends when more comes than was agreed on."""
 
     factory: _Limiting
-    _last = b"\n"
+    _line = b""
+    _in_headers = False
+    _answered = False  # the final answer has begun
 
     def dataReceived(self, data: bytes) -> None:
         factory = self.factory
         factory.left -= len(data)
-        if not factory.answered:
-            self._last += data
-            factory.interim += len(_INTERIM.findall(self._last))
-            self._last = self._last[-_KEPT:]
+        if not self._answered:
+            self._count_interim(data)
         if factory.left < 0 or factory.interim > MOST_INTERIM:
             self.transport.abortConnection()  # type: ignore[union-attr]
         else:
             super().dataReceived(data)
 
+    def _count_interim(self, data: bytes) -> None:
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            if not self._in_headers:
+                if not _is_interim(line):
+                    self._answered = True
+                    return
+                self.factory.interim += 1
+            self._in_headers = line not in (b"", b"\r")
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.ended_cleanly = reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
+
+
+def _is_interim(status_line: bytes) -> bool:
+    """Tell as Twisted does, to which ``+100`` and ``0100`` are numbers and any protocol will do."""
+    try:
+        return 100 <= int(status_line.removesuffix(b"\r").split(b" ", 2)[1]) < 200
+    except (IndexError, ValueError):
+        return False
 
 
 class _Limiting(WrappingFactory):
@@ -219,7 +231,6 @@ class _Limiting(WrappingFactory):
 
     :ivar left: bytes that may still come.
     :ivar interim: answers before the final one that have come.
-    :ivar answered: whether the final answer has begun.
     :ivar ended_cleanly: whether the server has closed the connection in good order.
     """
 
@@ -230,7 +241,6 @@ class _Limiting(WrappingFactory):
         super().__init__(factory)
         self.left = limit
         self.interim = 0
-        self.answered = False
         self.ended_cleanly = False
 
 
@@ -274,11 +284,6 @@ class _Endpoints:
 
     def _factories(self) -> list[_Limiting]:
         return [each.factory for each in self._made if each.factory is not None]
-
-    def final_answer(self) -> None:
-        """What comes from now on is what was asked for."""
-        for factory in self._factories():
-            factory.answered = True
 
     @property
     def ended_cleanly(self) -> bool:

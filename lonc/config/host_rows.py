@@ -28,8 +28,11 @@ import attrs
 #: has 107 bytes on Linux, and one of them is a slash.
 ID_LIMIT = 106
 
+#: Where a process that takes over meets the one before it, in the folder of the sockets.
+TAKE_OVER_SOCKET = "lonc.new"
+
 #: Names in the folder of the sockets that are lonc's own.
-RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock", "lonc.keys"})
+RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock", "lonc.keys", TAKE_OVER_SOCKET})
 
 BLANKS = " \t\r\f\v"
 _ID = re.compile(r"[A-Za-z0-9_.-]+")

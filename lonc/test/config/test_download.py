@@ -108,7 +108,8 @@ class WebServers(Factory):
     def closed(self) -> None:
         """Note that a connection has gone."""
         if self._all_closed is not None and not self.open:
-            self._all_closed.callback(None)
+            closed, self._all_closed = self._all_closed, None
+            closed.callback(None)
 
     async def request(self) -> None:
         """Wait for a request."""
@@ -292,6 +293,19 @@ class PlainTests(DownloadTestCase):
         self.assertEqual(await self.answered(interim * (MOST_INTERIM + 1) + final), why)
         self.server.endless = interim
         self.assertEqual(await self.answered(interim), why)
+
+    async def test_interim_spelled_otherwise(self) -> None:
+        """An answer before the final one counts however its status line is written."""
+        final = OK + b"Content-Length: 5\r\n\r\n\na/ 1\n"
+        why = "it sends more than 8 answers of the form 1xx"
+        for status in (b"HTTP/1.1 +100", b"HTTP/01.1 0102 x", b"x/+1.1 1_0_3", b"HTTP/1.1 \t199"):
+            for end in (b"\r\n", b"\n"):
+                interim = status + end + b"Link: x" + end + end
+                self.server.answer = interim * MOST_INTERIM + final
+                found = await download(reactor, self.url, LIMIT)
+                self.assertEqual(found, Downloaded(b"\na/ 1"))
+                answer = interim * (MOST_INTERIM + 1) + final
+                self.assertEqual(await self.answered(answer), why, status)
 
     async def test_redirect(self) -> None:
         """A redirection to the same name is followed, three times at most."""

@@ -285,7 +285,7 @@ class ProblemTests(SynchronousTestCase):
 
     def test_reservedId(self) -> None:
         """An id that is the name of something else in the folder of the sockets is refused."""
-        self.assertTrue({"delayed", "lonc.amp"} <= RESERVED_IDS)
+        self.assertTrue({"delayed", "lonc.amp", "lonc.new"} <= RESERVED_IDS)
         for host_id in RESERVED_IDS:
             self.assertIn("of lonc's own", self.problem(f"{host_id}:d:library:h:127.0.0.1"))
 
