@@ -629,3 +629,14 @@ class SocketTests(StreamTestCase):
         self.turn()
         self.assertEqual(handle.fileno(), -1)
         self.assertRaises(OSError, transport.getHandle)
+
+    def test_forgotten_handle(self) -> None:
+        """It takes no room until it is asked for again, and the connection goes on."""
+        protocol = Recorder()
+        self.pair(protocol)
+        transport = protocol.transport
+        handle = transport.getHandle()
+        transport.forget_handle()
+        self.assertEqual(handle.fileno(), -1)
+        transport.write(b"to the end\n")
+        self.assertEqual(transport.getHandle().fileno(), transport.descriptor)
