@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from lonc.config.settings import Settings
 from lonc.local.memory import RequestMemory
-from lonc.local.places import longest_silent
+from lonc.local.places import Places
 from lonc.report.rate_limit import RateLimited
 from lonc.wire.request import Cause
 
@@ -68,6 +68,7 @@ class Clients:
         self._call_later = clock.callLater
         self._held: dict[ClientProtocol, None] = {}
         self._turn_is_due = False
+        self._places: Places | None = None  # since the last sweep
         self.unread: dict[ClientProtocol, tuple[float, int, int]] = {}
         self.unread_bytes = 0
         self.unfinished: dict[ClientProtocol, float] = {}
@@ -111,7 +112,9 @@ class Clients:
         limit = min(self.settings.max_clients, self.room)
         if len(self.everyone) - len(self.leaving) <= limit:
             return True
-        silent = longest_silent(client, self.everyone)
+        if self._places is None:
+            self._places = Places(each for each in self.everyone if each is not client)
+        silent = self._places.make_room(client)
         if silent is None:
             self.refused += 1
             self.last_refused = time.time()
@@ -165,6 +168,7 @@ class Clients:
     def sweep(self, now: float) -> None:
         """End the waits of clients that are over their time; called several times a second."""
         self.now = now
+        self._places = None
         limit = self.settings.write_timeout
         for client, (since, size, before) in list(self.unread.items()):
             if (unsent := client.unsent) < before:

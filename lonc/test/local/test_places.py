@@ -91,3 +91,16 @@ class RoomTests(ClientTestCase):
         self.assertEqual(len(self.host.waiting), 4)
         self.answer_all()
         self.assertEqual([each.read for each in newcomers], [b"re:ping\n"] * 4)
+
+    def test_flood_of_newcomers(self) -> None:
+        """One look at who is silent does for all newcomers until the next sweep."""
+        self.begin(max_clients=2)
+        silent, busy = self.of(7), self.of(7, b"ping\n")
+        first = self.of(8, b"ping\n")
+        self.host.answer()
+        self.assertEqual((silent.read, busy.read), (CON_LOST, b"re:ping\n"))
+        second = self.client(b"ping\n", program=9)
+        self.assertEqual((busy.read, second.read), (b"re:ping\n", CON_LOST))
+        third = self.of(10, b"ping\n")
+        self.assertEqual((busy.read, third.read), (b"re:ping\n" + CON_LOST, b""))
+        self.assertEqual(first.read, b"")
