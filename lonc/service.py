@@ -258,9 +258,12 @@ class LoncService(MultiService):
         :raises lonc.transport.endpoint_port.PortError: when the management port or the HTTP port
             cannot be had.
         :raises lonc.daemon.pidfile.PidFileError: when the pid file cannot be written.
+        :raises lonc.daemon.takeover.TakeOverError: when the process that this one takes over from
+            goes on.
         """
         settings, table = self.in_force.settings, self.in_force.table
-        self._pid_file.write()
+        if self._estate is None:  # else it is the old process's, as yet
+            self._pid_file.write()
         log.critical("starting with {count} hosts", count=len(table.hosts))
         for _ in self.in_force.warn():
             pass
@@ -273,6 +276,10 @@ class LoncService(MultiService):
         self._management_tls.setServiceParent(self)
         self._http.setServiceParent(self)
         super().startService()
+        if self._estate is not None:
+            # What can fail has not, and nothing has been accepted or sent.
+            self._estate.confirm()
+            self._pid_file.write()
         for host_id in table.hosts:
             self._supervisor.add(host_id)
         for _ in self._shared.arranging(table.hosts, settings, []):

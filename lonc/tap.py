@@ -185,7 +185,7 @@ class TwistdService(LoncService):
 
     terminal: TextIO | None = None
     complaints: TextIO | None = None
-    expected: tuple[type[Exception], ...] = (PortError, PidFileError)
+    expected: tuple[type[Exception], ...] = (PortError, PidFileError, TakeOverError)
     screen = ""
 
     def startService(self) -> None:
@@ -263,6 +263,7 @@ def make_daemon(options: Options, reactor: Any) -> LoncService:
     :raises lonc.config.settings.SettingsError: a setting, file or folder cannot be used.
     :raises lonc.config.hosts.TableError: the host table cannot be used.
     :raises lonc.daemon.pidfile.PidFileError: another lonc has the folders.
+    :raises lonc.daemon.takeover.TakeOverError: with ``take-over``: the lonc that runs goes on.
     """
     return _make(options, reactor, False, None)
 

@@ -24,6 +24,7 @@ class PidFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._is_anothers = False
 
     def acquire(self) -> None:
         """
@@ -60,8 +61,9 @@ class PidFile:
             return False
 
     def adopt(self, descriptor: int) -> None:
-        """Have the claim of a process that has passed its descriptor on."""
+        """Have the claim that another process has passed on; it is its own until `write`."""
         self._descriptor = descriptor
+        self._is_anothers = True
 
     def share(self) -> int:
         """Return another descriptor of the claim; it lasts until the last one is closed."""
@@ -87,13 +89,16 @@ class PidFile:
             os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
         except OSError as error:
             raise PidFileError(f"{self._path}: {error.strerror}") from None
+        self._is_anothers = False
 
     def release(self) -> None:
         """
-        Remove the file, unless somebody has put another in its place.
+        Remove the file, unless it is another process's, or somebody has put another in its place.
 
         One that cannot be removed is left there: no start is stopped by it.
         """
+        if self._is_anothers:
+            self.leave()
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None

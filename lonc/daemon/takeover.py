@@ -5,8 +5,8 @@
 
 The new process asks over the management port. The old one ends its delayed work and names a socket
 at which its own user and root get what there is: the listening sockets, the lock of the pid file
-and the pauses. The new process says that it has all of it, and the old one that it goes; from then
-on the folders are the new one's. Until both have been said the old one goes on as before.
+and the pauses. Once the new process has its ports as well it says so, and the old one that it goes;
+from then on the folders are the new one's. Until both have been said the old one goes on as before.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 
 from lonc.disk.threads import InThread
 from lonc.management.errors import NotDone
+from lonc.transport.endpoint_port import PortError
 
 #: Seconds for each step between two processes of one machine.
 LIMIT: Final = 10.0
@@ -57,11 +58,29 @@ class Estate:
     :ivar sockets: the descriptors of the listening sockets, by the names under which they are kept.
     :ivar lock: the descriptor of the pid file, with its lock.
     :ivar pauses: host id -> the fields of :class:`lonc.host.service.Pause`.
+    :ivar giver: leads to the old process, which waits to hear of the new one; None in the old one.
     """
 
     sockets: Mapping[str, int]
     lock: int
     pauses: Mapping[str, Mapping[str, Any]]
+    giver: socket.socket | None = None
+
+    def confirm(self) -> None:
+        """
+        Tell the old process that this one serves from now on.
+
+        :raises TakeOverError: the old one goes on.
+        """
+        assert self.giver is not None
+        try:
+            with self.giver:
+                self.giver.sendall(_AGREED)
+                agreed = self.giver.recv(1) == _AGREED
+        except OSError as error:
+            raise TakeOverError(f"cannot take over: the old process goes on: {error}") from None
+        if not agreed:
+            raise TakeOverError("cannot take over: the old process goes on")
 
     def close(self) -> None:
         """Close all of its descriptors."""
@@ -146,9 +165,13 @@ class HandOver:
 
     def _go_on(self) -> None:
         self._offered = False
-        if self._running():
-            for each in self._services:
+        if not self._running():
+            return
+        for each in self._services:
+            try:
                 each.startService()
+            except PortError as error:  # somebody has been quicker; it is tried again
+                log.critical("{error}", error=error, event="port-not-restored")
 
 
 def _listen(path: str) -> socket.socket:
@@ -217,10 +240,14 @@ def take_over(management: str) -> Estate | None:
             except (FileNotFoundError, ConnectionRefusedError):
                 return None
             where = _ask(asking)
-        with socket.socket(socket.AF_UNIX) as giver:
+        giver = socket.socket(socket.AF_UNIX)
+        try:
             giver.settimeout(LIMIT)
             giver.connect(where)
             return receive(giver)
+        except BaseException:
+            giver.close()
+            raise
     except (OSError, ValueError) as error:
         raise TakeOverError(f"cannot take over from the lonc at {path}: {error}") from None
 
@@ -248,7 +275,7 @@ def _ask(asking: socket.socket) -> str:
 
 def receive(giver: socket.socket) -> Estate:
     """
-    Take everything from the old process.
+    Get everything from the old process, which goes on until that is confirmed.
 
     :param giver: is connected to the socket that it named.
     :raises TakeOverError: it goes on.
@@ -264,11 +291,8 @@ def receive(giver: socket.socket) -> Estate:
         descriptors += received
     for each in descriptors:
         os.set_inheritable(each, False)
-    giver.sendall(_AGREED)
-    if giver.recv(1) != _AGREED:
-        raise TakeOverError("cannot take over: the old process goes on")
     lock, *sockets = descriptors
-    return Estate(dict(zip(names, sockets, strict=True)), lock, told["pauses"])
+    return Estate(dict(zip(names, sockets, strict=True)), lock, told["pauses"], giver)
 
 
 def _exactly(giver: socket.socket, size: int) -> bytes:

@@ -76,7 +76,9 @@ class HandOverTests(TestCase):
         """Take everything."""
         with socket.socket(socket.AF_UNIX) as giver:
             giver.connect(path)
-            return receive(giver)
+            estate = receive(giver)
+            estate.confirm()
+            return estate
 
     async def test_many(self) -> None:
         """More descriptors than a message takes arrive under their names, and no child gets any."""
@@ -235,6 +237,27 @@ class TakeOverTests(LoadTestCase):
         for port in ports:
             with socket.create_connection(("127.0.0.1", port), 5.0):
                 pass
+
+    async def test_port_not_to_be_had(self) -> None:
+        """A new process that cannot have its port leaves the old one as it was."""
+        lonc = await self.running()
+        await self.until(lambda: os.path.isdir(self.path("sock", "delayed")))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            self.configure(self.lond_of_l2.port, loncHTTP=f"tcp:{port}:interface=127.0.0.1")
+            new = self.new()
+            self.assertEqual(await new.ended(), 1)
+        self.assertIn(f"HTTP port tcp:{port}", new.err)
+        self.children.remove(new)
+        log = self.path("daemons", "logs", "lonc.log")
+        await self.until(lambda: "no process has taken over" in self.read(log))
+        self.assertEqual(self.read("daemons", "logs", "lonc.pid"), f"{lonc.pid}\n")
+        request = self.delay(1)
+        await self.until(lambda: not self.left_in("sock", "delayed"))
+        self.assertIn(request, self.lond_of_l2.requests)
+        await self.ask("l2", "ping")
+        self.assertIn("l2", await self.manage("list"))
+        await self.taken_over(lonc)
 
     async def test_pause(self) -> None:
         """A pause goes on in the new process, with who wanted it and why."""
