@@ -18,9 +18,13 @@ class Journal:
         self._limited = RateLimited(clock, 60.0)
         self._limited_asking = RateLimited(clock, 10.0)
 
-    def note_closed(self, why: str) -> None:
-        """Log that a connection is closed; clients may do so as often as they like."""
-        left_out = self._limited.allow(why)
+    def note_closed(self, why: str, kind: str) -> None:
+        """
+        Log that a connection is closed; clients may do so as often as they like.
+
+        :param kind: so much of the reason that they cannot make as many as they like of it.
+        """
+        left_out = self._limited.allow(kind)
         if left_out is not None:
             log.warn(
                 "Management connection closed: {why}; {left_out} more since the last such line",

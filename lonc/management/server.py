@@ -141,7 +141,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def refuse(self, why: str) -> None:
         """End the connection: the client does not speak AMP as lonc does."""
         if self.transport is not None and not self._ending:
-            self._factory.note_closed(why)
+            self._factory.note_closed(why, "refused")
             self.end()
 
     def end(self, limit: float = 1.0) -> None:
@@ -203,8 +203,13 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         return result
 
     def locateResponder(self, name: bytes) -> Any:
-        """AMP's own command would begin TLS, with no certificate that proves anything."""
-        return None if name == amp.StartTLS.commandName else super().locateResponder(name)
+        """
+        Return what answers a command of lonc's.
+
+        AMP's own would begin TLS, with no certificate that proves anything, and AMP stumbles over
+        a name that is not ASCII.
+        """
+        return super().locateResponder(name) if name in _COMMANDS else None
 
     def unhandledError(self, failure: Failure) -> None:
         """A command that wants no answer has failed, or its answer cannot be sent."""
@@ -347,7 +352,7 @@ class ManagementFactory(Factory, Journal):
         """Make a connection's protocol."""
         if len(self.connections) >= self.max_connections:
             least = min(self.connections, key=lambda each: each.importance)
-            self.note_closed(f"{self.max_connections} are open, and there is another")
+            self.note_closed(f"{self.max_connections} are open, and there is another", "full")
             self.connections.discard(least)  # it goes in the next turn
             least.transport.abortConnection()
         return ManagementProtocol(self)

@@ -481,6 +481,30 @@ class LimitsTests(ConnectedTests):
             self.clock.advance(1)
             self.assertTrue(transport.disconnected)
 
+    def test_malformed_in_many_ways(self) -> None:
+        """However many ways there are to be malformed, they are one line a minute."""
+        factory = ManagementFactory(self.daemon, self.clock, visitor_of=lambda _: OWNER)
+        with capturedLogs() as events:
+            for sent in (
+                b"\xff\xff",
+                b"\1\0",
+                b"\x12\x34",
+                b"\0\0",
+                b"\0\1a\xff\xff" + b"x" * 65536,
+            ):
+                server = factory.buildProtocol(None)
+                server.makeConnection(StringTransport())
+                server.dataReceived(sent)
+        self.assertEqual(len(warnings(events)), 1)
+
+    def test_name_that_is_not_ascii(self) -> None:
+        """A command of such a name is unknown, and no fault."""
+        server, transport = self.silent()
+        with capturedLogs() as events:
+            server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"Ab\xdcut").serialize())
+        self.assertIn(b"Unhandled Command", transport.value())
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+
     def test_byte_by_byte(self) -> None:
         """A box that does not end counts as silence."""
         server, transport = self.silent()
