@@ -7,6 +7,7 @@ answers come in its order (row F2). Nothing here knows a lond.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, succeed
@@ -33,6 +34,19 @@ CLOSE_CONNECTIONS = b"close_connection_exit\n"
 AHEAD = 65536
 
 _NOBODY = Nobody()
+
+
+class State(Enum):
+    """What a client and we are about."""
+
+    READING = "reading"  #: its next request is awaited
+    ASKED = "asked"  #: a request is under way, and an answer owed
+    BLOCKED = "blocked"  #: it does not read its answer, or has had its share of the loop's turn
+    LEAVING = "leaving"  #: it has its last answer, and what it still sends is thrown away
+
+
+# One look-up for each, where requests pass.
+READING, ASKED, BLOCKED, LEAVING = State
 
 
 class ClientTransport(ITCPTransport, IConsumer, IPushProducer):
@@ -66,7 +80,6 @@ class ClientProtocol(Protocol):
     """
     One client on a host's socket (rows S5, F2, F3 and F16).
 
-    :ivar leaving: it has its last answer, and what it still sends is thrown away.
     :ivar quiet_since: when it had its last answer, or came, by `Clients.now`.
     :ivar since: when it came.
     :ivar number: counts the clients since the start.
@@ -75,23 +88,21 @@ class ClientProtocol(Protocol):
 
     # There are thousands, and what is set outside of __init__ would make each a dict of its own.
     __slots__ = (
-        "_blocked",
         "_clients",
         "_counted",
         "_dismissed",
         "_ended_input",
         "_heard",
-        "_held",
         "_host",
         "_lines",
         "_listener",
         "_paused",
         "_program",
         "_request",
+        "_state",
         "_taking",
         "_usual",
         "connected",
-        "leaving",
         "number",
         "quiet_since",
         "requests",
@@ -113,12 +124,10 @@ class ClientProtocol(Protocol):
         self._heard = False  # it has had an answer
         self._program = 0  # 0: not yet asked for
         self._taking = False  # lines are being taken from the buffer, further out on the stack
-        self._held = False  # it goes on in the loop's next turn
-        self._blocked = False  # the transport has bytes that the client does not read
+        self._state = READING
         self._paused = False  # we do not read the transport
         self._ended_input = False  # the client will send nothing more
         self._dismissed = False  # nobody answers here any more
-        self.leaving = False
         self.quiet_since = self.since = clients.now
         self.number = clients.count()
         self.requests = 0
@@ -134,22 +143,19 @@ class ClientProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request, or keep what was sent ahead."""
-        if self.leaving:
-            return
-        lines = self._lines
-        waits = self._request is not None or self._blocked or self._held
+        lines, reads = self._lines, self._state is READING
         # So nearly every request comes, and there is nothing to keep or to count.
-        if not waits and not lines.rest and data.find(b"\n") + 1 == len(data) <= self._usual:
+        if reads and not lines.rest and data.find(b"\n") + 1 == len(data) <= self._usual:
             self._ask(data)
+            return
+        if self.leaving:
             return
         lines.feed(data)
         if self._counted or len(lines.rest) > UNCOUNTED:
             self._count()
-        if self.leaving:
-            return
-        if not waits:
+        if self._state is READING:
             self._go_on()
-        elif len(lines.rest) > AHEAD and not self._paused:
+        elif not self.leaving and len(lines.rest) > AHEAD and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
 
@@ -170,11 +176,14 @@ class ClientProtocol(Protocol):
             return
         self.requests += 1
         self._request = request = Request(line, self)
+        self._state = ASKED
         try:
             self._host.submit(request)
         except Exception:
             self._host.crashed = True
             self._request, request.asker = None, _NOBODY
+            if self._state is ASKED:
+                self._state = READING
             raise
 
     def _take(self, line: bytes | None) -> None:
@@ -186,11 +195,11 @@ class ClientProtocol(Protocol):
         try:
             while line is not None:
                 self._ask(line)
-                if self._request is not None or self._blocked or self.leaving:
+                if self._state is not READING:
                     break
                 left -= 1
                 if not left and self._lines.rest:
-                    self._held = True
+                    self._state = BLOCKED
                     self._clients.hold(self)
                     break
                 line = self._lines.take()
@@ -205,14 +214,14 @@ class ClientProtocol(Protocol):
 
     def _read_on(self) -> None:
         """Read again, if what was sent ahead has become less or was no whole line."""
-        waits = self._request is not None or self._blocked or self._held
+        waits = self._state in (ASKED, BLOCKED)
         if not (self.leaving or (waits and len(self._lines.rest) > AHEAD)):
             self._paused = False
             self.transport.resumeProducing()
 
     def _note_progress(self) -> None:
         """Start or stop the time limit for a line that was begun, and end when all is said."""
-        if self._request is not None or self._blocked or self._held or self.leaving:
+        if self._state is not READING:
             return
         if self._ended_input:
             self.finish()
@@ -222,14 +231,18 @@ class ClientProtocol(Protocol):
     def answered(self, reply: bytes) -> None:
         """Pass lond's answer on, and begin with what was sent ahead."""
         self._request = None
+        if self._state is ASKED:
+            self._state = READING
         self.quiet_since = self._clients.now
         self._heard = True
         self.transport.write(reply)
         if self._counted:
             self._count()
-        if self._blocked:
+        if self._state is BLOCKED:
             self._clients.note_unread(self, self.unsent or len(reply))
-        elif not self._taking and (self._lines.rest or self._ended_input):
+        elif self._taking or self._state is LEAVING:
+            return
+        elif self._lines.rest or self._ended_input:
             self._go_on()
 
     def lost(self, cause: Cause) -> None:
@@ -251,20 +264,20 @@ class ClientProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         """The client does not read fast enough: no further request until it has."""
-        self._blocked = True
+        if self._state is READING:
+            self._state = BLOCKED
 
     def resumeProducing(self) -> None:
         """The client has read what waited for it."""
-        self._blocked = False
         self._clients.note_read(self)
-        if not (self._request or self._taking or self._held or self.leaving):
-            self._go_on()
+        self.next_turn()
 
     def next_turn(self) -> None:
-        """Go on: the loop has been round."""
-        self._held = False
-        if not self.leaving:
-            self._go_on()
+        """Go on with what was sent ahead: what it waited for is over."""
+        if self._state is BLOCKED:
+            self._state = READING
+            if not self._taking:
+                self._go_on()
 
     def stopProducing(self) -> None:
         """The transport is gone; `connectionLost` says so too."""
@@ -324,7 +337,7 @@ class ClientProtocol(Protocol):
             unread = getattr(self.transport, "read_last", bytes)()
             if unread or not self._heard:
                 self.transport.write(CON_LOST)
-        self.leaving = True
+        self._state = LEAVING
         self.transport.abortConnection()
 
     def _say_last(self, read_on: bool, times: int = 1) -> None:
@@ -350,7 +363,7 @@ class ClientProtocol(Protocol):
 
     def finish(self) -> None:
         """Close it once it has read what it was sent."""
-        self.leaving = True
+        self._state = LEAVING
         self._close()
 
     @property
@@ -363,6 +376,11 @@ class ClientProtocol(Protocol):
         if not self._program:
             self._program = getattr(self.transport, "peer_pid", 0) or -id(self)
         return self._program
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has its last answer, and what it still sends is thrown away."""
+        return self._state is LEAVING
 
     @property
     def waits_for(self) -> tuple[str, float]:
@@ -391,7 +409,7 @@ class ClientProtocol(Protocol):
     @property
     def silent(self) -> bool:
         """Whether it has asked nothing that is not answered and read; its socket may know more."""
-        return not (self._request or self._lines.rest or self._blocked or self.leaving)
+        return self._state is READING and not self._lines.rest
 
     @property
     def unread(self) -> int:
@@ -414,7 +432,7 @@ class ClientProtocol(Protocol):
         clients = self._clients
         clients.note_read(self)
         clients.warn("cut", self._host.host_id, f"a client is closed: {why}")
-        self.leaving = True
+        self._state = LEAVING
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -425,7 +443,7 @@ class ClientProtocol(Protocol):
 
     def _let_go(self) -> None:
         """Drop what it asked for and what it sent."""
-        self.leaving = True
+        self._state = LEAVING
         self._lines = LineBuffer(0)
         self._clients.unfinished.pop(self, None)
         request, self._request = self._request, None
