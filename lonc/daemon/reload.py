@@ -180,7 +180,7 @@ class Reloader:
             f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
             f"{len(changes.changed)} changed, {len(changes.same)} as before"
         )
-        log.info("{told}", told=told, success=True)
+        log.info("{told}", told=told, success=True, event="reloaded")
         errors = [error for error in sockets if error is not None]
         left = [*self._in_force.later, *shared, *_socket_problems(errors, settings.socket_group)]
         left += [*settings.warnings, *self._in_force.access.warnings]
@@ -245,7 +245,7 @@ class Reloader:
         try:
             self._management.share(group)
         except PortError as error:
-            log.critical("{error}", error=error)
+            log.critical("{error}", error=error, event="port-not-shared")
             return [f"loncManagementGroup: {error}"]
         return []
 

@@ -215,7 +215,7 @@ class ManagementPort(EndpointPort):
             try:
                 self._share()
             except ManagementPortError as error:  # its owner and root can do what is to be done
-                log.critical("{error}", error=error)
+                log.critical("{error}", error=error, event="port-not-shared")
         elif description is not None and not description.startswith("lonctls:"):
             log.warn(
                 "management port {description}: every user of this machine may see, and nobody "

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import defaultdict
 
@@ -11,7 +12,7 @@ from twisted.logger import LogEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.events import OTHER, event_name, name_of
-from lonc.test.fixtures.source import Source, has_words
+from lonc.test.fixtures.source import Source, has_words, is_log, read
 
 #: Names that several messages share, for they tell of the same.
 SHARED = {"a-fault-in", "clients-cannot-be-served", "delayed-request-sent", "there-are-clients"}
@@ -46,6 +47,18 @@ class NameTests(SynchronousTestCase):
         self.assertLessEqual(shared, SHARED)
         for name in messages:
             self.assertTrue(re.fullmatch("[a-z]+(-[a-z]+)*", name), name)
+
+    def test_texts_from_elsewhere(self) -> None:
+        """What is logged without words of its own has a name that is given, and documented."""
+        page = read("docs", "status.rst")
+        for module, _, call in Source().calls:
+            first = call.args[0] if is_log(call) and call.args else None
+            if not isinstance(first, ast.Constant) or has_words(str(first.value)):
+                continue
+            given = {word.arg: word.value for word in call.keywords}
+            if "what" not in given:
+                self.assertIn("event", given, f"{module}, line {call.lineno}")
+                self.assertIn(f"``{ast.literal_eval(given['event'])}``", page)
 
 
 class EventTests(SynchronousTestCase):
