@@ -8,6 +8,7 @@ from rich.text import Text
 from lonc.cli.look import json_option
 from lonc.cli.tables import STYLES, as_json, console, printable
 from lonc.cli.target import target, targeted
+from lonc.config.settings import SettingsError
 from lonc.daemon.check import LEVELS, Checked
 from lonc.daemon.check import check as look_at
 
@@ -21,7 +22,10 @@ def check(wants_json: bool) -> None:
 
     Ends with 0 when all is well, 1 when there are warnings, 2 when lonc would not start.
     """
-    found = list(look_at(target().config_file()))
+    try:
+        found = list(look_at(target().config_file()))
+    except SettingsError as error:  # a start would find no file either
+        found = [Checked("error", str(error))]
     status = max(LEVELS.index(each.level) for each in found)
     if wants_json:
         as_json(state=LEVELS[status], checked=found)

@@ -160,7 +160,10 @@ def target() -> Target:
 
 def who() -> str:
     """Return who gives the command, for people; the daemon logs who it really is."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return str(os.getuid())
 
 
 def no_daemon(error: NoAnswer) -> NoDaemon:
@@ -208,26 +211,34 @@ def in_reactor(work: Callable[[Any], Awaitable[int | None]]) -> int | None:
     """
     Run a coroutine to its end, in a reactor that lives for this only; return what it returns.
 
-    What it raises is raised here.
+    What it raises is raised here; a signal that ends the reactor is :exc:`click.Abort`, whatever
+    became of the connections meanwhile.
     """
     from twisted.internet import reactor
 
     running: Any = reactor
     outcome: list[int | Failure | None] = []
+    is_interrupted = False
+
+    def stopping() -> None:
+        nonlocal is_interrupted
+        is_interrupted = not outcome
 
     async def run() -> None:
         try:
             outcome.append(await work(running))
         except BaseException:
             outcome.append(Failure())
-        running.stop()
+        if not is_interrupted:
+            running.stop()
 
+    running.addSystemEventTrigger("before", "shutdown", stopping)
     running.callWhenRunning(lambda: Deferred.fromCoroutine(run()))
     running.run()
-    result = outcome[0] if outcome else None
+    if is_interrupted:
+        raise click.Abort
+    result = outcome[0]
     if isinstance(result, Failure):
         result.raiseException()
         raise AssertionError
-    if not outcome:  # a signal ended the reactor
-        raise click.Abort
     return result

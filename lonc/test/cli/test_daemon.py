@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -111,6 +112,14 @@ class CommandsTests(DaemonTestCase):
         rows = [json.loads(line) for line in (await tracing).splitlines()]
         self.assertEqual([row["contents"] for row in rows], ["ping"] * 3)
         self.assertEqual({row["pid"] for row in rows}, {os.getpid()})
+        until_told = self.spawn(
+            [sys.executable, "-m", "lonc", "trace", "l1", "--standalone", self.folder]
+        )
+        while not until_told.out:
+            await client.ask("ping")
+            await deferLater(reactor, 0.05)
+        self.assertNotEqual(await until_told.end(signal.SIGINT), 0)
+        self.assertEqual(until_told.err, "")
         await client.close()
 
     async def steer(self) -> None:

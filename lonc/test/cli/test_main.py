@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import configparser
+import getpass
 import io
 import os
 import stat
@@ -17,8 +18,9 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
+from lonc.cli import target
 from lonc.cli.main import main
-from lonc.config.settings import read_settings
+from lonc.config.settings import find_config_file, read_settings
 from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
 
 NAME = "1062000000.4711.passwd.l1"
@@ -173,6 +175,27 @@ class CommandLineTests(CommandCase):
         """What cannot be understood is one line."""
         for arguments in [["nothing"], ["--nothing"], ["show-delayed"], ["show-delayed", "a", "b"]]:
             self.assertTrue(self.refusal(*arguments), arguments)
+
+    def test_no_configuration(self) -> None:
+        """Where there is none at all, lonc would not start, and the check says that."""
+        self.patch(target, "find_config_file", lambda: find_config_file([self.path("none")]))
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        output = io.StringIO()
+        with redirect_stdout(output):
+            ended = self.assertRaises(SystemExit, main, ["check"])
+        self.assertEqual(ended.code, 2)
+        self.assertIn("no configuration", output.getvalue())
+
+    def test_nameless(self) -> None:
+        """A user who has no name, as in a container, is told by the number."""
+
+        def nameless() -> str:
+            raise KeyError("getpwuid(): uid not found")
+
+        self.patch(getpass, "getuser", nameless)
+        self.patch(os, "environ", {})
+        self.assertEqual(target.who(), str(os.getuid()))
 
 
 class ProgramTests(TestCase):
