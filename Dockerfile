@@ -5,7 +5,9 @@
 FROM python:3.11-slim AS build
 WORKDIR /source
 COPY . .
-RUN python -m venv /opt/lonc && /opt/lonc/bin/pip install --no-cache-dir '.[top]'
+# twistd notes the plugins that it finds beside them, which it may not once it runs.
+RUN python -m venv /opt/lonc && /opt/lonc/bin/pip install --no-cache-dir '.[top]' \
+    && /opt/lonc/bin/twistd --help >/dev/null
 
 FROM python:3.11-slim
 COPY --from=build /opt/lonc /opt/lonc
