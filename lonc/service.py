@@ -118,7 +118,7 @@ class LoncService(MultiService):
         super().__init__()
         manager = manager or Manager({})
         self._estate = estate
-        self._handed_over = False
+        self._another_serves = estate is not None
         if estate is not None:
             manager.inherit(estate.sockets)
         self.in_force = InForce(configuration)
@@ -279,6 +279,7 @@ class LoncService(MultiService):
         if self._estate is not None:
             # What can fail has not, and nothing has been accepted or sent.
             self._estate.confirm()
+            self._another_serves = False
             self._pid_file.write()
         for host_id in table.hosts:
             self._supervisor.add(host_id)
@@ -303,7 +304,7 @@ class LoncService(MultiService):
         for call, _ in self._rounds:
             if call.running:
                 call.stop()
-        if self._kept.leave(self._handed_over):
+        if self._kept.leave(self._another_serves):
             self._hang_up()
             yield deferLater(self._reactor, LAST_WORDS)
             self._hang_up()
@@ -323,8 +324,11 @@ class LoncService(MultiService):
 
     def release(self) -> None:
         """Give the folders free for another lonc."""
-        if self._handed_over:
+        if self._another_serves:
             self._pid_file.leave()
+            self._kept.leave_rest()
+            if self._estate is not None:
+                self._estate.decline()
         else:
             self._pid_file.release()
 
@@ -354,7 +358,7 @@ class LoncService(MultiService):
         )
 
     def _end_handed_over(self) -> None:
-        self._handed_over = True
+        self._another_serves = True
         self.stop()
 
     def _pause_again(self, estate: Estate) -> None:

@@ -94,6 +94,11 @@ class KeptSockets:
             port.leave()
         return bool(self._left)
 
+    def leave_rest(self) -> None:
+        """Have nothing to do with what has not been taken: another lonc serves it."""
+        for descriptor in self._manager.rest().values():
+            os.close(descriptor)
+
     def drop_rest(self) -> None:
         """Close what was kept and is not wanted; who waits there hears ``con_lost``."""
         for name, descriptor in self._manager.rest().items():

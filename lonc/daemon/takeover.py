@@ -66,6 +66,11 @@ class Estate:
     pauses: Mapping[str, Mapping[str, Any]]
     giver: socket.socket | None = None
 
+    def decline(self) -> None:
+        """Let the old process go on, unless it has gone."""
+        if self.giver is not None:
+            self.giver.close()
+
     def confirm(self) -> None:
         """
         Tell the old process that this one serves from now on.

@@ -20,9 +20,11 @@ from twisted.trial.unittest import TestCase
 from lonc.daemon.takeover import Estate, HandOver, TakeOverError, receive, take_over
 from lonc.management import ManagementClient
 from lonc.management.errors import NotDone
+from lonc.tap import Options, make_daemon
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
+from lonc.transport.endpoint_port import PortError
 
 
 class Counted(Service):
@@ -257,6 +259,26 @@ class TakeOverTests(LoadTestCase):
         self.assertIn(request, self.lond_of_l2.requests)
         await self.ask("l2", "ping")
         self.assertIn("l2", await self.manage("list"))
+        await self.taken_over(lonc)
+
+    async def test_cleared_away(self) -> None:
+        """Where a program of one's own stops a lonc that could not start, nothing goes."""
+        lonc = await self.running()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            options = Options()
+            options.parseOptions(
+                [
+                    *("--config", self.path("loncapa.conf"), "--take-over"),
+                    *("--http", f"tcp:{port}:interface=127.0.0.1"),
+                ]
+            )
+            daemon = make_daemon(options, reactor)
+            self.assertRaises(PortError, daemon.startService)
+            await daemon.stopService()
+        self.assertIn("l2", await self.manage("list"))
+        self.assertEqual(self.read("daemons", "logs", "lonc.pid"), f"{lonc.pid}\n")
+        await self.ask("l2", "ping")
         await self.taken_over(lonc)
 
     async def test_pause(self) -> None:
