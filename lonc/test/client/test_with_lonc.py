@@ -153,7 +153,8 @@ class LoncTests(TestCase):
 
     def shown(self, command: str) -> str:
         """Return what the page says that a command prints."""
-        shown = page().partition(f"    $ python docs/examples/{command}\n")[2].partition("\n\n")[0]
+        line = f"    $ .venv/bin/python docs/examples/{command}\n"
+        shown = page().partition(line)[2].partition("\n\n")[0]
         return "".join(f"{line[4:]}\n" for line in shown.splitlines())
 
     async def test_blocking_example(self) -> None:
