@@ -117,7 +117,10 @@ class Exchange:
             return None
         self.is_reusable = not self._lines.rest  # lonc never says more than it was asked
         reply = line[:-1]
-        return Reply(reply, f"{self.path}: lonc says so" if reply == CON_LOST else "")
+        return Reply(
+            reply,
+            f"{self.path}: lonc's own answer; `lonc hosts` tells why" if reply == CON_LOST else "",
+        )
 
     def lost(self, why: str) -> Reply:
         """Return the reply to a request of which nobody knows whether it was done."""

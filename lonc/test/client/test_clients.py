@@ -233,7 +233,10 @@ class ClientTests(Place):
         self.assertEqual(client.ask("l2", "ping"), b"re:ping")
         server.answer = lambda line: b"con_lost\n"
         reply = client.critical("l2", PUT)
-        self.assertEqual((reply, reply.why), (CON_DELAYED, f"{self.path}: lonc says so"))
+        self.assertEqual(
+            (reply, reply.why),
+            (CON_DELAYED, f"{self.path}: lonc's own answer; `lonc hosts` tells why"),
+        )
         self.assertEqual(self.stored(), [PUT + b"\n"])
         self.assertEqual(os.listdir(self.settings.logs_dir), [])
 
@@ -389,7 +392,10 @@ class ClientTests(Place):
         """On con_lost it is stored and noted as lonnet does, and the reply is con_delayed."""
         self.serve(lambda line: b"con_lost\n")
         reply = self.client.critical("l2", PUT)
-        self.assertEqual((reply, reply.why), (CON_DELAYED, f"{self.path}: lonc says so"))
+        self.assertEqual(
+            (reply, reply.why),
+            (CON_DELAYED, f"{self.path}: lonc's own answer; `lonc hosts` tells why"),
+        )
         self.assertEqual(self.stored(), [PUT + b"\n"])
         self.assertIn(f":D:l2:{PUT.decode()}:", self.notes())
 

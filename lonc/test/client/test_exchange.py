@@ -81,7 +81,9 @@ class ExchangeTests(SynchronousTestCase):
     def test_lonc_says_con_lost(self) -> None:
         """lonc's own con_lost is told from ours, and leaves the connection as it is."""
         reply = self.hear(b"con_lost\n")
-        self.assertEqual((reply, reply.why), (CON_LOST, f"{PATH}: lonc says so"))
+        self.assertEqual(
+            (reply, reply.why), (CON_LOST, f"{PATH}: lonc's own answer; `lonc hosts` tells why")
+        )
         self.assertTrue(self.exchange.is_reusable)
 
     def test_more_than_an_answer(self) -> None:
