@@ -274,7 +274,11 @@ class FairQueue:
     @property
     def empty(self) -> bool:
         """Whether nobody waits, not even for a host that is held."""
-        return not self.waiting and not any(queue.waiting for queue in self._hosts.values())
+        # Thousands of quiet hosts are asked several times a second: no generator is made for each.
+        for queue in self._hosts.values():
+            if queue.waiting:
+                return False
+        return True
 
     def _changed(self, host_id: str) -> None:
         """Give a host its turn, or take it away, as it has requests that may go out or none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -172,8 +173,8 @@ def process_title(statuses: Iterable[Counted], now: float) -> str:
 def summary(statuses: Iterable[Counted]) -> str:
     """Sum up all hosts."""
     hosts = list(statuses)
-    dead = sum(host.state == "DEAD" for host in hosts)
-    unproven = sum(host.state == "unproven" for host in hosts)
+    states = Counter(host.state for host in hosts)
+    dead, unproven = states["DEAD"], states["unproven"]
     connections = sum(host.connections for host in hosts)
     waiting = sum(host.waiting for host in hosts)
     return (
