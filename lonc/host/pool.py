@@ -16,6 +16,8 @@ from lonc.wire.request import Request
 if TYPE_CHECKING:
     from lonc.host.connection import LondConnection
 
+_WAITING = attrgetter("waiting")
+
 #: Connections in the order in which they came to this state.
 Collection = dict["LondConnection", None]
 
@@ -275,10 +277,7 @@ class FairQueue:
     def empty(self) -> bool:
         """Whether nobody waits, not even for a host that is held."""
         # Thousands of quiet hosts are asked several times a second: no generator is made for each.
-        for queue in self._hosts.values():
-            if queue.waiting:
-                return False
-        return True
+        return not any(map(_WAITING, self._hosts.values()))
 
     def _changed(self, host_id: str) -> None:
         """Give a host its turn, or take it away, as it has requests that may go out or none."""
