@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.config.current import InForce
+from lonc.disk.files import RestingFolder
 from lonc.host.dependencies import HostDependencies
 from lonc.host.service import HostService
 from lonc.transport.unix_socket import SocketError
@@ -44,6 +45,7 @@ class Supervisor(MultiService):
         self._in_force = in_force
         self._dependencies = dependencies
         self._leaving: list[Deferred[Any]] = []
+        self._sockets = RestingFolder()
 
     # ------------------------------------------------------------------ come, change and go
 
@@ -60,6 +62,7 @@ class Supervisor(MultiService):
         try:
             service.setServiceParent(self)
         except SocketError as error:
+            self._sockets.disturb()
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
             return error
         return None
@@ -72,6 +75,7 @@ class Supervisor(MultiService):
         try:
             host.reconfigure(self._in_force.table.hosts[host_id], self._in_force.settings)
         except SocketError as error:
+            self._sockets.disturb()
             log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
             return error
         except Exception:
@@ -116,7 +120,12 @@ class Supervisor(MultiService):
         self._dependencies.machines.sweep(now)
 
     def watch(self) -> None:
-        """Start again what does not serve."""
+        """
+        Start again what does not serve.
+
+        The sockets of thousands of hosts are looked at only when something has changed there.
+        """
+        rests = self._sockets.rests(self._in_force.settings.sock_dir)
         for host_id, host in list(self._hosts.items()):
             try:
                 if host.crashed or not host.running:
@@ -128,7 +137,8 @@ class Supervisor(MultiService):
                     for each in neighbours:  # they share what is new, and leave what may be broken
                         if each in self._in_force.table.hosts:
                             self.reconfigure(each)
-                elif not host.listening:
+                elif not rests and not host.listening:
+                    self._sockets.disturb()
                     host.listen()
                     log.warn("the socket was gone and is there again", host_id=host_id)
             except SocketError as error:

@@ -22,6 +22,13 @@ READ = os.O_RDONLY | _CAREFUL
 #: How a file is made; what is there, were it a link, is left.
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL
 
+#: Looks at a folder without a change after which it rests, a second apart: a change within the same
+#: tick of a file system's clock leaves no trace, and some have one of two seconds.
+REST_AFTER = 3
+
+#: After so many looks it does not, though nothing seems to have changed.
+LOOK_ANYWAY = 60
+
 #: What tells that the file itself is at fault. Other errors (no descriptors left) pass.
 _FAULTS = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.ENODEV}
 
@@ -223,6 +230,30 @@ def replace_file(path: str, content: bytes, sync: bool = True) -> None:
     os.replace(new, path)
     if sync:
         sync_folder(os.path.dirname(path))
+
+
+class RestingFolder:
+    """
+    Tells when the files in a folder need not be looked at one by one, since none has come or gone.
+    """
+
+    def __init__(self) -> None:
+        self._state: tuple[int, int, int, int] | None = None
+        self._looks = 0
+
+    def rests(self, path: str) -> bool:
+        """Return whether it has been the same for some looks; one that cannot be seen never is."""
+        state = None
+        with contextlib.suppress(OSError):
+            info = os.stat(path)
+            state = info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns
+        self._looks = self._looks + 1 if state is not None and state == self._state else 0
+        self._state = state
+        return self._looks >= REST_AFTER and self._looks % LOOK_ANYWAY != 0
+
+    def disturb(self) -> None:
+        """Let it rest no more: something is missing there."""
+        self._state = None
 
 
 def sync_folder(path: str) -> None:

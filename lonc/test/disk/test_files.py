@@ -9,7 +9,15 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.disk.files import check_own_folder, make_own_folder, open_own, replace_file
+from lonc.disk.files import (
+    LOOK_ANYWAY,
+    REST_AFTER,
+    RestingFolder,
+    check_own_folder,
+    make_own_folder,
+    open_own,
+    replace_file,
+)
 
 WRITE = os.O_WRONLY | os.O_CREAT
 
@@ -86,3 +94,36 @@ class OwnTests(SynchronousTestCase):
                 self.assertEqual((own.read(), other.read()), ("content", "another's"))
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o644)
         self.assertEqual(set(os.listdir(self.folder)), {"own", "other"})
+
+
+class RestingTests(SynchronousTestCase):
+    """A folder whose files are looked at when there is reason to."""
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+        os.mkdir(self.path)
+        self.folder = RestingFolder()
+
+    def looks(self) -> list[bool]:
+        """Look several times; return whether it rested each time."""
+        return [self.folder.rests(self.path) for _ in range(REST_AFTER + 2)]
+
+    def test_change(self) -> None:
+        """It rests some looks after the last change, whatever that was."""
+        rested = [False] * REST_AFTER + [True] * 2
+        self.assertEqual(self.looks(), rested)
+        name = os.path.join(self.path, "name")
+        for time, change in enumerate((os.mkdir, os.rmdir, lambda _: self.folder.disturb())):
+            change(name)
+            os.utime(self.path, (time, time))  # as if the clock had ticked
+            self.assertEqual(self.looks(), rested)
+
+    def test_after_long(self) -> None:
+        """Now and then it is looked at all the same."""
+        rested = [self.folder.rests(self.path) for _ in range(2 * LOOK_ANYWAY + 1)]
+        self.assertEqual(rested[REST_AFTER + 1 :].count(False), 2)
+
+    def test_not_there(self) -> None:
+        """A folder that cannot be seen never rests."""
+        os.rmdir(self.path)
+        self.assertNotIn(True, self.looks())
