@@ -10,7 +10,7 @@ import click
 
 from lonc.cli.look import host_argument, json_option
 from lonc.cli.tables import Column, as_json, ordered, printable, show
-from lonc.cli.target import asks
+from lonc.cli.target import asks, targeted
 from lonc.management import ManagementClient
 from lonc.report.records import DelayedStatus
 from lonc.report.units import duration, size
@@ -31,6 +31,7 @@ sort_option = click.option(
 
 
 @click.group()
+@targeted
 def delayed() -> None:
     """Look after requests that wait on disk for their host."""
 

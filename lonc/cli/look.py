@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -22,6 +23,8 @@ from lonc.cli.tables import (
     show,
 )
 from lonc.cli.target import TIMEOUT, asks, no_daemon, target, targeted, who
+from lonc.config.kinds import GROUP, MODE
+from lonc.config.parameters import PARAMETERS
 from lonc.management import ManagementClient, NoAnswer
 from lonc.report.findings import summary
 from lonc.report.records import ClientStatus, ConnectionStatus, RequestRecord, SettingStatus
@@ -184,8 +187,9 @@ def _show_host(host: HostStatus, connections: Sequence[ConnectionStatus], now: f
     out = console()
     title = Text(f"{printable(host.host_id)} is ")
     title.append(_state(host), style=STYLES.get(_state(host), ""))
-    if host.since:
-        title.append(f" since {clock_time(host.since)}")
+    since = host.paused["since"] if _state(host) == "paused" else host.since
+    if since:
+        title.append(f" since {clock_time(since)}")
     out.print(title)
     failure = host.last_failure
     lost = ", ".join(f"{count} {cause}" for cause, count in host.con_lost.items() if count)
@@ -381,10 +385,25 @@ async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> int:
     """List every setting in force, where it comes from, and whether the file has another now."""
     listed = ordered(await lonc.settings(), SETTING_COLUMNS, sort)
     if wants_json:
-        as_json(settings=listed)
+        as_json(settings=[_with_numbers(each) for each in listed])
     else:
         show(listed, SETTING_COLUMNS, "There are no settings.")
     return 0
+
+
+def _with_numbers(setting: SettingStatus) -> Mapping[str, object]:
+    """Return a setting for programs: seconds, bytes and counts as numbers, switches as such."""
+    kinds = {each.variable: each.kind for each in PARAMETERS if each.kind not in (MODE, GROUP)}
+
+    def value(text: str) -> object:
+        with contextlib.suppress(ValueError, KeyError):
+            parsed = kinds[setting.name].parse(text)
+            if isinstance(parsed, int | float):
+                return parsed
+        return text
+
+    changed = {"value": value(setting.value), "differs": value(setting.differs)}
+    return attrs.asdict(setting) | changed
 
 
 # ---------------------------------------------------------------------- top

@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     :raise SystemExit: with one line, when something is wrong.
     """
+    if sys.stdout is None:  # it was closed by who started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         commands.main(arguments, prog_name="lonc", standalone_mode=False)
         sys.stdout.flush()

@@ -13,12 +13,21 @@ from lonc.cli.target import asks, who
 from lonc.management import ManagementClient
 from lonc.report.units import duration
 
-one_host = click.argument("host")
+
+def _not_empty(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what a script's empty variable leaves: to the daemon it would mean all hosts."""
+    if not value.strip():
+        raise click.BadParameter("it is empty")
+    return value
+
+
+one_host = click.argument("host", callback=_not_empty)
 
 
 @click.command()
 @one_host
-@click.option("--reason", metavar="R", required=True, help="Why; everybody who looks sees it.")
+@click.option("--reason", metavar="R", required=True, callback=_not_empty,
+              help="Why; everybody who looks sees it.")  # fmt: skip
 @click.option("--for", "seconds", type=click.FloatRange(0.0, min_open=True), metavar="SECONDS",
               help="How long [default: until it is resumed].")  # fmt: skip
 @click.option("--fail", is_flag=True, help="Requests get con_lost at once, and do not wait.")

@@ -94,7 +94,9 @@ class Target:
         """
         if self.management is not None:
             return self.management
-        return client_endpoint(self.settings())
+        # A lonc that runs is found, and can be asked, while its file is being edited.
+        found = read_settings(self.config_file(), {}, only=("lonSockDir", "loncManagement"))
+        return client_endpoint(found)
 
     def certificates(self) -> CertificateFiles | None:
         """
@@ -166,9 +168,12 @@ def who() -> str:
         return str(os.getuid())
 
 
-def no_daemon(error: NoAnswer) -> NoDaemon:
+def no_daemon(error: NoAnswer | SettingsError) -> NoDaemon:
     """Return what to raise when nobody answers, with what to do."""
-    return NoDaemon(f"{error}; is lonc running? See --config, --management")
+    return NoDaemon(
+        f"{error}; is lonc running? Start it with twistd lonc, or say which one with --config, "
+        "--management or --standalone"
+    )
 
 
 def asks(
@@ -185,7 +190,7 @@ def asks(
         try:
             endpoint, certificates = target().endpoint(), target().certificates()
         except SettingsError as error:
-            raise NoDaemon(str(error)) from None
+            raise no_daemon(error) from None
 
         async def ask(reactor: Any) -> int | None:
             try:
@@ -195,7 +200,7 @@ def asks(
             try:
                 return await command(client, *arguments, **options)
             except NoAnswer as error:
-                raise NoDaemon(str(error)) from None
+                raise no_daemon(error) from None
             finally:
                 await client.close()
 

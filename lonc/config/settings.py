@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
 
@@ -175,6 +176,7 @@ def read_settings(
     config_file: str | None,
     options: Mapping[str, str | None],
     search: Sequence[str] = CONFIG_FILES,
+    only: Collection[str] | None = None,
 ) -> Settings:
     """
     Return the settings of the configuration file, or of the first of ``search`` for None.
@@ -183,6 +185,8 @@ def read_settings(
     have are somebody else's. Within the file the last assignment wins (row S1), and the file wins
     over a ``loncapa_apache.conf`` in the same folder.
 
+    :param only: the names in the file that matter, for who has to find a lonc that runs: what is
+        wrong with others is none of his business. They are at their defaults, or empty.
     :raises SettingsError: the file or a value cannot be used; naming file and line, or option.
     """
     file = find_config_file(search) if config_file is None else config_file
@@ -190,10 +194,14 @@ def read_settings(
     files = (common, file) if os.path.exists(common) else (file,)
     assignments = [each for name in files for each in _assignments(_read(name), _shown(name))]
     last = {each.name: each for each in assignments if not each.section}
-    values = {}
+    values: dict[str, Any] = {}
     written = {}
     for parameter in PARAMETERS:
         written[parameter.variable] = (parameter.default or "", "default")
+        if only is not None and parameter.variable not in only:
+            if parameter.default is None:
+                values[parameter.attribute] = ""
+            continue
         option = options.get(parameter.option) if parameter.option else None
         if option is not None:
             values[parameter.attribute] = parameter.read(option, f"--{parameter.option}")

@@ -1,7 +1,7 @@
 """
 What an administrator should look at, and do: the same for the command, the page and monitoring.
 
-This module is pure: it judges what the daemon reports.
+This module judges what the daemon reports, and does nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 
 from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.units import clock_time, duration
 
 #: Seconds after which a waiting request is worth a look: the usual one does not wait at all, and
 #: a person who waits for a page has given up by then.
@@ -129,10 +130,12 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Finding]:
         )
     if host.paused:
         by, reason = host.paused.get("by", "?"), host.paused.get("reason", "")
+        until = host.paused.get("until")
+        end = f" until {clock_time(until)}" if until else ""
         yield Finding(
             level="note",
             host=name,
-            what=f"paused by {by}" + (f": {reason}" if reason else ""),
+            what=f"paused by {by}{end}" + (f": {reason}" if reason else ""),
             since=host.paused.get("since"),
             advice=f"lonc resume {name} (paused)",
         )
@@ -140,7 +143,8 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             host=name,
-            what=f"{host.waiting} requests wait, the oldest for {host.oldest_waiter:.0f} s",
+            what=f"{host.waiting} request{' waits' if host.waiting == 1 else 's wait'}, the oldest "
+            f"for {duration(host.oldest_waiter)}",
             since=now - host.oldest_waiter,
             advice=f"lonc hosts {name} shows where the time goes (slow-host)",
         )
@@ -148,8 +152,8 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             host=name,
-            what=f"{host.delayed} delayed requests lie there, the oldest for "
-            f"{host.oldest_delayed / 60:.0f} min",
+            what=f"{host.delayed} delayed request{'' if host.delayed == 1 else 's'} not sent, the "
+            f"oldest for {duration(host.oldest_delayed)}",
             since=now - host.oldest_delayed,
             advice=f"lonc delayed list {name} shows what the last try said (delayed-old)",
         )

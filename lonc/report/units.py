@@ -29,8 +29,8 @@ def ago(when: float | None, now: float) -> str:
 
 
 def clock_time(when: float) -> str:
-    """Say a Unix time as people read it: today's without the day."""
-    day = "%H:%M:%S" if time.time() - when < 43_200.0 else "%Y-%m-%d %H:%M"
+    """Say a Unix time as people read it: without the day where it is near."""
+    day = "%H:%M:%S" if abs(time.time() - when) < 43_200.0 else "%Y-%m-%d %H:%M"
     return time.strftime(day, time.localtime(when))
 
 

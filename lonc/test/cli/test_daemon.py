@@ -99,6 +99,9 @@ class CommandsTests(DaemonTestCase):
         settings = {row["name"]: row for row in await self.listed("settings", "settings")}
         self.assertEqual(settings["lonHostID"]["value"], "l1")
         self.assertEqual(settings["loncRetries"]["source"], "default")
+        values = {name: settings[name]["value"] for name in ("loncRetries", "loncMaxLine")}
+        self.assertEqual(values, {"loncRetries": 2, "loncMaxLine": 16 << 20})
+        self.assertEqual(settings["loncSocketMode"]["value"], "0660")
 
     async def trace(self) -> None:
         """Requests are shown as they end; here until three have been seen."""
@@ -159,6 +162,12 @@ class CommandsTests(DaemonTestCase):
         with open(conf, "a", encoding="utf-8") as file:
             file.write("PerlSetVar loncRetries 7\n")
         rows = {row["name"]: row for row in await self.listed("settings", "settings")}
-        self.assertEqual(rows["loncRetries"]["differs"], "7")
+        self.assertEqual(rows["loncRetries"]["differs"], 7)
         told = await self.run_lonc("reload")
         self.assertRegex(told, r"(?m)^loncRetries: 7, was 2 \(.*loncapa.conf, line \d+\)$")
+        with open(conf, "a", encoding="utf-8") as file:
+            file.write("PerlSetVar loncRetries many\n")
+        self.assertIn("'many' is not", await self.refusal("reload"))
+        self.assertIn("the last reload failed", await self.run_lonc("status", status=1))
+        rows = {row["name"]: row for row in await self.listed("settings", "settings")}
+        self.assertIn("lonc check", rows["loncRetries"]["differs"])

@@ -58,12 +58,12 @@ class CommandCase(SynchronousTestCase):
             main(arguments)
             return output.getvalue()
 
-    def refusal(self, *arguments: str) -> str:
+    def refusal(self, *arguments: str, status: int = 1) -> str:
         """Return the line that the command ends with."""
         errors = io.StringIO()
         with redirect_stderr(errors):
             ended = self.assertRaises(SystemExit, self.run_command, *arguments)
-        self.assertEqual(ended.code, 1)
+        self.assertEqual(ended.code, status)
         line = errors.getvalue().removesuffix("\n")
         self.assertTrue(line.startswith("lonc: "), line)
         self.assertNotIn("\n", line)
@@ -196,6 +196,23 @@ class CommandLineTests(CommandCase):
         self.patch(getpass, "getuser", nameless)
         self.patch(os, "environ", {})
         self.assertEqual(target.who(), str(os.getuid()))
+
+    def test_empty_host(self) -> None:
+        """What a script's empty variable leaves is no host, and not all of them."""
+        for arguments in [["pause", "", "--reason", "disk"], ["resume", ""], ["debug", "", "3"]]:
+            self.assertIn("HOST: it is empty", self.refusal(*arguments).replace("'", ""))
+        self.assertIn("--reason", self.refusal("pause", "msul1", "--reason", " "))
+
+    def test_nobody_there(self) -> None:
+        """Which lonc is meant may stand before, between and behind a command's words."""
+        for arguments in (
+            ["--standalone", self.folder, "delayed", "list"],
+            ["delayed", "--standalone", self.folder, "list"],
+            ["delayed", "list", "--standalone", self.folder],
+        ):
+            told = self.refusal(*arguments, status=3)
+            self.assertIn(f"{self.path('loncapa.conf')}: No such file", told)
+            self.assertIn("is lonc running?", told)
 
 
 class ProgramTests(TestCase):

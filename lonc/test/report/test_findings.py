@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.findings import Finding, findings, state, summary
 from lonc.report.status import HostStatus
+from lonc.report.units import clock_time
 from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
 
 
@@ -74,6 +75,8 @@ class FindingsTests(SynchronousTestCase):
         paused = {"by": "root", "reason": "disk", "since": NOW - 1.0, "until": 0.0, "fail": False}
         level, [finding] = self.judge(a_status("msu", paused=paused))
         self.assertEqual((level, finding.what), ("ok", "paused by root: disk"))
+        _, [finding] = self.judge(a_status("msu", paused=paused | {"until": NOW + 60.0}))
+        self.assertEqual(finding.what, f"paused by root until {clock_time(NOW + 60.0)}: disk")
 
     def test_certificate(self) -> None:
         """It is to be renewed before it ends."""

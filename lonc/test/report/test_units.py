@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import time
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.units import ago, duration, size
+from lonc.report.units import ago, clock_time, duration, size
 
 
 class UnitsTests(SynchronousTestCase):
@@ -22,6 +24,12 @@ class UnitsTests(SynchronousTestCase):
         """A time that is not known is left out; a clock that was set back tells no nonsense."""
         self.assertEqual([ago(None, 9.0), ago(0.0, 9.0), ago(4.0, 9.0)], ["", "", "5.0 s ago"])
         self.assertEqual(ago(10.0, 9.0), "0 ago")
+
+    def test_clock_time(self) -> None:
+        """What is far away has its day, in the past and in the future."""
+        now = time.time()
+        told = [len(clock_time(now + days * 86_400.0)) for days in (-3, 0, 3)]
+        self.assertEqual(told, [len("2026-01-01 12:00"), len("12:00:00"), len("2026-01-01 12:00")])
 
     def test_size(self) -> None:
         """Bytes, and the binary units."""
