@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,9 @@ ASKED = (
     ("ask", "l3", "ping"),
 )
 
+#: The port of the page, and how large its picture is.
+PAGE, SIZE = "8790", "900,690"
+
 
 @contextmanager
 def cluster(port: str) -> Iterator[str]:
@@ -41,7 +45,10 @@ def cluster(port: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="lonc-") as folder:
         command = [os.path.join(BIN, "twistd"), "-n", "lonc", "--standalone", folder]
         with subprocess.Popen(
-            [*command, "--lond-port", port], stdout=subprocess.PIPE, text=True, cwd=folder
+            [*command, "--lond-port", port, "--http", f"tcp:{PAGE}:interface=127.0.0.1"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
         ) as twistd:
             assert twistd.stdout is not None
             for line in twistd.stdout:
@@ -90,6 +97,18 @@ def with_own_fonts(path: str) -> None:
         file.write(drawn)
 
 
+def photograph() -> None:
+    """Make a picture of the page, where there is a browser that does it by command."""
+    if (browser := shutil.which("chromium")) is None:
+        print("the picture of the page stays as it is: there is no chromium")
+        return
+    command = [browser, "--headless", "--hide-scrollbars", f"--window-size={SIZE}"]
+    if os.getuid() == 0:  # Chromium's sandbox refuses root.
+        command.append("--no-sandbox")
+    command.append(f"--screenshot={os.path.join(HERE, 'page.png')}")
+    subprocess.run([*command, f"http://127.0.0.1:{PAGE}/"], check=True, stderr=subprocess.DEVNULL)
+
+
 def main() -> None:
     """Make them all."""
     with cluster("5790") as folder:
@@ -102,6 +121,7 @@ def main() -> None:
         # Textual has a camera of its own.
         camera = {"TEXTUAL_SCREENSHOT_LOCATION": HERE, "TEXTUAL_SCREENSHOT_FILENAME": "top.svg"}
         shown(folder, "top", TEXTUAL_SCREENSHOT="2", **camera)
+        photograph()
     for name in ("status", "hosts", "top"):
         with_own_fonts(os.path.join(HERE, f"{name}.svg"))
 

@@ -226,7 +226,7 @@ def _show_host(host: HostStatus, connections: Sequence[ConnectionStatus], now: f
         out.print(line, no_wrap=True, overflow="ellipsis")
     if host.seconds:
         out.print("\n  of the last five minutes")
-        out.print(f"  {'':<12}{'median':>10}{'99th part':>12}{'longest':>12}", style="bold")
+        out.print(f"  {'':<12}{'median':>10}{'p99':>12}{'longest':>12}", style="bold")
         for what, times in host.seconds.items():
             row = f"  {what:<12}{duration(times['p50']):>10}{duration(times['p99']):>12}"
             out.print(row + f"{duration(times['max']):>12}")

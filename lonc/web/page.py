@@ -80,7 +80,7 @@ def index(
             ("Requests a second", rate, f"{rate.last:.1f}", f"{rate.highest:.1f}"),
             ("Waiting", waiting, f"{waiting.last:.0f}", f"{waiting.highest:.0f}"),
             (
-                "99th part of the slowest host",
+                "99th percentile of the slowest host",
                 slowest,
                 duration(slowest.last),
                 duration(slowest.highest),

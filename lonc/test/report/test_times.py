@@ -73,7 +73,7 @@ class TimesTests(SynchronousTestCase):
 
     @given(st.lists(st.floats(0.0, 1000.0), min_size=1))
     def test_order(self, durations: list[float]) -> None:
-        """The median is not above the 99th part, nor that above the longest, which was there."""
+        """The median is not above the p99, nor that above the longest, which was there."""
         times = Times()
         for duration in durations:
             times.add(duration)
