@@ -226,10 +226,10 @@ def _show_host(host: HostStatus, connections: Sequence[ConnectionStatus], now: f
         out.print(line, no_wrap=True, overflow="ellipsis")
     if host.seconds:
         out.print("\n  of the last five minutes")
-        out.print(f"  {'':<12}{'median':>10}{'p99':>12}{'longest':>12}", style="bold")
+        out.print(f"  {'':<6}{'median':>9}{'p99':>11}{'longest':>10}", style="bold")
         for what, times in host.seconds.items():
-            row = f"  {what:<12}{duration(times['p50']):>10}{duration(times['p99']):>12}"
-            out.print(row + f"{duration(times['max']):>12}")
+            row = f"  {what:<6}{duration(times['p50']):>9}{duration(times['p99']):>11}"
+            out.print(row + f"{duration(times['max']):>10}")
 
 
 # ---------------------------------------------------------------------- clients
@@ -328,7 +328,7 @@ async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
     if wants_json:
         as_json(slow=[attrs.asdict(each) | {"total": each.total} for each in listed])
     else:
-        show(listed, REQUEST_COLUMNS, "No request yet.")
+        show(listed, REQUEST_COLUMNS, "No request of late.")
     return 0
 
 
