@@ -1,7 +1,8 @@
 """
 How long requests take: counts in fixed buckets, and what the last five minutes look like.
 
-Counting stands on the way of every request: a search in a list of twenty, and two additions.
+On a request's way its duration is only appended to a list; a search in a list of twenty for each
+comes later, for many at a time.
 """
 
 from __future__ import annotations
