@@ -161,8 +161,8 @@ class Reloader:
         if before[2].certificates != self._in_force.access.certificates:
             lines.append("the certificates are others")
         self._reporter.reloaded("done", lines)
-        self._clients.apply(settings)
-        self._names.lifetime = settings.name_lifetime
+        self._clients.reconfigure(settings)
+        self._names.reconfigure(settings)
         self._delayed.reconfigure(settings)
         sockets: list[SocketError | None] = []
         await self._in_slices(self._in_force.warn())

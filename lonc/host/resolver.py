@@ -23,6 +23,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lonc.config.settings import Settings
+
 #: Seconds for which a failure is the answer to all who ask: a name that does not exist is asked for
 #: once a second, however many requests want it.
 FAILURE_LIFETIME = 1.0
@@ -96,7 +98,7 @@ class Names:
     :param clock: the reactor's time.
     :param changed: called with a name once a look-up gave other addresses than the one before.
     :param places: names that are looked up at a time; others wait until one of them is through.
-    :ivar lifetime: seconds for which an answer is kept.
+    :param lifetime: seconds for which an answer is kept.
     """
 
     def __init__(
@@ -107,13 +109,17 @@ class Names:
         changed: Callable[[str], None],
         places: int,
     ) -> None:
-        self.lifetime = lifetime
+        self._lifetime = lifetime
         self._ask = ask
         self._seconds = clock.seconds
         self._changed = changed
         self._places = places
         self._looking = 0
         self._names: dict[str, _Name] = {}
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Take over new settings; what is known is kept for as long as it was to be."""
+        self._lifetime = settings.name_lifetime
 
     def look_up(self, target: str) -> Deferred[list[str]]:
         """
@@ -154,7 +160,7 @@ class Names:
         name.answer = answer
         now = self._seconds()
         # After a failure too: who needs the name before that asks, and has it looked up.
-        name.renew_at = name.until = now + self.lifetime
+        name.renew_at = name.until = now + self._lifetime
         if isinstance(answer, Failure):
             answer.cleanFailure()
             name.until = now + FAILURE_LIFETIME

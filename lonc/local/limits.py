@@ -84,7 +84,7 @@ class Clients:
         """How many are connected."""
         return len(self.everyone)
 
-    def apply(self, settings: Settings) -> None:
+    def reconfigure(self, settings: Settings) -> None:
         """Take over new settings; a lower limit is for what comes from now on."""
         self.settings = settings
         self.memory.limit = settings.max_request_memory

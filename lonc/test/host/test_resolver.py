@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.host.resolver import FAILURE_LIFETIME, Names, addresses_of
+from lonc.test.fixtures.doubles import some_settings
 
 #: Names that are looked up at a time.
 PLACES = 6
@@ -115,7 +116,7 @@ class NamesTests(SynchronousTestCase):
 
     def test_other_lifetime(self) -> None:
         """Another lifetime counts from the next answer on."""
-        self.names.lifetime = 10.0
+        self.names.reconfigure(some_settings(name_lifetime=10.0))
         self.known("10.0.0.1")
         self.clock.advance(10)
         self.look_up()

@@ -419,7 +419,7 @@ class NumberOfClientsTests(ClientTestCase):
     def test_new_limit(self) -> None:
         """F13: a lower limit closes nobody who is there."""
         one, two = self.client(b"a\n"), self.client(b"ping\n")
-        self.clients.apply(some_settings(max_clients=1))
+        self.clients.reconfigure(some_settings(max_clients=1))
         three = self.client()
         self.answer_all()
         self.assertEqual((one.read, two.read), (b"re:a\n", b"re:ping\n"))

@@ -123,7 +123,7 @@ class MemoryTests(ClientTestCase):
     def test_new_limit(self) -> None:
         """F13: a lower limit takes nothing from anybody until somebody sends more."""
         client = self.begun(50_000)
-        self.clients.apply(some_settings(max_request_memory=20_000))
+        self.clients.reconfigure(some_settings(max_request_memory=20_000))
         self.advance(1)
         self.assertEqual(client.read, b"")
         self.begun(10_000)
