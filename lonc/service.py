@@ -26,12 +26,14 @@ from twisted.python.components import Componentized
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.config.table_fetcher import TableFetcher, web_client
+from lonc.control.errors import ReloadFailed
+from lonc.control.operations import Operations
+from lonc.control.port import ManagementPort
+from lonc.control.reporter import Reporter
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.notices import Notices
-from lonc.daemon.operations import Operations
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.reload import Reloader
-from lonc.daemon.reporter import Reporter
 from lonc.daemon.signals import Signals
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
@@ -45,8 +47,6 @@ from lonc.host.resolver import Names, addresses_of
 from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
-from lonc.management.errors import ReloadFailed
-from lonc.management.port import ManagementPort
 from lonc.report.logs import LoncLog
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
@@ -345,7 +345,7 @@ class LoncService(MultiService):
         """
         Be ready to hand everything over to a new process; return the path of the socket for it.
 
-        :raises lonc.management.errors.NotDone: it cannot be now.
+        :raises lonc.control.errors.NotDone: it cannot be now.
         """
         return await self._hand_over.offer()
 

@@ -88,8 +88,8 @@ IMPORTED_LATER = (
     "lonc.config.download",
     "lonc.lond.cluster",
     "lonc.lond.table_server",
-    "lonc.management.server",
-    "lonc.management.tls",
+    "lonc.control.server",
+    "lonc.control.tls",
     "lonc.web.site",
 )
 

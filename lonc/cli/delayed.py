@@ -11,7 +11,7 @@ import click
 from lonc.cli.look import host_argument, json_option
 from lonc.cli.tables import Column, as_json, ordered, printable, show
 from lonc.cli.target import asks, targeted
-from lonc.management import ManagementClient
+from lonc.control.client import ManagementClient
 from lonc.report.records import DelayedStatus
 from lonc.report.units import duration, size
 

@@ -25,7 +25,8 @@ from lonc.cli.tables import (
 from lonc.cli.target import TIMEOUT, asks, no_daemon, target, targeted, who
 from lonc.config.kinds import GROUP, MODE
 from lonc.config.parameters import PARAMETERS
-from lonc.management import ManagementClient, NoAnswer
+from lonc.control.client import ManagementClient
+from lonc.control.errors import NoAnswer
 from lonc.report.findings import summary
 from lonc.report.records import ClientStatus, ConnectionStatus, RequestRecord, SettingStatus
 from lonc.report.status import DaemonStatus, HostStatus

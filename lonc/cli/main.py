@@ -17,8 +17,8 @@ from lonc import __version__
 from lonc.cli import ask, check, delayed, look, steer
 from lonc.cli.target import NO_DAEMON, NoDaemon, target, targeted
 from lonc.config.settings import SettingsError
+from lonc.control.errors import ManagementError
 from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
-from lonc.management.errors import ManagementError
 
 
 @click.group(invoke_without_command=True)

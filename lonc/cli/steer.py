@@ -10,7 +10,7 @@ import click
 from lonc.cli.look import host_argument
 from lonc.cli.tables import printable
 from lonc.cli.target import asks, who
-from lonc.management import ManagementClient
+from lonc.control.client import ManagementClient
 from lonc.report.units import duration
 
 

@@ -31,7 +31,8 @@ from lonc.config.settings import (
     find_config_file,
     read_settings,
 )
-from lonc.management import ManagementClient, NoAnswer
+from lonc.control.client import ManagementClient
+from lonc.control.errors import NoAnswer
 
 P = ParamSpec("P")
 

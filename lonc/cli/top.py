@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred
 from lonc.cli.look import HOST_COLUMNS
 from lonc.cli.tables import STYLES, Column, ordered, printable
 from lonc.config.certificates import CertificateFiles
-from lonc.management import ManagementClient, ManagementError
+from lonc.control.client import ManagementClient
+from lonc.control.errors import ManagementError
 from lonc.report.findings import summary
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import duration
@@ -208,7 +209,7 @@ def run(
     """
     Show the screen until the user leaves it.
 
-    :raises lonc.management.NoAnswer: no lonc answers there.
+    :raises lonc.control.errors.NoAnswer: no lonc answers there.
     """
     from twisted.internet import asyncioreactor
 

@@ -24,8 +24,8 @@ from lonc.config.certificates import WARNING_DAYS
 from lonc.config.hosts import HostTable, TableError, read_both_tables
 from lonc.config.rlimit import needed_files
 from lonc.config.settings import Settings, SettingsError, check_folders, read_settings
+from lonc.control.port import ManagementPortError, check_description
 from lonc.delayed.sealing import UnusableKey, key_of
-from lonc.management.port import ManagementPortError, check_description
 
 #: From the least to the worst: an error keeps lonc from starting.
 LEVELS: Final = ("ok", "warning", "error")

@@ -24,7 +24,9 @@ from lonc.config.changes import changed_hosts, changed_settings
 from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError
 from lonc.config.settings import SettingsError
-from lonc.daemon.reporter import Reporter, fitting
+from lonc.control.errors import ReloadFailed
+from lonc.control.port import ManagementPort
+from lonc.control.reporter import Reporter, fitting
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.delayed.service import DelayedService
@@ -32,8 +34,6 @@ from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
-from lonc.management.errors import ReloadFailed
-from lonc.management.port import ManagementPort
 from lonc.transport.endpoint_port import EndpointPort, PortError
 from lonc.transport.unix_socket import GroupError, SocketError
 

@@ -27,8 +27,8 @@ from twisted.internet.endpoints import _parse
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lonc.control.errors import NotDone
 from lonc.disk.threads import InThread
-from lonc.management.errors import NotDone
 from lonc.transport.endpoint_port import PortError
 
 #: Seconds for each step between two processes of one machine.
@@ -261,7 +261,7 @@ def _ask(asking: socket.socket) -> str:
     # Whoever takes nothing over does without AMP's two megabytes.
     from twisted.protocols import amp
 
-    from lonc.management.commands import HandOver as Command
+    from lonc.control.commands import HandOver as Command
 
     box = amp.AmpBox({amp.COMMAND: Command.commandName, amp.ASK: b"1"})
     asking.sendall(box.serialize())

@@ -1,8 +1,7 @@
 """
-The management port: its AMP commands, both of its sides, and where it listens.
+The public names of what manages a running lonc: the client, the AMP commands and their errors.
 
-Nothing here serves a request, or changes more than what a command asks for. AMP takes two
-megabytes, so what needs it is imported when it is first asked for.
+AMP takes two megabytes, so what needs it is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lonc.management.client import ManagementClient
-    from lonc.management.commands import (
+    from lonc.control.client import ManagementClient
+    from lonc.control.commands import (
         About,
         CloseConnections,
         ListHosts,
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
         SetDebugLevel,
         Stop,
     )
-    from lonc.management.daemon import Daemon
-    from lonc.management.errors import (
+    from lonc.control.daemon import Daemon
+    from lonc.control.errors import (
         BadLevel,
         InternalError,
         ManagementError,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
         UnknownFile,
         UnknownHost,
     )
-    from lonc.management.server import ManagementFactory, ManagementProtocol
+    from lonc.control.server import ManagementFactory, ManagementProtocol
 
 __all__ = [
     "About",
@@ -67,7 +66,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(name)
-    from lonc.management import client, commands, errors, server
+    from lonc.control import client, commands, errors, server
 
     return next(
         vars(module)[name] for module in (client, commands, errors, server) if name in vars(module)

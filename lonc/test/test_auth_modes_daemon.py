@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 
+from lonc.control.client import ManagementClient
 from lonc.lond.cluster import prepare
-from lonc.management import ManagementClient
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port

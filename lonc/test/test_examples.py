@@ -16,8 +16,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.trial.unittest import TestCase
 
-from lonc.management.access import OWNER
-from lonc.management.server import ManagementFactory
+from lonc.control.access import OWNER
+from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.management import NotedDaemon
 from lonc.test.fixtures.source import TREE
 from lonc.test.fixtures.statuses import a_status

@@ -23,9 +23,9 @@ from lonc.config import current
 from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import SettingsError
+from lonc.control.errors import ReloadFailed
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService
-from lonc.management.errors import ReloadFailed
 from lonc.service import SWEEP, WATCH, LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
 from lonc.test.fixtures.doubles import (

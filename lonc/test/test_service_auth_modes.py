@@ -13,7 +13,7 @@ from twisted.logger import LogLevel
 from lonc.config.certificates import CertificateFiles
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import SettingsError
-from lonc.management.errors import ReloadFailed
+from lonc.control.errors import ReloadFailed
 from lonc.service import DAY
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table

@@ -24,8 +24,8 @@ from lonc.client import TwistedClient
 from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError
 from lonc.config.settings import PARAMETERS, SettingsError
+from lonc.control.port import ManagementPortError
 from lonc.daemon.pidfile import PidFileError
-from lonc.management.port import ManagementPortError
 from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
 from lonc.test.fixtures.daemon import free_port

@@ -13,7 +13,8 @@ from textual.widgets import DataTable, Static
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.top import Question, Top
-from lonc.management import ManagementClient, ManagementError, UnknownHost
+from lonc.control.client import ManagementClient
+from lonc.control.errors import ManagementError, UnknownHost
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.fixtures.statuses import a_daemon, a_status
 

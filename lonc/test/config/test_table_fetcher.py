@@ -23,9 +23,9 @@ from lonc.config.table_fetcher import (
     TableFetcher,
     check_table,
 )
+from lonc.control.errors import ReloadFailed
 from lonc.disk.files import replace_file
 from lonc.disk.threads import InThread
-from lonc.management.errors import ReloadFailed
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import NoJitter, some_settings
 from lonc.test.fixtures.properties import given, settings, st

@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from lonc.control.client import ManagementClient
+from lonc.control.errors import NotDone
 from lonc.daemon.takeover import Estate, HandOver, TakeOverError, receive, take_over
-from lonc.management import ManagementClient
-from lonc.management.errors import NotDone
 from lonc.tap import Options, make_daemon
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor

@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
+from lonc.control.errors import ReloadFailed
 from lonc.delayed.listing import UnknownRequest
 from lonc.delayed.queue import READ_BACK
 from lonc.delayed.sealer import TRY_AGAIN
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal
 from lonc.delayed.service import TRY_AGAIN as CLEARED_AGAIN
 from lonc.disk.threads import PLACES, Disk
-from lonc.management.errors import ReloadFailed
 from lonc.test.delayed import test_service as test_delayed
 from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, mode, read, write
 from lonc.test.fixtures.options import TapTestCase

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 from twisted.protocols import amp
 
-from lonc.management.commands import (
+from lonc.control.commands import (
     DropDelayed,
     ListClients,
     ListConnections,
@@ -25,7 +25,7 @@ from lonc.management.commands import (
     ShowDelayed,
     Trace,
 )
-from lonc.management.errors import NoAnswer
+from lonc.control.errors import NoAnswer
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -45,7 +45,7 @@ IN_FLIGHT: Final = 240.0
 
 class Questions:
     """
-    A part of :class:`lonc.management.ManagementClient`, which says how it is used.
+    A part of :class:`lonc.control.ManagementClient`, which says how it is used.
 
     An empty ``host_id`` means all hosts.
 

@@ -17,10 +17,10 @@ from twisted.protocols import amp
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
-from lonc.management import commands
-from lonc.management.access import Level, Visitor, visitor_of
-from lonc.management.boxes import BoundedAMP
-from lonc.management.commands import (
+from lonc.control import commands
+from lonc.control.access import Level, Visitor, visitor_of
+from lonc.control.boxes import BoundedAMP
+from lonc.control.commands import (
     HOSTS,
     About,
     CloseConnections,
@@ -34,8 +34,8 @@ from lonc.management.commands import (
     SetDebugLevel,
     Stop,
 )
-from lonc.management.daemon import Daemon
-from lonc.management.errors import (
+from lonc.control.daemon import Daemon
+from lonc.control.errors import (
     BadArguments,
     BadLevel,
     InternalError,
@@ -43,9 +43,9 @@ from lonc.management.errors import (
     ReportFailed,
     UnknownHost,
 )
-from lonc.management.journal import Journal
-from lonc.management.listings import Listings
-from lonc.management.steering import Steered, Steering
+from lonc.control.journal import Journal
+from lonc.control.listings import Listings
+from lonc.control.steering import Steered, Steering
 from lonc.report.logs import PARENT
 
 #: Bytes of a log line that are passed on; a page has room for many hosts that way.
@@ -190,7 +190,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         """
         See that whoever asks may have what is asked for.
 
-        :raises lonc.management.errors.NotAllowed: that is not so.
+        :raises lonc.control.errors.NotAllowed: that is not so.
         """
         visitor = self._visitor
         if visitor.level < level:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import attrs
 from twisted.protocols import amp
 
-from lonc.management.commands import (
+from lonc.control.commands import (
     ListClients,
     ListConnections,
     ListDelayed,
@@ -18,7 +18,7 @@ from lonc.management.commands import (
     ListSettings,
     ListSlow,
 )
-from lonc.management.errors import BadArguments
+from lonc.control.errors import BadArguments
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -64,7 +64,7 @@ class Listings(amp.CommandLocator):
         """
         Return which host is meant, ``None`` for all.
 
-        :raises lonc.management.errors.UnknownHost: there is no such host.
+        :raises lonc.control.errors.UnknownHost: there is no such host.
         """
         raise NotImplementedError
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
 
-from lonc.management.access import Level
-from lonc.management.commands import (
+from lonc.control.access import Level
+from lonc.control.commands import (
     DropDelayed,
     Pause,
     RequeueDelayed,
@@ -21,8 +21,8 @@ from lonc.management.commands import (
     ShowDelayed,
     Trace,
 )
-from lonc.management.errors import BadArguments
-from lonc.management.listings import Listed, page
+from lonc.control.errors import BadArguments
+from lonc.control.listings import Listed, page
 from lonc.report.request_log import Watcher
 
 #: Seconds of a pause at most: a year. Without an end is possible too.
@@ -42,7 +42,7 @@ class Steered(Listed, Protocol):
         """
         Return what is in a delayed request, as far as it fits, and whether it goes on.
 
-        :raises lonc.management.errors.UnknownFile: there is none.
+        :raises lonc.control.errors.UnknownFile: there is none.
         """
 
     async def drop_delayed(self, file: str) -> None:
@@ -91,7 +91,7 @@ class Steering(amp.CommandLocator):
         """
         Note what is asked for, and return for which host, ``None`` for all.
 
-        :raises lonc.management.errors.UnknownHost: there is no such host.
+        :raises lonc.control.errors.UnknownHost: there is no such host.
         """
         raise NotImplementedError
 
@@ -103,7 +103,7 @@ class Steering(amp.CommandLocator):
         """
         See that whoever asks may have what is asked for.
 
-        :raises lonc.management.errors.NotAllowed: that is not so.
+        :raises lonc.control.errors.NotAllowed: that is not so.
         """
         raise NotImplementedError
 

@@ -15,13 +15,13 @@ import attrs
 from lonc.config.current import InForce
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import Settings, SettingsError
+from lonc.control.access import user_name
+from lonc.control.errors import NotDone, UnknownFile
 from lonc.delayed.listing import UnknownRequest
 from lonc.delayed.requests import DelayedRequests
 from lonc.disk.threads import Disk, Stuck
 from lonc.host.service import HostService, Pause
 from lonc.local.limits import Clients
-from lonc.management.access import user_name
-from lonc.management.errors import NotDone, UnknownFile
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,

@@ -16,8 +16,8 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from lonc.management.client import ManagementClient
-from lonc.management.port import ManagementPort, ManagementPortError
+from lonc.control.client import ManagementClient
+from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.management import NotedDaemon, PortsReactor
 from lonc.transport.network import network
 

@@ -14,9 +14,9 @@ from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import TestCase
 
 from lonc.config.certificates import CertificateFiles, Certificates
-from lonc.management.client import ManagementClient
-from lonc.management.errors import ManagementError, NoAnswer, NotAllowed
-from lonc.management.port import ManagementPort, ManagementPortError
+from lonc.control.client import ManagementClient
+from lonc.control.errors import ManagementError, NoAnswer, NotAllowed
+from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.management import NotedDaemon
 from lonc.transport.network import network

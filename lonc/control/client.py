@@ -23,8 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.config.certificates import CertificateFiles, check_name
-from lonc.management.boxes import BoundedAMP
-from lonc.management.commands import (
+from lonc.control.boxes import BoundedAMP
+from lonc.control.commands import (
     About,
     CloseConnections,
     ListHosts,
@@ -35,8 +35,8 @@ from lonc.management.commands import (
     SetDebugLevel,
     Stop,
 )
-from lonc.management.errors import ManagementError, NoAnswer
-from lonc.management.questions import MOST_ROWS, Questions
+from lonc.control.errors import ManagementError, NoAnswer
+from lonc.control.questions import MOST_ROWS, Questions
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.wire.tls import TLSError
 
@@ -90,7 +90,7 @@ class _TLSProtocol(_ClientProtocol):
 
     def handshakeCompleted(self) -> None:
         """Look whom the certificate is for."""
-        from lonc.management.tls import peer_certificate
+        from lonc.control.tls import peer_certificate
 
         try:
             check_name(self._host, peer_certificate(self.transport) or {})
@@ -118,7 +118,7 @@ def _why(error: BaseException | None) -> str:
 async def _connect_tls(
     reactor: Any, endpoint: str, timeout: float, certificates: CertificateFiles | None
 ) -> _TLSProtocol:
-    from lonc.management.tls import NoCertificates, client_endpoint
+    from lonc.control.tls import NoCertificates, client_endpoint
 
     try:
         target, host = client_endpoint(reactor, endpoint, certificates, timeout)

@@ -12,7 +12,7 @@ log = Logger()
 
 
 class Journal:
-    """Writes these lines; a part of :class:`lonc.management.server.ManagementFactory`."""
+    """Writes these lines; a part of :class:`lonc.control.server.ManagementFactory`."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._limited = RateLimited(clock, 60.0)

@@ -24,10 +24,10 @@ from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
-from lonc.management.access import OWNER
-from lonc.management.client import ManagementClient
-from lonc.management.commands import ManagementCommand
-from lonc.management.errors import (
+from lonc.control.access import OWNER
+from lonc.control.client import ManagementClient
+from lonc.control.commands import ManagementCommand
+from lonc.control.errors import (
     BadArguments,
     BadLevel,
     InternalError,
@@ -36,8 +36,8 @@ from lonc.management.errors import (
     ReportFailed,
     UnknownHost,
 )
-from lonc.management.questions import Questions
-from lonc.management.server import ManagementFactory, ManagementProtocol
+from lonc.control.questions import Questions
+from lonc.control.server import ManagementFactory, ManagementProtocol
 from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
 from lonc.test.fixtures.statuses import a_status

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from twisted.internet.defer import Deferred
 
-from lonc.management.steering import TRACE_WAIT
+from lonc.control.steering import TRACE_WAIT
 from lonc.report.records import RequestRecord
 from lonc.report.request_log import RequestLog
 from lonc.test.fixtures.management import ConnectedTests

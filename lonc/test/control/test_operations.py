@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import SettingsError
-from lonc.daemon.operations import UNREADABLE
-from lonc.management.access import user_name
-from lonc.management.errors import UnknownFile
+from lonc.control.access import user_name
+from lonc.control.errors import UnknownFile
+from lonc.control.operations import UNREADABLE
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 
 REQUEST = "1.1.put.l2"

@@ -14,12 +14,12 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from lonc.management import commands
-from lonc.management.access import Level, Visitor, visitor_of
-from lonc.management.client import ManagementClient
-from lonc.management.commands import ManagementCommand
-from lonc.management.errors import ManagementError, NotAllowed
-from lonc.management.port import ManagementPort, ManagementPortError
+from lonc.control import commands
+from lonc.control.access import Level, Visitor, visitor_of
+from lonc.control.client import ManagementClient
+from lonc.control.commands import ManagementCommand
+from lonc.control.errors import ManagementError, NotAllowed
+from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from lonc.management.steering import Steered
+from lonc.control.steering import Steered
 from lonc.report.status import DaemonStatus, HostStatus
 
 

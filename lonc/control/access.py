@@ -59,7 +59,7 @@ def visitor_of(transport: Any, names: Names = ()) -> Visitor:
     :param names: whose certificates may see, or steer.
     """
     if getattr(transport, "getPeerCertificate", None) is not None:
-        from lonc.management.tls import peer_certificate
+        from lonc.control.tls import peer_certificate
 
         certificate = peer_certificate(transport)
         if certificate is not None:

@@ -1,0 +1,308 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""
+The AMP commands for a running lonc, and the errors they end with (row S18).
+
+Wherever a command takes a ``host``, an empty one means all hosts. Every command can fail with
+:class:`InternalError`; what else it can fail with stands in its ``errors``. Each error's text is
+one line for a person.
+
+AMP ends a value at 65,535 bytes, and a list is one value: hosts come in pages.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import attrs
+from twisted.protocols import amp
+
+from lonc.control.access import Level
+from lonc.control.errors import (
+    BadArguments,
+    BadLevel,
+    InternalError,
+    NotAllowed,
+    NotDone,
+    ReloadFailed,
+    ReportFailed,
+    UnknownFile,
+    UnknownHost,
+)
+from lonc.report.records import (
+    ClientStatus,
+    ConnectionStatus,
+    DelayedStatus,
+    RequestRecord,
+    SettingStatus,
+)
+from lonc.report.status import DaemonStatus, HostStatus
+
+
+class _Json(amp.Argument):
+    """An argument of any form, as JSON: AMP has no type for it."""
+
+    def toString(self, inObject: object) -> bytes:
+        return json.dumps(inObject).encode()
+
+    def fromString(self, inString: bytes) -> Any:
+        return json.loads(inString)
+
+
+_ARGUMENTS: dict[object, type[amp.Argument]] = {
+    str: amp.Unicode,
+    int: amp.Integer,
+    float: amp.Float,
+    bool: amp.Boolean,
+}
+
+
+def _fields(record: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
+    """Put a record on the wire under the names of its fields, so that a new field travels too."""
+    fields = attrs.fields(attrs.resolve_types(record))
+    return [(field.name.encode(), _ARGUMENTS.get(field.type, _Json)()) for field in fields]
+
+
+#: A page of hosts.
+HOSTS = amp.AmpList(_fields(HostStatus))
+_HOST = (b"host", amp.Unicode())
+_MESSAGE = (b"message", amp.Unicode())
+
+
+class ManagementCommand(amp.Command):
+    """
+    What all commands share.
+
+    :cvar level: who may give it: who steers, unless it says otherwise.
+    """
+
+    level = Level.STEER
+
+    errors = {
+        InternalError: b"INTERNAL_ERROR",
+        NotAllowed: b"NOT_ALLOWED",
+        BadArguments: b"BAD_ARGUMENTS",
+        NotDone: b"NOT_DONE",
+    }
+
+    @classmethod
+    def parseArguments(cls, box: amp.AmpBox, protocol: amp.AMP) -> dict[str, Any]:
+        """
+        Return the arguments of a command that has come.
+
+        :raises lonc.control.errors.BadArguments: one is missing, or not of its type.
+        """
+        try:
+            arguments: dict[str, Any] = super().parseArguments(box, protocol)
+        except Exception as error:  # AMP's types raise whatever they come across
+            what = f"{cls.__name__} has not the arguments that it takes"
+            raise BadArguments(f"{what} ({type(error).__name__})") from error
+        return arguments
+
+
+class About(ManagementCommand):
+    """Report on the daemon: the fields of :class:`lonc.report.status.DaemonStatus`."""
+
+    level = Level.SEE
+    response = _fields(DaemonStatus)
+
+
+class ListHosts(ManagementCommand):
+    """
+    Report on the hosts, in the order of their ids, one page at a time.
+
+    ``after`` is the last host id of the page before, or empty. A host that comes or goes between
+    two pages neither repeats nor hides another. ``more`` tells whether a next page would have any.
+    """
+
+    level = Level.SEE
+    arguments = [(b"after", amp.Unicode())]
+    response = [(b"hosts", HOSTS), (b"more", amp.Boolean())]
+
+
+class Report(ManagementCommand):
+    """Write the status file. It is one file for all hosts, and always written as a whole."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST", ReportFailed: b"REPORT_FAILED"}
+
+
+class ResetRetries(ManagementCommand):
+    """Give a host its retries back: a DEAD one is tried again with the next request."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class CloseConnections(ManagementCommand):
+    """Close a host's connections and start afresh, as ``close_connection_exit`` does."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class SetDebugLevel(ManagementCommand):
+    """Set a host's debug level: 0 is off, 9 is all there is (row S20)."""
+
+    arguments = [_HOST, (b"level", amp.Integer())]
+    errors = {UnknownHost: b"UNKNOWN_HOST", BadLevel: b"BAD_LEVEL"}
+
+
+class Pause(ManagementCommand):
+    """
+    Let a host's requests wait, or fail at once; answered when nothing is in flight any more.
+
+    ``seconds`` is how long, 0.0 for until :class:`Resume`; ``by`` whoever wants it, for people.
+    The queue timeout goes on.
+    """
+
+    arguments = [
+        (b"host", amp.Unicode()),
+        (b"by", amp.Unicode()),
+        (b"reason", amp.Unicode()),
+        (b"seconds", amp.Float()),
+        (b"fail", amp.Boolean()),
+    ]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class Resume(ManagementCommand):
+    """End a host's pause."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class RereadTable(ManagementCommand):
+    """Read the host table again, as USR2 does; answered once it is done."""
+
+    response = [_MESSAGE]
+    errors = {ReloadFailed: b"RELOAD_FAILED"}
+
+
+class Reload(ManagementCommand):
+    """Read the configuration and the host table again, as HUP does; answered once it is done."""
+
+    response = [_MESSAGE]
+    errors = {ReloadFailed: b"RELOAD_FAILED"}
+
+
+class Stop(ManagementCommand):
+    """Stop lonc, as TERM does; answered before it begins."""
+
+
+class HandOver(ManagementCommand):
+    """
+    Be ready to hand everything over to a new process: :mod:`lonc.daemon.takeover`.
+
+    It ends the delayed work first. ``path`` is the socket that the new process has to come to.
+    """
+
+    response = [(b"path", amp.Unicode())]
+
+
+class Listing(ManagementCommand):
+    """
+    Rows of one kind, in the order of their first field, one page at a time.
+
+    ``after`` is that field of the last row of the page before, or null. ``more`` tells whether a
+    next page would have any. An empty ``host`` means all.
+    """
+
+    #: What a row is.
+    record: type[attrs.AttrsInstance]
+
+    level = Level.SEE
+    arguments = [_HOST, (b"after", _Json())]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+def _listing(kind: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
+    return [(b"rows", amp.AmpList(_fields(kind))), (b"more", amp.Boolean())]
+
+
+class ListClients(Listing):
+    """The open client connections: :class:`lonc.report.records.ClientStatus`."""
+
+    record = ClientStatus
+    response = _listing(ClientStatus)
+
+
+class ListConnections(Listing):
+    """The connections to londs: :class:`lonc.report.records.ConnectionStatus`."""
+
+    record = ConnectionStatus
+    response = _listing(ConnectionStatus)
+
+
+class ListSlow(Listing):
+    """The slowest requests of late: :class:`lonc.report.records.RequestRecord`."""
+
+    record = RequestRecord
+    response = _listing(RequestRecord)
+
+
+class ListSettings(Listing):
+    """The settings in force: :class:`lonc.report.records.SettingStatus`; ``host`` is nothing."""
+
+    record = SettingStatus
+    response = _listing(SettingStatus)
+
+
+class ListDelayed(Listing):
+    """Delayed requests, those kept too: :class:`lonc.report.records.DelayedStatus`."""
+
+    record = DelayedStatus
+    response = _listing(DelayedStatus)
+
+
+class Trace(Listing):
+    """
+    Requests as they end: :class:`lonc.report.records.RequestRecord`.
+
+    The first call begins it, for this connection alone, and has no rows; a further one is answered
+    as soon as there are any, or after a second. ``contents`` adds the requests' lines: the owner
+    may. The latest 1,000 are held for who is slow to ask.
+    """
+
+    arguments = [*Listing.arguments, (b"contents", amp.Boolean())]
+    record = RequestRecord
+    response = _listing(RequestRecord)
+
+
+_FILE = (b"file", amp.Unicode())
+
+
+class ShowDelayed(ManagementCommand):
+    """
+    Give what is in a delayed request, deciphered where it is sealed: the owner may.
+
+    ``more`` tells whether it goes on behind what fits into an answer.
+    """
+
+    level = Level.OWN
+    arguments = [_FILE]
+    response = [(b"content", amp.String()), (b"more", amp.Boolean())]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}
+
+
+class RetryDelayed(ManagementCommand):
+    """Try a host's delayed requests now."""
+
+    arguments = [_HOST]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class DropDelayed(ManagementCommand):
+    """Delete a delayed request, or one that is kept, and what stands beside it."""
+
+    arguments = [_FILE]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}
+
+
+class RequeueDelayed(ManagementCommand):
+    """Put a kept request back among those that are sent."""
+
+    arguments = [_FILE]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}

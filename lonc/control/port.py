@@ -1,0 +1,228 @@
+# Twisted's Service has no annotations:
+# mypy: allow-untyped-calls
+"""
+Where the management port listens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.endpoints import _parse, serverFromString
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
+from lonc.transport.network import Network
+
+if TYPE_CHECKING:
+    from lonc.config.certificates import Certificates
+    from lonc.control.access import Names
+    from lonc.control.daemon import Daemon
+    from lonc.control.server import ManagementFactory, ManagementProtocol
+
+#: Twisted's mode for a UNIX socket whose description names none. A colon behind a backslash is
+#: part of a path.
+_EVERYBODY = 0o666
+_ASKED_FOR_EVERYBODY = re.compile(r"(?<!\\):(mode=)?(0o)?0*666(:|$)")
+
+log = Logger()
+
+
+class ManagementPortError(PortError):
+    """The management port cannot be had; the message names its description, for a person."""
+
+
+class _GuardedReactor(ListeningReactor):
+    """What must not listen there is refused."""
+
+    def listenTCP(
+        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """Listen; raises ManagementPortError where other machines would come through."""
+        _check_loopback(interface)
+        listening: IListeningPort = self.reactor.listenTCP(
+            port, factory, backlog=backlog, interface=interface
+        )
+        return listening
+
+    def listenSSL(
+        self, port: int, factory: Factory, context: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """Listen; it does not ask for the other side's certificate, so it is no safer than TCP."""
+        _check_loopback(interface)
+        listening: IListeningPort = self.reactor.listenSSL(
+            port, factory, context, backlog=backlog, interface=interface
+        )
+        return listening
+
+    def adoptStreamPort(self, fd: int, family: int, factory: Factory) -> IListeningPort:
+        """Take over what somebody else has opened, such as systemd."""
+        if family != socket.AF_UNIX:
+            with socket.socket(fileno=os.dup(fd)) as adopted:
+                _check_loopback(adopted.getsockname()[0])
+        listening: IListeningPort = self.reactor.adoptStreamPort(fd, family, factory)
+        return listening
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: Factory,
+        backlog: int = 50,
+        mode: int = _EVERYBODY,
+        wantPID: bool = False,
+    ) -> IListeningPort:
+        """Listen; without a mode that was asked for, for lonc's own user only."""
+        if mode == _EVERYBODY and not _ASKED_FOR_EVERYBODY.search(self.description):
+            mode = 0o600
+        return super().listenUNIX(address, factory, backlog, mode)
+
+
+def _check_loopback(interface: str) -> None:
+    """Raise ManagementPortError where an interface is another than this machine's own."""
+    try:
+        loopback = ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        loopback = interface == "localhost"
+    if not loopback:
+        raise ManagementPortError(
+            "nobody says there who he is: it takes an interface of this machine alone, such as "
+            "interface=127.0.0.1, or see loncManagementTLS"
+        )
+
+
+def check_description(description: str, certificates: Certificates | None) -> None:
+    """
+    See whether a management port could be described so, without listening.
+
+    :raises ManagementPortError: a start would refuse it.
+    """
+    try:
+        if description.startswith("lonctls:"):
+            from lonc.control.tls import ServerEndpoint
+
+            ServerEndpoint(None, description, lambda: certificates).check()
+            return
+        serverFromString(None, description)
+        positional, named = _parse(description)
+        if positional[0] in ("tcp", "tcp6", "ssl"):
+            _check_loopback(named.get("interface", ""))
+    except Exception as error:  # endpoints raise whatever they like
+        raise ManagementPortError(f"{description}: {error}") from None
+
+
+class _OnDemand(Factory):
+    """Imports AMP when somebody comes: most of the time nobody does, and it takes two megabytes."""
+
+    noisy = False
+
+    def __init__(self, daemon: Daemon, reactor: Any, names: Callable[[], Names]) -> None:
+        self._names = names
+        self._daemon = daemon
+        self._reactor = reactor
+        self._made: ManagementFactory | None = None
+
+    def logPrefix(self) -> str:
+        """Name it in Twisted's line that it listens."""
+        return "the management port"
+
+    def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
+        from lonc.control.access import visitor_of
+        from lonc.control.server import ManagementFactory
+
+        if self._made is None:
+            self._made = ManagementFactory(
+                self._daemon, self._reactor, visitor_of=lambda each: visitor_of(each, self._names())
+            )
+        return self._made.buildProtocol(addr)
+
+    async def disconnect(self) -> None:
+        if self._made is not None:
+            await self._made.disconnect()
+
+
+class ManagementPort(EndpointPort):
+    """
+    Listens for management connections.
+
+    :param description: a server endpoint description; None for no port.
+    :param group: may see over a UNIX socket; None leaves it to its mode.
+    :param certificates: gives the own ones, for ``lonctls:``.
+    :param names: gives whose certificates may see there, or steer.
+    :param name: tells it from another, for people.
+    """
+
+    error = ManagementPortError
+    reactor_for = _GuardedReactor
+
+    def __init__(
+        self,
+        reactor: Any,
+        network: Network,
+        daemon: Daemon,
+        description: str | None,
+        group: int | None = None,
+        certificates: Callable[[], Certificates | None] = lambda: None,
+        names: Callable[[], Names] = tuple,
+        name: str = "management port",
+    ) -> None:
+        self._group = group
+        self._shared = False
+        self._certificates = certificates
+        self._made_on_demand = _OnDemand(daemon, reactor, names)
+        super().__init__(reactor, network, self._made_on_demand, name, description)
+
+    def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
+        """Return the endpoint of a description; ``lonctls:`` is one of our own."""
+        if not description.startswith("lonctls:"):
+            return super().endpoint(reactor, description)
+        from lonc.control.tls import ServerEndpoint
+
+        # Other machines shall come through: each shows a certificate.
+        return ServerEndpoint(reactor.reactor, description, self._certificates)
+
+    def share(self, group: int | None) -> None:
+        """
+        Have a group see from now on, and no other.
+
+        :raises ManagementPortError: lonc's user may not give it the socket.
+        """
+        before, self._group = self._group, group
+        if group != before:
+            self._share()
+
+    def _share(self) -> None:
+        if self._file is None or (self._group is None and not self._shared):
+            return
+        try:
+            os.chown(self._file.path, -1, os.getegid() if self._group is None else self._group)
+            os.chmod(self._file.path, 0o600 if self._group is None else 0o660)
+        except OSError as error:
+            told = f"not for group {self._group}: {error.strerror}"
+            raise ManagementPortError(f"{self.name} {self.description}: {told}") from None
+        self._shared = self._group is not None
+
+    def _listen(self, description: str | None) -> None:
+        super()._listen(description)
+        if self._file is not None:
+            self._shared = False
+            try:
+                self._share()
+            except ManagementPortError as error:  # its owner and root can do what is to be done
+                log.critical("{error}", error=error, event="port-not-shared")
+        elif description is not None and not description.startswith("lonctls:"):
+            log.warn(
+                "management port {description}: every user of this machine may see, and nobody "
+                "steer",
+                description=description,
+            )
+
+    async def disconnect(self) -> None:
+        """Close the connections that are open, once they have read what they are owed."""
+        await self._made_on_demand.disconnect()
