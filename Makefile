@@ -4,7 +4,8 @@
 # make docs  the documentation, in docs/_build/html
 # make man   the manual pages lonc.1 and twistd-lonc.1, in docs/man
 # make pictures  the pictures of the documentation anew, from what lonc prints
-# make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form
+# make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form,
+#            BENCH='--against COMMIT' to measure another commit in turn
 # make soak  what it promises, in figures; SOAK='--size 20 --seed 7' for a longer run
 # All of them first set up what they need in .venv; nothing else has to be installed.
 

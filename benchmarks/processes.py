@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,23 +35,58 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Cores:
-    """Where the processes run: the relay on one core, the load and its lond on another."""
+    """
+    Where the processes run: the relay on one core, the load and its lond on another.
+
+    :ivar alone: whether they run there before all else, by real-time priority.
+    """
 
     relay: int
     load: int
+    alone: bool
 
     @classmethod
-    def pick(cls) -> Cores:
-        """Take two cores that this process may use, and that are not one core's two threads."""
+    def pick(cls, *, alone: bool) -> Cores:
+        """
+        Take two cores that this process may use, and that are not one core's two threads.
+
+        :param alone: whether to ask for real-time priority; the system may refuse it.
+        """
         available = sorted(os.sched_getaffinity(0))
         first = available[0]
         others = [core for core in available if core not in _siblings(first)]
-        return cls(first, others[0] if others else available[-1])
+        return cls(first, others[0] if others else available[-1], alone and _may_run_alone())
 
     def __str__(self) -> str:
+        where = f"relay on core {self.relay}, load and lond on core {self.load}"
         if self.relay == self.load:
-            return f"one core for everything ({self.relay}): only CPU per request can be compared"
-        return f"relay on core {self.relay}, load and lond on core {self.load}"
+            where = f"one core for everything ({self.relay}): only CPU per request can be compared"
+        how = "before all others (real-time priority)" if self.alone else "among others"
+        return f"{where}, {how}"
+
+    @contextmanager
+    def pinned(self, core: int) -> Iterator[None]:
+        """Run what is started inside on one core, alone if it may: a child inherits both."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {core})
+        if self.alone:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        try:
+            yield
+        finally:
+            if self.alone:
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            os.sched_setaffinity(0, before)
+
+
+def _may_run_alone() -> bool:
+    """Return whether the system gives real-time priority, and takes it back."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        return False
+    return True
 
 
 def _siblings(core: int) -> set[int]:
@@ -63,17 +100,6 @@ def _siblings(core: int) -> set[int]:
     return {core}.union(*(range(int(part[0]), int(part[-1]) + 1) for part in parts))
 
 
-@contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Run what is started inside on one core: a child inherits it."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 class Child:
     """
     A process of ours.
@@ -83,10 +109,12 @@ class Child:
     :ivar started: when it was executed, in seconds of the monotonic clock.
     """
 
-    def __init__(self, name: str, command: Sequence[str], core: int, folder: str) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], cores: Cores, core: int, folder: str
+    ) -> None:
         self.name = name
         self._output = os.path.join(folder, f"{name}.out")
-        with open(self._output, "wb") as output, pinned(core):
+        with open(self._output, "wb") as output, cores.pinned(core):
             self.started = time.monotonic()
             try:
                 # A session of its own: Ctrl-C reaches the runner alone, which ends the others.
@@ -217,10 +245,9 @@ class Workshop:
     :ivar cores: where they run.
     """
 
-    def __init__(self, folder: str, cores: Cores, lonc_command: Sequence[str]) -> None:
+    def __init__(self, folder: str, cores: Cores) -> None:
         self.cores = cores
         self._folder = folder
-        self._lonc_command = lonc_command
         self._children: list[Child] = []
         self._started = 0
 
@@ -233,12 +260,11 @@ class Workshop:
         lond.wait_until(lambda: lond.last_line() == "ready", "was ready")
         return lond, port
 
-    def lonc(self, hosts: int, lond: Child, port: int) -> Server:
-        """Start lonc with a table of so many hosts."""
+    def lonc(self, command: Sequence[str], hosts: int, lond: Child, port: int) -> Server:
+        """Start a lonc, by its command, with a table of so many hosts."""
         folder = self._new_folder("lonc")
         config = _write_configuration(folder, hosts, port)
-        command = [*self._lonc_command, "--config", config]
-        child = self._start("lonc", command, self.cores.relay, folder)
+        child = self._start("lonc", [*command, "--config", config], self.cores.relay, folder)
         return self._when_listening(child, lond, os.path.join(folder, "sock"), hosts)
 
     def relay(self, hosts: int, lond: Child, port: int) -> Server:
@@ -255,7 +281,7 @@ class Workshop:
         """Run the load generator; return its figures, and in a line what went wrong or ""."""
         command = [os.path.join(PROGRAMS, "load"), "-u", server.sockets, *options]
         command += ["-R", str(server.child.pid), "-L", str(server.lond.pid)]
-        with pinned(self.cores.load):
+        with self.cores.pinned(self.cores.load):
             done = subprocess.run(command, capture_output=True, text=True)
         server.child.check()
         server.lond.check()
@@ -266,6 +292,13 @@ class Workshop:
         if done.returncode != 0 and not trouble:
             trouble = "not one answer in the measured time"
         return figures, trouble
+
+    def run_time(self, *command: str) -> float:
+        """Return how many seconds a command takes."""
+        with self.cores.pinned(self.cores.relay):
+            began = time.monotonic()
+            _output(*command)
+            return time.monotonic() - began
 
     def stop(self, *children: Child) -> None:
         """End children in this order."""
@@ -285,12 +318,12 @@ class Workshop:
         return folder
 
     def _start(self, name: str, command: Sequence[str], core: int, folder: str) -> Child:
-        child = Child(name, command, core, folder)
+        child = Child(name, command, self.cores, core, folder)
         self._children.append(child)
         return child
 
     def _when_listening(self, child: Child, lond: Child, sockets: str, hosts: int) -> Server:
-        with pinned(self.cores.load):
+        with self.cores.pinned(self.cores.load):
             seconds = child.wait_until(
                 lambda: _count_listening(sockets) == hosts, f"{hosts} sockets listening"
             )
@@ -347,6 +380,51 @@ def _write_configuration(folder: str, hosts: int, port: int) -> str:
 def default_lonc_command() -> list[str]:
     """Return the command of the lonc that is installed beside this Python."""
     return [os.path.join(os.path.dirname(sys.executable), "twistd"), "-n", "lonc"]
+
+
+def default_command() -> str:
+    """Return the command ``lonc`` that is installed beside this Python."""
+    return os.path.join(os.path.dirname(sys.executable), "lonc")
+
+
+def install(commit: str) -> tuple[str, list[str]]:
+    """
+    Install another commit, with what it depends on, into an environment of its own.
+
+    It stays there for the next run.
+
+    :param commit: as git knows it.
+    :return: its short name, and the command of its lonc.
+    :raises BenchmarkError: there is no such commit, or it cannot be installed.
+    """
+    name = _output("git", "-C", HERE, "rev-parse", "--short=7", f"{commit}^{{commit}}").strip()
+    home = os.path.join(PROGRAMS, name)
+    python = os.path.join(home, "venv", "bin", "python")
+    if not os.path.exists(os.path.join(home, "installed")):
+        shutil.rmtree(home, ignore_errors=True)
+        os.makedirs(home)
+        source = os.path.join(home, "source")
+        _output("git", "-C", os.path.dirname(HERE), "archive", "-o", f"{source}.tar", name)
+        shutil.unpack_archive(f"{source}.tar", source)
+        venv.create(os.path.join(home, "venv"), with_pip=True)
+        quiet = ("--quiet", "--disable-pip-version-check")
+        _output(python, "-m", "pip", "install", *quiet, source)
+        shutil.rmtree(source)
+        with open(os.path.join(home, "installed"), "w"):
+            pass
+    return name, [os.path.join(os.path.dirname(python), "twistd"), "-n", "lonc"]
+
+
+def _output(*command: str) -> str:
+    """Return what a command prints."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise BenchmarkError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode != 0:
+        last = [*done.stderr.strip().splitlines(), f"status {done.returncode}"][-2:][0]
+        raise BenchmarkError(f"{' '.join(command)}: {last}")
+    return done.stdout
 
 
 def build_programs() -> None:

@@ -9,11 +9,14 @@ from dataclasses import asdict
 from importlib.metadata import version
 from statistics import median
 
-from benchmarks.measures import Figure, Limits, Plan, Rates, Sample
+from benchmarks.measures import Figure, Limits, Plan, Rates, Sample, per_round
 from benchmarks.processes import Cores
 
-_RATES = "{:<40} {:<5} {:>25} {:>7} {:>7} {:>19} {:>6} {:>16}  {}"
-_FIGURES = "{:<63} {:>20} {:>20}  {}"
+_RATES = "{:<40} {:<7} {:>25} {:>7} {:>7} {:>19} {:>6} {:>16}  {}"
+_FIGURES = "{:<63} {:<7} {:>20}  {}"
+
+#: Of the CPU time of another commit beside lonc's: no protection may make a request dearer.
+AGAINST = Limits(1.0, None, more_is_better=True)
 
 RATES_HEAD = (
     _RATES.format(
@@ -29,7 +32,7 @@ RATES_HEAD = (
     )
     + "\n"
 )
-FIGURES_HEAD = "\n" + _FIGURES.format("", "lonc (min-max)", "relay (min-max)", "must, aim") + "\n"
+FIGURES_HEAD = "\n" + _FIGURES.format("", "", "(min-max)", "must, aim") + "\n"
 
 
 def machine_line(cores: Cores, plan: Plan) -> str:
@@ -37,8 +40,7 @@ def machine_line(cores: Cores, plan: Plan) -> str:
     return (
         f"{_cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, Twisted {version('twisted')}\n"
-        f"{cores}; {plan.rounds} rounds of {plan.measured_ms / 1000:g} s, lonc and relay in turn; "
-        "medians\n"
+        f"{cores}; {plan.rounds} rounds of {plan.measured_ms / 1000:g} s, in turn; medians\n"
     )
 
 
@@ -53,13 +55,20 @@ def _cpu_model() -> str:
     return names[0] if names else platform.machine()
 
 
-def rates_lines(rates: Rates) -> str:
-    """Return the two lines of a row of the first table."""
-    ratios = rates.ratios()
-    ratio = _range(ratios, 2)
+def rates_lines(rates: Rates, against: str) -> str:
+    """
+    Return the lines of a row of the first table.
+
+    :param against: the name of the commit that lonc is measured against, if it is.
+    """
+    ratios, before = rates.ratios(), per_round(rates.relay, rates.before) if rates.before else []
     marks = _marks(rates.limits, median(ratios), 2) if ratios else ""
-    lonc = _rates_line(rates.title, "lonc", rates.lonc, ratio, marks)
-    return f"{lonc}\n{_rates_line('', 'relay', rates.relay, '', '')}\n"
+    lines = [_rates_line(rates.title, "lonc", rates.lonc, _range(ratios, 2), marks)]
+    if rates.before:
+        beside = per_round(rates.before, rates.lonc)
+        marks = f"CPU {against}/lonc {_range(beside, 2)}: {_marks(AGAINST, median(beside), 2)}"
+        lines.append(_rates_line("", against, rates.before, _range(before, 2), marks))
+    return "\n".join([*lines, _rates_line("", "relay", rates.relay, "", "")]) + "\n"
 
 
 def _rates_line(title: str, who: str, samples: Sequence[Sample], ratio: str, marks: str) -> str:
@@ -82,7 +91,9 @@ def _rates_line(title: str, who: str, samples: Sequence[Sample], ratio: str, mar
 
 def noise_line(rows: Sequence[Rates]) -> str:
     """Return how much of the relay's core others had, which is what makes figures differ."""
-    waited = [100 * sample.relay_waited for row in rows for sample in row.lonc + row.relay]
+    waited = [
+        100 * sample.relay_waited for row in rows for sample in row.lonc + row.before + row.relay
+    ]
     if not waited:
         return ""
     return (
@@ -91,11 +102,19 @@ def noise_line(rows: Sequence[Rates]) -> str:
     )
 
 
-def figure_line(figure: Figure) -> str:
-    """Return the line of a row of the second table."""
+def figure_lines(figure: Figure, against: str) -> str:
+    """Return the lines of a row of the second table; see `rates_lines`."""
     marks = _marks(figure.limits, median(figure.lonc), figure.digits)
-    lonc, relay = (_range(values, figure.digits) for values in (figure.lonc, figure.relay))
-    return _FIGURES.format(figure.title, lonc, relay, marks).rstrip() + "\n"
+    found = [(figure.title, "lonc", figure.lonc, marks)]
+    found += [
+        ("", name, values, "")
+        for name, values in ((against, figure.before), ("relay", figure.relay))
+        if values
+    ]
+    return "".join(
+        _FIGURES.format(title, name, _range(values, figure.digits), marks).rstrip() + "\n"
+        for title, name, values, marks in found
+    )
 
 
 def _range(values: Sequence[float], digits: int) -> str:

@@ -34,24 +34,32 @@ from benchmarks.processes import (
     Workshop,
     build_programs,
     default_lonc_command,
+    install,
 )
 
 #: Measurements with nothing to take turns with, by name: what is read by those who read.
 SILENT_READERS = {"silent-readers": 32, "silent-readers-1mb": SILENT_REPLY}
-QUICK = {row.name for row in throughputs() if row.quick} | {"footprint", "silent-readers"}
-NAMES = [*(row.name for row in throughputs()), "footprint", *SILENT_READERS]
+QUICK = {row.name for row in throughputs() if row.quick} | {
+    "footprint",
+    "help",
+    "silent-readers",
+}
+NAMES = [*(row.name for row in throughputs()), "footprint", "help", *SILENT_READERS]
 
 
 class Run:
     """One run of the benchmark: takes the measurements chosen, prints, remembers."""
 
-    def __init__(self, bench: Bench, workshop: Workshop, plan: Plan, chosen: set[str]) -> None:
+    def __init__(
+        self, bench: Bench, workshop: Workshop, plan: Plan, chosen: set[str], against: str
+    ) -> None:
         self.rates: list[Rates] = []
         self.figures: list[Figure] = []
         self._bench = bench
         self._workshop = workshop
         self._plan = plan
         self._chosen = chosen
+        self._against = against
 
     def everything(self) -> None:
         """Take them all; where one cannot go on, the next still does."""
@@ -62,12 +70,15 @@ class Run:
             self._throughput(list(group))
         if "footprint" in self._chosen:
             self._attempt("footprint", lambda: self.figures.extend(self._bench.footprint()))
+        if "help" in self._chosen:
+            self._attempt("help", lambda: self.figures.extend(self._bench.command_help()))
         for name in SILENT_READERS:
             if name in self._chosen:
                 self._silent_readers(name)
         if self.figures:
             print(report.FIGURES_HEAD, end="")
-            print(*map(report.figure_line, self.figures), sep="", end="", flush=True)
+            for figure in self.figures:
+                print(report.figure_lines(figure, self._against), end="", flush=True)
 
     def _throughput(self, rows: list[Throughput]) -> None:
         self._attempt(rows[0].name, lambda: self._bench.throughput(rows, self._add_rates))
@@ -76,7 +87,7 @@ class Run:
         self.rates.append(rates)
         if rates.name == "slow-lond":
             self.figures.append(slow_figure(rates))
-        print(report.rates_lines(rates), end="", flush=True)
+        print(report.rates_lines(rates, self._against), end="", flush=True)
 
     def _silent_readers(self, name: str) -> None:
         plan = Plan(1, 3 * self._plan.measured_ms, warm_up_ms=1000)
@@ -110,6 +121,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="COMMAND",
         help="what to run in lonc's place, with --config FILE behind it (twistd -n lonc)",
     )
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="install this commit too, and measure it in turn"
+    )
+    parser.add_argument(
+        "--shared", action="store_true", help="take no real-time priority on the cores"
+    )
     options = parser.parse_args(arguments)
     if options.rounds is None:
         options.rounds = 3 if options.quick else 5
@@ -134,16 +151,23 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     began = time.monotonic()
     plan = Plan(options.rounds, round(1000 * options.seconds))
-    cores = Cores.pick()
-    command = shlex.split(options.lonc) if options.lonc else default_lonc_command()
+    cores = Cores.pick(alone=not options.shared)
+    commands = {"lonc": shlex.split(options.lonc) if options.lonc else default_lonc_command()}
+    against = ""
+    try:
+        if options.against:
+            against, commands["before"] = install(options.against)
+        build_programs()
+    except BenchmarkError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
     machine = report.machine_line(cores, plan)
     print(machine)
     with tempfile.TemporaryDirectory(prefix="lonc-bench-") as folder:
-        workshop = Workshop(folder, cores, command)
-        bench = Bench(workshop, plan)
-        run = Run(bench, workshop, plan, options.chosen)
+        workshop = Workshop(folder, cores)
+        bench = Bench(workshop, plan, commands)
+        run = Run(bench, workshop, plan, options.chosen, against)
         try:
-            build_programs()
             run.everything()
         except BenchmarkError as error:
             bench.problems.append(str(error))
