@@ -11,11 +11,10 @@ RUN python -m venv /opt/lonc && /opt/lonc/bin/pip install --no-cache-dir '.[top]
 
 FROM python:3.11-slim
 COPY --from=build /opt/lonc /opt/lonc
+COPY tap/container.sh /opt/lonc/bin/
 ENV PATH=/opt/lonc/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 RUN useradd --system --no-create-home --shell /usr/sbin/nologin lonc
 USER lonc
 WORKDIR /tmp
-# 1 is something to look at, and no reason to start it again.
-HEALTHCHECK --interval=30s --timeout=15s --start-period=30s \
-    CMD lonc status >/dev/null; test $? -le 1
-ENTRYPOINT ["twistd", "--nodaemon", "lonc"]
+HEALTHCHECK --interval=30s --timeout=15s --start-period=30s CMD ["container.sh", "health"]
+ENTRYPOINT ["container.sh", "start"]

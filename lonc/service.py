@@ -299,7 +299,7 @@ class LoncService(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.critical("stopping")
-        self._notices.stopping()
+        self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         for call, _ in self._rounds:
             if call.running:
@@ -333,11 +333,12 @@ class LoncService(MultiService):
             self._pid_file.release()
 
     def stop(self) -> None:
-        """Begin to stop, as at TERM."""
+        """Begin to stop, as at TERM; when it stops already, wait for nothing more."""
         try:
             self._reactor.stop()
         except ReactorNotRunning:
-            log.info("already stopping")
+            log.info("already stopping: requests in flight are ended")
+            self._supervisor.stop_at_once()
 
     # ------------------------------------------------------------------ another process
 

@@ -19,6 +19,9 @@ from lonc.daemon.systemd import Manager
 #: Seconds between two status lines where the manager does not watch.
 STATUS = 10.0
 
+#: Seconds that a stop may take beside the drain: a second for clients, the rest for a slow disk.
+AFTER_DRAIN = 10.0
+
 log = Logger()
 
 
@@ -76,10 +79,14 @@ class Notices:
             self._manager.ready(self._status())
         return result
 
-    def stopping(self) -> None:
-        """The end begins; the loop turns on until :meth:`stopped`."""
+    def stopping(self, drain: float) -> None:
+        """
+        The end begins; the loop turns on until :meth:`stopped`.
+
+        :param drain: seconds that requests in flight get.
+        """
         self._stopping = True
-        self._manager.stopping()
+        self._manager.stopping(drain + AFTER_DRAIN)
 
     def stopped(self) -> None:
         """Tell the manager nothing more: all has ended."""

@@ -44,7 +44,7 @@ class Supervisor(MultiService):
         self._hosts = hosts
         self._in_force = in_force
         self._dependencies = dependencies
-        self._leaving: list[Deferred[Any]] = []
+        self._leaving: dict[HostService, Deferred[Any]] = {}
         self._sockets = RestingFolder()
 
     # ------------------------------------------------------------------ come, change and go
@@ -96,18 +96,26 @@ class Supervisor(MultiService):
         if service is None:
             return
         leaving = maybeDeferred(service.disownServiceParent)
-        self._leaving.append(leaving)
+        self._leaving[service] = leaving
         leaving.addErrback(self._failed_to_stop, host_id)
-        leaving.addBoth(lambda _: self._leaving.remove(leaving))
+        leaving.addBoth(lambda _: self._has_left(service))
 
     def _failed_to_stop(self, failure: Failure, host_id: str) -> None:
         log.failure("stopping failed", failure, host_id=host_id)
+
+    def _has_left(self, service: HostService) -> None:
+        del self._leaving[service]
 
     def stop(self) -> Deferred[Any]:
         """Remove every host; fires when all have ended, those too that were removed before."""
         for host_id in list(self._hosts):
             self.remove(host_id)
-        return DeferredList(self._leaving, consumeErrors=True)
+        return DeferredList(list(self._leaving.values()), consumeErrors=True)
+
+    def stop_at_once(self) -> None:
+        """End the requests for which hosts that stop are waiting."""
+        for service in list(self._leaving):
+            service.end_drain()
 
     # ------------------------------------------------------------------ look after them
 

@@ -59,9 +59,13 @@ class Manager:
         """Tell the manager that a reload begins; :meth:`ready` ends it."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self) -> None:
-        """Tell the manager that lonc begins to stop."""
-        self.tell("STOPPING=1")
+    def stopping(self, seconds: float) -> None:
+        """
+        Tell the manager that lonc begins to stop.
+
+        :param seconds: how long that may take: the manager does not kill lonc before.
+        """
+        self.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def alive(self, status: str) -> None:
         """Tell the manager that the reactor still runs: its watchdog waits for that."""
@@ -165,12 +169,11 @@ def _room(environment: MutableMapping[str, str]) -> int:
     """
     Return how many descriptors the manager keeps.
 
-    systemd says it from release 254 on, if it keeps any; of others nothing is known.
+    systemd has a descriptor store since release 219, and tells its size since 254. Without one it
+    closes what it is sent, and tells nobody: lonc then learns at the next start that none came.
     """
     room = environment.pop("FDSTORE", "")
-    if room.isdecimal():
-        return int(room)
-    return 0 if environment.get("SYSTEMD_EXEC_PID") == str(os.getpid()) else sys.maxsize
+    return int(room) if room.isdecimal() else sys.maxsize
 
 
 def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:

@@ -435,7 +435,7 @@ class HostService(Service):
         drained: Deferred[None] = Deferred()
         for request in self._leave():
             self.lose(request, Cause.CLOSED)
-        late = self._dependencies.clock.callLater(self._settings.drain_timeout, self._give_up)
+        late = self._dependencies.clock.callLater(self._settings.drain_timeout, self.end_drain)
         drained.addBoth(lambda _: late.cancel() if late.active() else None)
         return self._until_quiet(drained)
 
@@ -445,7 +445,8 @@ class HostService(Service):
             self._dependencies.machines.close(self._dispatcher)
         return waiting
 
-    def _give_up(self) -> None:
+    def end_drain(self) -> None:
+        """Tell the clients whose requests are in flight ``con_lost``: they have had their time."""
         for dispatcher in self._dispatchers:
             for request in dispatcher.drop(self):
                 self.lose(request, Cause.CLOSED)

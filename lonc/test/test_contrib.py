@@ -8,7 +8,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest import SkipTest
@@ -16,9 +18,11 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import lonc
+from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES
 
 SOURCE = os.path.dirname(os.path.dirname(lonc.__file__))
+CONTAINER = os.path.join(SOURCE, "tap", "container.sh")
 
 #: Name of a metric -> its kind.
 KINDS = {name: kind for name, kind, *_ in (*HOST_FAMILIES, *DAEMON_FAMILIES)}
@@ -70,22 +74,90 @@ class MetricNamesTests(SynchronousTestCase):
                 yield from self.expressions(each)
 
 
-class UnitTests(SynchronousTestCase):
-    """The unit for systemd, by systemd's own judgement."""
+class ContainerTests(DaemonTestCase):
+    """What the image runs, without the image."""
 
-    def test_exposure(self) -> None:
-        """Little is left that lonc could do beyond its task."""
+    async def health(self) -> int:
+        """Return what the health check ends with."""
+        return await self.container("health").ended()
+
+    def container(self, *arguments: str) -> Child:
+        """Run the script of the image."""
+        if not os.path.exists(CONTAINER):
+            raise SkipTest("not in a source folder")
+        path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+        return self.spawn(
+            ["/bin/sh", CONTAINER, *arguments], PATH=path, LONC_WHICH=self.path("which")
+        )
+
+    async def test_health(self) -> None:
+        """It finds the lonc that was started, and is content whatever other machines do."""
+        conf = self.configure(free_port("127.0.0.2"))
+        lonc = self.container("start", "--config", conf)
+        self.assertEqual(await self.ask("l2", "ping"), "con_lost")
+        self.assertEqual(await self.ask("l2", "ping"), "con_lost")
+        self.assertEqual(await self.health(), 0)
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertNotEqual(await self.health(), 0)
+
+    async def test_which(self) -> None:
+        """However the option is written."""
+        for options in (["-c", "a b"], ["--drain-timeout", "3", "--standalone=a b"]):
+            lonc = self.container("start", *options, "--nothing")
+            self.assertNotEqual(await lonc.ended(), 0)
+            self.assertIn(self.read("which"), ("--config=a b\n", "--standalone=a b\n"))
+
+
+class UnitTests(SynchronousTestCase):
+    """The unit for systemd, by systemd's own judgement, and the files beside it."""
+
+    def analyze(self, *arguments: str) -> str:
+        """Return what systemd-analyze says."""
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd-analyze is not here")
-        read("tap", "lonc.service")
-        told = subprocess.run(
-            ["systemd-analyze", "security", "--offline=true", "--no-pager", "tap/lonc.service"],
-            cwd=SOURCE,
-            capture_output=True,
+        done = subprocess.run(
+            ["systemd-analyze", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             timeout=60,
             check=False,
-        ).stdout
+        )
+        return done.stdout
+
+    def test_verify(self) -> None:
+        """systemd understands every line, also one that is older than the newest keys."""
+        unit = read("tap", "lonc.service")
+        path = os.path.join(self.mktemp(), "lonc.service")
+        os.mkdir(os.path.dirname(path))
+        with open(path, "w") as file:
+            file.write(re.sub(r"/opt/lonc/bin/\w+", "/bin/true", unit))
+        self.assertEqual(self.analyze("verify", "--man=no", os.path.abspath(path)), "")
+
+    def test_old_systemd(self) -> None:
+        """What lonc cannot do without is known to systemd 239: its type, and how it reloads."""
+        unit = read("tap", "lonc.service")
+        self.assertRegex(unit, r"(?m)^Type=notify$")
+        self.assertRegex(unit, r"(?m)^ExecReload=\S+/lonc reload$")
+
+    def test_groups(self) -> None:
+        """Its filter lets lonc give sockets to a group: loncSocketGroup, loncManagementGroup."""
+        filters = re.findall("(?m)^SystemCallFilter=(.*)$", read("tap", "lonc.service"))
+        self.assertGreater(filters.index("@chown"), filters.index("~@privileged"))
+
+    def test_one_user(self) -> None:
+        """Unit, folders, log rotation and sysusers are for one user."""
+        (user,) = re.findall("(?m)^User=(.*)$", read("tap", "lonc.service"))
+        self.assertEqual(re.findall("(?m)^u (\\S+)", read("contrib", "lonc.sysusers")), [user])
+        owners = re.findall(r"(?m)^d \S+ +\d+ (\S+) (\S+)", read("contrib", "lonc.tmpfiles"))
+        self.assertEqual(set(owners), {(user, user)})
+        self.assertIn(f"su {user} {user}\n", read("tap", "lonc.logrotate"))
+
+    def test_exposure(self) -> None:
+        """Little is left that lonc could do beyond its task."""
+        read("tap", "lonc.service")
+        unit = os.path.join(SOURCE, "tap", "lonc.service")
+        told = self.analyze("security", "--offline=true", "--no-pager", unit)
         level = re.search(r"Overall exposure level for lonc.service: ([0-9.]+)", told)
         if level is None:
             raise SkipTest("this systemd-analyze cannot look at a file")

@@ -817,6 +817,22 @@ class StopTests(ServiceTestCase):
         self.successResultOf(stopped)
         self.assertFalse(os.path.exists(self.first.pid_file))
 
+    def test_second_signal(self) -> None:
+        """S17: a second TERM ends what is in flight; con_lost is heard, and the pid file goes."""
+        daemon = self.started()
+        owed = self.client("l2", b"b\n")
+        self.advance(0)
+        daemon.stop()
+        stopped = self.stopped(daemon)
+        self.assertEqual((owed.read, owed.closed), (b"", False))
+        self.patch(self.clock, "stop", raises_not_running)
+        daemon.stop()
+        self.advance(FAREWELL)
+        self.successResultOf(stopped)
+        self.assertEqual((owed.read, owed.closed), (CON_LOST, True))
+        self.assertFalse(os.path.exists(self.first.pid_file))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_delayed_request_in_flight(self) -> None:
         """S17, S13: a delayed request in flight is answered too, and cleared away."""
         daemon = self.started()

@@ -12,10 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.notices import STATUS, Notices
+from lonc.daemon.notices import AFTER_DRAIN, STATUS, Notices
 from lonc.daemon.systemd import Manager
 from lonc.test.fixtures.daemon import DaemonTestCase
 from lonc.test.fixtures.manager import StandIn
+
+#: What is told at the stop of a daemon that may take 5 s for it.
+STOPPING = ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={round((5.0 + AFTER_DRAIN) * 1e6)}"]
 
 
 def spoil(notices: Notices, name: str) -> None:
@@ -62,9 +65,9 @@ class NoticesTests(SynchronousTestCase):
         self.manager.new()
         self.clock.pump([1.0] * 5)
         self.assertEqual(self.manager.new(), [["WATCHDOG=1", "STATUS=2 hosts"]] * 2)
-        self.notices.stopping()
+        self.notices.stopping(5.0)
         self.clock.pump([1.0] * 2)
-        self.assertEqual(self.manager.new(), [["STOPPING=1"], ["WATCHDOG=1", "STATUS=2 hosts"]])
+        self.assertEqual(self.manager.new(), [STOPPING, ["WATCHDOG=1", "STATUS=2 hosts"]])
         self.notices.stopped()
         self.clock.pump([1.0] * 4)
         self.assertEqual(self.manager.new(), [])
@@ -108,7 +111,7 @@ class NoticesTests(SynchronousTestCase):
         """It is not ready again."""
         reload: Deferred[str] = Deferred()
         self.notices.reload(lambda: reload)
-        self.notices.stopping()
+        self.notices.stopping(5.0)
         reload.callback("")
         self.assertEqual([lines[0] for lines in self.manager.new()], ["RELOADING=1", "STOPPING=1"])
 
