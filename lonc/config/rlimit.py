@@ -7,8 +7,8 @@ from __future__ import annotations
 import resource
 
 #: Descriptors for all that is no client and no connection: logs, the event loop, threads'
-#: files, the management port, the standard library's.
-SPARE = 128
+#: files, the management ports (32 for each level, and TLS handshakes), the standard library's.
+SPARE = 192
 
 #: Hosts that are served however low the limit is.
 FEWEST_HOSTS = 16

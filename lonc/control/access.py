@@ -58,7 +58,7 @@ def visitor_of(transport: Any, names: Names = ()) -> Visitor:
 
     :param names: whose certificates may see, or steer.
     """
-    if getattr(transport, "getPeerCertificate", None) is not None:
+    if is_encrypted(transport):
         from lonc.control.tls import peer_certificate
 
         certificate = peer_certificate(transport)
@@ -73,6 +73,11 @@ def visitor_of(transport: Any, names: Names = ()) -> Visitor:
         f"{user_name(uid)} (process {pid})" if pid else user_name(uid),
         Level.OWN if owns else Level.SEE,
     )
+
+
+def is_encrypted(transport: object) -> bool:
+    """Whether a certificate can tell who is at the other end, once the handshake is complete."""
+    return hasattr(transport, "getPeerCertificate")
 
 
 def _by_certificate(certificate: Certificate, names: Names) -> Visitor:

@@ -6,19 +6,27 @@ Managing a running lonc over AMP (row S18): the daemon's side.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHandshakeListener,
+    IReactorTime,
+    ITransport,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols import amp
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from lonc.control import commands
-from lonc.control.access import Level, Visitor, visitor_of
+from lonc.control.access import Level, Visitor, is_encrypted, visitor_of
 from lonc.control.boxes import BoundedAMP
 from lonc.control.commands import (
     HOSTS,
@@ -40,6 +48,7 @@ from lonc.control.errors import (
     BadLevel,
     InternalError,
     NotAllowed,
+    NotDone,
     ReportFailed,
     UnknownHost,
 )
@@ -60,6 +69,14 @@ LONGEST_BOX: Final = 65536
 #: Commands of one connection that are not answered yet, at most.
 MOST_COMMANDS: Final = 16
 
+#: Commands of all connections of one level that are not answered yet, at most: two for each.
+MOST_OF_A_LEVEL: Final = 64
+
+#: TLS connections at most whose handshake is not complete, and seconds that it may take. Strangers
+#: can begin as many as they like.
+MOST_HANDSHAKES: Final = 32
+HANDSHAKE_LIMIT: Final = 10.0
+
 #: Each command by its name.
 _COMMANDS: Final = {
     command.commandName: command
@@ -79,6 +96,20 @@ _NOT_UNDERSTOOD: Final = (amp.UNHANDLED_ERROR_CODE, ManagementCommand.errors[Bad
 T = TypeVar("T")
 
 
+class Places:
+    """
+    What those of one level share, so that they cannot keep others out.
+
+    :ivar connections: those that are open.
+    :ivar under_way: how many commands are not answered yet.
+    """
+
+    def __init__(self) -> None:
+        self.connections: set[ManagementProtocol] = set()
+        self.under_way = 0
+
+
+@implementer(IHandshakeListener)
 class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     """The daemon's side of one connection."""
 
@@ -89,6 +120,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         self._factory = factory
         self._daemon = factory.daemon
         self.clock = factory.clock
+        self._places: Places | None = None
         self._ending = False
         self._under_way = 0
         self._has_asked = False
@@ -96,11 +128,20 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
 
     # AMP's own two would write a log line for each connection, and monitoring makes many.
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin, with a time limit on silence."""
+        """Begin; over TLS nobody is known, and gets a place, before the handshake is complete."""
         amp.BinaryBoxProtocol.makeConnection(self, transport)
         self._factory.connections.add(self)
-        self.setTimeout(self._factory.idle_limit)
         self.transport.registerProducer(self, True)  # who does not read is not read
+        if is_encrypted(transport):
+            self.setTimeout(HANDSHAKE_LIMIT)
+            self._factory.begin_handshake(self)
+        else:
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        """Take a place among those who may do as much, with a time limit on silence."""
+        self.setTimeout(self._factory.idle_limit)
+        self._places = self._factory.admit(self, self._visitor.level)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget what the other side still waits for, and tell the factory."""
@@ -108,7 +149,9 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         amp.BinaryBoxProtocol.connectionLost(self, reason)
         self.stop_tracing()
         self.transport = None
-        self._factory.lost(self)
+        if self._places is not None:
+            self._places.connections.discard(self)
+        self._factory.forget(self)
 
     def _note_progress(self) -> None:
         if not self._ending:
@@ -164,6 +207,8 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
 
     def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
         """Carry out one command; whatever fails becomes an error that can be sent."""
+        assert self._places is not None
+        self._places.under_way += 1
         self._under_way += 1
         self._has_asked = True
         result: Deferred[amp.AmpBox] = maybeDeferred(self._dispatch, box)
@@ -178,6 +223,9 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
             except NotAllowed as error:
                 code = ManagementCommand.errors[NotAllowed]
                 raise amp.RemoteAmpError(code, str(error)) from None
+        if self._places is not None and self._places.under_way > MOST_OF_A_LEVEL:
+            told = f"{MOST_OF_A_LEVEL} commands of others are under way: try again"
+            raise amp.RemoteAmpError(ManagementCommand.errors[NotDone], told)
         result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
         return result
 
@@ -198,6 +246,8 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
             raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
     def _done(self, result: T) -> T:
+        assert self._places is not None
+        self._places.under_way -= 1
         self._under_way -= 1
         self._note_progress()
         return result
@@ -323,8 +373,8 @@ class ManagementFactory(Factory, Journal):
 
     :param daemon: what is managed.
     :param clock: the reactor.
-    :param max_connections: open at a time; for one more, one that has nothing to do makes room:
-        that which was silent for longest.
+    :param max_connections: open at a time of each level; for one more, one of the same level that
+        has nothing to do makes room: that which was silent for longest.
     :param idle_limit: seconds after which a silent client is dropped.
     :param visitor_of: finds out who is at the other end of a connection.
     """
@@ -346,19 +396,43 @@ class ManagementFactory(Factory, Journal):
         self.idle_limit = idle_limit
         self.visitor_of = visitor_of
         self.connections: set[ManagementProtocol] = set()
+        self._places = {level: Places() for level in Level}
+        self._handshakes: dict[ManagementProtocol, str] = {}
         self._closing: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol:
         """Make a connection's protocol."""
-        if len(self.connections) >= self.max_connections:
-            least = min(self.connections, key=lambda each: each.importance)
-            self.note_closed(f"{self.max_connections} are open, and there is another", "full")
-            self.connections.discard(least)  # it goes in the next turn
-            least.transport.abortConnection()
         return ManagementProtocol(self)
 
-    def lost(self, connection: ManagementProtocol) -> None:
+    def begin_handshake(self, connection: ManagementProtocol) -> None:
+        """
+        Let a connection go through the handshake.
+
+        For one too many the oldest goes, of the address from which most come.
+        """
+        if len(self._handshakes) >= MOST_HANDSHAKES:
+            ((busiest, _),) = Counter(self._handshakes.values()).most_common(1)
+            oldest = next(each for each, host in self._handshakes.items() if host == busiest)
+            self.note_closed(f"{MOST_HANDSHAKES} TLS handshakes are under way", "handshakes")
+            del self._handshakes[oldest]
+            oldest.transport.abortConnection()
+        self._handshakes[connection] = getattr(connection.transport.getPeer(), "host", "")
+
+    def admit(self, connection: ManagementProtocol, level: Level) -> Places:
+        """Give a connection a place among those of its level."""
+        self._handshakes.pop(connection, None)
+        places = self._places[level]
+        if len(places.connections) >= self.max_connections:
+            least = min(places.connections, key=lambda each: each.importance)
+            self.note_closed(f"{self.max_connections} are open, and there is another", "full")
+            places.connections.discard(least)  # it goes in the next turn
+            least.transport.abortConnection()
+        places.connections.add(connection)
+        return places
+
+    def forget(self, connection: ManagementProtocol) -> None:
         """Take note that a connection has gone."""
+        self._handshakes.pop(connection, None)
         self.connections.discard(connection)
         if not self.connections:
             closing, self._closing = self._closing, []

@@ -9,10 +9,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import attrs
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -24,7 +26,7 @@ from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
-from lonc.control.access import OWNER
+from lonc.control.access import OWNER, Level, Visitor
 from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import (
@@ -32,12 +34,20 @@ from lonc.control.errors import (
     BadLevel,
     InternalError,
     NoAnswer,
+    NotDone,
     ReloadFailed,
     ReportFailed,
     UnknownHost,
 )
 from lonc.control.questions import Questions
-from lonc.control.server import ManagementFactory, ManagementProtocol
+from lonc.control.server import (
+    HANDSHAKE_LIMIT,
+    MOST_HANDSHAKES,
+    MOST_OF_A_LEVEL,
+    ManagementFactory,
+    ManagementProtocol,
+)
+from lonc.report.request_log import RequestLog
 from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
 from lonc.test.fixtures.statuses import a_status
@@ -378,6 +388,13 @@ class ConnectTests(SynchronousTestCase):
             self.assertTrue(text.startswith(f"{wrong}: no client endpoint"), text)
 
 
+class TLSTransport(StringTransport):
+    """A transport whose other side may have a certificate."""
+
+    def getPeerCertificate(self) -> None:
+        """It has shown none."""
+
+
 class LimitsTests(ConnectedTests):
     """What the daemon's side bears with."""
 
@@ -422,12 +439,71 @@ class LimitsTests(ConnectedTests):
         """Where every connection waits for an answer, a further one is served all the same."""
         self.daemon.reading = Deferred()
         self.ask(self.client.reload())
+        first = self.pump
         other, pump = self.connected()
         self.pump = pump
         self.ask(other.reload())
         last, self.pump = self.connected()
         self.answer(last.about())
+        first.flush()
         self.assertEqual(len(self.factory.connections), 2)
+
+    def test_others_busy(self) -> None:
+        """Sixty who may only see, each with a command under way, keep the owner's out nowhere."""
+        log = RequestLog()
+        self.daemon.operations = SimpleNamespace(watch=log.watch, leave=log.leave)
+        owner, owner_pump = self.client, self.pump
+        self.visitor = Visitor("ann (process 7)", Level.SEE)
+        for _ in range(30):
+            other, self.pump = self.connected()
+            self.ask(other.trace().__anext__())  # type: ignore[arg-type]
+        self.visitor = OWNER
+        late, late_pump = self.connected()
+        self.visitor = Visitor("ann (process 7)", Level.SEE)
+        for _ in range(30):
+            other, self.pump = self.connected()
+            self.ask(other.trace().__anext__())  # type: ignore[arg-type]
+        for client, self.pump in ((owner, owner_pump), (late, late_pump)):
+            self.assertEqual(self.answer(client.about()), self.daemon.about())
+
+    def test_commands_of_a_level(self) -> None:
+        """Commands under way of those who may only see have a limit, which is no other level's."""
+        self.factory.max_connections = 100
+        log = RequestLog()
+        self.daemon.operations = SimpleNamespace(watch=log.watch, leave=log.leave)
+        owner, owner_pump = self.client, self.pump
+        self.visitor = Visitor("ann (process 7)", Level.SEE)
+        asked: list[Deferred[Any]] = []
+        for _ in range(MOST_OF_A_LEVEL + 1):
+            other, self.pump = self.connected()
+            asked.append(self.ask(other.trace().__anext__()))  # type: ignore[arg-type]
+        self.failureResultOf(asked.pop(), NotDone)
+        for each in asked:
+            self.assertNoResult(each)
+        self.visitor, self.pump = OWNER, owner_pump
+        self.answer(owner.about())
+
+    def handshaking(self, host: str) -> tuple[ManagementProtocol, StringTransport]:
+        """Connect somebody over TLS whose handshake is not complete."""
+        server = self.factory.buildProtocol(None)
+        transport = TLSTransport(peerAddress=IPv4Address("TCP", host, 4000))
+        server.makeConnection(transport)
+        return server, transport
+
+    def test_strangers(self) -> None:
+        """However many begin TLS and stop there, who completes the handshake is served."""
+        self.factory.max_connections = 1
+        server, transport = self.handshaking("192.0.2.1")
+        strangers = [self.handshaking("192.0.2.2")[1] for _ in range(200)]
+        self.assertEqual(sum(not each.disconnected for each in strangers), MOST_HANDSHAKES - 1)
+        server.handshakeCompleted()
+        strangers += [self.handshaking("192.0.2.2")[1] for _ in range(200)]
+        server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"About").serialize())
+        self.assertIn(b"version", transport.value())
+        self.assertFalse(transport.disconnected)
+        self.clock.advance(HANDSHAKE_LIMIT)
+        self.assertTrue(all(each.disconnected for each in strangers))
+        self.assertFalse(transport.disconnected)
 
     def test_idle(self) -> None:
         """A silent client is dropped after the idle limit."""
