@@ -440,6 +440,7 @@ class LimitsTests(ConnectedTests):
         self.daemon.reading = Deferred()
         self.ask(self.client.reload())
         first = self.pump
+        self.clock.advance(1)
         other, pump = self.connected()
         self.pump = pump
         self.ask(other.reload())
