@@ -229,7 +229,7 @@ class Connector:
         what = f"requests get con_lost: {why}"
         self._dependencies.clients.warn("unserved", host_id, what)
         for request in self._queue.drain(host_id) if host_id in self._members else ():
-            self._lose(request, Cause.WRONG_HOST)
+            self._lose(request, Cause.NOT_SERVED)
 
     def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """The lond does not speak for the host of a request: that is no fault of the others."""
@@ -245,7 +245,7 @@ class Connector:
         else:
             self._part_with(connection)
         self._refuse(request.host.host_id, "the lond does not speak for it")
-        self._lose(request, Cause.WRONG_HOST)
+        self._lose(request, Cause.NOT_SERVED)
 
     def failed(
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause

@@ -169,7 +169,7 @@ class HostService(Service):
         if self.life is not Life.RUNNING and self.life is not Life.NEW:
             self.lose(request, Cause.CLOSED)
         elif not self._served:
-            self.lose(request, Cause.WRONG_HOST)
+            self.lose(request, Cause.NOT_SERVED)
         elif self._pause is None:
             return False
         elif self._pause.fail:

@@ -33,6 +33,7 @@ class Cause(Enum):
     NO_CIPHER = "no_cipher"  #: it is to be enciphered, and OpenSSL has no IDEA
     CONTROL_BYTE = "control_byte"  #: its command word holds a control byte
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
+    NOT_SERVED = "not_served"  #: the host's lond does not serve the host, or not yet
 
 
 #: Each cause in words for a person.
@@ -50,6 +51,7 @@ WHY = {
     Cause.NO_CIPHER: "it is to be enciphered, and OpenSSL has no IDEA",
     Cause.CONTROL_BYTE: "its command word holds a control byte",
     Cause.WRONG_HOST: "it names a host that is not served here",
+    Cause.NOT_SERVED: "the lond at the host's address does not serve the host",
     Cause.PAUSED: "somebody has paused the host, and requests fail meanwhile",
 }
 

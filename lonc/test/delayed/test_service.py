@@ -514,6 +514,15 @@ class FailureTests(DelayedCase):
 class TableTests(DelayedCase):
     """Hosts that come and go."""
 
+    def test_not_served_yet(self) -> None:
+        """A host that its lond does not serve yet: its requests stay, and are tried again."""
+        self.put(FIRST)
+        self.start()
+        self.l1.lose(Cause.NOT_SERVED)
+        self.assertEqual((self.on_disk(), self.in_kept()), ([FIRST], {}))
+        self.tick(2)
+        self.assertEqual(self.l1.asked, [b"put:a:b\n"] * 2)
+
     def test_unknown(self) -> None:
         """A request for a host that is not in the table stays, and is warned about once."""
         self.put("1062000000.4711.put.gone", b"put:1\n")

@@ -155,7 +155,7 @@ class SharedTests(HostTestCase):
         stage.turn()
         self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l4:get\n"))
         status = stage.hosts["l3"].status(0, "")
-        self.assertEqual((status.con_lost["wrong_host"], status.retries_left), (1, 2))
+        self.assertEqual((status.con_lost["not_served"], status.retries_left), (1, 2))
         self.assertTrue(any("does not speak for it" in line for line in self.warnings))
         (lond,) = stage.londs[:1]
         self.assertNotIn(b"sethost:l3:get\n", lond.asked)
@@ -513,7 +513,7 @@ class ChangesTests(HostTestCase):
         stage.turn()
         self.assertEqual((client.read, again.read), (CON_LOST, b"re:sethost:l3:again\n"))
         status = stage.hosts["l3"].status(0, "")
-        self.assertEqual((status.con_lost["broken"], status.con_lost["wrong_host"]), (1, 0))
+        self.assertEqual((status.con_lost["broken"], status.con_lost["not_served"]), (1, 0))
 
     def with_a_line_too_many(self, stage: Together, at: int, *served: str) -> None:
         """Let each lond serve these ids, and the first say one line more at a request."""
@@ -582,7 +582,7 @@ class ChangesTests(HostTestCase):
         self.assertEqual(again.read, b"re:sethost:l3:again\n")
         named = [b"sethost:l3:get\n", b"sethost:l3\n", b"sethost:l3:again\n"]
         self.assertEqual(lond.asked[-3:], named)
-        self.assertEqual(stage.hosts["l3"].status(0, "").con_lost["wrong_host"], 1)
+        self.assertEqual(stage.hosts["l3"].status(0, "").con_lost["not_served"], 1)
 
     def test_spelling(self) -> None:
         """A name is the same machine in capitals and with a dot at its end."""
