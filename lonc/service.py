@@ -48,6 +48,7 @@ from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.report.logs import LoncLog
+from lonc.report.problems import Problems
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
 from lonc.transport.network import Network
@@ -60,6 +61,10 @@ SWEEP = 0.25
 
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
+
+#: Seconds between two looks at what the hosts report: a problem that nobody asks about becomes a
+#: line of the log so much late.
+LOOK = 10.0
 
 #: Disk calls at a time, of delayed requests, the fetched table and the configuration together. Each
 #: limits its own to fewer, so that what hangs for one leaves threads to the others.
@@ -80,6 +85,7 @@ class LoncService(MultiService):
 
     :ivar in_force: the settings and the table.
     :ivar hosts: host id -> its service.
+    :ivar problems: what is wrong now; whoever notices something tells it there.
     :ivar operations: what people can list and have done.
     :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
         signal for anything else.
@@ -114,9 +120,11 @@ class LoncService(MultiService):
         resolve: Callable[[str], list[str]] = addresses_of,
         manager: Manager | None = None,
         estate: Estate | None = None,
+        problems: Problems | None = None,
     ) -> None:
         super().__init__()
         manager = manager or Manager({})
+        self.problems = Problems() if problems is None else problems
         self._estate = estate
         self._another_serves = estate is not None
         if estate is not None:
@@ -181,7 +189,9 @@ class LoncService(MultiService):
             name="TLS management port",
         )
         self._management.keeper = self._kept
-        self._reporter = Reporter(self.hosts, self.in_force, self._clients, self._delayed, lonc_log)
+        self._reporter = Reporter(
+            self.hosts, self.in_force, self._clients, self._delayed, lonc_log, self.problems
+        )
         self._http = HTTPPort(reactor, network, self._reporter, settings.http)
         disk = Disk(reactor, for_disk)
         self.operations = Operations(
@@ -192,6 +202,8 @@ class LoncService(MultiService):
             dependencies.request_log,
             disk,
             sources.settings,
+            self.problems,
+            self._look,
         )
         self._reloader = Reloader(
             sources=sources,
@@ -222,6 +234,7 @@ class LoncService(MultiService):
             (self._round(self._watch), WATCH),
             (self._round(self._reporter.turn), SLOT),
             (self._round(self._failing_with_a_line(self._sample)), PAUSE),
+            (self._round(self._failing_with_a_line(self._look_at_hosts)), LOOK),
             (self._round(self.in_force.look_at_certificate), DAY),
         ]
         self._signals = Signals(
@@ -393,6 +406,14 @@ class LoncService(MultiService):
         return Deferred.fromCoroutine(
             in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
         )
+
+    async def _look(self) -> None:
+        """Bring the list of problems up to date with what the hosts report."""
+        looking = (None for _ in self._reporter.looking())
+        await in_slices(self._reactor, looking, lambda: bool(self.running))
+
+    def _look_at_hosts(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._look())
 
     def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""

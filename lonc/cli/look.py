@@ -27,7 +27,7 @@ from lonc.config.kinds import GROUP, MODE
 from lonc.config.parameters import PARAMETERS
 from lonc.control.client import ManagementClient
 from lonc.control.errors import NoAnswer
-from lonc.report.findings import summary
+from lonc.report.judgement import summary
 from lonc.report.records import ClientStatus, ConnectionStatus, RequestRecord, SettingStatus
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import ago, clock_time, duration, size
@@ -58,8 +58,9 @@ async def status(lonc: ManagementClient, wants_json: bool) -> int:
     In brackets behind an advice stands a section of the page "When something is wrong",
     docs/trouble.rst.
     """
+    problems = await lonc.problems()
     daemon, hosts = await lonc.about(), await lonc.hosts()
-    found = summary(daemon, hosts, time.time())
+    found = summary(daemon, hosts, problems)
     if wants_json:
         as_json(**found)
     else:

@@ -22,7 +22,8 @@ from lonc.cli.tables import STYLES, Column, ordered, printable
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError
-from lonc.report.findings import summary
+from lonc.report.judgement import summary
+from lonc.report.problems import Problem
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import duration
 
@@ -109,18 +110,21 @@ class Top(App[None]):
             return
         self._looking = True
         try:
+            problems = await self._wait(self._lonc.problems())
             daemon = await self._wait(self._lonc.about())
             hosts = await self._wait(self._lonc.hosts())
         except ManagementError as error:
             self.query_one("#summary", Static).update(str(error))
         else:
-            self._show(daemon, hosts)
+            self._show(daemon, hosts, problems)
         finally:
             self._looking = False
 
-    def _show(self, daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> None:
+    def _show(
+        self, daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Sequence[Problem]
+    ) -> None:
         now = time.time()
-        found = summary(daemon, hosts, now)
+        found = summary(daemon, hosts, problems)
         totals = found["totals"]
         text = Text(f"{daemon.host_id} is ")
         text.append(found["state"], style=STYLES[found["state"]])

@@ -30,6 +30,7 @@ from lonc.control.errors import (
     UnknownFile,
     UnknownHost,
 )
+from lonc.report.problems import Problem
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -241,6 +242,13 @@ class ListSlow(Listing):
 
     record = RequestRecord
     response = _listing(RequestRecord)
+
+
+class ListProblems(Listing):
+    """What is wrong now: :class:`lonc.report.problems.Problem`, in the order of their beginning."""
+
+    record = Problem
+    response = _listing(Problem)
 
 
 class ListSettings(Listing):

@@ -15,10 +15,12 @@ from lonc.control.commands import (
     ListConnections,
     ListDelayed,
     Listing,
+    ListProblems,
     ListSettings,
     ListSlow,
 )
 from lonc.control.errors import BadArguments
+from lonc.report.problems import Problem
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -39,6 +41,9 @@ class Listed(Protocol):
 
     def slow(self, host_id: str | None) -> Iterable[RequestRecord]:
         """Report the slowest requests of late."""
+
+    def problems(self, host_id: str | None) -> Awaitable[Sequence[Problem]]:
+        """Report on what is wrong now."""
 
     def settings_in_force(self) -> Awaitable[Sequence[SettingStatus]]:
         """Report on each setting."""
@@ -79,6 +84,10 @@ class Listings(amp.CommandLocator):
     @ListSlow.responder
     def _slow(self, host: str, after: Any) -> dict[str, Any]:
         return page(ListSlow, self.listed().slow(self.chosen(host)), after)
+
+    @ListProblems.responder
+    async def _problems(self, host: str, after: Any) -> dict[str, Any]:
+        return page(ListProblems, await self.listed().problems(self.chosen(host)), after)
 
     @ListSettings.responder
     async def _settings(self, host: str, after: Any) -> dict[str, Any]:

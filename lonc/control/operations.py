@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -22,6 +22,7 @@ from lonc.delayed.requests import DelayedRequests
 from lonc.disk.threads import Disk, Stuck
 from lonc.host.service import HostService, Pause
 from lonc.local.limits import Clients
+from lonc.report.problems import Problem, Problems
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -49,6 +50,8 @@ class Operations:
     :param requests: those that are slow, or watched.
     :param disk: reads the settings again.
     :param read_settings: does so; raises SettingsError.
+    :param known: the list of problems.
+    :param look: brings that up to date.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Operations:
         requests: RequestLog,
         disk: Disk,
         read_settings: Callable[[], Settings],
+        known: Problems,
+        look: Callable[[], Awaitable[None]],
     ) -> None:
         self._hosts = hosts
         self._in_force = in_force
@@ -68,6 +73,8 @@ class Operations:
         self._requests = requests
         self._disk = disk
         self._read_settings = read_settings
+        self._known = known
+        self._look = look
 
     # ------------------------------------------------------------------ lists
 
@@ -109,6 +116,11 @@ class Operations:
     def leave(self, watcher: Watcher) -> None:
         """Watch no more."""
         self._requests.leave(watcher)
+
+    async def problems(self, host_id: str | None) -> Sequence[Problem]:
+        """Report on what is wrong now."""
+        await self._look()
+        return [each for each in self._known if host_id in (None, each.host)]
 
     async def settings_in_force(self) -> Sequence[SettingStatus]:
         """Report on each setting, and on what the file says by now."""

@@ -16,6 +16,7 @@ from lonc.control.commands import (
     ListConnections,
     ListDelayed,
     Listing,
+    ListProblems,
     ListSettings,
     ListSlow,
     Pause,
@@ -26,6 +27,7 @@ from lonc.control.commands import (
     Trace,
 )
 from lonc.control.errors import NoAnswer
+from lonc.report.problems import Problem
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,
@@ -75,6 +77,10 @@ class Questions:
     async def slow(self, host_id: str = "") -> list[RequestRecord]:
         """Report the slowest requests of late, in the order in which they ended."""
         return await self._rows(ListSlow, RequestRecord, host_id)
+
+    async def problems(self, host_id: str = "") -> list[Problem]:
+        """Report on what is wrong now, in the order in which it began."""
+        return await self._rows(ListProblems, Problem, host_id)
 
     async def settings(self) -> list[SettingStatus]:
         """Report the settings in force, in the order of their names."""

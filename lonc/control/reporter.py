@@ -5,6 +5,7 @@ and the management port (rows S16 and F10).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from lonc.config.current import InForce
 from lonc.delayed.service import DelayedService
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
+from lonc.report.judgement import JUDGED, judge
 from lonc.report.logs import PARENT, LoncLog
+from lonc.report.problems import Problems
 from lonc.report.status import DaemonStatus, HostStatus, process_title, summary, write_status
 from lonc.report.times import Totals
 
@@ -50,6 +53,7 @@ class Reporter:
     :param clients: knows how many were turned away.
     :param delayed: knows the delayed requests on disk.
     :param lonc_log: has the hosts' last lines.
+    :param problems: what is wrong now; :meth:`looking` keeps it up to date.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class Reporter:
         clients: Clients,
         delayed: DelayedService,
         lonc_log: LoncLog,
+        problems: Problems,
     ) -> None:
         self._hosts = hosts
         self._in_force = in_force
         self._clients = clients
         self._delayed = delayed
         self._lonc_log = lonc_log
+        self.problems = problems
         self._started = time.time()
         self._last_reload: Mapping[str, Any] = {}
         self._reloads = {"done": 0, "failed": 0}
@@ -133,6 +139,19 @@ class Reporter:
             seconds=host.times.of_late(),
             oldest_delayed=0.0 if oldest is None else max(0.0, time.time() - oldest),
         )
+
+    def looking(self) -> Iterator[HostStatus]:
+        """
+        Report on each host, a host at each step, and judge what they report.
+
+        After the last step ``problems`` has what the statuses show, and nothing that is over.
+        """
+        hosts: list[HostStatus] = []
+        for host_id in self.host_ids():
+            with contextlib.suppress(KeyError):  # it has left the table meanwhile
+                hosts.append(self.status(host_id))
+                yield hosts[-1]
+        self.problems.replace(judge(self.about(), hosts, time.time()), JUDGED)
 
     def times(self, host_id: str) -> Mapping[str, Totals]:
         """

@@ -8,13 +8,14 @@ what londs say) is escaped by the templates.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lonc.report.findings import findings, state, totals
+from lonc.report.judgement import totals
+from lonc.report.problems import Problem, state, worst_first
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, duration
 from lonc.web.history import HEIGHT, WIDTH, Sample, graph
@@ -54,10 +55,14 @@ _TEMPLATES: Final = _environment()
 
 
 def index(
-    daemon: DaemonStatus, hosts: Sequence[HostStatus], samples: Sequence[Sample], now: float
+    daemon: DaemonStatus,
+    hosts: Sequence[HostStatus],
+    problems: Iterable[Problem],
+    samples: Sequence[Sample],
+    now: float,
 ) -> str:
     """Return the page of all hosts, the worst first; ``now`` is Unix time."""
-    found = findings(daemon, hosts, now)
+    found = worst_first(problems)
     worst = sorted(
         hosts,
         key=lambda host: (_ORDER.index(host.state), not host.paused, -host.waiting, host.host_id),
@@ -89,9 +94,11 @@ def index(
     )
 
 
-def host_page(daemon: DaemonStatus, host: HostStatus, now: float) -> str:
+def host_page(
+    daemon: DaemonStatus, host: HostStatus, problems: Iterable[Problem], now: float
+) -> str:
     """Return the page of one host; ``now`` is Unix time."""
-    found = [each for each in findings(daemon, [host], now) if each.host == host.host_id]
+    found = [each for each in problems if each.host == host.host_id]
     return _render("host.html", daemon, now, host=host, findings=found)
 
 

@@ -16,6 +16,7 @@ from twisted.web.http import Request as BaseRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from lonc.report.problems import Problems
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import Totals
 from lonc.web.history import History
@@ -42,7 +43,18 @@ _HEADERS: Final = {
 
 
 class Shown(Protocol):
-    """What the pages need of the daemon."""
+    """
+    What the pages need of the daemon.
+
+    :ivar problems: what is wrong now.
+    """
+
+    @property
+    def problems(self) -> Problems:
+        """The list of what is wrong."""
+
+    def looking(self) -> Iterator[HostStatus]:
+        """Report on each host; when all have been taken, ``problems`` are up to date."""
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""
@@ -109,20 +121,15 @@ class _Sliced(_Page):
         """Write it, in steps."""
         raise NotImplementedError
 
-    def hosts(self) -> Iterator[HostStatus]:
-        """Report on each host that there is when its turn comes."""
-        for host_id in self.shown.host_ids():
-            with contextlib.suppress(KeyError):  # it has left the table meanwhile
-                yield self.shown.status(host_id)
-
 
 class _Index(_Sliced):
     def written(self, request: Request) -> Iterator[None]:
         hosts: list[HostStatus] = []
-        for status in self.hosts():
+        for status in self.shown.looking():
             hosts.append(status)
             yield None
-        page = index(self.shown.about(), hosts, self.history.samples, time.time())
+        samples = self.history.samples
+        page = index(self.shown.about(), hosts, self.shown.problems, samples, time.time())
         request.write(page.encode())
 
 
@@ -138,7 +145,8 @@ class _Host(_Page):
             request.setResponseCode(404)
             request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
             return b"There is no such host.\n"
-        return host_page(self.shown.about(), status, time.time()).encode()
+        problems = self.shown.problems
+        return host_page(self.shown.about(), status, problems, time.time()).encode()
 
 
 class _Hosts(Resource):
@@ -161,7 +169,7 @@ class _Metrics(_Sliced):
             yield None
 
     def _watched(self) -> Iterator[Watched]:
-        for status in self.hosts():
+        for status in self.shown.looking():
             with contextlib.suppress(KeyError):
                 yield Watched(status, self.shown.times(status.host_id))
 

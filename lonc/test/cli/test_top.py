@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.cli.top import Question, Top
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError, UnknownHost
+from lonc.report.problems import Problem
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.fixtures.statuses import a_daemon, a_status
 
@@ -31,6 +32,11 @@ class Lonc:
         if self.error is not None:
             raise self.error
         return a_daemon()
+
+    async def problems(self) -> list[Problem]:
+        if self.error is not None:
+            raise self.error
+        return []
 
     async def hosts(self) -> list[HostStatus]:
         return self.listed

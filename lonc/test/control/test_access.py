@@ -25,7 +25,7 @@ from lonc.transport.network import network
 
 #: What who may see is allowed; everything else is for who steers.
 SEEING = {"About", "ListHosts", "ListClients", "ListConnections", "ListSlow", "ListSettings"}
-SEEING |= {"ListDelayed", "Trace", "Listing"}
+SEEING |= {"ListDelayed", "ListProblems", "Trace", "Listing"}
 
 
 class LevelsTests(ConnectedTests):

@@ -9,7 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.findings import Finding, findings, state, summary
+from lonc.report.judgement import judge, summary
+from lonc.report.problems import Problem, state, worst_first
 from lonc.report.status import HostStatus
 from lonc.report.units import clock_time
 from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
@@ -20,12 +21,12 @@ def several(*bad: HostStatus) -> list[HostStatus]:
     return [*bad, *(a_status(f"well{number}") for number in range(6))]
 
 
-class FindingsTests(SynchronousTestCase):
+class JudgementTests(SynchronousTestCase):
     """Each kind of finding, and what it makes of the whole."""
 
-    def judge(self, *hosts: HostStatus, **daemon: Any) -> tuple[str, list[Finding]]:
+    def judge(self, *hosts: HostStatus, **daemon: Any) -> tuple[str, list[Problem]]:
         """Return the state and the findings."""
-        found = findings(a_daemon(**daemon), several(*hosts), NOW)
+        found = worst_first(judge(a_daemon(**daemon), several(*hosts), NOW))
         return state(found), found
 
     def test_well(self) -> None:
@@ -49,10 +50,10 @@ class FindingsTests(SynchronousTestCase):
     def test_half_of_the_hosts(self) -> None:
         """The fault is then rather here."""
         hosts = [a_status("a", state="DEAD", since=NOW - 9.0), a_status("b")]
-        found = findings(a_daemon(), hosts, NOW)
+        found = worst_first(judge(a_daemon(), hosts, NOW))
         self.assertEqual((state(found), found[0].host), ("critical", ""))
         self.assertEqual(found[0].what, "1 of 2 hosts are DEAD")
-        self.assertEqual(state(findings(a_daemon(), [*hosts, a_status("c")], NOW)), "warning")
+        self.assertEqual(state(judge(a_daemon(), [*hosts, a_status("c")], NOW)), "warning")
 
     def test_unproven_host(self) -> None:
         """One that was DEAD, and has not shown yet that it is well."""
@@ -110,10 +111,14 @@ class SummaryTests(SynchronousTestCase):
         hosts = several(
             a_status("a", state="DEAD", requests=3, answers=2, con_lost={"dead": 1}, delayed=4)
         )
-        told = json.loads(json.dumps(summary(a_daemon(kept=5), hosts, NOW)))
+        daemon = a_daemon(kept=5)
+        told = json.loads(json.dumps(summary(daemon, hosts, judge(daemon, hosts, NOW))))
         names = ["schema", "version", "pid", "since", "host_id", "config_file", "state"]
         self.assertEqual(list(told), [*names, "findings", "totals"])
-        self.assertEqual(set(told["findings"][0]), {"level", "host", "what", "since", "advice"})
+        self.assertEqual(
+            set(told["findings"][0]),
+            {"kind", "level", "host", "subject", "what", "since", "advice"},
+        )
         names = ["hosts", "up", "dead", "unproven", "paused", "clients", "connections", "waiting"]
         names += ["requests", "answers", "con_lost", "delayed", "kept"]
         self.assertEqual(list(told["totals"]), names)

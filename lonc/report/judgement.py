@@ -1,0 +1,191 @@
+"""
+What the status of the daemon and of its hosts says about their condition.
+
+This module judges what the daemon reports, and does nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from lonc.report.problems import Level, Problem, problem, state, worst_first
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.units import clock_time, duration
+
+#: Seconds after which a waiting request is worth a look: the usual one does not wait at all, and
+#: a person who waits for a page has given up by then.
+WAITS_LONG: Final = 10.0
+
+#: Seconds after which a delayed request is worth a look: a host that is restarted is back by then.
+DELAYED_LONG: Final = 600.0
+
+#: Days before its end at which a certificate should be renewed.
+CERTIFICATE_DAYS: Final = 21.0
+
+#: Seconds for which clients that were turned away are news.
+REFUSED_LATELY: Final = 300.0
+
+#: How the text of a host's last failure begins -> the kind of problem that a DEAD host is then.
+CAUSES: Final = {
+    "refused": "host-refused",
+    "unreachable": "host-unreachable",
+    "timed out": "host-timed-out",
+    "look-up failed": "host-look-up-failed",
+    "bad handshake": "host-bad-handshake",
+    "leads to another lond": "host-leads-elsewhere",
+    "broke": "host-broke",
+}
+
+#: What is looked for here: of this, what is not found at a look is over.
+JUDGED: Final = frozenset(
+    {
+        *CAUSES.values(),
+        "host-dead",
+        "host-unproven",
+        "host-paused",
+        "host-waits",
+        "delayed-old",
+        "many-dead",
+        "clients-refused",
+        "certificate-ends",
+        "certificate-ended",
+        "delayed-kept",
+        "reload-failed",
+    }
+)
+
+
+def judge(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iterator[Problem]:
+    """
+    Find what the statuses show to be wrong.
+
+    :param now: Unix time.
+    """
+    yield from _of_daemon(daemon, hosts, now)
+    for host in hosts:
+        yield from _of_host(host, host.host_id in daemon.watch, now)
+
+
+def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iterator[Problem]:
+    dead = sum(host.state == "DEAD" for host in hosts)
+    if dead and 2 * dead >= len(hosts):
+        yield problem(
+            "many-dead",
+            "",
+            f"{dead} of {len(hosts)} hosts are DEAD",
+            since=max(host.since for host in hosts if host.state == "DEAD"),
+        )
+    if daemon.last_refused and now - daemon.last_refused < REFUSED_LATELY:
+        what = f"clients were turned away, {daemon.refused} since the start"
+        yield problem("clients-refused", "", what, since=daemon.last_refused)
+    if daemon.certificate and daemon.certificate_days < CERTIFICATE_DAYS:
+        yield certificate_problem(daemon.certificate, daemon.certificate_days)
+    if daemon.kept:
+        one = daemon.kept == 1
+        yield problem(
+            "delayed-kept",
+            "",
+            f"{daemon.kept} delayed request{'' if one else 's'} could not be done and "
+            f"{'is' if one else 'are'} kept",
+        )
+    if daemon.last_reload.get("outcome") == "failed":
+        what = "the last reload failed: " + "; ".join(daemon.last_reload.get("changes", ()))
+        yield problem("reload-failed", "", what, since=daemon.last_reload.get("when"))
+
+
+def certificate_problem(file: str, days: float) -> Problem:
+    """
+    Say that a certificate ends soon, or has.
+
+    :param days: until its end; negative after it.
+    """
+    if days > 0.0:
+        return problem("certificate-ends", file, f"the certificate {file} ends in {days:.0f} days")
+    return problem("certificate-ended", file, f"the certificate {file} has ended")
+
+
+def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Problem]:
+    name, why = host.host_id, str(host.last_failure.get("what", ""))
+    since = host.since or None
+    if host.state == "DEAD":
+        level: Level = "critical" if watched else "warning"
+        what = "DEAD" + (f": {why}" if why else "")
+        yield problem(_cause(why), name, what, level=level, since=since)
+    elif host.state == "unproven":
+        what = "was DEAD and has not answered since" + (f": {why}" if why else "")
+        yield problem("host-unproven", name, what, since=since)
+    if host.paused:
+        by, reason = host.paused.get("by", "?"), host.paused.get("reason", "")
+        until = host.paused.get("until")
+        end = f" until {clock_time(until)}" if until else ""
+        what = f"paused by {by}{end}" + (f": {reason}" if reason else "")
+        yield problem("host-paused", name, what, since=host.paused.get("since"))
+    if host.waiting and host.oldest_waiter > WAITS_LONG:
+        what = (
+            f"{host.waiting} request{' waits' if host.waiting == 1 else 's wait'}, the oldest "
+            f"for {duration(host.oldest_waiter)}"
+        )
+        yield problem("host-waits", name, what, since=now - host.oldest_waiter)
+    if host.delayed and host.oldest_delayed > DELAYED_LONG:
+        what = (
+            f"{host.delayed} delayed request{'' if host.delayed == 1 else 's'} not sent, the "
+            f"oldest for {duration(host.oldest_delayed)}"
+        )
+        yield problem("delayed-old", name, what, since=now - host.oldest_delayed)
+
+
+def _cause(failure: str) -> str:
+    """Return the kind of problem that a DEAD host is."""
+    return next((kind for begin, kind in CAUSES.items() if failure.startswith(begin)), "host-dead")
+
+
+def _machine(host: HostStatus) -> str:
+    """Return what tells one machine from another: hosts on one share its connections."""
+    return host.machine or host.host_id
+
+
+def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, int]:
+    """Sum all hosts up."""
+    return {
+        "hosts": len(hosts),
+        "up": sum(host.state == "up" for host in hosts),
+        "dead": sum(host.state == "DEAD" for host in hosts),
+        "unproven": sum(host.state == "unproven" for host in hosts),
+        "paused": sum(bool(host.paused) for host in hosts),
+        "clients": sum(host.clients for host in hosts),
+        "connections": sum({_machine(host): host.connections for host in hosts}.values()),
+        "waiting": sum(host.waiting for host in hosts),
+        "requests": sum(host.requests for host in hosts),
+        "answers": sum(host.answers for host in hosts),
+        "con_lost": sum(sum(host.con_lost.values()) for host in hosts),
+        "delayed": sum(host.delayed for host in hosts),
+        "kept": daemon.kept,
+    }
+
+
+def finding(told: Problem) -> Mapping[str, Any]:
+    """Give a problem as an object of plain values, whose names stay."""
+    fields = attrs.asdict(told)
+    del fields["number"]
+    return {"level": fields.pop("level"), "host": told.host, **fields}
+
+
+def summary(
+    daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Iterable[Problem]
+) -> Mapping[str, Any]:
+    """Give what ``lonc status`` says, as one object of plain values."""
+    found = worst_first(problems)
+    return {
+        "schema": 1,
+        "version": daemon.version,
+        "pid": daemon.pid,
+        "since": daemon.started,
+        "host_id": daemon.host_id,
+        "config_file": daemon.config_file,
+        "state": state(found),
+        "findings": [finding(each) for each in found],
+        "totals": totals(daemon, hosts),
+    }

@@ -1,0 +1,235 @@
+"""
+What is wrong now: one list, which everything that shows the daemon's condition reads.
+
+Whoever notices a problem that lasts tells it here, and says when it is over. A problem that begins
+and one that ends are lines of the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Final, Literal
+
+import attrs
+from twisted.logger import Logger
+
+log = Logger()
+
+Level = Literal["note", "warning", "critical"]
+
+#: From the best to the worst. A note is something to know: it makes nothing unwell.
+LEVELS: Final[tuple[Level, ...]] = ("note", "warning", "critical")
+
+
+@attrs.frozen
+class Kind:
+    """
+    What the problems of one kind share.
+
+    :ivar level: how bad they are, unless whoever tells one says otherwise.
+    :ivar section: of the page "when something is wrong": what to do about them.
+    :ivar advice: what to do first; ``{subject}`` is put in.
+    :ivar of: what the subject is.
+    :ivar cause: what several of them are called together, behind their number.
+    :ivar logged: whether the log has a line at its beginning and at its end. Not where whoever
+        notices it writes lines of its own.
+    """
+
+    level: Level
+    section: str
+    advice: str
+    of: Literal["", "host", "program", "file"] = ""
+    cause: str = ""
+    logged: bool = True
+
+
+def _host(
+    cause: str, section: str, advice: str, level: Level = "warning", logged: bool = False
+) -> Kind:
+    return Kind(level, section, advice, "host", cause, logged)
+
+
+_IS_IT_RUNNING: Final = "is its lond running? lonc hosts {subject}; lonc retry {subject}"
+
+#: The name of each kind, which stays: programs read it.
+KINDS: Final[Mapping[str, Kind]] = {
+    "host-refused": _host("DEAD: refused", "host-dead", _IS_IT_RUNNING),
+    "host-unreachable": _host(
+        "DEAD: unreachable", "host-dead", "is it up, and the network? lonc hosts {subject}"
+    ),
+    "host-timed-out": _host(
+        "DEAD: timed out", "host-dead", "is it up, and the network? lonc hosts {subject}"
+    ),
+    "host-look-up-failed": _host(
+        "DEAD: no address", "host-dead", "ask the name server, or mend hosts.tab; lonc reload"
+    ),
+    "host-bad-handshake": _host(
+        "DEAD: bad handshake",
+        "host-dead",
+        "does its lond know this machine? lonc hosts {subject}",
+    ),
+    "host-leads-elsewhere": _host(
+        "another lond answers", "host-dead", "mend its address in hosts.tab; lonc reload"
+    ),
+    "host-broke": _host("DEAD: broke", "host-dead", _IS_IT_RUNNING),
+    "host-dead": _host("DEAD", "host-dead", _IS_IT_RUNNING),
+    "host-unproven": _host("unproven", "host-unproven", "it is being tried; lonc hosts {subject}"),
+    "host-paused": _host("paused", "paused", "lonc resume {subject}", "note"),
+    "host-waits": _host(
+        "let requests wait",
+        "slow-host",
+        "lonc hosts {subject} shows where the time goes",
+        logged=True,
+    ),
+    "delayed-old": _host(
+        "have old delayed requests",
+        "delayed-old",
+        "lonc delayed list {subject} shows what the last try said",
+        logged=True,
+    ),
+    "many-dead": Kind(
+        "critical", "many-dead", "look at this machine's network, name server and certificate"
+    ),
+    "clients-refused": Kind(
+        "critical",
+        "clients-refused",
+        "lonc clients shows who holds the places; loncMaxClients",
+        logged=False,
+    ),
+    "certificate-ends": Kind(
+        "warning", "certificate", "have it renewed, then lonc reload", "file", logged=False
+    ),
+    "certificate-ended": Kind(
+        "critical", "certificate", "have it renewed, then lonc reload", "file", logged=False
+    ),
+    "delayed-kept": Kind(
+        "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
+    ),
+    "reload-failed": Kind(
+        "warning", "reload-failed", "lonc check names file and line", logged=False
+    ),
+}
+
+
+@attrs.frozen(kw_only=True)
+class Problem:
+    """
+    Something that is wrong now.
+
+    :ivar number: counts the problems since the start; the order in which they began. 0 for one
+        that is on no list.
+    :ivar kind: a name of :data:`KINDS`.
+    :ivar level: one of :data:`LEVELS`.
+    :ivar subject: whom it concerns: a host id, a program, a file; empty for the daemon.
+    :ivar what: what is wrong, for a person.
+    :ivar since: since when, in Unix time; ``None`` where that is not known.
+    :ivar advice: what to do, with the section of the page "when something is wrong" in brackets.
+    """
+
+    number: int = 0
+    kind: str
+    level: str
+    subject: str
+    what: str
+    since: float | None = None
+    advice: str
+
+    @property
+    def host(self) -> str:
+        """The host id; empty where it is about no host."""
+        return self.subject if KINDS[self.kind].of == "host" else ""
+
+
+def problem(
+    kind: str, subject: str, what: str, *, level: Level | None = None, since: float | None = None
+) -> Problem:
+    """
+    Make a problem; level and advice are those of its kind.
+
+    :param level: another than that of the kind.
+    """
+    rules = KINDS[kind]
+    advice = f"{rules.advice.format(subject=subject)} ({rules.section})"
+    level = level or rules.level
+    return Problem(kind=kind, level=level, subject=subject, what=what, since=since, advice=advice)
+
+
+class Problems:
+    """
+    The list. Iterating over it gives the worst first, and of one level the oldest.
+
+    :param now: Unix time.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._all: dict[tuple[str, str], Problem] = {}
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(worst_first(self._all.values()))
+
+    def tell(
+        self,
+        kind: str,
+        subject: str,
+        what: str,
+        *,
+        level: Level | None = None,
+        since: float | None = None,
+    ) -> None:
+        """
+        Say that something is wrong, once or as often as it is noticed.
+
+        :param kind: one of :data:`KINDS`.
+        :param subject: whom it concerns; empty for the daemon.
+        :param level: another than that of the kind.
+        :param since: Unix time; without it since it was first told.
+        """
+        self._tell(problem(kind, subject, what, level=level, since=since))
+
+    def _tell(self, told: Problem) -> None:
+        key = told.kind, told.subject
+        before = self._all.get(key)
+        if before is None:
+            self._count += 1
+            before = attrs.evolve(told, number=self._count, since=self._now())
+            if KINDS[told.kind].logged:
+                log.warn("a problem: {what} ({kind})", what=told.what, **_in_the_log(told))
+        since = before.since if told.since is None else told.since
+        self._all[key] = attrs.evolve(told, number=before.number, since=since)
+
+    def over(self, kind: str, subject: str = "") -> None:
+        """Say that something is well, whether it was told that it is not or not."""
+        before = self._all.pop((kind, subject), None)
+        if before is not None and KINDS[kind].logged:
+            log.info("a problem is over: {what} ({kind})", what=before.what, **_in_the_log(before))
+
+    def replace(self, found: Iterable[Problem], kinds: Collection[str]) -> None:
+        """
+        Put all that was found at a look in the place of what an earlier one found.
+
+        :param kinds: the kinds that were looked for; of these, what was not found is over.
+        """
+        there = {(each.kind, each.subject): each for each in found}
+        for each in there.values():
+            self._tell(each)
+        for kind, subject in [key for key in self._all if key[0] in kinds and key not in there]:
+            self.over(kind, subject)
+
+
+def _in_the_log(told: Problem) -> dict[str, str]:
+    fields = {"kind": told.kind, "subject": told.subject, "problem_level": told.level}
+    return fields | ({"host_id": told.host} if told.host else {})
+
+
+def worst_first(found: Iterable[Problem]) -> list[Problem]:
+    """Return problems as people want to see them: the worst first, then the oldest."""
+    return sorted(found, key=lambda each: (-LEVELS.index(each.level), each.number))
+
+
+def state(found: Iterable[Problem]) -> str:
+    """Sum problems up: ``ok``, ``warning`` or ``critical``."""
+    worst = max((LEVELS.index(each.level) for each in found), default=0)
+    return LEVELS[worst] if worst else "ok"

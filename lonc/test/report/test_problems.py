@@ -1,0 +1,149 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The list of what is wrong now."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import cast
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from lonc.report.problems import KINDS, LEVELS, Problem, Problems, problem, state, worst_first
+from lonc.test.fixtures.source import TREE, read
+
+
+class ProblemsTests(SynchronousTestCase):
+    """What is told stays until it is over."""
+
+    def setUp(self) -> None:
+        self.now = 100.0
+        self.problems = Problems(lambda: self.now)
+
+    def listed(self) -> list[tuple[str, str, str, float | None]]:
+        """Return kind, subject, text and time of each."""
+        return [(each.kind, each.subject, each.what, each.since) for each in self.problems]
+
+    def noted(self) -> list[LogEvent]:
+        """Return the events that will have been logged."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        return events
+
+    def test_lasting(self) -> None:
+        """Told again it has the new text, and goes on since the first time."""
+        self.problems.tell("delayed-kept", "", "1 kept")
+        self.now = 200.0
+        self.problems.tell("delayed-kept", "", "2 kept")
+        self.assertEqual(self.listed(), [("delayed-kept", "", "2 kept", 100.0)])
+
+    def test_since_told(self) -> None:
+        """Who knows better since when, says so."""
+        self.problems.tell("delayed-kept", "", "1 kept", since=7.0)
+        self.assertEqual(self.listed()[0][3], 7.0)
+        self.problems.tell("delayed-kept", "", "1 kept", since=8.0)
+        self.assertEqual(self.listed()[0][3], 8.0)
+
+    def test_over(self) -> None:
+        """What is over is gone, and begins anew when it comes back; others stay."""
+        self.problems.tell("host-dead", "a", "DEAD")
+        self.problems.tell("host-dead", "b", "DEAD")
+        self.problems.over("host-dead", "a")
+        self.problems.over("host-dead", "never told")
+        self.assertEqual([each[1] for each in self.listed()], ["b"])
+        self.now = 200.0
+        self.problems.tell("host-dead", "a", "DEAD")
+        self.assertEqual(self.listed()[1], ("host-dead", "a", "DEAD", 200.0))
+
+    def test_replaced(self) -> None:
+        """After a look, what it did not find is over; what it did not look for stays."""
+        self.problems.tell("host-dead", "a", "DEAD")
+        self.problems.tell("host-dead", "b", "DEAD")
+        self.problems.tell("delayed-kept", "", "1 kept")
+        self.now = 200.0
+        found = [problem("host-dead", "b", "DEAD: refused"), problem("host-dead", "c", "DEAD")]
+        self.problems.replace(found, {"host-dead", "host-unproven"})
+        self.assertEqual(
+            self.listed(),
+            [
+                ("host-dead", "b", "DEAD: refused", 100.0),
+                ("delayed-kept", "", "1 kept", 100.0),
+                ("host-dead", "c", "DEAD", 200.0),
+            ],
+        )
+
+    def test_order(self) -> None:
+        """The worst comes first, then the oldest; numbers tell which began first."""
+        self.problems.tell("host-paused", "a", "paused")
+        self.problems.tell("host-dead", "b", "DEAD")
+        self.problems.tell("host-dead", "c", "DEAD", level="critical")
+        self.problems.tell("host-dead", "d", "DEAD")
+        self.assertEqual([each.subject for each in self.problems], ["c", "b", "d", "a"])
+        self.assertEqual([each.number for each in self.problems], [3, 2, 4, 1])
+
+    def test_unknown_kind(self) -> None:
+        """A name that is in no table is a mistake of the program."""
+        self.assertRaises(KeyError, self.problems.tell, "no-such-kind", "", "?")
+
+    def test_lines(self) -> None:
+        """The log has a line at the beginning and one at the end, and none in between."""
+        events = self.noted()
+        for what in ("3 wait", "4 wait"):
+            self.problems.tell("host-waits", "msu", what)
+        self.problems.over("host-waits", "msu")
+        self.problems.over("host-waits", "msu")
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["a problem: 3 wait (host-waits)", "a problem is over: 4 wait (host-waits)"],
+        )
+        self.assertEqual([event["host_id"] for event in events], ["msu", "msu"])
+
+    def test_no_lines(self) -> None:
+        """Where who notices it has words of their own, it has no others."""
+        events = self.noted()
+        self.problems.tell("host-dead", "msu", "DEAD")
+        self.problems.over("host-dead", "msu")
+        self.assertEqual(events, [])
+
+
+class KindTests(SynchronousTestCase):
+    """What a problem has of its kind."""
+
+    def test_level_and_advice(self) -> None:
+        """They are those of the kind; the advice names the subject and its section."""
+        told = problem("host-dead", "msu", "DEAD")
+        self.assertEqual((told.level, told.host), ("warning", "msu"))
+        self.assertIn("lonc retry msu", told.advice)
+        self.assertTrue(told.advice.endswith(" (host-dead)"))
+
+    def test_of_no_host(self) -> None:
+        """A file is no host."""
+        self.assertEqual(problem("certificate-ends", "/c.pem", "ends").host, "")
+
+    def test_documented(self) -> None:
+        """Each kind is documented with its level, in the order of the table."""
+        if not os.path.exists(os.path.join(TREE, "docs")):
+            raise SkipTest("the documentation is not here")
+        rows = re.findall(
+            rf"^   \* - ``([a-z-]+)``\n     - ({'|'.join(LEVELS)})$",
+            read("docs", "status.rst"),
+            re.MULTILINE,
+        )
+        self.assertEqual(rows, [(name, kind.level) for name, kind in KINDS.items()])
+
+    def test_summed_up(self) -> None:
+        """The worst decides; a note makes nothing unwell."""
+
+        def found(*kinds: str) -> list[Problem]:
+            return [problem(kind, "a", "") for kind in kinds]
+
+        self.assertEqual(state([]), "ok")
+        self.assertEqual(state(found("host-paused")), "ok")
+        self.assertEqual(state(found("host-paused", "host-dead")), "warning")
+        self.assertEqual(state(found("many-dead", "host-dead")), "critical")
+        kinds = [each.kind for each in worst_first(found("host-paused", "many-dead", "host-dead"))]
+        self.assertEqual(kinds, ["many-dead", "host-dead", "host-paused"])
