@@ -1,6 +1,6 @@
 # make run   a cluster of two hosts on this machine, with lonc in front of it;
 #            PORT=6663 for londs at another port than 5663, HTTP=none for no page at port 8663
-# make test  every check: tests, lint, types
+# make test  every check: tests, lint, types, and that the documentation can be built
 # make docs  the documentation, in docs/_build/html
 # make man   the manual pages lonc.1 and twistd-lonc.1, in docs/man
 # make pictures  the pictures of the documentation anew, from what lonc prints
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 run: .venv/installed-top
 	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT)) --http $(or $(HTTP),tcp:8663:interface=127.0.0.1)
 
-test: .venv/installed-test lint
+test: .venv/installed-test lint docs
 	$(BIN)/trial lonc
 
 lint: .venv/installed-test
