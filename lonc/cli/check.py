@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.text import Text
 
-from lonc.cli.look import json_option
+from lonc.cli.arguments import json_option
 from lonc.cli.tables import STYLES, as_json, console, printable
 from lonc.cli.target import target, targeted
 from lonc.config.settings import SettingsError

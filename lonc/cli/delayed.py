@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from lonc.cli.look import host_argument, json_option
+from lonc.cli.arguments import host_argument, json_option
 from lonc.cli.tables import Column, as_json, ordered, printable, show
 from lonc.cli.target import asks, targeted
 from lonc.control.client import ManagementClient

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from lonc import __version__
-from lonc.cli import ask, check, delayed, look, steer
+from lonc.cli import ask, check, delayed, hosts, requests, settings, status, steer, top
 from lonc.cli.target import NO_DAEMON, NoDaemon, target, targeted
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ManagementError
@@ -37,7 +37,8 @@ def commands(context: click.Context) -> None:
 
 
 for command in (
-    *(look.status, look.hosts, look.clients, look.slow, look.trace, look.settings, look.top),
+    *(status.status, hosts.hosts, requests.clients, requests.slow, requests.trace),
+    *(settings.settings, top.top),
     *(ask.ask, check.check, delayed.delayed),
     *(steer.pause, steer.resume, steer.retry, steer.reconnect, steer.debug),
     *(steer.reload, steer.stop),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from lonc.cli.look import host_argument
+from lonc.cli.arguments import host_argument
 from lonc.cli.tables import printable
 from lonc.cli.target import asks, who
 from lonc.control.client import ManagementClient

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.cli.top import Question, Top
+from lonc.cli.screen import Question, Top
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError, UnknownHost
 from lonc.report.problems import Problem

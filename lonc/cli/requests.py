@@ -1,0 +1,148 @@
+"""Who asks, and what becomes of it: ``lonc clients``, ``slow``, ``trace``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import click
+
+from lonc.cli.arguments import host_argument, json_option
+from lonc.cli.tables import Column, as_json, ordered, printable, show
+from lonc.cli.target import asks
+from lonc.control.client import ManagementClient
+from lonc.report.records import ClientStatus, RequestRecord
+from lonc.report.units import clock_time, duration, size
+
+CLIENT_COLUMNS: Final[Sequence[Column[ClientStatus]]] = (
+    Column("host", lambda client: client.host_id),
+    Column("pid", lambda client: f"{client.pid}", 9, lambda client: client.pid, number=True),
+    Column("user", lambda client: client.user, 7),
+    Column(
+        "open",
+        lambda client: duration(max(0.0, time.time() - client.since)),
+        5,
+        lambda client: client.since,
+        number=True,
+    ),
+    Column(
+        "requests",
+        lambda client: f"{client.requests}",
+        6,
+        lambda client: -client.requests,
+        number=True,
+    ),
+    Column("waits for", lambda client: client.waits_for or "-", 8),
+    Column(
+        "waiting",
+        lambda client: duration(client.waiting) if client.waits_for else "-",
+        8,
+        lambda client: -client.waiting,
+        number=True,
+    ),
+)
+
+
+@click.command()
+@host_argument
+@json_option
+@click.option("--sort", metavar="COLUMN", default="requests", show_default=True, help="By which.")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@asks
+async def clients(
+    lonc: ManagementClient, host: str, wants_json: bool, sort: str, reverse: bool
+) -> int:
+    """List the open clients, of HOST or of all, those with the most requests first."""
+    listed = ordered(await lonc.clients(host), CLIENT_COLUMNS, sort, reverse)
+    if wants_json:
+        as_json(clients=listed)
+    else:
+        show(listed, CLIENT_COLUMNS, "No client is connected.")
+    return 0
+
+
+REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
+    Column("time", lambda request: clock_time(request.when), 6, lambda request: request.when),
+    Column("host", lambda request: request.host_id),
+    Column("pid", lambda request: f"{request.pid}", 4, lambda request: request.pid, number=True),
+    Column("command", lambda request: request.command),
+    Column("size", lambda request: size(request.size), 2, lambda each: -each.size, number=True),
+    Column(
+        "reply",
+        lambda request: size(request.reply_size),
+        2,
+        lambda each: -each.reply_size,
+        number=True,
+    ),
+    Column("queue", lambda each: duration(each.queue), 6, lambda each: -each.queue, number=True),
+    Column(
+        "connect",
+        lambda each: duration(each.connecting),
+        3,
+        lambda each: -each.connecting,
+        number=True,
+    ),
+    Column(
+        "handshake",
+        lambda each: duration(each.handshake),
+        3,
+        lambda each: -each.handshake,
+        number=True,
+    ),
+    Column("lond", lambda each: duration(each.lond), 6, lambda each: -each.lond, number=True),
+    Column("total", lambda each: duration(each.total), 8, lambda each: -each.total, number=True),
+    Column("outcome", lambda request: request.outcome, 7),
+)
+
+
+@click.command()
+@host_argument
+@json_option
+@click.option("--sort", metavar="COLUMN", default="total", show_default=True, help="By which.")
+@asks
+async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
+    """Show the slowest 100 requests of late, and where their time went."""
+    listed = ordered(await lonc.slow(host), REQUEST_COLUMNS, sort)
+    if wants_json:
+        as_json(slow=[attrs.asdict(each) | {"total": each.total} for each in listed])
+    else:
+        show(listed, REQUEST_COLUMNS, "No request of late.")
+    return 0
+
+
+@click.command()
+@host_argument
+@click.option("--contents", is_flag=True, help="With the requests themselves; the owner may.")
+@click.option("--json", "wants_json", is_flag=True, help="One JSON object a line.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many.")
+@asks
+async def trace(
+    lonc: ManagementClient, host: str, contents: bool, wants_json: bool, count: int | None
+) -> int:
+    """Show requests as they end, of HOST or of all, until Ctrl-C."""
+    async for record in lonc.trace(host, contents):
+        click.echo(_json_line(record) if wants_json else _line(record))
+        sys.stdout.flush()
+        if count is not None:
+            count -= 1
+            if count == 0:
+                break
+    return 0
+
+
+def _json_line(record: RequestRecord) -> str:
+    return json.dumps({"schema": 1, **attrs.asdict(record)})
+
+
+def _line(record: RequestRecord) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(record.when))
+    return printable(
+        f"{clock}  {record.host_id}  {record.pid}  {record.command}"
+        f"  {size(record.size)} > {size(record.reply_size)}"
+        f"  queue {duration(record.queue)}  lond {duration(record.lond)}  {record.outcome}"
+        + (f"  {record.contents}" if record.contents else "")
+    )

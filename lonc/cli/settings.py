@@ -1,0 +1,55 @@
+"""What is set: ``lonc settings``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import click
+
+from lonc.cli.arguments import json_option
+from lonc.cli.tables import Column, as_json, ordered, show
+from lonc.cli.target import asks
+from lonc.config.kinds import GROUP, MODE
+from lonc.config.parameters import PARAMETERS
+from lonc.control.client import ManagementClient
+from lonc.report.records import SettingStatus
+
+SETTING_COLUMNS: Final[Sequence[Column[SettingStatus]]] = (
+    Column("setting", lambda setting: setting.name),
+    Column("value", lambda setting: setting.value),
+    Column("unit", lambda setting: setting.unit, 3),
+    Column("from", lambda setting: setting.source, 6),
+    Column("the file says", lambda setting: setting.differs or "", 7),
+)
+
+
+@click.command()
+@json_option
+@click.option("--sort", metavar="COLUMN", default="setting", show_default=True, help="By which.")
+@asks
+async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> int:
+    """List every setting in force, where it comes from, and whether the file has another now."""
+    listed = ordered(await lonc.settings(), SETTING_COLUMNS, sort)
+    if wants_json:
+        as_json(settings=[_with_numbers(each) for each in listed])
+    else:
+        show(listed, SETTING_COLUMNS, "There are no settings.")
+    return 0
+
+
+def _with_numbers(setting: SettingStatus) -> Mapping[str, object]:
+    """Return a setting for programs: seconds, bytes and counts as numbers, switches as such."""
+    kinds = {each.variable: each.kind for each in PARAMETERS if each.kind not in (MODE, GROUP)}
+
+    def value(text: str) -> object:
+        with contextlib.suppress(ValueError, KeyError):
+            parsed = kinds[setting.name].parse(text)
+            if isinstance(parsed, int | float):
+                return parsed
+        return text
+
+    changed = {"value": value(setting.value), "differs": value(setting.differs)}
+    return attrs.asdict(setting) | changed
