@@ -301,15 +301,16 @@ class Settings:
     max_unread: int = _setting(
         "loncMaxUnread", "48 MiB", size("1 KiB", "64 GiB"),
         "Answers in memory that clients do not read, at most, for all clients together",
-        "Room for three answers of the greatest length. Past it, the client that has kept "
-        "its answer waiting longest is closed.",
+        "Room for three answers of the greatest length. Past it, a client of the program that "
+        "leaves most unread is closed: the one with most.",
     )
     max_request_memory: int = _setting(
         "loncMaxRequestMemory", "256 MiB", size("1 KiB", "64 GiB"),
-        "Requests in memory at most, begun and waiting, for all clients together",
+        "Requests in memory at most, for all clients together, and unfinished answers as much",
         "Room for sixteen requests of the greatest length, or thousands of large ones. Past "
-        "it, the client that has sent most of what is not under way gets con_lost. The first "
-        "8 KiB of each client are not counted.",
+        "it, requests whose client has gone end first, then the client with most gets con_lost; "
+        "of the answers the longest loses its connection. The first 8 KiB of each are not "
+        "counted.",
     )
     drain_timeout: float = _setting(
         "loncDrainTimeout", "5", seconds(0, 3600),

@@ -25,10 +25,11 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from lonc.host.pool import Collection
+from lonc.local.limits import UNCOUNTED
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.handshake import TAKE_LIMIT, Handshake, HandshakeError, OtherLondError, State
-from lonc.wire.request import PECULIAR, Cause, Request, without_addressee
+from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addressee
 
 #: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
 #: byte, at most one block of padding, and ``enc:<length>:``.
@@ -99,6 +100,12 @@ class Owner(Interface):
     def gone(self, connection: LondConnection) -> None:
         """Its socket is closed, whoever ended it."""
 
+    def count_unfinished(self, connection: LondConnection, size: int) -> None:
+        """Its unfinished answer takes so many bytes; 0 for so few that they are not counted."""
+
+    def release(self, connection: LondConnection) -> None:
+        """End it, for its unfinished answer takes too much memory."""
+
 
 class LondConnection(Protocol):
     """
@@ -128,6 +135,7 @@ class LondConnection(Protocol):
 
     # There are thousands, and what is set outside of __init__ would make each a dict of its own.
     __slots__ = (
+        "_counted",
         "_ended",
         "_handshake",
         "_introducing",
@@ -174,6 +182,7 @@ class LondConnection(Protocol):
         self._made_cipher: SessionCipher | None = None
         self._max_line = max_line
         self._lines = LineBuffer(max_line)
+        self._counted = False
         self._ended = False
         self._spoke_out = False
         self._look: IDelayedCall | None = None
@@ -394,9 +403,27 @@ class LondConnection(Protocol):
     def _pieced(self, data: bytes) -> bytes | None:
         """Return the reply once it is whole."""
         try:
-            return self._lines.push(data)
+            reply = self._lines.push(data)
         except LineTooLong:
-            return self._overlong()
+            reply = self._overlong()
+        size = len(self._lines)
+        if self._counted or (reply is None and size > UNCOUNTED):
+            self._count(size if reply is None else 0)
+        return reply
+
+    def _count(self, size: int) -> None:
+        """Note what an unfinished answer takes in memory; this may end the connection (F3)."""
+        self._counted = size > UNCOUNTED and not self._ended
+        self._owner.count_unfinished(self, size if self._counted else 0)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the answer that it owes."""
+        return self.request is not None and isinstance(self.request.asker, Nobody)
+
+    def release(self) -> None:
+        """Free what its unfinished answer takes, for others need it."""
+        self._owner.release(self)
 
     def _overlong(self) -> bytes | None:
         """Allow an enciphered reply the length that its plain text may have, and no other."""
@@ -483,6 +510,8 @@ class LondConnection(Protocol):
         if self._ended:
             return
         self._ended = True
+        if self._counted:
+            self._count(0)
         if self._handshake is not None:
             self._handshake.close()
         if self._look is not None and self._look.active():

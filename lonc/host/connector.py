@@ -99,6 +99,14 @@ class Connector:
         """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
         raise NotImplementedError
 
+    def count_unfinished(self, connection: LondConnection, size: int) -> None:
+        """Count what an unfinished answer takes in memory."""
+        raise NotImplementedError
+
+    def release(self, connection: LondConnection) -> None:
+        """End a connection whose unfinished answer takes too much memory."""
+        raise NotImplementedError
+
     def _ended(self) -> None:
         """Nothing of it is left."""
 

@@ -181,6 +181,35 @@ class Dispatcher(Connector):
         """Forget a request that waits, for its client has gone; return whether it did."""
         return self._queue.drop(request)
 
+    def cut_off(self, request: Request) -> None:
+        """Close the connection that owes the answer to a request; nobody is told."""
+        for connection in self.pool.busy:
+            if connection.request is request:
+                self._release(connection)
+                return
+
+    def count_unfinished(self, connection: LondConnection, size: int) -> None:
+        """Count what an unfinished answer takes, which may end this connection or another."""
+        self._dependencies.clients.replies.note(connection, size)
+
+    def release(self, connection: LondConnection) -> None:
+        """End a connection whose unfinished answer takes too much memory (row F3)."""
+        what = "the memory for answers is used up: the longest loses its connection"
+        self._dependencies.clients.warn("answers", self._troubles.host_id, what)
+        request, since = self._release(connection), connection.since
+        if request is not None:
+            self._lose(request, Cause.MEMORY, since)
+
+    def _release(self, connection: LondConnection) -> Request | None:
+        """Close a connection, which is no fault of the host's; return what it owes an answer to."""
+        connection.close()
+        self._drop(connection)
+        request = connection.give_up()
+        self._auditor.end(connection)
+        self._assign(new=self._queue.waiting)
+        self._check_closed()
+        return request
+
     def has_waiting(self, request: Request) -> bool:
         """Return whether a request still waits for a connection."""
         return request in self._queue

@@ -192,6 +192,12 @@ class HostService(Service):
         """Forget a request that waits, for its client has gone; return whether it did."""
         return self._dispatcher.withdraw(request)
 
+    def cut_off(self, request: Request) -> None:
+        """Close the connection that owes the answer to a request; nobody is told."""
+        for dispatcher in self._dispatchers:
+            dispatcher.cut_off(request)
+        self.passed_on()
+
     def has_waiting(self, request: Request) -> bool:
         """Return whether a request still waits for a connection."""
         return self._dispatcher.has_waiting(request)

@@ -65,6 +65,11 @@ class SharedSocket:
         """Forget a request that still waits; return whether it did."""
         return any(host.withdraw(request) for host in self._hosts())
 
+    def cut_off(self, request: Request) -> None:
+        """Close the connection that owes the answer to a request; nobody is told."""
+        for host in self._hosts():
+            host.cut_off(request)
+
     def has_waiting(self, request: Request) -> bool:
         """Return whether a request still waits for a connection."""
         return any(host.has_waiting(request) for host in self._hosts())

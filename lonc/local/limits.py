@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from itertools import islice
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count, islice
+from typing import Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
-from lonc.local.memory import RequestMemory
-from lonc.local.places import Places
 from lonc.report.rate_limit import RateLimited
 from lonc.wire.request import Cause
 
-if TYPE_CHECKING:
-    from lonc.local.protocol import ClientProtocol
+#: Bytes of requests that each client may have without being counted: many times a usual request,
+#: and 32 MiB for the 4,096 clients that there may be unless set otherwise. A lond's unfinished
+#: answer is counted from there on too.
+UNCOUNTED = 8192
 
 #: Clients past the limit that are still read, so that they find their ``con_lost`` and no broken
 #: pipe; more than that are closed at once.
@@ -38,18 +39,194 @@ HELD_A_TURN = 128
 log = Logger()
 
 
+class Keeper(Protocol):
+    """Who keeps bytes in memory that a `Budget` counts."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for what it keeps."""
+
+    def release(self) -> None:
+        """Free that memory at once."""
+
+
+class Client(Keeper, Protocol):
+    """A client, as far as the limits concern it: see `lonc.local.protocol.ClientProtocol`."""
+
+    number: int
+    quiet_since: float
+    requests: int
+    since: float
+
+    @property
+    def host_id(self) -> str:
+        """Whose socket it is on."""
+
+    @property
+    def program(self) -> int:
+        """Which program it belongs to."""
+
+    @property
+    def credentials(self) -> tuple[int, int]:
+        """That process and its user, by their numbers."""
+
+    @property
+    def waits_for(self) -> tuple[str, float]:
+        """What it waits for, and since when."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has its last answer."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether all it has asked is answered and read, as far as it has been read."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes from it that are still in its socket."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes for it that it has not taken."""
+
+    def next_turn(self) -> None:
+        """Go on with what was sent ahead."""
+
+    def give_up_line(self, why: str, cause: Cause) -> None:
+        """Answer ``con_lost`` and close it."""
+
+    def turn_away(self, cause: Cause) -> None:
+        """Say ``con_lost`` as the last thing."""
+
+    def cut(self, why: str) -> None:
+        """Close it now, and say why in the log."""
+
+    def hang_up(self) -> None:
+        """Answer what it has asked, and close it."""
+
+    def abort(self) -> None:
+        """Close it now."""
+
+
+K = TypeVar("K", bound=Keeper)
+
+
+class Budget(Generic[K]):
+    """
+    Bytes that may be kept at a time; past the limit one who keeps some has to free it at once.
+
+    What is larger than the limit passes where nothing else is counted.
+
+    :param limit: how many bytes there may be.
+    :param choose: returns who frees its memory, of those who keep some.
+    :ivar sizes: who keeps some -> how many bytes; who changed last is the last.
+    :ivar used: how many there are.
+    """
+
+    __slots__ = ("_choose", "limit", "sizes", "used")
+
+    def __init__(self, limit: int, choose: Callable[[Mapping[K, int]], K]) -> None:
+        self.limit = limit
+        self._choose = choose
+        self.sizes: dict[K, int] = {}
+        self.used = 0
+
+    def note(self, keeper: K, size: int) -> None:
+        """Take over how many bytes somebody keeps; perhaps somebody has to release some."""
+        before = self.sizes.pop(keeper, 0)
+        if size > 0:
+            self.sizes[keeper] = size
+        self.used += size - before
+        while size > before and self.used > self.limit and len(self.sizes) > 1:
+            chosen = self._choose(self.sizes)
+            self.used -= self.sizes.pop(chosen)
+            chosen.release()
+
+
+def largest(sizes: Mapping[K, int]) -> K:
+    """Return who keeps most of what nobody waits for; where all is waited for, who keeps most."""
+    return max(sizes, key=lambda each: (each.abandoned, sizes[each]))
+
+
+class Unread:
+    """Answers that one client does not read."""
+
+    abandoned = False
+
+    def __init__(self, client: Client, now: float) -> None:
+        self.client = client
+        self.since = now
+        self.unsent = client.unsent
+
+    def release(self) -> None:
+        """Close the client."""
+        self.client.cut("its answers are not read and the memory for such answers is used up")
+
+
+def largest_of_program(sizes: Mapping[Unread, int]) -> Unread:
+    """Return the client with most unread bytes, of the program with most of them."""
+    of_program: Counter[int] = Counter()
+    for each, size in sizes.items():
+        of_program[each.client.program] += size
+    return max(sizes, key=lambda each: (of_program[each.client.program], sizes[each]))
+
+
+class Places:
+    """
+    Who has the places at one moment, the silent ones in order.
+
+    It takes milliseconds to see that of thousands, so one look has to do for the newcomers of the
+    next moment: a flood of them would else be all that the loop is busy with.
+    """
+
+    def __init__(self, clients: Iterable[Client]) -> None:
+        staying = [client for client in clients if not client.leaving]
+        self._held = Counter(client.program for client in staying)
+        self._silent: dict[int, list[Client]] = {}
+        # The last one of each list has been silent for longest.
+        silent = [client for client in staying if client.silent]
+        for client in sorted(silent, key=lambda each: -each.quiet_since):
+            self._silent.setdefault(client.program, []).append(client)
+
+    def make_room(self, newcomer: Client) -> Client | None:
+        """
+        Return the client that makes room for a newcomer, None if nobody has to.
+
+        It is the one that has been silent for longest, of the program with most places, or of the
+        next where all of that one's have something to say; but never of a program with fewer
+        places than the newcomer's own, for else one program could push out all others.
+        """
+        held, silent = self._held, self._silent
+        held[newcomer.program] += 1
+        while silent:
+            program = max(silent, key=lambda each: (held[each], -silent[each][-1].quiet_since))
+            if held[program] < held[newcomer.program]:
+                break
+            client = silent[program].pop()
+            if not silent[program]:
+                del silent[program]
+            # It may have said something since, or gone.
+            if client.silent and not client.unread:
+                held[program] -= 1
+                return client
+        held[newcomer.program] -= 1
+        return None
+
+
 class Clients:
     """
     All clients of all hosts: the limits that they share (rows F3 and F16).
 
     :ivar everyone: who is connected, the first one first.
     :ivar room: how many the limit of open files allows.
-    :ivar memory: what their requests take.
+    :ivar requests: the memory that their large requests take: begun, sent ahead and under way.
+    :ivar replies: the memory that the unfinished large answers of londs take.
+    :ivar next_number: returns the number of a client that comes.
     :ivar refused: how many were turned away because all places were taken, and when one last was,
         in Unix time.
     :ivar now: the time of the last sweep: near enough for who has been silent longest.
-    :ivar unread: clients that do not read their answers, the first one first -> when they last
-        took a byte, how many bytes count against the budget, and how many were unsent then.
+    :ivar unread: clients that do not read their answers, or are to be closed when they have.
     :ivar unfinished: clients that began a line -> since when.
     :ivar leaving: clients that were turned away and have not gone yet -> since when.
     """
@@ -58,36 +235,38 @@ class Clients:
         self.settings = settings
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
-        self.everyone: dict[ClientProtocol, None] = {}
-        self.memory = RequestMemory(settings.max_request_memory)
+        self.everyone: dict[Client, None] = {}
+        self.requests: Budget[Keeper] = Budget(settings.max_request_memory, largest)
+        self.replies: Budget[Keeper] = Budget(settings.max_request_memory, largest)
         self.now = clock.seconds()
         self.room = sys.maxsize
-        self._counted = 0
+        self.next_number = count(1).__next__
         self.refused = 0
         self.last_refused = 0.0
         self._call_later = clock.callLater
-        self._held: dict[ClientProtocol, None] = {}
+        self._held: dict[Client, None] = {}
         self._turn_is_due = False
         self._places: Places | None = None  # since the last sweep
-        self.unread: dict[ClientProtocol, tuple[float, int, int]] = {}
-        self.unread_bytes = 0
-        self.unfinished: dict[ClientProtocol, float] = {}
-        self.leaving: dict[ClientProtocol, float] = {}
-
-    def count(self) -> int:
-        """Return the number of a client that comes: they count from 1."""
-        self._counted += 1
-        return self._counted
+        self.unread: dict[Client, Unread] = {}
+        self._unread_memory: Budget[Unread] = Budget(settings.max_unread, largest_of_program)
+        self.unfinished: dict[Client, float] = {}
+        self.leaving: dict[Client, float] = {}
 
     @property
     def open(self) -> int:
         """How many are connected."""
         return len(self.everyone)
 
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of answers that clients do not read."""
+        return self._unread_memory.used
+
     def reconfigure(self, settings: Settings) -> None:
         """Take over new settings; a lower limit is for what comes from now on."""
         self.settings = settings
-        self.memory.limit = settings.max_request_memory
+        self.requests.limit = self.replies.limit = settings.max_request_memory
+        self._unread_memory.limit = settings.max_unread
 
     def may_log(self, key: str, host_id: str) -> str | None:
         """
@@ -106,7 +285,7 @@ class Clients:
         if more is not None:
             log.warn("{what}{more}", what=what, more=more, host_id=host_id)
 
-    def admit(self, client: ClientProtocol) -> bool:
+    def admit(self, client: Client) -> bool:
         """Count a newcomer in; return whether there is a place for it."""
         self.everyone[client] = None
         limit = min(self.settings.max_clients, self.room)
@@ -128,7 +307,7 @@ class Clients:
         silent.turn_away(Cause.TOO_MANY_CLIENTS)
         return True
 
-    def hold(self, client: ClientProtocol) -> None:
+    def postpone(self, client: Client) -> None:
         """Let a client go on in the loop's next turn: it has had its share of this one."""
         self._held[client] = None
         if not self._turn_is_due:
@@ -142,26 +321,31 @@ class Clients:
                 del self._held[client]
                 client.next_turn()
         if self._held and not self._turn_is_due:
-            self.hold(next(iter(self._held)))
+            self.postpone(next(iter(self._held)))
 
-    def note_unread(self, client: ClientProtocol, size: int) -> None:
-        """So much of an answer does not fit into the client's socket; keep to the budget."""
-        self.unread[client] = (self.seconds(), size, client.unsent)
-        self.unread_bytes += size
-        while self.unread_bytes > self.settings.max_unread and len(self.unread) > 1:
-            slowest = next(iter(self.unread))
-            slowest.cut("its answers are not read and the memory for such answers is used up")
+    def note_unread(self, client: Client) -> None:
+        """What is unsent of an answer does not fit into the client's socket; keep to the budget."""
+        self.note_read(client)
+        self.unread[client] = unread = Unread(client, self.seconds())
+        self._unread_memory.note(unread, unread.unsent)
 
-    def note_read(self, client: ClientProtocol) -> None:
+    def note_read(self, client: Client) -> None:
         """The client has read what waited for it, or has gone."""
-        _, size, _ = self.unread.pop(client, (0.0, 0, 0))
-        self.unread_bytes -= size
+        unread = self.unread.pop(client, None)
+        if unread is not None:
+            self._unread_memory.note(unread, 0)
 
-    def forget(self, client: ClientProtocol) -> None:
+    def close_when_read(self, client: Client) -> None:
+        """A client has its last answer and is closed once it has read that, or does not read."""
+        if client not in self.unread:
+            self.unread[client] = Unread(client, self.seconds())
+
+    def forget(self, client: Client) -> None:
         """Forget a client that has gone."""
         self.everyone.pop(client, None)
         self._held.pop(client, None)
-        self.note_read(client)
+        if client in self.unread:
+            self.note_read(client)
         self.unfinished.pop(client, None)
         self.leaving.pop(client, None)
 
@@ -170,20 +354,20 @@ class Clients:
         self.now = now
         self._places = None
         limit = self.settings.write_timeout
-        for client, (since, size, before) in list(self.unread.items()):
-            if (unsent := client.unsent) < before:
-                read = before - unsent
-                self.unread[client] = (now, size - read, unsent)  # it reads, slowly
-                self.unread_bytes -= read
-            elif since <= now - limit:
+        for client, unread in list(self.unread.items()):
+            if (unsent := client.unsent) < unread.unsent:  # it reads, slowly
+                unread.since, unread.unsent = now, unsent
+                if unread in self._unread_memory.sizes:
+                    self._unread_memory.note(unread, unsent)
+            elif unread.since <= now - limit:
                 client.cut(f"it has not read its answer for {limit:g} s")
         for client in overdue(self.unfinished.items(), now - limit):
             client.give_up_line(f"it has not ended its request for {limit:g} s", Cause.TIMEOUT)
         for client in overdue(self.leaving.items(), now - self.settings.drain_timeout):
-            client.transport.abortConnection()
+            client.abort()
 
 
-def overdue(since: Iterable[tuple[ClientProtocol, float]], before: float) -> list[ClientProtocol]:
+def overdue(since: Iterable[tuple[Client, float]], before: float) -> list[Client]:
     """Return those that have waited since before a time; the pairs are in the order of time."""
     late = []
     for client, began in since:

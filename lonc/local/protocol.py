@@ -22,8 +22,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, Clients
-from lonc.local.memory import UNCOUNTED
+from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Budget, Clients, Keeper
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
@@ -34,6 +33,9 @@ CLOSE_CONNECTIONS = b"close_connection_exit\n"
 AHEAD = 65536
 
 _NOBODY = Nobody()
+
+#: What is left of a client that is not heard any more; it is never fed.
+_NO_LINES = LineBuffer(0)
 
 
 class State(Enum):
@@ -65,6 +67,9 @@ class RequestTaker(Interface):
     def withdraw(self, request: Request) -> bool:
         """Forget a request that still waits; return whether it did."""
 
+    def cut_off(self, request: Request) -> None:
+        """Close the connection that owes the answer to a request; nobody is told."""
+
     def has_waiting(self, request: Request) -> bool:
         """Return whether a request still waits for a connection."""
 
@@ -84,7 +89,10 @@ class ClientProtocol(Protocol):
     :ivar since: when it came.
     :ivar number: counts the clients since the start.
     :ivar requests: how many it has asked.
+    :ivar abandoned: whether nobody waits for its answers: see `lonc.local.limits.Keeper`.
     """
+
+    abandoned = False
 
     # There are thousands, and what is set outside of __init__ would make each a dict of its own.
     __slots__ = (
@@ -129,7 +137,7 @@ class ClientProtocol(Protocol):
         self._ended_input = False  # the client will send nothing more
         self._dismissed = False  # nobody answers here any more
         self.quiet_since = self.since = clients.now
-        self.number = clients.count()
+        self.number = clients.next_number()
         self.requests = 0
 
     def connectionMade(self) -> None:
@@ -165,7 +173,7 @@ class ClientProtocol(Protocol):
         if self._request is not None:
             size += len(self._request.line)
         self._counted = size > UNCOUNTED
-        self._clients.memory.note(self, size)
+        self._clients.requests.note(self, size if self._counted else 0)
 
     def _ask(self, line: bytes) -> None:
         """Hand a request to the host; the answer may be there before this returns."""
@@ -200,7 +208,7 @@ class ClientProtocol(Protocol):
                 left -= 1
                 if not left and self._lines.rest:
                     self._state = BLOCKED
-                    self._clients.hold(self)
+                    self._clients.postpone(self)
                     break
                 line = self._lines.take()
         except LineTooLong as error:
@@ -239,7 +247,7 @@ class ClientProtocol(Protocol):
         if self._counted:
             self._count()
         if self._state is BLOCKED:
-            self._clients.note_unread(self, self.unsent or len(reply))
+            self._clients.note_unread(self)
         elif self._taking or self._state is LEAVING:
             return
         elif self._lines.rest or self._ended_input:
@@ -308,6 +316,15 @@ class ClientProtocol(Protocol):
         self._clients.warn("line", self._host.host_id, what)
         self.turn_away(cause)
 
+    def release(self) -> None:
+        """Free what its requests take, for others need it: they end with ``con_lost`` (F3)."""
+        request, self._request = self._request, None
+        if request is not None and not self._host.withdraw(request):
+            request.asker = _NOBODY
+            self._host.cut_off(request)
+        self._counted = False
+        self.give_up_line("the memory for requests is used up", Cause.MEMORY)
+
     def turn_away(self, cause: Cause) -> None:
         """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
         self._host.count_lost(cause)
@@ -369,12 +386,14 @@ class ClientProtocol(Protocol):
     @property
     def program(self) -> int:
         """
-        The process at the other end, by its id; a number of its own where the kernel tells none.
+        The process at the other end, by its id; else its user, by a negative number.
 
-        It does not for a process of another pid namespace, such as that of a container.
+        The kernel tells no id for a process of another pid namespace, such as a container's: all
+        of one user count as one, so that connecting again and again is worth nothing.
         """
         if not self._program:
-            self._program = getattr(self.transport, "peer_pid", 0) or -id(self)
+            pid, uid = getattr(self.transport, "peer_credentials", (0, -1))
+            self._program = pid or -2 - uid
         return self._program
 
     @property
@@ -402,11 +421,6 @@ class ClientProtocol(Protocol):
         return self._host.host_id
 
     @property
-    def ahead(self) -> int:
-        """How many bytes it has sent of which no request is under way."""
-        return len(self._lines.rest)
-
-    @property
     def silent(self) -> bool:
         """Whether it has asked nothing that is not answered and read; its socket may know more."""
         return self._state is READING and not self._lines.rest
@@ -418,12 +432,16 @@ class ClientProtocol(Protocol):
 
     @property
     def unsent(self) -> int:
-        """How many bytes the client has not taken; 0 where the transport does not tell."""
-        return getattr(self.transport, "unsent", 0)
+        """How many bytes the client has not taken; 1 where the transport does not tell."""
+        return getattr(self.transport, "unsent", 1)
+
+    def abort(self) -> None:
+        """Close it now."""
+        self.transport.abortConnection()
 
     def _close(self) -> None:
-        # It may never read what it was sent: that has a time limit too.
-        self._clients.unread.setdefault(self, (self._clients.seconds(), 0, self.unsent))
+        if self.unsent:  # it may never read that, which has a time limit too
+            self._clients.close_when_read(self)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
@@ -444,11 +462,41 @@ class ClientProtocol(Protocol):
     def _let_go(self) -> None:
         """Drop what it asked for and what it sent."""
         self._state = LEAVING
-        self._lines = LineBuffer(0)
+        self._lines = _NO_LINES
         self._clients.unfinished.pop(self, None)
+        if self._counted:
+            self._counted = False
+            self._clients.requests.note(self, 0)
         request, self._request = self._request, None
-        waited = request is not None and self._host.withdraw(request)
-        self._clients.memory.forget(self, request, waited)
+        if request is not None:
+            if not self._host.withdraw(request) and len(request.line) > UNCOUNTED:
+                request.asker = Abandoned(self._clients.requests, self._host, request)
+            else:
+                request.asker = _NOBODY
+
+
+class Abandoned(Nobody):
+    """The asker of a large request whose client has gone: it counts until it has ended (F3)."""
+
+    abandoned = True
+
+    def __init__(self, memory: Budget[Keeper], host: RequestTaker, request: Request) -> None:
+        self._memory = memory
+        self._host = host
+        self._request = request
+        memory.note(self, len(request.line))
+
+    def answered(self, reply: bytes) -> None:
+        """Throw the reply away."""
+        self._memory.note(self, 0)
+
+    def lost(self, cause: Cause) -> None:
+        """Count the request no more."""
+        self._memory.note(self, 0)
+
+    def release(self) -> None:
+        """End the request now."""
+        self._host.cut_off(self._request)
 
 
 class ClientListener(Factory):

@@ -66,6 +66,9 @@ class LocalHost:
         """Withdraw nothing: no request waits here."""
         return False
 
+    def cut_off(self, request: Request) -> None:
+        """Never needed: nothing is large here."""
+
     def close_connections(self) -> None:
         """Never needed: there are none."""
 

@@ -39,6 +39,12 @@ class DeafOwner:
     def gone(self, connection: LondConnection) -> None:
         pass
 
+    def count_unfinished(self, connection: LondConnection, size: int) -> None:
+        pass
+
+    def release(self, connection: LondConnection) -> None:
+        pass
+
 
 def a_connection() -> LondConnection:
     return LondConnection(DeafOwner(), Handshake("l2", "l1"), 100)

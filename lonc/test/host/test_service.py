@@ -293,10 +293,10 @@ class FairShareTests(HostTestCase):
         stage = Stage(self, max_connections=1)
         for number in range(300):
             client = stage.client()
-            client.wire.peer_pid = 7
+            client.wire.peer_credentials = 7, 0
             client.write(b"many:%d\n" % number)
         newcomer = stage.client()
-        newcomer.wire.peer_pid = 8
+        newcomer.wire.peer_credentials = 8, 0
         newcomer.write(b"few\n")
         stage.turn()
         (lond,) = stage.londs

@@ -297,22 +297,35 @@ class UnreadAnswerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_slow_reader_in_need(self) -> None:
-        """F3: when memory is short, one that takes a byte now and then has waited longest still."""
-        self.begin(max_unread=2500, max_line=5000, write_timeout=60)
-        slow = self.client(b"ping\n", room=0)
-        self.host.answer(b"x" * 1999 + b"\n")
-        self.advance(1)
-        other = self.client(b"ping\n", room=0)
-        self.host.answer(b"x" * 99 + b"\n")
-        slow.wire.take(1)
-        self.advance(1)
-        self.client(b"ping\n", room=0)
+        """F3: when memory is short, who reads slowly does not go for what others leave unread."""
+        self.begin(max_unread=5000, max_line=5000, write_timeout=60)
+        slow = self.client(b"ping\n", room=0, program=7)
+        self.host.answer(b"x" * 2499 + b"\n")
+        others = []
+        for _ in range(8):
+            slow.wire.take(100)
+            self.advance(1)
+            others.append(self.client(b"ping\n", room=0, program=8))
+            self.host.answer(b"x" * 1999 + b"\n")
+            self.turn()
+        self.assertFalse(slow.closed)
+        self.assertEqual(sum(other.closed for other in others), 7)
+        self.assertEqual(self.clients.unread_bytes, 1700 + 2000)
+
+    def test_many_small(self) -> None:
+        """F3: a program that leaves a little unread on many connections is who has to go."""
+        self.begin(max_unread=2500, max_line=5000)
+        slow = self.client(b"ping\n", room=0, program=7)
         self.host.answer(b"x" * 999 + b"\n")
+        many = [self.client(b"ping\n", room=0, program=8) for _ in range(20)]
+        while self.host.waiting:
+            self.host.answer(b"x" * 99 + b"\n")
         self.turn()
-        self.assertEqual((slow.closed, other.closed), (True, False))
+        self.assertFalse(slow.closed)
+        self.assertEqual(sum(each.closed for each in many), 5)
 
     def test_memory_for_all(self) -> None:
-        """F3: past the memory for all answers, who has not read for longest is closed."""
+        """F3: past the memory for all answers, who leaves most unread is closed."""
         self.begin(max_unread=2500, max_line=5000)
         clients = []
         for _ in range(3):
@@ -326,8 +339,8 @@ class UnreadAnswerTests(ClientTestCase):
         clients.append(self.client(b"ping\n", room=0))
         self.host.answer(b"x" * 1999 + b"\n")
         self.turn()
-        self.assertEqual([client.closed for client in clients], [True, False, True, False])
-        self.assertEqual(self.clients.unread_bytes, 2000)
+        self.assertEqual([client.closed for client in clients], [True, False, False, True])
+        self.assertEqual(self.clients.unread_bytes, 1000)
 
     def test_what_is_read_takes_no_memory(self) -> None:
         """F3: only what a client has not taken counts against that memory."""

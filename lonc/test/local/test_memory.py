@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from lonc.local.memory import UNCOUNTED
+from lonc.local.limits import UNCOUNTED
 from lonc.test.fixtures.doubles import FakeClient, some_settings
 from lonc.test.fixtures.local_client import ClientTestCase
 from lonc.wire.request import CON_LOST, Cause
@@ -31,7 +31,7 @@ class MemoryTests(ClientTestCase):
     @property
     def used(self) -> int:
         """How many bytes are counted."""
-        return self.clients.memory.used
+        return self.clients.requests.used
 
     def begun(self, size: int) -> FakeClient:
         """Return a client that has begun a request."""
@@ -57,20 +57,64 @@ class MemoryTests(ClientTestCase):
         self.assertEqual([len(each.read) for each in (small, growing)], [20_004, 40_004])
         self.assertEqual(self.used, 0)
 
-    def test_newest_request(self) -> None:
-        """Where all others are under way, the newest reads con_lost, and it is not asked."""
-        first = self.client(b"x" * 60_000 + b"\n")
-        second = self.client(b"y" * 60_000 + b"\n")
-        self.assertEqual((second.read, self.used), (CON_LOST, 60_001))
+    def test_largest_waits(self) -> None:
+        """The largest reads con_lost too when it has been asked: it does not wait any more."""
+        large = self.client(b"x" * 60_000 + b"\n")
+        small = self.client(b"y" * 50_000 + b"\n")
+        self.assertEqual((large.read, self.used), (CON_LOST, 50_001))
+        self.assertEqual([len(each.line) for each in self.host.withdrawn], [60_001])
+        self.assertEqual(self.host.cut, [])
+        self.host.waiting.pop(0)
         self.answer_all()
-        self.assertEqual((len(first.read), self.used), (60_004, 0))
-        self.assertEqual(len(self.host.asked), 1)
+        self.assertEqual((len(small.read), self.used), (50_004, 0))
+
+    def test_largest_is_in_flight(self) -> None:
+        """If it has been sent, its connection is closed: its memory is free at once."""
+        self.host.in_flight = True
+        large = self.client(b"x" * 60_000 + b"\n", b"ahead" * 1000)
+        small = self.client(b"y" * 50_000 + b"\n")
+        self.assertEqual((large.read, self.used), (CON_LOST, 50_001))
+        self.assertEqual([len(each) for each in self.host.cut], [60_001])
+        self.assertEqual(self.host.lost, [Cause.MEMORY])
+        late = self.host.waiting.pop(0)
+        late.asker.answered(b"late\n")
+        self.answer_all()
+        self.assertEqual((large.read, len(small.read)), (CON_LOST, 50_004))
+        self.turn()
+        large.hang_up()
+        small.hang_up()
+        self.assert_forgotten()
+
+    def test_abandoned_first(self) -> None:
+        """What nobody waits for any more goes before all others, the largest of it first."""
+        self.host.in_flight = True
+        gone = [self.client(bytes([65 + n]) * n * 10_000 + b"\n") for n in (1, 2)]
+        for client in gone:
+            client.hang_up()
+        self.assertEqual(self.used, 30_002)
+        stays = [self.client(b"x" * 40_000 + b"\n") for _ in range(2)]
+        self.assertEqual([each[:1] for each in self.host.cut], [b"C"])
+        self.assertEqual(self.used, 90_003)
+        self.assertEqual([each.read for each in stays], [b""] * 2)
+        stays.append(self.client(b"x" * 19_000 + b"\n"))
+        self.assertEqual([each[:1] for each in self.host.cut], [b"C", b"B"])
+        self.assertEqual(self.used, 99_003)
+
+    def test_one_host_takes_all(self) -> None:
+        """Large requests for one slow host end, and small ones of others are served."""
+        self.host.in_flight = True
+        for _ in range(10):
+            self.client(b"x" * 50_000 + b"\n")
+        others = [self.client(b"y" * 9_000 + b"\n") for _ in range(5)]
+        self.assertEqual([each.read for each in others], [b""] * 5)
+        self.assertLessEqual(self.used, LIMIT)
 
     def test_sent_ahead(self) -> None:
         """What is sent ahead counts, and whose it is loses the request that is under way too."""
         asks = self.client(b"ping\n", b"x" * 60_000)
         other = self.client(b"x" * 50_000)
         self.assertEqual((asks.read, other.read, self.used), (CON_LOST, b"", 50_000))
+        self.assertEqual(self.host.cut, [])
         self.assertEqual(self.host.withdrawn[0].line, b"ping\n")
 
     def test_they_all_grow(self) -> None:
@@ -111,7 +155,7 @@ class MemoryTests(ClientTestCase):
             self.assertEqual(self.used, 0)
             self.host.waiting.clear()
             under_way = self.client(b"x" * 30_000 + b"\n", b"ahead" * 1000)
-            request = self.host.waiting.pop()
+            request = self.host.waiting.pop()  # it has been sent
             under_way.hang_up()
             self.assertEqual(self.used, 30_001)
             if isinstance(ends_with, Cause):
@@ -128,6 +172,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual(client.read, b"")
         self.begun(10_000)
         self.assertEqual(client.read, CON_LOST)
+        self.assertEqual(self.used, 10_000)
 
     def test_balance(self) -> None:
         """Whatever clients do, nothing is counted once all have gone and all is answered."""

@@ -12,10 +12,10 @@ from lonc.wire.request import CON_LOST, Cause
 class RoomTests(ClientTestCase):
     """Who makes room for a newcomer."""
 
-    def of(self, program: int, *segments: bytes) -> FakeClient:
+    def of(self, program: int, *segments: bytes, user: int = 33) -> FakeClient:
         """Return a new client of a program, a second after the last."""
         self.advance(1)
-        return self.client(*segments, program=program)
+        return self.client(*segments, program=program, user=user)
 
     def test_longest_silent(self) -> None:
         """The one that has been silent longest reads con_lost, and the newcomer is served."""
@@ -76,11 +76,20 @@ class RoomTests(ClientTestCase):
         self.assertEqual((newcomer.read, silent.read), (CON_LOST, b""))
 
     def test_unknown_programs(self) -> None:
-        """Each client whose program the kernel does not tell counts for itself."""
+        """Those of one user whose program the kernel does not tell count as one program."""
+        self.begin(max_clients=5)
+        one, two = self.of(0, user=33), self.of(0, user=34)
+        others = [self.of(7), self.of(0, user=34), self.of(0, user=34)]
+        self.of(0, user=33)
+        self.assertEqual([each.read for each in (one, two, *others)], [b"", CON_LOST] + [b""] * 3)
+
+    def test_container_that_takes_all(self) -> None:
+        """One that connects again and again from a container pushes out nobody else."""
         self.begin(max_clients=3)
-        one, two, three = self.of(0), self.of(7), self.of(7)
-        self.of(0)
-        self.assertEqual([each.read for each in (one, two, three)], [b"", CON_LOST, b""])
+        silent = self.of(7)
+        flood = [self.of(0, b"ping\n", user=0) for _ in range(5)]
+        self.assertEqual(silent.read, b"")
+        self.assertEqual([each.read for each in flood], [b"", b"", CON_LOST, CON_LOST, CON_LOST])
 
     def test_many_newcomers(self) -> None:
         """Whoever leaves already holds no place: each newcomer is given one."""

@@ -1,0 +1,88 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Memory that runs short: requests in flight, and answers that are not whole yet (row F3)."""
+
+from __future__ import annotations
+
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST, Cause
+
+#: Bytes that requests may take, and unfinished answers as many.
+LIMIT = 100_000
+
+
+class MemoryTests(HostTestCase):
+    """What is closed, and what goes on."""
+
+    def test_request_in_flight(self) -> None:
+        """The largest request gets con_lost, its connection is closed at once; others go on."""
+        stage = Stage(self, max_request_memory=LIMIT, max_line=90_000)
+        stage.connect(2)
+        large = stage.client(b"x" * 60_000 + b"\n")
+        stage.turn()
+        (lond,) = (each for each in stage.londs if each.asked)
+        small = stage.client(b"y" * 50_000 + b"\n")
+        stage.turn()
+        self.assertEqual((large.read, lond.wire.aborted), (CON_LOST, True))
+        (other,) = (each for each in stage.network.open_londs if each.asked)
+        other.say(b"done\n")
+        stage.turn()
+        self.assertEqual(small.read, b"done\n")
+        self.assertEqual((stage.lost(Cause.MEMORY), stage.status.retries_left), (1, 2))
+        self.assertEqual(stage.clients.requests.used, 0)
+
+    def test_abandoned_in_flight(self) -> None:
+        """A large request whose client has gone is the first to end."""
+        stage = Stage(self, max_request_memory=LIMIT, max_line=90_000)
+        stage.connect(2)
+        gone = stage.client(b"x" * 40_000 + b"\n")
+        stage.turn()
+        gone.hang_up()
+        (lond,) = (each for each in stage.londs if each.asked)
+        stays = stage.client(b"y" * 70_000 + b"\n")
+        stage.turn()
+        self.assertTrue(lond.wire.aborted)
+        self.assertEqual((stays.read, stage.clients.requests.used), (b"", 70_001))
+
+    def test_unfinished_answers(self) -> None:
+        """The longest answer that is not whole ends with its connection, the host is not blamed."""
+        stage = Stage(self, max_request_memory=LIMIT, max_line=90_000)
+        first, second = stage.connect(2)
+        clients = [stage.client(b"get:a\n"), stage.client(b"get:b\n")]
+        stage.turn()
+        first.say(b"x" * 60_000)
+        second.say(b"x" * 30_000)
+        self.assertEqual(stage.clients.replies.used, 90_000)
+        second.say(b"x" * 15_000)
+        stage.turn()
+        self.assertEqual((first.wire.aborted, second.wire.aborted), (True, False))
+        self.assertEqual(stage.clients.replies.used, 45_000)
+        second.say(b"\n")
+        stage.turn()
+        self.assertEqual(sorted(len(each.read) for each in clients), [len(CON_LOST), 45_001])
+        self.assertEqual((stage.lost(Cause.MEMORY), stage.status.retries_left), (1, 2))
+        self.assertEqual(stage.clients.replies.used, 0)
+        self.assertIn("memory for answers", self.warnings[-1])
+
+    def test_usual_answers_are_not_counted(self) -> None:
+        """An answer that comes in pieces of a usual size costs nothing here."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        client = stage.client(b"get:a\n")
+        stage.turn()
+        lond.say(b"x" * 8_000)
+        self.assertEqual(stage.clients.replies.sizes, {})
+        lond.say(b"\n")
+        stage.turn()
+        self.assertEqual(len(client.read), 8_001)
+
+    def test_connection_that_breaks(self) -> None:
+        """What its answer took counts no more."""
+        stage = Stage(self)
+        (lond,) = stage.connect()
+        stage.client(b"get:a\n")
+        stage.turn()
+        lond.say(b"x" * 50_000)
+        self.assertEqual(stage.clients.replies.used, 50_000)
+        lond.close()
+        self.assertEqual(stage.clients.replies.used, 0)
