@@ -43,6 +43,7 @@ from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, InThread
 from lonc.host.dependencies import HostDependencies
+from lonc.host.machines import Machines
 from lonc.host.resolver import Names, addresses_of
 from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
@@ -138,11 +139,12 @@ class LoncService(MultiService):
         self._clients = Clients(settings, reactor)
         for_names = make_threads(reactor, "names", settings.name_threads)
         for_disk = make_threads(reactor, "disk", DISK_THREADS)
+        machines = Machines()
         self._names = Names(
             lambda name: for_names(partial(resolve, name)),
             reactor,
-            settings.name_lifetime,
-            lambda name: self._supervisor.moved(name),
+            settings,
+            machines,
             settings.name_threads,
         )
         self._enciphers = has_idea()
@@ -151,6 +153,8 @@ class LoncService(MultiService):
             clock=reactor,
             network=network,
             look_up=self._names.look_up,
+            failing_since=self._names.failing_since,
+            machines=machines,
             random=random,
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),

@@ -42,6 +42,8 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?"
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
 _PORT = re.compile("[0-9]{1,5}")
 
+_BROADCAST = "255.255.255.255"
+
 #: Parts between colons that an IPv6 address has at most: eight groups and an empty one.
 _MOST_PARTS = 9
 
@@ -219,12 +221,35 @@ def _ip(text: str) -> str | None:
     if not _ADDRESS.fullmatch(text):
         return None
     try:
-        address = ipaddress.ip_address(text)
+        address = normal_address(text)
     except ValueError:
         return None
-    if address.is_unspecified or address.is_multicast:
+    if not is_of_one_host(address):
         raise ValueError(f"{_shown(text)} is not the address of one host")
-    return str(address)
+    return address
+
+
+def normal_address(text: str) -> str:
+    """
+    Return the one spelling of an IP address.
+
+    An IPv4 address within an IPv6 address is that IPv4 address, as it is to the kernel.
+
+    :raises ValueError: it is none.
+    """
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def is_of_one_host(address: str) -> bool:
+    """
+    Return whether an IP address in its one spelling may be connected to.
+
+    For the kernel the unspecified address is this machine, whichever host was meant.
+    """
+    found = ipaddress.ip_address(address)
+    return not (found.is_unspecified or found.is_multicast or address == _BROADCAST)
 
 
 def _shown(text: str) -> str:

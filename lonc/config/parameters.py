@@ -199,6 +199,12 @@ class Settings:
         "The system does not tell for how long an answer holds. A host that moves is found "
         "within five minutes, and a name server is asked no more than it has to be.",
     )
+    name_grace: float = _setting(
+        "loncNameGrace", "3600", seconds(0, 2592000),
+        "Time for which the last addresses of a name serve on while it cannot be looked up",
+        "A name server that is in trouble says nothing about the host. Hosts rarely move, and "
+        "within an hour somebody has mended the name server.",
+    )
     name_threads: int = _setting(
         "loncNameThreads", "128", whole("names", 1, 1024),
         "Host names that are looked up at a time, each in a thread",

@@ -83,13 +83,6 @@ class Supervisor(MultiService):
             host.crashed = True
         return None
 
-    def moved(self, name: str) -> None:
-        """A name has other addresses than before: its hosts have changed."""
-        for host_id, host in self._hosts.items():
-            if host.host.target == name:
-                log.critical("the host's address has changed", host_id=host_id)
-        self._dependencies.machines.moved(name)
-
     def remove(self, host_id: str) -> None:
         """Serve a host no more; its requests in flight may end."""
         service = self._hosts.pop(host_id, None)

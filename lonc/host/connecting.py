@@ -82,6 +82,7 @@ class LondConnectionFactory(ClientFactory):
     def _try(self, addresses: Sequence[str]) -> None:
         self._pending = None
         self._addresses = addresses[1:] or ()
+        self._connection.address = addresses[0]
         # An address that is silent must leave time for those behind it.
         share = (self._deadline - self.clock.seconds()) / len(addresses)
         self._connector = self._network.connectTCP(

@@ -111,6 +111,7 @@ class LondConnection(Protocol):
     """
     A connection to a lond (protocol, sections 2 and 4).
 
+    :ivar address: where it leads to, once it is being made.
     :ivar place: the collection of the owner's pool that it is in.
     :ivar request: what it owes an answer to.
     :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
@@ -146,6 +147,7 @@ class LondConnection(Protocol):
         "_max_line",
         "_owner",
         "_spoke_out",
+        "address",
         "audit",
         "begun",
         "confirmed",
@@ -186,6 +188,7 @@ class LondConnection(Protocol):
         self._ended = False
         self._spoke_out = False
         self._look: IDelayedCall | None = None
+        self.address = ""
         self.connected = 0
         self.factory: Attempt | None = None
         self.place: Collection | None = None

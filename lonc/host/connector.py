@@ -7,7 +7,7 @@ What they carry is :mod:`lonc.host.dispatcher`'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -30,6 +30,9 @@ from lonc.wire.request import Cause, Request
 #: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
 #: is met in practice.
 LONG_REST = 60.0
+
+#: What would end the next attempt at once, and so on without an end.
+AT_ONCE_AGAIN = (Trouble.NO_FILES, Trouble.LOOK_UP)
 
 #: Seconds for which a lond that broke when it was asked for its version is not asked again: it may
 #: have been an accident, or be another release by then.
@@ -299,9 +302,8 @@ class Connector:
             self._troubles.failed(self._target, trouble, message, away=was_away)
         if died:
             self._bury()
-        elif trouble is not Trouble.NO_FILES and (len(self.pool) or stay or not counts):
-            # Those that are left may hang, and nobody else may come to have one made. Where there
-            # are no descriptors, the next attempt would fail at once, and so on without an end.
+        elif trouble not in AT_ONCE_AGAIN and (len(self.pool) or stay or not counts):
+            # Those that are left may hang, and nobody else may come to have one made.
             self._assign(new=1)
         elif len(self.pool) == 0:
             # Row S12: with the last connection goes the hope of all who wait.
@@ -319,6 +321,10 @@ class Connector:
             return self._health.away
         if connection.audit is not None and connection.request is None:
             return False  # what it said was wrong, but it lives
+        if trouble is Trouble.LOOK_UP:
+            # Those who wait for one look-up fail with it, and it is one failure; where a connection
+            # stands, the host is there.
+            return len(self.pool) == 0 or self._health.away
         if trouble is Trouble.TIMEOUT:
             return connection.heard == self._heard or self._health.away
         return True
@@ -393,6 +399,17 @@ class Connector:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
         self._retire_connections()
         self._forget_lond()
+        self._assign(new=self._queue.waiting)
+        self.reset_retries()
+
+    def readdress(self, gone: Set[str]) -> None:
+        """Use what leads to these addresses no longer than for the answers that it owes."""
+        if gone >= {each.address for each in self.pool.all()}:
+            self.moved()
+            return
+        for each in self.pool.all():
+            if each.address in gone and not each.retire():
+                self._drop(each)
         self._assign(new=self._queue.waiting)
         self.reset_retries()
 

@@ -28,6 +28,7 @@ class HostDependencies:
     :ivar clock: the reactor's time.
     :ivar network: who listens and connects.
     :ivar look_up: a host name -> its addresses.
+    :ivar failing_since: a host name -> since when look-ups fail, in seconds of the clock, or None.
     :ivar random: the jitter of the probes.
     :ivar clients: the limits on clients.
     :ivar revived: called with a host's id when it is no longer DEAD.
@@ -45,6 +46,7 @@ class HostDependencies:
     random: Random
     clients: Clients
     revived: Callable[[str], None]
+    failing_since: Callable[[str], float | None] = lambda target: None
     auth_modes: Callable[[Host], AuthModes] = lambda host: AuthModes()
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
     enciphers: bool = True

@@ -4,6 +4,7 @@ Which hosts live on one machine, and so share the connections to its lond.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -113,11 +114,22 @@ class Machines:
                     log.failure("a fault inside lonc", host_id=member.host_id)
                     member.crashed = True
 
-    def moved(self, target: str) -> None:
-        """Connect anew where the address of a target has changed."""
-        for machine, dispatcher in list(self._serving.items()):
-            if machine.target == normal_target(target):
-                dispatcher.moved()
+    def moved(self, name: str, gone: Set[str]) -> None:
+        """Follow a name to other addresses; see :class:`lonc.host.resolver.NameListener`."""
+        for dispatcher in self._at(name):
+            for member in dispatcher.members if gone else ():
+                log.critical("the host's address has changed", host_id=member.host_id)
+            dispatcher.readdress(gone)
+
+    def unresolved(self, name: str, why: str) -> None:
+        """Note that a name cannot be looked up."""
+
+    def resolved(self, name: str) -> None:
+        """Note that it can be again."""
+
+    def _at(self, name: str) -> list[Dispatcher]:
+        serving = self._serving.items()
+        return [dispatcher for machine, dispatcher in serving if machine.target == name]
 
     def turn(self) -> None:
         """Let the five minutes of which times are told move on."""

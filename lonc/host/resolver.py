@@ -7,6 +7,13 @@ The system's resolver does not tell for how long an answer holds, so that is a s
 are in use are looked up again when their time is over, for a host that moves may leave its old
 connections open.
 
+What is known of a name outlives a name server that is in trouble:
+
+* While look-ups fail or hang, the addresses of the last answer serve, for a time that is a setting.
+* An answer that there is no such name ends their use for new connections, and no other.
+* An address that is missing from an answer is gone only after `ANSWERS` of them running: of several
+  addresses a name server may give another one each time.
+
 A look-up cannot be interrupted: one that hangs keeps its thread until the system gives it up. So
 no name is ever looked up twice at a time, and there are threads for many names that hang.
 """
@@ -15,58 +22,112 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Set
+from typing import Final, Protocol
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lonc.config.host_rows import is_of_one_host, normal_address
+from lonc.config.hosts import normal_target
 from lonc.config.settings import Settings
 
 #: Seconds for which a failure is the answer to all who ask: a name that does not exist is asked for
 #: once a second, however many requests want it.
-FAILURE_LIFETIME = 1.0
+FAILURE_LIFETIME: Final = 1.0
+
+#: Seconds until a name that could not be looked up is tried again though nobody asks, so that the
+#: end of the trouble is noticed.
+RETRY: Final = 60.0
+
+#: Seconds after which a look-up is said to hang; the system asks each name server for 5 s.
+HANGS: Final = 10.0
+
+#: Answers running that an address has to be missing from until it is gone.
+ANSWERS: Final = 3
+
+#: Host names that are looked up at a time, each in a thread. A name server that hangs holds each
+#: for tens of seconds; those who ask for other names shall not wait behind them.
+PLACES: Final = 128
+
+#: What `getaddrinfo` says of a name that has no address; all else may be over in a moment.
+_NO_SUCH_NAME: Final = (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
 
 log = Logger()
+
+
+class LookUpError(Exception):
+    """The addresses of a name cannot be found out. The message says why, for a person."""
+
+
+class NoSuchName(LookUpError):
+    """A name has no address that can be used, and that is certain."""
 
 
 def addresses_of(name: str) -> list[str]:
     """
     Return the addresses of a name, IPv4 and IPv6. It blocks, and belongs into a thread.
 
-    :raises twisted.internet.error.DNSLookupError: there is none.
+    Those that would be refused in the host table, such as 0.0.0.0, are left out: behind them is
+    this machine, or nobody.
+
+    :raises NoSuchName: there is none.
+    :raises LookUpError: that cannot be found out now.
     """
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise DNSLookupError(f"no address is known for {name}: {error}") from None
+    except UnicodeError as error:
+        raise NoSuchName(f"it is no host name: {error}") from None
+    except OSError as error:
+        certain = isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME
+        raise (NoSuchName if certain else LookUpError)(error.strerror) from None
     families = (socket.AF_INET, socket.AF_INET6)
-    addresses = [str(at[0]) for family, _, _, _, at in found if family in families]
-    if not addresses:
-        raise DNSLookupError(f"no address is known for {name}")
-    return list(dict.fromkeys(addresses))  # each once, in the system's order
+    addresses = [normal_address(str(at[0])) for family, *_, at in found if family in families]
+    usable = [each for each in addresses if is_of_one_host(each)]
+    if not usable:
+        refused = f"{', '.join(dict.fromkeys(addresses))} is not the address of one host"
+        raise NoSuchName(refused if addresses else "it has no IP address")
+    return list(dict.fromkeys(usable))  # each once, in the system's order
+
+
+class NameListener(Protocol):
+    """Who is told what becomes of names, each in its one spelling."""
+
+    def moved(self, name: str, gone: Set[str]) -> None:
+        """A name has addresses that it did not have before, or these are its addresses no more."""
+
+    def unresolved(self, name: str, why: str) -> None:
+        """A name cannot be looked up; told again as long as that is so."""
+
+    def resolved(self, name: str) -> None:
+        """A name can be looked up again, or nobody needs it any more."""
 
 
 class _Name:
     """
     What is known of a name.
 
-    :ivar addresses: the last answer that had any.
-    :ivar answer: the last answer, for as long as it counts.
-    :ivar until: when that ends, in seconds of the clock.
+    :ivar addresses: of the last answer that counts; empty where there is no such name.
+    :ivar answered: when that was, in seconds of the clock.
+    :ivar missing: an address that is not gone -> from how many answers running it was missing.
+    :ivar failure: of the last look-up, None where that had an answer.
+    :ivar failed_at: when that was, likewise.
+    :ivar failing_since: since when look-ups fail or hang; None where they do not.
     :ivar renew_at: when it is to be looked up again even if nobody asks.
+    :ivar begun: when the look-up under way began, None without one.
     :ivar waiters: who waits for a look-up.
-    :ivar looking: whether it is being looked up.
     """
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
-        self.answer: list[str] | Failure = []
-        self.until = self.renew_at = float("-inf")
+        self.missing: dict[str, int] = {}
+        self.failure: Failure | None = None
+        self.failing_since: float | None = None
+        self.answered = self.failed_at = self.renew_at = float("-inf")
+        self.begun: float | None = None
         self.waiters: list[Deferred[list[str]]] = []
-        self.looking = False
 
     def wait(self) -> Deferred[list[str]]:
         """Return a Deferred for the answer to the look-up under way; it may be cancelled."""
@@ -84,10 +145,19 @@ class _Name:
         for waiter in waiters:
             if waiter.called:  # cancelled by what an earlier one did with the answer
                 continue
-            if isinstance(self.answer, Failure):
-                waiter.errback(self.answer)
+            if self.failure is not None:
+                waiter.errback(self.failure)
             else:
-                waiter.callback(list(self.answer))
+                waiter.callback(list(self.addresses))
+
+    def note(self, addresses: list[str]) -> tuple[bool, Set[str]]:
+        """Note an answer; return whether it has addresses that are new, and those that are gone."""
+        before = self.missing
+        news = bool(before) and not before.keys() >= set(addresses)
+        counts = {each: count + 1 for each, count in before.items()} | dict.fromkeys(addresses, 0)
+        self.missing = {each: count for each, count in counts.items() if count < ANSWERS}
+        self.addresses, self.failure, self.failing_since = addresses, None, None
+        return news, counts.keys() - self.missing.keys()
 
 
 class Names:
@@ -96,83 +166,106 @@ class Names:
 
     :param ask: looks a name up, as :func:`addresses_of` does; it may answer as late as it likes.
     :param clock: the reactor's time.
-    :param changed: called with a name once a look-up gave other addresses than the one before.
+    :param settings: for how long an answer is kept, and how much longer in times of trouble.
+    :param listener: is told what becomes of names.
     :param places: names that are looked up at a time; others wait until one of them is through.
-    :param lifetime: seconds for which an answer is kept.
     """
 
     def __init__(
         self,
         ask: Callable[[str], Deferred[list[str]]],
         clock: IReactorTime,
-        lifetime: float,
-        changed: Callable[[str], None],
-        places: int,
+        settings: Settings,
+        listener: NameListener,
+        places: int = PLACES,
     ) -> None:
-        self._lifetime = lifetime
+        self._settings = settings
         self._ask = ask
         self._seconds = clock.seconds
-        self._changed = changed
+        self._listener = listener
         self._places = places
         self._looking = 0
         self._names: dict[str, _Name] = {}
 
     def reconfigure(self, settings: Settings) -> None:
-        """Take over new settings; what is known is kept for as long as it was to be."""
-        self._lifetime = settings.name_lifetime
+        """Take over new settings, which count from the next look-up on."""
+        self._settings = settings
+
+    def failing_since(self, target: str) -> float | None:
+        """Return since when look-ups of a name fail or hang, in seconds of the clock, or None."""
+        name = self._names.get(normal_target(target))
+        return None if name is None else name.failing_since
 
     def look_up(self, target: str) -> Deferred[list[str]]:
         """
         Return the addresses of a host, IPv4 and IPv6.
 
-        All who ask for a name while it is being looked up wait for the same look-up; one of them
-        may cancel without the others noticing. Where all places are taken what was known last
-        serves, however old.
+        Nobody waits where the last ones may still be used, though a look-up may be due. All others
+        who ask for a name while it is being looked up wait for the same look-up; one of them may
+        cancel without the others noticing.
 
         :param target: a name, or an address, which is its own only address.
-        :return: fails with :exc:`twisted.internet.error.DNSLookupError` when there is none. It may
-            be cancelled; the time limit is the caller's.
+        :return: fails with :exc:`NoSuchName` when there is none, and with :exc:`LookUpError` when
+            that cannot be found out. It may be cancelled; the time limit is the caller's.
         """
         if isIPAddress(target) or isIPv6Address(target):
             return succeed([target])
+        target = normal_target(target)
         name = self._names.setdefault(target, _Name())
         now = self._seconds()
-        if now < name.until:
-            kept = name.answer
-            return fail(kept) if isinstance(kept, Failure) else succeed(list(kept))
-        if name.addresses and self._looking >= self._places:
-            return succeed(list(name.addresses))  # renew() sees to a new answer
+        if self._serves(name, now):
+            if name.renew_at <= now and name.begun is None and self._looking < self._places:
+                self._begin(target, name)  # else renew() sees to it
+            if name.addresses:  # it may have been answered at once
+                return succeed(list(name.addresses))
+        if name.failure is not None and now < name.failed_at + FAILURE_LIFETIME:
+            return fail(name.failure)
         waiter = name.wait()
-        if not name.looking:
+        if name.begun is None:
             self._begin(target, name)
         return waiter
 
+    def _serves(self, name: _Name, now: float) -> bool:
+        """Whether the addresses of the last answer may be used."""
+        until = name.answered + self._settings.name_lifetime + self._settings.name_grace
+        return bool(name.addresses) and now < until
+
     def _begin(self, target: str, name: _Name) -> None:
         self._looking += 1
-        name.looking = True
+        name.begun = self._seconds()
         looking = self._ask(target)
         looking.addBoth(self._answered, target, name)
         looking.addErrback(lambda failure: log.failure("a fault inside lonc", failure))
 
     def _answered(self, answer: list[str] | Failure, target: str, name: _Name) -> None:
         self._looking -= 1
-        name.looking = False
-        name.answer = answer
-        now = self._seconds()
-        # After a failure too: who needs the name before that asks, and has it looked up.
-        name.renew_at = name.until = now + self._lifetime
-        if isinstance(answer, Failure):
-            answer.cleanFailure()
-            name.until = now + FAILURE_LIFETIME
-            name.tell()
-            return
-        before, name.addresses = name.addresses, answer
+        name.begun = None
+        now, lifetime = self._seconds(), self._settings.name_lifetime
         try:
-            if before and set(before) != set(answer):
+            if isinstance(answer, Failure):
+                answer.cleanFailure()
+                name.failure, name.failed_at = answer, now
+                name.renew_at = now + min(lifetime, RETRY)
+                if answer.check(NoSuchName):
+                    name.addresses = []
+                self._fails(target, name, answer.getErrorMessage())
+                return
+            if name.failing_since is not None:
+                self._listener.resolved(target)
+            news, gone = name.note(answer)
+            name.answered = now
+            # Where an address is missing, it is soon known whether it is gone.
+            name.renew_at = now + (lifetime / ANSWERS if any(name.missing.values()) else lifetime)
+            if news or gone:
                 # Sooner than those who wait: what they wait for may have to begin anew.
-                self._changed(target)
+                self._listener.moved(target, gone)
         finally:
             name.tell()
+
+    def _fails(self, target: str, name: _Name, why: str) -> None:
+        if name.failing_since is None:
+            name.failing_since = self._seconds()
+        self._listener.unresolved(target, why)
 
     def renew(self, used: Set[str]) -> None:
         """
@@ -181,15 +274,18 @@ class Names:
         :param used: the names of all hosts; what is known of others is forgotten.
         """
         now = self._seconds()
-        # One that is being looked up is kept, or it could be looked up twice at a time.
-        for target in [each for each in self._names if each not in used]:
-            if not self._names[target].looking:
-                del self._names[target]
+        used = {normal_target(each) for each in used}
         # Half of the places are left to names that somebody waits for.
         free = max(1, self._places // 2) - self._looking
         for target, name in list(self._names.items()):
-            if free <= 0:
-                break
-            if name.renew_at <= now and not name.looking:
+            if name.begun is not None:
+                # One that is being looked up is kept, or it could be looked up twice at a time.
+                if now - name.begun >= HANGS:
+                    self._fails(target, name, f"no answer for {now - name.begun:.0f} s")
+            elif target not in used:
+                del self._names[target]
+                if name.failing_since is not None:
+                    self._listener.resolved(target)
+            elif name.renew_at <= now and free > 0:
                 free -= 1
                 self._begin(target, name)

@@ -504,6 +504,7 @@ class HostService(Service):
         pool, lond = self._dispatcher.pool, self._dispatcher.status()
         queue = self._queue
         oldest, now, seconds = queue.oldest, time.time(), self._seconds()
+        failing = self._dependencies.failing_since(self.host.target)
         return HostStatus(
             host_id=self.host_id,
             state=self.state,
@@ -530,6 +531,7 @@ class HostService(Service):
             handshakes=lond.handshakes,
             paused={} if self._pause is None else attrs.asdict(self._pause),
             machine=self._dispatcher.name,
+            name_failing_since=0.0 if failing is None else now - (seconds - failing),
         )
 
     def totals(self) -> dict[str, Any]:

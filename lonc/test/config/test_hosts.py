@@ -104,7 +104,7 @@ class FifthFieldTests(SynchronousTestCase):
             ("2001:db8::1:more:fields", "2001:db8::1"),
             ("1:2:3:4:5:6:7:8:http", "1:2:3:4:5:6:7:8"),
             ("fe80::1%eth0:http", "fe80::1%eth0"),
-            ("::ffff:10.0.0.1:http", "::ffff:a00:1"),
+            ("::ffff:10.0.0.1:http", "10.0.0.1"),
         ):
             self.assertConnects(rest, "host.edu", address)
 
@@ -138,6 +138,8 @@ class FifthFieldTests(SynchronousTestCase):
             "10",
             "0.0.0.0",
             "224.0.0.1",
+            "255.255.255.255",
+            "[::ffff:0.0.0.0]",
             "10.0.0.1 # comment",
             "2001:db8:more:fields",
             "cafe::description",

@@ -517,6 +517,7 @@ class DefaultTests(SettingsCase):
                 "private_key": None,
                 "certificate_name_check": True,
                 "name_lifetime": 300.0,
+                "name_grace": 3600.0,
                 "name_threads": 128,
                 "request_timeout": 60.0,
                 "queue_timeout": 60.0,

@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import time
+
 import attrs
 from twisted.internet.defer import execute
 from twisted.logger import LogLevel
 
 from lonc.disk.threads import InThread
+from lonc.host.resolver import LookUpError, NoSuchName
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import ScriptedLond, echo
-from lonc.test.fixtures.threads import SlowThreads
 from lonc.wire.request import CON_LOST, without_addressee
 
 MOVED = "the host's address has changed"
@@ -19,7 +21,7 @@ MOVED = "the host's address has changed"
 #: Two hosts of one name, one of another, and one with an address.
 TABLE = """\
 l2:msu:access:two.test:https:test
-l3:msu:access:two.test:
+l3:msu:access:TWO.test.:
 l4:msu:access:four.test:http
 l5:msu:access:two.test:127.0.0.5
 """
@@ -32,6 +34,7 @@ class MovedTests(ServiceTestCase):
         super().setUp()
         self.threads["names"] = lambda work: self.in_thread(work)
         self.in_thread: InThread = execute
+        self.error: LookUpError | None = None
         self.table = a_table(TABLE)
         self.network.prepare = self.prepare
         self.daemon = self.started()
@@ -40,6 +43,13 @@ class MovedTests(ServiceTestCase):
         """Have londs that serve several hosts, and answer each request with itself."""
         lond.know_hosts()
         lond.answer = lambda request: echo(without_addressee(request)[1])
+
+    def resolve(self, name: str) -> list[str]:
+        """Look a name up, or fail."""
+        found = super().resolve(name)
+        if self.error is not None:
+            raise self.error
+        return found
 
     @property
     def targets(self) -> list[str]:
@@ -69,18 +79,27 @@ class MovedTests(ServiceTestCase):
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.assertEqual(self.targets, ["127.0.0.2", "::2"])
 
+    def pass_lifetime(self, times: int = 1) -> None:
+        """Let the addresses of names be looked up again so often."""
+        for _ in range(times):
+            self.clock.advance(self.first.name_lifetime)
+            self.advance(1)
+
     def test_moved(self) -> None:
         """
-        A name that has another address after its time is up changes all its hosts: new requests
-        go there, and a request in flight has its answer on the old connection.
+        A name that has another address changes all its hosts, however it is spelt. What is
+        connected to the old one serves until that is missing from three answers running, and then
+        for what it owes; new connections are made to the new one.
         """
         for host_id in ("l2", "l3", "l4", "l5"):
             self.ask(host_id)
         self.addresses = ["127.0.0.9"]
-        self.clock.advance(self.first.name_lifetime - 10)
-        self.advance(1)
+        self.pass_lifetime(2)
         self.assertEqual(self.moved(), [])
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.assertEqual(self.targets, ["127.0.0.2", "127.0.0.2", "127.0.0.5"])
         self.network.londs[0].answer = lambda request: None
+        self.clock.advance(self.first.name_lifetime / 3 - 10)
         owed = self.client("l2", b"slow\n")
         self.clock.advance(10)
         self.advance(1)
@@ -92,6 +111,16 @@ class MovedTests(ServiceTestCase):
             self.assertEqual(self.ask(host_id), b"re:ping\n")
         self.assertEqual(self.targets, ["127.0.0.9"] * 2)
 
+    def test_one_of_two_addresses_is_gone(self) -> None:
+        """Only what is connected to an address that is gone is used no more."""
+        self.addresses = ["127.0.0.2", "127.0.0.3"]
+        self.ask("l4")
+        self.addresses = ["127.0.0.2"]
+        self.pass_lifetime(3)
+        self.assertEqual(self.moved(), ["l4"])
+        self.ask("l4")
+        self.assertEqual(self.targets, ["127.0.0.2"])
+
     def test_dead_host_has_moved(self) -> None:
         """A host that was DEAD where it was before has its retries at its new address."""
         self.network.on_connect = lambda attempt: (
@@ -99,24 +128,48 @@ class MovedTests(ServiceTestCase):
         )
         self.assertEqual(self.ask("l2"), CON_LOST)
         self.addresses = ["127.0.0.9"]
-        self.clock.advance(self.first.name_lifetime)
-        self.advance(1)
-        self.assertIn("l2", self.moved())
+        self.pass_lifetime()
         self.assertEqual(self.ask("l2"), b"re:ping\n")
 
-    def test_moved_while_it_is_connected_to(self) -> None:
-        """A request that brings the news about is sent to the new address, by one connection."""
+    def test_name_server_in_trouble(self) -> None:
+        """
+        While a name cannot be looked up, its last addresses are connected to; the status says since
+        when, for every host of that name.
+        """
         self.ask("l2")
         self.daemon.close_connections("l2")
-        self.addresses = ["127.0.0.9"]
-        self.in_thread = threads = SlowThreads()
-        self.clock.advance(self.first.name_lifetime)
-        client = self.client("l2", b"ping\n")
-        self.advance(0)
-        threads.finish()
+        began = time.time()
+        self.error = LookUpError("try again")
+        self.pass_lifetime()
+        for host_id in ("l2", "l3"):
+            self.assertEqual(self.ask(host_id), b"re:ping\n")
+            self.assertGreater(self.daemon.status(host_id).name_failing_since, began - 2)
+        self.assertEqual(self.daemon.status("l5").name_failing_since, 0.0)
+        self.assertEqual(self.targets, ["127.0.0.2"] * 2)
+        self.error = None
+        self.clock.advance(60)
         self.advance(1)
-        self.assertEqual(client.read, b"re:ping\n")
-        self.assertEqual(self.targets, ["127.0.0.2", "127.0.0.9"])
+        self.assertEqual(self.daemon.status("l2").name_failing_since, 0.0)
+
+    def test_no_such_name(self) -> None:
+        """
+        A name that is gone keeps the connections that stand, has none made, and is not the host's
+        fault; it is where nothing stands.
+        """
+        self.ask("l2")
+        self.error = NoSuchName("no such name")
+        self.pass_lifetime()
+        self.network.londs[0].answer = lambda request: None
+        clients = [self.client("l2", b"ping\n") for _ in range(3)]
+        self.advance(0)
+        for _ in clients:
+            self.network.londs[0].say(b"pong\n")
+        self.assertEqual([client.read for client in clients], [b"pong\n"] * 3)
+        self.assertEqual(self.targets, ["127.0.0.2"])
+        self.assertEqual(self.daemon.status("l2").state, "up")
+        self.network.londs[0].close()
+        self.assertEqual(self.ask("l2"), CON_LOST)
+        self.assertEqual(self.daemon.status("l2").state, "DEAD")
 
     def test_lifetime_changes(self) -> None:
         """HUP: another lifetime counts from the next look-up on."""

@@ -5,14 +5,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.host.resolver import FAILURE_LIFETIME, Names, addresses_of
+from lonc.host.resolver import (
+    FAILURE_LIFETIME,
+    HANGS,
+    RETRY,
+    LookUpError,
+    Names,
+    NoSuchName,
+    addresses_of,
+)
 from lonc.test.fixtures.doubles import some_settings
 
 #: Names that are looked up at a time.
@@ -43,32 +50,72 @@ class AddressesTests(SynchronousTestCase):
         self.assertEqual(addresses_of("l2.test"), ["::2", "127.0.0.3", "127.0.0.2"])
         self.assertEqual(self.asked, "l2.test")
 
-    def test_unknown(self) -> None:
-        """F5: a name without an IP address fails with DNSLookupError, and the message names it."""
-        for found in (
-            socket.gaierror(-2, "not known"),
-            OSError(24, "no more files"),
-            UnicodeError("label too long"),
-            (socket.AF_UNIX, "/socket"),
+    def test_no_such_name(self) -> None:
+        """A name that certainly has no IP address fails with NoSuchName, once said."""
+        for found, why in (
+            (socket.gaierror(socket.EAI_NONAME, "not known"), "not known"),
+            (socket.gaierror(socket.EAI_NODATA, "no address"), "no address"),
+            (UnicodeError("label too long"), "it is no host name: label too long"),
+            ((socket.AF_UNIX, "/socket"), "it has no IP address"),
         ):
             self.answers(found)
-            error = self.assertRaises(DNSLookupError, addresses_of, "l2.test")
-            self.assertIn("l2.test", str(error))
+            error = self.assertRaises(NoSuchName, addresses_of, "l2.test")
+            self.assertEqual(str(error), why)
+
+    def test_nobody_knows(self) -> None:
+        """What a name server in trouble says, or we are short of, says nothing of the name."""
+        for found in (
+            socket.gaierror(socket.EAI_AGAIN, "try again"),
+            socket.gaierror(socket.EAI_FAIL, "broken"),
+            OSError(24, "no more files"),
+        ):
+            self.answers(found)
+            error = self.assertRaises(LookUpError, addresses_of, "l2.test")
+            self.assertNotIsInstance(error, NoSuchName)
+            self.assertEqual(str(error), found.strerror)
+
+    def test_refused_as_in_the_table(self) -> None:
+        """Addresses that the table refuses are left out, in any spelling; loopback is none."""
+        four, six = socket.AF_INET, socket.AF_INET6
+        bad = [(four, "0.0.0.0"), (four, "224.0.0.1"), (four, "255.255.255.255"), (six, "::")]
+        bad += [(six, "ff02::1"), (six, "::ffff:0.0.0.0"), (six, "::ffff:224.0.0.1")]
+        self.answers(*bad, (four, "127.0.1.1"))
+        self.assertEqual(addresses_of("own.test"), ["127.0.1.1"])
+        for each in bad:
+            self.answers(each)
+            error = self.assertRaises(NoSuchName, addresses_of, "l2.test")
+            self.assertIn("is not the address of one host", str(error))
 
 
-class NamesTests(SynchronousTestCase):
-    """What is kept of look-ups, and when a name is looked up again."""
+class Listener:
+    """Notes what becomes of names."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+        self.on_move: Callable[[str], object] = lambda name: None
+
+    def moved(self, name: str, gone: Set[str]) -> None:
+        """Note other addresses."""
+        self.told.append(("moved", name, *sorted(gone)))
+        self.on_move(name)
+
+    def unresolved(self, name: str, why: str) -> None:
+        """Note a failure."""
+        self.told.append(("unresolved", name, why))
+
+    def resolved(self, name: str) -> None:
+        """Note the end of failures."""
+        self.told.append(("resolved", name))
+
+
+class NamesTestCase(SynchronousTestCase):
+    """Names, and a resolver that answers when the test says so."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.asked: list[tuple[str, Deferred[list[str]]]] = []
-        self.moved: list[str] = []
-        self.on_change: Callable[[str], object] = self.moved.append
-        self.names = Names(self.ask, self.clock, 300.0, self.changed, PLACES)
-
-    def changed(self, name: str) -> None:
-        """Be told of a change."""
-        self.on_change(name)
+        self.listener = Listener()
+        self.names = Names(self.ask, self.clock, some_settings(), self.listener, PLACES)
 
     def ask(self, name: str) -> Deferred[list[str]]:
         """Look up as a resolver does: the test answers."""
@@ -80,13 +127,18 @@ class NamesTests(SynchronousTestCase):
         """The names that were looked up so far."""
         return [name for name, _ in self.asked]
 
-    def answer(self, *addresses: str) -> None:
-        """Answer the latest look-up; without addresses it fails."""
+    def told(self) -> list[tuple[str, ...]]:
+        """Return what the listener was told since this was asked last."""
+        told, self.listener.told = self.listener.told, []
+        return told
+
+    def answer(self, *addresses: str, error: Exception | None = None) -> None:
+        """Answer the latest look-up; without addresses there is no such name."""
         _, asked = self.asked[-1]
         if addresses:
             asked.callback(list(addresses))
         else:
-            asked.errback(DNSLookupError("no such name"))
+            asked.errback(error or NoSuchName("no such name"))
 
     def look_up(self, name: str = "a.test") -> Deferred[list[str]]:
         """Ask for a name's addresses."""
@@ -98,6 +150,18 @@ class NamesTests(SynchronousTestCase):
         self.answer(*addresses)
         self.assertEqual(self.successResultOf(found), list(addresses))
 
+    def renewed(self, *addresses: str, after: float = 300, error: Exception | None = None) -> None:
+        """Let time pass, and the name be looked up again."""
+        self.clock.advance(after)
+        count = len(self.asked)
+        self.names.renew({"a.test"})
+        self.assertEqual(len(self.asked), count + 1)
+        self.answer(*addresses, error=error)
+
+
+class NamesTests(NamesTestCase):
+    """What is kept of look-ups, and when a name is looked up again."""
+
     def test_address(self) -> None:
         """F12: an address needs no look-up."""
         for address in ("10.0.0.1", "::1"):
@@ -105,14 +169,20 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(self.questions, [])
 
     def test_kept_for_its_time(self) -> None:
-        """F12: an answer counts for its lifetime, and then the name is looked up anew."""
+        """F12: after its lifetime an answer serves on, and the name is looked up anew."""
         self.known("10.0.0.1", "::1")
-        self.clock.advance(299)
-        self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.1", "::1"])
+        for seconds, count in ((299, 1), (1, 2), (1, 2)):
+            self.clock.advance(seconds)
+            self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.1", "::1"])
+            self.assertEqual(self.questions, ["a.test"] * count)
+
+    def test_spellings(self) -> None:
+        """Capitals and a dot at the end do not make another name."""
+        self.known("10.0.0.1", name="A.test.")
+        self.assertEqual(self.successResultOf(self.look_up("a.TEST")), ["10.0.0.1"])
+        self.names.renew({"A.TEST."})
+        self.successResultOf(self.look_up())
         self.assertEqual(self.questions, ["a.test"])
-        self.clock.advance(1)
-        self.assertNoResult(self.look_up())
-        self.assertEqual(self.questions, ["a.test", "a.test"])
 
     def test_other_lifetime(self) -> None:
         """Another lifetime counts from the next answer on."""
@@ -166,7 +236,7 @@ class NamesTests(SynchronousTestCase):
         self.clock.advance(FAILURE_LIFETIME / 2)
         waiting.append(self.look_up())
         for each in waiting:
-            self.failureResultOf(each, DNSLookupError)
+            self.failureResultOf(each, NoSuchName)
         self.clock.advance(FAILURE_LIFETIME / 2)
         again = self.look_up()
         self.assertEqual(len(self.asked), 2)
@@ -203,46 +273,72 @@ class NamesTests(SynchronousTestCase):
         self.assertNoResult(self.look_up("new.test"))
         for _, asked in self.asked[1:]:
             asked.callback(["10.0.0.2"])
-        self.assertNoResult(self.look_up())
+        self.look_up()
+        self.assertEqual(self.questions[-1], "a.test")
 
-    def test_changed(self) -> None:
+    def test_other_addresses(self) -> None:
         """
-        F12: other addresses than before are told as a change, once, and before those who wait
-        hear of them; the same ones in another order are none, nor is the first answer.
+        F12: a new address is told once, and before those who wait hear of it; the same ones in
+        another order are none, nor is the first answer.
         """
         self.known("10.0.0.1", "10.0.0.2")
-        self.clock.advance(300)
-        self.known("10.0.0.2", "10.0.0.1")
-        self.assertEqual(self.moved, [])
-        self.clock.advance(300)
+        self.renewed("10.0.0.2", "10.0.0.1")
+        self.assertEqual(self.told(), [])
         order: list[object] = []
-        self.on_change = lambda name: order.append((name, self.successResultOf(self.look_up())))
+        self.names.reconfigure(some_settings(name_grace=0.0))
+        self.clock.advance(300)
+        self.listener.on_move = lambda name: order.append(self.successResultOf(self.look_up()))
         waiting = self.look_up().addCallback(order.append)
-        self.answer("10.0.0.3")
+        self.answer("10.0.0.3", "10.0.0.1")
         self.successResultOf(waiting)
-        self.assertEqual(order, [("a.test", ["10.0.0.3"]), ["10.0.0.3"]])
+        self.assertEqual(self.told(), [("moved", "a.test")])
+        self.assertEqual(order, [["10.0.0.3", "10.0.0.1"]] * 2)
 
-    def test_changed_after_a_failure(self) -> None:
-        """A failure in between is no change, and hides none."""
+    def test_gone(self) -> None:
+        """
+        An address is gone when it is missing from three answers running, which are had within one
+        lifetime more; only the latest answer serves meanwhile.
+        """
         self.known("10.0.0.1")
-        for addresses, moved in ((["10.0.0.1"], []), (["10.0.0.2"], ["a.test"])):
-            self.clock.advance(300)
-            self.failureResultOf(self.failed())
-            self.clock.advance(FAILURE_LIFETIME)
-            self.known(*addresses)
-            self.assertEqual(self.moved, moved)
+        self.renewed("10.0.0.2")
+        self.assertEqual(self.told(), [("moved", "a.test")])
+        self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.2"])
+        self.renewed("10.0.0.2", after=100)
+        self.assertEqual(self.told(), [])
+        self.renewed("10.0.0.2", after=100)
+        self.assertEqual(self.told(), [("moved", "a.test", "10.0.0.1")])
+        self.clock.advance(299)
+        self.names.renew({"a.test"})
+        self.assertEqual(len(self.asked), 4)
+        self.renewed("10.0.0.2", after=1)
+        self.assertEqual(self.told(), [])
 
-    def failed(self) -> Deferred[list[str]]:
-        """Let a look-up fail."""
-        failed = self.look_up()
-        self.answer()
-        return failed
+    def test_one_of_two_each_time(self) -> None:
+        """Two good addresses of which each answer has one are no move."""
+        self.known("10.0.0.1")
+        self.renewed("10.0.0.2")
+        self.told()
+        for number in (1, 2, 2, 1, 2):
+            self.renewed(f"10.0.0.{number}")
+        self.assertEqual(self.told(), [])
+
+    def test_failures_between_answers(self) -> None:
+        """An address is missing from no answer that has none at all."""
+        self.known("10.0.0.1")
+        for error in (NoSuchName("none"), LookUpError("try again")):
+            for _ in range(3):
+                self.renewed(error=error)
+        self.renewed("10.0.0.2")
+        self.assertEqual(
+            [each for each in self.told() if each[0] == "moved"], [("moved", "a.test")]
+        )
 
     def test_fault_in_who_is_told(self) -> None:
         """A fault in who is told of a change does not keep the answer from those who wait."""
+        self.names.reconfigure(some_settings(name_grace=0.0))
         self.known("10.0.0.1")
         self.clock.advance(300)
-        self.on_change = lambda name: [][1]
+        self.listener.on_move = lambda name: [][1]
         waiting = self.look_up()
         self.answer("10.0.0.2")
         self.assertEqual(self.successResultOf(waiting), ["10.0.0.2"])
@@ -259,20 +355,7 @@ class NamesTests(SynchronousTestCase):
         self.names.renew({"a.test"})
         self.assertEqual(len(self.asked), 2)
         self.answer("10.0.0.2")
-        self.assertEqual(self.moved, ["a.test"])
         self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.2"])
-
-    def test_renewal_fails(self) -> None:
-        """A failed renewal waits for its next time; who asks before that has a look-up made."""
-        self.known("10.0.0.1")
-        self.clock.advance(300)
-        self.names.renew({"a.test"})
-        self.answer()
-        self.clock.advance(299)
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), 2)
-        self.look_up()
-        self.assertEqual(len(self.asked), 3)
 
     def test_few_renewals_at_a_time(self) -> None:
         """Half of the places are left to names that somebody asks for."""
@@ -310,3 +393,94 @@ class NamesTests(SynchronousTestCase):
         self.asked[1][1].callback(["10.0.0.2"])
         for each in (waiting, again):
             self.assertEqual(self.successResultOf(each), ["10.0.0.2"])
+
+
+class TroubleTests(NamesTestCase):
+    """Name servers that fail or hang, and what of a name serves on meanwhile."""
+
+    def test_try_again(self) -> None:
+        """While look-ups fail the last addresses serve, an hour longer than else."""
+        self.known("10.0.0.1")
+        self.renewed(error=LookUpError("try again"))
+        self.clock.advance(3599)
+        self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.1"])
+        self.clock.advance(1)
+        failed = self.look_up()
+        self.answer(error=LookUpError("try again"))
+        self.failureResultOf(failed, LookUpError)
+
+    def test_hang(self) -> None:
+        """While a look-up hangs they serve at once, and as long; then there is a wait."""
+        self.known("10.0.0.1")
+        self.clock.advance(300)
+        self.names.renew({"a.test"})
+        self.clock.advance(3599)
+        self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.1"])
+        self.clock.advance(1)
+        waiting = self.look_up()
+        self.assertNoResult(waiting)
+        self.assertEqual(len(self.asked), 2)
+        self.answer("10.0.0.2")
+        self.assertEqual(self.successResultOf(waiting), ["10.0.0.2"])
+
+    def test_no_such_name(self) -> None:
+        """A name server that knows of no such name ends the use of the addresses at once."""
+        self.known("10.0.0.1")
+        self.renewed()
+        self.failureResultOf(self.look_up(), NoSuchName)
+        self.clock.advance(FAILURE_LIFETIME)
+        again = self.look_up()
+        self.answer("10.0.0.1")
+        self.assertEqual(self.successResultOf(again), ["10.0.0.1"])
+
+    def test_tried_again(self) -> None:
+        """A name that could not be looked up is tried again once a minute though nobody asks."""
+        self.known("10.0.0.1")
+        self.renewed(error=LookUpError("try again"))
+        self.clock.advance(RETRY - 1)
+        self.names.renew({"a.test"})
+        self.assertEqual(len(self.asked), 2)
+        self.renewed("10.0.0.1", after=1)
+
+    def test_since_when(self) -> None:
+        """It is known since when a name cannot be looked up, and told again until it can be."""
+        self.known("10.0.0.1")
+        self.assertIs(self.names.failing_since("a.test"), None)
+        self.renewed(error=LookUpError("try again"))
+        self.renewed(error=NoSuchName("none"))
+        self.assertEqual(self.names.failing_since("A.test."), 300.0)
+        self.renewed("10.0.0.1")
+        self.assertIs(self.names.failing_since("a.test"), None)
+        self.assertEqual(
+            self.told(),
+            [
+                ("unresolved", "a.test", "try again"),
+                ("unresolved", "a.test", "none"),
+                ("resolved", "a.test"),
+            ],
+        )
+
+    def test_hang_is_told(self) -> None:
+        """A look-up without an answer is told as a failure after a while."""
+        self.known("10.0.0.1")
+        self.clock.advance(300)
+        self.names.renew({"a.test"})
+        for seconds, told in (
+            (HANGS - 1, []),
+            (1, [("unresolved", "a.test", "no answer for 10 s")]),
+        ):
+            self.clock.advance(seconds)
+            self.names.renew({"a.test"})
+            self.assertEqual(self.told(), told)
+        self.answer("10.0.0.1")
+        self.assertEqual(self.told(), [("resolved", "a.test")])
+
+    def test_no_longer_used(self) -> None:
+        """The trouble with a name is over when nobody uses it any more."""
+        failed = self.look_up()
+        self.answer()
+        self.failureResultOf(failed)
+        self.told()
+        self.names.renew(set())
+        self.assertEqual(self.told(), [("resolved", "a.test")])
+        self.assertIs(self.names.failing_since("a.test"), None)
