@@ -3,7 +3,7 @@
 """
 One connection to a lond: made, taken through the handshake, then one request at a time.
 
-The connection knows its owner (a :class:`lonc.host.dispatcher.Dispatcher`) only by a few calls, and
+The connection knows its owner (a :class:`lonc.host.machine.Machine`) only by a few calls, and
 nothing of clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
 """
 
@@ -69,7 +69,7 @@ class Trouble(Enum):
 
 
 class Attempt(Interface):
-    """What makes the connection: :class:`lonc.host.connecting.LondConnectionFactory`."""
+    """What makes the connection: :class:`lonc.host.connection_factory.LondConnectionFactory`."""
 
     clock: IReactorTime
 

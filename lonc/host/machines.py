@@ -19,11 +19,11 @@ log = Logger()
 
 if TYPE_CHECKING:
     from lonc.host.dependencies import HostDependencies
-    from lonc.host.dispatcher import Dispatcher
+    from lonc.host.machine import Machine
 
 
 @attrs.frozen
-class Machine:
+class MachineKey:
     """
     What makes two rows of the table the same machine.
 
@@ -38,7 +38,7 @@ class Machine:
 
 
 class Member(Protocol):
-    """A host of a machine: what its Dispatcher tells it."""
+    """A host of a machine: what its machine tells it."""
 
     host_id: str
     debug_level: int
@@ -64,38 +64,36 @@ class Member(Protocol):
 
 class Machines:
     """
-    The Dispatchers of all machines that have hosts.
+    All machines that have hosts.
 
     One that the last host has left ends what is in flight, and is looked after until then.
     """
 
     def __init__(self) -> None:
-        self._serving: dict[Machine, Dispatcher] = {}
-        self._all: dict[Dispatcher, None] = {}
+        self._serving: dict[MachineKey, Machine] = {}
+        self._all: dict[Machine, None] = {}
 
-    def dispatcher(
-        self, host: Host, settings: Settings, dependencies: HostDependencies
-    ) -> Dispatcher:
-        """Return the Dispatcher of a host's machine."""
-        from lonc.host.dispatcher import Dispatcher
+    def machine_of(self, host: Host, settings: Settings, dependencies: HostDependencies) -> Machine:
+        """Return the machine of a host."""
+        from lonc.host.machine import Machine
 
         modes = dependencies.auth_modes(host)
-        machine = Machine(normal_target(host.target), modes.name, modes.key_files is not None)
-        found = self._serving.get(machine)
+        key = MachineKey(normal_target(host.target), modes.name, modes.key_files is not None)
+        found = self._serving.get(key)
         if found is None:
-            found = Dispatcher(host, settings, dependencies, self._ended)
-            self._serving[machine] = found
+            found = Machine(host, settings, dependencies, self._ended)
+            self._serving[key] = found
             self._all[found] = None
         return found
 
-    def _ended(self, dispatcher: Dispatcher) -> None:
-        self._all.pop(dispatcher, None)
+    def _ended(self, machine: Machine) -> None:
+        self._all.pop(machine, None)
 
-    def close(self, dispatcher: Dispatcher) -> None:
-        """Let no host come to a Dispatcher any more."""
-        for machine, serving in list(self._serving.items()):
-            if serving is dispatcher:
-                del self._serving[machine]
+    def close(self, machine: Machine) -> None:
+        """Let no host come to a machine any more."""
+        for key, serving in list(self._serving.items()):
+            if serving is machine:
+                del self._serving[key]
 
     def sweep(self, now: float) -> None:
         """
@@ -105,21 +103,21 @@ class Machines:
 
         :param now: the reactor's time.
         """
-        for dispatcher in list(self._all):
+        for machine in list(self._all):
             try:
-                dispatcher.sweep(now)
+                machine.sweep(now)
             except Exception:
-                self.close(dispatcher)
-                for member in dispatcher.members:
+                self.close(machine)
+                for member in machine.members:
                     log.failure("a fault inside lonc", host_id=member.host_id)
                     member.crashed = True
 
     def moved(self, name: str, gone: Set[str]) -> None:
         """Follow a name to other addresses; see :class:`lonc.host.resolver.NameListener`."""
-        for dispatcher in self._at(name):
-            for member in dispatcher.members if gone else ():
+        for machine in self._at(name):
+            for member in machine.members if gone else ():
                 log.critical("the host's address has changed", host_id=member.host_id)
-            dispatcher.readdress(gone)
+            machine.readdress(gone)
 
     def unresolved(self, name: str, why: str) -> None:
         """Note that a name cannot be looked up."""
@@ -127,11 +125,11 @@ class Machines:
     def resolved(self, name: str) -> None:
         """Note that it can be again."""
 
-    def _at(self, name: str) -> list[Dispatcher]:
+    def _at(self, name: str) -> list[Machine]:
         serving = self._serving.items()
-        return [dispatcher for machine, dispatcher in serving if machine.target == name]
+        return [machine for key, machine in serving if key.target == name]
 
     def turn(self) -> None:
         """Let the five minutes of which times are told move on."""
-        for dispatcher in self._all:
-            dispatcher.turn()
+        for machine in self._all:
+            machine.turn()

@@ -4,7 +4,7 @@
 One host of the network as a Service: its socket and its clients, its counts, its start, change,
 pause and stop.
 
-What becomes of a request is :mod:`lonc.host.dispatcher`'s.
+What becomes of a request is :mod:`lonc.host.machine`'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.dependencies import HostDependencies
-from lonc.host.dispatcher import Dispatcher
+from lonc.host.machine import Machine
 from lonc.host.pool import RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
 from lonc.report.records import ConnectionStatus
@@ -110,10 +110,10 @@ class HostService(Service):
         self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
         self.awaits_quiet = False
         self._stopped: Deferred[None] | None = None
-        self._dispatcher = dependencies.machines.dispatcher(host, settings, dependencies)
-        self._dispatcher.join(self, host, settings)
+        self._machine = dependencies.machines.machine_of(host, settings, dependencies)
+        self._machine.join(self, host, settings)
         # The one of now, and those of before that may still owe answers.
-        self._dispatchers = [self._dispatcher]
+        self._machines = [self._machine]
 
     # ------------------------------------------------------------------ a request's way
 
@@ -131,10 +131,10 @@ class HostService(Service):
             return
         if self._held and self._holds(request):
             return
-        if self._dispatcher.pool.idle:
-            self._dispatcher.start(request)
+        if self._machine.pool.idle:
+            self._machine.start(request)
         else:
-            self._dispatcher.wait(request)
+            self._machine.wait(request)
 
     def _may_go(self, request: Request) -> bool:
         """
@@ -174,15 +174,15 @@ class HostService(Service):
             return False
         elif self._pause.fail:
             self.lose(request, Cause.PAUSED)
-        elif self._dispatcher.dead:
+        elif self._machine.dead:
             self.lose(request, Cause.DEAD)
         else:
-            self._dispatcher.keep(request)
+            self._machine.keep(request)
         return True
 
     def passed_on(self) -> None:
         """Nothing may be in flight any more, which some wait for."""
-        if self._quiet and not any(each.owes(self) for each in self._dispatchers):
+        if self._quiet and not any(each.owes(self) for each in self._machines):
             quiet, self._quiet = self._quiet, []
             self.awaits_quiet = False
             for waiting in quiet:
@@ -190,17 +190,17 @@ class HostService(Service):
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that waits, for its client has gone; return whether it did."""
-        return self._dispatcher.withdraw(request)
+        return self._machine.withdraw(request)
 
     def cut_off(self, request: Request) -> None:
         """Close the connection that owes the answer to a request; nobody is told."""
-        for dispatcher in self._dispatchers:
-            dispatcher.cut_off(request)
+        for machine in self._machines:
+            machine.cut_off(request)
         self.passed_on()
 
     def has_waiting(self, request: Request) -> bool:
         """Return whether a request still waits for a connection."""
-        return self._dispatcher.has_waiting(request)
+        return self._machine.has_waiting(request)
 
     def ask(self, line: bytes) -> Deferred[bytes]:
         """
@@ -249,13 +249,13 @@ class HostService(Service):
     @property
     def neighbours(self) -> list[str]:
         """The other ids that share its connections, but for those that start again themselves."""
-        members = self._dispatcher.members
+        members = self._machine.members
         return [each.host_id for each in members if each is not self and not each.crashed]
 
     @property
     def alive(self) -> bool:
         """Whether a request has a chance."""
-        return not self._held and not self._dispatcher.dead
+        return not self._held and not self._machine.dead
 
     def revived(self) -> None:
         """The host is not DEAD any more, or shall be tried afresh."""
@@ -269,7 +269,7 @@ class HostService(Service):
 
     def reset_retries(self) -> None:
         """Give the host its retries back (rows S17 and S18), and try it if it was DEAD."""
-        self._dispatcher.reset_retries()
+        self._machine.reset_retries()
 
     def close_connections(self) -> None:
         """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
@@ -277,15 +277,15 @@ class HostService(Service):
         if more is not None:
             what = "closing every connection on request{more}"
             log.critical(what, more=more, host_id=self.host_id)
-        self._dispatcher.start_afresh(self)
+        self._machine.start_afresh(self)
 
     def moved(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._dispatcher.moved()
+        self._machine.moved()
 
     def connection_statuses(self) -> Iterator[ConnectionStatus]:
         """Report on each connection to its machine's lond, in the order in which they were made."""
-        pool, now, wall = self._dispatcher.pool, self._seconds(), time.time()
+        pool, now, wall = self._machine.pool, self._seconds(), time.time()
         states = {
             "connecting": pool.connecting,
             "handshaking": pool.handshaking,
@@ -317,7 +317,7 @@ class HostService(Service):
             self._pause_end = self._dependencies.clock.callLater(seconds, self.resume)
         self._hold()
         if pause.fail:
-            self._dispatcher.lose_waiting(self, Cause.PAUSED)
+            self._machine.lose_waiting(self, Cause.PAUSED)
         quiet: Deferred[None] = Deferred()
         return self._until_quiet(quiet)
 
@@ -345,7 +345,7 @@ class HostService(Service):
         going = self.life in (Life.NEW, Life.RUNNING)
         self._held = self._pause is not None or not self._served or not going
         if going:
-            self._dispatcher.hold(self.host_id, self._pause is not None)
+            self._machine.hold(self.host_id, self._pause is not None)
 
     # ------------------------------------------------------------------ start, change and stop
 
@@ -390,20 +390,20 @@ class HostService(Service):
         :raises lonc.transport.unix_socket.SocketError: when it cannot.
         """
         self.host, self._settings = host, settings
-        dispatcher = self._dependencies.machines.dispatcher(host, settings, self._dependencies)
-        if dispatcher is not self._dispatcher:
-            was_dead = self._dispatcher.dead
+        machine = self._dependencies.machines.machine_of(host, settings, self._dependencies)
+        if machine is not self._machine:
+            was_dead = self._machine.dead
             waiting = self._leave()
-            self._dispatcher, self._served = dispatcher, True
-            self._dispatchers = [each for each in self._dispatchers if each.owes(self)]
-            self._dispatchers.append(dispatcher)
-            dispatcher.join(self, host, settings)
+            self._machine, self._served = machine, True
+            self._machines = [each for each in self._machines if each.owes(self)]
+            self._machines.append(machine)
+            machine.join(self, host, settings)
             self._hold()
-            dispatcher.take_in(each for each in waiting if not (self._held and self._holds(each)))
+            machine.take_in(each for each in waiting if not (self._held and self._holds(each)))
             if was_dead:
                 self.revived()
         else:
-            dispatcher.reconfigure(host, settings)
+            machine.reconfigure(host, settings)
         self.listen()
 
     def stopService(self) -> Deferred[None]:
@@ -430,8 +430,8 @@ class HostService(Service):
         await self._listener.finish()
         await closed
         await self._listener.finish()  # those too for whom there were no descriptors
-        for dispatcher in self._deserted:
-            await dispatcher.all_closed()
+        for machine in self._deserted:
+            await machine.all_closed()
         if farewell.active():
             farewell.cancel()
         self.life = Life.STOPPED
@@ -446,26 +446,26 @@ class HostService(Service):
         return self._until_quiet(drained)
 
     def _leave(self) -> list[Request]:
-        waiting = self._dispatcher.leave(self)
-        if self.crashed or not self._dispatcher.members:
-            self._dependencies.machines.close(self._dispatcher)
+        waiting = self._machine.leave(self)
+        if self.crashed or not self._machine.members:
+            self._dependencies.machines.close(self._machine)
         return waiting
 
     def end_drain(self) -> None:
         """Tell the clients whose requests are in flight ``con_lost``: they have had their time."""
-        for dispatcher in self._dispatchers:
-            for request in dispatcher.drop(self):
+        for machine in self._machines:
+            for request in machine.drop(self):
                 self.lose(request, Cause.CLOSED)
         self.passed_on()
 
     @property
-    def _deserted(self) -> list[Dispatcher]:
-        return [each for each in self._dispatchers if not each.members]
+    def _deserted(self) -> list[Machine]:
+        return [each for each in self._machines if not each.members]
 
     def _abort(self) -> None:
         self._listener.abort()
-        for dispatcher in self._deserted:
-            dispatcher.abort()
+        for machine in self._deserted:
+            machine.abort()
 
     def sweep(self, now: float) -> None:
         """End what is over its time, for all hosts of all machines; several times a second."""
@@ -477,13 +477,13 @@ class HostService(Service):
     def state(self) -> str:
         """What :meth:`status` says; these three are asked for each second."""
         going = self.life in (Life.NEW, Life.RUNNING)
-        return self._dispatcher.state if going else "stopping"
+        return self._machine.state if going else "stopping"
 
     @property
     def connections(self) -> int:
         """Connections, those too that are being made; a machine's count once, with a host of it."""
-        is_first = self._dispatcher.members[:1] == [self]
-        return len(self._dispatcher.pool) if is_first else 0
+        is_first = self._machine.members[:1] == [self]
+        return len(self._machine.pool) if is_first else 0
 
     @property
     def waiting(self) -> int:
@@ -492,7 +492,7 @@ class HostService(Service):
 
     @property
     def _queue(self) -> RequestQueue:
-        return self._dispatcher.queue_of(self.host_id)
+        return self._machine.queue_of(self.host_id)
 
     def status(self, delayed: int, last_log: str) -> HostStatus:
         """
@@ -501,7 +501,7 @@ class HostService(Service):
         :param delayed: its delayed requests on disk.
         :param last_log: its last line in the log.
         """
-        pool, lond = self._dispatcher.pool, self._dispatcher.status()
+        pool, lond = self._machine.pool, self._machine.status()
         queue = self._queue
         oldest, now, seconds = queue.oldest, time.time(), self._seconds()
         failing = self._dependencies.failing_since(self.host.target)
@@ -530,10 +530,10 @@ class HostService(Service):
             last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
             handshakes=lond.handshakes,
             paused={} if self._pause is None else attrs.asdict(self._pause),
-            machine=self._dispatcher.name,
+            machine=self._machine.name,
             name_failing_since=0.0 if failing is None else now - (seconds - failing),
         )
 
     def totals(self) -> dict[str, Any]:
         """Return how long its requests and its machine's handshakes take."""
-        return {**self.times.totals(), "handshake": self._dispatcher.status().handshaking}
+        return {**self.times.totals(), "handshake": self._machine.status().handshaking}

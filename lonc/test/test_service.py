@@ -221,7 +221,7 @@ class BrokenHostTests(ServiceTestCase):
         self.table = a_table(TABLE + "l3:msu:access:l2.test:127.0.0.2\n")
         self.successResultOf(self.daemon.reread_table())
         hosts = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
-        self.assertIs(hosts[0]._dispatcher, hosts[1]._dispatcher)
+        self.assertIs(hosts[0]._machine, hosts[1]._machine)
         return hosts
 
     def test_crashed_beside_another(self) -> None:
@@ -231,18 +231,18 @@ class BrokenHostTests(ServiceTestCase):
         self.advance(WATCH)
         new = self.daemon.hosts["l2"]
         self.assertIs(self.daemon.hosts["l3"], neighbour)
-        self.assertIs(new._dispatcher, neighbour._dispatcher)
-        self.assertIsNot(new._dispatcher, old._dispatcher)
+        self.assertIs(new._machine, neighbour._machine)
+        self.assertIsNot(new._machine, old._machine)
 
     def test_machine_fails_in_a_sweep(self) -> None:
         """S19: all its ids are started again, and share what is new."""
         old = self.share()
-        spoil(old[0]._dispatcher, "sweep")
+        spoil(old[0]._machine, "sweep")
         self.advance(2 * WATCH)
         self.flushLoggedErrors(KeyError)
         new = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
-        self.assertIs(new[0]._dispatcher, new[1]._dispatcher)
-        self.assertIsNot(new[0]._dispatcher, old[0]._dispatcher)
+        self.assertIs(new[0]._machine, new[1]._machine)
+        self.assertIsNot(new[0]._machine, old[0]._machine)
         self.assertNotIn(new[1], old)
 
     def test_stopped(self) -> None:
@@ -259,8 +259,8 @@ class BrokenHostTests(ServiceTestCase):
         def noted(now: float) -> None:
             swept.append(now)
 
-        spoil(self.daemon.hosts["l2"]._dispatcher, "sweep")
-        self.daemon.hosts["l1"]._dispatcher.sweep = noted  # type: ignore[method-assign]
+        spoil(self.daemon.hosts["l2"]._machine, "sweep")
+        self.daemon.hosts["l1"]._machine.sweep = noted  # type: ignore[method-assign]
         self.advance(SWEEP)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.advance(WATCH)
@@ -273,11 +273,11 @@ class BrokenHostTests(ServiceTestCase):
     def test_fails_in_its_status(self) -> None:
         """S19: no round stops for good at its first error."""
         host = self.daemon.hosts["l2"]
-        health = host._dispatcher._health
-        del host._dispatcher._health
+        health = host._machine._health
+        del host._machine._health
         self.advance(2 * WATCH)
         self.assertGreaterEqual(len(self.flushLoggedErrors(AttributeError)), 2)
-        host._dispatcher._health = health
+        host._machine._health = health
         host.crashed = True
         self.advance(WATCH)
         self.assertIsNot(self.daemon.hosts["l2"], host)

@@ -1,7 +1,7 @@
 """
 The connections to one lond: made, asked whether they are in step, lost, and made again.
 
-What they carry is :mod:`lonc.host.dispatcher`'s.
+What they carry is :mod:`lonc.host.machine`'s.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import Auditor, Verdict
-from lonc.host.connecting import LondConnectionFactory
 from lonc.host.connection import LondConnection, Trouble
+from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health
 from lonc.host.machines import Member
@@ -42,7 +42,7 @@ _VERSION_PAUSE = 3600.0
 log = Logger()
 
 
-class Connector:
+class Lond:
     """
     Has the connections to one machine, and judges by them how its lond is (S10, S12, F2, F4, F5).
 

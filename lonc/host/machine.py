@@ -1,7 +1,7 @@
 """
 What the requests for one lond go through: the connections to it, and the queue for one.
 
-Several host ids may live on one machine: they share its Dispatcher. A request's way is a straight
+Several host ids may live on one machine: they share its Machine. A request's way is a straight
 line: a host hands it over, an idle connection takes it or it waits in the queue, and the connection
 hands the answer back. No Deferred, timer or log call stands on it.
 """
@@ -17,8 +17,8 @@ from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import EARLIEST
 from lonc.host.connection import LondConnection
-from lonc.host.connector import Connector
 from lonc.host.dependencies import HostDependencies
+from lonc.host.lond import Lond
 from lonc.host.machines import Member
 from lonc.host.pool import RequestQueue
 from lonc.report.times import Totals
@@ -48,7 +48,7 @@ class LondStatus:
     handshaking: Totals
 
 
-class Dispatcher(Connector):
+class Machine(Lond):
     """
     Sends the requests for one machine (rows S8, S9, S11, S12, F1, F4 and F5); has its connections.
 
@@ -62,7 +62,7 @@ class Dispatcher(Connector):
         host: Host,
         settings: Settings,
         dependencies: HostDependencies,
-        left: Callable[[Dispatcher], None],
+        left: Callable[[Machine], None],
     ) -> None:
         super().__init__(host, settings, dependencies)
         self._left = left
