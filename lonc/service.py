@@ -37,6 +37,7 @@ from lonc.daemon.reload import Reloader
 from lonc.daemon.signals import Signals
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
+from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import Estate, HandOver
 from lonc.daemon.threads import Threads
@@ -56,9 +57,6 @@ from lonc.transport.network import Network
 from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort
 from lonc.wire.cipher import has_idea
-
-#: Seconds between two looks at the time limits: a request ends so much late at the most.
-SWEEP = 0.25
 
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
@@ -234,7 +232,7 @@ class LoncService(MultiService):
         )
         self._notices = Notices(reactor, manager, self._reporter.summary)
         self._rounds = [
-            (self._round(self._sweep), SWEEP),
+            (self._round(Sweep(reactor, network, partial(self._guarded, self._sweep))), SWEEP),
             (self._round(self._watch), WATCH),
             (self._round(self._reporter.turn), SLOT),
             (self._round(self._failing_with_a_line(self._sample)), PAUSE),

@@ -27,6 +27,7 @@ from twisted.internet.task import Clock, LoopingCall
 from lonc.client import CON_LOST, Reply, TwistedClient
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
+from lonc.daemon.sweep import SWEEP
 from lonc.host.dependencies import HostDependencies
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
@@ -56,8 +57,6 @@ __all__ = [
 ADDRESS: Final = "127.0.0.1"
 #: Own id of the lonc that serves the host.
 CALLER: Final = "l1"
-#: Seconds between two looks at the time limits, as in the daemon.
-SWEEP: Final = 0.25
 
 
 class SkippingClock(Clock):

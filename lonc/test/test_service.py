@@ -24,9 +24,10 @@ from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
+from lonc.daemon.sweep import SWEEP
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService
-from lonc.service import SWEEP, WATCH, LoncService
+from lonc.service import WATCH, LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
 from lonc.test.fixtures.doubles import (
     Attempt,

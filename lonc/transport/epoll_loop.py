@@ -155,6 +155,11 @@ class SocketLoop:
 
     # ------------------------------------------------------------------ events
 
+    @property
+    def behind(self) -> bool:
+        """Whether there is an event that has not been dealt with."""
+        return self._epoll is not None and bool(self._epoll.poll(0, 1))
+
     def doRead(self) -> None:
         """Give out what has arrived."""
         if self._epoll is None:

@@ -51,6 +51,10 @@ log = Logger()
 class Network(Interface):
     """Listens on UNIX sockets, and makes TCP connections."""
 
+    @property
+    def behind(self) -> bool:
+        """Whether something has arrived that has not been read."""
+
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """
         Listen on a UNIX socket. The port, when it stops, removes its own file and no other.
@@ -83,6 +87,8 @@ def network(reactor: Any) -> Network:
 
 class ReactorNetwork:
     """A reactor without descriptors, such as a test's."""
+
+    behind = False
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -121,6 +127,11 @@ class SocketNetwork:
 
     def __init__(self, reactor: Any) -> None:
         self.loop = SocketLoop(reactor)
+
+    @property
+    def behind(self) -> bool:
+        """See `Network`."""
+        return self.loop.behind
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """See `Network`."""
@@ -397,10 +408,20 @@ class _Attempt:
         """End an attempt to connect, and tell the factory why."""
         if self._over:
             return
+        if isinstance(reason, error.TimeoutError) and self._is_made():
+            # Timers come before sockets: the process was stopped, or busy, until the time was over.
+            self.ready(OUT)
+            return
         self._over = True
         if self._socket is not None:
             self._loop.close(self._socket.detach())
         self._connector.connectionFailed(Failure(reason))
+
+    def _is_made(self) -> bool:
+        try:
+            return self._socket is not None and bool(self._socket.getpeername())
+        except OSError:
+            return False
 
     def shut_down(self, reason: Failure) -> None:
         """Give the attempt up, for the reactor stops."""

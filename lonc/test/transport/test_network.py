@@ -510,6 +510,24 @@ class ConnectingTests(NetworkTestCase):
         self.assertEqual(receiver.events, ["started", "failed: TimeoutError"])
         self.assertEqual(self.reactor.readers, set())
 
+    def test_made_in_a_pause(self) -> None:
+        """A connection that was made while nobody looked is no time-out, however late that is."""
+        server = self.serve()
+        receiver = ReplyReceiver()
+        self.connect_to(server, receiver)
+        self.reactor.advance(100)
+        self.assertEqual(
+            receiver.events[1:], [f"built for {IPv4Address('TCP', *server.getsockname())}"]
+        )
+        theirs, _ = server.accept()
+        self.addCleanup(theirs.close)
+        theirs.send(b"hello")
+        self.assertTrue(self.network.behind)
+        self.wait()
+        assert receiver.made is not None
+        self.assertEqual(receiver.made.got, b"hello")
+        self.assertFalse(self.network.behind)
+
     def test_name(self) -> None:
         """A name is not looked up."""
         receiver = ReplyReceiver()

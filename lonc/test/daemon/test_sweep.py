@@ -1,0 +1,103 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""When the time limits are looked at, and what comes before that after a pause."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.sweep import LATE, SWEEP, TURNS, Sweep
+from lonc.test.fixtures.daemon_in_memory import ServiceTestCase
+from lonc.test.fixtures.doubles import FakeNetwork, ScriptedLond
+from lonc.wire.request import CON_LOST
+
+
+class Turns(Clock):
+    """Time, and turns of the reactor: what is called later in one comes in the next."""
+
+    def turn(self) -> None:
+        """Call what was to be called by now."""
+        due, self.calls = self.calls, []
+        for call in due:
+            call.func(*call.args, **call.kw)
+
+
+class SweepTests(SynchronousTestCase):
+    """Looks that are in time, and looks that are late."""
+
+    def setUp(self) -> None:
+        self.clock = Turns()
+        self.network = FakeNetwork(self.clock)
+        self.looks: list[float] = []
+        self.sweep = Sweep(
+            self.clock, self.network, lambda: self.looks.append(self.clock.seconds())
+        )
+
+    def after(self, seconds: float) -> int:
+        """Let time pass, have the limits looked at, and return how often they were so far."""
+        self.clock.advance(seconds)
+        self.sweep()
+        return len(self.looks)
+
+    def test_in_time(self) -> None:
+        """A look that is a second late at the most is made at once."""
+        self.assertEqual([self.after(SWEEP), self.after(SWEEP + LATE)], [1, 2])
+
+    def test_late(self) -> None:
+        """A later one leaves what has arrived a turn, and the next is made at once again."""
+        self.assertEqual(self.after(SWEEP + LATE + 0.1), 0)
+        self.clock.turn()
+        self.assertEqual(len(self.looks), 1)
+        self.assertEqual(self.after(SWEEP), 2)
+
+    def test_much_has_arrived(self) -> None:
+        """It waits until all is read; looks that become due meanwhile are not made."""
+        self.network.behind = True
+        self.after(60)
+        for _ in range(5):
+            self.clock.turn()
+            self.sweep()
+        self.assertEqual(self.looks, [])
+        self.network.behind = False
+        self.clock.turn()
+        self.assertEqual(self.looks, [60.0])
+
+    def test_more_and_more_arrives(self) -> None:
+        """That wait ends, however much arrives."""
+        self.network.behind = True
+        self.after(60)
+        for _ in range(TURNS):
+            self.assertEqual(self.looks, [])
+            self.clock.turn()
+        self.assertEqual(self.looks, [60.0])
+
+
+class PauseTests(ServiceTestCase):
+    """A daemon that was stopped for a minute."""
+
+    def silence(self, lond: ScriptedLond) -> None:
+        """Let a lond answer when the test says so."""
+        lond.answer = lambda request: None
+
+    def test_answer_is_there(self) -> None:
+        """F1: a request whose answer arrived in the pause gets it, though its time is over."""
+        self.network.prepare = self.silence
+        daemon = self.started()
+        client = self.client("l2", b"ping\n")
+        self.advance(1)
+        self.clock.callLater(60, self.network.londs[-1].say, b"pong\n")
+        self.clock.advance(120)
+        self.advance(1)
+        self.assertEqual(client.read, b"pong\n")
+        self.assertEqual(daemon.status("l2").con_lost["timeout"], 0)
+
+    def test_no_answer(self) -> None:
+        """F1: deadlines stay: one that has no answer by then is lost at once."""
+        self.network.prepare = self.silence
+        self.started()
+        client = self.client("l2", b"ping\n")
+        self.advance(1)
+        self.clock.advance(60)
+        self.clock.advance(0)
+        self.assertEqual(client.read, CON_LOST)
