@@ -142,7 +142,7 @@ class LoncService(MultiService):
             lambda name: for_names(partial(resolve, name)),
             reactor,
             settings,
-            machines,
+            machines.moved,
             settings.name_threads,
         )
         self._enciphers = has_idea()
@@ -151,7 +151,7 @@ class LoncService(MultiService):
             clock=reactor,
             network=network,
             look_up=self._names.look_up,
-            failing_since=self._names.failing_since,
+            name_trouble=self._names.trouble,
             machines=machines,
             random=random,
             clients=self._clients,

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.hosts import Host
 from lonc.host.machines import Machines
+from lonc.host.resolver import NameTrouble
 from lonc.local.limits import Clients
 from lonc.report.request_log import RequestLog
 from lonc.transport.network import Network
@@ -28,7 +29,7 @@ class HostDependencies:
     :ivar clock: the reactor's time.
     :ivar network: who listens and connects.
     :ivar look_up: a host name -> its addresses.
-    :ivar failing_since: a host name -> since when look-ups fail, in seconds of the clock, or None.
+    :ivar name_trouble: a host name -> why it cannot be looked up, or None.
     :ivar random: the jitter of the probes.
     :ivar clients: the limits on clients.
     :ivar revived: called with a host's id when it is no longer DEAD.
@@ -46,7 +47,7 @@ class HostDependencies:
     random: Random
     clients: Clients
     revived: Callable[[str], None]
-    failing_since: Callable[[str], float | None] = lambda target: None
+    name_trouble: Callable[[str], NameTrouble | None] = lambda target: None
     auth_modes: Callable[[Host], AuthModes] = lambda host: AuthModes()
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
     enciphers: bool = True

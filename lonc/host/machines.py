@@ -113,21 +113,16 @@ class Machines:
                     member.crashed = True
 
     def moved(self, name: str, gone: Set[str]) -> None:
-        """Follow a name to other addresses; see :class:`lonc.host.resolver.NameListener`."""
-        for machine in self._at(name):
+        """
+        Follow a name, in its one spelling, to other addresses.
+
+        :param gone: addresses that are its own no more.
+        """
+        serving = list(self._serving.items())
+        for machine in [machine for key, machine in serving if key.target == name]:
             for member in machine.members if gone else ():
                 log.critical("the host's address has changed", host_id=member.host_id)
             machine.readdress(gone)
-
-    def unresolved(self, name: str, why: str) -> None:
-        """Note that a name cannot be looked up."""
-
-    def resolved(self, name: str) -> None:
-        """Note that it can be again."""
-
-    def _at(self, name: str) -> list[Machine]:
-        serving = self._serving.items()
-        return [machine for key, machine in serving if key.target == name]
 
     def turn(self) -> None:
         """Let the five minutes of which times are told move on."""

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Set
-from typing import Final, Protocol
+from typing import Final
 
+import attrs
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -92,17 +93,17 @@ def addresses_of(name: str) -> list[str]:
     return list(dict.fromkeys(usable))  # each once, in the system's order
 
 
-class NameListener(Protocol):
-    """Who is told what becomes of names, each in its one spelling."""
+@attrs.frozen
+class NameTrouble:
+    """
+    Why a name cannot be looked up.
 
-    def moved(self, name: str, gone: Set[str]) -> None:
-        """A name has addresses that it did not have before, or these are its addresses no more."""
+    :ivar since: since when that is so, in seconds of the clock.
+    :ivar why: what the last look-up said, for a person.
+    """
 
-    def unresolved(self, name: str, why: str) -> None:
-        """A name cannot be looked up; told again as long as that is so."""
-
-    def resolved(self, name: str) -> None:
-        """A name can be looked up again, or nobody needs it any more."""
+    since: float
+    why: str
 
 
 class _Name:
@@ -114,7 +115,7 @@ class _Name:
     :ivar missing: an address that is not gone -> from how many answers running it was missing.
     :ivar failure: of the last look-up, None where that had an answer.
     :ivar failed_at: when that was, likewise.
-    :ivar failing_since: since when look-ups fail or hang; None where they do not.
+    :ivar trouble: why it cannot be looked up; None where it can.
     :ivar renew_at: when it is to be looked up again even if nobody asks.
     :ivar begun: when the look-up under way began, None without one.
     :ivar waiters: who waits for a look-up.
@@ -124,7 +125,7 @@ class _Name:
         self.addresses: list[str] = []
         self.missing: dict[str, int] = {}
         self.failure: Failure | None = None
-        self.failing_since: float | None = None
+        self.trouble: NameTrouble | None = None
         self.answered = self.failed_at = self.renew_at = float("-inf")
         self.begun: float | None = None
         self.waiters: list[Deferred[list[str]]] = []
@@ -156,8 +157,12 @@ class _Name:
         news = bool(before) and not before.keys() >= set(addresses)
         counts = {each: count + 1 for each, count in before.items()} | dict.fromkeys(addresses, 0)
         self.missing = {each: count for each, count in counts.items() if count < ANSWERS}
-        self.addresses, self.failure, self.failing_since = addresses, None, None
+        self.addresses, self.failure, self.trouble = addresses, None, None
         return news, counts.keys() - self.missing.keys()
+
+    def fail(self, now: float, why: str) -> None:
+        """Note that it cannot be looked up."""
+        self.trouble = NameTrouble(now if self.trouble is None else self.trouble.since, why)
 
 
 class Names:
@@ -167,7 +172,8 @@ class Names:
     :param ask: looks a name up, as :func:`addresses_of` does; it may answer as late as it likes.
     :param clock: the reactor's time.
     :param settings: for how long an answer is kept, and how much longer in times of trouble.
-    :param listener: is told what becomes of names.
+    :param moved: called with a name in its one spelling and addresses, when it has others that it
+        did not have before, or these are its own no more.
     :param places: names that are looked up at a time; others wait until one of them is through.
     """
 
@@ -176,13 +182,13 @@ class Names:
         ask: Callable[[str], Deferred[list[str]]],
         clock: IReactorTime,
         settings: Settings,
-        listener: NameListener,
+        moved: Callable[[str, Set[str]], None],
         places: int = PLACES,
     ) -> None:
         self._settings = settings
         self._ask = ask
         self._seconds = clock.seconds
-        self._listener = listener
+        self._moved = moved
         self._places = places
         self._looking = 0
         self._names: dict[str, _Name] = {}
@@ -191,10 +197,10 @@ class Names:
         """Take over new settings, which count from the next look-up on."""
         self._settings = settings
 
-    def failing_since(self, target: str) -> float | None:
-        """Return since when look-ups of a name fail or hang, in seconds of the clock, or None."""
+    def trouble(self, target: str) -> NameTrouble | None:
+        """Return why a name cannot be looked up, None where it can or needs no look-up."""
         name = self._names.get(normal_target(target))
-        return None if name is None else name.failing_since
+        return None if name is None else name.trouble
 
     def look_up(self, target: str) -> Deferred[list[str]]:
         """
@@ -248,24 +254,17 @@ class Names:
                 name.renew_at = now + min(lifetime, RETRY)
                 if answer.check(NoSuchName):
                     name.addresses = []
-                self._fails(target, name, answer.getErrorMessage())
+                name.fail(now, answer.getErrorMessage())
                 return
-            if name.failing_since is not None:
-                self._listener.resolved(target)
             news, gone = name.note(answer)
             name.answered = now
             # Where an address is missing, it is soon known whether it is gone.
             name.renew_at = now + (lifetime / ANSWERS if any(name.missing.values()) else lifetime)
             if news or gone:
                 # Sooner than those who wait: what they wait for may have to begin anew.
-                self._listener.moved(target, gone)
+                self._moved(target, gone)
         finally:
             name.tell()
-
-    def _fails(self, target: str, name: _Name, why: str) -> None:
-        if name.failing_since is None:
-            name.failing_since = self._seconds()
-        self._listener.unresolved(target, why)
 
     def renew(self, used: Set[str]) -> None:
         """
@@ -281,11 +280,9 @@ class Names:
             if name.begun is not None:
                 # One that is being looked up is kept, or it could be looked up twice at a time.
                 if now - name.begun >= HANGS:
-                    self._fails(target, name, f"no answer for {now - name.begun:.0f} s")
+                    name.fail(now, "the name server does not answer")
             elif target not in used:
                 del self._names[target]
-                if name.failing_since is not None:
-                    self._listener.resolved(target)
             elif name.renew_at <= now and free > 0:
                 free -= 1
                 self._begin(target, name)

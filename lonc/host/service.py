@@ -504,7 +504,7 @@ class HostService(Service):
         pool, lond = self._machine.pool, self._machine.status()
         queue = self._queue
         oldest, now, seconds = queue.oldest, time.time(), self._seconds()
-        failing = self._dependencies.failing_since(self.host.target)
+        name = self._dependencies.name_trouble(self.host.target)
         return HostStatus(
             host_id=self.host_id,
             state=self.state,
@@ -531,7 +531,8 @@ class HostService(Service):
             handshakes=lond.handshakes,
             paused={} if self._pause is None else attrs.asdict(self._pause),
             machine=self._machine.name,
-            name_failing_since=0.0 if failing is None else now - (seconds - failing),
+            name_failure="" if name is None else name.why,
+            name_failing_since=0.0 if name is None else now - (seconds - name.since),
         )
 
     def totals(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ JUDGED: Final = frozenset(
         *CAUSES.values(),
         "host-dead",
         "host-unproven",
+        "host-name",
         "host-paused",
         "host-waits",
         "delayed-old",
@@ -117,6 +118,9 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Problem]:
     elif host.state == "unproven":
         what = "was DEAD and has not answered since" + (f": {why}" if why else "")
         yield problem("host-unproven", name, what, since=since)
+    elif host.name_failure:
+        what = f"its name cannot be looked up: {host.name_failure}"
+        yield problem("host-name", name, what, since=host.name_failing_since)
     if host.paused:
         by, reason = host.paused.get("by", "?"), host.paused.get("reason", "")
         until = host.paused.get("until")

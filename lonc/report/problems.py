@@ -75,6 +75,12 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-broke": _host("DEAD: broke", "host-dead", _IS_IT_RUNNING),
     "host-dead": _host("DEAD", "host-dead", _IS_IT_RUNNING),
     "host-unproven": _host("unproven", "host-unproven", "it is being tried; lonc hosts {subject}"),
+    "host-name": _host(
+        "cannot be looked up",
+        "name",
+        "ask the name server: getent hosts <name>; lonc hosts {subject}",
+        logged=True,
+    ),
     "host-paused": _host("paused", "paused", "lonc resume {subject}", "note"),
     "host-waits": _host(
         "let requests wait",

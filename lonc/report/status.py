@@ -59,8 +59,8 @@ class HostStatus:
         and its handshakes.
     :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
-    :ivar name_failing_since: since when its name cannot be looked up, in Unix time; 0.0 while it
-        can, or needs no look-up.
+    :ivar name_failure: why its name cannot be looked up; empty while it can, or needs no look-up.
+    :ivar name_failing_since: since when that is so, in Unix time; 0.0 else.
     """
 
     host_id: str
@@ -90,6 +90,7 @@ class HostStatus:
     machine: str = ""
     handshakes: Mapping[str, Any] = attrs.field(factory=dict)
     oldest_delayed: float = 0.0
+    name_failure: str = ""
     name_failing_since: float = 0.0
 
     @property

@@ -55,6 +55,15 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual(found[0].what, "1 of 2 hosts are DEAD")
         self.assertEqual(state(judge(a_daemon(), [*hosts, a_status("c")], NOW)), "warning")
 
+    def test_name(self) -> None:
+        """A host that serves on though its name cannot be looked up; a DEAD one is DEAD."""
+        fields = {"name_failure": "try again", "name_failing_since": NOW - 7.0}
+        level, [finding] = self.judge(a_status("msu", **fields))
+        self.assertEqual((level, finding.kind, finding.since), ("warning", "host-name", NOW - 7.0))
+        self.assertEqual(finding.what, "its name cannot be looked up: try again")
+        _, [finding] = self.judge(a_status("msu", state="DEAD", **fields))
+        self.assertNotEqual(finding.kind, "host-name")
+
     def test_unproven_host(self) -> None:
         """One that was DEAD, and has not shown yet that it is well."""
         level, [finding] = self.judge(a_status("msu", state="unproven"))
