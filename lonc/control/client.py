@@ -6,6 +6,7 @@ Managing a running lonc over AMP (row S18): the side of the program that asks.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final, Self
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -39,6 +40,9 @@ from lonc.control.errors import ManagementError, NoAnswer
 from lonc.control.questions import MOST_ROWS, Questions
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.wire.tls import TLSError
+
+#: Seconds more than other answers for a reload: it reads files from disks that may be slow.
+RELOADS: Final = 60.0
 
 #: Bytes of an answer at most: a page of a list is one value, and the rest is small.
 LONGEST_ANSWER: Final = 4 * 65536
@@ -108,6 +112,12 @@ class _TLSProtocol(_ClientProtocol):
             self.ready.errback(NoAnswer(self.refused or "the connection was closed"))
 
 
+def _of_system(error: Exception) -> str:
+    """Return what the system says, without what Twisted puts around it."""
+    number = error.osError if isinstance(error, ConnectError) else None
+    return str(error) if number is None else os.strerror(number)
+
+
 def _why(error: BaseException | None) -> str:
     """Return what OpenSSL says, without where in its source."""
     arguments = () if error is None else error.args
@@ -132,7 +142,7 @@ async def _connect_tls(
         protocol.refuse("it took too long")
         raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
     except (ConnectError, OSError, NoAnswer) as error:
-        raise NoAnswer(f"{endpoint}: {error}") from None
+        raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
     return protocol
 
 
@@ -182,7 +192,7 @@ class ManagementClient(Questions):
         except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
             raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
         except (ConnectError, OSError) as error:
-            raise NoAnswer(f"{endpoint}: {error}") from error
+            raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
         return cls(protocol, reactor, timeout, endpoint)
 
     async def about(self) -> DaemonStatus:
@@ -225,7 +235,7 @@ class ManagementClient(Questions):
 
     async def reload(self) -> str:
         """Have the configuration and the host table read again; tells what has changed."""
-        return str((await self._ask(Reload))["message"])
+        return str((await self._ask(Reload, RELOADS))["message"])
 
     async def stop(self) -> None:
         """Stop lonc."""
