@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Generator
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
@@ -27,7 +28,7 @@ from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.errors import ReloadFailed
-from lonc.control.operations import Operations
+from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
 from lonc.control.reporter import Reporter
 from lonc.daemon.kept_sockets import KeptSockets
@@ -51,7 +52,6 @@ from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.report.logs import LoncLog
 from lonc.report.problems import Problems
-from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import SLOT
 from lonc.transport.network import Network
 from lonc.web.history import PAUSE
@@ -75,6 +75,14 @@ LAST_WORDS = 0.2
 #: Seconds between two looks at how long the own certificate is still valid.
 DAY = 86400.0
 
+#: What was a method of LoncService before, and what takes its place.
+REPORTED = ("about", "host_ids", "status", "statuses", "status_text", "report")
+FORMER = {name: f"use reporter.{name}" for name in REPORTED} | {
+    "reset_retries": "use reset_retries of each of its hosts",
+    "close_connections": "use close_connections of each of its hosts",
+    "set_debug": "set debug_level of each of its hosts",
+}
+
 log = Logger()
 
 
@@ -85,7 +93,7 @@ class LoncService(MultiService):
     :ivar in_force: the settings and the table.
     :ivar hosts: host id -> its service.
     :ivar problems: what is wrong now; whoever notices something tells it there.
-    :ivar operations: what people can list and have done.
+    :ivar reporter: reports on the daemon and its hosts.
     :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
         signal for anything else.
     :ivar takes_signals: whether HUP, USR1 and the others are lonc's (row S17).
@@ -101,7 +109,6 @@ class LoncService(MultiService):
     takes_signals = False
     sets_title = False
     takes_log = False
-    operations: Operations
     _reloader: Reloader
 
     def __init__(
@@ -132,6 +139,7 @@ class LoncService(MultiService):
         self.hosts: dict[str, HostService] = {}
         settings = self.in_force.settings
         self._reactor = reactor
+        self._sources = sources
         self._pid_file = pid_file
         self.observer = observer
         self._clients = Clients(settings, reactor)
@@ -147,7 +155,7 @@ class LoncService(MultiService):
         )
         self._enciphers = has_idea()
         self._kept = KeptSockets(manager)
-        dependencies = HostDependencies(
+        self._dependencies = dependencies = HostDependencies(
             clock=reactor,
             network=network,
             look_up=self._names.look_up,
@@ -182,35 +190,24 @@ class LoncService(MultiService):
             lambda: self.in_force.settings.management_names,
         )
         self._management = ManagementPort(
-            *(reactor, network, self, settings.management, settings.management_group),
+            *(reactor, network, self.parts, settings.management, settings.management_group),
             *by_certificates,
         )
         self._management_tls = ManagementPort(
-            *(reactor, network, self, settings.management_tls, None),
+            *(reactor, network, self.parts, settings.management_tls, None),
             *by_certificates,
             name="TLS management port",
         )
         self._management.keeper = self._kept
-        self._reporter = Reporter(
+        self.reporter = Reporter(
             self.hosts, self.in_force, self._clients, self._delayed, lonc_log, self.problems
         )
-        self._http = HTTPPort(reactor, network, self._reporter, settings.http)
-        disk = Disk(reactor, for_disk)
-        self.operations = Operations(
-            self.hosts,
-            self.in_force,
-            self._clients,
-            self._delayed.requests,
-            dependencies.request_log,
-            disk,
-            sources.settings,
-            self.problems,
-            self._look,
-        )
+        self._http = HTTPPort(reactor, network, self.reporter, settings.http)
+        self._disk = Disk(reactor, for_disk)
         self._reloader = Reloader(
             sources=sources,
             clock=reactor,
-            disk=disk,
+            disk=self._disk,
             in_force=self.in_force,
             clients=self._clients,
             names=self._names,
@@ -220,7 +217,7 @@ class LoncService(MultiService):
             management=self._management,
             management_tls=self._management_tls,
             http=self._http,
-            reporter=self._reporter,
+            reporter=self.reporter,
         )
         self._hand_over = HandOver(
             for_disk,
@@ -230,11 +227,11 @@ class LoncService(MultiService):
             lambda: bool(self.running),
             self._end_handed_over,
         )
-        self._notices = Notices(reactor, manager, self._reporter.summary)
+        self._notices = Notices(reactor, manager, self.reporter.summary)
         self._rounds = [
             (self._round(Sweep(reactor, network, partial(self._guarded, self._sweep))), SWEEP),
             (self._round(self._watch), WATCH),
-            (self._round(self._reporter.turn), SLOT),
+            (self._round(self.reporter.turn), SLOT),
             (self._round(self._failing_with_a_line(self._sample)), PAUSE),
             (self._round(self._failing_with_a_line(self._look_at_hosts)), LOOK),
             (self._round(self.in_force.look_at_certificate), DAY),
@@ -245,9 +242,28 @@ class LoncService(MultiService):
                 signal.SIGINT: self.stop,
                 signal.SIGTERM: self.stop,
                 signal.SIGHUP: self._failing_with_a_line(self.reload),
-                signal.SIGUSR1: self._reporter.report_and_reset,
+                signal.SIGUSR1: self.reporter.report_and_reset,
                 signal.SIGUSR2: self._failing_with_a_line(self.reread_table),
             },
+        )
+
+    def parts(self) -> Parts:
+        """Return what is shown and steered over the management port."""
+        return Parts(
+            clock=self._reactor,
+            hosts=self.hosts,
+            in_force=self.in_force,
+            clients=self._clients,
+            delayed=self._delayed.requests,
+            request_log=self._dependencies.request_log,
+            reporter=self.reporter,
+            disk=self._disk,
+            read_settings=self._sources.settings,
+            reread_table=self.reread_table,
+            reload=self.reload,
+            hand_over=self._hand_over.offer,
+            look=self._look,
+            stop=self.stop,
         )
 
     def _failing_with_a_line(self, act: Callable[[], object]) -> Callable[[], None]:
@@ -357,14 +373,6 @@ class LoncService(MultiService):
 
     # ------------------------------------------------------------------ another process
 
-    async def hand_over(self) -> str:
-        """
-        Be ready to hand everything over to a new process; return the path of the socket for it.
-
-        :raises lonc.control.errors.NotDone: it cannot be now.
-        """
-        return await self._hand_over.offer()
-
     def _estate_now(self) -> Estate:
         pauses = {host_id: host.status(0, "").paused for host_id, host in self.hosts.items()}
         return Estate(
@@ -411,7 +419,7 @@ class LoncService(MultiService):
 
     async def _look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
-        looking = (None for _ in self._reporter.looking())
+        looking = (None for _ in self.reporter.looking())
         await in_slices(self._reactor, looking, lambda: bool(self.running))
 
     def _look_at_hosts(self) -> Deferred[None]:
@@ -427,7 +435,7 @@ class LoncService(MultiService):
         self._http.watch()
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         if self.sets_title:
-            self._reporter.show_title()
+            self.reporter.show_title()
 
     # ------------------------------------------------------------------ what is asked for
 
@@ -451,53 +459,20 @@ class LoncService(MultiService):
         self._tables.fetch_soon()
         return self._notices.reload(self._reloader.everything)
 
-    def about(self) -> DaemonStatus:
-        """Report on the daemon as a whole."""
-        return self._reporter.about()
+    if not TYPE_CHECKING:
 
-    def host_ids(self) -> list[str]:
-        """Return the ids of all hosts, in the order of the table."""
-        return self._reporter.host_ids()
+        def __getattr__(self, name: str) -> Any:
+            """Give what was a method of this class before: with a DeprecationWarning, until 1.0."""
+            if name not in FORMER:
+                raise AttributeError(f"LoncService has no {name}")
+            warnings.warn(f"LoncService.{name}: {FORMER[name]}", DeprecationWarning, stacklevel=2)
+            if name in REPORTED:
+                return getattr(self.reporter, name)
+            return partial(self._have_hosts, name)
 
-    def status(self, host_id: str) -> HostStatus:
-        """
-        Report on a host.
-
-        :raises KeyError: there is no such host.
-        """
-        return self._reporter.status(host_id)
-
-    def statuses(self) -> list[HostStatus]:
-        """Report on each host, in the order of the table, but for times."""
-        return self._reporter.statuses()
-
-    def status_text(self, host_id: str) -> str:
-        """Return what stands as the status in a log line."""
-        return self._reporter.status_text(host_id)
-
-    def report(self) -> None:
-        """
-        Write the status file (rows S16 and F10).
-
-        :raises OSError: when it cannot be written.
-        """
-        self._reporter.report()
-
-    def _chosen(self, host_id: str | None) -> list[HostService]:
-        return list(self.hosts.values()) if host_id is None else [self.hosts[host_id]]
-
-    def reset_retries(self, host_id: str | None) -> None:
-        """Give a host its retries back; None: all hosts."""
-        for host in self._chosen(host_id):
-            host.reset_retries()
-
-    def close_connections(self, host_id: str | None) -> None:
-        """Close a host's connections and start afresh; None: all hosts."""
-        for host in self._chosen(host_id):
-            host.close_connections()
-
-    def set_debug(self, host_id: str | None, level: int) -> None:
-        """Set a host's debug level; None: all hosts."""
-        for host in self._chosen(host_id):
-            host.debug_level = level
-            log.info("debug level {number}", number=level, host_id=host.host_id, success=True)
+    def _have_hosts(self, name: str, host_id: str | None, *level: int) -> None:
+        for host in self.hosts.values() if host_id is None else [self.hosts[host_id]]:
+            if name == "set_debug":
+                (host.debug_level,) = level
+            else:
+                getattr(host, name)()

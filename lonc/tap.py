@@ -330,7 +330,7 @@ def _make(
             raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
     lonc_log = LoncLog(
         log_file,
-        SeedForm(lambda host_id: daemon.status_text(host_id)),
+        SeedForm(lambda host_id: daemon.reporter.status_text(host_id)),
         FORMS[settings.log_format],
     )
     observer = LogPublisher(lonc_log)

@@ -7,157 +7,75 @@ Managing a running lonc over AMP (row S18): the side of the program that asks.
 from __future__ import annotations
 
 import os
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator
+from typing import Any, Final, Self, TypeVar, cast
 
+import attrs
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.endpoints import clientFromString, connectProtocol
-from twisted.internet.error import (
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionClosed,
-    ConnectionLost,
-)
-from twisted.internet.interfaces import IHandshakeListener, IReactorTime
-from twisted.internet.protocol import connectionDone
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from lonc.config.certificates import CertificateFiles, check_name
-from lonc.control.boxes import BoundedAMP
+from lonc.config.certificates import CertificateFiles
+from lonc.control.access import user_name
+from lonc.control.client_connection import ClientConnection, connect
 from lonc.control.commands import (
     About,
     CloseConnections,
+    DropDelayed,
+    ListClients,
+    ListConnections,
+    ListDelayed,
     ListHosts,
+    ListProblems,
+    ListSettings,
+    ListSlow,
+    ManagementCommand,
+    Pause,
     Reload,
     Report,
+    RequeueDelayed,
     RereadTable,
     ResetRetries,
+    Resume,
+    RetryDelayed,
     SetDebugLevel,
+    ShowDelayed,
     Stop,
+    Trace,
 )
-from lonc.control.errors import ManagementError, NoAnswer
-from lonc.control.questions import MOST_ROWS, Questions
+from lonc.control.errors import BadArguments, ManagementError, NoAnswer
+from lonc.report.problems import Problem
+from lonc.report.records import (
+    ClientStatus,
+    ConnectionStatus,
+    DelayedStatus,
+    RequestRecord,
+    SettingStatus,
+)
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.wire.tls import TLSError
 
-#: Seconds more than other answers for a reload: it reads files from disks that may be slow.
-RELOADS: Final = 60.0
+R = TypeVar("R", bound=attrs.AttrsInstance)
 
-#: Bytes of an answer at most: a page of a list is one value, and the rest is small.
-LONGEST_ANSWER: Final = 4 * 65536
+#: Rows of a listing at most; a lonc that has more is none.
+MOST_ROWS: Final = 1_000_000
 
-
-class _ClientProtocol(BoundedAMP):
-    longest_box = LONGEST_ANSWER
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed: Deferred[None] = Deferred()
-        self.refused = ""
-
-    def refuse(self, why: str) -> None:
-        """End the connection: whatever listens there is no lonc."""
-        self.refused = self.refused or why
-        self.paused = True
-        if self.transport is not None:
-            self.transport.abortConnection()
-
-    def ampBoxReceived(self, box: amp.AmpBox) -> None:
-        """Take an answer, and nothing else."""
-        try:
-            box.pop(amp.COMMAND, None)  # nobody asks a client
-            # AMP would forget the question before it finds that these are missing.
-            box.setdefault(amp.ERROR_CODE, amp.UNKNOWN_ERROR_CODE)
-            box.setdefault(amp.ERROR_DESCRIPTION, b"")
-            super().ampBoxReceived(box)
-        except Exception:  # AMP raises whatever it comes across
-            self.refuse("what came answers no question")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self.closed.callback(None)
+#: Seconds that a pause may take to begin: what is in flight may go on for the request timeout.
+IN_FLIGHT: Final = 240.0
 
 
-@implementer(IHandshakeListener)
-class _TLSProtocol(_ClientProtocol):
+class ManagementClient:
     """
-    The same over TLS.
-
-    :ivar ready: fires when the other side has shown a certificate for its host, or fails.
-    """
-
-    def __init__(self, host: str) -> None:
-        super().__init__()
-        self._host = host
-        self.ready: Deferred[None] = Deferred()
-
-    def handshakeCompleted(self) -> None:
-        """Look whom the certificate is for."""
-        from lonc.control.tls import peer_certificate
-
-        try:
-            check_name(self._host, peer_certificate(self.transport) or {})
-        except TLSError as error:
-            self.refuse(str(error))
-        else:
-            self.ready.callback(None)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not reason.check(ConnectionClosed):
-            self.refused = self.refused or f"TLS failed: {_why(reason.value)}"
-            reason = Failure(ConnectionLost())
-        super().connectionLost(reason)
-        if not self.ready.called:
-            self.ready.errback(NoAnswer(self.refused or "the connection was closed"))
-
-
-def _of_system(error: Exception) -> str:
-    """Return what the system says, without what Twisted puts around it."""
-    number = error.osError if isinstance(error, ConnectError) else None
-    return str(error) if number is None else os.strerror(number)
-
-
-def _why(error: BaseException | None) -> str:
-    """Return what OpenSSL says, without where in its source."""
-    arguments = () if error is None else error.args
-    reasons = arguments[0] if arguments and isinstance(arguments[0], list) else []
-    return ", ".join(str(each[-1]) for each in reasons) or str(error) or type(error).__name__
-
-
-async def _connect_tls(
-    reactor: Any, endpoint: str, timeout: float, certificates: CertificateFiles | None
-) -> _TLSProtocol:
-    from lonc.control.tls import NoCertificates, client_endpoint
-
-    try:
-        target, host = client_endpoint(reactor, endpoint, certificates, timeout)
-    except (ValueError, NoCertificates) as error:
-        raise NoAnswer(f"{endpoint}: {error}") from None
-    protocol = _TLSProtocol(host)
-    try:
-        await connectProtocol(target, protocol).addTimeout(timeout, reactor)
-        await protocol.ready.addTimeout(timeout, reactor)
-    except (TimeoutError, ConnectingCancelledError):
-        protocol.refuse("it took too long")
-        raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
-    except (ConnectError, OSError, NoAnswer) as error:
-        raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
-    return protocol
-
-
-class ManagementClient(Questions):
-    """
-    The other side: manages a lonc from another process.
+    Manages a lonc from another process.
 
     Every method is a coroutine (``Deferred.fromCoroutine`` makes a Deferred of it), and raises
-    :class:`ManagementError`, whose text is for a person. ``host_id`` may be empty: all hosts.
+    :class:`ManagementError`, whose text is for a person. An empty ``host_id`` means all hosts.
     """
 
     def __init__(
-        self, protocol: _ClientProtocol, clock: IReactorTime, timeout: float, where: str = "lonc"
+        self, protocol: ClientConnection, clock: IReactorTime, timeout: float, where: str = "lonc"
     ) -> None:
-        self.where = where
+        self._where = where
         self._protocol = protocol
         self._clock = clock
         self._timeout = timeout
@@ -177,23 +95,16 @@ class ManagementClient(Questions):
         :param timeout: seconds, for connecting and for each answer.
         :param certificates: the own ones, for an endpoint like ``lonctls:l1.example.org:8664``.
         """
-        if endpoint.startswith("lonctls:"):
-            protocol = await _connect_tls(reactor, endpoint, timeout, certificates)
-            return cls(protocol, reactor, timeout, endpoint)
-        try:
-            target = clientFromString(reactor, endpoint)
-        except (ValueError, TypeError) as error:
-            raise NoAnswer(
-                f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT: {error}"
-            ) from error
-        try:
-            connecting = connectProtocol(target, _ClientProtocol())
-            protocol = await connecting.addTimeout(timeout, reactor)
-        except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
-            raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
-        except (ConnectError, OSError) as error:
-            raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
+        protocol = await connect(reactor, endpoint, timeout, certificates)
         return cls(protocol, reactor, timeout, endpoint)
+
+    async def close(self) -> None:
+        """Close the connection, at once; lonc goes on."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.abortConnection()
+            await self._protocol.closed
+
+    # ------------------------------------------------------------------ what is seen
 
     async def about(self) -> DaemonStatus:
         """Report on the daemon."""
@@ -201,17 +112,46 @@ class ManagementClient(Questions):
 
     async def hosts(self) -> list[HostStatus]:
         """Report on all hosts, in the order of their ids."""
-        hosts: list[HostStatus] = []
-        more = True
-        while more:
-            after = hosts[-1].host_id if hosts else ""
-            answer = await self._ask(ListHosts, after=after)
-            page = [HostStatus(**host) for host in answer["hosts"]]
-            more = answer["more"]
-            if more and not (page and page[0].host_id > after and len(hosts) < MOST_ROWS):
-                raise NoAnswer(f"{self.where}: the list of hosts does not end")
-            hosts += page
-        return hosts
+        return await self._rows(ListHosts, HostStatus, after="")
+
+    async def clients(self, host_id: str = "") -> list[ClientStatus]:
+        """Report on the open clients, in the order in which they came."""
+        return await self._rows(ListClients, ClientStatus, host=host_id)
+
+    async def connections(self, host_id: str = "") -> list[ConnectionStatus]:
+        """Report on the connections to londs, in the order in which they were made."""
+        return await self._rows(ListConnections, ConnectionStatus, host=host_id)
+
+    async def slow(self, host_id: str = "") -> list[RequestRecord]:
+        """Report the slowest requests of late, in the order in which they ended."""
+        return await self._rows(ListSlow, RequestRecord, host=host_id)
+
+    async def problems(self, host_id: str = "") -> list[Problem]:
+        """Report on what is wrong now, in the order in which it began."""
+        return await self._rows(ListProblems, Problem, host=host_id)
+
+    async def settings(self) -> list[SettingStatus]:
+        """Report the settings in force, in the order of their names."""
+        return await self._rows(ListSettings, SettingStatus, host="")
+
+    async def delayed(self, host_id: str = "") -> list[DelayedStatus]:
+        """Report on delayed requests, those kept too, in the order of their files' names."""
+        return await self._rows(ListDelayed, DelayedStatus, host=host_id)
+
+    async def trace(
+        self, host_id: str = "", contents: bool = False
+    ) -> AsyncIterator[RequestRecord]:
+        """
+        Report requests as they end, without an end.
+
+        :param contents: with their lines: the owner may.
+        """
+        while True:
+            answer = await self._ask(Trace, host=host_id, after=None, contents=contents)
+            for row in answer["rows"]:
+                yield RequestRecord(**row)
+
+    # ------------------------------------------------------------------ what is steered
 
     async def report(self, host_id: str = "") -> None:
         """Have the status file written."""
@@ -235,32 +175,102 @@ class ManagementClient(Questions):
 
     async def reload(self) -> str:
         """Have the configuration and the host table read again; tells what has changed."""
-        return str((await self._ask(Reload, RELOADS))["message"])
+        return str((await self._ask(Reload))["message"])
 
     async def stop(self) -> None:
         """Stop lonc."""
         await self._ask(Stop)
 
-    async def close(self) -> None:
-        """Close the connection, at once; lonc goes on."""
-        if self._protocol.transport is not None:
-            self._protocol.transport.abortConnection()
-            await self._protocol.closed
+    async def pause(
+        self,
+        host_id: str,
+        by: str | None = None,
+        reason: str = "",
+        seconds: float = 0.0,
+        fail: bool = False,
+    ) -> None:
+        """
+        Pause a host; done when nothing of it is in flight any more.
+
+        :param by: who wants it, for people; None for the user that this process runs as.
+        :param seconds: how long; 0.0 until :meth:`resume`.
+        :param fail: whether its requests get ``con_lost`` at once, and do not wait.
+        """
+        by = user_name(os.geteuid()) if by is None else by
+        await self._ask(
+            Pause, IN_FLIGHT, host=host_id, by=by, reason=reason, seconds=seconds, fail=fail
+        )
+
+    async def resume(self, host_id: str) -> None:
+        """End a host's pause."""
+        await self._ask(Resume, host=host_id)
+
+    async def show_delayed(self, file: str) -> tuple[bytes, bool]:
+        """Return what is in a delayed request, and whether it goes on behind that."""
+        answer = await self._ask(ShowDelayed, file=file)
+        return cast(bytes, answer["content"]), bool(answer["more"])
+
+    async def retry_delayed(self, host_id: str = "") -> None:
+        """Have a host's delayed requests tried now."""
+        await self._ask(RetryDelayed, host=host_id)
+
+    async def drop_delayed(self, file: str) -> None:
+        """Delete a delayed request."""
+        await self._ask(DropDelayed, file=file)
+
+    async def requeue_delayed(self, file: str) -> None:
+        """Put a kept request back among those that are sent."""
+        await self._ask(RequeueDelayed, file=file)
+
+    # ------------------------------------------------------------------ questions and answers
+
+    async def _rows(
+        self,
+        command: type[ManagementCommand],
+        record: type[R],
+        after: str | None = None,
+        **arguments: str,
+    ) -> list[R]:
+        """Return the rows of all pages; the key of each row is its first field."""
+        name, key = command.response[0][0].decode(), attrs.fields(record)[0].name
+        rows: dict[Any, R] = {}
+        more = True
+        while more:
+            answer = await self._ask(command, 0.0, after=after, **arguments)
+            page = {row[key]: record(**row) for row in answer[name]}
+            more = answer["more"]
+            if more and (not page or page.keys() & rows.keys() or len(rows) > MOST_ROWS):
+                raise NoAnswer(f"{self._where}: the listing does not end")
+            rows |= page
+            after = next(reversed(page), after)
+        return list(rows.values())
 
     async def _ask(
         self, command: type[amp.Command], more_time: float = 0.0, **arguments: object
     ) -> dict[str, Any]:
+        """
+        Send a command and return its answer.
+
+        :param more_time: seconds beyond what an answer usually gets.
+        """
+        try:
+            command.makeArguments(arguments, self._protocol)
+        except Exception as error:  # AMP's types raise whatever they come across
+            raise BadArguments(f"{command.__name__} is not asked like this: {error}") from error
         limit = self._timeout + more_time
         try:
             asking: Deferred[dict[str, Any]] = self._protocol.callRemote(command, **arguments)
             return await asking.addTimeout(limit, self._clock)
+        except amp.TooLong as error:
+            name = str(error.keyName, "ascii")
+            raise BadArguments(f"{command.__name__}: {name} is too long") from error
         except TimeoutError:
-            raise NoAnswer(f"{self.where}: no answer within {limit:g} s") from None
+            raise NoAnswer(f"{self._where}: no answer within {limit:g} s") from None
         except (amp.AmpError, ConnectionClosed) as error:
             told = self._protocol.refused or error
-            raise NoAnswer(f"{self.where}: no answer: {told}") from error
+            raise NoAnswer(f"{self._where}: no answer: {told}") from error
         except ManagementError:
             raise
-        except Exception as error:  # AMP's types raise whatever they come across
-            what = f"the question or its answer is none that AMP can carry: {type(error).__name__}"
-            raise NoAnswer(f"{self.where}: {what}") from error
+        except Exception as error:
+            what = f"the answer is none that AMP can carry: {type(error).__name__}"
+            raise NoAnswer(f"{self._where}: {what}") from error

@@ -51,10 +51,18 @@ class _Json(amp.Argument):
         return json.loads(inString)
 
 
+class _Number(amp.Float):
+    """A float; whole numbers are taken too, as they are everywhere in Python."""
+
+    def toString(self, inObject: float) -> bytes:
+        data: bytes = super().toString(float(inObject))
+        return data
+
+
 _ARGUMENTS: dict[object, type[amp.Argument]] = {
     str: amp.Unicode,
     int: amp.Integer,
-    float: amp.Float,
+    float: _Number,
     bool: amp.Boolean,
 }
 
@@ -162,7 +170,7 @@ class Pause(ManagementCommand):
         (b"host", amp.Unicode()),
         (b"by", amp.Unicode()),
         (b"reason", amp.Unicode()),
-        (b"seconds", amp.Float()),
+        (b"seconds", _Number()),
         (b"fail", amp.Boolean()),
     ]
     errors = {UnknownHost: b"UNKNOWN_HOST"}

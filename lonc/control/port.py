@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import _parse, serverFromString
@@ -24,7 +25,7 @@ from lonc.transport.network import Network
 if TYPE_CHECKING:
     from lonc.config.certificates import Certificates
     from lonc.control.access import Names
-    from lonc.control.daemon import Daemon
+    from lonc.control.parts import Parts
     from lonc.control.server import ManagementFactory, ManagementProtocol
 
 #: Twisted's mode for a UNIX socket whose description names none. A colon behind a backslash is
@@ -122,9 +123,11 @@ class _OnDemand(Factory):
 
     noisy = False
 
-    def __init__(self, daemon: Daemon, reactor: Any, names: Callable[[], Names]) -> None:
+    def __init__(
+        self, parts: Callable[[], Parts], reactor: Any, names: Callable[[], Names]
+    ) -> None:
         self._names = names
-        self._daemon = daemon
+        self._parts = parts
         self._reactor = reactor
         self._made: ManagementFactory | None = None
 
@@ -134,11 +137,14 @@ class _OnDemand(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
         from lonc.control.access import visitor_of
+        from lonc.control.responders import Responders
         from lonc.control.server import ManagementFactory
 
         if self._made is None:
             self._made = ManagementFactory(
-                self._daemon, self._reactor, visitor_of=lambda each: visitor_of(each, self._names())
+                partial(Responders, self._parts()),
+                self._reactor,
+                visitor_of=lambda each: visitor_of(each, self._names()),
             )
         return self._made.buildProtocol(addr)
 
@@ -151,6 +157,7 @@ class ManagementPort(EndpointPort):
     """
     Listens for management connections.
 
+    :param parts: gives what is shown and steered, when somebody comes for the first time.
     :param description: a server endpoint description; None for no port.
     :param group: may see over a UNIX socket; None leaves it to its mode.
     :param certificates: gives the own ones, for ``lonctls:``.
@@ -165,7 +172,7 @@ class ManagementPort(EndpointPort):
         self,
         reactor: Any,
         network: Network,
-        daemon: Daemon,
+        parts: Callable[[], Parts],
         description: str | None,
         group: int | None = None,
         certificates: Callable[[], Certificates | None] = lambda: None,
@@ -175,7 +182,7 @@ class ManagementPort(EndpointPort):
         self._group = group
         self._shared = False
         self._certificates = certificates
-        self._made_on_demand = _OnDemand(daemon, reactor, names)
+        self._made_on_demand = _OnDemand(parts, reactor, names)
         super().__init__(reactor, network, self._made_on_demand, name, description)
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> Any:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -27,41 +26,12 @@ from zope.interface import implementer
 
 from lonc.control import commands
 from lonc.control.access import Level, Visitor, is_encrypted, visitor_of
-from lonc.control.boxes import BoundedAMP
-from lonc.control.commands import (
-    HOSTS,
-    About,
-    CloseConnections,
-    HandOver,
-    ListHosts,
-    ManagementCommand,
-    Reload,
-    Report,
-    RereadTable,
-    ResetRetries,
-    SetDebugLevel,
-    Stop,
-)
-from lonc.control.daemon import Daemon
-from lonc.control.errors import (
-    BadArguments,
-    BadLevel,
-    InternalError,
-    NotAllowed,
-    NotDone,
-    ReportFailed,
-    UnknownHost,
-)
-from lonc.control.journal import Journal
-from lonc.control.listings import Listings
-from lonc.control.steering import Steered, Steering
-from lonc.report.logs import PARENT
-
-#: Bytes of a log line that are passed on; a page has room for many hosts that way.
-LONGEST_TEXT: Final = 1000
-
-#: Bytes of what is told of a change: AMP has no room for more.
-LONGEST_MESSAGE: Final = 60_000
+from lonc.control.bounded_amp import BoundedAMP
+from lonc.control.caller import Caller
+from lonc.control.commands import ManagementCommand
+from lonc.control.errors import BadArguments, InternalError, NotAllowed, NotDone
+from lonc.control.log import ManagementLog
+from lonc.control.responders import Responders, cut
 
 #: Bytes of a command at most; none that lonc knows needs a tenth of it.
 LONGEST_BOX: Final = 65536
@@ -84,13 +54,6 @@ _COMMANDS: Final = {
     if isinstance(command, type) and issubclass(command, ManagementCommand)
 }
 
-#: What is told who may not have something, by the level that it takes.
-_REFUSALS: Final = {
-    Level.SEE: "may see nothing: it is not in loncManagementNames",
-    Level.STEER: "may see, and not steer",
-    Level.OWN: "may not see that: it is for lonc's own user and root",
-}
-
 _NOT_UNDERSTOOD: Final = (amp.UNHANDLED_ERROR_CODE, ManagementCommand.errors[BadArguments])
 
 T = TypeVar("T")
@@ -110,16 +73,23 @@ class Places:
 
 
 @implementer(IHandshakeListener)
-class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
-    """The daemon's side of one connection."""
+class ManagementProtocol(BoundedAMP, TimeoutMixin):
+    """
+    The daemon's side of one connection.
+
+    :param make_responders: makes what answers the commands of a caller.
+    """
 
     longest_box = LONGEST_BOX
 
-    def __init__(self, factory: ManagementFactory) -> None:
-        super().__init__()
+    def __init__(
+        self, factory: ManagementFactory, make_responders: Callable[[Caller], Responders]
+    ) -> None:
+        # Who is there is asked each time, for names in the settings may change.
+        self._caller = Caller(lambda: factory.visitor_of(self.transport), factory.log)
+        self._responders = make_responders(self._caller)
+        super().__init__(locator=self._responders)
         self._factory = factory
-        self._daemon = factory.daemon
-        self.clock = factory.clock
         self._places: Places | None = None
         self._ending = False
         self._under_way = 0
@@ -141,13 +111,13 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def handshakeCompleted(self) -> None:
         """Take a place among those who may do as much, with a time limit on silence."""
         self.setTimeout(self._factory.idle_limit)
-        self._places = self._factory.admit(self, self._visitor.level)
+        self._places = self._factory.admit(self, self._caller.level)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Forget what the other side still waits for, and tell the factory."""
         self.setTimeout(None)
         amp.BinaryBoxProtocol.connectionLost(self, reason)
-        self.stop_tracing()
+        self._responders.close()
         self.transport = None
         if self._places is not None:
             self._places.connections.discard(self)
@@ -184,7 +154,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
     def refuse(self, why: str) -> None:
         """End the connection: the client does not speak AMP as lonc does."""
         if self.transport is not None and not self._ending:
-            self._factory.note_closed(why, "refused")
+            self._factory.log.closed(why, "refused")
             self.end()
 
     def end(self, limit: float = 1.0) -> None:
@@ -219,7 +189,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         command = _COMMANDS.get(box[amp.COMMAND])
         if command is not None:
             try:
-                self.require(command.level, command.__name__)
+                self._caller.require(command.level, command.__name__)
             except NotAllowed as error:
                 code = ManagementCommand.errors[NotAllowed]
                 raise amp.RemoteAmpError(code, str(error)) from None
@@ -229,22 +199,6 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         result: Deferred[amp.AmpBox] = super().dispatchCommand(box)
         return result
 
-    @property
-    def _visitor(self) -> Visitor:
-        """Who is there: asked each time, for names in the settings may change."""
-        return self._factory.visitor_of(self.transport)
-
-    def require(self, level: Level, what: str) -> None:
-        """
-        See that whoever asks may have what is asked for.
-
-        :raises lonc.control.errors.NotAllowed: that is not so.
-        """
-        visitor = self._visitor
-        if visitor.level < level:
-            self._factory.note_not_allowed(visitor.who, what)
-            raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
-
     def _done(self, result: T) -> T:
         assert self._places is not None
         self._places.under_way -= 1
@@ -252,19 +206,10 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
         self._note_progress()
         return result
 
-    def locateResponder(self, name: bytes) -> Any:
-        """
-        Return what answers a command of lonc's.
-
-        AMP's own would begin TLS, with no certificate that proves anything, and AMP stumbles over
-        a name that is not ASCII.
-        """
-        return super().locateResponder(name) if name in _COMMANDS else None
-
     def unhandledError(self, failure: Failure) -> None:
         """A command that wants no answer has failed, or its answer cannot be sent."""
         if failure.check(amp.RemoteAmpError) is None:
-            self._factory.note_fault(failure, b"with its answer")
+            self._factory.log.fault(failure, b"with its answer")
         self.refuse("a command that wants no answer has failed")
 
     def _fit_to_send(self, failure: Failure, command: bytes) -> Failure:
@@ -273,105 +218,20 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin, Listings, Steering):
             error = amp.RemoteAmpError(ManagementCommand.errors[BadArguments], str(error))
             failure = Failure(error)
         if isinstance(error, amp.RemoteAmpError):
-            error.description = _cut(error.description)
+            error.description = cut(error.description)
             if error.errorCode in _NOT_UNDERSTOOD:
-                self._factory.note_not_understood(error.description)
+                self._factory.log.not_understood(error.description)
             return failure
-        self._factory.note_fault(failure, command)
+        self._factory.log.fault(failure, command)
         told = "something is wrong inside lonc; its log says what"
         return Failure(amp.RemoteAmpError(ManagementCommand.errors[InternalError], told))
 
-    def listed(self) -> Steered:
-        """Return what the listings are of."""
-        return self._daemon.operations
 
-    steered = listed
-
-    def chosen(self, host: str) -> str | None:
-        """Return which host is meant."""
-        if host and host not in self._daemon.host_ids():
-            raise UnknownHost(f"no such host: {host}")
-        return host or None
-
-    def asked(self, asked: str, host: str = "") -> str | None:
-        """Note what is asked for, and return which host is meant."""
-        chosen = self.chosen(host)
-        self._factory.note_asked(asked, host or PARENT, self._visitor.who)
-        return chosen
-
-    @About.responder
-    def _about(self) -> dict[str, Any]:
-        return attrs.asdict(self._daemon.about())
-
-    @ListHosts.responder
-    def _list_hosts(self, after: str) -> dict[str, Any]:
-        coming = sorted(host_id for host_id in self._daemon.host_ids() if host_id > after)
-        page: list[dict[str, Any]] = []
-        size = 0
-        for host_id in coming:
-            status = self._daemon.status(host_id)
-            status = attrs.evolve(status, last_log=_cut(status.last_log))
-            host = attrs.asdict(status, recurse=False)
-            # One host always fits: its id is a part of a UNIX socket's path.
-            size += len(HOSTS.toStringProto([host], self))
-            if size > amp.MAX_VALUE_LENGTH:
-                break
-            page.append(host)
-        return {"hosts": page, "more": len(page) < len(coming)}
-
-    @Report.responder
-    def _report(self, host: str) -> dict[str, Any]:
-        self.asked("report", host)
-        try:
-            self._daemon.report()
-        except OSError as error:
-            raise ReportFailed(f"the status file cannot be written: {error}") from error
-        return {}
-
-    @ResetRetries.responder
-    def _reset_retries(self, host: str) -> dict[str, Any]:
-        self._daemon.reset_retries(self.asked("reset retries", host))
-        return {}
-
-    @CloseConnections.responder
-    def _close_connections(self, host: str) -> dict[str, Any]:
-        self._daemon.close_connections(self.asked("close connections", host))
-        return {}
-
-    @SetDebugLevel.responder
-    def _set_debug_level(self, host: str, level: int) -> dict[str, Any]:
-        if not 0 <= level <= 9:
-            raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
-        self._daemon.set_debug(self.asked(f"debug level {level}", host), level)
-        return {}
-
-    @RereadTable.responder
-    async def _reread_table(self) -> dict[str, Any]:
-        self.asked("read the table again")
-        return {"message": _cut(await self._daemon.reread_table(), LONGEST_MESSAGE)}
-
-    @Reload.responder
-    async def _reload(self) -> dict[str, Any]:
-        self.asked("reload")
-        return {"message": _cut(await self._daemon.reload(), LONGEST_MESSAGE)}
-
-    @HandOver.responder
-    async def _hand_over(self) -> dict[str, Any]:
-        self.asked("hand over to a new process")
-        return {"path": await self._daemon.hand_over()}
-
-    @Stop.responder
-    def _stop(self) -> dict[str, Any]:
-        self.asked("stop")
-        self._factory.clock.callLater(0, self._daemon.stop)  # the answer goes first
-        return {}
-
-
-class ManagementFactory(Factory, Journal):
+class ManagementFactory(Factory):
     """
     The daemon's side: listen with it.
 
-    :param daemon: what is managed.
+    :param make_responders: makes what answers the commands of a caller.
     :param clock: the reactor.
     :param max_connections: open at a time of each level; for one more, one of the same level that
         has nothing to do makes room: that which was silent for longest.
@@ -383,14 +243,15 @@ class ManagementFactory(Factory, Journal):
 
     def __init__(
         self,
-        daemon: Daemon,
+        make_responders: Callable[[Caller], Responders],
         clock: IReactorTime,
         max_connections: int = 32,
         idle_limit: float = 300.0,
         visitor_of: Callable[[Any], Visitor] = visitor_of,
     ) -> None:
-        super().__init__(clock)
-        self.daemon = daemon
+        super().__init__()
+        self._make_responders = make_responders
+        self.log = ManagementLog(clock)
         self.clock = clock
         self.max_connections = max_connections
         self.idle_limit = idle_limit
@@ -402,7 +263,7 @@ class ManagementFactory(Factory, Journal):
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol:
         """Make a connection's protocol."""
-        return ManagementProtocol(self)
+        return ManagementProtocol(self, self._make_responders)
 
     def begin_handshake(self, connection: ManagementProtocol) -> None:
         """
@@ -413,7 +274,7 @@ class ManagementFactory(Factory, Journal):
         if len(self._handshakes) >= MOST_HANDSHAKES:
             ((busiest, _),) = Counter(self._handshakes.values()).most_common(1)
             oldest = next(each for each, host in self._handshakes.items() if host == busiest)
-            self.note_closed(f"{MOST_HANDSHAKES} TLS handshakes are under way", "handshakes")
+            self.log.closed(f"{MOST_HANDSHAKES} TLS handshakes are under way", "handshakes")
             del self._handshakes[oldest]
             oldest.transport.abortConnection()
         self._handshakes[connection] = getattr(connection.transport.getPeer(), "host", "")
@@ -424,7 +285,7 @@ class ManagementFactory(Factory, Journal):
         places = self._places[level]
         if len(places.connections) >= self.max_connections:
             least = min(places.connections, key=lambda each: each.importance)
-            self.note_closed(f"{self.max_connections} are open, and there is another", "full")
+            self.log.closed(f"{self.max_connections} are open, and there is another", "full")
             places.connections.discard(least)  # it goes in the next turn
             least.transport.abortConnection()
         places.connections.add(connection)
@@ -453,8 +314,3 @@ class ManagementFactory(Factory, Journal):
         for connection in list(self.connections):
             connection.end(limit)
         return closed
-
-
-def _cut(text: str, limit: int = LONGEST_TEXT) -> str:
-    data = text.encode("utf-8", "backslashreplace")
-    return data[:limit].decode("utf-8", "ignore")

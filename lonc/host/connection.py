@@ -112,6 +112,7 @@ class LondConnection(Protocol):
     A connection to a lond (protocol, sections 2 and 4).
 
     :ivar address: where it leads to, once it is being made.
+    :ivar number: counts the connections to all londs since the start.
     :ivar place: the collection of the owner's pool that it is in.
     :ivar request: what it owes an answer to.
     :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
@@ -159,6 +160,7 @@ class LondConnection(Protocol):
         "heard",
         "host_id",
         "knows_sethost",
+        "number",
         "place",
         "request",
         "rested",
@@ -177,7 +179,9 @@ class LondConnection(Protocol):
         max_line: int,
         heard: int = 0,
         begun: float = 0.0,
+        number: int = 0,
     ) -> None:
+        self.number = number
         self._owner = owner
         self._handshake: Handshake | None = handshake
         self._key: bytes | None = None

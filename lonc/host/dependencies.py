@@ -4,7 +4,8 @@ What the daemon hands to every host: the clock, the network, look-ups, limits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from random import Random
 
 import attrs
@@ -38,6 +39,7 @@ class HostDependencies:
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
     :ivar request_log: notes requests that take long, or are watched.
     :ivar machines: who shares the connections to a lond.
+    :ivar connection_numbers: counts the connections to londs.
     :ivar keeper: who has listening sockets kept over a restart.
     """
 
@@ -53,4 +55,5 @@ class HostDependencies:
     enciphers: bool = True
     request_log: RequestLog = attrs.field(factory=RequestLog)
     machines: Machines = attrs.field(factory=Machines)
+    connection_numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
     keeper: Keeper = attrs.field(factory=NoKeeper)

@@ -166,7 +166,8 @@ class Lond:
         first, *others = [each for each in self._members if each in self._ids] or self._members
         handshake = Handshake(first, settings.host_id, self._modes, self._lond, others)
         now = self._seconds()
-        connection = LondConnection(self, handshake, settings.max_line, self._heard, now)
+        number = next(shared.connection_numbers)
+        connection = LondConnection(self, handshake, settings.max_line, self._heard, now, number)
         self.pool.move(connection, self.pool.connecting)
         for host in self._members.values():
             if host.debug_level >= 4:

@@ -295,7 +295,7 @@ class HostService(Service):
         found = [(each, state) for state, place in states.items() for each in place]
         for connection, state in sorted(found, key=lambda item: item[0].begun):
             yield ConnectionStatus(
-                number=0,
+                number=connection.number,
                 host_id=self.host_id,
                 state=state,
                 since=wall - (now - connection.begun),

@@ -6,6 +6,7 @@ AMP takes two megabytes, so what needs it is imported when it is first asked for
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,16 +14,30 @@ if TYPE_CHECKING:
     from lonc.control.commands import (
         About,
         CloseConnections,
+        DropDelayed,
+        HandOver,
+        ListClients,
+        ListConnections,
+        ListDelayed,
         ListHosts,
+        ListProblems,
+        ListSettings,
+        ListSlow,
+        Pause,
         Reload,
         Report,
+        RequeueDelayed,
         RereadTable,
         ResetRetries,
+        Resume,
+        RetryDelayed,
         SetDebugLevel,
+        ShowDelayed,
         Stop,
+        Trace,
     )
-    from lonc.control.daemon import Daemon
     from lonc.control.errors import (
+        BadArguments,
         BadLevel,
         InternalError,
         ManagementError,
@@ -34,30 +49,46 @@ if TYPE_CHECKING:
         UnknownFile,
         UnknownHost,
     )
+    from lonc.control.port import ManagementPortError
     from lonc.control.server import ManagementFactory, ManagementProtocol
 
 __all__ = [
     "About",
+    "BadArguments",
     "BadLevel",
     "CloseConnections",
-    "Daemon",
+    "DropDelayed",
+    "HandOver",
     "InternalError",
+    "ListClients",
+    "ListConnections",
+    "ListDelayed",
     "ListHosts",
+    "ListProblems",
+    "ListSettings",
+    "ListSlow",
     "ManagementClient",
     "ManagementError",
     "ManagementFactory",
+    "ManagementPortError",
     "ManagementProtocol",
     "NoAnswer",
     "NotAllowed",
     "NotDone",
+    "Pause",
     "Reload",
     "ReloadFailed",
     "Report",
     "ReportFailed",
+    "RequeueDelayed",
     "RereadTable",
     "ResetRetries",
+    "Resume",
+    "RetryDelayed",
     "SetDebugLevel",
+    "ShowDelayed",
     "Stop",
+    "Trace",
     "UnknownFile",
     "UnknownHost",
 ]
@@ -66,8 +97,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(name)
-    from lonc.control import client, commands, errors, server
-
-    return next(
-        vars(module)[name] for module in (client, commands, errors, server) if name in vars(module)
-    )
+    for module in ("errors", "port", "client", "commands", "server"):
+        found = vars(import_module(f"lonc.control.{module}"))
+        if name in found:
+            return found[name]
+    raise AttributeError(name)

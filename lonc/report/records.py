@@ -39,8 +39,8 @@ class ConnectionStatus:
     """
     One connection to a lond.
 
-    :ivar number: counts the connections of a listing, in the order in which they were made.
-    :ivar host_id: whose lond it leads to.
+    :ivar number: counts the connections since the start; the order of a listing.
+    :ivar host_id: whose lond it leads to; where several ids share it, the first one listed.
     :ivar state: ``connecting``, ``handshaking``, ``idle`` or ``busy``.
     :ivar since: when it was begun, in Unix time.
     :ivar seconds: how long it has been in its state.

@@ -54,7 +54,7 @@ class ExamplesTests(TestCase):
         port = net.listenUNIX(f"{self.folder}/l2", Factory.forProtocol(Binary))
         self.addCleanup(port.stopListening)
         self.management = ManagementFactory(
-            NotedDaemon(a_status("l2")), net, visitor_of=lambda _: OWNER
+            NotedDaemon(a_status("l2")).responders, net, visitor_of=lambda _: OWNER
         )
         port = net.listenUNIX(f"{self.folder}/lonc.amp", self.management, mode=0o600)
         self.addCleanup(self.management.disconnect)

@@ -349,7 +349,7 @@ class ReadAgainTests(ServiceTestCase):
         @implementer(ILogObserver)
         def look(event: LogEvent) -> None:
             if event.get("host_id") == "l3":
-                seen.append(self.daemon.status_text("l3"))
+                seen.append(self.daemon.reporter.status_text("l3"))
 
         globalLogPublisher.addObserver(look)
         self.addCleanup(globalLogPublisher.removeObserver, look)
@@ -695,16 +695,21 @@ class ManagedTests(ServiceTestCase):
         super().setUp()
         self.echoing()
         self.daemon = self.started()
+        self.managed = self.managing(self.daemon)
         self.ask("l1")
         self.ask("l2")
 
     def connections(self) -> list[int]:
         """How many connections each host has."""
-        return [status.connections for status in self.daemon.statuses()]
+        return [status.connections for status in self.daemon.reporter.statuses()]
+
+    def states(self) -> list[str]:
+        """Return the state of each host."""
+        return [status.state for status in self.daemon.reporter.statuses()]
 
     def test_about(self) -> None:
         """S18: who it is."""
-        about = self.daemon.about()
+        about = self.daemon.reporter.about()
         self.assertEqual((about.host_id, about.pid), ("l1", os.getpid()))
         self.assertEqual(about.config_file, "loncapa.conf")
 
@@ -716,29 +721,29 @@ class ManagedTests(ServiceTestCase):
             {"log_format": "x", "log_level": LogLevel.info, "log_time": 0.0, "host_id": "l1"}
         )
         self.advance(1.0)
-        first, second = self.daemon.statuses()
+        first, second = self.daemon.reporter.statuses()
         self.assertEqual((first.host_id, second.host_id), ("l1", "l2"))
         self.assertEqual((first.delayed, second.delayed), (0, 1))
         self.assertTrue(first.last_log.endswith("INFO: x</font>"))
-        self.assertEqual(self.daemon.status_text("l1"), first.text)
-        self.assertEqual(self.daemon.status_text("Parent"), "2 hosts")
-        self.assertEqual(self.daemon.status_text("elsewhere"), "")
+        self.assertEqual(self.daemon.reporter.status_text("l1"), first.text)
+        self.assertEqual(self.daemon.reporter.status_text("Parent"), "2 hosts")
+        self.assertEqual(self.daemon.reporter.status_text("elsewhere"), "")
 
     def test_one_or_all(self) -> None:
         """S18: connections are closed, and debug levels set, for one host or for all."""
         self.assertEqual(self.connections(), [1, 1])
-        self.daemon.close_connections("l2")
+        self.managed.close_connections("l2")
         self.assertEqual(self.connections(), [1, 0])
-        self.daemon.close_connections(None)
+        self.managed.close_connections("")
         self.assertEqual(self.connections(), [0, 0])
-        self.daemon.set_debug("l1", 9)
+        self.managed.set_debug_level("l1", 9)
         self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [9, 0])
-        self.daemon.set_debug(None, 2)
+        self.managed.set_debug_level("", 2)
         self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [2, 2])
 
     def test_reset_retries(self) -> None:
         """S18, S13: a DEAD host has its retries again, and its delayed requests go at once."""
-        self.daemon.close_connections(None)
+        self.managed.close_connections("")
         self.network.on_connect = Attempt.refuse
         self.ask("l1")
         self.ask("l2")
@@ -746,12 +751,26 @@ class ManagedTests(ServiceTestCase):
             file.write("put:a\n")
         self.advance(5.0)
         self.network.on_connect = Attempt.accept
-        self.assertEqual([status.state for status in self.daemon.statuses()], ["DEAD", "DEAD"])
-        self.daemon.reset_retries("l2")
+        self.assertEqual(self.states(), ["DEAD", "DEAD"])
+        self.managed.reset_retries("l2")
         for _ in range(10):
             self.clock.advance(0)
-        self.assertEqual([status.state for status in self.daemon.statuses()], ["DEAD", "up"])
+        self.assertEqual(self.states(), ["DEAD", "up"])
         self.assertEqual(self.perm_lines, ["S:l2:put:a"])
+
+    def test_former_names(self) -> None:
+        """What programs called on the daemon before does the same, and says what to call now."""
+        daemon: Any = self.daemon
+        self.assertEqual(daemon.about(), self.daemon.reporter.about())
+        self.assertEqual(daemon.status("l1").host_id, "l1")
+        daemon.set_debug(None, 3)
+        daemon.close_connections("l2")
+        self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [3, 3])
+        self.assertEqual(self.connections(), [1, 0])
+        told = [each["message"] for each in self.flushWarnings([self.test_former_names])]
+        self.assertEqual(told[0], "LoncService.about: use reporter.about")
+        self.assertEqual(len(told), 4)
+        self.assertRaises(AttributeError, lambda: daemon.nonsense)
 
     def test_stop_twice(self) -> None:
         """S18: a second stop is no error."""

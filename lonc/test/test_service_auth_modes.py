@@ -43,7 +43,7 @@ class CertificatesTests(ServiceTestCase):
     def test_none(self) -> None:
         """Without one the status says so, and nothing is warned of."""
         daemon = self.started()
-        about = daemon.about()
+        about = daemon.reporter.about()
         self.assertEqual((about.certificate, about.certificate_days), ("", 0.0))
         self.assertEqual(self.told(LogLevel.warn), [])
 
@@ -51,7 +51,7 @@ class CertificatesTests(ServiceTestCase):
         """The status has the file and how long it is still valid; 22 days are long enough."""
         files = self.authority.issue("l1.test", ends=22.0)
         self.use(files)
-        about = self.started().about()
+        about = self.started().reporter.about()
         self.assertEqual(about.certificate, files.certificate)
         self.assertAlmostEqual(about.certificate_days, 22.0, places=2)
         self.assertEqual(self.told(LogLevel.warn), [])
@@ -76,7 +76,7 @@ class CertificatesTests(ServiceTestCase):
         self.assertEqual(
             self.told(LogLevel.critical), [f"the own certificate {files.certificate} has expired"]
         )
-        self.assertAlmostEqual(daemon.about().certificate_days, -0.5, places=2)
+        self.assertAlmostEqual(daemon.reporter.about().certificate_days, -0.5, places=2)
 
     def test_unusable(self) -> None:
         """One that cannot be used is a warning that names the file, at the start and at HUP."""
@@ -97,19 +97,19 @@ class CertificatesTests(ServiceTestCase):
         os.unlink(files.key)
         failure = self.failureResultOf(daemon.reload(), ReloadFailed)
         self.assertIn(f"{files.key}: No such file or directory", str(failure.value))
-        self.assertGreater(daemon.about().certificate_days, 0)
+        self.assertGreater(daemon.reporter.about().certificate_days, 0)
 
     def test_unusable_where_the_clear_is_closed(self) -> None:
         """Where nothing goes without it lonc does not start, and a HUP changes nothing."""
         files = self.authority.issue("l1.test")
         self.use(files, allow_insecure=False)
         daemon = self.started()
-        good = daemon.about().certificate_days
+        good = daemon.reporter.about().certificate_days
         os.unlink(files.key)
         for again in (daemon.reload, daemon.reread_table):
             failure = self.failureResultOf(again(), ReloadFailed)
             self.assertIn(f"nothing is changed: {files.key}: No such file", str(failure.value))
-        self.assertAlmostEqual(daemon.about().certificate_days, good, places=2)
+        self.assertAlmostEqual(daemon.reporter.about().certificate_days, good, places=2)
         with self.assertRaises(SettingsError):
             self.made()
 
@@ -119,7 +119,7 @@ class CertificatesTests(ServiceTestCase):
         daemon = self.started()
         self.use(self.authority.issue("l1.test", ends=100.0))
         daemon.reload()
-        self.assertAlmostEqual(daemon.about().certificate_days, 100.0, places=2)
+        self.assertAlmostEqual(daemon.reporter.about().certificate_days, 100.0, places=2)
 
 
 class WaysTests(ServiceTestCase):

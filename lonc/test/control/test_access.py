@@ -121,7 +121,7 @@ class SocketTests(TestCase):
 
     async def test_own_socket(self) -> None:
         """On a UNIX socket its owner steers, and the log says who it was."""
-        port = ManagementPort(reactor, network(reactor), self.daemon, f"unix:{self.path}")
+        port = ManagementPort(reactor, network(reactor), self.daemon.parts, f"unix:{self.path}")
         port.startService()
         client = await ManagementClient.connect(reactor, f"unix:{self.path}")
         with capturedLogs() as events:
@@ -132,7 +132,9 @@ class SocketTests(TestCase):
 
     async def test_tcp(self) -> None:
         """Over TCP on this machine one sees, and does not steer; there is a warning."""
-        port = ManagementPort(reactor, network(reactor), self.daemon, "tcp:0:interface=127.0.0.1")
+        port = ManagementPort(
+            reactor, network(reactor), self.daemon.parts, "tcp:0:interface=127.0.0.1"
+        )
         with capturedLogs() as events:
             port.startService()
         self.assertIn("may see, and nobody steer", warnings(events)[0])
@@ -151,7 +153,7 @@ class SocketTests(TestCase):
     async def test_group(self) -> None:
         """A group may connect from the start on, or from a reload on, and no more after another."""
         port = ManagementPort(
-            reactor, network(reactor), self.daemon, f"unix:{self.path}:mode=600", os.getegid()
+            reactor, network(reactor), self.daemon.parts, f"unix:{self.path}:mode=600", os.getegid()
         )
         port.startService()
         info = os.stat(self.path)

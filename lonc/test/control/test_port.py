@@ -30,7 +30,7 @@ class ManagementPortTests(SynchronousTestCase):
 
     def started(self, description: str) -> ManagementPort:
         """Return a port that has been started."""
-        port = ManagementPort(self.reactor, network(self.reactor), NotedDaemon(), description)
+        port = ManagementPort(self.reactor, network(self.reactor), NotedDaemon().parts, description)
         port.startService()
         return port
 
@@ -169,7 +169,7 @@ class RealSocketTests(TestCase):
         self.path = os.path.join(folder.name, "lonc.amp")
         self.daemon = NotedDaemon()
         self.port = ManagementPort(
-            reactor, network(reactor), self.daemon, f"unix:{self.path}:mode=600"
+            reactor, network(reactor), self.daemon.parts, f"unix:{self.path}:mode=600"
         )
 
     def stale(self) -> None:

@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import attrs
@@ -27,6 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
 from lonc.control.access import OWNER, Level, Visitor
+from lonc.control.caller import Caller
 from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import (
@@ -39,7 +39,6 @@ from lonc.control.errors import (
     ReportFailed,
     UnknownHost,
 )
-from lonc.control.questions import Questions
 from lonc.control.server import (
     HANDSHAKE_LIMIT,
     MOST_HANDSHAKES,
@@ -47,10 +46,10 @@ from lonc.control.server import (
     ManagementFactory,
     ManagementProtocol,
 )
-from lonc.report.request_log import RequestLog
+from lonc.report.records import ConnectionStatus
 from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
-from lonc.test.fixtures.statuses import a_status
+from lonc.test.fixtures.statuses import NOW, a_status
 
 T = TypeVar("T")
 
@@ -107,7 +106,12 @@ class CommandsTests(ConnectedTests):
         self.answer(self.client.set_debug_level("", 0))
         self.assertEqual(
             self.daemon.asked,
-            [("report",), ("reset", None), ("close", None), ("debug", None, 0)],
+            [
+                ("report",),
+                *((what, host) for what in ("reset", "close") for host in ("msul1", "msua1")),
+                ("debug", "msul1", 0),
+                ("debug", "msua1", 0),
+            ],
         )
 
     def test_read_again(self) -> None:
@@ -158,15 +162,37 @@ class PagesTests(ConnectedTests):
     def test_page_is_full(self) -> None:
         """A page ends only when the next host would not fit."""
         self.daemon.hosts = [a_status(f"{n:04d}", last_log="x" * 1000) for n in range(200)]
-        server = ManagementProtocol(self.factory)
+        responders = self.daemon.responders(Caller(lambda: OWNER, self.factory.log))
         pages = []
         after, more = "", True
         while more:
-            page = server._list_hosts(after)
+            page = responders.list_hosts(after)
             pages.append(page["hosts"])
             after, more = page["hosts"][-1]["host_id"], page["more"]
         self.assertEqual(sum(map(len, pages)), 200)
         self.assertGreater(min(map(len, pages[:-1])), 40)
+
+    def test_connection_closes_between_pages(self) -> None:
+        """One that closes between two pages hides none that stays, and repeats none."""
+        rows = [
+            ConnectionStatus(number=n, host_id="msul1", state="idle", since=NOW, seconds=1.0)
+            for n in range(1, 2001)
+        ]
+        self.daemon.connections = rows
+        listing = Deferred.fromCoroutine(self.client.connections())
+        self.pump.pump()  # the question
+        self.daemon.connections = rows[500:]
+        self.pump.flush()
+        listed = [each.number for each in self.successResultOf(listing)]
+        self.assertEqual(listed, list(range(1, 2001)))  # all of those that closed were told before
+
+    def test_machine_of_two(self) -> None:
+        """A connection that two hosts of a machine share is listed once."""
+        one = ConnectionStatus(number=7, host_id="msul1", state="idle", since=NOW, seconds=1.0)
+        self.daemon.connections = [one, attrs.evolve(one, host_id="msua1")]
+        self.assertEqual(self.answer(self.client.connections()), [one])
+        (listed,) = self.answer(self.client.connections("msua1"))
+        self.assertEqual(listed.host_id, "msua1")
 
     def test_hosts_come_and_go_between_pages(self) -> None:
         """A host that stays is listed once, though others come and go between two pages."""
@@ -254,8 +280,9 @@ class ErrorsTests(ConnectedTests):
         self.answer(self.client.report())
 
     def test_too_long_to_ask(self) -> None:
-        """What does not fit into a command fails before it is sent."""
-        self.refused(self.client.report("x" * 70_000), NoAnswer)
+        """What does not fit into a command fails before it is sent, and says so."""
+        told = self.refused(self.client.report("x" * 70_000), BadArguments)
+        self.assertEqual(told, "Report: host is too long")
 
 
 class ClientWaitsTests(ConnectedTests):
@@ -305,11 +332,14 @@ class ClientWaitsTests(ConnectedTests):
 class LiarsTests(SynchronousTestCase):
     """What listens there is no lonc, or a broken one."""
 
-    def test_key_of_another_type(self) -> None:
-        """A listing whose keys cannot be compared with each other is given up."""
-        pages = [{"rows": [a_slow_request(number)], "more": True} for number in (1, "two", 3)]
+    def test_rows_again(self) -> None:
+        """A listing that comes back to a row which it has had is given up."""
+        pages = [{"rows": [a_slow_request(number)], "more": True} for number in (1, 2, 1)]
 
-        class Asked(Questions):
+        class Asked(ManagementClient):
+            def __init__(self) -> None:
+                self._where = "lonc"
+
             async def _ask(
                 self, command: object, more_time: float = 0.0, **arguments: object
             ) -> dict[str, Any]:
@@ -406,6 +436,10 @@ class LimitsTests(ConnectedTests):
         server.makeConnection(transport)
         return server, transport
 
+    def owners_factory(self) -> ManagementFactory:
+        """Return what serves lonc's own user alone, with the usual limits."""
+        return ManagementFactory(self.daemon.responders, self.clock, visitor_of=lambda _: OWNER)
+
     def test_too_many(self) -> None:
         """For one connection over the limit the one that was silent for longest makes room."""
         self.clock.advance(1)
@@ -451,8 +485,6 @@ class LimitsTests(ConnectedTests):
 
     def test_others_busy(self) -> None:
         """Sixty who may only see, each with a command under way, keep the owner's out nowhere."""
-        log = RequestLog()
-        self.daemon.operations = SimpleNamespace(watch=log.watch, leave=log.leave)
         owner, owner_pump = self.client, self.pump
         self.visitor = Visitor("ann (process 7)", Level.SEE)
         for _ in range(30):
@@ -470,8 +502,6 @@ class LimitsTests(ConnectedTests):
     def test_commands_of_a_level(self) -> None:
         """Commands under way of those who may only see have a limit, which is no other level's."""
         self.factory.max_connections = 100
-        log = RequestLog()
-        self.daemon.operations = SimpleNamespace(watch=log.watch, leave=log.leave)
         owner, owner_pump = self.client, self.pump
         self.visitor = Visitor("ann (process 7)", Level.SEE)
         asked: list[Deferred[Any]] = []
@@ -543,7 +573,9 @@ class LimitsTests(ConnectedTests):
             ),
             (box(_command=b"nosuch").serialize(), "a command that wants no answer has failed"),
         ):
-            factory = ManagementFactory(self.daemon, self.clock, visitor_of=lambda _: OWNER)
+            factory = ManagementFactory(
+                self.daemon.responders, self.clock, visitor_of=lambda _: OWNER
+            )
             with capturedLogs() as events:
                 for _ in range(3):
                     server = factory.buildProtocol(None)
@@ -560,7 +592,7 @@ class LimitsTests(ConnectedTests):
 
     def test_malformed_in_many_ways(self) -> None:
         """However many ways there are to be malformed, they are one line a minute."""
-        factory = ManagementFactory(self.daemon, self.clock, visitor_of=lambda _: OWNER)
+        factory = self.owners_factory()
         with capturedLogs() as events:
             for sent in (
                 b"\xff\xff",
@@ -671,7 +703,7 @@ class ExampleTests(TestCase):
             a_status("msua1", state="DEAD", retries_left=0),
         )
         clock: Any = reactor
-        self.factory = ManagementFactory(self.daemon, clock, visitor_of=lambda _: OWNER)
+        self.factory = ManagementFactory(self.daemon.responders, clock, visitor_of=lambda _: OWNER)
         port = clock.listenUNIX(self.path, self.factory, mode=0o600)
         self.addCleanup(self.factory.disconnect)
         self.addCleanup(port.stopListening)
@@ -703,7 +735,8 @@ class ExampleTests(TestCase):
         self.assertEqual(await self.run_example("debug", "msul1", "2"), ("", "", 0))
         self.assertEqual(await self.run_example("close"), ("", "", 0))
         self.assertEqual(await self.run_example("reread"), ("1 new host: msua1\n", "", 0))
-        self.assertEqual(self.daemon.asked, [("debug", "msul1", 2), ("close", None), ("reread",)])
+        closed = [("close", "msul1"), ("close", "msua1")]
+        self.assertEqual(self.daemon.asked, [("debug", "msul1", 2), *closed, ("reread",)])
 
     async def test_unknown_host(self) -> None:
         """An error is one line, and the exit status is not 0."""

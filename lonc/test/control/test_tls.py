@@ -38,7 +38,7 @@ class TLSTests(TestCase):
         self.port = ManagementPort(
             reactor,
             network(reactor),
-            self.daemon,
+            self.daemon.parts,
             "lonctls:0:interface=127.0.0.1",
             None,
             lambda: self.certificates,
@@ -140,7 +140,12 @@ class TLSTests(TestCase):
         """A description that cannot be used, or missing certificates, are one line at the start."""
         for description in ("lonctls:x", "lonctls:1:2", "lonctls:1:backlog=3", "lonctls:99999"):
             port = ManagementPort(
-                reactor, network(reactor), self.daemon, description, None, lambda: self.certificates
+                reactor,
+                network(reactor),
+                self.daemon.parts,
+                description,
+                None,
+                lambda: self.certificates,
             )
             error = self.assertRaises(ManagementPortError, port.startService)
             self.assertIn("it is lonctls:PORT", str(error))

@@ -4,13 +4,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from twisted.internet.defer import Deferred
 
-from lonc.control.steering import TRACE_WAIT
+from lonc.control.responders import TRACE_WAIT
 from lonc.report.records import RequestRecord
-from lonc.report.request_log import RequestLog
 from lonc.test.fixtures.management import ConnectedTests
 
 
@@ -19,8 +16,7 @@ class TraceTests(ConnectedTests):
 
     def setUp(self) -> None:
         super().setUp()
-        self.log = RequestLog(lambda: 5.0)
-        self.daemon.operations = SimpleNamespace(watch=self.log.watch, leave=self.log.leave)
+        self.log = self.daemon.request_log
 
     def note(self, line: bytes, host_id: str = "msul1") -> None:
         """Let a request end."""

@@ -137,19 +137,19 @@ class MovedTests(ServiceTestCase):
         when, for every host of that name.
         """
         self.ask("l2")
-        self.daemon.close_connections("l2")
+        self.managing(self.daemon).close_connections("l2")
         began = time.time()
         self.error = LookUpError("try again")
         self.pass_lifetime()
         for host_id in ("l2", "l3"):
             self.assertEqual(self.ask(host_id), b"re:ping\n")
-            self.assertGreater(self.daemon.status(host_id).name_failing_since, began - 2)
-        self.assertEqual(self.daemon.status("l5").name_failing_since, 0.0)
+            self.assertGreater(self.daemon.reporter.status(host_id).name_failing_since, began - 2)
+        self.assertEqual(self.daemon.reporter.status("l5").name_failing_since, 0.0)
         self.assertEqual(self.targets, ["127.0.0.2"] * 2)
         self.error = None
         self.clock.advance(60)
         self.advance(1)
-        self.assertEqual(self.daemon.status("l2").name_failing_since, 0.0)
+        self.assertEqual(self.daemon.reporter.status("l2").name_failing_since, 0.0)
 
     def test_no_such_name(self) -> None:
         """
@@ -166,10 +166,10 @@ class MovedTests(ServiceTestCase):
             self.network.londs[0].say(b"pong\n")
         self.assertEqual([client.read for client in clients], [b"pong\n"] * 3)
         self.assertEqual(self.targets, ["127.0.0.2"])
-        self.assertEqual(self.daemon.status("l2").state, "up")
+        self.assertEqual(self.daemon.reporter.status("l2").state, "up")
         self.network.londs[0].close()
         self.assertEqual(self.ask("l2"), CON_LOST)
-        self.assertEqual(self.daemon.status("l2").state, "DEAD")
+        self.assertEqual(self.daemon.reporter.status("l2").state, "DEAD")
 
     def test_lifetime_changes(self) -> None:
         """HUP: another lifetime counts from the next look-up on."""

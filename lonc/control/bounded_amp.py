@@ -18,12 +18,15 @@ class BoundedAMP(amp.AMP):
 
     longest_box: int
     transport: Any
+    paused: bool
     _currentKey: bytes
     _box_size = 0
 
     def refuse(self, why: str) -> None:
         """End the connection: the other side does not speak AMP as lonc does."""
-        raise NotImplementedError
+        self.paused = True  # nothing that has come is looked at any more
+        if self.transport is not None:
+            self.transport.abortConnection()
 
     def proto_value(self, string: bytes) -> str:
         """Take a value of a box."""

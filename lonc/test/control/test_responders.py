@@ -4,37 +4,63 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from typing import Any
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.test.iosim import FakeTransport, connect
 
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import SettingsError
-from lonc.control.access import user_name
-from lonc.control.errors import UnknownFile
-from lonc.control.operations import UNREADABLE
+from lonc.control.access import OWNER, user_name
+from lonc.control.client import ManagementClient
+from lonc.control.client_connection import ClientConnection
+from lonc.control.errors import BadArguments, UnknownFile
+from lonc.control.responders import UNREADABLE, Responders
+from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 
 REQUEST = "1.1.put.l2"
 
+T = TypeVar("T")
 
-class OperationsTestCase(ServiceTestCase):
-    """A daemon that runs."""
+
+class RespondersTestCase(ServiceTestCase):
+    """A daemon that runs, asked by its own user over AMP in memory."""
 
     def setUp(self) -> None:
         super().setUp()
         self.daemon = self.started()
-        self.operations = self.daemon.operations
+        factory = ManagementFactory(
+            partial(Responders, self.daemon.parts()), self.clock, visitor_of=lambda _: OWNER
+        )
+        server, client = factory.buildProtocol(None), ClientConnection()
+        self.pump = connect(
+            server, FakeTransport(server, isServer=True), client, FakeTransport(client, False)
+        )
+        self.lonc = ManagementClient(client, self.clock, timeout=10.0)
 
-    def result(self, work: Any) -> Any:
-        """Return what a coroutine returns, which has to be at once."""
-        return self.successResultOf(Deferred.fromCoroutine(work))
+    def ask(self, call: Coroutine[Any, Any, T]) -> Deferred[T]:  # type: ignore[override]
+        """Ask, and let pass what there is to pass."""
+        asked = Deferred.fromCoroutine(call)
+        for _ in range(3):
+            self.pump.flush()
+            self.clock.advance(0)
+        self.pump.flush()
+        return asked
+
+    def result(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return the answer, which has to be there at once."""
+        answer: T = self.successResultOf(self.ask(call))
+        return answer
 
 
-class ClientTests(OperationsTestCase):
+class ClientTests(RespondersTestCase):
     """``clients``."""
 
     def test_waiting(self) -> None:
@@ -44,16 +70,28 @@ class ClientTests(OperationsTestCase):
         client.wire.peer_credentials = (4711, 0)
         self.advance(0)
         self.client("l2")
-        (row,) = self.operations.clients("l1")
+        (row,) = self.result(self.lonc.clients("l1"))
         self.assertEqual((row.host_id, row.requests, row.waits_for), ("l1", 1, ""))
         self.assertEqual((row.pid, row.user), (4711, "root"))
-        self.assertEqual(len(list(self.operations.clients(None))), 2)
+        self.assertEqual(len(self.result(self.lonc.clients())), 2)
+
+    def test_two_pages(self) -> None:
+        """More clients than fit into an answer are listed each once, in the order they came in."""
+        for _ in range(99):
+            self.client("l1")
+        self.daemon.in_force.settings = attrs.evolve(self.first, max_clients=1000)
+        self.daemon._clients.reconfigure(self.daemon.in_force.settings)
+        for _ in range(600):
+            self.client("l2")
+        rows = self.result(self.lonc.clients())
+        self.assertEqual([row.number for row in rows], list(range(1, 700)))
+        self.assertEqual([row.host_id for row in rows], ["l1"] * 99 + ["l2"] * 600)
 
     def test_since(self) -> None:
         """Times of the reactor's clock become Unix times."""
         self.client("l1", b"ping\n")
         self.advance(100.0)
-        (row,) = self.operations.clients(None)
+        (row,) = self.result(self.lonc.clients())
         self.assertLess(abs(time.time() - row.since - 100.0), 2.0)
 
     def test_user(self) -> None:
@@ -62,26 +100,26 @@ class ClientTests(OperationsTestCase):
                          ["root", "4000000001", ""])  # fmt: skip
 
 
-class SettingsTests(OperationsTestCase):
-    """``settings_in_force``."""
+class SettingsTests(RespondersTestCase):
+    """``settings``."""
 
     def test_all(self) -> None:
         """Every setting has a row."""
-        rows = self.result(self.operations.settings_in_force())
-        self.assertEqual([row.name for row in rows], [each.variable for each in PARAMETERS])
+        rows = self.result(self.lonc.settings())
+        self.assertEqual([row.name for row in rows], sorted(each.variable for each in PARAMETERS))
         self.assertEqual({row.differs for row in rows}, {""})
 
     def test_differs(self) -> None:
         """What the file says by now is told where it is something else."""
         written = {"loncRetries": ("7", "loncapa.conf, line 3")}
         self.settings = attrs.evolve(self.first, retries=7, written=written)
-        rows = self.result(self.operations.settings_in_force())
+        rows = self.result(self.lonc.settings())
         self.assertEqual({r.name: r.differs for r in rows if r.differs}, {"loncRetries": "7"})
 
     def test_unusable(self) -> None:
         """What is in force is told though the file cannot be used any more."""
         self.settings = SettingsError("no")
-        rows = self.result(self.operations.settings_in_force())
+        rows = self.result(self.lonc.settings())
         self.assertEqual({row.differs for row in rows}, {UNREADABLE})
 
     def test_next_start(self) -> None:
@@ -92,12 +130,12 @@ class SettingsTests(OperationsTestCase):
         )
         self.settings = attrs.evolve(self.first, log_format="json", written=written)
         self.successResultOf(self.daemon.reload())
-        rows = {row.name: row for row in self.result(self.operations.settings_in_force())}
+        rows = {row.name: row for row in self.result(self.lonc.settings())}
         row = rows["loncLogFormat"]
         self.assertEqual((row.value, row.source, row.differs), ("seed", "default", "json"))
 
 
-class DelayedTests(OperationsTestCase):
+class DelayedTests(RespondersTestCase):
     """Delayed requests, from the daemon's folder."""
 
     def setUp(self) -> None:
@@ -108,60 +146,81 @@ class DelayedTests(OperationsTestCase):
 
     def test_list(self) -> None:
         """A request is listed, shown and dropped."""
-        (row,) = self.result(self.operations.delayed_requests(None))
+        (row,) = self.result(self.lonc.delayed())
         self.assertEqual((row.file, row.host_id, row.command), (REQUEST, "l2", "put"))
-        shown = self.result(self.operations.show_delayed(REQUEST))
+        shown = self.result(self.lonc.show_delayed(REQUEST))
         self.assertEqual(shown, (b"put:a:b\n", False))
-        self.result(self.operations.drop_delayed(REQUEST))
+        self.result(self.lonc.drop_delayed(REQUEST))
         self.assertFalse(os.path.exists(self.path))
 
     def test_unknown(self) -> None:
         """One that is not there is an error that can be told."""
         for act in (
-            self.operations.show_delayed,
-            self.operations.drop_delayed,
-            self.operations.requeue_delayed,
+            self.lonc.show_delayed,
+            self.lonc.drop_delayed,
+            self.lonc.requeue_delayed,
         ):
-            self.failureResultOf(Deferred.fromCoroutine(act("2.2.put.l2")), UnknownFile)
+            self.failureResultOf(self.ask(act("2.2.put.l2")), UnknownFile)
 
     def test_kept(self) -> None:
         """One that is kept is put back; how many are is a part of the daemon's status."""
         os.makedirs(self.first.kept_dir, exist_ok=True)
         os.rename(self.path, os.path.join(self.first.kept_dir, REQUEST))
         self.advance(1.5)
-        self.assertEqual(self.daemon.about().kept, 1)
-        self.result(self.operations.requeue_delayed(f"kept/{REQUEST}"))
+        self.assertEqual(self.daemon.reporter.about().kept, 1)
+        self.result(self.lonc.requeue_delayed(f"kept/{REQUEST}"))
         self.assertTrue(os.path.exists(self.path))
 
 
-class PauseTests(OperationsTestCase):
+class PauseTests(RespondersTestCase):
     """``pause`` and ``resume``."""
 
     def test_in_flight(self) -> None:
         """The answer comes when nothing is in flight; others wait, and go on when it ends."""
         first = self.client("l1", b"ping\n")
         self.advance(0)
-        pausing = Deferred.fromCoroutine(self.operations.pause("l1", "ann", "a disk", 60.0, False))
+        pausing = self.ask(self.lonc.pause("l1", "ann", "a disk", 60))
         second = self.client("l1", b"pong\n")
         self.advance(0)
         self.assertNoResult(pausing)
         (lond,) = self.network.londs
         lond.say(b"one\n")
         self.advance(0)
+        self.pump.flush()
         self.successResultOf(pausing)
         self.assertEqual((first.read, second.read), (b"one\n", b""))
-        paused = self.daemon.status("l1").paused
+        paused = self.daemon.reporter.status("l1").paused
         self.assertEqual((paused["by"], paused["reason"], paused["fail"]), ("ann", "a disk", False))
         self.assertAlmostEqual(paused["until"] - paused["since"], 60.0)
-        self.operations.resume(None)
-        self.assertEqual(self.daemon.status("l1").paused, {})
+        self.result(self.lonc.resume(""))
+        self.assertEqual(self.daemon.reporter.status("l1").paused, {})
         self.advance(0)
         lond.say(b"two\n")
         self.advance(0)
         self.assertEqual(second.read, b"two\n")
 
+    def test_endless(self) -> None:
+        """A pause without an end has none in the status, and is by whoever asks."""
+        self.result(self.lonc.pause("l1"))
+        paused = self.daemon.reporter.status("l1").paused
+        self.assertEqual((paused["until"], paused["reason"]), (0.0, ""))
+        self.assertEqual(paused["by"], user_name(os.geteuid()))
+        self.advance(10.0)
+        self.assertEqual(self.daemon.reporter.status("l1").paused["until"], 0.0)
+        self.assertEqual(self.daemon.reporter.status("l2").paused, {})
 
-class ReloadTests(OperationsTestCase):
+    def test_no_number(self) -> None:
+        """What is no number of seconds is not sent, and the error says what was wrong."""
+        error = self.failureResultOf(self.ask(self.lonc.pause("l1", seconds=None)))  # type: ignore
+        error.trap(BadArguments)
+        self.assertIn("Pause", str(error.value))
+        for seconds in (-1, math.inf, math.nan):
+            error = self.failureResultOf(self.ask(self.lonc.pause("l1", seconds=seconds)))
+            error.trap(BadArguments)
+        self.assertEqual(self.daemon.reporter.status("l1").paused, {})
+
+
+class ReloadTests(RespondersTestCase):
     """What the daemon's status tells of the last reload."""
 
     def test_done(self) -> None:
@@ -175,7 +234,7 @@ class ReloadTests(OperationsTestCase):
         changes = ["loncMaxClients: 7, was 100 (loncapa.conf, line 3)", "l2: gone"]
         told = self.successResultOf(self.daemon.reload())
         self.assertEqual(told.split("\n")[1:], changes)
-        about = self.daemon.about()
+        about = self.daemon.reporter.about()
         self.assertEqual(about.last_reload["outcome"], "done")
         self.assertEqual(about.last_reload["changes"], changes)
         self.assertEqual(about.reloads, {"done": 1, "failed": 0})
@@ -184,7 +243,7 @@ class ReloadTests(OperationsTestCase):
         """A file that cannot be used makes it fail, and the reason stays."""
         self.settings = SettingsError("a.conf, line 1: no")
         self.daemon.reload().addErrback(lambda failure: None)
-        about = self.daemon.about()
+        about = self.daemon.reporter.about()
         self.assertEqual(about.last_reload["outcome"], "failed")
         self.assertEqual(about.last_reload["changes"], ["a.conf, line 1: no"])
         self.assertEqual(about.reloads, {"done": 0, "failed": 1})
@@ -198,6 +257,6 @@ class ReloadTests(OperationsTestCase):
         while not reading.called:
             self.clock.advance(0)
         self.successResultOf(reading)
-        changes = self.daemon.about().last_reload["changes"]
+        changes = self.daemon.reporter.about().last_reload["changes"]
         self.assertRegex(changes[-1], r"^and \d+ more$")
         self.assertLess(sum(map(len, changes)), 6000)

@@ -11,14 +11,14 @@ from lonc.report.rate_limit import RateLimited
 log = Logger()
 
 
-class Journal:
-    """Writes these lines; a part of :class:`lonc.control.server.ManagementFactory`."""
+class ManagementLog:
+    """Writes these lines."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._limited = RateLimited(clock, 60.0)
         self._limited_asking = RateLimited(clock, 10.0)
 
-    def note_closed(self, why: str, kind: str) -> None:
+    def closed(self, why: str, kind: str) -> None:
         """
         Log that a connection is closed; clients may do so as often as they like.
 
@@ -32,7 +32,7 @@ class Journal:
                 left_out=left_out,
             )
 
-    def note_not_understood(self, why: str) -> None:
+    def not_understood(self, why: str) -> None:
         """Log that a command was not understood."""
         left_out = self._limited.allow("not understood")
         if left_out is not None:
@@ -43,12 +43,12 @@ class Journal:
                 left_out=left_out,
             )
 
-    def note_fault(self, failure: Failure, command: bytes) -> None:
+    def fault(self, failure: Failure, command: bytes) -> None:
         """Log a fault of lonc's own."""
         if self._limited.allow("fault") is not None:
             log.failure("Management command {command} failed", failure, command=command)
 
-    def note_not_allowed(self, who: str, what: str) -> None:
+    def not_allowed(self, who: str, what: str) -> None:
         """Log that somebody asked for what he may not have."""
         left_out = self._limited.allow("not allowed")
         if left_out is not None:
@@ -60,7 +60,7 @@ class Journal:
                 left_out=left_out,
             )
 
-    def note_asked(self, asked: str, host_id: str, who: str) -> None:
+    def asked(self, asked: str, host_id: str, who: str) -> None:
         """Log what somebody has asked for, though a program may ask all the time."""
         left_out = self._limited_asking.allow(f"{asked} {host_id} {who}")
         if left_out is not None:

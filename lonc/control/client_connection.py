@@ -1,0 +1,156 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""
+The connection of a program that manages a running lonc.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.endpoints import clientFromString, connectProtocol
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionClosed,
+    ConnectionLost,
+)
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from lonc.config.certificates import CertificateFiles, check_name
+from lonc.control.bounded_amp import BoundedAMP
+from lonc.control.errors import NoAnswer
+from lonc.wire.tls import TLSError
+
+#: Bytes of an answer at most: a page of a list is one value, and the rest is small.
+LONGEST_ANSWER: Final = 4 * 65536
+
+
+class ClientConnection(BoundedAMP):
+    """
+    Asks a lonc.
+
+    :ivar closed: fires when the connection has ended.
+    :ivar refused: why it was ended by this side; empty where it was not.
+    """
+
+    longest_box = LONGEST_ANSWER
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: Deferred[None] = Deferred()
+        self.refused = ""
+
+    def refuse(self, why: str) -> None:
+        """End the connection: whatever listens there is no lonc."""
+        self.refused = self.refused or why
+        super().refuse(why)
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """Take an answer, and nothing else."""
+        try:
+            box.pop(amp.COMMAND, None)  # nobody asks a client
+            # AMP would forget the question before it finds that these are missing.
+            box.setdefault(amp.ERROR_CODE, amp.UNKNOWN_ERROR_CODE)
+            box.setdefault(amp.ERROR_DESCRIPTION, b"")
+            super().ampBoxReceived(box)
+        except Exception:  # AMP raises whatever it comes across
+            self.refuse("what came answers no question")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fail what is not answered."""
+        super().connectionLost(reason)
+        self.closed.callback(None)
+
+
+@implementer(IHandshakeListener)
+class TLSClientConnection(ClientConnection):
+    """
+    The same over TLS.
+
+    :ivar ready: fires when the other side has shown a certificate for its host, or fails.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__()
+        self._host = host
+        self.ready: Deferred[None] = Deferred()
+
+    def handshakeCompleted(self) -> None:
+        """Look whom the certificate is for."""
+        from lonc.control.tls import peer_certificate
+
+        try:
+            check_name(self._host, peer_certificate(self.transport) or {})
+        except TLSError as error:
+            self.refuse(str(error))
+        else:
+            self.ready.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fail what is not answered, and say why TLS failed if it did."""
+        if not reason.check(ConnectionClosed):
+            self.refused = self.refused or f"TLS failed: {_why(reason.value)}"
+            reason = Failure(ConnectionLost())
+        super().connectionLost(reason)
+        if not self.ready.called:
+            self.ready.errback(NoAnswer(self.refused or "the connection was closed"))
+
+
+def _why(error: BaseException | None) -> str:
+    """Return what OpenSSL says, without where in its source."""
+    arguments = () if error is None else error.args
+    reasons = arguments[0] if arguments and isinstance(arguments[0], list) else []
+    return ", ".join(str(each[-1]) for each in reasons) or str(error) or type(error).__name__
+
+
+async def connect(
+    reactor: Any, endpoint: str, timeout: float, certificates: CertificateFiles | None
+) -> ClientConnection:
+    """
+    Connect to a lonc; see :meth:`lonc.management.ManagementClient.connect`.
+
+    :raises lonc.control.errors.NoAnswer: it is not to be had.
+    """
+    if endpoint.startswith("lonctls:"):
+        return await _connect_tls(reactor, endpoint, timeout, certificates)
+    try:
+        target = clientFromString(reactor, endpoint)
+    except (ValueError, TypeError) as error:
+        raise NoAnswer(
+            f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT: {error}"
+        ) from error
+    try:
+        connection = ClientConnection()
+        await connectProtocol(target, connection).addTimeout(timeout, reactor)
+    except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
+        raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
+    except (ConnectError, OSError) as error:
+        raise NoAnswer(f"{endpoint}: {error}") from error
+    return connection
+
+
+async def _connect_tls(
+    reactor: Any, endpoint: str, timeout: float, certificates: CertificateFiles | None
+) -> TLSClientConnection:
+    from lonc.control.tls import NoCertificates, client_endpoint
+
+    try:
+        target, host = client_endpoint(reactor, endpoint, certificates, timeout)
+    except (ValueError, NoCertificates) as error:
+        raise NoAnswer(f"{endpoint}: {error}") from None
+    protocol = TLSClientConnection(host)
+    try:
+        await connectProtocol(target, protocol).addTimeout(timeout, reactor)
+        await protocol.ready.addTimeout(timeout, reactor)
+    except (TimeoutError, ConnectingCancelledError):
+        protocol.refuse("it took too long")
+        raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
+    except (ConnectError, OSError, NoAnswer) as error:
+        raise NoAnswer(f"{endpoint}: {error}") from None
+    return protocol

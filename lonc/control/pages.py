@@ -1,0 +1,52 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""Pages of a listing: AMP ends a value at 65,535 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+from twisted.protocols import amp
+
+from lonc.control.commands import ManagementCommand
+from lonc.control.errors import BadArguments
+
+T = TypeVar("T")
+
+
+def behind(rows: Mapping[Any, T], after: Any) -> list[T]:
+    """
+    Return the values whose keys are greater than one, in the order of their keys.
+
+    A key stays a row's own while others come and go, so none is hidden or repeated.
+
+    :param after: the key of the last row of the page before; None for the first page.
+    :raises BadArguments: it cannot be compared with the keys.
+    """
+    try:
+        return [rows[key] for key in sorted(key for key in rows if after is None or key > after)]
+    except TypeError:
+        raise BadArguments(f"after is no key of these rows: {after!r}") from None
+
+
+def page(command: type[ManagementCommand], rows: Iterable[attrs.AttrsInstance]) -> dict[str, Any]:
+    """
+    Return as many rows as fit into an answer, one at least, and whether there are more.
+
+    :param command: has a list of rows first in its response, and ``more`` second.
+    :param rows: made one by one, as far as they are needed.
+    """
+    name, argument = command.response[0]
+    page: list[dict[str, Any]] = []
+    size = 0
+    more = False
+    for row in rows:
+        fields = attrs.asdict(row, recurse=False)
+        size += len(argument.toStringProto([fields], None))
+        more = size > amp.MAX_VALUE_LENGTH and bool(page)
+        if more:
+            break
+        page.append(fields)
+    return {name.decode(): page, "more": more}

@@ -1,0 +1,57 @@
+"""The parts of the daemon that the management port shows and steers (row S18)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from lonc.config.current import InForce
+from lonc.config.settings import Settings
+from lonc.control.reporter import Reporter
+from lonc.delayed.requests import DelayedRequests
+from lonc.disk.threads import Disk
+from lonc.host.service import HostService
+from lonc.local.limits import Clients
+from lonc.report.request_log import RequestLog
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """
+    What is shown and steered.
+
+    :ivar clock: the reactor's time.
+    :ivar hosts: host id -> its service.
+    :ivar in_force: the settings in force.
+    :ivar clients: those who are connected.
+    :ivar delayed: the delayed requests.
+    :ivar request_log: the requests that are slow, or watched.
+    :ivar reporter: reports on the daemon, its hosts and what is wrong.
+    :ivar disk: reads the settings again.
+    :ivar read_settings: does so; raises SettingsError.
+    :ivar reread_table: does what USR2 does, and tells a person what has changed; fails with
+        ReloadFailed.
+    :ivar reload: does what HUP does, likewise.
+    :ivar hand_over: gets ready for a new process, and returns the path of the socket for it; raises
+        NotDone.
+    :ivar look: brings the list of problems up to date.
+    :ivar stop: begins to stop, as at TERM.
+    """
+
+    clock: IReactorTime
+    hosts: Mapping[str, HostService]
+    in_force: InForce
+    clients: Clients
+    delayed: DelayedRequests
+    request_log: RequestLog
+    reporter: Reporter
+    disk: Disk
+    read_settings: Callable[[], Settings]
+    reread_table: Callable[[], Deferred[str]]
+    reload: Callable[[], Deferred[str]]
+    hand_over: Callable[[], Awaitable[str]]
+    look: Callable[[], Awaitable[None]]
+    stop: Callable[[], None]

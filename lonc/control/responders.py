@@ -1,0 +1,390 @@
+# twisted.protocols.amp has no annotations:
+# mypy: allow-untyped-calls
+"""
+What answers the AMP commands (row S18), by way of the parts of the daemon that each is about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import TimeoutError
+from twisted.logger import Logger
+from twisted.protocols import amp
+
+from lonc.config.parameters import PARAMETERS
+from lonc.config.settings import Settings, SettingsError
+from lonc.control.access import Level, user_name
+from lonc.control.caller import Caller
+from lonc.control.commands import (
+    About,
+    CloseConnections,
+    DropDelayed,
+    HandOver,
+    ListClients,
+    ListConnections,
+    ListDelayed,
+    ListHosts,
+    ListProblems,
+    ListSettings,
+    ListSlow,
+    Pause,
+    Reload,
+    Report,
+    RequeueDelayed,
+    RereadTable,
+    ResetRetries,
+    Resume,
+    RetryDelayed,
+    SetDebugLevel,
+    ShowDelayed,
+    Stop,
+    Trace,
+)
+from lonc.control.errors import (
+    BadArguments,
+    BadLevel,
+    NotDone,
+    ReportFailed,
+    UnknownFile,
+    UnknownHost,
+)
+from lonc.control.pages import behind, page
+from lonc.control.parts import Parts
+from lonc.delayed.listing import UnknownRequest
+from lonc.disk.threads import Stuck
+from lonc.host import service
+from lonc.host.service import HostService
+from lonc.local.limits import Client
+from lonc.report.logs import PARENT
+from lonc.report.records import ClientStatus, ConnectionStatus, SettingStatus
+from lonc.report.request_log import Watcher
+from lonc.report.status import HostStatus
+
+#: Bytes of a log line that are passed on; a page has room for many hosts that way.
+LONGEST_TEXT: Final = 1000
+
+#: Bytes of what is told of a change: AMP has no room for more.
+LONGEST_MESSAGE: Final = 60_000
+
+#: Bytes of a delayed request that are shown: they have to fit into an answer.
+SHOWN: Final = 60_000
+
+#: Seconds of a pause at most: a year. Without an end is possible too.
+LONGEST_PAUSE: Final = 366 * 86400.0
+
+#: Characters of why there is a pause, and of who wants it: they go with each report on the host.
+LONGEST_REASON: Final = 500
+
+#: Seconds after which who traces hears that there was nothing, and asks again.
+TRACE_WAIT: Final = 1.0
+
+#: In place of what the file says, when it says nothing that can be used.
+UNREADABLE: Final = "the file cannot be used now: see lonc check"
+
+log = Logger()
+
+
+class Responders(amp.CommandLocator):
+    """
+    Answers the commands of one connection.
+
+    :param parts: of the daemon.
+    :param caller: who is at the other end of the connection.
+    """
+
+    def __init__(self, parts: Parts, caller: Caller) -> None:
+        super().__init__()
+        self._parts = parts
+        self._caller = caller
+        self._watcher: Watcher | None = None
+
+    def close(self) -> None:
+        """Watch requests no more: the connection has gone."""
+        if self._watcher is not None:
+            self._parts.request_log.leave(self._watcher)
+            self._watcher = None
+
+    def _chosen(self, host: str) -> list[HostService]:
+        """Return the host that a command names, or all."""
+        hosts = self._parts.hosts
+        return [hosts[host]] if self._host_id(host) else list(hosts.values())
+
+    def _host_id(self, host: str) -> str | None:
+        """Return which host a command names, None for all."""
+        if host and host not in self._parts.hosts:
+            raise UnknownHost(f"no such host: {host}")
+        return host or None
+
+    def _note(self, asked: str, host: str = "") -> None:
+        """Log what is asked for; raises UnknownHost where there is no such host."""
+        self._host_id(host)
+        self._caller.note(asked, host or PARENT)
+
+    # ------------------------------------------------------------------ what is seen
+
+    @About.responder
+    def about(self) -> dict[str, Any]:
+        """Report on the daemon."""
+        return attrs.asdict(self._parts.reporter.about(), recurse=False)
+
+    @ListHosts.responder
+    def list_hosts(self, after: str) -> dict[str, Any]:
+        """Report on the hosts."""
+        ids = behind({host_id: host_id for host_id in self._parts.hosts}, after)
+        return page(ListHosts, (self._host_status(host_id) for host_id in ids))
+
+    def _host_status(self, host_id: str) -> HostStatus:
+        status = self._parts.reporter.status(host_id)
+        return attrs.evolve(status, last_log=cut(status.last_log))
+
+    @ListClients.responder
+    def list_clients(self, host: str, after: Any) -> dict[str, Any]:
+        """Report on the open clients."""
+        host_id, everyone = self._host_id(host), self._parts.clients.everyone
+        clients = {each.number: each for each in everyone if host_id in (None, each.host_id)}
+        now, wall, name_of = self._parts.clients.seconds(), time.time(), cache(user_name)
+        coming = behind(clients, after)
+        return page(ListClients, (_client_status(each, name_of, now, wall) for each in coming))
+
+    @ListConnections.responder
+    def list_connections(self, host: str, after: Any) -> dict[str, Any]:
+        """Report on the connections to londs."""
+        rows: dict[int, ConnectionStatus] = {}
+        for one in self._chosen(host):
+            for status in one.connection_statuses():
+                rows.setdefault(status.number, status)  # ids of one machine share theirs
+        return page(ListConnections, behind(rows, after))
+
+    @ListSlow.responder
+    def list_slow(self, host: str, after: Any) -> dict[str, Any]:
+        """Report the slowest requests of late."""
+        slowest = self._parts.request_log.slowest(self._host_id(host))
+        return page(ListSlow, behind({each.number: each for each in slowest}, after))
+
+    @ListProblems.responder
+    async def list_problems(self, host: str, after: Any) -> dict[str, Any]:
+        """Report on what is wrong now."""
+        host_id = self._host_id(host)
+        await self._parts.look()
+        problems = self._parts.reporter.problems
+        known = {each.number: each for each in problems if host_id in (None, each.host)}
+        return page(ListProblems, behind(known, after))
+
+    @ListSettings.responder
+    async def list_settings(self, host: str, after: Any) -> dict[str, Any]:
+        """Report on each setting, and on what the file says by now."""
+        parts = self._parts
+        settings = parts.in_force.settings
+        now: Settings | None = None
+        # What is asked for are the settings in force, and they are known.
+        with contextlib.suppress(SettingsError, Stuck):
+            path, limit = settings.config_file, settings.disk_timeout
+            now = await parts.disk.run(path, limit, parts.read_settings)
+        rows = {each.name: each for each in _settings(settings, now)}
+        return page(ListSettings, behind(rows, after))
+
+    @ListDelayed.responder
+    async def list_delayed(self, host: str, after: Any) -> dict[str, Any]:
+        """Report on delayed requests, and on those that are kept, in the order of their files."""
+        if not isinstance(after, str | None):
+            raise BadArguments("after is no file")
+        with _disk_errors("delayed requests cannot be listed"):
+            rows = await self._parts.delayed.listed(self._host_id(host), after or "")
+        return page(ListDelayed, rows)
+
+    @Trace.responder
+    async def trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
+        """Report requests as they end."""
+        if contents:
+            self._caller.require(Level.OWN, "the requests themselves")
+        host_id, watcher = self._host_id(host), self._watcher
+        if watcher is None:
+            self._note("trace", host)
+        if watcher is None or (watcher.host_id, watcher.contents) != (host_id, contents):
+            self.close()
+            self._watcher = watcher = self._parts.request_log.watch(host_id, contents)
+        with contextlib.suppress(TimeoutError):
+            await watcher.wait().addTimeout(TRACE_WAIT, self._parts.clock)
+        rows = watcher.take()
+        answer = page(Trace, rows)
+        watcher.put_back(rows[len(answer["rows"]) :])
+        return answer
+
+    # ------------------------------------------------------------------ what is steered
+
+    @Report.responder
+    def report(self, host: str) -> dict[str, Any]:
+        """Write the status file."""
+        self._note("report", host)
+        try:
+            self._parts.reporter.report()
+        except OSError as error:
+            raise ReportFailed(f"the status file cannot be written: {error}") from error
+        return {}
+
+    @ResetRetries.responder
+    def reset_retries(self, host: str) -> dict[str, Any]:
+        """Give a host its retries back (row S18)."""
+        self._note("reset retries", host)
+        for each in self._chosen(host):
+            each.reset_retries()
+        return {}
+
+    @CloseConnections.responder
+    def close_connections(self, host: str) -> dict[str, Any]:
+        """Close a host's connections and start afresh."""
+        self._note("close connections", host)
+        for each in self._chosen(host):
+            each.close_connections()
+        return {}
+
+    @SetDebugLevel.responder
+    def set_debug_level(self, host: str, level: int) -> dict[str, Any]:
+        """Set a host's debug level (row S20)."""
+        if not 0 <= level <= 9:
+            raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
+        self._note(f"debug level {level}", host)
+        for each in self._chosen(host):
+            each.debug_level = level
+            log.info("debug level {number}", number=level, host_id=each.host_id, success=True)
+        return {}
+
+    @Pause.responder
+    async def pause(
+        self, host: str, by: str, reason: str, seconds: float, fail: bool
+    ) -> dict[str, Any]:
+        """Send a host nothing; return when nothing of it is in flight any more."""
+        if not 0.0 <= seconds <= LONGEST_PAUSE:
+            raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
+        by, reason = by[:LONGEST_REASON], reason[:LONGEST_REASON]
+        self._note(f"pause, for {by}: {reason}", host)
+        now = time.time()
+        pause = service.Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
+        for quiet in [each.pause(pause, seconds) for each in self._chosen(host)]:
+            await quiet
+        return {}
+
+    @Resume.responder
+    def resume(self, host: str) -> dict[str, Any]:
+        """End a host's pause."""
+        self._note("resume", host)
+        for each in self._chosen(host):
+            each.resume()
+        return {}
+
+    @ShowDelayed.responder
+    async def show_delayed(self, file: str) -> dict[str, Any]:
+        """Give the beginning of a delayed request, and tell whether it goes on."""
+        self._note(f"show delayed request {file}")
+        with _disk_errors(f"{file} cannot be read"):
+            content, more = await self._parts.delayed.show(file, SHOWN)
+        return {"content": content, "more": more}
+
+    @DropDelayed.responder
+    async def drop_delayed(self, file: str) -> dict[str, Any]:
+        """Delete a delayed request."""
+        self._note(f"drop delayed request {file}")
+        with _disk_errors(f"{file} cannot be deleted"):
+            await self._parts.delayed.drop(file)
+        return {}
+
+    @RequeueDelayed.responder
+    async def requeue_delayed(self, file: str) -> dict[str, Any]:
+        """Put a kept request back among those that are sent."""
+        self._note(f"put back delayed request {file}")
+        with _disk_errors(f"{file} cannot be put back"):
+            await self._parts.delayed.requeue(file)
+        return {}
+
+    @RetryDelayed.responder
+    def retry_delayed(self, host: str) -> dict[str, Any]:
+        """Try a host's delayed requests now."""
+        self._note("retry delayed requests", host)
+        self._parts.delayed.retry(self._host_id(host))
+        return {}
+
+    @RereadTable.responder
+    async def reread_table(self) -> dict[str, Any]:
+        """Read the host table again."""
+        self._note("read the table again")
+        return {"message": cut(await self._parts.reread_table(), LONGEST_MESSAGE)}
+
+    @Reload.responder
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration and the host table again."""
+        self._note("reload")
+        return {"message": cut(await self._parts.reload(), LONGEST_MESSAGE)}
+
+    @HandOver.responder
+    async def hand_over(self) -> dict[str, Any]:
+        """Get ready to hand everything over to a new process."""
+        self._note("hand over to a new process")
+        return {"path": await self._parts.hand_over()}
+
+    @Stop.responder
+    def stop(self) -> dict[str, Any]:
+        """Stop lonc; the answer goes first."""
+        self._note("stop")
+        self._parts.clock.callLater(0, self._parts.stop)
+        return {}
+
+
+@contextlib.contextmanager
+def _disk_errors(what: str) -> Iterator[None]:
+    """Tell what went wrong with delayed requests as UnknownFile or NotDone."""
+    try:
+        yield
+    except UnknownRequest as error:
+        raise UnknownFile(str(error)) from None
+    except (OSError, Stuck) as error:
+        raise NotDone(f"{what}: {error}") from None
+
+
+def _client_status(
+    client: Client, name_of: Callable[[int], str], now: float, wall: float
+) -> ClientStatus:
+    """
+    Report on a client.
+
+    :param name_of: gives the name of a user.
+    :param now: the reactor's time.
+    :param wall: the Unix time.
+    """
+    pid, uid = client.credentials
+    waits_for, since = client.waits_for
+    return ClientStatus(
+        number=client.number,
+        host_id=client.host_id,
+        pid=pid,
+        user=name_of(uid),
+        since=wall - (now - client.since),
+        requests=client.requests,
+        waits_for=waits_for,
+        waiting=now - since if since else 0.0,
+    )
+
+
+def _settings(in_force: Settings, file: Settings | None) -> Iterator[SettingStatus]:
+    for each in PARAMETERS:
+        value, source = in_force.written.get(each.variable, (each.default or "", "default"))
+        if file is None:
+            differs = UNREADABLE
+        elif getattr(file, each.attribute) == getattr(in_force, each.attribute):
+            differs = ""
+        else:
+            differs = file.written.get(each.variable, ("",))[0]
+        yield SettingStatus(
+            name=each.variable, value=value, unit=each.kind.unit, source=source, differs=differs
+        )
+
+
+def cut(text: str, limit: int = LONGEST_TEXT) -> str:
+    """Return a text of so many bytes at most, which can be encoded."""
+    data = text.encode("utf-8", "backslashreplace")
+    return data[:limit].decode("utf-8", "ignore")
