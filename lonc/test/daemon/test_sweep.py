@@ -90,7 +90,7 @@ class PauseTests(ServiceTestCase):
         self.clock.advance(120)
         self.advance(1)
         self.assertEqual(client.read, b"pong\n")
-        self.assertEqual(daemon.status("l2").con_lost["timeout"], 0)
+        self.assertEqual(daemon.reporter.status("l2").con_lost["timeout"], 0)
 
     def test_no_answer(self) -> None:
         """F1: deadlines stay: one that has no answer by then is lost at once."""
