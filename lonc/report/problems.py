@@ -8,7 +8,7 @@ and one that ends are lines of the log.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 import attrs
@@ -239,3 +239,68 @@ def state(found: Iterable[Problem]) -> str:
     """Sum problems up: ``ok``, ``warning`` or ``critical``."""
     worst = max((LEVELS.index(each.level) for each in found), default=0)
     return LEVELS[worst] if worst else "ok"
+
+
+@attrs.frozen
+class Group:
+    """
+    Problems of one kind and level, as one line on a screen.
+
+    :ivar members: there is one at least; those that hurt most are the first.
+    """
+
+    members: Sequence[Problem]
+
+    @property
+    def kind(self) -> str:
+        """A name of :data:`KINDS`."""
+        return self.members[0].kind
+
+    @property
+    def level(self) -> str:
+        """One of :data:`LEVELS`."""
+        return self.members[0].level
+
+    @property
+    def what(self) -> str:
+        """What is wrong with them: of several their number and what they have in common."""
+        first, rules = self.members[0], KINDS[self.kind]
+        if len(self.members) > 1:
+            return f"{len(self.members)} {rules.of}s {rules.cause}"
+        return f"{first.host} {first.what}".lstrip()
+
+    @property
+    def advice(self) -> str:
+        """What to do, with the section of the page "when something is wrong" in brackets."""
+        if len(self.members) == 1:
+            return self.members[0].advice
+        rules = KINDS[self.kind]
+        return f"{rules.advice.format(subject=rules.of.upper())} ({rules.section})"
+
+    def subjects(self, most: int) -> str:
+        """Name the first of several, and how many more there are; empty where there is one."""
+        names = [each.subject for each in self.members]
+        if len(names) == 1:
+            return ""
+        more = [f"… {len(names) - most} more"] if len(names) > most else []
+        return ", ".join(names[:most] + more)
+
+
+def grouped(
+    found: Iterable[Problem], weight: Callable[[Problem], float] = lambda each: 0.0
+) -> list[Group]:
+    """
+    Put problems with one cause together, the worst first, then those with most members.
+
+    :param weight: how much one hurts, compared with others of its group.
+    """
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
+    for each in worst_first(found):
+        apart = "" if KINDS[each.kind].cause else each.subject
+        groups.setdefault((each.level, each.kind, apart), []).append(each)
+    for members in groups.values():
+        members.sort(key=lambda each: -weight(each))
+    return sorted(
+        (Group(members) for members in groups.values()),
+        key=lambda each: (-LEVELS.index(each.level), -len(each.members)),
+    )

@@ -11,7 +11,16 @@ from typing import cast
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from lonc.report.problems import KINDS, LEVELS, Problem, Problems, problem, state, worst_first
+from lonc.report.problems import (
+    KINDS,
+    LEVELS,
+    Problem,
+    Problems,
+    grouped,
+    problem,
+    state,
+    worst_first,
+)
 from lonc.test.fixtures.source import TREE, read
 
 
@@ -147,3 +156,48 @@ class KindTests(SynchronousTestCase):
         self.assertEqual(state(found("many-dead", "host-dead")), "critical")
         kinds = [each.kind for each in worst_first(found("host-paused", "many-dead", "host-dead"))]
         self.assertEqual(kinds, ["many-dead", "host-dead", "host-paused"])
+
+
+class GroupTests(SynchronousTestCase):
+    """Many problems on one screen."""
+
+    def test_one_cause(self) -> None:
+        """Hosts with one cause are one line, those that hurt most first; the rest is a number."""
+        hurts = {"b": 1.0, "c": 7.0}
+        found = [problem("host-refused", each, "DEAD: refused") for each in "abcd"]
+        (group,) = grouped(found, lambda each: hurts.get(each.subject, 0.0))
+        self.assertEqual(group.what, "4 hosts DEAD: refused")
+        self.assertEqual(
+            (group.subjects(3), group.subjects(4)), ("c, b, a, … 1 more", "c, b, a, d")
+        )
+        self.assertIn("lonc hosts HOST", group.advice)
+        self.assertIn("(host-dead)", group.advice)
+
+    def test_alone(self) -> None:
+        """One alone says all that there is to say of it."""
+        (group,) = grouped([problem("host-refused", "a", "DEAD: refused: no route")])
+        self.assertEqual((group.what, group.subjects(3)), ("a DEAD: refused: no route", ""))
+        self.assertIn("lonc hosts a", group.advice)
+
+    def test_order(self) -> None:
+        """The worst is first, then what most have; levels are not mixed."""
+        found = [
+            problem("delayed-kept", "", "2 kept"),
+            *(problem("host-paused", each, "paused") for each in "ab"),
+            *(problem("host-refused", each, "DEAD") for each in "cd"),
+            problem("host-refused", "e", "DEAD", level="critical"),
+        ]
+        self.assertEqual(
+            [(each.level, each.kind, len(each.members)) for each in grouped(found)],
+            [
+                ("critical", "host-refused", 1),
+                ("warning", "host-refused", 2),
+                ("warning", "delayed-kept", 1),
+                ("note", "host-paused", 2),
+            ],
+        )
+
+    def test_nothing_in_common(self) -> None:
+        """Files are a line each."""
+        found = [problem("certificate-ends", each, f"{each} ends") for each in ("/a", "/b")]
+        self.assertEqual([each.what for each in grouped(found)], ["/a ends", "/b ends"])
