@@ -1,6 +1,9 @@
 # How Sphinx builds the documentation: `make docs`. It needs sphinx, lonc itself and no network.
 
+from docutils.parsers.rst import Directive
+
 import lonc
+from lonc.config.settings import PARAMETERS
 
 project = "lonc"
 author = "the lonc developers"
@@ -23,3 +26,29 @@ html_theme_options = {
 }
 html_show_copyright = False
 html_copy_source = False
+
+
+class SettingDirective(Directive):
+    """``.. setting:: NAME``: what the table of settings has on one."""
+
+    required_arguments = 1
+
+    def run(self):
+        (found,) = [each for each in PARAMETERS if each.variable == self.arguments[0]]
+        default = "none, it has to be set" if found.default is None else f"``{found.default}``"
+        lines = [
+            f"{found.what}.",
+            "",
+            f":Option: {f'``--{found.option}``' if found.option else 'none'}",
+            f":Unit: {found.kind.unit}",
+            f":Default: {default}",
+            f":Allowed: {found.kind.allowed}",
+            f":Why: {found.why}",
+            "",
+        ]
+        self.state_machine.insert_input(lines, "lonc/config/parameters.py")
+        return []
+
+
+def setup(app):
+    app.add_directive("setting", SettingDirective)

@@ -46,7 +46,7 @@ from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, InThread
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machines import Machines
-from lonc.host.resolver import Names, addresses_of
+from lonc.host.resolver import PLACES, Names, addresses_of
 from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
@@ -143,7 +143,7 @@ class LoncService(MultiService):
         self._pid_file = pid_file
         self.observer = observer
         self._clients = Clients(settings, reactor)
-        for_names = make_threads(reactor, "names", settings.name_threads)
+        for_names = make_threads(reactor, "names", PLACES)
         for_disk = make_threads(reactor, "disk", DISK_THREADS)
         machines = Machines()
         self._names = Names(
@@ -151,7 +151,6 @@ class LoncService(MultiService):
             reactor,
             settings,
             machines.moved,
-            settings.name_threads,
         )
         self._enciphers = has_idea()
         self._kept = KeptSockets(manager)

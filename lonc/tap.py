@@ -27,6 +27,7 @@ from lonc.config.current import Configuration, Sources
 from lonc.config.hosts import HostTable, TableError, read_both_tables
 from lonc.config.settings import (
     PARAMETERS,
+    REMOVED,
     Settings,
     SettingsError,
     check_folders,
@@ -152,7 +153,7 @@ class Options(usage.Options):
 
     def given(self) -> dict[str, str]:
         """Return the settings that were given as options."""
-        options = [each.option for each in PARAMETERS if each.option is not None]
+        options = [*(each.option for each in PARAMETERS if each.option), *REMOVED.values()]
         return {name: self[name] for name in options if self[name] is not None}
 
     def take_over_twistd(self) -> TextIO | None:
@@ -296,7 +297,7 @@ def _make(
 
     def read_table(settings: Settings, lenient: bool = False) -> HostTable:
         own, fetched = settings.hosts_file, settings.fetched_hosts_file
-        return read_both_tables(own, fetched, settings.table_limits, settings.max_host_id, lenient)
+        return read_both_tables(own, fetched, settings.max_host_id, lenient)
 
     def read_settings_again() -> Settings:
         return read_settings(config, given)

@@ -18,12 +18,10 @@ from lonc.config.hosts import Changes, HostTable, compare
 from lonc.config.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 from lonc.config.settings import Settings, SettingsError
 
-#: Settings that are taken over at the next start only: the lock, the logs and the threads
-#: are there already.
+#: Settings that are taken over at the next start only: the lock and the logs are there already.
 FIXED = {
     "daemons_dir": "lonDaemons",
     "log_format": "loncLogFormat",
-    "name_threads": "loncNameThreads",
 }
 
 #: So many lines of the table that have problems are told one by one; of more, a few as examples.

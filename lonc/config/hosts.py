@@ -32,7 +32,6 @@ __all__ = [
     "Host",
     "HostTable",
     "TableError",
-    "TableLimits",
     "TableServer",
     "compare",
     "merged",
@@ -54,21 +53,6 @@ FETCHED_PROBLEM_LIMIT = 20
 
 class TableError(Exception):
     """The table cannot be used. The message is one line for a person, and names the file."""
-
-
-@attrs.frozen
-class TableLimits:
-    """
-    What a table may have that came from elsewhere.
-
-    :ivar lines: so many.
-    :ivar line_length: characters of one; a longer line is no use.
-    :ivar hosts: so many.
-    """
-
-    lines: int
-    line_length: int
-    hosts: int
 
 
 @attrs.frozen
@@ -141,7 +125,7 @@ def parse_host_table(
     file: str,
     max_id: int = ID_LIMIT,
     max_problems: int = PROBLEM_LIMIT,
-    limits: TableLimits | None = None,
+    fetched: bool = False,
 ) -> HostTable:
     """
     Return the table that ``text`` holds (row S1).
@@ -152,17 +136,14 @@ def parse_host_table(
     :param file: its name, for the problems.
     :param max_id: characters of an id at most, so that its socket's path fits.
     :param max_problems: how many problems are told one by one.
-    :param limits: of a table that came from elsewhere. ``^`` lines mean nothing there: who is asked
-        for the next one is not for it to say.
-    :raises TableError: there is neither a host that can be used nor a server to ask for one, or the
-        table is beyond its limits.
+    :param fetched: whether it came from elsewhere. ``^`` lines mean nothing then: who is asked for
+        the next one is not for it to say.
+    :raises TableError: there is neither a host that can be used nor a server to ask for one.
     """
     hosts: dict[str, Host] = {}
     servers: dict[TableServer, None] = {}
     problems: list[str] = []
     problem_count = unusable = 0
-    if limits and text.count(b"\n") > limits.lines:
-        raise TableError(f"{file}: more than {limits.lines} lines (loncTableLines)")
     for number, line in enumerate(text.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
         line = line.strip(BLANKS)
         if not line or line[0] == "#":
@@ -170,14 +151,10 @@ def parse_host_table(
         problem = ""
         try:
             if line[0] == "^":
-                if limits:
+                if fetched:
                     continue
                 servers[server_in(line[1:])] = None
                 continue
-            if limits and len(line) > limits.line_length:
-                raise ValueError(
-                    f"{len(line)} characters, more than {limits.line_length} (loncTableLineLength)"
-                )
             found = host_in(line, number, max_id)
         except ValueError as error:
             problem = str(error)
@@ -191,8 +168,6 @@ def parse_host_table(
             problems.append(f"{file}, line {number}: {problem}")
     if not hosts and not servers:
         raise TableError("; ".join([f"{file}: there is no host that can be used", *problems[:1]]))
-    if limits and len(hosts) > limits.hosts:
-        raise TableError(f"{file}: {len(hosts)} hosts, more than {limits.hosts} (loncTableHosts)")
     if problem_count > max_problems:
         problems.append(f"{file}: {problem_count - max_problems} more lines with problems")
     return HostTable(hosts, tuple(problems), tuple(servers), unusable, problem_count)
@@ -202,7 +177,7 @@ def read_host_table(
     path: str,
     max_id: int = ID_LIMIT,
     max_problems: int = PROBLEM_LIMIT,
-    limits: TableLimits | None = None,
+    fetched: bool = False,
 ) -> HostTable:
     """
     Return the table in the file ``path``; see parse_host_table.
@@ -219,13 +194,12 @@ def read_host_table(
         raise TableError(f"{path}: {error.strerror}") from None
     if len(text) > SIZE_LIMIT:
         raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, which no host table is")
-    return parse_host_table(text, path, max_id, max_problems, limits)
+    return parse_host_table(text, path, max_id, max_problems, fetched)
 
 
 def read_both_tables(
     own_file: str,
     fetched_file: str,
-    limits: TableLimits,
     max_id: int = ID_LIMIT,
     lenient: bool = False,
 ) -> HostTable:
@@ -235,7 +209,6 @@ def read_both_tables(
     The latter counts only where the former names servers to fetch it from: without them it is
     somebody else's. There may be none yet.
 
-    :param limits: of the latter.
     :param lenient: take a fetched table that cannot be used for a problem, not for an error.
     :raises TableError: one of them cannot be used.
     """
@@ -243,8 +216,8 @@ def read_both_tables(
     if not own.servers or not os.path.lexists(fetched_file):
         return own
     try:
-        fetched = read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT, limits)
-        return merged(own, fetched)
+        cluster = read_host_table(fetched_file, max_id, FETCHED_PROBLEM_LIMIT, fetched=True)
+        return merged(own, cluster)
     except TableError as error:
         if not lenient:
             raise

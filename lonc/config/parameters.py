@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from lonc.config.hosts import RESERVED_IDS, TableLimits
+from lonc.config.hosts import RESERVED_IDS
 from lonc.config.kinds import (
     ENDPOINT,
     FOLDER,
@@ -205,12 +205,6 @@ class Settings:
         "A name server that is in trouble says nothing about the host. Hosts rarely move, and "
         "within an hour somebody has mended the name server.",
     )
-    name_threads: int = _setting(
-        "loncNameThreads", "128", whole("names", 1, 1024),
-        "Host names that are looked up at a time, each in a thread",
-        "A name server that hangs holds each for tens of seconds; those who ask for other "
-        "names shall not wait behind them.",
-    )
     request_timeout: float = _setting(
         "loncRequestTimeout", "60", seconds(0.01, 86400),
         "Time from a request's first byte to its reply's last, and for a whole handshake",
@@ -352,21 +346,6 @@ class Settings:
         "Length of the cluster's host table at most",
         "Room for some 50,000 hosts; what is longer is no host table.",
     )
-    table_lines: int = _setting(
-        "loncTableLines", "100000", whole("lines", 1, 1000000),
-        "Lines of the cluster's host table at most",
-        "Two for each of 50,000 hosts, as comments are usual.",
-    )
-    table_line_length: int = _setting(
-        "loncTableLineLength", "1024", whole("characters", 64, 65536),
-        "Length of a line of the cluster's host table at most; a longer one is left out",
-        "Names have 253 characters at most, and a row with two long ones is shorter.",
-    )
-    table_hosts: int = _setting(
-        "loncTableHosts", "50000", whole("hosts", 1, 500000),
-        "Hosts of the cluster's host table at most",
-        "Each host costs memory and a socket. No known cluster has a tenth of it.",
-    )
     table_growth: int = _setting(
         "loncTableGrowth", "4", whole("times", 1, 1000),
         "How many times as many hosts as the last table the next one may have",
@@ -395,11 +374,6 @@ class Settings:
     def max_host_id(self) -> int:
         """Characters that a host id may have at most, so that its socket's path fits."""
         return SOCKET_PATH_LIMIT - len(os.fsencode(self.socket_path("")))
-
-    @property
-    def table_limits(self) -> TableLimits:
-        """What the cluster's table may have."""
-        return TableLimits(self.table_lines, self.table_line_length, self.table_hosts)
 
     @property
     def hosts_file(self) -> str:
@@ -506,6 +480,15 @@ def _parameters() -> tuple[Parameter, ...]:
 PARAMETERS = _parameters()
 
 
+#: What was a setting once, and its option: whoever still has one is told so, and no more.
+REMOVED: Final[Mapping[str, str]] = {
+    "loncNameThreads": "name-threads",
+    "loncTableLines": "table-lines",
+    "loncTableLineLength": "table-line-length",
+    "loncTableHosts": "table-hosts",
+}
+
+
 def opt_parameters() -> list[list[str | None]]:
     """Return rows for ``usage.Options.optParameters``: None stands for "not given"."""
     return [
@@ -517,4 +500,4 @@ def opt_parameters() -> list[list[str | None]]:
         ]
         for each in PARAMETERS
         if each.option is not None
-    ]
+    ] + [[option, None, None, "No longer needed"] for option in REMOVED.values()]

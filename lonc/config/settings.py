@@ -20,6 +20,7 @@ from lonc.config.kinds import SettingsError
 from lonc.config.parameters import (
     MANAGEMENT_SOCKET,
     PARAMETERS,
+    REMOVED,
     SOCKET_PATH_LIMIT,
     Parameter,
     Settings,
@@ -31,6 +32,7 @@ __all__ = [
     "CONFIG_FILES",
     "MANAGEMENT_SOCKET",
     "PARAMETERS",
+    "REMOVED",
     "SOCKET_PATH_LIMIT",
     "Parameter",
     "Settings",
@@ -53,6 +55,8 @@ CONFIG_LIMIT = 1024 * 1024
 
 #: Sections of ``loncapa.conf`` inside one another at most: nobody writes more than a handful.
 MOST_SECTIONS = 100
+
+NO_LONGER_NEEDED = "no longer needed"
 
 _BY_VARIABLE = {parameter.variable: parameter for parameter in PARAMETERS}
 
@@ -134,6 +138,7 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
 def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
     """Yield a line for each assignment that looks like one of lonc's and does nothing."""
     known = {name.lower(): name for name in _BY_VARIABLE}
+    removed = {name.lower() for name in REMOVED}
     for each in assignments:
         lower = each.name.lower()
         if each.name in _BY_VARIABLE:
@@ -142,6 +147,8 @@ def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
         elif lower in known:
             if each.name != known[lower]:
                 yield f"{each.where}: skipped, because capitals count: {known[lower]}"
+        elif lower in removed:
+            yield f"{each.where}: {NO_LONGER_NEEDED}"
         elif lower.startswith("lonc"):
             import difflib
 
@@ -218,7 +225,8 @@ def read_settings(
             )
             hint = next((f" ({warning})" for warning in near), "")
             raise SettingsError(f"{_shown(file)}: PerlSetVar {parameter.variable} is missing{hint}")
-    warnings = tuple(_warnings(assignments))
+    removed = [option for option in REMOVED.values() if options.get(option) is not None]
+    warnings = (*_warnings(assignments), *(f"--{each}: {NO_LONGER_NEEDED}" for each in removed))
     return Settings(config_file=file, warnings=warnings, written=written, **values)
 
 

@@ -94,7 +94,7 @@ def check_table(
         raise FetchError("it may be cut short: its length is not told, and it ends within a line")
     try:
         table = parse_host_table(
-            text, "the table", settings.max_host_id, max_problems=1, limits=settings.table_limits
+            text, "the table", settings.max_host_id, max_problems=1, fetched=True
         )
     except TableError as error:
         raise FetchError(str(error)) from None

@@ -63,7 +63,6 @@ def check(config_file: str) -> Iterator[Checked]:
         table = read_both_tables(
             settings.hosts_file,
             settings.fetched_hosts_file,
-            settings.table_limits,
             settings.max_host_id,
             lenient=True,
         )

@@ -18,7 +18,6 @@ from lonc.config.hosts import (
     Host,
     HostTable,
     TableError,
-    TableLimits,
     compare,
     parse_host_table,
     read_both_tables,
@@ -28,8 +27,6 @@ from lonc.test.fixtures.properties import given, settings, st
 
 GOOD = b"msul1:msu:library:loncapa.msu.edu:35.8.63.1\n"
 MSUL1 = Host("msul1", "msu", "library", "loncapa.msu.edu", "35.8.63.1", 1)
-
-LIMITS = TableLimits(lines=100, line_length=100, hosts=50)
 
 
 def parse(*lines: str | bytes) -> HostTable:
@@ -249,10 +246,10 @@ class TableServerTests(SynchronousTestCase):
     def test_fetched(self) -> None:
         """In a table from elsewhere they mean nothing, however they are written."""
         text = GOOD + b"^a.edu\n^^\n^" + b" " * 25000 + b"x\n"
-        table = parse_host_table(text, "the table", limits=LIMITS)
+        table = parse_host_table(text, "the table", fetched=True)
         self.assertEqual((table.servers, table.problems, table.unusable), ((), (), 0))
         only = b"^a.edu\n"
-        self.assertRaises(TableError, parse_host_table, only, "the table", limits=LIMITS)
+        self.assertRaises(TableError, parse_host_table, only, "the table", fetched=True)
 
     def test_no_host_yet(self) -> None:
         """A table without a host will do where there is a server to ask for one."""
@@ -358,25 +355,6 @@ class ProblemTests(SynchronousTestCase):
         table = parse_host_table(text, "hosts.tab", max_problems=2)
         self.assertEqual((len(table.problems), table.unusable), (3, 5))
         self.assertEqual(table.problems[-1], "hosts.tab: 4 more lines with problems")
-
-    def test_limits(self) -> None:
-        """A table from elsewhere has so many lines and hosts; a line that is too long is no use."""
-
-        def fetched(text: bytes) -> HostTable:
-            return parse_host_table(text, "the table", limits=LIMITS)
-
-        hosts = [b"h%d:d:access:h.edu\n" % n for n in range(51)]
-        self.assertEqual(len(fetched(b"".join(hosts[:50]) + b"#\n" * 50).hosts), 50)
-        for text, why in (
-            (b"".join(hosts[:50]) + b"#\n" * 51, "the table: more than 100 lines (loncTableLines)"),
-            (b"".join(hosts), "the table: 51 hosts, more than 50 (loncTableHosts)"),
-        ):
-            error = self.assertRaises(TableError, fetched, text)
-            self.assertEqual(str(error), why)
-            self.assertTrue(parse_host_table(text, "hosts.tab").hosts)
-        table = fetched(GOOD + hosts[0].strip() + b":" * 100 + b"\n#" + b" x" * 100)
-        self.assertEqual((list(table.hosts), table.unusable), (["msul1"], 1))
-        self.assertIn("characters, more than 100 (loncTableLineLength)", table.problems[0])
 
     def test_first(self) -> None:
         """Where not all hosts can be served, the own one is; a lond's ids stay known."""
@@ -517,7 +495,7 @@ class BothTablesTests(SynchronousTestCase):
         """Hosts of both tables serve; of two lines for an id that of hosts.tab does."""
         self.write(self.own, "^a.edu", "x:d:library:own:10.0.0.1", "y:d:library:h:10.0.0.2")
         self.write(self.fetched, "z:d:library:h:10.0.0.3", "x:e:access:foreign:10.0.0.4", "bad")
-        table = read_both_tables(self.own, self.fetched, LIMITS)
+        table = read_both_tables(self.own, self.fetched)
         self.assertEqual(list(table.hosts), ["x", "y", "z"])
         self.assertEqual(table.hosts["x"].name, "own")
         self.assertEqual([server.name for server in table.servers], ["a.edu"])
@@ -530,7 +508,7 @@ class BothTablesTests(SynchronousTestCase):
         """A fetched table does not say whom to ask next."""
         self.write(self.own, "^a.edu", GOOD.decode())
         self.write(self.fetched, "^evil.edu", "z:d:library:h:10.0.0.3")
-        table = read_both_tables(self.own, self.fetched, LIMITS)
+        table = read_both_tables(self.own, self.fetched)
         self.assertEqual([server.name for server in table.servers], ["a.edu"])
         self.assertEqual(list(table.hosts), ["msul1", "z"])
 
@@ -538,34 +516,34 @@ class BothTablesTests(SynchronousTestCase):
         """Where hosts.tab names no server, a dns_hosts.tab that lies about is not looked at."""
         self.write(self.own, GOOD.decode())
         self.write(self.fetched, "z:d:library:h:10.0.0.3")
-        self.assertEqual(list(read_both_tables(self.own, self.fetched, LIMITS).hosts), ["msul1"])
+        self.assertEqual(list(read_both_tables(self.own, self.fetched).hosts), ["msul1"])
 
     def test_none_yet(self) -> None:
         """Before the first fetch hosts.tab serves alone, even if there is no host in it."""
         self.write(self.own, "^a.edu")
-        table = read_both_tables(self.own, self.fetched, LIMITS)
+        table = read_both_tables(self.own, self.fetched)
         self.assertEqual((table.hosts, table.problems), ({}, ()))
 
     def test_unusable(self) -> None:
         """A fetched table that is of no use is an error, or a problem for who asks for that."""
         self.write(self.own, "^a.edu", GOOD.decode())
         self.write(self.fetched, "<html>")
-        error = self.assertRaises(TableError, read_both_tables, self.own, self.fetched, LIMITS)
+        error = self.assertRaises(TableError, read_both_tables, self.own, self.fetched)
         self.assertIn(f"{self.fetched}: there is no host", str(error))
-        table = read_both_tables(self.own, self.fetched, LIMITS, lenient=True)
+        table = read_both_tables(self.own, self.fetched, lenient=True)
         self.assertEqual((list(table.hosts), table.problems), (["msul1"], (str(error),)))
 
     def test_own_is_unusable(self) -> None:
         """Without hosts.tab nothing serves, whatever was fetched."""
         self.write(self.fetched, GOOD.decode())
-        error = self.assertRaises(TableError, read_both_tables, self.own, self.fetched, LIMITS)
+        error = self.assertRaises(TableError, read_both_tables, self.own, self.fetched)
         self.assertIn(self.own, str(error))
 
     def test_limits(self) -> None:
         """Ids that are too long are refused there too, and few problems are told."""
         self.write(self.own, "^a.edu")
         self.write(self.fetched, *["123456789:d:library:h:10.0.0.3"] * 100, "x:d:library:h:")
-        table = read_both_tables(self.own, self.fetched, TableLimits(200, 100, 50), max_id=8)
+        table = read_both_tables(self.own, self.fetched, max_id=8)
         self.assertEqual(list(table.hosts), ["x"])
         self.assertEqual(len(table.problems), FETCHED_PROBLEM_LIMIT + 1)
 
