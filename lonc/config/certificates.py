@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import ssl
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from lonc.wire.tls import Certificate, TLSError, TLSPhase
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 #: A certificate may be for a host under this name too: hosts that are reached by another name than
 #: that of their web server have a second certificate.
@@ -78,9 +81,11 @@ class CertificateFiles:
         digest = hashlib.sha256()
         for path in (self.authority, self.certificate, self.key):
             digest.update(hashlib.sha256(_read(path)).digest())
+        first, ends_first = _ends_first(self.certificate, self.authority)
         return Certificates(
             files=self,
-            expires=_end(self.certificate),
+            expires=first.not_valid_after_utc.timestamp(),
+            ends_first=ends_first,
             check_names=check_names,
             digest=digest.hexdigest(),
             context=context,
@@ -93,13 +98,16 @@ class Certificates:
     What was read from the files; two are equal when they do the same.
 
     :ivar files: where that was.
-    :ivar expires: the end of its time, in Unix time.
+    :ivar expires: when the certificate that ends first, of those from the own one to the
+        authority's, ends: in Unix time.
+    :ivar ends_first: that certificate's file, and whom it is for unless it is the own one.
     :ivar check_names: whether a lond's certificate has to be for that lond.
     :ivar digest: of what the files held.
     """
 
     files: CertificateFiles
     expires: float
+    ends_first: str
     check_names: bool
     digest: str
     context: ssl.SSLContext = attrs.field(eq=False, repr=False)
@@ -117,7 +125,7 @@ class Certificates:
 
     def days_left(self, now: float) -> float:
         """
-        Tell how long the own certificate is still valid; negative after its end.
+        Tell how long the chain of certificates is still valid; negative after its end.
 
         :param now: Unix time.
         """
@@ -159,11 +167,32 @@ def _reason(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).lower().replace("_", " ")
 
 
-def _end(path: str) -> float:
-    """Return the end of a certificate's time, in Unix time."""
+def _ends_first(own: str, authority: str) -> tuple[x509.Certificate, str]:
+    """Find what ends first of the certificates that lead from the own one to the authority."""
     from cryptography.x509 import load_pem_x509_certificates  # takes memory that few need
 
+    found = []
+    for path in (own, authority):
+        try:
+            found += [(path, each) for each in load_pem_x509_certificates(_read(path))]
+        except ValueError as error:
+            raise CertificateError(f"{path}: {error}") from None
+    chain = found[:1]
+    while issuers := [each for each in found[1:] if _issued(each[1], chain[-1][1])]:
+        # A renewed authority has two certificates; londs take the one that is valid.
+        chain.append(max(issuers, key=lambda each: each[1].not_valid_after_utc))
+        found = [each for each in found if each not in issuers]
+    path, first = min(chain, key=lambda each: each[1].not_valid_after_utc)
+    if first == chain[0][1]:
+        return first, path
+    return first, f"{path} ({first.subject.rfc4514_string().removeprefix('CN=')})"
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
     try:
-        return load_pem_x509_certificates(_read(path))[0].not_valid_after_utc.timestamp()
-    except ValueError as error:
-        raise CertificateError(f"{path}: {error}") from None
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

@@ -195,10 +195,10 @@ class InForce:
             return
         days = certificates.days_left(time.time())
         if days <= 0:
-            log.critical("the own certificate {file} has expired", file=certificates.file)
+            log.critical("the certificate {file} has expired", file=certificates.ends_first)
         elif days <= WARNING_DAYS:
             log.warn(
-                "the own certificate {file} expires in {days:.1f} days",
-                file=certificates.file,
+                "the certificate {file} expires in {days:.1f} days",
+                file=certificates.ends_first,
                 days=days,
             )

@@ -87,6 +87,7 @@ class Reporter:
             certificate="" if certificates is None else certificates.file,
             certificate_days=0.0 if certificates is None else certificates.days_left(time.time()),
             certificate_ends=0.0 if certificates is None else certificates.expires,
+            certificate_first="" if certificates is None else certificates.ends_first,
             watch=list(settings.watch or (settings.host_id,)),
             kept=self._delayed.kept,
             refused=self._clients.refused,

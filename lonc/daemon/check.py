@@ -129,13 +129,13 @@ def _certificates(settings: Settings, table: HostTable) -> Iterator[Checked]:
     certificates = access.certificates
     if certificates is None:
         return
-    days = certificates.days_left(time.time())
+    days, first = certificates.days_left(time.time()), certificates.ends_first
     if days <= 0:
-        yield Checked("warning", f"{certificates.file} has expired", "have it renewed")
+        yield Checked("warning", f"{first} has expired", "have it renewed")
     elif days <= WARNING_DAYS:
-        yield Checked("warning", f"{certificates.file} ends in {days:.0f} days", "have it renewed")
+        yield Checked("warning", f"{first} ends in {days:.0f} days", "have it renewed")
     else:
-        yield Checked("ok", f"{certificates.file} is valid for {days:.0f} days")
+        yield Checked("ok", f"{first} is valid for {days:.0f} days")
 
 
 def _ports(settings: Settings, table: HostTable) -> Iterator[Checked]:

@@ -83,7 +83,8 @@ def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) ->
         what = f"clients were turned away, {daemon.refused} since the start"
         yield problem("clients-refused", "", what, since=daemon.last_refused)
     if daemon.certificate and daemon.certificate_days < CERTIFICATE_DAYS:
-        yield certificate_problem(daemon.certificate, daemon.certificate_days)
+        file = daemon.certificate_first or daemon.certificate
+        yield certificate_problem(file, daemon.certificate_days)
     if daemon.kept:
         one = daemon.kept == 1
         yield problem(

@@ -122,8 +122,11 @@ class DaemonStatus:
     :ivar started: when it started, in Unix time.
     :ivar config_file: the configuration it reads; empty when it runs without one.
     :ivar certificate: the file of the own certificate; empty when TLS is not used.
-    :ivar certificate_days: how long that is still valid, in days; negative after its end.
-    :ivar certificate_ends: when it ends, in Unix time; 0.0 without one.
+    :ivar certificate_days: how long its chain up to the authority is still valid, in days; negative
+        after its end.
+    :ivar certificate_ends: when that ends, in Unix time; 0.0 without one.
+    :ivar certificate_first: the file of the certificate that ends first, and whom it is for unless
+        it is the own one.
     :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
     :ivar kept: delayed requests that were set aside.
     :ivar refused: clients turned away since the start, because all places were taken.
@@ -141,6 +144,7 @@ class DaemonStatus:
     certificate: str = ""
     certificate_days: float = 0.0
     certificate_ends: float = 0.0
+    certificate_first: str = ""
     watch: list[str] = attrs.field(factory=list)
     kept: int = 0
     refused: int = 0

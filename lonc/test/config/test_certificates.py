@@ -39,6 +39,31 @@ class ReadTests(FilesTestCase):
         self.assertAlmostEqual(certificates.days_left(now + 30 * 86400), -10.0, places=2)
         self.assertEqual(certificates.file, self.files.certificate)
 
+    def test_chain(self) -> None:
+        """What ends first in the chain counts, wherever that is, and is named."""
+        between = Authority(self.folder, "between", self.authority, ends=15.0)
+        files = attrs.evolve(between.issue("l1.test"), authority=self.authority.file)
+        with open(files.certificate, "ab") as file, open(between.file, "rb") as other:
+            file.write(other.read())
+        certificates = files.read()
+        self.assertAlmostEqual(certificates.days_left(time.time()), 15.0, places=2)
+        self.assertEqual(certificates.ends_first, f"{files.certificate} (between)")
+        short = Authority(self.folder, "short", ends=10.0)
+        certificates = short.issue("l1.test").read()
+        self.assertAlmostEqual(certificates.days_left(time.time()), 10.0, places=2)
+        self.assertEqual(certificates.ends_first, f"{short.file} (short)")
+        self.assertEqual(self.files.read().ends_first, self.files.certificate)
+
+    def test_renewed_authority(self) -> None:
+        """An authority's old certificate beside its new one, and those of others, do not count."""
+        authority = Authority(self.folder, "renewed", ends=-5.0)
+        authority.renew(500.0)
+        other = Authority(self.folder, "other", ends=-1.0)
+        with open(authority.file, "ab") as file, open(other.file, "rb") as foreign:
+            file.write(foreign.read())
+        files = authority.issue("l1.test", ends=20.0)
+        self.assertAlmostEqual(files.read().days_left(time.time()), 20.0, places=2)
+
     def test_own_and_what_follows(self) -> None:
         """Of several certificates in the file the first one is the own."""
         with open(self.files.certificate, "ab") as file, open(self.authority.file, "rb") as other:
