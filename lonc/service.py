@@ -8,6 +8,7 @@ No request passes through here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -31,16 +32,17 @@ from lonc.control.errors import ReloadFailed
 from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
 from lonc.control.reporter import Reporter
+from lonc.daemon.handover import HandOver, Holdings, Knowledge
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.notices import Notices
-from lonc.daemon.pidfile import PidFile
+from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.reload import Reloader
 from lonc.daemon.signals import Signals
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.daemon.systemd import Manager
-from lonc.daemon.takeover import Estate, HandOver
+from lonc.daemon.takeover import Predecessor
 from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, InThread
@@ -125,16 +127,16 @@ class LoncService(MultiService):
         make_threads: Callable[[Any, str, int], InThread] = Threads,
         resolve: Callable[[str], list[str]] = addresses_of,
         manager: Manager | None = None,
-        estate: Estate | None = None,
+        predecessor: Predecessor | None = None,
         problems: Problems | None = None,
     ) -> None:
         super().__init__()
         manager = manager or Manager({})
         self.problems = Problems() if problems is None else problems
-        self._estate = estate
-        self._another_serves = estate is not None
-        if estate is not None:
-            manager.inherit(estate.sockets)
+        self._predecessor = predecessor  # until this one serves
+        self._retired = False  # a new process serves
+        if predecessor is not None:
+            manager.inherit(predecessor.holdings.sockets)
         self.in_force = InForce(configuration)
         self.hosts: dict[str, HostService] = {}
         settings = self.in_force.settings
@@ -219,12 +221,13 @@ class LoncService(MultiService):
             reporter=self.reporter,
         )
         self._hand_over = HandOver(
+            reactor,
             for_disk,
             lambda: os.path.join(self.in_force.settings.sock_dir, TAKE_OVER_SOCKET),
-            self._estate_now,
+            self._holdings,
             [self._delayed, self._management_tls, self._http],
-            lambda: bool(self.running),
-            self._end_handed_over,
+            self._watch_pid_file,
+            self._retire,
         )
         self._notices = Notices(reactor, manager, self.reporter.summary)
         self._rounds = [
@@ -261,6 +264,7 @@ class LoncService(MultiService):
             reread_table=self.reread_table,
             reload=self.reload,
             hand_over=self._hand_over.offer,
+            handing_over=lambda: self._hand_over.under_way,
             look=self._look,
             stop=self.stop,
         )
@@ -292,7 +296,8 @@ class LoncService(MultiService):
             goes on.
         """
         settings, table = self.in_force.settings, self.in_force.table
-        if self._estate is None:  # else it is the old process's, as yet
+        predecessor = self._predecessor
+        if predecessor is None:  # else it is the old process's, as yet
             self._pid_file.write()
         log.critical("starting with {count} hosts", count=len(table.hosts))
         for _ in self.in_force.warn():
@@ -300,24 +305,23 @@ class LoncService(MultiService):
         self._clients.room = self.in_force.room_for_clients
         if not self._enciphers:
             log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
-        if self._estate is None:  # else the process before still uses some
+        if predecessor is None:  # else the process before still uses some
             self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
         self._management_tls.setServiceParent(self)
         self._http.setServiceParent(self)
         super().startService()
-        if self._estate is not None:
-            # What can fail has not, and nothing has been accepted or sent.
-            self._estate.confirm()
-            self._another_serves = False
-            self._pid_file.write()
         for host_id in table.hosts:
             self._supervisor.add(host_id)
         for _ in self._shared.arranging(table.hosts, settings, []):
             pass
+        if predecessor is not None:
+            self._remember(predecessor.holdings.knowledge)
+            self._pid_file.write()
+            predecessor.relieve()
+            self._predecessor = None
+            predecessor.serve_clients(self._reactor, self._kept.serve)
         self._kept.drop_rest()
-        if self._estate is not None:
-            self._pause_again(self._estate)
         for call, seconds in self._rounds:
             call.start(seconds)
         self._notices.started()
@@ -329,12 +333,16 @@ class LoncService(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.critical("stopping")
+        yield self._hand_over.stop()
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         for call, _ in self._rounds:
             if call.running:
                 call.stop()
-        if self._kept.leave(self._another_serves):
+        if self._predecessor is not None:
+            self._kept.give_back()
+        elif self._kept.leave(self._retired):
+            yield Deferred.fromCoroutine(self._hand_over.pass_on(self._kept.clients()))
             self._hang_up()
             yield deferLater(self._reactor, LAST_WORDS)
             self._hang_up()
@@ -354,11 +362,11 @@ class LoncService(MultiService):
 
     def release(self) -> None:
         """Give the folders free for another lonc."""
-        if self._another_serves:
+        if self._predecessor is not None:
+            self._kept.give_back()
+            self._predecessor.close()
+        if self._predecessor is not None or self._retired:
             self._pid_file.leave()
-            self._kept.leave_rest()
-            if self._estate is not None:
-                self._estate.decline()
         else:
             self._pid_file.release()
 
@@ -372,20 +380,19 @@ class LoncService(MultiService):
 
     # ------------------------------------------------------------------ another process
 
-    def _estate_now(self) -> Estate:
+    def _holdings(self) -> Holdings:
         pauses = {host_id: host.status(0, "").paused for host_id, host in self.hosts.items()}
-        return Estate(
-            self._kept.copies(),
-            self._pid_file.share(),
-            {host_id: pause for host_id, pause in pauses.items() if pause},
-        )
+        knowledge = {"pauses": {host_id: pause for host_id, pause in pauses.items() if pause}}
+        sockets = self._kept.copies()
+        return Holdings(self._pid_file.path, self._pid_file.share(), sockets, knowledge)
 
-    def _end_handed_over(self) -> None:
-        self._another_serves = True
-        self.stop()
+    def _retire(self) -> None:
+        self._retired = True
+        with contextlib.suppress(ReactorNotRunning):  # it stops already
+            self._reactor.stop()
 
-    def _pause_again(self, estate: Estate) -> None:
-        for host_id, fields in estate.pauses.items():
+    def _remember(self, knowledge: Knowledge) -> None:
+        for host_id, fields in knowledge.get("pauses", {}).items():
             pause = Pause(**fields)
             left = pause.until - time.time() if pause.until else 0.0
             if host_id in self.hosts and (left > 0.0 or not pause.until):
@@ -428,6 +435,7 @@ class LoncService(MultiService):
         """Start again what does not serve, and say so in the process title."""
         self._supervisor.watch()
         self._shared.watch()
+        self._watch_pid_file()
         self._management.watch()
         self._kept.renew()
         self._management_tls.watch()
@@ -435,6 +443,16 @@ class LoncService(MultiService):
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         if self.sets_title:
             self.reporter.show_title()
+
+    def _watch_pid_file(self) -> None:
+        """Write the pid file again where it has gone or names another process."""
+        try:
+            if not self._hand_over.under_way and self._pid_file.restore():
+                log.warn("{path} has been written again", path=self._pid_file.path)
+        except PidFileError as error:
+            self.problems.tell("pid-file", self._pid_file.path, str(error))
+        else:
+            self.problems.over("pid-file", self._pid_file.path)
 
     # ------------------------------------------------------------------ what is asked for
 

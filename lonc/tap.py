@@ -77,6 +77,9 @@ ANOTHER_PORT = "--lond-port takes another port, as in make run PORT=6663"
 #: Seconds that what goes on in threads gets when all else has ended.
 THREADS_END = 1.0
 
+#: Seconds in which a lonc that did not hand anything over has ended, if it does so just then.
+PATIENCE = 2.0
+
 #: What is imported only where it is needed: not every Python can be read by the user that lonc runs
 #: as, when root starts it.
 IMPORTED_LATER = (
@@ -317,44 +320,48 @@ def _make(
         except OSError as error:
             raise SettingsError(f"{path}: {error.strerror}") from None
     pid_file = PidFile(settings.pid_file)
-    estate = take_over(settings.management) if options["take-over"] else None
-    if estate is None:
-        pid_file.acquire()
-    else:
-        pid_file.adopt(estate.lock)
-    log_file = LineFile(settings.log_file)
-    if for_another:
-        try:
-            log_file.open()  # the next to write to it is root yet
-        except OSError as error:
-            pid_file.release()
-            raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
-    lonc_log = LoncLog(
-        log_file,
-        SeedForm(lambda host_id: daemon.reporter.status_text(host_id)),
-        FORMS[settings.log_format],
-    )
-    observer = LogPublisher(lonc_log)
-    if terminal is not None:
-        observer.addObserver(Echo(terminal))
-    daemon = TwistdService(
-        reactor,
-        network(reactor),
-        (settings, table),
-        Sources(everything=read_everything, table=read_table, settings=read_settings_again),
-        pid_file,
-        lonc_log,
-        observer,
-        PermLog(settings.perm_log_file).write,
-        Random(),
-        estate=estate,
-        manager=None if getattr(options, "parent", None) is None else Manager(os.environ),
-    )
-    daemon.terminal = terminal
-    if folder is not None:
-        _add_cluster(reactor, daemon, folder, settings, table, certificates)
-    if table_port is not None:
-        _add_table_server(reactor, daemon, table_port, table)
+    taking_over = options["take-over"]
+    predecessor = take_over(settings.management, pid_file.path) if taking_over else None
+    with contextlib.ExitStack() as undo:
+        if predecessor is None:
+            pid_file.acquire(PATIENCE if taking_over else 0.0)
+            undo.callback(pid_file.release)
+        else:
+            pid_file.adopt(predecessor.holdings.lock)
+            undo.callback(predecessor.decline)
+        log_file = LineFile(settings.log_file)
+        if for_another:
+            try:
+                log_file.open()  # the next to write to it is root yet
+            except OSError as error:
+                raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
+        lonc_log = LoncLog(
+            log_file,
+            SeedForm(lambda host_id: daemon.reporter.status_text(host_id)),
+            FORMS[settings.log_format],
+        )
+        observer = LogPublisher(lonc_log)
+        if terminal is not None:
+            observer.addObserver(Echo(terminal))
+        daemon = TwistdService(
+            reactor,
+            network(reactor),
+            (settings, table),
+            Sources(everything=read_everything, table=read_table, settings=read_settings_again),
+            pid_file,
+            lonc_log,
+            observer,
+            PermLog(settings.perm_log_file).write,
+            Random(),
+            predecessor=predecessor,
+            manager=None if getattr(options, "parent", None) is None else Manager(os.environ),
+        )
+        daemon.terminal = terminal
+        if folder is not None:
+            _add_cluster(reactor, daemon, folder, settings, table, certificates)
+        if table_port is not None:
+            _add_table_server(reactor, daemon, table_port, table)
+        undo.pop_all()
     return daemon
 
 
@@ -389,7 +396,6 @@ def _add_cluster(
     try:
         check_ports(table, settings.lond_port)
     except ClusterError as error:
-        daemon.release()
         raise SettingsError(f"{error}; {ANOTHER_PORT}") from None
     tls = None if certificates is None else certificates.files.context(ssl.PROTOCOL_TLS_SERVER)
     cluster = Cluster(

@@ -37,6 +37,7 @@ class Parts:
     :ivar reload: does what HUP does, likewise.
     :ivar hand_over: gets ready for a new process, and returns the path of the socket for it; raises
         NotDone.
+    :ivar handing_over: tells whether a new process gets what there is.
     :ivar look: brings the list of problems up to date.
     :ivar stop: begins to stop, as at TERM.
     """
@@ -53,5 +54,6 @@ class Parts:
     reread_table: Callable[[], Deferred[str]]
     reload: Callable[[], Deferred[str]]
     hand_over: Callable[[], Awaitable[str]]
+    handing_over: Callable[[], bool]
     look: Callable[[], Awaitable[None]]
     stop: Callable[[], None]

@@ -262,6 +262,7 @@ class Responders(amp.CommandLocator):
         """Send a host nothing; return when nothing of it is in flight any more."""
         if not 0.0 <= seconds <= LONGEST_PAUSE:
             raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
+        self._check_steady()
         by, reason = by[:LONGEST_REASON], reason[:LONGEST_REASON]
         self._note(f"pause, for {by}: {reason}", host)
         now = time.time()
@@ -273,10 +274,15 @@ class Responders(amp.CommandLocator):
     @Resume.responder
     def resume(self, host: str) -> dict[str, Any]:
         """End a host's pause."""
+        self._check_steady()
         self._note("resume", host)
         for each in self._chosen(host):
             each.resume()
         return {}
+
+    def _check_steady(self) -> None:
+        if self._parts.handing_over():  # it has been told which hosts are paused
+            raise NotDone("a new process takes over: ask again in a moment")
 
     @ShowDelayed.responder
     async def show_delayed(self, file: str) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 
 from twisted.internet.interfaces import IListeningPort
 
 from lonc.daemon.systemd import Manager, name_of
+from lonc.local.protocol import ClientListener, ClientProtocol
 from lonc.transport.network import Port
 
 #: What a client hears that has waited for a host which nobody serves any more.
@@ -30,6 +32,7 @@ class KeptSockets:
         self._names: dict[Port, str] = {}
         self._kept: set[Port] = set()
         self._left: set[Port] = set()
+        self._resumed: set[str] = set()
 
     def take(self, path: str) -> socket.socket | None:
         """Return the socket of this path that was kept, once, if there is one: it listens."""
@@ -39,6 +42,7 @@ class KeptSockets:
             return None
         kept = socket.socket(fileno=descriptor)
         if _listens_at(kept, path):
+            self._resumed.add(name)
             return kept
         kept.close()
         self._manager.forget(name)
@@ -79,8 +83,40 @@ class KeptSockets:
         return False
 
     def copies(self) -> dict[str, int]:
-        """Return a descriptor of each socket, by name; they are the caller's."""
-        return {name: os.dup(port.fileno()) for port, name in self._names.items()}
+        """
+        Return a descriptor of each socket, by name; they are the caller's.
+
+        :raises OSError: there are not so many to be had.
+        """
+        copies: dict[str, int] = {}
+        try:
+            for port, name in self._names.items():
+                copies[name] = os.dup(port.fileno())
+        except OSError:
+            for each in copies.values():
+                os.close(each)
+            raise
+        return copies
+
+    def clients(self) -> Iterator[tuple[str, ClientProtocol]]:
+        """Return all clients, each with the name of the socket that it came through."""
+        for port, name in list(self._names.items()):
+            if isinstance(port.factory, ClientListener):
+                for client in list(port.factory.clients):
+                    yield name, client
+
+    def serve(self, name: str, descriptor: int, data: bytes) -> None:
+        """
+        Serve a client that another process has accepted on the socket of this name.
+
+        :param data: what it has sent and that process has read.
+        """
+        for port, each in self._names.items():
+            if each == name:
+                port.serve(descriptor, data)
+                return
+        with socket.socket(fileno=descriptor) as client:  # the host is no longer in the table
+            _refuse(client)
 
     def leave(self, handed_over: bool = False) -> bool:
         """
@@ -94,8 +130,14 @@ class KeptSockets:
             port.leave()
         return bool(self._left)
 
-    def leave_rest(self) -> None:
-        """Have nothing to do with what has not been taken: another lonc serves it."""
+    def give_back(self) -> None:
+        """Have nothing to do with what came from another lonc, which serves it; close the rest."""
+        for port, name in self._names.items():
+            if name in self._resumed:
+                self._left.add(port)
+                port.leave()
+            else:
+                port.stopListening()
         for descriptor in self._manager.rest().values():
             os.close(descriptor)
 
@@ -117,9 +159,13 @@ def _dismiss(kept: socket.socket, name: str) -> None:
         kept.setblocking(False)
         while True:
             with kept.accept()[0] as client:
-                client.setblocking(False)
-                with contextlib.suppress(OSError):
-                    client.send(_REFUSAL)
+                _refuse(client)
+
+
+def _refuse(client: socket.socket) -> None:
+    client.setblocking(False)
+    with contextlib.suppress(OSError):
+        client.send(_REFUSAL)
 
 
 def _listens_at(kept: socket.socket, path: str) -> bool:

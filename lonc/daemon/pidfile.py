@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from time import monotonic, sleep
 
 from lonc.disk.files import open_own
 
@@ -19,51 +20,61 @@ class PidFileError(Exception):
 
 
 class PidFile:
-    """One process's claim to a set of folders."""
+    """
+    One process's claim to a set of folders.
+
+    :ivar path: of the file.
+    """
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._descriptor: int | None = None
-        self._is_anothers = False
 
-    def acquire(self) -> None:
+    def acquire(self, patience: float = 0.0) -> None:
         """
         Claim it; the claim survives a fork.
 
+        :param patience: seconds in which who has it may go.
         :raises PidFileError: naming the process that has it, or why it cannot be written.
         """
+        until = monotonic() + patience
         while True:
-            try:
-                descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            except OSError as error:
-                raise PidFileError(f"{self._path}: {error.strerror}") from None
+            descriptor = self._opened(os.O_CREAT)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 pid = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
                 os.close(descriptor)
+                if monotonic() < until:
+                    sleep(0.02)
+                    continue
                 raise PidFileError(
-                    f"another lonc runs on these folders: process {pid} ({self._path})"
+                    f"another lonc runs on these folders: process {pid} ({self.path})"
                 ) from None
             except OSError as error:
                 os.close(descriptor)
-                raise PidFileError(f"{self._path}: {error.strerror}") from None
+                raise PidFileError(f"{self.path}: {error.strerror}") from None
             if self._is_current(descriptor):
                 self._descriptor = descriptor
                 return
             # The one before us removed the file after we opened it.
             os.close(descriptor)
 
+    def _opened(self, flags: int) -> int:
+        try:
+            return open_own(self.path, os.O_RDWR | flags, 0o644)
+        except OSError as error:
+            raise PidFileError(f"{self.path}: {error.strerror}") from None
+
     def _is_current(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
     def adopt(self, descriptor: int) -> None:
-        """Have the claim that another process has passed on; it is its own until `write`."""
+        """Have the claim that another process has passed on."""
         self._descriptor = descriptor
-        self._is_anothers = True
 
     def share(self) -> int:
         """Return another descriptor of the claim; it lasts until the last one is closed."""
@@ -83,26 +94,55 @@ class PidFile:
         :raises PidFileError: it is not claimed, or no more; or it cannot be written.
         """
         if self._descriptor is None:
-            raise PidFileError(f"{self._path}: it is free for others; what has stopped stays so")
+            raise PidFileError(f"{self.path}: it is free for others; what has stopped stays so")
+        content = self._content
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+            os.pwrite(self._descriptor, content, 0)  # never empty, even on a full disk
+            os.ftruncate(self._descriptor, len(content))
         except OSError as error:
-            raise PidFileError(f"{self._path}: {error.strerror}") from None
-        self._is_anothers = False
+            raise PidFileError(f"{self.path}: {error.strerror}") from None
+
+    @property
+    def _content(self) -> bytes:
+        return b"%d\n" % os.getpid()
+
+    def restore(self) -> bool:
+        """
+        Write the file again where somebody has deleted it, or it names another process.
+
+        :return: whether that was needed.
+        :raises PidFileError: another file is there, or it cannot be written.
+        """
+        if self._descriptor is None:
+            return False
+        if self._is_current(self._descriptor):
+            if os.pread(self._descriptor, 32, 0) == self._content:
+                return False
+            self.write()
+            return True
+        if os.path.lexists(self.path):
+            raise PidFileError(f"{self.path}: somebody has put another file in its place")
+        descriptor = self._opened(os.O_CREAT | os.O_EXCL)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # another lonc has been quicker
+            os.close(descriptor)
+            raise PidFileError(f"{self.path}: {error.strerror}") from None
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+        self.write()
+        return True
 
     def release(self) -> None:
         """
-        Remove the file, unless it is another process's, or somebody has put another in its place.
+        Remove the file, unless somebody has put another in its place.
 
         One that cannot be removed is left there: no start is stopped by it.
         """
-        if self._is_anothers:
-            self.leave()
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
         with contextlib.suppress(OSError):
             if self._is_current(descriptor):
-                os.unlink(self._path)
+                os.unlink(self.path)
         os.close(descriptor)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import array
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Final
 
 from twisted.internet.endpoints import _SystemdParser
+from twisted.logger import Logger
 
 #: The first descriptor that a manager hands over (``sd_listen_fds(3)``).
 FIRST: Final = 3
@@ -26,6 +28,8 @@ _NAME_LIMIT: Final = 255
 #: Seconds that a manager may take to read what it is told; once it has taken them it is not waited
 #: for again before it reads. Its queue has room for ten messages, and each socket is one.
 _PATIENCE: Final = 1.0
+
+log = Logger()
 
 
 class Manager:
@@ -45,6 +49,10 @@ class Manager:
         self.watchdog = _watchdog(environment)
         self.room = _room(environment) if self._address else 0
         self._inherited = _inherited(environment)
+        for name in [x for x, each in self._inherited.items() if not _is_socket(each)]:
+            log.warn("no socket was kept as {name}: it is skipped", name=name)
+            os.close(self._inherited.pop(name))
+            self.forget(name)
 
     @property
     def present(self) -> bool:
@@ -195,6 +203,10 @@ def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
         else:
             kept[name] = descriptor
     return kept
+
+
+def _is_socket(descriptor: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
 
 
 def _handed_over(environment: MutableMapping[str, str]) -> Iterable[tuple[str, int]]:

@@ -1,47 +1,39 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-``--take-over``: a new process takes everything over from the old one on the same folders.
+``--take-over``, the side of the new process: it gets everything from the one that runs.
 
-The new process asks over the management port. The old one ends its delayed work and names a socket
-at which its own user and root get what there is: the listening sockets, the lock of the pid file
-and the pauses. Once the new process has its ports as well it says so, and the old one that it goes;
-from then on the folders are the new one's. Until both have been said the old one goes on as before.
+The steps are those of :mod:`lonc.daemon.handover`. Up to the decision of the old process it waits
+in its start: nothing has been accepted or sent by then.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import signal
 import socket
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
-import attrs
-from twisted.application.service import Service
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import _parse
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from lonc.control.errors import NotDone
-from lonc.disk.threads import InThread
-from lonc.transport.endpoint_port import PortError
-
-#: Seconds for each step between two processes of one machine.
-LIMIT: Final = 10.0
+from lonc.daemon.handover import (
+    LIMIT,
+    LONGEST,
+    SERVES,
+    STAYS,
+    Holdings,
+    peer,
+    received,
+)
 
 #: Seconds in which delayed requests that are in flight have their answers or their time is over.
-ENDED: Final = 600.0
-
-#: Descriptors in a message; the kernel allows 253.
-_BATCH: Final = 200
-
-#: Says on either side that it stays so.
-_AGREED: Final = b"!"
+ENDED = 600.0
 
 log = Logger()
 
@@ -50,187 +42,122 @@ class TakeOverError(Exception):
     """The old process goes on; the message says why, for a person."""
 
 
-@attrs.frozen
-class Estate:
+class Predecessor:
     """
-    What passes from the old process to the new one.
+    The process that this one takes over from.
 
-    :ivar sockets: the descriptors of the listening sockets, by the names under which they are kept.
-    :ivar lock: the descriptor of the pid file, with its lock.
-    :ivar pauses: host id -> the fields of :class:`lonc.host.service.Pause`.
-    :ivar giver: leads to the old process, which waits to hear of the new one; None in the old one.
+    :param connection: to the old process; it is closed in the end.
+    :ivar pid: its number.
+    :ivar holdings: what it has handed over.
     """
 
-    sockets: Mapping[str, int]
-    lock: int
-    pauses: Mapping[str, Mapping[str, Any]]
-    giver: socket.socket | None = None
+    def __init__(self, connection: socket.socket, holdings: Holdings) -> None:
+        self._connection = connection
+        self.pid = peer(connection)[0]
+        self.holdings = holdings
 
-    def decline(self) -> None:
-        """Let the old process go on, unless it has gone."""
-        if self.giver is not None:
-            self.giver.close()
-
-    def confirm(self) -> None:
+    def relieve(self) -> None:
         """
-        Tell the old process that this one serves from now on.
+        Tell the old process that this one serves; return once it goes, or is no more.
 
-        :raises TakeOverError: the old one goes on.
+        :raises TakeOverError: it goes on.
         """
-        assert self.giver is not None
+        self._connection.settimeout(LIMIT)
+        # It may have closed the connection, and its last word can be read yet.
+        with contextlib.suppress(OSError):
+            # twistd has gone into the background: the number is another than when it connected.
+            self._connection.send(b"%b %d" % (SERVES, os.getpid()))
+        said = b""
         try:
-            with self.giver:
-                self.giver.sendall(_AGREED)
-                agreed = self.giver.recv(1) == _AGREED
+            said = self._connection.recv(LONGEST)
+        except TimeoutError:
+            self._kill()
+        except OSError:
+            pass  # it has ended
+        if said == STAYS:
+            raise TakeOverError(f"cannot take over: process {self.pid} goes on")
+        log.critical("taken over from process {pid}", pid=self.pid)
+
+    def _kill(self) -> None:
+        """End a process that neither goes nor stays: it has been stopped, or hangs."""
+        log.critical("process {pid} does not answer: it is killed", pid=self.pid)
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+            self._connection.recv(LONGEST)
+        except (ProcessLookupError, ConnectionError):
+            pass  # it has ended
         except OSError as error:
-            raise TakeOverError(f"cannot take over: the old process goes on: {error}") from None
-        if not agreed:
-            raise TakeOverError("cannot take over: the old process goes on")
+            raise TakeOverError(
+                f"cannot take over: process {self.pid} does not answer and cannot be ended: "
+                f"{error.strerror or error}"
+            ) from None
 
     def close(self) -> None:
-        """Close all of its descriptors."""
-        for descriptor in (self.lock, *self.sockets.values()):
-            os.close(descriptor)
+        """Let the old process go on, unless it has gone."""
+        self._connection.close()
+
+    def decline(self) -> None:
+        """Do so, where nothing has been made of what it has handed over."""
+        self.close()
+        self.holdings.close()
+
+    def serve_clients(
+        self, reactor: IReactorFDSet, serve: Callable[[str, int, bytes], None]
+    ) -> None:
+        """
+        Take the clients that the old process passes on, until it closes the connection.
+
+        :param serve: is given the name of a client's listening socket, its descriptor, and what it
+            has asked.
+        """
+        self._connection.setblocking(False)
+        reactor.addReader(_Clients(reactor, self._connection, serve))
 
 
-# ---------------------------------------------------------------------- the old process
-
-
-class HandOver:
-    """
-    The old process's side.
-
-    :param in_thread: runs what waits for the new process.
-    :param path: gives where to make the socket.
-    :param estate: copies what there is to hand over.
-    :param services: stop before, and start again if nothing comes of it.
-    :param running: tells whether lonc does not stop anyway.
-    :param handed_over: is called when the new process has everything: this one ends.
-    """
-
+@implementer(IReadDescriptor)
+class _Clients:
     def __init__(
         self,
-        in_thread: InThread,
-        path: Callable[[], str],
-        estate: Callable[[], Estate],
-        services: Sequence[Service],
-        running: Callable[[], bool],
-        handed_over: Callable[[], None],
+        reactor: IReactorFDSet,
+        connection: socket.socket,
+        serve: Callable[[str, int, bytes], None],
     ) -> None:
-        self._in_thread = in_thread
-        self._path = path
-        self._estate = estate
-        self._services = services
-        self._running = running
-        self._handed_over = handed_over
-        self._offered = False
+        self._reactor = reactor
+        self._connection = connection
+        self._serve = serve
 
-    async def offer(self) -> str:
-        """
-        Be ready to hand everything over, for a while.
+    def fileno(self) -> int:
+        """Return the descriptor to watch."""
+        return self._connection.fileno()
 
-        :return: the path of the socket to come to.
-        :raises NotDone: another process takes over, or lonc stops, or there is no socket.
-        """
-        if self._offered or not self._running():
-            raise NotDone("another process takes over, or lonc stops")
-        self._offered = True
-        path = self._path()
+    def logPrefix(self) -> str:
+        """Return who is at work."""
+        return "clients of the old process"
+
+    def doRead(self) -> None:
+        """Serve the next client."""
         try:
-            for each in self._services:
-                await maybeDeferred(each.stopService)
-            estate = self._estate()
-            try:
-                listening = _listen(path)
-            except OSError:
-                estate.close()
-                raise
-        except OSError as error:
-            self._go_on()
-            raise NotDone(f"{path}: {error.strerror}") from None
-        except Exception:
-            self._go_on()
-            raise
-        given = self._in_thread(partial(_give, listening, path, estate))
-        given.addBoth(self._given, estate)
-        return path
-
-    def _given(self, heir: socket.socket | Failure | None, estate: Estate) -> None:
-        estate.close()
-        if isinstance(heir, socket.socket):
-            with heir, contextlib.suppress(OSError):
-                if self._running():
-                    heir.sendall(_AGREED)
-                    log.critical("a new process has taken over: this one ends")
-                    self._handed_over()
-                    return
-        if self._running():
-            log.critical("no process has taken over: all goes on as before")
-        self._go_on()
-
-    def _go_on(self) -> None:
-        self._offered = False
-        if not self._running():
+            message, descriptors, asked = received(self._connection)
+        except BlockingIOError:
             return
-        for each in self._services:
-            try:
-                each.startService()
-            except PortError as error:  # somebody has been quicker; it is tried again
-                log.critical("{error}", error=error, event="port-not-restored")
+        except (EOFError, OSError):
+            self._reactor.removeReader(self)
+            self.connectionLost()
+            return
+        self._serve(message["client"], descriptors[0], asked)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Close the connection; the reactor calls it too, when it stops."""
+        self._connection.close()
 
 
-def _listen(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        os.fchmod(listening.fileno(), 0o600)  # before there is a file
-        listening.bind(path)
-        listening.listen(1)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def _give(listening: socket.socket, path: str, estate: Estate) -> socket.socket | None:
-    """Give everything to who comes; return its connection when it has confirmed that."""
-    heir: socket.socket | None = None
-    try:
-        with listening:
-            listening.settimeout(LIMIT)
-            heir, _ = listening.accept()
-        heir.settimeout(LIMIT)
-        credentials = heir.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if struct.unpack("3i", credentials)[1] not in (0, os.geteuid()):
-            heir.close()
-            return None
-        told = json.dumps({"sockets": list(estate.sockets), "pauses": estate.pauses}).encode()
-        heir.sendall(struct.pack("!I", len(told)) + told)
-        descriptors = [estate.lock, *estate.sockets.values()]
-        for first in range(0, len(descriptors), _BATCH):
-            socket.send_fds(heir, [b"."], descriptors[first : first + _BATCH])
-        if heir.recv(1) == _AGREED:
-            return heir
-    except OSError:
-        pass  # it came not, or has gone
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-    if heir is not None:
-        heir.close()
-    return None
-
-
-# ---------------------------------------------------------------------- the new process
-
-
-def take_over(management: str) -> Estate | None:
+def take_over(management: str, pid_file: str) -> Predecessor | None:
     """
-    Take everything over; it waits as long as that takes.
+    Get everything from the old process, which goes on until that is confirmed; it takes a while.
 
     :param management: the description of the management port.
-    :return: None when no lonc is there.
+    :param pid_file: the path of the pid file.
+    :return: None when no lonc is there, or it has ended meanwhile: who has the lock decides that.
     :raises TakeOverError: the old process goes on.
     """
     kind, *arguments = _parse(management)[0]
@@ -240,21 +167,30 @@ def take_over(management: str) -> Estate | None:
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ENDED)
-            try:
-                asking.connect(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                return None
+            asking.connect(path)
+            _check_user(path, peer(asking)[1])
             where = _ask(asking)
-        giver = socket.socket(socket.AF_UNIX)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            giver.settimeout(LIMIT)
-            giver.connect(where)
-            return receive(giver)
+            connection.settimeout(LIMIT)
+            connection.connect(where)
+            return Predecessor(connection, receive(connection, pid_file))
         except BaseException:
-            giver.close()
+            connection.close()
             raise
+    except (EOFError, FileNotFoundError, ConnectionError):
+        return None
     except (OSError, ValueError) as error:
-        raise TakeOverError(f"cannot take over from the lonc at {path}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise TakeOverError(f"cannot take over: the lonc at {path} goes on: {why}") from None
+
+
+def _check_user(path: str, uid: int) -> None:
+    if uid != os.geteuid():
+        raise TakeOverError(
+            f"cannot take over: the lonc at {path} runs as user {uid}, this one as {os.geteuid()}: "
+            "start it as that user, or as root with --uid"
+        )
 
 
 def _ask(asking: socket.socket) -> str:
@@ -269,7 +205,7 @@ def _ask(asking: socket.socket) -> str:
     while not said.endswith(b"\0\0"):
         more = asking.recv(65536)
         if not more:
-            raise TakeOverError("cannot take over: the old process has said nothing")
+            raise EOFError
         said += more
     answer = amp.parseString(said)[0]
     if amp.ERROR in answer:
@@ -278,33 +214,34 @@ def _ask(asking: socket.socket) -> str:
     return where
 
 
-def receive(giver: socket.socket) -> Estate:
+def receive(connection: socket.socket, pid_file: str) -> Holdings:
     """
-    Get everything from the old process, which goes on until that is confirmed.
+    Take everything.
 
-    :param giver: is connected to the socket that it named.
-    :raises TakeOverError: it goes on.
-    :raises OSError: likewise.
+    :raises EOFError: the old process has ended.
+    :raises OSError: it is silent.
+    :raises TakeOverError: it is a lonc with another pid file.
     """
-    told = json.loads(_exactly(giver, struct.unpack("!I", _exactly(giver, 4))[0]))
-    names = told["sockets"]
-    descriptors: list[int] = []
-    while len(descriptors) < 1 + len(names):
-        data, received, _, _ = socket.recv_fds(giver, 1, _BATCH)
-        if not data:
-            raise TakeOverError("cannot take over: the old process has gone")
-        descriptors += received
-    for each in descriptors:
-        os.set_inheritable(each, False)
-    lock, *sockets = descriptors
-    return Estate(dict(zip(names, sockets, strict=True)), lock, told["pauses"], giver)
-
-
-def _exactly(giver: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = giver.recv(size - len(data))
-        if not more:
-            raise TakeOverError("cannot take over: the old process has gone")
-        data += more
-    return data
+    sockets: dict[str, int] = {}
+    knowledge: dict[str, dict[str, Any]] = {}
+    taken: list[int] = []
+    try:
+        while True:
+            message, descriptors, _ = received(connection)
+            taken += descriptors
+            if os.path.realpath(message.get("pid_file", pid_file)) != os.path.realpath(pid_file):
+                raise TakeOverError(
+                    f"cannot take over: the lonc that goes on has {message['pid_file']}, not "
+                    f"{pid_file}: another lonDaemons needs a stop and a start"
+                )
+            if "sockets" in message:
+                sockets.update(zip(message["sockets"], descriptors, strict=True))
+            elif "kind" in message:
+                knowledge.setdefault(message["kind"], {})[message["key"]] = message["value"]
+            elif "complete" in message:
+                break
+        return Holdings(pid_file, taken[0], sockets, knowledge)
+    except BaseException:
+        for each in taken:
+            os.close(each)
+        raise

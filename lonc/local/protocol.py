@@ -310,6 +310,25 @@ class ClientProtocol(Protocol):
         if (self._heard or self._request is not None) and not (self.leaving or self.unread):
             self.readConnectionLost()
 
+    def take_back(self, most: int) -> bytes | None:
+        """
+        Take back what it has asked, for another process to do; the caller ends it here.
+
+        :param most: bytes.
+        :return: None where that cannot be: a lond has its request, it has not read its answers, or
+            it has asked more than `most`.
+        """
+        request = self._request
+        asked = bytes(self._lines.rest)
+        if request is not None:
+            asked = request.line + asked
+        if self.leaving or self._taking or self.unsent or len(asked) > most:
+            return None
+        if request is not None and not self._host.withdraw(request):
+            return None
+        self._request = None
+        return asked
+
     def give_up_line(self, why: str, cause: Cause) -> None:
         """Answer a request that cannot be taken with ``con_lost`` and close the client (F3)."""
         what = f"a client's request is given up with con_lost: {why}"

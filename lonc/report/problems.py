@@ -112,6 +112,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "delayed-kept": Kind(
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),
+    "pid-file": Kind("warning", "pid-file", "see whose it is, then remove it", "file"),
     "reload-failed": Kind(
         "warning", "reload-failed", "lonc check names file and line", logged=False
     ),

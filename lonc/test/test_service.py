@@ -50,6 +50,25 @@ class StartTests(ServiceTestCase):
         with open(self.first.pid_file) as file:
             self.assertEqual(file.read(), f"{os.getpid()}\n")
 
+    def test_pid_file(self) -> None:
+        """S3: deleted, it is written again; another file is a problem until that has gone."""
+        daemon = self.started()
+        os.unlink(self.first.pid_file)
+        self.advance(2.0)
+        with open(self.first.pid_file) as file:
+            self.assertEqual(file.read(), f"{os.getpid()}\n")
+        os.unlink(self.first.pid_file)
+        with open(self.first.pid_file, "w") as file:
+            file.write("1\n")
+        self.advance(2.0)
+        (problem,) = [each for each in daemon.problems if each.kind == "pid-file"]
+        self.assertEqual(problem.subject, self.first.pid_file)
+        with open(self.first.pid_file) as file:
+            self.assertEqual(file.read(), "1\n")
+        os.unlink(self.first.pid_file)
+        self.advance(2.0)
+        self.assertNotIn("pid-file", [each.kind for each in daemon.problems])
+
     def test_one_socket_cannot_be_had(self) -> None:
         """S4, S19: the others serve; it is logged, and had as soon as it is free."""
         path = self.first.socket_path("l1")

@@ -125,8 +125,12 @@ class SocketLoop:
 
     def forget(self, descriptor: int) -> None:
         """Watch it no longer."""
-        assert self._epoll is not None
         del self._others[descriptor]
+        self.unregister(descriptor)
+
+    def unregister(self, descriptor: int) -> None:
+        """Have no more events of what stays open in another process."""
+        assert self._epoll is not None
         self._epoll.unregister(descriptor)
 
     def change(self, transport: SocketTransport, mask: int) -> None:

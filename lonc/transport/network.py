@@ -158,14 +158,18 @@ class SocketNetwork:
 
 @implementer(IListeningPort)
 class Port:
-    """A UNIX socket that listens."""
+    """
+    A UNIX socket that listens.
+
+    :ivar factory: makes the protocols of its clients.
+    """
 
     def __init__(
         self, loop: SocketLoop, path: str, factory: Factory, backlog: int, mode: int
     ) -> None:
         self._loop = loop
         self._path = path
-        self._factory = factory
+        self.factory = factory
         self._backlog = backlog
         self._mode = mode
         self._socket: socket.socket | None = None
@@ -195,7 +199,7 @@ class Port:
             raise error.CannotListenError(None, self._path, problem) from problem
         self._socket, self._file = listening, file
         self._pauses, self._closed = -1, Deferred()
-        self._factory.doStart()
+        self.factory.doStart()
 
     def resume(self, listening: socket.socket) -> None:
         """Go on where another process has left."""
@@ -205,7 +209,7 @@ class Port:
         self._loop.watch(listening.fileno(), self, IN)
         self._socket, self._file = listening, SocketFile(self._path)
         self._pauses, self._closed = -1, Deferred()
-        self._factory.doStart()
+        self.factory.doStart()
 
     def fileno(self) -> int:
         """Return its descriptor, -1 once it is closed."""
@@ -238,9 +242,9 @@ class Port:
             self._refused = False
             os.set_blocking(descriptor, False)
             try:
-                protocol = self._factory.buildProtocol(_NAMELESS)
+                protocol = self.factory.buildProtocol(_NAMELESS)
             except Exception:
-                log.failure("a fault in {factory}", factory=self._factory)
+                log.failure("a fault in {factory}", factory=self.factory)
                 protocol = None
             if protocol is None:
                 os.close(descriptor)
@@ -248,6 +252,16 @@ class Port:
             self._loop.start(SocketTransport(self._loop, descriptor, protocol))
             self._loop.read_soon(descriptor)
         return True
+
+    def serve(self, descriptor: int, data: bytes) -> None:
+        """Serve a client that another process has accepted, and of which it has read this."""
+        protocol = self.factory.buildProtocol(_NAMELESS)
+        if protocol is None:
+            os.close(descriptor)
+            return
+        self._loop.adopt(socket.socket(fileno=descriptor), protocol)
+        if data:
+            protocol.dataReceived(data)
 
     def _wait(self, problem: OSError) -> None:
         """Leave clients waiting until there are descriptors again."""
@@ -307,7 +321,7 @@ class Port:
         # Another process may have it open, and then closing alone would not end the events.
         self._loop.forget(listening.fileno())
         self._loop.close(listening.detach())
-        self._factory.doStop()
+        self.factory.doStop()
         self._loop.when_closed().chainDeferred(self._closed)
 
     def _remove_file(self) -> None:

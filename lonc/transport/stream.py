@@ -357,6 +357,11 @@ class SocketTransport:
         if then is not None:
             _tell(then, reason)
 
+    def abandon(self) -> None:
+        """Close our descriptor only: another process has the connection, and goes on with it."""
+        self._loop.unregister(self.descriptor)
+        self.lost(_DONE)
+
     def shut_down(self, reason: Failure) -> None:
         """Close the connection, for the reactor stops."""
         self.lost(reason)

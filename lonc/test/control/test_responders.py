@@ -20,7 +20,7 @@ from lonc.config.settings import SettingsError
 from lonc.control.access import OWNER, user_name
 from lonc.control.client import ManagementClient
 from lonc.control.client_connection import ClientConnection
-from lonc.control.errors import BadArguments, UnknownFile
+from lonc.control.errors import BadArguments, NotDone, UnknownFile
 from lonc.control.responders import UNREADABLE, Responders
 from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
@@ -260,3 +260,16 @@ class ReloadTests(RespondersTestCase):
         changes = self.daemon.reporter.about().last_reload["changes"]
         self.assertRegex(changes[-1], r"^and \d+ more$")
         self.assertLess(sum(map(len, changes)), 6000)
+
+
+class HandingOverTests(RespondersTestCase):
+    """Pauses while a new process takes over."""
+
+    def test_refused(self) -> None:
+        """It has been told which hosts are paused: neither pause nor resume would reach it."""
+        self.daemon._hand_over.under_way = True
+        pausing = self.failureResultOf(self.ask(self.lonc.pause("l2", "me", "", 0.0)), NotDone)
+        self.assertIn("ask again", str(pausing.value))
+        self.failureResultOf(self.ask(self.lonc.resume("l2")), NotDone)
+        self.daemon._hand_over.under_way = False
+        self.result(self.lonc.pause("l2", "me", "", 0.0))

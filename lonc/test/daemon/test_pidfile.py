@@ -10,6 +10,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.daemon import pidfile
 from lonc.daemon.pidfile import PidFile, PidFileError
 
 
@@ -52,6 +53,48 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(os.stat(self.path).st_mode & 0o444, 0o444)
         claim.release()
         self.assertFalse(os.path.exists(self.path))
+
+    def test_deleted(self) -> None:
+        """S3: deleted while lonc runs, the file is there again, and is the lock again."""
+        claim = self.acquired()
+        claim.write()
+        self.assertFalse(claim.restore())
+        os.unlink(self.path)
+        self.assertTrue(claim.restore())
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+        self.assertIn("another lonc runs", self.refusal())
+        claim.release()
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_another_number(self) -> None:
+        """S3: a number that another process has left in the file does not stay there."""
+        claim = self.acquired()
+        claim.write()
+        self.written("123456\n")
+        self.assertTrue(claim.restore())
+        self.assertEqual(self.read(), f"{os.getpid()}\n")
+
+    def test_another_file(self) -> None:
+        """S3: a file that somebody else has put there is left alone, now and at the end."""
+        claim = self.acquired()
+        claim.write()
+        os.unlink(self.path)
+        self.written("1\n")
+        for _ in range(2):
+            with self.assertRaisesRegex(PidFileError, "another file in its place"):
+                claim.restore()
+        claim.release()
+        self.assertEqual(self.read(), "1\n")
+
+    def test_patience(self) -> None:
+        """S3: one that is just ending is waited for."""
+        claim = self.acquired()
+        times = iter([0.0, 1.0, 2.0])
+        self.patch(pidfile, "monotonic", lambda: next(times))
+        self.patch(pidfile, "sleep", lambda seconds: claim.release())
+        second = PidFile(self.path)
+        second.acquire(1.5)
+        second.release()
 
     def test_second_is_refused(self) -> None:
         """S3: while one has it, another is refused, told whose it is, and changes nothing."""
@@ -150,9 +193,11 @@ class PidFileTests(SynchronousTestCase):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         claim = self.acquired()
+        self.written("1\n")
         self.patch(os, "pwrite", no_room)
         error = self.assertRaises(PidFileError, claim.write)
         self.assertEqual(str(error), f"{self.path}: No space left on device")
+        self.assertEqual(self.read(), "1\n")  # the number of before, and not none
         claim.release()
         self.assertIn(f"{self.path}: ", str(self.assertRaises(PidFileError, claim.write)))
 

@@ -11,9 +11,12 @@ import subprocess
 import sys
 import tempfile
 
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.daemon import systemd
 from lonc.daemon.systemd import Manager, name_of
+from lonc.test.fixtures.stage import Notes
 
 
 class ManagerCase(SynchronousTestCase):
@@ -156,17 +159,30 @@ class InheritedTests(SynchronousTestCase):
         """Twisted reads the variables, and takes two of them away, when it finds this process."""
         self.check("early")
 
-    def check(self, when: str) -> None:
-        """Hand a pipe over; see who gets it."""
+    def test_no_socket(self) -> None:
+        """What is no socket is skipped with a line, closed, and kept no longer."""
+        notes = Notes()
+        globalLogPublisher.addObserver(notes)
+        self.addCleanup(globalLogPublisher.removeObserver, notes)
         reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        os.write(writing, b"hello")
-        os.close(writing)
+        self.addCleanup(os.close, writing)
+        self.patch(systemd, "FIRST", reading)
+        environment = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "/x", "LISTEN_PID": str(os.getpid())}
+        self.assertIsNone(Manager(environment).take("/x"))
+        self.assertEqual(notes.at(LogLevel.warn), ["no socket was kept as /x: it is skipped"])
+        self.assertRaises(OSError, os.fstat, reading)
+
+    def check(self, when: str) -> None:
+        """Hand a socket over; see who gets it."""
+        reading, writing = socket.socketpair()
+        self.addCleanup(reading.close)
+        writing.send(b"hello")
+        writing.close()
         names = "/first:/second:other:/third"
         environment = {**os.environ, "LISTEN_FDS": "4", "LISTEN_FDNAMES": names}
         done = subprocess.run(
-            [sys.executable, "-c", HANDED, str(reading), when],
-            pass_fds=[reading],
+            [sys.executable, "-c", HANDED, str(reading.fileno()), when],
+            pass_fds=[reading.fileno()],
             env=environment,
             capture_output=True,
             text=True,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from lonc.local.protocol import ClientProtocol
 from lonc.test.fixtures.local_client import MAX_LINE, ClientTestCase
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.wire.request import CON_LOST, Cause, Nobody
@@ -329,6 +330,52 @@ class HangingUpTests(ClientTestCase):
         client.write(b"a\n")
         self.hang_up()
         self.assertEqual((client.read, client.closed), (b"ok\n", True))
+
+
+class TakenBackTests(ClientTestCase):
+    """Clients whose connection another process gets."""
+
+    def only(self) -> ClientProtocol:
+        """Return the one client's protocol."""
+        (client,) = self.clients.everyone
+        assert isinstance(client, ClientProtocol)
+        return client
+
+    def taken_back(self, *lines: bytes, most: int = 100) -> bytes | None:
+        """Return what is taken back of a client that has sent these lines."""
+        self.client(*lines)
+        return self.only().take_back(most)
+
+    def test_at_rest(self) -> None:
+        """Who has been answered, or has begun a line, loses nothing."""
+        self.host.at_once = b"ok\n"
+        self.assertEqual(self.taken_back(b"a\n", b"half"), b"half")
+
+    def test_waiting(self) -> None:
+        """A request that waits is no longer the host's, and what was sent ahead goes with it."""
+        self.client(b"a\nb\nc")
+        client = self.only()
+        self.assertEqual(client.take_back(100), b"a\nb\nc")
+        self.assertEqual(len(self.host.withdrawn), 1)
+
+    def test_in_flight(self) -> None:
+        """A lond has the request: the answer comes here."""
+        self.client(b"a\n")
+        self.host.waiting.clear()
+        client = self.only()
+        self.assertIsNone(client.take_back(100))
+
+    def test_much(self) -> None:
+        """Who has sent more than a message takes stays, and its request waits on."""
+        self.assertIsNone(self.taken_back(b"a\n", most=1))
+        self.assertEqual(self.host.withdrawn, [])
+
+    def test_leaving(self) -> None:
+        """Who has had its last answer gets no other."""
+        self.client(b"a\n")
+        client = self.only()
+        client.turn_away(Cause.CLOSED)
+        self.assertIsNone(client.take_back(100))
 
 
 class ListenerTests(ClientTestCase):

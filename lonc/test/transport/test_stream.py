@@ -630,6 +630,18 @@ class SocketTests(StreamTestCase):
         self.assertEqual(handle.fileno(), -1)
         self.assertRaises(OSError, transport.getHandle)
 
+    def test_abandoned(self) -> None:
+        """Another process's copy goes on: the other side notices nothing, here nothing comes."""
+        protocol = Recorder()
+        theirs = self.pair(protocol)
+        with socket.socket(fileno=os.dup(protocol.transport.descriptor)) as copy:
+            protocol.transport.abandon()
+            theirs.send(b"question")
+            self.turn()
+            self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionDone"]))
+            copy.send(b"answer")
+            self.assertEqual((copy.recv(99), theirs.recv(99)), (b"question", b"answer"))
+
     def test_forgotten_handle(self) -> None:
         """It takes no room until it is asked for again, and the connection goes on."""
         protocol = Recorder()
