@@ -2,7 +2,77 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from typing import Any, Final
+
 import click
 
+from lonc.cli.streams import printable
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+#: Seconds: ten years. What is longer is a mistake, and has no date that a clock can show.
+_LONGEST: Final = 3650 * 86_400.0
+
+
+class Duration(click.ParamType[float]):
+    """A time in seconds, or with ``s``, ``m``, ``h`` or ``d`` behind the number."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([smhd]?)", value, re.ASCII)
+        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+        if not 0.0 < seconds <= _LONGEST:
+            self.fail(f"{value!r} is no duration such as 90, 90s, 5m, 2h or 1d", parameter, context)
+        return seconds
+
+
+def _host_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what cannot be sent as text, as no table can have it."""
+    if not value.isascii():
+        raise click.ClickException(f"{printable(value)} is not in hosts.tab")
+    return value
+
+
+def not_empty(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what a script's empty variable leaves: to the daemon it would mean all hosts."""
+    if not value.strip():
+        raise click.BadParameter("it is empty")
+    return value
+
+
+def _one_host_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    return _host_id(context, parameter, not_empty(context, parameter, value))
+
+
 json_option = click.option("--json", "wants_json", is_flag=True, help="One JSON object.")
-host_argument = click.argument("host", required=False, default="")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+any_host = click.argument("host", required=False, default="", callback=_host_id)
+one_host = click.argument("host", callback=_one_host_id)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """
+    Have a person say yes, unless the command line did.
+
+    :raises click.Abort: the answer is no.
+    :raises click.UsageError: there is nobody to ask.
+    """
+    if yes:
+        return
+    try:
+        click.confirm(printable(question), abort=True)
+    except click.Abort:
+        if sys.stdin is None or not sys.stdin.isatty():
+            click.echo()
+            raise click.UsageError(
+                "there is no terminal to ask at: --yes does it unasked"
+            ) from None
+        raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import os
 
 import click
 
+from lonc.cli.arguments import Duration
+from lonc.cli.streams import complain, write
 from lonc.cli.target import target, targeted
 from lonc.client import CON_LOST, Client
 
@@ -14,8 +16,8 @@ from lonc.client import CON_LOST, Client
 @click.argument("host")
 @click.argument("request")
 @click.option(
-    "--timeout", type=click.FloatRange(0.0, min_open=True), metavar="SECONDS",
-    help="How long to wait [default: a bit longer than lonc does].",
+    "--timeout", type=Duration(), metavar="DURATION",
+    help="How long to wait, as 90s or 5m [default: a bit longer than lonc does].",
 )  # fmt: skip
 @targeted
 def ask(host: str, request: str, timeout: float | None) -> None:
@@ -26,12 +28,11 @@ def ask(host: str, request: str, timeout: float | None) -> None:
     goes to the lond enciphered.
     """
     try:
-        reply = Client(target().settings()).ask(host, request, timeout)
+        reply = Client(target().settings()).ask(host, os.fsencode(request), timeout)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    sys.stdout.buffer.write(reply + b"\n")
-    sys.stdout.buffer.flush()
+    write(reply + b"\n")
     if reply == CON_LOST:
         if reply.why:
-            click.echo(f"lonc: {reply.why}", err=True)
+            complain(reply.why)
         raise SystemExit(1)

@@ -6,7 +6,8 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import json_option
-from lonc.cli.tables import STYLES, as_json, console, printable
+from lonc.cli.streams import printable
+from lonc.cli.tables import STYLES, as_json, console
 from lonc.cli.target import target, targeted
 from lonc.config.settings import SettingsError
 from lonc.daemon.check import LEVELS, Checked

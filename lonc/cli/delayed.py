@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
-from lonc.cli.arguments import host_argument, json_option
-from lonc.cli.tables import Column, as_json, ordered, printable, show
+from lonc.cli.arguments import any_host, confirm, json_option, yes_option
+from lonc.cli.streams import printable, write
+from lonc.cli.tables import Column, as_json, ordered, show
 from lonc.cli.target import asks, targeted
 from lonc.control.client import ManagementClient
 from lonc.report.records import DelayedStatus
@@ -37,7 +37,7 @@ def delayed() -> None:
 
 
 @delayed.command("list")
-@host_argument
+@any_host
 @json_option
 @sort_option
 @asks
@@ -53,7 +53,7 @@ async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) 
 
 
 @delayed.command()
-@host_argument
+@any_host
 @json_option
 @sort_option
 @asks
@@ -74,15 +74,14 @@ async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
 async def show_(lonc: ManagementClient, file: str) -> int:
     """Show what is in a delayed request; lonc deciphers it where it is sealed."""
     content, more = await lonc.show_delayed(file)
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+    write(content)
     if more:
         click.echo("... it goes on.", err=True)
     return 0
 
 
 @delayed.command()
-@host_argument
+@any_host
 @asks
 async def retry(lonc: ManagementClient, host: str) -> int:
     """Try the delayed requests of HOST, or of all hosts, now."""
@@ -93,12 +92,11 @@ async def retry(lonc: ManagementClient, host: str) -> int:
 
 @delayed.command()
 @click.argument("file")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @asks
 async def drop(lonc: ManagementClient, file: str, yes: bool) -> int:
     """Delete a delayed request for good: what it should have changed stays as it is."""
-    if not yes:
-        click.confirm(f"Delete {printable(file)} for good?", abort=True)
+    confirm(f"Delete {file} for good?", yes)
     await lonc.drop_delayed(file)
     click.echo(f"{printable(file)} is deleted.")
     return 0

@@ -9,8 +9,9 @@ from typing import Final
 import click
 from rich.text import Text
 
-from lonc.cli.arguments import host_argument, json_option
-from lonc.cli.tables import STYLES, Column, as_json, console, ordered, printable, show
+from lonc.cli.arguments import any_host, json_option
+from lonc.cli.streams import printable
+from lonc.cli.tables import STYLES, Column, as_json, console, ordered, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import ConnectionStatus
@@ -78,7 +79,7 @@ HOST_COLUMNS: Final[Sequence[Column[HostStatus]]] = (
 
 
 @click.command()
-@host_argument
+@any_host
 @json_option
 @click.option("--sort", metavar="COLUMN", default="state", show_default=True, help="By which.")
 @click.option("--reverse", is_flag=True, help="The other way round.")

@@ -1,7 +1,8 @@
 """
 The ``lonc`` command: what an administrator does beside the daemon.
 
-Whatever goes wrong ends it with one line that says why, and status 1; 3 where no lonc answers.
+Whatever goes wrong ends it with one line that says why, and status 1; 3 where no lonc answers, and
+64 where the command line cannot be understood.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
 from lonc import __version__
-from lonc.cli import ask, check, delayed, hosts, requests, settings, status, steer, top
+from lonc.cli import ask, check, delayed, hosts, requests, settings, status, steer, streams, top
 from lonc.cli.target import NO_DAEMON, NoDaemon, target, targeted
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ManagementError
 from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
+
+#: The exit status of a usage error, as ``sysexits.h`` has it: no state of lonc is that.
+USAGE: Final = 64
 
 
 @click.group(invoke_without_command=True)
@@ -81,9 +86,11 @@ def show_delayed(file: str, key: str | None) -> None:
             raise click.ClickException(f"{file}: not a file")
         with open(file, "rb") as opened:
             content = unseal(secret, file, opened.read())
+    except OSError as error:  # that of a read names no file
+        raise click.ClickException(f"{file}: {error.strerror}") from None
     except NotAuthentic as error:
         raise click.ClickException(f"{file}: {error}") from None
-    sys.stdout.buffer.write(content)
+    streams.write(content)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,28 +99,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     :raise SystemExit: with one line, when something is wrong.
     """
-    if sys.stdout is None:  # it was closed by who started us
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    try:
-        commands.main(arguments, prog_name="lonc", standalone_mode=False)
-        sys.stdout.flush()
-    except click.Abort:
-        status, message = 1, ""
-    except NoDaemon as error:
-        status, message = NO_DAEMON, error.format_message()
-    except click.ClickException as error:
-        status, message = 1, error.format_message()
-    except (SettingsError, ManagementError) as error:
-        status, message = 1, str(error)
-    except BrokenPipeError:
-        # Whoever read the listing has seen enough; Python would complain at its last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status, message = 1, ""
-    except OSError as error:
-        where = "" if error.filename is None else f"{error.filename}: "
-        status, message = 1, f"{where}{error.strerror}"
-    else:
-        return
+    streams.prepare()
+    status, message = _run(arguments)
     if message:
-        print(f"lonc: {message}", file=sys.stderr)
-    raise SystemExit(status)
+        streams.complain(message)
+    if status:
+        raise SystemExit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
+    """Return the exit status, and what is wrong."""
+    try:
+        try:
+            commands.main(arguments, prog_name="lonc", standalone_mode=False)
+        finally:
+            sys.stdout.flush()
+    except SystemExit as ended:
+        return int(ended.code or 0), ""
+    except click.Abort:
+        return 1, ""
+    except click.UsageError as error:
+        command = "lonc" if error.ctx is None else error.ctx.command_path
+        return USAGE, f"{error.format_message().removesuffix('.')}; see {command} --help"
+    except NoDaemon as error:
+        return NO_DAEMON, error.format_message()
+    except click.ClickException as error:
+        return 1, error.format_message()
+    except (SettingsError, ManagementError) as error:
+        return 1, str(error)
+    except BrokenPipeError:
+        streams.discard(sys.stdout)
+        return 1, ""  # whoever read the listing has seen enough
+    except OSError as error:
+        if error.filename is not None:
+            return 1, f"{error.filename}: {error.strerror}"
+        streams.discard(sys.stdout)
+        return 1, f"standard output: {error.strerror}"
+    return 0, ""

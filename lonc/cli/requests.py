@@ -11,8 +11,9 @@ from typing import Final
 import attrs
 import click
 
-from lonc.cli.arguments import host_argument, json_option
-from lonc.cli.tables import Column, as_json, ordered, printable, show
+from lonc.cli.arguments import any_host, json_option
+from lonc.cli.streams import printable
+from lonc.cli.tables import Column, as_json, ordered, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import ClientStatus, RequestRecord
@@ -48,7 +49,7 @@ CLIENT_COLUMNS: Final[Sequence[Column[ClientStatus]]] = (
 
 
 @click.command()
-@host_argument
+@any_host
 @json_option
 @click.option("--sort", metavar="COLUMN", default="requests", show_default=True, help="By which.")
 @click.option("--reverse", is_flag=True, help="The other way round.")
@@ -100,7 +101,7 @@ REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
 
 
 @click.command()
-@host_argument
+@any_host
 @json_option
 @click.option("--sort", metavar="COLUMN", default="total", show_default=True, help="By which.")
 @asks
@@ -115,7 +116,7 @@ async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
 
 
 @click.command()
-@host_argument
+@any_host
 @click.option("--contents", is_flag=True, help="With the requests themselves; the owner may.")
 @click.option("--json", "wants_json", is_flag=True, help="One JSON object a line.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many.")

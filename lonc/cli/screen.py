@@ -18,7 +18,8 @@ from textual.widgets import DataTable, Footer, Input, Label, Static
 from twisted.internet.defer import Deferred
 
 from lonc.cli.hosts import HOST_COLUMNS
-from lonc.cli.tables import STYLES, Column, ordered, printable
+from lonc.cli.streams import printable
+from lonc.cli.tables import STYLES, Column, ordered
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError

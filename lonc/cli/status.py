@@ -10,7 +10,8 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import json_option
-from lonc.cli.tables import STYLES, as_json, console, printable
+from lonc.cli.streams import printable
+from lonc.cli.tables import STYLES, as_json, console
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import summary

@@ -7,29 +7,19 @@ from __future__ import annotations
 
 import click
 
-from lonc.cli.arguments import host_argument
-from lonc.cli.tables import printable
+from lonc.cli.arguments import Duration, any_host, confirm, not_empty, one_host, yes_option
+from lonc.cli.streams import printable
 from lonc.cli.target import asks, who
 from lonc.control.client import ManagementClient
 from lonc.report.units import duration
 
 
-def _not_empty(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what a script's empty variable leaves: to the daemon it would mean all hosts."""
-    if not value.strip():
-        raise click.BadParameter("it is empty")
-    return value
-
-
-one_host = click.argument("host", callback=_not_empty)
-
-
 @click.command()
 @one_host
-@click.option("--reason", metavar="R", required=True, callback=_not_empty,
+@click.option("--reason", metavar="R", required=True, callback=not_empty,
               help="Why; everybody who looks sees it.")  # fmt: skip
-@click.option("--for", "seconds", type=click.FloatRange(0.0, min_open=True), metavar="SECONDS",
-              help="How long [default: until it is resumed].")  # fmt: skip
+@click.option("--for", "seconds", type=Duration(), metavar="DURATION",
+              help="How long, as 90s, 5m, 2h or 1d [default: until it is resumed].")  # fmt: skip
 @click.option("--fail", is_flag=True, help="Requests get con_lost at once, and do not wait.")
 @asks
 async def pause(
@@ -63,7 +53,7 @@ async def resume(lonc: ManagementClient, host: str) -> int:
 
 
 @click.command()
-@host_argument
+@any_host
 @asks
 async def retry(lonc: ManagementClient, host: str) -> int:
     """Give HOST its retries back, or all hosts: one that is DEAD is tried again."""
@@ -73,13 +63,12 @@ async def retry(lonc: ManagementClient, host: str) -> int:
 
 
 @click.command()
-@host_argument
+@any_host
 @click.option("--yes", is_flag=True, help="Do not ask, where it is for all hosts.")
 @asks
 async def reconnect(lonc: ManagementClient, host: str, yes: bool) -> int:
     """Close the connections of HOST, or of all hosts, and start afresh; requests get con_lost."""
-    if not host and not yes:
-        click.confirm("Close the connections of all hosts?", abort=True)
+    confirm("Close the connections of all hosts?", yes or bool(host))
     await lonc.close_connections(host)
     click.echo(f"The connections of {printable(host) or 'all hosts'} are closed.")
     return 0
@@ -106,12 +95,11 @@ async def reload(lonc: ManagementClient) -> int:
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @asks
 async def stop(lonc: ManagementClient, yes: bool) -> int:
     """Stop lonc, as TERM does."""
-    if not yes:
-        click.confirm("Stop lonc? No client is served then.", abort=True)
+    confirm("Stop lonc? No client is served then.", yes)
     await lonc.stop()
     click.echo("lonc stops.")
     return 0

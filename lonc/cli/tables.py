@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lonc.cli.streams import printable
+
 R = TypeVar("R")
 
 #: Characters in a line where the output is no terminal: nothing is cut there.
@@ -137,10 +139,3 @@ def ordered(
 def as_json(**named: object) -> None:
     """Print one object: its schema and what is named; records become objects of their fields."""
     click.echo(json.dumps({"schema": 1, **named}, default=attrs.asdict, indent=2))
-
-
-def printable(text: str) -> str:
-    """Make visible what would move a terminal's cursor or change its colours."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)

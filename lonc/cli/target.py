@@ -10,16 +10,18 @@ command is called.
 
 from __future__ import annotations
 
+import errno
 import functools
 import getpass
 import os
-import sys
+import pwd
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Final, ParamSpec
 
 import attrs
 import click
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
 
 from lonc.config.auth_modes import certificate_files
@@ -170,11 +172,25 @@ def who() -> str:
 
 
 def no_daemon(error: NoAnswer | SettingsError) -> NoDaemon:
-    """Return what to raise when nobody answers, with what to do."""
-    return NoDaemon(
-        f"{error}; is lonc running? Start it with twistd lonc, or say which one with --config, "
-        "--management or --standalone"
-    )
+    """Return what to raise when nobody answers, with what to do where that is known."""
+    cause = error.__cause__
+    number = cause.osError if isinstance(cause, ConnectError) else None
+    advice = ""
+    if number in (errno.ENOENT, errno.ECONNREFUSED) and target().management is None:
+        advice = "; is lonc running? Start it (systemctl start lonc, twistd lonc)"
+    elif number in (errno.EACCES, errno.EPERM):
+        advice = f"; it answers {_owner(target().endpoint())}"
+    return NoDaemon(f"{error}{advice}")
+
+
+def _owner(endpoint: str) -> str:
+    """Return whom a management socket answers, as far as that can be seen from here."""
+    path = endpoint.removeprefix("unix:").replace("\\:", ":")
+    try:
+        owner = pwd.getpwuid(os.stat(path).st_uid).pw_name
+    except (OSError, KeyError):
+        return "its own user and root: see `sudo -u`"
+    return f"{owner} and root: sudo -u {owner} lonc ..."
 
 
 def asks(
@@ -207,7 +223,6 @@ def asks(
 
         status = in_reactor(ask)
         if status:
-            sys.stdout.flush()
             raise SystemExit(status)
 
     return targeted(run)

@@ -5,22 +5,30 @@
 from __future__ import annotations
 
 import configparser
+import errno
 import getpass
 import io
 import os
+import pwd
+import shutil
+import socket
 import stat
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from unittest import SkipTest
 
+import click
+from twisted.internet.error import ConnectError
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
 from lonc.cli import target
-from lonc.cli.main import main
+from lonc.cli.arguments import Duration
+from lonc.cli.main import commands, main
 from lonc.config.settings import find_config_file, read_settings
+from lonc.control.errors import NoAnswer
 from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
 
 NAME = "1062000000.4711.passwd.l1"
@@ -174,7 +182,7 @@ class CommandLineTests(CommandCase):
     def test_wrong(self) -> None:
         """What cannot be understood is one line."""
         for arguments in [["nothing"], ["--nothing"], ["show-delayed"], ["show-delayed", "a", "b"]]:
-            self.assertTrue(self.refusal(*arguments), arguments)
+            self.assertIn("--help", self.refusal(*arguments, status=64))
 
     def test_no_configuration(self) -> None:
         """Where there is none at all, lonc would not start, and the check says that."""
@@ -200,8 +208,28 @@ class CommandLineTests(CommandCase):
     def test_empty_host(self) -> None:
         """What a script's empty variable leaves is no host, and not all of them."""
         for arguments in [["pause", "", "--reason", "disk"], ["resume", ""], ["debug", "", "3"]]:
-            self.assertIn("HOST: it is empty", self.refusal(*arguments).replace("'", ""))
-        self.assertIn("--reason", self.refusal("pause", "msul1", "--reason", " "))
+            told = self.refusal(*arguments, status=64).replace("'", "")
+            self.assertIn("HOST: it is empty", told)
+        told = self.refusal("pause", "msul1", "--reason", " ", status=64)
+        self.assertIn("--reason", told)
+
+    def test_duration(self) -> None:
+        """A number with s, m, h or d; all else is one line that says so."""
+        convert = Duration().convert
+        for text, seconds in (("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), ("2h", 7200.0)):
+            self.assertEqual(convert(text, None, None), seconds)
+        self.assertEqual(convert("2d", None, None), 172_800.0)
+        for text in ("0", "-1", "inf", "nan", "1e300", "9999d", "", "m", "5 m", "\u0663", "9" * 99):
+            told = self.refusal("pause", "l2", "--reason", "x", f"--for={text}", status=64)
+            self.assertIn("is no duration such as 90, 90s, 5m, 2h or 1d", told)
+            self.assertIn(
+                "is no duration", self.refusal("ask", "l2", "x", "--timeout", text, status=64)
+            )
+
+    def test_no_utf8(self) -> None:
+        """What can be no host id is not in the table."""
+        told = self.refusal("retry", os.fsdecode(b"l\xff"))
+        self.assertEqual(told, "l\\xff is not in hosts.tab")
 
     def test_nobody_there(self) -> None:
         """Which lonc is meant may stand before, between and behind a command's words."""
@@ -211,8 +239,22 @@ class CommandLineTests(CommandCase):
             ["delayed", "list", "--standalone", self.folder],
         ):
             told = self.refusal(*arguments, status=3)
-            self.assertIn(f"{self.path('loncapa.conf')}: No such file", told)
-            self.assertIn("is lonc running?", told)
+            where = self.path("loncapa.conf")
+            self.assertEqual(told, f"configuration {where}: No such file or directory")
+
+    def test_not_allowed(self) -> None:
+        """Where the socket is not for us, it is said whose it is and how to be that user."""
+        path = self.put("lonc.amp", b"")
+        error = NoAnswer("unix:x: Permission denied")
+        error.__cause__ = ConnectError(errno.EACCES)
+        owner = pwd.getpwuid(os.getuid()).pw_name
+        with click.Context(commands).scope():
+            target.target().management = f"unix:{path}"
+            told = target.no_daemon(error).message
+        self.assertEqual(
+            told,
+            f"unix:x: Permission denied; it answers {owner} and root: sudo -u {owner} lonc ...",
+        )
 
 
 class ProgramTests(TestCase):
@@ -227,13 +269,37 @@ class ProgramTests(TestCase):
         )
         return found
 
+    async def refusal(self, *arguments: str) -> str:
+        """Return the line of a command that reaches no lonc."""
+        output, complaints, status = await self.run_python("-m", "lonc", *arguments)
+        self.assertEqual((output, status, complaints.count(b"\n")), (b"", 3, 1), complaints)
+        return complaints.decode().strip()
+
+    async def test_advice(self) -> None:
+        """lonc is said to be started where nobody listens, and nowhere else."""
+        folder = tempfile.mkdtemp(prefix="lonc-")
+        self.addCleanup(shutil.rmtree, folder)
+        with open(os.path.join(folder, "loncapa.conf"), "w") as file:
+            file.write(CONF.replace("/sockets", folder))
+        where = os.path.join(folder, "lonc.amp")
+        started = "; is lonc running? Start it (systemctl start lonc, twistd lonc)"
+        told = await self.refusal("status", "--standalone", folder)
+        self.assertEqual(told, f"lonc: unix:{where}: No such file or directory{started}")
+        told = await self.refusal("status", "--management", f"unix:{where}")
+        self.assertEqual(told, f"lonc: unix:{where}: No such file or directory")
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(where)
+        told = await self.refusal("status", "--standalone", folder)
+        self.assertEqual(told, f"lonc: unix:{where}: Connection refused{started}")
+
     async def test_module(self) -> None:
         """``python -m lonc`` is the command; an error is a line and status 1."""
         output, complaints, status = await self.run_python("-m", "lonc", "--version")
         self.assertEqual((output, complaints, status), (VERSION, b"", 0))
         output, complaints, status = await self.run_python("-m", "lonc", "show-delayed")
-        self.assertEqual((output, status), (b"", 1))
-        self.assertEqual(complaints, b"lonc: Missing argument 'FILE'.\n")
+        self.assertEqual((output, status), (b"", 64))
+        told = b"lonc: Missing argument 'FILE'; see lonc show-delayed --help\n"
+        self.assertEqual(complaints, told)
 
     def test_script(self) -> None:
         """The package brings a script of that name."""

@@ -16,7 +16,7 @@ from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli import tables
-from lonc.cli.tables import Column, as_json, ordered, printable, show
+from lonc.cli.tables import Column, as_json, ordered, show
 
 
 @attrs.frozen
@@ -98,15 +98,6 @@ class TableTests(SynchronousTestCase):
         del os.environ["NO_COLOR"]
         with redirect_stdout(io.StringIO()):
             self.assertFalse(tables.console().is_terminal)
-
-
-class PrintableTests(SynchronousTestCase):
-    """Text that is safe to print."""
-
-    def test_printable(self) -> None:
-        """What is text stays as it is."""
-        self.assertEqual(printable("Z\xfcrich"), "Z\xfcrich")
-        self.assertEqual(printable("a\nb"), "a\\x0ab")
 
 
 class JsonTests(SynchronousTestCase):

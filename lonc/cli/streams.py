@@ -1,0 +1,77 @@
+"""
+Standard output and error: no text ends the command, and none moves the cursor of a terminal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+from typing import TextIO
+
+
+def printable(text: str) -> str:
+    """Make visible what would move a terminal's cursor, change its colours or turn text round."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def _as_well_as_can_be(error: UnicodeError) -> tuple[bytes, int]:
+    """Encode what a stream's encoding lacks: a byte of no UTF-8 as it was, others escaped."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    done = b"".join(
+        bytes([ord(each) - 0xDC00])
+        if 0xDC80 <= ord(each) <= 0xDCFF
+        else each.encode("ascii", "backslashreplace")
+        for each in text
+    )
+    return done, error.end
+
+
+def prepare() -> None:
+    """Have both streams take every text; one that who started us has closed is the null device."""
+    codecs.register_error("lonc", _as_well_as_can_be)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="lonc")
+
+
+def write(content: bytes) -> None:
+    """Write what others wrote: byte for byte, but so that it is harmless where it is a terminal."""
+    if sys.stdout.isatty():
+        lines = content.decode("utf-8", "surrogateescape").split("\n")
+        sys.stdout.write("\n".join(map(printable, lines)))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+    sys.stdout.flush()
+
+
+def complain(message: str) -> None:
+    """Write a line to the standard error; where that cannot be written, nobody can be told."""
+    try:
+        print(f"lonc: {printable(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Lose what a stream could not write: Python would try again at its end, and complain."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -1,0 +1,152 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What the command writes, wherever that goes."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import sys
+import termios
+from contextlib import redirect_stdout
+from unittest.mock import patch
+
+import click
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.cli import streams
+from lonc.cli.arguments import confirm
+from lonc.cli.streams import printable
+from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
+
+
+class PrintableTests(SynchronousTestCase):
+    """Text that is safe to print."""
+
+    def test_printable(self) -> None:
+        """What is text stays as it is; what moves the cursor or turns text round is escaped."""
+        self.assertEqual(printable("Z\xfcrich"), "Z\xfcrich")
+        self.assertEqual(printable("a\nb\x1b[2J"), "a\\x0ab\\x1b[2J")
+        self.assertEqual(printable("\u202egnp.exe"), "\\u202egnp.exe")
+
+    def test_bytes(self) -> None:
+        """A byte that is no UTF-8 is shown as that byte."""
+        self.assertEqual(printable(os.fsdecode(b"a\xff")), "a\\xff")
+
+
+class WriteTests(SynchronousTestCase):
+    """What others wrote."""
+
+    CONTENT = b"a\xff\x1b[2J\xc3\xbc\n"
+
+    def written(self, is_terminal: bool) -> bytes:
+        """Return what comes out."""
+        output = io.BytesIO()
+        stream = io.TextIOWrapper(output, encoding="utf-8", write_through=True)
+        with redirect_stdout(stream), patch.object(stream, "isatty", lambda: is_terminal):
+            streams.prepare()
+            streams.write(self.CONTENT)
+            return output.getvalue()
+
+    def test_pipe(self) -> None:
+        """A program gets it byte for byte."""
+        self.assertEqual(self.written(False), self.CONTENT)
+
+    def test_terminal(self) -> None:
+        """On a terminal it is harmless, and keeps its lines."""
+        self.assertEqual(self.written(True), b"a\\xff\\x1b[2J\xc3\xbc\n")
+
+    def test_encodings(self) -> None:
+        """What the encoding lacks is escaped; a byte of no UTF-8 goes out as it came in."""
+        output = io.BytesIO()
+        stream = io.TextIOWrapper(output, encoding="ascii", write_through=True)
+        with redirect_stdout(stream):
+            streams.prepare()
+            print("Z\xfcrich \u4e2d \U0001f600", os.fsdecode(b"\xff"))
+        self.assertEqual(output.getvalue(), b"Z\\xfcrich \\u4e2d \\U0001f600 \xff\n")
+
+
+class AnswersTests(SynchronousTestCase):
+    """Questions of the command."""
+
+    def test_nobody_to_ask(self) -> None:
+        """Where there is no terminal and no answer, the option is named."""
+        with patch.object(sys, "stdin", io.StringIO("")):
+            error = self.assertRaises(click.UsageError, self.ask)
+        self.assertIn("--yes", error.message)
+
+    def test_answers(self) -> None:
+        """An answer may come through a pipe; with --yes there is no question."""
+        with patch.object(sys, "stdin", io.StringIO("y\nn\n")):
+            self.ask()
+            self.assertRaises(click.UsageError, self.ask)
+            self.ask(yes=True)
+
+    def ask(self, yes: bool = False) -> None:
+        """Ask whether something shall be done."""
+        with redirect_stdout(io.StringIO()):
+            confirm("Stop?", yes)
+
+
+class EverywhereTests(DaemonTestCase):
+    """Every command that only looks, with one daemon, on streams of all kinds."""
+
+    timeout = 240
+
+    LOOKS = (
+        *("status", "hosts", "hosts l2", "clients", "slow", "settings", "check"),
+        *("delayed list", "delayed kept", "--help", "ask l1 ping"),
+    )
+
+    def run_on(self, command: str, output: int, **environment: str) -> tuple[int, str]:
+        """Run a command that writes there; return its exit status and its complaints."""
+        reading, writing = os.pipe()
+        arguments = [sys.executable, "-m", "lonc", *command.split(), "--standalone", self.folder]
+        environ = {**os.environ, "PYTHONPATH": SOURCE, **environment}
+        pid = os.posix_spawn(
+            sys.executable,
+            arguments if command != "--help" else arguments[:-2],
+            environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, writing, 2),
+            ],
+        )
+        os.close(writing)
+        with open(reading, encoding="utf-8") as errors:
+            told = errors.read()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told
+
+    def on_terminal(self, command: str, width: int, **environment: str) -> tuple[int, str]:
+        """Run a command on a terminal that is so wide."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        try:
+            environ = {"COLUMNS": "", "TERM": "xterm", **environment}
+            return self.run_on(command, theirs, **environ)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+    async def test_streams(self) -> None:
+        """An encoding that lacks letters does, and a width of 1; a full disk is one line."""
+        lonc = self.standalone("--lond-port", str(free_port("127.0.0.1", "127.0.0.2")))
+        await lonc.says("Ctrl-C ends it")
+        await deferToThread(self.look)
+        self.assert_no_traceback(lonc)
+
+    def look(self) -> None:
+        """Look at all of it."""
+        paused = self.on_terminal("pause l2 --reason Z\xfcrich\u4e2d", 80, PYTHONIOENCODING="ascii")
+        self.assertEqual(paused, (0, ""))
+        full = "lonc: standard output: No space left on device\n"
+        with open("/dev/full", "w") as nowhere:
+            for command in ("status", "hosts --json", "ask l1 ping"):
+                self.assertEqual(self.run_on(command, nowhere.fileno()), (1, full), command)
+        for command in self.LOOKS:
+            told = self.on_terminal(command, 1, PYTHONIOENCODING="ascii")
+            self.assertEqual(told, (0, ""), command)
