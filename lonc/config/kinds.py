@@ -155,6 +155,14 @@ def _managing_names(text: str) -> tuple[tuple[str, bool], ...]:
     return tuple((each[1].lower(), each[2] is not None) for each in found)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return each name in small letters."""
+    if text == "none":
+        return ()
+    name = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+    return tuple(_match(name, each)[0].lower() for each in text.split())
+
+
 def _host_ids(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(_host_id(each) for each in text.split())
 
@@ -166,6 +174,7 @@ MANAGING_NAMES = Kind(
     "host names with blanks between them, :steer behind those that may steer, or none",
     _managing_names,
 )
+HOST_NAMES = Kind("host names", "host names with blanks between them, or none", _names)
 FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
 OPTIONAL_FILE = Kind("file", "an absolute path in printable characters, or none", _optional_file)
 OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")

@@ -22,6 +22,7 @@ from lonc.config.kinds import (
     GROUP,
     HOST_ID,
     HOST_IDS,
+    HOST_NAMES,
     MANAGING_NAMES,
     MODE,
     NAME_OF_FILE,
@@ -280,6 +281,13 @@ class Settings:
         "Where the status page and the metrics can be had over HTTP",
         "Whoever reaches it can see how each host is; most servers have monitoring of their "
         "own, and an open port that nobody asked for is one too many.",
+    )
+    http_names: tuple[str, ...] = _setting(
+        "loncHTTPNames", "none", HOST_NAMES,
+        "Names, besides this machine's own, under which the page may be asked for",
+        "On a loopback address a request under a strange name comes from a page that has made "
+        "its own name lead there, to read what it must not. Elsewhere any name will do unless "
+        "some are given.",
     )
     watch: tuple[str, ...] = _setting(
         "loncWatch", "none", HOST_IDS,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -166,6 +167,13 @@ class Reporter:
         """Let the five minutes of which times are told move on; every half minute."""
         for host in self._hosts.values():
             host.times.turn()
+
+    def http_names(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return this machine's names and those of the settings under which to ask for pages."""
+        settings = self._in_force.settings
+        row = self._in_force.table.hosts.get(settings.host_id)
+        own = [socket.gethostname(), *([row.name] if row is not None else [])]
+        return own, settings.http_names
 
     def deaf(self) -> list[str]:
         """Return the ids of the hosts whose socket is not there as it should be."""

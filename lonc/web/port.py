@@ -105,5 +105,4 @@ class HTTPPort(EndpointPort):
     async def disconnect(self) -> None:
         """Close the connections that are open: whoever looks asks again."""
         if self._site.made is not None:
-            for connection in list(self._site.made.protocols):
-                connection.transport.abortConnection()
+            self._site.made.places.close()

@@ -7,27 +7,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.task import Cooperator
-from twisted.protocols.policies import WrappingFactory
-from twisted.web.http import Request as BaseRequest
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.task import CooperativeTask, Cooperator, TaskFinished
+from twisted.web.resource import EncodingResourceWrapper, Resource
+from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request
+from zope.interface import implementer
 
 from lonc.report.problems import Problems
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import Totals
+from lonc.web.channel import LimitedSite, Names
 from lonc.web.history import History
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
 from lonc.web.page import host_page, index
-
-#: Connections at a time: some browsers, each with a few, and what scrapes.
-MAX_CONNECTIONS: Final = 64
-
-#: Seconds for a request to come, and for an answer to be taken.
-TIME_LIMIT: Final = 30
 
 #: Seconds of one turn of the loop that may go into the text of the metrics.
 TURN: Final = 0.005
@@ -76,6 +70,9 @@ class Shown(Protocol):
         :raises KeyError: there is no such host.
         """
 
+    def http_names(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return this machine's names and those of the settings under which to ask for pages."""
+
     def deaf(self) -> Sequence[str]:
         """Return the ids of the hosts whose socket does not listen as it should."""
 
@@ -103,6 +100,26 @@ class _Page(Resource):
         raise NotImplementedError
 
 
+@implementer(IPushProducer)
+class _Pieces:
+    """Makes a page as fast as it is taken."""
+
+    def __init__(self, work: CooperativeTask[Iterator[None]]) -> None:
+        self._work = work
+
+    def pauseProducing(self) -> None:
+        with contextlib.suppress(TaskFinished):
+            self._work.pause()
+
+    def resumeProducing(self) -> None:
+        with contextlib.suppress(TaskFinished):
+            self._work.resume()
+
+    def stopProducing(self) -> None:
+        with contextlib.suppress(TaskFinished):
+            self._work.stop()
+
+
 class _Sliced(_Page):
     """A page about all hosts, made a few hosts at a time."""
 
@@ -111,11 +128,16 @@ class _Sliced(_Page):
         self._cooperator = cooperator
 
     def content(self, request: Request) -> int:
-        pieces = self._cooperator.cooperate(self.written(request))
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: pieces.stop())
-        pieces.whenDone().addCallbacks(lambda _: request.finish(), lambda _: None)
+        work = self._cooperator.cooperate(self.written(request))
+        pieces = _Pieces(work)
+        request.registerProducer(pieces, True)
+        request.notifyFinish().addErrback(lambda _: pieces.stopProducing())
+        work.whenDone().addCallbacks(lambda _: self._finish(request), lambda _: None)
         return NOT_DONE_YET
+
+    def _finish(self, request: Request) -> None:
+        request.unregisterProducer()
+        request.finish()
 
     def written(self, request: Request) -> Iterator[None]:
         """Write it, in steps."""
@@ -190,23 +212,11 @@ class _Ready(_Health):
         return f"no socket: {' '.join(deaf)}\n".encode()
 
 
-class _Site(Site):
-    displayTracebacks = False
-    noisy = False
-
-    def log(self, request: BaseRequest) -> None:
-        """Write no line: each scrape would be one, in a log that people read."""
+class _Gzip(GzipEncoderFactory):
+    compressLevel = 1  # most of the gain, for a fraction of the time
 
 
-class _Limited(WrappingFactory):
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Serve so many connections at a time, and close one more at once."""
-        return None if len(self.protocols) >= MAX_CONNECTIONS else super().buildProtocol(addr)
-
-
-def site(shown: Shown, history: History, clock: IReactorTime) -> WrappingFactory:
+def site(shown: Shown, history: History, clock: IReactorTime) -> LimitedSite:
     """Return the factory to listen with."""
     cooperator = Cooperator(
         terminationPredicateFactory=lambda: _turn(clock),
@@ -215,10 +225,11 @@ def site(shown: Shown, history: History, clock: IReactorTime) -> WrappingFactory
     root = Resource()
     root.putChild(b"", _Index(shown, history, cooperator))
     root.putChild(b"hosts", _Hosts(shown, history))
-    root.putChild(b"metrics", _Metrics(shown, history, cooperator))
+    metrics = _Metrics(shown, history, cooperator)
+    root.putChild(b"metrics", EncodingResourceWrapper(metrics, [_Gzip()]))
     root.putChild(b"healthz", _Health(shown, history))
     root.putChild(b"readyz", _Ready(shown, history))
-    return _Limited(_Site(root, timeout=TIME_LIMIT, reactor=clock))
+    return LimitedSite(root, lambda: Names(*shown.http_names()), clock)
 
 
 def _turn(clock: IReactorTime) -> Callable[[], bool]:

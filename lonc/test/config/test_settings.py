@@ -546,6 +546,7 @@ class DefaultTests(SettingsCase):
                 "management_tls": None,
                 "management_names": (),
                 "http": None,
+                "http_names": (),
                 "watch": (),
                 "log_format": "seed",
                 "write_timeout": 60.0,

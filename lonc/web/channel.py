@@ -1,0 +1,271 @@
+# twisted.web has few annotations:
+# mypy: allow-untyped-calls
+"""
+One HTTP connection: its place among others, its time, and what is refused before it is served.
+
+Whoever reaches the port may be in no hurry, send what nobody asked for, or ask under a name that
+somebody else has made lead here (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Final
+
+import attrs
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as BaseRequest
+from twisted.web.server import Request, Site
+
+#: Connections at a time: some browsers, each with a few, and what scrapes.
+MAX_CONNECTIONS: Final = 64
+
+#: Connections besides, from this machine, that ask whether lonc is well.
+MAX_CHECKS: Final = 8
+
+#: Seconds from the first byte of a request until its answer is taken, and between two requests.
+TIME_LIMIT: Final = 30
+
+#: What these paths answer is for who watches over the daemon.
+CHECKS: Final = (b"/healthz", b"/readyz")
+
+_BODY_REFUSED: Final = (
+    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+
+@attrs.frozen
+class Names:
+    """
+    The names under which the port may be asked.
+
+    :ivar own: this machine's.
+    :ivar given: those of the settings; empty where any name will do from elsewhere.
+    """
+
+    own: Collection[str]
+    given: Collection[str]
+
+    def allow(self, host: bytes, loopback: bool) -> bool:
+        """
+        Return whether a request may be served.
+
+        :param host: what its ``Host`` header says; empty without one, as no browser asks.
+        :param loopback: whether it came in on a loopback address.
+        """
+        if not host or not (loopback or self.given):
+            return True
+        name = re.sub(r":\d*\Z", "", host.decode("latin-1")).lower().rstrip(".")
+        return (
+            name == "localhost"
+            or _is_address(name.removeprefix("[").removesuffix("]"))
+            or any(name == each.lower() for each in (*self.own, *self.given))
+        )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(address: Any) -> bool:
+    """Return whether an address of Twisted's is one that only this machine reaches, over TCP."""
+    host = getattr(address, "host", None)
+    if not host:
+        return False
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
+class Places:
+    """Who is connected: past the limit, whoever has been waited for longest makes room."""
+
+    def __init__(self) -> None:
+        self.usual: dict[Channel, None] = {}
+        self.checks: dict[Channel, None] = {}
+
+    def add(self, channel: Channel) -> None:
+        """Give a newcomer a place."""
+        self._put(self.usual, channel, MAX_CONNECTIONS)
+
+    def move_to_checks(self, channel: Channel) -> None:
+        """Give it a place that others cannot take."""
+        self.remove(channel)
+        self._put(self.checks, channel, MAX_CHECKS)
+
+    def to_the_end(self, channel: Channel) -> None:
+        """It has begun to ask, or has its answer: it has waited, or is waited for, from now on."""
+        if channel in self.usual:
+            del self.usual[channel]
+            self.usual[channel] = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        for channel in [*self.usual, *self.checks]:
+            channel.transport.abortConnection()
+
+    def remove(self, channel: Channel) -> None:
+        """It has gone."""
+        self.usual.pop(channel, None)
+        self.checks.pop(channel, None)
+
+    def _put(self, places: dict[Channel, None], channel: Channel, limit: int) -> None:
+        places[channel] = None
+        if len(places) > limit:
+            # One that asks nothing, if there is one, else the oldest request that is unfinished.
+            oldest = min(islice(places, limit), key=attrgetter("asking"))
+            self.remove(oldest)
+            oldest.transport.abortConnection()
+
+
+class ChannelTransport(ITCPTransport, IPushProducer):
+    """What a channel needs of its transport."""
+
+
+class Channel(HTTPChannel):
+    """
+    One connection.
+
+    :ivar asking: whether a request has begun, and its answer has not been taken.
+    """
+
+    site: LimitedSite
+    transport: ChannelTransport
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asking = False
+        self._refused = False
+        self._unread: BaseRequest | None = None  # the request whose answer is not taken yet
+        self._blocked = False
+        self._end: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Take a place; its time begins."""
+        super().connectionMade()
+        self._restart(asking=False)
+        self.site.places.add(self)
+
+    def _restart(self, asking: bool) -> None:
+        self.asking = asking
+        if self._end is not None and self._end.active():
+            self._end.reset(TIME_LIMIT)
+        else:
+            self._end = self.site.reactor.callLater(TIME_LIMIT, self.transport.abortConnection)
+        self.site.places.to_the_end(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Note the first byte of a request."""
+        if self._refused:
+            return
+        if not self.asking:
+            self._restart(asking=True)
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        """Refuse a body before it is read: nothing here takes one."""
+        if self.length == 0:
+            super().allHeadersReceived()
+            return
+        self._refused = True
+        self.transport.write(_BODY_REFUSED)
+        self.loseConnection()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take what follows a request; of a body that is refused, nothing."""
+        if not self._refused:
+            super().rawDataReceived(data)
+
+    def requestDone(self, request: BaseRequest) -> None:
+        """Begin with the next request, but not before this one's answer has been taken."""
+        if self._blocked:
+            self._unread = request
+            return
+        self._restart(asking=False)
+        super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        """The client does not read: nothing more of it is read until it does."""
+        self._blocked = True
+        super().pauseProducing()
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has read."""
+        self._blocked = False
+        super().resumeProducing()
+        request, self._unread = self._unread, None
+        if request is not None:
+            self.requestDone(request)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Leave the place."""
+        self.site.places.remove(self)
+        if self._end is not None and self._end.active():
+            self._end.cancel()
+        super().connectionLost(reason)
+
+
+class PageRequest(Request):
+    """A request, served if it asks under a name that is ours."""
+
+    channel: Channel
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Take the target's path, also where a proxy would stand (RFC 9112, section 3.2.2)."""
+        absolute = _ABSOLUTE.fullmatch(path)
+        if absolute is not None:
+            self.requestHeaders.setRawHeaders(b"Host", [absolute[1].rpartition(b"@")[2]])
+            path = b"/" + absolute[2].removeprefix(b"/")
+        super().requestReceived(command, path, version)
+
+    def process(self) -> None:
+        """Serve it, or say that it came to the wrong place."""
+        site, host = self.channel.site, self.getHeader(b"host") or b""
+        if not site.names().allow(host.strip(), _is_loopback(self.channel.getHost())):
+            self.setResponseCode(421, b"Misdirected Request")
+            self.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+            self.write(b"Nothing is served under this name: see the setting loncHTTPNames.\n")
+            self.finish()
+            return
+        peer = self.channel.getPeer()
+        if self.path in CHECKS and (isinstance(peer, UNIXAddress) or _is_loopback(peer)):
+            self.channel.persistent = False
+            self.setHeader(b"Connection", b"close")
+            site.places.move_to_checks(self.channel)
+        super().process()
+
+
+class LimitedSite(Site):
+    """
+    A site whose connections have limits.
+
+    :param names: returns the names under which it may be asked.
+    :ivar places: its connections.
+    """
+
+    displayTracebacks = False
+    noisy = False
+    protocol = Channel  # type: ignore[assignment]
+    requestFactory = PageRequest
+
+    def __init__(self, root: Any, names: Callable[[], Names], clock: IReactorTime) -> None:
+        super().__init__(root, timeout=None, reactor=clock)  # a channel has a limit of its own
+        self.names = names
+        self.places = Places()
+
+    def log(self, request: BaseRequest) -> None:
+        """Write no line: each scrape would be one, in a log that people read."""

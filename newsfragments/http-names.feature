@@ -1,0 +1,1 @@
+On a loopback address the page and the metrics are served under this machine's own names only; a request under another is answered with 421. Where a web server in front of lonc passes another name on, set `loncHTTPNames`, which holds on every address once it is set.
