@@ -57,6 +57,9 @@ from lonc.report.status import DaemonStatus, HostStatus
 
 R = TypeVar("R", bound=attrs.AttrsInstance)
 
+#: Seconds more than other answers for a reload: it reads files from disks that may be slow.
+RELOADS: Final = 60.0
+
 #: Rows of a listing at most; a lonc that has more is none.
 MOST_ROWS: Final = 1_000_000
 
@@ -175,7 +178,7 @@ class ManagementClient:
 
     async def reload(self) -> str:
         """Have the configuration and the host table read again; tells what has changed."""
-        return str((await self._ask(Reload))["message"])
+        return str((await self._ask(Reload, RELOADS))["message"])
 
     async def stop(self) -> None:
         """Stop lonc."""

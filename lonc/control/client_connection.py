@@ -6,6 +6,7 @@ The connection of a program that manages a running lonc.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -102,6 +103,12 @@ class TLSClientConnection(ClientConnection):
             self.ready.errback(NoAnswer(self.refused or "the connection was closed"))
 
 
+def _of_system(error: Exception) -> str:
+    """Return what the system says, without what Twisted puts around it."""
+    number = error.osError if isinstance(error, ConnectError) else None
+    return str(error) if number is None else os.strerror(number)
+
+
 def _why(error: BaseException | None) -> str:
     """Return what OpenSSL says, without where in its source."""
     arguments = () if error is None else error.args
@@ -131,7 +138,7 @@ async def connect(
     except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
         raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
     except (ConnectError, OSError) as error:
-        raise NoAnswer(f"{endpoint}: {error}") from error
+        raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
     return connection
 
 
@@ -152,5 +159,5 @@ async def _connect_tls(
         protocol.refuse("it took too long")
         raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
     except (ConnectError, OSError, NoAnswer) as error:
-        raise NoAnswer(f"{endpoint}: {error}") from None
+        raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
     return protocol
