@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from lonc.config.auth_modes import certificate_files
 from lonc.config.certificates import CertificateFiles
+from lonc.config.endpoint import Endpoint, quoted
 from lonc.config.settings import (
     MANAGEMENT_SOCKET,
     Settings,
@@ -118,21 +119,15 @@ def client_endpoint(settings: Settings) -> str:
 
     :raises click.ClickException: it does not tell.
     """
-    from twisted.internet import endpoints
-
-    # What twistd itself parses descriptions with; there is no public name for it.
-    positional, named = endpoints._parse(settings.management)
-    kind, *arguments = positional
-    quote = endpoints.quoteStringArgument
-    if kind == "unix":
-        return f"unix:{quote(named.get('address', ''.join(arguments[:1])))}"
-    if kind in ("tcp", "tcp6"):
-        port = named.get("port", "".join(arguments[:1]))
-        host = named.get("interface", "127.0.0.1" if kind == "tcp" else "::1")
-        return f"tcp:{quote(host)}:{port}"
-    path = quote(settings.socket_path(MANAGEMENT_SOCKET))
+    endpoint = Endpoint.parse(settings.management)
+    if endpoint.unix_path is not None:
+        return f"unix:{quoted(endpoint.unix_path)}"
+    if endpoint.kind in ("tcp", "tcp6"):
+        host = endpoint.named.get("interface", "127.0.0.1" if endpoint.kind == "tcp" else "::1")
+        return f"tcp:{quoted(host)}:{endpoint.argument('port')}"
+    path = quoted(settings.socket_path(MANAGEMENT_SOCKET))
     raise click.ClickException(
-        f"{settings.config_file}: loncManagement is {kind}: say where to connect to with "
+        f"{settings.config_file}: loncManagement is {endpoint.kind}: say where to connect to with "
         f"--management, such as unix:{path}"
     )
 

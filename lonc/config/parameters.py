@@ -8,13 +8,13 @@ Each is a field of :class:`Settings`, with all of that beside it: the parsing, t
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
 import attrs
 
+from lonc.config.endpoint import Endpoint, quoted
 from lonc.config.hosts import RESERVED_IDS
 from lonc.config.kinds import (
     ENDPOINT,
@@ -67,19 +67,7 @@ def _setting(
 
 
 def _beside_the_sockets(settings: Settings) -> str:
-    # As an endpoint's description has to quote: a "=" would make the path's beginning a key.
-    path = re.sub(r"([\\:=])", r"\\\1", settings.socket_path(MANAGEMENT_SOCKET))
-    return f"unix:{path}:mode=600"
-
-
-def _unix_path(endpoint: str) -> str | None:
-    """Return the path of a Twisted endpoint's description that is for a UNIX socket."""
-    kind, *fields = re.findall(r"(?:[^\\:]|\\.)+", endpoint)
-    for field in fields if kind == "unix" else ():
-        key, equals, value = field.partition("=")
-        if not equals or key.endswith("\\") or key == "address":
-            return re.sub(r"\\(.)", r"\1", value if key == "address" else field)
-    return None
+    return f"unix:{quoted(settings.socket_path(MANAGEMENT_SOCKET))}:mode=600"
 
 
 @attrs.frozen(kw_only=True)
@@ -372,7 +360,8 @@ class Settings:
     @cached_property
     def reserved_names(self) -> frozenset[str]:
         """Names in the folder of the sockets that no host's socket may have."""
-        paths = [_unix_path(each) for each in (self.management, self.http) if each is not None]
+        described = (self.management, self.http)
+        paths = [Endpoint.parse(each).unix_path for each in described if each is not None]
         folder = os.path.normpath(self.sock_dir)
         own = [os.path.split(os.path.normpath(path)) for path in paths if path is not None]
         names = [name for where, name in own if where == folder]

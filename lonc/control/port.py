@@ -14,11 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.endpoints import _parse, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from lonc.config.endpoint import Endpoint
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 from lonc.transport.network import Network
 
@@ -111,9 +112,9 @@ def check_description(description: str, certificates: Certificates | None) -> No
             ServerEndpoint(None, description, lambda: certificates).check()
             return
         serverFromString(None, description)
-        positional, named = _parse(description)
-        if positional[0] in ("tcp", "tcp6", "ssl"):
-            _check_loopback(named.get("interface", ""))
+        endpoint = Endpoint.parse(description)
+        if endpoint.kind in ("tcp", "tcp6", "ssl"):
+            _check_loopback(endpoint.named.get("interface", ""))
     except Exception as error:  # endpoints raise whatever they like
         raise ManagementPortError(f"{description}: {error}") from None
 

@@ -28,6 +28,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from lonc.config.certificates import CertificateFiles, Certificates
+from lonc.config.endpoint import Endpoint
 from lonc.wire.tls import Certificate
 
 #: How an endpoint of this kind begins.
@@ -102,10 +103,10 @@ class ServerEndpoint:
     def __init__(
         self, reactor: Any, description: str, certificates: Callable[[], Certificates | None]
     ) -> None:
-        positional, named = endpoints._parse(description)
-        port, *more = positional[1:] or [named.pop("port", "")]
-        interface = named.pop("interface", "")
-        if more or named or not port.isdecimal() or int(port) > 65535:
+        described = Endpoint.parse(description)
+        port, interface = described.argument("port"), described.named.get("interface", "")
+        more = len(described.arguments) > 1 or described.named.keys() - {"port", "interface"}
+        if more or not port.isdecimal() or int(port) > 65535:
             raise ValueError("it is lonctls:PORT, or lonctls:PORT:interface=ADDRESS")
         self._reactor = reactor
         self._server = _Server(certificates)
@@ -145,13 +146,13 @@ def client_endpoint(
     :raises ValueError: the description is not understood.
     :raises NoCertificates: there are none, or they cannot be used.
     """
-    positional, named = endpoints._parse(description)
-    if named or len(positional) != 3 or not positional[2].isdecimal():
+    described = Endpoint.parse(description)
+    host, port = (*described.arguments, "", "")[:2]
+    if described.named or len(described.arguments) != 2 or not port.isdecimal():
         raise ValueError("it is lonctls:HOST:PORT")
     if files is None:
         raise NoCertificates("it takes certificates: see lonnetCertificate")
-    host, port = positional[1], int(positional[2])
-    connecting = endpoints.HostnameEndpoint(reactor, host, port, timeout)
+    connecting = endpoints.HostnameEndpoint(reactor, host, int(port), timeout)
     return endpoints.wrapClientTLS(_Client(context_of(files)), connecting), host
 
 

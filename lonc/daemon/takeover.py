@@ -16,12 +16,12 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.endpoints import _parse
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lonc.config.endpoint import Endpoint
 from lonc.daemon.handover import (
     LIMIT,
     LONGEST,
@@ -160,10 +160,9 @@ def take_over(management: str, pid_file: str) -> Predecessor | None:
     :return: None when no lonc is there, or it has ended meanwhile: who has the lock decides that.
     :raises TakeOverError: the old process goes on.
     """
-    kind, *arguments = _parse(management)[0]
-    if kind != "unix":
+    path = Endpoint.parse(management).unix_path
+    if path is None:
         raise TakeOverError(f"cannot take over by {management}: it is no UNIX socket")
-    path = _parse(management)[1].get("address", "".join(arguments[:1]))
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ENDED)

@@ -8,10 +8,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import endpoints
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
+from lonc.config.endpoint import Endpoint
 from lonc.transport.endpoint_port import EndpointPort
 from lonc.transport.network import Network
 from lonc.web.history import History
@@ -28,12 +28,11 @@ def address(description: str | None) -> str:
     """
     if description is None:
         return "none (see --http)"
-    positional, named = endpoints._parse(description)
-    kind, *arguments = positional
-    if kind not in ("tcp", "tcp6"):
+    endpoint = Endpoint.parse(description)
+    if endpoint.kind not in ("tcp", "tcp6"):
         return description
-    port = named.get("port", "".join(arguments[:1]))
-    host = named.get("interface", "localhost")
+    port = endpoint.argument("port")
+    host = endpoint.named.get("interface", "localhost")
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 

@@ -1,0 +1,60 @@
+"""
+Twisted's descriptions of endpoints, taken apart.
+
+This module is pure, and imports nothing of lonc.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+
+@attrs.frozen
+class Endpoint:
+    """
+    What a description says: ``KIND:ARGUMENT:NAME=VALUE`` and so on.
+
+    :ivar kind: such as ``tcp`` or ``unix``.
+    :ivar arguments: those without a name.
+    :ivar named: those with one.
+    """
+
+    kind: str
+    arguments: tuple[str, ...]
+    named: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, description: str) -> Endpoint:
+        """Take a description apart. A backslash makes what follows an ordinary character."""
+        fields: list[str] = []
+        named: dict[str, str] = {}
+        name, text = None, ""
+        for token in re.findall(r"\\.|[^\\]", f"{description}:", re.DOTALL):
+            if token == ":":
+                if name is None:
+                    fields.append(text)
+                else:
+                    named[name] = text
+                name, text = None, ""
+            elif token == "=" and name is None:
+                name, text = text, ""
+            else:
+                text += token[-1]
+        return cls(fields[0] if fields else "", tuple(fields[1:]), named)
+
+    def argument(self, name: str) -> str:
+        """Return what is called so, or else stands first without a name; empty if nothing does."""
+        return self.named.get(name, self.arguments[0] if self.arguments else "")
+
+    @property
+    def unix_path(self) -> str | None:
+        """The path of a UNIX socket; None where it is something else."""
+        return self.argument("address") if self.kind == "unix" else None
+
+
+def quoted(text: str) -> str:
+    """Return a text so that it can stand in a description as one argument."""
+    return re.sub(r"([\\:=])", r"\\\1", text)
