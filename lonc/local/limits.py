@@ -186,7 +186,7 @@ class Places:
         self._silent: dict[int, list[Client]] = {}
         # The last one of each list has been silent for longest.
         silent = [client for client in staying if client.silent]
-        for client in sorted(silent, key=lambda each: -each.quiet_since):
+        for client in sorted(silent, key=lambda each: (-each.quiet_since, -each.number)):
             self._silent.setdefault(client.program, []).append(client)
 
     def make_room(self, newcomer: Client) -> Client | None:
