@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shlex
-import ssl
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from random import Random
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
 
 from lonc.config.auth_modes import read_access
-from lonc.config.certificates import Certificates
 from lonc.config.current import Configuration, Sources
 from lonc.config.hosts import HostTable, TableError, read_both_tables
 from lonc.config.settings import (
@@ -43,36 +41,12 @@ from lonc.daemon.takeover import TakeOverError, take_over
 from lonc.delayed.sealing import key_of
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.service import LoncService
+from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
-from lonc.web.port import address
 
 #: How ``lonc.log`` may look; the seed's form is what is left.
 FORMS = {"seed": None, "json": json_form, "text": text_form}
-
-#: What ``--standalone`` tells once all is running.
-SCREEN = """
-lonc serves a cluster of its own: {ids}
-
-  londs     {londs}
-  sockets   {sockets}/<host>
-  data      {folder}/data/<host>.sqlite
-  log       {log}
-  page      {page}
-
-Try it from another terminal, in this folder:
-
-  {lonc} ask {last} ping
-  {lonc} ask {last} put:msu:alice:grades:essay=A
-  {lonc} ask {last} get:msu:alice:grades:essay
-  {lonc} status
-  {lonc} hosts
-
-Ctrl-C ends it; the data stay.
-"""
-
-#: What helps where a port is taken.
-ANOTHER_PORT = "--lond-port takes another port, as in make run PORT=6663"
 
 #: Seconds that what goes on in threads gets when all else has ended.
 THREADS_END = 1.0
@@ -97,7 +71,7 @@ IMPORTED_LATER = (
     "lonc.web.site",
 )
 
-LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
+L = TypeVar("L", bound=LoncService)
 
 log = Logger()
 
@@ -180,29 +154,39 @@ class TwistdService(LoncService):
     """
     What `twistd` runs.
 
-    :ivar terminal: where the log is shown, None in the background.
-    :ivar complaints: stderr as it was before twistd took it for the log, or let it go; None where
-        no `twistd` runs it, and what goes wrong is for the program around it to tell.
-    :ivar expected: what may go wrong at the start without being a fault of lonc.
-    :ivar screen: what to tell once all is running.
+    Signals, process title and log are lonc's.
+
+    :param own_process: whether there is a `twistd` around it at all.
+    :param terminal: where the log is shown, None in the background.
+    :param screen: what to tell there once all is running.
+    :param complaints: stderr, before twistd takes it for the log, or lets it go.
     """
 
-    terminal: TextIO | None = None
-    complaints: TextIO | None = None
-    expected: tuple[type[Exception], ...] = (PortError, PidFileError, TakeOverError)
-    screen = ""
+    takes_signals = sets_title = takes_log = True
+
+    def __init__(
+        self,
+        *parts: Any,
+        own_process: bool,
+        terminal: TextIO | None,
+        screen: str,
+        complaints: TextIO | None = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(*parts, **named)
+        self.own_process = own_process
+        self.terminal = terminal
+        self.screen = screen
+        self.complaints = complaints or _kept_stderr()
 
     def startService(self) -> None:
         """Start; what a user can cause ends `twistd` with one line."""
-        if self.complaints is None:
-            super().startService()
-            return
         if self.own_process:
             self._reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
         with self.complaints:
             try:
                 super().startService()
-            except self.expected as error:
+            except (PortError, PidFileError, TakeOverError) as error:
                 log.critical("cannot start: {error}", error=error)
                 self.release()
                 print(f"lonc: {error}", file=self.complaints)
@@ -246,13 +230,15 @@ def makeService(options: Options) -> TwistdService:
         with acting_as(twistd["uid"], twistd["gid"], twistd["umask"]) as for_another:
             if for_another:
                 _check_pid_file(twistd["pidfile"])
-            daemon = _make(options, reactor, for_another, options.take_over_twistd())
+            terminal = options.take_over_twistd()
+            make = partial(
+                TwistdService,
+                own_process=getattr(options, "parent", None) is not None,
+                terminal=terminal,
+            )
+            return _make(options, reactor, make, for_another, terminal)
     except (SettingsError, TableError, PidFileError, TakeOverError) as error:
         raise SystemExit(f"lonc: {error}") from None
-    daemon.own_process = getattr(options, "parent", None) is not None
-    daemon.takes_signals = daemon.sets_title = daemon.takes_log = True
-    daemon.complaints = _kept_stderr()
-    return daemon
 
 
 def make_daemon(options: Options, reactor: Any) -> LoncService:
@@ -269,7 +255,7 @@ def make_daemon(options: Options, reactor: Any) -> LoncService:
     :raises lonc.daemon.pidfile.PidFileError: another lonc has the folders.
     :raises lonc.daemon.takeover.TakeOverError: with ``take-over``: the lonc that runs goes on.
     """
-    return _make(options, reactor, False, None)
+    return _make(options, reactor, lambda *parts, screen, **named: LoncService(*parts, **named))
 
 
 def _check_pid_file(path: str) -> None:
@@ -281,8 +267,12 @@ def _check_pid_file(path: str) -> None:
 
 
 def _make(
-    options: Options, reactor: Any, for_another: bool, terminal: TextIO | None
-) -> TwistdService:
+    options: Options,
+    reactor: Any,
+    make: Callable[..., L],
+    for_another: bool = False,
+    terminal: TextIO | None = None,
+) -> L:
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
     if table_port is not None:
@@ -294,7 +284,7 @@ def _make(
     if folder is None:
         config = os.path.abspath(options["config"] or find_config_file())
     elif options["config"] is None:
-        config = _prepare_cluster(folder, given)
+        config = prepare_cluster(folder, given)
     else:
         raise SettingsError("--standalone has a loncapa.conf of its own: leave --config out")
 
@@ -313,7 +303,7 @@ def _make(
 
     # A start serves what it can; while lonc runs, a table that served is better than a part of it.
     settings, table = read_everything(lenient=True)
-    certificates = read_access(settings, table).certificates
+    access = read_access(settings, table)
     for path in (settings.logs_dir, settings.status_dir):
         try:
             os.makedirs(path, exist_ok=True)
@@ -329,6 +319,8 @@ def _make(
         else:
             pid_file.adopt(predecessor.holdings.lock)
             undo.callback(predecessor.decline)
+        if folder is not None:
+            check_cluster(settings, table)
         log_file = LineFile(settings.log_file)
         if for_another:
             try:
@@ -343,7 +335,7 @@ def _make(
         observer = LogPublisher(lonc_log)
         if terminal is not None:
             observer.addObserver(Echo(terminal))
-        daemon = TwistdService(
+        daemon = make(
             reactor,
             network(reactor),
             (settings, table),
@@ -354,13 +346,13 @@ def _make(
             PermLog(settings.perm_log_file).write,
             Random(),
             predecessor=predecessor,
+            screen="" if folder is None else screen(folder, settings, table),
             manager=None if getattr(options, "parent", None) is None else Manager(os.environ),
         )
-        daemon.terminal = terminal
         if folder is not None:
-            _add_cluster(reactor, daemon, folder, settings, table, certificates)
+            cluster(reactor, folder, settings, table, access).setServiceParent(daemon)
         if table_port is not None:
-            _add_table_server(reactor, daemon, table_port, table)
+            table_server(reactor, table_port, table).setServiceParent(daemon)
         undo.pop_all()
     return daemon
 
@@ -370,78 +362,3 @@ def _kept_stderr() -> TextIO:
         return open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
     except OSError:  # somebody closed it before us
         return open(os.devnull, "w", encoding="utf-8")
-
-
-def _prepare_cluster(folder: str, given: dict[str, str]) -> str:
-    from lonc.lond.cluster import ClusterError, prepare
-
-    # It is checked first, because it goes into the new loncapa.conf.
-    port = given.get("lond-port")
-    try:
-        return prepare(folder, None if port is None else LOND_PORT.read(port, "--lond-port"))
-    except ClusterError as error:
-        raise SettingsError(str(error)) from None
-
-
-def _add_cluster(
-    reactor: Any,
-    daemon: TwistdService,
-    folder: str,
-    settings: Settings,
-    table: HostTable,
-    certificates: Certificates | None,
-) -> None:
-    from lonc.lond.cluster import Cluster, ClusterError, check_ports
-
-    try:
-        check_ports(table, settings.lond_port)
-    except ClusterError as error:
-        raise SettingsError(f"{error}; {ANOTHER_PORT}") from None
-    tls = None if certificates is None else certificates.files.context(ssl.PROTOCOL_TLS_SERVER)
-    cluster = Cluster(
-        reactor,
-        os.path.abspath(folder),
-        table,
-        settings.lond_port,
-        settings.host_id,
-        tls,
-        daemon.in_force.access.key_folder,
-    )
-    cluster.setServiceParent(daemon)
-    daemon.expected = (*daemon.expected, ClusterError)
-    hosts = table.hosts.values()
-    daemon.screen = SCREEN.format(
-        ids=", ".join(host.id for host in hosts),
-        londs=", ".join(f"{host.id} at {host.target}:{settings.lond_port}" for host in hosts),
-        sockets=_near(settings.sock_dir),
-        folder=_near(os.path.abspath(folder)),
-        log=_near(settings.log_file),
-        page=address(settings.http),
-        last=[host.id for host in hosts][-1],
-        lonc=_command(os.path.abspath(folder)),
-    )
-
-
-def _add_table_server(reactor: Any, daemon: TwistdService, port: int, table: HostTable) -> None:
-    from lonc.lond.table_server import TableServer, table_text
-
-    text = table_text(table.hosts.values())
-    TableServer(reactor, port, lambda: text).setServiceParent(daemon)
-
-
-def _command(folder: str) -> str:
-    """Return how to call `lonc` for the cluster in a folder; that in `var` it finds by itself."""
-    command = _near(os.path.join(os.path.dirname(sys.executable), "lonc"))
-    try:
-        find_config_file()
-    except SettingsError:
-        if folder == os.path.abspath("var"):
-            return command
-    return f"{command} --standalone {shlex.quote(_near(folder))}"
-
-
-def _near(path: str) -> str:
-    """Return an absolute path as it is shortest to type in the source folder."""
-    if not os.path.isdir(os.path.join("docs", "examples")):
-        return path  # the screen's commands are typed elsewhere
-    return min(path, os.path.relpath(path), key=len)

@@ -28,6 +28,7 @@ from lonc.disk.files import replace_file
 from lonc.lond.faults import Faults
 from lonc.lond.protocol import LondFactory
 from lonc.lond.store import Store, StoreError
+from lonc.transport.endpoint_port import PortError
 
 log = Logger()
 
@@ -53,7 +54,7 @@ PerlSetVar londPort   {port}
 """
 
 
-class ClusterError(Exception):
+class ClusterError(PortError):
     """The cluster cannot run. The message is one line for a person and names what is missing."""
 
 

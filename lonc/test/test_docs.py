@@ -31,7 +31,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.host.connection import Trouble
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.tap import SCREEN, Options
+from lonc.standalone import SCREEN
+from lonc.tap import Options
 from lonc.test.fixtures.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
 from lonc.wire.request import Cause
 

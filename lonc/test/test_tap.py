@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any, TextIO
 
 from setproctitle import getproctitle
 from twisted.application.service import IServiceMaker
@@ -230,8 +231,7 @@ class MakeDaemonTests(TapTestCase):
         daemon = self.embedded("--config", self.configured())
         self.assertFalse(daemon.takes_signals or daemon.sets_title or daemon.takes_log)
         self.assertFalse(daemon.own_process)
-        self.assertIsInstance(daemon, TwistdService)
-        self.assertEqual((daemon.terminal, daemon.complaints), (None, None))  # type: ignore[attr-defined]
+        self.assertNotIsInstance(daemon, TwistdService)
         self.assertIs(sys.excepthook, before)
 
     def test_exceptions(self) -> None:
@@ -301,8 +301,12 @@ class TakenNetwork(FakeNetwork):
 class DaemonTests(ServiceTestCase):
     """What `twistd` starts."""
 
-    def made_with(self, reactor: DaemonReactor) -> TwistdService:
+    def made_with(
+        self, reactor: DaemonReactor, own_process: bool = False, terminal: TextIO | None = None
+    ) -> TwistdService:
         """Return a daemon in memory."""
+        self.complaints: Any = Kept()
+        self.terminal = io.StringIO()
         daemon = TwistdService(
             reactor,
             self.network,
@@ -318,10 +322,12 @@ class DaemonTests(ServiceTestCase):
             self.perm_lines.append,
             NoJitter(),
             lambda _reactor, name, _most: self.threads[name],
+            own_process=own_process,
+            terminal=terminal or self.terminal,
+            screen="all is well",
+            complaints=self.complaints,
         )
-        daemon.complaints = self.complaints = Kept()
-        daemon.terminal = self.terminal = io.StringIO()
-        daemon.screen = "all is well"
+        daemon.takes_signals = daemon.sets_title = daemon.takes_log = False
         return daemon
 
     def test_cannot_start(self) -> None:
@@ -345,18 +351,16 @@ class DaemonTests(ServiceTestCase):
     def test_cannot_start_elsewhere(self) -> None:
         """Where no `twistd` runs it the program has the error; what has begun can be stopped."""
         before = sys.excepthook
-        reactor = DaemonReactor()
         self.network = TakenNetwork(self.clock)
-        daemon = self.made_with(reactor)
-        daemon.complaints = None
+        daemon = self.made()
         with self.assertRaisesRegex(ManagementPortError, ": it is taken"):
             daemon.startService()
         self.assertIs(sys.excepthook, before)
         stopped = daemon.stopService()
-        reactor.advance(0)
+        self.clock.advance(0)
         self.successResultOf(stopped)
         self.assertFalse(os.path.exists(self.first.pid_file))
-        self.assertEqual(reactor.getDelayedCalls(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_starts(self) -> None:
         """Once all runs the screen says so, and stderr is let go: somebody may wait for its end."""
@@ -374,18 +378,16 @@ class DaemonTests(ServiceTestCase):
 
     def test_nobody_looks(self) -> None:
         """A terminal that is gone does not keep it from starting."""
-        daemon = self.made_with(self.clock)
         reading, writing = os.pipe()
         os.close(reading)
         with open(writing, "wb", buffering=0) as pipe:
-            daemon.terminal = io.TextIOWrapper(pipe, write_through=True)
-            daemon.startService()
+            terminal = io.TextIOWrapper(pipe, write_through=True)
+            self.made_with(self.clock, terminal=terminal).startService()
             self.assertTrue(self.there("l1", "l2"))
-            daemon.terminal.detach()
+            terminal.detach()
 
     def test_own_process(self) -> None:
         """F12, S17: where the process is lonc's own, what hangs in threads may not keep it."""
-        daemon = self.made_with(self.clock)
-        daemon.own_process = True
+        daemon = self.made_with(self.clock, own_process=True)
         daemon.startService()
         self.assertEqual(list(self.clock.triggers), ["during"])
