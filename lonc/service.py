@@ -27,6 +27,7 @@ from twisted.python.components import Componentized
 
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.host_rows import TAKE_OVER_SOCKET
+from lonc.config.judgement import CONFIGURED
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.errors import ReloadFailed
 from lonc.control.parts import Parts
@@ -73,9 +74,6 @@ DISK_THREADS = 16
 
 #: Seconds that who has connected already gets to ask, where newcomers wait for the next lonc.
 LAST_WORDS = 0.2
-
-#: Seconds between two looks at how long the own certificate is still valid.
-DAY = 86400.0
 
 #: What was a method of LoncService before, and what takes its place.
 REPORTED = ("about", "host_ids", "status", "statuses", "status_text", "report")
@@ -219,6 +217,7 @@ class LoncService(MultiService):
             management_tls=self._management_tls,
             http=self._http,
             reporter=self.reporter,
+            problems=self.problems,
         )
         self._hand_over = HandOver(
             reactor,
@@ -236,7 +235,6 @@ class LoncService(MultiService):
             (self._round(self.reporter.turn), SLOT),
             (self._round(self._failing_with_a_line(self._sample)), PAUSE),
             (self._round(self._failing_with_a_line(self._look_at_hosts)), LOOK),
-            (self._round(self.in_force.look_at_certificate), DAY),
         ]
         self._signals = Signals(
             reactor,
@@ -300,11 +298,11 @@ class LoncService(MultiService):
         if predecessor is None:  # else it is the old process's, as yet
             self._pid_file.write()
         log.critical("starting with {count} hosts", count=len(table.hosts))
-        for _ in self.in_force.warn():
-            pass
+        self.problems.replace(self.in_force.problems(), CONFIGURED)
         self._clients.room = self.in_force.room_for_clients
         if not self._enciphers:
-            log.critical("OpenSSL has no IDEA: requests that are to be enciphered get con_lost")
+            what = "OpenSSL has no IDEA: requests that are to be enciphered get con_lost"
+            self.problems.tell("no-idea", "", what)
         if predecessor is None:  # else the process before still uses some
             self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)

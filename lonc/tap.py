@@ -21,24 +21,21 @@ from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
 
 from lonc.config.auth_modes import read_access
-from lonc.config.current import Configuration, Sources
-from lonc.config.hosts import HostTable, TableError, read_both_tables
+from lonc.config.current import Sources
+from lonc.config.hosts import TableError
 from lonc.config.settings import (
     PARAMETERS,
     REMOVED,
-    Settings,
     SettingsError,
-    check_folders,
     find_config_file,
     opt_parameters,
-    read_settings,
 )
+from lonc.daemon.load import Loader
 from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
-from lonc.delayed.sealing import key_of
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.service import LoncService
 from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
@@ -237,7 +234,9 @@ def makeService(options: Options) -> TwistdService:
                 terminal=terminal,
             )
             return _make(options, reactor, make, for_another, terminal)
-    except (SettingsError, TableError, PidFileError, TakeOverError) as error:
+    except SettingsError as error:
+        raise SystemExit("\n".join(f"lonc: {each}" for each in error.errors)) from None
+    except (TableError, PidFileError, TakeOverError) as error:
         raise SystemExit(f"lonc: {error}") from None
 
 
@@ -288,21 +287,8 @@ def _make(
     else:
         raise SettingsError("--standalone has a loncapa.conf of its own: leave --config out")
 
-    def read_table(settings: Settings, lenient: bool = False) -> HostTable:
-        own, fetched = settings.hosts_file, settings.fetched_hosts_file
-        return read_both_tables(own, fetched, settings.max_host_id, lenient)
-
-    def read_settings_again() -> Settings:
-        return read_settings(config, given)
-
-    def read_everything(lenient: bool = False) -> Configuration:
-        settings = read_settings_again()
-        check_folders(settings)
-        key_of(settings)  # to see whether it can be used
-        return settings, read_table(settings, lenient)
-
-    # A start serves what it can; while lonc runs, a table that served is better than a part of it.
-    settings, table = read_everything(lenient=True)
+    loader = Loader(config, given)
+    settings, table = loader.everything(lenient=True)
     access = read_access(settings, table)
     for path in (settings.logs_dir, settings.status_dir):
         try:
@@ -339,7 +325,7 @@ def _make(
             reactor,
             network(reactor),
             (settings, table),
-            Sources(everything=read_everything, table=read_table, settings=read_settings_again),
+            Sources(everything=loader.everything, table=loader.table, settings=loader.settings),
             pid_file,
             lonc_log,
             observer,

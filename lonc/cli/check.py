@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 from rich.text import Text
 
@@ -13,6 +15,10 @@ from lonc.config.settings import SettingsError
 from lonc.daemon.check import LEVELS, Checked
 from lonc.daemon.check import check as look_at
 
+#: What the levels come to in all, and what the command ends with then.
+STATES: Final = ("ok", "warning", "error")
+STATE: Final = {"ok": 0, "note": 0, "warning": 1, "critical": 1, "error": 2}
+
 
 @click.command()
 @json_option
@@ -21,15 +27,15 @@ def check(wants_json: bool) -> None:
     """
     Look at configuration, tables, folders, certificates, limits and sockets; change nothing.
 
-    Ends with 0 when all is well, 1 when there are warnings, 2 when lonc would not start.
+    Ends with 0 when all is well, 1 when something is wrong, 2 when lonc would not start.
     """
     try:
         found = list(look_at(target().config_file()))
     except SettingsError as error:  # a start would find no file either
         found = [Checked("error", str(error))]
-    status = max(LEVELS.index(each.level) for each in found)
+    status = max(STATE[each.level] for each in found)
     if wants_json:
-        as_json(state=LEVELS[status], checked=found)
+        as_json(state=STATES[status], checked=found)
     else:
         for each in sorted(found, key=lambda each: -LEVELS.index(each.level)):
             _show(each)

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 #: that of their web server have a second certificate.
 INTERNAL: Final = "internal-"
 
-#: Days before the own certificate's end from which on there are warnings.
-WARNING_DAYS: Final = 21.0
-
 _DAY: Final = 86400.0  # seconds
 
 

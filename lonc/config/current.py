@@ -4,31 +4,24 @@ What the daemon runs by: the settings and the table in force, and what the two a
 
 from __future__ import annotations
 
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
-from twisted.logger import Logger
 
 from lonc.config.auth_modes import Access, read_access
-from lonc.config.certificates import WARNING_DAYS
-from lonc.config.exposure import exposed
 from lonc.config.hosts import Changes, HostTable, compare
+from lonc.config.judgement import configuration_problems
 from lonc.config.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 from lonc.config.settings import Settings, SettingsError
+from lonc.report.problems import Problem, problem
 
 #: Settings that are taken over at the next start only: the lock and the logs are there already.
 FIXED = {
     "daemons_dir": "lonDaemons",
     "log_format": "loncLogFormat",
 }
-
-#: So many lines of the table that have problems are told one by one; of more, a few as examples.
-PROBLEMS_TOLD = 5
-EXAMPLES = 3
-
-log = Logger()
 
 #: What is read from the files.
 Configuration = tuple[Settings, HostTable]
@@ -89,7 +82,7 @@ class InForce:
     :ivar table: the host table.
     :ivar access: which ways in the two leave open.
     :ivar room_for_clients: how many the limit of open files allows.
-    :ivar later: what waits for the next start, in a line for each.
+    :ivar later: what waits for the next start: setting -> a line for a person.
     :raises SettingsError: certificates are set, cannot be used, and have to be.
     """
 
@@ -97,7 +90,7 @@ class InForce:
         self.settings, table = configuration
         self.table = _within_limit(self.settings, table)
         self.access = read_access(self.settings, self.table)
-        self.later: list[str] = []
+        self.later: dict[str, str] = {}
         self.room_for_clients = sys.maxsize
 
     def proposal(self, configuration: Configuration) -> Proposal:
@@ -122,11 +115,10 @@ class InForce:
         :return: what that changes for the hosts.
         """
         settings = proposal.settings
-        self.later = []
+        self.later = {}
         for name, variable in FIXED.items():
             if getattr(settings, name) != getattr(self.settings, name):
-                log.warn("{name} has changed: that counts from the next start on", name=variable)
-                self.later.append(f"{variable} counts from the next start on")
+                self.later[variable] = f"{variable} counts from the next start on"
                 written = {**settings.written}
                 if variable in self.settings.written:
                     written[variable] = self.settings.written[variable]
@@ -134,71 +126,25 @@ class InForce:
                     settings, written=written, **{name: getattr(self.settings, name)}
                 )
         self.settings, self.table, self.access = settings, proposal.table, proposal.access
-        if self.table.refused:
-            self.later.append(f"{len(self.table.refused)} hosts are beyond the limit of open files")
         return proposal.changes
 
-    def warn(self) -> Iterator[None]:
-        """
-        Log what looks wrong but stops nothing; allow as many open files as it takes.
+    @property
+    def needed_files(self) -> int:
+        """How many files may be open at once."""
+        return _needed(self.settings, self.table)
 
-        :return: a line at each step.
-        """
-        settings, table = self.settings, self.table
-        open_to_others = exposed(settings, self.access.certificates)
-        for problem in (
-            *settings.warnings,
-            *(table.problems if table.problem_count <= PROBLEMS_TOLD else ()),
-            *self.access.warnings,
-            *open_to_others,
-        ):
-            log.warn("{problem}", problem=problem, event="configuration-problem")
-            yield
-        if table.problem_count > PROBLEMS_TOLD:
-            log.warn(
-                "{count} lines of the host table have problems, such as {examples}",
-                count=table.problem_count,
-                examples="; ".join(table.problems[:EXAMPLES]),
-            )
-        if table.hosts and settings.host_id not in table.hosts:
-            log.warn(
-                "{own} (lonHostID) is not in {file}: other servers will not know this one",
-                own=settings.host_id,
-                file=settings.hosts_file,
-            )
-        needed = _needed(settings, table)
+    def problems(self) -> list[Problem]:
+        """Judge what is in force, and allow as many open files as it takes."""
+        needed = self.needed_files
         limit = raise_file_limit(needed)
-        hosts = len(table.hosts)
+        hosts = len(self.table.hosts)
+        sockets = hosts * _sockets(self.settings)
         self.room_for_clients = room_for_clients(
-            limit, hosts * _sockets(settings), hosts * settings.max_connections
+            limit, sockets, hosts * self.settings.max_connections
         )
-        if table.refused:
-            log.critical(
-                "{count} hosts of the table are not served: the limit of open files is {limit} "
-                "(ulimit -n), which leaves room for {room}",
-                count=len(table.refused),
-                limit=limit,
-                room=len(table.hosts),
-            )
-        if limit < needed:
-            log.warn(
-                "{needed} files may be needed at once, but the limit is {limit} (ulimit -n): "
-                "some clients or connections may have to be turned away",
-                needed=needed,
-                limit=limit,
-            )
-
-    def look_at_certificate(self) -> None:
-        """Warn in time, for a new certificate takes days to be had; called once a day."""
-        certificates = self.access.certificates
-        if certificates is None:
-            return
-        days = certificates.days_left(time.time())
-        if days <= 0:
-            log.critical("the certificate {file} has expired", file=certificates.ends_first)
-        elif days <= WARNING_DAYS:
-            log.warn(
-                "the certificate {file} expires in {days:.1f} days",
-                file=certificates.ends_first,
-                days=days,
-            )
+        return [
+            *configuration_problems(
+                self.settings, self.table, self.access, needed, limit, os.geteuid()
+            ),
+            *(problem("restart-needed", name, what) for name, what in self.later.items()),
+        ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import grp
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -14,6 +14,24 @@ import attrs
 
 class SettingsError(Exception):
     """The settings cannot be used. The message is one line for a person, and says where."""
+
+    @property
+    def errors(self) -> Sequence[Exception]:
+        """All that cannot be used, each with a message of its own."""
+        return [self]
+
+
+class SettingsErrors(SettingsError):
+    """Several things cannot be used."""
+
+    def __init__(self, errors: Sequence[Exception]) -> None:
+        super().__init__("; ".join(str(error) for error in errors))
+        self._errors = tuple(errors)
+
+    @property
+    def errors(self) -> Sequence[Exception]:
+        """As of SettingsError."""
+        return self._errors
 
 
 # Kinds of values

@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from lonc.config.kinds import SettingsError
+from lonc.config.kinds import SettingsError, SettingsErrors
 from lonc.config.parameters import (
     MANAGEMENT_SOCKET,
     PARAMETERS,
@@ -37,8 +37,8 @@ __all__ = [
     "Parameter",
     "Settings",
     "SettingsError",
-    "check_folders",
     "find_config_file",
+    "folder_errors",
     "opt_parameters",
     "read_settings",
 ]
@@ -203,6 +203,7 @@ def read_settings(
     last = {each.name: each for each in assignments if not each.section}
     values: dict[str, Any] = {}
     written = {}
+    errors: list[SettingsError] = []
     for parameter in PARAMETERS:
         written[parameter.variable] = (parameter.default or "", "default")
         if only is not None and parameter.variable not in only:
@@ -210,21 +211,30 @@ def read_settings(
                 values[parameter.attribute] = ""
             continue
         option = options.get(parameter.option) if parameter.option else None
-        if option is not None:
-            values[parameter.attribute] = parameter.read(option, f"--{parameter.option}")
-            written[parameter.variable] = (option, f"--{parameter.option}")
-        elif assignment := last.get(parameter.variable):
-            values[parameter.attribute] = parameter.read(assignment.value, assignment.where)
-            place = assignment.where.partition(": PerlSetVar ")[0]
-            written[parameter.variable] = (assignment.value or "", place)
-        elif parameter.default is None:
+        try:
+            if option is not None:
+                written[parameter.variable] = (option, f"--{parameter.option}")
+                values[parameter.attribute] = parameter.read(option, f"--{parameter.option}")
+                continue
+            if assignment := last.get(parameter.variable):
+                place = assignment.where.partition(": PerlSetVar ")[0]
+                written[parameter.variable] = (assignment.value or "", place)
+                values[parameter.attribute] = parameter.read(assignment.value, assignment.where)
+                continue
+        except SettingsError as error:
+            errors.append(error)
+            continue
+        if parameter.default is None:
             near = (
                 warning
                 for warning in _warnings(assignments)
                 if parameter.variable.lower() in warning.lower()
             )
             hint = next((f" ({warning})" for warning in near), "")
-            raise SettingsError(f"{_shown(file)}: PerlSetVar {parameter.variable} is missing{hint}")
+            what = f"{_shown(file)}: PerlSetVar {parameter.variable} is missing{hint}"
+            errors.append(SettingsError(what))
+    if errors:
+        raise errors[0] if len(errors) == 1 else SettingsErrors(errors)
     removed = [option for option in REMOVED.values() if options.get(option) is not None]
     warnings = (*_warnings(assignments), *(f"--{each}: {NO_LONGER_NEEDED}" for each in removed))
     return Settings(config_file=file, warnings=warnings, written=written, **values)
@@ -233,9 +243,11 @@ def read_settings(
 # The folders
 
 
-def check_folders(settings: Settings, access: Callable[[str, int], bool] | None = None) -> None:
+def folder_errors(
+    settings: Settings, access: Callable[[str, int], bool] | None = None
+) -> Iterator[SettingsError]:
     """
-    Raise SettingsError unless every folder is there and lonc may write where it has to.
+    Yield an error for each folder that is not there, or where lonc may not write and has to.
 
     Subfolders that lonc makes for itself may be missing; then their folder has to be writable.
     ``access`` answers for the process's user, as ``os.access`` does for the effective one.
@@ -252,13 +264,16 @@ def check_folders(settings: Settings, access: Callable[[str, int], bool] | None 
         where = f"{file}: PerlSetVar {variable}"
         there = [each for each in inner if os.path.lexists(each)]
         written = folder == settings.sock_dir or len(there) < len(inner)
-        _check_folder(where, folder, os.W_OK | os.X_OK if written else os.X_OK, access)
-        for each in there:
-            _check_folder(where, each, os.W_OK | os.X_OK, access)
-            if each != settings.logs_dir:  # a link that leads to other logs is usual
-                _check_own_folder(where, each)
+        try:
+            _check_folder(where, folder, os.W_OK | os.X_OK if written else os.X_OK, access)
+            for each in there:
+                _check_folder(where, each, os.W_OK | os.X_OK, access)
+                if each != settings.logs_dir:  # a link that leads to other logs is usual
+                    _check_own_folder(where, each)
+        except SettingsError as error:
+            yield error
     if settings.max_host_id < len(MANAGEMENT_SOCKET):
-        raise SettingsError(
+        yield SettingsError(
             f"{file}: PerlSetVar lonSockDir: {settings.sock_dir} is too long: the path of a "
             f"UNIX socket has {SOCKET_PATH_LIMIT} bytes at most"
         )

@@ -11,7 +11,7 @@ other: the next one is not read before the last one is carried out.
 from __future__ import annotations
 
 import grp
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from lonc.config.changes import changed_hosts, changed_settings
 from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError
+from lonc.config.judgement import CONFIGURED
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import ManagementPort
@@ -34,13 +35,14 @@ from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
+from lonc.report.problems import Problems
 from lonc.transport.endpoint_port import EndpointPort, PortError
 from lonc.transport.unix_socket import GroupError, SocketError
 
 log = Logger()
 
 
-#: What could not be carried out is told with so many reasons at most; the log has all.
+#: Of what could not be carried out, and of what is wrong, so many lines are told.
 MOST_TOLD = 8
 
 #: So many hosts that come, go or change have a line of their own; the rest is counted. A cluster's
@@ -68,13 +70,14 @@ def _group_name(group: int | None) -> str:
         return str(group)
 
 
-def _answer(told: str, left: list[str]) -> str:
-    if not left:
-        return told
-    shown = left[:MOST_TOLD]
-    if len(left) > MOST_TOLD:
-        shown.append(f"{len(left) - MOST_TOLD} more in the log")
-    return f"{told}; not carried out: {'; '.join(shown)}"
+def _answer(told: str, left: Sequence[str], problems: Sequence[str]) -> str:
+    for heading, lines in (("not carried out", left), ("problems", problems)):
+        if lines:
+            shown = list(lines[:MOST_TOLD])
+            if len(lines) > MOST_TOLD:
+                shown.append(f"{len(lines) - MOST_TOLD} more: lonc status")
+            told += f"; {heading}: {'; '.join(shown)}"
+    return told
 
 
 @attrs.define(kw_only=True)
@@ -98,6 +101,7 @@ class Reloader:
     _management_tls: EndpointPort
     _http: EndpointPort
     _reporter: Reporter
+    _problems: Problems
     _clock: IReactorTime
     _disk: Disk
     _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
@@ -132,19 +136,20 @@ class Reloader:
     async def _take_over(self, read: Callable[[], Configuration]) -> str:
         await self._one_at_a_time.acquire()
         try:
-            told, changes, moved, left = await self._take_over_next(read)
+            told, changes, moved, left, problems = await self._take_over_next(read)
         finally:
             self._one_at_a_time.release()
         left = [*[line for each in moved for line in await each], *left]
-        return "\n".join([_answer(told, left), *fitting(changes, MOST_CHARACTERS)])
+        return "\n".join([_answer(told, left, problems), *fitting(changes, MOST_CHARACTERS)])
 
     async def _take_over_next(
         self, read: Callable[[], Configuration]
-    ) -> tuple[str, list[str], list[Deferred[list[str]]], list[str]]:
+    ) -> tuple[str, list[str], list[Deferred[list[str]]], list[str], list[str]]:
         """
         Carry out a change.
 
-        :return: a summary, what has changed, what the ports say, and what is left to do.
+        :return: a summary, what has changed, what the ports say, what is left to do, and what is
+            wrong with what is in force.
         """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
@@ -165,7 +170,8 @@ class Reloader:
         self._names.reconfigure(settings)
         self._delayed.reconfigure(settings)
         sockets: list[SocketError | None] = []
-        await self._in_slices(self._in_force.warn())
+        problems = self._in_force.problems()
+        self._problems.replace(problems, CONFIGURED)
         self._clients.room = self._in_force.room_for_clients
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
@@ -182,9 +188,8 @@ class Reloader:
         )
         log.info("{told}", told=told, success=True, event="reloaded")
         errors = [error for error in sockets if error is not None]
-        left = [*self._in_force.later, *shared, *_socket_problems(errors, settings.socket_group)]
-        left += [*settings.warnings, *self._in_force.access.warnings]
-        return told, lines, moved, left
+        left = [*shared, *_socket_problems(errors, settings.socket_group)]
+        return told, lines, moved, left, [each.what for each in problems]
 
     async def _read(self, read: Callable[[], Configuration]) -> Proposal:
         """Read in a thread: a long table takes a while, and a disk may hang."""

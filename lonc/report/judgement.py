@@ -82,9 +82,9 @@ def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) ->
     if daemon.last_refused and now - daemon.last_refused < REFUSED_LATELY:
         what = f"clients were turned away, {daemon.refused} since the start"
         yield problem("clients-refused", "", what, since=daemon.last_refused)
-    if daemon.certificate and daemon.certificate_days < CERTIFICATE_DAYS:
+    if daemon.certificate:
         file = daemon.certificate_first or daemon.certificate
-        yield certificate_problem(file, daemon.certificate_days)
+        yield from certificate_problem(file, daemon.certificate_days)
     if daemon.kept:
         one = daemon.kept == 1
         yield problem(
@@ -98,15 +98,16 @@ def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) ->
         yield problem("reload-failed", "", what, since=daemon.last_reload.get("when"))
 
 
-def certificate_problem(file: str, days: float) -> Problem:
+def certificate_problem(file: str, days: float) -> Iterator[Problem]:
     """
-    Say that a certificate ends soon, or has.
+    Say that a certificate ends soon, or has, if so.
 
     :param days: until its end; negative after it.
     """
-    if days > 0.0:
-        return problem("certificate-ends", file, f"the certificate {file} ends in {days:.0f} days")
-    return problem("certificate-ended", file, f"the certificate {file} has ended")
+    if days <= 0.0:
+        yield problem("certificate-ended", file, f"the certificate {file} has ended")
+    elif days < CERTIFICATE_DAYS:
+        yield problem("certificate-ends", file, f"the certificate {file} ends in {days:.0f} days")
 
 
 def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Problem]:

@@ -22,6 +22,10 @@ Level = Literal["note", "warning", "critical"]
 LEVELS: Final[tuple[Level, ...]] = ("note", "warning", "critical")
 
 
+#: Problems of one kind that begin together and have a line of the log each; the rest is counted.
+LINES: Final = 5
+
+
 @attrs.frozen
 class Kind:
     """
@@ -32,8 +36,8 @@ class Kind:
     :ivar advice: what to do first; ``{subject}`` is put in.
     :ivar of: what the subject is.
     :ivar cause: what several of them are called together, behind their number.
-    :ivar logged: whether the log has a line at its beginning and at its end. Not where whoever
-        notices it writes lines of its own.
+    :ivar logged: whether the log has a line at its beginning and at its end, unless it is a note.
+        Not where whoever notices it writes lines of its own.
     """
 
     level: Level
@@ -103,11 +107,49 @@ KINDS: Final[Mapping[str, Kind]] = {
         "lonc clients shows who holds the places; loncMaxClients",
         logged=False,
     ),
-    "certificate-ends": Kind(
-        "warning", "certificate", "have it renewed, then lonc reload", "file", logged=False
+    "host-not-served": _host(
+        "have no socket", "not-served", "lonc hosts {subject}; mend what is in the way", "critical"
     ),
+    "hosts-not-served": Kind(
+        "critical", "open-files", "raise the limit of open files, then restart lonc"
+    ),
+    "open-files": Kind("warning", "open-files", "raise the limit of open files, then restart lonc"),
+    "table-row": Kind(
+        "warning",
+        "files",
+        "mend the line: its host is not served; lonc reload",
+        "file",
+        "lines of a table are not used",
+    ),
+    "setting-unused": Kind(
+        "warning",
+        "files",
+        "it does nothing: mend or delete it; lonc reload",
+        "file",
+        "settings do nothing",
+    ),
+    "own-id-missing": Kind(
+        "warning",
+        "files",
+        "add a line, or mend lonHostID: other servers do not know this one",
+        "file",
+    ),
+    "nobody-may-manage": Kind(
+        "warning", "files", "name those whose certificates may see, or steer; lonc reload"
+    ),
+    "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
+    "runs-as-root": Kind(
+        "critical", "exposed", "start it with twistd --uid and --gid, or set loncSocketGroup"
+    ),
+    "folder-open": Kind("warning", "exposed", "chmod o-w {subject}", "file"),
+    "key-readable": Kind("warning", "exposed", "chmod o-r {subject}", "file"),
+    "no-idea": Kind("critical", "no-idea", "install an OpenSSL that has IDEA, then restart lonc"),
+    "certificate-unusable": Kind(
+        "warning", "certificate", "mend the file, then lonc reload", "file"
+    ),
+    "certificate-ends": Kind("warning", "certificate", "have it renewed, then lonc reload", "file"),
     "certificate-ended": Kind(
-        "critical", "certificate", "have it renewed, then lonc reload", "file", logged=False
+        "critical", "certificate", "have it renewed, then lonc reload", "file"
     ),
     "delayed-kept": Kind(
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
@@ -194,24 +236,11 @@ class Problems:
         :param level: another than that of the kind.
         :param since: Unix time; without it since it was first told.
         """
-        self._tell(problem(kind, subject, what, level=level, since=since))
-
-    def _tell(self, told: Problem) -> None:
-        key = told.kind, told.subject
-        before = self._all.get(key)
-        if before is None:
-            self._count += 1
-            before = attrs.evolve(told, number=self._count, since=self._now())
-            if KINDS[told.kind].logged:
-                log.warn("a problem: {what} ({kind})", what=told.what, **_in_the_log(told))
-        since = before.since if told.since is None else told.since
-        self._all[key] = attrs.evolve(told, number=before.number, since=since)
+        self.replace([problem(kind, subject, what, level=level, since=since)], ())
 
     def over(self, kind: str, subject: str = "") -> None:
         """Say that something is well, whether it was told that it is not or not."""
-        before = self._all.pop((kind, subject), None)
-        if before is not None and KINDS[kind].logged:
-            log.info("a problem is over: {what} ({kind})", what=before.what, **_in_the_log(before))
+        self._end([(kind, subject)])
 
     def replace(self, found: Iterable[Problem], kinds: Collection[str]) -> None:
         """
@@ -220,10 +249,46 @@ class Problems:
         :param kinds: the kinds that were looked for; of these, what was not found is over.
         """
         there = {(each.kind, each.subject): each for each in found}
-        for each in there.values():
-            self._tell(each)
-        for kind, subject in [key for key in self._all if key[0] in kinds and key not in there]:
-            self.over(kind, subject)
+        worse = [each for each in there.values() if self._add(each)]
+        for number, told in _some(worse):
+            if told.level == "critical":
+                log.critical("a problem: {what} ({kind})", what=told.what, **_in_the_log(told))
+            else:
+                log.warn("a problem: {what} ({kind})", what=told.what, **_in_the_log(told))
+            if number:
+                log.warn("{count} more problems ({kind})", count=number, kind=told.kind)
+        self._end([key for key in self._all if key[0] in kinds and key not in there])
+
+    def _add(self, told: Problem) -> bool:
+        """Return whether it is new, or worse than before."""
+        key = told.kind, told.subject
+        before = self._all.get(key)
+        if before is None:
+            self._count += 1
+            number, begun = self._count, self._now()
+        else:
+            number, begun = before.number, before.since or 0.0
+        since = begun if told.since is None else told.since
+        self._all[key] = attrs.evolve(told, number=number, since=since)
+        return before is None or LEVELS.index(before.level) < LEVELS.index(told.level)
+
+    def _end(self, keys: Iterable[tuple[str, str]]) -> None:
+        ended = [self._all.pop(key) for key in keys if key in self._all]
+        for number, told in _some(ended):
+            log.info("a problem is over: {what} ({kind})", what=told.what, **_in_the_log(told))
+            if number:
+                log.info("{count} more problems are over ({kind})", count=number, kind=told.kind)
+
+
+def _some(listed: Iterable[Problem]) -> Iterator[tuple[int, Problem]]:
+    """Yield the first few of each kind that the log tells, the last with how many are left out."""
+    kinds: dict[str, list[Problem]] = {}
+    for each in listed:
+        if KINDS[each.kind].logged and each.level != "note":
+            kinds.setdefault(each.kind, []).append(each)
+    for found in kinds.values():
+        for place, each in enumerate(found[:LINES], 1):
+            yield max(0, len(found) - LINES) if place == LINES else 0, each
 
 
 def _in_the_log(told: Problem) -> dict[str, str]:

@@ -82,7 +82,7 @@ class ClusterTests(DaemonTestCase):
         """The log warns of it at the start."""
         self.certify("l1.localhost", "l2.localhost", ends=10.0)
         lonc = self.standalone()
-        await lonc.says(f"the certificate {self.path('host.pem')} expires in 10.0 days")
+        await lonc.says(f"the certificate {self.path('host.pem')} ends in 10 days")
 
     async def test_no_certificate(self) -> None:
         """Where TLS is a must and the files cannot be used there is one line, and no start."""

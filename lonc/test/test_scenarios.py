@@ -585,7 +585,7 @@ class BadInputTests(DaemonTestCase):
         self.lond("l1", "127.0.0.1", self.port)
         lonc = self.unprivileged("-n", "lonc", "--config", self.config, files=256)
         self.assertEqual(await self.ask("l1", "ping"), "l1")
-        self.assertRegex(lonc.out, r"#warn Parent\] 4310 files may be needed .* limit is 256 ")
+        self.assertRegex(lonc.out, r"a problem: 4310 files may be needed .* limit is 256 ")
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
 
     async def test_help(self) -> None:

@@ -14,7 +14,7 @@ from lonc.config.certificates import CertificateFiles
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
-from lonc.service import DAY
+from lonc.service import LOOK, LoncService
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table
 
@@ -37,8 +37,12 @@ class CertificatesTests(ServiceTestCase):
         )
 
     def told(self, level: LogLevel) -> list[str]:
-        """Return what was logged of a certificate's end."""
-        return [line for line in self.notes.at(level) if "expire" in line]
+        """Return what was logged of the own certificate."""
+        return [line for line in self.notes.at(level) if "certificate" in line]
+
+    def problems(self, daemon: LoncService) -> list[tuple[str, str]]:
+        """Return kind and level of each problem."""
+        return [(each.kind, each.level) for each in daemon.problems]
 
     def test_none(self) -> None:
         """Without one the status says so, and nothing is warned of."""
@@ -56,26 +60,25 @@ class CertificatesTests(ServiceTestCase):
         self.assertAlmostEqual(about.certificate_days, 22.0, places=2)
         self.assertEqual(self.told(LogLevel.warn), [])
 
-    def test_warning(self) -> None:
-        """From 21 days before its end on there is a warning at the start, and once a day."""
+    def test_ends(self) -> None:
+        """It is a problem from 21 days before its end on, and a worse one behind that."""
         files = self.authority.issue("l1.test", ends=20.9)
         self.use(files)
-        self.started()
-        line = f"the certificate {files.certificate} expires in 20.9 days"
-        self.assertEqual(self.told(LogLevel.warn), [line])
-        self.clock.advance(DAY - 1)
-        self.assertEqual(len(self.told(LogLevel.warn)), 1)
-        self.clock.advance(1)
-        self.assertEqual(self.told(LogLevel.warn), [line] * 2)
-
-    def test_expired(self) -> None:
-        """One whose time is over is told of as an error; the status goes below zero."""
-        files = self.authority.issue("l1.test", ends=-0.5)
-        self.use(files)
         daemon = self.started()
-        self.assertEqual(
-            self.told(LogLevel.critical), [f"the certificate {files.certificate} has expired"]
-        )
+        self.clock.advance(LOOK)
+        self.assertEqual(self.problems(daemon), [("certificate-ends", "warning")])
+        line = f"a problem: the certificate {files.certificate} ends in 21 days (certificate-ends)"
+        self.assertEqual(self.told(LogLevel.warn), [line])
+        self.clock.advance(10 * LOOK)
+        self.assertEqual(self.told(LogLevel.warn), [line])
+
+    def test_ended(self) -> None:
+        """One whose time is over is critical; the status goes below zero."""
+        self.use(self.authority.issue("l1.test", ends=-0.5))
+        daemon = self.started()
+        self.clock.advance(LOOK)
+        self.assertEqual(self.problems(daemon), [("certificate-ended", "critical")])
+        self.assertEqual(len(self.told(LogLevel.critical)), 1)
         self.assertAlmostEqual(daemon.reporter.about().certificate_days, -0.5, places=2)
 
     def test_unusable(self) -> None:
@@ -85,9 +88,10 @@ class CertificatesTests(ServiceTestCase):
         self.use(files)
         daemon = self.started()
         warning = f"{files.key}: No such file or directory; TLS is not used"
-        self.assertEqual(self.notes.at(LogLevel.warn).count(warning), 1)
-        daemon.reload()
-        self.assertEqual(self.notes.at(LogLevel.warn).count(warning), 2)
+        self.assertEqual(self.problems(daemon), [("certificate-unusable", "warning")])
+        self.assertEqual(self.told(LogLevel.warn), [f"a problem: {warning} (certificate-unusable)"])
+        self.assertIn(f"; problems: {warning}", self.successResultOf(daemon.reload()))
+        self.assertEqual(len(self.told(LogLevel.warn)), 1)
 
     def test_no_longer_usable(self) -> None:
         """One that was in use and cannot be read at HUP stays in use: nothing goes in the clear."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import grp
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from unittest import SkipTest
 
@@ -25,7 +26,7 @@ from lonc.config.settings import (
     Parameter,
     Settings,
     SettingsError,
-    check_folders,
+    folder_errors,
     opt_parameters,
     read_settings,
 )
@@ -39,6 +40,12 @@ PerlSetVar lonDaemons /home/httpd/perl
 PerlSetVar lonDocRoot /home/httpd/html
 """
 FIRST = REQUIRED.count("\n") + 1  #: number of the line that follows the required ones
+
+
+def check_folders(settings: Settings, access: Callable[[str, int], bool] | None = None) -> None:
+    """Raise the first error, if there is any."""
+    for error in folder_errors(settings, access):
+        raise error
 
 
 class SettingsCase(SynchronousTestCase):

@@ -88,7 +88,8 @@ class CheckTests(SynchronousTestCase):
         os.rename(f"{self.folder}/elsewhere", f"{self.folder}/html")
         os.chmod(f"{self.folder}/sock", 0o777)
         [found] = self.bad()
-        self.assertEqual((found.level, found.advice), ("warning", f"chmod o-w {self.folder}/sock"))
+        advice = f"chmod o-w {self.folder}/sock (exposed)"
+        self.assertEqual((found.level, found.advice), ("warning", advice))
 
     def test_table(self) -> None:
         """A line that is no host is a warning; no host at all an error."""
@@ -119,6 +120,21 @@ class CheckTests(SynchronousTestCase):
         """A key for delayed requests that is not there keeps lonc from starting."""
         self.add("loncapa.conf", f"PerlSetVar loncDelayedKeyFile {self.folder}/key")
         self.assertEqual([each.level for each in self.bad()], ["error"])
+
+    def test_all_at_once(self) -> None:
+        """Whatever keeps lonc from starting is named in one go."""
+        self.add("loncapa.conf", "PerlSetVar loncRetries many")
+        self.add("loncapa.conf", "PerlSetVar loncMaxClients few")
+        self.assertEqual([each.level for each in self.bad()], ["error"] * 2)
+        with open(self.conf) as file:
+            lines = [line for line in file if "many" not in line and "few" not in line]
+        with open(self.conf, "w") as file:
+            file.writelines(lines)
+        self.add("loncapa.conf", f"PerlSetVar loncDelayedKeyFile {self.folder}/key")
+        self.add("loncapa.conf", "PerlSetVar loncHTTP tcp:x:y:z:a")
+        os.unlink(f"{self.folder}/tabs/hosts.tab")
+        os.rename(f"{self.folder}/html", f"{self.folder}/elsewhere")
+        self.assertEqual([each.level for each in self.bad()], ["error"] * 4)
 
     def test_no_socket(self) -> None:
         """What stands in the place of a socket is named."""

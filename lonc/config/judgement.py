@@ -1,0 +1,108 @@
+"""
+What is wrong with a configuration that can be used: told at the start, at a reload and by
+``lonc check``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from lonc.config.auth_modes import Access
+from lonc.config.hosts import HostTable
+from lonc.config.settings import Settings
+from lonc.report.problems import Problem, problem
+
+#: Hosts that are named where some are not served.
+EXAMPLES: Final = 5
+
+#: What is looked for here.
+CONFIGURED: Final = frozenset(
+    {
+        "setting-unused",
+        "table-row",
+        "own-id-missing",
+        "certificate-unusable",
+        "folder-open",
+        "key-readable",
+        "nobody-may-manage",
+        "runs-as-root",
+        "hosts-not-served",
+        "open-files",
+        "restart-needed",
+    }
+)
+
+
+def configuration_problems(
+    settings: Settings, table: HostTable, access: Access, needed: int, limit: int, user: int
+) -> Iterator[Problem]:
+    """
+    Judge what may be put in force, or is.
+
+    :param needed: descriptors that may be in use at once.
+    :param limit: how many the process may have.
+    :param user: the user id that lonc runs as.
+    """
+    for warning in settings.warnings:
+        yield problem("setting-unused", _place(warning), warning)
+    for line in table.problems:
+        yield problem("table-row", _place(line), line)
+    if table.hosts and settings.host_id not in table.hosts:
+        what = f"{settings.host_id} (lonHostID) is not in {settings.hosts_file}"
+        yield problem("own-id-missing", settings.hosts_file, what)
+    for warning in access.warnings:
+        yield problem("certificate-unusable", settings.certificate or "", warning)
+    yield from _exposed(settings, access)
+    if settings.management_tls is not None and not settings.management_names:
+        what = "loncManagementTLS is set, and loncManagementNames names nobody who may come"
+        yield problem("nobody-may-manage", settings.management_tls, what)
+    if user == 0 and _roots_own(settings):
+        yield problem("runs-as-root", "", "lonc runs as root, and its sockets are root's alone")
+    if table.refused:
+        names = ", ".join([*table.refused][:EXAMPLES])
+        more = len(table.refused) - EXAMPLES
+        what = (
+            f"{len(table.refused)} hosts of the table are not served: the limit of open files is "
+            f"{limit} (ulimit -n), which leaves room for {len(table.hosts)}: {names}"
+        )
+        yield problem("hosts-not-served", "", what + (f" and {more} more" if more > 0 else ""))
+    if limit < needed:
+        what = f"{needed} files may be needed at once, but the limit is {limit} (ulimit -n)"
+        yield problem("open-files", "", what)
+
+
+def _place(line: str) -> str:
+    """Return the file and line with which a warning begins."""
+    return line.partition(": ")[0]
+
+
+def _exposed(settings: Settings, access: Access) -> Iterator[Problem]:
+    """Yield what others on this machine can get at though they should not."""
+    for folder in (settings.sock_dir, settings.delayed_dir, settings.logs_dir):
+        if _has(folder, stat.S_IWOTH):
+            yield problem("folder-open", folder, f"{folder} can be written by everybody")
+    if access.certificates is not None:
+        key = access.certificates.files.key
+        if _has(key, stat.S_IROTH):
+            yield problem("key-readable", key, f"the private key {key} can be read by everybody")
+
+
+def _has(path: str, right: int) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & right)
+    except OSError:  # not made yet, or gone since it was read
+        return False
+
+
+def _roots_own(settings: Settings) -> bool:
+    """Whether root's sockets are of no use to those for whom their folder was made."""
+    if settings.socket_group is not None or settings.socket_mode & 0o006:
+        return False
+    try:
+        folder = os.stat(settings.sock_dir)
+    except OSError:
+        return False
+    return folder.st_uid != 0 or folder.st_gid != 0
