@@ -8,30 +8,185 @@ what londs say) is escaped by the templates.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
+import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lonc.report.judgement import totals
-from lonc.report.problems import Problem, state, worst_first
+from lonc.report.problems import KINDS, LEVELS, Group, Problem, grouped, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, duration
-from lonc.web.history import HEIGHT, WIDTH, Sample, graph
+from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph
 
-#: Seconds after which a browser asks again.
-REFRESH: Final = 10
+#: Seconds after which a browser asks again, and folds what was unfolded.
+REFRESH: Final = 30
 
-#: Hosts in the table: more would be slow to draw, and those that are unwell come first.
+#: Hosts in the table unless all are asked for: more would be slow to draw.
 IN_TABLE: Final = 200
 
-_ORDER: Final = ("DEAD", "unproven", "stopping", "up")
+#: Lines of problems that are seen at once, so that graphs and table are on the first screen too.
+GROUPS: Final = 6
+
+#: Seconds after which people who wait for a page notice.
+SLOW: Final = 5.0
+
+#: Hosts that are named in such a line, and listed where it is unfolded.
+NAMED: Final = 4
+LISTED: Final = 100
+
+#: Pieces of a template that are put together before they are sent: some kilobytes.
+_PIECES: Final = 100
+
+_STATES: Final = ("DEAD", "unproven", "stopping", "up")
 
 
-def _late(host: HostStatus, part: str) -> str:
-    value = host.seconds.get("total", {}).get(part, 0.0)
+@attrs.frozen
+class Row:
+    """
+    A host in the table.
+
+    :ivar lost: ``con_lost`` a minute.
+    :ivar level: of its worst problem, as an index of ``LEVELS``; -1 without one.
+    """
+
+    host: HostStatus
+    lost: float
+    level: int
+
+    @property
+    def state(self) -> str:
+        """Its state, or that it is paused where nothing is worse."""
+        return "paused" if self.host.paused and self.host.state == "up" else self.host.state
+
+    @property
+    def all_lost(self) -> int:
+        """How many ``con_lost`` since the start."""
+        return sum(self.host.con_lost.values())
+
+    def seconds(self, part: str) -> float:
+        """How long requests took: ``p50`` or ``p99`` of the last five minutes; 0.0 without any."""
+        value: float = self.host.seconds.get("total", {}).get(part, 0.0)
+        return value
+
+    def severity(self) -> tuple[object, ...]:
+        """
+        Return what the table is sorted by.
+
+        Whoever hangs or is slow is before who is DEAD, for there people wait; and both are before
+        who does nothing.
+        """
+        host, p99 = self.host, self.seconds("p99")
+        rank = _STATES.index(host.state) if max(p99, host.oldest_waiter) < SLOW else -1
+        return (
+            *(-self.level, rank, not host.paused, -self.lost, -host.waiting),
+            *(-p99, -host.busy, host.host_id),
+        )
+
+
+@attrs.frozen
+class Column:
+    """A column of the table, by which it can be sorted."""
+
+    title: str
+    key: Callable[[Row], Any]
+    number: bool = True
+
+
+COLUMNS: Final[Mapping[str, Column]] = {
+    "host": Column("Host", lambda row: row.host.host_id, number=False),
+    "state": Column("State", lambda row: _STATES.index(row.host.state), number=False),
+    "connections": Column("Connections", lambda row: row.host.connections),
+    "waiting": Column("Waiting", lambda row: row.host.waiting),
+    "median": Column("Median", lambda row: row.seconds("p50")),
+    "p99": Column("p99", lambda row: row.seconds("p99")),
+    "rate": Column("con_lost/min", attrgetter("lost")),
+    "lost": Column("con_lost", attrgetter("all_lost")),
+    "delayed": Column("Delayed", lambda row: row.host.delayed),
+}
+
+#: Which hosts there are to choose from, in words for a link.
+FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
+    "with problems": lambda row: row.level > 0,
+    **{name: lambda row, name=name: row.host.state == name for name in _STATES},  # type: ignore[misc]
+    "paused": lambda row: bool(row.host.paused),
+}
+
+
+@attrs.frozen
+class View:
+    """
+    What of the table is shown, and in which order: what a link says behind the ``?``.
+
+    :ivar sort: a name of :data:`COLUMNS`, with ``-`` in front for the other way round; empty for
+        the worst first.
+    :ivar only: a name of :data:`FILTERS`; empty for all.
+    :ivar problem: a kind of problem that the hosts have; empty for all.
+    :ivar all: ``yes`` for all that there are, not only the first.
+    """
+
+    sort: str = ""
+    only: str = ""
+    problem: str = ""
+    all: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[bytes, Sequence[bytes]]) -> View:
+        """Return what a query asks for; what it cannot be is left out."""
+        asked = {
+            name: query[name.encode()][0].decode("utf-8", "replace")
+            for name in ("sort", "only", "problem", "all")
+            if query.get(name.encode())
+        }
+        known = {
+            "sort": asked.get("sort", "").removeprefix("-") in COLUMNS,
+            "only": asked.get("only") in FILTERS,
+            "problem": asked.get("problem") in KINDS,
+            "all": asked.get("all") == "yes",
+        }
+        return cls(**{name: value for name, value in asked.items() if known[name]})
+
+    def but(self, **changes: str) -> str:
+        """Return the link to a view that differs so."""
+        fields = attrs.asdict(attrs.evolve(self, **changes))
+        return "?" + urlencode({name: value for name, value in fields.items() if value}) + "#hosts"
+
+    def by(self, column: str) -> str:
+        """Return the link to the table sorted by a column, or the other way round by the same."""
+        return self.but(sort=f"-{column}" if self.sort == column else column)
+
+    def order(self, column: str) -> str:
+        """Say how a column is sorted, as HTML has it."""
+        if self.sort.removeprefix("-") != column:
+            return "none"
+        down = COLUMNS[column].number != self.sort.startswith("-")
+        return "descending" if down else "ascending"
+
+    def rows(self, rows: Iterable[Row], members: Mapping[str, set[str]]) -> list[Row]:
+        """
+        Return the rows to be shown, in order.
+
+        :param members: kind of problem -> the hosts that have it.
+        """
+        chosen = [row for row in rows if not self.only or FILTERS[self.only](row)]
+        if self.problem:
+            chosen = [row for row in chosen if row.host.host_id in members.get(self.problem, ())]
+        chosen.sort(key=Row.severity)
+        if self.sort:
+            column = COLUMNS[self.sort.removeprefix("-")]
+            chosen.sort(key=column.key, reverse=column.number != self.sort.startswith("-"))
+        return chosen
+
+
+def _seconds(value: float) -> str:
     return duration(value) if value else "-"
+
+
+def _count(value: float) -> str:
+    return f"{value:.1f}" if 0.0 < value < 10.0 and value != round(value) else f"{value:.0f}"
 
 
 def _environment() -> Environment:
@@ -44,9 +199,10 @@ def _environment() -> Environment:
     environment.filters |= {
         "clock": clock_time,
         "duration": duration,
+        "seconds": _seconds,
         "iso": lambda when: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when)),
-        "late": _late,
         "path": lambda host_id: "/hosts/" + quote(host_id, safe=""),
+        "count": _count,
     }
     return environment
 
@@ -54,53 +210,95 @@ def _environment() -> Environment:
 _TEMPLATES: Final = _environment()
 
 
+@attrs.frozen
+class _Card:
+    title: str
+    graph: Graph
+    say: Callable[[float], str]
+
+
+def _cards(series: Series, slowest: str) -> list[_Card]:
+    return [
+        _Card("Requests a second", graph(series.rate), _count),
+        _Card("Waiting", graph(series.waiting), _count),
+        _Card(slowest, graph(series.p99), _seconds),
+        _Card("con_lost a minute", graph(series.lost), _count),
+    ]
+
+
 def index(
     daemon: DaemonStatus,
     hosts: Sequence[HostStatus],
     problems: Iterable[Problem],
-    samples: Sequence[Sample],
+    series: Series,
+    lost: Callable[[HostStatus], float],
+    view: View,
     now: float,
-) -> str:
-    """Return the page of all hosts, the worst first; ``now`` is Unix time."""
-    found = worst_first(problems)
-    worst = sorted(
-        hosts,
-        key=lambda host: (_ORDER.index(host.state), not host.paused, -host.waiting, host.host_id),
-    )
-    rate = graph([sample.rate for sample in samples])
-    waiting = graph([sample.waiting for sample in samples])
-    slowest = graph([sample.p99 for sample in samples])
-    return _render(
+) -> Iterator[str]:
+    """
+    Give the page of all hosts, in pieces of a few milliseconds' work.
+
+    :param series: the last hour of all hosts together.
+    :param lost: tells how many ``con_lost`` a minute a host has of late.
+    :param now: Unix time.
+    """
+    found = list(problems)
+    levels: dict[str, int] = {}
+    members: dict[str, set[str]] = {}
+    for each in found:
+        level = LEVELS.index(each.level)
+        levels[each.host] = max(level, levels.get(each.host, -1))
+        members.setdefault(each.kind, set()).add(each.host)
+    yield ""
+    rows = [Row(host, lost(host), levels.get(host.host_id, -1)) for host in hosts]
+    yield ""
+    losses = {row.host.host_id: row.lost for row in rows}
+    groups = grouped(found, lambda each: losses.get(each.host, 0.0))
+    yield ""
+    shown = view.rows(rows, members)
+    most = len(shown) if view.all else IN_TABLE
+    filters = [(name, sum(map(choose, rows))) for name, choose in FILTERS.items()]
+    yield ""
+    yield from _pieces(
         "index.html",
         daemon,
         now,
         state=state(found),
-        findings=found,
+        groups=groups[:GROUPS],
+        more_groups=groups[GROUPS:],
         totals=totals(daemon, hosts),
-        hosts=worst[:IN_TABLE],
-        left_out=max(0, len(worst) - IN_TABLE),
-        width=WIDTH,
-        height=HEIGHT,
-        graphs=[
-            ("Requests a second", rate, f"{rate.last:.1f}", f"{rate.highest:.1f}"),
-            ("Waiting", waiting, f"{waiting.last:.0f}", f"{waiting.highest:.0f}"),
-            (
-                "99th percentile of the slowest host",
-                slowest,
-                duration(slowest.last),
-                duration(slowest.highest),
-            ),
-        ],
+        rows=shown[:most],
+        left_out=max(0, len(shown) - most),
+        view=view,
+        columns=COLUMNS,
+        filters=[(name, count) for name, count in filters if count or name == view.only],
+        cards=_cards(series, "p99 of the slowest host"),
     )
 
 
 def host_page(
-    daemon: DaemonStatus, host: HostStatus, problems: Iterable[Problem], now: float
+    daemon: DaemonStatus,
+    host: HostStatus,
+    problems: Iterable[Problem],
+    series: Series,
+    now: float,
 ) -> str:
     """Return the page of one host; ``now`` is Unix time."""
-    found = [each for each in problems if each.host == host.host_id]
-    return _render("host.html", daemon, now, host=host, findings=found)
+    found = [Group([each]) for each in problems if each.host == host.host_id]
+    cards = _cards(series, "p99")
+    return "".join(_pieces("host.html", daemon, now, host=host, groups=found, cards=cards))
 
 
-def _render(name: str, daemon: DaemonStatus, now: float, **values: Any) -> str:
-    return _TEMPLATES.get_template(name).render(daemon=daemon, now=now, refresh=REFRESH, **values)
+def _pieces(name: str, daemon: DaemonStatus, now: float, **values: Any) -> Iterator[str]:
+    stream = _TEMPLATES.get_template(name).stream(
+        daemon=daemon,
+        now=now,
+        refresh=REFRESH,
+        width=WIDTH,
+        height=HEIGHT,
+        named=NAMED,
+        listed=LISTED,
+        **values,
+    )
+    stream.enable_buffering(_PIECES)
+    yield from stream

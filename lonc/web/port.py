@@ -90,16 +90,11 @@ class HTTPPort(EndpointPort):
         """
         if self.description is None:
             return
-        requests = waiting = 0
-        slowest = 0.0
         for host_id in self._shown.host_ids():
             with contextlib.suppress(KeyError):  # it has left the table meanwhile
-                host = self._shown.status(host_id)
-                requests += host.requests
-                waiting += host.waiting
-                slowest = max(slowest, host.seconds["total"]["p99"])
+                self._history.note(self._shown.status(host_id))
             yield
-        self._history.add(self._reactor.seconds(), requests, waiting, slowest)
+        self._history.complete(self._reactor.seconds())
 
     async def disconnect(self) -> None:
         """Close the connections that are open: whoever looks asks again."""

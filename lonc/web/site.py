@@ -19,9 +19,9 @@ from lonc.report.problems import Problems
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import Totals
 from lonc.web.channel import LimitedSite, Names
-from lonc.web.history import History
+from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
-from lonc.web.page import host_page, index
+from lonc.web.page import View, host_page, index
 
 #: Seconds of one turn of the loop that may go into the text of the metrics.
 TURN: Final = 0.005
@@ -145,14 +145,30 @@ class _Sliced(_Page):
 
 
 class _Index(_Sliced):
+    def __init__(
+        self, shown: Shown, history: History, cooperator: Cooperator, clock: IReactorTime
+    ) -> None:
+        super().__init__(shown, history, cooperator)
+        self._clock = clock
+
     def written(self, request: Request) -> Iterator[None]:
         hosts: list[HostStatus] = []
         for status in self.shown.looking():
             hosts.append(status)
             yield None
-        samples = self.history.samples
-        page = index(self.shown.about(), hosts, self.shown.problems, samples, time.time())
-        request.write(page.encode())
+        history, clock = self.history, self._clock
+        for piece in index(
+            self.shown.about(),
+            hosts,
+            self.shown.problems,
+            history.total,
+            lambda host: history.lost_per_minute(host, clock.seconds()),
+            View.of(request.args),
+            time.time(),
+        ):
+            if piece:
+                request.write(piece.encode())
+            yield None
 
 
 class _Host(_Page):
@@ -167,8 +183,9 @@ class _Host(_Page):
             request.setResponseCode(404)
             request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
             return b"There is no such host.\n"
-        problems = self.shown.problems
-        return host_page(self.shown.about(), status, problems, time.time()).encode()
+        series = self.history.hosts.get(self._host_id) or Series()
+        page = host_page(self.shown.about(), status, self.shown.problems, series, time.time())
+        return page.encode()
 
 
 class _Hosts(Resource):
@@ -223,7 +240,7 @@ def site(shown: Shown, history: History, clock: IReactorTime) -> LimitedSite:
         scheduler=lambda work: clock.callLater(0.0, work),
     )
     root = Resource()
-    root.putChild(b"", _Index(shown, history, cooperator))
+    root.putChild(b"", _Index(shown, history, cooperator, clock))
     root.putChild(b"hosts", _Hosts(shown, history))
     metrics = _Metrics(shown, history, cooperator)
     root.putChild(b"metrics", EncodingResourceWrapper(metrics, [_Gzip()]))

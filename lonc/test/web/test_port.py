@@ -36,7 +36,12 @@ class HTTPPortTests(SynchronousTestCase):
 
     def started(self, description: str | None) -> HTTPPort:
         """Return a port that has been started."""
-        port = HTTPPort(self.reactor, network(self.reactor), Reports(a_status("l1")), description)
+        port = HTTPPort(
+            self.reactor,
+            network(self.reactor),
+            Reports(a_status("l1", seconds={"total": {"p99": 0.0}})),
+            description,
+        )
         port.startService()
         return port
 
@@ -52,7 +57,7 @@ class HTTPPortTests(SynchronousTestCase):
         port = self.started("tcp:8663")
         for _ in range(2):
             self.assertEqual(len(list(port.sampling())), 1)
-        self.assertEqual(len(port._history.samples), 1)
+        self.assertEqual(len(port._history.total.rate), 1)
 
     def test_moves(self) -> None:
         """F13: a reload has it listen, move, and stop."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,13 +13,16 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.report.status import HostStatus
 from lonc.report.times import BOUNDS, HostTimes
 from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
 from lonc.test.fixtures.web_reports import Reports
-from lonc.web.history import HEIGHT, History, graph
+from lonc.web import page
+from lonc.web.history import HEIGHT, PAUSE, SAMPLES, History, graph, scale_end
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES
 from lonc.web.site import site
 
+SECONDS = {part: {"p50": 0.0, "p99": 0.0, "max": 0.0} for part in ("queue", "lond", "total")}
 EVIL = '<script>alert("1")</script>'
 
 
@@ -80,17 +84,17 @@ class PageTests(SiteCase):
         status, headers, content = self.ask(path)
         self.assertEqual((status, headers["content-type"]), (200, "text/html; charset=utf-8"))
         self.assertIn("default-src 'none'", headers["content-security-policy"])
-        page = Balanced()
-        page.feed(content)
-        self.assertEqual(page.open, [])
-        self.assertLessEqual({"title", "h1", "main"}, page.seen)
-        self.assertNotIn("script", page.seen)
+        read = Balanced()
+        read.feed(content)
+        self.assertEqual(read.open, [])
+        self.assertLessEqual({"title", "h1", "main"}, read.seen)
+        self.assertNotIn("script", read.seen)
         return content
 
     def test_worst_first(self) -> None:
         """The host that is DEAD stands above the one that is well."""
-        page = self.page("/")
-        table = page[page.index("<tbody>") :]
+        text = self.page("/")
+        table = text[text.index("<tbody>") :]
         self.assertLess(table.index("down1"), table.index("up1"))
 
     def test_escaped(self) -> None:
@@ -122,14 +126,159 @@ class PageTests(SiteCase):
             self.assertNotIn("alice", self.ask(path)[2])
 
     def test_graphs(self) -> None:
-        """The latest sample is at the right, the highest at the top."""
-        self.history.add(0.0, 0, 0, 0.0)
-        self.history.add(30.0, 60, 3, 0.5)
-        self.history.add(60.0, 60, 0, 0.25)
-        page = self.page("/")
-        self.assertIn("Requests a second: <b>0.0</b>", page)
-        self.assertEqual(graph([1.0, 0.0]).points, f"236,1.0 238,{HEIGHT - 1:.1f}")
+        """The latest sample is at the right, and the scale's end is a round number."""
+        for requests in (0, 60, 60):
+            self.reports.hosts["up1"] = a_status("up1", requests=requests, seconds=SECONDS)
+            self.history.note(self.reports.hosts["up1"])
+            self.history.complete(float(requests))
+        for path in ("/", "/hosts/up1"):
+            text = self.page(path)
+            self.assertIn("Requests a second: <b>0</b>", text)
+            self.assertIn("60 min<", text)
+        drawn = graph([1.0, 3.0, 0.0])
+        self.assertEqual((drawn.top, drawn.highest, drawn.last), (5.0, 3.0, 0.0))
+        self.assertEqual(drawn.points, f"234,{HEIGHT * 0.8} 236,{HEIGHT * 0.4} 238,{HEIGHT:.1f}")
         self.assertEqual(graph([]).points, "")
+
+    def test_scales(self) -> None:
+        """A scale ends at 1, 2 or 5 times a power of ten, not far above the highest value."""
+        for highest, end in ((0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (2.5, 5.0), (7.0, 10.0)):
+            self.assertAlmostEqual(scale_end(highest), end)
+            self.assertAlmostEqual(scale_end(highest * 1000), end * 1000 if highest else 1.0)
+        self.assertAlmostEqual(scale_end(0.003), 0.005)
+
+    def test_folded(self) -> None:
+        """Hosts with one cause are one line, which unfolds to all of them, or many."""
+        for number in range(150):
+            self.reports.hosts[f"ill{number}"] = a_status(f"ill{number}", state="DEAD")
+        text = self.page("/")
+        top = text[: text.index("The last hour")]
+        self.assertEqual(top.count("<details>"), 2)  # half of all are DEAD, that is another
+        self.assertIn("151 hosts DEAD", top)
+        self.assertIn("… 147 more", top)
+        self.assertIn("and 51 more", top)
+        self.assertIn("problem=host-dead#hosts", top)
+
+    def test_many_kinds(self) -> None:
+        """Of many kinds those that are not so bad are one line."""
+        self.patch(page, "GROUPS", 1)
+        top = self.page("/").partition("The last hour")[0]
+        self.assertIn("<summary>1 more kind</summary>", top)
+        self.reports.daemon = a_daemon(kept=1)
+        self.assertIn("<summary>2 more kinds</summary>", self.page("/"))
+
+    def test_level_of_hosts(self) -> None:
+        """Who hangs stands before who is DEAD, who is slow before who does nothing."""
+        slow = {**SECONDS, "total": {"p50": 1.0, "p99": 2.0, "max": 2.0}}
+        self.reports.hosts |= {
+            "a-idle": a_status("a-idle"),
+            "z-slow": a_status("z-slow", seconds=slow),
+            "z-hangs": a_status("z-hangs", waiting=3, oldest_waiter=20.0),
+        }
+        self.assertEqual(self.listed("/"), ["z-hangs", "down1", "z-slow", "a-idle", "up1"])
+
+    def listed(self, path: str) -> list[str]:
+        """Return the hosts of the table."""
+        table = self.page(path).partition("<tbody>")[2]
+        return re.findall(r'<th scope="row"><a href="/hosts/([^"]+)"', table)
+
+    def test_sorted(self) -> None:
+        """A link sorts by each column, and the same link then the other way round."""
+        self.reports.hosts |= {"b": a_status("b", waiting=5), "c": a_status("c", waiting=9)}
+        text = self.page("/?sort=waiting")
+        self.assertIn('aria-sort="descending"><a href="?sort=-waiting#hosts">', text)
+        self.assertEqual(self.listed("/?sort=waiting")[:2], ["c", "b"])
+        self.assertEqual(self.listed("/?sort=-waiting")[-2:], ["b", "c"])
+        self.assertEqual(self.listed("/?sort=host"), ["b", "c", "down1", "up1"])
+        for column in page.COLUMNS:
+            self.assertEqual(len(self.listed(f"/?sort={column}")), 4)
+
+    def test_filtered(self) -> None:
+        """A link shows the hosts of one state, or those with one problem; its number is told."""
+        self.assertIn('<a href="?only=DEAD#hosts">1 DEAD</a>', self.page("/"))
+        self.assertEqual(self.listed("/?only=DEAD"), ["down1"])
+        self.assertEqual(self.listed("/?only=up"), ["up1"])
+        self.assertEqual(self.listed("/?problem=host-dead&sort=host"), ["down1"])
+        self.assertIn("<details open>", self.page("/hosts/down1"))
+
+    def test_nonsense(self) -> None:
+        """A query that nobody linked to shows all."""
+        for query in ("sort=-", "sort=x", "only=%3Cb%3E", "problem=x", "all=1", "sort", "=", "a=b"):
+            self.assertEqual(len(self.listed(f"/?{query}")), 2, query)
+
+    def test_many_hosts(self) -> None:
+        """The table has the first of many; a link shows all."""
+        for number in range(300):
+            self.reports.hosts[f"h{number}"] = a_status(f"h{number}")
+        text = self.page("/")
+        self.assertIn('102 more are not shown. <a href="?all=yes#hosts">', text)
+        self.assertEqual(len(self.listed("/")), 200)
+        self.assertEqual(len(self.listed("/?all=yes")), 302)
+
+
+class HistoryTests(SynchronousTestCase):
+    """The last hour, of all hosts and of each."""
+
+    def setUp(self) -> None:
+        self.history = History()
+        self.now = 0.0
+
+    def sample(self, *hosts: HostStatus) -> None:
+        """Take a sample, half a minute after the last."""
+        for host in hosts:
+            self.history.note(host)
+        self.history.complete(self.now)
+        self.now += PAUSE
+
+    def host(self, host_id: str, requests: int, lost: int = 0, **fields: object) -> HostStatus:
+        """Return what a host reports."""
+        return a_status(
+            host_id, requests=requests, con_lost={"dead": lost}, seconds=SECONDS, **fields
+        )
+
+    def test_rates(self) -> None:
+        """Requests are told by the second, losses by the minute, of all and of each."""
+        self.sample(self.host("a", 100, 10), self.host("b", 5))
+        self.sample(self.host("a", 130, 13), self.host("b", 35, waiting=4))
+        self.assertEqual(list(self.history.total.rate), [2.0])
+        self.assertEqual(list(self.history.total.lost), [6.0])
+        self.assertEqual(list(self.history.total.waiting), [4.0])
+        self.assertEqual(list(self.history.hosts["a"].rate), [1.0])
+        self.assertEqual(list(self.history.hosts["b"].lost), [0.0])
+
+    def test_quiet_host(self) -> None:
+        """A host that nobody asks takes no room."""
+        for _ in range(3):
+            self.sample(self.host("a", 7), self.host("b", 0))
+        self.assertEqual(self.history.hosts, {})
+
+    def test_hosts_that_come_and_go(self) -> None:
+        """A newcomer counts from its beginning, one that has gone takes nothing away."""
+        self.sample(self.host("a", 100))
+        self.sample(self.host("a", 130), self.host("b", 60))
+        self.assertEqual(list(self.history.total.rate), [3.0])
+        self.sample(self.host("b", 60))
+        self.assertEqual(list(self.history.total.rate), [3.0, 0.0])
+        self.assertEqual(list(self.history.hosts), ["b"])
+
+    def test_an_hour(self) -> None:
+        """What is older than an hour is forgotten."""
+        for number in range(SAMPLES + 10):
+            self.sample(self.host("a", number))
+        self.assertEqual(len(self.history.hosts["a"].rate), SAMPLES)
+
+    def test_of_late(self) -> None:
+        """Losses a minute follow what came since the last sample, and end a minute after it."""
+        self.sample(self.host("a", 10, 0))
+        self.sample(self.host("a", 50, 0))
+        at = self.now - PAUSE
+        self.assertEqual(self.history.lost_per_minute(self.host("a", 50, 0), at), 0.0)
+        lost = self.history.lost_per_minute(self.host("a", 80, 30), at + 15.0)
+        self.assertAlmostEqual(lost, 60.0)
+        self.sample(self.host("a", 80, 30))
+        self.sample(self.host("a", 90, 30))
+        self.assertEqual(self.history.lost_per_minute(self.host("a", 90, 30), at + 60.0), 0.0)
+        self.assertEqual(self.history.lost_per_minute(self.host("new", 9, 9), at), 0.0)
 
 
 class MetricsTests(SiteCase):
