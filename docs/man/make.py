@@ -55,7 +55,10 @@ def options(command: click.Command) -> Iterator[str]:
 def described(command: click.Command, name: str) -> Iterator[str]:
     """Yield the section of a command, or those of a group's."""
     if isinstance(command, click.Group):
-        for word, each in sorted(command.commands.items()):
+        context = click.Context(command)
+        for word in sorted(command.list_commands(context)):
+            each = command.get_command(context, word)
+            assert each is not None
             yield from described(each, f"{name} {word}")
         return
     usage_line = " ".join(command.collect_usage_pieces(click.Context(command)))

@@ -7,8 +7,9 @@ import os
 import click
 
 from lonc.cli.arguments import Duration
+from lonc.cli.options import targeted
 from lonc.cli.streams import complain, write
-from lonc.cli.target import target, targeted
+from lonc.cli.target import target
 from lonc.client import CON_LOST, Client
 
 

@@ -8,9 +8,10 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import json_option
+from lonc.cli.options import targeted
 from lonc.cli.streams import printable
 from lonc.cli.tables import STYLES, as_json, console
-from lonc.cli.target import target, targeted
+from lonc.cli.target import target
 from lonc.config.settings import SettingsError
 from lonc.daemon.check import LEVELS, Checked
 from lonc.daemon.check import check as look_at

@@ -8,9 +8,10 @@ from typing import Final
 import click
 
 from lonc.cli.arguments import any_host, confirm, json_option, yes_option
+from lonc.cli.options import targeted
 from lonc.cli.streams import printable, write
 from lonc.cli.tables import Column, as_json, ordered, show
-from lonc.cli.target import asks, targeted
+from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import DelayedStatus
 from lonc.report.units import duration, size

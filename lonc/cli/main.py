@@ -7,26 +7,96 @@ Whatever goes wrong ends it with one line that says why, and status 1; 3 where n
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Final
 
 import click
 
 from lonc import __version__
-from lonc.cli import ask, check, delayed, hosts, requests, settings, status, steer, streams, top
-from lonc.cli.target import NO_DAEMON, NoDaemon, target, targeted
-from lonc.config.settings import SettingsError
-from lonc.control.errors import ManagementError
-from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
+from lonc.cli import streams
+from lonc.cli.options import targeted
 
 #: The exit status of a usage error, as ``sysexits.h`` has it: no state of lonc is that.
 USAGE: Final = 64
 
+#: Where each command is, and what the list of commands says of it. Modules are loaded when they are
+#: used, since that takes longer than all else that ``lonc --help`` does.
+COMMANDS: Final = {
+    "status": ("status", "Say whether all is well, and what to do if not."),
+    "hosts": ("hosts", "List the hosts, the unwell first; or tell all about HOST."),
+    "clients": (
+        "requests",
+        "List the open clients, of HOST or of all, those with the most requests first.",
+    ),
+    "slow": ("requests", "Show the slowest 100 requests of late, and where their time went."),
+    "trace": ("requests", "Show requests as they end, of HOST or of all, until Ctrl-C."),
+    "settings": (
+        "settings",
+        "List every setting in force, where it comes from, and whether the file has another now.",
+    ),
+    "top": ("top", "Show the hosts live, with keys to sort, pause, resume and retry."),
+    "ask": ("ask", "Send REQUEST to HOST, and print the answer."),
+    "check": (
+        "check",
+        "Look at configuration, tables, folders, certificates, limits and sockets; change nothing.",
+    ),
+    "delayed": ("delayed", "Look after requests that wait on disk for their host."),
+    "pause": ("steer", "Send HOST nothing for a while."),
+    "resume": ("steer", "End the pause of HOST."),
+    "retry": (
+        "steer",
+        "Give HOST its retries back, or all hosts: one that is DEAD is tried again.",
+    ),
+    "reconnect": (
+        "steer",
+        "Close the connections of HOST, or of all hosts, and start afresh; requests get con_lost.",
+    ),
+    "debug": ("steer", "Set the debug level of HOST, 0 (off) to 9; `all` means all hosts."),
+    "reload": (
+        "steer",
+        "Read the configuration and the host table again, and tell what has changed.",
+    ),
+    "stop": ("steer", "Stop lonc, as TERM does."),
+    "make-delayed-key": ("sealing", "Make a key that seals delayed requests."),
+    "show-delayed": (
+        "sealing",
+        "Show a sealed delayed request, or the note beside one that was set aside.",
+    ),
+}
 
-@click.group(invoke_without_command=True)
+
+class Commands(click.Group):
+    """The commands, each loaded when it is used."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return their names."""
+        return sorted(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return the one with this name, if there is one."""
+        if name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[name]
+        command = getattr(import_module(f"lonc.cli.{module}"), name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them with what each is for."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(context)])
+
+    @property
+    def all(self) -> dict[str, click.Command]:
+        """All of them, by name."""
+        context = click.Context(self)
+        found = {name: self.get_command(context, name) for name in COMMANDS}
+        return {name: command for name, command in found.items() if command is not None}
+
+
+@click.group(cls=Commands, invoke_without_command=True)
 @click.version_option(__version__, message="lonc %(version)s")
 @targeted
 @click.pass_context
@@ -39,58 +109,6 @@ def commands(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for command in (
-    *(status.status, hosts.hosts, requests.clients, requests.slow, requests.trace),
-    *(settings.settings, top.top),
-    *(ask.ask, check.check, delayed.delayed),
-    *(steer.pause, steer.resume, steer.retry, steer.reconnect, steer.debug),
-    *(steer.reload, steer.stop),
-):
-    commands.add_command(command)
-
-
-@commands.command()
-@click.argument("file")
-def make_delayed_key(file: str) -> None:
-    """
-    Make a key that seals delayed requests.
-
-    FILE is made, with 32 random bytes that only its owner can read. Nothing is ever overwritten.
-    Run this as the user that lonc runs as.
-    """
-    make_key_file(file)
-    click.echo("The key is made. Keep a copy elsewhere, and put into loncapa.conf:")
-    path = os.path.abspath(file).replace("\\", r"\\").replace('"', r"\"")
-    click.echo(f'PerlSetVar loncDelayedKeyFile "{path}"')
-
-
-@commands.command()
-@click.argument("file")
-@click.option("--key", metavar="KEYFILE", help="The key [default: the one in loncapa.conf].")
-@targeted
-def show_delayed(file: str, key: str | None) -> None:
-    """
-    Show a sealed delayed request, or the note beside one that was set aside.
-
-    FILE is a sealed file, with the name that lonc gave it.
-    """
-    key_file = key or target().settings().delayed_key_file
-    if key_file is None:
-        raise UnusableKey("no key: loncapa.conf has no loncDelayedKeyFile; see --key")
-    secret = read_key_file(key_file)
-    try:
-        # Asked first because opening a pipe could wait for ever.
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise click.ClickException(f"{file}: not a file")
-        with open(file, "rb") as opened:
-            content = unseal(secret, file, opened.read())
-    except OSError as error:  # that of a read names no file
-        raise click.ClickException(f"{file}: {error.strerror}") from None
-    except NotAuthentic as error:
-        raise click.ClickException(f"{file}: {error}") from None
-    streams.write(content)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -121,12 +139,8 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
     except click.UsageError as error:
         command = "lonc" if error.ctx is None else error.ctx.command_path
         return USAGE, f"{error.format_message().removesuffix('.')}; see {command} --help"
-    except NoDaemon as error:
-        return NO_DAEMON, error.format_message()
     except click.ClickException as error:
-        return 1, error.format_message()
-    except (SettingsError, ManagementError) as error:
-        return 1, str(error)
+        return error.exit_code, error.format_message()
     except BrokenPipeError:
         streams.discard(sys.stdout)
         return 1, ""  # whoever read the listing has seen enough
@@ -135,4 +149,11 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
             return 1, f"{error.filename}: {error.strerror}"
         streams.discard(sys.stdout)
         return 1, f"standard output: {error.strerror}"
+    except Exception as error:
+        from lonc.config.settings import SettingsError
+        from lonc.control.errors import ManagementError
+
+        if not isinstance(error, (SettingsError, ManagementError)):
+            raise
+        return 1, str(error)
     return 0, ""

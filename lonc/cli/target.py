@@ -24,6 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
 
+from lonc.cli.options import chosen, targeted
 from lonc.config.auth_modes import certificate_files
 from lonc.config.certificates import CertificateFiles
 from lonc.config.endpoint import Endpoint, quoted
@@ -49,11 +50,13 @@ TIMEOUT: Final = 10.0
 class NoDaemon(click.ClickException):
     """No lonc answers; the message says where it was looked for, and what to do."""
 
+    exit_code = NO_DAEMON
 
-@attrs.define
+
+@attrs.frozen
 class Target:
     """
-    Where the lonc is that is meant; each may be given before or behind a command's name.
+    Where the lonc is that is meant.
 
     :ivar config: a ``loncapa.conf``.
     :ivar management: a client endpoint's description.
@@ -132,30 +135,9 @@ def client_endpoint(settings: Settings) -> str:
     )
 
 
-def targeted(command: Callable[P, Any]) -> Callable[P, Any]:
-    """Give a command the three options by which a lonc is found; they are kept in the context."""
-
-    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            name = str(parameter.name)
-            context.find_root().ensure_object(Target)
-            setattr(context.find_root().obj, name, value)
-
-    for flags, metavar, text in (
-        (("--standalone",), "FOLDER", "The lonc of `twistd lonc --standalone FOLDER`."),
-        (("--management",), "ENDPOINT", "The lonc whose management port this is."),
-        (("--config", "-c"), "FILE", "The lonc of this loncapa.conf [default: the usual one]."),
-    ):
-        option = click.option(*flags, metavar=metavar, help=text, expose_value=False, callback=keep)
-        command = option(command)
-    return command
-
-
 def target() -> Target:
-    """Return what the command line says about which lonc is meant."""
-    found = click.get_current_context().find_root().ensure_object(Target)
-    assert isinstance(found, Target)
-    return found
+    """Return which lonc the command line means."""
+    return Target(**vars(chosen()))
 
 
 def who() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from lonc.cli.target import TIMEOUT, no_daemon, target, targeted, who
+from lonc.cli.options import targeted
+from lonc.cli.target import TIMEOUT, no_daemon, target, who
 from lonc.control.errors import NoAnswer
 
 

@@ -51,7 +51,10 @@ def sections(page: str, line: str) -> dict[str, str]:
 
 def all_commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
     """Yield each command that is no group, with its whole name."""
-    for word, command in group.commands.items():
+    context = click.Context(group)
+    for word in group.list_commands(context):
+        command = group.get_command(context, word)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from all_commands(command, f"{name} {word}")
         else:

@@ -77,7 +77,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(await lonc.ended(), 0)
         self.assert_no_traceback(lonc)
         self.assertIn("is lonc running?", await self.refusal("status", status=3))
-        self.assertEqual(set(commands.commands) - self.tried - ELSEWHERE, set())
+        self.assertEqual(set(commands.all) - self.tried - ELSEWHERE, set())
 
     async def look(self) -> None:
         """See what there is to see."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import configparser
 import errno
 import getpass
+import inspect
 import io
 import os
 import pwd
@@ -26,7 +27,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import lonc
 from lonc.cli import target
 from lonc.cli.arguments import Duration
-from lonc.cli.main import commands, main
+from lonc.cli.main import COMMANDS, commands, main
+from lonc.cli.options import chosen
 from lonc.config.settings import find_config_file, read_settings
 from lonc.control.errors import NoAnswer
 from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
@@ -249,7 +251,7 @@ class CommandLineTests(CommandCase):
         error.__cause__ = ConnectError(errno.EACCES)
         owner = pwd.getpwuid(os.getuid()).pw_name
         with click.Context(commands).scope():
-            target.target().management = f"unix:{path}"
+            chosen().management = f"unix:{path}"
             told = target.no_daemon(error).message
         self.assertEqual(
             told,
@@ -257,8 +259,27 @@ class CommandLineTests(CommandCase):
         )
 
 
+class ListTests(SynchronousTestCase):
+    """The commands are loaded when they are used."""
+
+    def test_words(self) -> None:
+        """The list says of each command what its own help begins with."""
+        for name, command in commands.all.items():
+            first, _, _ = inspect.cleandoc(command.help or "").partition("\n\n")
+            self.assertEqual(COMMANDS[name][1], " ".join(first.split()), name)
+
+
 class ProgramTests(TestCase):
     """The command as it is started."""
+
+    async def test_help_is_quick(self) -> None:
+        """What a command needs to ask a daemon is not loaded to list the commands."""
+        script = (
+            "import sys; from lonc.cli.main import main; main(['--help']); "
+            "print(*sorted({'twisted', 'attr', 'rich', 'OpenSSL'} & sys.modules.keys()))"
+        )
+        output, complaints, status = await self.run_python("-c", script)
+        self.assertEqual((output.splitlines()[-1], complaints, status), (b"", b"", 0))
 
     async def run_python(self, *arguments: str) -> tuple[bytes, bytes, int]:
         """Run Python; return its output, its complaints and its status."""

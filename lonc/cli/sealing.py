@@ -1,0 +1,55 @@
+"""The commands for the key that seals delayed requests."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import click
+
+from lonc.cli import streams
+from lonc.cli.options import targeted
+from lonc.cli.target import target
+from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
+
+
+@click.command()
+@click.argument("file")
+def make_delayed_key(file: str) -> None:
+    """
+    Make a key that seals delayed requests.
+
+    FILE is made, with 32 random bytes that only its owner can read. Nothing is ever overwritten.
+    Run this as the user that lonc runs as.
+    """
+    make_key_file(file)
+    click.echo("The key is made. Keep a copy elsewhere, and put into loncapa.conf:")
+    path = os.path.abspath(file).replace("\\", r"\\").replace('"', r"\"")
+    click.echo(f'PerlSetVar loncDelayedKeyFile "{path}"')
+
+
+@click.command()
+@click.argument("file")
+@click.option("--key", metavar="KEYFILE", help="The key [default: the one in loncapa.conf].")
+@targeted
+def show_delayed(file: str, key: str | None) -> None:
+    """
+    Show a sealed delayed request, or the note beside one that was set aside.
+
+    FILE is a sealed file, with the name that lonc gave it.
+    """
+    key_file = key or target().settings().delayed_key_file
+    if key_file is None:
+        raise UnusableKey("no key: loncapa.conf has no loncDelayedKeyFile; see --key")
+    secret = read_key_file(key_file)
+    try:
+        # Asked first because opening a pipe could wait for ever.
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise click.ClickException(f"{file}: not a file")
+        with open(file, "rb") as opened:
+            content = unseal(secret, file, opened.read())
+    except OSError as error:  # that of a read names no file
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    except NotAuthentic as error:
+        raise click.ClickException(f"{file}: {error}") from None
+    streams.write(content)
