@@ -12,16 +12,15 @@ import contextlib
 import os
 import signal
 import time
-import warnings
 from collections.abc import Callable, Generator
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -29,15 +28,16 @@ from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.config.judgement import CONFIGURED
 from lonc.config.table_fetcher import TableFetcher, web_client
-from lonc.control.errors import ReloadFailed
 from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
 from lonc.control.reporter import Reporter
+from lonc.daemon.former import FORMER, former
 from lonc.daemon.handover import HandOver, Holdings, Knowledge
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.notices import Notices
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.reload import Reloader
+from lonc.daemon.rounds import Rounds, guarded
 from lonc.daemon.signals import Signals
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
@@ -74,14 +74,6 @@ DISK_THREADS = 16
 
 #: Seconds that who has connected already gets to ask, where newcomers wait for the next lonc.
 LAST_WORDS = 0.2
-
-#: What was a method of LoncService before, and what takes its place.
-REPORTED = ("about", "host_ids", "status", "statuses", "status_text", "report")
-FORMER = {name: f"use reporter.{name}" for name in REPORTED} | {
-    "reset_retries": "use reset_retries of each of its hosts",
-    "close_connections": "use close_connections of each of its hosts",
-    "set_debug": "set debug_level of each of its hosts",
-}
 
 log = Logger()
 
@@ -181,7 +173,7 @@ class LoncService(MultiService):
             web_client(reactor),
             for_disk,
             random,
-            self._failing_with_a_line(lambda: self._reloader.table()),
+            guarded(lambda: self._reloader.table()),
         )
         self._tables.setServiceParent(self)
         by_certificates = (
@@ -191,13 +183,13 @@ class LoncService(MultiService):
         self._management = ManagementPort(
             *(reactor, network, self.parts, settings.management, settings.management_group),
             *by_certificates,
+            keeper=self._kept,
         )
         self._management_tls = ManagementPort(
             *(reactor, network, self.parts, settings.management_tls, None),
             *by_certificates,
             name="TLS management port",
         )
-        self._management.keeper = self._kept
         self.reporter = Reporter(
             self.hosts, self.in_force, self._clients, self._delayed, lonc_log, self.problems
         )
@@ -229,21 +221,24 @@ class LoncService(MultiService):
             self._retire,
         )
         self._notices = Notices(reactor, manager, self.reporter.summary)
-        self._rounds = [
-            (self._round(Sweep(reactor, network, partial(self._guarded, self._sweep))), SWEEP),
-            (self._round(self._watch), WATCH),
-            (self._round(self.reporter.turn), SLOT),
-            (self._round(self._failing_with_a_line(self._sample)), PAUSE),
-            (self._round(self._failing_with_a_line(self._look_at_hosts)), LOOK),
-        ]
+        self._rounds = Rounds(
+            reactor,
+            {
+                Sweep(reactor, network, guarded(self._sweep)): SWEEP,
+                self._watch: WATCH,
+                self.reporter.turn: SLOT,
+                self._sample: PAUSE,
+                self._look: LOOK,
+            },
+        )
         self._signals = Signals(
             reactor,
             {
                 signal.SIGINT: self.stop,
                 signal.SIGTERM: self.stop,
-                signal.SIGHUP: self._failing_with_a_line(self.reload),
+                signal.SIGHUP: guarded(self.reload),
                 signal.SIGUSR1: self.reporter.report_and_reset,
-                signal.SIGUSR2: self._failing_with_a_line(self.reread_table),
+                signal.SIGUSR2: guarded(self.reread_table),
             },
         )
 
@@ -266,14 +261,6 @@ class LoncService(MultiService):
             look=self._look,
             stop=self.stop,
         )
-
-    def _failing_with_a_line(self, act: Callable[[], object]) -> Callable[[], None]:
-        def wrapped() -> None:
-            done = maybeDeferred(act)
-            done.addErrback(lambda failure: failure.trap(ReloadFailed))  # it has been logged
-            done.addErrback(lambda failure: log.failure("a fault inside lonc", failure))
-
-        return wrapped
 
     # ------------------------------------------------------------------ start and stop
 
@@ -320,12 +307,10 @@ class LoncService(MultiService):
             self._predecessor = None
             predecessor.serve_clients(self._reactor, self._kept.serve)
         self._kept.drop_rest()
-        for call, seconds in self._rounds:
-            call.start(seconds)
+        self._rounds.start()
         self._notices.started()
         if self.takes_signals:
-            self._signals.own_process = self.own_process
-            self._signals.install()
+            self._signals.install(self.own_process)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -334,9 +319,7 @@ class LoncService(MultiService):
         yield self._hand_over.stop()
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
-        for call, _ in self._rounds:
-            if call.running:
-                call.stop()
+        self._rounds.stop()
         if self._predecessor is not None:
             self._kept.give_back()
         elif self._kept.leave(self._retired):
@@ -398,36 +381,20 @@ class LoncService(MultiService):
 
     # ------------------------------------------------------------------ what is looked at
 
-    def _round(self, act: Callable[[], None]) -> LoopingCall:
-        call = LoopingCall(self._guarded, act)
-        call.clock = self._reactor
-        return call
-
-    def _guarded(self, act: Callable[[], None]) -> None:
-        """Do one round; a LoopingCall would stop for good at its first error."""
-        try:
-            act()
-        except Exception:
-            log.failure("a fault inside lonc")
-
     def _sweep(self) -> None:
         """Look at every time limit."""
         now = self._reactor.seconds()
         self._clients.sweep(now)
         self._supervisor.sweep(now)
 
-    def _sample(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(
-            in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
-        )
+    async def _sample(self) -> None:
+        """Add to the history that the page shows."""
+        await in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
 
     async def _look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
         looking = (None for _ in self.reporter.looking())
         await in_slices(self._reactor, looking, lambda: bool(self.running))
-
-    def _look_at_hosts(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._look())
 
     def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""
@@ -477,17 +444,6 @@ class LoncService(MultiService):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Give what was a method of this class before: with a DeprecationWarning, until 1.0."""
             if name not in FORMER:
                 raise AttributeError(f"LoncService has no {name}")
-            warnings.warn(f"LoncService.{name}: {FORMER[name]}", DeprecationWarning, stacklevel=2)
-            if name in REPORTED:
-                return getattr(self.reporter, name)
-            return partial(self._have_hosts, name)
-
-    def _have_hosts(self, name: str, host_id: str | None, *level: int) -> None:
-        for host in self.hosts.values() if host_id is None else [self.hosts[host_id]]:
-            if name == "set_debug":
-                (host.debug_level,) = level
-            else:
-                getattr(host, name)()
+            return former(name, self.reporter, self.hosts)

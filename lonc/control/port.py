@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from lonc.config.endpoint import Endpoint
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 from lonc.transport.network import Network
+from lonc.transport.unix_socket import Keeper
 
 if TYPE_CHECKING:
     from lonc.config.certificates import Certificates
@@ -164,6 +165,7 @@ class ManagementPort(EndpointPort):
     :param certificates: gives the own ones, for ``lonctls:``.
     :param names: gives whose certificates may see there, or steer.
     :param name: tells it from another, for people.
+    :param keeper: has its UNIX socket kept over a restart.
     """
 
     error = ManagementPortError
@@ -179,12 +181,13 @@ class ManagementPort(EndpointPort):
         certificates: Callable[[], Certificates | None] = lambda: None,
         names: Callable[[], Names] = tuple,
         name: str = "management port",
+        keeper: Keeper | None = None,
     ) -> None:
         self._group = group
         self._shared = False
         self._certificates = certificates
         self._made_on_demand = _OnDemand(parts, reactor, names)
-        super().__init__(reactor, network, self._made_on_demand, name, description)
+        super().__init__(reactor, network, self._made_on_demand, name, description, keeper)
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
         """Return the endpoint of a description; ``lonctls:`` is one of our own."""

@@ -43,32 +43,33 @@ class Signals:
 
     :param reactor: the reactor.
     :param actions: signal -> what to call. What it raises is logged.
-    :ivar own_process: whether the process is lonc's own, and `hold` was called: then signals
-        without an action are ignored, and at the end all are.
     """
-
-    own_process = False
 
     def __init__(
         self, reactor: Any, actions: Mapping[signal.Signals, Callable[[], object]]
     ) -> None:
         self._reactor = reactor
         self._actions = actions
+        self._own_process = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def install(self) -> None:
+    def install(self, own_process: bool) -> None:
         """
         Take the signals over once the reactor runs.
 
         Not sooner: the reactor takes TERM when it starts, and would end the process by that
         signal where an administrator expects exit status 0.
+
+        :param own_process: whether the process is lonc's own, and `hold` was called: then signals
+            without an action are ignored, and at the end all are.
         """
+        self._own_process = own_process
         self._reactor.callWhenRunning(self._take_over)
 
     def _take_over(self) -> None:
         for number in self._actions:
             self._before[number] = signal.signal(number, self._arrived)
-        if self.own_process:
+        if self._own_process:
             for other in SIGNALS - set(self._actions):
                 if signal.getsignal(other) == signal.SIG_DFL:
                     signal.signal(other, signal.SIG_IGN)
@@ -87,5 +88,5 @@ class Signals:
     def uninstall(self) -> None:
         """Give the signals back; what comes to a process that ends is ignored."""
         for number, before in self._before.items():
-            signal.signal(number, signal.SIG_IGN if self.own_process else before)
+            signal.signal(number, signal.SIG_IGN if self._own_process else before)
         self._before.clear()

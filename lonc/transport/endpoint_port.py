@@ -78,7 +78,7 @@ class EndpointPort(Service):
     :param network: listens where the description is a UNIX socket's.
     :param name: what it is, for people.
     :param description: a server endpoint description; None for no port.
-    :ivar keeper: has a UNIX socket kept over a restart.
+    :param keeper: has a UNIX socket kept over a restart.
     :cvar error: what is raised when it cannot be had.
     :cvar reactor_for: what the endpoint listens with.
     """
@@ -93,10 +93,11 @@ class EndpointPort(Service):
         factory: Factory,
         name: str,
         description: str | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.setName(name)
         self.description = description
-        self.keeper: Keeper = NoKeeper()
+        self._keeper = keeper or NoKeeper()
         self._reactor = reactor
         self._network = network
         self._factory = factory
@@ -169,7 +170,7 @@ class EndpointPort(Service):
         if description is None:
             self.description = self._file = None
             return
-        reactor = self.reactor_for(self._reactor, self._network, description, self.keeper)
+        reactor = self.reactor_for(self._reactor, self._network, description, self._keeper)
         try:
             listening = self.endpoint(reactor, description).listen(self._factory)
         except Exception as error:  # endpoints raise whatever they like
@@ -197,5 +198,5 @@ class EndpointPort(Service):
 
     async def _close_port(self) -> None:
         port, self._port = self._port, None
-        if port is not None and not self.keeper.close(port):
+        if port is not None and not self._keeper.close(port):
             await maybeDeferred(port.stopListening)

@@ -57,7 +57,7 @@ class SignalsTests(SynchronousTestCase):
 
     def test_taken_over_once_the_reactor_runs(self) -> None:
         """S17: nothing changes before the reactor runs, since it takes some for itself then."""
-        self.signals.install()
+        self.signals.install(own_process=False)
         self.assertEqual(signal.getsignal(signal.SIGUSR1), self.before)
         self.reactor.start()
         self.assertNotEqual(signal.getsignal(signal.SIGUSR1), self.before)
@@ -67,7 +67,7 @@ class SignalsTests(SynchronousTestCase):
         notes = Notes()
         globalLogPublisher.addObserver(notes)
         self.addCleanup(globalLogPublisher.removeObserver, notes)
-        self.signals.install()
+        self.signals.install(own_process=False)
         self.reactor.start()
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR1)
@@ -78,7 +78,7 @@ class SignalsTests(SynchronousTestCase):
 
     def test_failure_is_logged(self) -> None:
         """S17: what fails is logged, and the next signal is taken as ever."""
-        self.signals.install()
+        self.signals.install(own_process=False)
         self.reactor.start()
         signal.raise_signal(signal.SIGUSR2)
         signal.raise_signal(signal.SIGUSR1)
@@ -88,7 +88,7 @@ class SignalsTests(SynchronousTestCase):
 
     def test_given_back(self) -> None:
         """At the end the signals are what they were."""
-        self.signals.install()
+        self.signals.install(own_process=False)
         self.reactor.start()
         self.signals.uninstall()
         self.assertEqual(signal.getsignal(signal.SIGUSR1), self.before)

@@ -1,0 +1,34 @@
+"""What programs that embed lonc called on the daemon itself, until 1.0."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from lonc.control.reporter import Reporter
+from lonc.host.service import HostService
+
+_REPORTED: Final = ("about", "host_ids", "status", "statuses", "status_text", "report")
+
+#: Each former name, and what takes its place.
+FORMER: Final = {name: f"use reporter.{name}" for name in _REPORTED} | {
+    "reset_retries": "use reset_retries of each of its hosts",
+    "close_connections": "use close_connections of each of its hosts",
+    "set_debug": "set debug_level of each of its hosts",
+}
+
+
+def former(name: str, reporter: Reporter, hosts: Mapping[str, HostService]) -> Callable[..., Any]:
+    """Return what a former method of the daemon did, with a DeprecationWarning."""
+    warnings.warn(f"LoncService.{name}: {FORMER[name]}", DeprecationWarning, stacklevel=3)
+    return getattr(reporter, name) if name in _REPORTED else partial(_steer, hosts, name)
+
+
+def _steer(hosts: Mapping[str, HostService], name: str, host_id: str | None, *level: int) -> None:
+    for host in hosts.values() if host_id is None else [hosts[host_id]]:
+        if name == "set_debug":
+            (host.debug_level,) = level
+        else:
+            getattr(host, name)()
