@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import socket
-import struct
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final
@@ -20,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from lonc.config.certificates import check_name, names_in
+from lonc.transport.peer import UNKNOWN, Peer, peer_of
 from lonc.wire.tls import Certificate, TLSError
 
 
@@ -64,7 +63,7 @@ def visitor_of(transport: Any, names: Names = ()) -> Visitor:
         certificate = peer_certificate(transport)
         if certificate is not None:
             return _by_certificate(certificate, names)
-    known = _credentials(transport)
+    known = _peer(transport)
     if known is None:
         return Visitor(f"somebody at {_address(transport)}", Level.SEE)
     pid, uid = known
@@ -102,17 +101,13 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def _credentials(transport: Any) -> tuple[int, int] | None:
-    """Return the process and the user that connected a UNIX socket, by their numbers."""
+def _peer(transport: Any) -> Peer | None:
+    """Return who is at the other end; None where that is no UNIX socket."""
     try:
-        handle = transport.getHandle()
-        if handle.family != socket.AF_UNIX:
-            return None
-        pid, uid, _ = struct.unpack("iII", handle.getsockopt(socket.SOL_SOCKET,
-                                                            socket.SO_PEERCRED, 12))  # fmt: skip
-    except (AttributeError, OSError):  # no socket, or one whose kernel does not tell
+        found = peer_of(transport.getHandle())
+    except (AttributeError, OSError):  # no socket, or one that is closed
         return None
-    return pid, uid
+    return None if found == UNKNOWN else found
 
 
 def _address(transport: Any) -> str:

@@ -362,7 +362,7 @@ def _client_status(
     :param now: the reactor's time.
     :param wall: the Unix time.
     """
-    pid, uid = client.credentials
+    pid, uid = client.peer
     waits_for, since = client.waits_for
     return ClientStatus(
         number=client.number,

@@ -28,7 +28,6 @@ import json
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -45,6 +44,7 @@ from lonc.control.errors import NotDone
 from lonc.disk.threads import InThread
 from lonc.local.protocol import ClientProtocol
 from lonc.transport.endpoint_port import PortError
+from lonc.transport.peer import peer_of
 from lonc.transport.stream import SocketTransport
 from lonc.wire.request import Cause
 
@@ -108,13 +108,6 @@ class Holdings:
             for key, value in entries.items():
                 yield {"kind": kind, "key": key, "value": value}, ()
         yield {"complete": True}, ()
-
-
-def peer(connected: socket.socket) -> tuple[int, int]:
-    """Return the process at the other end of a UNIX socket and its user, by their numbers."""
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, _ = struct.unpack("3i", credentials)
-    return pid, uid
 
 
 class HandOver:
@@ -203,7 +196,7 @@ class HandOver:
                 os.unlink(path)
         try:
             successor.settimeout(LIMIT)
-            if peer(successor)[1] == os.geteuid():
+            if peer_of(successor).uid == os.geteuid():
                 for message, descriptors in holdings.messages():
                     send(successor, message, descriptors)
                 successor.settimeout(SERVING)

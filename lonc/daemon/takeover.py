@@ -28,9 +28,9 @@ from lonc.daemon.handover import (
     SERVES,
     STAYS,
     Holdings,
-    peer,
     received,
 )
+from lonc.transport.peer import peer_of
 
 #: Seconds in which delayed requests that are in flight have their answers or their time is over.
 ENDED = 600.0
@@ -53,7 +53,7 @@ class Predecessor:
 
     def __init__(self, connection: socket.socket, holdings: Holdings) -> None:
         self._connection = connection
-        self.pid = peer(connection)[0]
+        self.pid = peer_of(connection).pid
         self.holdings = holdings
 
     def relieve(self) -> None:
@@ -167,7 +167,7 @@ def take_over(management: str, pid_file: str) -> Predecessor | None:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ENDED)
             asking.connect(path)
-            _check_user(path, peer(asking)[1])
+            _check_user(path, peer_of(asking).uid)
             where = _ask(asking)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from lonc.config.settings import Settings
 from lonc.report.rate_limit import RateLimited
+from lonc.transport.peer import Peer
 from lonc.wire.request import Cause
 
 #: Bytes of requests that each client may have without being counted: many times a usual request,
@@ -67,8 +68,8 @@ class Client(Keeper, Protocol):
         """Which program it belongs to."""
 
     @property
-    def credentials(self) -> tuple[int, int]:
-        """That process and its user, by their numbers."""
+    def peer(self) -> Peer:
+        """Who is at the other end."""
 
     @property
     def waits_for(self) -> tuple[str, float]:

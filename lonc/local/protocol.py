@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Budget, Clients, Keeper
+from lonc.transport.peer import UNKNOWN, Peer
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
@@ -411,8 +412,8 @@ class ClientProtocol(Protocol):
         of one user count as one, so that connecting again and again is worth nothing.
         """
         if not self._program:
-            pid, uid = getattr(self.transport, "peer_credentials", (0, -1))
-            self._program = pid or -2 - uid
+            peer = getattr(self.transport, "peer", UNKNOWN)
+            self._program = peer.pid or -2 - peer.uid
         return self._program
 
     @property
@@ -429,10 +430,10 @@ class ClientProtocol(Protocol):
         return ("queue", request.since) if self._host.has_waiting(request) else ("lond", 0.0)
 
     @property
-    def credentials(self) -> tuple[int, int]:
-        """The process at the other end and its user, by their numbers; 0 and -1 if not known."""
-        pid, uid = getattr(self.transport, "peer_credentials", (0, -1))
-        return pid, uid
+    def peer(self) -> Peer:
+        """Who is at the other end."""
+        found: Peer = getattr(self.transport, "peer", UNKNOWN)
+        return found
 
     @property
     def host_id(self) -> str:

@@ -34,6 +34,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lonc.transport.peer import UNKNOWN, Peer, peer_of
+
 if TYPE_CHECKING:
     from lonc.transport.epoll_loop import SocketLoop
 
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
 IN, OUT, ERROR, HANG_UP = 0x01, 0x04, 0x08, 0x10
 #: Comes whenever `IN` does, where it was asked for.
 READ_NORMAL = 0x40
-
-#: Gives pid, uid and gid, four bytes each; the name is there on Linux only.
-_PEER_CREDENTIALS = getattr(socket, "SO_PEERCRED", -1)
 
 _DONE = Failure(error.ConnectionDone())
 _LOST = Failure(error.ConnectionLost())
@@ -131,29 +130,16 @@ class SocketTransport:
         return int.from_bytes(size, sys.byteorder)
 
     @property
-    def peer_pid(self) -> int:
-        """
-        The process that connected a UNIX socket, by its id.
-
-        It is 0 where the kernel does not tell: for another pid namespace, and outside of Linux.
-        """
-        return self.peer_credentials[0]
-
-    @property
-    def peer_credentials(self) -> tuple[int, int]:
-        """That process, and its user's number; both 0 and -1 where the kernel does not tell."""
+    def peer(self) -> Peer:
+        """Who is at the other end of a UNIX socket."""
         if not self.connected:
-            return 0, -1
+            return UNKNOWN
         # With less ado than `getHandle`: those who wait for a connection are asked for it.
         handle = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self.descriptor)
         try:
-            credentials = handle.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, 12)
-        except OSError:
-            return 0, -1
+            return peer_of(handle)
         finally:
             handle.detach()
-        pid, uid = credentials[:4], credentials[4:8]
-        return int.from_bytes(pid, sys.byteorder), int.from_bytes(uid, sys.byteorder, signed=True)
 
     # ------------------------------------------------------------------ writing
 

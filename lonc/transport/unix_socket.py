@@ -8,7 +8,6 @@ import errno
 import os
 import socket
 import stat
-import struct
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -17,6 +16,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
 from lonc.transport.network import Network
+from lonc.transport.peer import peer_of
 from lonc.transport.socket_file import SocketFile
 
 #: Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
@@ -49,18 +49,12 @@ def clear_stale_socket(path: str) -> None:
         probe.setblocking(False)
         refused = probe.connect_ex(path)
         if refused in (0, errno.EAGAIN):
-            who = f"process {_peer_pid(probe)}" if refused == 0 else "a process"
+            who = f"process {peer_of(probe).pid}" if refused == 0 else "a process"
             raise SocketError(f"{path}: {who} listens there already")
     try:
         os.unlink(path)
     except OSError as error:
         raise SocketError(f"{path}: {error.strerror}") from None
-
-
-def _peer_pid(connected: socket.socket) -> int:
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid
 
 
 class Keeper(Protocol):

@@ -24,6 +24,7 @@ from lonc.control.errors import BadArguments, NotDone, UnknownFile
 from lonc.control.responders import UNREADABLE, Responders
 from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
+from lonc.transport.peer import Peer
 
 REQUEST = "1.1.put.l2"
 
@@ -67,7 +68,7 @@ class ClientTests(RespondersTestCase):
         """A client is listed with its program, what it has asked and what it waits for."""
         self.echoing()
         client = self.client("l1", b"ping\n")
-        client.wire.peer_credentials = (4711, 0)
+        client.wire.peer = Peer(4711, 0)
         self.advance(0)
         self.client("l2")
         (row,) = self.result(self.lonc.clients("l1"))

@@ -29,6 +29,7 @@ from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
 from lonc.transport.endpoint_port import PortError
+from lonc.transport.peer import Peer
 
 
 def of_null() -> int:
@@ -173,7 +174,7 @@ class StepTests(TestCase):
 
     async def test_other_user(self) -> None:
         """Nobody else's process gets anything."""
-        self.patch(handover, "peer", lambda connected: (1, os.geteuid() + 1))
+        self.patch(handover, "peer_of", lambda connected: Peer(1, os.geteuid() + 1))
         new = await self.connected()
         self.assertEqual(await deferToThread(new.recv, 100), b"stays")
         await self.assert_goes_on()
@@ -342,7 +343,7 @@ class AskingTests(TestCase):
 
     def test_of_another_user(self) -> None:
         """Nobody takes over for another user: root without --uid would go on as root."""
-        self.patch(takeover, "peer", lambda connected: (1, os.geteuid() + 1))
+        self.patch(takeover, "peer_of", lambda connected: Peer(1, os.geteuid() + 1))
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.path)
             listening.listen()

@@ -12,6 +12,7 @@ from twisted.logger import LogLevel
 
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.transport.peer import Peer
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import Cause, ConLost
 
@@ -293,10 +294,10 @@ class FairShareTests(HostTestCase):
         stage = Stage(self, max_connections=1)
         for number in range(300):
             client = stage.client()
-            client.wire.peer_credentials = 7, 0
+            client.wire.peer = Peer(7, 0)
             client.write(b"many:%d\n" % number)
         newcomer = stage.client()
-        newcomer.wire.peer_credentials = 8, 0
+        newcomer.wire.peer = Peer(8, 0)
         newcomer.write(b"few\n")
         stage.turn()
         (lond,) = stage.londs

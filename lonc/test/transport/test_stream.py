@@ -570,10 +570,10 @@ class SocketTests(StreamTestCase):
         """The kernel tells which process is at the other end of a UNIX socket."""
         protocol = Recorder()
         self.pair(protocol)
-        self.assertEqual(protocol.transport.peer_pid, os.getpid())
+        self.assertEqual(protocol.transport.peer.pid, os.getpid())
         protocol.transport.abortConnection()
         self.turn(2)
-        self.assertEqual(protocol.transport.peer_pid, 0)
+        self.assertEqual(protocol.transport.peer.pid, 0)
 
     def test_interfaces(self) -> None:
         """It is a transport as Twisted means it."""
