@@ -24,23 +24,22 @@ class ManagementLog:
 
         :param kind: so much of the reason that they cannot make as many as they like of it.
         """
-        left_out = self._limited.allow(kind)
-        if left_out is not None:
+        more = self._limited.allow(kind)
+        if more is not None:
             log.warn(
-                "Management connection closed: {why}; {left_out} more since the last such line",
+                "Management connection closed: {why}{more}",
                 why=why,
-                left_out=left_out,
+                more=more,
             )
 
     def not_understood(self, why: str) -> None:
         """Log that a command was not understood."""
-        left_out = self._limited.allow("not understood")
-        if left_out is not None:
+        more = self._limited.allow("not understood")
+        if more is not None:
             log.warn(
-                "Management command not understood: {why}; {left_out} more since the last such "
-                "line",
+                "Management command not understood: {why}{more}",
                 why=why,
-                left_out=left_out,
+                more=more,
             )
 
     def fault(self, failure: Failure, command: bytes) -> None:
@@ -50,21 +49,19 @@ class ManagementLog:
 
     def not_allowed(self, who: str, what: str) -> None:
         """Log that somebody asked for what he may not have."""
-        left_out = self._limited.allow("not allowed")
-        if left_out is not None:
+        more = self._limited.allow("not allowed")
+        if more is not None:
             log.warn(
-                "Not allowed over the management port: {what} for {who}; {left_out} more since the "
-                "last such line",
+                "Not allowed over the management port: {what} for {who}{more}",
                 what=what,
                 who=who,
-                left_out=left_out,
+                more=more,
             )
 
     def asked(self, asked: str, host_id: str, who: str) -> None:
         """Log what somebody has asked for, though a program may ask all the time."""
-        left_out = self._limited_asking.allow(f"{asked} {host_id} {who}")
-        if left_out is not None:
-            more = f" ({left_out} like this left out)" if left_out else ""
+        more = self._limited_asking.allow(f"{asked} {host_id} {who}")
+        if more is not None:
             log.info(
                 "Asked over the management port by {who}: {asked}{more}",
                 who=who,

@@ -38,21 +38,14 @@ class TroubleLog:
         self._lines = RateLimited(clock, APART)
         self._away = RateLimited(clock, TOLD_AGAIN)
 
-    def _more(self, kind: str) -> str | None:
-        """Return what a line of this kind ends with; None where it is to be left out."""
-        left_out = self._lines.allow(kind)
-        if left_out is None:
-            return None
-        return f" ({left_out} like this left out)" if left_out else ""
-
     def ready(self, count: int) -> None:
         """Say that a connection is ready, as one of so many."""
-        if self._more(str(count)) is not None:
+        if self._lines.allow(str(count)) is not None:
             log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
 
     def other_way(self, reason: str) -> None:
         """Say that a connection failed and is made again in another way."""
-        more = self._more("other way")
+        more = self._lines.allow("other way")
         if more is not None:
             log.warn(
                 "the lond does not go along, another way in is tried: {reason}{more}",
@@ -70,7 +63,7 @@ class TroubleLog:
         """
         if away and self._away.allow() is None:
             return
-        more = self._more(trouble.value)
+        more = self._lines.allow(trouble.value)
         if more is not None:
             log.warn(
                 "connection to {at} {trouble}: {reason}{more}",
@@ -96,7 +89,7 @@ class TroubleLog:
 
     def out_of_step(self, count: int, reason: str) -> None:
         """Say how many answers of a connection may have reached the wrong clients."""
-        more = self._more("out of step")
+        more = self._lines.allow("out of step")
         if more is not None:
             log.critical(
                 "the lond is out of step, {count} answers may have reached the wrong clients: "
@@ -109,7 +102,7 @@ class TroubleLog:
 
     def cannot_be_asked(self, count: int) -> None:
         """Say that its answers to ping tell nothing, so that connections serve so many requests."""
-        if self._more("ping") is not None:
+        if self._lines.allow("ping") is not None:
             log.warn(
                 "its answers to ping differ or do not come: each connection serves {count} "
                 "requests and is made anew",

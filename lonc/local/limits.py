@@ -270,15 +270,8 @@ class Clients:
         self._unread_memory.limit = settings.max_unread
 
     def may_log(self, key: str, host_id: str) -> str | None:
-        """
-        Tell whether a line that clients can cause may be logged now: None, if not.
-
-        :return: what it ends with: how many of them were left out.
-        """
-        left_out = self._limited.allow(f"{key} {host_id}")
-        if left_out is None:
-            return None
-        return f" ({left_out} like this left out)" if left_out else ""
+        """Tell whether a line that clients can cause may be logged now; see `RateLimited.allow`."""
+        return self._limited.allow(f"{key} {host_id}")
 
     def warn(self, key: str, host_id: str, what: str) -> None:
         """Log a warning that clients could repeat as often as they like."""

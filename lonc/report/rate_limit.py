@@ -15,9 +15,9 @@ class RateLimited:
 
     ::
 
-        left_out = self._too_many.allow(host_id)
-        if left_out is not None:
-            log.warn("... ({left_out} more of these were not logged)", left_out=left_out)
+        more = self._too_many.allow(host_id)
+        if more is not None:
+            log.warn("...{more}", more=more)
 
     :param clock: the reactor, or a :class:`twisted.internet.task.Clock`.
     :param interval: seconds between two of the same key.
@@ -32,11 +32,11 @@ class RateLimited:
         self._max_keys = max_keys
         self._seen: dict[str | None, tuple[float, int]] = {}  # key -> (silent until, left out)
 
-    def allow(self, key: str = "") -> int | None:
+    def allow(self, key: str = "") -> str | None:
         """
-        Tell whether to log now: ``None`` if not, else how many were left out since the last.
+        Tell whether to log now: the first time at once, later every ``interval`` seconds at most.
 
-        The first comes at once, later ones at most every ``interval`` seconds for each key.
+        :return: None if not, else what the line ends with: how many were left out since the last.
         """
         now = self._clock.seconds()
         place: str | None = key
@@ -49,4 +49,4 @@ class RateLimited:
             self._seen[place] = (until, left_out + 1)
             return None
         self._seen[place] = (now + self._interval, 0)
-        return left_out
+        return f" ({left_out} like this left out)" if left_out else ""

@@ -56,10 +56,7 @@ class LevelsTests(ConnectedTests):
         self.assertEqual(self.daemon.asked, [])
         self.assertEqual(
             warnings(events),
-            [
-                "Not allowed over the management port: ResetRetries for ann (process 7); 0 more "
-                "since the last such line"
-            ],
+            ["Not allowed over the management port: ResetRetries for ann (process 7)"],
         )
 
     def test_contents(self) -> None:

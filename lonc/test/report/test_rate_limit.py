@@ -19,27 +19,27 @@ class RateLimitedTests(SynchronousTestCase):
 
     def test_first_at_once(self) -> None:
         """The first comes at once, later ones wait, and their number comes with the next."""
-        self.assertEqual(self.limited.allow("a"), 0)
+        self.assertEqual(self.limited.allow("a"), "")
         self.assertIsNone(self.limited.allow("a"))
         self.clock.advance(9.9)
         self.assertIsNone(self.limited.allow("a"))
         self.clock.advance(0.1)
-        self.assertEqual(self.limited.allow("a"), 2)
+        self.assertEqual(self.limited.allow("a"), " (2 like this left out)")
         self.assertIsNone(self.limited.allow("a"))
         self.clock.advance(10)
-        self.assertEqual(self.limited.allow("a"), 1)
+        self.assertEqual(self.limited.allow("a"), " (1 like this left out)")
 
     def test_keys_are_apart(self) -> None:
         """A key that repeats does not silence another."""
-        self.assertEqual(self.limited.allow("a"), 0)
-        self.assertEqual(self.limited.allow("b"), 0)
+        self.assertEqual(self.limited.allow("a"), "")
+        self.assertEqual(self.limited.allow("b"), "")
 
     def test_many_keys(self) -> None:
         """More keys than are remembered share one limit, so that many keys make few lines."""
         self.limited.allow("a")
         self.limited.allow("b")
         allowed = [self.limited.allow(str(n)) for n in range(1000)]
-        self.assertEqual(allowed, [0] + [None] * 999)
+        self.assertEqual(allowed, [""] + [None] * 999)
         self.assertIsNone(self.limited.allow("a"))
 
     def test_keys_are_forgotten(self) -> None:
@@ -47,5 +47,5 @@ class RateLimitedTests(SynchronousTestCase):
         self.limited.allow("a")
         self.limited.allow("b")
         self.clock.advance(10)
-        self.assertEqual([self.limited.allow("c"), self.limited.allow("d")], [0, 0])
+        self.assertEqual([self.limited.allow("c"), self.limited.allow("d")], ["", ""])
         self.assertIsNone(self.limited.allow("c"))
