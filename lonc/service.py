@@ -201,15 +201,16 @@ class LoncService(MultiService):
             disk=self._disk,
             in_force=self.in_force,
             clients=self._clients,
-            names=self._names,
-            delayed=self._delayed,
             supervisor=self._supervisor,
             shared=self._shared,
-            management=self._management,
-            management_tls=self._management_tls,
-            http=self._http,
             reporter=self.reporter,
-            problems=self.problems,
+            followers=[self._clients, self._names, self._delayed],
+            ports=[
+                ("loncManagement", lambda now: now.management, self._management),
+                ("loncManagementTLS", lambda now: now.management_tls, self._management_tls),
+                ("loncHTTP", lambda now: now.http, self._http),
+            ],
+            management=self._management,
         )
         self._hand_over = HandOver(
             reactor,

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 import lonc
 from lonc.config.current import InForce
+from lonc.control.reload_answer import fitting
 from lonc.delayed.service import DelayedService
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
@@ -32,17 +33,6 @@ log = Logger()
 #: Characters of what the last reload changed: over AMP one may take twelve bytes, and there is room
 #: for 65,535.
 MOST_TOLD: Final = 5000
-
-
-def fitting(lines: Sequence[str], limit: int) -> list[str]:
-    """Return the first lines that fit into so many characters, and how many are left out."""
-    kept: list[str] = []
-    for line in lines:
-        limit -= len(line) + 1
-        if limit < 0:
-            return [*kept, f"and {len(lines) - len(kept)} more"]
-        kept.append(line)
-    return kept
 
 
 class Reporter:

@@ -10,9 +10,8 @@ other: the next one is not read before the last one is carried out.
 
 from __future__ import annotations
 
-import grp
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
@@ -24,86 +23,59 @@ from lonc.config.changes import changed_hosts, changed_settings
 from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError
 from lonc.config.judgement import CONFIGURED
-from lonc.config.settings import SettingsError
+from lonc.config.settings import Settings, SettingsError
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import ManagementPort
-from lonc.control.reporter import Reporter, fitting
+from lonc.control.reload_answer import ReloadAnswer, told_of_sockets
+from lonc.control.reporter import Reporter
 from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
-from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, NoPlace, Stuck
-from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
-from lonc.report.problems import Problems
 from lonc.transport.endpoint_port import EndpointPort, PortError
-from lonc.transport.unix_socket import GroupError, SocketError
+from lonc.transport.unix_socket import SocketError
 
 log = Logger()
 
-
-#: Of what could not be carried out, and of what is wrong, so many lines are told.
-MOST_TOLD = 8
 
 #: So many hosts that come, go or change have a line of their own; the rest is counted. A cluster's
 #: table can name thousands.
 HOSTS_TOLD = 20
 
-#: Characters of what has changed that are told: AMP has no room for more than 65,535 bytes.
-MOST_CHARACTERS = 15_000
 
+class Follower(Protocol):
+    """A part of the daemon that has settings."""
 
-def _socket_problems(errors: list[SocketError], group: int | None) -> list[str]:
-    """Return a line for each, but a single one for a group that no socket can be given to."""
-    groups = [str(error) for error in errors if isinstance(error, GroupError)]
-    others = [str(error) for error in errors if not isinstance(error, GroupError)]
-    if groups:
-        count = f" (and {len(groups) - 1} more)" if len(groups) > 1 else ""
-        others.insert(0, f"loncSocketGroup {_group_name(group)}: {groups[0]}{count}")
-    return others
-
-
-def _group_name(group: int | None) -> str:
-    try:
-        return "none" if group is None else grp.getgrgid(group).gr_name
-    except KeyError:
-        return str(group)
-
-
-def _answer(told: str, left: Sequence[str], problems: Sequence[str]) -> str:
-    for heading, lines in (("not carried out", left), ("problems", problems)):
-        if lines:
-            shown = list(lines[:MOST_TOLD])
-            if len(lines) > MOST_TOLD:
-                shown.append(f"{len(lines) - MOST_TOLD} more: lonc status")
-            told += f"; {heading}: {'; '.join(shown)}"
-    return told
+    def reconfigure(self, settings: Settings) -> None:
+        """Go by others from now on."""
 
 
 @attrs.define(kw_only=True)
 class Reloader:
     """
-    Replaces what is in force; the arguments are the parts of the daemon that follow it.
+    Replaces what is in force, and has the parts of the daemon follow it.
 
     :param sources: where the files are read.
     :param clock: the reactor's time.
     :param disk: runs the reading.
+    :param followers: parts that only have to be told the settings.
+    :param ports: where lonc listens beside the hosts' sockets: the setting that says
+        where, what it is among the settings, and the port.
+    :param management: which of these a group may have.
     """
 
     _sources: Sources
-    _in_force: InForce
-    _clients: Clients
-    _names: Names
-    _delayed: DelayedService
-    _supervisor: Supervisor
-    _shared: SharedSockets
-    _management: ManagementPort
-    _management_tls: EndpointPort
-    _http: EndpointPort
-    _reporter: Reporter
-    _problems: Problems
     _clock: IReactorTime
     _disk: Disk
+    _in_force: InForce
+    _clients: Clients
+    _supervisor: Supervisor
+    _shared: SharedSockets
+    _reporter: Reporter
+    _followers: Sequence[Follower]
+    _ports: Sequence[tuple[str, Callable[[Settings], str | None], EndpointPort]]
+    _management: ManagementPort
     _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
     _moving: list[Deferred[Any]] = attrs.field(init=False, factory=list)
     _stopping: bool = attrs.field(init=False, default=False)
@@ -136,20 +108,19 @@ class Reloader:
     async def _take_over(self, read: Callable[[], Configuration]) -> str:
         await self._one_at_a_time.acquire()
         try:
-            told, changes, moved, left, problems = await self._take_over_next(read)
+            answer, moved = await self._take_over_next(read)
         finally:
             self._one_at_a_time.release()
-        left = [*[line for each in moved for line in await each], *left]
-        return "\n".join([_answer(told, left, problems), *fitting(changes, MOST_CHARACTERS)])
+        ports = [line for each in moved for line in await each]
+        return str(attrs.evolve(answer, not_done=[*ports, *answer.not_done]))
 
     async def _take_over_next(
         self, read: Callable[[], Configuration]
-    ) -> tuple[str, list[str], list[Deferred[list[str]]], list[str], list[str]]:
+    ) -> tuple[ReloadAnswer, list[Deferred[list[str]]]]:
         """
         Carry out a change.
 
-        :return: a summary, what has changed, what the ports say, what is left to do, and what is
-            wrong with what is in force.
+        :return: what to tell, and what each port will have to add.
         """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
@@ -164,32 +135,30 @@ class Reloader:
             *changed_hosts(before[1], table, changes),
         ]
         if before[2].certificates != self._in_force.access.certificates:
-            lines.append("the certificates are others")
+            lines.append("the certificates have changed")
         self._reporter.reloaded("done", lines)
-        self._clients.reconfigure(settings)
-        self._names.reconfigure(settings)
-        self._delayed.reconfigure(settings)
+        for each in self._followers:
+            each.reconfigure(settings)
         sockets: list[SocketError | None] = []
         problems = self._in_force.problems()
-        self._problems.replace(problems, CONFIGURED)
+        self._reporter.problems.replace(problems, CONFIGURED)
         self._clients.room = self._in_force.room_for_clients
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         shared = self._share_management(settings.management_group)
         moved = [
-            self._move("loncManagement", self._management, settings.management),
-            self._move("loncManagementTLS", self._management_tls, settings.management_tls),
-            self._move("loncHTTP", self._http, settings.http),
+            self._move(name, port, description(settings)) for name, description, port in self._ports
         ]
         await self._in_slices(self._reporter.reporting_and_resetting())
-        told = (
+        summary = (
             f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
             f"{len(changes.changed)} changed, {len(changes.same)} as before"
         )
-        log.info("{told}", told=told, success=True, event="reloaded")
+        log.info("{told}", told=summary, success=True, event="reloaded")
         errors = [error for error in sockets if error is not None]
-        left = [*shared, *_socket_problems(errors, settings.socket_group)]
-        return told, lines, moved, left, [each.what for each in problems]
+        not_done = [*shared, *told_of_sockets(errors, settings.socket_group)]
+        wrong = [each.what for each in problems]
+        return ReloadAnswer(summary, lines, not_done, wrong), moved
 
     async def _read(self, read: Callable[[], Configuration]) -> Proposal:
         """Read in a thread: a long table takes a while, and a disk may hang."""
