@@ -160,7 +160,7 @@ class LoncService(MultiService):
             ids=lambda host: self.in_force.table.ids_at(host.target),
             keeper=self._kept,
         )
-        self._supervisor = Supervisor(self.hosts, self.in_force, dependencies)
+        self._supervisor = Supervisor(self.hosts, self.in_force, dependencies, self.problems)
         self._supervisor.setServiceParent(self)
         self._delayed = DelayedService(
             reactor, settings, self.hosts.get, for_disk, perm_log, random

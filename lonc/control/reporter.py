@@ -165,10 +165,6 @@ class Reporter:
         own = [socket.gethostname(), *([row.name] if row is not None else [])]
         return own, settings.http_names
 
-    def deaf(self) -> list[str]:
-        """Return the ids of the hosts whose socket is not there as it should be."""
-        return [host_id for host_id, host in self._hosts.items() if not host.listening]
-
     # ------------------------------------------------------------------ for people
 
     def status_text(self, host_id: str) -> str:

@@ -19,7 +19,11 @@ from lonc.config.current import InForce
 from lonc.disk.files import RestingFolder
 from lonc.host.dependencies import HostDependencies
 from lonc.host.service import HostService
+from lonc.report.problems import Problems
 from lonc.transport.unix_socket import SocketError
+
+#: The problem that a host has no socket.
+NOT_SERVED = "host-not-served"
 
 log = Logger()
 
@@ -31,6 +35,7 @@ class Supervisor(MultiService):
     :param hosts: host id -> its service; only the supervisor changes it.
     :param in_force: the settings and the table.
     :param dependencies: what all hosts share.
+    :param problems: is told which hosts have no socket.
     """
 
     def __init__(
@@ -38,12 +43,14 @@ class Supervisor(MultiService):
         hosts: dict[str, HostService],
         in_force: InForce,
         dependencies: HostDependencies,
+        problems: Problems,
     ) -> None:
         super().__init__()
         self.setName("hosts")
         self._hosts = hosts
         self._in_force = in_force
         self._dependencies = dependencies
+        self._problems = problems
         self._leaving: dict[HostService, Deferred[Any]] = {}
         self._sockets = RestingFolder()
 
@@ -62,10 +69,15 @@ class Supervisor(MultiService):
         try:
             service.setServiceParent(self)
         except SocketError as error:
-            self._sockets.disturb()
-            log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
-            return error
+            return self._not_served(host_id, error)
+        self._problems.over(NOT_SERVED, host_id)
         return None
+
+    def _not_served(self, host_id: str, error: SocketError) -> SocketError:
+        self._sockets.disturb()
+        log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+        self._problems.tell(NOT_SERVED, host_id, str(error))
+        return error
 
     def reconfigure(self, host_id: str) -> SocketError | None:
         """Have a host follow the table and the settings; returns as :meth:`add` does."""
@@ -75,16 +87,17 @@ class Supervisor(MultiService):
         try:
             host.reconfigure(self._in_force.table.hosts[host_id], self._in_force.settings)
         except SocketError as error:
-            self._sockets.disturb()
-            log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
-            return error
+            return self._not_served(host_id, error)
         except Exception:
             log.failure("a fault inside lonc", host_id=host_id)
             host.crashed = True
+        else:
+            self._problems.over(NOT_SERVED, host_id)
         return None
 
     def remove(self, host_id: str) -> None:
         """Serve a host no more; its requests in flight may end."""
+        self._problems.over(NOT_SERVED, host_id)
         service = self._hosts.pop(host_id, None)
         if service is None:
             return
@@ -142,8 +155,10 @@ class Supervisor(MultiService):
                     self._sockets.disturb()
                     host.listen()
                     log.warn("the socket was gone and is there again", host_id=host_id)
+                    self._problems.over(NOT_SERVED, host_id)
             except SocketError as error:
                 what = f"clients cannot be served: {error}"
                 self._dependencies.clients.warn("socket", host_id, what)
+                self._problems.tell(NOT_SERVED, host_id, str(error))
             except Exception:
                 log.failure("a fault inside lonc", host_id=host_id)

@@ -18,14 +18,15 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import lonc
+from lonc.report import problems
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
-from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES
+from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 
 SOURCE = os.path.dirname(os.path.dirname(lonc.__file__))
 CONTAINER = os.path.join(SOURCE, "tap", "container.sh")
 
 #: Name of a metric -> its kind.
-KINDS = {name: kind for name, kind, *_ in (*HOST_FAMILIES, *DAEMON_FAMILIES)}
+KINDS = {name: kind for name, kind, *_ in (*HOST_FAMILIES, *DAEMON_FAMILIES, PROBLEMS)}
 
 
 def read(*path: str) -> str:
@@ -55,6 +56,14 @@ class MetricNamesTests(SynchronousTestCase):
         self.assert_there(
             "\n".join(re.findall("expr: (.*)", read("contrib/prometheus-alerts.yml")))
         )
+
+    def test_kinds(self) -> None:
+        """Each kind of problem that a rule asks for is one that there is."""
+        asked = re.findall(r'kind="([^"]+)"', read("contrib/prometheus-alerts.yml"))
+        self.assertNotEqual(asked, [])
+        self.assertLessEqual(set(asked), set(problems.KINDS))
+        levels = re.findall(r'level="([^"]+)"', read("contrib/prometheus-alerts.yml"))
+        self.assertEqual(set(levels), {"warning", "critical"})
 
     def test_dashboard(self) -> None:
         """Each panel of the dashboard, which is one that can be loaded."""

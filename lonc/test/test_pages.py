@@ -197,7 +197,7 @@ class MetricsPageTests(SynchronousTestCase):
         host = a_status("l1", handshakes={"ready": 1}, con_lost={"dead": 1})
         daemon = a_daemon(reloads={"done": 1}, certificate="/c.pem")
         watched = Watched(host, {**HostTimes().totals(), "handshake": Times().totals()})
-        text = "".join(exposition(daemon, [watched]))
+        text = "".join(exposition(daemon, [watched], []))
         made = []
         for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
             lines = re.findall(

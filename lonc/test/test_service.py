@@ -74,15 +74,19 @@ class StartTests(ServiceTestCase):
         path = self.first.socket_path("l1")
         os.mkdir(path)
         self.echoing()
-        self.started()
-        reason = f"clients cannot be served: {path}: something that is no socket is in the way"
+        daemon = self.started()
+        why = f"{path}: something that is no socket is in the way"
+        reason = f"clients cannot be served: {why}"
         self.assertIn(reason, self.notes.at(LogLevel.critical))
+        (problem,) = [each for each in daemon.problems if each.kind == "host-not-served"]
+        self.assertEqual((problem.subject, problem.what), ("l1", why))
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.advance(5 * WATCH)
         self.assertEqual(self.notes.at(LogLevel.warn).count(reason), 1)  # RateLimited
         os.rmdir(path)
         self.advance(WATCH)
         self.assertEqual(self.ask("l1"), b"re:ping\n")
+        self.assertNotIn("host-not-served", [each.kind for each in daemon.problems])
 
     def test_warnings(self) -> None:
         """S1: what looks wrong but stops nothing is told, each with where it stands."""

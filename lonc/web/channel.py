@@ -267,5 +267,15 @@ class LimitedSite(Site):
         self.names = names
         self.places = Places()
 
+    def logPrefix(self) -> str:
+        """Name it in Twisted's line that it listens."""
+        return "the HTTP port"
+
+    def startFactory(self) -> None:
+        """Keep no clock for lines that are not written."""
+
+    def stopFactory(self) -> None:
+        """There is nothing to end."""
+
     def log(self, request: BaseRequest) -> None:
         """Write no line: each scrape would be one, in a log that people read."""

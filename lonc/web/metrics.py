@@ -7,9 +7,11 @@ parser reads what comes from here in the tests.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from lonc.report.problems import KINDS, Problem
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import BOUNDS, Totals
 
@@ -212,11 +214,27 @@ DAEMON_FAMILIES: Final[
 )
 
 
-def exposition(daemon: DaemonStatus, hosts: Iterable[Watched]) -> Iterator[str]:
+#: How many problems there are: name, kind and text.
+PROBLEMS: Final = ("lonc_problems", "gauge", "What is wrong now, by kind and level.")
+
+
+def _problems(problems: Iterable[Problem]) -> Iterator[str]:
+    """Count each kind, those too of which there is none now."""
+    counts: Counter[tuple[str, str]] = Counter()
+    counts.update({(kind, rules.level): 0 for kind, rules in KINDS.items()})
+    counts.update((each.kind, each.level) for each in problems)
+    for (kind, level), count in counts.items():
+        yield f'{PROBLEMS[0]}{{kind="{kind}",level="{level}"}} {count}\n'
+
+
+def exposition(
+    daemon: DaemonStatus, hosts: Iterable[Watched], problems: Iterable[Problem]
+) -> Iterator[str]:
     """
     Give the text, in pieces of about a millisecond's work each.
 
     :param hosts: may be lazy; they are taken a slice at a time.
+    :param problems: may be lazy; they are taken after the hosts.
     """
     for name, kind, text, lines in DAEMON_FAMILIES:
         yield _head(name, kind, text) + "".join(
@@ -227,6 +245,7 @@ def exposition(daemon: DaemonStatus, hosts: Iterable[Watched]) -> Iterator[str]:
         watched.append((host, f'host="{_escaped(host.status.host_id)}"'))
         if len(watched) % SLICE == 0:
             yield ""
+    yield _head(*PROBLEMS) + "".join(_problems(problems))
     for family in HOST_FAMILIES:
         yield _head(*family[:3])
         for start in range(0, len(watched), SLICE):

@@ -208,6 +208,8 @@ def _environment() -> Environment:
 
 
 _TEMPLATES: Final = _environment()
+for _name in ("index.html", "host.html", "parts.html"):
+    _TEMPLATES.get_template(_name)  # compiled now, so that nobody has to wait for that
 
 
 @attrs.frozen

@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 from lonc.config.endpoint import Endpoint
@@ -17,6 +16,7 @@ from lonc.transport.network import Network
 from lonc.web.history import History
 
 if TYPE_CHECKING:
+    from lonc.web.channel import LimitedSite
     from lonc.web.site import Shown
 
 
@@ -36,36 +36,6 @@ def address(description: str | None) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-class _OnDemand(Factory):
-    """Imports twisted.web when somebody comes: most daemons have no such port."""
-
-    noisy = False
-
-    def __init__(self, shown: Shown, history: History, reactor: Any) -> None:
-        self._shown = shown
-        self._history = history
-        self._reactor = reactor
-        self.made: Any = None
-
-    def logPrefix(self) -> str:
-        """Name it in Twisted's line that it listens."""
-        return "the HTTP port"
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        from lonc.web.site import site
-
-        if self.made is None:
-            self.made = site(self._shown, self._history, self._reactor)
-            self.made.doStart()
-        return self.made.buildProtocol(addr)
-
-    def doStop(self) -> None:
-        super().doStop()
-        if self.made is not None:
-            self.made.doStop()
-            self.made = None
-
-
 class HTTPPort(EndpointPort):
     """
     Listens for browsers, and for what scrapes.
@@ -79,8 +49,17 @@ class HTTPPort(EndpointPort):
     ) -> None:
         self._shown = shown
         self._history = History()
-        self._site = _OnDemand(shown, self._history, reactor)
-        super().__init__(reactor, network, self._site, "HTTP port", description)
+        self._site: LimitedSite | None = None
+        super().__init__(reactor, network, Factory(), "HTTP port", description)
+
+    def _listen(self, description: str | None) -> None:
+        if description is not None and self._site is None:
+            # Only here, for most daemons have no such port; and not when somebody asks, for it
+            # takes a tenth of a second, which all clients would wait.
+            from lonc.web.site import site
+
+            self._factory = self._site = site(self._shown, self._history, self._reactor)
+        super()._listen(description)
 
     def sampling(self) -> Iterator[None]:
         """
@@ -98,5 +77,5 @@ class HTTPPort(EndpointPort):
 
     async def disconnect(self) -> None:
         """Close the connections that are open: whoever looks asks again."""
-        if self._site.made is not None:
-            self._site.made.places.close()
+        if self._site is not None:
+            self._site.places.close()

@@ -23,6 +23,10 @@ from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
 from lonc.web.page import View, host_page, index
 
+#: The problems with which lonc is not ready: hosts of the table cannot be asked here. That hosts do
+#: not answer says nothing about this machine.
+UNREADY: Final = frozenset({"host-not-served", "hosts-not-served"})
+
 #: Seconds of one turn of the loop that may go into the text of the metrics.
 TURN: Final = 0.005
 
@@ -72,9 +76,6 @@ class Shown(Protocol):
 
     def http_names(self) -> tuple[Sequence[str], Sequence[str]]:
         """Return this machine's names and those of the settings under which to ask for pages."""
-
-    def deaf(self) -> Sequence[str]:
-        """Return the ids of the hosts whose socket does not listen as it should."""
 
 
 class _Page(Resource):
@@ -202,7 +203,7 @@ class _Metrics(_Sliced):
     content_type = CONTENT_TYPE
 
     def written(self, request: Request) -> Iterator[None]:
-        for piece in exposition(self.shown.about(), self._watched()):
+        for piece in exposition(self.shown.about(), self._watched(), self.shown.problems):
             if piece:
                 request.write(piece.encode())
             yield None
@@ -222,11 +223,11 @@ class _Health(_Page):
 
 class _Ready(_Health):
     def content(self, request: Request) -> bytes:
-        deaf = self.shown.deaf()
-        if not deaf:
+        unready = [each for each in self.shown.problems if each.kind in UNREADY]
+        if not unready:
             return b"ok\n"
         request.setResponseCode(503)
-        return f"no socket: {' '.join(deaf)}\n".encode()
+        return "".join(f"{each.subject} {each.what}".lstrip() + "\n" for each in unready).encode()
 
 
 class _Gzip(GzipEncoderFactory):

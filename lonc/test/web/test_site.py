@@ -19,7 +19,7 @@ from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
 from lonc.test.fixtures.web_reports import Reports
 from lonc.web import page
 from lonc.web.history import HEIGHT, PAUSE, SAMPLES, History, graph, scale_end
-from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES
+from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 from lonc.web.site import site
 
 SECONDS = {part: {"p50": 0.0, "p99": 0.0, "max": 0.0} for part in ("queue", "lond", "total")}
@@ -303,7 +303,7 @@ class MetricsTests(SiteCase):
         """Each that is promised has a value."""
         self.reports.daemon = a_daemon(certificate="/c", certificate_ends=NOW, reloads={"done": 2})
         told = self.metrics()
-        promised = {each[0] for each in (*HOST_FAMILIES, *DAEMON_FAMILIES)}
+        promised = {each[0] for each in (*HOST_FAMILIES, *DAEMON_FAMILIES, PROBLEMS)}
         found = {name.removesuffix("_bucket") for name in told}
         self.assertEqual(promised - found, set())
 
@@ -315,6 +315,19 @@ class MetricsTests(SiteCase):
         self.assertEqual(told["lonc_con_lost_total"][lost], 1)
         up = told["lonc_host_up"]
         self.assertEqual([up[frozenset({("host", host)})] for host in ("up1", "down1")], [1.0, 0.0])
+
+    def test_problems(self) -> None:
+        """They are counted by kind and level; what is well is counted too, as 0."""
+        self.reports.hosts["down2"] = a_status("down2", state="DEAD")
+        self.reports.daemon = a_daemon(watch=["down2"])
+        told = self.metrics()["lonc_problems"]
+
+        def count(kind: str, level: str) -> float | None:
+            return told.get(frozenset({("kind", kind), ("level", level)}))
+
+        self.assertEqual((count("host-dead", "warning"), count("host-dead", "critical")), (1, 1))
+        self.assertEqual(count("many-dead", "critical"), 1)
+        self.assertEqual((count("delayed-kept", "warning"), count("host-paused", "note")), (0, 0))
 
     def test_unproven(self) -> None:
         """A host that has not answered yet is not up."""
@@ -362,7 +375,12 @@ class HealthTests(SiteCase):
         self.assertEqual(self.ask("/healthz")[::2], (200, "ok\n"))
 
     def test_ready(self) -> None:
-        """All sockets listen, or those that do not are named."""
+        """All sockets listen, or those that do not are named; DEAD hosts are no matter."""
+        list(self.reports.looking())
         self.assertEqual(self.ask("/readyz")[::2], (200, "ok\n"))
-        self.reports.without_socket = ["up1"]
-        self.assertEqual(self.ask("/readyz")[::2], (503, "no socket: up1\n"))
+        self.reports.problems.tell("host-not-served", "up1", "/s/up1: it is in use")
+        self.reports.problems.tell("hosts-not-served", "", "3 hosts are not served")
+        self.assertEqual(
+            self.ask("/readyz")[::2],
+            (503, "up1 /s/up1: it is in use\n3 hosts are not served\n"),
+        )
