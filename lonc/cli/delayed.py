@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,8 +12,10 @@ from lonc.cli.arguments import any_host, confirm, json_option, yes_option
 from lonc.cli.options import targeted
 from lonc.cli.streams import printable, write
 from lonc.cli.tables import Column, as_json, ordered, show
-from lonc.cli.target import asks
+from lonc.cli.target import asks, target
 from lonc.control.client import ManagementClient
+from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.delayed.spool import Spool
 from lonc.report.records import DelayedStatus
 from lonc.report.units import duration, size
 
@@ -111,3 +114,30 @@ async def requeue(lonc: ManagementClient, file: str) -> int:
     await lonc.requeue_delayed(file)
     click.echo(f"{printable(file)} is sent again.")
     return 0
+
+
+@delayed.command()
+@targeted
+def unfold() -> None:
+    """
+    Move what is sealed to where an earlier lonc looks for it.
+
+    lonc must not run: it would move all of it back.
+    """
+    settings = target().settings()
+    pid_file = PidFile(settings.pid_file)
+    was_there = os.path.lexists(pid_file.path)
+    try:
+        pid_file.acquire()
+    except PidFileError as error:
+        raise click.ClickException(str(error)) from None
+    try:
+        count = Spool(settings.delayed_dir).unfold()
+    finally:
+        if was_there:
+            pid_file.leave()
+        else:
+            pid_file.release()
+    click.echo(
+        f"{count} sealed request{'' if count == 1 else 's'} moved to {settings.delayed_dir}."
+    )

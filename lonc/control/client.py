@@ -138,7 +138,7 @@ class ManagementClient:
         return await self._rows(ListSettings, SettingStatus, host="")
 
     async def delayed(self, host_id: str = "") -> list[DelayedStatus]:
-        """Report on delayed requests, those kept too, in the order of their files' names."""
+        """Report on delayed requests in the order in which they are sent, then on those kept."""
         return await self._rows(ListDelayed, DelayedStatus, host=host_id)
 
     async def trace(

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from lonc.config.current import InForce
 from lonc.config.settings import Settings
 from lonc.control.reporter import Reporter
-from lonc.delayed.requests import DelayedRequests
+from lonc.delayed.people import DelayedRequests
 from lonc.disk.threads import Disk
 from lonc.host.service import HostService
 from lonc.local.limits import Clients

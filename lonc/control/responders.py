@@ -56,7 +56,7 @@ from lonc.control.errors import (
 )
 from lonc.control.pages import behind, page
 from lonc.control.parts import Parts
-from lonc.delayed.listing import UnknownRequest
+from lonc.delayed.people import UnknownRequest
 from lonc.disk.threads import Stuck
 from lonc.host import service
 from lonc.host.service import HostService
@@ -191,11 +191,17 @@ class Responders(amp.CommandLocator):
 
     @ListDelayed.responder
     async def list_delayed(self, host: str, after: Any) -> dict[str, Any]:
-        """Report on delayed requests, and on those that are kept, in the order of their files."""
+        """
+        Report on delayed requests in the order in which they are sent, then on those kept.
+
+        There may be some for a host that is not in the table.
+        """
         if not isinstance(after, str | None):
             raise BadArguments("after is no file")
         with _disk_errors("delayed requests cannot be listed"):
-            rows = await self._parts.delayed.listed(self._host_id(host), after or "")
+            rows = await self._parts.delayed.listed(host or None, after or "")
+        if not rows:
+            self._host_id(host)
         return page(ListDelayed, rows)
 
     @Trace.responder

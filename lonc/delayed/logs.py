@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.logger import Logger
 
+from lonc.delayed.names import name_of
 from lonc.delayed.spool import Spool
+from lonc.delayed.states import StoredRequest
+from lonc.disk.threads import Stuck
 from lonc.wire.refusal import refusal
 from lonc.wire.request import command_word, is_secret
 
@@ -26,14 +29,15 @@ class DelayedLogs:
         self._unknown: set[str] = set()
         self._locked = 0
 
-    def answered(self, host_id: str, name: str, line: bytes, answer: bytes, spool: Spool) -> None:
-        """Tell that a request has its answer; no more of it than may be told."""
+    def answered(self, host_id: str, request: StoredRequest) -> None:
+        """Tell that a request has an answer that counts; no more of it than may be told."""
+        line, spool = request.line, request.spool
         command = command_word(line)
         hidden = spool.key is not None or is_secret(line)
         shown = command.encode() if hidden else line[:-1]
         self._perm_log(f"S:{host_id}:{shown.decode('utf-8', 'backslashreplace')}")
-        fields = {"file": name, "command": command, "host_id": host_id}
-        word = refusal(answer)
+        fields = {"file": name_of(request.file), "command": command, "host_id": host_id}
+        word = refusal(request.note)
         if word is None:
             self._log.info("delayed request sent: {file} ({command})", success=True, **fields)
         else:
@@ -45,39 +49,57 @@ class DelayedLogs:
                 **fields,
             )
 
-    def set_aside(self, host_id: str, name: str, kept: str, reason: str) -> None:
+    def not_proven(self, host_id: str, files: Sequence[str]) -> None:
+        """Tell that answers do not count, since their connection may have been out of step."""
+        self._log.warn(
+            "delayed requests are sent again, for their answers cannot be trusted: {file}{more}",
+            file=name_of(files[0]),
+            more=f" and {len(files) - 1} more" if files[1:] else "",
+            host_id=host_id,
+        )
+
+    def set_aside(self, request: StoredRequest, reason: str) -> None:
         """Tell that a request cannot be sent."""
         self._log.warn(
             "delayed request {file} goes to {kept}: {reason}",
-            file=name,
-            kept=kept,
+            file=name_of(request.file),
+            kept=request.spool.kept,
             reason=reason,
-            host_id=host_id,
+            host_id=request.host_id,
         )
 
-    def put_off(self, host_id: str, name: str, pause: float, cause: str) -> None:
+    def put_off(self, request: StoredRequest, pause: float, cause: str) -> None:
         """Tell that a request has failed, and when the next one is tried."""
         self._log.info(
             "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
-            file=name,
+            file=name_of(request.file),
             pause=pause,
             cause=cause,
-            host_id=host_id,
+            host_id=request.host_id,
         )
 
-    def not_cleared(self, host_id: str, name: str, error: OSError) -> None:
+    def changed(self, request: StoredRequest) -> None:
+        """Tell that somebody has written to a request that was sent."""
+        message = "delayed request {file} has changed meanwhile: once more"
+        self._log.warn(message, file=name_of(request.file), host_id=request.host_id)
+
+    def left(self, host_id: str, stuck: Stuck) -> None:
+        """Tell that the disk does not answer."""
+        self._log.warn("delayed request left for later: {why}", why=stuck, host_id=host_id)
+
+    def not_cleared(self, request: StoredRequest, error: OSError) -> None:
         """Tell that a file cannot be deleted or moved."""
         self._log.error(
             "delayed request {file} cannot be cleared away: {error}",
-            file=name,
+            file=name_of(request.file),
             error=error,
-            host_id=host_id,
+            host_id=request.host_id,
         )
 
     def unknown(self, requests: Mapping[str, Sequence[str]], spool: Spool) -> None:
         """Tell of the requests to hosts that the table does not have, of each once."""
-        for host_id, names in requests.items():
-            new = [name for name in names if name not in self._unknown]
+        for host_id, files in requests.items():
+            new = [file for file in files if name_of(file) not in self._unknown]
             if new:
                 self._log.warn(
                     "delayed requests stay on disk, the host table has no {unknown}: {file}{more}",
@@ -85,7 +107,7 @@ class DelayedLogs:
                     file=spool.path(new[0]),
                     more=f" and {len(new) - 1} more" if new[1:] else "",
                 )
-        self._unknown = {name for names in requests.values() for name in names}
+        self._unknown = {name_of(file) for files in requests.values() for file in files}
 
     def locked(self, count: int) -> None:
         """Tell that requests are sealed and there is no key, when there are more of them."""

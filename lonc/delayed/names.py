@@ -1,13 +1,17 @@
 """
-What the name of a file in the folder of delayed requests tells (protocol section 6).
+What the names of files in the folder of delayed requests tell (protocol section 6).
+
+A *file* is given by its path below that folder: ``<name>`` or ``<name>~sealed`` where requests are
+stored, ``sealed/<name>~sealed`` where lonc keeps those that it has sealed, ``kept/...`` where it
+puts those that it will not send.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from typing import Final
 
-from lonc.delayed.outbox import hidden_name
-from lonc.delayed.sealer import SEALING
 from lonc.delayed.sealing import SEALED, own_name
 
 #: ``<time>.<pid>.<letters>.<host id>``. Older writers leave the pid out, later ones put a count
@@ -15,14 +19,49 @@ from lonc.delayed.sealing import SEALED, own_name
 _NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
 
 #: Beside a request that was set aside: the lond's answer, or why it was not sent.
-ANSWER = ".answer"
-REASON = ".reason"
+ANSWER: Final = ".answer"
+REASON: Final = ".reason"
+
+#: The folders inside that of the delayed requests.
+SEALED_FOLDER: Final = "sealed/"
+KEPT_FOLDER: Final = "kept/"
+
+#: What a sealed form's name ends in while it is written.
+SEALING: Final = "~sealing"
+
+#: Names are compared with their numbers as numbers: lonnet does not pad its count.
+Order = tuple[list[str | int], bool, int, str]
 
 
 def host_of(name: str) -> str | None:
-    """Return the host id that a file's name ends in; None when it is no delayed request."""
+    """Return the host id that a request's name ends in; None when it is no delayed request."""
     match = _NAME.fullmatch(name)
     return match[1] if match else None
+
+
+def host_of_file(file: str) -> str | None:
+    """Return the host id that a file's name tells, sealed or not; None as for :func:`host_of`."""
+    is_sealed = file.endswith(SEALED) or file.startswith(KEPT_FOLDER)
+    return host_of(own_name(file) if is_sealed else file)
+
+
+def name_of(file: str) -> str:
+    """Return a file's name, the same for a request in the clear and its sealed form."""
+    return os.path.basename(file).removesuffix(SEALED)
+
+
+def order(file: str) -> Order:
+    """
+    Return what files are sorted by, for sending, listing and paging (row S13).
+
+    That is the request's name, in which numbers count as numbers. Of those with one name the sealed
+    ones come first, for they were stored first, by the number behind ``~``; then the text decides.
+    """
+    name, own = name_of(file), own_name(file)
+    parts: list[str | int] = [*re.split(r"(\d+)", own, flags=re.ASCII)]
+    parts[1::2] = map(int, parts[1::2])
+    number = name.removeprefix(own).removeprefix("~")
+    return parts, not file.endswith(SEALED), int(number) if number.isdecimal() else 0, file
 
 
 def is_kept(file: str) -> bool:
@@ -31,10 +70,15 @@ def is_kept(file: str) -> bool:
     return host_of(name) is not None and not name.endswith((ANSWER, REASON))
 
 
-def stored_at(name: str) -> float:
+def stored_at(file: str) -> float:
     """Return when a request was stored, in Unix time, as its name begins; 0.0 for no such name."""
-    first = name.partition(".")[0]
+    first = os.path.basename(file).partition(".")[0]
     return float(first) if first.isdecimal() and len(first) < 16 else 0.0
+
+
+def hidden_name(name: str) -> str:
+    """Return the name under which a request is written, which lonc passes over."""
+    return f".{name}.part"
 
 
 def is_unfinished(file: str) -> bool:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from lonc.delayed.names import SEALED_FOLDER, hidden_name
 from lonc.delayed.sealing import SEALED, seal
 from lonc.disk.files import (
     Stamp,
@@ -30,11 +31,6 @@ from lonc.wire.request import command_word, is_secret
 
 #: Names that are tried for a request when others have them already.
 TRIES = 100
-
-
-def hidden_name(name: str) -> str:
-    """Return the name under which a request is written, which lonc passes over."""
-    return f".{name}.part"
 
 
 def is_being_stored(path: str, stamp: Stamp) -> bool:
@@ -57,10 +53,17 @@ def _take_back(path: str, inode: int) -> str:
             return ""  # another's
         os.unlink(path)
     except FileNotFoundError:  # a lonc that seals may have been quick
-        return path + SEALED if os.path.lexists(path + SEALED) else ""
+        return _sealed_form(path)
     except OSError:
         return path
     return ""
+
+
+def _sealed_form(path: str) -> str:
+    """Return the path at which lonc keeps a request that it has sealed; empty: there is none."""
+    folder, name = os.path.split(path.removesuffix(SEALED))
+    form = os.path.join(folder, SEALED_FOLDER, name + SEALED)
+    return form if os.path.lexists(form) else ""
 
 
 class Numbers:
@@ -209,7 +212,7 @@ class Outbox:
                 found = file.read(len(content) + 1)
         except FileNotFoundError:
             # lonc may be quick to seal it, and has that on the disk before it deletes this.
-            if not os.path.lexists(path + SEALED):
+            if not _sealed_form(path):
                 raise
             return
         except Unusable as fault:

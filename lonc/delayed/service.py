@@ -1,15 +1,14 @@
 """
-Sends the requests that wait on disk for a host to come back (protocol, section 6; rows S13 and F6).
+Looks after the requests that wait on disk for a host (protocol, section 6; rows S13 and F6).
 
-The folder is scanned for all hosts at once. What is found for a host goes into its queue, and one
-request after the other goes from there to the host, which makes a connection if it has none; the
-queues do not wait for each other. The files themselves are :mod:`lonc.delayed.spool`'s.
+The folder is scanned for all hosts at once, and each file has a record (:mod:`lonc.delayed.states`)
+in the queue of its host. :mod:`lonc.delayed.sealer` seals them where there is a key,
+:mod:`lonc.delayed.sending` sends them; the files themselves are :mod:`lonc.delayed.spool`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -21,16 +20,14 @@ from twisted.logger import Logger
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
-from lonc.delayed.names import ANSWER, REASON, host_of, stored_at
-from lonc.delayed.queue import DelayedQueue, FileAges, Sender
-from lonc.delayed.requests import DelayedRequests
+from lonc.delayed.names import name_of, order, stored_at
+from lonc.delayed.people import DelayedRequests
 from lonc.delayed.sealer import Sealer
-from lonc.delayed.sealing import Key, UnusableKey, key_of, own_name
+from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of
+from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
 from lonc.delayed.spool import Found, Spool
-from lonc.disk.files import Changed, Files, Stamp, Unfinished, Unusable
+from lonc.delayed.states import Sender, State, StoredRequest
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
-from lonc.wire.refusal import refusal
-from lonc.wire.request import Cause, ConLost
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
@@ -38,24 +35,10 @@ SCAN_PAUSE = 1.0
 #: Seconds after a scan in which sealing goes on before the next one.
 SEALING_TIME = 0.75
 
-#: Seconds after which a request is tried again that failed while its host was alive: they double.
-FIRST_PAUSE = 1.0
-LAST_PAUSE = 60.0
-
-#: Seconds after which it is tried again to delete or to move a file.
-TRY_AGAIN = 60.0
-
-#: Failures that would be the same each time.
-_HOPELESS = {
-    Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
-    Cause.CONTROL_BYTE: "its command word holds a control byte",
-    Cause.WRONG_HOST: "it is for another host than its name says",
-}
-
 
 class DelayedService(Service):
     """
-    Sends delayed requests.
+    Looks after delayed requests.
 
     :param clock: the reactor's time.
     :param sender_of: a host id -> who sends to it; None when the table has no such host. It is
@@ -63,7 +46,7 @@ class DelayedService(Service):
     :param in_thread: runs a function in a thread, as ``deferToThread`` does.
     :param perm_log: takes the lines of ``lonnet.perm.log``.
     :param random: the jitter of the pauses.
-    :param make_spool: folder, folder of those set aside, key -> :class:`lonc.delayed.spool.Spool`.
+    :param make_spool: folder, key -> :class:`lonc.delayed.spool.Spool`.
     :raise lonc.delayed.sealing.UnusableKey: the key that the settings name cannot be used.
     :ivar requests: the requests for people, who look at them and steer them.
     :ivar kept: how many the last scan found set aside.
@@ -77,7 +60,7 @@ class DelayedService(Service):
         in_thread: InThread,
         perm_log: Callable[[str], None],
         random: Random,
-        make_spool: Callable[[str, str, Key | None], Spool] = Spool,
+        make_spool: Callable[[str, Key | None], Spool] = Spool,
         log: Logger | None = None,
     ) -> None:
         self.log = log or Logger()
@@ -86,22 +69,30 @@ class DelayedService(Service):
         self._sender_of = sender_of
         self._disk = Disk(clock, in_thread)
         self._logs = DelayedLogs(self.log, perm_log)
-        self._random = random
         self._make_spool = make_spool
         self._key = key_of(settings)
-        self._spool = make_spool(settings.delayed_dir, settings.kept_dir, self._key)
+        self._spool = make_spool(settings.delayed_dir, self._key)
         self._queues: dict[str, DelayedQueue] = {}
-        self._file_ages = FileAges()
-        self._sealer = Sealer(
-            clock, self._disk, self._file_ages, self._has_in_hand, self._go_on, self.log
+        self._sealer = Sealer(clock, self._disk, self._go_on, self.log)
+        self._sending = Sending(
+            clock,
+            self._disk,
+            sender_of,
+            lambda: self._settings,
+            self._sealer.wants,
+            self._spawn,
+            self._logs,
+            random,
+            self.log,
         )
         self.requests = DelayedRequests(
             self._disk,
             lambda: self._spool,
             lambda: self._settings.disk_timeout,
-            self._queues,
-            self._has_in_hand,
-            self.kick,
+            self._all,
+            self._sending.is_in_hand,
+            lambda host_id: self._sender_of(host_id) is not None,
+            self.retry,
         )
         self._counts: dict[str, int] = {}
         self._oldest: dict[str, float] = {}
@@ -111,12 +102,14 @@ class DelayedService(Service):
         self._scan_error = ""
         self._scans: LoopingCall | None = None
         self._tasks: set[Deferred[None]] = set()
+        self._handed_on: dict[str, Mapping[str, Any]] = {}
 
     # ------------------------------------------------------------------ from outside
 
     def startService(self) -> None:
         """Scan the folder now and every second; it is made when it is missing."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._sending.running = True
         self._scans = LoopingCall(lambda: self._spawn(self._scan()))
         self._scans.clock = self._clock
         self._scans.start(SCAN_PAUSE)
@@ -126,13 +119,20 @@ class DelayedService(Service):
         Begin nothing new.
 
         :return: fires when nothing is under way: requests end with their hosts, what has its
-            answer is deleted or moved, and a disk that hangs is waited for no longer than ever.
+            answer is proven, and deleted or moved, and a disk that hangs is waited for no longer
+            than ever.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         if self._scans is not None:
             self._scans.stop()
             self._scans = None
-        return DeferredList(list(self._tasks)).addCallback(lambda _: None)
+        for queue in self._queues.values():
+            self._sending.end(queue)
+        return Deferred.fromCoroutine(self._ended())
+
+    async def _ended(self) -> None:
+        while self._tasks:
+            await DeferredList(list(self._tasks))
 
     def reconfigure(self, settings: Settings) -> None:
         """
@@ -153,7 +153,7 @@ class DelayedService(Service):
             self._counts = {}
         elif self._key == key_before:
             return
-        self._spool = self._make_spool(settings.delayed_dir, settings.kept_dir, self._key)
+        self._spool = self._make_spool(settings.delayed_dir, self._key)
         self._logs.locked(0)
         self._found = None
         self._sealer.clear()
@@ -165,7 +165,12 @@ class DelayedService(Service):
         queue = self._queues.get(host_id)
         if queue is not None:
             queue.pause = queue.not_before = 0.0
-            self._begin(queue)
+            self._sending.begin(queue)
+
+    def retry(self, host_id: str | None) -> None:
+        """Try a host's requests now; None: those of all hosts."""
+        for each in list(self._queues) if host_id is None else [host_id]:
+            self.kick(each)
 
     def counts(self) -> Mapping[str, int]:
         """Return how many delayed requests the last scan found, for each host that has any."""
@@ -174,6 +179,19 @@ class DelayedService(Service):
     def oldest(self) -> Mapping[str, float]:
         """Return when the oldest of these was stored, in Unix time, as far as its name tells."""
         return self._oldest
+
+    def answered(self) -> list[dict[str, Any]]:
+        """Return what another process must not send again, to be given to its :meth:`take_on`."""
+        return [x.handed_on() for x in self._all() if x.state in (State.PROVEN, State.SKIPPED)]
+
+    def take_on(self, answered: Sequence[Mapping[str, Any]]) -> None:
+        """Do not send again what a process before this one could not clear away."""
+        for each in answered:
+            StoredRequest(self._spool, each["file"], 0.0).take_on(each, 0.0)  # errors come now
+            self._handed_on[each["file"]] = each
+
+    def _all(self) -> list[StoredRequest]:
+        return [each for queue in self._queues.values() for each in queue.requests]
 
     def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """Run a coroutine that stopService waits for."""
@@ -187,7 +205,10 @@ class DelayedService(Service):
     # ------------------------------------------------------------------ the scan
 
     async def _scan(self) -> None:
-        spool = self._spool
+        spool, began = self._spool, self._clock.seconds()
+        for queue in list(self._queues.values()):
+            if began >= queue.proved + PROOF_PAUSE:
+                self._sending.prove(queue)
         if self._disk.is_at(spool.folder):
             return
         try:
@@ -203,7 +224,7 @@ class DelayedService(Service):
         if spool is not self._spool:
             return
         if not self._is_as_before(found):
-            self._take_over(found)
+            self._take_over(found, began)
         until = self._clock.seconds() + SEALING_TIME
         while self.running and await self._sealer.step() and self._clock.seconds() < until:
             pass
@@ -213,183 +234,73 @@ class DelayedService(Service):
         known = frozenset(x for x in found.requests if self._sender_of(x) is not None)
         same = found is self._found and known == self._known
         self._found, self._known = found, known
-        if not same or (self._spool.key is not None and found.plain):
+        if not same or (self._key is not None and found.unsealed):
             return False
         for host_id, queue in list(self._queues.items()):
             sender = self._sender_of(host_id)
             if sender is not None and sender.alive:
-                self._fill(queue, found)
+                self._fill(queue)
         return True
 
-    def _fill(self, queue: DelayedQueue, found: Found) -> None:
-        locked = found.sealed if self._spool.key is None else frozenset()
-        names = found.requests.get(queue.host_id, [])
-        queue.found([name for name in names if name not in locked])
-        if queue.waiting:
-            self._begin(queue)
-        elif not queue.busy:
-            del self._queues[queue.host_id]
-
-    def _take_over(self, found: Found) -> None:
-        self._counts = {host_id: len(names) for host_id, names in found.requests.items()}
+    def _take_over(self, found: Found, began: float) -> None:
+        self._counts = {x: len(set(map(name_of, files))) for x, files in found.requests.items()}
+        self._oldest = {x: min(map(stored_at, files)) for x, files in found.requests.items()}
         self.kept = found.kept
-        self._oldest = {
-            host_id: min(map(stored_at, names)) for host_id, names in found.requests.items()
-        }
-        self._file_ages.found(found.plain, self._clock.seconds())
-        if self._spool.key is None:
-            self._logs.locked(len(found.sealed))
+        for host_id in list({**self._queues, **found.requests}):
+            queue = self._queues.setdefault(host_id, DelayedQueue(host_id))
+            self._compare(queue, found.requests.get(host_id, ()), began)
+            if not queue.requests and not queue.busy:
+                del self._queues[host_id]
+        self._handed_on.clear()
+        if self._key is None:
+            sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
+            self._logs.locked(len(sealed))
         else:
             limit = self._settings.disk_timeout
-            self._sealer.found(self._spool, limit, found.requests, found.plain)
-        unknown = {}
-        for host_id, names in found.requests.items():
-            if self._sender_of(host_id) is None:
-                unknown[host_id] = names
-            elif host_id not in self._queues:
-                self._queues[host_id] = DelayedQueue(host_id)
+            self._sealer.found(self._spool, limit, [x.requests for x in self._queues.values()])
+        unknown = {x: files for x, files in found.requests.items() if x not in self._known}
         self._logs.unknown(unknown, self._spool)
         for queue in list(self._queues.values()):
-            self._fill(queue, found)
+            self._fill(queue)
 
-    # ------------------------------------------------------------------ what the sealer asks
+    def _compare(self, queue: DelayedQueue, files: Sequence[str], began: float) -> None:
+        """Bring a queue up to date with a scan: new files, and those that have gone."""
+        now, over = self._clock.seconds(), (State.KEPT, State.GONE)
+        known = {path: x for x in queue.requests if x.state not in over for path in x.paths}
+        requests = dict.fromkeys(
+            known.get(self._spool.path(file)) or self._begun(file, now) for file in files
+        )
+        # The scan did not see what has moved meanwhile, nor what is still in an earlier folder.
+        left = [
+            x
+            for x in dict.fromkeys(known.values())
+            if x not in requests and (x.moved >= began or self._is_to_stay(x))
+        ]
+        queue.requests = [*requests]
+        if left:
+            queue.requests = sorted([*requests, *left], key=lambda x: order(x.file))
+        for each in queue.requests:
+            if each.spool.folder == self._spool.folder and not each.busy:
+                each.spool = self._spool
 
-    def _has_in_hand(self, name: str) -> bool:
-        queue = self._queues.get(host_of(own_name(name)) or "")
-        at_disk = self._disk.is_at(self._spool.path(name))
-        return at_disk or (queue is not None and queue.has_in_hand(name))
+    def _begun(self, file: str, now: float) -> StoredRequest:
+        request = StoredRequest(self._spool, file, now)
+        if file in self._handed_on:
+            request.take_on(self._handed_on[file], now)
+        return request
 
-    def _go_on(self, names: Iterable[str]) -> None:
-        for host_id in dict.fromkeys(host_of(own_name(name)) for name in names):
-            queue = self._queues.get(host_id or "")
-            if queue is not None:
-                self._begin(queue)
+    def _is_to_stay(self, request: StoredRequest) -> bool:
+        """Return whether something is still to be done for a request whose file was not found."""
+        if request.spool.folder != self._spool.folder:
+            return request.state in (State.PROVEN, State.SENDING, State.ANSWERED)
+        return request.busy or request.state in (State.SENDING, State.ANSWERED)
 
-    # ------------------------------------------------------------------ a queue
+    def _fill(self, queue: DelayedQueue) -> None:
+        queue.fill(self._key is not None)
+        self._sending.begin(queue)
 
-    def _begin(self, queue: DelayedQueue) -> None:
-        if self.running and not queue.busy:
-            queue.busy = True
-            self._spawn(self._work(queue))
-
-    async def _work(self, queue: DelayedQueue) -> None:
-        """Send a host's requests, until there is nothing to send or to be done now."""
-        try:
-            while queue.waiting:
-                name = queue.waiting[-1]
-                if name in self._sealer.pending:
-                    return
-                now = self._clock.seconds()
-                at_disk = self._disk.is_at(self._spool.path(name))
-                if not at_disk and queue.skipped.get(name, now) <= now:
-                    sender = self._sender_of(queue.host_id)
-                    if sender is None or not sender.alive or now < queue.not_before:
-                        return
-                    queue.current = name
-                    if not await self._deal_with(queue, name, sender):
-                        return
-                # A scan may have put others here meanwhile.
-                if queue.waiting and queue.waiting[-1] == name:
-                    queue.waiting.pop()
-        except Exception:
-            self._put_off(queue, name, "see the next line")
-            self.log.failure("sending a delayed request failed", host_id=queue.host_id)
-        finally:
-            queue.busy = False
-
-    async def _deal_with(self, queue: DelayedQueue, name: str, sender: Sender) -> bool:
-        """Do what can be done with a file now; return whether the next one may follow."""
-        path = self._spool.path(name)
-        limit = self._settings.disk_timeout
-        try:
-            clear = queue.answered.get(name) or await self._try(queue, name, sender)
-            if clear is None:
-                return False
-            await self._disk.run(path, limit, clear)
-        except NoPlace:
-            return False
-        except Stuck as stuck:
-            self.log.warn("delayed request left for later: {why}", why=stuck, host_id=queue.host_id)
-            return True
-        except Changed:
-            # What has been written meanwhile was not sent, so the whole file is, once more.
-            message = "delayed request {file} has changed meanwhile: once more"
-            self.log.warn(message, file=name, host_id=queue.host_id)
-        except FileNotFoundError:
-            pass  # somebody took it away
-        except OSError as error:
-            self._skip(queue, name, error)
-            return True
-        queue.answered.pop(name, None)
-        return True
-
-    async def _try(
-        self, queue: DelayedQueue, name: str, sender: Sender
-    ) -> Callable[[], object] | None:
-        """Send a request; return how to clear it away, or None when it has to wait."""
-        spool, settings = self._spool, self._settings
-        clear: Callable[[], object]
-        still = self._file_ages.still(name, self._clock.seconds())
-        read = partial(spool.take, name, settings.max_line, still)
-        try:
-            taken = await self._disk.run(spool.path(name), settings.disk_timeout, read)
-            if not self.running or not self._file_ages.is_ripe(name, self._clock.seconds()):
-                return None
-            answer = await sender.ask(taken.line)
-        except Unfinished as unfinished:
-            await self._watch_unfinished(queue, name, unfinished.stamp)
-            return None
-        except Unusable as fault:
-            return self._set_aside(queue, spool, name, fault.files, str(fault))
-        except ConLost as lost:
-            if lost.cause in _HOPELESS:
-                clear = self._set_aside(queue, spool, name, taken.files, _HOPELESS[lost.cause])
-                queue.answered[name] = clear
-                return clear
-            self._put_off(queue, name, lost.cause.value)
-            return None
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            self._put_off(queue, name, str(error))
-            return None
-        queue.pause = queue.not_before = 0.0
-        self._logs.answered(queue.host_id, name, taken.line, answer, self._spool)
-        if refusal(answer) is None:
-            clear = partial(spool.remove, taken.files)
-        else:
-            clear = partial(spool.keep, name, taken.files, ANSWER, answer)
-        queue.answered[name] = clear
-        return clear
-
-    async def _watch_unfinished(self, queue: DelayedQueue, name: str, stamp: Stamp) -> None:
-        """Time how long a file stays as it is, and with it those that wait behind it."""
-        if not self._file_ages.knows(name, stamp):
-            # Or each would take its time anew when its turn comes.
-            look = partial(self._spool.stamps, list(queue.waiting))
-            path, limit = self._spool.path(name), self._settings.disk_timeout
-            self._file_ages.watch(await self._disk.run(path, limit, look), self._clock.seconds())
-
-    def _set_aside(
-        self, queue: DelayedQueue, spool: Spool, name: str, files: Files, reason: str
-    ) -> Callable[[], object]:
-        """Return how to set a request aside that cannot be sent."""
-        if name not in queue.skipped:
-            self._logs.set_aside(queue.host_id, name, spool.kept, reason)
-        return partial(spool.keep, name, files, REASON, f"{reason}\n".encode())
-
-    # ------------------------------------------------------------------ later
-
-    def _put_off(self, queue: DelayedQueue, name: str, cause: str) -> None:
-        """Let a host rest after a failure, longer each time."""
-        queue.tried(name, cause)
-        queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
-        pause = queue.pause * self._random.uniform(0.8, 1.0)
-        queue.not_before = self._clock.seconds() + pause
-        self._logs.put_off(queue.host_id, name, pause, cause)
-
-    def _skip(self, queue: DelayedQueue, name: str, error: OSError) -> None:
-        """Pass over a file that cannot be cleared away; the log says so once."""
-        if name not in queue.skipped:
-            self._logs.not_cleared(queue.host_id, name, error)
-        queue.skipped[name] = self._clock.seconds() + TRY_AGAIN
+    def _go_on(self, request: StoredRequest | None) -> None:
+        """Go on with the queue of a request that was to be sealed, or with all."""
+        for queue in list(self._queues.values()):
+            if request is None or queue.host_id == request.host_id:
+                self._sending.begin(queue)

@@ -1,12 +1,13 @@
 """
-The folder of delayed requests (protocol section 6; rows F7 and F8): find, read, remove, set aside.
+The folder of delayed requests (protocol section 6; rows F7 and F8): find, read, seal, remove, set
+aside.
 
-With a key their sealed forms (see :mod:`lonc.delayed.sealing`) take the place of requests in the
-clear.
+Programs write requests into the folder itself. With a key, lonc moves each into a folder of its own
+inside of that, sealed (see :mod:`lonc.delayed.sealing`); without one it sends them from where they
+are. What it will not send goes to a third folder.
 
 Everything here blocks, and is called in a thread; nothing here knows a reactor. Whatever step the
-machine stops at, a request is in the folder or among those set aside, perhaps in both; in the
-clear, or sealed, or both.
+machine stops at, a request is in one of these folders, perhaps in two.
 """
 
 from __future__ import annotations
@@ -15,19 +16,28 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 import attrs
 
-from lonc.delayed.names import host_of, is_kept, is_unfinished
+from lonc.delayed.names import (
+    KEPT_FOLDER,
+    SEALED_FOLDER,
+    host_of,
+    host_of_file,
+    is_kept,
+    is_unfinished,
+    order,
+)
 from lonc.delayed.outbox import is_being_stored
-from lonc.delayed.sealer import seal_file
+from lonc.delayed.seal_file import PlainStays, free_name, seal_file
 from lonc.delayed.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
 from lonc.disk.files import (
     LINKED,
     Changed,
     Files,
+    RestingFolder,
     Stamp,
     StepHook,
     Unfinished,
@@ -42,17 +52,13 @@ from lonc.disk.files import (
     sync_folder,
 )
 
-#: Scans, a second apart, and seconds without a change after which a list of the folder still holds:
-#: some file systems have a clock of two seconds.
-SETTLED = 3
-
-#: After so many scans the folder is listed though nothing seems to have changed.
-LIST_ANYWAY = 60
-
-
 #: Seconds after which what is half written is the work of a crash. Who stores a request needs a
 #: moment; the day is for a disk that hangs, and for clocks that are set.
 UNFINISHED_AGE = 86_400.0
+
+#: The mode of the folder of sealed requests: programs of the folder's group, which store requests,
+#: may see whether a request of theirs is there.
+SEALED_MODE = 0o710
 
 
 @attrs.frozen
@@ -60,36 +66,22 @@ class Found:
     """
     What is in the folder.
 
-    :ivar requests: the names of the requests for each host id, in order of name.
-    :ivar plain: those of which there is a file in the clear.
-    :ivar sealed: those of which there is a sealed form.
+    :ivar requests: the files of requests for each host id, in the order in which they are sent.
+    :ivar unsealed: how many of them are where programs store them.
     :ivar kept: how many were set aside.
     """
 
     requests: dict[str, list[str]]
-    plain: frozenset[str]
-    sealed: frozenset[str]
+    unsealed: int = 0
     kept: int = 0
-
-
-@attrs.frozen
-class Taken:
-    """
-    A whole request.
-
-    :ivar line: with one newline, at its end.
-    :ivar files: what it is in: one file, or its sealed form and then the one in the clear.
-    """
-
-    line: bytes
-    files: Files
 
 
 class Spool:
     """
     A folder of delayed requests.
 
-    :ivar folder: where they are.
+    :ivar folder: where they are stored.
+    :ivar sealed: where sealed ones wait; inside ``folder``, and made when needed.
     :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
     :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
     :param step: called before each step on the disk with its name; a test stops there.
@@ -99,25 +91,22 @@ class Spool:
     def __init__(
         self,
         folder: str,
-        kept: str,
         key: bytes | None = None,
         step: StepHook = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._now = now
         self.folder = folder
-        self.kept = kept
-        self._found: Found | None = None
-        self._last_state: tuple[tuple[int, int, int], ...] = ()
-        self._same_scans = 0
-        self._kept_changed = 0
-        self._kept_count = 0
+        self.sealed = self.path(SEALED_FOLDER.rstrip("/"))
+        self.kept = self.path(KEPT_FOLDER.rstrip("/"))
         self.key = key
         self._step = step
+        self._found: Found | None = None
+        self._resting = RestingFolder()
 
-    def path(self, name: str) -> str:
-        """Return where a request of this name is."""
-        return os.path.join(self.folder, name)
+    def path(self, file: str) -> str:
+        """Return where a file of that name, or of that path below the folder, is."""
+        return os.path.join(self.folder, file)
 
     def scan(self) -> Found:
         """
@@ -130,70 +119,39 @@ class Spool:
         :raise OSError: the folder can neither be read nor made.
         """
         self._step("scan")
-        state = self._state()
-        self._same_scans = self._same_scans + 1 if state == self._last_state else 0
-        self._last_state = state
-        if self._found is not None and self._is_settled(state):
-            return self._found
-        self._found = None
-        self._found = self._list()
+        if not self._resting.rests(self.folder, self.sealed, self.kept):
+            self._found = None
+        if self._found is None:
+            self._found = self._list()
         return self._found
 
-    def _state(self) -> tuple[tuple[int, int, int], ...]:
-        """Return what is different once a name has come or gone, here or among those set aside."""
-        found = []
-        for folder in (self.folder, self.kept):
-            with contextlib.suppress(OSError):
-                info = os.lstat(folder)
-                found.append((info.st_ino, info.st_mtime_ns, info.st_ctime_ns))
-        return tuple(found)
-
-    def _is_settled(self, state: tuple[tuple[int, int, int], ...]) -> bool:
-        """
-        Return whether there can have been no change since the last list.
-
-        One within the same tick of a file system's clock leaves no trace, so the list counts only
-        when it was made well after the last change, by this machine's clock and by the number of
-        scans. Every now and then it is made anyway.
-        """
-        if self._same_scans < SETTLED or self._same_scans % LIST_ANYWAY == 0:
-            return False
-        newest = max((max(mtime, ctime) for _, mtime, ctime in state), default=0)
-        return newest < (self._now() - SETTLED) * 1e9
-
     def _list(self) -> Found:
-        files = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
-        requests: dict[str, set[str]] = {}
-        forms: dict[bool, list[str]] = {True: [], False: []}
-        for file in files:
-            if is_unfinished(file):
-                self._clear_old(self.path(file))
-                continue
-            name = file.removesuffix(SEALED)
-            is_sealed = name != file
-            host_id = host_of(own_name(file) if is_sealed else file)
-            if host_id is not None:
-                requests.setdefault(host_id, set()).add(name)
-                forms[is_sealed].append(name)
-        return Found(
-            # What has the form is ASCII: the order is that of the bytes.
-            {host_id: sorted(names) for host_id, names in sorted(requests.items())},
-            plain=frozenset(forms[False]),
-            sealed=frozenset(forms[True]),
-            kept=self._count_kept() if os.path.basename(self.kept) in files else 0,
-        )
+        there = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
+        stored = [*self._requests(there)]
+        sealed = [*self._requests(SEALED_FOLDER + name for name in self._names(self.sealed))]
+        requests: dict[str, list[str]] = {}
+        for file in sorted([*stored, *sealed], key=order):
+            requests.setdefault(host_of_file(file) or "", []).append(file)
+        kept = 0
+        with contextlib.suppress(OSError):  # it is told when something is to be put there
+            kept = sum(map(is_kept, self._names(self.kept)))
+        return Found(requests, len(stored), kept)
 
-    def _count_kept(self) -> int:
-        """Count what was set aside; the folder is looked at when it has changed."""
-        with contextlib.suppress(OSError):  # there is no such folder, or none of ours
-            check_own_folder(self.kept)
-            changed = os.lstat(self.kept).st_mtime_ns
-            if changed != self._kept_changed:
-                # A change within the same tick of the clock is seen with the next scan.
-                self._kept_changed = changed if changed < time.time_ns() - 10**9 else 0
-                self._kept_count = sum(map(is_kept, os.listdir(self.kept)))
-            return self._kept_count
-        return 0
+    def _names(self, folder: str) -> list[str]:
+        """List a folder of ours, which may be missing."""
+        try:
+            check_own_folder(folder)
+        except FileNotFoundError:
+            return []
+        return os.listdir(folder)
+
+    def _requests(self, files: Iterable[str]) -> Iterator[str]:
+        """Choose the requests, and clear away what was never finished."""
+        for file in files:
+            if is_unfinished(os.path.basename(file)):
+                self._clear_old(self.path(file))
+            elif host_of_file(file) is not None:
+                yield file
 
     def _clear_old(self, path: str) -> None:
         with contextlib.suppress(OSError):  # who writes it has named it meanwhile; or it stays
@@ -204,9 +162,9 @@ class Spool:
 
     # ------------------------------------------------------------------ reading
 
-    def take(self, name: str, max_line: int, still: Stamp | None = None) -> Taken:
+    def read(self, file: str, max_line: int, still: Stamp | None = None) -> tuple[bytes, Stamp]:
         """
-        Read a request (row F7), its sealed form first.
+        Read a request (row F7); return its line, with one newline at its end, and its file's state.
 
         :param max_line: bytes that its line may have, the newline not counted.
         :param still: a state in which the file has been long enough to be whole as it is.
@@ -215,29 +173,21 @@ class Spool:
         :raise FileNotFoundError: it has gone.
         :raise OSError: something else that passes.
         """
-        if self.key is not None:
-            with contextlib.suppress(FileNotFoundError):
-                return self._take_sealed(self.key, name, max_line)
-        data, stamp, links = self._content(name, max_line)
-        is_linked = links > 1 and not is_being_stored(self.path(name), stamp)
+        if file.endswith(SEALED):
+            data, stamp, _ = self._content(file, max_line, OVERHEAD)
+            assert self.key is not None
+            try:
+                data = unseal(self.key, file, data)
+            except NotAuthentic as fault:
+                raise Unusable(str(fault), stamp) from None
+            return _line(data, stamp), stamp
+        data, stamp, links = self._content(file, max_line)
+        is_linked = links > 1 and not is_being_stored(self.path(file), stamp)
         if stamp != still and (is_linked or not (data.endswith(b"\n") and data.strip())):
             raise Unfinished(stamp)
         if is_linked:  # of what lonc may read and its other user may not, for all we know
-            raise Unusable(LINKED, {name: stamp})
-        return _taken(data, {name: stamp})
-
-    def _take_sealed(self, key: bytes, name: str, max_line: int) -> Taken:
-        data, stamp, _ = self._content(name + SEALED, max_line, OVERHEAD)
-        files = {name + SEALED: stamp}
-        try:
-            content = unseal(key, name, data)
-        except NotAuthentic as fault:
-            raise Unusable(str(fault), files) from None
-        with contextlib.suppress(FileNotFoundError, Unusable, Unfinished):
-            plain, stamp, _ = self._content(name, max_line)
-            if plain == content:
-                files[name] = stamp
-        return _taken(content, files)
+            raise Unusable(LINKED, stamp)
+        return _line(data, stamp), stamp
 
     def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp, int]:
         """Read a file as a whole; return its content, its state, and how many names it has."""
@@ -251,57 +201,57 @@ class Spool:
             info = os.fstat(opened.fileno())
             stamp = Stamp.of(info)
         if len(data) > limit:
-            raise Unusable(f"it is longer than the limit of {max_line} bytes", {file: stamp})
+            raise Unusable(f"it is longer than the limit of {max_line} bytes", stamp)
         if stamp != before:
             raise Unfinished(stamp)
         return data, stamp, info.st_nlink
 
-    def stamps(self, names: Iterable[str]) -> Files:
-        """Return the states in which requests in the clear are now; no file is opened."""
+    def stamps(self, files: Iterable[str]) -> Files:
+        """Return the states in which files are now; none is opened."""
         found = {}
-        for name in names:
+        for file in files:
             with contextlib.suppress(OSError):
-                found[name] = Stamp.of(os.lstat(self.path(name)))
+                found[file] = Stamp.of(os.lstat(self.path(file)))
         return found
 
     # ------------------------------------------------------------------ clearing away
 
     def remove(self, files: Files) -> None:
         """
-        Delete a request that is done with; what has been deleted is taken out of ``files``.
+        Delete what is done with.
 
         :raise Changed: what was written meanwhile has not been sent.
         :raise OSError: it cannot be deleted.
         """
-        for file, stamp in list(files.items()):
+        for file, stamp in files.items():
             with contextlib.suppress(FileNotFoundError):
                 check(self.path(file), stamp)
                 self._step("remove request")
                 os.unlink(self.path(file))
-            del files[file]
 
-    def keep(self, name: str, files: Files, ending: str, note: bytes) -> str:
+    def keep(self, files: Files, ending: str, note: bytes) -> str:
         """
         Set a request aside with a note beside it (row F8), both sealed if there is a key.
 
         What bears the name there already stays: the new one gets ``~1``, ``~2`` and so on.
 
-        :param files: is kept true to the disk: a sealed form takes the place of what it is of.
+        :param files: the request's file, in the state in which it was read, and what else is to go.
+            It is kept true to the disk: a sealed form takes the place of what it is of.
         :param ending: :data:`ANSWER` or :data:`REASON`, what the note's name ends in.
         :return: the request's new path.
         :raise Changed: it is not in that state any more.
         :raise OSError: it cannot be moved, or has gone, or a power failure may still undo the move.
         """
-        for file, stamp in files.items():
-            check(self.path(file), stamp)
-        if self.key is not None and name in files:
-            self._seal_one(name, files)
+        file, *others = files
+        check(self.path(file), files[file])
+        self.remove({other: files.pop(other) for other in others})
+        if self.key is not None and not file.endswith(SEALED):
+            file = self._seal_unless_unusable(file, files)
         self._step("make kept")
         if make_own_folder(self.kept, 0o700):
             sync_folder(self.folder)
         check_owner(self.kept)
-        target, note_path = self._write_note(own_name(name), ending, note)
-        file = next(iter(files))
+        target, note_path = self._write_note(own_name(file), ending, note)
         if file.endswith(SEALED):
             target += SEALED
         try:
@@ -319,19 +269,22 @@ class Spool:
         self._step("sync kept")
         sync_folder(self.kept)
         self._step("sync folder")
-        sync_folder(self.folder)
+        sync_folder(os.path.dirname(self.path(file)))
         return target
 
-    def _seal_one(self, name: str, files: Files) -> None:
-        """Let a sealed form take the place of a request in the clear, if it can be read."""
+    def _seal_unless_unusable(self, file: str, files: Files) -> str:
         try:
-            form = self.seal(name, files[name])
+            form = self.seal(file, files[file])
         except Unfinished:
-            raise Changed(f"{self.path(name)} has changed since it was read") from None
+            raise Changed(f"{self.path(file)} has changed since it was read") from None
         except Unusable:
-            return
-        files.clear()
-        files[form] = Stamp.of(os.lstat(self.path(form)))
+            return file
+        except PlainStays as fault:
+            _put_first(files, fault.form, self.path(fault.form))
+            raise fault.error from None
+        _put_first(files, form, self.path(form))
+        del files[file]
+        return form
 
     def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
         """Write the note under the first free name; return the request's path and its own."""
@@ -347,15 +300,39 @@ class Spool:
 
     # ------------------------------------------------------------------ sealing
 
-    def seal(self, name: str, still: Stamp | None) -> str:
+    def seal(self, file: str, still: Stamp | None = None) -> str:
         """
-        Put a sealed form in the place of a request in the clear; return the form's name.
+        Put a sealed form into the folder of sealed ones in place of a file; return which it is.
+
+        One that is sealed already, as who stored it or moved it there did, is moved.
 
         :param still: a state in which the file has been long enough to be whole as it is.
-        :raise: what :func:`lonc.delayed.sealer.seal_file` raises.
+        :raise: what :func:`lonc.delayed.seal_file.seal_file` raises.
         """
         assert self.key is not None
-        return seal_file(self.key, self.folder, name, lambda stamp: stamp == still, self._step)
+        self._step("make sealed folder")
+        if make_own_folder(self.sealed, SEALED_MODE):
+            sync_folder(self.folder)
+        check_owner(self.sealed)
+        if file.endswith(SEALED):
+            return SEALED_FOLDER + self._move_sealed(self.folder, self.sealed, file)
+        try:
+            return SEALED_FOLDER + seal_file(
+                self.key, self.path(file), self.sealed, lambda stamp: stamp == still, self._step
+            )
+        except PlainStays as fault:
+            raise PlainStays(SEALED_FOLDER + fault.form, fault.stamp, fault.error) from None
+
+    def _move_sealed(self, folder: str, target: str, file: str) -> str:
+        """Move a sealed file under the first free name of another folder; return the name."""
+        name = free_name(target, own_name(file))
+        self._step("move sealed")
+        os.rename(os.path.join(folder, file), os.path.join(target, name))
+        self._step("sync sealed folder")
+        sync_folder(target)
+        self._step("sync folder")
+        sync_folder(folder)
+        return name
 
     def kept_in_clear(self) -> list[str]:
         """
@@ -363,28 +340,46 @@ class Spool:
 
         :raise OSError: the folder cannot be read.
         """
-        try:
-            check_own_folder(self.kept)
-        except FileNotFoundError:
-            return []
-        files = os.listdir(self.kept)
         return [
-            file
-            for file in sorted(files)
-            if not file.endswith(SEALED) and host_of(own_name(file)) is not None
+            name
+            for name in sorted(self._names(self.kept))
+            if not name.endswith(SEALED) and host_of(own_name(name)) is not None
         ]
 
-    def seal_kept(self, file: str) -> str:
-        """Seal such a file; otherwise like :meth:`seal`."""
+    def seal_kept(self, name: str) -> str:
+        """Seal such a file where it is; otherwise like :meth:`seal`."""
         assert self.key is not None
-        return seal_file(self.key, self.kept, file, lambda _: True, self._step)
+        path = os.path.join(self.kept, name)
+        return seal_file(self.key, path, self.kept, lambda _: True, self._step)
+
+    def unfold(self) -> int:
+        """
+        Move what is sealed back into the folder itself, where an older lonc looks for it.
+
+        :return: how many there were.
+        :raise OSError: not all could be moved; what was is where it belongs.
+        """
+        names = sorted(self._names(self.sealed), key=order)
+        files = [name for name in names if name.endswith(SEALED) and host_of_file(name)]
+        for name in files:
+            self._move_sealed(self.sealed, self.folder, name)
+        with contextlib.suppress(OSError):  # there is something else, or it is not there
+            os.rmdir(self.sealed)
+        return len(files)
 
 
-def _taken(data: bytes, files: Files) -> Taken:
+def _put_first(files: Files, file: str, path: str) -> None:
+    others = dict(files)
+    files.clear()
+    files[file] = Stamp.of(os.lstat(path))
+    files.update(others)
+
+
+def _line(data: bytes, stamp: Stamp) -> bytes:
     if not data.strip():
-        raise Unusable("it is empty", files)
+        raise Unusable("it is empty", stamp)
     line, _, rest = data.lstrip(b"\n").partition(b"\n")
     if rest.strip():
         # Sending the first and deleting the file would lose the others.
-        raise Unusable("it holds more than one line", files)
-    return Taken(line + b"\n", files)
+        raise Unusable("it holds more than one line", stamp)
+    return line + b"\n"

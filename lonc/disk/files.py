@@ -63,11 +63,11 @@ class Unfinished(Exception):
 
 
 class Unusable(Exception):
-    """The files hold no request that can be sent; the message says why, on one line."""
+    """The file holds nothing that can be used; the message says why, on one line."""
 
-    def __init__(self, reason: str, files: Files) -> None:
+    def __init__(self, reason: str, stamp: Stamp) -> None:
         super().__init__(reason)
-        self.files = files
+        self.stamp = stamp
 
 
 class Changed(Exception):
@@ -97,8 +97,7 @@ def held_against(path: str, stamp: Stamp) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FAULTS:
             raise
-        name = os.path.basename(path)
-        raise Unusable(f"it cannot be read: {error.strerror}", {name: stamp}) from None
+        raise Unusable(f"it cannot be read: {error.strerror}", stamp) from None
 
 
 @contextlib.contextmanager
@@ -118,7 +117,7 @@ def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
             if stat.S_ISREG(info.st_mode):
                 yield file
                 return
-    raise Unusable("it is not a regular file", {os.path.basename(path): Stamp.of(info)})
+    raise Unusable("it is not a regular file", Stamp.of(info))
 
 
 @contextlib.contextmanager
@@ -238,22 +237,32 @@ class RestingFolder:
     """
 
     def __init__(self) -> None:
-        self._state: tuple[int, int, int, int] | None = None
+        self._state: list[tuple[int, int, int, int] | None] = [None]
         self._looks = 0
 
-    def rests(self, path: str) -> bool:
-        """Return whether it has been the same for some looks; one that cannot be seen never is."""
-        state = None
-        with contextlib.suppress(OSError):
-            info = os.stat(path)
-            state = info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns
-        self._looks = self._looks + 1 if state is not None and state == self._state else 0
+    def rests(self, path: str, *inner: str) -> bool:
+        """
+        Return whether it has been the same for some looks, and so have folders inside of it.
+
+        One that cannot be seen never is; those inside may be missing.
+        """
+        state = [_folder_state(each) for each in (path, *inner)]
+        self._looks = self._looks + 1 if state[0] is not None and state == self._state else 0
         self._state = state
         return self._looks >= REST_AFTER and self._looks % LOOK_ANYWAY != 0
 
     def disturb(self) -> None:
         """Let it rest no more: something is missing there."""
-        self._state = None
+        self._state = [None]
+
+
+def _folder_state(path: str) -> tuple[int, int, int, int] | None:
+    """Return what is different once a name has come or gone; None for no such folder."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns
 
 
 def sync_folder(path: str) -> None:

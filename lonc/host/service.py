@@ -32,6 +32,7 @@ from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import (
     Cause,
+    Provable,
     Request,
     Waiter,
     addressee,
@@ -212,6 +213,10 @@ class HostService(Service):
         waiter = Waiter(self.host_id)
         self.submit(Request(line, waiter))
         return waiter.outcome
+
+    def deliver(self, line: bytes, fresh: bool) -> Deferred[tuple[bytes, Provable | None]]:
+        """Ask for a delayed request: see :class:`lonc.delayed.states.Sender`."""
+        return self.ask(line).addCallback(lambda reply: (reply, None))
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """

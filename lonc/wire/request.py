@@ -93,6 +93,17 @@ class ReplyReceiver(Protocol):
         """There is no answer: the request may or may not have reached lond."""
 
 
+class Provable(Protocol):
+    """The connection that an answer came by."""
+
+    def prove(self) -> Deferred[bool]:
+        """
+        Fire with whether each answer so far belonged to its request; False: nobody can tell.
+
+        It fires within the time limit of a request, also while the host is paused.
+        """
+
+
 class Request:
     """
     One line for a lond.

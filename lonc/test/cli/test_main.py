@@ -31,6 +31,7 @@ from lonc.cli.main import COMMANDS, commands, main
 from lonc.cli.options import chosen
 from lonc.config.settings import find_config_file, read_settings
 from lonc.control.errors import NoAnswer
+from lonc.daemon.pidfile import PidFile
 from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
 
 NAME = "1062000000.4711.passwd.l1"
@@ -166,6 +167,39 @@ class ShowTests(CommandCase):
         self.assertEqual(
             self.refusal("show-delayed", "--key", self.key, nothing), f"{nothing}: not a file"
         )
+
+
+class UnfoldTests(CommandCase):
+    """``lonc delayed unfold``."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for folder in ("delayed/sealed", "logs"):
+            os.makedirs(self.path(folder))
+        conf = CONF.replace("/sockets", self.folder).replace("/daemons", self.folder)
+        self.conf = self.put("loncapa.conf", conf.encode())
+        self.put(f"delayed/sealed/{NAME}{SEALED}", LINE)
+
+    def unfold(self) -> tuple[str, ...]:
+        """Return the command's arguments."""
+        return ("--config", self.conf, "delayed", "unfold")
+
+    def test_unfold(self) -> None:
+        """What is sealed is where an earlier lonc looks for it; nothing else is left behind."""
+        self.assertEqual(
+            self.run_command(*self.unfold()).decode(),
+            f"1 sealed request moved to {self.path('delayed')}.\n",
+        )
+        self.assertEqual(os.listdir(self.path("delayed")), [NAME + SEALED])
+        self.assertEqual(os.listdir(self.path("logs")), [])
+
+    def test_lonc_runs(self) -> None:
+        """While lonc runs nothing is moved: it may just be sending it."""
+        running = PidFile(self.path("logs/lonc.pid"))
+        running.acquire()
+        self.addCleanup(running.release)
+        self.assertIn("another lonc runs on these folders", self.refusal(*self.unfold()))
+        self.assertEqual(os.listdir(self.path("delayed")), ["sealed"])
 
 
 class CommandLineTests(CommandCase):

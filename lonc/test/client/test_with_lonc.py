@@ -98,8 +98,8 @@ class LoncTests(TestCase):
 
     def delayed(self) -> list[bytes]:
         """What lonc would send once it reaches the host, in its order."""
-        spool = Spool(self.settings.delayed_dir, self.settings.kept_dir)
-        return [spool.take(name, 1000).line for name in spool.scan().requests.get("l2", [])]
+        spool = Spool(self.settings.delayed_dir)
+        return [spool.read(file, 1000)[0] for file in spool.scan().requests.get("l2", [])]
 
     async def test_twisted(self) -> None:
         """Values come back as they went, and what cannot be sent is there for lonc to find."""

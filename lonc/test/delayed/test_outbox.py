@@ -13,8 +13,9 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.delayed.names import order
 from lonc.delayed.outbox import TRIES, NotStored, Numbers, Outbox
-from lonc.delayed.sealing import SEALED, seal
+from lonc.delayed.sealing import SEALED
 from lonc.delayed.spool import Spool
 
 NOW = 1062000000
@@ -64,16 +65,16 @@ class OutboxTests(SynchronousTestCase):
 
     def files(self) -> list[str]:
         """All names in the folder, hidden ones too, in lonc's order."""
-        return sorted(os.listdir(self.folder))
+        return sorted(os.listdir(self.folder), key=order)
 
     def found(
         self, host_id: str = "l2", key: bytes | None = None, folder: str | None = None
     ) -> list[bytes]:
         """The requests to a host that lonc finds, in its order."""
         folder = folder or self.folder
-        spool = Spool(folder, os.path.join(folder, "kept"), key)
+        spool = Spool(folder, key)
         self.assertLessEqual(spool.scan().requests.keys(), {host_id})
-        return [spool.take(name, 1000).line for name in spool.scan().requests.get(host_id, [])]
+        return [spool.read(file, 1000)[0] for file in spool.scan().requests.get(host_id, [])]
 
     # What is stored
 
@@ -365,10 +366,7 @@ class OutboxTests(SynchronousTestCase):
 
         def seal_it() -> None:
             (name,) = self.files()
-            path = os.path.join(self.folder, name)
-            with open(path + SEALED, "wb") as file:
-                file.write(seal(KEY, name, read(path)))
-            os.unlink(path)
+            Spool(self.folder, KEY).seal(name)
 
         self.before["read back"] = seal_it
         path = self.outbox.store("l2", PUT)
@@ -380,10 +378,7 @@ class OutboxTests(SynchronousTestCase):
 
         def seal_it() -> None:
             (name,) = self.files()
-            path = os.path.join(self.folder, name)
-            with open(path + SEALED, "wb") as file:
-                file.write(seal(KEY, name, read(path)))
-            os.unlink(path)
+            Spool(self.folder, KEY).seal(name)
             raise OSError(errno.EIO, "Input/output error")
 
         self.before["sync folder"] = seal_it

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from lonc.control.errors import ReloadFailed
-from lonc.delayed.listing import UnknownRequest
-from lonc.delayed.queue import READ_BACK
+from lonc.delayed.people import UnknownRequest
 from lonc.delayed.sealer import TRY_AGAIN
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal
-from lonc.delayed.service import TRY_AGAIN as CLEARED_AGAIN
+from lonc.delayed.sending import TRY_AGAIN as CLEARED_AGAIN
+from lonc.delayed.states import READ_BACK
 from lonc.disk.threads import PLACES, Disk
 from lonc.test.delayed import test_service as test_delayed
 from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, mode, read, write
@@ -129,19 +129,22 @@ class SealedCase(DelayedCase):
 
     def put_sealed(self, name: str, line: bytes = SECRET, key: bytes | None = None) -> str:
         """Write a sealed request; return its path."""
-        return self.put(name + SEALED, seal(key or self.key, name, line))
+        os.makedirs(os.path.join(self.settings.delayed_dir, "sealed"), exist_ok=True)
+        return self.put(f"sealed/{name}{SEALED}", seal(key or self.key, name, line))
 
-    def files(self, folder: str = "") -> dict[str, bytes]:
-        """Return the files of the folder of delayed requests, or of one in it."""
-        path = os.path.join(self.settings.delayed_dir, folder)
-        return {
-            name: read(os.path.join(path, name))
-            for name in sorted(os.listdir(path))
-            if not os.path.isdir(os.path.join(path, name))
-        }
+    def files(self, *folders: str) -> dict[str, bytes]:
+        """Return the files with delayed requests by their names, or those of one folder."""
+        found: dict[str, bytes] = {}
+        for folder in folders or ("", "sealed"):
+            path = os.path.join(self.settings.delayed_dir, folder)
+            for name in os.listdir(path) if os.path.isdir(path) else ():
+                if not os.path.isdir(os.path.join(path, name)):
+                    self.assertNotIn(name, found)
+                    found[name] = read(os.path.join(path, name))
+        return dict(sorted(found.items()))
 
-    def opened(self, folder: str = "") -> dict[str, bytes]:
-        """Return what is in the sealed files of a folder, all of whose files are sealed."""
+    def opened(self, folder: str = "sealed") -> dict[str, bytes]:
+        """Return what is in the files of a folder, all of which are sealed."""
         return {name: unseal(self.key, name, data) for name, data in self.files(folder).items()}
 
 
@@ -159,7 +162,9 @@ class SealedTests(SealedCase):
         self.assertEqual(self.opened(), dict.fromkeys((n + SEALED for n in names), SECRET))
         self.assertEqual(self.service.counts(), {"l1": 2, "l2": 1, "gone": 1})
         for name in names:
-            self.assertEqual(mode(os.path.join(self.settings.delayed_dir, name + SEALED)), 0o600)
+            self.assertEqual(
+                mode(os.path.join(self.settings.delayed_dir, "sealed", name + SEALED)), 0o600
+            )
 
     def test_read_back(self) -> None:
         """lonnet finds what it wrote for more than 2 s."""
@@ -379,6 +384,7 @@ class CrashTests(SealedCase):
         self.steps.fail("remove request", errno.EROFS)
         self.put(FIRST, SECRET)
         self.start()
+        self.tick(1)
         self.assertEqual(len(self.files()), 2)
         self.l1.answer()
         self.tick(10)
@@ -392,9 +398,10 @@ class CrashTests(SealedCase):
         self.steps.fail("remove plain", errno.EROFS)
         self.put(FIRST, SECRET)
         self.start()
+        self.tick(1)
         self.steps.faults.clear()
         self.l1.answer(b"refused\n")
-        self.tick(4)
+        self.tick(int(CLEARED_AGAIN) + 1)
         self.assertEqual(self.l1.asked, [SECRET])
         self.assertEqual(self.files(), {})
         self.assertEqual(self.in_kept(), {FIRST: SECRET, FIRST + ".answer": b"refused\n"})
@@ -471,9 +478,13 @@ class KeptSealedTests(SealedCase):
 
     def test_sent_again(self) -> None:
         """What an administrator moves back is sent again, under whatever number it was kept."""
-        self.put_sealed(FIRST + "~1")
+        self.put(f"{FIRST}~1{SEALED}", seal(self.key, FIRST, SECRET))
         self.service.startService()
+        self.tick(2)
+        self.assertEqual(self.l1.asked, [])
+        self.tick(1)
         self.assertEqual(self.l1.asked, [SECRET])
+        self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
 
 
 class AuthenticityTests(SealedCase):
@@ -503,7 +514,7 @@ class AuthenticityTests(SealedCase):
         """One that was changed is set aside."""
         data = bytearray(read(self.put_sealed(FIRST)))
         data[-20] ^= 1
-        self.put(FIRST + SEALED, bytes(data))
+        self.put(f"sealed/{FIRST}{SEALED}", bytes(data))
         self.assert_kept(FIRST, bytes(data))
 
     def test_renamed(self) -> None:
@@ -511,8 +522,8 @@ class AuthenticityTests(SealedCase):
         for name in (SECOND, OTHER):
             data = read(self.put_sealed(FIRST))
             os.rename(
-                os.path.join(self.settings.delayed_dir, FIRST + SEALED),
-                os.path.join(self.settings.delayed_dir, name + SEALED),
+                os.path.join(self.settings.delayed_dir, "sealed", FIRST + SEALED),
+                os.path.join(self.settings.delayed_dir, "sealed", name + SEALED),
             )
             self.assert_kept(name, data)
             self.successResultOf(self.service.stopService())
@@ -647,9 +658,10 @@ class KeyTests(SealedCase):
         self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
         self.start()
+        self.tick(1)
         self.without_key()
         self.l1.answer()
-        self.tick(5)
+        self.tick(int(CLEARED_AGAIN) + 1)
         self.assertEqual(self.l1.asked, [b"put:1\n"])
         self.assertEqual(list(self.files()), [SECOND, SECOND + SEALED])
 

@@ -14,7 +14,7 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
-from lonc.delayed.service import LAST_PAUSE, TRY_AGAIN
+from lonc.delayed.sending import LAST_PAUSE, TRY_AGAIN
 from lonc.delayed.spool import Spool
 from lonc.disk.threads import PLACES
 from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, Steps, write
@@ -602,8 +602,7 @@ class FolderTests(DelayedCase):
         self.put(FIRST)
         self.tick(4)
         self.assertEqual(len(self.l1.asked), 1)
-        self.take_away(FIRST)
-        os.rmdir(self.settings.delayed_dir)
+        shutil.rmtree(self.settings.delayed_dir)
         write(self.settings.delayed_dir, b"")
         self.tick(10)
         self.assertEqual(len(self.logged(LogLevel.error)), 2)

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Callable, Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.delayed.listing import Listing, UnknownRequest
+from lonc.delayed.people import Listing, UnknownRequest
 from lonc.delayed.sealing import SEALED, seal
+from lonc.test.fixtures.delayed import Crash, Steps, write
 
 NOW = 1_700_000_600.0
 KEY = bytes(range(32))
@@ -22,7 +26,8 @@ class ListingTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
-        os.makedirs(os.path.join(self.folder, "kept"))
+        for folder in ("kept", "sealed"):
+            os.makedirs(os.path.join(self.folder, folder))
         self.listing = Listing(self.folder, KEY, lambda: NOW)
 
     def put(self, file: str, content: bytes) -> None:
@@ -47,18 +52,30 @@ class ListingTests(SynchronousTestCase):
     def test_rows(self) -> None:
         """What they are, for whom, how old; in the clear, sealed, and kept with its answer."""
         self.put(FIRST, b"put:msu:alice:x=secret\n")
-        self.put(SECOND + SEALED, seal(KEY, SECOND, b"encrypt:passwd:msu\n"))
+        sealed = f"sealed/{SECOND}{SEALED}"
+        self.put(sealed, seal(KEY, SECOND, b"encrypt:passwd:msu\n"))
         self.put("kept/" + SECOND + "~1", b"put:msu\n")
         self.put("kept/" + SECOND + "~1.answer", b"refused\n")
         self.put("other", b"x")
         rows = {row.file: row for row in self.listing.rows(None, {FIRST: (3, "timeout")})}
-        self.assertEqual(set(rows), {FIRST, SECOND + SEALED, f"kept/{SECOND}~1"})
-        first, second, kept = rows[FIRST], rows[SECOND + SEALED], rows[f"kept/{SECOND}~1"]
+        self.assertEqual(set(rows), {FIRST, sealed, f"kept/{SECOND}~1"})
+        first, second, kept = rows[FIRST], rows[sealed], rows[f"kept/{SECOND}~1"]
         self.assertEqual((first.host_id, first.command, first.age), ("l1", "put", 600.0))
         self.assertEqual((first.tries, first.last_answer, first.size), (3, "timeout", 23))
         self.assertEqual((second.command, second.kept), ("encrypt:passwd", False))
         self.assertEqual((kept.host_id, kept.last_answer, kept.kept), ("l2", "refused", True))
         self.assertEqual([row.file for row in self.listing.rows("l1", {})], [FIRST])
+
+    def test_order(self) -> None:
+        """Numbers count as numbers, in the list and where it goes on; sealed or not is the same."""
+        files = [f"20.{count}.4711.put.l1" for count in (1, 2, 10, 11)]
+        files[1] = f"sealed/{files[1]}{SEALED}"
+        for file in reversed(files):
+            self.put(file, b"put\n")
+        for number in range(4):
+            after = files[number - 1] if number else ""
+            rows = self.listing.rows(None, {}, after)
+            self.assertEqual([row.file for row in rows], files[number:])
 
     def test_pages(self) -> None:
         """They are listed in the order of their names, behind one, and those kept at the end."""
@@ -99,8 +116,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_drop(self) -> None:
         """All of it goes: both forms, and the notes of one that is kept."""
-        self.put(FIRST, b"x")
-        self.put(FIRST + SEALED, b"x")
+        for file in (FIRST, FIRST + SEALED, f"sealed/{FIRST}{SEALED}"):
+            self.put(file, b"x")
         self.listing.drop(FIRST)
         self.put("kept/" + FIRST, b"x")
         self.put("kept/" + FIRST + ".reason", b"x")
@@ -114,6 +131,79 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.listing.requeue(f"kept/{SECOND}~2{SEALED}"), SECOND + SEALED)
         self.assertEqual(self.there(), [SECOND + SEALED])
         self.assertEqual(self.listing.show(SECOND + SEALED, 9), (b"put\n", False))
+
+    def crash_each_step(self, act: Callable[[Listing], object]) -> Iterator[None]:
+        """Let the machine stop at each step, and the same be asked again after that."""
+        steps = Steps()
+        while not steps.taken or steps.crash_at == len(steps.taken):
+            self.put("kept/" + FIRST, b"put\n")
+            self.put(f"kept/{FIRST}.answer", b"refused\n")
+            steps = Steps(crash_at=steps.crash_at + 1)
+            with contextlib.suppress(Crash):
+                act(Listing(self.folder, KEY, lambda: NOW, steps))
+            with contextlib.suppress(UnknownRequest):  # it was done
+                act(self.listing)
+            yield
+            self.assertEqual(self.there(), [])
+
+    def test_requeue_and_a_crash(self) -> None:
+        """When the machine stops at any step, it can be asked again, and all of it is done."""
+        for _ in self.crash_each_step(lambda listing: listing.requeue("kept/" + FIRST)):
+            self.assertEqual(self.there(), [FIRST])
+            self.assertEqual(os.lstat(os.path.join(self.folder, FIRST)).st_nlink, 1)
+            os.unlink(os.path.join(self.folder, FIRST))
+
+    def test_drop_and_a_crash(self) -> None:
+        """So it is with one that is deleted."""
+        for _ in self.crash_each_step(lambda listing: listing.drop("kept/" + FIRST)):
+            pass
+
+    def test_requeue_fails(self) -> None:
+        """When the disk is full or worse, all of it is there, or can be finished."""
+        steps = Steps()
+        listing = Listing(self.folder, KEY, lambda: NOW, steps)
+        self.put("kept/" + FIRST, b"put\n")
+        self.put(f"kept/{FIRST}.answer", b"refused\n")
+        steps.fail("move request", errno.ENOSPC)
+        self.assertRaises(OSError, listing.requeue, "kept/" + FIRST)
+        self.assertEqual(self.there(), ["kept/" + FIRST, f"kept/{FIRST}.answer"])
+        steps.faults.clear()
+        steps.fail("delete", errno.EROFS)
+        self.assertRaises(OSError, listing.requeue, "kept/" + FIRST)
+        self.assertEqual(self.there(), [FIRST, f"kept/{FIRST}.answer"])
+        self.listing.requeue("kept/" + FIRST)
+        self.assertEqual(self.there(), [FIRST])
+
+    def test_link_left(self) -> None:
+        """What a lonc that stopped in between left, two names of one file, is mended."""
+        kept, other = f"kept/{FIRST}", f"kept/{FIRST}~1"
+        for left in (FIRST, other):
+            self.put(kept, b"put\n")
+            self.put(f"{kept}.answer", b"refused\n")
+            self.put(f"kept/{FIRST}~1.reason", b"it is a hard link\n")
+            os.link(os.path.join(self.folder, kept), os.path.join(self.folder, left))
+            self.listing.requeue(kept)
+            self.assertEqual(os.lstat(os.path.join(self.folder, FIRST)).st_nlink, 1)
+            self.assertNotIn(kept, self.there())
+            self.assertNotIn(other, self.there())
+            os.unlink(os.path.join(self.folder, FIRST))
+
+    def test_kept_is_a_link(self) -> None:
+        """Nothing is shown, deleted or moved where a link in the place of a folder leads."""
+        elsewhere = os.path.abspath(self.mktemp())
+        for folder in ("kept", "sealed"):
+            os.rmdir(os.path.join(self.folder, folder))
+            os.makedirs(elsewhere, exist_ok=True)
+            os.symlink(elsewhere, os.path.join(self.folder, folder))
+            write(os.path.join(elsewhere, FIRST), b"secret\n")
+            self.assertRaises(OSError, self.listing.rows, None, {})
+            file = f"{folder}/{FIRST}" + ("" if folder == "kept" else SEALED)
+            self.assertRaises(OSError, self.listing.show, file, 10)
+            self.assertRaises(OSError, self.listing.drop, file)
+            self.assertRaises(OSError, self.listing.requeue, file)
+            self.assertEqual(os.listdir(elsewhere), [FIRST])
+            os.unlink(os.path.join(self.folder, folder))
+            os.mkdir(os.path.join(self.folder, folder))
 
     def test_one_waits_already(self) -> None:
         """Nothing is overwritten."""

@@ -1,0 +1,369 @@
+"""
+Sends the delayed requests of each host, one after the other, and clears away what has its answer.
+
+An answer counts once its connection has been proven since: a lond that has said one line too many
+answers each request with the answer to the one before. Later requests go on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from lonc.config.settings import Settings
+from lonc.delayed.logs import DelayedLogs
+from lonc.delayed.names import ANSWER, REASON, name_of
+from lonc.delayed.sealing import SEALED
+from lonc.delayed.states import Sender, State, StoredRequest
+from lonc.disk.files import Changed, Stamp, Unfinished, Unusable
+from lonc.disk.threads import Disk, NoPlace, Stuck
+from lonc.wire.refusal import refusal
+from lonc.wire.request import Cause, ConLost, Provable
+
+#: Seconds after which a request is tried again that failed while its host was alive: they double.
+FIRST_PAUSE: Final = 1.0
+LAST_PAUSE: Final = 60.0
+
+#: Seconds after which it is tried again to delete or to move a file.
+TRY_AGAIN: Final = 60.0
+
+#: A connection is proven at most so often, in seconds, unless so many answers wait for it.
+PROOF_PAUSE: Final = 1.0
+PROOF_ANSWERS: Final = 32
+
+#: Failures that would be the same each time.
+_HOPELESS: Final = {
+    Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
+    Cause.CONTROL_BYTE: "its command word holds a control byte",
+    Cause.WRONG_HOST: "it is for another host than its name says",
+}
+
+
+@attrs.define(eq=False)
+class DelayedQueue:
+    """
+    One host's requests.
+
+    :ivar requests: those of the last scan, in the order in which they are sent, and those that
+        are not done with, though their files are somewhere else.
+    :ivar waiting: those that are still to be looked at, the first at the end.
+    :ivar unproven: those whose answers wait for a proof, in the order in which they were sent.
+    :ivar proving: the connections that are being proven.
+    :ivar sending: the one that waits for its answer.
+    :ivar overtaken: whether one before that one has to be sent again: so it has, too.
+    :ivar busy: whether one of them is being looked at, or sent.
+    :ivar pause: how long the last failure made us wait; 0.0 after a success.
+    :ivar not_before: when the next one may be tried.
+    :ivar proved: when it was last begun to prove a connection.
+    """
+
+    host_id: str
+    requests: list[StoredRequest] = attrs.field(factory=list)
+    waiting: list[StoredRequest] = attrs.field(factory=list)
+    unproven: list[StoredRequest] = attrs.field(factory=list)
+    proving: list[Provable] = attrs.field(factory=list)
+    sending: StoredRequest | None = None
+    overtaken: bool = False
+    busy: bool = False
+    pause: float = 0.0
+    not_before: float = 0.0
+    proved: float = float("-inf")
+
+    def fill(self, has_key: bool) -> None:
+        """Look at all of them from the first on; at what is sealed, or may be, only with a key."""
+        sealed = (each.file for each in self.requests if each.file.endswith(SEALED))
+        locked = frozenset() if has_key else frozenset(map(name_of, sealed))
+        self.waiting = [x for x in reversed(self.requests) if name_of(x.file) not in locked]
+
+
+class Sending:
+    """
+    Works through the queues.
+
+    :param sender_of: a host id -> who sends to it; None when the table has no such host.
+    :param settings: gives those in force.
+    :param must_wait: whether a request is not to be sent yet, since it is to be sealed.
+    :param spawn: runs a coroutine that the end of lonc waits for.
+    :param random: the jitter of the pauses.
+    :ivar running: whether anything new is begun.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        disk: Disk,
+        sender_of: Callable[[str], Sender | None],
+        settings: Callable[[], Settings],
+        must_wait: Callable[[StoredRequest], bool],
+        spawn: Callable[[Coroutine[Deferred[Any], Any, None]], object],
+        logs: DelayedLogs,
+        random: Random,
+        log: Logger,
+    ) -> None:
+        self.running = False
+        self._clock = clock
+        self._disk = disk
+        self._sender_of = sender_of
+        self._settings = settings
+        self._must_wait = must_wait
+        self._spawn = spawn
+        self._logs = logs
+        self._random = random
+        self._log = log
+
+    def begin(self, queue: DelayedQueue) -> None:
+        """Go on with a queue, unless that is being done."""
+        if self.running and not queue.busy and queue.waiting:
+            queue.busy = True
+            self._spawn(self._work(queue))
+
+    def end(self, queue: DelayedQueue) -> None:
+        """Begin nothing new; prove what has its answer at once."""
+        self.running = False
+        self.prove(queue)
+
+    def is_in_hand(self, request: StoredRequest) -> bool:
+        """Return whether something is being done with a request, or it has its answer."""
+        answered = request.state in (State.SENDING, State.ANSWERED, State.PROVEN)
+        return answered or request.busy or self._disk.is_at(request.path)
+
+    async def _work(self, queue: DelayedQueue) -> None:
+        """Deal with a host's requests, until there is nothing to be done now."""
+        request = queue.waiting[-1]
+        try:
+            while queue.waiting:
+                request = queue.waiting[-1]
+                if self._must_wait(request) or not await self._deal_with(queue, request):
+                    return
+                # A scan may have put others here meanwhile.
+                if queue.waiting and queue.waiting[-1] is request:
+                    queue.waiting.pop()
+        except Exception:
+            if request.state is State.SENDING:
+                request.move(request.ready, self._clock.seconds())
+            self._put_off(queue, request, "see the next line")
+            self._log.failure("sending a delayed request failed", host_id=queue.host_id)
+        finally:
+            queue.busy, queue.sending = False, None
+
+    async def _deal_with(self, queue: DelayedQueue, request: StoredRequest) -> bool:
+        """Do what can be done with a request now; return whether the next one may follow."""
+        now = self._clock.seconds()
+        if request.state in (State.PROVEN, State.SKIPPED):
+            return request.again > now or await self._clear(request)
+        if request.busy or self._disk.is_at(request.path) or request.state in _PASSED_OVER:
+            return True
+        sender = self._sender_of(queue.host_id)
+        if sender is None or not sender.alive or now < queue.not_before:
+            return False
+        request.busy = True
+        try:
+            line = await self._read(queue, request)
+        except NoPlace:
+            return False
+        except Stuck as stuck:
+            self._logs.left(queue.host_id, stuck)
+            return True
+        finally:
+            request.busy = False
+        if line is not None:
+            return await self._send(queue, request, line, sender)
+        return await self._pass_over(request)
+
+    async def _pass_over(self, request: StoredRequest) -> bool:
+        """Return whether the next one may follow one that was not sent."""
+        if request.state is State.SKIPPED:
+            return await self._clear(request)
+        return request.state is State.GONE
+
+    async def _read(self, queue: DelayedQueue, request: StoredRequest) -> bytes | None:
+        """Return the line to send; None where it cannot be sent, or not yet."""
+        limit, max_line = self._settings().disk_timeout, self._settings().max_line
+        still = request.still(self._clock.seconds())
+        read = partial(request.spool.read, request.file, max_line, still)
+        try:
+            line, stamp = await self._disk.run(request.path, limit, read)
+        except Unfinished as unfinished:
+            await self._time_growth(queue, request, unfinished.stamp)
+            return None
+        except Unusable as fault:
+            self._skip(request, fault.stamp, str(fault))
+            return None
+        except FileNotFoundError:
+            request.move(State.GONE, self._clock.seconds())
+            return None
+        except OSError as error:
+            self._put_off(queue, request, str(error))
+            return None
+        if not self.running or not request.is_ripe(self._clock.seconds()):
+            return None
+        request.files = {request.file: stamp}
+        if request.state is not request.ready:
+            request.move(request.ready, self._clock.seconds())
+        return line
+
+    async def _time_growth(self, queue: DelayedQueue, request: StoredRequest, stamp: Stamp) -> None:
+        """Time how long a file stays as it is, and with it those that wait behind it."""
+        now, before = self._clock.seconds(), request.stamp
+        if request.begin is State.SEALED:  # nobody writes there but lonc: it is left for later
+            return
+        request.grows(stamp, now)
+        if stamp != before:
+            # Or each would take its time anew when its turn comes.
+            behind = {x.file: x for x in queue.waiting if x.state is State.FOUND}
+            look = partial(request.spool.stamps, list(behind))
+            found = await self._disk.run(request.path, self._settings().disk_timeout, look)
+            for file, its_stamp in found.items():
+                if behind[file].state is State.FOUND:
+                    behind[file].grows(its_stamp, now)
+
+    # ------------------------------------------------------------------ sending
+
+    async def _send(
+        self, queue: DelayedQueue, request: StoredRequest, line: bytes, sender: Sender
+    ) -> bool:
+        request.move(State.SENDING, self._clock.seconds())
+        queue.sending, queue.overtaken = request, False
+        try:
+            answer, request.connection = await sender.deliver(line, request.doubted)
+        except ConLost as lost:
+            if lost.cause in _HOPELESS:
+                self._skip(request, request.files[request.file], _HOPELESS[lost.cause])
+                return await self._clear(request)
+            request.move(request.ready, self._clock.seconds())
+            self._put_off(queue, request, lost.cause.value)
+            return False
+        finally:
+            queue.sending = None
+        now = self._clock.seconds()
+        queue.pause = queue.not_before = 0.0
+        request.move(State.ANSWERED, now)
+        if queue.overtaken:
+            request.move(request.ready, now)
+            return True
+        request.line, request.note = line, answer
+        request.ending = "" if refusal(answer) is None else ANSWER
+        queue.unproven.append(request)
+        if request.connection is None:
+            return await self._settle(queue)
+        if (
+            len(queue.unproven) >= PROOF_ANSWERS
+            or now >= queue.proved + PROOF_PAUSE
+            or not self.running
+        ):
+            self.prove(queue)
+        return True
+
+    def prove(self, queue: DelayedQueue) -> None:
+        """Prove the connections whose answers wait for it."""
+        if queue.unproven:
+            queue.proved = self._clock.seconds()
+        for connection in dict.fromkeys(each.connection for each in queue.unproven):
+            if connection is not None and connection not in queue.proving:
+                queue.proving.append(connection)
+                self._spawn(self._prove(queue, connection))
+
+    async def _prove(self, queue: DelayedQueue, connection: Provable) -> None:
+        answered = [each for each in queue.unproven if each.connection is connection]
+        try:
+            is_proven = await connection.prove()
+        finally:
+            queue.proving.remove(connection)
+        if is_proven:
+            for each in answered:
+                each.connection = None
+            await self._settle(queue)
+        else:
+            self._send_again(queue, connection)
+        if not self.running:
+            self.prove(queue)  # what was answered meanwhile
+
+    def _send_again(self, queue: DelayedQueue, connection: Provable) -> None:
+        """
+        Take back the answers of a connection that is not proven.
+
+        Later ones of the same host are taken back with them: the last request of all has to be the
+        last to be carried out.
+        """
+        since = [each.connection is connection for each in queue.unproven]
+        if True not in since:
+            return
+        first, now = since.index(True), self._clock.seconds()
+        again, queue.unproven = queue.unproven[first:], queue.unproven[:first]
+        for each in again:
+            each.doubted = each.doubted or each.connection is connection
+            each.connection = None
+            each.move(each.ready, now)
+        queue.overtaken = queue.sending is not None
+        queue.waiting.extend(reversed(again))
+        self._logs.not_proven(queue.host_id, [each.file for each in again])
+        self.begin(queue)
+
+    async def _settle(self, queue: DelayedQueue) -> bool:
+        """Clear away, from the first one on, what has an answer that counts."""
+        may_follow = True
+        while queue.unproven and queue.unproven[0].connection is None:
+            request = queue.unproven.pop(0)
+            request.move(State.PROVEN, self._clock.seconds())
+            self._logs.answered(queue.host_id, request)
+            request.line = b""
+            may_follow = await self._clear(request)
+        return may_follow
+
+    # ------------------------------------------------------------------ clearing away
+
+    def _skip(self, request: StoredRequest, stamp: Stamp, reason: str) -> None:
+        """A request cannot be sent: it is to be set aside."""
+        self._logs.set_aside(request, reason)
+        request.files = {request.file: stamp}
+        request.ending, request.note = REASON, f"{reason}\n".encode()
+        request.move(State.SKIPPED, self._clock.seconds())
+
+    async def _clear(self, request: StoredRequest) -> bool:
+        """Delete a request, or set it aside; return whether the next one may follow."""
+        if request.busy or self._disk.is_at(request.path):
+            return True
+        request.busy = True
+        host_id, path, limit = request.host_id, request.path, self._settings().disk_timeout
+        try:
+            await self._disk.run(path, limit, request.clear)
+        except NoPlace:
+            return False
+        except Stuck as stuck:
+            self._logs.left(host_id, stuck)
+        except Changed:
+            # What has been written meanwhile was not sent, so the whole file is, once more.
+            self._logs.changed(request)
+            request.again = 0.0
+            request.move(request.begin, self._clock.seconds())
+        except FileNotFoundError:  # somebody took it away
+            request.move(State.GONE, self._clock.seconds())
+        except OSError as error:
+            if not request.again:
+                self._logs.not_cleared(request, error)
+            request.file = next(iter(request.files))  # it may be sealed by now
+            request.again = self._clock.seconds() + TRY_AGAIN
+        else:
+            request.move(State.KEPT if request.ending else State.GONE, self._clock.seconds())
+        finally:
+            request.busy = False
+        return True
+
+    def _put_off(self, queue: DelayedQueue, request: StoredRequest, cause: str) -> None:
+        """Let a host rest after a failure, longer each time."""
+        request.tries, request.outcome = request.tries + 1, cause
+        queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
+        pause = queue.pause * self._random.uniform(0.8, 1.0)
+        queue.not_before = self._clock.seconds() + pause
+        self._logs.put_off(request, pause, cause)
+
+
+#: What needs nothing to be done when its turn comes.
+_PASSED_OVER: Final = (State.SENDING, State.ANSWERED, State.KEPT, State.GONE)

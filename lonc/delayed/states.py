@@ -1,0 +1,239 @@
+"""
+What is known of each file of a delayed request, and the states that it goes through.
+
+:data:`MOVES` is the whole of it; ``docs/architecture.rst`` has the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from lonc.delayed.names import SEALED_FOLDER, host_of_file
+from lonc.delayed.spool import Spool
+from lonc.disk.files import Files, Stamp
+from lonc.wire.request import Provable
+
+#: Seconds without a change after which a file is whole without a newline at its end (F7).
+STILL: Final = 2.0
+
+#: Seconds from a file's discovery to its being moved or sent. lonnet looks after a pause of up to
+#: two seconds whether what it wrote is there; were it gone, it would tell its caller con_failed.
+READ_BACK: Final = 2.5
+
+
+class State(Enum):
+    """How far a file has come."""
+
+    FOUND = "found"  #: where programs store requests, and left alone until it was read back
+    GROWING = "growing"  #: it may still be being written
+    WHOLE = "whole"  #: to be sent from where it is
+    SEALED = "sealed"  #: to be sent from the folder of sealed ones
+    SENDING = "sending"  #: the request waits for its answer
+    ANSWERED = "answered"  #: the answer is there, but its connection may be out of step
+    PROVEN = "proven"  #: the answer counts: the file is to be deleted or set aside
+    SKIPPED = "skipped"  #: it cannot be sent: the file is to be set aside
+    KEPT = "kept"  #: it was set aside
+    GONE = "gone"  #: it was deleted
+
+
+#: From each state to which others, and when.
+MOVES: Final[Mapping[State, Mapping[State, str]]] = {
+    State.FOUND: {
+        State.GROWING: "it was looked at, and is not whole",
+        State.WHOLE: "it is whole; there is no key, or it cannot be sealed",
+        State.SEALED: "its sealed form has taken its place",
+        State.PROVEN: "its sealed form is there, and it cannot be deleted",
+        State.SKIPPED: "it holds no request that can be sent",
+        State.GONE: "somebody took it away",
+    },
+    State.GROWING: {
+        State.WHOLE: "it has its newline, or has been the same for 2 s",
+        State.SEALED: "so it is, and its sealed form has taken its place",
+        State.PROVEN: "its sealed form is there, and it cannot be deleted",
+        State.SKIPPED: "it holds no request that can be sent",
+        State.GONE: "somebody took it away",
+    },
+    State.WHOLE: {
+        State.GROWING: "somebody writes to it again",
+        State.SEALED: "its sealed form has taken its place after all",
+        State.PROVEN: "its sealed form is there, and it cannot be deleted",
+        State.SENDING: "its turn has come",
+        State.SKIPPED: "it holds no request that can be sent",
+        State.GONE: "somebody took it away",
+    },
+    State.SEALED: {
+        State.SENDING: "its turn has come",
+        State.SKIPPED: "it was not sealed with this key under this name, or holds no request",
+        State.GONE: "somebody took it away",
+    },
+    State.SENDING: {
+        State.WHOLE: "there is no answer: later once more",
+        State.SEALED: "there is no answer: later once more",
+        State.ANSWERED: "there is an answer",
+        State.SKIPPED: "there would be none each time",
+    },
+    State.ANSWERED: {
+        State.PROVEN: "the connection is in step",
+        State.WHOLE: "it is not, or has ended: once more",
+        State.SEALED: "it is not, or has ended: once more",
+    },
+    State.PROVEN: {
+        State.FOUND: "somebody has written to it since: once more",
+        State.SEALED: "somebody has written to it since: once more",
+        State.KEPT: "the answer says no",
+        State.GONE: "the answer says yes, or somebody took it away",
+    },
+    State.SKIPPED: {
+        State.FOUND: "somebody has written to it since",
+        State.SEALED: "somebody has written to it since",
+        State.KEPT: "it was set aside, and why",
+        State.GONE: "somebody took it away",
+    },
+    State.KEPT: {},
+    State.GONE: {},
+}
+
+
+class Sender(Protocol):
+    """What takes requests for one host: a :class:`lonc.host.service.HostService`."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether a request has a chance; false while the host is DEAD."""
+
+    def deliver(self, line: bytes, fresh: bool) -> Deferred[tuple[bytes, Provable | None]]:
+        """
+        Send a request that must not be lost.
+
+        :param line: with its newline.
+        :param fresh: whether it has to be the first one on its connection.
+        :return: fires with the answer and its newline, and with the connection that has to be
+            proven before the answer counts, None where it counts already: it was the first one on
+            its connection. Fails with :exc:`lonc.wire.request.ConLost`.
+        """
+
+
+@attrs.define(eq=False)
+class StoredRequest:
+    """
+    A file with a delayed request.
+
+    :ivar file: its path below the folder.
+    :ivar found: when it was found, in seconds of the reactor's clock.
+    :ivar moved: when it came into its state.
+    :ivar stamp: while it grows: how it was when it was looked at last, for the first time.
+    :ivar busy: whether something is being done with it.
+    :ivar again: when to try again what could not be done on the disk; 0.0 where nothing failed.
+    :ivar files: what is to be cleared away: itself as it was read, and perhaps another form of it.
+    :ivar ending: with which name the note stands beside it when it is set aside; empty: it is
+        deleted.
+    :ivar note: the answer, or why it cannot be sent.
+    :ivar line: the request, while it waits for its answer, or for this to count.
+    :ivar connection: what has to be proven before its answer counts.
+    :ivar doubted: whether that has failed once: it goes out on a fresh connection.
+    :ivar tries: how often it was sent, or tried to be.
+    :ivar outcome: what came of that last.
+    """
+
+    spool: Spool
+    file: str
+    found: float
+    moved: float = attrs.field(default=attrs.Factory(lambda self: self.found, takes_self=True))
+    state: State = attrs.field(default=attrs.Factory(lambda self: self.begin, takes_self=True))
+    stamp: Stamp | None = None
+    busy: bool = False
+    again: float = 0.0
+    files: Files = attrs.field(factory=dict)
+    ending: str = ""
+    note: bytes = b""
+    line: bytes = b""
+    connection: Provable | None = None
+    doubted: bool = False
+    tries: int = 0
+    outcome: str = ""
+
+    @property
+    def begin(self) -> State:
+        """The state in which it is found."""
+        return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.FOUND
+
+    @property
+    def ready(self) -> State:
+        """The state in which it may be sent."""
+        return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.WHOLE
+
+    @property
+    def host_id(self) -> str:
+        """Whom it is for."""
+        return host_of_file(self.file) or ""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+        return self.spool.path(self.file)
+
+    @property
+    def paths(self) -> list[str]:
+        """Where it is, and its other form if there is one."""
+        return [self.spool.path(file) for file in dict.fromkeys([self.file, *self.files])]
+
+    def move(self, state: State, now: float) -> None:
+        """Go on to another state."""
+        assert state in MOVES[self.state], f"{self.file}: from {self.state} to {state}"
+        self.state, self.moved = state, now
+
+    def sealed_as(self, form: str, now: float) -> None:
+        """Its sealed form has taken its place."""
+        self.file, self.again = form, 0.0
+        self.move(State.SEALED, now)
+
+    def is_ripe(self, now: float) -> bool:
+        """Return whether it may be moved or sent."""
+        return self.begin is State.SEALED or now >= self.found + READ_BACK
+
+    def grows(self, stamp: Stamp, now: float) -> None:
+        """It may not be whole: time how long it stays as it is."""
+        if self.state is not State.GROWING:
+            self.move(State.GROWING, now)
+        elif stamp == self.stamp:
+            return
+        self.stamp, self.moved = stamp, now
+
+    def still(self, now: float) -> Stamp | None:
+        """Return the state in which it has been for long enough to be whole, if it has."""
+        is_still = self.state is State.GROWING and now - self.moved >= STILL
+        return self.stamp if is_still else None
+
+    def clear(self) -> None:
+        """
+        Delete it, or set it aside with its note; this blocks.
+
+        :raise lonc.disk.files.Changed: somebody has written to it since it was read.
+        :raise OSError: it cannot be done.
+        """
+        if self.ending:
+            self.spool.keep(self.files, self.ending, self.note)
+        else:
+            self.spool.remove(self.files)
+
+    # ------------------------------------------------------------------ for another process
+
+    def handed_on(self) -> dict[str, Any]:
+        """Return what another process has to know so as not to send it again; JSON can hold it."""
+        return {
+            "file": self.file,
+            "files": {file: attrs.astuple(stamp) for file, stamp in self.files.items()},
+            "ending": self.ending,
+            "note": self.note.decode("latin-1"),
+        }
+
+    def take_on(self, fields: Mapping[str, Any], now: float) -> None:
+        """Go on where another process had to leave it; errors as those of a wrong dict."""
+        self.files = {file: Stamp(*stamp) for file, stamp in fields["files"].items()}
+        self.ending, self.note = fields["ending"], fields["note"].encode("latin-1")
+        self.state, self.moved = State.PROVEN, now

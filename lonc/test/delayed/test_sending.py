@@ -1,0 +1,265 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Answers to delayed requests count once their connection is proven since."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import Any
+
+from twisted.logger import LogLevel
+
+from lonc.delayed.sending import PROOF_ANSWERS, TRY_AGAIN
+from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Proofs
+from lonc.wire.request import Cause
+
+
+class ProofTests(DelayedCase):
+    """One proof for the answers of a connection."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connection = Proofs()
+
+    def put_many(self, count: int) -> list[str]:
+        """Store requests; return their names."""
+        names = [f"1062000000.{number}.4711.put.l1" for number in range(1, count + 1)]
+        for number, name in enumerate(names, 1):
+            self.put(name, b"put:%d\n" % number)
+        return names
+
+    def prove(self, outcome: bool = True) -> None:
+        """End the proof that has waited longest."""
+        self.connection.asked.pop(0).callback(outcome)
+
+    def test_deleted_after_it(self) -> None:
+        """F8: a request whose answer says yes is deleted, and noted, when the proof is there."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.assertEqual((self.on_disk(), self.perm), ([FIRST], []))
+        self.prove()
+        self.assertEqual((self.on_disk(), self.perm), ([], ["S:l1:put:a:b"]))
+
+    def test_kept_after_it(self) -> None:
+        """F8: so is one whose answer says no set aside: it might be that to another."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"refused\n", self.connection)
+        self.assertEqual((self.on_disk(), self.in_kept()), ([FIRST], {}))
+        self.prove()
+        self.assertEqual(self.in_kept(), {FIRST: b"put:a:b\n", FIRST + ".answer": b"refused\n"})
+
+    def test_later_ones_go_on(self) -> None:
+        """Those behind it do not wait for the proof, and are not sent twice meanwhile."""
+        self.put_many(3)
+        self.start()
+        for _ in range(3):
+            self.l1.answer(b"ok\n", self.connection)
+        self.tick(10)
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n", b"put:3\n"])
+        self.assertEqual(len(self.on_disk()), 3)
+
+    def test_one_for_all(self) -> None:
+        """The first answer is proven at once, others after a second, or when there are many."""
+        self.put_many(2 * PROOF_ANSWERS)
+        self.start()
+        for _ in range(PROOF_ANSWERS - 1):
+            self.l1.answer(b"ok\n", self.connection)
+        self.assertEqual(len(self.connection.asked), 1)
+        self.prove()
+        self.assertEqual(len(self.on_disk()), 2 * PROOF_ANSWERS - 1)
+        self.l1.answer(b"ok\n", self.connection)
+        self.tick(1)
+        self.assertEqual(len(self.connection.asked), 1)
+        self.prove()
+        self.assertEqual(len(self.on_disk()), PROOF_ANSWERS)
+        for _ in range(PROOF_ANSWERS):
+            self.l1.answer(b"ok\n", self.connection)
+        self.assertEqual(len(self.connection.asked), 1)
+        self.prove()
+        self.assertEqual(self.on_disk(), [])
+
+    def test_answered_meanwhile(self) -> None:
+        """A proof says nothing of what was answered after it had been begun."""
+        _, second = self.put_many(2)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.l1.answer(b"ok\n", self.connection)
+        self.prove()
+        self.assertEqual(self.on_disk(), [second])
+        self.tick(1)
+        self.prove()
+        self.assertEqual(self.on_disk(), [])
+
+    def test_not_proven(self) -> None:
+        """
+        When the connection turns out to be out of step, or ends, its requests are sent again, each
+        the first one on its connection; the log says so, and they are noted once.
+        """
+        names = self.put_many(3)
+        self.start()
+        for _ in range(2):
+            self.l1.answer(b"ok\n", self.connection)
+        self.prove(False)
+        self.assertEqual(
+            self.logged(LogLevel.warn),
+            [
+                "delayed requests are sent again, for their answers cannot be trusted:"
+                f" {names[0]} and 1 more"
+            ],
+        )
+        self.l1.answer(b"ok\n", self.connection)  # the third, which is sent again as well
+        for _ in range(3):
+            self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:%d\n" % number for number in (1, 2, 3, 1, 2, 3)])
+        self.assertEqual(self.l1.fresh, [b"put:1\n", b"put:2\n"])
+        self.assertEqual((self.on_disk(), len(self.perm)), ([], 3))
+
+    def test_order(self) -> None:
+        """S13: with one that is sent again those behind it are, so that the last one stays so."""
+        self.put_many(2)
+        other = Proofs()
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.l1.answer(b"ok\n", other)
+        self.tick(1)
+        other.asked.pop().callback(True)
+        self.assertEqual(len(self.on_disk()), 2)
+        self.prove(False)
+        self.l1.answer()
+        self.l1.answer()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"] * 2)
+        self.assertEqual(self.on_disk(), [])
+
+    def test_host_lost(self) -> None:
+        """One that gets con_lost when it is sent again stays, and goes when the host is back."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.l1.alive = False
+        self.prove(False)
+        self.tick(5)
+        self.assertEqual(len(self.l1.asked), 1)
+        self.l1.alive = True
+        self.service.kick("l1")
+        self.l1.lose(Cause.TIMEOUT)
+        self.tick(2)
+        self.l1.answer()
+        self.assertEqual(self.on_disk(), [])
+
+    def test_hosts_apart(self) -> None:
+        """Hosts do not wait for each other's proofs."""
+        self.put(FIRST)
+        self.put(OTHER)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.l2.answer(b"ok\n")
+        self.assertEqual(self.on_disk(), [FIRST])
+
+    def test_taken_away(self) -> None:
+        """What somebody removes before the proof is there is no error."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.take_away(FIRST)
+        self.tick(3)
+        self.prove()
+        self.assertEqual(len(self.perm), 1)
+        self.assertEqual(self.logged(LogLevel.warn), [])
+
+    def test_stop(self) -> None:
+        """Who stops proves what has its answer, also what gets it only then."""
+        names = self.put_many(3)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.prove()
+        self.l1.answer(b"ok\n", self.connection)
+        stopped = self.service.stopService()
+        self.prove()
+        self.assertNoResult(stopped)
+        self.l1.answer(b"ok\n", self.connection)
+        self.assertEqual(self.on_disk(), names[2:])
+        self.prove()
+        self.successResultOf(stopped)
+        self.assertEqual(
+            (self.on_disk(), self.l1.asked), ([], [b"put:1\n", b"put:2\n", b"put:3\n"])
+        )
+
+    def test_stopped_without(self) -> None:
+        """What cannot be proven then stays, for whoever is next."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        stopped = self.service.stopService()
+        self.prove(False)
+        self.successResultOf(stopped)
+        self.assertEqual((self.on_disk(), self.perm), ([FIRST], []))
+
+
+class SealedProofTests(ProofTests):
+    """So it is with requests that are sealed."""
+
+    with_key = True
+
+    def test_deleted_after_it(self) -> None:
+        """F8: a request whose answer says yes is deleted, and noted, when the proof is there."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.assertEqual((self.on_disk(), self.perm), ([FIRST], []))
+        self.prove()
+        self.assertEqual((self.on_disk(), self.perm), ([], ["S:l1:put"]))
+
+
+class HandedOnTests(DelayedCase):
+    """What has its answer and cannot be cleared away, when another process takes over."""
+
+    def hand_on(self) -> None:
+        """Let another process take over, by way of JSON."""
+        self.successResultOf(self.service.stopService())
+        answered = json.loads(json.dumps(self.service.answered()))
+        self.service = self.make()
+        self.service.take_on(answered)
+        self.service.startService()
+
+    def test_not_sent_again(self) -> None:
+        """It is not sent again, and goes as soon as it can."""
+        self.put(FIRST, b"put:1\n")
+        self.put(SECOND, b"put:2\n")
+        self.start()
+        for step in ("remove request", "make note"):
+            self.steps.fail(step, errno.EROFS)
+        self.l1.answer()
+        self.l1.answer(b"refused: \xff\n")
+        self.hand_on()
+        self.tick(10)
+        self.assertEqual(self.on_disk(), [FIRST, SECOND])
+        self.steps.faults.clear()
+        self.tick(int(TRY_AGAIN))
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
+        self.assertEqual(self.on_disk(), [])
+        self.assertEqual(
+            self.in_kept(), {SECOND: b"put:2\n", SECOND + ".answer": b"refused: \xff\n"}
+        )
+
+    def test_written_to(self) -> None:
+        """What somebody has written to since is another request, and is sent."""
+        self.put(FIRST, b"put:1\n")
+        self.start()
+        self.steps.fail("remove request", errno.EROFS)
+        self.l1.answer()
+        path = self.put(FIRST, b"put:12\n")
+        os.utime(path, (1e9, 1e9))
+        self.hand_on()
+        self.steps.faults.clear()
+        self.tick(4)
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:12\n"])
+
+    def test_nonsense(self) -> None:
+        """What another process hands on is looked at when it comes, not later."""
+        nonsense: list[Any] = [{}, {"file": FIRST}, {"file": FIRST, "files": {FIRST: [1]}}, 3]
+        for answered in nonsense:
+            self.assertRaises((KeyError, TypeError), self.service.take_on, [answered])

@@ -1,0 +1,46 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""The table of states of a delayed request, and its picture in the documentation."""
+
+from __future__ import annotations
+
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.delayed.spool import Spool
+from lonc.delayed.states import MOVES, State, StoredRequest
+from lonc.test.fixtures.source import read
+
+NAME = "1062000000.4711.put.l1"
+
+
+class TableTests(SynchronousTestCase):
+    """Which states there are, and what comes after which."""
+
+    def test_documented(self) -> None:
+        """The page on the architecture has the same states and moves."""
+        page = read("docs", "architecture.rst")
+        rows = re.findall(r"^   \* - \*(\w+)\*\n     - (?:.*\n)+?     - (.*)$", page, re.MULTILINE)
+        documented = {state: sorted(re.findall(r"\w+", moves)) for state, moves in rows}
+        moves = {x.value: sorted(y.value for y in MOVES[x]) or ["nothing"] for x in State}
+        self.assertEqual(documented, moves)
+
+    def test_reached(self) -> None:
+        """Each state is one to begin with, or comes after another; two are the end."""
+        after = {state for moves in MOVES.values() for state in moves}
+        self.assertEqual(set(State) - after, set())
+        self.assertEqual([x for x in State if not MOVES[x]], [State.KEPT, State.GONE])
+
+    def test_no_other_move(self) -> None:
+        """What the table does not have does not happen: an answered request is not sent again."""
+        request = StoredRequest(Spool(""), NAME, 0.0)
+        self.assertIs(request.state, State.FOUND)
+        for state in (State.WHOLE, State.SENDING, State.ANSWERED, State.PROVEN):
+            request.move(state, 0.0)
+        self.assertRaises(AssertionError, request.move, State.SENDING, 0.0)
+
+    def test_where_it_is_found(self) -> None:
+        """The folder is the state: what lies among the sealed ones begins as one of them."""
+        request = StoredRequest(Spool(""), f"sealed/{NAME}~sealed", 0.0)
+        self.assertEqual((request.state, request.host_id), (State.SEALED, "l1"))
