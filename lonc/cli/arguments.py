@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from lonc.cli.streams import printable
+from lonc.wire.printable import printable
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 

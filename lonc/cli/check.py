@@ -9,12 +9,12 @@ from rich.text import Text
 
 from lonc.cli.arguments import json_option
 from lonc.cli.options import targeted
-from lonc.cli.streams import printable
 from lonc.cli.tables import STYLES, as_json, console
 from lonc.cli.target import target
 from lonc.config.settings import SettingsError
 from lonc.daemon.check import LEVELS, Checked
 from lonc.daemon.check import check as look_at
+from lonc.wire.printable import printable
 
 #: What the levels come to in all, and what the command ends with then.
 STATES: Final = ("ok", "warning", "error")

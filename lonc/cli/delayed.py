@@ -10,7 +10,7 @@ import click
 
 from lonc.cli.arguments import any_host, confirm, json_option, yes_option
 from lonc.cli.options import targeted
-from lonc.cli.streams import printable, write
+from lonc.cli.streams import write
 from lonc.cli.tables import Column, as_json, ordered, show
 from lonc.cli.target import asks, target
 from lonc.control.client import ManagementClient
@@ -18,6 +18,7 @@ from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.delayed.spool import Spool
 from lonc.report.records import DelayedStatus
 from lonc.report.units import duration, size
+from lonc.wire.printable import printable
 
 COLUMNS: Final[Sequence[Column[DelayedStatus]]] = (
     Column("host", lambda each: each.host_id),

@@ -10,13 +10,13 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import any_host, json_option
-from lonc.cli.streams import printable
 from lonc.cli.tables import STYLES, Column, as_json, console, ordered, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
 from lonc.report.units import ago, clock_time, duration
+from lonc.wire.printable import printable
 
 _STATES: Final = ("DEAD", "unproven", "stopping", "up")
 

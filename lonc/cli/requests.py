@@ -12,12 +12,12 @@ import attrs
 import click
 
 from lonc.cli.arguments import any_host, json_option
-from lonc.cli.streams import printable
 from lonc.cli.tables import Column, as_json, ordered, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import ClientStatus, RequestRecord
 from lonc.report.units import clock_time, duration, size
+from lonc.wire.printable import printable
 
 CLIENT_COLUMNS: Final[Sequence[Column[ClientStatus]]] = (
     Column("host", lambda client: client.host_id),

@@ -18,7 +18,6 @@ from textual.widgets import DataTable, Footer, Input, Label, Static
 from twisted.internet.defer import Deferred
 
 from lonc.cli.hosts import HOST_COLUMNS
-from lonc.cli.streams import printable
 from lonc.cli.tables import STYLES, Column, ordered
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
@@ -27,6 +26,7 @@ from lonc.report.judgement import summary
 from lonc.report.problems import Problem
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import duration
+from lonc.wire.printable import printable
 
 #: Seconds between two looks.
 PAUSE: Final = 2.0

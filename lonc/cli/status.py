@@ -10,13 +10,13 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import json_option
-from lonc.cli.streams import printable
 from lonc.cli.tables import STYLES, as_json, console
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import summary
 from lonc.report.status import DaemonStatus
 from lonc.report.units import clock_time, duration
+from lonc.wire.printable import printable
 
 #: What ``lonc status`` ends with, as monitoring plugins have it.
 EXIT_STATUS: Final = {"ok": 0, "warning": 1, "critical": 2}

@@ -8,10 +8,10 @@ from __future__ import annotations
 import click
 
 from lonc.cli.arguments import Duration, any_host, confirm, not_empty, one_host, yes_option
-from lonc.cli.streams import printable
 from lonc.cli.target import asks, who
 from lonc.control.client import ManagementClient
 from lonc.report.units import duration
+from lonc.wire.printable import printable
 
 
 @click.command()

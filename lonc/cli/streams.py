@@ -11,19 +11,7 @@ import os
 import sys
 from typing import TextIO
 
-
-def printable(text: str) -> str:
-    """Make visible what would move a terminal's cursor, change its colours or turn text round."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # a byte that was no UTF-8
-        return f"\\x{number - 0xDC00:02x}"
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+from lonc.wire.printable import printable
 
 
 def _as_well_as_can_be(error: UnicodeError) -> tuple[bytes, int]:

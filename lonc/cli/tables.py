@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lonc.cli.streams import printable
+from lonc.wire.printable import printable
 
 R = TypeVar("R")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from lonc.wire.printable import quoted
 from lonc.wire.tls import Certificate, TLSError, TLSPhase
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def check_name(name: str, certificate: Certificate) -> None:
     sound = {each.lower().removesuffix(".") for each in names if each.isascii()}
     if not {wanted, INTERNAL + wanted} & sound:
         shown = ", ".join(names) or "nobody"
-        raise TLSError(f"the certificate shown is for {ascii(shown)[1:-1]}, not for {name}")
+        raise TLSError(f"the certificate shown is for {quoted(shown, 200)[1:-1]}, not for {name}")
 
 
 def names_in(certificate: Certificate) -> list[str]:

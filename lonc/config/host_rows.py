@@ -14,7 +14,7 @@ A line ``^server[:port][:http|https]`` names a server that has the cluster's hos
 is lonc's own addition. Blanks around fields and a CR before the newline are dropped, and lines
 that begin with ``#`` are comments.
 
-This module is pure: it imports nothing of lonc.
+This module is pure: it imports nothing of lonc but how to show what is wrong.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import ipaddress
 import re
 
 import attrs
+
+from lonc.wire.printable import quoted
 
 #: Characters of an id at most where the folder of the sockets is not known: a UNIX socket's path
 #: has 107 bytes on Linux, and one of them is a slash.
@@ -116,7 +118,7 @@ def server_in(text: str) -> TableServer:
     port = int(more.pop(0)) if more and _PORT.fullmatch(more[0]) else None
     protocol = more.pop(0).lower() if more else "http"
     if more or protocol not in ("http", "https") or (port is not None and not 0 < port < 65536):
-        raise ValueError(f"{_shown(text)} is not a table server (server[:port][:http or :https])")
+        raise ValueError(f"{quoted(text)} is not a table server (server[:port][:http or :https])")
     return TableServer(_name_of_host(name), protocol, port)
 
 
@@ -134,9 +136,9 @@ def host_in(line: str, number: int, max_id: int) -> Host:
     host_id, domain, role, name, rest = fields if len(fields) == 5 else [*fields, ""]
     _check_id(host_id, max_id)
     if not _ID.fullmatch(domain):
-        raise ValueError(f"{_shown(domain)} is not a domain")
+        raise ValueError(f"{quoted(domain)} is not a domain")
     if role not in ("library", "access"):
-        raise ValueError(f"the role {_shown(role)} is neither library nor access")
+        raise ValueError(f"the role {quoted(role)} is neither library nor access")
     own_name = _name_of_host(name)
     other_name, address = _where_to_connect(rest)
     protocol, internet_domain = _web_server(rest)
@@ -155,12 +157,12 @@ def host_in(line: str, number: int, max_id: int) -> Host:
 
 def _check_id(host_id: str, max_id: int) -> None:
     if not _ID.fullmatch(host_id) or host_id in (".", ".."):
-        raise ValueError(f"{_shown(host_id)} is not a host id")
+        raise ValueError(f"{quoted(host_id)} is not a host id")
     if host_id in RESERVED_IDS:
         raise ValueError(f"the host id {host_id} is taken by a file of lonc's own")
     if len(host_id) > max_id:
         raise ValueError(
-            f"the host id {_shown(host_id)} is too long: the path of its UNIX socket leaves "
+            f"the host id {quoted(host_id)} is too long: the path of its UNIX socket leaves "
             f"room for {max(max_id, 0)} characters"
         )
 
@@ -173,7 +175,7 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
         inner, bracket, after = rest[1:].partition("]")
         address = _ip(inner)
         if not (address and bracket) or after.lstrip(BLANKS)[:1] not in ("", ":"):
-            raise ValueError(f"{_shown(rest)} does not begin with an IPv6 address in brackets")
+            raise ValueError(f"{quoted(rest)} does not begin with an IPv6 address in brackets")
         return None, address
     if colon and rest.strip(":") and (address := _bare_ipv6(rest)):
         return None, address
@@ -182,7 +184,7 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
     if address := _ip(first):
         return None, address
     if colon and re.fullmatch("[0-9A-Fa-f]{1,4}", first):
-        raise ValueError(f"{_shown(rest)}: an IPv6 address needs brackets if fields follow it")
+        raise ValueError(f"{quoted(rest)}: an IPv6 address needs brackets if fields follow it")
     return _name_of_host(first), None
 
 
@@ -212,7 +214,7 @@ def _name_of_host(text: str) -> str:
         return text
     address = _ip(text)
     if address is None:
-        raise ValueError(f"{_shown(text)} is neither an address nor a possible host name")
+        raise ValueError(f"{quoted(text)} is neither an address nor a possible host name")
     return address
 
 
@@ -225,7 +227,7 @@ def _ip(text: str) -> str | None:
     except ValueError:
         return None
     if not is_of_one_host(address):
-        raise ValueError(f"{_shown(text)} is not the address of one host")
+        raise ValueError(f"{quoted(text)} is not the address of one host")
     return address
 
 
@@ -250,7 +252,3 @@ def is_of_one_host(address: str) -> bool:
     """
     found = ipaddress.ip_address(address)
     return not (found.is_unspecified or found.is_multicast or address == _BROADCAST)
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else text[:57] + "...")

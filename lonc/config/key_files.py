@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 
 from lonc.disk.files import CREATE, READ
+from lonc.wire.printable import quoted
 
 _KEY: Final = re.compile(rb"([0-9A-Fa-f]{32})\n?")
 _NAME: Final = re.compile(r"[0-9a-f]{16}")
@@ -109,7 +110,7 @@ class KeyFolder:
 
         :raises KeyFileError: when it is none, or not in this folder.
         """
-        shown = ascii(os.fsdecode(path))
+        shown = quoted(os.fsdecode(path), 200)
         folder, name = os.path.split(os.fsdecode(path))
         if folder != self.path or not _NAME.fullmatch(name):
             raise KeyFileError(f"{shown}: not a key file of this cluster")

@@ -27,6 +27,7 @@ from lonc.config.parameters import (
     opt_parameters,
 )
 from lonc.disk.files import check_own_folder
+from lonc.wire.printable import printable
 
 __all__ = [
     "CONFIG_FILES",
@@ -70,11 +71,6 @@ _ASSIGNMENT = re.compile(
     rf"perlsetvar \s+ ({_WORD}) \s+ ({_WORD}) (?:\s+\#.*)?", re.ASCII | re.IGNORECASE | re.VERBOSE
 )
 _SECTION = re.compile(r"<(/?)\s*(\w+)", re.ASCII)
-
-
-def _shown(text: str) -> str:
-    """Return a path or a name so that it can stand in a line for a person."""
-    return text if text.isprintable() else ascii(text)
 
 
 @attrs.frozen
@@ -131,7 +127,7 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
                 name=name,
                 value=_unquoted(assignment[2]) if assignment else None,
                 section=next((s for s in sections if s == "if" or not s.startswith("if")), ""),
-                where=f"{file}, line {number}: PerlSetVar {_shown(name[:60])}",
+                where=f"{file}, line {number}: PerlSetVar {printable(name[:60])}",
             )
 
 
@@ -165,7 +161,7 @@ def find_config_file(search: Sequence[str] = CONFIG_FILES) -> str:
 
 
 def _read(file: str) -> str:
-    where = f"configuration {_shown(file)}"
+    where = f"configuration {printable(file)}"
     try:
         # Asked first because opening a pipe could wait for ever.
         if not stat.S_ISREG(os.stat(file).st_mode):
@@ -199,7 +195,7 @@ def read_settings(
     file = find_config_file(search) if config_file is None else config_file
     common = os.path.join(os.path.dirname(file), COMMON_FILE)
     files = (common, file) if os.path.exists(common) else (file,)
-    assignments = [each for name in files for each in _assignments(_read(name), _shown(name))]
+    assignments = [each for name in files for each in _assignments(_read(name), printable(name))]
     last = {each.name: each for each in assignments if not each.section}
     values: dict[str, Any] = {}
     written = {}
@@ -231,7 +227,7 @@ def read_settings(
                 if parameter.variable.lower() in warning.lower()
             )
             hint = next((f" ({warning})" for warning in near), "")
-            what = f"{_shown(file)}: PerlSetVar {parameter.variable} is missing{hint}"
+            what = f"{printable(file)}: PerlSetVar {parameter.variable} is missing{hint}"
             errors.append(SettingsError(what))
     if errors:
         raise errors[0] if len(errors) == 1 else SettingsErrors(errors)
@@ -254,7 +250,7 @@ def folder_errors(
     """
     # Asked for only where the two differ: not every system can tell of the effective user.
     access = access or partial(os.access, effective_ids=os.geteuid() != os.getuid())
-    file = _shown(settings.config_file)
+    file = printable(settings.config_file)
     for variable, folder, *inner in (
         ("lonTabDir", settings.tab_dir),
         ("lonSockDir", settings.sock_dir, settings.delayed_dir, settings.kept_dir),

@@ -19,6 +19,7 @@ import attrs
 
 from lonc.config.certificates import check_name, names_in
 from lonc.transport.peer import UNKNOWN, Peer, peer_of
+from lonc.wire.printable import quoted
 from lonc.wire.tls import Certificate, TLSError
 
 
@@ -87,7 +88,7 @@ def _by_certificate(certificate: Certificate, names: Names) -> Visitor:
             check_name(name, certificate)
             known = known or name
             level = max(level, Level.STEER if steers else Level.SEE)
-    shown = known or ascii(", ".join(names_in(certificate)))[1:-1] or "nobody"
+    shown = known or quoted(", ".join(names_in(certificate)), 200)[1:-1] or "nobody"
     return Visitor(f"certificate {shown}", level)
 
 

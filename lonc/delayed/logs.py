@@ -12,6 +12,7 @@ from lonc.delayed.names import name_of
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import StoredRequest
 from lonc.disk.threads import Stuck
+from lonc.wire.escaping import to_text
 from lonc.wire.refusal import refusal
 from lonc.wire.request import command_word, is_secret
 
@@ -35,7 +36,7 @@ class DelayedLogs:
         command = command_word(line)
         hidden = spool.key is not None or is_secret(line)
         shown = command.encode() if hidden else line[:-1]
-        self._perm_log(f"S:{host_id}:{shown.decode('utf-8', 'backslashreplace')}")
+        self._perm_log(f"S:{host_id}:{to_text(shown)}")
         fields = {"file": name_of(request.file), "command": command, "host_id": host_id}
         word = refusal(request.note)
         if word is None:

@@ -34,6 +34,7 @@ from lonc.delayed.states import StoredRequest
 from lonc.disk.files import StepHook, Unusable, check_own_folder, open_file, sync_folder
 from lonc.disk.threads import Disk
 from lonc.report.records import DelayedStatus
+from lonc.wire.escaping import to_text
 from lonc.wire.request import command_word
 
 #: Bytes of a request or an answer that are looked at for a listing: a command word, or a reason.
@@ -222,7 +223,7 @@ class Listing:
             if beside in kept:
                 with contextlib.suppress(UnknownRequest, OSError):
                     note = self._content(beside, _HEAD)
-                    return note.strip().decode("utf-8", "backslashreplace")
+                    return to_text(note.strip())
         return ""
 
     def show(self, file: str, limit: int) -> tuple[bytes, bool]:

@@ -26,6 +26,7 @@ from zope.interface import implementer
 from lonc.disk.files import open_own
 from lonc.report.events import event_name
 from lonc.report.status import local_time
+from lonc.wire.printable import printable
 
 log = Logger()
 
@@ -60,13 +61,6 @@ def wanted(event: LogEvent) -> bool:
     return "debug_level" in event or event.get("log_level") is not LogLevel.debug
 
 
-def visible(text: str) -> str:
-    r"""Write what cannot be printed, such as control characters, as ``\n``, ``\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 class SeedForm:
     """
     The seed's form (protocol section 7): ``<local time> (<pid>) [<host id>] [<status>] <message>``.
@@ -85,16 +79,16 @@ class SeedForm:
         host_id = _host_id(event)
         severity = _severity(event)
         debug = "-Debug- " if event.get("log_level") is LogLevel.debug else ""
-        message = visible(_message(event)).translate(_MARKUP)
+        message = printable(_message(event)).translate(_MARKUP)
         return (
-            f"{local_time(event.get('log_time', 0.0))} ({self._pid()}) [{visible(host_id)}] "
+            f"{local_time(event.get('log_time', 0.0))} ({self._pid()}) [{printable(host_id)}] "
             f"[{self._status(host_id)}] "
             f"<font color={_COLOURS[severity]}>{severity}: {debug}{message}</font>"
         )
 
     def _status(self, host_id: str) -> str:
         try:
-            return visible(self._status_of(host_id))
+            return printable(self._status_of(host_id))
         except Exception as error:  # the line matters more than what goes with it
             return f"no status: {type(error).__name__}"
 
@@ -108,7 +102,7 @@ def text_form(event: LogEvent) -> str:
         "log_format": "{text}",
         "text": _message(event),
     }
-    return visible(eventAsText(named))
+    return printable(eventAsText(named))
 
 
 def json_form(event: LogEvent) -> str:
@@ -279,7 +273,7 @@ class PermLog:
         :param message: begins with ``S:``, ``D:`` or ``F:``.
         """
         now = self._now()
-        self._file.append(f"{int(now)}:{visible(message)}:{local_time(now)}")
+        self._file.append(f"{int(now)}:{printable(message)}:{local_time(now)}")
         self._file.close()
 
 

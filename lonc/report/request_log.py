@@ -17,6 +17,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from lonc.report.records import RequestRecord
+from lonc.wire.escaping import to_text
 
 #: How many of the slowest are held.
 SLOWEST: Final = 100
@@ -52,7 +53,7 @@ class Watcher:
         if self.host_id not in (None, record.host_id):
             return
         if self.contents:
-            contents = line[:LONGEST].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+            contents = to_text(line[:LONGEST].rstrip(b"\r\n"))
             record = attrs.evolve(record, contents=contents)
         self._seen.append(record)
         waiting, self._waiting = self._waiting, None

@@ -16,6 +16,7 @@ from typing import Protocol
 import attrs
 
 from lonc.wire.cipher import session_key
+from lonc.wire.printable import quoted
 from lonc.wire.tls import TLSError, TLSPhase
 
 #: No line of a handshake comes near this length, in bytes; a lond of 2003 sends fewer than 40.
@@ -352,7 +353,7 @@ class Handshake:
         if self._key_file is not None and line == b"ok:local":
             return State.TAKING_KEY_FILE
         if not _CHALLENGE.fullmatch(line):
-            raise HandshakeError(f"no challenge but {_shown(line)}")
+            raise HandshakeError(f"no challenge but {quoted(line)}")
         if not self._auth_modes.insecure:
             raise HandshakeError(
                 "it is an old lond with no safe way in, and loncAllowInsecure is 0"
@@ -382,7 +383,7 @@ class Handshake:
 
     def _accepted(self, line: bytes) -> State:
         if line != b"ok":
-            raise HandshakeError(f"our answer to the challenge was met with {_shown(line)}")
+            raise HandshakeError(f"our answer to the challenge was met with {quoted(line)}")
         return State.REQUESTING_VERSION
 
     def _version(self, line: bytes) -> State:
@@ -400,7 +401,7 @@ class Handshake:
             self._traits.knows_sethost = False
         elif line != b"ok":
             if not self._others:
-                raise HandshakeError(f"that lond is not {self.lond_id}: it says {_shown(line)}")
+                raise HandshakeError(f"that lond is not {self.lond_id}: it says {quoted(line)}")
             self.unserved.append(self.lond_id)
             self.lond_id = self._others.pop(0)
             return State.SET_HOST
@@ -413,7 +414,7 @@ class Handshake:
         wanted = [self.lond_id, *self._others]
         if told not in wanted:
             raise OtherLondError(
-                f"that lond knows no sethost, and the id that it gives is {_shown(line)}: "
+                f"that lond knows no sethost, and the id that it gives is {quoted(line)}: "
                 f"requests for {', '.join(wanted)} are not sent to it"
             )
         self.lond_id = self._traits.only = told
@@ -445,9 +446,4 @@ def _number_in(line: bytes) -> str:
         line = revision[1] or line
     if found := _NUMBER[0].search(line) or _NUMBER[1].search(line):
         return found[0].decode()
-    return _shown(line.strip())[1:-1]
-
-
-def _shown(line: bytes) -> str:
-    """Return the beginning of a line that a peer sent, for a message."""
-    return ascii(line[:40].decode("latin-1")) + ("..." if len(line) > 40 else "")
+    return quoted(line.strip(), 40)[1:-1]

@@ -20,22 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli import streams
 from lonc.cli.arguments import confirm
-from lonc.cli.streams import printable
 from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
-
-
-class PrintableTests(SynchronousTestCase):
-    """Text that is safe to print."""
-
-    def test_printable(self) -> None:
-        """What is text stays as it is; what moves the cursor or turns text round is escaped."""
-        self.assertEqual(printable("Z\xfcrich"), "Z\xfcrich")
-        self.assertEqual(printable("a\nb\x1b[2J"), "a\\x0ab\\x1b[2J")
-        self.assertEqual(printable("\u202egnp.exe"), "\\u202egnp.exe")
-
-    def test_bytes(self) -> None:
-        """A byte that is no UTF-8 is shown as that byte."""
-        self.assertEqual(printable(os.fsdecode(b"a\xff")), "a\\xff")
 
 
 class WriteTests(SynchronousTestCase):

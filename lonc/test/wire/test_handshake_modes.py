@@ -193,7 +193,7 @@ class VersionTests(WaysTestCase):
             (b"refused", "refused"),
             (b"", ""),
             (b"a \x1b[31m lond", "a \\x1b[31m lond"),
-            (b"x" * 100, "x" * 40 + "'.."),
+            (b"x" * 100, "x" * 37 + "..."),
         ):
             self.answered(line + b"\n")
             self.assertEqual(self.traits.version, version, line)
