@@ -238,7 +238,7 @@ class LoncService(MultiService):
                 signal.SIGINT: self.stop,
                 signal.SIGTERM: self.stop,
                 signal.SIGHUP: guarded(self.reload),
-                signal.SIGUSR1: self.reporter.report_and_reset,
+                signal.SIGUSR1: self._report_and_reset,
                 signal.SIGUSR2: guarded(self.reread_table),
             },
         )
@@ -396,6 +396,11 @@ class LoncService(MultiService):
         """Bring the list of problems up to date with what the hosts report."""
         looking = (None for _ in self.reporter.looking())
         await in_slices(self._reactor, looking, lambda: bool(self.running))
+
+    async def _report_and_reset(self) -> None:
+        """Open the logs again, write the status file, and give all hosts their retries back."""
+        steps = self.reporter.reporting_and_resetting()
+        await in_slices(self._reactor, steps, lambda: bool(self.running))
 
     def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""

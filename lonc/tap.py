@@ -37,6 +37,7 @@ from lonc.daemon.privileges import acting_as
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
+from lonc.report.text_output import TextOutput
 from lonc.service import LoncService
 from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
 from lonc.transport.endpoint_port import PortError
@@ -48,8 +49,10 @@ FORMS = {"seed": None, "json": json_form, "text": text_form}
 #: Seconds that what goes on in threads gets when all else has ended.
 THREADS_END = 1.0
 
-#: Seconds in which a lonc that did not hand anything over has ended, if it does so just then.
-PATIENCE = 2.0
+#: Seconds in which who has the pid file may go, by whether this process takes over. A script that
+#: sees whether it is locked has it for some milliseconds; an old process that did not hand over is
+#: just ending.
+PATIENCE = {False: 0.1, True: 2.0}
 
 #: What is imported only where it is needed: not every Python can be read by the user that lonc runs
 #: as, when root starts it.
@@ -130,21 +133,30 @@ class Options(usage.Options):
         options = [*(each.option for each in PARAMETERS if each.option), *REMOVED.values()]
         return {name: self[name] for name in options if self[name] is not None}
 
-    def take_over_twistd(self) -> TextIO | None:
+    @property
+    def in_background(self) -> bool:
+        """Whether `twistd` goes there, and gives the terminal back to the user."""
+        twistd = getattr(self, "parent", None)
+        return twistd is not None and not twistd["nodaemon"]
+
+    def terminal(self) -> Callable[[str], None] | None:
         """
-        Set what `twistd` should leave to lonc; return where it shows its log, if anywhere.
+        Return what shows the log besides, if anything.
+
+        :raises SettingsError: the file that `twistd` would write cannot be opened.
         """
         twistd = getattr(self, "parent", None)
-        if twistd is None:
-            return sys.stdout
-        if not twistd["nodaemon"]:
+        if self.in_background:
             return None
-        if twistd["logfile"] in (None, "-"):
-            return sys.stdout
+        if twistd is not None and twistd["logfile"] not in (None, "-"):
+            try:
+                return TextOutput(open(twistd["logfile"], "a", encoding="utf-8")).show
+            except OSError as error:
+                raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
         try:
-            return open(twistd["logfile"], "a", encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
+            return TextOutput(sys.stdout).show
+        except (OSError, ValueError):  # it is closed, or no file
+            return None
 
 
 class TwistdService(LoncService):
@@ -154,9 +166,10 @@ class TwistdService(LoncService):
     Signals, process title and log are lonc's.
 
     :param own_process: whether there is a `twistd` around it at all.
-    :param terminal: where the log is shown, None in the background.
+    :param terminal: shows a line of the log, None in the background.
     :param screen: what to tell there once all is running.
     :param complaints: stderr, before twistd takes it for the log, or lets it go.
+    :param announcements: in the background stdout, likewise.
     """
 
     takes_signals = sets_title = takes_log = True
@@ -165,16 +178,18 @@ class TwistdService(LoncService):
         self,
         *parts: Any,
         own_process: bool,
-        terminal: TextIO | None,
+        terminal: Callable[[str], None] | None,
         screen: str,
         complaints: TextIO | None = None,
+        announcements: TextIO | None = None,
         **named: Any,
     ) -> None:
         super().__init__(*parts, **named)
         self.own_process = own_process
         self.terminal = terminal
         self.screen = screen
-        self.complaints = complaints or _kept_stderr()
+        self.complaints = complaints or _kept(2)
+        self.announcements = announcements
 
     def startService(self) -> None:
         """Start; what a user can cause ends `twistd` with one line."""
@@ -191,16 +206,26 @@ class TwistdService(LoncService):
                 # from there it would end as a traceback in the log.
                 sys.excepthook = lambda *_: None
                 raise
+        if self.announcements is not None:
+            with self.announcements, contextlib.suppress(OSError):  # nobody looks at it
+                print(self._announcement(), file=self.announcements)
         # What the imports made stays for good: let the collector look at it this once.
         gc.collect()
         gc.freeze()
         # Who reads it may press Ctrl-C: signals are taken by then.
         self._reactor.callWhenRunning(self._show_screen)
 
+    def _announcement(self) -> str:
+        count, wrong = len(self.hosts), len(list(self.problems))
+        return (
+            f"lonc: {count} {'host is' if count == 1 else 'hosts are'} served by process "
+            f"{os.getpid()}; the log is {self.in_force.settings.log_file}"
+            + (f"; {wrong} {'problem' if wrong == 1 else 'problems'}: lonc status" if wrong else "")
+        )
+
     def _show_screen(self) -> None:
         if self.terminal is not None and self.screen:
-            with contextlib.suppress(OSError):  # nobody looks at it any more
-                print(self.screen, file=self.terminal, flush=True)
+            self.terminal(self.screen)
 
     def _leave_threads(self) -> None:
         """All has ended but for look-ups, or a disk, that hang: end without them."""
@@ -227,11 +252,12 @@ def makeService(options: Options) -> TwistdService:
         with acting_as(twistd["uid"], twistd["gid"], twistd["umask"]) as for_another:
             if for_another:
                 _check_pid_file(twistd["pidfile"])
-            terminal = options.take_over_twistd()
+            terminal = options.terminal()
             make = partial(
                 TwistdService,
                 own_process=getattr(options, "parent", None) is not None,
                 terminal=terminal,
+                announcements=_kept(1) if options.in_background else None,
             )
             return _make(options, reactor, make, for_another, terminal)
     except SettingsError as error:
@@ -270,7 +296,7 @@ def _make(
     reactor: Any,
     make: Callable[..., L],
     for_another: bool = False,
-    terminal: TextIO | None = None,
+    terminal: Callable[[str], None] | None = None,
 ) -> L:
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
@@ -300,7 +326,7 @@ def _make(
     predecessor = take_over(settings.management, pid_file.path) if taking_over else None
     with contextlib.ExitStack() as undo:
         if predecessor is None:
-            pid_file.acquire(PATIENCE if taking_over else 0.0)
+            pid_file.acquire(PATIENCE[taking_over])
             undo.callback(pid_file.release)
         else:
             pid_file.adopt(predecessor.holdings.lock)
@@ -343,8 +369,8 @@ def _make(
     return daemon
 
 
-def _kept_stderr() -> TextIO:
+def _kept(descriptor: int) -> TextIO:
     try:
-        return open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
+        return open(os.dup(descriptor), "w", encoding="utf-8", errors="backslashreplace")
     except OSError:  # somebody closed it before us
         return open(os.devnull, "w", encoding="utf-8")

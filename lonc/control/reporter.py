@@ -183,13 +183,12 @@ class Reporter:
         path = self._in_force.settings.status_file
         write_status(path, self.statuses(), os.getpid(), time.time())
 
-    def report_and_reset(self) -> None:
-        """USR1: reopen the logs, report, and then give retries back: DEAD hosts shall be seen."""
-        for _ in self.reporting_and_resetting():
-            pass
-
     def reporting_and_resetting(self) -> Iterator[None]:
-        """Do what :meth:`report_and_reset` does, a host at each step."""
+        """
+        Open the logs again, report, and then give retries back, a host at each step.
+
+        In this order, so that DEAD hosts are seen.
+        """
         self._lonc_log.reopen()
         last, delayed = self._lonc_log.last_line, self._delayed.counts()
         statuses: list[HostStatus] = []

@@ -10,6 +10,7 @@ other: the next one is not read before the last one is carried out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -103,6 +104,7 @@ class Reloader:
         :return: what has changed, for a person; fails with ReloadFailed when one of them is
             unusable, and what was in force stays.
         """
+        time.tzset()  # the machine may have another time zone since
         return Deferred.fromCoroutine(self._take_over(self._sources.everything))
 
     async def _take_over(self, read: Callable[[], Configuration]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -18,17 +18,18 @@ from lonc.control.errors import ReloadFailed
 log = Logger()
 
 
-def guarded(act: Callable[[], object]) -> Callable[[], None]:
+def guarded(act: Callable[[], object]) -> Callable[[], Deferred[None]]:
     """
     Return a call that begins to do something, and logs what goes wrong with it.
 
     :param act: may return a Deferred or a coroutine. Its ReloadFailed has been logged.
     """
 
-    def call() -> None:
+    def call() -> Deferred[None]:
         done = maybeDeferred(act)
         done.addErrback(lambda failure: failure.trap(ReloadFailed))
         done.addErrback(lambda failure: log.failure("a fault inside lonc", failure))
+        return done.addCallback(lambda _: None)
 
     return call
 
@@ -38,7 +39,7 @@ class Rounds:
     Does things periodically: a LoopingCall by itself stops for good at its first error.
 
     :param clock: the reactor's time.
-    :param periods: what to do, and every how many seconds.
+    :param periods: what to do, and every how many seconds; what is under way is not begun again.
     """
 
     def __init__(self, clock: IReactorTime, periods: Mapping[Callable[[], object], float]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 #: What tells of a fault, belongs to a terminal's job control, or cannot be had.
@@ -41,8 +42,12 @@ class Signals:
     """
     Turns signals into calls in the reactor's own turn.
 
+    A signal that comes while the call for the one before is under way, or has not begun, becomes
+    one more call together with all others of its number.
+
     :param reactor: the reactor.
-    :param actions: signal -> what to call. What it raises is logged.
+    :param actions: signal -> what to call. What it raises is logged; where it returns a Deferred or
+        a coroutine, it is under way until that has ended.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class Signals:
         self._actions = actions
         self._own_process = False
         self._before: dict[signal.Signals, Any] = {}
+        self._waiting: set[int] = set()
+        self._under_way: set[int] = set()
 
     def install(self, own_process: bool) -> None:
         """
@@ -76,14 +83,25 @@ class Signals:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self._act, signal.Signals(number))
+        if number not in self._waiting:
+            self._waiting.add(number)
+            self._reactor.callFromThread(self._act, number)
 
-    def _act(self, number: signal.Signals) -> None:
-        log.info("signal {name}", name=number.name)
-        try:
-            self._actions[number]()
-        except Exception:
-            log.failure("signal {name} failed", name=number.name)
+    def _act(self, number: int) -> None:
+        if number in self._under_way:
+            return
+        self._waiting.discard(number)
+        self._under_way.add(number)
+        name = signal.Signals(number).name
+        log.info("signal {name}", name=name)
+        acting = maybeDeferred(self._actions[signal.Signals(number)])
+        acting.addErrback(lambda failure: log.failure("signal {name} failed", failure, name=name))
+        acting.addBoth(self._acted, number)
+
+    def _acted(self, result: object, number: int) -> None:
+        self._under_way.discard(number)
+        if number in self._waiting:
+            self._reactor.callLater(0, self._act, number)
 
     def uninstall(self) -> None:
         """Give the signals back; what comes to a process that ends is ignored."""

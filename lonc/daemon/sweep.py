@@ -31,7 +31,7 @@ class Sweep:
     :param look: looks at every time limit; it raises nothing.
     """
 
-    def __init__(self, reactor: IReactorTime, network: Network, look: Callable[[], None]) -> None:
+    def __init__(self, reactor: IReactorTime, network: Network, look: Callable[[], object]) -> None:
         self._reactor = reactor
         self._network = network
         self._look = look

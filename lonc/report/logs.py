@@ -18,7 +18,8 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from functools import cache
+from typing import Final
 
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
 from zope.interface import implementer
@@ -26,6 +27,7 @@ from zope.interface import implementer
 from lonc.disk.files import open_own
 from lonc.report.events import event_name
 from lonc.report.status import local_time
+from lonc.report.text_output import TextOutput
 from lonc.wire.printable import printable
 
 log = Logger()
@@ -121,13 +123,27 @@ def json_form(event: LogEvent) -> str:
         return json.dumps({"log_format": "{text}", **fields})
 
 
-def complain(message: str, stderr: TextIO | None = sys.__stderr__) -> None:
-    """Say on stderr and in the log that a log file fails; one of the two may still be read."""
+@cache
+def _stderr() -> TextOutput | None:
+    # Not sys.stderr: twistd makes log events of what that gets.
+    try:
+        return None if sys.__stderr__ is None else TextOutput(sys.__stderr__)
+    except (OSError, ValueError):  # it is closed, or no file
+        return None
+
+
+def complain(message: str, show: Callable[[str], None] | None = None) -> None:
+    """
+    Say on stderr and in the log that a log file fails; one of the two may still be read.
+
+    :param show: shows a line elsewhere than on stderr.
+    """
     log.error("{text}", text=message, event="log-file")
-    if stderr is not None:  # not sys.stderr: twistd makes log events of what that gets
-        with contextlib.suppress(OSError, ValueError):
-            stderr.write(f"lonc: {message}\n")
-            stderr.flush()
+    stderr = _stderr()
+    if show is None and stderr is not None:
+        show = stderr.show
+    if show is not None:
+        show(f"lonc: {message}")
 
 
 class LineFile:
@@ -232,20 +248,17 @@ class Echo:
     """
     Shows the same events on a terminal, for ``twistd -n``.
 
-    :param stream: the terminal as it was before twistd took ``sys.stdout`` for the log.
+    :param show: shows a line, and neither waits nor raises.
     """
 
-    def __init__(self, stream: TextIO, form: Form = text_form) -> None:
-        self._stream = stream
+    def __init__(self, show: Callable[[str], None], form: Form = text_form) -> None:
+        self._show = show
         self._form = form
 
     def __call__(self, event: LogEvent) -> None:
         """Show the event, if it is wanted."""
-        if not wanted(event):
-            return
-        with contextlib.suppress(OSError, ValueError):  # the terminal has gone: the file has it
-            self._stream.write(f"{self._form(event)}\n")
-            self._stream.flush()
+        if wanted(event):
+            self._show(self._form(event))
 
 
 class PermLog:

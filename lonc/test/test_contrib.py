@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -171,3 +172,30 @@ class UnitTests(SynchronousTestCase):
         if level is None:
             raise SkipTest("this systemd-analyze cannot look at a file")
         self.assertLess(float(level[1]), 3.0)
+
+
+class LogRotationTests(SynchronousTestCase):
+    """``tap/lonc.logrotate``."""
+
+    def test_signals_a_lonc_only(self) -> None:
+        """The process that the pid file names gets USR1 if somebody has the lock, and else not."""
+        script = re.search(r"postrotate\n(.*?)\n *endscript", read("tap", "lonc.logrotate"), re.S)
+        assert script is not None
+        if shutil.which("flock") is None:
+            raise SkipTest("there is no flock")
+        path = self.mktemp()
+        with (
+            subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as named,
+            open(path, "w") as file,
+        ):
+            assert named.stdin is not None and named.stdout is not None
+            file.write(f"{named.pid}\n")
+            file.flush()
+            rotated = script[1].replace("/home/httpd/perl/logs/lonc.pid", path)
+            subprocess.run(["sh", "-ec", rotated], check=True, timeout=60)
+            named.stdin.write(b"alive\n")
+            named.stdin.flush()
+            self.assertEqual(named.stdout.readline(), b"alive\n")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            subprocess.run(["sh", "-ec", rotated], check=True, timeout=60)
+            self.assertEqual(named.wait(timeout=60), -signal.SIGUSR1)

@@ -14,11 +14,16 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.process import Process
 from twisted.internet.task import deferLater
 
+from lonc.control.client import ManagementClient
 from lonc.test.fixtures.daemon import SOURCE, TWISTD, Child, DaemonTestCase, free_port, gone
 
 reactor: Any = global_reactor
+
+#: Bytes that a pipe holds.
+PIPE = 65_536
 
 #: Comes first on the path, and sets the wall clock by what a file says.
 SET_CLOCK = """
@@ -92,6 +97,30 @@ class ClosedDescriptorsTests(OwnProcessTestCase):
             self.assert_nothing_left()
             self.assert_no_traceback(command)
             self.children.clear()
+
+
+class ReaderTests(OwnProcessTestCase):
+    """Standard output and standard error that nobody reads."""
+
+    async def test_nobody_reads(self) -> None:
+        """All are served while more is shown than a pipe holds; who reads then finds it all."""
+        lonc = self.twistd("-n", *self.options)
+        client = await self.client("l2")
+        await client.ask("ping")
+        management = await ManagementClient.connect(reactor, f"unix:{self.socket('lonc.amp')}")
+        await management.set_debug_level("l2", 9)
+        assert isinstance(lonc.transport, Process)
+        lonc.transport.pauseProducing()
+        answers = [client.ask("ping") for _ in range(1000)]
+        for answer in answers:
+            await answer
+        lonc.transport.resumeProducing()
+        await management.close()
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        log = self.read("daemons", "logs", "lonc.log").splitlines()
+        self.assertGreater(sum(map(len, log)), 3 * PIPE)
+        shown = [line for line in lonc.out.splitlines() if line[:4].isdigit() and line[4] == "-"]
+        self.assertEqual(len(shown), len(log))
 
 
 class SignalTests(OwnProcessTestCase):

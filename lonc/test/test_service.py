@@ -27,12 +27,14 @@ from lonc.control.errors import ReloadFailed
 from lonc.daemon.sweep import SWEEP
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService
+from lonc.report.status import local_time
 from lonc.service import WATCH, LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
 from lonc.test.fixtures.doubles import (
     Attempt,
     leave_pending,
 )
+from lonc.test.fixtures.statuses import at_utc
 from lonc.test.fixtures.threads import SlowThreads
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import CON_LOST
@@ -689,6 +691,14 @@ class SignalTests(ServiceTestCase):
         self.advance(0)
         self.assertTrue(self.there("l1"))
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_time_zone(self) -> None:
+        """HUP takes another time zone over, as the machine may have one by now."""
+        at_utc(self)
+        os.environ["TZ"] = "XYZ-5"
+        self.assertEqual(local_time(0.0), "Thu Jan  1 00:00:00 1970")
+        self.send(signal.SIGHUP)
+        self.assertEqual(local_time(0.0), "Thu Jan  1 05:00:00 1970")
 
     def test_report(self) -> None:
         """S17: USR1 reports, gives retries back, and begins new log files."""

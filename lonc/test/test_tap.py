@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 from setproctitle import getproctitle
 from twisted.application.service import IServiceMaker
@@ -83,25 +83,23 @@ class OptionsTests(TapTestCase):
     def test_foreground(self) -> None:
         """In the foreground the log is shown, and the umask is the user's."""
         options = self.parsed("-n", "lonc")
-        self.assertIs(options.take_over_twistd(), sys.stdout)
+        self.assertIsNotNone(options.terminal())
         self.assertIsNone(options.parent["umask"])
 
     def test_background(self) -> None:
         """In the background nothing is shown, and everybody may read what is written."""
         options = self.parsed("lonc")
-        self.assertIsNone(options.take_over_twistd())
+        self.assertIsNone(options.terminal())
         self.assertEqual(options.parent["umask"], 0o022)
         asked = self.parsed("--umask=027", "lonc")
-        asked.take_over_twistd()
         self.assertEqual(asked.parent["umask"], 0o027)
 
     def test_log_file_of_twistd(self) -> None:
         """What `twistd --logfile` names takes what would be shown; a wrong name is one line."""
         path = self.path("shown.log")
-        stream = self.parsed("-n", f"--logfile={path}", "lonc").take_over_twistd()
-        assert stream is not None
-        self.addCleanup(stream.close)
-        self.assertEqual(stream.name, path)
+        show = self.parsed("-n", f"--logfile={path}", "lonc").terminal()
+        self.assertIsNotNone(show)
+        self.assertTrue(os.path.exists(path))
         told = self.refusal("-n", "--logfile=/nowhere/a.log", "lonc", "--config", "/a.conf")
         self.assertEqual(told, "lonc: --logfile /nowhere/a.log: No such file or directory")
 
@@ -209,7 +207,7 @@ class MakeServiceTests(TapTestCase):
         self.addCleanup(daemon.release)
         assert daemon.complaints is not None
         self.addCleanup(daemon.complaints.close)
-        self.assertIs(daemon.terminal, sys.stdout)
+        self.assertIsNotNone(daemon.terminal)
         self.assertFalse(daemon.own_process)
         self.assertTrue(daemon.takes_signals and daemon.sets_title and daemon.takes_log)
 
@@ -302,11 +300,11 @@ class DaemonTests(ServiceTestCase):
     """What `twistd` starts."""
 
     def made_with(
-        self, reactor: DaemonReactor, own_process: bool = False, terminal: TextIO | None = None
+        self, reactor: DaemonReactor, own_process: bool = False, announcements: Any = None
     ) -> TwistdService:
         """Return a daemon in memory."""
         self.complaints: Any = Kept()
-        self.terminal = io.StringIO()
+        self.shown: list[str] = []
         daemon = TwistdService(
             reactor,
             self.network,
@@ -323,9 +321,10 @@ class DaemonTests(ServiceTestCase):
             NoJitter(),
             lambda _reactor, name, _most: self.threads[name],
             own_process=own_process,
-            terminal=terminal or self.terminal,
+            terminal=self.shown.append,
             screen="all is well",
             complaints=self.complaints,
+            announcements=announcements,
         )
         daemon.takes_signals = daemon.sets_title = daemon.takes_log = False
         return daemon
@@ -346,7 +345,7 @@ class DaemonTests(ServiceTestCase):
         self.assertEqual(self.notes.at(LogLevel.critical)[1:], [f"cannot start: {line}"])
         self.assertFalse(os.path.exists(self.first.pid_file))
         sys.excepthook(ManagementPortError, error, None)
-        self.assertEqual((stderr.getvalue(), self.terminal.getvalue()), ("", ""))
+        self.assertEqual((stderr.getvalue(), self.shown), ("", []))
 
     def test_cannot_start_elsewhere(self) -> None:
         """Where no `twistd` runs it the program has the error; what has begun can be stopped."""
@@ -367,24 +366,21 @@ class DaemonTests(ServiceTestCase):
         daemon = self.made_with(self.clock)
         self.clock.hasRun = False
         daemon.startService()
-        self.assertEqual(self.terminal.getvalue(), "")
+        self.assertEqual(self.shown, [])
         for call, arguments, _ in self.clock.whenRunningHooks:
             call(*arguments)
-        self.assertEqual(self.terminal.getvalue(), "all is well\n")
+        self.assertEqual(self.shown, ["all is well"])
         self.assertEqual(self.clock.triggers, {})
         self.assertTrue(self.complaints.closed)
         self.assertEqual(self.complaints.text, "")
         self.assertTrue(isinstance(self.table, HostTable) and self.there("l1", "l2"))
 
-    def test_nobody_looks(self) -> None:
-        """A terminal that is gone does not keep it from starting."""
-        reading, writing = os.pipe()
-        os.close(reading)
-        with open(writing, "wb", buffering=0) as pipe:
-            terminal = io.TextIOWrapper(pipe, write_through=True)
-            self.made_with(self.clock, terminal=terminal).startService()
-            self.assertTrue(self.there("l1", "l2"))
-            terminal.detach()
+    def test_in_the_background(self) -> None:
+        """The terminal has one line that says who serves, and where the log is, and is let go."""
+        said = Kept()
+        self.made_with(self.clock, announcements=said).startService()
+        where = f"process {os.getpid()}; the log is {self.first.log_file}"
+        self.assertEqual(said.text, f"lonc: 2 hosts are served by {where}\n")
 
     def test_own_process(self) -> None:
         """F12, S17: where the process is lonc's own, what hangs in threads may not keep it."""

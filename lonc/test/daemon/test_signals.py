@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,6 +28,10 @@ class TurningReactor(MemoryReactor):
         self.hasRun = True
         for call, arguments, _ in self.whenRunningHooks:
             call(*arguments)
+
+    def callLater(self, seconds: float, call: Callable[..., object], *arguments: object) -> None:
+        """Run it in the next turn."""
+        self.calls.append((call, arguments))
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
         """Run it in the next turn."""
@@ -63,18 +68,45 @@ class SignalsTests(SynchronousTestCase):
         self.assertNotEqual(signal.getsignal(signal.SIGUSR1), self.before)
 
     def test_acts_in_the_reactors_turn(self) -> None:
-        """S17: a signal interrupts nothing; each that arrives has its effect and a log line."""
+        """S17: a signal interrupts nothing; those that come before it begins are one with it."""
         notes = Notes()
         globalLogPublisher.addObserver(notes)
         self.addCleanup(globalLogPublisher.removeObserver, notes)
         self.signals.install(own_process=False)
         self.reactor.start()
-        signal.raise_signal(signal.SIGUSR1)
-        signal.raise_signal(signal.SIGUSR1)
+        for _ in range(300):
+            signal.raise_signal(signal.SIGUSR1)
         self.assertEqual(self.arrived, [])
         self.reactor.turn()
-        self.assertEqual(self.arrived, ["USR1", "USR1"])
-        self.assertEqual(notes.at(LogLevel.info), ["signal SIGUSR1"] * 2)
+        self.reactor.turn()
+        self.assertEqual(self.arrived, ["USR1"])
+        self.assertEqual(notes.at(LogLevel.info), ["signal SIGUSR1"])
+        signal.raise_signal(signal.SIGUSR1)
+        self.reactor.turn()
+        self.assertEqual(self.arrived, ["USR1"] * 2)
+
+    def test_under_way(self) -> None:
+        """S17: those that come while one is at work become one more, however that ends."""
+        work: list[Deferred[None]] = []
+
+        def begin() -> Deferred[None]:
+            work.append(Deferred())
+            return work[-1]
+
+        self.signals = Signals(self.reactor, {signal.SIGUSR1: begin})
+        self.signals.install(False)
+        self.reactor.start()
+        for _ in range(3):
+            signal.raise_signal(signal.SIGUSR1)
+            self.reactor.turn()
+        self.assertEqual(len(work), 1)
+        work[0].errback(IndexError())
+        self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
+        self.reactor.turn()
+        self.assertEqual(len(work), 2)
+        work[1].callback(None)
+        self.reactor.turn()
+        self.assertEqual(len(work), 2)
 
     def test_failure_is_logged(self) -> None:
         """S17: what fails is logged, and the next signal is taken as ever."""

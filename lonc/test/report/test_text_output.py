@@ -1,0 +1,102 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Text for people, on a stream that perhaps nobody reads."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.report import text_output
+from lonc.report.text_output import TextOutput
+
+#: Bytes that a pipe holds, and more than that.
+PIPE = 65536
+
+#: Seconds for a thread to write what has room; it takes some microseconds.
+LONG = 60.0
+
+
+class TextOutputTests(SynchronousTestCase):
+    """A pipe whose other end is read when the test says so."""
+
+    def setUp(self) -> None:
+        self.reading, writing = os.pipe()
+        self.stream = open(writing, "w", encoding="ascii")  # noqa: SIM115
+        self.addCleanup(self.close)
+        self.output = TextOutput(self.stream)
+
+    def close(self) -> None:
+        """Let the thread end its write, and close both ends."""
+        if self.reading >= 0:
+            os.close(self.reading)
+        self.output.wait(LONG)
+        self.stream.close()
+
+    def read_all(self, output: TextOutput) -> list[str]:
+        """Return what can be read, line by line, until all is written."""
+        said = b""
+        while not output.wait(0.0) or select.select([self.reading], (), (), 0.0)[0]:
+            if select.select([self.reading], (), (), LONG)[0]:
+                said += os.read(self.reading, PIPE)
+        return said.decode().splitlines()
+
+    def test_read(self) -> None:
+        """What there is room for is written, in its order; what ascii does not have is escaped."""
+        for text in ("one", "zwölf\udcff", "three"):
+            self.output.show(text)
+        self.assertEqual(self.read_all(self.output), ["one", "zw\\xf6lf\\udcff", "three"])
+
+    def test_nobody_reads(self) -> None:
+        """
+        Nothing waits while nobody reads. Whoever reads later finds whole lines in their order, and
+        how many are missing.
+        """
+        self.patch(text_output, "ROOM", PIPE)
+        lines = [f"{number:0>99}" for number in range(2_000)]
+        for line in lines:
+            self.output.show(line)
+        self.assertFalse(self.output.wait(0.0))
+        read = self.read_all(self.output)
+        whole = [line for line in read if line.isdecimal()]
+        missing = [int(line.split()[-1]) for line in read if "lines left out:" in line]
+        self.assertEqual(whole, sorted({*whole} & {*lines}))
+        self.assertEqual(len(whole) + sum(missing), len(lines))
+        self.assertGreater(sum(missing), 0)
+        self.output.show("and now")
+        self.assertEqual(self.read_all(self.output), ["and now"])
+
+    def test_told_in_between(self) -> None:
+        """The count stands where the lines are missing, when others follow them."""
+        self.patch(text_output, "ROOM", 10)
+        self.output._thread = self.output  # type: ignore[assignment]
+        self.output.show("a")
+        self.output.show("much too long")
+        self.output.show("b")
+        self.assertEqual(
+            b"".join(self.output._waiting), b"a\nlonc: nobody read this: lines left out: 1\nb\n"
+        )
+        self.output._waiting.clear()
+
+    def test_not_blocking(self) -> None:
+        """A descriptor that somebody has made non-blocking loses nothing, and stays as it is."""
+        os.set_blocking(self.stream.fileno(), False)
+        lines = [f"{number:0>99}" for number in range(2_000)]
+        for line in lines:
+            self.output.show(line)
+        self.assertEqual(self.read_all(self.output), lines)
+        self.assertFalse(os.get_blocking(self.stream.fileno()))
+
+    def test_reader_gone(self) -> None:
+        """A reader that has gone is borne."""
+        os.close(self.reading)
+        self.reading = -1
+        self.output.show("x")
+        self.assertTrue(self.output.wait(LONG))
+
+    def test_no_descriptor(self) -> None:
+        """A stream in memory is refused."""
+        self.assertRaises(OSError, TextOutput, io.StringIO())

@@ -1,0 +1,1 @@
+At a start in the background the terminal has one line: how many hosts are served, by which process, and where the log is.
