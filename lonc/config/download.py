@@ -37,8 +37,8 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 import lonc
+from lonc.config.fetched_table import Downloaded, FetchError
 from lonc.config.hosts import same_target
-from lonc.config.table_fetcher import Downloaded, FetchError
 
 #: Bytes that a server may send besides the file: its headers, and what parts a file in pieces.
 OVERHEAD = 65536

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lonc.config.hosts import HostTable, TableError, TableServer, parse_host_table
+from lonc.config.fetched_table import Downloaded, FetchError, check_table
+from lonc.config.hosts import HostTable, TableServer
 from lonc.config.settings import Settings
 from lonc.disk.files import replace_file
 from lonc.disk.threads import Disk, InThread, Stuck
@@ -31,32 +31,10 @@ from lonc.disk.threads import Disk, InThread, Stuck
 #: usual interval. A machine that starts may have no network yet.
 FIRST_PAUSE = 60.0
 
-#: Hosts that a table may have more than the last one, however few that had.
-FREE_GROWTH = 100
-
-#: Part of the last table's hosts that one has at least whose length the server does not tell.
-LEAST_UNCERTAIN = 0.9
-
 #: How much earlier or later than planned, so that a cluster's machines do not ask all at once.
 JITTER = 0.1
 
 log = Logger()
-
-
-class FetchError(Exception):
-    """A server has no table that can be used; the message says why, for a person."""
-
-
-@attrs.frozen
-class Downloaded:
-    """
-    A file from a web server.
-
-    :ivar certain: whether the server said how long it is: else it ends where the connection did.
-    """
-
-    content: bytes
-    certain: bool = True
 
 
 class Download(Protocol):
@@ -76,49 +54,6 @@ def web_client(reactor: Any) -> Download:
         return Deferred.fromCoroutine(download(reactor, url, limit, authority))
 
     return get
-
-
-def check_table(
-    downloaded: Downloaded, settings: Settings, known: int, last: int | None = None
-) -> HostTable:
-    """
-    Return the table that a server sent, if it is one.
-
-    :param settings: its limits.
-    :param known: how many hosts are known.
-    :param last: how many hosts the last such table had, None where there was none.
-    :raises FetchError: it is none, or one that is not to be believed.
-    """
-    text = downloaded.content
-    if not downloaded.certain and not text.endswith(b"\n"):
-        raise FetchError("it may be cut short: its length is not told, and it ends within a line")
-    try:
-        table = parse_host_table(
-            text, "the table", settings.max_host_id, max_problems=1, fetched=True
-        )
-    except TableError as error:
-        raise FetchError(str(error)) from None
-    count = len(table.hosts)
-    if count < table.unusable:
-        raise FetchError(
-            f"{table.unusable} of its lines cannot be understood, and only {count} can; "
-            f"{table.problems[0]}"
-        )
-    if not count:
-        raise FetchError("it has no hosts")
-    if 2 * count < known:
-        raise FetchError(f"it has {count} hosts, fewer than half of the {known} that are known")
-    if not downloaded.certain and last is not None and count < LEAST_UNCERTAIN * last:
-        raise FetchError(
-            f"it may be cut short: its length is not told, and it has {count} hosts where the last "
-            f"one had {last}"
-        )
-    if last is not None and count > max(settings.table_growth * last, last + FREE_GROWTH):
-        raise FetchError(
-            f"it has {count} hosts, and the last one had {last}: more growth than loncTableGrowth "
-            "allows"
-        )
-    return table
 
 
 def _authority(settings: Settings) -> str | None:

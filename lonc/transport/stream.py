@@ -17,7 +17,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -36,9 +36,6 @@ from zope.interface import implementer
 
 from lonc.transport.peer import UNKNOWN, Peer, peer_of
 
-if TYPE_CHECKING:
-    from lonc.transport.epoll_loop import SocketLoop
-
 # Events of epoll, as in `select`, which has these names on Linux only.
 IN, OUT, ERROR, HANG_UP = 0x01, 0x04, 0x08, 0x10
 #: Comes whenever `IN` does, where it was asked for.
@@ -49,6 +46,22 @@ _LOST = Failure(error.ConnectionLost())
 _ABORTED = Failure(error.ConnectionAborted())
 
 log = Logger()
+
+
+class Loop(Protocol):
+    """What a transport asks of whoever watches its socket."""
+
+    def change(self, transport: SocketTransport, mask: int) -> None:
+        """Watch it for other events than before."""
+
+    def end(self, transport: SocketTransport, reason: Failure) -> None:
+        """Call its `lost` when the events at hand have been given out."""
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor when the events at hand have been given out."""
+
+    def unregister(self, descriptor: int) -> None:
+        """Watch a descriptor no longer."""
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
@@ -87,7 +100,7 @@ class SocketTransport:
 
     def __init__(
         self,
-        loop: SocketLoop,
+        loop: Loop,
         descriptor: int,
         protocol: IProtocol,
         then: Callable[[Failure], object] | None = None,
