@@ -52,7 +52,7 @@ from lonc.host.machines import Machines
 from lonc.host.resolver import PLACES, Names, addresses_of
 from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
-from lonc.local.limits import Clients
+from lonc.local.limits import SHORTAGES, Clients
 from lonc.report.logs import LoncLog
 from lonc.report.problems import Problems
 from lonc.report.times import SLOT
@@ -407,6 +407,7 @@ class LoncService(MultiService):
         self._supervisor.watch()
         self._shared.watch()
         self._watch_pid_file()
+        self.problems.replace(self._clients.problems(time.time()), SHORTAGES)
         self._management.watch()
         self._kept.renew()
         self._management_tls.watch()

@@ -81,8 +81,9 @@ class Reporter:
             certificate_first="" if certificates is None else certificates.ends_first,
             watch=list(settings.watch or (settings.host_id,)),
             kept=self._delayed.kept,
-            refused=self._clients.refused,
-            last_refused=self._clients.last_refused,
+            refused=self._clients.refused.count,
+            last_refused=self._clients.refused.last,
+            cut_off=self._clients.cut_off.count,
             last_reload=self._last_reload,
             reloads=dict(self._reloads),
         )

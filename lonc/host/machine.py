@@ -196,6 +196,7 @@ class Machine(Lond):
         """End a connection whose unfinished answer takes too much memory (row F3)."""
         what = "the memory for answers is used up: the longest loses its connection"
         self._dependencies.clients.warn("answers", self._troubles.host_id, what)
+        self._dependencies.clients.released.note()
         request, since = self._release(connection), connection.since
         if request is not None:
             self._lose(request, Cause.MEMORY, since)

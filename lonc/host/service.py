@@ -245,6 +245,11 @@ class HostService(Service):
         """Count a ``con_lost``."""
         self._con_lost[cause] = self._con_lost.get(cause, 0) + 1
 
+    def count_refused(self, cause: Cause) -> None:
+        """Count a request that was not taken from its client, and its ``con_lost``."""
+        self._requests += 1
+        self.count_lost(cause)
+
     def trace(self, level: int, text: str, request: Request, size: object) -> None:
         """Log what becomes of a request, at a debug level."""
         log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)

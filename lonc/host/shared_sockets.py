@@ -84,6 +84,11 @@ class SharedSocket:
         for host in self._hosts()[:1]:
             host.count_lost(cause)
 
+    def count_refused(self, cause: Cause) -> None:
+        """Count a request that was not taken from its client with the first host."""
+        for host in self._hosts()[:1]:
+            host.count_refused(cause)
+
     @property
     def crashed(self) -> bool:
         """Whether the host that was asked last has to be started again."""

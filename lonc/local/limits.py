@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from lonc.config.settings import Settings
+from lonc.report.problems import Problem, problem
 from lonc.report.rate_limit import RateLimited
 from lonc.transport.peer import Peer
 from lonc.wire.request import Cause
@@ -33,6 +34,12 @@ TURNED_AWAY = 256
 #: Lines of one client that are answered in one turn of the loop: some 50 µs, where each is answered
 #: at once, as for a DEAD host.
 LINES_A_TURN = 8
+
+#: Seconds for which what befell clients is news.
+NEWS = 300.0
+
+#: The kinds of problems that there may be here.
+SHORTAGES = frozenset({"clients-full", "clients-one-program", "clients-cut-off", "memory-used-up"})
 
 #: Clients that go on in one turn of the loop with what they sent ahead: 5 ms or so.
 HELD_A_TURN = 128
@@ -215,6 +222,30 @@ class Places:
         return None
 
 
+class Tally:
+    """
+    Counts what happens to clients.
+
+    :ivar count: how often since the start.
+    :ivar last: when it last did, in Unix time; 0.0 when never.
+    """
+
+    __slots__ = ("count", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = 0.0
+
+    def note(self) -> None:
+        """It has happened again."""
+        self.count += 1
+        self.last = time.time()
+
+    def is_news(self, now: float) -> bool:
+        """Return whether it happened in the last five minutes; `now` is Unix time."""
+        return now - self.last < NEWS
+
+
 class Clients:
     """
     All clients of all hosts: the limits that they share (rows F3 and F16).
@@ -224,8 +255,9 @@ class Clients:
     :ivar requests: the memory that their large requests take: begun, sent ahead and under way.
     :ivar replies: the memory that the unfinished large answers of londs take.
     :ivar next_number: returns the number of a client that comes.
-    :ivar refused: how many were turned away because all places were taken, and when one last was,
-        in Unix time.
+    :ivar refused: newcomers that were turned away because all places were taken.
+    :ivar cut_off: those that lonc closed, for they broke a limit or made room.
+    :ivar released: large requests and answers that ended because others needed their memory.
     :ivar now: the time of the last sweep: near enough for who has been silent longest.
     :ivar unread: clients that do not read their answers, or are to be closed when they have.
     :ivar unfinished: clients that began a line -> since when.
@@ -242,8 +274,9 @@ class Clients:
         self.now = clock.seconds()
         self.room = sys.maxsize
         self.next_number = count(1).__next__
-        self.refused = 0
-        self.last_refused = 0.0
+        self.refused = Tally()
+        self.cut_off = Tally()
+        self.released = Tally()
         self._call_later = clock.callLater
         self._held: dict[Client, None] = {}
         self._turn_is_due = False
@@ -283,14 +316,13 @@ class Clients:
         """Count a newcomer in; return whether there is a place for it."""
         self.everyone[client] = None
         limit = min(self.settings.max_clients, self.room)
-        if len(self.everyone) - len(self.leaving) <= limit:
+        if len(self.everyone) - len(self.leaving) <= limit:  # each client passes here
             return True
         if self._places is None:
             self._places = Places(each for each in self.everyone if each is not client)
         silent = self._places.make_room(client)
         if silent is None:
-            self.refused += 1
-            self.last_refused = time.time()
+            self.refused.note()
             self.warn(
                 "max-clients", client.host_id, f"there are {limit} clients: another gets con_lost"
             )
@@ -342,6 +374,30 @@ class Clients:
             self.note_read(client)
         self.unfinished.pop(client, None)
         self.leaving.pop(client, None)
+
+    def problems(self, now: float) -> Iterator[Problem]:
+        """
+        Tell which places and which memory there is too little of.
+
+        :param now: Unix time.
+        """
+        places = min(self.settings.max_clients, self.room)
+        taken = len(self.everyone) - len(self.leaving)
+        if taken >= places:
+            yield problem("clients-full", "", f"{taken} of {places} places for clients are taken")
+        if 2 * taken > places:
+            ((program, held),) = Counter(each.program for each in self.everyone).most_common(1)
+            if 2 * held > places:
+                who = f"process {program}" if program > 0 else f"user {-2 - program}"
+                what = f"{who} has {held} of {places} places for clients"
+                yield problem("clients-one-program", who, what)
+        if self.cut_off.is_news(now):
+            what = f"clients were closed, {self.cut_off.count} since the start: see the log"
+            yield problem("clients-cut-off", "", what, since=self.cut_off.last)
+        if self.released.is_news(now):
+            count = self.released.count
+            what = f"requests or answers ended for want of memory, {count} since the start"
+            yield problem("memory-used-up", "", what, since=self.released.last)
 
     def sweep(self, now: float) -> None:
         """End the waits of clients that are over their time; called several times a second."""

@@ -22,7 +22,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Budget, Clients, Keeper
+from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Clients
 from lonc.transport.peer import UNKNOWN, Peer
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
@@ -79,6 +79,9 @@ class RequestTaker(Interface):
 
     def count_lost(self, cause: Cause) -> None:
         """Count a ``con_lost`` that the client gave by itself."""
+
+    def count_refused(self, cause: Cause) -> None:
+        """Count a request that was not taken from its client, and its ``con_lost``."""
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -148,7 +151,8 @@ class ClientProtocol(Protocol):
         if self._listener.finished:
             self.part()
         elif not self._clients.admit(self):
-            self.turn_away(Cause.TOO_MANY_CLIENTS)
+            self._host.count_refused(Cause.TOO_MANY_CLIENTS)  # it is about to ask
+            self._part_in_peace()
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request, or keep what was sent ahead."""
@@ -338,17 +342,20 @@ class ClientProtocol(Protocol):
 
     def release(self) -> None:
         """Free what its requests take, for others need it: they end with ``con_lost`` (F3)."""
-        request, self._request = self._request, None
-        if request is not None and not self._host.withdraw(request):
-            request.asker = _NOBODY
-            self._host.cut_off(request)
-        self._counted = False
+        self._clients.released.note()
         self.give_up_line("the memory for requests is used up", Cause.MEMORY)
 
     def turn_away(self, cause: Cause) -> None:
         """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
-        self._host.count_lost(cause)
-        self._say_last(read_on=len(self._clients.leaving) < TURNED_AWAY)
+        self._clients.cut_off.note()
+        if self._request is not None:
+            self._host.count_lost(cause)
+        elif self._lines.rest:
+            self._host.count_refused(cause)
+        self._part_in_peace(at_once=cause is Cause.MEMORY)
+
+    def _part_in_peace(self, at_once: bool = False) -> None:
+        self._say_last(read_on=len(self._clients.leaving) < TURNED_AWAY, at_once=at_once)
 
     def dismiss(self) -> None:
         """
@@ -377,15 +384,16 @@ class ClientProtocol(Protocol):
         self._state = LEAVING
         self.transport.abortConnection()
 
-    def _say_last(self, read_on: bool, times: int = 1) -> None:
+    def _say_last(self, read_on: bool, times: int = 1, at_once: bool = False) -> None:
         """
         Say ``con_lost`` and nothing after it.
 
         :param read_on: whether to read, and to throw away, what it still sends.
         :param times: how many requests it is the answer to.
+        :param at_once: see `_let_go`.
         """
         clients = self._clients
-        self._let_go()
+        self._let_go(at_once)
         self.transport.write(CON_LOST * times)
         if read_on and not self._ended_input:
             clients.leaving[self] = clients.seconds()
@@ -469,6 +477,7 @@ class ClientProtocol(Protocol):
         """Close it now: it does not read."""
         clients = self._clients
         clients.note_read(self)
+        clients.cut_off.note()
         clients.warn("cut", self._host.host_id, f"a client is closed: {why}")
         self._state = LEAVING
         self.transport.abortConnection()
@@ -479,8 +488,12 @@ class ClientProtocol(Protocol):
         self._clients.forget(self)
         self._listener.gone(self)
 
-    def _let_go(self) -> None:
-        """Drop what it asked for and what it sent."""
+    def _let_go(self, at_once: bool = False) -> None:
+        """
+        Drop what it asked for and what it sent.
+
+        :param at_once: whether a request that a lond has ends too, with its connection.
+        """
         self._state = LEAVING
         self._lines = _NO_LINES
         self._clients.unfinished.pop(self, None)
@@ -489,10 +502,14 @@ class ClientProtocol(Protocol):
             self._clients.requests.note(self, 0)
         request, self._request = self._request, None
         if request is not None:
-            if not self._host.withdraw(request) and len(request.line) > UNCOUNTED:
-                request.asker = Abandoned(self._clients.requests, self._host, request)
-            else:
-                request.asker = _NOBODY
+            waited = self._host.withdraw(request)
+            request.asker = _NOBODY
+            if waited:
+                return
+            if at_once:
+                self._host.cut_off(request)
+            elif len(request.line) > UNCOUNTED:
+                request.asker = Abandoned(self._clients, self._host, request)
 
 
 class Abandoned(Nobody):
@@ -500,8 +517,9 @@ class Abandoned(Nobody):
 
     abandoned = True
 
-    def __init__(self, memory: Budget[Keeper], host: RequestTaker, request: Request) -> None:
-        self._memory = memory
+    def __init__(self, clients: Clients, host: RequestTaker, request: Request) -> None:
+        self._memory = memory = clients.requests
+        self._released = clients.released
         self._host = host
         self._request = request
         memory.note(self, len(request.line))
@@ -516,6 +534,7 @@ class Abandoned(Nobody):
 
     def release(self) -> None:
         """End the request now."""
+        self._released.note()
         self._host.cut_off(self._request)
 
 

@@ -107,6 +107,24 @@ KINDS: Final[Mapping[str, Kind]] = {
         "lonc clients shows who holds the places; loncMaxClients",
         logged=False,
     ),
+    "clients-full": Kind(
+        "warning",
+        "clients-refused",
+        "lonc clients shows who holds the places; loncMaxClients",
+        logged=False,
+    ),
+    "clients-one-program": Kind(
+        "warning",
+        "clients-refused",
+        "does it close its connections? lonc clients shows them",
+        "program",
+    ),
+    "clients-cut-off": Kind(
+        "warning", "clients-cut-off", "lonc.log says why of each", logged=False
+    ),
+    "memory-used-up": Kind(
+        "warning", "memory", "see who sends so much; loncMaxRequestMemory", logged=False
+    ),
     "host-not-served": _host(
         "have no socket", "not-served", "lonc hosts {subject}; mend what is in the way", "critical"
     ),

@@ -130,6 +130,7 @@ class DaemonStatus:
     :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
     :ivar kept: delayed requests that were set aside.
     :ivar refused: clients turned away since the start, because all places were taken.
+    :ivar cut_off: clients that lonc closed since the start, for they broke a limit or made room.
     :ivar last_refused: when one was, in Unix time; 0.0 when none was.
     :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (lines for a person) of the
         last reload or table that was read; empty before the first.
@@ -148,6 +149,7 @@ class DaemonStatus:
     watch: list[str] = attrs.field(factory=list)
     kept: int = 0
     refused: int = 0
+    cut_off: int = 0
     last_refused: float = 0.0
     last_reload: Mapping[str, Any] = attrs.field(factory=dict)
     reloads: Mapping[str, Any] = attrs.field(factory=dict)

@@ -180,6 +180,12 @@ DAEMON_FAMILIES: Final[
         lambda daemon: [("", daemon.refused)],
     ),
     (
+        "lonc_clients_cut_off_total",
+        "counter",
+        "Clients closed because they broke a limit or made room.",
+        lambda daemon: [("", daemon.cut_off)],
+    ),
+    (
         "lonc_reloads_total",
         "counter",
         "Reloads and tables that were read, by outcome.",

@@ -72,6 +72,9 @@ class LocalHost:
     def close_connections(self) -> None:
         """Never needed: there are none."""
 
+    def count_refused(self, cause: Cause) -> None:
+        """Do nothing, likewise."""
+
     def count_lost(self, cause: Cause) -> None:
         """Do nothing: the counts are not looked at here."""
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+
 from lonc.local.limits import TURNED_AWAY
 from lonc.local.protocol import AHEAD, ClientListener
 from lonc.test.fixtures.doubles import FakeClient, some_settings
@@ -392,6 +394,80 @@ class UnreadAnswerTests(ClientTestCase):
         self.answer_all()
         self.assertEqual((client.answers, client.closed), ([b"re:a\n", b"re:b\n"], True))
         self.assert_forgotten()
+
+
+class ShortageTests(ClientTestCase):
+    """What is told while places or memory are short."""
+
+    def problems(self, seconds: float = 0.0) -> dict[str, str]:
+        """Return kind and text of what is wrong so many seconds from now."""
+        return {each.kind: each.what for each in self.clients.problems(time.time() + seconds)}
+
+    def test_nothing(self) -> None:
+        """Clients that ask and go are no problem."""
+        self.client(b"a\n")
+        self.answer_all()
+        self.assertEqual(self.problems(), {})
+
+    def test_places(self) -> None:
+        """All places taken is a problem until one is free; so is a program that has most."""
+        self.begin(max_clients=5)
+        clients = [self.client(b"a\n", program=program) for program in (7, 7, 7, 8, 9)]
+        self.assertEqual(
+            self.problems(),
+            {
+                "clients-full": "5 of 5 places for clients are taken",
+                "clients-one-program": "process 7 has 3 of 5 places for clients",
+            },
+        )
+        clients.pop().hang_up()
+        self.assertEqual(list(self.problems()), ["clients-one-program"])
+        clients.pop(0).hang_up()
+        self.assertEqual(self.problems(), {})
+
+    def test_user(self) -> None:
+        """Where the kernel tells no process, the user is named."""
+        self.begin(max_clients=2)
+        for _ in range(2):
+            self.client(b"a\n", user=33)
+        self.assertEqual(
+            self.problems()["clients-one-program"], "user 33 has 2 of 2 places for clients"
+        )
+
+    def test_cut_off(self) -> None:
+        """Clients that were closed are told for five minutes, and each is counted once."""
+        too_long, slow = self.client(b"x" * (MAX_LINE + 1)), self.client(b"a\n", room=0)
+        self.host.answer()
+        self.advance(60)
+        self.assertTrue(too_long.closed and slow.closed)
+        self.assertEqual(
+            self.problems(),
+            {"clients-cut-off": "clients were closed, 2 since the start: see the log"},
+        )
+        self.assertEqual(self.problems(301.0), {})
+
+    def test_memory(self) -> None:
+        """So are requests that ended because others needed their memory."""
+        self.begin(max_request_memory=20_000, max_line=50_000)
+        for _ in range(2):
+            self.client(b"x" * 15_000)
+        self.assertIn("ended for want of memory, 1 since", self.problems()["memory-used-up"])
+        self.assertEqual(self.problems(301.0), {})
+
+    def test_counts(self) -> None:
+        """A con_lost is counted for a request, once: for one that was asked, begun or not read."""
+        self.begin(max_clients=3)
+        self.client(b"x" * (MAX_LINE + 1))
+        self.assertEqual((self.host.asked_in_vain, self.host.lost), (1, [Cause.TOO_LONG]))
+        for _ in range(4):
+            self.client(b"a\n")
+        self.assertEqual((self.host.asked_in_vain, len(self.host.asked)), (2, 3))
+        self.assertEqual(self.host.lost, [Cause.TOO_LONG, Cause.TOO_MANY_CLIENTS])
+        self.begin(max_request_memory=20_000, max_line=50_000)
+        for _ in range(2):
+            self.client(b"x" * 15_000 + b"\n")
+        self.assertEqual((self.host.asked_in_vain, len(self.host.asked)), (0, 2))
+        self.assertEqual(self.host.lost, [Cause.MEMORY])
 
 
 class NumberOfClientsTests(ClientTestCase):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from lonc.test.fixtures.doubles import FakeClient
 from lonc.test.fixtures.local_client import ClientTestCase
-from lonc.wire.request import CON_LOST, Cause
+from lonc.wire.request import CON_LOST
 
 
 class RoomTests(ClientTestCase):
@@ -27,7 +27,7 @@ class RoomTests(ClientTestCase):
         newcomer = self.of(8, b"hello\n")
         self.assertEqual((two.read, one.read, three.read), (CON_LOST, b"re:ping\n", b""))
         self.assertEqual(self.host.asked[1:], [b"hello\n"])
-        self.assertEqual(self.host.lost, [Cause.TOO_MANY_CLIENTS])
+        self.assertEqual((self.host.lost, self.clients.cut_off.count), ([], 1))
         self.assertIn("makes room", self.notes.events[0]["what"])
         for client in (one, two, three, newcomer):
             client.hang_up()

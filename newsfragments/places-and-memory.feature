@@ -1,0 +1,1 @@
+`lonc status` says when all places for clients are taken, when one program has most of them, when clients were closed and when requests ended for want of memory. Clients that lonc closed are counted as `cut_off`; a `con_lost` is counted for requests only, never more of them than requests.
