@@ -12,12 +12,13 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import MultiService
+import attrs
+from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
@@ -78,6 +79,41 @@ LAST_WORDS = 0.2
 log = Logger()
 
 
+@attrs.frozen(kw_only=True)
+class Outside:
+    """
+    What the daemon is given: the process and the machine that it runs on.
+
+    :ivar hosts: empty; host id -> its service, once the daemon has put them there.
+    :ivar sources: where the configuration is read again.
+    :ivar observer: writes ``lonc.log``.
+    :ivar lonc_log: knows the last line of each host.
+    :ivar perm_log: writes a line to ``lonnet.perm.log``.
+    :ivar random: the jitter.
+    :ivar make_threads: makes a pool of threads: reactor, name and the most at a time.
+    :ivar resolve: looks a name up, in a thread.
+    :ivar predecessor: the process that this one takes over from.
+    :ivar beside: services that run as long as the daemon does.
+    """
+
+    reactor: Any
+    network: Network
+    configuration: Configuration
+    sources: Sources
+    hosts: dict[str, HostService]
+    pid_file: PidFile
+    lonc_log: LoncLog
+    observer: ILogObserver
+    perm_log: Callable[[str], None]
+    random: Random
+    make_threads: Callable[[Any, str, int], InThread] = Threads
+    resolve: Callable[[str], list[str]] = addresses_of
+    manager: Manager = attrs.field(factory=lambda: Manager({}))
+    predecessor: Predecessor | None = None
+    problems: Problems = attrs.field(factory=Problems)
+    beside: Sequence[IService] = ()
+
+
 class LoncService(MultiService):
     """
     The whole daemon (rows S2, S3, S16, S17, S18, S19 and S20).
@@ -101,52 +137,33 @@ class LoncService(MultiService):
     takes_signals = False
     sets_title = False
     takes_log = False
-    _reloader: Reloader
 
-    def __init__(
-        self,
-        reactor: Any,
-        network: Network,
-        configuration: Configuration,
-        sources: Sources,
-        pid_file: PidFile,
-        lonc_log: LoncLog,
-        observer: ILogObserver,
-        perm_log: Callable[[str], None],
-        random: Random,
-        make_threads: Callable[[Any, str, int], InThread] = Threads,
-        resolve: Callable[[str], list[str]] = addresses_of,
-        manager: Manager | None = None,
-        predecessor: Predecessor | None = None,
-        problems: Problems | None = None,
-    ) -> None:
+    def __init__(self, outside: Outside) -> None:
+        """Put the parts together: here is what the daemon is made of, and what each part knows."""
         super().__init__()
-        manager = manager or Manager({})
-        self.problems = Problems() if problems is None else problems
-        self._predecessor = predecessor  # until this one serves
+        reactor, network, random = outside.reactor, outside.network, outside.random
+        self._outside, self._reactor = outside, reactor
+        self._pid_file, self.observer = outside.pid_file, outside.observer
+        self.hosts, self.problems = outside.hosts, outside.problems
+        self._predecessor = outside.predecessor  # until this one serves
         self._retired = False  # a new process serves
-        if predecessor is not None:
-            manager.inherit(predecessor.holdings.sockets)
-        self.in_force = InForce(configuration)
-        self.hosts: dict[str, HostService] = {}
-        settings = self.in_force.settings
-        self._reactor = reactor
-        self._sources = sources
-        self._pid_file = pid_file
-        self.observer = observer
+        if outside.predecessor is not None:
+            outside.manager.inherit(outside.predecessor.holdings.sockets)
+        self.in_force = in_force = InForce(outside.configuration)
+        settings = in_force.settings
+        for_names = outside.make_threads(reactor, "names", PLACES)
+        for_disk = outside.make_threads(reactor, "disk", DISK_THREADS)
+        self._disk = Disk(reactor, for_disk)
+
+        # Requests: from a client's socket through a host to its lond.
         self._clients = Clients(settings, reactor)
-        for_names = make_threads(reactor, "names", PLACES)
-        for_disk = make_threads(reactor, "disk", DISK_THREADS)
         machines = Machines()
+        resolve = outside.resolve
         self._names = Names(
-            lambda name: for_names(partial(resolve, name)),
-            reactor,
-            settings,
-            machines.moved,
+            lambda name: for_names(partial(resolve, name)), reactor, settings, machines.moved
         )
-        self._enciphers = has_idea()
-        self._kept = KeptSockets(manager)
-        self._dependencies = dependencies = HostDependencies(
+        self._kept = KeptSockets(outside.manager)
+        self._dependencies = HostDependencies(
             clock=reactor,
             network=network,
             look_up=self._names.look_up,
@@ -155,51 +172,40 @@ class LoncService(MultiService):
             random=random,
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),
-            auth_modes=lambda host: self.in_force.access.auth_modes(host),
-            enciphers=self._enciphers,
-            ids=lambda host: self.in_force.table.ids_at(host.target),
+            auth_modes=in_force.auth_modes,
+            enciphers=has_idea(),
+            ids=in_force.ids,
             keeper=self._kept,
         )
-        self._supervisor = Supervisor(self.hosts, self.in_force, dependencies, self.problems)
-        self._supervisor.setServiceParent(self)
+        self._supervisor = Supervisor(self.hosts, in_force, self._dependencies, self.problems)
+        self._shared = SharedSockets(self.hosts.get, self._dependencies)
         self._delayed = DelayedService(
-            reactor, settings, self.hosts.get, for_disk, perm_log, random
+            reactor, settings, self.hosts.get, for_disk, outside.perm_log, random
         )
-        self._delayed.setServiceParent(self)
-        self._shared = SharedSockets(self.hosts.get, dependencies)
-        self._tables = TableFetcher(
-            reactor,
-            lambda: (self.in_force.settings, self.in_force.table),
-            web_client(reactor),
-            for_disk,
-            random,
-            guarded(lambda: self._reloader.table()),
+
+        # What is seen and steered.
+        self.reporter = Reporter(
+            self.hosts, in_force, self._clients, self._delayed, outside.lonc_log, self.problems
         )
-        self._tables.setServiceParent(self)
-        by_certificates = (
-            lambda: self.in_force.access.certificates,
-            lambda: self.in_force.settings.management_names,
-        )
+        known = (in_force.certificates, in_force.management_names)
         self._management = ManagementPort(
             *(reactor, network, self.parts, settings.management, settings.management_group),
-            *by_certificates,
+            *known,
             keeper=self._kept,
         )
         self._management_tls = ManagementPort(
             *(reactor, network, self.parts, settings.management_tls, None),
-            *by_certificates,
+            *known,
             name="TLS management port",
         )
-        self.reporter = Reporter(
-            self.hosts, self.in_force, self._clients, self._delayed, lonc_log, self.problems
-        )
         self._http = HTTPPort(reactor, network, self.reporter, settings.http)
-        self._disk = Disk(reactor, for_disk)
+
+        # How it becomes another: a new configuration, a new table, a new process.
         self._reloader = Reloader(
-            sources=sources,
+            sources=outside.sources,
             clock=reactor,
             disk=self._disk,
-            in_force=self.in_force,
+            in_force=in_force,
             clients=self._clients,
             supervisor=self._supervisor,
             shared=self._shared,
@@ -212,16 +218,22 @@ class LoncService(MultiService):
             ],
             management=self._management,
         )
+        self._tables = TableFetcher(
+            *(reactor, in_force.configuration, web_client(reactor), for_disk, random),
+            guarded(self._reloader.table),
+        )
         self._hand_over = HandOver(
             reactor,
             for_disk,
-            lambda: os.path.join(self.in_force.settings.sock_dir, TAKE_OVER_SOCKET),
+            lambda: os.path.join(in_force.settings.sock_dir, TAKE_OVER_SOCKET),
             self._holdings,
             [self._delayed, self._management_tls, self._http],
             self._watch_pid_file,
             self._retire,
         )
-        self._notices = Notices(reactor, manager, self.reporter.summary)
+
+        # What sets it going.
+        self._notices = Notices(reactor, outside.manager, self.reporter.summary)
         self._rounds = Rounds(
             reactor,
             {
@@ -242,6 +254,8 @@ class LoncService(MultiService):
                 signal.SIGUSR2: guarded(self.reread_table),
             },
         )
+        for each in (self._supervisor, self._delayed, self._tables, *outside.beside):
+            each.setServiceParent(self)
 
     def parts(self) -> Parts:
         """Return what is shown and steered over the management port."""
@@ -254,7 +268,7 @@ class LoncService(MultiService):
             request_log=self._dependencies.request_log,
             reporter=self.reporter,
             disk=self._disk,
-            read_settings=self._sources.settings,
+            read_settings=self._outside.sources.settings,
             reread_table=self.reread_table,
             reload=self.reload,
             hand_over=self._hand_over.offer,
@@ -288,7 +302,7 @@ class LoncService(MultiService):
         log.critical("starting with {count} hosts", count=len(table.hosts))
         self.problems.replace(self.in_force.problems(), CONFIGURED)
         self._clients.room = self.in_force.room_for_clients
-        if not self._enciphers:
+        if not self._dependencies.enciphers:
             what = "OpenSSL has no IDEA: requests that are to be enciphered get con_lost"
             self.problems.tell("no-idea", "", what)
         if predecessor is None:  # else the process before still uses some

@@ -11,11 +11,11 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from random import Random
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from twisted.logger import Logger, LogPublisher
 from twisted.python import usage
@@ -30,15 +30,17 @@ from lonc.config.settings import (
     find_config_file,
     opt_parameters,
 )
+from lonc.control.reporter import status_text
 from lonc.daemon.load import Loader
 from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
+from lonc.host.service import HostService
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.report.text_output import TextOutput
-from lonc.service import LoncService
+from lonc.service import LoncService, Outside
 from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
@@ -71,8 +73,6 @@ IMPORTED_LATER = (
     "lonc.web.site",
 )
 
-L = TypeVar("L", bound=LoncService)
-
 log = Logger()
 
 
@@ -95,18 +95,23 @@ class Options(usage.Options):
         *opt_parameters(),
     ]
 
+    @property
+    def has_twistd(self) -> bool:
+        """Whether a `twistd` stands before them."""
+        return getattr(self, "parent", None) is not None
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
         Parse; behind ``twistd lonc`` a wrong option ends the program with one line and status 1.
 
         :raises twisted.python.usage.UsageError: where there is no `twistd` before it.
         """
-        if getattr(self, "parent", None) is not None:
+        if self.has_twistd:
             fill_standard_descriptors()  # nothing is opened to stay before twistd has these options
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            if getattr(self, "parent", None) is None:
+            if not self.has_twistd:
                 raise
             raise SystemExit(f"twistd lonc: {error}") from None
 
@@ -176,15 +181,14 @@ class TwistdService(LoncService):
 
     def __init__(
         self,
-        *parts: Any,
+        outside: Outside,
         own_process: bool,
         terminal: Callable[[str], None] | None,
         screen: str,
         complaints: TextIO | None = None,
         announcements: TextIO | None = None,
-        **named: Any,
     ) -> None:
-        super().__init__(*parts, **named)
+        super().__init__(outside)
         self.own_process = own_process
         self.terminal = terminal
         self.screen = screen
@@ -243,7 +247,7 @@ def makeService(options: Options) -> TwistdService:
     twistd = getattr(options, "parent", None) or {"uid": None, "gid": None, "umask": None}
     from twisted.internet import reactor
 
-    if getattr(options, "parent", None) is not None:
+    if options.has_twistd:
         take_over_process()
     if twistd["uid"] is not None:
         for module in IMPORTED_LATER:
@@ -253,13 +257,15 @@ def makeService(options: Options) -> TwistdService:
             if for_another:
                 _check_pid_file(twistd["pidfile"])
             terminal = options.terminal()
-            make = partial(
-                TwistdService,
-                own_process=getattr(options, "parent", None) is not None,
-                terminal=terminal,
-                announcements=_kept(1) if options.in_background else None,
-            )
-            return _make(options, reactor, make, for_another, terminal)
+            with _prepared(options, reactor, for_another, terminal) as outside:
+                folder = options["standalone"]
+                return TwistdService(
+                    outside,
+                    own_process=options.has_twistd,
+                    terminal=terminal,
+                    screen="" if folder is None else screen(folder, *outside.configuration),
+                    announcements=_kept(1) if options.in_background else None,
+                )
     except SettingsError as error:
         raise SystemExit("\n".join(f"lonc: {each}" for each in error.errors)) from None
     except (TableError, PidFileError, TakeOverError) as error:
@@ -280,7 +286,8 @@ def make_daemon(options: Options, reactor: Any) -> LoncService:
     :raises lonc.daemon.pidfile.PidFileError: another lonc has the folders.
     :raises lonc.daemon.takeover.TakeOverError: with ``take-over``: the lonc that runs goes on.
     """
-    return _make(options, reactor, lambda *parts, screen, **named: LoncService(*parts, **named))
+    with _prepared(options, reactor) as outside:
+        return LoncService(outside)
 
 
 def _check_pid_file(path: str) -> None:
@@ -291,13 +298,19 @@ def _check_pid_file(path: str) -> None:
         )
 
 
-def _make(
+@contextlib.contextmanager
+def _prepared(
     options: Options,
     reactor: Any,
-    make: Callable[..., L],
     for_another: bool = False,
     terminal: Callable[[str], None] | None = None,
-) -> L:
+) -> Iterator[Outside]:
+    """
+    Read the files, take the lock and open the log; give them back if the daemon is not made.
+
+    :param for_another: whether lonc will run as another user than now.
+    :param terminal: where the log is shown too.
+    """
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
     if table_port is not None:
@@ -339,34 +352,32 @@ def _make(
                 log_file.open()  # the next to write to it is root yet
             except OSError as error:
                 raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
+        hosts: dict[str, HostService] = {}
         lonc_log = LoncLog(
-            log_file,
-            SeedForm(lambda host_id: daemon.reporter.status_text(host_id)),
-            FORMS[settings.log_format],
+            log_file, SeedForm(partial(status_text, hosts)), FORMS[settings.log_format]
         )
         observer = LogPublisher(lonc_log)
         if terminal is not None:
             observer.addObserver(Echo(terminal))
-        daemon = make(
-            reactor,
-            network(reactor),
-            (settings, table),
-            Sources(everything=loader.everything, table=loader.table, settings=loader.settings),
-            pid_file,
-            lonc_log,
-            observer,
-            PermLog(settings.perm_log_file).write,
-            Random(),
-            predecessor=predecessor,
-            screen="" if folder is None else screen(folder, settings, table),
-            manager=None if getattr(options, "parent", None) is None else Manager(os.environ),
-        )
-        if folder is not None:
-            cluster(reactor, folder, settings, table, access).setServiceParent(daemon)
+        beside = [] if folder is None else [cluster(reactor, folder, settings, table, access)]
         if table_port is not None:
-            table_server(reactor, table_port, table).setServiceParent(daemon)
+            beside.append(table_server(reactor, table_port, table))
+        yield Outside(
+            reactor=reactor,
+            network=network(reactor),
+            configuration=(settings, table),
+            sources=Sources(loader.everything, loader.table, loader.settings),
+            hosts=hosts,
+            pid_file=pid_file,
+            lonc_log=lonc_log,
+            observer=observer,
+            perm_log=PermLog(settings.perm_log_file).write,
+            random=Random(),
+            manager=Manager(os.environ if options.has_twistd else {}),
+            predecessor=predecessor,
+            beside=beside,
+        )
         undo.pop_all()
-    return daemon
 
 
 def _kept(descriptor: int) -> TextIO:

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from lonc.config.auth_modes import Access, read_access
-from lonc.config.hosts import Changes, HostTable, compare
+from lonc.config.certificates import Certificates
+from lonc.config.hosts import Changes, Host, HostTable, compare
 from lonc.config.judgement import configuration_problems
 from lonc.config.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 from lonc.config.settings import Settings, SettingsError
 from lonc.report.problems import Problem, problem
+from lonc.wire.handshake import AuthModes
 
 #: Settings that are taken over at the next start only: the lock and the logs are there already.
 FIXED = {
@@ -92,6 +94,26 @@ class InForce:
         self.access = read_access(self.settings, self.table)
         self.later: dict[str, str] = {}
         self.room_for_clients = sys.maxsize
+
+    def configuration(self) -> Configuration:
+        """Return both."""
+        return self.settings, self.table
+
+    def auth_modes(self, host: Host) -> AuthModes:
+        """Return the ways in to a host's lond."""
+        return self.access.auth_modes(host)
+
+    def ids(self, host: Host) -> Sequence[str]:
+        """Return the ids that a host's lond serves."""
+        return self.table.ids_at(host.target)
+
+    def certificates(self) -> Certificates | None:
+        """Return the own certificates."""
+        return self.access.certificates
+
+    def management_names(self) -> Sequence[tuple[str, bool]]:
+        """Return whose certificates may see over the management port, and whether they steer."""
+        return self.settings.management_names
 
     def proposal(self, configuration: Configuration) -> Proposal:
         """

@@ -35,6 +35,14 @@ log = Logger()
 MOST_TOLD: Final = 5000
 
 
+def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
+    """Return what stands as the status in a log line."""
+    if host_id == PARENT:
+        return f"{len(hosts)} hosts"
+    host = hosts.get(host_id)
+    return "" if host is None else host.status(0, "").text
+
+
 class Reporter:
     """
     Gathers the daemon's status and puts it where people read it.
@@ -170,10 +178,7 @@ class Reporter:
 
     def status_text(self, host_id: str) -> str:
         """Return what stands as the status in a log line."""
-        if host_id == PARENT:
-            return f"{len(self._hosts)} hosts"
-        host = self._hosts.get(host_id)
-        return "" if host is None else host.status(0, "").text
+        return status_text(self._hosts, host_id)
 
     def report(self) -> None:
         """

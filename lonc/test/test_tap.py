@@ -22,7 +22,6 @@ from twisted.python import usage
 from twisted.trial.unittest import TestCase
 
 from lonc.client import TwistedClient
-from lonc.config.current import Sources
 from lonc.config.hosts import HostTable, TableError
 from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.port import ManagementPortError
@@ -31,7 +30,7 @@ from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
 from lonc.test.fixtures.daemon import free_port
 from lonc.test.fixtures.daemon_in_memory import DaemonReactor, ServiceTestCase
-from lonc.test.fixtures.doubles import FakeNetwork, FakePort, NoJitter
+from lonc.test.fixtures.doubles import FakeNetwork, FakePort
 from lonc.test.fixtures.options import TapTestCase
 
 
@@ -306,20 +305,7 @@ class DaemonTests(ServiceTestCase):
         self.complaints: Any = Kept()
         self.shown: list[str] = []
         daemon = TwistdService(
-            reactor,
-            self.network,
-            self.read(),
-            Sources(
-                everything=self.read,
-                table=self.read_table,
-                settings=lambda: self.read()[0],
-            ),
-            self.pid_file,
-            self.lonc_log,
-            self.lonc_log,
-            self.perm_lines.append,
-            NoJitter(),
-            lambda _reactor, name, _most: self.threads[name],
+            self.outside(reactor),
             own_process=own_process,
             terminal=self.shown.append,
             screen="all is well",
