@@ -96,6 +96,7 @@ class TwistedClient:
     async def _connect(self, exchange: Exchange) -> _OneExchange:
         limit = exchange.connect_limit()
         factory = Factory.forProtocol(partial(_OneExchange, exchange))
+        factory.noisy = False  # no lines in the program's log for each request
         endpoint: Any = UNIXClientEndpoint(self._reactor, exchange.path, timeout=limit)  # type: ignore[no-untyped-call]
         try:
             protocol: _OneExchange = await endpoint.connect(factory)

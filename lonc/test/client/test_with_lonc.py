@@ -16,6 +16,7 @@ from unittest import SkipTest
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
@@ -119,6 +120,13 @@ class LoncTests(TestCase):
         self.assertEqual(await client.critical("l2", put), CON_DELAYED)
         self.assertEqual(await client.critical("l2", b"a:1"), CON_DELAYED)
         self.assertEqual(self.delayed(), [put + b"\n", b"a:1\n"])
+
+    async def test_quiet(self) -> None:
+        """A request leaves no line of its own in the log of the program that asks."""
+        client = TwistedClient(net, self.settings)
+        with capturedLogs() as events:
+            self.assertEqual(await client.ask("l2", "ping"), b"l2")
+        self.assertEqual([formatEvent(event) for event in events], [])
 
     async def test_blocking(self) -> None:
         """So do they for a program that blocks, here in a thread."""

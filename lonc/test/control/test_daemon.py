@@ -7,6 +7,10 @@ from __future__ import annotations
 import os
 import sys
 
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Protocol
 from twisted.internet.utils import getProcessOutputAndValue
 
 from lonc.test.fixtures.certificates import Authority
@@ -27,6 +31,48 @@ class ManagementTests(DaemonTestCase):
             path=self.work,
         )
         return status, (out + err).decode()
+
+    async def test_elsewhere(self) -> None:
+        """
+        After a reload lonc listens where the file says now, and not where it did; over TCP the
+        command finds it by the file, and sees.
+        """
+        ports = [free_port("127.0.0.1") for _ in range(3)]
+        lond_port = free_port("127.0.0.1", "127.0.0.2")
+        self.configure(lond_port, loncHTTP=f"tcp:{ports[0]}:interface=127.0.0.1")
+        lonc = self.lonc()
+        await self.ask("l1", "no such lond")
+        socket_path = self.path("sock", "lonc.amp")
+        self.assertTrue(os.path.exists(socket_path))
+        self.assertEqual([await self.serves(port) for port in ports], [True, False, False])
+
+        self.configure(
+            lond_port,
+            loncHTTP=f"tcp:{ports[1]}:interface=127.0.0.1",
+            loncManagement=f"tcp:{ports[2]}:interface=127.0.0.1",
+        )
+        status, told = await self.run_lonc("reload", "--management", f"unix:{socket_path}")
+        self.assertEqual(status, 0, told)
+        status, told = await self.run_lonc("hosts")
+        self.assertEqual(status, 0, told)
+        self.assertIn("l2", told)
+        status, told = await self.run_lonc("retry", "l2")
+        self.assertEqual(status, 1)
+        self.assertIn("may see, and not steer", told)
+        self.assertEqual([await self.serves(port) for port in ports], [False, True, True])
+        self.assertFalse(os.path.exists(socket_path))
+        self.assert_no_traceback(lonc)
+
+    async def serves(self, port: int) -> bool:
+        """Whether somebody accepts connections there."""
+        try:
+            client = await connectProtocol(
+                TCP4ClientEndpoint(reactor, "127.0.0.1", port), Protocol()
+            )
+        except ConnectError:
+            return False
+        client.transport.abortConnection()
+        return True
 
     async def test_tls(self) -> None:
         """A certificate that is named sees, and steers once a reload lets it."""

@@ -25,6 +25,8 @@ from twisted.test.iosim import FakeTransport, connect
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
+from lonc import management
+from lonc.control import commands, errors
 from lonc.control.access import OWNER, Level, Visitor
 from lonc.control.caller import Caller
 from lonc.control.client import ManagementClient
@@ -33,6 +35,7 @@ from lonc.control.errors import (
     BadArguments,
     BadLevel,
     InternalError,
+    ManagementError,
     NoAnswer,
     NotDone,
     ReloadFailed,
@@ -81,6 +84,26 @@ class CommandsTests(ConnectedTests):
         )
         self.daemon.hosts = [status]
         self.assertEqual(self.answer(self.client.hosts()), [status])
+
+    def test_not_awaited(self) -> None:
+        """Who forgets to await is warned, and nothing is asked."""
+        self.client.report()  # type: ignore[unused-coroutine]
+        (warning,) = self.flushWarnings()
+        self.assertIn("was never awaited", warning["message"])
+        self.pump.flush()
+        self.assertEqual(self.daemon.asked, [])
+
+    def test_public_names(self) -> None:
+        """Every command and every error can be had where programs look for them."""
+        named = {
+            name
+            for module, kind in ((commands, ManagementCommand), (errors, ManagementError))
+            for name, each in vars(module).items()
+            if isinstance(each, type) and issubclass(each, kind)
+        }
+        self.assertLessEqual(named - {"ManagementCommand", "Listing"}, set(management.__all__))
+        for name in management.__all__:
+            self.assertEqual(getattr(management, name).__name__, name)
 
     def test_no_hosts(self) -> None:
         """A daemon without hosts has an empty list."""
