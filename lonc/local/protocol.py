@@ -347,7 +347,8 @@ class ClientProtocol(Protocol):
 
     def turn_away(self, cause: Cause) -> None:
         """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
-        self._clients.cut_off.note()
+        if cause is not Cause.MEMORY:  # that is told as such
+            self._clients.cut_off.note()
         if self._request is not None:
             self._host.count_lost(cause)
         elif self._lines.rest:
