@@ -31,7 +31,7 @@ class Connection:
     """
 
     def __init__(self, lonc: Installation, host_id: str, places: threading.Semaphore) -> None:
-        lonc.socket_path(host_id)
+        lonc.check_host_id(host_id)
         self._lonc = lonc
         self._host_id = host_id
         self._places = places

@@ -69,6 +69,7 @@ class Exchange:
     :param limits: of which ``exchange`` runs from now.
     :param max_line: bytes that a reply may have.
     :param seconds: a clock.
+    :param prefix: names the host where several share the socket.
     :ivar path: the host's socket.
     :ivar request: the request, without its newline.
     :ivar line: what is to be sent.
@@ -84,10 +85,11 @@ class Exchange:
         limits: Limits,
         max_line: int,
         seconds: Callable[[], float],
+        prefix: bytes = b"",
     ) -> None:
         self.path = path
         self.request = request
-        self.line = request + b"\n"
+        self.line = prefix + request + b"\n"
         self.is_reusable = False
         self._limits = limits
         self._seconds = seconds

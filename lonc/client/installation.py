@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from functools import partial
 import attrs
 
 from lonc.client.exchange import CON_DELAYED, CON_FAILED, Exchange, Limits, Reply
-from lonc.config.hosts import RESERVED_IDS
+from lonc.config.hosts import RESERVED_IDS, TableError, read_both_tables
 from lonc.config.settings import SOCKET_PATH_LIMIT, Settings, SettingsError
 from lonc.delayed.outbox import NotStored, Outbox
 from lonc.delayed.sealing import key_of
+from lonc.disk.files import Stamp
 from lonc.disk.threads import NoPlace, Stuck
 from lonc.wire.escaping import Value, to_bytes
 
@@ -35,38 +37,52 @@ class Installation:
         settings = where if isinstance(where, Settings) else _defaults(where)
         lonc_waits = settings.queue_timeout + settings.request_timeout
         self._settings = settings
+        self._names = _HostNames(settings)
         self.outbox = outbox or _outbox(settings)
         self.limits = limits or Limits(exchange=lonc_waits + SPARE, store=settings.disk_timeout)
 
-    def socket_path(self, host_id: str) -> str:
-        """Return the path of a host's socket; ValueError: this cannot be a host id."""
-        path = self._settings.socket_path(host_id)
+    def check_host_id(self, host_id: str) -> None:
+        """Raise ValueError where this cannot be a host id."""
+        self._socket(host_id)
+
+    def _socket(self, host_id: str) -> tuple[str, bytes]:
+        """
+        Return the path of a host's socket, and what names the host there (protocol, section 5).
+
+        Where sockets bear host names alone, the table tells the host's. A host that it does not
+        have has no socket.
+
+        :raises ValueError: this cannot be a host id.
+        """
         if not _HOST.fullmatch(host_id) or host_id in (".", "..") or host_id in RESERVED_IDS:
             raise ValueError(f"{host_id!a} is not a host id")
+        name = self._names.of(host_id) if self._settings.socket_names == "hostname" else None
+        path = self._settings.socket_path(name or host_id)
         if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
             raise ValueError(f"{path} is too long: a UNIX socket has {SOCKET_PATH_LIMIT} bytes")
-        return path
+        return path, b"" if name is None else b"sethost:%b:" % host_id.encode()
 
     def exchange(
         self, host_id: str, request: Value, timeout: float | None, seconds: Callable[[], float]
     ) -> Exchange:
         """Begin an exchange, whose time runs from now; ValueError: it cannot be asked."""
-        path, line = self.socket_path(host_id), self._line(request)
+        path, prefix = self._socket(host_id)
+        line = self._line(request, len(prefix))
         limits = self.limits if timeout is None else attrs.evolve(self.limits, exchange=timeout)
-        return Exchange(path, line, limits, self._settings.max_line, seconds)
+        return Exchange(path, line, limits, self._settings.max_line, seconds, prefix)
 
     def encrypted(self, request: Value) -> bytes:
         """Return a request so that it goes to the lond enciphered (protocol, section 4)."""
         return b"encrypt:" + self._line(request)
 
-    def _line(self, request: Value) -> bytes:
+    def _line(self, request: Value, more: int = 0) -> bytes:
         line = to_bytes(request)
         if b"\n" in line:
             raise ValueError("a request is one line: escape what holds a newline")
         if not line.strip():
             raise ValueError("the request is empty")
         max_line = self._settings.max_line
-        if len(line) > max_line:  # it would only be thrown out, now and when it is stored
+        if len(line) + more > max_line:  # it would only be thrown out, now and when it is stored
             raise ValueError(f"the request is longer than lonc's limit of {max_line} bytes")
         return line
 
@@ -101,6 +117,33 @@ class Installation:
         if isinstance(error, OSError | NotStored | SettingsError):
             return str(error) or "no reason is known"
         return f"{type(error).__name__}: {error}"
+
+
+class _HostNames:
+    """The host names of the table, read anew when one of its files has changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._files = settings.hosts_file, settings.fetched_hosts_file
+        self._stamps: list[Stamp | None] = []
+        self._names: dict[str, str] = {}
+
+    def of(self, host_id: str) -> str | None:
+        """Return a host's name; None where the table does not have it, or cannot be read."""
+        stamps = [_stamp(each) for each in self._files]
+        if stamps != self._stamps:
+            self._stamps = stamps
+            with contextlib.suppress(TableError):  # the last one that could be read will do
+                table = read_both_tables(*self._files, self._settings.max_host_id, lenient=True)
+                self._names = {row.id: row.hostname for row in table.hosts.values()}
+        return self._names.get(host_id)
+
+
+def _stamp(file: str) -> Stamp | None:
+    try:
+        return Stamp.of(os.stat(file))
+    except OSError:
+        return None
 
 
 def note_letter(not_stored: Exception | None) -> str:

@@ -261,6 +261,47 @@ class ClientTests(Place):
         self.serve()
         self.assertEqual(self.client.ask(os.path.basename(self.path), "ping"), b"re:ping")
 
+    # Sockets that bear host names
+
+    def table(self, *rows: str) -> None:
+        """Write the host table."""
+        with open(self.settings.hosts_file, "w") as file:
+            file.write("\n".join(rows))
+
+    def test_host_names(self) -> None:
+        """The socket is that of the host's name, and the host is named in front of the request."""
+        self.settings = attrs.evolve(self.settings, socket_names="hostname")
+        self.client = Client(self.settings)
+        self.table("l2:msu:library:two.test:", "l3:msu:access:Two.test:other.test")
+        for name, host_id in (("two.test", "l2"), ("Two.test", "l3")):
+            self.path = self.settings.socket_path(name)
+            self.serve()
+            named = host_id.encode()
+            self.assertEqual(self.client.ask(host_id, "ping"), b"re:sethost:%b:ping" % named)
+            reply = self.client.ask_encrypted(host_id, "ping")
+            self.assertEqual(reply, b"re:sethost:%b:encrypt:ping" % named)
+        self.table("l2:msu:library:three.test:")
+        self.path = self.settings.socket_path("three.test")
+        self.serve()
+        self.assertEqual(self.client.ask("l2", "ping"), b"re:sethost:l2:ping")
+
+    def test_host_without_a_name(self) -> None:
+        """A host that is not in the table, or without a table, has no socket to be found."""
+        self.settings = attrs.evolve(self.settings, socket_names="hostname")
+        self.client = Client(self.settings)
+        for _ in range(2):
+            reply = self.client.ask("l2", "ping")
+            why = f"{self.path}: No such file or directory"
+            self.assertEqual((reply, reply.why), (CON_LOST, why))
+            self.table("l3:msu:access:three.test:")
+
+    def test_stored_by_id(self) -> None:
+        """What is stored there names its host by the file alone."""
+        self.settings = attrs.evolve(self.settings, socket_names="hostname")
+        self.table("l2:msu:library:two.test:")
+        self.assertEqual(Client(self.settings).critical("l2", PUT), CON_DELAYED)
+        self.assertEqual(self.stored(), [PUT + b"\n"])
+
     # Without an answer
 
     def test_no_lonc(self) -> None:
