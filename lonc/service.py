@@ -180,7 +180,13 @@ class LoncService(MultiService):
         self._supervisor = Supervisor(self.hosts, in_force, self._dependencies, self.problems)
         self._shared = SharedSockets(self.hosts.get, self._dependencies)
         self._delayed = DelayedService(
-            reactor, settings, self.hosts.get, for_disk, outside.perm_log, random
+            reactor,
+            settings,
+            self.hosts.get,
+            for_disk,
+            outside.perm_log,
+            random,
+            self.problems,
         )
 
         # What is seen and steered.

@@ -88,6 +88,9 @@ class Reporter:
             certificate_ends=0.0 if certificates is None else certificates.expires,
             certificate_first="" if certificates is None else certificates.ends_first,
             watch=list(settings.watch or (settings.host_id,)),
+            delayed_unknown=sum(
+                count for x, count in self._delayed.counts().items() if x not in self._hosts
+            ),
             kept=self._delayed.kept,
             refused=self._clients.refused.count,
             last_refused=self._clients.refused.last,

@@ -1,5 +1,6 @@
 """
-What the two logs are told of delayed requests: lonc's own, and ``lonnet.perm.log`` (row F9).
+What is told of delayed requests: to lonc's own log, to ``lonnet.perm.log`` (row F9), and, where it
+lasts, to the list of what is wrong now.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from lonc.delayed.names import name_of
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import StoredRequest
 from lonc.disk.threads import Stuck
+from lonc.report.problems import Problems, problem
 from lonc.wire.escaping import to_text
 from lonc.wire.refusal import refusal
 from lonc.wire.request import command_word, is_secret
@@ -19,16 +21,16 @@ from lonc.wire.request import command_word, is_secret
 
 class DelayedLogs:
     """
-    Writes what becomes of delayed requests into both logs.
+    Tells what becomes of delayed requests.
 
     :param perm_log: takes the lines of ``lonnet.perm.log``.
+    :param problems: what is wrong now.
     """
 
-    def __init__(self, log: Logger, perm_log: Callable[[str], None]) -> None:
+    def __init__(self, log: Logger, perm_log: Callable[[str], None], problems: Problems) -> None:
         self._log = log
         self._perm_log = perm_log
-        self._unknown: set[str] = set()
-        self._locked = 0
+        self._problems = problems
 
     def answered(self, host_id: str, request: StoredRequest) -> None:
         """Tell that a request has an answer that counts; no more of it than may be told."""
@@ -88,34 +90,53 @@ class DelayedLogs:
         """Tell that the disk does not answer."""
         self._log.warn("delayed request left for later: {why}", why=stuck, host_id=host_id)
 
+    # ------------------------------------------------------------------ what lasts
+
+    def cannot_look(self, folder: str, why: Exception) -> None:
+        """Tell that the folder cannot be listed."""
+        self._problems.tell("delayed-folder", folder, f"cannot look for delayed requests: {why}")
+
+    def looked(self, spool: Spool) -> None:
+        """Tell what is wrong with the folders that were listed, if anything is."""
+        found = [problem(kind, path, what) for (kind, path), what in spool.faults.items()]
+        self._problems.replace(found, ("delayed-folder", "delayed-disk-full"))
+
     def not_cleared(self, request: StoredRequest, error: OSError) -> None:
         """Tell that a file cannot be deleted or moved."""
-        self._log.error(
-            "delayed request {file} cannot be cleared away: {error}",
-            file=name_of(request.file),
-            error=error,
-            host_id=request.host_id,
-        )
+        what = f"delayed requests cannot be cleared away: {name_of(request.file)}: {error.strerror}"
+        self._problems.tell("delayed-not-cleared", request.spool.folder, what)
 
-    def unknown(self, requests: Mapping[str, Sequence[str]], spool: Spool) -> None:
-        """Tell of the requests to hosts that the table does not have, of each once."""
-        for host_id, files in requests.items():
-            new = [file for file in files if name_of(file) not in self._unknown]
-            if new:
-                self._log.warn(
-                    "delayed requests stay on disk, the host table has no {unknown}: {file}{more}",
-                    unknown=host_id,
-                    file=spool.path(new[0]),
-                    more=f" and {len(new) - 1} more" if new[1:] else "",
-                )
-        self._unknown = {name_of(file) for files in requests.values() for file in files}
+    def cleared(self) -> None:
+        """Tell that nothing is left to be deleted or moved."""
+        self._problems.replace((), ("delayed-not-cleared",))
+
+    def unsealed(self, folder: str, why: str) -> None:
+        """Tell that a file cannot be sealed."""
+        what = f"delayed requests cannot be sealed, and stay in the clear: {why}"
+        self._problems.tell("delayed-unsealed", folder, what)
+
+    def sealed(self) -> None:
+        """Tell that all can be sealed again."""
+        self._problems.replace((), ("delayed-unsealed",))
+
+    def unknown(self, counts: Mapping[str, int]) -> None:
+        """Tell how many requests there are for hosts that the table does not have."""
+        found = [
+            problem(
+                "delayed-unknown",
+                host_id,
+                f"{count} delayed request{'' if count == 1 else 's'}, and the host table has no"
+                f" {host_id}",
+            )
+            for host_id, count in counts.items()
+        ]
+        self._problems.replace(found, ("delayed-unknown",))
 
     def locked(self, count: int) -> None:
-        """Tell that requests are sealed and there is no key, when there are more of them."""
-        if count > self._locked:
-            self._log.warn(
-                "{count} delayed requests are sealed, and stay on disk: no key is set"
-                " (loncDelayedKeyFile)",
-                count=count,
-            )
-        self._locked = count
+        """Tell how many requests are sealed while there is no key."""
+        if count:
+            are = "request is" if count == 1 else "requests are"
+            what = f"{count} delayed {are} sealed, and no key is set (loncDelayedKeyFile)"
+            self._problems.tell("delayed-locked", "", what)
+        else:
+            self._problems.over("delayed-locked")

@@ -15,8 +15,8 @@ from functools import partial
 from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from lonc.delayed.logs import DelayedLogs
 from lonc.delayed.seal_file import PlainStays
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import State, StoredRequest
@@ -45,19 +45,18 @@ class Sealer:
         clock: IReactorTime,
         disk: Disk,
         go_on: Callable[[StoredRequest | None], None],
-        log: Logger,
+        logs: DelayedLogs,
     ) -> None:
         self._clock = clock
         self._disk = disk
         self._go_on = go_on
-        self._log = log
+        self._logs = logs
         self._spool: Spool | None = None
         self._limit = 0.0
         self._queue: deque[StoredRequest] = deque()
         self._kept: deque[str] = deque()
         self._next_look = 0.0
         self._kept_fails = False
-        self._last_error = ""
         self._hangs_at = ""  # the path of the latest disk call that did not return in time
 
     def clear(self) -> None:
@@ -65,6 +64,7 @@ class Sealer:
         self._spool = None
         self._queue.clear()
         self._kept.clear()
+        self._logs.sealed()
 
     def wants(self, request: StoredRequest) -> bool:
         """Return whether a request is not to be sent before it is sealed."""
@@ -93,8 +93,8 @@ class Sealer:
             mine = [request for request in of_host if self.wants(request)]
             ranked.extend(enumerate(mine))
             failing = failing or any(request.again > 0.0 for request in of_host)
-        if not failing and not self._kept_fails:
-            self._last_error = ""
+        if not failing and not self._kept_fails and not self._disk.is_at(self._hangs_at):
+            self._logs.sealed()
         ranked.sort(key=lambda pair: pair[0])
         self._queue = deque(request for _, request in ranked if request.is_ripe(now))
 
@@ -109,16 +109,16 @@ class Sealer:
             elif self._kept:
                 name = self._kept.popleft()
                 path = os.path.join(spool.kept, name)
-                await self._try_kept(path, partial(spool.seal_kept, name))
+                await self._try_kept(spool, path, partial(spool.seal_kept, name))
             elif self._next_look <= now:
                 self._next_look = now + TRY_AGAIN
-                await self._try_kept(spool.kept, partial(self._look, spool))
+                await self._try_kept(spool, spool.kept, partial(self._look, spool))
             else:
                 return False
         except NoPlace:
             self._queue.clear()  # those that hang have been named
         except Stuck as stuck:
-            self._log.warn("delayed requests are not sealed for now: {why}", why=stuck)
+            self._logs.unsealed(spool.folder, str(stuck))
             self._queue.clear()
             self._kept.clear()
             self._go_on(None)
@@ -137,7 +137,7 @@ class Sealer:
         except Changed:
             pass
         except PlainStays as fault:
-            self._tell(request.file, fault.error)
+            self._tell(spool, request.path, fault.error)
             request.files, request.again = {request.file: fault.stamp}, now + TRY_AGAIN
             request.move(State.PROVEN, now)
         except FileNotFoundError:
@@ -145,7 +145,7 @@ class Sealer:
         except (Unusable, OSError) as error:
             request.again = now + TRY_AGAIN
             if isinstance(error, OSError):
-                self._tell(request.file, error)
+                self._tell(spool, request.path, error)
         except Stuck:
             raise
         except Exception:
@@ -160,7 +160,7 @@ class Sealer:
         self._kept.extend(spool.kept_in_clear())
         self._kept_fails = False
 
-    async def _try_kept(self, path: str, call: Callable[[], object]) -> None:
+    async def _try_kept(self, spool: Spool, path: str, call: Callable[[], object]) -> None:
         try:
             await self._run(path, call)
         except (Unfinished, Unusable, Changed):
@@ -168,7 +168,7 @@ class Sealer:
         except (PlainStays, OSError) as fault:
             self._kept_fails = True
             error = fault.error if isinstance(fault, PlainStays) else fault
-            self._tell(path, error)
+            self._tell(spool, path, error)
 
     async def _run(self, path: str, call: Callable[[], T]) -> T:
         try:
@@ -178,10 +178,5 @@ class Sealer:
                 self._hangs_at = path
             raise
 
-    def _tell(self, file: str, error: OSError) -> None:
-        """Log what is wrong with the disk, once until it is right again or something else is."""
-        told = error.strerror or str(error)
-        if told != self._last_error and not isinstance(error, FileNotFoundError):
-            message = "delayed requests cannot be sealed, and stay in the clear: {file}: {error}"
-            self._log.error(message, file=file, error=told)
-            self._last_error = told
+    def _tell(self, spool: Spool, path: str, error: OSError) -> None:
+        self._logs.unsealed(spool.folder, f"{path}: {error.strerror}")

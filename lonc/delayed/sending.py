@@ -93,6 +93,7 @@ class Sending:
     :param spawn: runs a coroutine that the end of lonc waits for.
     :param random: the jitter of the pauses.
     :ivar running: whether anything new is begun.
+    :ivar cannot_clear: whether something could not be cleared away.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Sending:
         log: Logger,
     ) -> None:
         self.running = False
+        self.cannot_clear = False
         self._clock = clock
         self._disk = disk
         self._sender_of = sender_of
@@ -346,8 +348,8 @@ class Sending:
         except FileNotFoundError:  # somebody took it away
             request.move(State.GONE, self._clock.seconds())
         except OSError as error:
-            if not request.again:
-                self._logs.not_cleared(request, error)
+            self.cannot_clear = True
+            self._logs.not_cleared(request, error)
             request.file = next(iter(request.files))  # it may be sealed by now
             request.again = self._clock.seconds() + TRY_AGAIN
         else:

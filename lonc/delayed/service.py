@@ -28,6 +28,7 @@ from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
 from lonc.delayed.spool import Found, Spool
 from lonc.delayed.states import Sender, State, StoredRequest
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
+from lonc.report.problems import Problems
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
@@ -46,6 +47,7 @@ class DelayedService(Service):
     :param in_thread: runs a function in a thread, as ``deferToThread`` does.
     :param perm_log: takes the lines of ``lonnet.perm.log``.
     :param random: the jitter of the pauses.
+    :param problems: what is wrong now.
     :param make_spool: folder, key -> :class:`lonc.delayed.spool.Spool`.
     :raise lonc.delayed.sealing.UnusableKey: the key that the settings name cannot be used.
     :ivar requests: the requests for people, who look at them and steer them.
@@ -60,6 +62,7 @@ class DelayedService(Service):
         in_thread: InThread,
         perm_log: Callable[[str], None],
         random: Random,
+        problems: Problems,
         make_spool: Callable[[str, Key | None], Spool] = Spool,
         log: Logger | None = None,
     ) -> None:
@@ -68,12 +71,12 @@ class DelayedService(Service):
         self._settings = settings
         self._sender_of = sender_of
         self._disk = Disk(clock, in_thread)
-        self._logs = DelayedLogs(self.log, perm_log)
+        self._logs = DelayedLogs(self.log, perm_log, problems)
         self._make_spool = make_spool
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, self._key)
         self._queues: dict[str, DelayedQueue] = {}
-        self._sealer = Sealer(clock, self._disk, self._go_on, self.log)
+        self._sealer = Sealer(clock, self._disk, self._go_on, self._logs)
         self._sending = Sending(
             clock,
             self._disk,
@@ -99,7 +102,6 @@ class DelayedService(Service):
         self.kept = 0
         self._found: Found | None = None
         self._known: frozenset[str] = frozenset()
-        self._scan_error = ""
         self._scans: LoopingCall | None = None
         self._tasks: set[Deferred[None]] = set()
         self._handed_on: dict[str, Mapping[str, Any]] = {}
@@ -154,7 +156,6 @@ class DelayedService(Service):
         elif self._key == key_before:
             return
         self._spool = self._make_spool(settings.delayed_dir, self._key)
-        self._logs.locked(0)
         self._found = None
         self._sealer.clear()
         for queue in self._queues.values():
@@ -216,13 +217,16 @@ class DelayedService(Service):
         except NoPlace:
             return  # those that hang have been named
         except (Stuck, OSError) as error:
-            if str(error) != self._scan_error:
-                self.log.error("cannot look for delayed requests: {error}", error=error)
-            self._scan_error = str(error)
+            self._logs.cannot_look(spool.folder, error)
             return
-        self._scan_error = ""
         if spool is not self._spool:
             return
+        self._logs.looked(spool)
+        if self._sending.cannot_clear:
+            left = (x for x in self._all() if x.state in (State.PROVEN, State.SKIPPED))
+            self._sending.cannot_clear = any(x.again for x in left)
+        if not self._sending.cannot_clear:
+            self._logs.cleared()
         if not self._is_as_before(found):
             self._take_over(found, began)
         until = self._clock.seconds() + SEALING_TIME
@@ -252,14 +256,14 @@ class DelayedService(Service):
             if not queue.requests and not queue.busy:
                 del self._queues[host_id]
         self._handed_on.clear()
-        if self._key is None:
-            sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
-            self._logs.locked(len(sealed))
-        else:
+        if self._key is not None:
+            self._logs.locked(0)
             limit = self._settings.disk_timeout
             self._sealer.found(self._spool, limit, [x.requests for x in self._queues.values()])
-        unknown = {x: files for x, files in found.requests.items() if x not in self._known}
-        self._logs.unknown(unknown, self._spool)
+        else:
+            sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
+            self._logs.locked(len(sealed))
+        self._logs.unknown({x: n for x, n in self._counts.items() if x not in self._known})
         for queue in list(self._queues.values()):
             self._fill(queue)
 

@@ -13,6 +13,7 @@ machine stops at, a request is in one of these folders, perhaps in two.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -84,6 +85,7 @@ class Spool:
     :ivar sealed: where sealed ones wait; inside ``folder``, and made when needed.
     :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
     :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
+    :ivar faults: what the last scan found wrong with the folders: kind of problem and path -> text.
     :param step: called before each step on the disk with its name; a test stops there.
     :param now: gives the Unix time.
     """
@@ -100,6 +102,7 @@ class Spool:
         self.sealed = self.path(SEALED_FOLDER.rstrip("/"))
         self.kept = self.path(KEPT_FOLDER.rstrip("/"))
         self.key = key
+        self.faults: dict[tuple[str, str], str] = {}
         self._step = step
         self._found: Found | None = None
         self._resting = RestingFolder()
@@ -119,11 +122,31 @@ class Spool:
         :raise OSError: the folder can neither be read nor made.
         """
         self._step("scan")
+        self.faults = {}
         if not self._resting.rests(self.folder, self.sealed, self.kept):
             self._found = None
         if self._found is None:
             self._found = self._list()
+        for folder in (self.folder, self.sealed, self.kept):
+            self._check_folder(folder)
         return self._found
+
+    def _check_folder(self, folder: str) -> None:
+        """Find out whether what belongs there can be written there."""
+        try:
+            check_own_folder(folder)
+            if folder != self.folder:
+                check_owner(folder)
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, "lonc may not read and write there")
+        except FileNotFoundError:
+            return  # it is made when it is needed
+        except OSError as error:
+            self.faults["delayed-folder", folder] = f"{folder}: {error.strerror}"
+            return
+        disk = os.statvfs(folder)
+        if folder == self.folder and (disk.f_bavail == 0 or (disk.f_files and not disk.f_favail)):
+            self.faults["delayed-disk-full", folder] = f"the disk of {folder} is full"
 
     def _list(self) -> Found:
         there = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
@@ -133,7 +156,7 @@ class Spool:
         for file in sorted([*stored, *sealed], key=order):
             requests.setdefault(host_of_file(file) or "", []).append(file)
         kept = 0
-        with contextlib.suppress(OSError):  # it is told when something is to be put there
+        with contextlib.suppress(OSError):  # which is told with the faults
             kept = sum(map(is_kept, self._names(self.kept)))
         return Found(requests, len(stored), kept)
 

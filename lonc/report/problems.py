@@ -169,6 +169,27 @@ KINDS: Final[Mapping[str, Kind]] = {
     "certificate-ended": Kind(
         "critical", "certificate", "have it renewed, then lonc reload", "file"
     ),
+    "delayed-folder": Kind(
+        "critical", "delayed-folder", "mend its owner and mode, or its disk: {subject}", "file"
+    ),
+    "delayed-disk-full": Kind(
+        "critical", "delayed-folder", "make room: df {subject}; df -i {subject}", "file"
+    ),
+    "delayed-not-cleared": Kind(
+        "critical", "delayed-folder", "mend that before the next restart: {subject}", "file"
+    ),
+    "delayed-unsealed": Kind(
+        "critical", "delayed-unsealed", "mend its owner and mode, or its disk: {subject}", "file"
+    ),
+    "delayed-locked": Kind(
+        "warning", "delayed-unsealed", "set loncDelayedKeyFile again; lonc reload"
+    ),
+    "delayed-unknown": _host(
+        "are not in the table and have delayed requests",
+        "delayed-unknown",
+        "put it into hosts.tab, or lonc delayed drop; lonc delayed list {subject}",
+        logged=True,
+    ),
     "delayed-kept": Kind(
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),

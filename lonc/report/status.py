@@ -128,6 +128,7 @@ class DaemonStatus:
     :ivar certificate_first: the file of the certificate that ends first, and whom it is for unless
         it is the own one.
     :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
+    :ivar delayed_unknown: delayed requests for hosts that the table does not have.
     :ivar kept: delayed requests that were set aside.
     :ivar refused: clients turned away since the start, because all places were taken.
     :ivar cut_off: clients that lonc closed since the start, for they broke a limit or made room.
@@ -147,6 +148,7 @@ class DaemonStatus:
     certificate_ends: float = 0.0
     certificate_first: str = ""
     watch: list[str] = attrs.field(factory=list)
+    delayed_unknown: int = 0
     kept: int = 0
     refused: int = 0
     cut_off: int = 0

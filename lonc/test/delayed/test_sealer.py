@@ -561,7 +561,7 @@ class KeyTests(SealedCase):
         self.assertIn("key: No such file or directory", str(error))
 
     def test_gone(self) -> None:
-        """Without a key, what is sealed stays; a warning says how many, again when it is more."""
+        """Without a key, what is sealed stays; a problem says how many."""
         self.put_sealed(FIRST)
         self.put_sealed(OTHER)
         self.without_key()
@@ -572,14 +572,8 @@ class KeyTests(SealedCase):
         self.assertEqual(self.service.counts(), {"l1": 1, "l2": 1})
         self.put_sealed(SECOND)
         self.tick(5)
-        self.assertEqual(
-            self.logged(LogLevel.warn),
-            [
-                f"{count} delayed requests are sealed, and stay on disk: no key is set"
-                " (loncDelayedKeyFile)"
-                for count in (2, 3)
-            ],
-        )
+        what = "3 delayed requests are sealed, and no key is set (loncDelayedKeyFile)"
+        self.assertEqual(self.wrong(), [what])
 
     def test_gone_others_go(self) -> None:
         """What is in the clear is sent meanwhile, unless it may be one of those that are sealed."""
@@ -629,16 +623,17 @@ class KeyTests(SealedCase):
         )
 
     def test_gone_again(self) -> None:
-        """The warning comes again when the key is taken away again."""
+        """The problem ends when the key is back, and comes again with the next time."""
         self.hosts.clear()
         self.put_sealed(FIRST)
         self.service.startService()
         for _ in range(2):
             self.without_key()
             self.tick(2)
+            self.assertEqual(len(self.wrong("delayed-locked")), 1)
             self.service.reconfigure(self.settings)
             self.tick(2)
-        self.assertEqual(len([each for each in self.logged() if "no key is set" in each]), 2)
+            self.assertEqual(self.wrong("delayed-locked"), [])
 
     def test_gone_before_it_seals(self) -> None:
         """What was to be sealed when the key went is sent, and nothing more is sealed."""
@@ -704,24 +699,22 @@ class FailureToSealTests(SealedCase):
     """A disk that is full, or worse."""
 
     def test_full(self) -> None:
-        """What cannot be sealed is sent as it is; the log says so once."""
+        """What cannot be sealed is sent as it is; that is a problem as long as it is there."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET)
         self.put(SECOND, SECRET)
         self.start()
+        path = os.path.join(self.settings.delayed_dir, SECOND)
+        what = f"delayed requests cannot be sealed, and stay in the clear: {path}: "
+        self.assertEqual(self.wrong(), [f"{what}No space left on device"])
         self.l1.answer()
         self.l1.answer()
         self.assertEqual(self.l1.asked, [SECRET, SECRET])
-        self.assertEqual(self.files(), {})
-        (line,) = self.logged(LogLevel.error)
-        self.assertEqual(
-            line,
-            "delayed requests cannot be sealed, and stay in the clear: "
-            f"{FIRST}: No space left on device",
-        )
+        self.tick(1)
+        self.assertEqual((self.files(), self.wrong()), ({}, []))
 
     def test_only_some(self) -> None:
-        """What is wrong with a few files is logged once, though others are sealed meanwhile."""
+        """What is wrong with a few files is one problem, though others are sealed meanwhile."""
         self.l1.alive = self.l2.alive = False
         for name in (FIRST, OTHER, SECOND):
             self.put(name, SECRET)
@@ -737,10 +730,11 @@ class FailureToSealTests(SealedCase):
         self.steps.faults["write form"] = fail_at_times
         self.tick(1)
         self.assertEqual(set(self.files()), {FIRST, OTHER + SEALED, SECOND})
-        self.assertEqual(len(self.logged(LogLevel.error)), 1)
+        self.tick(5)
+        self.assertEqual(len(self.wrong("delayed-unsealed")), 1)
 
     def test_tried_again(self) -> None:
-        """At a DEAD host it is tried again after a while, and the next trouble is logged too."""
+        """At a DEAD host it is tried again after a while, and when it is done all is well."""
         self.l1.alive = False
         for step in ["make form", "write form", "sync form", "name form", "sync forms"]:
             self.put(FIRST, SECRET)
@@ -751,12 +745,12 @@ class FailureToSealTests(SealedCase):
             self.tick(int(TRY_AGAIN) + 10)
             self.assertEqual(set(self.files()) - {FIRST + SEALED}, {FIRST}, step)
             self.assertLess(self.steps.taken.count("open request"), opened + 4, step)
+            self.assertEqual(len(self.wrong("delayed-unsealed")), 1, step)
             self.steps.faults.clear()
             self.tick(int(TRY_AGAIN))
             self.assertEqual(self.opened(), {FIRST + SEALED: SECRET}, step)
-            self.assertEqual(len(self.logged(LogLevel.error)), 1)
+            self.assertEqual(self.wrong(), [], step)
             self.take_away(FIRST)
-            self.events.clear()
 
     def test_sealed_while_sent(self) -> None:
         """What could not be sealed is not, while it is under way: so it goes when it is done."""
@@ -812,14 +806,15 @@ class FailureToSealTests(SealedCase):
         self.assertEqual(self.in_kept()[FIRST + ".answer"], b"refused\n")
 
     def test_kept_cannot_be_read(self) -> None:
-        """A folder of those set aside that cannot be read is logged, and holds nothing up."""
+        """A folder of those set aside that cannot be read is a problem, and holds nothing up."""
         write(self.settings.kept_dir, b"in the way")
         self.put(FIRST, SECRET)
         self.start()
         self.tick(10)
         self.assertEqual(self.l1.asked, [SECRET])
-        (line,) = self.logged(LogLevel.error)
-        self.assertIn("delayed/kept: Not a directory", line)
+        self.assertEqual(
+            self.wrong("delayed-folder"), [f"{self.settings.kept_dir}: Not a directory"]
+        )
 
     def test_not_kept_at_once(self) -> None:
         """F8: one that cannot be moved once it is sealed is not sent again, and moved later."""
@@ -917,8 +912,8 @@ class BatchTests(SealedCase):
         self.put(SECOND, b"put:2\n")
         self.put(OTHER, b"put:3\n")
         self.pass_time(10, hanging=1)
-        (line,) = self.logged(LogLevel.warn)
-        self.assertRegex(line, "^delayed requests are not sealed for now: .* after 10 s$")
+        (what,) = self.wrong("delayed-unsealed")
+        self.assertRegex(what, "in the clear: .*: no answer from the disk after 10 s$")
         self.pass_time(2 * int(TRY_AGAIN), hanging=1)
         self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:2\n"], [b"put:3\n"]))
         self.assertEqual(list(self.files()), [FIRST, OTHER, SECOND])
@@ -927,7 +922,7 @@ class BatchTests(SealedCase):
         self.pass_time(5)
         self.assertEqual(self.l1.asked, [b"put:2\n", b"put:1\n"])
         self.assertEqual(list(self.files()), [FIRST + SEALED])
-        self.assertEqual(len(self.logged(LogLevel.warn)), 1)
+        self.assertEqual(self.wrong(), [])
 
     def test_another_hangs(self) -> None:
         """A file whose other disk call hangs is not sealed meanwhile."""

@@ -308,7 +308,7 @@ class KeptTests(DelayedCase):
         self.assertIn(b"control byte", self.in_kept()[FIRST + ".reason"])
 
     def test_cannot_be_moved(self) -> None:
-        """One that cannot be set aside holds nothing up; it is tried again, and logged once."""
+        """One that cannot be set aside holds nothing up; it is tried again, and a problem."""
         write(self.settings.kept_dir, b"in the way")
         self.put(FIRST, b"x" * 101 + b"\n")
         self.put(SECOND)
@@ -316,13 +316,19 @@ class KeptTests(DelayedCase):
         self.l1.answer()
         self.tick(3 * int(TRY_AGAIN))
         self.assertEqual(self.on_disk(), [FIRST])
-        (line,) = [line for line in self.logged(LogLevel.error) if FIRST in line]
-        self.assertIn("cannot be cleared away", line)
+        self.assertEqual(
+            [*self.wrong("delayed-not-cleared"), *self.wrong("delayed-folder")],
+            [
+                f"delayed requests cannot be cleared away: {FIRST}: Not a directory",
+                f"{self.settings.kept_dir}: Not a directory",
+            ],
+        )
         self.assertEqual(len(self.logged(LogLevel.warn)), 1)
         os.unlink(self.settings.kept_dir)
         self.tick(int(TRY_AGAIN) + 1)
         self.assertEqual(self.on_disk(), [])
         self.assertIn(FIRST, self.in_kept())
+        self.assertEqual(self.wrong(), [])
 
     def test_cannot_be_deleted(self) -> None:
         """One that cannot be deleted is not sent again, and goes when it can be deleted."""
@@ -334,12 +340,12 @@ class KeptTests(DelayedCase):
         self.l1.answer()
         self.tick(2 * int(TRY_AGAIN))
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
-        self.assertEqual(len(self.logged(LogLevel.error)), 2)
+        self.assertEqual(len(self.wrong("delayed-not-cleared")), 1)
         self.assertLessEqual(self.steps.taken.count("remove request"), 6)
         self.steps.faults.clear()
         self.tick(int(TRY_AGAIN) + 1)
         self.assertEqual(self.on_disk(), [])
-        self.assertEqual(len(self.perm), 2)
+        self.assertEqual((len(self.perm), self.wrong()), (2, []))
 
     def test_name_comes_again(self) -> None:
         """One that could not be deleted is forgotten when it goes; a new file of its name goes."""
@@ -524,26 +530,30 @@ class TableTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"put:a:b\n"] * 2)
 
     def test_unknown(self) -> None:
-        """A request for a host that is not in the table stays, and is warned about once."""
+        """A request for a host that is not in the table stays, and is a problem of the host."""
         self.put("1062000000.4711.put.gone", b"put:1\n")
         self.put("1062000000.4711.put.a.l1", b"put:2\n")
         self.start()
         self.tick(10)
         self.assertEqual(self.l1.asked, [])
         self.assertEqual(len(self.on_disk()), 2)
-        self.assertEqual(len(self.logged(LogLevel.warn)), 2)
-        self.assertIn("1062000000.4711.put.gone", self.logged(LogLevel.warn)[1])
+        self.assertEqual(
+            self.wrong("delayed-unknown"),
+            [f"1 delayed request, and the host table has no {x}" for x in ("a.l1", "gone")],
+        )
 
     def test_many_unknown(self) -> None:
-        """Many for the same host are one line; those that come later are another."""
-        for number in range(5):
-            self.put(f"106200000{number}.1.put.gone")
+        """Many for the same host are one problem; it ends when they have gone."""
+        names = [f"106200000{number}.1.put.gone" for number in range(5)]
+        for name in names:
+            self.put(name)
         self.start()
-        self.put("1062000009.1.put.gone")
-        self.tick(3)
-        first, second = self.logged(LogLevel.warn)
-        self.assertIn("1062000000.1.put.gone and 4 more", first)
-        self.assertIn("1062000009.1.put.gone", second)
+        what = "5 delayed requests, and the host table has no gone"
+        self.assertEqual(self.wrong("delayed-unknown"), [what])
+        for name in names:
+            self.take_away(name)
+        self.tick(2)
+        self.assertEqual(self.wrong(), [])
 
     def test_new_host(self) -> None:
         """When the host comes into the table its requests go."""
@@ -551,7 +561,7 @@ class TableTests(DelayedCase):
         self.start()
         self.hosts["new"] = new = Host()
         self.tick(4)
-        self.assertEqual(new.asked, [b"put:1\n"])
+        self.assertEqual((new.asked, self.wrong()), ([b"put:1\n"], []))
 
     def test_host_gone(self) -> None:
         """When a host leaves the table, what it has not answered stays."""
@@ -590,22 +600,35 @@ class FolderTests(DelayedCase):
         self.assertEqual(self.logged(LogLevel.error), [])
 
     def test_in_the_way(self) -> None:
-        """A folder that cannot be read is logged once each time, and used as soon as it can be."""
+        """A folder that cannot be read is a problem until it can be, and then it is used."""
         os.rmdir(self.settings.delayed_dir)
         write(self.settings.delayed_dir, b"")
         self.start()
         self.tick(10)
-        (line,) = self.logged(LogLevel.error)
-        self.assertIn(self.settings.delayed_dir, line)
+        (what,) = self.wrong("delayed-folder")
+        self.assertIn(f"Not a directory: '{self.settings.delayed_dir}'", what)
         os.unlink(self.settings.delayed_dir)
         self.tick(1)
         self.put(FIRST)
         self.tick(4)
-        self.assertEqual(len(self.l1.asked), 1)
-        shutil.rmtree(self.settings.delayed_dir)
-        write(self.settings.delayed_dir, b"")
-        self.tick(10)
-        self.assertEqual(len(self.logged(LogLevel.error)), 2)
+        self.assertEqual((len(self.l1.asked), self.wrong()), (1, []))
+
+    def test_cannot_be_written(self) -> None:
+        """A folder where lonc may not write and a disk that is full are problems until it ends."""
+        self.start()
+        disk = os.statvfs(self.settings.delayed_dir)
+        full = os.statvfs_result([*disk[:4], 0, *disk[5:]])
+        cannot = self.patch(os, "access", lambda path, mode, effective_ids: False)
+        is_full = self.patch(os, "statvfs", lambda path: full)
+        self.tick(1)
+        folder = self.settings.delayed_dir
+        self.assertEqual(self.wrong(), [f"{folder}: lonc may not read and write there"])
+        cannot.restore()
+        self.tick(1)
+        self.assertEqual(self.wrong(), [f"the disk of {folder} is full"])
+        is_full.restore()
+        self.tick(1)
+        self.assertEqual(self.wrong(), [])
 
     def test_limit_changes(self) -> None:
         """F13: another line limit counts for what is read from then on."""
@@ -688,16 +711,16 @@ class HangingDiskTests(DelayedCase):
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_scan_hangs(self) -> None:
-        """A scan that hangs is logged once, and no other is begun before it returns."""
+        """A scan that hangs is a problem, and no other is begun before it returns."""
         self.service.startService()
         self.tick(100)
         self.assertEqual(len(self.threads.begun), 1)
-        self.assertEqual(len(self.logged()), 1)
+        self.assertIn("no answer from the disk after 10 s", *self.wrong("delayed-folder"))
         self.threads.finish()
         self.put(FIRST)
         self.tick(1)
         self.threads.finish()
-        self.assertEqual(self.service.counts(), {"l1": 1})
+        self.assertEqual((self.service.counts(), self.wrong()), ({"l1": 1}, []))
 
     def test_few_threads(self) -> None:
         """However many hosts have requests, few threads hang."""
