@@ -38,7 +38,8 @@ pictures: .venv/installed-top
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-soak: .venv/installed
+soak: .venv/installed-test
+	EXAMPLES=10000 $(BIN)/trial lonc.test.host.test_releases
 	$(BIN)/python -m reliability.soak $(SOAK)
 
 # An editable install: a changed source needs no new one, a changed dependency does.

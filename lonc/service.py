@@ -157,10 +157,12 @@ class LoncService(MultiService):
 
         # Requests: from a client's socket through a host to its lond.
         self._clients = Clients(settings, reactor)
-        machines = Machines()
         resolve = outside.resolve
         self._names = Names(
-            lambda name: for_names(partial(resolve, name)), reactor, settings, machines.moved
+            lambda name: for_names(partial(resolve, name)),
+            reactor,
+            settings,
+            lambda name, gone: machines.moved(name, gone),
         )
         self._kept = KeptSockets(outside.manager)
         self._dependencies = HostDependencies(
@@ -168,7 +170,6 @@ class LoncService(MultiService):
             network=network,
             look_up=self._names.look_up,
             name_trouble=self._names.trouble,
-            machines=machines,
             random=random,
             clients=self._clients,
             revived=lambda host_id: self._delayed.kick(host_id),
@@ -177,7 +178,10 @@ class LoncService(MultiService):
             ids=in_force.ids,
             keeper=self._kept,
         )
-        self._supervisor = Supervisor(self.hosts, in_force, self._dependencies, self.problems)
+        machines = Machines(self._dependencies)
+        self._supervisor = Supervisor(
+            self.hosts, in_force, self._dependencies, self.problems, machines
+        )
         self._shared = SharedSockets(self.hosts.get, self._dependencies)
         self._delayed = DelayedService(
             reactor,

@@ -11,7 +11,7 @@ import socket
 import attrs
 
 from lonc.config.certificates import CertificateError, CertificateFiles, Certificates
-from lonc.config.hosts import Host, HostTable, same_target
+from lonc.config.hosts import Host, HostTable, normal_target, same_target
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import Settings, SettingsError
 from lonc.wire.handshake import AuthModes
@@ -43,7 +43,7 @@ class Access:
             key_files=self.key_folder if self._is_here(host) else None,
             certificates=certificates,
             insecure=self._insecure,
-            name=host.hostname if certificates is not None else "",
+            name=normal_target(host.hostname) if certificates is not None else "",
         )
 
     def _is_here(self, host: Host) -> bool:

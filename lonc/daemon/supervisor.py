@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from lonc.config.current import InForce
 from lonc.disk.files import RestingFolder
 from lonc.host.dependencies import HostDependencies
+from lonc.host.machines import Machines
 from lonc.host.service import HostService
 from lonc.report.problems import Problems
 from lonc.transport.unix_socket import SocketError
@@ -36,6 +37,7 @@ class Supervisor(MultiService):
     :param in_force: the settings and the table.
     :param dependencies: what all hosts share.
     :param problems: is told which hosts have no socket.
+    :param machines: the machines that they live on.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Supervisor(MultiService):
         in_force: InForce,
         dependencies: HostDependencies,
         problems: Problems,
+        machines: Machines,
     ) -> None:
         super().__init__()
         self.setName("hosts")
@@ -51,6 +54,7 @@ class Supervisor(MultiService):
         self._in_force = in_force
         self._dependencies = dependencies
         self._problems = problems
+        self._machines = machines
         self._leaving: dict[HostService, Deferred[Any]] = {}
         self._sockets = RestingFolder()
 
@@ -64,7 +68,7 @@ class Supervisor(MultiService):
         """
         host = self._in_force.table.hosts[host_id]
         service = self._hosts[host_id] = HostService(
-            host, self._in_force.settings, self._dependencies
+            host, self._in_force.settings, self._dependencies, self._machines
         )
         try:
             service.setServiceParent(self)
@@ -131,7 +135,7 @@ class Supervisor(MultiService):
 
         :param now: the reactor's time.
         """
-        self._dependencies.machines.sweep(now)
+        self._machines.sweep(now)
 
     def watch(self) -> None:
         """

@@ -10,15 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import attrs
-
+from lonc.host.connection import PING, LondConnection
 from lonc.host.troubles import TroubleLog
-from lonc.wire.request import Nobody, Request
-
-if TYPE_CHECKING:
-    from lonc.host.connection import LondConnection
+from lonc.wire.request import Request
 
 #: Answers after which a connection is asked, at the latest: that many, and the one that was
 #: shifted first, can go to the wrong client.
@@ -27,9 +23,6 @@ ROUND: Final = 63
 #: Answers after which it is asked unless the last request was a `ping` itself: the answer to one
 #: that is still to come would pass for the one that is asked for.
 EARLIEST: Final = 56
-
-#: What is asked; each lond has an answer of its own.
-PING: Final = b"ping\n"
 
 #: Questions until two answers running have to be equal: lines that are still to come stand before
 #: the first one.
@@ -88,70 +81,46 @@ class PingAnswer:
             self.hopeless = True  # it never gave one, and the next would only wait in vain
 
 
-@attrs.frozen
-class Addressee:
-    """Whom a question of ours is for."""
-
-    host_id: str
-
-
 class Auditor:
-    """
-    Asks the connections to one lond whether they are in step.
-
-    :ivar under_way: how many are being asked.
-    """
+    """Judges by the answers to ``ping`` whether the connections to one lond are in step."""
 
     def __init__(self, troubles: TroubleLog) -> None:
-        self.under_way = 0
         self._troubles = troubles
         #: By the host id that a connection speaks for by itself: a lond may answer for each.
         self._answers: dict[str, PingAnswer] = {}
 
     def forget(self) -> None:
         """Learn the answers anew: it may be another lond from now on."""
-        self._answers = {}
+        self._answers.clear()
 
     def _of(self, connection: LondConnection) -> PingAnswer:
         return self._answers.setdefault(connection.host_id, PingAnswer())
 
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to be asked before its next request."""
-        answers = connection.unproven
+        answers = connection.unchecked
         return answers >= ROUND or (answers >= EARLIEST and not request.line.endswith(PING))
 
     def can_ask(self, connection: LondConnection) -> bool:
         """Return whether there is an answer to be had that tells anything."""
         return not self._of(connection).hopeless
 
-    def ask(self, connection: LondConnection, now: float, heard: int) -> None:
-        """Ask, or ask once more."""
-        if connection.audit is None:
-            self.under_way += 1
-        connection.begin_audit()
-        connection.send(Request(PING, Nobody(), Addressee(connection.host_id)), now, heard)
-
     def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
         """Judge a connection by what it has answered so far."""
-        assert connection.audit is not None
-        connection.audit.append(reply)
+        connection.pongs += (reply,)
         answer = self._of(connection)
         before = answer.hopeless
-        verdict = answer.judge(connection.audit)
-        if answer.hopeless and not before:
-            self._troubles.cannot_be_asked(ROUND)
+        verdict = answer.judge(connection.pongs)
+        self._tell(answer, before)
         return verdict
 
-    def failed(self, connection: LondConnection) -> None:
+    def note_failure(self, connection: LondConnection) -> None:
         """Take note that a connection ended while it was asked, or by a wrong answer."""
         answer = self._of(connection)
         before = answer.hopeless
         answer.failed()
+        self._tell(answer, before)
+
+    def _tell(self, answer: PingAnswer, before: bool) -> None:
         if answer.hopeless and not before:
             self._troubles.cannot_be_asked(ROUND)
-
-    def end(self, connection: LondConnection) -> None:
-        """Ask a connection no more."""
-        if connection.audit is not None:
-            self.under_way -= 1
-            connection.end_audit()

@@ -3,14 +3,15 @@
 """
 One connection to a lond: made, taken through the handshake, then one request at a time.
 
-The connection knows its owner (a :class:`lonc.host.machine.Machine`) only by a few calls, and
-nothing of clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
+The connection knows its owner (a :class:`lonc.host.lond.Lond`) only by a few calls, and nothing of
+clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Callable
+from enum import Enum, IntEnum
+from typing import Final
 from typing import Protocol as Interface
 
 from twisted.internet.error import (
@@ -24,11 +25,18 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from lonc.host.pool import Collection
 from lonc.local.limits import UNCOUNTED
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
-from lonc.wire.handshake import TAKE_LIMIT, Handshake, HandshakeError, OtherLondError, State
+from lonc.wire.handshake import (
+    TAKE_LIMIT,
+    Handshake,
+    HandshakeError,
+    LondFacts,
+    Omission,
+    OtherLondError,
+    State,
+)
 from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addressee
 
 #: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
@@ -41,13 +49,51 @@ _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
 _FRAME_OVERHEAD = 64
 #: The answer to a name that the lond does not speak for.
-_UNABLE = b"unable_to_set\n"
+UNABLE = b"unable_to_set\n"
 
 #: Seconds between two looks whether a lond has deleted the key file that it says it took.
 _LOOK = 0.02
 
-#: What `LondConnection.heard` is for a request whose time-out would tell nothing new.
-NEVER = -1
+#: What a connection is asked to show that its lond answers, and that its answers are in step.
+PING: Final = b"ping\n"
+
+
+class ConnectionState(IntEnum):
+    """
+    What a connection is about. ``ConnectionPool.move`` is the one place that changes it.
+
+    ================  =============================  ===========================================
+    In the state      when                           it comes to
+    ================  =============================  ===========================================
+    ``CONNECTING``    the socket is connected        ``HANDSHAKING``
+    ``HANDSHAKING``   the handshake is complete      ``IDLE``, or ``PROVING`` in doubt
+    ``IDLE``          it gets a request              ``BUSY``; ``INTRODUCING`` if its lond has
+                                                     not yet said ok to the name of the host
+    ``INTRODUCING``   the lond says ok               ``BUSY``: the request is sent
+    ``INTRODUCING``   it says anything else          ``IDLE``: the host is not served
+    ``BUSY``          the answer comes               ``IDLE``, or ``BUSY`` with who waits next
+    ``BUSY``          it has answered often enough   ``PROVING``: it is asked ``ping``
+    ``PROVING``       the right answer comes         ``IDLE``
+    ``BUSY``          it may not be used again       ``RETIRING``
+    ``RETIRING``      the answer comes               ``CLOSED``
+    any other         it may not be used again       ``CLOSED``; what it was to send goes elsewhere
+    any               it breaks, or takes too long   ``CLOSED``
+    ================  =============================  ===========================================
+    """
+
+    CONNECTING = 0  #: its address is looked up, or it is being connected
+    HANDSHAKING = 1  #: connected, not yet ready
+    IDLE = 2  #: ready, and owes nothing
+    INTRODUCING = 3  #: its lond is asked whether it serves the host of a request; then that is sent
+    BUSY = 4  #: owes the answer to a request
+    PROVING = 5  #: owes the answer to a ``ping`` of ours
+    RETIRING = 6  #: owes the answer to a request, and is closed after that
+    CLOSED = 7  #: ended; never used again
+
+
+# One look-up for each, where requests pass.
+_INTRODUCING, _BUSY = ConnectionState.INTRODUCING, ConnectionState.BUSY
+_PROVING, _CLOSED = ConnectionState.PROVING, ConnectionState.CLOSED
 
 
 class Trouble(Enum):
@@ -80,16 +126,26 @@ class Attempt(Interface):
 class Owner(Interface):
     """Whom a connection tells what happens to it."""
 
+    @property
+    def replied(self) -> Callable[[LondConnection, Request, bytes], None]:
+        """Called with the answer to a request, when the connection owes nothing any more."""
+
+    def move(self, connection: LondConnection, state: ConnectionState) -> None:
+        """The connection comes to a state."""
+
     def connected(self, connection: LondConnection) -> None:
         """The connection is made; its handshake begins."""
 
-    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
-        """The handshake is complete; these host ids the lond does not speak for."""
+    def ready(self, connection: LondConnection, facts: LondFacts) -> None:
+        """The handshake is complete, and has shown this."""
 
-    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """The answer to the request has come, and the connection owes nothing any more."""
+    def proved(self, connection: LondConnection, reply: bytes) -> None:
+        """The answer to our ``ping`` has come, and the connection owes nothing any more."""
 
-    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+    def introduced(self, connection: LondConnection, request: Request) -> None:
+        """The lond speaks for the host of a request, which is to be sent now."""
+
+    def not_served(self, connection: LondConnection, request: Request) -> None:
         """The lond does not speak for the host of a request, which it has not carried out."""
 
     def failed(
@@ -111,36 +167,34 @@ class LondConnection(Protocol):
     """
     A connection to a lond (protocol, sections 2 and 4).
 
+    What its own handshake has shown stays with it, and it acts by that alone: another connection
+    may lead to another release.
+
+    :ivar state: what it is about.
     :ivar address: where it leads to, once it is being made.
     :ivar number: counts the connections to all londs since the start.
-    :ivar place: the collection of the owner's pool that it is in.
-    :ivar request: what it owes an answer to.
+    :ivar request: what it owes the answer to, or will send once the host is introduced; `PROOF`
+        while it is asked for its ``ping``.
     :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
         in seconds of the reactor's clock.
-    :ivar rested: how long it was idle before the request that it has now.
+    :ivar rested_since: since when it had been idle when it got its last request.
+    :ivar established: when its handshake was complete; 0.0 before.
     :ivar begun: when it was begun.
-    :ivar connecting: how long it took until its handshake began.
-    :ivar established: when its handshake was complete.
-    :ivar unproven: answers since it was last known to be in step.
-    :ivar heard: how often the host had answered, on any connection, when it was begun or its
-        request was sent.
-    :ivar audit: what it has answered to the ``ping`` that tells whether it is in step; None
-        while it is not asked.
-    :ivar reusable: whether it may take another request after this one.
-    :ivar has_other_way: whether it ended because the lond did not go along, and something can be
-        left out in another try.
+    :ivar connecting: how many seconds it took to connect.
+    :ivar unchecked: answers since it was last known to be in step.
+    :ivar pongs: what it has answered to ``ping`` since it was last known to be in step.
+    :ivar omission: what is left out in another try, after it ended because the lond did not go
+        along.
     :ivar host_id: the host id that the lond speaks for by itself, once it is ready.
     :ivar confirmed: where the lond serves several host ids, those that it has said ``ok`` to: each
-        request names its own. None where a request needs no name.
+        request names its own. None where requests carry no name: all are for `host_id`.
     :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
     """
 
     # There are thousands, and what is set outside of __init__ would make each a dict of its own.
     __slots__ = (
         "_counted",
-        "_ended",
         "_handshake",
-        "_introducing",
         "_key",
         "_lines",
         "_look",
@@ -149,25 +203,23 @@ class LondConnection(Protocol):
         "_owner",
         "_spoke_out",
         "address",
-        "audit",
         "begun",
         "confirmed",
         "connected",
         "connecting",
         "established",
         "factory",
-        "has_other_way",
-        "heard",
         "host_id",
         "knows_sethost",
         "number",
-        "place",
+        "omission",
+        "pongs",
         "request",
-        "rested",
-        "reusable",
+        "rested_since",
         "since",
+        "state",
         "transport",
-        "unproven",
+        "unchecked",
     )
 
     transport: ITCPTransport
@@ -177,7 +229,6 @@ class LondConnection(Protocol):
         owner: Owner,
         handshake: Handshake,
         max_line: int,
-        heard: int = 0,
         begun: float = 0.0,
         number: int = 0,
     ) -> None:
@@ -189,49 +240,44 @@ class LondConnection(Protocol):
         self._max_line = max_line
         self._lines = LineBuffer(max_line)
         self._counted = False
-        self._ended = False
         self._spoke_out = False
         self._look: IDelayedCall | None = None
-        self.address = ""
         self.connected = 0
         self.factory: Attempt | None = None
-        self.place: Collection | None = None
+        self.state = ConnectionState.CONNECTING
+        self.address = ""
         self.request: Request | None = None
-        self.since = 0.0
-        self.rested = 0.0
+        self.since = begun
+        self.rested_since = 0.0
         self.established = 0.0
-        self.unproven = 0
-        self.heard = heard
         self.begun = begun
         self.connecting = 0.0
-        self.audit: list[bytes] | None = None
-        self.reusable = True
-        self.has_other_way = False
-        self.knows_sethost = False
+        self.unchecked = 0
+        self.pongs: tuple[bytes, ...] = ()
+        self.omission: Omission | None = None
         self.host_id = ""
+        self.knows_sethost = False
         self.confirmed: set[str] | None = None
-        self._introducing = False
 
     def connectionMade(self) -> None:
         """Open the exchange."""
-        if self._ended:
+        if self.state is _CLOSED:
             self.transport.abortConnection()
             return
         assert self._handshake is not None
         self._owner.connected(self)
         self._go_on(self._handshake, self._handshake.start)
 
-    def send(self, request: Request, now: float = 0.0, heard: int = 0) -> None:
-        """
-        Send a request; the connection must be ready and owe nothing.
+    # What we say.
 
-        :param now: see `since` and `rested`.
-        :param heard: see `heard`.
+    def send(self, request: Request, now: float = 0.0) -> None:
+        """
+        Send a request; the connection must owe nothing, and be moved to ``BUSY``.
+
+        :param now: see `since`.
         """
         self.request = request
-        self.rested = now - self.since
         self.since = now
-        self.heard = heard
         line = request.line
         if self.confirmed is not None:
             self._send_addressed(request, self.confirmed)
@@ -250,7 +296,7 @@ class LondConnection(Protocol):
         host_id = request.host.host_id
         name = b"sethost:" + host_id.encode()
         if host_id not in confirmed:
-            self._introducing = True
+            self._owner.move(self, _INTRODUCING)
             self.transport.write(name + b"\n")
             return
         line = without_addressee(request.line)[1]
@@ -258,65 +304,53 @@ class LondConnection(Protocol):
         prefix = b"" if line.startswith(b"sethost:") else name + b":"
         self.transport.write(prefix + self._prepared(line))
 
-    def _introduced(self, request: Request, reply: bytes, confirmed: set[str]) -> None:
-        """The lond has said whether it speaks for the host of a request."""
-        introducing, self._introducing = self._introducing, False
-        if self._lines.rest:
-            self.request, self._spoke_out = request, True
-            self._fail(Trouble.BROKEN, "the lond sent more than its answer", Cause.BROKEN)
-        elif introducing and reply.rstrip(b"\r\n") == b"ok":
-            confirmed.add(request.host.host_id)
-            self.send(request, self.since, self.heard)
-        else:
-            confirmed.discard(request.host.host_id)
-            self._owner.not_served(self, request, reply)
+    def ask_ping(self, now: float) -> None:
+        """Ask for the answer to ``ping``; the connection must owe nothing."""
+        self._owner.move(self, _PROVING)
+        self.request = PROOF
+        self.since = now
+        name = b"" if self.confirmed is None else b"sethost:" + self.host_id.encode() + b":"
+        self.transport.write(name + PING)
 
-    # What the owner notes here; besides, `since` and `unproven` where an answer has come.
+    # What the owner notes here; besides, `since` and `unchecked` where an answer has come.
 
-    def begin_audit(self) -> None:
-        """Note that it is asked whether it is in step."""
-        self.audit = self.audit or []
-
-    def end_audit(self) -> None:
-        """Note that it is not asked any more."""
-        self.audit = None
-
-    def is_proven(self, now: float) -> None:
+    def note_in_step(self, now: float) -> None:
         """Note that it is in step."""
-        self.unproven = 0
+        self.unchecked = 0
+        self.pongs = ()
         self.since = now
 
-    def begin_handshake(self, now: float) -> None:
+    def note_connected(self, now: float) -> None:
         """Note that it is connected."""
         self.connecting = now - self.begun
         self.since = now
 
-    def is_established(self, now: float, several: bool, knows_sethost: bool) -> None:
-        """
-        Note that it is ready.
-
-        :param several: whether its lond serves several host ids.
-        """
-        self.established = self.since = now
-        self.knows_sethost = knows_sethost
-        if several and knows_sethost:
-            self.confirmed = {self.host_id}
-
-    def retire(self) -> bool:
-        """Serve no further request; return whether it owes an answer, and is closed after that."""
-        self.reusable = False
-        if self.request is None:
+    def retire(self) -> None:
+        """Serve no further request: after the answer that it owes it is closed, else at once."""
+        if self.state is _BUSY:
+            self._owner.move(self, ConnectionState.RETIRING)
+        elif self.state is _INTRODUCING:
+            request = self.give_up()
             self.close()
-        return self.request is not None
+            assert request is not None
+            request.host.take_back(request)
+        elif self.state is not ConnectionState.RETIRING:
+            self.close()
+
+    def forget_host(self, host_id: str) -> None:
+        """Forget that the lond has said ``ok`` to a host that has left the machine."""
+        if self.confirmed is not None:
+            self.confirmed.discard(host_id)
+        if host_id == self.host_id:
+            if self.confirmed:
+                self.host_id = min(self.confirmed)
+            else:
+                self.retire()
 
     def give_up(self) -> Request | None:
         """Return what it owes an answer to, for it will not give one; None if to nobody."""
         request, self.request = self.request, None
-        return request if self.audit is None else None
-
-    def doubt_time_out(self) -> None:
-        """Let a time-out of its request tell nothing: another failure has told it."""
-        self.heard = NEVER
+        return None if request is PROOF else request
 
     # What the lond says.
 
@@ -325,14 +359,14 @@ class LondConnection(Protocol):
         prefix, line = without_addressee(line)
         if line.removeprefix(_TO_ENCIPHER).startswith(_NEW_KEY):
             # Enciphered requests of others would be unreadable to the lond from now on.
-            self.reusable = False
+            self._owner.move(self, ConnectionState.RETIRING)
         if line.startswith(_TO_ENCIPHER):
             line = self._cipher.encrypt(line[len(_TO_ENCIPHER) : -1]) + b"\n"
         return prefix + line if self.knows_sethost else line
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
-        if self._ended:
+        if self.state is _CLOSED:
             return
         request = self.request
         if request is None:
@@ -353,13 +387,33 @@ class LondConnection(Protocol):
                 return
             reply = plain
         self.request = None
-        if lines.rest:
+        if self.state is _BUSY and not lines.rest:
+            self._owner.replied(self, request, reply)
+        else:
+            self._answer_seldom(request, reply)
+
+    def _answer_seldom(self, request: Request, reply: bytes) -> None:
+        """Take an answer to what we asked by ourselves, or the last one of a connection."""
+        if self.state is _PROVING:
+            self._owner.proved(self, reply)
+        elif self.state is _INTRODUCING:
+            self._introduced(request, reply)
+        else:
             # The answer stands, but whoever asked next would get what came behind it.
-            self.reusable = False
-        if self.confirmed is not None and (self._introducing or reply == _UNABLE):
-            self._introduced(request, reply, self.confirmed)
-            return
-        self._owner.replied(self, request, reply)
+            self.retire()
+            self._owner.replied(self, request, reply)
+
+    def _introduced(self, request: Request, reply: bytes) -> None:
+        """The lond has said whether it speaks for the host of a request."""
+        assert self.confirmed is not None
+        if self._lines.rest:
+            self.request, self._spoke_out = request, True
+            self._fail(Trouble.BROKEN, "the lond sent more than its answer", Cause.BROKEN)
+        elif reply.rstrip(b"\r\n") == b"ok":
+            self.confirmed.add(request.host.host_id)
+            self._owner.introduced(self, request)
+        else:
+            self._owner.not_served(self, request)
 
     def _unasked(self, data: bytes) -> None:
         """Bytes that belong to no request: the handshake's, or a violation (section 2)."""
@@ -390,11 +444,14 @@ class LondConnection(Protocol):
         if handshake.state is State.TAKING_KEY_FILE:
             self._await_key_file(handshake, until)
         if handshake.state is State.IDLE:
+            facts = handshake.facts
             self._key = handshake.key
-            self.host_id = handshake.lond_id
+            self.host_id, self.knows_sethost = facts.host_id, facts.knows_sethost
+            if facts.names:
+                self.confirmed = {facts.host_id}
             self._handshake = None
             self.factory = None
-            self._owner.ready(self, handshake.unserved)
+            self._owner.ready(self, facts)
 
     def _await_key_file(self, handshake: Handshake, until: float) -> None:
         """Believe ``ok:local`` once the key file is gone: nobody else could have deleted it."""
@@ -420,7 +477,7 @@ class LondConnection(Protocol):
 
     def _count(self, size: int) -> None:
         """Note what an unfinished answer takes in memory; this may end the connection (F3)."""
-        self._counted = size > UNCOUNTED and not self._ended
+        self._counted = size > UNCOUNTED and self.state is not _CLOSED
         self._owner.count_unfinished(self, size if self._counted else 0)
 
     @property
@@ -506,17 +563,17 @@ class LondConnection(Protocol):
         self._fail(trouble, message, Cause.UNREACHABLE)
 
     def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
-        if not self._ended:
+        if self.state is not _CLOSED:
             if self._handshake is not None:
-                self.has_other_way = self._handshake.fail()
+                self.omission = self._handshake.fail()
             self.close()
             self._owner.failed(self, trouble, message, cause)
 
     def close(self) -> None:
-        """End it without a word to the owner."""
-        if self._ended:
+        """End it without a word to the owner but that it is closed."""
+        if self.state is _CLOSED:
             return
-        self._ended = True
+        self._owner.move(self, _CLOSED)
         if self._counted:
             self._count(0)
         if self._handshake is not None:
@@ -531,3 +588,7 @@ class LondConnection(Protocol):
                 self.transport.abortConnection()
         elif self.factory is not None:
             self.factory.give_up()
+
+
+#: What a connection owes the answer to while it is asked for its ``ping``: no host's request.
+PROOF = Request(PING, Nobody())

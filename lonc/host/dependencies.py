@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.hosts import Host
-from lonc.host.machines import Machines
 from lonc.host.resolver import NameTrouble
 from lonc.local.limits import Clients
 from lonc.report.request_log import RequestLog
@@ -38,7 +37,6 @@ class HostDependencies:
     :ivar enciphers: whether OpenSSL has the cipher for ``encrypt:`` requests.
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
     :ivar request_log: notes requests that take long, or are watched.
-    :ivar machines: who shares the connections to a lond.
     :ivar connection_numbers: counts the connections to londs.
     :ivar keeper: who has listening sockets kept over a restart.
     """
@@ -54,6 +52,5 @@ class HostDependencies:
     ids: Callable[[Host], Sequence[str]] = lambda host: (host.id,)
     enciphers: bool = True
     request_log: RequestLog = attrs.field(factory=RequestLog)
-    machines: Machines = attrs.field(factory=Machines)
     connection_numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
     keeper: Keeper = attrs.field(factory=NoKeeper)

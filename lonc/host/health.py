@@ -20,6 +20,49 @@ LONGEST_PAUSE: Final = 60.0
 _NEVER: Final = -1.0
 
 
+class Pauses:
+    """
+    Has something done after a pause, which grows each time until it is stopped.
+
+    The jitter keeps the machines of a network from knocking at the same moment.
+    """
+
+    __slots__ = ("_act", "_clock", "_pause", "_random", "_timer")
+
+    def __init__(self, clock: IReactorTime, random: Random, act: Callable[[], None]) -> None:
+        self._clock = clock
+        self._random = random
+        self._act = act
+        self._pause = FIRST_PAUSE
+        self._timer: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Wait for the next time, if nobody waits yet."""
+        if self._timer is None:
+            pause = self._pause * self._random.uniform(0.8, 1.0)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._timer = self._clock.callLater(pause, self._end)
+
+    def _end(self) -> None:
+        self._timer = None
+        self._act()
+
+    def stop(self) -> None:
+        """Wait no more; the pauses stay as long as they are."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def reset(self) -> None:
+        """Begin with short pauses again."""
+        self._pause = FIRST_PAUSE
+
+    @property
+    def left(self) -> float:
+        """Seconds until the next time, -1.0 when none is due."""
+        return -1.0 if self._timer is None else self._timer.getTime() - self._clock.seconds()
+
+
 class Health:
     """
     One host's retries.
@@ -35,10 +78,7 @@ class Health:
     __slots__ = (
         "_clock",
         "_last_break",
-        "_pause",
-        "_probe",
-        "_random",
-        "_timer",
+        "_probes",
         "dead",
         "left",
         "retries",
@@ -57,11 +97,8 @@ class Health:
         self.well = True
         self.since = clock.seconds()
         self._clock = clock
-        self._random = random
-        self._probe = probe
-        self._pause = FIRST_PAUSE
+        self._probes = Pauses(clock, random, probe)
         self._last_break = _NEVER
-        self._timer: IDelayedCall | None = None
 
     @property
     def away(self) -> bool:
@@ -100,19 +137,12 @@ class Health:
         died = self.left == 0 and not self.dead
         if died:
             if not self.unproven:
-                self._pause = FIRST_PAUSE
+                self._probes.reset()
             self.dead, self.unproven = True, False
             self.since = self._clock.seconds()
-        if self.away and self._timer is None:
-            # The jitter keeps the machines of a network from knocking at the same moment.
-            pause = self._pause * self._random.uniform(0.8, 1.0)
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            self._timer = self._clock.callLater(pause, self._knock)
+        if self.away:
+            self._probes.start()
         return died
-
-    def _knock(self) -> None:
-        self._timer = None
-        self._probe()
 
     def restore(self) -> bool:
         """Give all retries back, for the host has answered; return whether it was away."""
@@ -145,11 +175,9 @@ class Health:
 
     def stop(self) -> None:
         """Probe no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._probes.stop()
 
     @property
     def next_probe(self) -> float:
         """Seconds until the next probe, -1.0 when none is due."""
-        return -1.0 if self._timer is None else self._timer.getTime() - self._clock.seconds()
+        return self._probes.left

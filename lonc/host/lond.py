@@ -1,82 +1,173 @@
 """
-The connections to one lond: made, asked whether they are in step, lost, and made again.
+The lond of a machine, as far as it shows: its connections, what is known of it, whether it lives.
 
-What they carry is :mod:`lonc.host.machine`'s.
+What its connections carry is :mod:`lonc.host.machine`'s.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Mapping, Set
+from math import inf
+from typing import Final, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from lonc.config.hosts import Host
+from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
 from lonc.host.audit import Auditor, Verdict
-from lonc.host.connection import LondConnection, Trouble
+from lonc.host.connection import PROOF, ConnectionState, LondConnection, Trouble
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.dependencies import HostDependencies
-from lonc.host.health import Health
-from lonc.host.machines import Member
-from lonc.host.pool import ConnectionPool, FairQueue
+from lonc.host.health import Health, Pauses
+from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
-from lonc.report.times import Times
+from lonc.report.times import HostTimes, Times, Totals
 from lonc.transport.keepalive import keep_alive
-from lonc.wire.handshake import Handshake, LondTraits
-from lonc.wire.request import Cause, Request
+from lonc.wire.handshake import Handshake, LondFacts, Omission
+from lonc.wire.request import Cause, Request, RequestHost
 
 #: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
 #: is met in practice.
-LONG_REST = 60.0
+LONG_REST: Final = 60.0
 
 #: What would end the next attempt at once, and so on without an end.
-AT_ONCE_AGAIN = (Trouble.NO_FILES, Trouble.LOOK_UP)
+AT_ONCE_AGAIN: Final = (Trouble.NO_FILES, Trouble.LOOK_UP)
 
-#: Seconds for which a lond that broke when it was asked for its version is not asked again: it may
-#: have been an accident, or be another release by then.
-_VERSION_PAUSE = 3600.0
-
+#: Seconds for which something at which a lond failed is left out: it may have been an accident, or
+#: be another release by then. For so long, too, something is remembered of one that has no
+#: connection.
+MEMORY: Final = 3600.0
 
 log = Logger()
 
 
+class Member(RequestHost, Protocol):
+    """A host of a machine."""
+
+    crashed: bool
+
+    @property
+    def times(self) -> HostTimes:
+        """How long its requests take."""
+
+    def revived(self) -> None:
+        """The lond answers again, or is to be tried afresh."""
+
+    def set_served(self, served: bool) -> None:
+        """Whether any connection serves this id."""
+
+
+class LondUser(Protocol):
+    """The machine that a lond belongs to: what the lond tells it."""
+
+    members: dict[str, Member]
+
+    @property
+    def waiting(self) -> int:
+        """How many requests may go out and wait for a connection."""
+
+    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
+
+    def pair(self, new: int) -> None:
+        """Pair the requests that wait with connections, and have so many made at most."""
+
+    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        """Tell who asked that there is no answer."""
+
+    def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
+        """Tell those who wait, for one host or all, that there will be no answer."""
+
+    def ended(self) -> None:
+        """Its last host has left, and all its sockets are closed."""
+
+
+@attrs.frozen
+class LondStatus:
+    """
+    What there is to report of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
+
+    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
+    :ivar since: when it came to its state, likewise.
+    """
+
+    state: str
+    last_answer: float
+    since: float
+    retries_left: int
+    next_probe: float
+    version: str
+    mode: str
+    last_failure: Mapping[str, str | float]
+    handshakes: Mapping[str, int]
+    handshaking: Totals
+
+
 class Lond:
     """
-    Has the connections to one machine, and judges by them how its lond is (S10, S12, F2, F4, F5).
+    Has the connections to one lond, and judges by them how it is (S10, S12, F2, F4, F5).
+
+    What is known of it is what its connections have shown. Each acts by what its own handshake has
+    shown; what the lond remembers of them is for the next handshake and for the status:
+
+    ======================  ========================================  ============================
+    What is remembered      comes from                                ends
+    ======================  ========================================  ============================
+    what is left out in     ``unknown_cmd`` to ``version``; an        with the lond; after an
+    the next handshake      accident at ``version`` or key files      accident after an hour too
+    who is not served       the last word on it: ``unable_to_set``,   with the lond; when another
+                            or a lond without ``sethost``             handshake says otherwise
+    its answer to ``ping``  two equal ones                            with the lond; a wrong one
+    ======================  ========================================  ============================
+
+    A lond ends, for that, when all its connections are gone by its doing, when a handshake shows
+    another release, when it has had no connection for an hour, and when the table or somebody asks
+    for new connections.
 
     :ivar pool: the connections.
+    :ivar unserved: the host ids that it does not speak for -> why.
+    :ivar only: where the last handshake found no ``sethost`` and several ids: the one that it
+        serves. Then connections that serve this id alone may stand beside others.
+    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
     """
 
     def __init__(
         self,
+        machine: LondUser,
         host: Host,
         settings: Settings,
         dependencies: HostDependencies,
     ) -> None:
-        self._target = host.target
+        self._machine = machine
+        self._target = normal_target(host.target)
         self._settings = settings
         self._dependencies = dependencies
-        self._members: dict[str, Member] = {}
         self._seconds = dependencies.clock.seconds
         self._modes = dependencies.auth_modes(host)
         self._ids = tuple(dependencies.ids(host))
-        self._lond = self._unknown_lond()
-        self._place_before = self._place
-        self._version_due = 0.0
         clock, random = dependencies.clock, dependencies.random
         self._health = Health(settings.retries, clock, random, self._probe)
-        self.pool = ConnectionPool()
-        self._queue = FairQueue()
+        self._ask_again = Pauses(clock, random, self._ask_for_unserved)
         self._troubles = TroubleLog(host.id, clock)
         self._auditor = Auditor(self._troubles)
+        self._facts = LondFacts("")
+        self._omissions: dict[Omission, float] = {}
         self._handshaking = Times()
         self._last_failure: dict[str, str | float] = {}
         self._failed_handshakes = 0
-        self._heard = 0
+        self._last_handshake = self._last_counted = -1.0
+        self._last_stood = self._seconds()
+        self._place_before = self._place
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
+        self.pool = ConnectionPool()
+        self.unserved: dict[str, str] = {}
+        self.only = ""
+        self.last_answer = -1.0
+        self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
     @property
     def name(self) -> str:
@@ -84,102 +175,80 @@ class Lond:
         certificate = f" ({self._modes.name})" if self._modes.name else ""
         return f"{self._target}:{self._settings.lond_port}{certificate}"
 
-    # ------------------------------------------------------------------ what else there is
-
-    def _assign(self, new: int) -> None:
-        """Pair the requests that wait with connections, and make so many at most."""
-        raise NotImplementedError
-
-    def _lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
-        """Tell who asked that there is no answer."""
-        raise NotImplementedError
-
-    def lose_waiting(self, member: Member | None, cause: Cause) -> None:
-        """Tell those who wait, for one host or all, that there will be no answer."""
-        raise NotImplementedError
-
-    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
-        raise NotImplementedError
-
-    def count_unfinished(self, connection: LondConnection, size: int) -> None:
-        """Count what an unfinished answer takes in memory."""
-        raise NotImplementedError
-
-    def release(self, connection: LondConnection) -> None:
-        """End a connection whose unfinished answer takes too much memory."""
-        raise NotImplementedError
-
-    def _ended(self) -> None:
-        """Nothing of it is left."""
-
     # ------------------------------------------------------------------ a line too many
 
-    def _audit(self, connection: LondConnection) -> None:
+    def is_due(self, connection: LondConnection, request: Request) -> bool:
+        """Return whether a connection has to show that it is in step before its next request."""
+        return self._auditor.is_due(connection, request)
+
+    def audit(self, connection: LondConnection) -> None:
         """See whether a connection is in step: it has answered long without a proof (row F2)."""
         if self._auditor.can_ask(connection):
-            self._auditor.ask(connection, self._seconds(), self._heard)
+            connection.ask_ping(self._seconds())
         else:
             self._replace(connection)
 
-    def _audited(self, connection: LondConnection, reply: bytes) -> None:
+    def proved(self, connection: LondConnection, reply: bytes) -> None:
+        """Judge a connection by its answer to ``ping``."""
+        self.last_answer = now = self._seconds()
         verdict = self._auditor.judge(connection, reply)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
             message = "its answer to ping is not the usual one"
-            self._doubt(connection, message)
-            self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
-            return
-        if verdict is Verdict.AGAIN and connection.reusable:
-            self._auditor.ask(connection, self._seconds(), self._heard)
-            return
-        self._auditor.end(connection)
-        connection.is_proven(self._seconds())
-        if verdict is Verdict.UNKNOWN:
-            self._replace(connection)
-        elif connection.reusable:
-            self.pool.move(connection, self.pool.idle)
-            self._assign(new=0)
+            self._tell_out_of_step(connection, message)
+            self._auditor.note_failure(connection)
+            self._note_failure(Trouble.BROKEN, message, False, self._health.away)
+            self._machine.pair(new=1)
+        elif verdict is Verdict.AGAIN:
+            connection.ask_ping(now)
         else:
-            self._part_with(connection)
+            connection.note_in_step(now)
+            if verdict is Verdict.UNKNOWN:
+                self._replace(connection)
+            else:
+                self.move(connection, ConnectionState.IDLE)
+                self._machine.pair(new=0)
 
     def _replace(self, connection: LondConnection) -> None:
         """Close a connection that owes nothing; who waits gets another."""
         connection.close()
-        self._drop(connection)
-        self._assign(new=self._queue.waiting)
+        self._machine.pair(new=self._machine.waiting)
 
-    def _doubt(self, connection: LondConnection, message: str) -> None:
+    def _tell_out_of_step(self, connection: LondConnection, message: str) -> None:
         """Say how many answers may have reached the wrong clients."""
         idle = 0.0 if connection.request is not None else self._seconds() - connection.since
         # Later than any answer, it is but what some londs say before they hang up.
-        if connection.unproven and idle < self._settings.request_timeout:
-            self._troubles.out_of_step(connection.unproven, message)
+        if connection.unchecked and idle < self._settings.request_timeout:
+            self._troubles.out_of_step(connection.unchecked, message)
 
-    # ------------------------------------------------------------------ connections come and go
+    # ------------------------------------------------------------------ connections come
 
-    def _connect(self) -> None:
-        settings, shared = self._settings, self._dependencies
-        if self._lond.breaks_at_version and self._seconds() >= self._version_due:
-            self._lond.breaks_at_version = False
-        # One that the table has elsewhere by now is about to leave.
-        first, *others = [each for each in self._members if each in self._ids] or self._members
-        handshake = Handshake(first, settings.host_id, self._modes, self._lond, others)
-        now = self._seconds()
+    def connect(self) -> None:
+        """Begin to make a connection."""
+        settings, shared, now = self._settings, self._dependencies, self._seconds()
+        if not self.pool.size and now - self._last_stood >= MEMORY:
+            self._forget()
+        members = self._machine.members
+        if not members:
+            return
+        # One that the table has elsewhere by now is about to leave; who is not served is asked for.
+        wanted = [each for each in members if each in self._ids] or list(members)
+        first, *others = sorted(wanted, key=lambda each: each not in self.unserved)
+        omissions = [what for what, until in self._omissions.items() if now < until]
+        handshake = Handshake(first, settings.host_id, self._modes, others, self.several, omissions)
         number = next(shared.connection_numbers)
-        connection = LondConnection(self, handshake, settings.max_line, self._heard, now, number)
-        self.pool.move(connection, self.pool.connecting)
-        for host in self._members.values():
+        connection = LondConnection(self, handshake, settings.max_line, now, number)
+        self.pool.add(connection)
+        for host_id, host in members.items():
             if host.debug_level >= 4:
-                host_id = host.host_id
                 log.debug("connecting to {at}", at=self._target, debug_level=4, host_id=host_id)
         factory = LondConnectionFactory(connection, shared.network, shared.look_up, shared.clock)
         factory.connect(self._target, settings.lond_port, settings.connect_timeout)
 
     def connected(self, connection: LondConnection) -> None:
         """Note that a connection is made, and its handshake begins."""
-        connection.begin_handshake(self._seconds())
-        self.pool.move(connection, self.pool.handshaking)
+        connection.note_connected(self._seconds())
+        self.move(connection, ConnectionState.HANDSHAKING)
         settings = self._settings
         keep_alive(
             connection.transport,
@@ -188,110 +257,208 @@ class Lond:
             settings.keepalive_probes,
         )
 
+    def ready(self, connection: LondConnection, facts: LondFacts) -> None:
+        """Its handshake is complete: the host lives, and whose turn it is is served."""
+        self._last_handshake = now = self._seconds()
+        self._handshaking.add(now - connection.since)
+        connection.established = connection.since = now
+        came_back, unserved = self._health.away, set(self.unserved)
+        self._learn(facts)
+        self.move(connection, ConnectionState.IDLE)
+        self._judge_served(facts)
+        self._retire_nameless(connection)
+        self.pool.shrink()
+        self._machine.pair(new=0)
+        if not came_back:  # which is a line of its own
+            self._troubles.ready(len(self.pool))
+        self.revive()
+        for host_id in unserved & self._machine.members.keys() - self.unserved.keys():
+            self._machine.members[host_id].revived()
+
+    def move(self, connection: LondConnection, state: ConnectionState) -> None:
+        """Note that a connection comes to a state."""
+        self.pool.move(connection, state)
+        if state is ConnectionState.CLOSED:
+            if not self.pool.size:
+                self._last_stood = self._seconds()
+            if self.only:
+                self._judge_only()
+
     def gone(self, connection: LondConnection) -> None:
         """Note that the socket of a connection is closed."""
         self._closing.pop(connection, None)
-        self._check_closed()
+        self.check_closed()
 
-    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
-        """Its handshake is complete: the host lives, and whose turn it is is served."""
-        self._heard += 1
-        now = self._seconds()
-        self._handshaking.add(now - connection.since)
-        connection.is_established(now, self._serves_several, self._lond.knows_sethost)
-        came_back = self._health.away
-        for host_id in unserved:
-            self._refuse(host_id, "the lond does not speak for it")
-        self._retire_nameless(connection)
-        self._note_who_is_served()
-        self.pool.move(connection, self.pool.idle)
-        self.pool.shrink()
-        self._assign(new=0)
-        if not came_back:  # which is a line of its own
-            self._troubles.ready(len(self.pool))
-        self._revive()
-
-    def _retire_nameless(self, newest: LondConnection) -> None:
-        """A lond may know sethost now, or serve another id: older connections may not stand in."""
-        for each in [*self.pool.idle, *self.pool.busy]:
-            stands_in = newest.confirmed is None and newest.host_id == each.host_id
-            if each.confirmed is None and not stands_in and not each.retire():
-                self._drop(each)
+    # ------------------------------------------------------------------ whom it serves
 
     @property
     def _names(self) -> frozenset[str]:
         """The ids of the machine, by the table, and those that have not left it yet."""
-        return frozenset([*self._ids, *self._members])
+        return frozenset([*self._ids, *self._machine.members])
 
     @property
-    def _serves_several(self) -> bool:
+    def several(self) -> bool:
+        """Whether it has several host ids."""
         return len(self._names) > 1
 
-    def _note_who_is_served(self) -> None:
+    def _learn(self, facts: LondFacts) -> None:
+        """Take over what a handshake has shown; forget what was known of another release."""
+        before, self._facts = self._facts, facts
+        other = facts.knows_version and facts.version != before.version
+        if before.mode and (other or facts.knows_sethost != before.knows_sethost):
+            self._forget()
+        if facts.knows_version is False:
+            self._omissions[Omission.VERSION] = inf
+
+    def _forget(self) -> None:
+        """Know nothing of the lond any more: it may be another from now on."""
+        self._omissions.clear()
+        self._auditor.forget()
+        self.unserved.clear()
+        self.only = ""
+        self._judge_only()
+
+    def _retire_nameless(self, newest: LondConnection) -> None:
+        """A lond may know sethost now, or serve another id: older connections may not stand in."""
+        for each in self.pool.all():
+            stands_in = newest.confirmed is None and newest.host_id == each.host_id
+            if each.host_id and each.confirmed is None and not stands_in:
+                each.retire()
+
+    def _judge_served(self, facts: LondFacts) -> None:
+        """Note whom the lond serves, by the newest word on it."""
+        self.unserved, self.only = {}, facts.only
+        for host_id in facts.unserved:
+            self._refuse(host_id, "the lond does not speak for it")
+        self._judge_only()
+        if not self.unserved:
+            self._ask_again.stop()
+            self._ask_again.reset()
+
+    def _judge_only(self) -> None:
         """Where the lond cannot be told which id is wanted, it serves the one that it names."""
-        only = self._lond.only
-        for host_id, host in list(self._members.items()):
+        only = self.only
+        if any(each.confirmed is not None for each in self.pool.all()):
+            only = ""  # these serve the others
+        for host_id, host in list(self._machine.members.items()):
             served = only in ("", host_id)
             if not served:
                 self._refuse(host_id, f"the lond knows no sethost, and serves {only}")
-            host.is_served(served)
+            host.set_served(served)
 
     def _refuse(self, host_id: str, why: str) -> None:
-        """Tell those who wait for a host that its lond does not speak for it."""
-        what = f"requests get con_lost: {why}"
-        self._dependencies.clients.warn("unserved", host_id, what)
-        for request in self._queue.drain(host_id) if host_id in self._members else ():
-            self._lose(request, Cause.NOT_SERVED)
+        """Tell those who wait for a host that its lond does not speak for it, and ask again."""
+        if host_id in self._machine.members:
+            self.unserved[host_id] = why
+            self._ask_again.start()
+            self._dependencies.clients.warn("unserved", host_id, f"requests get con_lost: {why}")
+            self._machine.lose_waiting(host_id, Cause.NOT_SERVED)
 
-    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """The lond does not speak for the host of a request: that is no fault of the others."""
-        self._heard += 1
-        if connection.audit is not None:
-            self._audited(connection, reply)
+    def _ask_for_unserved(self) -> None:
+        """See whether the lond serves now whom it did not serve."""
+        self.unserved = {each: why for each, why in self.unserved.items() if each in self._names}
+        if not self.unserved or self.dead:
             return
-        connection.since = self._seconds()
-        connection.unproven += 1  # for it may be the answer to what was asked before
-        if connection.reusable:
-            self.pool.move(connection, self.pool.idle)
-            self._assign(new=0)
+        self._ask_again.start()
+        if self.pool.size >= self._settings.max_connections:
+            next(iter([*self.pool.idle, *self.pool.owing])).retire()
+        elif not self.pool.connecting and not self.pool.handshaking:
+            self.connect()
+
+    def introduced(self, connection: LondConnection, request: Request) -> None:
+        """The lond speaks for the host of a request, which can be sent now."""
+        host_id = request.host.host_id
+        if self.unserved.pop(host_id, None) is not None and host_id in self._machine.members:
+            self._machine.members[host_id].revived()
+        self.move(connection, ConnectionState.BUSY)
+        connection.send(request, connection.since)
+
+    def not_served(self, connection: LondConnection, request: Request) -> None:
+        """The lond does not speak for the host of a request: that is no fault of the others."""
+        self.last_answer = connection.since = self._seconds()
+        connection.unchecked += 1  # for it may be the answer to what was asked before
+        if connection.state is ConnectionState.RETIRING:
+            self.part_with(connection)
         else:
-            self._part_with(connection)
+            self.move(connection, ConnectionState.IDLE)
+            self._machine.pair(new=0)
         self._refuse(request.host.host_id, "the lond does not speak for it")
-        self._lose(request, Cause.NOT_SERVED)
+        self._machine.lose(request, Cause.NOT_SERVED)
+
+    # ------------------------------------------------------------------ connections fail and go
 
     def failed(
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
     ) -> None:
         """Count the failure once (row F5), and tell those who cannot be served any more."""
-        self._drop(connection)
-        if connection.has_other_way:
-            if not self._health.away:
-                self._troubles.other_way(message)
-            self._version_due = self._seconds() + _VERSION_PAUSE
-            if self._members:
-                self._connect()
+        if connection.omission is not None:
+            self._leave_out(connection.omission, message)
             return
-        if not connection.established:
+        if not connection.host_id:  # it was never ready
             self._failed_handshakes += bool(connection.connected)
         if connection.surplus:
-            self._doubt(connection, message)
+            self._tell_out_of_step(connection, message)
         elif connection.request is not None:
             self._close_forgotten(connection)
-        counts, stay = self._counts(connection, trouble), connection.audit is not None
-        if stay and self._members:
-            self._auditor.failed(connection)
+        proving = connection.request is PROOF
+        if proving:
+            self._auditor.note_failure(connection)
         request = connection.give_up()
-        self._auditor.end(connection)
-        was_away, left = self._health.away, self._health.left
-        died = counts and (
-            self._health.broke(connection.established)
-            if trouble is Trouble.BROKEN
-            else self._health.failure()
-        )
+        counts, was_away = self._counts(connection, trouble), self._health.away
+        died = counts and self._count(connection, trouble)
+        self._note_failure(trouble, message, died, was_away)
+        if died:
+            self._bury()
+        elif trouble not in AT_ONCE_AGAIN and (self.pool.size or proving or not counts):
+            # Those that are left may hang, and nobody else may come to have one made.
+            self._machine.pair(new=1)
+        elif not self.pool.size:
+            # Row S12: with the last connection goes the hope of all who wait.
+            self._machine.lose_waiting(None, Cause.UNREACHABLE)
+        if not self.pool.size:
+            self._forget()
+        if request is not None:
+            self._machine.lose(request, cause, connection.since)
+        self.check_closed()
+
+    def _leave_out(self, omission: Omission, message: str) -> None:
+        """Try again without something that the lond has failed at."""
+        if not self._health.away:
+            self._troubles.other_way(message)
+        self._omissions[omission] = self._seconds() + MEMORY
+        self.connect()
+
+    def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:
+        """Return whether a failure is the host's: a slow answer says nothing of the others."""
+        if not self._machine.members:
+            return False
+        if trouble is Trouble.NO_FILES:
+            # The fault is ours; a DEAD host's next probe is due all the same.
+            return self._health.away
+        if trouble is Trouble.LOOK_UP:
+            # Those who wait for one look-up fail with it, and it is one failure; where a connection
+            # stands, the host is there.
+            return self.pool.size == 0 or self._health.away
+        if trouble is Trouble.TIMEOUT and not self._health.away:
+            # What was asked before a failure says nothing that the failure has not said.
+            heard = max(self.last_answer, self._last_handshake)
+            told = self._last_counted if connection.host_id else -1.0
+            return heard <= connection.since >= told
+        return True
+
+    def _count(self, connection: LondConnection, trouble: Trouble) -> bool:
+        """Count a failure; return whether it made the host DEAD."""
+        left = self._health.left
+        if trouble is Trouble.BROKEN:
+            died = self._health.broke(connection.established)
+        else:
+            died = self._health.failure()
         if self._health.left < left:
-            # What was asked before says nothing that this failure has not said.
-            for other in self.pool.busy:
-                other.doubt_time_out()
+            self._last_counted = self._seconds()
+        return died
+
+    def _note_failure(self, trouble: Trouble, message: str, died: bool, was_away: bool) -> None:
+        """Remember a failure for the status, and say it in the log."""
         self._last_failure = {"what": f"{trouble.value}: {message}", "when": time.time()}
         if trouble is Trouble.NO_FILES:
             # Each request brings it about again: a line for each would fill the disk as well.
@@ -300,35 +467,7 @@ class Lond:
         elif died and not was_away:
             self._troubles.died(self._target, trouble, message)
         else:
-            self._troubles.failed(self._target, trouble, message, away=was_away)
-        if died:
-            self._bury()
-        elif trouble not in AT_ONCE_AGAIN and (len(self.pool) or stay or not counts):
-            # Those that are left may hang, and nobody else may come to have one made.
-            self._assign(new=1)
-        elif len(self.pool) == 0:
-            # Row S12: with the last connection goes the hope of all who wait.
-            self.lose_waiting(None, Cause.UNREACHABLE)
-        if request is not None:
-            self._lose(request, cause, connection.since)
-        self._check_closed()
-
-    def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:
-        """Return whether a failure is the host's: a slow answer says nothing of the others."""
-        if not self._members:
-            return False
-        if trouble is Trouble.NO_FILES:
-            # The fault is ours; a DEAD host's next probe is due all the same.
-            return self._health.away
-        if connection.audit is not None and connection.request is None:
-            return False  # what it said was wrong, but it lives
-        if trouble is Trouble.LOOK_UP:
-            # Those who wait for one look-up fail with it, and it is one failure; where a connection
-            # stands, the host is there.
-            return len(self.pool) == 0 or self._health.away
-        if trouble is Trouble.TIMEOUT:
-            return connection.heard == self._heard or self._health.away
-        return True
+            self._troubles.connection_failed(self._target, trouble, message, away=was_away)
 
     def _close_forgotten(self, connection: LondConnection) -> None:
         """
@@ -336,27 +475,41 @@ class Lond:
 
         A firewall that has forgotten the one has forgotten the others.
         """
-        if connection.rested < LONG_REST:
-            return
-        idle_since = connection.since - connection.rested
-        for other in [each for each in self.pool.idle if each.since <= idle_since]:
-            self._drop(other)
-            other.close()
+        idle_since = connection.rested_since
+        if connection.since - idle_since >= LONG_REST:
+            for other in [each for each in self.pool.idle if each.since <= idle_since]:
+                other.close()
 
-    def _drop(self, connection: LondConnection) -> None:
-        """Take a connection out of the pool."""
-        self.pool.move(connection, None)
-
-    def _part_with(self, connection: LondConnection) -> None:
+    def part_with(self, connection: LondConnection) -> None:
         """Close a connection that has answered but may not be used again."""
         connection.close()
-        if connection.surplus and self._members:
+        if connection.surplus and self._machine.members:
             message = "the lond sent more than its answer"
             self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
             return
-        self._drop(connection)
-        self._assign(new=self._queue.waiting)
-        self._check_closed()
+        self._machine.pair(new=self._machine.waiting)
+        self.check_closed()
+
+    def count_unfinished(self, connection: LondConnection, size: int) -> None:
+        """Count what an unfinished answer takes, which may end this connection or another."""
+        self._dependencies.clients.replies.note(connection, size)
+
+    def release(self, connection: LondConnection) -> None:
+        """End a connection whose unfinished answer takes too much memory (row F3)."""
+        what = "the memory for answers is used up: the longest loses its connection"
+        self._dependencies.clients.warn("answers", self._troubles.host_id, what)
+        self._dependencies.clients.released.note()
+        request, since = self.cut_off(connection), connection.since
+        if request is not None:
+            self._machine.lose(request, Cause.MEMORY, since)
+
+    def cut_off(self, connection: LondConnection) -> Request | None:
+        """Close a connection, which is no fault of the host's; return what it owes an answer to."""
+        connection.close()
+        request = connection.give_up()
+        self._machine.pair(new=self._machine.waiting)
+        self.check_closed()
+        return request
 
     # ------------------------------------------------------------------ DEAD, and back
 
@@ -365,26 +518,30 @@ class Lond:
         """Whether the host is DEAD."""
         return self._health.dead
 
+    @property
+    def well(self) -> bool:
+        """Whether nothing has failed since its last answer."""
+        return self._health.well
+
     def _bury(self) -> None:
         # What is idle is as doubtful as what failed; what owes an answer may still bring it.
         for connection in list(self.pool.idle):
-            self._drop(connection)
             connection.close()
-        self.lose_waiting(None, Cause.DEAD)
+        self._machine.lose_waiting(None, Cause.DEAD)
 
     def _probe(self) -> None:
         """See whether a host that is away completes a handshake (row F4)."""
-        if self._members and not self.pool.connecting and not self.pool.handshaking:
-            self._connect()
+        if not self.pool.connecting and not self.pool.handshaking:
+            self.connect()
 
-    def _revive(self) -> None:
+    def revive(self) -> None:
         """A success: the host has all its retries again (row S10)."""
         if self._health.restore():
             log.info("host answers again", host_id=self._troubles.host_id, success=True)
             self._tell_revived()
 
     def _tell_revived(self) -> None:
-        for host in list(self._members.values()):
+        for host in list(self._machine.members.values()):
             host.revived()
 
     def reset_retries(self) -> None:
@@ -394,52 +551,94 @@ class Lond:
         if self._health.unproven and self._health.next_probe < 0:
             self._probe()
 
+    # ------------------------------------------------------------------ time limits
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long (rows F1 and S11)."""
+        limit = self._settings.request_timeout
+        for connection in [*self.pool.handshaking, *self.pool.owing, *self.pool.proving]:
+            if now - connection.since >= limit:
+                connection.expire(limit)
+        if self._omissions and now >= self._omissions.get(Omission.KEY_FILES, inf):
+            # An accident must not leave the lond of this machine on a worse way in for good.
+            del self._omissions[Omission.KEY_FILES]
+            self.retire_all()
+
+    def close_eldest(self) -> None:
+        """Close the idle connection that was used least lately (row S9)."""
+        next(iter(self.pool.idle)).close()
+        log.info(
+            "an idle connection is closed, {left} left",
+            left=len(self.pool),
+            host_id=self._troubles.host_id,
+        )
+
     # ------------------------------------------------------------------ elsewhere, and the end
 
-    def moved(self) -> None:
-        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._retire_connections()
-        self._forget_lond()
-        self._assign(new=self._queue.waiting)
-        self.reset_retries()
+    def reconfigure(self, host: Host, settings: Settings) -> None:
+        """Take over a row and settings; what is under way ends where it began."""
+        self._settings, self._modes = settings, self._dependencies.auth_modes(host)
+        self._ids = tuple(self._dependencies.ids(host))
+        self._health.set_retries(settings.retries)
+        self.follow_members()
 
-    def readdress(self, gone: Set[str]) -> None:
-        """Use what leads to these addresses no longer than for the answers that it owes."""
-        if gone >= {each.address for each in self.pool.all()}:
-            self.moved()
-            return
-        for each in self.pool.all():
-            if each.address in gone and not each.retire():
-                self._drop(each)
-        self._assign(new=self._queue.waiting)
-        self.reset_retries()
-
-    def _follow(self) -> None:
+    def follow_members(self) -> None:
         """See whether connections would be made otherwise than those that there are."""
+        self._troubles.host_id = next(iter(self._machine.members), self._troubles.host_id)
         before, self._place_before = self._place_before, self._place
         if before != self._place:
-            self.moved()
+            self.connect_anew()
+        self._judge_only()
 
     @property
     def _place(self) -> tuple[object, ...]:
         """Where connections go to, as whom, in which ways, and for which id if for one only."""
         settings = self._settings
-        alone = None if self._serves_several else self._names
+        alone = None if self.several else self._names
         return settings.lond_port, settings.host_id, self._modes, alone
 
-    def _unknown_lond(self) -> LondTraits:
-        return LondTraits(alone=not self._serves_several)
-
-    def _forget_lond(self) -> None:
-        self._lond = self._unknown_lond()
-        self._auditor.forget()
-        self._health.stop()
-        self._note_who_is_served()
-
-    def _retire_connections(self) -> None:
+    def member_left(self, host_id: str) -> None:
+        """Have an id that comes back introduced again; with the last one end what is in flight."""
+        self.unserved.pop(host_id, None)
+        if not self._machine.members:
+            self._closing |= dict.fromkeys(each for each in self.pool.all() if each.connected)
         for connection in self.pool.all():
-            if not connection.retire():
-                self._drop(connection)
+            connection.forget_host(host_id)
+        if self._machine.members:
+            self.follow_members()
+            return
+        self.forget()
+        self._ask_again.stop()
+        self.retire_all()
+        self.check_closed()
+
+    def connect_anew(self) -> None:
+        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
+        self.forget()
+        self.retire_all()
+        self._machine.pair(new=self._machine.waiting)
+        self.reset_retries()
+
+    def retire_from(self, gone: Set[str]) -> None:
+        """Use what leads to these addresses no longer than for the answers that it owes."""
+        if gone >= {each.address for each in self.pool.all()}:
+            self.connect_anew()
+            return
+        for each in self.pool.all():
+            if each.address in gone:
+                each.retire()
+        self._machine.pair(new=self._machine.waiting)
+        self.reset_retries()
+
+    def forget(self) -> None:
+        """Know nothing of the lond any more, and probe it no more."""
+        self._forget()
+        self._health.stop()
+
+    def retire_all(self) -> None:
+        """Use no connection that there is for another request."""
+        for connection in self.pool.all():
+            connection.retire()
 
     def all_closed(self) -> Deferred[None]:
         """Return a Deferred that fires when all sockets are closed; after the last host left."""
@@ -454,10 +653,38 @@ class Lond:
         for connection in list(self._closing):
             connection.transport.abortConnection()
 
-    def _check_closed(self) -> None:
-        if self._members or self._closing or len(self.pool):
+    def check_closed(self) -> None:
+        """See whether the last host has left and all is closed."""
+        if self._machine.members or self._closing or self.pool.size:
             return
         closed, self._closed = self._closed, None
         if closed is not None:
             closed.callback(None)
-        self._ended()
+        self._machine.ended()
+
+    # ------------------------------------------------------------------ what is reported
+
+    @property
+    def state(self) -> str:
+        """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
+        return self._health.state
+
+    def turn(self) -> None:
+        """Let the five minutes of which times are told move on."""
+        self._handshaking.turn()
+
+    def status(self) -> LondStatus:
+        """Report on the lond, and on what is known of it."""
+        handshaking = self._handshaking.totals()
+        return LondStatus(
+            state=self._health.state,
+            last_answer=self.last_answer,
+            since=self._health.since,
+            retries_left=self._health.left,
+            next_probe=self._health.next_probe,
+            version=self._facts.version,
+            mode=self._facts.mode,
+            last_failure=self._last_failure,
+            handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
+            handshaking=handshaking,
+        )

@@ -1,59 +1,42 @@
 """
-What the requests for one lond go through: the connections to it, and the queue for one.
+What the requests for one machine go through: its lond's connections, and the queue for one.
 
-Several host ids may live on one machine: they share its Machine. A request's way is a straight
-line: a host hands it over, an idle connection takes it or it waits in the queue, and the connection
-hands the answer back. No Deferred, timer or log call stands on it.
+Several host ids may live on one machine and share it. A request's way is a straight line: a host
+hands it over, an idle connection takes it or it waits in the queue, and the connection hands the
+answer back. No Deferred, timer or log call stands on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-import attrs
 from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import EARLIEST
-from lonc.host.connection import LondConnection
+from lonc.host.connection import UNABLE, ConnectionState, LondConnection
 from lonc.host.dependencies import HostDependencies
-from lonc.host.lond import Lond
-from lonc.host.machines import Member
-from lonc.host.pool import RequestQueue
-from lonc.report.times import Totals
+from lonc.host.lond import Lond, Member
+from lonc.host.request_queue import FairQueue, RequestQueue
 from lonc.wire.request import Cause, Request
 
 log = Logger()
 
+#: Seconds between two connections that are closed because they were idle, and between two times
+#: that all are closed on request.
+APART = 1.0
 
-@attrs.frozen
-class LondStatus:
+_IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
+
+
+class Machine:
     """
-    What there is to report of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
+    Sends the requests for one machine (rows S8, S9, S11, S12, F1 and F4).
 
-    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
-    :ivar since: when it came to its state, likewise.
-    """
-
-    state: str
-    last_answer: float
-    since: float
-    retries_left: int
-    next_probe: float
-    version: str
-    mode: str
-    last_failure: Mapping[str, str | float]
-    handshakes: Mapping[str, int]
-    handshaking: Totals
-
-
-class Machine(Lond):
-    """
-    Sends the requests for one machine (rows S8, S9, S11, S12, F1, F4 and F5); has its connections.
-
-    :ivar name: of the machine, for people.
-    :ivar pool: the connections.
+    :ivar lond: the machine's lond.
+    :ivar pool: its connections.
+    :ivar members: the hosts that live there, by id.
     :param left: called when nothing of it is left: the last host has gone, and all is closed.
     """
 
@@ -64,35 +47,47 @@ class Machine(Lond):
         dependencies: HostDependencies,
         left: Callable[[Machine], None],
     ) -> None:
-        super().__init__(host, settings, dependencies)
-        self._left = left
+        self._settings = settings
+        self._clients = dependencies.clients
+        self._seconds = dependencies.clock.seconds
         self._log = dependencies.request_log
-        self._last_answer = -1.0
+        self._left = left
+        self._queue = FairQueue()
         self._last_wait = self._seconds()
         self._last_prune = 0.0
+        self.members: dict[str, Member] = {}
+        self.lond = Lond(self, host, settings, dependencies)
+        self.pool = self.lond.pool
 
     # ------------------------------------------------------------------ a request's way
 
     def start(self, request: Request) -> None:
-        """Send a request on an idle connection; there has to be one."""
-        connection = self.pool.use()
-        now = self._seconds()
-        if connection.unproven and now - connection.since >= self._settings.request_timeout:
-            connection.is_proven(connection.since)  # a line that is to come would have come
-        connection.send(request, now, self._heard)
+        """Send a request on the idle connection used last; there has to be one."""
+        if self.lond.only:
+            self._start_where_served(request)
+            return
+        self._send(self.pool.use(), request)
+
+    def _send(self, connection: LondConnection, request: Request) -> None:
+        """Send a request on a connection that was idle."""
+        now, rested_since = self._seconds(), connection.since
+        connection.rested_since = rested_since
+        if connection.unchecked and now - rested_since >= self._settings.request_timeout:
+            connection.note_in_step(rested_since)  # a line that is to come would have come
+        connection.send(request, now)
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
-        self._heard += 1
-        if connection.audit is not None:
-            self._audited(connection, reply)
+        host, lond = request.host, self.lond
+        if connection.confirmed is not None and reply == UNABLE:
+            connection.confirmed.discard(host.host_id)
+            lond.not_served(connection, request)
             return
-        host = request.host
         if host.debug_level >= 8:
             host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
-        self._last_answer = now = self._seconds()
+        lond.last_answer = now = self._seconds()
         sent, connection.since = connection.since, now
-        connection.unproven += 1
+        connection.unchecked += 1
         if request.since:
             taken = now - request.since
             host.times.queue.append(sent - request.since)
@@ -102,20 +97,27 @@ class Machine(Lond):
             host.times.direct.append(taken)
         if taken > self._log.threshold:
             self._note(connection, request, sent, now, len(reply))
-        if not self._health.well:
-            self._revive()
-        if not connection.reusable:
-            self._part_with(connection)
-        elif connection.unproven >= EARLIEST and self._auditor.is_due(connection, request):
-            self._audit(connection)
+        if not lond.well:
+            lond.revive()
+        if connection.state is not _BUSY:
+            lond.part_with(connection)
+        elif connection.unchecked >= EARLIEST and lond.is_due(connection, request):
+            lond.audit(connection)
         elif self._queue.waiting:
-            # It stays where it is, among the busy ones.
-            connection.send(self._queue.take(), now, self._heard)
+            self._send_next(connection, now)
         else:
-            self.pool.move(connection, self.pool.idle)
+            self.pool.move(connection, _IDLE)
         request.asker.answered(reply)
         if host.awaits_quiet:
             host.passed_on()
+
+    def _send_next(self, connection: LondConnection, now: float) -> None:
+        """Send what waits; the connection stays where it is, among the busy ones."""
+        request = self._next_for(connection)
+        if request is None:
+            self.pool.move(connection, _IDLE)
+        else:
+            connection.send(request, now)
 
     def _note(
         self, connection: LondConnection, request: Request, sent: float, now: float, size: int
@@ -138,14 +140,14 @@ class Machine(Lond):
 
     def wait(self, request: Request) -> None:
         """Let a request wait for a connection, and have one made if there is a place."""
-        if self._health.dead:
-            self._lose(request, Cause.DEAD)
+        if self.lond.dead:
+            self.lose(request, Cause.DEAD)
             return
         self.keep(request)
         # One that is asked for its ping is free again in a moment, or else at the next sweep.
         is_room = self.pool.size < self._settings.max_connections
-        if is_room and self._queue.waiting > self._auditor.under_way:
-            self._assign(new=1)
+        if is_room and self._queue.waiting > len(self.pool.proving):
+            self.pair(new=1)
 
     def keep(self, request: Request) -> None:
         """Let a request wait, as long as the settings allow."""
@@ -156,26 +158,51 @@ class Machine(Lond):
         if surplus is not None:
             size = self._settings.queue_limit
             what = f"{size} requests wait already: another gets con_lost"
-            self._dependencies.clients.warn("queue", request.host.host_id, what)
-            self._lose(surplus, Cause.QUEUE_FULL)
+            self._clients.warn("queue", request.host.host_id, what)
+            self.lose(surplus, Cause.QUEUE_FULL)
 
-    def _assign(self, new: int) -> None:
+    def pair(self, new: int) -> None:
         """
         Pair the requests that wait with connections.
 
         * An idle connection takes whose turn it is; the one used last goes first, so that others
           can grow old and be closed (row S9).
+        * One that serves a single id of several takes what waits for that id.
         * Where none is left, as many are made as are asked for, but no more than there are requests
           that wait and places.
         * A connection that answers while others wait takes the next one itself: see `replied`.
 
         :param new: connections to make at most.
         """
-        while self._queue.waiting and self.pool.idle:
-            self.start(self._queue.take())
-        free = self._settings.max_connections - self.pool.size
-        for _ in range(min(new, free, self._queue.waiting)):
-            self._connect()
+        queue, pool = self._queue, self.pool
+        if self.lond.only:
+            for connection in reversed(list(pool.idle)):
+                request = self._next_for(connection) if connection.state is _IDLE else None
+                if request is not None:
+                    pool.move(connection, _BUSY)
+                    self._send(connection, request)
+        else:
+            while queue.waiting and pool.idle:
+                self._send(pool.use(), queue.take())
+        free = self._settings.max_connections - pool.size
+        for _ in range(min(new, free, queue.waiting)):
+            self.lond.connect()
+
+    def _next_for(self, connection: LondConnection) -> Request | None:
+        """Return what a connection is to send next: whose turn it is, of those that it serves."""
+        if self.lond.only and connection.confirmed is None:
+            return self._queue.take_of(connection.host_id)
+        return self._queue.take() if self._queue.waiting else None
+
+    def _start_where_served(self, request: Request) -> None:
+        """Send a request on an idle connection that serves its host, or let it wait for one."""
+        host_id = request.host.host_id
+        for connection in reversed(self.pool.idle):
+            if connection.confirmed is not None or connection.host_id == host_id:
+                self.pool.move(connection, _BUSY)
+                self._send(connection, request)
+                return
+        self.wait(request)
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that waits, for its client has gone; return whether it did."""
@@ -183,33 +210,10 @@ class Machine(Lond):
 
     def cut_off(self, request: Request) -> None:
         """Close the connection that owes the answer to a request; nobody is told."""
-        for connection in self.pool.busy:
+        for connection in self.pool.owing:
             if connection.request is request:
-                self._release(connection)
+                self.lond.cut_off(connection)
                 return
-
-    def count_unfinished(self, connection: LondConnection, size: int) -> None:
-        """Count what an unfinished answer takes, which may end this connection or another."""
-        self._dependencies.clients.replies.note(connection, size)
-
-    def release(self, connection: LondConnection) -> None:
-        """End a connection whose unfinished answer takes too much memory (row F3)."""
-        what = "the memory for answers is used up: the longest loses its connection"
-        self._dependencies.clients.warn("answers", self._troubles.host_id, what)
-        self._dependencies.clients.released.note()
-        request, since = self._release(connection), connection.since
-        if request is not None:
-            self._lose(request, Cause.MEMORY, since)
-
-    def _release(self, connection: LondConnection) -> Request | None:
-        """Close a connection, which is no fault of the host's; return what it owes an answer to."""
-        connection.close()
-        self._drop(connection)
-        request = connection.give_up()
-        self._auditor.end(connection)
-        self._assign(new=self._queue.waiting)
-        self._check_closed()
-        return request
 
     def has_waiting(self, request: Request) -> bool:
         """Return whether a request still waits for a connection."""
@@ -219,14 +223,20 @@ class Machine(Lond):
         """Return what waits for a host; nothing does for one that has left."""
         return self._queue.of(host_id)
 
-    def _lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many requests may go out and wait for a connection."""
+        return self._queue.waiting
+
+    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        """Tell who asked that there is no answer."""
         request.host.lose(request, cause, sent)
         request.host.passed_on()
 
-    def lose_waiting(self, member: Member | None, cause: Cause) -> None:
+    def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
         """Tell those who wait, for one host or all, that there will be no answer."""
-        for request in self._queue.drain(None if member is None else member.host_id):
-            self._lose(request, cause)
+        for request in self._queue.drain(host_id):
+            self.lose(request, cause)
 
     def start_afresh(self, member: Member) -> None:
         """
@@ -235,12 +245,12 @@ class Machine(Lond):
         Requests for that host are lost, those for others on this machine end as they would.
         """
         lost = [*self._queue.drain(member.host_id), *self.drop(member)]
-        self._retire_connections()
-        self._forget_lond()
+        self.lond.forget()
+        self.lond.retire_all()
         for request in lost:
-            self._lose(request, Cause.CLOSED)
-        self.reset_retries()
-        self._assign(new=self._queue.waiting)
+            self.lose(request, Cause.CLOSED)
+        self.lond.reset_retries()
+        self.pair(new=self._queue.waiting)
 
     # ------------------------------------------------------------------ time limits
 
@@ -249,34 +259,25 @@ class Machine(Lond):
         settings, pool, queue = self._settings, self.pool, self._queue
         if not pool.size and queue.empty:
             return  # as thousands of quiet hosts are
-        for host in self._members.values():
+        for host in self.members.values():
             host.times.count_up()
-        limit = settings.request_timeout
-        for connection in [*pool.handshaking, *pool.busy]:
-            if now - connection.since >= limit:
-                connection.expire(limit)
+        self.lond.sweep(now)
         for request in queue.overdue(now - settings.queue_timeout):
-            self._lose(request, Cause.QUEUE_TIMEOUT)
+            self.lose(request, Cause.QUEUE_TIMEOUT)
         if queue.waiting:
             # What is asked for its ping should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)
-            if self._auditor.under_way and queue.waiting > beginning:
-                self._assign(new=1)
+            if pool.proving and queue.waiting > beginning:
+                self.pair(new=1)
         elif pool.idle and now - self._last_wait > settings.idle_timeout:
             self._prune(now)
 
     def _prune(self, now: float) -> None:
         """Close the idle connection that was used least lately, one each second (row S9)."""
         eldest = next(iter(self.pool.idle))
-        if now - self._last_prune >= 1.0 and now - eldest.since > self._settings.idle_timeout:
+        if now - self._last_prune >= APART and now - eldest.since > self._settings.idle_timeout:
             self._last_prune = now
-            self._drop(eldest)
-            eldest.close()
-            log.info(
-                "an idle connection is closed, {left} left",
-                left=len(self.pool),
-                host_id=self._troubles.host_id,
-            )
+            self.lond.close_eldest()
 
     # ------------------------------------------------------------------ hosts come, change and go
 
@@ -286,16 +287,15 @@ class Machine(Lond):
 
         Connections made for one id alone are used no more: they name none.
         """
-        self._members[member.host_id] = member
+        self.members[member.host_id] = member
         self._queue.join(member.host_id, settings.queue_limit)
         self.reconfigure(host, settings)
-        self._note_who_is_served()
 
     def take_in(self, waiting: Iterable[Request]) -> None:
         """Let requests wait that have waited elsewhere."""
         for request in waiting:
             self.wait(request)
-        self._assign(new=0)
+        self.pair(new=0)
 
     def leave(self, member: Member) -> list[Request]:
         """
@@ -303,81 +303,40 @@ class Machine(Lond):
 
         :return: what waited for it.
         """
-        del self._members[member.host_id]
-        waiting = self._queue.leave(member.host_id)
-        self._troubles.host_id = next(iter(self._members), self._troubles.host_id)
-        if not self._members:
-            self._health.stop()
-            self._closing |= dict.fromkeys(each for each in self.pool.all() if each.connected)
-            self._retire_connections()
-            self._check_closed()
-        else:
-            self._follow()
-        return waiting
+        del self.members[member.host_id]
+        self.lond.member_left(member.host_id)
+        return self._queue.leave(member.host_id)
+
+    def ended(self) -> None:
+        """Nothing of it is left."""
+        self._left(self)
 
     def owes(self, member: Member) -> bool:
         """Return whether an answer is owed to a host, one too that has left."""
-        owing = (each.request for each in self.pool.busy)
-        return any(request is not None and request.host is member for request in owing)
+        return bool(self._owing(member))
+
+    def _owing(self, member: Member) -> list[LondConnection]:
+        owing = ((each, each.request) for each in self.pool.owing)
+        return [each for each, request in owing if request and request.host is member]
 
     def drop(self, member: Member) -> list[Request]:
         """Close the connections that owe an answer to a host; return what it will not get."""
         lost = []
-        for connection in list(self.pool.busy):
-            request = connection.request
-            if request is not None and request.host is member:
-                self._drop(connection)
-                connection.close()
-                connection.give_up()
-                lost.append(request)
-        self._assign(new=self._queue.waiting)
+        for connection in self._owing(member):
+            connection.close()
+            request = connection.give_up()
+            lost += [] if request is None else [request]
+        self.pair(new=self._queue.waiting)
         return lost
 
     def hold(self, host_id: str, held: bool) -> None:
         """Send a host's requests out no more, or again."""
         if held != self._queue.is_held(host_id):
             self._queue.hold(host_id, held)
-            self._assign(new=self._queue.waiting)
+            self.pair(new=self._queue.waiting)
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """Take over a row and settings; what is under way ends where it began."""
-        self._settings, self._modes = settings, self._dependencies.auth_modes(host)
-        self._ids = tuple(self._dependencies.ids(host))
+        self._settings = settings
         self._queue.of(host.id).size = settings.queue_limit
-        self._health.set_retries(settings.retries)
-        self._follow()
-
-    # ------------------------------------------------------------------ what is reported
-
-    @property
-    def members(self) -> list[Member]:
-        """The hosts that share it."""
-        return list(self._members.values())
-
-    @property
-    def state(self) -> str:
-        """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
-        return self._health.state
-
-    def turn(self) -> None:
-        """Let the five minutes of which times are told move on."""
-        self._handshaking.turn()
-
-    def status(self) -> LondStatus:
-        """Report on the lond, and on what is known of it."""
-        handshaking = self._handshaking.totals()
-        return LondStatus(
-            state=self._health.state,
-            last_answer=self._last_answer,
-            since=self._health.since,
-            retries_left=self._health.left,
-            next_probe=self._health.next_probe,
-            version=self._lond.version,
-            mode=self._lond.mode,
-            last_failure=self._last_failure,
-            handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
-            handshaking=handshaking,
-        )
-
-    def _ended(self) -> None:
-        self._left(self)
+        self.lond.reconfigure(host, settings)

@@ -5,21 +5,16 @@ Which hosts live on one machine, and so share the connections to its lond.
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import TYPE_CHECKING, Protocol
 
 import attrs
 from twisted.logger import Logger
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
-from lonc.report.times import HostTimes
-from lonc.wire.request import Cause, Request
+from lonc.host.dependencies import HostDependencies
+from lonc.host.machine import Machine
 
 log = Logger()
-
-if TYPE_CHECKING:
-    from lonc.host.dependencies import HostDependencies
-    from lonc.host.machine import Machine
 
 
 @attrs.frozen
@@ -37,31 +32,6 @@ class MachineKey:
     takes_key_files: bool
 
 
-class Member(Protocol):
-    """A host of a machine: what its machine tells it."""
-
-    host_id: str
-    debug_level: int
-    crashed: bool
-    awaits_quiet: bool
-    times: HostTimes
-
-    def passed_on(self) -> None:
-        """The answer was passed on, or an answer will never come."""
-
-    def trace(self, level: int, text: str, request: Request, size: object) -> None:
-        """Log what becomes of a request, at a debug level."""
-
-    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
-        """Tell who asked that there is no answer; ``sent`` is when it was sent, if it was."""
-
-    def revived(self) -> None:
-        """The lond answers again, or is to be tried afresh."""
-
-    def is_served(self, served: bool) -> None:
-        """Whether the lond speaks for this id at all."""
-
-
 class Machines:
     """
     All machines that have hosts.
@@ -69,19 +39,18 @@ class Machines:
     One that the last host has left ends what is in flight, and is looked after until then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dependencies: HostDependencies) -> None:
+        self._dependencies = dependencies
         self._serving: dict[MachineKey, Machine] = {}
         self._all: dict[Machine, None] = {}
 
-    def machine_of(self, host: Host, settings: Settings, dependencies: HostDependencies) -> Machine:
+    def machine_of(self, host: Host, settings: Settings) -> Machine:
         """Return the machine of a host."""
-        from lonc.host.machine import Machine
-
-        modes = dependencies.auth_modes(host)
+        modes = self._dependencies.auth_modes(host)
         key = MachineKey(normal_target(host.target), modes.name, modes.key_files is not None)
         found = self._serving.get(key)
         if found is None:
-            found = Machine(host, settings, dependencies, self._ended)
+            found = Machine(host, settings, self._dependencies, self._ended)
             self._serving[key] = found
             self._all[found] = None
         return found
@@ -108,7 +77,7 @@ class Machines:
                 machine.sweep(now)
             except Exception:
                 self.close(machine)
-                for member in machine.members:
+                for member in machine.members.values():
                     log.failure("a fault inside lonc", host_id=member.host_id)
                     member.crashed = True
 
@@ -120,11 +89,11 @@ class Machines:
         """
         serving = list(self._serving.items())
         for machine in [machine for key, machine in serving if key.target == name]:
-            for member in machine.members if gone else ():
+            for member in machine.members.values() if gone else ():
                 log.critical("the host's address has changed", host_id=member.host_id)
-            machine.readdress(gone)
+            machine.lond.retire_from(gone)
 
     def turn(self) -> None:
         """Let the five minutes of which times are told move on."""
         for machine in self._all:
-            machine.turn()
+            machine.lond.turn()

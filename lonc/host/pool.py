@@ -1,5 +1,5 @@
 """
-Which connections a host has, what each of them is doing, and who waits for one (row S8).
+The connections to one lond, by what each of them is doing (row S8).
 
 Every connection is in exactly one collection, and one method moves it: so a connection that owes
 an answer cannot be found among the idle ones.
@@ -7,53 +7,66 @@ an answer cannot be found among the idle ones.
 
 from __future__ import annotations
 
-from collections import deque
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from itertools import chain
 
-from lonc.wire.request import Request
-
-if TYPE_CHECKING:
-    from lonc.host.connection import LondConnection
-
-_WAITING = attrgetter("waiting")
+from lonc.host.connection import ConnectionState, LondConnection
 
 #: Connections in the order in which they came to this state.
-Collection = dict["LondConnection", None]
+Collection = dict[LondConnection, None]
+
+_CONNECTING, _HANDSHAKING, _IDLE, _BUSY = (
+    ConnectionState.CONNECTING,
+    ConnectionState.HANDSHAKING,
+    ConnectionState.IDLE,
+    ConnectionState.BUSY,
+)
+_PROVING, _CLOSED = ConnectionState.PROVING, ConnectionState.CLOSED
+
+#: The states of which one holds most of the time: the others' collections are often empty.
+_SELDOM = [state for state in ConnectionState if state not in (_IDLE, _BUSY, _CLOSED)]
+
+#: The states in which the answer to a request is owed.
+_OWING = (ConnectionState.INTRODUCING, ConnectionState.BUSY, ConnectionState.RETIRING)
 
 
 class ConnectionPool:
     """
-    A host's connections by state.
+    A lond's connections by state.
 
     :ivar connecting: being looked up or connected.
     :ivar handshaking: connected, not yet ready.
     :ivar idle: ready; the one used last is at the end.
-    :ivar busy: owing an answer.
+    :ivar busy: owing the answer to a request, and to be used again.
+    :ivar proving: owing the answer to a ``ping`` of ours.
     :ivar size: how many there are in all.
     """
 
-    __slots__ = ("busy", "connecting", "handshaking", "idle", "size")
+    __slots__ = ("_by_state", "busy", "connecting", "handshaking", "idle", "proving", "size")
 
     def __init__(self) -> None:
-        self.connecting: Collection = {}
-        self.handshaking: Collection = {}
-        self.idle: Collection = {}
-        self.busy: Collection = {}
+        self._by_state: tuple[Collection, ...] = tuple(
+            {} for state in ConnectionState if state is not _CLOSED
+        )
+        self.connecting = self._by_state[_CONNECTING]
+        self.handshaking = self._by_state[_HANDSHAKING]
+        self.idle = self._by_state[_IDLE]
+        self.busy = self._by_state[_BUSY]
+        self.proving = self._by_state[_PROVING]
         self.size = 0
 
-    def move(self, connection: LondConnection, to: Collection | None) -> None:
-        """Put a connection at the end of a collection; ``None`` takes it out of the pool."""
-        place = connection.place
-        if place is None:
-            self.size += 1
-        else:
-            del place[connection]
-        connection.place = to
-        if to is None:
+    def add(self, connection: LondConnection) -> None:
+        """Take in a connection that is being made."""
+        self.connecting[connection] = None
+        self.size += 1
+
+    def move(self, connection: LondConnection, state: ConnectionState) -> None:
+        """Put a connection at the end of a collection; one that is closed leaves the pool."""
+        before, connection.state = connection.state, state
+        del self._by_state[before][connection]
+        if state is _CLOSED:
             self.size -= 1
         else:
-            to[connection] = None
+            self._by_state[state][connection] = None
 
     def use(self) -> LondConnection:
         """
@@ -62,229 +75,24 @@ class ConnectionPool:
         So the others can grow old and be closed (row S9).
         """
         connection, _ = self.idle.popitem()
-        connection.place = self.busy
+        connection.state = _BUSY
         self.busy[connection] = None
         return connection
 
     def shrink(self) -> None:
         """Give the room back that empty collections keep, as they seldom have something."""
-        for seldom in (self.connecting, self.handshaking):
-            if not seldom:
-                seldom.clear()
+        for state in _SELDOM:
+            if not self._by_state[state]:
+                self._by_state[state].clear()
 
     def __len__(self) -> int:
         return self.size
 
+    @property
+    def owing(self) -> list[LondConnection]:
+        """Those that owe the answer to a request, as a list that stays as it is."""
+        return list(chain.from_iterable(self._by_state[state] for state in _OWING))
+
     def all(self) -> list[LondConnection]:
         """Return every connection, as a list that stays as it is while they are moved."""
-        return [*self.connecting, *self.handshaking, *self.idle, *self.busy]
-
-
-class RequestQueue:
-    """
-    One host's requests that found no idle connection (rows S8 and F3).
-
-    The programs that ask take turns, and each one's requests go out in the order in which they
-    came: so one that sends a lot delays itself, and a newcomer by one request for each of them.
-
-    :ivar size: how many may wait.
-    :ivar waiting: how many do.
-    :ivar held: whether they wait whatever connections there are.
-    :ivar in_turn: whether the :class:`FairQueue` that it is in gives it its turn.
-    """
-
-    __slots__ = ("_programs", "_turns", "held", "in_turn", "size", "waiting")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.waiting = 0
-        self.held = self.in_turn = False
-        # Each program that has requests, and them; in the list, the first one's turn is next.
-        self._programs: dict[int, deque[Request]] = {}
-        self._turns: list[tuple[int, deque[Request]]] = []
-
-    def put(self, request: Request) -> Request | None:
-        """
-        Let a request wait; return the one for which there is no room, if there is one.
-
-        That is the last one of the program with the most, so that one program cannot shut the
-        others out.
-        """
-        program = request.asker.program
-        own = self._programs.get(program)
-        if own is None:
-            own = self._programs[program] = deque()
-            self._turns.append((program, own))
-        own.append(request)
-        self.waiting += 1
-        if self.waiting <= self.size:
-            return None
-        most = max(self._turns, key=lambda each: len(each[1]))
-        if len(most[1]) == len(own):
-            most = program, own
-        self.waiting -= 1
-        surplus = most[1].pop()
-        if not most[1]:
-            self._forget(*most)
-        return surplus
-
-    def take(self) -> Request:
-        """Return the first request of the program whose turn it is."""
-        turns = self._turns
-        program, requests = turns[0]
-        self.waiting -= 1
-        request = requests.popleft()
-        if not requests:
-            self._forget(program, requests)
-        elif len(turns) > 1:
-            turns.append(turns.pop(0))
-        return request
-
-    def _forget(self, program: int, requests: deque[Request]) -> None:
-        """Give a program no turn, for it has no requests."""
-        del self._programs[program]
-        self._turns.remove((program, requests))
-
-    def drop(self, request: Request) -> bool:
-        """Take a request out whose client has gone; return whether it was there."""
-        program = request.asker.program
-        requests = self._programs.get(program)
-        if requests is None or request not in requests:
-            return False
-        requests.remove(request)
-        self.waiting -= 1
-        if not requests:
-            self._forget(program, requests)
-        return True
-
-    def __contains__(self, request: object) -> bool:
-        """Return whether a request waits."""
-        return any(request in requests for requests in self._programs.values())
-
-    def drain(self) -> list[Request]:
-        """Empty the queue and return what was in it."""
-        return self.overdue(float("inf"))
-
-    def overdue(self, before: float) -> list[Request]:
-        """Take out and return the requests that have waited since before a time."""
-        late = []
-        for program, requests in list(self._turns):
-            while requests and requests[0].since <= before:
-                late.append(requests.popleft())
-            if not requests:
-                self._forget(program, requests)
-        self.waiting -= len(late)
-        return sorted(late, key=attrgetter("since"))
-
-    @property
-    def oldest(self) -> Request | None:
-        """The request that has waited longest."""
-        firsts = (requests[0] for requests in self._programs.values())
-        return min(firsts, key=attrgetter("since"), default=None)
-
-
-class FairQueue:
-    """
-    The requests that wait for one lond: its host ids take turns, and for each its programs.
-
-    :ivar waiting: how many may go out; those of a host that is held are not among them.
-    """
-
-    __slots__ = ("_hosts", "_turns", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self._hosts: dict[str, RequestQueue] = {}
-        # None is empty; the first one's turn is next.
-        self._turns: list[RequestQueue] = []
-
-    def of(self, host_id: str) -> RequestQueue:
-        """Return what waits for a host."""
-        return self._hosts.get(host_id) or RequestQueue(0)
-
-    def join(self, host_id: str, size: int) -> None:
-        """Take requests for a host, at most so many at a time."""
-        self._hosts[host_id] = RequestQueue(size)
-
-    def leave(self, host_id: str) -> list[Request]:
-        """Take none for it any more, and return those that waited."""
-        waiting = self.drain(host_id)
-        del self._hosts[host_id]
-        return waiting
-
-    def hold(self, host_id: str, held: bool) -> None:
-        """Let a host's requests wait whatever connections there are, or no more."""
-        self._hosts[host_id].held = held
-        self._changed(host_id)
-
-    def is_held(self, host_id: str) -> bool:
-        """Return whether a host's requests wait whatever connections there are."""
-        return self.of(host_id).held
-
-    def put(self, request: Request) -> Request | None:
-        """Let a request wait; return the one for which there is no room, if there is one."""
-        queue = self._hosts[request.host.host_id]
-        surplus = queue.put(request)
-        if queue.in_turn and surplus is None:
-            self.waiting += 1
-        else:
-            self._changed(request.host.host_id)
-        return surplus
-
-    def take(self) -> Request:
-        """Return the first request of whose turn it is; there has to be one."""
-        turns = self._turns
-        queue = turns[0]
-        self.waiting -= 1
-        request = queue.take()
-        if not queue.waiting:
-            queue.in_turn = False
-            del turns[0]
-        elif len(turns) > 1:
-            turns.append(turns.pop(0))
-        return request
-
-    def drop(self, request: Request) -> bool:
-        """Take a request out whose client has gone; return whether it was there."""
-        queue = self._hosts.get(request.host.host_id)
-        if queue is None or not queue.drop(request):
-            return False
-        self._changed(request.host.host_id)
-        return True
-
-    def __contains__(self, request: Request) -> bool:
-        """Return whether a request waits."""
-        return request in self._hosts.get(request.host.host_id, ())
-
-    def drain(self, host_id: str | None = None) -> list[Request]:
-        """Empty a host's queue, or all, and return what was in it."""
-        drained = []
-        for each in list(self._hosts) if host_id is None else [host_id]:
-            drained += self._hosts[each].drain()
-            self._changed(each)
-        return drained
-
-    def overdue(self, before: float) -> list[Request]:
-        """Take out and return the requests that have waited since before a time."""
-        late = []
-        for host_id, queue in self._hosts.items():
-            if queue.waiting:
-                late += queue.overdue(before)
-                self._changed(host_id)
-        return late
-
-    @property
-    def empty(self) -> bool:
-        """Whether nobody waits, not even for a host that is held."""
-        # Thousands of quiet hosts are asked several times a second: no generator is made for each.
-        return not any(map(_WAITING, self._hosts.values()))
-
-    def _changed(self, host_id: str) -> None:
-        """Give a host its turn, or take it away, as it has requests that may go out or none."""
-        queue = self._hosts[host_id]
-        before, queue.in_turn = queue.in_turn, queue.waiting > 0 and not queue.held
-        if queue.in_turn and not before:
-            self._turns.append(queue)
-        elif before and not queue.in_turn:
-            self._turns.remove(queue)
-        self.waiting = sum(each.waiting for each in self._turns)
+        return list(chain.from_iterable(self._by_state))

@@ -24,7 +24,8 @@ from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machine import Machine
-from lonc.host.pool import RequestQueue
+from lonc.host.machines import Machines
+from lonc.host.request_queue import RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
@@ -89,7 +90,13 @@ class HostService(Service):
     :ivar awaits_quiet: whether it wants to hear, by `passed_on`, when nothing is in flight.
     """
 
-    def __init__(self, host: Host, settings: Settings, dependencies: HostDependencies) -> None:
+    def __init__(
+        self,
+        host: Host,
+        settings: Settings,
+        dependencies: HostDependencies,
+        machines: Machines | None = None,
+    ) -> None:
         self.setName(host.id)
         self.host_id = host.id
         self.debug_level = 0
@@ -111,7 +118,8 @@ class HostService(Service):
         self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
         self.awaits_quiet = False
         self._stopped: Deferred[None] | None = None
-        self._machine = dependencies.machines.machine_of(host, settings, dependencies)
+        self._every_machine = machines or Machines(dependencies)
+        self._machine = self._every_machine.machine_of(host, settings)
         self._machine.join(self, host, settings)
         # The one of now, and those of before that may still owe answers.
         self._machines = [self._machine]
@@ -175,7 +183,7 @@ class HostService(Service):
             return False
         elif self._pause.fail:
             self.lose(request, Cause.PAUSED)
-        elif self._machine.dead:
+        elif self._machine.lond.dead:
             self.lose(request, Cause.DEAD)
         else:
             self._machine.keep(request)
@@ -188,6 +196,11 @@ class HostService(Service):
             self.awaits_quiet = False
             for waiting in quiet:
                 waiting.callback(None)
+
+    def take_back(self, request: Request) -> None:
+        """Send a request that a connection has not sent yet, and will not."""
+        if not (self._held and self._holds(request)):
+            self._machine.wait(request)
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that waits, for its client has gone; return whether it did."""
@@ -259,27 +272,27 @@ class HostService(Service):
     @property
     def neighbours(self) -> list[str]:
         """The other ids that share its connections, but for those that start again themselves."""
-        members = self._machine.members
+        members = self._machine.members.values()
         return [each.host_id for each in members if each is not self and not each.crashed]
 
     @property
     def alive(self) -> bool:
         """Whether a request has a chance."""
-        return not self._held and not self._machine.dead
+        return not self._held and not self._machine.lond.dead
 
     def revived(self) -> None:
         """The host is not DEAD any more, or shall be tried afresh."""
         self._dependencies.revived(self.host_id)
 
-    def is_served(self, served: bool) -> None:
-        """Take note whether the lond speaks for this id."""
+    def set_served(self, served: bool) -> None:
+        """Take note whether any connection serves this id."""
         if served != self._served:
             self._served = served
             self._hold()
 
     def reset_retries(self) -> None:
         """Give the host its retries back (rows S17 and S18), and try it if it was DEAD."""
-        self._machine.reset_retries()
+        self._machine.lond.reset_retries()
 
     def close_connections(self) -> None:
         """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
@@ -291,7 +304,7 @@ class HostService(Service):
 
     def moved(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._machine.moved()
+        self._machine.lond.connect_anew()
 
     def connection_statuses(self) -> Iterator[ConnectionStatus]:
         """Report on each connection to its machine's lond, in the order in which they were made."""
@@ -300,7 +313,7 @@ class HostService(Service):
             "connecting": pool.connecting,
             "handshaking": pool.handshaking,
             "idle": pool.idle,
-            "busy": pool.busy,
+            "busy": [*pool.owing, *pool.proving],
         }
         found = [(each, state) for state, place in states.items() for each in place]
         for connection, state in sorted(found, key=lambda item: item[0].begun):
@@ -309,7 +322,7 @@ class HostService(Service):
                 host_id=self.host_id,
                 state=state,
                 since=wall - (now - connection.begun),
-                seconds=now - (connection.since or connection.begun),
+                seconds=now - connection.since,
             )
 
     # ------------------------------------------------------------------ pause
@@ -327,7 +340,7 @@ class HostService(Service):
             self._pause_end = self._dependencies.clock.callLater(seconds, self.resume)
         self._hold()
         if pause.fail:
-            self._machine.lose_waiting(self, Cause.PAUSED)
+            self._machine.lose_waiting(self.host_id, Cause.PAUSED)
         quiet: Deferred[None] = Deferred()
         return self._until_quiet(quiet)
 
@@ -400,9 +413,9 @@ class HostService(Service):
         :raises lonc.transport.unix_socket.SocketError: when it cannot.
         """
         self.host, self._settings = host, settings
-        machine = self._dependencies.machines.machine_of(host, settings, self._dependencies)
+        machine = self._every_machine.machine_of(host, settings)
         if machine is not self._machine:
-            was_dead = self._machine.dead
+            was_dead = self._machine.lond.dead
             waiting = self._leave()
             self._machine, self._served = machine, True
             self._machines = [each for each in self._machines if each.owes(self)]
@@ -441,7 +454,7 @@ class HostService(Service):
         await closed
         await self._listener.finish()  # those too for whom there were no descriptors
         for machine in self._deserted:
-            await machine.all_closed()
+            await machine.lond.all_closed()
         if farewell.active():
             farewell.cancel()
         self.life = Life.STOPPED
@@ -458,7 +471,7 @@ class HostService(Service):
     def _leave(self) -> list[Request]:
         waiting = self._machine.leave(self)
         if self.crashed or not self._machine.members:
-            self._dependencies.machines.close(self._machine)
+            self._every_machine.close(self._machine)
         return waiting
 
     def end_drain(self) -> None:
@@ -475,11 +488,11 @@ class HostService(Service):
     def _abort(self) -> None:
         self._listener.abort()
         for machine in self._deserted:
-            machine.abort()
+            machine.lond.abort()
 
     def sweep(self, now: float) -> None:
         """End what is over its time, for all hosts of all machines; several times a second."""
-        self._dependencies.machines.sweep(now)
+        self._every_machine.sweep(now)
 
     # ------------------------------------------------------------------ what is reported
 
@@ -487,12 +500,12 @@ class HostService(Service):
     def state(self) -> str:
         """What :meth:`status` says; these three are asked for each second."""
         going = self.life in (Life.NEW, Life.RUNNING)
-        return self._machine.state if going else "stopping"
+        return self._machine.lond.state if going else "stopping"
 
     @property
     def connections(self) -> int:
         """Connections, those too that are being made; a machine's count once, with a host of it."""
-        is_first = self._machine.members[:1] == [self]
+        is_first = next(iter(self._machine.members), "") == self.host_id
         return len(self._machine.pool) if is_first else 0
 
     @property
@@ -511,7 +524,7 @@ class HostService(Service):
         :param delayed: its delayed requests on disk.
         :param last_log: its last line in the log.
         """
-        pool, lond = self._machine.pool, self._machine.status()
+        pool, lond = self._machine.pool, self._machine.lond.status()
         queue = self._queue
         oldest, now, seconds = queue.oldest, time.time(), self._seconds()
         name = self._dependencies.name_trouble(self.host.target)
@@ -521,7 +534,7 @@ class HostService(Service):
             connecting=len(pool.connecting),
             handshaking=len(pool.handshaking),
             idle=len(pool.idle),
-            busy=len(pool.busy),
+            busy=len(pool.owing) + len(pool.proving),
             clients=len(self._listener.clients),
             waiting=queue.waiting,
             oldest_waiter=seconds - oldest.since if oldest else 0.0,
@@ -540,11 +553,11 @@ class HostService(Service):
             last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
             handshakes=lond.handshakes,
             paused={} if self._pause is None else attrs.asdict(self._pause),
-            machine=self._machine.name,
+            machine=self._machine.lond.name,
             name_failure="" if name is None else name.why,
             name_failing_since=0.0 if name is None else now - (seconds - name.since),
         )
 
     def totals(self) -> dict[str, Any]:
         """Return how long its requests and its machine's handshakes take."""
-        return {**self.times.totals(), "handshake": self._machine.status().handshaking}
+        return {**self.times.totals(), "handshake": self._machine.lond.status().handshaking}

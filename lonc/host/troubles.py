@@ -54,7 +54,7 @@ class TroubleLog:
                 host_id=self.host_id,
             )
 
-    def failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
+    def connection_failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
         """
         Say that a connection failed.
 

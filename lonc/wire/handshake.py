@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -29,6 +29,7 @@ _REVISION = re.compile(rb"\$Revision[: ]*([!-#%-~]{0,40}) *\$")
 #: A number with a point in it, else one that stands alone.
 _NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]+)+"), re.compile(rb"(?<!\w)[0-9]+(?!\w)")
 _UNKNOWN = b"unknown_cmd"
+_UNABLE = b"unable_to_set"
 
 #: Seconds that a lond has to delete the key file after it has said that it took it.
 TAKE_LIMIT = 1.0
@@ -126,31 +127,37 @@ class AuthModes:
     name: str = ""
 
 
+class Omission(Enum):
+    """What a handshake can leave out, where the lond does not know it or has failed at it."""
+
+    VERSION = "version"
+    KEY_FILES = "key files"
+
+
 @attrs.define
-class LondTraits:
+class LondFacts:
     """
-    What is known of a host's lond; for as long as it stays the same one.
+    What one handshake has shown of the lond at its other end: its connection acts by that alone.
 
-    :ivar alone: whether the table has no other host id for it.
+    :ivar host_id: the host id that the lond speaks for where a request names none.
     :ivar version: what it says it is; empty when it does not say.
-    :ivar mode: the `AuthMode` by which the last complete handshake went, in words; empty before it.
-    :ivar knows_version, knows_sethost: False once it has said ``unknown_cmd`` to it, and at nothing
-        else: an accident must not send the requests for one id to another. Of several ids, each
-        connection asks again.
-    :ivar breaks_at_version: whether it hung up, or worse, when it was asked for its version.
-    :ivar only: the one host id that it serves, where it knows no ``sethost``; empty where it does,
-        or has no other.
-    :ivar takes_key_files: False once that way in was tried and led nowhere.
+    :ivar mode: the `AuthMode` by which the handshake went, in words; empty until it is complete.
+    :ivar knows_version: whether it does; None where it was not asked.
+    :ivar knows_sethost: whether it does; False only once it has said ``unknown_cmd``.
+    :ivar names: whether each request has to name its host: the lond serves several, and can be told
+        which one is wanted.
+    :ivar only: the one host id that it serves of several, for it cannot be told; else empty.
+    :ivar unserved: the host ids that it refused to speak for.
     """
 
-    alone: bool = True
+    host_id: str
     version: str = ""
     mode: str = ""
-    knows_version: bool = True
+    knows_version: bool | None = None
     knows_sethost: bool = True
-    breaks_at_version: bool = False
-    takes_key_files: bool = True
+    names: bool = False
     only: str = ""
+    unserved: list[str] = attrs.field(factory=list)
 
 
 class Handshake:
@@ -160,11 +167,15 @@ class Handshake:
     Whoever drives it calls `fail` or `close` when it ends before it is complete, and `look` now and
     then while ``state`` is ``TAKING_KEY_FILE``, for `TAKE_LIMIT` at most.
 
+    ``sethost`` is asked in each handshake: what another connection has found out may be true of
+    another release, and a connection that is not set acts for the lond's own id.
+
     :param lond_id: the host id of the lond that is wanted.
     :param own_id: our own host id.
     :param others: further host ids that this lond should serve: one of them will do as well.
-    :ivar lond_id: the host id that the lond speaks for, once ``state`` is ``IDLE``.
-    :ivar unserved: those that it refused to speak for.
+    :param several: whether the lond has several host ids by the table, wanted here or not.
+    :param omissions: what to leave out, where there is another way.
+    :ivar facts: what it has shown so far.
     :ivar state: where it stands.
     :ivar key: the session's key of 16 bytes, once ``state`` is ``IDLE``.
     """
@@ -174,15 +185,16 @@ class Handshake:
         lond_id: str,
         own_id: str,
         auth_modes: AuthModes | None = None,
-        traits: LondTraits | None = None,
         others: Sequence[str] = (),
+        several: bool = False,
+        omissions: Collection[Omission] = (),
     ) -> None:
-        self.lond_id = lond_id
-        self.unserved: list[str] = []
+        self.facts = LondFacts(lond_id)
         self._others = [each for each in others if each != lond_id]
+        self._several = several
         self._own_id = own_id
         self._auth_modes = auth_modes or AuthModes()
-        self._traits = traits or LondTraits()
+        self._omissions = omissions
         self._auth_mode = AuthMode.INSECURE
         self._key_file: KeyFile | None = None
         self._tls: TLSPhase | None = None
@@ -211,8 +223,6 @@ class Handshake:
             raise HandshakeError(f"more than one line in state {self._where}")
         if self._tls is not None:
             said, data = self._through_tls(self._tls, data)
-            if data and self.state is State.IDLE:
-                raise HandshakeError("more than a key came")
         self._received += data
         # A lond that refuses may leave out the newline; nothing else begins like that.
         if self.state is State.INITIALIZED and self._received.rstrip(b"\r\n") == b"refused":
@@ -236,22 +246,20 @@ class Handshake:
         self._drop_key_file()
         return self._go(State.REQUESTING_VERSION)
 
-    def fail(self) -> bool:
+    def fail(self) -> Omission | None:
         """
         Learn from an end that the lond has brought about, and leave nothing behind.
 
-        :return: whether another try is worth while, since something is left out in it: the key
-            file that the lond did not take, or the question for its version, which one of the
-            first releases may not even answer with ``unknown_cmd``.
+        :return: what is worth another try without it: the key file that the lond did not take, or
+            the question for its version, which one of the first releases may not even answer with
+            ``unknown_cmd``.
         """
         if self.state is State.READING_VERSION_STRING:
-            self._traits.breaks_at_version = self._traits.alone
-            return self._traits.alone
+            return None if self._several else Omission.VERSION
         if self._auth_mode is not AuthMode.LOCAL or self.key is not None:
-            return False
-        self._traits.takes_key_files = False
+            return None
         self.close()
-        return self._has_others
+        return Omission.KEY_FILES if self._has_others else None
 
     def close(self) -> None:
         """Leave nothing behind: the handshake will never be complete."""
@@ -271,7 +279,9 @@ class Handshake:
             state = then if words else otherwise
         self.state = state
         if state is State.IDLE:
-            self._traits.mode = self._auth_mode.value
+            facts = self.facts
+            facts.mode = self._auth_mode.value
+            facts.names = self._several and facts.knows_sethost
         return said
 
     # What we say. Nothing: there is no need to.
@@ -279,7 +289,8 @@ class Handshake:
     def _open(self) -> bytes:
         """Take the best way in; what the lond answers tells whether it will do."""
         modes = self._auth_modes
-        if modes.key_files is not None and (self._traits.takes_key_files or not self._has_others):
+        omits = Omission.KEY_FILES in self._omissions and self._has_others
+        if modes.key_files is not None and not omits:
             self._auth_mode = AuthMode.LOCAL
             return b"init:local:%s\n" % self._make_key_file(modes.key_files)
         if modes.certificates is not None:
@@ -316,20 +327,14 @@ class Handshake:
         return self._tls.start()
 
     def _ask_version(self) -> bytes:
-        traits = self._traits
-        asks = traits.knows_version and not (traits.breaks_at_version and traits.alone)
-        return b"version\n" if asks else b""
+        return b"" if Omission.VERSION in self._omissions else b"version\n"
 
     def _ask_for_host(self) -> bytes:
-        """Ask again where there are several ids: the lond may be another release by now."""
-        traits = self._traits
-        asks = traits.knows_sethost or not traits.alone
-        return f"sethost:{self.lond_id}\n".encode() if asks else b""
+        return f"sethost:{self.facts.host_id}\n".encode()
 
     def _ask_for_id(self) -> bytes:
         """Where the lond serves several ids and cannot be told which one, it has to tell us."""
-        traits = self._traits
-        return b"" if traits.knows_sethost or traits.alone else b"ping\n"
+        return b"ping\n" if self._several and not self.facts.knows_sethost else b""
 
     def _ask_for_key(self) -> bytes:
         return b"ekey\n" if self.key is None else b""
@@ -387,37 +392,37 @@ class Handshake:
         return State.REQUESTING_VERSION
 
     def _version(self, line: bytes) -> State:
-        if line == _UNKNOWN:
-            self._traits.knows_version, self._traits.version = False, ""
-            return State.SET_HOST
-        if _BUILD_KEY.fullmatch(line):
-            # One of the first releases takes whatever comes third for ``ekey``.
-            self._early_key = line
-        self._traits.version = _number_in(line)
+        self.facts.knows_version = line != _UNKNOWN
+        if self.facts.knows_version:
+            if _BUILD_KEY.fullmatch(line):
+                # One of the first releases takes whatever comes third for ``ekey``.
+                self._early_key = line
+            self.facts.version = _number_in(line)
         return State.SET_HOST
 
     def _host_set(self, line: bytes) -> State:
+        facts = self.facts
         if line == _UNKNOWN:
-            self._traits.knows_sethost = False
+            facts.knows_sethost = False
         elif line != b"ok":
+            facts.unserved.append(facts.host_id)
             if not self._others:
-                raise HandshakeError(f"that lond is not {self.lond_id}: it says {quoted(line)}")
-            self.unserved.append(self.lond_id)
-            self.lond_id = self._others.pop(0)
+                error = OtherLondError if line == _UNABLE else HandshakeError
+                raise error(f"that lond is not {facts.host_id}: it says {quoted(line)}")
+            facts.host_id = self._others.pop(0)
             return State.SET_HOST
-        else:
-            self._traits.knows_sethost, self._traits.only = True, ""
         return State.REQUESTING_ID
 
     def _id_told(self, line: bytes) -> State:
+        facts = self.facts
         told = line.rstrip(b"\r").decode("ascii", "replace")
-        wanted = [self.lond_id, *self._others]
+        wanted = [facts.host_id, *self._others]
         if told not in wanted:
             raise OtherLondError(
                 f"that lond knows no sethost, and the id that it gives is {quoted(line)}: "
                 f"requests for {', '.join(wanted)} are not sent to it"
             )
-        self.lond_id = self._traits.only = told
+        facts.host_id = facts.only = told
         return State.REQUESTING_KEY
 
     def _build_key(self, line: bytes) -> State:
@@ -426,7 +431,7 @@ class Handshake:
         if not _BUILD_KEY.fullmatch(line):
             # Not shown: it may be a good key with something wrong at its end.
             raise HandshakeError(f"no key but {len(line)} bytes of something else")
-        self.key = session_key(self.lond_id, self._own_id, line)
+        self.key = session_key(self.facts.host_id, self._own_id, line)
         return State.IDLE
 
     #: The states in which a line is awaited: what takes it, and tells the state after that.

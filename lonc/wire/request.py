@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -104,24 +104,56 @@ class Provable(Protocol):
         """
 
 
+class Durations(Protocol):
+    """Where the times that requests took are noted: see :class:`lonc.report.times.HostTimes`."""
+
+    direct: list[float]
+    queue: list[float]
+    waited: list[float]
+
+
+class RequestHost(Protocol):
+    """The host that a request is for, and what becomes of the request: its service."""
+
+    host_id: str
+    debug_level: int
+    awaits_quiet: bool
+
+    @property
+    def times(self) -> Durations:
+        """How long its requests take."""
+
+    def trace(self, level: int, text: str, request: Request, size: object) -> None:
+        """Log what becomes of a request, at a debug level."""
+
+    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
+        """Tell who asked that there is no answer; ``sent`` is when it was sent, if it was."""
+
+    def take_back(self, request: Request) -> None:
+        """Send a request that a connection has not sent yet, and will not."""
+
+    def passed_on(self) -> None:
+        """An answer was passed on, or an answer will never come."""
+
+
 class Request:
     """
     One line for a lond.
 
     :ivar line: the request as it was written, with its newline.
     :ivar asker: who is told the outcome.
-    :ivar host: for which host, once that is settled: it has a ``host_id``, and is told what becomes
-        of the request.
+    :ivar host: for which host; set by the host's service, which is told what becomes of it.
     :ivar since: when it began to wait for a connection, in seconds of the reactor's clock; 0.0 when
         it did not have to.
     """
 
     __slots__ = ("asker", "host", "line", "since")
 
-    def __init__(self, line: bytes, asker: ReplyReceiver, host: Any = None) -> None:
+    host: RequestHost
+
+    def __init__(self, line: bytes, asker: ReplyReceiver) -> None:
         self.line = line
         self.asker = asker
-        self.host = host
         self.since = 0.0
 
     @property

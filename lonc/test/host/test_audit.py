@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from lonc.host.audit import CHANGES, EARLIEST, PING, ROUND
+from lonc.host.audit import CHANGES, EARLIEST, ROUND
+from lonc.host.connection import PING
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST

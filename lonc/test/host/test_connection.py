@@ -12,7 +12,7 @@ from twisted.internet.error import (
     ConnectionLost,
 )
 
-from lonc.host.connection import LondConnection, Trouble
+from lonc.host.connection import ConnectionState, LondConnection, Trouble
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
     CHALLENGE,
@@ -187,7 +187,7 @@ class RequestTests(ConnectionTestCase):
             self.wire.deliver(line[::-1].strip(b"\n") + b"\n")
             told = ("replied", line, line[::-1].strip(b"\n") + b"\n")
             self.assertEqual(self.owner.told, [told])
-            self.assertTrue(self.connection.reusable)
+            self.assertIs(self.connection.state, ConnectionState.BUSY)
             self.owner.told.clear()
 
     def test_another_key(self) -> None:
@@ -197,7 +197,7 @@ class RequestTests(ConnectionTestCase):
             self.make_ready(line)
             self.wire.deliver(BUILD_KEY + b"\n")
             self.assertEqual(self.owner.told, [("replied", line, BUILD_KEY + b"\n")])
-            self.assertFalse(self.connection.reusable, line)
+            self.assertIs(self.connection.state, ConnectionState.RETIRING, line)
 
     def test_pieces(self) -> None:
         """S5: a reply that comes byte by byte is one reply, told at its newline."""
@@ -264,7 +264,7 @@ class RequestTests(ConnectionTestCase):
             self.make_ready(b"ping\n")
             self.wire.deliver(b"l2\n" + more)
             self.assertEqual(self.owner.told, [("replied", b"ping\n", b"l2\n")])
-            self.assertFalse(self.connection.reusable)
+            self.assertIs(self.connection.state, ConnectionState.RETIRING)
             self.assertTrue(self.connection.surplus)
 
     def test_nothing_more_than_the_reply(self) -> None:
@@ -425,7 +425,7 @@ class EncryptTests(ConnectionTestCase):
         self.wire.deliver(self.cipher.encrypt(b"y" * MAX_LINE) + b"\nx")
         self.assertEqual(self.owner.told[0][0], "replied")
         self.assertTrue(self.connection.surplus)
-        self.assertFalse(self.connection.reusable)
+        self.assertIs(self.connection.state, ConnectionState.RETIRING)
 
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.binary(max_size=60))

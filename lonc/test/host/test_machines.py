@@ -11,7 +11,7 @@ import attrs
 from twisted.logger import LogLevel
 
 from lonc.config.hosts import Host
-from lonc.host.audit import PING
+from lonc.host.connection import PING
 from lonc.host.service import FAREWELL, HostService, Pause
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
@@ -29,7 +29,7 @@ class Together(Stage):
         super().__init__(test, **settings)
         self.hosts = {"l2": self.service}
         for host_id in ids[1:]:
-            self.hosts[host_id] = HostService(self.rows[host_id], self.settings, self.dependencies)
+            self.hosts[host_id] = self.serve(self.rows[host_id])
             self.hosts[host_id].startService()
 
     def ids_at(self, host: Host) -> list[str]:
@@ -266,6 +266,50 @@ class NoSethostTests(HostTestCase):
         )
         self.assertEqual(stage.client_of("l2", b"get\n").read, CON_LOST)
         self.assertTrue(any("knows no sethost" in line for line in self.warnings))
+
+    def test_asked_again(self) -> None:
+        """Whom the lond does not serve is asked for again, after pauses, and told when it does."""
+        stage = Together(self)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        before = len(stage.londs)
+        stage.advance(4)
+        self.assertEqual(len(stage.londs), before + 2)
+        stage.serving()
+        stage.revived.clear()
+        stage.advance(4)
+        self.assertEqual(set(stage.revived), {"l2", "l4"})
+        client = stage.client_of("l2", b"get\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l2:get\n")
+        stage.advance(600)
+        self.assertEqual(len(stage.londs), before + 3)
+
+    def test_both_releases(self) -> None:
+        """Beside a connection that serves one id, one that can be told serves the others."""
+        stage = Together(self, max_connections=3)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage.client_of("l2", b"stay\n")
+        stage.turn()
+        (new,) = stage.londs
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        clients = {each: stage.client_of(each, b"get\n") for each in ("l3", "l4")}
+        stage.turn()
+        self.assertEqual((clients["l3"].read, clients["l4"].read), (b"re:get\n", b""))
+        new.answer = echo
+        new.say(b"answer\n")
+        stage.turn()
+        self.assertEqual(clients["l4"].read, b"re:sethost:l4:get\n")
+        self.assertTrue(all(b"sethost:l4" not in lond.asked for lond in stage.londs[1:]))
 
     def test_renewed(self) -> None:
         """A lond that comes to know sethost serves all; older connections serve one id only."""
@@ -583,6 +627,34 @@ class ChangesTests(HostTestCase):
         named = [b"sethost:l3:get\n", b"sethost:l3\n", b"sethost:l3:again\n"]
         self.assertEqual(lond.asked[-3:], named)
         self.assertEqual(stage.hosts["l3"].status(0, "").con_lost["not_served"], 1)
+
+    def test_coming_back(self) -> None:
+        """An id that leaves and comes back is introduced again on each connection."""
+        stage = Together(self)
+        stage.serving()
+        for host_id in ("l2", "l3"):
+            stage.client_of(host_id, b"warm\n")
+            stage.turn()
+        (lond,) = stage.londs
+        stage.move("l3", "elsewhere.test")
+        stage.move("l3", "127.0.0.2")
+        lond.asked.clear()
+        client = stage.client_of("l3", b"get\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l3:get\n")
+        self.assertEqual(lond.asked, [b"sethost:l3\n", b"sethost:l3:get\n"])
+
+    def test_first_spelling_leaves(self) -> None:
+        """When the row goes that a machine's name was spelled by, the name is still looked up."""
+        stage = Together(self)
+        stage.serving()
+        stage.move("l2", "ONE.test.")
+        stage.move("l3", "one.test")
+        stage.move("l2", "elsewhere.test")
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        self.assertEqual(stage.targets[-1], "one.test")
+        self.assertEqual(stage.hosts["l3"].status(0, "").machine.partition(":")[0], "one.test")
 
     def test_spelling(self) -> None:
         """A name is the same machine in capitals and with a dot at its end."""

@@ -4,15 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.host.connection import LondConnection
-from lonc.host.pool import Collection, ConnectionPool, RequestQueue
+from lonc.host.connection import ConnectionState, LondConnection
+from lonc.host.pool import ConnectionPool
+from lonc.host.request_queue import RequestQueue
 from lonc.test.fixtures.doubles import NotedReceiver
-from lonc.wire.handshake import Handshake
+from lonc.wire.handshake import Handshake, LondFacts
 from lonc.wire.request import Cause, Request
 
 
@@ -22,10 +22,19 @@ class DeafOwner:
     def connected(self, connection: LondConnection) -> None:
         pass
 
-    def not_served(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+    def move(self, connection: LondConnection, state: ConnectionState) -> None:
+        pass
+
+    def introduced(self, connection: LondConnection, request: Request) -> None:
+        pass
+
+    def proved(self, connection: LondConnection, reply: bytes) -> None:
+        pass
+
+    def not_served(self, connection: LondConnection, request: Request) -> None:
         """Nobody listens."""
 
-    def ready(self, connection: LondConnection, unserved: Sequence[str]) -> None:
+    def ready(self, connection: LondConnection, facts: LondFacts) -> None:
         pass
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
@@ -69,51 +78,67 @@ class ConnectionPoolTests(SynchronousTestCase):
     def test_in_one_place(self) -> None:
         """S8: whatever the order of moves, each connection is in one collection, or in none."""
         pool, random = self.pool, Random(8)
-        collections = (pool.connecting, pool.handshaking, pool.idle, pool.busy)
-        places: list[Collection | None] = [*collections, None]
-        connections = [a_connection() for _ in range(12)]
+        gone: set[LondConnection] = set()
+        connections = [self.added() for _ in range(12)]
         for _ in range(3000):
-            connection, place = random.choice(connections), random.choice(places)
-            pool.move(connection, place)
-            self.assertIs(connection.place, place)
-            for each in connections:
-                holders = [some for some in collections if each in some]
-                self.assertEqual(len(holders), 0 if each.place is None else 1)
-                if holders:
-                    self.assertIs(holders[0], each.place)
-            inside = [each for each in connections if each.place is not None]
-            self.assertEqual(len(pool), len(inside))
-            self.assertEqual(pool.size, len(inside))
-            self.assertEqual(set(pool.all()), set(inside))
-            self.assertEqual(len(pool.all()), len(inside))
+            connection, state = random.choice(connections), random.choice(list(ConnectionState))
+            if connection in gone:
+                connections.remove(connection)
+                connections.append(self.added())
+                continue
+            pool.move(connection, state)
+            self.assertIs(connection.state, state)
+            if state is ConnectionState.CLOSED:
+                gone.add(connection)
+            inside = [each for each in connections if each not in gone]
+            self.assertEqual((len(pool), pool.size), (len(inside), len(inside)))
+            self.assertEqual(sorted(map(id, pool.all())), sorted(map(id, inside)))
+            for state, place in (
+                (ConnectionState.CONNECTING, pool.connecting),
+                (ConnectionState.HANDSHAKING, pool.handshaking),
+                (ConnectionState.IDLE, pool.idle),
+                (ConnectionState.BUSY, pool.busy),
+                (ConnectionState.PROVING, pool.proving),
+            ):
+                self.assertEqual(set(place), {each for each in inside if each.state is state})
+
+    def added(self, state: ConnectionState = ConnectionState.CONNECTING) -> LondConnection:
+        """Return a connection that is in the pool, in a state."""
+        connection = a_connection()
+        self.pool.add(connection)
+        self.pool.move(connection, state)
+        return connection
+
+    def test_owing(self) -> None:
+        """Those that owe the answer to a request are in three states."""
+        for state in ConnectionState:
+            self.added(state)
+        owing = {ConnectionState.INTRODUCING, ConnectionState.BUSY, ConnectionState.RETIRING}
+        self.assertEqual({each.state for each in self.pool.owing}, owing)
 
     def test_order(self) -> None:
         """S8: who comes to a state last is its last, also who was there before."""
-        one, two, three = a_connection(), a_connection(), a_connection()
-        for each in (one, two, three):
-            self.pool.move(each, self.pool.idle)
-        self.pool.move(one, self.pool.idle)
+        one, two, three = (self.added(ConnectionState.IDLE) for _ in range(3))
+        self.pool.move(one, ConnectionState.IDLE)
         self.assertEqual(list(self.pool.idle), [two, three, one])
 
     def test_last_used(self) -> None:
         """S8: the idle connection used last is the one to use, so the others can grow old."""
-        one, two = a_connection(), a_connection()
-        self.pool.move(one, self.pool.idle)
-        self.pool.move(two, self.pool.idle)
+        one, two = (self.added(ConnectionState.IDLE) for _ in range(2))
         self.assertIs(self.pool.use(), two)
         self.assertEqual((list(self.pool.idle), list(self.pool.busy)), ([one], [two]))
-        self.pool.move(two, self.pool.idle)
-        self.pool.move(one, self.pool.idle)
+        self.pool.move(two, ConnectionState.IDLE)
+        self.pool.move(one, ConnectionState.IDLE)
         self.assertIs(self.pool.use(), one)
-        self.assertIs(one.place, self.pool.busy)
+        self.assertIs(one.state, ConnectionState.BUSY)
         self.assertEqual(len(self.pool), 2)
 
     def test_all_stays(self) -> None:
         """The list of all connections does not change while they are moved."""
         for _ in range(3):
-            self.pool.move(a_connection(), self.pool.idle)
+            self.added(ConnectionState.IDLE)
         for each in self.pool.all():
-            self.pool.move(each, None)
+            self.pool.move(each, ConnectionState.CLOSED)
         self.assertEqual(len(self.pool), 0)
 
 

@@ -134,6 +134,15 @@ class SethostTests(HostTestCase):
         """Where it has several the one that it gives is served."""
         self.assertEqual(self.ask(self.told(b"l2\n", "l2", "l3")), b"re:put\n")
 
+    def test_renewed(self) -> None:
+        """A single id is asked for on each connection: the lond may serve others too by now."""
+        stage = self.told(b"l2\n", "l2")
+        self.assertEqual(self.ask(stage), b"re:put\n")
+        stage.network.prepare = lambda lond: lond.know_hosts("l2", "l3")
+        stage.clients_of(3, b"put\n")
+        stage.turn()
+        self.assertEqual([b"sethost:l2\n" in lond.raw for lond in stage.londs], [True] * 3)
+
     def test_the_others(self) -> None:
         """The others get con_lost, and nothing of theirs is sent; the log says why, once."""
         for word in (b"l3\n", b"l9\n", b"unknown_cmd\n"):
@@ -206,6 +215,32 @@ class KeyFileTests(HostTestCase):
         os.unlink(self.path)
         stage.advance(0.1)
         self.assertEqual((client.read, stage.status.mode), (b"re:put\n", "local"))
+
+    def test_accident(self) -> None:
+        """A lond that hangs up once is asked in the clear for an hour, and not for good."""
+        stage = self.stage(insecure=True)
+        hang_up = stage.network.prepare
+
+        def prepare(lond: ScriptedLond) -> None:
+            hear = lond.wire.heard
+            lond.wire.heard = lambda d: lond.close() if d.startswith(b"init:local") else hear(d)
+            lond.answer = echo
+
+        stage.network.prepare = prepare
+        client = stage.client(b"put\n")
+        stage.turn()
+        self.assertEqual((client.read, stage.status.mode), (b"re:put\n", "insecure"))
+        stage.network.prepare = hang_up
+        stage.advance(3590)
+        client.write(b"put\n")
+        stage.turn()
+        self.assertEqual((len(stage.londs), stage.status.mode), (2, "insecure"))
+        stage.advance(10)
+        client.write(b"put\n")
+        stage.turn()
+        os.unlink(self.path)
+        stage.advance(0.1)
+        self.assertEqual((client.read, stage.status.mode), (b"re:put\n" * 3, "local"))
 
     def test_stopped_meanwhile(self) -> None:
         """Nothing is left of a connection that ends meanwhile."""

@@ -9,7 +9,8 @@ from itertools import count
 
 from twisted.logger import LogLevel
 
-from lonc.host.audit import EARLIEST, PING, ROUND, TRIES
+from lonc.host.audit import EARLIEST, ROUND, TRIES
+from lonc.host.connection import PING
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST
