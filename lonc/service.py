@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -249,7 +249,7 @@ class LoncService(MultiService):
             {
                 Sweep(reactor, network, guarded(self._sweep)): SWEEP,
                 self._watch: WATCH,
-                self.reporter.turn: SLOT,
+                self._turn: SLOT,
                 self._sample: PAUSE,
                 self._look: LOOK,
             },
@@ -412,19 +412,24 @@ class LoncService(MultiService):
         self._clients.sweep(now)
         self._supervisor.sweep(now)
 
+    async def _in_slices(self, steps: Iterator[object]) -> None:
+        await in_slices(self._reactor, steps, lambda: bool(self.running))
+
     async def _sample(self) -> None:
         """Add to the history that the page shows."""
-        await in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
+        await self._in_slices(self._http.sampling())
+
+    async def _turn(self) -> None:
+        """Let the five minutes of which is told move on."""
+        await self._in_slices(self.reporter.turning())
 
     async def _look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
-        looking = (None for _ in self.reporter.looking())
-        await in_slices(self._reactor, looking, lambda: bool(self.running))
+        await self._in_slices(self.reporter.looking())
 
     async def _report_and_reset(self) -> None:
         """Open the logs again, write the status file, and give all hosts their retries back."""
-        steps = self.reporter.reporting_and_resetting()
-        await in_slices(self._reactor, steps, lambda: bool(self.running))
+        await self._in_slices(self.reporter.reporting_and_resetting())
 
     def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""

@@ -21,10 +21,6 @@ from lonc.wire.printable import printable
 _STATES: Final = ("DEAD", "unproven", "stopping", "up")
 
 
-def _state(host: HostStatus) -> str:
-    return "paused" if host.paused and host.state == "up" else host.state
-
-
 def _of_late(host: HostStatus, what: str, part: str) -> float:
     value = host.seconds.get(what, {}).get(part, 0.0)
     return float(value)
@@ -37,7 +33,11 @@ def _seconds(host: HostStatus, part: str) -> str:
 
 HOST_COLUMNS: Final[Sequence[Column[HostStatus]]] = (
     Column("host", lambda host: host.host_id),
-    Column("state", _state, order=lambda host: (_STATES.index(host.state), host.host_id)),
+    Column(
+        "state",
+        lambda host: host.shown,
+        order=lambda host: (_STATES.index(host.state), host.host_id),
+    ),
     Column(
         "conns",
         lambda host: f"{host.connections}",
@@ -108,8 +108,8 @@ async def hosts(
 def _show_host(host: HostStatus, connections: Sequence[ConnectionStatus], now: float) -> None:
     out = console()
     title = Text(f"{printable(host.host_id)} is ")
-    title.append(_state(host), style=STYLES.get(_state(host), ""))
-    since = host.paused["since"] if _state(host) == "paused" else host.since
+    title.append(host.shown, style=STYLES.get(host.shown, ""))
+    since = host.paused["since"] if host.shown == "paused" else host.since
     if since:
         title.append(f" since {clock_time(since)}")
     out.print(title)

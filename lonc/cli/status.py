@@ -55,7 +55,8 @@ def _show_status(daemon: DaemonStatus, found: Mapping[str, Any], now: float) -> 
     headline.append(f": process {daemon.pid}, up for {duration(now - daemon.started)}")
     out.print(headline, no_wrap=True, overflow="ellipsis")
     lines = [
-        "{hosts} hosts: {up} up, {dead} DEAD, {unproven} unproven, {paused} paused",
+        "{hosts} hosts: {up} up, {untried} untried, {dead} DEAD, {unproven} unproven, "
+        "{paused} paused",
         "{clients} clients, {connections} connections, {waiting} waiting",
         "{requests} requests, {answers} answers, {con_lost} con_lost since the start",
         "{delayed} delayed requests, {kept} kept",

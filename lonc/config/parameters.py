@@ -200,6 +200,12 @@ class Settings:
         "The slowest ordinary requests, dumps of large files, take tens of seconds on a "
         "busy lond.",
     )
+    slow_answer: float = _setting(
+        "loncSlowAnswer", "5", seconds(0.01, 86400),
+        "Time from which on the slowest answers of a host make it a problem",
+        "A page of a course needs several answers, and its user has stopped waiting after "
+        "some seconds. Besides, they have to be four times slower than usual.",
+    )
     queue_timeout: float = _setting(
         "loncQueueTimeout", "60", seconds(0.01, 86400),
         "Time that a request waits for a connection",

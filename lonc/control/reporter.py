@@ -25,7 +25,15 @@ from lonc.local.limits import Clients
 from lonc.report.judgement import JUDGED, judge
 from lonc.report.logs import PARENT, LoncLog
 from lonc.report.problems import Problems
-from lonc.report.status import DaemonStatus, HostStatus, process_title, summary, write_status
+from lonc.report.recent import Recent
+from lonc.report.status import (
+    DaemonStatus,
+    HostStatus,
+    is_tried,
+    process_title,
+    summary,
+    write_status,
+)
 from lonc.report.times import Totals
 
 log = Logger()
@@ -71,6 +79,7 @@ class Reporter:
         self._lonc_log = lonc_log
         self.problems = problems
         self._started = time.time()
+        self._recent: dict[str, Recent] = {}
         self._last_reload: Mapping[str, Any] = {}
         self._reloads = {"done": 0, "failed": 0}
 
@@ -91,6 +100,7 @@ class Reporter:
             delayed_unknown=sum(
                 count for x, count in self._delayed.counts().items() if x not in self._hosts
             ),
+            slow_answer=settings.slow_answer,
             kept=self._delayed.kept,
             refused=self._clients.refused.count,
             last_refused=self._clients.refused.last,
@@ -138,8 +148,14 @@ class Reporter:
             self._delayed.counts().get(host_id, 0), self._lonc_log.last_line(host_id)
         )
         oldest = self._delayed.oldest().get(host_id)
+        recent = self._recent.get(host_id) or Recent()
+        lately = recent.lately(status.requests, status.con_lost)
         return attrs.evolve(
             status,
+            tried=is_tried(status),
+            requests_lately=lately.requests,
+            con_lost_lately=lately.con_lost,
+            usual=lately.usual,
             seconds=host.times.of_late(),
             oldest_delayed=0.0 if oldest is None else max(0.0, time.time() - oldest),
         )
@@ -165,10 +181,15 @@ class Reporter:
         """
         return self._hosts[host_id].totals()
 
-    def turn(self) -> None:
-        """Let the five minutes of which times are told move on; every half minute."""
-        for host in self._hosts.values():
+    def turning(self) -> Iterator[None]:
+        """Let the five minutes of which is told move on, a host at each step; every half minute."""
+        for host_id, host in list(self._hosts.items()):
             host.times.turn()
+            status = host.status(0, "")
+            total = host.times.of_late()["total"]
+            recent = self._recent.setdefault(host_id, Recent())
+            recent.turn(status.requests, status.con_lost, total["p50"], round(total["count"]))
+            yield
 
     def http_names(self) -> tuple[Sequence[str], Sequence[str]]:
         """Return this machine's names and those of the settings under which to ask for pages."""
@@ -225,3 +246,4 @@ class Reporter:
     def forget(self, host_id: str) -> None:
         """Drop what is remembered of a host that has left the table."""
         self._lonc_log.forget(host_id)
+        self._recent.pop(host_id, None)

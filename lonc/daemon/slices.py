@@ -15,7 +15,9 @@ from twisted.internet.task import deferLater
 SLICE = 0.01
 
 
-async def in_slices(clock: IReactorTime, steps: Iterator[None], go_on: Callable[[], bool]) -> None:
+async def in_slices(
+    clock: IReactorTime, steps: Iterator[object], go_on: Callable[[], bool]
+) -> None:
     """
     Take all steps, in as many turns of the loop as it takes.
 

@@ -12,8 +12,10 @@ from typing import Any, Final
 import attrs
 
 from lonc.report.problems import Level, Problem, problem, state, worst_first
+from lonc.report.recent import ENOUGH
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, duration
+from lonc.wire.request import Cause
 
 #: Seconds after which a waiting request is worth a look: the usual one does not wait at all, and
 #: a person who waits for a page has given up by then.
@@ -24,6 +26,25 @@ DELAYED_LONG: Final = 600.0
 
 #: Days before its end at which a certificate should be renewed.
 CERTIFICATE_DAYS: Final = 21.0
+
+#: A host is slow when its 99th percentile is so many times its usual median, and longer than the
+#: settings allow. Where nothing is usual yet a median of so many seconds is worth a note.
+SLOWER: Final = 4.0
+SLOW_MEDIAN: Final = 2.0
+
+#: Seconds that the 99th percentile has to reach before being slower than usual is worth a note:
+#: nobody notices whether it is a thousandth or a hundredth.
+NOTICED: Final = 1.0
+
+#: A host loses requests when so many were lost in five minutes, and so large a share of all: a lond
+#: that is restarted while ten are in flight may lose these, and is no news in a crowd.
+LOST: Final = 3
+LOST_SHARE: Final = 0.02
+
+#: Causes of a ``con_lost`` for which somebody has asked, or which other problems name.
+EXPECTED: Final = frozenset(
+    {Cause.DEAD.value, Cause.PAUSED.value, Cause.CLOSED.value, Cause.TOO_MANY_CLIENTS.value}
+)
 
 #: Seconds for which clients that were turned away are news.
 REFUSED_LATELY: Final = 300.0
@@ -48,6 +69,8 @@ JUDGED: Final = frozenset(
         "host-name",
         "host-paused",
         "host-waits",
+        "host-loses",
+        "host-slow",
         "delayed-old",
         "many-dead",
         "clients-refused",
@@ -67,7 +90,7 @@ def judge(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iter
     """
     yield from _of_daemon(daemon, hosts, now)
     for host in hosts:
-        yield from _of_host(host, host.host_id in daemon.watch, now)
+        yield from _of_host(host, daemon, now)
 
 
 def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iterator[Problem]:
@@ -110,7 +133,8 @@ def certificate_problem(file: str, days: float) -> Iterator[Problem]:
         yield problem("certificate-ends", file, f"the certificate {file} ends in {days:.0f} days")
 
 
-def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Problem]:
+def _of_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
+    watched = host.host_id in daemon.watch
     name, why = host.host_id, str(host.last_failure.get("what", ""))
     since = host.since or None
     if host.state == "DEAD":
@@ -123,6 +147,8 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Problem]:
     elif host.name_failure:
         what = f"its name cannot be looked up: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
+    yield from _losses(host)
+    yield from _slowness(host, daemon.slow_answer)
     if host.paused:
         by, reason = host.paused.get("by", "?"), host.paused.get("reason", "")
         until = host.paused.get("until")
@@ -143,6 +169,46 @@ def _of_host(host: HostStatus, watched: bool, now: float) -> Iterator[Problem]:
         yield problem("delayed-old", name, what, since=now - host.oldest_delayed)
 
 
+def _losses(host: HostStatus) -> Iterator[Problem]:
+    """Judge the requests that were lost in the last five minutes."""
+    if host.state == "DEAD":
+        return
+    lost = {cause: count for cause, count in host.con_lost_lately.items() if cause not in EXPECTED}
+    count = sum(lost.values())
+    if lost.get(Cause.NOT_SERVED.value):
+        yield problem(
+            "host-leads-elsewhere", host.host_id, "leads to another lond, which does not serve it"
+        )
+    elif count >= LOST and count >= LOST_SHARE * host.requests_lately:
+        causes = ", ".join(
+            f"{number} {cause}" for cause, number in sorted(lost.items(), key=lambda each: -each[1])
+        )
+        what = (
+            f"{count} of the {host.requests_lately} requests of the last five minutes were lost: "
+            f"{causes}"
+        )
+        yield problem("host-loses", host.host_id, what)
+
+
+def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
+    """Judge how long the requests of the last five minutes took."""
+    took = host.seconds.get("total", {})
+    if took.get("count", 0) < ENOUGH:
+        return
+    slowest, median, usual = took["p99"], took["p50"], host.usual
+    slow = slowest > limit
+    slower = usual > 0.0 and slowest > SLOWER * usual
+    what = f"the slowest requests of the last five minutes took {duration(slowest)}"
+    if slow and slower:
+        yield problem("host-slow", host.host_id, f"{what}; usual are {duration(usual)}")
+    elif (slow and usual) or (slower and slowest > NOTICED):
+        told = f"{what}; usual are {duration(usual)}"
+        yield problem("host-slow", host.host_id, told, level="note")
+    elif not usual and median > SLOW_MEDIAN:
+        told = f"half of the requests of the last five minutes took more than {duration(median)}"
+        yield problem("host-slow", host.host_id, told, level="note")
+
+
 def _cause(failure: str) -> str:
     """Return the kind of problem that a DEAD host is."""
     return next((kind for begin, kind in CAUSES.items() if failure.startswith(begin)), "host-dead")
@@ -157,7 +223,8 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
     """Sum all hosts up."""
     return {
         "hosts": len(hosts),
-        "up": sum(host.state == "up" for host in hosts),
+        "up": sum(host.state == "up" and host.tried for host in hosts),
+        "untried": sum(not host.tried for host in hosts),
         "dead": sum(host.state == "DEAD" for host in hosts),
         "unproven": sum(host.state == "unproven" for host in hosts),
         "paused": sum(bool(host.paused) for host in hosts),

@@ -92,6 +92,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "lonc hosts {subject} shows where the time goes",
         logged=True,
     ),
+    "host-loses": _host(
+        "lose requests", "con-lost", "lonc hosts {subject} has the causes", logged=True
+    ),
+    "host-slow": _host(
+        "are slow", "slow-host", "lonc slow {subject} names the commands", logged=True
+    ),
     "delayed-old": _host(
         "have old delayed requests",
         "delayed-old",

@@ -52,7 +52,7 @@ class HostStatus:
     :ivar last_failure: ``what`` failed last and ``when``, in Unix time; empty when nothing has.
     :ivar last_answer: when it last answered, in Unix time; 0.0 when it never has.
     :ivar seconds: how long requests took in the last five minutes: for ``queue``, ``lond`` and
-        ``total`` each ``p50``, ``p99`` and ``max``, in seconds.
+        ``total`` each ``p50``, ``p99`` and ``max``, in seconds, and ``count``, how many these were.
     :ivar paused: ``by`` whom, ``reason``, ``since`` and ``until`` (Unix time, 0.0 for no end) and
         whether requests ``fail`` at once; empty when it is not paused.
     :ivar machine: where its lond is. Hosts that share a machine share its connections, its retries
@@ -61,6 +61,11 @@ class HostStatus:
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
     :ivar name_failure: why its name cannot be looked up; empty while it can, or needs no look-up.
     :ivar name_failing_since: since when that is so, in Unix time; 0.0 else.
+    :ivar tried: whether it was ever tried: one that never was is ``up`` as far as anybody knows.
+    :ivar requests_lately: requests of the last five minutes.
+    :ivar con_lost_lately: those of them that ended with ``con_lost``, by cause, without zeros.
+    :ivar usual: the median of how long requests took in the last 24 hours, in seconds; 0.0 while
+        there is none.
     """
 
     host_id: str
@@ -92,11 +97,22 @@ class HostStatus:
     oldest_delayed: float = 0.0
     name_failure: str = ""
     name_failing_since: float = 0.0
+    tried: bool = False
+    requests_lately: int = 0
+    con_lost_lately: Mapping[str, int] = attrs.field(factory=dict)
+    usual: float = 0.0
 
     @property
     def connections(self) -> int:
         """Connections to the lond, whatever their state."""
         return self.connecting + self.handshaking + self.idle + self.busy
+
+    @property
+    def shown(self) -> str:
+        """Its state as people are shown it: ``paused`` and ``untried`` are no ``up``."""
+        if self.state != "up":
+            return self.state
+        return "paused" if self.paused else "up" if self.tried else "untried"
 
     @property
     def text(self) -> str:
@@ -109,6 +125,13 @@ class HostStatus:
             f"{self.host_id} Connection count: {self.connections} "
             f"Retries remaining: {self.retries_left}" + "".join(f" ({note})" for note in notes)
         )
+
+
+def is_tried(host: HostStatus) -> bool:
+    """Whether a host was tried since the start, or by the lonc before."""
+    return bool(
+        host.state != "up" or host.last_answer or host.last_failure or any(host.handshakes.values())
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -129,6 +152,8 @@ class DaemonStatus:
         it is the own one.
     :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
     :ivar delayed_unknown: delayed requests for hosts that the table does not have.
+    :ivar slow_answer: seconds from which on a host's slowest answers are too slow
+        (``loncSlowAnswer``).
     :ivar kept: delayed requests that were set aside.
     :ivar refused: clients turned away since the start, because all places were taken.
     :ivar cut_off: clients that lonc closed since the start, for they broke a limit or made room.
@@ -149,6 +174,7 @@ class DaemonStatus:
     certificate_first: str = ""
     watch: list[str] = attrs.field(factory=list)
     delayed_unknown: int = 0
+    slow_answer: float = 5.0
     kept: int = 0
     refused: int = 0
     cut_off: int = 0

@@ -70,12 +70,14 @@ class Totals:
         """
         Say what the last five minutes were like.
 
-        :return: ``p50``, ``p99`` and ``max`` in seconds; all 0.0 where there was nothing.
+        :return: ``p50``, ``p99`` and ``max`` in seconds, all 0.0 where there was nothing; and
+            ``count``, how many there were.
         """
         return {
             "p50": _quantile(self.late, 0.50, self.highest),
             "p99": _quantile(self.late, 0.99, self.highest),
             "max": self.highest,
+            "count": float(sum(self.late)),
         }
 
 

@@ -59,8 +59,8 @@ class Row:
 
     @property
     def state(self) -> str:
-        """Its state, or that it is paused where nothing is worse."""
-        return "paused" if self.host.paused and self.host.state == "up" else self.host.state
+        """Its state as people are shown it."""
+        return self.host.shown
 
     @property
     def all_lost(self) -> int:

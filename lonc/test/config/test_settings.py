@@ -541,6 +541,7 @@ class DefaultTests(SettingsCase):
                 "name_lifetime": 300.0,
                 "name_grace": 3600.0,
                 "request_timeout": 60.0,
+                "slow_answer": 5.0,
                 "queue_timeout": 60.0,
                 "queue_limit": 10000,
                 "max_line": 16 * 1024**2,

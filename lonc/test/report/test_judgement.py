@@ -75,6 +75,55 @@ class JudgementTests(SynchronousTestCase):
         level, [finding] = self.judge(a_status("msu", waiting=3, oldest_waiter=20.0))
         self.assertEqual((level, finding.since), ("warning", NOW - 20.0))
 
+    def test_losses(self) -> None:
+        """Requests that are lost: three or more, and more than one in fifty; not those expected."""
+
+        def lost(requests: int, **causes: int) -> tuple[str, list[Problem]]:
+            fields = {"requests_lately": requests, "con_lost_lately": causes}
+            return self.judge(a_status("msu", **fields))
+
+        self.assertEqual(lost(100, timeout=2, broken=1)[0], "warning")
+        self.assertEqual(lost(2, timeout=2)[0], "ok")
+        self.assertEqual(lost(150, timeout=2, broken=1)[0], "warning")
+        self.assertEqual(lost(151, timeout=2, broken=1)[0], "ok")
+        self.assertEqual(lost(9, paused=3, dead=2, closed=2, too_many_clients=2)[0], "ok")
+        _, [problem] = lost(60, broken=1, timeout=56, paused=1)
+        self.assertEqual(problem.kind, "host-loses")
+        self.assertEqual(
+            problem.what,
+            "57 of the 60 requests of the last five minutes were lost: 56 timeout, 1 broken",
+        )
+
+    def test_losses_of_the_dead(self) -> None:
+        """A host that is DEAD loses all; that is no problem beside."""
+        fields = {"requests_lately": 9, "con_lost_lately": {"timeout": 9}}
+        _, [problem] = self.judge(a_status("msu", state="DEAD", **fields))
+        self.assertEqual(problem.kind, "host-dead")
+
+    def test_another_lond(self) -> None:
+        """A lond that does not serve the host is another's: the address is wrong."""
+        fields = {"requests_lately": 9, "con_lost_lately": {"not_served": 1}}
+        level, [problem] = self.judge(a_status("msu", **fields))
+        self.assertEqual((level, problem.kind), ("warning", "host-leads-elsewhere"))
+
+    def test_slow(self) -> None:
+        """It is slow where it takes long and longer than usual; one of these is only told."""
+
+        def judged(p50: float, p99: float, usual: float, count: int = 20) -> list[tuple[str, str]]:
+            seconds = {"total": {"p50": p50, "p99": p99, "max": p99, "count": float(count)}}
+            _, found = self.judge(a_status("msu", seconds=seconds, usual=usual))
+            return [(each.kind, each.level) for each in found]
+
+        slow, told = [("host-slow", "warning")], [("host-slow", "note")]
+        self.assertEqual(judged(1.0, 5.1, 1.2), slow)
+        self.assertEqual(judged(1.0, 5.1, 1.2, count=19), [])
+        self.assertEqual(judged(1.0, 4.9, 1.2), told)  # longer than usual
+        self.assertEqual(judged(1.0, 5.1, 1.3), told)  # long, as usual
+        self.assertEqual(judged(1.0, 4.9, 1.3), [])
+        self.assertEqual(judged(0.001, 0.9, 0.001), [])  # nobody notices
+        self.assertEqual(judged(2.1, 9.0, 0.0), told)  # nothing is usual yet
+        self.assertEqual(judged(1.9, 9.0, 0.0), [])
+
     def test_delayed(self) -> None:
         """So is a delayed request that lies there for ten minutes."""
         self.assertEqual(self.judge(a_status("msu", delayed=2, oldest_delayed=599.0))[0], "ok")
@@ -128,7 +177,17 @@ class SummaryTests(SynchronousTestCase):
             set(told["findings"][0]),
             {"kind", "level", "host", "subject", "what", "since", "advice"},
         )
-        names = ["hosts", "up", "dead", "unproven", "paused", "clients", "connections", "waiting"]
+        names = [
+            "hosts",
+            "up",
+            "untried",
+            "dead",
+            "unproven",
+            "paused",
+            "clients",
+            "connections",
+            "waiting",
+        ]
         names += ["requests", "answers", "con_lost", "delayed", "kept"]
         self.assertEqual(list(told["totals"]), names)
         counts = {"hosts": 7, "up": 6, "dead": 1, "requests": 3, "answers": 2, "con_lost": 1}

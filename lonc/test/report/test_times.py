@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.times import BOUNDS, SLOTS, HostTimes, Times
 
-NOTHING = {"p50": 0.0, "p99": 0.0, "max": 0.0}
+NOTHING = {"p50": 0.0, "p99": 0.0, "max": 0.0, "count": 0.0}
 
 
 class TimesTests(SynchronousTestCase):

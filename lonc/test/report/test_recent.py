@@ -1,0 +1,65 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What a host's last five minutes and its last day were like."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.report.recent import ENOUGH, MEDIANS, TURNS, Recent
+from lonc.report.times import SLOTS
+
+
+class RecentTests(SynchronousTestCase):
+    """Counts since the start become those of late, and medians what is usual."""
+
+    def setUp(self) -> None:
+        self.recent = Recent()
+
+    def turn(self, requests: int = 0, median: float = 0.0, count: int = 0, **lost: int) -> None:
+        """Let half a minute go by."""
+        self.recent.turn(requests, lost, median, count)
+
+    def test_at_first(self) -> None:
+        """All there is was asked within five minutes."""
+        lately = self.recent.lately(5, {"timeout": 2, "dead": 0})
+        self.assertEqual((lately.requests, lately.con_lost), (5, {"timeout": 2}))
+
+    def test_five_minutes(self) -> None:
+        """What was counted earlier is left out."""
+        self.turn(5, timeout=2)
+        for _ in range(SLOTS - 1):
+            self.turn(8, timeout=2, broken=1)
+        lately = self.recent.lately(9, {"timeout": 3, "broken": 1})
+        self.assertEqual((lately.requests, lately.con_lost), (4, {"timeout": 1, "broken": 1}))
+        self.turn(9, timeout=3, broken=1)
+        lately = self.recent.lately(9, {"timeout": 3, "broken": 1})
+        self.assertEqual((lately.requests, lately.con_lost), (1, {"timeout": 1}))
+
+    def usual(self) -> float:
+        """Return what is usual."""
+        return self.recent.lately(0, {}).usual
+
+    def half_an_hour(self, median: float, count: int = ENOUGH) -> None:
+        """Let half an hour go by."""
+        for _ in range(TURNS):
+            self.turn(median=median, count=count)
+
+    def test_usual(self) -> None:
+        """Nothing is usual within the first half hour, then the median of a day is."""
+        for _ in range(TURNS - 1):
+            self.turn(median=3.0, count=ENOUGH)
+        self.assertEqual(self.usual(), 0.0)
+        self.turn(median=3.0, count=ENOUGH)
+        self.assertEqual(self.usual(), 3.0)
+        for median in (1.0, 2.0):
+            self.half_an_hour(median)
+        self.assertEqual(self.usual(), 2.0)
+        for _ in range(MEDIANS):
+            self.half_an_hour(0.5)
+        self.assertEqual(self.usual(), 0.5)
+
+    def test_too_few(self) -> None:
+        """Half hours with hardly any answers say nothing."""
+        self.half_an_hour(9.0, count=ENOUGH - 1)
+        self.assertEqual(self.usual(), 0.0)
