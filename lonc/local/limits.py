@@ -47,18 +47,18 @@ HELD_A_TURN = 128
 log = Logger()
 
 
-class Keeper(Protocol):
-    """Who keeps bytes in memory that a `Budget` counts."""
+class Holder(Protocol):
+    """Something that holds bytes in memory which a `Budget` counts."""
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for what it keeps."""
+        """Whether nobody waits for it any more."""
 
     def release(self) -> None:
-        """Free that memory at once."""
+        """Free those bytes at once."""
 
 
-class Client(Keeper, Protocol):
+class Client(Holder, Protocol):
     """A client, as far as the limits concern it: see `lonc.local.protocol.ClientProtocol`."""
 
     number: int
@@ -107,7 +107,7 @@ class Client(Keeper, Protocol):
     def turn_away(self, cause: Cause) -> None:
         """Say ``con_lost`` as the last thing."""
 
-    def cut(self, why: str) -> None:
+    def disconnect(self, why: str) -> None:
         """Close it now, and say why in the log."""
 
     def hang_up(self) -> None:
@@ -117,19 +117,19 @@ class Client(Keeper, Protocol):
         """Close it now."""
 
 
-K = TypeVar("K", bound=Keeper)
+K = TypeVar("K", bound=Holder)
 
 
 class Budget(Generic[K]):
     """
-    Bytes that may be kept at a time; past the limit one who keeps some has to free it at once.
+    A limit on the bytes that many holders have in memory together.
 
-    What is larger than the limit passes where nothing else is counted.
+    Past it one of them has to free its bytes at once. A single holder may exceed it.
 
-    :param limit: how many bytes there may be.
-    :param choose: returns who frees its memory, of those who keep some.
-    :ivar sizes: who keeps some -> how many bytes; who changed last is the last.
-    :ivar used: how many there are.
+    :param limit: in bytes.
+    :param choose: returns the holder that has to free its bytes, given all of them.
+    :ivar sizes: holder -> its bytes; the one that changed last is the last.
+    :ivar used: bytes of all holders.
     """
 
     __slots__ = ("_choose", "limit", "sizes", "used")
@@ -140,11 +140,11 @@ class Budget(Generic[K]):
         self.sizes: dict[K, int] = {}
         self.used = 0
 
-    def note(self, keeper: K, size: int) -> None:
-        """Take over how many bytes somebody keeps; perhaps somebody has to release some."""
-        before = self.sizes.pop(keeper, 0)
+    def note(self, holder: K, size: int) -> None:
+        """Note how many bytes a holder has now; past the limit, have one release its own."""
+        before = self.sizes.pop(holder, 0)
         if size > 0:
-            self.sizes[keeper] = size
+            self.sizes[holder] = size
         self.used += size - before
         while size > before and self.used > self.limit and len(self.sizes) > 1:
             chosen = self._choose(self.sizes)
@@ -153,12 +153,17 @@ class Budget(Generic[K]):
 
 
 def largest(sizes: Mapping[K, int]) -> K:
-    """Return who keeps most of what nobody waits for; where all is waited for, who keeps most."""
+    """Return the largest holder that is abandoned; where none is, the largest."""
     return max(sizes, key=lambda each: (each.abandoned, sizes[each]))
 
 
 class Unread:
-    """Answers that one client does not read."""
+    """
+    What one client has not read of its answers.
+
+    :ivar since: when it last read something, in seconds of the reactor's clock.
+    :ivar unsent: bytes that were unsent then.
+    """
 
     abandoned = False
 
@@ -169,7 +174,9 @@ class Unread:
 
     def release(self) -> None:
         """Close the client."""
-        self.client.cut("its answers are not read and the memory for such answers is used up")
+        self.client.disconnect(
+            "its answers are not read and the memory for such answers is used up"
+        )
 
 
 def largest_of_program(sizes: Mapping[Unread, int]) -> Unread:
@@ -237,7 +244,7 @@ class Tally:
         self.last = 0.0
 
     def note(self) -> None:
-        """It has happened again."""
+        """Count one more."""
         self.count += 1
         self.last = time.time()
 
@@ -269,8 +276,8 @@ class Clients:
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
         self.everyone: dict[Client, None] = {}
-        self.requests: Budget[Keeper] = Budget(settings.max_request_memory, largest)
-        self.replies: Budget[Keeper] = Budget(settings.max_request_memory, largest)
+        self.requests: Budget[Holder] = Budget(settings.max_request_memory, largest)
+        self.replies: Budget[Holder] = Budget(settings.max_request_memory, largest)
         self.now = clock.seconds()
         self.room = sys.maxsize
         self.next_number = count(1).__next__
@@ -350,19 +357,19 @@ class Clients:
             self.postpone(next(iter(self._held)))
 
     def note_unread(self, client: Client) -> None:
-        """What is unsent of an answer does not fit into the client's socket; keep to the budget."""
+        """Count what did not fit into a client's socket, and begin its time limit."""
         self.note_read(client)
         self.unread[client] = unread = Unread(client, self.seconds())
         self._unread_memory.note(unread, unread.unsent)
 
     def note_read(self, client: Client) -> None:
-        """The client has read what waited for it, or has gone."""
+        """Count it no more: the client has read it, or has gone."""
         unread = self.unread.pop(client, None)
         if unread is not None:
             self._unread_memory.note(unread, 0)
 
     def close_when_read(self, client: Client) -> None:
-        """A client has its last answer and is closed once it has read that, or does not read."""
+        """Begin the time limit of a client that is closed once it has read its last answer."""
         if client not in self.unread:
             self.unread[client] = Unread(client, self.seconds())
 
@@ -377,7 +384,7 @@ class Clients:
 
     def problems(self, now: float) -> Iterator[Problem]:
         """
-        Tell which places and which memory there is too little of.
+        Report shortages of places and of memory.
 
         :param now: Unix time.
         """
@@ -410,7 +417,7 @@ class Clients:
                 if unread in self._unread_memory.sizes:
                     self._unread_memory.note(unread, unsent)
             elif unread.since <= now - limit:
-                client.cut(f"it has not read its answer for {limit:g} s")
+                client.disconnect(f"it has not read its answer for {limit:g} s")
         for client in overdue(self.unfinished.items(), now - limit):
             client.give_up_line(f"it has not ended its request for {limit:g} s", Cause.TIMEOUT)
         for client in overdue(self.leaving.items(), now - self.settings.drain_timeout):

@@ -93,7 +93,7 @@ class ClientProtocol(Protocol):
     :ivar since: when it came.
     :ivar number: counts the clients since the start.
     :ivar requests: how many it has asked.
-    :ivar abandoned: whether nobody waits for its answers: see `lonc.local.limits.Keeper`.
+    :ivar abandoned: whether nobody waits for its answers: see `lonc.local.limits.Holder`.
     """
 
     abandoned = False
@@ -149,10 +149,10 @@ class ClientProtocol(Protocol):
         self._listener.clients[self] = None
         self.transport.registerProducer(self, True)
         if self._listener.finished:
-            self.part()
+            self.close_now()
         elif not self._clients.admit(self):
             self._host.count_refused(Cause.TOO_MANY_CLIENTS)  # it is about to ask
-            self._part_in_peace()
+            self._close_gently()
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request, or keep what was sent ahead."""
@@ -167,7 +167,7 @@ class ClientProtocol(Protocol):
         if self._counted or len(lines.rest) > UNCOUNTED:
             self._count()
         if self._state is READING:
-            self._go_on()
+            self._ask_next()
         elif not self.leaving and len(lines.rest) > AHEAD and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
@@ -199,7 +199,7 @@ class ClientProtocol(Protocol):
                 self._state = READING
             raise
 
-    def _take(self, line: bytes | None) -> None:
+    def _ask_lines(self, line: bytes | None) -> None:
         """Ask this and what follows it in the buffer, as long as each is answered at once."""
         self._taking = True
         if line is not None and self._clients.unfinished:
@@ -221,11 +221,11 @@ class ClientProtocol(Protocol):
         finally:
             self._taking = False
         if self._paused:
-            self._read_on()
+            self._resume_reading()
         if self._request is None:
             self._note_progress()
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         """Read again, if what was sent ahead has become less or was no whole line."""
         waits = self._state in (ASKED, BLOCKED)
         if not (self.leaving or (waits and len(self._lines.rest) > AHEAD)):
@@ -256,7 +256,7 @@ class ClientProtocol(Protocol):
         elif self._taking or self._state is LEAVING:
             return
         elif self._lines.rest or self._ended_input:
-            self._go_on()
+            self._ask_next()
 
     def lost(self, cause: Cause) -> None:
         """Tell the client that there is no answer."""
@@ -266,14 +266,14 @@ class ClientProtocol(Protocol):
         else:
             self.answered(CON_LOST)
 
-    def _go_on(self) -> None:
+    def _ask_next(self) -> None:
         """Take what was sent ahead."""
         try:
             line = self._lines.take()
         except LineTooLong as error:
             self.give_up_line(str(error), Cause.TOO_LONG)
         else:
-            self._take(line)
+            self._ask_lines(line)
 
     def pauseProducing(self) -> None:
         """The client does not read fast enough: no further request until it has."""
@@ -290,7 +290,7 @@ class ClientProtocol(Protocol):
         if self._state is BLOCKED:
             self._state = READING
             if not self._taking:
-                self._go_on()
+                self._ask_next()
 
     def stopProducing(self) -> None:
         """The transport is gone; `connectionLost` says so too."""
@@ -353,9 +353,9 @@ class ClientProtocol(Protocol):
             self._host.count_lost(cause)
         elif self._lines.rest:
             self._host.count_refused(cause)
-        self._part_in_peace(at_once=cause is Cause.MEMORY)
+        self._close_gently(at_once=cause is Cause.MEMORY)
 
-    def _part_in_peace(self, at_once: bool = False) -> None:
+    def _close_gently(self, at_once: bool = False) -> None:
         self._say_last(read_on=len(self._clients.leaving) < TURNED_AWAY, at_once=at_once)
 
     def dismiss(self) -> None:
@@ -363,7 +363,7 @@ class ClientProtocol(Protocol):
         Say ``con_lost`` to all that it has asked, for nobody answers here any more, and close it.
 
         One that has asked nothing yet hears it too: its request may be on its way. One that has
-        had its answers is heard until `part`, and closed after a ``con_lost`` if it asks again.
+        had its answers is read until `close_now`, and gets a ``con_lost`` if it asks again.
         """
         if not self.leaving:
             self._dismissed = True
@@ -376,7 +376,7 @@ class ClientProtocol(Protocol):
         if asked or not self._heard:
             self._say_last(read_on=True, times=max(asked, 1))
 
-    def part(self) -> None:
+    def close_now(self) -> None:
         """Close it now; what it has written last gets ``con_lost``, and who has heard nothing."""
         if not self.leaving:
             unread = getattr(self.transport, "read_last", bytes)()
@@ -391,10 +391,10 @@ class ClientProtocol(Protocol):
 
         :param read_on: whether to read, and to throw away, what it still sends.
         :param times: how many requests it is the answer to.
-        :param at_once: see `_let_go`.
+        :param at_once: see `_drop_requests`.
         """
         clients = self._clients
-        self._let_go(at_once)
+        self._drop_requests(at_once)
         self.transport.write(CON_LOST * times)
         if read_on and not self._ended_input:
             clients.leaving[self] = clients.seconds()
@@ -474,7 +474,7 @@ class ClientProtocol(Protocol):
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def cut(self, why: str) -> None:
+    def disconnect(self, why: str) -> None:
         """Close it now: it does not read."""
         clients = self._clients
         clients.note_read(self)
@@ -485,11 +485,11 @@ class ClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has gone: what it asked for is dropped, and its answer thrown away (F16)."""
-        self._let_go()
+        self._drop_requests()
         self._clients.forget(self)
         self._listener.gone(self)
 
-    def _let_go(self, at_once: bool = False) -> None:
+    def _drop_requests(self, at_once: bool = False) -> None:
         """
         Drop what it asked for and what it sent.
 
@@ -582,4 +582,4 @@ class ClientListener(Factory):
     def abort(self) -> None:
         """Close all of them now."""
         for client in list(self.clients):
-            client.part()
+            client.close_now()
