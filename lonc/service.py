@@ -40,7 +40,6 @@ from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.reload import Reloader
 from lonc.daemon.rounds import Rounds, guarded
 from lonc.daemon.signals import Signals
-from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.daemon.systemd import Manager
@@ -56,6 +55,7 @@ from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
 from lonc.report.logs import LoncLog
 from lonc.report.problems import Problems
+from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
 from lonc.transport.network import Network
 from lonc.web.history import PAUSE

@@ -29,11 +29,11 @@ from lonc.control.errors import ReloadFailed
 from lonc.control.port import ManagementPort
 from lonc.control.reload_answer import ReloadAnswer, told_of_sockets
 from lonc.control.reporter import Reporter
-from lonc.daemon.slices import in_slices
 from lonc.daemon.supervisor import Supervisor
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
+from lonc.report.slices import in_slices
 from lonc.transport.endpoint_port import EndpointPort, PortError
 from lonc.transport.unix_socket import SocketError
 
