@@ -53,7 +53,7 @@ from lonc.host.resolver import PLACES, Names, addresses_of
 from lonc.host.service import HostService, Pause
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
-from lonc.report.logs import LoncLog
+from lonc.report.logs import LoncLog, has_room
 from lonc.report.problems import Problems
 from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
@@ -387,8 +387,8 @@ class LoncService(MultiService):
     # ------------------------------------------------------------------ another process
 
     def _holdings(self) -> Holdings:
-        pauses = {host_id: host.status(0, "").paused for host_id, host in self.hosts.items()}
-        knowledge = {"pauses": {host_id: pause for host_id, pause in pauses.items() if pause}}
+        pauses = {host_id: host.paused for host_id, host in self.hosts.items() if host.paused}
+        knowledge = {"pauses": pauses}
         sockets = self._kept.copies()
         return Holdings(self._pid_file.path, self._pid_file.share(), sockets, knowledge)
 
@@ -425,6 +425,9 @@ class LoncService(MultiService):
 
     async def _look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
+        for problem in [each for each in self.problems if each.kind == "log-file"]:
+            if has_room(problem.subject):  # its next line may be hours away
+                self.problems.over(problem.kind, problem.subject)
         await self._in_slices(self.reporter.looking())
 
     async def _report_and_reset(self) -> None:

@@ -39,6 +39,7 @@ from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
 from lonc.host.service import HostService
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
+from lonc.report.problems import Problems
 from lonc.report.text_output import TextOutput
 from lonc.service import LoncService, Outside
 from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
@@ -346,7 +347,8 @@ def _prepared(
             undo.callback(predecessor.decline)
         if folder is not None:
             check_cluster(settings, table)
-        log_file = LineFile(settings.log_file)
+        problems = Problems()
+        log_file = LineFile(settings.log_file, problems=problems)
         if for_another:
             try:
                 log_file.open()  # the next to write to it is root yet
@@ -371,7 +373,8 @@ def _prepared(
             pid_file=pid_file,
             lonc_log=lonc_log,
             observer=observer,
-            perm_log=PermLog(settings.perm_log_file).write,
+            perm_log=PermLog(settings.perm_log_file, problems=problems).write,
+            problems=problems,
             random=Random(),
             manager=Manager(os.environ if options.has_twistd else {}),
             predecessor=predecessor,

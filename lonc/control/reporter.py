@@ -205,21 +205,16 @@ class Reporter:
         return status_text(self._hosts, host_id)
 
     def report(self) -> None:
+        """Write the status file; raises as :meth:`reporting` does."""
+        for _ in self.reporting():
+            pass
+
+    def reporting(self) -> Iterator[None]:
         """
-        Write the status file.
+        Write the status file, of a host at each step.
 
         :raises OSError: when it cannot be written.
         """
-        path = self._in_force.settings.status_file
-        write_status(path, self.statuses(), os.getpid(), time.time())
-
-    def reporting_and_resetting(self) -> Iterator[None]:
-        """
-        Open the logs again, report, and then give retries back, a host at each step.
-
-        In this order, so that DEAD hosts are seen.
-        """
-        self._lonc_log.reopen()
         last, delayed = self._lonc_log.last_line, self._delayed.counts()
         statuses: list[HostStatus] = []
         for host_id, host in list(self._hosts.items()):
@@ -228,6 +223,20 @@ class Reporter:
         path = self._in_force.settings.status_file
         try:
             write_status(path, statuses, os.getpid(), time.time())
+        except OSError as error:
+            self.problems.tell("status-file", path, f"cannot be written: {error.strerror}")
+            raise
+        self.problems.over("status-file", path)
+
+    def reporting_and_resetting(self) -> Iterator[None]:
+        """
+        Open the logs again, report, and then give retries back, a host at each step.
+
+        In this order, so that DEAD hosts are seen.
+        """
+        self._lonc_log.reopen()
+        try:
+            yield from self.reporting()
         except OSError as error:
             log.critical("the status file cannot be written: {error}", error=error)
         yield

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import attrs
-from twisted.internet.defer import TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.protocols import amp
 
@@ -64,6 +64,7 @@ from lonc.local.limits import Client
 from lonc.report.logs import PARENT
 from lonc.report.records import ClientStatus, ConnectionStatus, SettingStatus
 from lonc.report.request_log import Watcher
+from lonc.report.slices import in_slices
 from lonc.report.status import HostStatus
 
 #: Bytes of a log line that are passed on; a page has room for many hosts that way.
@@ -225,41 +226,40 @@ class Responders(amp.CommandLocator):
     # ------------------------------------------------------------------ what is steered
 
     @Report.responder
-    def report(self, host: str) -> dict[str, Any]:
+    async def report(self, host: str) -> dict[str, Any]:
         """Write the status file."""
         self._note("report", host)
         try:
-            self._parts.reporter.report()
+            await in_slices(self._parts.clock, self._parts.reporter.reporting(), lambda: True)
         except OSError as error:
             raise ReportFailed(f"the status file cannot be written: {error}") from error
         return {}
 
+    def _each(self, host: str, do: Callable[[HostService], object]) -> Deferred[dict[str, Any]]:
+        """Do something for a host or all, and let others be served meanwhile; begin at once."""
+        steps = map(do, self._chosen(host))
+        done = Deferred.fromCoroutine(in_slices(self._parts.clock, steps, lambda: True))
+        return done.addCallback(lambda _: {})
+
     @ResetRetries.responder
-    def reset_retries(self, host: str) -> dict[str, Any]:
+    def reset_retries(self, host: str) -> Deferred[dict[str, Any]]:
         """Give a host its retries back (row S18)."""
         self._note("reset retries", host)
-        for each in self._chosen(host):
-            each.reset_retries()
-        return {}
+        return self._each(host, lambda each: each.reset_retries())
 
     @CloseConnections.responder
-    def close_connections(self, host: str) -> dict[str, Any]:
+    def close_connections(self, host: str) -> Deferred[dict[str, Any]]:
         """Close a host's connections and start afresh."""
         self._note("close connections", host)
-        for each in self._chosen(host):
-            each.close_connections()
-        return {}
+        return self._each(host, lambda each: each.close_connections())
 
     @SetDebugLevel.responder
-    def set_debug_level(self, host: str, level: int) -> dict[str, Any]:
+    def set_debug_level(self, host: str, level: int) -> Deferred[dict[str, Any]]:
         """Set a host's debug level (row S20)."""
         if not 0 <= level <= 9:
             raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
         self._note(f"debug level {level}", host)
-        for each in self._chosen(host):
-            each.debug_level = level
-            log.info("debug level {number}", number=level, host_id=each.host_id, success=True)
-        return {}
+        return self._each(host, partial(_set_debug_level, level))
 
     @Pause.responder
     async def pause(
@@ -273,18 +273,22 @@ class Responders(amp.CommandLocator):
         self._note(f"pause, for {by}: {reason}", host)
         now = time.time()
         pause = service.Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
-        for quiet in [each.pause(pause, seconds) for each in self._chosen(host)]:
-            await quiet
+        quiet: list[Deferred[None]] = []
+        await self._each(host, lambda each: quiet.append(self._steady(each).pause(pause, seconds)))
+        for each in quiet:
+            await each
         return {}
 
     @Resume.responder
-    def resume(self, host: str) -> dict[str, Any]:
+    def resume(self, host: str) -> Deferred[dict[str, Any]]:
         """End a host's pause."""
         self._check_steady()
         self._note("resume", host)
-        for each in self._chosen(host):
-            each.resume()
-        return {}
+        return self._each(host, lambda each: self._steady(each).resume())
+
+    def _steady(self, host: HostService) -> HostService:
+        self._check_steady()
+        return host
 
     def _check_steady(self) -> None:
         if self._parts.handing_over():  # it has been told which hosts are paused
@@ -380,6 +384,11 @@ def _client_status(
         waits_for=waits_for,
         waiting=now - since if since else 0.0,
     )
+
+
+def _set_debug_level(level: int, host: HostService) -> None:
+    host.debug_level = level
+    log.info("debug level {number}", number=level, host_id=host.host_id, success=True)
 
 
 def _settings(in_force: Settings, file: Settings | None) -> Iterator[SettingStatus]:

@@ -166,6 +166,7 @@ class Lond:
         self.pool = ConnectionPool()
         self.unserved: dict[str, str] = {}
         self.only = ""
+        self._judged = ""  # what `only` came to when it was last looked at
         self.last_answer = -1.0
         self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
@@ -299,7 +300,7 @@ class Lond:
     @property
     def several(self) -> bool:
         """Whether it has several host ids."""
-        return len(self._names) > 1
+        return len(self._ids) > 1 or len(self._machine.members) > 1 or len(self._names) > 1
 
     def _learn(self, facts: LondFacts) -> None:
         """Take over what a handshake has shown; forget what was known of another release."""
@@ -340,6 +341,9 @@ class Lond:
         only = self.only
         if any(each.confirmed is not None for each in self.pool.all()):
             only = ""  # these serve the others
+        before, self._judged = self._judged, only
+        if not before and not only:
+            return  # all of what may be thousands of ids are served, as they were
         for host_id, host in list(self._machine.members.items()):
             served = only in ("", host_id)
             if not served:

@@ -10,7 +10,7 @@ What becomes of a request is :mod:`lonc.host.machine`'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -344,6 +344,11 @@ class HostService(Service):
         quiet: Deferred[None] = Deferred()
         return self._until_quiet(quiet)
 
+    @property
+    def paused(self) -> Mapping[str, Any]:
+        """The fields of its `Pause`; none where it is not paused."""
+        return {} if self._pause is None else attrs.asdict(self._pause)
+
     def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
         """Fire a Deferred once nothing is in flight."""
         self._quiet.append(quiet)
@@ -552,7 +557,7 @@ class HostService(Service):
             last_failure=lond.last_failure,
             last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
             handshakes=lond.handshakes,
-            paused={} if self._pause is None else attrs.asdict(self._pause),
+            paused=self.paused,
             machine=self._machine.lond.name,
             name_failure="" if name is None else name.why,
             name_failing_since=0.0 if name is None else now - (seconds - name.since),

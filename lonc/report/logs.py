@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from lonc.disk.files import open_own
 from lonc.report.events import event_name
+from lonc.report.problems import Problems
 from lonc.report.status import local_time
 from lonc.report.text_output import TextOutput
 from lonc.wire.printable import printable
@@ -146,6 +147,18 @@ def complain(message: str, show: Callable[[str], None] | None = None) -> None:
         show(f"lonc: {message}")
 
 
+def has_room(path: str) -> bool:
+    """Return whether a line could be written to a file now, as far as its disk tells."""
+    try:
+        fd = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:
+        return False
+    try:
+        return os.fstatvfs(fd).f_bavail > 0
+    finally:
+        os.close(fd)
+
+
 class LineFile:
     """
     A file that lines are appended to, and that may fail and come back.
@@ -155,11 +168,18 @@ class LineFile:
 
     :param path: made when it is not there; its folder is not.
     :param report: is told, in a line for a person.
+    :param problems: has the file on it while it fails.
     """
 
-    def __init__(self, path: str, report: Callable[[str], None] = complain) -> None:
+    def __init__(
+        self,
+        path: str,
+        report: Callable[[str], None] = complain,
+        problems: Problems | None = None,
+    ) -> None:
         self._path = path
         self._report = report
+        self._problems = Problems() if problems is None else problems
         self._fd = -1
         self._lost = 0
         self._torn = False
@@ -186,12 +206,14 @@ class LineFile:
         except OSError as error:
             self.close()
             self._lost += 1
+            self._problems.tell("log-file", self._path, f"cannot be written: {error.strerror}")
             if self._lost == 1:
                 self._report(f"{self._path}: cannot be written: {error.strerror}")
         else:
             # Forgotten before it is told: the report may well come back here as a line.
             lost, self._lost = self._lost, 0
             if lost:
+                self._problems.over("log-file", self._path)
                 self._report(f"{self._path}: can be written again; lines missing: {lost}")
 
     def close(self) -> None:
@@ -275,8 +297,9 @@ class PermLog:
         path: str,
         now: Callable[[], float] = time.time,
         report: Callable[[str], None] = complain,
+        problems: Problems | None = None,
     ) -> None:
-        self._file = LineFile(path, report)
+        self._file = LineFile(path, report, problems)
         self._now = now
 
     def write(self, message: str) -> None:

@@ -200,6 +200,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),
     "pid-file": Kind("warning", "pid-file", "see whose it is, then remove it", "file"),
+    "log-file": Kind(
+        "critical", "files", "mend rights or space of {subject}", "file", logged=False
+    ),
+    "status-file": Kind(
+        "warning", "files", "mend rights or space of {subject}", "file", logged=False
+    ),
     "reload-failed": Kind(
         "warning", "reload-failed", "lonc check names file and line", logged=False
     ),

@@ -8,6 +8,7 @@ import errno
 import grp
 import os
 import signal
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +29,7 @@ from lonc.daemon.sweep import SWEEP
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService
 from lonc.report.status import local_time
-from lonc.service import WATCH, LoncService
+from lonc.service import LOOK, WATCH, LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
 from lonc.test.fixtures.doubles import (
     Attempt,
@@ -768,6 +769,51 @@ class ManagedTests(ServiceTestCase):
         self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [9, 0])
         self.managed.set_debug_level("", 2)
         self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [2, 2])
+
+    def test_all_in_slices(self) -> None:
+        """F12: what is done for all hosts takes several turns of the loop, others are served."""
+        seconds = self.clock.seconds
+
+        def slow() -> float:
+            self.clock.rightNow += 0.006
+            return seconds()
+
+        self.patch(self.clock, "seconds", slow)
+        calls: list[Callable[[], Deferred[Any]]] = [
+            lambda: self.managed.set_debug_level("", 1),
+            lambda: self.managed.reset_retries(""),
+            lambda: self.managed.close_connections(""),
+            lambda: Deferred.fromCoroutine(self.managed.pause("", "me", "", 0.0, False)),
+            lambda: self.managed.resume(""),
+            lambda: Deferred.fromCoroutine(self.managed.report("")),
+            lambda: Deferred.fromCoroutine(self.daemon._report_and_reset()),
+        ]
+        for call in calls:
+            answer = call()
+            self.assertNoResult(answer)
+            for _ in range(10):
+                self.clock.advance(0)
+            self.successResultOf(answer)
+
+    def test_logs_that_fail(self) -> None:
+        """A log that could not be written is a problem until it could be, line or not."""
+        for path in ("/nowhere/a.log", self.first.log_file):
+            self.daemon.problems.tell("log-file", path, "cannot be written: no room")
+        self.advance(LOOK)
+        found = [each.subject for each in self.daemon.problems if each.kind == "log-file"]
+        self.assertEqual(found, ["/nowhere/a.log"])
+
+    def test_status_file_that_fails(self) -> None:
+        """S16: a status file that cannot be written is a problem until it is."""
+        folder = os.path.dirname(self.first.status_file)
+        os.makedirs(folder, exist_ok=True)
+        os.mkdir(self.first.status_file)
+        self.assertRaises(OSError, self.daemon.reporter.report)
+        kinds = [each.kind for each in self.daemon.problems]
+        self.assertIn("status-file", kinds)
+        os.rmdir(self.first.status_file)
+        self.daemon.reporter.report()
+        self.assertNotIn("status-file", [each.kind for each in self.daemon.problems])
 
     def test_reset_retries(self) -> None:
         """S18, S13: a DEAD host has its retries again, and its delayed requests go at once."""

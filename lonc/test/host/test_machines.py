@@ -94,6 +94,14 @@ class SharedTests(HostTestCase):
         self.assertEqual(len(stage.londs), 2)
         self.assertEqual({host.status(0, "").busy for host in stage.hosts.values()}, {2})
 
+    def test_many(self) -> None:
+        """A newcomer costs the same however many ids there are: none of them is told anything."""
+        told: list[str] = []
+        self.patch(HostService, "set_served", lambda host, served: told.append(host.host_id))
+        ids = tuple(f"h{number}" for number in range(50))
+        Together(self, ids=ids)
+        self.assertLess(len(told), 3 * len(ids))
+
     def test_turns(self) -> None:
         """The ids take turns, however many requests wait for one."""
         stage = Together(self, max_connections=1)

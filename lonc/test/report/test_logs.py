@@ -33,9 +33,11 @@ from lonc.report.logs import (
     PermLog,
     SeedForm,
     complain,
+    has_room,
     json_form,
     text_form,
 )
+from lonc.report.problems import Problems
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.test.fixtures.statuses import NOW, at_utc
 
@@ -320,11 +322,30 @@ class LineFileTests(SynchronousTestCase):
         )
 
     def test_full_disk(self) -> None:
-        """On a full disk nothing is raised, and one report is made."""
-        file = LineFile("/dev/full", self.reports.append)
+        """On a full disk nothing is raised, one report is made, and it is a problem."""
+        problems = Problems()
+        file = LineFile("/dev/full", self.reports.append, problems)
         file.append("one")
         file.append("two")
         self.assertEqual(self.reports, ["/dev/full: cannot be written: No space left on device"])
+        (problem,) = problems
+        self.assertEqual(
+            (problem.kind, problem.subject, problem.what),
+            ("log-file", "/dev/full", "cannot be written: No space left on device"),
+        )
+
+    def test_problem_over(self) -> None:
+        """A line that is written ends the problem; that one could be is seen without a line."""
+        problems = Problems()
+        file = LineFile(self.path, self.reports.append, problems)
+        self.addCleanup(file.close)
+        file.append("one")
+        self.assertFalse(has_room(self.path))
+        os.mkdir(self.folder)
+        self.assertTrue(has_room(self.path))
+        self.assertEqual(len([*problems]), 1)
+        file.append("two")
+        self.assertEqual([*problems], [])
 
     def test_torn_line(self) -> None:
         """A line that could be written in part does not run into the next one."""
