@@ -19,7 +19,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import lonc
-from lonc.report import problems
+from lonc.report.problems import LEVELS
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 
@@ -58,13 +58,12 @@ class MetricNamesTests(SynchronousTestCase):
             "\n".join(re.findall("expr: (.*)", read("contrib/prometheus-alerts.yml")))
         )
 
-    def test_kinds(self) -> None:
-        """Each kind of problem that a rule asks for is one that there is."""
-        asked = re.findall(r'kind="([^"]+)"', read("contrib/prometheus-alerts.yml"))
-        self.assertNotEqual(asked, [])
-        self.assertLessEqual(set(asked), set(problems.KINDS))
-        levels = re.findall(r'level="([^"]+)"', read("contrib/prometheus-alerts.yml"))
-        self.assertEqual(set(levels), {"warning", "critical"})
+    def test_levels(self) -> None:
+        """Each level of problems that is worse than a note has its rule."""
+        levels = re.findall(
+            r'lonc_problems{level="([^"]+)"}', read("contrib/prometheus-alerts.yml")
+        )
+        self.assertEqual({*levels, "note"}, set(LEVELS))
 
     def test_dashboard(self) -> None:
         """Each panel of the dashboard, which is one that can be loaded."""

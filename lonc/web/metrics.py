@@ -113,6 +113,12 @@ HOST_FAMILIES: Final = (
         _one(lambda host: host.state == "up"),
     ),
     _Family(
+        "lonc_host_tried",
+        "gauge",
+        "1 where the host was tried since the start: until then nobody knows whether it is up.",
+        _one(lambda host: host.tried),
+    ),
+    _Family(
         "lonc_host_paused",
         "gauge",
         "1 where somebody has paused the host.",

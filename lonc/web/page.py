@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -58,11 +59,6 @@ class Row:
     level: int
 
     @property
-    def state(self) -> str:
-        """Its state as people are shown it."""
-        return self.host.shown
-
-    @property
     def all_lost(self) -> int:
         """How many ``con_lost`` since the start."""
         return sum(self.host.con_lost.values())
@@ -108,10 +104,15 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "delayed": Column("Delayed", lambda row: row.host.delayed),
 }
 
+
+def _is(state: str, row: Row) -> bool:
+    return row.host.shown == state
+
+
 #: Which hosts there are to choose from, in words for a link.
 FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
     "with problems": lambda row: row.level > 0,
-    **{name: lambda row, name=name: row.host.state == name for name in _STATES},  # type: ignore[misc]
+    **{name: partial(_is, name) for name in (*_STATES, "untried")},
     "paused": lambda row: bool(row.host.paused),
 }
 

@@ -201,6 +201,13 @@ class PageTests(SiteCase):
         self.assertEqual(self.listed("/?problem=host-dead&sort=host"), ["down1"])
         self.assertIn("<details open>", self.page("/hosts/down1"))
 
+    def test_untried(self) -> None:
+        """A host that was never tried is not shown as up."""
+        self.reports.hosts["new"] = a_status("new", tried=False)
+        self.assertIn("1 up, 1 untried, 1 DEAD", self.page("/"))
+        self.assertEqual(self.listed("/?only=untried"), ["new"])
+        self.assertEqual(self.listed("/?only=up"), ["up1"])
+
     def test_nonsense(self) -> None:
         """A query that nobody linked to shows all."""
         for query in ("sort=-", "sort=x", "only=%3Cb%3E", "problem=x", "all=1", "sort", "=", "a=b"):
@@ -328,6 +335,13 @@ class MetricsTests(SiteCase):
         self.assertEqual((count("host-dead", "warning"), count("host-dead", "critical")), (1, 1))
         self.assertEqual(count("many-dead", "critical"), 1)
         self.assertEqual((count("delayed-kept", "warning"), count("host-paused", "note")), (0, 0))
+
+    def test_tried(self) -> None:
+        """A host that was never tried counts as up, and it is told that this is a guess."""
+        self.reports.hosts["up1"] = a_status("up1", tried=False)
+        told = self.metrics()
+        host = frozenset({("host", "up1")})
+        self.assertEqual((told["lonc_host_up"][host], told["lonc_host_tried"][host]), (1, 0))
 
     def test_unproven(self) -> None:
         """A host that has not answered yet is not up."""
