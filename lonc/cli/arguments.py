@@ -53,6 +53,10 @@ def _one_host_id(context: click.Context, parameter: click.Parameter, value: str)
 
 
 json_option = click.option("--json", "wants_json", is_flag=True, help="One JSON object.")
+reverse_option = click.option("--reverse", is_flag=True, help="The other way round.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="No more than the first N."
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 any_host = click.argument("host", required=False, default="", callback=_host_id)
 one_host = click.argument("host", callback=_one_host_id)

@@ -9,8 +9,10 @@ import click
 from lonc.cli.arguments import Duration
 from lonc.cli.options import targeted
 from lonc.cli.streams import complain, write
-from lonc.cli.target import target
+from lonc.cli.target import START, target
 from lonc.client import CON_LOST, Client
+from lonc.config.hosts import TableError, read_both_tables
+from lonc.config.settings import Settings
 
 
 @click.command()
@@ -28,8 +30,11 @@ def ask(host: str, request: str, timeout: float | None) -> None:
     Ends with 1 at con_lost, for which the reason is told. A REQUEST that begins with `encrypt:`
     goes to the lond enciphered.
     """
+    settings = target().settings()
     try:
-        reply = Client(target().settings()).ask(host, os.fsencode(request), timeout)
+        if not os.path.lexists(settings.socket_path(host)):
+            raise click.ClickException(_why_no_socket(host, settings))
+        reply = Client(settings).ask(host, os.fsencode(request), timeout)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     write(reply + b"\n")
@@ -37,3 +42,15 @@ def ask(host: str, request: str, timeout: float | None) -> None:
         if reply.why:
             complain(reply.why)
         raise SystemExit(1)
+
+
+def _why_no_socket(host: str, settings: Settings) -> str:
+    try:
+        table = read_both_tables(
+            settings.hosts_file, settings.fetched_hosts_file, settings.max_host_id, lenient=True
+        )
+    except TableError as error:
+        return str(error)
+    if host not in table.hosts:
+        return f"{host} is not in hosts.tab"
+    return f"{settings.socket_path(host)} is not there; {START}"

@@ -2,119 +2,184 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
+import attrs
 import click
 from rich.text import Text
 
-from lonc.cli.arguments import any_host, json_option
-from lonc.cli.tables import STYLES, Column, as_json, console, ordered, show
+from lonc.cli.arguments import any_host, json_option, limit_option, reverse_option
+from lonc.cli.tables import STYLES, Column, as_json, console, cut, ordered, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
+from lonc.report.judgement import finding
+from lonc.report.problems import LEVELS, Problem
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
 from lonc.report.units import ago, clock_time, duration
 from lonc.wire.printable import printable
 
-_STATES: Final = ("DEAD", "unproven", "stopping", "up")
+#: What a row may have as its state, the worst first.
+STATES: Final = ("DEAD", "unproven", "stopping", "paused", "up", "untried")
 
 
-def _of_late(host: HostStatus, what: str, part: str) -> float:
-    value = host.seconds.get(what, {}).get(part, 0.0)
-    return float(value)
+@attrs.frozen
+class Row:
+    """
+    A host in a listing.
+
+    :ivar host: its status.
+    :ivar problems: what is wrong with it, the worst first.
+    """
+
+    host: HostStatus
+    problems: Sequence[Problem]
+
+    @property
+    def state(self) -> str:
+        """One of :data:`STATES`."""
+        return self.host.shown
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with it, for a person who has its state before it."""
+        return "; ".join(each.what.removeprefix(f"{self.state}: ") for each in self.problems)
+
+    @property
+    def lost(self) -> int:
+        """Requests that ended with ``con_lost``."""
+        return sum(self.host.con_lost.values())
+
+    @property
+    def badness(self) -> tuple[Any, ...]:
+        """What rows are sorted by, so that the worst are the first."""
+        level = LEVELS.index(self.problems[0].level) if self.problems else -1
+        state = STATES.index(self.state)
+        lately = sum(self.host.con_lost_lately.values())
+        return -level, state, -lately, -self.lost, -self.host.waiting, self.host.host_id
+
+    def seconds(self, part: str) -> float:
+        """Return how long requests took in the last five minutes: ``p50`` or ``p99``."""
+        return float(self.host.seconds.get("total", {}).get(part, 0.0))
 
 
-def _seconds(host: HostStatus, part: str) -> str:
-    value = _of_late(host, "total", part)
-    return duration(value) if value else "-"
+def rows(hosts: Iterable[HostStatus], problems: Iterable[Problem]) -> list[Row]:
+    """Put hosts and their problems together."""
+    wrong: dict[str, list[Problem]] = {}
+    for each in problems:
+        wrong.setdefault(each.host, []).append(each)
+    return [Row(host, wrong.get(host.host_id, [])) for host in hosts]
 
 
-HOST_COLUMNS: Final[Sequence[Column[HostStatus]]] = (
-    Column("host", lambda host: host.host_id),
-    Column(
-        "state",
-        lambda host: host.shown,
-        order=lambda host: (_STATES.index(host.state), host.host_id),
-    ),
-    Column(
-        "conns",
-        lambda host: f"{host.connections}",
-        6,
-        lambda host: -host.connections,
-        number=True,
-    ),
-    Column("busy", lambda host: f"{host.busy}", 4, lambda host: -host.busy, number=True),
-    Column("waiting", lambda host: f"{host.waiting}", 8, lambda host: -host.waiting, number=True),
-    Column("clients", lambda host: f"{host.clients}", 3, lambda host: -host.clients, number=True),
-    Column(
-        "p50",
-        lambda host: _seconds(host, "p50"),
-        5,
-        lambda host: -_of_late(host, "total", "p50"),
-        number=True,
-    ),
-    Column(
-        "p99",
-        lambda host: _seconds(host, "p99"),
-        7,
-        lambda host: -_of_late(host, "total", "p99"),
-        number=True,
-    ),
-    Column(
-        "requests", lambda host: f"{host.requests}", 3, lambda host: -host.requests, number=True
-    ),
-    Column(
-        "con_lost",
-        lambda host: f"{sum(host.con_lost.values())}",
-        5,
-        lambda host: -sum(host.con_lost.values()),
-        number=True,
-    ),
-    Column("delayed", lambda host: f"{host.delayed}", 6, lambda host: -host.delayed, number=True),
-    Column("mode", lambda host: host.mode or "-", 2),
-    Column("lond", lambda host: host.lond_version or "-", 1),
+def _number(name: str, weight: int, number: Callable[[Row], int]) -> Column[Row]:
+    return Column(name, lambda row: f"{number(row)}", weight, lambda row: -number(row), number=True)
+
+
+def _time(part: str, weight: int) -> Column[Row]:
+    def text(row: Row) -> str:
+        seconds = row.seconds(part)
+        return duration(seconds) if seconds else "-"
+
+    return Column(part, text, weight, lambda row: -row.seconds(part), number=True)
+
+
+HOST_COLUMNS: Final[Sequence[Column[Row]]] = (
+    Column("host", lambda row: row.host.host_id),
+    Column("state", lambda row: row.state, order=lambda row: row.badness),
+    _number("conns", 6, lambda row: row.host.connections),
+    _number("busy", 4, lambda row: row.host.busy),
+    _number("waiting", 8, lambda row: row.host.waiting),
+    _number("clients", 3, lambda row: row.host.clients),
+    _time("p50", 5),
+    _time("p99", 7),
+    _number("requests", 3, lambda row: row.host.requests),
+    _number("con_lost", 8, lambda row: row.lost),
+    _number("delayed", 6, lambda row: row.host.delayed),
+    Column("mode", lambda row: row.host.mode or "-", 2),
+    Column("lond", lambda row: row.host.lond_version or "-", 1),
+    Column("reason", lambda row: row.reason, least=30),
 )
 
 
 @click.command()
 @any_host
 @json_option
+@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these.")
+@click.option("--problems", "ill", is_flag=True, help="Only those with a problem.")
 @click.option("--sort", metavar="COLUMN", default="state", show_default=True, help="By which.")
-@click.option("--reverse", is_flag=True, help="The other way round.")
+@reverse_option
+@limit_option
 @asks
 async def hosts(
-    lonc: ManagementClient, host: str, wants_json: bool, sort: str, reverse: bool
+    lonc: ManagementClient,
+    host: str,
+    wants_json: bool,
+    states: Sequence[str],
+    ill: bool,
+    sort: str,
+    reverse: bool,
+    limit: int | None,
 ) -> int:
-    """List the hosts, the unwell first; or tell all about HOST."""
-    listed = await lonc.hosts()
-    if host:
-        listed = [each for each in listed if each.host_id == host]
-        if not listed:
-            raise click.ClickException(f"no such host: {host}")
-    listed = ordered(listed, HOST_COLUMNS, sort, reverse)
-    if wants_json and host:
-        as_json(hosts=listed, connections=await lonc.connections(host))
-    elif wants_json:
-        as_json(hosts=listed)
+    """List the hosts, the worst first; or tell all about HOST."""
+    every = rows(await lonc.hosts(), await lonc.problems())
+    chosen = [
+        row
+        for row in every
+        if (not host or row.host.host_id == host)
+        and (not states or row.state in states)
+        and (not ill or row.problems)
+    ]
+    if host and not chosen:
+        raise click.ClickException(f"{printable(host)} is not in hosts.tab")
+    chosen = ordered(chosen, HOST_COLUMNS, sort, reverse)[:limit]
+    connections = await lonc.connections(host) if host else []
+    if wants_json:
+        objects = [_as_object(row) for row in chosen]
+        as_json(hosts=objects, **({"connections": connections} if host else {}))
     elif host:
-        _show_host(listed[0], await lonc.connections(host), time.time())
+        out = console()
+        for line in about(chosen[0], connections, time.time()):
+            out.print(line, no_wrap=True, overflow=cut(out))
     else:
-        show(listed, HOST_COLUMNS, "The host table is empty.")
+        show(chosen, HOST_COLUMNS, "No host is like that." if every else "hosts.tab has no host.")
     return 0
 
 
-def _show_host(host: HostStatus, connections: Sequence[ConnectionStatus], now: float) -> None:
-    out = console()
+def _as_object(row: Row) -> Mapping[str, object]:
+    return attrs.asdict(row.host) | {"problems": [finding(each) for each in row.problems]}
+
+
+def about(row: Row, connections: Sequence[ConnectionStatus], now: float) -> Iterator[Text]:
+    """Yield lines with all that is known of a host."""
+    host = row.host
     title = Text(f"{printable(host.host_id)} is ")
-    title.append(host.shown, style=STYLES.get(host.shown, ""))
-    since = host.paused["since"] if host.shown == "paused" else host.since
-    if since:
-        title.append(f" since {clock_time(since)}")
-    out.print(title)
+    title.append(row.state, style=STYLES.get(row.state, ""))
+    since = host.paused["since"] if row.state == "paused" else host.since
+    yield title.append(f" since {clock_time(since)}" if since else "")
+    for wrong in row.problems:
+        line = Text("  ").append(wrong.level, style=STYLES[wrong.level])
+        yield line.append(f"  {printable(wrong.what)}")
+        yield Text(f"    {printable(wrong.advice)}", style="dim")
+    for name, fact in _facts(host, now).items():
+        line = Text("  ").append(f"{name:<14}", style="bold")
+        yield line.append(printable(fact))
+    for each in connections:
+        line = Text("  ").append(f"{'connection':<14}", style="bold")
+        yield line.append(f"{each.state} for {duration(each.seconds)}, made {ago(each.since, now)}")
+    if host.seconds:
+        yield Text("\n  of the last five minutes")
+        yield Text(f"  {'':<6}{'median':>9}{'p99':>11}{'longest':>10}", style="bold")
+        for what, times in host.seconds.items():
+            told = f"  {what:<6}{duration(times['p50']):>9}{duration(times['p99']):>11}"
+            yield Text(told + f"{duration(times['max']):>10}")
+
+
+def _facts(host: HostStatus, now: float) -> dict[str, str]:
     failure = host.last_failure
-    lost = ", ".join(f"{count} {cause}" for cause, count in host.con_lost.items() if count)
+    lost = ", ".join(f"{number} {cause}" for cause, number in host.con_lost.items() if number)
     facts = {
         "lond": f"version {host.lond_version or 'not told'}, mode {host.mode or 'not known yet'}",
         "connections": f"{host.connecting} connecting, {host.handshaking} in the handshake, "
@@ -132,23 +197,10 @@ def _show_host(host: HostStatus, connections: Sequence[ConnectionStatus], now: f
         "delayed": f"{host.delayed}"
         + (f", the oldest is {duration(host.oldest_delayed)} old" if host.oldest_delayed else ""),
         "debug level": f"{host.debug_level}",
-        "last log line": host.last_log or "none",
+        "last log line": re.sub("</?font[^>]*>", "", host.last_log) or "none",
     }
     if host.paused:
         until = host.paused.get("until")
         end = f"until {clock_time(until)}" if until else "until it is resumed"
         facts["paused"] = f"by {host.paused['by']}, {end}: {host.paused['reason']}"
-    for name, fact in facts.items():
-        line = Text(f"  {name:<14}{printable(fact)}")
-        line.stylize("bold", 2, 2 + len(name))
-        out.print(line, no_wrap=True, overflow="ellipsis")
-    for each in connections:
-        line = Text(f"  {'connection':<14}{each.state} for {duration(each.seconds)}, made ")
-        line.append(ago(each.since, now))
-        out.print(line, no_wrap=True, overflow="ellipsis")
-    if host.seconds:
-        out.print("\n  of the last five minutes")
-        out.print(f"  {'':<6}{'median':>9}{'p99':>11}{'longest':>10}", style="bold")
-        for what, times in host.seconds.items():
-            row = f"  {what:<6}{duration(times['p50']):>9}{duration(times['p99']):>11}"
-            out.print(row + f"{duration(times['max']):>10}")
+    return facts

@@ -16,7 +16,8 @@ import click
 
 from lonc import __version__
 from lonc.cli import streams
-from lonc.cli.options import targeted
+from lonc.cli.options import NO_DAEMON, targeted
+from lonc.wire.printable import printable
 
 #: The exit status of a usage error, as ``sysexits.h`` has it: no state of lonc is that.
 USAGE: Final = 64
@@ -25,7 +26,7 @@ USAGE: Final = 64
 #: used, since that takes longer than all else that ``lonc --help`` does.
 COMMANDS: Final = {
     "status": ("status", "Say whether all is well, and what to do if not."),
-    "hosts": ("hosts", "List the hosts, the unwell first; or tell all about HOST."),
+    "hosts": ("hosts", "List the hosts, the worst first; or tell all about HOST."),
     "clients": (
         "requests",
         "List the open clients, of HOST or of all, those with the most requests first.",
@@ -36,7 +37,7 @@ COMMANDS: Final = {
         "settings",
         "List every setting in force, where it comes from, and whether the file has another now.",
     ),
-    "top": ("top", "Show the hosts live, with keys to sort, pause, resume and retry."),
+    "top": ("top", "Show the hosts live, with keys to sort, filter, pause, resume and retry."),
     "ask": ("ask", "Send REQUEST to HOST, and print the answer."),
     "check": (
         "check",
@@ -119,6 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     streams.prepare()
     status, message = _run(arguments)
+    if message and "--monitoring" in (sys.argv if arguments is None else arguments):
+        # It shows what is on the standard output; 3 is "unknown" there, and no daemon is known.
+        status, state = (2, "CRITICAL") if status == NO_DAEMON else (3, "UNKNOWN")
+        print(f"LONC {state} - {printable(message).replace('|', '/')}", flush=True)
+        message = ""
     if message:
         streams.complain(message)
     if status:

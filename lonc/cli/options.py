@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ParamSpec
+from typing import Any, Final, ParamSpec
 
 import click
 
 P = ParamSpec("P")
+
+#: The exit status when no daemon answers.
+NO_DAEMON: Final = 3
 
 
 class Chosen:

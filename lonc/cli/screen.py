@@ -6,30 +6,41 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
+from rich.console import JustifyMethod
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static
 from twisted.internet.defer import Deferred
 
-from lonc.cli.hosts import HOST_COLUMNS
+from lonc.cli.hosts import HOST_COLUMNS, Row, about, rows
+from lonc.cli.status import by_cause, line_of
 from lonc.cli.tables import STYLES, Column, ordered
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError
-from lonc.report.judgement import summary
-from lonc.report.problems import Problem
+from lonc.report.judgement import totals
+from lonc.report.problems import Problem, state
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.units import duration
+from lonc.report.units import count, duration
 from lonc.wire.printable import printable
 
 #: Seconds between two looks.
 PAUSE: Final = 2.0
+
+#: Causes of problems above the table, those that are worst.
+CAUSES: Final = 3
+
+
+def _cell(column: Column[Row], text: str) -> Text:
+    shown = printable(text)
+    justify: JustifyMethod = "right" if column.number else "left"
+    return Text(shown, style=STYLES.get(shown, ""), justify=justify)
 
 
 class Question(ModalScreen[str | None]):
@@ -61,6 +72,40 @@ class Question(ModalScreen[str | None]):
         self.dismiss(None)
 
 
+class About(ModalScreen[None]):
+    """All about one host, renewed as long as it is shown."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "leave", "Back")]
+    DEFAULT_CSS = "About VerticalScroll { background: $surface; padding: 1 2; }"
+
+    def __init__(self, lines: Callable[[], Awaitable[Iterable[Text]]]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def compose(self) -> ComposeResult:
+        """Return what it consists of, from the top."""
+        with VerticalScroll():
+            yield Static(markup=False)
+        yield Footer()
+
+    async def on_mount(self) -> None:
+        """Look for the first time."""
+        await self.look()
+        self.set_interval(PAUSE, self.look)
+
+    async def look(self) -> None:
+        """Ask, and show the answer."""
+        try:
+            text = Text("\n").join(await self._lines())
+        except ManagementError as error:
+            text = Text(printable(str(error)))
+        self.query_one(Static).update(text)
+
+    def action_leave(self) -> None:
+        """Go back to the table."""
+        self.dismiss(None)
+
+
 class Top(App[None]):
     """
     The screen: how the daemon is, and a table of its hosts, renewed again and again.
@@ -74,8 +119,10 @@ class Top(App[None]):
     CSS = "#summary { height: auto; padding: 0 1; } DataTable { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit"),
-        Binding("s", "sort", "Sort by the next column"),
-        Binding("v", "reverse", "Reverse"),
+        Binding("s", "sort(1)", "Sort by the next"),
+        Binding("S", "sort(-1)", "or last column"),
+        Binding("r", "reverse", "Reverse"),
+        Binding("slash", "filter", "Filter", key_display="/"),
         Binding("p", "pause", "Pause"),
         Binding("u", "resume", "Resume"),
         Binding("t", "retry", "Retry"),
@@ -88,9 +135,10 @@ class Top(App[None]):
         self._lonc = lonc
         self._wait = wait
         self._by = by
-        self._columns: Sequence[Column[HostStatus]] = HOST_COLUMNS
+        self._columns: Sequence[Column[Row]] = HOST_COLUMNS
         self._sort = 1
         self._reverse = False
+        self._filter = ""
         self._looking = False
 
     def compose(self) -> ComposeResult:
@@ -101,7 +149,9 @@ class Top(App[None]):
 
     async def on_mount(self) -> None:
         """Set the table up, and look for the first time."""
-        self.query_one(DataTable).add_columns(*(column.name for column in self._columns))
+        table = self.query_one(DataTable)
+        table.add_columns(*(_cell(column, column.name) for column in self._columns))
+        table.focus()
         await self.look()
         self.set_interval(PAUSE, self.look)
 
@@ -115,40 +165,52 @@ class Top(App[None]):
             daemon = await self._wait(self._lonc.about())
             hosts = await self._wait(self._lonc.hosts())
         except ManagementError as error:
-            self.query_one("#summary", Static).update(str(error))
+            self.query_one("#summary", Static).update(printable(str(error)))
         else:
-            self._show(daemon, hosts, problems)
+            self._show_summary(daemon, hosts, problems)
+            self._show_rows(rows(hosts, problems))
         finally:
             self._looking = False
 
-    def _show(
+    def _show_summary(
         self, daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Sequence[Problem]
     ) -> None:
-        now = time.time()
-        found = summary(daemon, hosts, problems)
-        totals = found["totals"]
-        text = Text(f"{daemon.host_id} is ")
-        text.append(found["state"], style=STYLES[found["state"]])
+        sums, level = totals(daemon, hosts), state(problems)
+        text = Text(f"{printable(daemon.host_id)} is ").append(level, style=STYLES[level])
         text.append(
-            f", up for {duration(now - daemon.started)}; {totals['up']} of {totals['hosts']} hosts "
-            f"up, {totals['clients']} clients, {totals['waiting']} waiting, "
-            f"{totals['delayed']} delayed; by {self._columns[self._sort].name}"
+            f", up for {duration(time.time() - daemon.started)}; {sums['up']} of "
+            f"{count(sums['hosts'], 'host')} up, {count(sums['clients'], 'client')}, "
+            f"{sums['waiting']} waiting, {sums['delayed']} delayed; by "
+            f"{self._columns[self._sort].name}{', reversed' if self._reverse else ''}"
         )
+        if self._filter:
+            text.append(f"; only with {self._filter!r}")
+        for group in by_cause(problems, hosts)[:CAUSES]:
+            text.append("\n").append_text(line_of(group, self.size.width - 2))
         self.query_one("#summary", Static).update(text)
+
+    def _show_rows(self, listed: Sequence[Row]) -> None:
         table = self.query_one(DataTable)
-        row, left = table.cursor_row, table.scroll_offset
-        chosen = self._chosen()
+        # Under a cursor that nobody has moved the worst stay in view, whichever they are by now.
+        chosen = self._chosen() if table.cursor_row else None
+        row, scrolled = table.cursor_row, table.scroll_offset
         table.clear()
         column = self._columns[self._sort]
-        listed = ordered(hosts, self._columns, column.name, self._reverse)
-        for host in listed:
-            cells = [printable(each.text(host)) for each in self._columns]
-            table.add_row(
-                *(Text(cell, style=STYLES.get(cell, "")) for cell in cells), key=host.host_id
-            )
-        ids = [host.host_id for host in listed]
-        table.move_cursor(row=ids.index(chosen) if chosen in ids else row)
-        table.scroll_to(left.x, left.y, animate=False)
+        shown = ordered(
+            [each for each in listed if self._is_wanted(each)],
+            self._columns,
+            column.name,
+            self._reverse,
+        )
+        for each in shown:
+            cells = (_cell(column, column.text(each)) for column in self._columns)
+            table.add_row(*cells, key=each.host.host_id)
+        ids = [each.host.host_id for each in shown]
+        table.move_cursor(row=ids.index(chosen) if chosen in ids else row, scroll=False)
+        table.scroll_to(scrolled.x, scrolled.y, animate=False)
+
+    def _is_wanted(self, row: Row) -> bool:
+        return self._filter in f"{row.host.host_id} {row.state} {row.reason}".lower()
 
     def _chosen(self) -> str | None:
         """Return the id of the host under the cursor."""
@@ -157,15 +219,44 @@ class Top(App[None]):
             return None
         return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
 
-    async def action_sort(self) -> None:
-        """Sort by the next column."""
-        self._sort = (self._sort + 1) % len(self._columns)
+    async def _from_the_top(self) -> None:
+        table = self.query_one(DataTable)
+        table.move_cursor(row=0)
+        table.scroll_to(0, 0, animate=False)
         await self.look()
+
+    async def action_sort(self, step: int) -> None:
+        """Sort by another column."""
+        self._sort = (self._sort + step) % len(self._columns)
+        await self._from_the_top()
 
     async def action_reverse(self) -> None:
         """Turn the order round."""
         self._reverse = not self._reverse
-        await self.look()
+        await self._from_the_top()
+
+    def action_filter(self) -> None:
+        """Show only hosts with some text in their id, state or reason."""
+
+        async def answered(text: str | None) -> None:
+            if text is not None:
+                self._filter = text.strip().lower()
+                await self._from_the_top()
+
+        self.push_screen(Question("Show hosts with", "a part of id, state or reason"), answered)
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Show all about the host under the cursor."""
+        self.push_screen(About(lambda: self._about(str(event.row_key.value))))
+
+    async def _about(self, host_id: str) -> Iterable[Text]:
+        hosts = await self._wait(self._lonc.hosts())
+        problems = await self._wait(self._lonc.problems())
+        found = rows([each for each in hosts if each.host_id == host_id], problems)
+        if not found:
+            return [Text(f"{printable(host_id)} is not in hosts.tab any more")]
+        connections = await self._wait(self._lonc.connections(host_id))
+        return about(found[0], connections, time.time())
 
     def action_pause(self) -> None:
         """Pause a host, once there is a reason."""

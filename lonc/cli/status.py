@@ -3,75 +3,142 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from lonc.cli.arguments import json_option
-from lonc.cli.tables import STYLES, as_json, console
+from lonc.cli.tables import STYLES, as_json, console, cut
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
-from lonc.report.judgement import summary
-from lonc.report.status import DaemonStatus
-from lonc.report.units import clock_time, duration
+from lonc.report.judgement import summary, totals
+from lonc.report.problems import Group, Problem, grouped, state
+from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.units import clock_time, count, duration
 from lonc.wire.printable import printable
 
 #: What ``lonc status`` ends with, as monitoring plugins have it.
 EXIT_STATUS: Final = {"ok": 0, "warning": 1, "critical": 2}
 
-#: Findings that fit on one screen; ``lonc hosts`` has the rest.
-ON_SCREEN: Final = 15
+#: Hosts of a group that are named where nothing limits the width of a line.
+NAMED: Final = 10
+
+#: What the performance data have: all totals; these only grow.
+_GROWING: Final = ("requests", "answers", "con_lost")
 
 
 @click.command()
 @json_option
+@click.option("--all", "every", is_flag=True, help="Each problem by itself, however many.")
+@click.option("--monitoring", is_flag=True, help="One line, as a Nagios plugin has it.")
 @asks
-async def status(lonc: ManagementClient, wants_json: bool) -> int:
+async def status(lonc: ManagementClient, wants_json: bool, every: bool, monitoring: bool) -> int:
     """
     Say whether all is well, and what to do if not.
 
-    Ends with 0 when it is, 1 when there is something to look at, 2 when it is urgent, and 3 when
-    no lonc answers: fit for a monitoring plugin.
+    Problems with one cause are one line, and all fits on one screen. In brackets behind an advice
+    stands a section of the page "When something is wrong", docs/trouble.rst.
 
-    In brackets behind an advice stands a section of the page "When something is wrong",
-    docs/trouble.rst.
+    Ends with 0 when all is well, 1 when there is something to look at, 2 when it is urgent, and 3
+    when no lonc answers. With --monitoring 2 says that as well, and 3 that it could not be asked.
     """
-    problems = await lonc.problems()
-    daemon, hosts = await lonc.about(), await lonc.hosts()
-    found = summary(daemon, hosts, problems)
+    problems, daemon, hosts = await lonc.problems(), await lonc.about(), await lonc.hosts()
+    groups = [Group([each]) for each in problems] if every else by_cause(problems, hosts)
     if wants_json:
-        as_json(**found)
+        as_json(**summary(daemon, hosts, problems))
+    elif monitoring:
+        click.echo(monitored(state(problems), groups, totals(daemon, hosts)))
     else:
-        _show_status(daemon, found, time.time())
-    return EXIT_STATUS[str(found["state"])]
+        show(console(), daemon, hosts, problems, groups, every)
+    return EXIT_STATUS[state(problems)]
 
 
-def _show_status(daemon: DaemonStatus, found: Mapping[str, Any], now: float) -> None:
-    out, totals = console(), found["totals"]
+def by_cause(problems: Sequence[Problem], hosts: Sequence[HostStatus]) -> list[Group]:
+    """Put problems with one cause together, in each those that lost most requests first."""
+    lost = {
+        host.host_id: sum(host.con_lost_lately.values()) + sum(host.con_lost.values()) * 1e-9
+        for host in hosts
+    }
+    return grouped(problems, lambda each: lost.get(each.host, 0.0))
+
+
+def _head(
+    daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Sequence[Problem], now: float
+) -> Iterator[Text]:
     headline = Text(f"lonc {daemon.version} of {printable(daemon.host_id)} is ")
-    headline.append(found["state"], style=STYLES[found["state"]])
-    headline.append(f": process {daemon.pid}, up for {duration(now - daemon.started)}")
-    out.print(headline, no_wrap=True, overflow="ellipsis")
-    lines = [
-        "{hosts} hosts: {up} up, {untried} untried, {dead} DEAD, {unproven} unproven, "
-        "{paused} paused",
-        "{clients} clients, {connections} connections, {waiting} waiting",
-        "{requests} requests, {answers} answers, {con_lost} con_lost since the start",
-        "{delayed} delayed requests, {kept} kept",
-    ]
-    for counts in lines:
-        out.print("  " + counts.format_map(totals), no_wrap=True, overflow="ellipsis")
-    listed = found["findings"]
-    for finding in listed[:ON_SCREEN]:
-        line = Text("\n")
-        line.append(finding["level"], style=STYLES[finding["level"]])
-        line.append(f"  {printable(finding['host'])}" if finding["host"] else "")
-        line.append(f"  {printable(finding['what'])}")
-        if finding["since"]:
-            line.append(f"  (since {clock_time(finding['since'])})", style="dim")
-        out.print(line)
-        out.print(f"    {printable(finding['advice'])}", style="dim")
-    if len(listed) > ON_SCREEN:
-        out.print(f"\n{len(listed) - ON_SCREEN} more: lonc hosts --sort state, or --json")
+    headline.append(state(problems), style=STYLES[state(problems)])
+    yield headline.append(f": process {daemon.pid}, up for {duration(now - daemon.started)}")
+    sums = totals(daemon, hosts)
+    number = {name: count(sums[name], name.removesuffix("s")) for name in sums}
+    yield Text(
+        f"  {number['hosts']}: {sums['up']} up, {sums['untried']} untried, {sums['dead']} DEAD, "
+        f"{sums['unproven']} unproven, {sums['paused']} paused"
+    )
+    yield Text(f"  {number['clients']}, {number['connections']}, {sums['waiting']} waiting")
+    yield Text(
+        f"  {number['requests']}, {number['answers']}, {sums['con_lost']} con_lost since the start"
+    )
+    yield Text(f"  {count(sums['delayed'], 'delayed request')}, {sums['kept']} kept")
+
+
+#: Lines of the head, and one for the prompt.
+HEAD: Final = 6
+
+
+def show(
+    out: Console,
+    daemon: DaemonStatus,
+    hosts: Sequence[HostStatus],
+    problems: Sequence[Problem],
+    groups: Sequence[Group],
+    every: bool,
+) -> None:
+    """Show all of it; in a terminal no more than fits, unless every problem is asked for."""
+    for line in _head(daemon, hosts, problems, time.time()):
+        out.print(line, no_wrap=True, overflow=cut(out))
+    told = [(line_of(each, out.width), Text(f"    {printable(each.advice)}")) for each in groups]
+    room = out.height - HEAD
+    whole = sum(1 + _height(what, out.width) + _height(advice, out.width) for what, advice in told)
+    if every or not out.is_terminal or whole <= room:
+        for what, advice in told:
+            out.print()
+            out.print(what)
+            out.print(advice, style="dim")
+        return
+    shown = told if len(told) <= room else told[: max(1, room - 1)]
+    for what, advice in shown:
+        out.print(what, no_wrap=True, overflow=cut(out))
+        if 2 * len(told) <= room:
+            out.print(advice, style="dim", no_wrap=True, overflow=cut(out))
+    if len(shown) < len(told):
+        more = f"{len(told) - len(shown)} more: lonc status --all"
+        out.print(more, style="dim", no_wrap=True, overflow=cut(out))
+
+
+def _height(line: Text, width: int) -> int:
+    return 1 + max(0, line.cell_len - 1) // max(1, width)
+
+
+def line_of(group: Group, width: int) -> Text:
+    """Say in a line what is wrong, naming as many hosts as fit."""
+    line = Text().append(group.level, style=STYLES[group.level])
+    line.append(f"  {printable(group.what)}")
+    starts = [each.since for each in group.members if each.since]
+    since = f"  (since {clock_time(min(starts))})" if starts else ""
+    named = min(NAMED, len(group.members))
+    while named > 1 and len(line) + len(group.subjects(named)) + len(since) + 2 > width:
+        named -= 1
+    names = printable(group.subjects(named))
+    line.append(f": {names}" if names else "")
+    return line.append(since, style="dim")
+
+
+def monitored(level: str, groups: Sequence[Group], sums: Mapping[str, Any]) -> str:
+    """Return the line of a Nagios plugin: what is wrong, and behind a bar the numbers."""
+    what = "; ".join(group.what for group in groups if group.level != "note")
+    told = printable(what or count(sums["hosts"], "host")).replace("|", "/")
+    data = " ".join(f"{name}={sums[name]}{'c' * (name in _GROWING)}" for name in sums)
+    return f"LONC {level.upper()} - {told} | {data}"

@@ -14,7 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import attrs
 import click
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +28,9 @@ UNLIMITED: Final = 10_000
 
 #: Characters between two columns.
 _GAP: Final = 2
+
+#: Lines of a terminal that a listing leaves: its heading, and the next prompt.
+_AROUND: Final = 2
 
 #: The style of each state, mode of a pause and level of a finding.
 STYLES: Final = {
@@ -48,6 +52,11 @@ def console() -> Console:
     return Console(width=width, highlight=False, soft_wrap=width is not None, emoji=False)
 
 
+def cut(printed: Console) -> OverflowMethod:
+    """Return how a line is cut that does not fit: with an ellipsis where the encoding has one."""
+    return "ellipsis" if printed.encoding.startswith("utf") else "crop"
+
+
 @attrs.frozen
 class Column(Generic[R]):
     """
@@ -58,6 +67,7 @@ class Column(Generic[R]):
     :ivar weight: how important it is; the lightest are left out first, 9 never.
     :ivar order: gives what rows are sorted by, where that is not the text.
     :ivar number: whether it stands to the right.
+    :ivar least: how narrow it may become before others are left out for it; 0: not at all.
     """
 
     name: str
@@ -65,11 +75,12 @@ class Column(Generic[R]):
     weight: int = 9
     order: Callable[[R], Any] | None = None
     number: bool = False
+    least: int = 0
 
 
 def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
     """
-    Print a listing.
+    Print a listing; where it is longer than the terminal, page by page.
 
     :param empty: what to say when there is no row.
     """
@@ -84,23 +95,31 @@ def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
             column.name,
             justify="right" if column.number else "left",
             no_wrap=True,
-            overflow="ellipsis",
+            overflow=cut(printed),
             min_width=width,
             max_width=width,
         )
     for row in rows:
         cells = [printable(column.text(row)) for column in shown]
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
-    printed.print(table)
+    if printed.is_terminal and len(rows) + _AROUND > printed.height:
+        with printed.capture() as pages:
+            printed.print(table)
+        click.echo_via_pager(pages.get(), color=printed.color_system is not None)
+    else:
+        printed.print(table)
 
 
 def _fitting(
     rows: Sequence[R], columns: Sequence[Column[R]], width: int
 ) -> tuple[list[Column[R]], list[int]]:
     """Choose the columns that fit, and how wide each may be."""
-    natural = {
-        column.name: max(len(column.name), *(len(printable(column.text(row))) for row in rows))
+    wanted = {
+        column.name: max(len(column.name), *(cell_len(printable(column.text(row))) for row in rows))
         for column in columns
+    }
+    natural = {
+        each.name: min(wanted[each.name], each.least or wanted[each.name]) for each in columns
     }
     shown = list(columns)
 
@@ -112,6 +131,9 @@ def _fitting(
         if light.weight >= 9 or len(shown) == 1:
             break
         shown.remove(light)
+    for column in shown:
+        spare = max(0, width - needed())
+        natural[column.name] = min(wanted[column.name], natural[column.name] + spare)
     while needed() > width:
         widest = max(shown, key=lambda column: natural[column.name]).name
         others = needed() - natural[widest]

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
 
-from lonc.cli.options import chosen, targeted
+from lonc.cli.options import NO_DAEMON, chosen, targeted
 from lonc.config.auth_modes import certificate_files
 from lonc.config.certificates import CertificateFiles
 from lonc.config.endpoint import Endpoint, quoted
@@ -40,8 +40,8 @@ from lonc.control.errors import NoAnswer
 
 P = ParamSpec("P")
 
-#: The exit status when no daemon answers, as monitoring plugins have it for "unknown".
-NO_DAEMON: Final = 3
+#: What to do where nobody listens.
+START: Final = "is lonc running? Start it (systemctl start lonc, twistd lonc)"
 
 #: Seconds for connecting and for each answer: a person waits for it.
 TIMEOUT: Final = 10.0
@@ -154,7 +154,7 @@ def no_daemon(error: NoAnswer | SettingsError) -> NoDaemon:
     number = cause.osError if isinstance(cause, ConnectError) else None
     advice = ""
     if number in (errno.ENOENT, errno.ECONNREFUSED) and target().management is None:
-        advice = "; is lonc running? Start it (systemctl start lonc, twistd lonc)"
+        advice = f"; {START}"
     elif number in (errno.EACCES, errno.EPERM):
         advice = f"; it answers {_owner(target().endpoint())}"
     return NoDaemon(f"{error}{advice}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from lonc.cli.options import targeted
@@ -12,7 +14,9 @@ from lonc.control.errors import NoAnswer
 @click.command()
 @targeted
 def top() -> None:
-    """Show the hosts live, with keys to sort, pause, resume and retry."""
+    """Show the hosts live, with keys to sort, filter, pause, resume and retry."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.ClickException("there is no terminal to show it in; see lonc hosts")
     try:
         from lonc.cli.screen import run
     except ModuleNotFoundError:

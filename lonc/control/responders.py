@@ -119,7 +119,7 @@ class Responders(amp.CommandLocator):
     def _host_id(self, host: str) -> str | None:
         """Return which host a command names, None for all."""
         if host and host not in self._parts.hosts:
-            raise UnknownHost(f"no such host: {host}")
+            raise UnknownHost(f"{host} is not in hosts.tab")
         return host or None
 
     def _note(self, asked: str, host: str = "") -> None:

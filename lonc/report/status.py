@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import attrs
 
 from lonc.disk.files import make_own_folder, replace_file
+from lonc.report.units import count
 
 
 def local_time(seconds: float) -> str:
@@ -216,9 +217,9 @@ def summary(statuses: Iterable[Counted]) -> str:
     connections = sum(host.connections for host in hosts)
     waiting = sum(host.waiting for host in hosts)
     return (
-        f"{_count(len(hosts), 'host')}, {dead} DEAD, "
+        f"{count(len(hosts), 'host')}, {dead} DEAD, "
         + (f"{unproven} unproven, " if unproven else "")
-        + f"{_count(connections, 'connection')}, "
+        + f"{count(connections, 'connection')}, "
         f"{waiting} waiting"
     )
 
@@ -247,10 +248,6 @@ def write_status(path: str, statuses: Iterable[HostStatus], pid: int, now: float
     content = status_report(statuses, pid, now)
     make_own_folder(os.path.dirname(path))
     replace_file(path, content, sync=False)  # in the reactor's thread, and out of date in a moment
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _field(text: str) -> str:

@@ -1,5 +1,5 @@
 """
-Durations, times and sizes as people read them.
+Durations, times, sizes and numbers as people read them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.{digits}f} {name}" if seconds else "0"
     return f"{seconds / 86_400.0:.0f} d"
+
+
+def count(number: int, noun: str) -> str:
+    """Say how many there are: ``1 host``, ``2 hosts``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ago(when: float | None, now: float) -> str:

@@ -347,6 +347,18 @@ class ProgramTests(TestCase):
         told = await self.refusal("status", "--standalone", folder)
         self.assertEqual(told, f"lonc: unix:{where}: Connection refused{started}")
 
+    async def test_monitoring(self) -> None:
+        """Where no lonc answers a plugin says 2, at a wrong use 3: one line on its output."""
+        for arguments, ended, told in (
+            (["--standalone", "/nothing"], 2, b"LONC CRITICAL - configuration /nothing"),
+            (["--nothing"], 3, b"LONC UNKNOWN - No such option '--nothing'"),
+        ):
+            output, complaints, status = await self.run_python(
+                "-m", "lonc", "status", "--monitoring", *arguments
+            )
+            self.assertEqual((status, complaints, output.count(b"\n")), (ended, b"", 1))
+            self.assertTrue(output.startswith(told), output)
+
     async def test_module(self) -> None:
         """``python -m lonc`` is the command; an error is a line and status 1."""
         output, complaints, status = await self.run_python("-m", "lonc", "--version")

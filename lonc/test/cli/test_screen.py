@@ -12,10 +12,11 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.cli.screen import Question, Top
+from lonc.cli.screen import About, Question, Top
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError, UnknownHost
-from lonc.report.problems import Problem
+from lonc.report.problems import Problem, problem
+from lonc.report.records import ConnectionStatus
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.fixtures.statuses import a_daemon, a_status
 
@@ -36,6 +37,9 @@ class Lonc:
     async def problems(self) -> list[Problem]:
         if self.error is not None:
             raise self.error
+        return [problem("host-refused", "dead", "DEAD: refused: nobody listens there")]
+
+    async def connections(self, host_id: str) -> list[ConnectionStatus]:
         return []
 
     async def hosts(self) -> list[HostStatus]:
@@ -76,15 +80,85 @@ class TopTests(SynchronousTestCase):
         table = top.query_one(DataTable)
         return [str(table.get_row_at(number)[0]) for number in range(table.row_count)]
 
+    def summary(self, top: Top) -> str:
+        """Return what stands above the table."""
+        return str(top.query_one("#summary", Static).render())
+
     def test_sorting(self) -> None:
         """The unwell stand first; other columns are a key away."""
 
         async def act(top: Top, pilot: Pilot[None]) -> None:
             self.assertEqual(self.rows(top), ["dead", "well"])
-            await pilot.press("v")
+            await pilot.press("r")
             self.assertEqual(self.rows(top), ["well", "dead"])
-            await pilot.press("v", "s", "s", "s")  # waiting
+            await pilot.press("r", "s", "s", "s")  # waiting
             self.assertEqual(self.rows(top), ["well", "dead"])
+            await pilot.press("S", "S", "S")  # state
+            self.assertEqual(self.rows(top), ["dead", "well"])
+
+        self.with_screen(act)
+
+    def test_top_stays(self) -> None:
+        """The worst stay in view when they are others; a host that was chosen stays chosen."""
+        self.lonc.listed = [a_status(f"h{each:02}") for each in range(60)]
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            table = top.query_one(DataTable)
+            self.lonc.listed[40] = a_status("h40", state="DEAD")
+            await top.look()
+            self.assertEqual(self.rows(top)[0], "h40")
+            self.assertEqual((table.cursor_row, table.scroll_offset.y), (0, 0))
+            await pilot.press("down", "down")
+            self.lonc.listed[50] = a_status("h50", state="DEAD")
+            await top.look()
+            self.assertEqual(self.rows(top)[table.cursor_row], "h01")
+            await pilot.press("end", "s")
+            await pilot.pause()
+            self.assertEqual((table.cursor_row, table.scroll_offset.y), (0, 0))
+
+        self.with_screen(act)
+
+    def test_look(self) -> None:
+        """Why a host is ill stands in its row and, by cause, above; numbers stand to the right."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            table = top.query_one(DataTable)
+            row = table.get_row_at(0)
+            self.assertEqual(str(row[-1]), "refused: nobody listens there")
+            justified = {str(each.label): each.label.justify for each in table.ordered_columns}
+            self.assertEqual((justified["waiting"], justified["host"]), ("right", "left"))
+            self.assertEqual(row[4].justify, "right")
+            self.assertIn("warning  dead DEAD: refused", self.summary(top))
+
+        self.with_screen(act)
+
+    def test_filter(self) -> None:
+        """Only hosts with some text are shown, and the screen says so, until it is taken back."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            await pilot.press("slash", *"NOBODY", "enter")
+            await pilot.pause()
+            self.assertEqual(self.rows(top), ["dead"])
+            self.assertIn("only with 'nobody'", self.summary(top))
+            await pilot.press("slash", "enter")
+            await pilot.pause()
+            self.assertEqual(self.rows(top), ["dead", "well"])
+
+        self.with_screen(act)
+
+    def test_about(self) -> None:
+        """Enter shows all about a host, and Escape leads back."""
+
+        async def act(top: Top, pilot: Pilot[None]) -> None:
+            await pilot.press("enter")
+            await pilot.pause()
+            self.assertIsInstance(top.screen, About)
+            told = str(top.screen.query_one(Static).render())
+            self.assertIn("dead is DEAD", told)
+            self.assertIn("refused: nobody listens there", told)
+            await pilot.press("escape")
+            await pilot.pause()
+            self.assertEqual(self.rows(top), ["dead", "well"])
 
         self.with_screen(act)
 
@@ -130,7 +204,7 @@ class TopTests(SynchronousTestCase):
         async def act(top: Top, pilot: Pilot[None]) -> None:
             self.lonc.error = ManagementError("lonc has gone")
             await top.look()
-            self.assertIn("lonc has gone", str(top.query_one("#summary", Static).render()))
+            self.assertIn("lonc has gone", self.summary(top))
             self.assertEqual(self.rows(top), ["dead", "well"])
 
         self.with_screen(act)

@@ -111,7 +111,7 @@ class EverywhereTests(DaemonTestCase):
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         try:
-            environ = {"COLUMNS": "", "TERM": "xterm", **environment}
+            environ = {"COLUMNS": "", "TERM": "xterm", "PAGER": "cat", **environment}
             return self.run_on(command, theirs, **environ)
         finally:
             os.close(ours)

@@ -242,7 +242,7 @@ class ErrorsTests(ConnectedTests):
             self.client.close_connections("nosuch"),
             self.client.set_debug_level("nosuch", 1),
         ]:
-            self.assertEqual(self.refused(call, UnknownHost), "no such host: nosuch")
+            self.assertEqual(self.refused(call, UnknownHost), "nosuch is not in hosts.tab")
         self.assertEqual(self.daemon.asked, [])
 
     def test_bad_level(self) -> None:
@@ -765,7 +765,7 @@ class ExampleTests(TestCase):
         """An error is one line, and the exit status is not 0."""
         self.assertEqual(
             await self.run_example("reset", "nosuch"),
-            ("", "manage.py: no such host: nosuch\n", 1),
+            ("", "manage.py: nosuch is not in hosts.tab\n", 1),
         )
 
     async def test_nobody_listens(self) -> None:

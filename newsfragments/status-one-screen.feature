@@ -1,0 +1,1 @@
+`lonc status` puts hosts with the same problem on one line, those first that lost most requests, and fits on one screen at any size of network; `--all` has each by itself. `lonc status --monitoring` is a Nagios plugin.
