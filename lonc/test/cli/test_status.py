@@ -98,4 +98,4 @@ class MonitoringTests(StatusCase):
             problem("host-paused", "h", "paused"),
         ]
         line = monitored("warning", by_cause(problems, []), {"hosts": 3})
-        self.assertEqual(line, "LONC WARNING - 2 hosts DEAD: refused; 2 are / kept\\x0a | hosts=3")
+        self.assertEqual(line, "LONC WARNING - 2 hosts DEAD: refused; 2 are / kept\\n | hosts=3")
