@@ -8,7 +8,7 @@ import click
 
 from lonc.cli.arguments import Duration
 from lonc.cli.options import targeted
-from lonc.cli.streams import complain, write
+from lonc.cli.streams import report_error, write
 from lonc.cli.target import START, target
 from lonc.client import CON_LOST, Client
 from lonc.config.hosts import TableError, read_both_tables
@@ -40,7 +40,7 @@ def ask(host: str, request: str, timeout: float | None) -> None:
     write(reply + b"\n")
     if reply == CON_LOST:
         if reply.why:
-            complain(reply.why)
+            report_error(reply.why)
         raise SystemExit(1)
 
 

@@ -12,7 +12,7 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import any_host, json_option, limit_option, reverse_option
-from lonc.cli.tables import STYLES, Column, as_json, console, cut, ordered, show
+from lonc.cli.tables import STYLES, Column, as_json, console, ordered, overflow, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import finding
@@ -142,7 +142,7 @@ async def hosts(
     elif host:
         out = console()
         for line in about(chosen[0], connections, time.time()):
-            out.print(line, no_wrap=True, overflow=cut(out))
+            out.print(line, no_wrap=True, overflow=overflow(out))
     else:
         show(chosen, HOST_COLUMNS, "No host is like that." if every else "hosts.tab has no host.")
     return 0

@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"LONC {state} - {printable(message).replace('|', '/')}", flush=True)
         message = ""
     if message:
-        streams.complain(message)
+        streams.report_error(message)
     if status:
         raise SystemExit(status)
 

@@ -49,7 +49,7 @@ def write(content: bytes) -> None:
     sys.stdout.flush()
 
 
-def complain(message: str) -> None:
+def report_error(message: str) -> None:
     """Write a line to the standard error; where that cannot be written, nobody can be told."""
     try:
         print(f"lonc: {printable(message)}", file=sys.stderr, flush=True)
@@ -58,7 +58,7 @@ def complain(message: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Lose what a stream could not write: Python would try again at its end, and complain."""
+    """Lose what a stream could not write: Python would try again at its end, and report_error."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

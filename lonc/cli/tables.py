@@ -52,7 +52,7 @@ def console() -> Console:
     return Console(width=width, highlight=False, soft_wrap=width is not None, emoji=False)
 
 
-def cut(printed: Console) -> OverflowMethod:
+def overflow(printed: Console) -> OverflowMethod:
     """Return how a line is cut that does not fit: with an ellipsis where the encoding has one."""
     return "ellipsis" if printed.encoding.startswith("utf") else "crop"
 
@@ -95,7 +95,7 @@ def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
             column.name,
             justify="right" if column.number else "left",
             no_wrap=True,
-            overflow=cut(printed),
+            overflow=overflow(printed),
             min_width=width,
             max_width=width,
         )
