@@ -79,7 +79,9 @@ class ScreenTests(StatusCase):
 
     def test_plural(self) -> None:
         """One is one."""
-        self.assertIn("  1 host: 0 up, 1 untried, 0 DEAD, 0 unproven, 0 paused", self.shown(refused(1)))
+        self.assertIn(
+            "  1 host: 1 up, 0 untried, 0 DEAD, 0 unproven, 0 paused", self.shown(refused(1))
+        )
 
 
 class MonitoringTests(StatusCase):
