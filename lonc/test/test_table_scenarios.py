@@ -151,7 +151,7 @@ class FetchedTableTests(DaemonTestCase):
         lonc = self.lonc()
         self.assertEqual(await self.ask("l3", "ping"), "l3")
         why = f"{path}: there is no host that can be used"
-        self.assertIn(f"WARNING: {why}", self.log)
+        self.assertIn(f"WARNING: a problem: {why}", self.log)
         lonc.kill(signal.SIGUSR2)
         await self.until(lambda: f"nothing is changed: {why}" in self.log)
         self.assertEqual(await self.ask("l3", "ping"), "l3")
