@@ -153,7 +153,7 @@ class Reloader:
         ]
         await self._in_slices(self._reporter.reporting_and_resetting())
         summary = (
-            f"{len(changes.new)} hosts new, {len(changes.gone)} gone, "
+            f"hosts: {len(changes.new)} new, {len(changes.gone)} gone, "
             f"{len(changes.changed)} changed, {len(changes.same)} as before"
         )
         log.info("{told}", told=summary, success=True, event="reloaded")

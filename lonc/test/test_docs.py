@@ -105,7 +105,7 @@ class StatusTests(SynchronousTestCase):
         source = Source()
         found = {(canonical(text), mark) for text, mark in source.messages()}
         self.assertIn(("stopping", "CRITICAL"), found)  # a plain one
-        self.assertIn(("{} hosts new, {} gone, {} changed, {} as before", "SUCCESS"), found)
+        self.assertIn(("hosts: {} new, {} gone, {} changed, {} as before", "SUCCESS"), found)
         self.assertIn(("a client is closed: {}", "WARNING"), found)  # through Clients.warn
         self.assertIn(
             ("request {}, {} bytes", "debug 6"), map(self._plain, source.debug_messages())

@@ -14,7 +14,7 @@ PUT = "put:msu:alice:grades:essay=A"
 GET = "get:msu:alice:grades:essay"
 
 #: What a reload tells when nothing is different.
-SAME = "0 hosts new, 0 gone, 0 changed, 2 as before\n"
+SAME = "hosts: 0 new, 0 gone, 0 changed, 2 as before\n"
 
 
 #: What twistd adds to lonc's own line when the start fails after it has left the terminal.
@@ -285,7 +285,7 @@ class ConfiguredTests(DaemonTestCase):
         self.configure(self.port, loncSocketMode="0600", loncSocketGroup=group, londPort="65535")
         self.configure(self.port, loncSocketMode="0666", loncSocketGroup=group)
         lonc.kill(signal.SIGHUP)
-        await lonc.says("0 hosts new, 0 gone, 0 changed, 2 as before", mark)
+        await lonc.says("hosts: 0 new, 0 gone, 0 changed, 2 as before", mark)
         for host_id in ("l1", "l2"):
             told = os.stat(self.socket(host_id))
             self.assertEqual((stat.S_IMODE(told.st_mode), told.st_gid), (0o666, int(group)))
@@ -350,7 +350,7 @@ class ConfiguredTests(DaemonTestCase):
             "l1:uiuc:access:l1.example.org:127.0.0.1",
         )
         lonc.kill(signal.SIGUSR2)
-        await lonc.says("1 hosts new, 1 gone, 1 changed, 1 as before", mark)
+        await lonc.says("hosts: 1 new, 1 gone, 1 changed, 1 as before", mark)
         await lonc.says("hosts.tab, line 3: 2 of at least 4 fields", mark)
         self.assertEqual(await self.ask("l4", "ping"), "l4")
         await clients["l3"].closed

@@ -348,7 +348,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(
             told.split("\n"),
             [
-                "1 hosts new, 1 gone, 1 changed, 0 as before",
+                "hosts: 1 new, 1 gone, 1 changed, 0 as before",
                 "l3: new, at 127.0.0.3",
                 "l2: gone",
                 "l1: role access, was library; address 127.0.0.9, was 127.0.0.1",
@@ -596,7 +596,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual((seen[0] < 8, seen[-1]), (True, 52))
         self.assertLess(max(after - before for before, after in pairwise(seen)), 6)
         told = self.successResultOf(reading)
-        self.assertEqual(told.split("\n")[0], "50 hosts new, 0 gone, 0 changed, 2 as before")
+        self.assertEqual(told.split("\n")[0], "hosts: 50 new, 0 gone, 0 changed, 2 as before")
 
     def test_stop_in_the_middle(self) -> None:
         """S17: an end in the middle of a change is clean: nothing is begun after it."""
@@ -624,7 +624,7 @@ class ReadAgainTests(ServiceTestCase):
         self.advance(0)
         told = [self.successResultOf(each) for each in (first, second)]
         self.assertEqual(
-            [text[:20] for text in told], ["0 hosts new, 1 gone,", "1 hosts new, 0 gone,"]
+            [text[:19] for text in told], ["hosts: 0 new, 1 gon", "hosts: 1 new, 0 gon"]
         )
 
     def test_disk_hangs(self) -> None:

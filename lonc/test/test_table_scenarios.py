@@ -66,7 +66,7 @@ class FetchedTableTests(DaemonTestCase):
         url = f"http://127.0.0.1:{nobody}/adm/dns/hosts"
         self.assertIn(f"WARNING: no host table from {url}: no connection", self.log)
         self.assertIn("INFO: 1 hosts fetched from", self.log)
-        self.assertIn("1 hosts new, 0 gone, 0 changed, 0 as before", self.log)
+        self.assertIn("hosts: 1 new, 0 gone, 0 changed, 0 as before", self.log)
 
         self.table = TWO + THREE
         lonc.kill(signal.SIGUSR2)
@@ -96,7 +96,7 @@ class FetchedTableTests(DaemonTestCase):
         self.served_by(f"127.0.0.1:{server.port}")
         lonc = self.unprivileged("-n", "lonc", "--config", self.path("loncapa.conf"), files=600)
         await self.until(lambda: os.path.exists(self.path("daemons", "logs", "lonc.log")))
-        await self.until(lambda: "hosts new, 0 gone" in self.log)
+        await self.until(lambda: "new, 0 gone" in self.log)
         self.assertEqual(await self.ask("l2", "ping"), "l2")
         self.assertEqual(self.log.count("hosts of the table are not served"), 1)
         self.assertIn("l2", await self.manage("list"))
