@@ -57,6 +57,7 @@ from lonc.report.logs import LoncLog, has_room
 from lonc.report.problems import Problems
 from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
+from lonc.report.units import count
 from lonc.transport.network import Network
 from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort
@@ -309,7 +310,8 @@ class LoncService(MultiService):
         predecessor = self._predecessor
         if predecessor is None:  # else it is the old process's, as yet
             self._pid_file.write()
-        log.critical("starting with {count} hosts", count=len(table.hosts))
+        hosts = count(len(table.hosts), "host")
+        log.critical("starting with {hosts}", hosts=hosts, event="starting-with-hosts")
         self.problems.replace(self.in_force.problems(), CONFIGURED)
         self._clients.room = self.in_force.room_for_clients
         if not self._dependencies.enciphers:
