@@ -14,15 +14,22 @@ import re
 from collections.abc import Callable, Collection
 from itertools import islice
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import attrs
-from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as BaseRequest
+from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 #: Connections at a time: some browsers, each with a few, and what scrapes.
@@ -81,13 +88,13 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_loopback(address: Any) -> bool:
+def _is_loopback(address: IAddress) -> bool:
     """Return whether an address of Twisted's is one that only this machine reaches, over TCP."""
-    host = getattr(address, "host", None)
-    if not host:
+    if not isinstance(address, IPv4Address | IPv6Address):
         return False
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+    ip = ipaddress.ip_address(address.host.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 class Places:
@@ -262,7 +269,7 @@ class LimitedSite(Site):
     protocol = Channel  # type: ignore[assignment]
     requestFactory = PageRequest
 
-    def __init__(self, root: Any, names: Callable[[], Names], clock: IReactorTime) -> None:
+    def __init__(self, root: Resource, names: Callable[[], Names], clock: IReactorTime) -> None:
         super().__init__(root, timeout=None, reactor=clock)  # a channel has a limit of its own
         self.names = names
         self.places = Places()

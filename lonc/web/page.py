@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -88,7 +88,7 @@ class Column:
     """A column of the table, by which it can be sorted."""
 
     title: str
-    key: Callable[[Row], Any]
+    key: Callable[[Row], float | str]
     number: bool = True
 
 
@@ -292,7 +292,7 @@ def host_page(
     return "".join(_pieces("host.html", daemon, now, host=host, groups=found, cards=cards))
 
 
-def _pieces(name: str, daemon: DaemonStatus, now: float, **values: Any) -> Iterator[str]:
+def _pieces(name: str, daemon: DaemonStatus, now: float, **values: object) -> Iterator[str]:
     stream = _TEMPLATES.get_template(name).stream(
         daemon=daemon,
         now=now,
