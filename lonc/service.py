@@ -196,7 +196,13 @@ class LoncService(MultiService):
 
         # What is seen and steered.
         self.reporter = Reporter(
-            self.hosts, in_force, self._clients, self._delayed, outside.lonc_log, self.problems
+            self.hosts,
+            in_force,
+            self._clients,
+            self._delayed,
+            outside.lonc_log,
+            self.problems,
+            self._supervisor.departed,
         )
         known = (in_force.certificates, in_force.management_names)
         self._management = ManagementPort(

@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -61,6 +61,7 @@ class Reporter:
     :param delayed: knows the delayed requests on disk.
     :param lonc_log: has the hosts' last lines.
     :param problems: what is wrong now; :meth:`looking` keeps it up to date.
+    :param departed: gives the counts of hosts that are no longer served.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Reporter:
         delayed: DelayedService,
         lonc_log: LoncLog,
         problems: Problems,
+        departed: Callable[[], Mapping[str, int]],
     ) -> None:
         self._hosts = hosts
         self._in_force = in_force
@@ -78,6 +80,7 @@ class Reporter:
         self._delayed = delayed
         self._lonc_log = lonc_log
         self.problems = problems
+        self._departed = departed
         self._started = time.time()
         self._recent: dict[str, Recent] = {}
         self._last_reload: Mapping[str, Any] = {}
@@ -101,6 +104,7 @@ class Reporter:
                 count for x, count in self._delayed.counts().items() if x not in self._hosts
             ),
             slow_answer=settings.slow_answer,
+            departed=self._departed(),
             kept=self._delayed.kept,
             refused=self._clients.refused.count,
             last_refused=self._clients.refused.last,

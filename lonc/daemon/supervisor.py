@@ -8,6 +8,8 @@ Whatever goes wrong in the service of one host is logged and is that host's own.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -55,6 +57,7 @@ class Supervisor(MultiService):
         self._dependencies = dependencies
         self._problems = problems
         self._machines = machines
+        self._departed: Counter[str] = Counter(requests=0, answers=0, con_lost=0)
         self._leaving: dict[HostService, Deferred[Any]] = {}
         self._sockets = RestingFolder()
 
@@ -115,6 +118,14 @@ class Supervisor(MultiService):
 
     def _has_left(self, service: HostService) -> None:
         del self._leaving[service]
+        self._departed.update(service.counts())
+
+    def departed(self) -> Mapping[str, int]:
+        """Return the counts of all hosts that were removed: those since the start have them."""
+        counts = Counter(self._departed)
+        for service in self._leaving:
+            counts.update(service.counts())
+        return counts
 
     def stop(self) -> Deferred[Any]:
         """Remove every host; fires when all have ended, those too that were removed before."""

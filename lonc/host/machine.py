@@ -215,9 +215,10 @@ class Machine:
                 self.lond.cut_off(connection)
                 return
 
-    def has_waiting(self, request: Request) -> bool:
-        """Return whether a request still waits for a connection."""
-        return request in self._queue
+    def sent_at(self, request: Request) -> float:
+        """Return when a request was sent to the lond; 0.0 where it was not, or is answered."""
+        owing = (each.since for each in self.pool.owing if each.request is request)
+        return next(owing, 0.0)
 
     def queue_of(self, host_id: str) -> RequestQueue:
         """Return what waits for a host; nothing does for one that has left."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
+from lonc.host.connection import LondConnection
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machine import Machine
 from lonc.host.machines import Machines
@@ -46,6 +47,9 @@ __all__ = ["FAREWELL", "HostDependencies", "HostService"]
 
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0
+
+#: Causes of a ``con_lost`` that come after a wait, which counts among the times.
+OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
 
 log = Logger()
 
@@ -212,9 +216,9 @@ class HostService(Service):
             machine.cut_off(request)
         self.passed_on()
 
-    def has_waiting(self, request: Request) -> bool:
-        """Return whether a request still waits for a connection."""
-        return self._machine.has_waiting(request)
+    def sent_at(self, request: Request) -> float:
+        """Return when a request was sent to its lond; 0.0 while it waits for a connection."""
+        return max(machine.sent_at(request) for machine in self._machines)
 
     def ask(self, line: bytes) -> Deferred[bytes]:
         """
@@ -240,6 +244,8 @@ class HostService(Service):
         self.count_lost(cause)
         now, log_of_requests = self._seconds(), self._dependencies.request_log
         since = request.since or sent or now
+        if cause in OUT_OF_TIME:
+            self.times.lost((sent or now) - since, now - sent if sent else 0.0)
         if now - since > log_of_requests.threshold:
             log_of_requests.note(
                 self.host_id,
@@ -557,11 +563,24 @@ class HostService(Service):
             last_failure=lond.last_failure,
             last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
             handshakes=lond.handshakes,
+            oldest_owed=max((seconds - each.since for each in self._owing()), default=0.0),
             paused=self.paused,
             machine=self._machine.lond.name,
             name_failure="" if name is None else name.why,
             name_failing_since=0.0 if name is None else now - (seconds - name.since),
         )
+
+    def _owing(self) -> Iterator[LondConnection]:
+        """Give the connections that owe an answer to this host's clients."""
+        for machine in self._machines:
+            for each in machine.pool.owing:
+                if each.request is not None and each.request.host is self:
+                    yield each
+
+    def counts(self) -> dict[str, int]:
+        """Return how many ``requests``, ``answers`` and ``con_lost`` there were."""
+        lost = sum(self._con_lost.values())
+        return {"requests": self._requests, "answers": self.times.answers, "con_lost": lost}
 
     def totals(self) -> dict[str, Any]:
         """Return how long its requests and its machine's handshakes take."""

@@ -70,9 +70,9 @@ class SharedSocket:
         for host in self._hosts():
             host.cut_off(request)
 
-    def has_waiting(self, request: Request) -> bool:
-        """Return whether a request still waits for a connection."""
-        return any(host.has_waiting(request) for host in self._hosts())
+    def sent_at(self, request: Request) -> float:
+        """Return when a request was sent to its lond; 0.0 while it waits for a connection."""
+        return max((host.sent_at(request) for host in self._hosts()), default=0.0)
 
     def close_connections(self) -> None:
         """Close every connection to every host of that name and start afresh."""

@@ -71,8 +71,8 @@ class RequestTaker(Interface):
     def cut_off(self, request: Request) -> None:
         """Close the connection that owes the answer to a request; nobody is told."""
 
-    def has_waiting(self, request: Request) -> bool:
-        """Return whether a request still waits for a connection."""
+    def sent_at(self, request: Request) -> float:
+        """Return when a request was sent to its lond; 0.0 while it waits for a connection."""
 
     def close_connections(self) -> None:
         """Close every connection to the host and start afresh."""
@@ -432,11 +432,12 @@ class ClientProtocol(Protocol):
 
     @property
     def waits_for(self) -> tuple[str, float]:
-        """What it waits for, ``queue``, ``lond`` or nothing, and since when if it is the queue."""
+        """What it waits for, ``queue``, ``lond`` or nothing, and since when by the clock."""
         request = self._request
         if request is None:
             return "", 0.0
-        return ("queue", request.since) if self._host.has_waiting(request) else ("lond", 0.0)
+        sent = self._host.sent_at(request)
+        return ("lond", sent) if sent else ("queue", request.since)
 
     @property
     def peer(self) -> Peer:

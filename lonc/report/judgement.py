@@ -69,6 +69,7 @@ JUDGED: Final = frozenset(
         "host-name",
         "host-paused",
         "host-waits",
+        "host-silent",
         "host-loses",
         "host-slow",
         "delayed-old",
@@ -137,13 +138,20 @@ def _of_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Pro
     watched = host.host_id in daemon.watch
     name, why = host.host_id, str(host.last_failure.get("what", ""))
     since = host.since or None
+    level: Level = "critical" if watched else "warning"
     if host.state == "DEAD":
-        level: Level = "critical" if watched else "warning"
         what = "DEAD" + (f": {why}" if why else "")
         yield problem(_cause(why), name, what, level=level, since=since)
     elif host.state == "unproven":
         what = "was DEAD and has not answered since" + (f": {why}" if why else "")
         yield problem("host-unproven", name, what, since=since)
+    elif host.oldest_owed > WAITS_LONG and now - host.last_answer > host.oldest_owed:
+        what = (
+            f"has answered nothing for {duration(host.oldest_owed)}; {host.busy} "
+            f"{'answer is' if host.busy == 1 else 'answers are'} owed"
+        )
+        since = now - host.oldest_owed
+        yield problem("host-silent", name, what, level=level, since=since)
     elif host.name_failure:
         what = f"its name cannot be looked up: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
@@ -220,7 +228,8 @@ def _machine(host: HostStatus) -> str:
 
 
 def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, int]:
-    """Sum all hosts up."""
+    """Sum all hosts up; what is counted since the start has those too that have left."""
+    gone = daemon.departed
     return {
         "hosts": len(hosts),
         "up": sum(host.state == "up" and host.tried for host in hosts),
@@ -231,9 +240,9 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
         "clients": sum(host.clients for host in hosts),
         "connections": sum({_machine(host): host.connections for host in hosts}.values()),
         "waiting": sum(host.waiting for host in hosts),
-        "requests": sum(host.requests for host in hosts),
-        "answers": sum(host.answers for host in hosts),
-        "con_lost": sum(sum(host.con_lost.values()) for host in hosts),
+        "requests": sum(host.requests for host in hosts) + gone.get("requests", 0),
+        "answers": sum(host.answers for host in hosts) + gone.get("answers", 0),
+        "con_lost": sum(sum(host.con_lost.values()) for host in hosts) + gone.get("con_lost", 0),
         "delayed": sum(host.delayed for host in hosts),
         "kept": daemon.kept,
     }

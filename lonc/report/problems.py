@@ -92,6 +92,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "lonc hosts {subject} shows where the time goes",
         logged=True,
     ),
+    "host-silent": _host(
+        "answer nothing",
+        "host-silent",
+        "its lond hangs: restart it there; lonc clients {subject}",
+        logged=True,
+    ),
     "host-loses": _host(
         "lose requests", "con-lost", "lonc hosts {subject} has the causes", logged=True
     ),

@@ -59,6 +59,8 @@ class HostStatus:
     :ivar machine: where its lond is. Hosts that share a machine share its connections, its retries
         and its handshakes.
     :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
+    :ivar oldest_owed: how long its lond has owed the oldest answer, in seconds; 0.0 when it owes
+        none.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
     :ivar name_failure: why its name cannot be looked up; empty while it can, or needs no look-up.
     :ivar name_failing_since: since when that is so, in Unix time; 0.0 else.
@@ -95,6 +97,7 @@ class HostStatus:
     paused: Mapping[str, Any] = attrs.field(factory=dict)
     machine: str = ""
     handshakes: Mapping[str, Any] = attrs.field(factory=dict)
+    oldest_owed: float = 0.0
     oldest_delayed: float = 0.0
     name_failure: str = ""
     name_failing_since: float = 0.0
@@ -155,6 +158,8 @@ class DaemonStatus:
     :ivar delayed_unknown: delayed requests for hosts that the table does not have.
     :ivar slow_answer: seconds from which on a host's slowest answers are too slow
         (``loncSlowAnswer``).
+    :ivar departed: ``requests``, ``answers`` and ``con_lost`` since the start of hosts that have
+        left the table, or were started again.
     :ivar kept: delayed requests that were set aside.
     :ivar refused: clients turned away since the start, because all places were taken.
     :ivar cut_off: clients that lonc closed since the start, for they broke a limit or made room.
@@ -176,6 +181,7 @@ class DaemonStatus:
     watch: list[str] = attrs.field(factory=list)
     delayed_unknown: int = 0
     slow_answer: float = 5.0
+    departed: Mapping[str, int] = attrs.field(factory=dict)
     kept: int = 0
     refused: int = 0
     cut_off: int = 0

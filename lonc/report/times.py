@@ -29,6 +29,8 @@ SLOTS: Final = 10
 
 _NOTHING: Final = (0,) * (len(BOUNDS) + 1)
 
+_NONE_LOST: Final[Mapping[str, Times]] = {}
+
 #: The longest duration of a slot without any.
 _NONE: Final = -1.0
 
@@ -139,7 +141,7 @@ class HostTimes:
     :ivar waited: how long the answer to each of these took, from the time it was sent.
     """
 
-    __slots__ = ("_direct", "_queue", "_waited", "_whole", "direct", "queue", "waited")
+    __slots__ = ("_direct", "_lost", "_queue", "_waited", "_whole", "direct", "queue", "waited")
 
     def __init__(self) -> None:
         self.direct: list[float] = []
@@ -150,6 +152,7 @@ class HostTimes:
         self._queue = Times()
         self._waited = Times()
         self._whole = Times()  # both together
+        self._lost: Mapping[str, Times] = _NONE_LOST
 
     def count_up(self) -> None:
         """Put what was appended into buckets; to be called often, for it takes room until then."""
@@ -163,6 +166,19 @@ class HostTimes:
             self.queue.clear()
             self.waited.clear()
 
+    def lost(self, queue: float, lond: float) -> None:
+        """
+        Count a request that ran out of time, as one that took at least as long.
+
+        :param queue: how long it waited for a connection.
+        :param lond: how long for the answer; 0.0 where it was not sent.
+        """
+        self._lost = self._lost or {name: Times() for name in ("queue", "lond", "total")}
+        self._lost["queue"].add(queue)
+        if lond:
+            self._lost["lond"].add(lond)
+        self._lost["total"].add(queue + lond)
+
     @property
     def answers(self) -> int:
         """How many answers there were."""
@@ -172,18 +188,21 @@ class HostTimes:
     def turn(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
         self.count_up()
-        for times in (self._direct, self._queue, self._waited, self._whole):
+        for times in (self._direct, self._queue, self._waited, self._whole, *self._lost.values()):
             times.turn()
 
     def totals(self) -> Mapping[str, Totals]:
-        """Return ``queue``, ``lond`` and ``total``, of all requests."""
+        """Return ``queue``, ``lond`` and ``total``, of requests that were answered or timed out."""
         self.count_up()
         direct = self._direct.totals()
-        return {
+        answered = {
             "queue": self._queue.totals() + direct.instant(),
             "lond": self._waited.totals() + direct,
             "total": self._whole.totals() + direct,
         }
+        for name, times in self._lost.items():
+            answered[name] += times.totals()
+        return answered
 
     def of_late(self) -> Mapping[str, Mapping[str, float]]:
         """Say what the requests of the last five minutes were like: see :meth:`Totals.of_late`."""

@@ -366,6 +366,16 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual([each.host for each in self.network.attempts], ["127.0.0.1", "127.0.0.9"])
         self.assertEqual(self.ask("l3"), b"re:ping\n")
 
+    def test_counts_stay(self) -> None:
+        """What a host has done that leaves the table stays in what is counted since the start."""
+        self.assertEqual(self.ask("l2"), b"re:ping\n")
+        self.table = a_table("l1:msu:access:l1.test:127.0.0.1\n")
+        self.successResultOf(self.daemon.reread_table())
+        counts = {"requests": 1, "answers": 1, "con_lost": 0}
+        self.assertEqual(self.daemon.reporter.about().departed, counts)
+        self.advance(FAREWELL)
+        self.assertEqual(self.daemon.reporter.about().departed, counts)
+
     def test_status_of_a_new_host(self) -> None:
         """S15: the line that says that a host is new has its status, as all others do."""
         seen: list[str] = []

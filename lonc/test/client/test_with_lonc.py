@@ -59,9 +59,9 @@ class LocalHost:
         else:
             request.asker.lost(Cause.DEAD)
 
-    def has_waiting(self, request: Request) -> bool:
-        """Return whether it waits: never here."""
-        return False
+    def sent_at(self, request: Request) -> float:
+        """Return when it was sent: never here."""
+        return 0.0
 
     def withdraw(self, request: Request) -> bool:
         """Withdraw nothing: no request waits here."""

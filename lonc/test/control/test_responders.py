@@ -76,6 +76,14 @@ class ClientTests(RespondersTestCase):
         self.assertEqual((row.pid, row.user), (4711, "root"))
         self.assertEqual(len(self.result(self.lonc.clients())), 2)
 
+    def test_hanging(self) -> None:
+        """One whose lond does not answer has waited for that since its request was sent."""
+        self.client("l1", b"get\n")
+        self.advance(7.0)
+        (row,) = self.result(self.lonc.clients("l1"))
+        self.assertEqual(row.waits_for, "lond")
+        self.assertLess(abs(row.waiting - 7.0), 1.0)
+
     def test_two_pages(self) -> None:
         """More clients than fit into an answer are listed each once, in the order they came in."""
         for _ in range(99):

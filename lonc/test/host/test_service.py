@@ -246,6 +246,27 @@ class CountingTests(HostTestCase):
         stage.advance(4)
         self.assertEqual((stage.status.waiting, stage.status.oldest_waiter), (2, 7.0))
 
+    def test_owed(self) -> None:
+        """How long the oldest answer is owed is told, 0 when none is; who waits is owed none."""
+        stage, _ = self.busy_stage()
+        stage.client(b"ping\n")
+        stage.advance(3)
+        self.assertEqual(stage.status.oldest_owed, 3.0)
+        for answer in (b"1\n", b"2\n"):
+            stage.londs[0].say(answer)
+            stage.turn()
+        self.assertEqual(stage.status.oldest_owed, 0.0)
+
+    def test_out_of_time(self) -> None:
+        """A request that ran out of time counts among the times, and is no answer."""
+        stage = Stage(self, max_connections=1, queue_timeout=20, request_timeout=30)
+        stage.advance(1)  # the clock's 0 is no time
+        stage.clients_of(2)
+        stage.advance(31)
+        late = stage.service.times.of_late()
+        self.assertEqual([late[name]["max"] for name in ("queue", "lond", "total")], [20, 30, 30])
+        self.assertEqual(stage.status.answers, 0)
+
     def test_state(self) -> None:
         """S16: up, DEAD and stopping, the retries that are left, and the next probe."""
         stage = Stage(self)

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.judgement import judge, summary
+from lonc.report.judgement import judge, summary, totals
 from lonc.report.problems import Problem, state, worst_first
 from lonc.report.status import HostStatus
 from lonc.report.units import clock_time
@@ -74,6 +74,17 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual(self.judge(a_status("msu", waiting=3, oldest_waiter=9.9))[0], "ok")
         level, [finding] = self.judge(a_status("msu", waiting=3, oldest_waiter=20.0))
         self.assertEqual((level, finding.since), ("warning", NOW - 20.0))
+
+    def test_silent(self) -> None:
+        """A host that owes an answer for long, and has answered nothing since it was asked."""
+        fields = {"busy": 2, "oldest_owed": 14.0}
+        level, [problem] = self.judge(a_status("msu", last_answer=NOW - 15.0, **fields))
+        self.assertEqual((level, problem.kind, problem.since), ("warning", "host-silent", NOW - 14))
+        self.assertEqual(problem.what, "has answered nothing for 14 s; 2 answers are owed")
+        _, [problem] = self.judge(a_status("own", **fields))
+        self.assertEqual(problem.level, "critical")
+        self.assertEqual(self.judge(a_status("msu", last_answer=NOW - 13.0, **fields))[0], "ok")
+        self.assertEqual(self.judge(a_status("msu", busy=1, oldest_owed=9.0))[0], "ok")
 
     def test_losses(self) -> None:
         """Requests that are lost: three or more, and more than one in fifty; not those expected."""
@@ -163,6 +174,13 @@ class JudgementTests(SynchronousTestCase):
 
 class SummaryTests(SynchronousTestCase):
     """What programs read."""
+
+    def test_departed(self) -> None:
+        """What hosts have done that have left stays in what is counted since the start."""
+        daemon = a_daemon(departed={"requests": 10, "answers": 8, "con_lost": 2})
+        counts = totals(daemon, [a_status("a", requests=3, answers=2, con_lost={"dead": 1})])
+        told = [counts[name] for name in ("requests", "answers", "con_lost")]
+        self.assertEqual(told, [13, 10, 3])
 
     def test_fields(self) -> None:
         """Names stay; numbers are numbers."""

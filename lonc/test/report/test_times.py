@@ -110,6 +110,22 @@ class HostTimesTests(SynchronousTestCase):
             times.turn()
         self.assertEqual(times.of_late(), dict.fromkeys(("queue", "lond", "total"), NOTHING))
 
+    def test_out_of_time(self) -> None:
+        """A request that ran out of time took at least as long, and is no answer."""
+        times = HostTimes()
+        times.direct.append(0.5)
+        times.lost(20.0, 60.0)
+        times.lost(30.0, 0.0)
+        late = times.of_late()
+        self.assertEqual(
+            {name: (each["max"], each["count"]) for name, each in late.items()},
+            {"queue": (30.0, 3.0), "lond": (60.0, 2.0), "total": (80.0, 3.0)},
+        )
+        self.assertEqual(times.answers, 1)
+        for _ in range(SLOTS + 1):
+            times.turn()
+        self.assertEqual(times.of_late(), dict.fromkeys(("queue", "lond", "total"), NOTHING))
+
     def test_count_up(self) -> None:
         """What was added is counted once, however often it is asked for meanwhile."""
         times = HostTimes()
