@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,9 @@ from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
 from lonc.control.reporter import Reporter
 from lonc.daemon.former import FORMER, former
-from lonc.daemon.handover import HandOver, Holdings, Knowledge
+from lonc.daemon.handover import HandOver, Holdings
 from lonc.daemon.kept_sockets import KeptSockets
+from lonc.daemon.knowledge import dead_of, distrust, knowledge_of, leave_dead, take_dead, take_on
 from lonc.daemon.notices import Notices
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.reload import Reloader
@@ -43,14 +44,14 @@ from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.daemon.systemd import Manager
-from lonc.daemon.takeover import Predecessor
+from lonc.daemon.takeover import Predecessor, TakeOverError
 from lonc.daemon.threads import Threads
 from lonc.delayed.service import DelayedService
-from lonc.disk.threads import Disk, InThread
+from lonc.disk.threads import Disk, InThread, Stuck
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machines import Machines
 from lonc.host.resolver import PLACES, Names, addresses_of
-from lonc.host.service import HostService, Pause
+from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
 from lonc.report.logs import LoncLog, has_room
@@ -74,8 +75,9 @@ LOOK = 10.0
 #: limits its own to fewer, so that what hangs for one leaves threads to the others.
 DISK_THREADS = 16
 
-#: Seconds that who has connected already gets to ask, where newcomers wait for the next lonc.
-LAST_WORDS = 0.2
+#: Seconds that who has connected and asked nothing yet gets to ask, where newcomers wait for the
+#: next lonc. Programs ask at once, which on a busy machine is not always within a fraction of that.
+LAST_WORDS = 1.0
 
 log = Logger()
 
@@ -333,12 +335,11 @@ class LoncService(MultiService):
             self._supervisor.add(host_id)
         for _ in self._shared.arranging(table.hosts, settings, []):
             pass
-        if predecessor is not None:
-            self._remember(predecessor.holdings.knowledge)
-            self._pid_file.write()
-            predecessor.relieve()
-            self._predecessor = None
-            predecessor.serve_clients(self._reactor, self._kept.serve)
+        if predecessor is None:
+            dead: Iterable[str] = take_dead(settings.health_file) if self._kept.has_resumed else []
+        else:
+            dead = self._take_over_from(predecessor)
+        distrust(dead, self.hosts)
         self._kept.drop_rest()
         self._rounds.start()
         self._notices.started()
@@ -350,16 +351,18 @@ class LoncService(MultiService):
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.critical("stopping")
         yield self._hand_over.stop()
+        if self._predecessor is not None:
+            self._kept.give_back()
+        left = self._predecessor is None and self._kept.leave(self._retired)
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         self._rounds.stop()
-        if self._predecessor is not None:
-            self._kept.give_back()
-        elif self._kept.leave(self._retired):
+        if left:
+            yield Deferred.fromCoroutine(self._leave_dead())
             yield Deferred.fromCoroutine(self._hand_over.pass_on(self._kept.clients()))
-            self._hang_up()
-            yield deferLater(self._reactor, LAST_WORDS)
-            self._hang_up()
+            until = self._reactor.seconds() + LAST_WORDS
+            while not self._hang_up() and self._reactor.seconds() < until:
+                yield deferLater(self._reactor, LAST_WORDS / 20)
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
         yield self._shared.dismiss()
@@ -369,10 +372,10 @@ class LoncService(MultiService):
         self._notices.stopped()
         log.critical("stopped")
 
-    def _hang_up(self) -> None:
-        """Have clients connect to the next lonc when they ask again."""
-        for client in list(self._clients.everyone):
-            client.hang_up()
+    def _hang_up(self) -> bool:
+        """Have clients connect to the next lonc when they ask again; return whether none stays."""
+        stay = [client for client in list(self._clients.everyone) if not client.hang_up()]
+        return not stay
 
     def release(self) -> None:
         """Give the folders free for another lonc."""
@@ -395,8 +398,7 @@ class LoncService(MultiService):
     # ------------------------------------------------------------------ another process
 
     def _holdings(self) -> Holdings:
-        pauses = {host_id: host.paused for host_id, host in self.hosts.items() if host.paused}
-        knowledge = {"pauses": pauses}
+        knowledge = knowledge_of(self.hosts, self._delayed)
         sockets = self._kept.copies()
         return Holdings(self._pid_file.path, self._pid_file.share(), sockets, knowledge)
 
@@ -405,12 +407,35 @@ class LoncService(MultiService):
         with contextlib.suppress(ReactorNotRunning):  # it stops already
             self._reactor.stop()
 
-    def _remember(self, knowledge: Knowledge) -> None:
-        for host_id, fields in knowledge.get("pauses", {}).items():
-            pause = Pause(**fields)
-            left = pause.until - time.time() if pause.until else 0.0
-            if host_id in self.hosts and (left > 0.0 or not pause.until):
-                self.hosts[host_id].pause(pause, left)
+    def _take_over_from(self, predecessor: Predecessor) -> Iterable[str]:
+        """
+        Know what the old process knew, and have it go.
+
+        :return: the hosts that it found DEAD.
+        :raises TakeOverError: it goes on.
+        """
+        knowledge = predecessor.holdings.knowledge
+        try:
+            take_on(knowledge, self.hosts, self._delayed)
+        except ValueError as error:  # it is of another release
+            raise TakeOverError(
+                f"cannot take over: process {predecessor.pid} goes on: it tells what this lonc "
+                f"does not understand: {error}"
+            ) from None
+        self._pid_file.write()
+        predecessor.relieve()
+        self._predecessor = None
+        predecessor.serve_clients(self._reactor, self._kept.serve)
+        return knowledge.get("dead", {})
+
+    async def _leave_dead(self) -> None:
+        """Tell the next process which hosts are DEAD, unless it knows."""
+        if not self._retired:
+            settings = self.in_force.settings
+            path, limit = settings.health_file, settings.disk_timeout
+            dead = dead_of(self.hosts)
+            with contextlib.suppress(OSError, Stuck):  # it will find out
+                await self._disk.run(path, limit, partial(leave_dead, path, dead))
 
     # ------------------------------------------------------------------ what is looked at
 

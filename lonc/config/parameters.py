@@ -394,6 +394,11 @@ class Settings:
         return os.path.join(self.daemons_dir, "logs")
 
     @property
+    def health_file(self) -> str:
+        """Where a process tells the next one which hosts are DEAD."""
+        return os.path.join(self.logs_dir, "lonc.health")
+
+    @property
     def pid_file(self) -> str:
         """The daemon's process id."""
         return os.path.join(self.logs_dir, "lonc.pid")

@@ -48,6 +48,11 @@ class KeptSockets:
         self._manager.forget(name)
         return None
 
+    @property
+    def has_resumed(self) -> bool:
+        """Whether any socket came from another process."""
+        return bool(self._resumed)
+
     def keep(self, path: str, port: IListeningPort) -> None:
         """Have a socket kept, if there is room; the manager has it perhaps."""
         name = _name(path)

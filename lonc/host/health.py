@@ -173,6 +173,10 @@ class Health:
             self.stop()
         return was_dead
 
+    def distrust(self) -> None:
+        """Take it that the host is DEAD: a process before this one has found it so."""
+        self.dead, self.well = True, False
+
     def stop(self) -> None:
         """Probe no more."""
         self._probes.stop()

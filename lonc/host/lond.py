@@ -555,6 +555,12 @@ class Lond:
         if self._health.unproven and self._health.next_probe < 0:
             self._probe()
 
+    def distrust(self) -> None:
+        """Probe it at once, and till then take it for unproven: it was DEAD a moment ago."""
+        if self.last_answer < 0.0:
+            self._health.distrust()
+            self.reset_retries()
+
     # ------------------------------------------------------------------ time limits
 
     def sweep(self, now: float) -> None:

@@ -296,6 +296,10 @@ class HostService(Service):
             self._served = served
             self._hold()
 
+    def distrust(self) -> None:
+        """See whether the host has come back, which was DEAD for the process before this one."""
+        self._machine.lond.distrust()
+
     def reset_retries(self) -> None:
         """Give the host its retries back (rows S17 and S18), and try it if it was DEAD."""
         self._machine.lond.reset_retries()

@@ -16,9 +16,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.control.client import ManagementClient
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.systemd import Manager
-from lonc.test.fixtures.daemon import TWISTD, Child
+from lonc.test.fixtures.daemon import TWISTD, Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
 from lonc.test.fixtures.manager import StandIn
 from lonc.transport.network import SocketNetwork
@@ -193,6 +194,31 @@ class RestartTests(LoadTestCase):
             NOTIFY_SOCKET=self.manager.path,
         )
 
+    async def test_dead(self) -> None:
+        """A host that was DEAD is not taken for well by the next process."""
+        self.manager = StandIn(self.path("notify"))
+        self.addCleanup(self.manager.close)
+        self.configure(free_port("127.0.0.1", "127.0.0.2"))
+        lonc = self.started()
+        while not await self.is_dead("l2"):
+            await self.ask("l2", "ping")
+        self.manager.new()
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+        self.assertTrue(os.path.exists(self.path("daemons", "logs", "lonc.health")))
+        lonc = self.started()
+        await self.until(lambda: self.manager.has("READY=1"))
+        self.assertTrue(await self.is_dead("l2"))
+        self.assertFalse(os.path.exists(self.path("daemons", "logs", "lonc.health")))
+        await lonc.end(signal.SIGTERM)
+
+    async def is_dead(self, host_id: str) -> bool:
+        """Return whether a host is DEAD, or was and has not answered since."""
+        await self.until(lambda: os.path.exists(self.socket("lonc.amp")))
+        client = await ManagementClient.connect(reactor, f"unix:{self.socket('lonc.amp')}")
+        (state,) = [each.state for each in await client.hosts() if each.host_id == host_id]
+        await client.close()
+        return state in ("DEAD", "unproven")
+
     async def test_nobody_is_refused(self) -> None:
         """0 refused, and con_lost at most for who had asked before."""
         self.manager = StandIn(self.path("notify"))
@@ -205,8 +231,11 @@ class RestartTests(LoadTestCase):
         for _ in range(self.restarts):
             await self.more()
             self.manager.new()
-            self.began_a_change()
-            self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+            self.began_a_change(settling=True)
+            lonc.kill(signal.SIGTERM)
+            await self.until(lambda: self.manager.has("STOPPING=1"))
+            self.settled()
+            self.assertEqual(await lonc.ended(), 0)
             self.assertTrue(os.path.exists(self.socket("l2")))
             lonc = self.started()
             await self.until(lambda: self.manager.has("READY=1"))
