@@ -19,12 +19,12 @@ from textual.widgets import DataTable, Footer, Input, Label, Static
 from twisted.internet.defer import Deferred
 
 from lonc.cli.hosts import HOST_COLUMNS, Row, about, rows
-from lonc.cli.status import by_cause, line_of
+from lonc.cli.status import line_of
 from lonc.cli.tables import STYLES, Column, ordered
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError
-from lonc.report.judgement import totals
+from lonc.report.judgement import by_cause, totals
 from lonc.report.problems import Problem, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import count, duration

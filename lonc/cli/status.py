@@ -14,8 +14,8 @@ from lonc.cli.arguments import json_option
 from lonc.cli.tables import STYLES, as_json, console, overflow
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
-from lonc.report.judgement import summary, totals
-from lonc.report.problems import Group, Problem, grouped, state
+from lonc.report.judgement import by_cause, summary, totals
+from lonc.report.problems import Group, Problem, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration
 from lonc.wire.printable import printable
@@ -54,15 +54,6 @@ async def status(lonc: ManagementClient, wants_json: bool, every: bool, monitori
     else:
         show(console(), daemon, hosts, problems, groups, every)
     return EXIT_STATUS[state(problems)]
-
-
-def by_cause(problems: Sequence[Problem], hosts: Sequence[HostStatus]) -> list[Group]:
-    """Put problems with one cause together, in each those that lost most requests first."""
-    lost = {
-        host.host_id: sum(host.con_lost_lately.values()) + sum(host.con_lost.values()) * 1e-9
-        for host in hosts
-    }
-    return grouped(problems, lambda each: lost.get(each.host, 0.0))
 
 
 def _head(

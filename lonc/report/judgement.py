@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from lonc.report.problems import Level, Problem, problem, state, worst_first
+from lonc.report.problems import Group, Level, Problem, grouped, problem, state, worst_first
 from lonc.report.recent import ENOUGH
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, duration
@@ -246,6 +246,15 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
         "delayed": sum(host.delayed for host in hosts),
         "kept": daemon.kept,
     }
+
+
+def by_cause(problems: Iterable[Problem], hosts: Sequence[HostStatus]) -> list[Group]:
+    """Put problems with one cause together, in each those that lost most requests first."""
+    lost = {
+        host.host_id: sum(host.con_lost_lately.values()) + sum(host.con_lost.values()) * 1e-9
+        for host in hosts
+    }
+    return grouped(problems, lambda each: lost.get(each.host, 0.0))
 
 
 def finding(told: Problem) -> Mapping[str, Any]:

@@ -145,7 +145,7 @@ def graph(values: Sequence[float]) -> Graph:
     left = WIDTH - 2 * len(values)
     points = " ".join(
         f"{left + 2 * index},{HEIGHT - value * HEIGHT / top:.1f}"
-        for index, value in enumerate(values)
+        for index, value in enumerate([*values, *values[-1:]])  # the latest lasts until now
     )
     return Graph(points, values[-1] if values else 0.0, highest, top)
 

@@ -17,10 +17,10 @@ from urllib.parse import quote, urlencode
 import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lonc.report.judgement import totals
-from lonc.report.problems import KINDS, LEVELS, Group, Problem, grouped, state
+from lonc.report.judgement import by_cause, totals
+from lonc.report.problems import KINDS, LEVELS, Group, Problem, state
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.units import clock_time, duration
+from lonc.report.units import clock_time, count, duration
 from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph
 
 #: Seconds after which a browser asks again, and folds what was unfolded.
@@ -204,6 +204,7 @@ def _environment() -> Environment:
         "iso": lambda when: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when)),
         "path": lambda host_id: "/hosts/" + quote(host_id, safe=""),
         "count": _count,
+        "counted": count,
     }
     return environment
 
@@ -255,8 +256,7 @@ def index(
     yield ""
     rows = [Row(host, lost(host), levels.get(host.host_id, -1)) for host in hosts]
     yield ""
-    losses = {row.host.host_id: row.lost for row in rows}
-    groups = grouped(found, lambda each: losses.get(each.host, 0.0))
+    groups = by_cause(found, hosts)
     yield ""
     shown = view.rows(rows, members)
     most = len(shown) if view.all else IN_TABLE

@@ -10,7 +10,8 @@ import re
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.cli.status import by_cause, monitored, show
+from lonc.cli.status import monitored, show
+from lonc.report.judgement import by_cause
 from lonc.report.problems import KINDS, Group, Problem, problem
 from lonc.test.fixtures.statuses import a_daemon, a_status
 

@@ -137,7 +137,7 @@ class PageTests(SiteCase):
             self.assertIn("60 min<", text)
         drawn = graph([1.0, 3.0, 0.0])
         self.assertEqual((drawn.top, drawn.highest, drawn.last), (5.0, 3.0, 0.0))
-        self.assertEqual(drawn.points, f"234,{HEIGHT * 0.8} 236,{HEIGHT * 0.4} 238,{HEIGHT:.1f}")
+        self.assertEqual(drawn.points, f"234,{HEIGHT * 0.8} 236,{HEIGHT * 0.4} 238,40.0 240,40.0")
         self.assertEqual(graph([]).points, "")
 
     def test_scales(self) -> None:
