@@ -1,6 +1,8 @@
 # make run   a cluster of two hosts on this machine, with lonc in front of it;
 #            PORT=6663 for londs at another port than 5663, HTTP=none for no page at port 8663
 # make test  every check: tests, lint, types, and that the documentation can be built
+#            PYTHON=python3.13 for another Python: .venv is made anew of it
+# make test-oldest  the tests with the oldest packages that setup.cfg allows; TESTS=lonc.test.host for some
 # make docs  the documentation, in docs/_build/html
 # make man   the manual pages lonc.1 and twistd-lonc.1, in docs/man
 # make pictures  the pictures of the documentation anew, from what lonc prints
@@ -9,17 +11,37 @@
 # make soak  what it promises, in figures; SOAK='--size 20 --seed 7' for a longer run
 # All of them first set up what they need in .venv; nothing else has to be installed.
 
-PYTHON := $(shell command -v python3.11 || command -v python3)
+# With PYTHON=python3.13 .venv is made of that one. Otherwise one that is there stays if it is of use,
+# or is made of the first of these that runs: a name may be there that starts nothing.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+USABLE := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+VERSION := -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for each in $(BIN)/python $(PYTHONS); do \
+                $$each $(USABLE) && echo $$each && break; done)
+endif
+ifneq ($(PYTHON),$(BIN)/python)
+ifneq ($(if $(PYTHON),$(shell $(PYTHON) $(VERSION))),$(shell $(BIN)/python $(VERSION)))
+REMAKE := remake
+endif
+endif
+# One retry: where there is no network, pip's own five would take more than a minute.
+PIP := PIP_RETRIES=1 $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALLED = 2>.venv/pip.log || { echo "make: pip cannot install what lonc needs. Is there a network," \
+            "or a mirror in pip.conf? What pip says is in .venv/pip.log" >&2; exit 1; }
 
-.PHONY: run test lint docs man pictures bench soak clean
+.PHONY: run test test-oldest lint docs man pictures bench soak clean remake
 
 run: .venv/installed-top
 	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT)) --http $(or $(HTTP),tcp:8663:interface=127.0.0.1)
 
 test: .venv/installed-test lint docs
 	$(BIN)/trial lonc
+
+# The tests with the oldest packages that setup.cfg allows, in an environment of their own.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/trial $(or $(TESTS),lonc)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -42,15 +64,28 @@ soak: .venv/installed-test
 	EXAMPLES=10000 $(BIN)/trial lonc.test.host.test_releases
 	$(BIN)/python -m reliability.soak $(SOAK)
 
+remake: ;
+
 # An editable install: a changed source needs no new one, a changed dependency does.
-.venv/installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(PIP) install --editable .
+.venv/installed: setup.cfg pyproject.toml $(REMAKE)
+	@$(if $(PYTHON),,$(error no Python 3.11 or later with its venv module is found: \
+	    install it, or name it: make PYTHON=/path/to/python3))
+	@$(if $(shell $(PYTHON) $(USABLE) && echo yes),,$(error \
+	    $(PYTHON) is no Python 3.11 or later with its venv module))
+	@$(if $(REMAKE),rm -rf .venv && $(PYTHON) -m venv .venv)
+	@$(PIP) install --editable . $(INSTALLED)
 	@touch $@
 
 .venv/installed-%: .venv/installed
-	$(PIP) install --editable '.[$*]'
+	@$(PIP) install --editable '.[$*]' $(INSTALLED)
+	@touch $@
+
+.venv-oldest/installed: setup.cfg pyproject.toml .venv/installed
+	@rm -rf .venv-oldest && $(BIN)/python -m venv .venv-oldest
+	@sed -n 's/^    \([a-z.-]*\)\(\[[a-z]*\]\)\{0,1\}>=\([0-9.]*\)$$/\1==\3/p' setup.cfg >.venv-oldest/oldest.txt
+	@PIP_RETRIES=1 .venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install \
+	    --constraint .venv-oldest/oldest.txt --editable '.[top,trial]' $(subst .venv/,.venv-oldest/,$(INSTALLED))
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info _trial_temp* docs/_build docs/man/*.1 benchmarks/bin
+	rm -rf .venv .venv-oldest build dist *.egg-info _trial_temp* docs/_build docs/man/*.1 benchmarks/bin

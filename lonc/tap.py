@@ -107,6 +107,8 @@ class Options(usage.Options):
 
         :raises twisted.python.usage.UsageError: where there is no `twistd` before it.
         """
+        if "pidfile" not in (self.parent or {"pidfile": None}):
+            raise SystemExit("twist lonc: what runs lonc in the foreground is twistd -n lonc")
         if self.has_twistd:
             fill_standard_descriptors()  # nothing is opened to stay before twistd has these options
         try:

@@ -16,7 +16,7 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LONGEST: Final = 3650 * 86_400.0
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A time in seconds, or with ``s``, ``m``, ``h`` or ``d`` behind the number."""
 
     name = "duration"

@@ -13,6 +13,7 @@ from typing import Any
 
 from setproctitle import getproctitle
 from twisted.application.service import IServiceMaker
+from twisted.application.twist._options import TwistOptions
 from twisted.internet import reactor as global_reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
@@ -72,6 +73,15 @@ class OptionsTests(TapTestCase):
         wrong = "twistd lonc: option --tries not recognized"
         self.assertEqual(self.refusal("lonc", "--tries", "7"), wrong)
         self.assertEqual(self.refusal("lonc", "start"), "twistd lonc: 'start' is no option")
+
+    def test_twist(self) -> None:
+        """Twisted's other command cannot run it, and says so in one line."""
+        ended = self.assertRaises(
+            SystemExit, TwistOptions().parseOptions, ["lonc", "--retries", "7"]
+        )
+        self.assertEqual(
+            str(ended), "twist lonc: what runs lonc in the foreground is twistd -n lonc"
+        )
 
     def test_pid_file_of_twistd(self) -> None:
         """S3: ``lonc.pid`` takes the place of ``twistd.pid``; one that was asked for stays."""

@@ -80,10 +80,12 @@ class EndpointPort(Service):
     :param description: a server endpoint description; None for no port.
     :param keeper: has a UNIX socket kept over a restart.
     :cvar error: what is raised when it cannot be had.
+    :cvar advice: what helps then, to stand behind the reason.
     :cvar reactor_for: what the endpoint listens with.
     """
 
     error: type[PortError] = PortError
+    advice = ""
     reactor_for: type[ListeningReactor] = ListeningReactor
 
     def __init__(
@@ -180,7 +182,8 @@ class EndpointPort(Service):
         for failure in failures:
             reason = failure.value
             told = reason.socketError if isinstance(reason, CannotListenError) else reason
-            raise self.error(f"{self.name} {description}: {told}")
+            why = told.strerror if isinstance(told, OSError) and told.strerror else told
+            raise self.error(f"{self.name} {description}: {why}{self.advice}")
         self.description = description
         self._file = reactor.file
 

@@ -44,6 +44,8 @@ class HTTPPort(EndpointPort):
     :param description: a server endpoint description; None for no port.
     """
 
+    advice = "; --http takes another port or none, as in make run HTTP=none"
+
     def __init__(
         self, reactor: Any, network: Network, shown: Shown, description: str | None
     ) -> None:

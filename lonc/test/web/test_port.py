@@ -73,7 +73,8 @@ class HTTPPortTests(SynchronousTestCase):
         """Section 8: a port in use is one line that names it."""
         self.reactor.taken.add(8663)
         error = self.assertRaises(PortError, self.started, "tcp:8663")
-        self.assertEqual(str(error), "HTTP port tcp:8663: it is taken")
+        advice = "; --http takes another port or none, as in make run HTTP=none"
+        self.assertEqual(str(error), f"HTTP port tcp:8663: it is taken{advice}")
 
     def test_address(self) -> None:
         """A person is told where the page is."""

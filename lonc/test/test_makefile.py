@@ -1,0 +1,114 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""How ``make`` comes by its Python and its packages, with stand-ins for both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.test.fixtures.source import TREE
+
+#: Seconds for what takes none; they are for hangs only.
+LONG = 60.0
+
+
+class MakefileTests(SynchronousTestCase):
+    """A source folder, and what make does in it."""
+
+    def setUp(self) -> None:
+        if not os.path.exists(os.path.join(TREE, "Makefile")) or shutil.which("make") is None:
+            raise SkipTest("it takes the source folder and make")
+        self.folder = os.path.abspath(self.mktemp())
+        os.makedirs(os.path.join(self.folder, ".venv", "bin"))
+        for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+            shutil.copy(os.path.join(TREE, name), self.folder)
+
+    def script(self, name: str, *lines: str) -> str:
+        """Write a program; return how to call it."""
+        path = os.path.join(self.folder, name)
+        with open(path, "w") as file:
+            file.write("\n".join(["#!/bin/sh", *lines, ""]))
+        os.chmod(path, 0o755)
+        return path
+
+    def python(self, name: str, major: int, minor: int) -> str:
+        """Make what looks like a Python of this version to the Makefile."""
+        return self.script(
+            name,
+            f'case "$2" in *version_info*print*) ;; *exit*) exit {int((major, minor) < (3, 11))};;',
+            f"*) echo {major} {minor};; esac",
+        )
+
+    def make(self, *arguments: str) -> tuple[int, str, str]:
+        """Run make; return its status and what it wrote."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTHON"))}
+        done = subprocess.run(
+            ["make", *arguments, ".venv/installed"],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def made_with(self, *arguments: str) -> str:
+        """Return the Python that .venv would be made with anew; empty where it stays."""
+        status, out, err = self.make("--dry-run", *arguments)
+        self.assertEqual((status, err), (0, ""))
+        made = [line.split()[4] for line in out.splitlines() if line.startswith("rm -rf .venv &&")]
+        return "".join(made)
+
+    def test_first_that_runs(self) -> None:
+        """A name that starts nothing, or an older Python, is passed over."""
+        dead = self.script("python3.11", "exit 127")
+        old = self.python("python3.9", 3, 9)
+        good = self.python("python3.13", 3, 13)
+        self.assertEqual(self.made_with(f"PYTHONS={dead} {old} {good}"), good)
+
+    def test_kept(self) -> None:
+        """An environment that is of use stays, whatever its Python."""
+        self.python(".venv/bin/python", 3, 12)
+        good = self.python("python3.11", 3, 11)
+        self.assertEqual(self.made_with(f"PYTHONS={good}"), "")
+
+    def test_made_anew(self) -> None:
+        """One of an older Python, or of another than is asked for, is made anew."""
+        self.python(".venv/bin/python", 3, 10)
+        good = self.python("python3.11", 3, 11)
+        self.assertEqual(self.made_with(f"PYTHONS={good}"), good)
+        self.python(".venv/bin/python", 3, 12)
+        self.assertEqual(self.made_with(f"PYTHON={good}"), good)
+        self.python(".venv/bin/python", 3, 11)
+        self.assertEqual(self.made_with(f"PYTHON={good}"), "")
+
+    def test_no_python(self) -> None:
+        """Where there is none, or an older one is asked for, one line says what to do."""
+        status, out, err = self.make("PYTHONS=nothing")
+        self.assertEqual((status, out, err.count("\n")), (2, "", 1))
+        self.assertIn("make PYTHON=/path/to/python3", err)
+        old = self.python("python3.9", 3, 9)
+        status, out, err = self.make(f"PYTHON={old}")
+        self.assertEqual((status, out, err.count("\n")), (2, "", 1))
+        self.assertIn(f"{old} is no Python 3.11 or later", err)
+
+    def test_no_network(self) -> None:
+        """Where pip gets nothing, a line says what to look at; pip's own words are in a file."""
+        self.script(
+            ".venv/bin/python",
+            f'test "$1" = -m || exec {sys.executable} "$@"',
+            "seq 50 | sed 's/^/WARNING: Retrying /' >&2",
+            "exit 1",
+        )
+        status, out, err = self.make()
+        told = [line for line in err.splitlines() if "***" not in line]  # make's own last word
+        self.assertEqual((status, out, len(told)), (2, "", 1))
+        self.assertIn("Is there a network", told[0])
+        with open(os.path.join(self.folder, ".venv", "pip.log")) as file:
+            self.assertEqual(len(file.readlines()), 50)
