@@ -35,6 +35,10 @@ Try it from another terminal, in this folder:
   {lonc} status
   {lonc} hosts
 
+Make a lond ill, and see what lonc says of it (stopped, silent, slow, breaking, estranged; well):
+
+  {lond} {last} silent
+
 Ctrl-C ends it; the data stay.
 """
 
@@ -104,7 +108,8 @@ def screen(folder: str, settings: Settings, table: HostTable) -> str:
         log=_near(settings.log_file),
         page=address(settings.http),
         last=[host.id for host in hosts][-1],
-        lonc=_command(os.path.abspath(folder)),
+        lonc=_command("lonc", os.path.abspath(folder)),
+        lond=_command("lonc-lond", os.path.abspath(folder)),
     )
 
 
@@ -116,9 +121,9 @@ def table_server(reactor: Any, port: int, table: HostTable) -> IService:
     return TableServer(reactor, port, lambda: text)
 
 
-def _command(folder: str) -> str:
-    """Return how to call `lonc` for the cluster in a folder; that in `var` it finds by itself."""
-    command = _near(os.path.join(os.path.dirname(sys.executable), "lonc"))
+def _command(name: str, folder: str) -> str:
+    """Return how to call one for the cluster in a folder; that in `var` it finds by itself."""
+    command = _near(os.path.join(os.path.dirname(sys.executable), name))
     try:
         find_config_file()
     except SettingsError:

@@ -112,14 +112,18 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(
+    arguments: Sequence[str] | None = None,
+    command: click.Command = commands,
+    name: str = "lonc",
+) -> None:
     """
-    Run the command.
+    Run a command.
 
     :raise SystemExit: with one line, when something is wrong.
     """
     streams.prepare()
-    status, message = _run(arguments)
+    status, message = _run(arguments, command, name)
     if message and "--monitoring" in (sys.argv if arguments is None else arguments):
         # It shows what is on the standard output; 3 is "unknown" there, and no daemon is known.
         status, state = (2, "CRITICAL") if status == NO_DAEMON else (3, "UNKNOWN")
@@ -131,11 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(status)
 
 
-def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
+def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> tuple[int, str]:
     """Return the exit status, and what is wrong."""
     try:
         try:
-            commands.main(arguments, prog_name="lonc", standalone_mode=False)
+            command.main(arguments, prog_name=name, standalone_mode=False)
         finally:
             sys.stdout.flush()
     except SystemExit as ended:
@@ -143,8 +147,8 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, str]:
     except click.Abort:
         return 1, ""
     except click.UsageError as error:
-        command = "lonc" if error.ctx is None else error.ctx.command_path
-        return USAGE, f"{error.format_message().removesuffix('.')}; see {command} --help"
+        used = name if error.ctx is None else error.ctx.command_path
+        return USAGE, f"{error.format_message().removesuffix('.')}; see {used} --help"
     except click.ClickException as error:
         return error.exit_code, error.format_message()
     except BrokenPipeError:

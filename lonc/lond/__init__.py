@@ -15,6 +15,8 @@ It is for a first run, for people without a cluster, and for tests, which can or
     the data on disk.
 `faults`
     what a lond can be told to do wrong.
+`illness`
+    the faults that a person orders by name while the cluster runs.
 `reply_writer`
     how it says what it says, faults included.
 """

@@ -20,11 +20,13 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from lonc.config.hosts import Host, HostTable
 from lonc.config.key_files import KeyFolder
 from lonc.disk.files import replace_file
+from lonc.lond import illness
 from lonc.lond.faults import Faults
 from lonc.lond.protocol import LondFactory
 from lonc.lond.store import Store, StoreError
@@ -247,6 +249,9 @@ class Cluster(MultiService):
     :param key_folder: where that lonc's key files are, which the lond of the caller takes.
     """
 
+    #: Seconds between two looks at how the londs shall be.
+    PAUSE: Final = 1.0
+
     def __init__(
         self,
         reactor: _Reactor,
@@ -258,6 +263,10 @@ class Cluster(MultiService):
         key_folder: KeyFolder | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._folder = folder
+        self._ill: dict[LondService, str] = {}
+        self._looks = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
+        self._looks.clock = reactor
         for hosts in _londs(table):
             ids = [host.id for host in hosts]
             paths = [os.path.join(folder, "data", f"{each}.sqlite") for each in ids]
@@ -285,5 +294,33 @@ class Cluster(MultiService):
         try:
             super().startService()  # type: ignore[no-untyped-call]
         except BaseException:
-            self.stopService()  # type: ignore[no-untyped-call]
+            self.stopService()
             raise
+        self._looks.start(self.PAUSE)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop every lond; fires when all have."""
+        if self._looks.running:
+            self._looks.stop()
+        stopped: Deferred[None] = super().stopService()  # type: ignore[no-untyped-call]
+        return stopped
+
+    async def _look(self) -> None:
+        """Have the londs be as `lonc.lond.illness` has it now."""
+        try:
+            ill = illness.read(self._folder)
+            for lond in self:
+                wanted = next((ill[each] for each in lond.host_ids if each in ill), illness.WELL)
+                if wanted != self._ill.get(lond, illness.WELL):
+                    await self._change(lond, wanted)
+        except (OSError, ClusterError) as error:  # the next look tries again
+            log.warn("the londs cannot be changed: {error}", error=error)
+
+    async def _change(self, lond: LondService, wanted: str) -> None:
+        illness.order(lond.faults, wanted)
+        if lond.running:
+            await lond.stopService()  # so that nothing of before hangs on
+        if wanted != illness.STOPPED and self.running:
+            lond.startService()
+        self._ill[lond] = wanted
+        log.info("{lond}: the lond is {illness} now", lond=lond.name, illness=wanted)

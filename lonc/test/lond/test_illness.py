@@ -1,0 +1,136 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Londs that are ill to order."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import redirect_stdout
+from typing import Any
+
+from twisted.internet.protocol import connectionDone
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.cli.lond import lond
+from lonc.cli.main import main
+from lonc.config.hosts import read_host_table
+from lonc.lond import illness
+from lonc.lond.cluster import Cluster, LondService, prepare
+
+
+class FileTests(SynchronousTestCase):
+    """Where it is written how londs shall be."""
+
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+
+    def test_written(self) -> None:
+        """What is written is read; who is well again is not named any more."""
+        self.assertEqual(illness.read(self.folder), {})
+        illness.write(self.folder, "l2", "silent")
+        illness.write(self.folder, "l1", "stopped")
+        self.assertEqual(illness.read(self.folder), {"l1": "stopped", "l2": "silent"})
+        illness.write(self.folder, "l1", "well")
+        self.assertEqual(illness.read(self.folder), {"l2": "silent"})
+
+    def test_nonsense(self) -> None:
+        """What has no meaning changes nothing."""
+        with open(os.path.join(self.folder, "londs"), "wb") as file:
+            file.write(b"l1 \xff\nl1\n\nl2 slow down\nl2 slow\n")
+        self.assertEqual(illness.read(self.folder), {"l2": "slow"})
+
+
+class ClusterTests(SynchronousTestCase):
+    """A cluster that runs."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        prepare(self.folder)
+        self.reactor = MemoryReactorClock()
+        reactor: Any = self.reactor  # its interfaces are not declared for mypy
+        table = read_host_table(os.path.join(self.folder, "tabs", "hosts.tab"))
+        self.cluster = Cluster(reactor, self.folder, table, 5663, "l1")
+        self.cluster.startService()
+        self.addCleanup(self.cluster.stopService)
+
+    def become(self, name: str) -> LondService:
+        """Have the lond of l2 be ill, or well; return it."""
+        illness.write(self.folder, "l2", name)
+        self.reactor.advance(Cluster.PAUSE)
+        return self.cluster.getServiceNamed("l2")
+
+    def answers(self, lond: LondService) -> bytes:
+        """Return what it answers to a caller at once, and hang up."""
+        protocol = lond.factory.buildProtocol(None)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"init\n")
+        challenge = transport.value()
+        if challenge.strip().isdigit():
+            transport.clear()
+            for line in (challenge, b"ekey\n", b"ping\n"):
+                protocol.dataReceived(line)
+        protocol.connectionLost(connectionDone)
+        told: bytes = transport.value()
+        return told
+
+    def test_stopped(self) -> None:
+        """Nobody listens, until it is well again."""
+        self.assertFalse(self.become("stopped").running)
+        self.assertTrue(self.become("well").running)
+        self.assertTrue(self.answers(self.become("well")).endswith(b"\nl2\n"))
+
+    def test_silent(self) -> None:
+        """It completes handshakes and answers no request."""
+        answers = self.answers(self.become("silent"))
+        self.assertTrue(answers.startswith(b"ok\n"))
+        self.assertFalse(answers.endswith(b"l2\n"))
+
+    def test_estranged(self) -> None:
+        """It refuses callers."""
+        self.assertEqual(self.answers(self.become("estranged")), b"refused\n")
+
+    def test_others(self) -> None:
+        """Another lond is as before."""
+        self.become("stopped")
+        self.assertTrue(self.cluster.getServiceNamed("l1").running)
+
+    def test_stop(self) -> None:
+        """A cluster that has stopped starts no lond, whatever is written."""
+        self.become("stopped")
+        self.successResultOf(self.cluster.stopService())
+        self.assertFalse(self.become("well").running)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class CommandTests(SynchronousTestCase):
+    """``lonc-lond``."""
+
+    def setUp(self) -> None:
+        self.folder = os.path.abspath(self.mktemp())
+        prepare(self.folder)
+
+    def told(self, *arguments: str) -> str:
+        """Run it; return what it prints."""
+        output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        with redirect_stdout(output):
+            main(["--standalone", self.folder, *arguments], lond, "lonc-lond")
+        output.seek(0)
+        return output.read()
+
+    def test_change(self) -> None:
+        """It writes how a lond shall be, and tells how all are."""
+        self.assertIn("answers no request", self.told("l2", "silent"))
+        self.assertEqual(illness.read(self.folder), {"l2": "silent"})
+        self.assertEqual(self.told(), "l1  well\nl2  silent\n")
+        self.assertEqual(self.told("l2"), "l2  silent\n")
+
+    def test_wrong(self) -> None:
+        """A host that is not there is refused, and so is what cannot be."""
+        for arguments, status in ((["l9", "slow"], 1), (["l2", "dead"], 64)):
+            ended = self.assertRaises(SystemExit, self.told, *arguments)
+            self.assertEqual(ended.code, status)
+        self.assertEqual(illness.read(self.folder), {})
