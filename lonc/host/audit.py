@@ -96,6 +96,12 @@ class Auditor:
     def _of(self, connection: LondConnection) -> PingAnswer:
         return self._answers.setdefault(connection.host_id, PingAnswer())
 
+    @property
+    def knows(self) -> bool:
+        """Whether it is known what the lond answers, for whomever it was asked."""
+        known = (each.known is not None and not each.hopeless for each in self._answers.values())
+        return bool(self._answers) and all(known)
+
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to be asked before its next request."""
         answers = connection.unchecked

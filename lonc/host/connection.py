@@ -14,6 +14,7 @@ from enum import Enum, IntEnum
 from typing import Final
 from typing import Protocol as Interface
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectionDone,
 )
@@ -142,6 +143,9 @@ class Owner(Interface):
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """The answer to our ``ping`` has come, and the connection owes nothing any more."""
 
+    def prove(self, connection: LondConnection) -> Deferred[bool]:
+        """Fire with whether the connection has been in step."""
+
     def introduced(self, connection: LondConnection, request: Request) -> None:
         """The lond speaks for the host of a request, which is to be sent now."""
 
@@ -177,12 +181,14 @@ class LondConnection(Protocol):
         while it is asked for its ``ping``.
     :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
         in seconds of the reactor's clock.
-    :ivar rested_since: since when it had been idle when it got its last request.
+    :ivar rested_since: since when it had been idle when it got its last request; -1.0 before it
+        has had one.
     :ivar established: when its handshake was complete; 0.0 before.
     :ivar begun: when it was begun.
     :ivar connecting: how many seconds it took to connect.
     :ivar unchecked: answers since it was last known to be in step.
     :ivar pongs: what it has answered to ``ping`` since it was last known to be in step.
+    :ivar proofs: who waits to hear whether it has been in step.
     :ivar omission: what is left out in another try, after it ended because the lond did not go
         along.
     :ivar host_id: the host id that the lond speaks for by itself, once it is ready.
@@ -214,6 +220,7 @@ class LondConnection(Protocol):
         "number",
         "omission",
         "pongs",
+        "proofs",
         "request",
         "rested_since",
         "since",
@@ -248,12 +255,13 @@ class LondConnection(Protocol):
         self.address = ""
         self.request: Request | None = None
         self.since = begun
-        self.rested_since = 0.0
+        self.rested_since = -1.0
         self.established = 0.0
         self.begun = begun
         self.connecting = 0.0
         self.unchecked = 0
         self.pongs: tuple[bytes, ...] = ()
+        self.proofs: tuple[Deferred[bool], ...] = ()
         self.omission: Omission | None = None
         self.host_id = ""
         self.knows_sethost = False
@@ -319,6 +327,21 @@ class LondConnection(Protocol):
         self.unchecked = 0
         self.pongs = ()
         self.since = now
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has had no request yet."""
+        return self.rested_since < 0.0
+
+    def prove(self) -> Deferred[bool]:
+        """Fire with whether each answer so far belonged to its request; False: nobody can tell."""
+        return self._owner.prove(self)
+
+    def end_proofs(self, in_step: bool) -> None:
+        """Tell those who wait to hear whether it has been in step."""
+        proofs, self.proofs = self.proofs, ()
+        for proof in proofs:
+            proof.callback(in_step)
 
     def note_connected(self, now: float) -> None:
         """Note that it is connected."""

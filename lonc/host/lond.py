@@ -161,6 +161,7 @@ class Lond:
         self._last_handshake = self._last_counted = -1.0
         self._last_stood = self._seconds()
         self._place_before = self._place
+        self._to_prove: list[LondConnection] = []  # once they owe nothing
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
         self.pool = ConnectionPool()
@@ -209,6 +210,34 @@ class Lond:
             else:
                 self.move(connection, ConnectionState.IDLE)
                 self._machine.pair(new=0)
+                connection.end_proofs(True)
+
+    def prove(self, connection: LondConnection) -> Deferred[bool]:
+        """Fire with whether a connection has been in step: see `Provable.prove`."""
+        state = connection.state
+        ending = state in (ConnectionState.CLOSED, ConnectionState.RETIRING)
+        if ending or not self._auditor.can_ask(connection):
+            return succeed(False)
+        proof: Deferred[bool] = Deferred()
+        connection.proofs += (proof,)
+        if state is ConnectionState.IDLE:
+            self.audit(connection)
+        elif state is not ConnectionState.PROVING:
+            self._to_prove.append(connection)
+        return proof
+
+    @property
+    def ping_tells(self) -> bool:
+        """Whether it is known what the lond answers to ``ping``, so that it tells something."""
+        return self._auditor.knows
+
+    def may_carry(self, connection: LondConnection, host_id: str) -> bool:
+        """Return whether a connection may carry requests for a host."""
+        return not self.only or connection.confirmed is not None or connection.host_id == host_id
+
+    def make_room(self) -> None:
+        """Retire a connection, so that another can be made."""
+        next(iter([*self.pool.idle, *self.pool.owing, *self.pool.all()])).retire()
 
     def _replace(self, connection: LondConnection) -> None:
         """Close a connection that owes nothing; who waits gets another."""
@@ -280,6 +309,7 @@ class Lond:
         """Note that a connection comes to a state."""
         self.pool.move(connection, state)
         if state is ConnectionState.CLOSED:
+            connection.end_proofs(False)
             if not self.pool.size:
                 self._last_stood = self._seconds()
             if self.only:
@@ -365,7 +395,7 @@ class Lond:
             return
         self._ask_again.start()
         if self.pool.size >= self._settings.max_connections:
-            next(iter([*self.pool.idle, *self.pool.owing])).retire()
+            self.make_room()
         elif not self.pool.connecting and not self.pool.handshaking:
             self.connect()
 
@@ -569,6 +599,12 @@ class Lond:
         for connection in [*self.pool.handshaking, *self.pool.owing, *self.pool.proving]:
             if now - connection.since >= limit:
                 connection.expire(limit)
+        if self._to_prove:
+            idle = [each for each in self._to_prove if each.state is ConnectionState.IDLE]
+            self._to_prove = [x for x in self._to_prove if x not in idle and x.proofs]
+            for connection in idle:
+                if connection.proofs:  # else it was asked for another reason meanwhile
+                    self.audit(connection)
         if self._omissions and now >= self._omissions.get(Omission.KEY_FILES, inf):
             # An accident must not leave the lond of this machine on a worse way in for good.
             del self._omissions[Omission.KEY_FILES]

@@ -53,6 +53,7 @@ class Machine:
         self._log = dependencies.request_log
         self._left = left
         self._queue = FairQueue()
+        self._firsts: list[Request] = []  # each has to be the first one on its connection
         self._last_wait = self._seconds()
         self._last_prune = 0.0
         self.members: dict[str, Member] = {}
@@ -108,8 +109,8 @@ class Machine:
         else:
             self.pool.move(connection, _IDLE)
         request.asker.answered(reply)
-        if host.awaits_quiet:
-            host.passed_on()
+        if host.awaits_answers:
+            host.note_answered(connection, request)
 
     def _send_next(self, connection: LondConnection, now: float) -> None:
         """Send what waits; the connection stays where it is, among the busy ones."""
@@ -149,6 +150,38 @@ class Machine:
         if is_room and self._queue.waiting > len(self.pool.proving):
             self.pair(new=1)
 
+    def deliver(self, request: Request) -> None:
+        """Send a delayed request as the first one on its connection, once there is one."""
+        if self.lond.dead:
+            self.lose(request, Cause.DEAD)
+            return
+        request.since = self._seconds()
+        self._firsts.append(request)
+        self._send_firsts()
+        if request in self._firsts:
+            if self.pool.size >= self._settings.max_connections:
+                self.lond.make_room()
+            self.pair(new=1)
+
+    def _send_firsts(self) -> None:
+        """Send what has to be the first request, where a connection has had none."""
+        for request in self._firsts[:]:
+            host_id = request.host.host_id
+            if self._queue.is_held(host_id):
+                continue
+            for connection in self.pool.idle:
+                if connection.is_unused and self.lond.may_carry(connection, host_id):
+                    self._firsts.remove(request)
+                    self.pool.move(connection, _BUSY)
+                    self._send(connection, request)
+                    break
+
+    def _take_firsts(self, host_id: str | None) -> list[Request]:
+        """Take back what waits for a connection of its own, for one host or all."""
+        taken = [x for x in self._firsts if host_id in (None, x.host.host_id)]
+        self._firsts = [x for x in self._firsts if x not in taken]
+        return taken
+
     def keep(self, request: Request) -> None:
         """Let a request wait, as long as the settings allow."""
         self._last_wait = now = self._seconds()
@@ -175,6 +208,8 @@ class Machine:
         :param new: connections to make at most.
         """
         queue, pool = self._queue, self.pool
+        if self._firsts:
+            self._send_firsts()
         if self.lond.only:
             for connection in reversed(list(pool.idle)):
                 request = self._next_for(connection) if connection.state is _IDLE else None
@@ -185,7 +220,7 @@ class Machine:
             while queue.waiting and pool.idle:
                 self._send(pool.use(), queue.take())
         free = self._settings.max_connections - pool.size
-        for _ in range(min(new, free, queue.waiting)):
+        for _ in range(min(new, free, self.waiting)):
             self.lond.connect()
 
     def _next_for(self, connection: LondConnection) -> Request | None:
@@ -227,7 +262,7 @@ class Machine:
     @property
     def waiting(self) -> int:
         """How many requests may go out and wait for a connection."""
-        return self._queue.waiting
+        return self._queue.waiting + len(self._firsts)
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """Tell who asked that there is no answer."""
@@ -236,7 +271,7 @@ class Machine:
 
     def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
         """Tell those who wait, for one host or all, that there will be no answer."""
-        for request in self._queue.drain(host_id):
+        for request in [*self._queue.drain(host_id), *self._take_firsts(host_id)]:
             self.lose(request, cause)
 
     def start_afresh(self, member: Member) -> None:
@@ -245,7 +280,8 @@ class Machine:
 
         Requests for that host are lost, those for others on this machine end as they would.
         """
-        lost = [*self._queue.drain(member.host_id), *self.drop(member)]
+        host_id = member.host_id
+        lost = [*self._queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
         self.lond.forget()
         self.lond.retire_all()
         for request in lost:
@@ -258,13 +294,15 @@ class Machine:
     def sweep(self, now: float) -> None:
         """End what is over its time; called several times a second (rows F1, S9 and S11)."""
         settings, pool, queue = self._settings, self.pool, self._queue
-        if not pool.size and queue.empty:
+        if not pool.size and queue.empty and not self._firsts:
             return  # as thousands of quiet hosts are
         for host in self.members.values():
             host.times.count_up()
         self.lond.sweep(now)
         for request in queue.overdue(now - settings.queue_timeout):
             self.lose(request, Cause.QUEUE_TIMEOUT)
+        if self._firsts and self._firsts[0].since <= now - settings.queue_timeout:
+            self.lose(self._firsts.pop(0), Cause.QUEUE_TIMEOUT)
         if queue.waiting:
             # What is asked for its ping should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)
@@ -306,6 +344,8 @@ class Machine:
         """
         del self.members[member.host_id]
         self.lond.member_left(member.host_id)
+        for request in self._take_firsts(member.host_id):
+            self.lose(request, Cause.CLOSED)
         return self._queue.leave(member.host_id)
 
     def ended(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.application.service import Service
@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.connection import LondConnection
+from lonc.host.delivery import Delivery
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machine import Machine
 from lonc.host.machines import Machines
@@ -52,6 +53,8 @@ FAREWELL = 1.0
 OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
 
 log = Logger()
+
+T = TypeVar("T")
 
 
 class Life(Enum):
@@ -91,7 +94,7 @@ class HostService(Service):
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
     :ivar life: where it stands.
     :ivar times: how long its requests take.
-    :ivar awaits_quiet: whether it wants to hear, by `passed_on`, when nothing is in flight.
+    :ivar awaits_answers: whether it wants to hear of each answer, by `note_answered`.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class HostService(Service):
         self._served = True
         self._held = False  # paused, stopping or not served: each request has to be looked at
         self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
-        self.awaits_quiet = False
+        self.awaits_answers = False
+        self._deliveries = 0
         self._stopped: Deferred[None] | None = None
         self._every_machine = machines or Machines(dependencies)
         self._machine = self._every_machine.machine_of(host, settings)
@@ -197,7 +201,7 @@ class HostService(Service):
         """Nothing may be in flight any more, which some wait for."""
         if self._quiet and not any(each.owes(self) for each in self._machines):
             quiet, self._quiet = self._quiet, []
-            self.awaits_quiet = False
+            self._await_answers()
             for waiting in quiet:
                 waiting.callback(None)
 
@@ -232,8 +236,49 @@ class HostService(Service):
         return waiter.outcome
 
     def deliver(self, line: bytes, fresh: bool) -> Deferred[tuple[bytes, Provable | None]]:
-        """Ask for a delayed request: see :class:`lonc.delayed.states.Sender`."""
-        return self.ask(line).addCallback(lambda reply: (reply, None))
+        """
+        Send a delayed request (row F8).
+
+        :param fresh: whether it has to be the first one on its connection; so it is, too, where
+            ``ping`` tells nothing.
+        :return: fires with the answer, and with the connection that has to be proven before it
+            counts, None where it counts; fails with :exc:`lonc.wire.request.ConLost`.
+        """
+        lond = self._machine.lond
+        fresh = fresh or not lond.ping_tells
+        delivery = Delivery(self.host_id, counts=fresh)
+        request = Request(line, delivery)
+        self._deliveries += 1
+        self.awaits_answers = True
+        if fresh:
+            self._deliver_first(request)
+        else:
+            self.submit(request)
+        delivery.came_by(None)  # where lonc has answered itself
+        return delivery.outcome.addBoth(self._delivered)
+
+    def _deliver_first(self, request: Request) -> None:
+        self._requests += 1
+        request.host = self
+        if is_plain(request.line) or self._may_go(request):
+            if self.alive:
+                self._machine.deliver(request)
+            else:
+                self.lose(request, Cause.DEAD)
+
+    def _delivered(self, outcome: T) -> T:
+        self._deliveries -= 1
+        self._await_answers()
+        return outcome
+
+    def _await_answers(self) -> None:
+        self.awaits_answers = bool(self._quiet or self._deliveries)
+
+    def note_answered(self, connection: Provable, request: Request) -> None:
+        """Note an answer, where a delayed request or a pause waits for one."""
+        if isinstance(request.asker, Delivery):
+            request.asker.came_by(connection)
+        self.passed_on()
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """
@@ -362,7 +407,7 @@ class HostService(Service):
     def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
         """Fire a Deferred once nothing is in flight."""
         self._quiet.append(quiet)
-        self.awaits_quiet = True
+        self.awaits_answers = True
         self.passed_on()
         return quiet
 

@@ -117,7 +117,7 @@ class RequestHost(Protocol):
 
     host_id: str
     debug_level: int
-    awaits_quiet: bool
+    awaits_answers: bool
 
     @property
     def times(self) -> Durations:
@@ -131,6 +131,9 @@ class RequestHost(Protocol):
 
     def take_back(self, request: Request) -> None:
         """Send a request that a connection has not sent yet, and will not."""
+
+    def note_answered(self, connection: Provable, request: Request) -> None:
+        """Note an answer that was passed on, and who has brought it, if `awaits_answers`."""
 
     def passed_on(self) -> None:
         """An answer was passed on, or an answer will never come."""

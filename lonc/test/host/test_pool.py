@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from random import Random
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.host.connection import ConnectionState, LondConnection
@@ -30,6 +31,9 @@ class DeafOwner:
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         pass
+
+    def prove(self, connection: LondConnection) -> Deferred[bool]:
+        return Deferred()
 
     def not_served(self, connection: LondConnection, request: Request) -> None:
         """Nobody listens."""

@@ -1,0 +1,303 @@
+# Twisted's testing module and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""Delayed requests on their way: which connection carries them, and how it is proven (row F8)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred, execute
+from twisted.logger import Logger
+
+from lonc.delayed.service import DelayedService
+from lonc.host.connection import PING
+from lonc.host.service import Pause
+from lonc.report.problems import Problems
+from lonc.test.fixtures.delayed import read, write
+from lonc.test.fixtures.doubles import ScriptedLond, a_host, echo
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import Cause, ConLost, Provable
+
+Delivered = tuple[bytes, Provable | None]
+
+
+class DeliveryCase(HostTestCase):
+    """A host whose londs answer each request with itself, and ``ping`` as they are told."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.pong: Callable[[], bytes | None] = lambda: b"l2\n"
+        self.reply: Callable[[ScriptedLond, bytes], bytes | None] = lambda lond, line: echo(line)
+
+    def stage(self, **settings: Any) -> Stage:
+        """Return such a host."""
+        stage = Stage(self, **settings)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: self.pong() if line == PING else self.reply(lond, line)
+
+        stage.network.prepare = prepare
+        return stage
+
+    def deliver(
+        self, stage: Stage, line: bytes = b"put\n", fresh: bool = False
+    ) -> Deferred[Delivered]:
+        """Send a delayed request, and let arrive what is on its way."""
+        outcome = stage.service.deliver(line, fresh)
+        for _ in range(4):
+            stage.turn()
+        return outcome
+
+    def known(self, **settings: Any) -> Stage:
+        """Return a host whose lond's answer to ``ping`` is known, and that has one connection."""
+        stage = self.stage(**settings)
+        self.assertEqual(self.successResultOf(self.deliver(stage)), (echo(b"put\n"), None))
+        stage.londs[0].asked.clear()
+        return stage
+
+    def delivered(self, stage: Stage) -> Provable:
+        """Send a request whose answer has to be proven; return by which connection it came."""
+        reply, connection = self.successResultOf(self.deliver(stage))
+        self.assertEqual(reply, echo(b"put\n"))
+        assert connection is not None
+        return connection
+
+
+class DeliveryTests(DeliveryCase):
+    """Which connection carries a delayed request."""
+
+    def test_first(self) -> None:
+        """Its answer counts if it is the first request there; then ``ping`` is asked for twice."""
+        stage = self.stage()
+        self.assertEqual(self.successResultOf(self.deliver(stage)), (echo(b"put\n"), None))
+        self.assertEqual([lond.asked for lond in stage.londs], [[b"put\n", PING, PING]])
+
+    def test_used_last(self) -> None:
+        """Once it is known what ``ping`` brings, it goes out as any other, and is to be proven."""
+        stage = self.known()
+        self.delivered(stage)
+        self.assertEqual([lond.asked for lond in stage.londs], [[b"put\n"]])
+
+    def test_fresh(self) -> None:
+        """If it has to be the first request, another connection is made for it."""
+        stage = self.known()
+        self.assertEqual(
+            self.successResultOf(self.deliver(stage, fresh=True)), (echo(b"put\n"), None)
+        )
+        self.assertEqual([lond.asked[0] for lond in stage.londs[1:]], [b"put\n"])
+
+    def test_useless_ping(self) -> None:
+        """Where ``ping`` tells nothing, each is the first request on its connection."""
+        pongs = iter(range(100))
+        self.pong = lambda: b"load %d\n" % next(pongs)
+        stage = self.stage(max_connections=2)
+        for number in range(5):
+            line = b"put:%d\n" % number
+            self.assertEqual(self.successResultOf(self.deliver(stage, line)), (echo(line), None))
+            client = stage.client(b"get\n")
+            stage.turn()
+            stage.turn()
+            self.assertEqual(client.read, echo(b"get\n"))
+        firsts = [lond.asked[0] for lond in stage.londs]
+        stored = [each for each in firsts if each.startswith(b"put")]
+        self.assertEqual(stored, [b"put:%d\n" % number for number in range(5)])
+        self.assertLessEqual(len(stage.service._machine.pool), 2)
+
+    def test_makes_room(self) -> None:
+        """Where all places are taken, a connection ends for it: if need be one that is busy."""
+        stage = self.known(max_connections=1)
+        self.reply = lambda lond, line: None
+        client = stage.client(b"get\n")
+        stage.turn()
+        outcome = self.deliver(stage, fresh=True)
+        self.assertNoResult(outcome)
+        stage.londs[0].say(b"got\n")
+        for _ in range(4):
+            stage.turn()
+        stage.londs[1].say(b"ok\n")
+        stage.turn()
+        self.assertEqual(client.read, b"got\n")
+        self.assertEqual(self.successResultOf(outcome), (b"ok\n", None))
+
+    def test_several_ids(self) -> None:
+        """The name of its host comes before it, where the lond has several."""
+        stage = self.stage(ids=("l2", "l3"))
+        prepare = stage.network.prepare
+
+        def knows_hosts(lond: ScriptedLond) -> None:
+            prepare(lond)
+            lond.know_hosts()
+            self.pong = lambda: b"l2\n"
+
+        stage.network.prepare = knows_hosts
+        reply, _ = self.successResultOf(self.deliver(stage))
+        self.assertEqual(reply, echo(b"sethost:l2:put\n"))
+
+    def test_lonc_answers(self) -> None:
+        """What lonc answers itself counts."""
+        for stage in (self.known(), self.stage()):
+            outcome = self.deliver(stage, b"sethost:l2:close_connection_exit\n")
+            self.assertEqual(self.successResultOf(outcome), (b"ok\n", None))
+
+    def lost(self, outcome: Deferred[Delivered]) -> Cause:
+        """Return why there was no answer."""
+        failure = self.failureResultOf(outcome, ConLost)
+        assert isinstance(failure.value, ConLost)
+        return failure.value.cause
+
+    def test_unreachable(self) -> None:
+        """Without a connection it gets con_lost, and from a DEAD host at once."""
+        stage = self.stage()
+        stage.refuse()
+        causes = [self.lost(self.deliver(stage)) for _ in range(3)]
+        self.assertEqual(causes, [Cause.UNREACHABLE, Cause.DEAD, Cause.DEAD])
+
+    def test_limit(self) -> None:
+        """It waits for a connection as long as any other, and for its answer as well."""
+        stage = self.stage()
+        stage.stall_at(b"init\n")
+        outcome = self.deliver(stage)
+        stage.advance(stage.settings.queue_timeout + 1)
+        self.assertIn(self.lost(outcome), (Cause.QUEUE_TIMEOUT, Cause.UNREACHABLE))
+        self.reply = lambda lond, line: None
+        stage = self.stage()
+        outcome = self.deliver(stage)
+        stage.advance(stage.settings.request_timeout + 1)
+        self.assertEqual(self.lost(outcome), Cause.TIMEOUT)
+
+    def test_host_leaves(self) -> None:
+        """When its host leaves the table it gets con_lost."""
+        stage = self.stage()
+        stage.stall_at(b"init\n")
+        outcome = self.deliver(stage)
+        stage.stop()
+        stage.advance(stage.settings.queue_timeout + 60)
+        self.assertIn(self.lost(outcome), (Cause.CLOSED, Cause.UNREACHABLE))
+
+    def test_other_address(self) -> None:
+        """When its host moves it gets con_lost, and is sent again from the disk."""
+        stage = self.stage()
+        stage.stall_at(b"init\n")
+        outcome = self.deliver(stage)
+        stage.service.reconfigure(a_host(address="127.0.0.9"), stage.settings)
+        self.assertEqual(self.lost(outcome), Cause.CLOSED)
+
+
+class ProofTests(DeliveryCase):
+    """Whether a connection has been in step."""
+
+    def test_in_step(self) -> None:
+        """One right answer to ``ping`` proves it, for all who wait."""
+        stage = self.known()
+        connection = self.delivered(stage)
+        first, second = connection.prove(), connection.prove()
+        stage.turn()
+        self.assertEqual((self.successResultOf(first), self.successResultOf(second)), (True, True))
+        self.assertEqual(stage.londs[0].asked, [b"put\n", PING])
+
+    def test_out_of_step(self) -> None:
+        """A wrong one, or none in time, disproves it, and the connection goes."""
+        for pong in (b"other\n", None):
+            stage = self.known()
+            connection = self.delivered(stage)
+            self.pong = lambda pong=pong: pong  # type: ignore[misc]
+            proof = connection.prove()
+            stage.advance(stage.settings.request_timeout + 1)
+            self.assertFalse(self.successResultOf(proof))
+            self.assertTrue(stage.londs[0].wire.closed)
+            self.pong = lambda: b"l2\n"
+
+    def test_ended(self) -> None:
+        """One that ends before, or has ended, is not proven."""
+        stage = self.known()
+        self.pong = lambda: None
+        connection = self.delivered(stage)
+        proof = connection.prove()
+        stage.londs[0].close()
+        stage.turn()
+        self.assertFalse(self.successResultOf(proof))
+        self.assertFalse(self.successResultOf(connection.prove()))
+
+    def test_busy(self) -> None:
+        """One that is busy is asked when it has answered; who waits is not held up long."""
+        stage = self.known()
+        connection = self.delivered(stage)
+        self.reply = lambda lond, line: None
+        client = stage.client(b"get\n")
+        stage.turn()
+        proof = connection.prove()
+        stage.advance(1)
+        self.assertNoResult(proof)
+        stage.londs[0].say(b"got\n")
+        stage.advance(1)
+        self.assertTrue(self.successResultOf(proof))
+        self.assertEqual(client.read, b"got\n")
+
+    def test_paused(self) -> None:
+        """While its host is paused it is proven all the same."""
+        stage = self.known()
+        connection = self.delivered(stage)
+        stage.service.pause(Pause("root", "", 0.0, 0.0, False), 0.0)
+        proof = connection.prove()
+        stage.turn()
+        self.assertTrue(self.successResultOf(proof))
+
+
+class ShiftedTests(DeliveryCase):
+    """A lond that says a line too many, and the requests on the disk."""
+
+    def run_with(self, extra: int, useless: bool = False) -> tuple[list[bytes], dict[str, bytes]]:
+        """
+        Let twelve requests wait, each third to be refused, and a lond say lines too many.
+
+        :return: what the lond has carried out, and what was kept.
+        """
+        carried: list[bytes] = []
+        pongs = iter(range(1000))
+
+        def reply(lond: ScriptedLond, line: bytes) -> bytes:
+            carried.append(line)
+            if len(carried) == 2:
+                for _ in range(extra):
+                    lond.say(b"ok\n")
+            return b"refused\n" if int(line[4:]) % 3 == 0 else b"ok\n"
+
+        self.reply = reply
+        self.pong = (lambda: b"%d\n" % next(pongs)) if useless else (lambda: b"l2\n")
+        stage = self.stage()
+        os.mkdir(stage.settings.delayed_dir)
+        for number in range(1, 13):
+            path = os.path.join(stage.settings.delayed_dir, f"1.{number}.4711.put.l2")
+            write(path, b"put:%d\n" % number)
+        service = DelayedService(
+            stage.clock,
+            stage.settings,
+            {"l2": stage.service}.get,
+            execute,
+            lambda line: None,
+            Random(1),
+            Problems(),
+            log=Logger("test", observer=self.notes),
+        )
+        service.startService()
+        for _ in range(60):
+            stage.advance(1)
+        self.successResultOf(service.stopService())
+        self.assertEqual(os.listdir(stage.settings.delayed_dir), ["kept"])
+        kept = stage.settings.kept_dir
+        return carried, {name: read(os.path.join(kept, name)) for name in sorted(os.listdir(kept))}
+
+    def test_none_is_lost(self) -> None:
+        """F8: each is carried out, and what was refused is kept, with its own answer."""
+        refused = {f"1.{number}.4711.put.l2": b"put:%d\n" % number for number in (3, 6, 9, 12)}
+        answers = {f"{name}.answer": b"refused\n" for name in refused}
+        for useless in (False, True):
+            for extra in (0, 1, 2, 5):
+                carried, kept = self.run_with(extra, useless)
+                self.assertEqual(kept, refused | answers, (extra, useless))
+                self.assertEqual({*carried}, {b"put:%d\n" % n for n in range(1, 13)})
+                if not extra:
+                    self.assertEqual(len(carried), 12)
