@@ -70,10 +70,18 @@ def _connections(status: HostStatus) -> Mapping[str, float]:
 
 
 class _Family(NamedTuple):
+    """
+    A metric of each host.
+
+    :ivar of_machine: whether hosts that share a machine share it too: then the first of them has
+        it, so that a sum counts each once.
+    """
+
     name: str
     kind: str
     text: str
     lines: Callable[[Watched, str], _Lines]
+    of_machine: bool = False
 
 
 #: What there is of each host.
@@ -93,6 +101,7 @@ HOST_FAMILIES: Final = (
         "gauge",
         "Connections to the lond, by state.",
         _by("state", _connections),
+        of_machine=True,
     ),
     _Family(
         "lonc_waiting_requests",
@@ -148,6 +157,7 @@ HOST_FAMILIES: Final = (
         "counter",
         "Handshakes with the lond, by outcome.",
         _by("outcome", lambda host: host.handshakes),
+        of_machine=True,
     ),
     _Family(
         "lonc_queue_seconds",
@@ -166,6 +176,7 @@ HOST_FAMILIES: Final = (
         "histogram",
         "How long handshakes took that succeeded.",
         _histogram("handshake"),
+        of_machine=True,
     ),
 )
 
@@ -253,8 +264,11 @@ def exposition(
             f"{name}{labels} {_number(value)}\n" for labels, value in lines(daemon)
         )
     watched: list[tuple[Watched, str]] = []
+    first: dict[str, str] = {}  # machine -> label of its first host
     for host in hosts:
-        watched.append((host, f'host="{_escaped(host.status.host_id)}"'))
+        label = f'host="{_escaped(host.status.host_id)}"'
+        watched.append((host, label))
+        first.setdefault(host.status.machine or label, label)
         if len(watched) % SLICE == 0:
             yield ""
     yield _head(*PROBLEMS) + "".join(_problems(problems))
@@ -264,6 +278,7 @@ def exposition(
             yield "".join(
                 f"{family.name}{labels} {_number(value)}\n"
                 for host, label in watched[start : start + SLICE]
+                if not family.of_machine or first[host.status.machine or label] == label
                 for labels, value in family.lines(host, label)
             )
 

@@ -4,20 +4,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Factory
 
 from lonc.config.endpoint import Endpoint
+from lonc.control.reporter import Reporter
 from lonc.transport.endpoint_port import EndpointPort
 from lonc.transport.network import Network
 from lonc.web.history import History
 
 if TYPE_CHECKING:
     from lonc.web.channel import LimitedSite
-    from lonc.web.site import Shown
 
 
 def address(description: str | None) -> str:
@@ -40,16 +39,16 @@ class HTTPPort(EndpointPort):
     """
     Listens for browsers, and for what scrapes.
 
-    :param shown: what the pages need of the daemon.
+    :param reporter: tells what the pages show.
     :param description: a server endpoint description; None for no port.
     """
 
     advice = "; --http takes another port or none, as in make run HTTP=none"
 
     def __init__(
-        self, reactor: Any, network: Network, shown: Shown, description: str | None
+        self, reactor: Any, network: Network, reporter: Reporter, description: str | None
     ) -> None:
-        self._shown = shown
+        self._reporter = reporter
         self._history = History()
         self._site: LimitedSite | None = None
         super().__init__(reactor, network, Factory(), "HTTP port", description)
@@ -60,7 +59,7 @@ class HTTPPort(EndpointPort):
             # takes a tenth of a second, which all clients would wait.
             from lonc.web.site import site
 
-            self._factory = self._site = site(self._shown, self._history, self._reactor)
+            self._factory = self._site = site(self._reporter, self._history, self._reactor)
         super()._listen(description)
 
     def sampling(self) -> Iterator[None]:
@@ -71,9 +70,8 @@ class HTTPPort(EndpointPort):
         """
         if self.description is None:
             return
-        for host_id in self._shown.host_ids():
-            with contextlib.suppress(KeyError):  # it has left the table meanwhile
-                self._history.note(self._shown.status(host_id))
+        for status in self._reporter.looking():
+            self._history.note(status)
             yield
         self._history.complete(self._reactor.seconds())
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final
 
+import attrs
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.task import CooperativeTask, Cooperator, TaskFinished
 from twisted.web.resource import EncodingResourceWrapper, Resource
 from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request
 from zope.interface import implementer
 
-from lonc.report.problems import Problems
-from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.times import Totals
+from lonc.control.reporter import Reporter
+from lonc.report.status import HostStatus
 from lonc.web.channel import LimitedSite, Names
 from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
@@ -40,42 +40,18 @@ _HEADERS: Final = {
 }
 
 
-class Shown(Protocol):
+@attrs.frozen
+class Source:
     """
-    What the pages need of the daemon.
+    What the pages are made of.
 
-    :ivar problems: what is wrong now.
+    :ivar cooperator: makes those about all hosts, a few milliseconds at a time.
     """
 
-    @property
-    def problems(self) -> Problems:
-        """The list of what is wrong."""
-
-    def looking(self) -> Iterator[HostStatus]:
-        """Report on each host; when all have been taken, ``problems`` are up to date."""
-
-    def about(self) -> DaemonStatus:
-        """Report on the daemon as a whole."""
-
-    def host_ids(self) -> Sequence[str]:
-        """Return the ids of all hosts."""
-
-    def status(self, host_id: str) -> HostStatus:
-        """
-        Report on a host.
-
-        :raises KeyError: there is no such host.
-        """
-
-    def times(self, host_id: str) -> Mapping[str, Totals]:
-        """
-        Return how long a host's requests take: see :meth:`lonc.report.times.HostTimes.totals`.
-
-        :raises KeyError: there is no such host.
-        """
-
-    def http_names(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Return this machine's names and those of the settings under which to ask for pages."""
+    reporter: Reporter
+    history: History
+    clock: IReactorTime
+    cooperator: Cooperator
 
 
 class _Page(Resource):
@@ -84,10 +60,9 @@ class _Page(Resource):
     isLeaf = True
     content_type = b"text/html; charset=utf-8"
 
-    def __init__(self, shown: Shown, history: History) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__()
-        self.shown = shown
-        self.history = history
+        self.source = source
 
     def render_GET(self, request: Request) -> bytes | int:
         """Send the headers that every page has, and the page."""
@@ -122,96 +97,88 @@ class _Pieces:
 
 
 class _Sliced(_Page):
-    """A page about all hosts, made a few hosts at a time."""
-
-    def __init__(self, shown: Shown, history: History, cooperator: Cooperator) -> None:
-        super().__init__(shown, history)
-        self._cooperator = cooperator
+    """A page about all hosts, made in short steps."""
 
     def content(self, request: Request) -> int:
-        work = self._cooperator.cooperate(self.written(request))
+        work = self.source.cooperator.cooperate(self._writing(request))
         pieces = _Pieces(work)
         request.registerProducer(pieces, True)
         request.notifyFinish().addErrback(lambda _: pieces.stopProducing())
         work.whenDone().addCallbacks(lambda _: self._finish(request), lambda _: None)
         return NOT_DONE_YET
 
-    def _finish(self, request: Request) -> None:
-        request.unregisterProducer()
-        request.finish()
-
-    def written(self, request: Request) -> Iterator[None]:
-        """Write it, in steps."""
-        raise NotImplementedError
-
-
-class _Index(_Sliced):
-    def __init__(
-        self, shown: Shown, history: History, cooperator: Cooperator, clock: IReactorTime
-    ) -> None:
-        super().__init__(shown, history, cooperator)
-        self._clock = clock
-
-    def written(self, request: Request) -> Iterator[None]:
-        hosts: list[HostStatus] = []
-        for status in self.shown.looking():
-            hosts.append(status)
-            yield None
-        history, clock = self.history, self._clock
-        for piece in index(
-            self.shown.about(),
-            hosts,
-            self.shown.problems,
-            history.total,
-            lambda host: history.lost_per_minute(host, clock.seconds()),
-            View.of(request.args),
-            time.time(),
-        ):
+    def _writing(self, request: Request) -> Iterator[None]:
+        for piece in self.pieces(request):
             if piece:
                 request.write(piece.encode())
             yield None
 
+    def _finish(self, request: Request) -> None:
+        request.unregisterProducer()
+        request.finish()
+
+    def pieces(self, request: Request) -> Iterator[str]:
+        """Give its text, a piece at each step; some are empty."""
+        raise NotImplementedError
+
+
+class _Index(_Sliced):
+    def pieces(self, request: Request) -> Iterator[str]:
+        reporter, history, clock = self.source.reporter, self.source.history, self.source.clock
+        hosts: list[HostStatus] = []
+        for status in reporter.looking():
+            hosts.append(status)
+            yield ""
+        yield from index(
+            reporter.about(),
+            hosts,
+            reporter.problems,
+            history.total,
+            lambda host: history.lost_per_minute(host, clock.seconds()),
+            View.of(request.args),
+            time.time(),
+        )
+
 
 class _Host(_Page):
-    def __init__(self, shown: Shown, history: History, host_id: str) -> None:
-        super().__init__(shown, history)
+    def __init__(self, source: Source, host_id: str) -> None:
+        super().__init__(source)
         self._host_id = host_id
 
     def content(self, request: Request) -> bytes:
+        reporter = self.source.reporter
         try:
-            status = self.shown.status(self._host_id)
+            status = reporter.status(self._host_id)
         except KeyError:
             request.setResponseCode(404)
             request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
             return b"There is no such host.\n"
-        series = self.history.hosts.get(self._host_id) or Series()
-        page = host_page(self.shown.about(), status, self.shown.problems, series, time.time())
+        series = self.source.history.hosts.get(self._host_id) or Series()
+        page = host_page(reporter.about(), status, reporter.problems, series, time.time())
         return page.encode()
 
 
 class _Hosts(Resource):
-    def __init__(self, shown: Shown, history: History) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__()
-        self._made = (shown, history)
+        self._source = source
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Return the page of the host with that id."""
-        return _Host(*self._made, path.decode("utf-8", "replace"))
+        return _Host(self._source, path.decode("utf-8", "replace"))
 
 
 class _Metrics(_Sliced):
     content_type = CONTENT_TYPE
 
-    def written(self, request: Request) -> Iterator[None]:
-        for piece in exposition(self.shown.about(), self._watched(), self.shown.problems):
-            if piece:
-                request.write(piece.encode())
-            yield None
+    def pieces(self, request: Request) -> Iterator[str]:
+        reporter = self.source.reporter
+        return exposition(reporter.about(), self._watched(reporter), reporter.problems)
 
-    def _watched(self) -> Iterator[Watched]:
-        for status in self.shown.looking():
-            with contextlib.suppress(KeyError):
-                yield Watched(status, self.shown.times(status.host_id))
+    def _watched(self, reporter: Reporter) -> Iterator[Watched]:
+        for status in reporter.looking():
+            with contextlib.suppress(KeyError):  # it has left the table meanwhile
+                yield Watched(status, reporter.times(status.host_id))
 
 
 class _Health(_Page):
@@ -223,7 +190,7 @@ class _Health(_Page):
 
 class _Ready(_Health):
     def content(self, request: Request) -> bytes:
-        unready = [each for each in self.shown.problems if each.kind in UNREADY]
+        unready = [each for each in self.source.reporter.problems if each.kind in UNREADY]
         if not unready:
             return b"ok\n"
         request.setResponseCode(503)
@@ -234,20 +201,20 @@ class _Gzip(GzipEncoderFactory):
     compressLevel = 1  # most of the gain, for a fraction of the time
 
 
-def site(shown: Shown, history: History, clock: IReactorTime) -> LimitedSite:
+def site(reporter: Reporter, history: History, clock: IReactorTime) -> LimitedSite:
     """Return the factory to listen with."""
     cooperator = Cooperator(
         terminationPredicateFactory=lambda: _turn(clock),
         scheduler=lambda work: clock.callLater(0.0, work),
     )
+    source = Source(reporter, history, clock, cooperator)
     root = Resource()
-    root.putChild(b"", _Index(shown, history, cooperator, clock))
-    root.putChild(b"hosts", _Hosts(shown, history))
-    metrics = _Metrics(shown, history, cooperator)
-    root.putChild(b"metrics", EncodingResourceWrapper(metrics, [_Gzip()]))
-    root.putChild(b"healthz", _Health(shown, history))
-    root.putChild(b"readyz", _Ready(shown, history))
-    return LimitedSite(root, lambda: Names(*shown.http_names()), clock)
+    root.putChild(b"", _Index(source))
+    root.putChild(b"hosts", _Hosts(source))
+    root.putChild(b"metrics", EncodingResourceWrapper(_Metrics(source), [_Gzip()]))
+    root.putChild(b"healthz", _Health(source))
+    root.putChild(b"readyz", _Ready(source))
+    return LimitedSite(root, lambda: Names(*reporter.http_names()), clock)
 
 
 def _turn(clock: IReactorTime) -> Callable[[], bool]:

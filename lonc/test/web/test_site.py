@@ -336,6 +336,20 @@ class MetricsTests(SiteCase):
         self.assertEqual(count("many-dead", "critical"), 1)
         self.assertEqual((count("delayed-kept", "warning"), count("host-paused", "note")), (0, 0))
 
+    def test_shared_machine(self) -> None:
+        """What two hosts share is told once: the sum of all is what the page says."""
+        for name in ("up1", "up2"):
+            self.reports.hosts[name] = a_status(
+                name, machine="m", idle=2, busy=1, handshakes={"ready": 3}
+            )
+            self.reports.taken[name] = HostTimes()
+        told = self.metrics()
+        self.assertEqual(sum(told["lonc_connections"].values()), 3)
+        self.assertEqual(sum(told["lonc_handshakes_total"].values()), 3)
+        self.assertEqual(len(told["lonc_handshake_seconds_count"]), 2)
+        self.assertEqual(len(told["lonc_requests_total"]), 3)
+        self.assertIn("3 connections", self.ask("/")[2])
+
     def test_tried(self) -> None:
         """A host that was never tried counts as up, and it is told that this is a guess."""
         self.reports.hosts["up1"] = a_status("up1", tried=False)
