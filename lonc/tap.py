@@ -32,6 +32,7 @@ from lonc.config.settings import (
 )
 from lonc.control.reporter import status_text
 from lonc.daemon.load import Loader
+from lonc.daemon.others import who_serves
 from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
@@ -339,10 +340,15 @@ def _prepared(
             raise SettingsError(f"{path}: {error.strerror}") from None
     pid_file = PidFile(settings.pid_file)
     taking_over = options["take-over"]
+    manager = Manager(os.environ if options.has_twistd else {})
     predecessor = take_over(settings.management, pid_file.path) if taking_over else None
     with contextlib.ExitStack() as undo:
         if predecessor is None:
             pid_file.acquire(PATIENCE[taking_over])
+            others = "" if manager.has_inherited else who_serves(settings, table)
+            if others:
+                pid_file.leave()  # it may be loncnew's
+                raise PidFileError(f"{others}; stop it before you start lonc")
             undo.callback(pid_file.release)
         else:
             pid_file.adopt(predecessor.holdings.lock)
@@ -378,7 +384,7 @@ def _prepared(
             perm_log=PermLog(settings.perm_log_file, problems=problems).write,
             problems=problems,
             random=Random(),
-            manager=Manager(os.environ if options.has_twistd else {}),
+            manager=manager,
             predecessor=predecessor,
             beside=beside,
         )

@@ -19,6 +19,8 @@ from lonc.config.current import InForce
 from lonc.config.hosts import TableError
 from lonc.config.settings import SettingsError
 from lonc.daemon.load import Loader
+from lonc.daemon.others import who_serves
+from lonc.daemon.pidfile import holder_of
 from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
 
@@ -59,6 +61,7 @@ def check(config_file: str) -> Iterator[Checked]:
     for found in (*in_force.problems(), *_certificate(in_force), *_sockets(in_force)):
         level = "note" if found.kind in OF_THE_PROCESS else found.level
         yield Checked(level, found.what, found.advice)
+    yield from _running(in_force)
     yield from _well(in_force)
 
 
@@ -77,6 +80,16 @@ def _sockets(in_force: InForce) -> Iterator[Problem]:
             continue
         if not stat.S_ISSOCK(mode):
             yield problem("host-not-served", host_id, f"{path} is no socket")
+
+
+def _running(in_force: InForce) -> Iterator[Checked]:
+    """Say who runs on these folders and sockets."""
+    settings = in_force.settings
+    pid = holder_of(settings.pid_file)
+    if pid:
+        yield Checked("ok", f"lonc runs on these folders: process {pid}")
+    elif others := who_serves(settings, in_force.table):
+        yield Checked("error", others, "stop it: lonc does not start beside it")
 
 
 def _well(in_force: InForce) -> Iterator[Checked]:

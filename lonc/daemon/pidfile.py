@@ -19,6 +19,27 @@ class PidFileError(Exception):
     """The pid file cannot be had: another lonc runs, or the file cannot be written."""
 
 
+def holder_of(path: str) -> str:
+    """Return the number of the lonc that has a pid file, empty where none has."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _number_in(descriptor)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _number_in(descriptor: int) -> str:
+    return os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+
+
 class PidFile:
     """
     One process's claim to a set of folders.
@@ -43,7 +64,7 @@ class PidFile:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+                pid = _number_in(descriptor)
                 os.close(descriptor)
                 if monotonic() < until:
                     sleep(0.02)

@@ -55,6 +55,11 @@ class Manager:
             self.forget(name)
 
     @property
+    def has_inherited(self) -> bool:
+        """Whether anything was kept over a restart."""
+        return bool(self._inherited)
+
+    @property
     def present(self) -> bool:
         """Whether anybody is to be told anything."""
         return bool(self._address)

@@ -103,6 +103,22 @@ class OptionsTests(TapTestCase):
         asked = self.parsed("--umask=027", "lonc")
         self.assertEqual(asked.parent["umask"], 0o027)
 
+    def test_beside_loncnew(self) -> None:
+        """S3, S4: whose sockets are served keeps its pid file: lonc does not start, in one line."""
+        config = self.configured()
+        os.makedirs(self.path("logs"), exist_ok=True)
+        with open(self.path("logs", "lonc.pid"), "w") as file:
+            file.write("4711\n")
+        for host_id in ("l1", "l2"):
+            listening = socket.socket(socket.AF_UNIX)
+            self.addCleanup(listening.close)
+            listening.bind(self.path(host_id))
+            listening.listen()
+        told = self.refusal("lonc", "--config", config)
+        self.assertIn(f"process {os.getpid()} has {self.path('l1')}; stop it", told)
+        with open(self.path("logs", "lonc.pid")) as file:
+            self.assertEqual(file.read(), "4711\n")
+
     def test_log_file_of_twistd(self) -> None:
         """What `twistd --logfile` names takes what would be shown; a wrong name is one line."""
         path = self.path("shown.log")

@@ -31,6 +31,19 @@ class GroupError(SocketError):
     """A socket is there, and lonc's user may not give it to the group that it is for."""
 
 
+def listener_at(path: str) -> int | None:
+    """Return the process that listens there, 0 for one that is not told, None for nobody."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            refused = probe.connect_ex(path)
+        except OSError:  # the path is too long
+            return None
+        if refused == 0:
+            return peer_of(probe).pid
+        return 0 if refused == errno.EAGAIN else None
+
+
 def clear_stale_socket(path: str) -> None:
     """
     Remove the socket that a crash left behind.
@@ -45,12 +58,10 @@ def clear_stale_socket(path: str) -> None:
         raise SocketError(f"{path}: {error.strerror}") from None
     if not stat.S_ISSOCK(mode):
         raise SocketError(f"{path}: something that is no socket is in the way")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        refused = probe.connect_ex(path)
-        if refused in (0, errno.EAGAIN):
-            who = f"process {peer_of(probe).pid}" if refused == 0 else "a process"
-            raise SocketError(f"{path}: {who} listens there already")
+    pid = listener_at(path)
+    if pid is not None:
+        who = f"process {pid}" if pid else "a process"
+        raise SocketError(f"{path}: {who} listens there already")
     try:
         os.unlink(path)
     except OSError as error:

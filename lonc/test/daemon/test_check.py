@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.daemon.check import Checked, check
+from lonc.daemon.pidfile import PidFile
 from lonc.lond.cluster import prepare
 
 
@@ -39,6 +41,37 @@ class CheckTests(SynchronousTestCase):
         before = sorted(os.walk(self.folder))
         self.assertEqual(self.bad(), [])
         self.assertEqual(sorted(os.walk(self.folder)), before)
+
+    def listening(self, host_id: str) -> None:
+        """Listen on the socket of a host, as loncnew does."""
+        listening = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listening.close)
+        path = os.path.join(self.folder, "sock", host_id)
+        if os.path.exists(path):
+            os.unlink(path)
+        listening.bind(path)
+        listening.listen()
+
+    def test_loncnew_runs(self) -> None:
+        """A program on all sockets is an error; on one of two it says nothing about the start."""
+        self.listening("l1")
+        self.assertEqual(self.bad(), [])
+        self.listening("l2")
+        [found] = self.bad()
+        self.assertEqual(found.level, "error")
+        self.assertIn(f"process {os.getpid()} has {self.folder}/sock/l1", found.what)
+
+    def test_lonc_runs(self) -> None:
+        """That lonc runs is no fault, and looking at it changes nothing."""
+        claim = PidFile(os.path.join(self.folder, "daemons", "logs", "lonc.pid"))
+        claim.acquire()
+        self.addCleanup(claim.release)
+        claim.write()
+        self.listening("l1")
+        self.listening("l2")
+        what = f"lonc runs on these folders: process {os.getpid()}"
+        self.assertIn(Checked("ok", what), list(check(self.conf)))
+        self.assertEqual(self.bad(), [])
 
     def test_setting(self) -> None:
         """A value that is none is named by file and line, and would keep lonc from starting."""

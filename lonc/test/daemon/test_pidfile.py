@@ -11,7 +11,7 @@ import os
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.daemon import pidfile
-from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.pidfile import PidFile, PidFileError, holder_of
 
 
 class PidFileTests(SynchronousTestCase):
@@ -85,6 +85,15 @@ class PidFileTests(SynchronousTestCase):
                 claim.restore()
         claim.release()
         self.assertEqual(self.read(), "1\n")
+
+    def test_holder(self) -> None:
+        """Who has it can be seen without taking it; a number that nobody stands behind is none."""
+        self.assertEqual(holder_of(self.path), "")
+        self.written("1\n")
+        self.assertEqual(holder_of(self.path), "")
+        claim = self.acquired()
+        claim.write()
+        self.assertEqual(holder_of(self.path), f"{os.getpid()}")
 
     def test_patience(self) -> None:
         """S3: one that is just ending is waited for."""
