@@ -13,7 +13,6 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection
 from itertools import islice
-from operator import attrgetter
 from typing import Final
 
 import attrs
@@ -40,6 +39,10 @@ MAX_CHECKS: Final = 8
 
 #: Seconds from the first byte of a request until its answer is taken, and between two requests.
 TIME_LIMIT: Final = 30
+
+#: Seconds without a request after which a connection is one that can be closed: whoever has just
+#: connected is about to ask.
+RESTING: Final = 1.0
 
 #: What these paths answer is for who watches over the daemon.
 CHECKS: Final = (b"/healthz", b"/readyz")
@@ -100,7 +103,8 @@ def _is_loopback(address: IAddress) -> bool:
 class Places:
     """Who is connected: past the limit, whoever has been waited for longest makes room."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
         self.usual: dict[Channel, None] = {}
         self.checks: dict[Channel, None] = {}
 
@@ -133,7 +137,9 @@ class Places:
         places[channel] = None
         if len(places) > limit:
             # One that asks nothing, if there is one, else the oldest request that is unfinished.
-            oldest = min(islice(places, limit), key=attrgetter("asking"))
+            before = self._clock.seconds() - RESTING
+            resting = (each for each in islice(places, limit) if each.rests_since(before))
+            oldest = next(resting, next(iter(places)))
             self.remove(oldest)
             oldest.transport.abortConnection()
 
@@ -146,7 +152,7 @@ class Channel(HTTPChannel):
     """
     One connection.
 
-    :ivar asking: whether a request has begun, and its answer has not been taken.
+    :ivar since: when it was made, began to ask, or had its answer.
     """
 
     site: LimitedSite
@@ -154,7 +160,8 @@ class Channel(HTTPChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.asking = False
+        self.since = 0.0
+        self._asking = False  # a request has begun, and its answer has not been taken
         self._refused = False
         self._unread: BaseRequest | None = None  # the request whose answer is not taken yet
         self._blocked = False
@@ -167,18 +174,23 @@ class Channel(HTTPChannel):
         self.site.places.add(self)
 
     def _restart(self, asking: bool) -> None:
-        self.asking = asking
+        self.since = self.site.reactor.seconds()
+        self._asking = asking
         if self._end is not None and self._end.active():
             self._end.reset(TIME_LIMIT)
         else:
             self._end = self.site.reactor.callLater(TIME_LIMIT, self.transport.abortConnection)
         self.site.places.to_the_end(self)
 
+    def rests_since(self, before: float) -> bool:
+        """Return whether it has asked nothing since before a time."""
+        return not self._asking and self.since <= before
+
     def dataReceived(self, data: bytes) -> None:
         """Note the first byte of a request."""
         if self._refused:
             return
-        if not self.asking:
+        if not self._asking:
             self._restart(asking=True)
         super().dataReceived(data)
 
@@ -272,7 +284,7 @@ class LimitedSite(Site):
     def __init__(self, root: Resource, names: Callable[[], Names], clock: IReactorTime) -> None:
         super().__init__(root, timeout=None, reactor=clock)  # a channel has a limit of its own
         self.names = names
-        self.places = Places()
+        self.places = Places(clock)
 
     def logPrefix(self) -> str:
         """Name it in Twisted's line that it listens."""

@@ -105,6 +105,7 @@ class PlacesTests(ChannelCase):
     def test_idle_one_goes(self) -> None:
         """The connection that has been idle for longest makes room for another."""
         first, second, *others = [self.connect() for _ in range(MAX_CONNECTIONS)]
+        self.clock.advance(1.0)
         first.ask("/healthz", "Connection: keep-alive")  # this one is over
         first = self.connect()
         first.say(b"GET / HT")
@@ -121,6 +122,14 @@ class PlacesTests(ChannelCase):
         self.assertEqual([each.closed for each in everyone], [False] * 63 + [True])
         newcomer.ask("/metrics")
         self.assertEqual(newcomer.statuses, [200])
+
+    def test_about_to_ask(self) -> None:
+        """Who has just connected stays, though older ones have begun to ask."""
+        for _ in range(MAX_CONNECTIONS):
+            self.connect().say(b"GET / HT")
+        self.clock.advance(1.0)
+        newcomers = [self.connect() for _ in range(10)]
+        self.assertFalse(any(each.closed for each in newcomers))
 
     def test_health_checks(self) -> None:
         """One from this machine that asks whether lonc is well keeps its place, whoever comes."""
