@@ -32,7 +32,7 @@ class DelayedLogs:
         self._perm_log = perm_log
         self._problems = problems
 
-    def answered(self, host_id: str, request: StoredRequest) -> None:
+    def tell_answered(self, host_id: str, request: StoredRequest) -> None:
         """Tell that a request has an answer that counts; no more of it than may be told."""
         line, spool = request.line, request.spool
         command = command_word(line)
@@ -52,7 +52,7 @@ class DelayedLogs:
                 **fields,
             )
 
-    def not_proven(self, host_id: str, files: Sequence[str]) -> None:
+    def tell_not_proven(self, host_id: str, files: Sequence[str]) -> None:
         """Tell that answers do not count, since their connection may have been out of step."""
         self._log.warn(
             "delayed requests are sent again, for their answers cannot be trusted: {file}{more}",
@@ -61,7 +61,7 @@ class DelayedLogs:
             host_id=host_id,
         )
 
-    def set_aside(self, request: StoredRequest, reason: str) -> None:
+    def tell_set_aside(self, request: StoredRequest, reason: str) -> None:
         """Tell that a request cannot be sent."""
         self._log.warn(
             "delayed request {file} goes to {kept}: {reason}",
@@ -71,7 +71,7 @@ class DelayedLogs:
             host_id=request.host_id,
         )
 
-    def put_off(self, request: StoredRequest, pause: float, cause: str) -> None:
+    def tell_put_off(self, request: StoredRequest, pause: float, cause: str) -> None:
         """Tell that a request has failed, and when the next one is tried."""
         self._log.info(
             "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
@@ -81,45 +81,45 @@ class DelayedLogs:
             host_id=request.host_id,
         )
 
-    def changed(self, request: StoredRequest) -> None:
+    def tell_changed(self, request: StoredRequest) -> None:
         """Tell that somebody has written to a request that was sent."""
         message = "delayed request {file} has changed meanwhile: once more"
         self._log.warn(message, file=name_of(request.file), host_id=request.host_id)
 
-    def left(self, host_id: str, stuck: Stuck) -> None:
+    def tell_left(self, host_id: str, stuck: Stuck) -> None:
         """Tell that the disk does not answer."""
         self._log.warn("delayed request left for later: {why}", why=stuck, host_id=host_id)
 
     # ------------------------------------------------------------------ what lasts
 
-    def cannot_look(self, folder: str, why: Exception) -> None:
+    def tell_unreadable(self, folder: str, why: Exception) -> None:
         """Tell that the folder cannot be listed."""
         self._problems.tell("delayed-folder", folder, f"cannot look for delayed requests: {why}")
 
-    def looked(self, spool: Spool) -> None:
+    def tell_faults(self, spool: Spool) -> None:
         """Tell what is wrong with the folders that were listed, if anything is."""
         found = [problem(kind, path, what) for (kind, path), what in spool.faults.items()]
         self._problems.replace(found, ("delayed-folder", "delayed-disk-full"))
 
-    def not_cleared(self, request: StoredRequest, error: OSError) -> None:
+    def tell_not_cleared(self, request: StoredRequest, error: OSError) -> None:
         """Tell that a file cannot be deleted or moved."""
         what = f"delayed requests cannot be cleared away: {name_of(request.file)}: {error.strerror}"
         self._problems.tell("delayed-not-cleared", request.spool.folder, what)
 
-    def cleared(self) -> None:
+    def end_not_cleared(self) -> None:
         """Tell that nothing is left to be deleted or moved."""
         self._problems.replace((), ("delayed-not-cleared",))
 
-    def unsealed(self, folder: str, why: str) -> None:
+    def tell_unsealed(self, folder: str, why: str) -> None:
         """Tell that a file cannot be sealed."""
         what = f"delayed requests cannot be sealed, and stay in the clear: {why}"
         self._problems.tell("delayed-unsealed", folder, what)
 
-    def sealed(self) -> None:
+    def end_unsealed(self) -> None:
         """Tell that all can be sealed again."""
         self._problems.replace((), ("delayed-unsealed",))
 
-    def unknown(self, counts: Mapping[str, int]) -> None:
+    def tell_unknown(self, counts: Mapping[str, int]) -> None:
         """Tell how many requests there are for hosts that the table does not have."""
         found = [
             problem(
@@ -132,7 +132,7 @@ class DelayedLogs:
         ]
         self._problems.replace(found, ("delayed-unknown",))
 
-    def locked(self, count: int) -> None:
+    def tell_locked(self, count: int) -> None:
         """Tell how many requests are sealed while there is no key."""
         if count:
             are = "request is" if count == 1 else "requests are"

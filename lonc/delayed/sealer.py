@@ -59,14 +59,14 @@ class Sealer:
         self._kept_fails = False
         self._hangs_at = ""  # the path of the latest disk call that did not return in time
 
-    def clear(self) -> None:
+    def reset(self) -> None:
         """Forget what was found, and begin nothing more."""
         self._spool = None
         self._queue.clear()
         self._kept.clear()
-        self._logs.sealed()
+        self._logs.end_unsealed()
 
-    def wants(self, request: StoredRequest) -> bool:
+    def must_wait(self, request: StoredRequest) -> bool:
         """Return whether a request is not to be sent before it is sealed."""
         return (
             self._spool is not None
@@ -75,11 +75,9 @@ class Sealer:
             and not self._disk.is_at(self._hangs_at)
         )
 
-    def found(
-        self, spool: Spool, limit: float, requests: Iterable[Sequence[StoredRequest]]
-    ) -> None:
+    def plan(self, spool: Spool, limit: float, requests: Iterable[Sequence[StoredRequest]]) -> None:
         """
-        Take over what a scan found.
+        Seal what a scan found.
 
         :param spool: has a key.
         :param limit: seconds for a disk call.
@@ -90,11 +88,11 @@ class Sealer:
         ranked: list[tuple[int, StoredRequest]] = []
         failing = False
         for of_host in requests:
-            mine = [request for request in of_host if self.wants(request)]
+            mine = [request for request in of_host if self.must_wait(request)]
             ranked.extend(enumerate(mine))
             failing = failing or any(request.again > 0.0 for request in of_host)
         if not failing and not self._kept_fails and not self._disk.is_at(self._hangs_at):
-            self._logs.sealed()
+            self._logs.end_unsealed()
         ranked.sort(key=lambda pair: pair[0])
         self._queue = deque(request for _, request in ranked if request.is_ripe(now))
 
@@ -118,22 +116,23 @@ class Sealer:
         except NoPlace:
             self._queue.clear()  # those that hang have been named
         except Stuck as stuck:
-            self._logs.unsealed(spool.folder, str(stuck))
+            self._logs.tell_unsealed(spool.folder, str(stuck))
             self._queue.clear()
             self._kept.clear()
             self._go_on(None)
         return True
 
     async def _seal(self, spool: Spool, request: StoredRequest) -> None:
-        if request.busy or not self.wants(request) or self._disk.is_at(request.path):
+        if request.busy or not self.must_wait(request) or self._disk.is_at(request.path):
             return  # since the scan
         request.busy = True
         path, now = request.path, self._clock.seconds()
         try:
-            form = await self._run(path, partial(spool.seal, request.file, request.still(now)))
-            request.sealed_as(form, self._clock.seconds())
+            still = request.settled_stamp(now)
+            form = await self._run(path, partial(spool.seal, request.file, still))
+            request.note_sealed(form, self._clock.seconds())
         except Unfinished as unfinished:
-            request.grows(unfinished.stamp, now)
+            request.note_growth(unfinished.stamp, now)
         except Changed:
             pass
         except PlainStays as fault:
@@ -179,4 +178,4 @@ class Sealer:
             raise
 
     def _tell(self, spool: Spool, path: str, error: OSError) -> None:
-        self._logs.unsealed(spool.folder, f"{path}: {error.strerror}")
+        self._logs.tell_unsealed(spool.folder, f"{path}: {error.strerror}")

@@ -76,7 +76,7 @@ class DelayedQueue:
     not_before: float = 0.0
     proved: float = float("-inf")
 
-    def fill(self, has_key: bool) -> None:
+    def refill(self, has_key: bool) -> None:
         """Look at all of them from the first on; at what is sealed, or may be, only with a key."""
         sealed = (each.file for each in self.requests if each.file.endswith(SEALED))
         locked = frozenset() if has_key else frozenset(map(name_of, sealed))
@@ -126,11 +126,6 @@ class Sending:
             queue.busy = True
             self._spawn(self._work(queue))
 
-    def end(self, queue: DelayedQueue) -> None:
-        """Begin nothing new; prove what has its answer at once."""
-        self.running = False
-        self.prove(queue)
-
     def is_in_hand(self, request: StoredRequest) -> bool:
         """Return whether something is being done with a request, or it has its answer."""
         answered = request.state in (State.SENDING, State.ANSWERED, State.PROVEN)
@@ -149,7 +144,7 @@ class Sending:
                     queue.waiting.pop()
         except Exception:
             if request.state is State.SENDING:
-                request.move(request.ready, self._clock.seconds())
+                request.move(request.ready_state, self._clock.seconds())
             self._put_off(queue, request, "see the next line")
             self._log.failure("sending a delayed request failed", host_id=queue.host_id)
         finally:
@@ -171,7 +166,7 @@ class Sending:
         except NoPlace:
             return False
         except Stuck as stuck:
-            self._logs.left(queue.host_id, stuck)
+            self._logs.tell_left(queue.host_id, stuck)
             return True
         finally:
             request.busy = False
@@ -188,7 +183,7 @@ class Sending:
     async def _read(self, queue: DelayedQueue, request: StoredRequest) -> bytes | None:
         """Return the line to send; None where it cannot be sent, or not yet."""
         limit, max_line = self._settings().disk_timeout, self._settings().max_line
-        still = request.still(self._clock.seconds())
+        still = request.settled_stamp(self._clock.seconds())
         read = partial(request.spool.read, request.file, max_line, still)
         try:
             line, stamp = await self._disk.run(request.path, limit, read)
@@ -207,16 +202,18 @@ class Sending:
         if not self.running or not request.is_ripe(self._clock.seconds()):
             return None
         request.files = {request.file: stamp}
-        if request.state is not request.ready:
-            request.move(request.ready, self._clock.seconds())
+        if request.state is not request.ready_state:
+            request.move(request.ready_state, self._clock.seconds())
         return line
 
     async def _time_growth(self, queue: DelayedQueue, request: StoredRequest, stamp: Stamp) -> None:
         """Time how long a file stays as it is, and with it those that wait behind it."""
         now, before = self._clock.seconds(), request.stamp
-        if request.begin is State.SEALED:  # nobody writes there but lonc: it is left for later
+        if (
+            request.first_state is State.SEALED
+        ):  # nobody writes there but lonc: it is left for later
             return
-        request.grows(stamp, now)
+        request.note_growth(stamp, now)
         if stamp != before:
             # Or each would take its time anew when its turn comes.
             behind = {x.file: x for x in queue.waiting if x.state is State.FOUND}
@@ -224,7 +221,7 @@ class Sending:
             found = await self._disk.run(request.path, self._settings().disk_timeout, look)
             for file, its_stamp in found.items():
                 if behind[file].state is State.FOUND:
-                    behind[file].grows(its_stamp, now)
+                    behind[file].note_growth(its_stamp, now)
 
     # ------------------------------------------------------------------ sending
 
@@ -239,7 +236,7 @@ class Sending:
             if lost.cause in _HOPELESS:
                 self._skip(request, request.files[request.file], _HOPELESS[lost.cause])
                 return await self._clear(request)
-            request.move(request.ready, self._clock.seconds())
+            request.move(request.ready_state, self._clock.seconds())
             self._put_off(queue, request, lost.cause.value)
             return False
         finally:
@@ -248,7 +245,7 @@ class Sending:
         queue.pause = queue.not_before = 0.0
         request.move(State.ANSWERED, now)
         if queue.overtaken:
-            request.move(request.ready, now)
+            request.move(request.ready_state, now)
             return True
         request.line, request.note = line, answer
         request.ending = "" if refusal(answer) is None else ANSWER
@@ -302,10 +299,10 @@ class Sending:
         for each in again:
             each.doubted = each.doubted or each.connection is connection
             each.connection = None
-            each.move(each.ready, now)
+            each.move(each.ready_state, now)
         queue.overtaken = queue.sending is not None
         queue.waiting.extend(reversed(again))
-        self._logs.not_proven(queue.host_id, [each.file for each in again])
+        self._logs.tell_not_proven(queue.host_id, [each.file for each in again])
         self.begin(queue)
 
     async def _settle(self, queue: DelayedQueue) -> bool:
@@ -314,7 +311,7 @@ class Sending:
         while queue.unproven and queue.unproven[0].connection is None:
             request = queue.unproven.pop(0)
             request.move(State.PROVEN, self._clock.seconds())
-            self._logs.answered(queue.host_id, request)
+            self._logs.tell_answered(queue.host_id, request)
             request.line = b""
             may_follow = await self._clear(request)
         return may_follow
@@ -323,7 +320,7 @@ class Sending:
 
     def _skip(self, request: StoredRequest, stamp: Stamp, reason: str) -> None:
         """A request cannot be sent: it is to be set aside."""
-        self._logs.set_aside(request, reason)
+        self._logs.tell_set_aside(request, reason)
         request.files = {request.file: stamp}
         request.ending, request.note = REASON, f"{reason}\n".encode()
         request.move(State.SKIPPED, self._clock.seconds())
@@ -339,17 +336,17 @@ class Sending:
         except NoPlace:
             return False
         except Stuck as stuck:
-            self._logs.left(host_id, stuck)
+            self._logs.tell_left(host_id, stuck)
         except Changed:
             # What has been written meanwhile was not sent, so the whole file is, once more.
-            self._logs.changed(request)
+            self._logs.tell_changed(request)
             request.again = 0.0
-            request.move(request.begin, self._clock.seconds())
+            request.move(request.first_state, self._clock.seconds())
         except FileNotFoundError:  # somebody took it away
             request.move(State.GONE, self._clock.seconds())
         except OSError as error:
             self.cannot_clear = True
-            self._logs.not_cleared(request, error)
+            self._logs.tell_not_cleared(request, error)
             request.file = next(iter(request.files))  # it may be sealed by now
             request.again = self._clock.seconds() + TRY_AGAIN
         else:
@@ -364,7 +361,7 @@ class Sending:
         queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = queue.pause * self._random.uniform(0.8, 1.0)
         queue.not_before = self._clock.seconds() + pause
-        self._logs.put_off(request, pause, cause)
+        self._logs.tell_put_off(request, pause, cause)
 
 
 #: What needs nothing to be done when its turn comes.

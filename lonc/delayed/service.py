@@ -82,7 +82,7 @@ class DelayedService(Service):
             self._disk,
             sender_of,
             lambda: self._settings,
-            self._sealer.wants,
+            self._sealer.must_wait,
             self._spawn,
             self._logs,
             random,
@@ -128,8 +128,9 @@ class DelayedService(Service):
         if self._scans is not None:
             self._scans.stop()
             self._scans = None
+        self._sending.running = False
         for queue in self._queues.values():
-            self._sending.end(queue)
+            self._sending.prove(queue)
         return Deferred.fromCoroutine(self._ended())
 
     async def _ended(self) -> None:
@@ -157,7 +158,7 @@ class DelayedService(Service):
             return
         self._spool = self._make_spool(settings.delayed_dir, self._key)
         self._found = None
-        self._sealer.clear()
+        self._sealer.reset()
         for queue in self._queues.values():
             queue.waiting.clear()
 
@@ -183,12 +184,12 @@ class DelayedService(Service):
 
     def answered(self) -> list[dict[str, Any]]:
         """Return what another process must not send again, to be given to its :meth:`take_on`."""
-        return [x.handed_on() for x in self._all() if x.state in (State.PROVEN, State.SKIPPED)]
+        return [x.as_dict() for x in self._all() if x.state in (State.PROVEN, State.SKIPPED)]
 
     def take_on(self, answered: Sequence[Mapping[str, Any]]) -> None:
         """Do not send again what a process before this one could not clear away."""
         for each in answered:
-            StoredRequest(self._spool, each["file"], 0.0).take_on(each, 0.0)  # errors come now
+            StoredRequest(self._spool, each["file"], 0.0).restore(each, 0.0)  # errors come now
             self._handed_on[each["file"]] = each
 
     def _all(self) -> list[StoredRequest]:
@@ -217,18 +218,18 @@ class DelayedService(Service):
         except NoPlace:
             return  # those that hang have been named
         except (Stuck, OSError) as error:
-            self._logs.cannot_look(spool.folder, error)
+            self._logs.tell_unreadable(spool.folder, error)
             return
         if spool is not self._spool:
             return
-        self._logs.looked(spool)
+        self._logs.tell_faults(spool)
         if self._sending.cannot_clear:
             left = (x for x in self._all() if x.state in (State.PROVEN, State.SKIPPED))
             self._sending.cannot_clear = any(x.again for x in left)
         if not self._sending.cannot_clear:
-            self._logs.cleared()
+            self._logs.end_not_cleared()
         if not self._is_as_before(found):
-            self._take_over(found, began)
+            self._reconcile(found, began)
         until = self._clock.seconds() + SEALING_TIME
         while self.running and await self._sealer.step() and self._clock.seconds() < until:
             pass
@@ -246,28 +247,28 @@ class DelayedService(Service):
                 self._fill(queue)
         return True
 
-    def _take_over(self, found: Found, began: float) -> None:
+    def _reconcile(self, found: Found, began: float) -> None:
         self._counts = {x: len(set(map(name_of, files))) for x, files in found.requests.items()}
         self._oldest = {x: min(map(stored_at, files)) for x, files in found.requests.items()}
         self.kept = found.kept
         for host_id in list({**self._queues, **found.requests}):
             queue = self._queues.setdefault(host_id, DelayedQueue(host_id))
-            self._compare(queue, found.requests.get(host_id, ()), began)
+            self._reconcile_queue(queue, found.requests.get(host_id, ()), began)
             if not queue.requests and not queue.busy:
                 del self._queues[host_id]
         self._handed_on.clear()
         if self._key is not None:
-            self._logs.locked(0)
+            self._logs.tell_locked(0)
             limit = self._settings.disk_timeout
-            self._sealer.found(self._spool, limit, [x.requests for x in self._queues.values()])
+            self._sealer.plan(self._spool, limit, [x.requests for x in self._queues.values()])
         else:
             sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
-            self._logs.locked(len(sealed))
-        self._logs.unknown({x: n for x, n in self._counts.items() if x not in self._known})
+            self._logs.tell_locked(len(sealed))
+        self._logs.tell_unknown({x: n for x, n in self._counts.items() if x not in self._known})
         for queue in list(self._queues.values()):
             self._fill(queue)
 
-    def _compare(self, queue: DelayedQueue, files: Sequence[str], began: float) -> None:
+    def _reconcile_queue(self, queue: DelayedQueue, files: Sequence[str], began: float) -> None:
         """Bring a queue up to date with a scan: new files, and those that have gone."""
         now, over = self._clock.seconds(), (State.KEPT, State.GONE)
         known = {path: x for x in queue.requests if x.state not in over for path in x.paths}
@@ -290,7 +291,7 @@ class DelayedService(Service):
     def _begun(self, file: str, now: float) -> StoredRequest:
         request = StoredRequest(self._spool, file, now)
         if file in self._handed_on:
-            request.take_on(self._handed_on[file], now)
+            request.restore(self._handed_on[file], now)
         return request
 
     def _is_to_stay(self, request: StoredRequest) -> bool:
@@ -300,7 +301,7 @@ class DelayedService(Service):
         return request.busy or request.state in (State.SENDING, State.ANSWERED)
 
     def _fill(self, queue: DelayedQueue) -> None:
-        queue.fill(self._key is not None)
+        queue.refill(self._key is not None)
         self._sending.begin(queue)
 
     def _go_on(self, request: StoredRequest | None) -> None:

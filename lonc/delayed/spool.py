@@ -252,7 +252,7 @@ class Spool:
                 self._step("remove request")
                 os.unlink(self.path(file))
 
-    def keep(self, files: Files, ending: str, note: bytes) -> str:
+    def set_aside(self, files: Files, ending: str, note: bytes) -> str:
         """
         Set a request aside with a note beside it (row F8), both sealed if there is a key.
 

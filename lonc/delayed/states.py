@@ -1,7 +1,5 @@
 """
 What is known of each file of a delayed request, and the states that it goes through.
-
-:data:`MOVES` is the whole of it; ``docs/architecture.rst`` has the same table.
 """
 
 from __future__ import annotations
@@ -41,61 +39,22 @@ class State(Enum):
     GONE = "gone"  #: it was deleted
 
 
-#: From each state to which others, and when.
-MOVES: Final[Mapping[State, Mapping[State, str]]] = {
-    State.FOUND: {
-        State.GROWING: "it was looked at, and is not whole",
-        State.WHOLE: "it is whole; there is no key, or it cannot be sealed",
-        State.SEALED: "its sealed form has taken its place",
-        State.PROVEN: "its sealed form is there, and it cannot be deleted",
-        State.SKIPPED: "it holds no request that can be sent",
-        State.GONE: "somebody took it away",
-    },
-    State.GROWING: {
-        State.WHOLE: "it has its newline, or has been the same for 2 s",
-        State.SEALED: "so it is, and its sealed form has taken its place",
-        State.PROVEN: "its sealed form is there, and it cannot be deleted",
-        State.SKIPPED: "it holds no request that can be sent",
-        State.GONE: "somebody took it away",
-    },
-    State.WHOLE: {
-        State.GROWING: "somebody writes to it again",
-        State.SEALED: "its sealed form has taken its place after all",
-        State.PROVEN: "its sealed form is there, and it cannot be deleted",
-        State.SENDING: "its turn has come",
-        State.SKIPPED: "it holds no request that can be sent",
-        State.GONE: "somebody took it away",
-    },
-    State.SEALED: {
-        State.SENDING: "its turn has come",
-        State.SKIPPED: "it was not sealed with this key under this name, or holds no request",
-        State.GONE: "somebody took it away",
-    },
-    State.SENDING: {
-        State.WHOLE: "there is no answer: later once more",
-        State.SEALED: "there is no answer: later once more",
-        State.ANSWERED: "there is an answer",
-        State.SKIPPED: "there would be none each time",
-    },
-    State.ANSWERED: {
-        State.PROVEN: "the connection is in step",
-        State.WHOLE: "it is not, or has ended: once more",
-        State.SEALED: "it is not, or has ended: once more",
-    },
-    State.PROVEN: {
-        State.FOUND: "somebody has written to it since: once more",
-        State.SEALED: "somebody has written to it since: once more",
-        State.KEPT: "the answer says no",
-        State.GONE: "the answer says yes, or somebody took it away",
-    },
-    State.SKIPPED: {
-        State.FOUND: "somebody has written to it since",
-        State.SEALED: "somebody has written to it since",
-        State.KEPT: "it was set aside, and why",
-        State.GONE: "somebody took it away",
-    },
-    State.KEPT: {},
-    State.GONE: {},
+def _states(names: str) -> frozenset[State]:
+    return frozenset(map(State, names.split()))
+
+
+#: From each state to which others. ``docs/architecture.rst`` says when.
+MOVES: Final[Mapping[State, frozenset[State]]] = {
+    State.FOUND: _states("growing whole sealed proven skipped gone"),
+    State.GROWING: _states("whole sealed proven skipped gone"),
+    State.WHOLE: _states("growing sealed proven sending skipped gone"),
+    State.SEALED: _states("sending skipped gone"),
+    State.SENDING: _states("answered whole sealed skipped"),
+    State.ANSWERED: _states("proven whole sealed"),
+    State.PROVEN: _states("kept gone found sealed"),
+    State.SKIPPED: _states("kept gone found sealed"),
+    State.KEPT: frozenset(),
+    State.GONE: frozenset(),
 }
 
 
@@ -143,8 +102,8 @@ class StoredRequest:
     spool: Spool
     file: str
     found: float
-    moved: float = attrs.field(default=attrs.Factory(lambda self: self.found, takes_self=True))
-    state: State = attrs.field(default=attrs.Factory(lambda self: self.begin, takes_self=True))
+    moved: float = attrs.field(init=False)
+    state: State = attrs.field(init=False)
     stamp: Stamp | None = None
     busy: bool = False
     again: float = 0.0
@@ -157,13 +116,16 @@ class StoredRequest:
     tries: int = 0
     outcome: str = ""
 
+    def __attrs_post_init__(self) -> None:
+        self.state, self.moved = self.first_state, self.found
+
     @property
-    def begin(self) -> State:
+    def first_state(self) -> State:
         """The state in which it is found."""
         return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.FOUND
 
     @property
-    def ready(self) -> State:
+    def ready_state(self) -> State:
         """The state in which it may be sent."""
         return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.WHOLE
 
@@ -187,16 +149,16 @@ class StoredRequest:
         assert state in MOVES[self.state], f"{self.file}: from {self.state} to {state}"
         self.state, self.moved = state, now
 
-    def sealed_as(self, form: str, now: float) -> None:
+    def note_sealed(self, form: str, now: float) -> None:
         """Its sealed form has taken its place."""
         self.file, self.again = form, 0.0
         self.move(State.SEALED, now)
 
     def is_ripe(self, now: float) -> bool:
         """Return whether it may be moved or sent."""
-        return self.begin is State.SEALED or now >= self.found + READ_BACK
+        return self.first_state is State.SEALED or now >= self.found + READ_BACK
 
-    def grows(self, stamp: Stamp, now: float) -> None:
+    def note_growth(self, stamp: Stamp, now: float) -> None:
         """It may not be whole: time how long it stays as it is."""
         if self.state is not State.GROWING:
             self.move(State.GROWING, now)
@@ -204,7 +166,7 @@ class StoredRequest:
             return
         self.stamp, self.moved = stamp, now
 
-    def still(self, now: float) -> Stamp | None:
+    def settled_stamp(self, now: float) -> Stamp | None:
         """Return the state in which it has been for long enough to be whole, if it has."""
         is_still = self.state is State.GROWING and now - self.moved >= STILL
         return self.stamp if is_still else None
@@ -217,13 +179,13 @@ class StoredRequest:
         :raise OSError: it cannot be done.
         """
         if self.ending:
-            self.spool.keep(self.files, self.ending, self.note)
+            self.spool.set_aside(self.files, self.ending, self.note)
         else:
             self.spool.remove(self.files)
 
     # ------------------------------------------------------------------ for another process
 
-    def handed_on(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return what another process has to know so as not to send it again; JSON can hold it."""
         return {
             "file": self.file,
@@ -232,7 +194,7 @@ class StoredRequest:
             "note": self.note.decode("latin-1"),
         }
 
-    def take_on(self, fields: Mapping[str, Any], now: float) -> None:
+    def restore(self, fields: Mapping[str, Any], now: float) -> None:
         """Go on where another process had to leave it; errors as those of a wrong dict."""
         self.files = {file: Stamp(*stamp) for file, stamp in fields["files"].items()}
         self.ending, self.note = fields["ending"], fields["note"].encode("latin-1")

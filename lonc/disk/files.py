@@ -1,6 +1,6 @@
 """
-What is told of a file between two looks at it, and how files and folders are opened: nothing is
-waited for, and nothing that somebody else may have put in the place of our own is followed.
+Opens files without blocking and without following links, replaces them as a whole, and tells
+whether a file or a folder has changed.
 
 Everything here blocks.
 """

@@ -269,7 +269,7 @@ class TakeTests(SpoolCase):
         os.mkdir(elsewhere)
         os.symlink(elsewhere, self.kept)
         self.put(b"x\n")
-        error = self.assertRaises(OSError, self.spool.keep, self.files(), ANSWER, b"no\n")
+        error = self.assertRaises(OSError, self.spool.set_aside, self.files(), ANSWER, b"no\n")
         self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
         self.assertEqual(os.listdir(elsewhere), [])
         self.assertRaises(OSError, self.spool.kept_in_clear)
@@ -289,7 +289,7 @@ class TakeTests(SpoolCase):
 
         self.patch(os, "lstat", lstat)
         path = self.put(b"x\n")
-        error = self.assertRaises(OSError, self.spool.keep, self.files(), ANSWER, b"no\n")
+        error = self.assertRaises(OSError, self.spool.set_aside, self.files(), ANSWER, b"no\n")
         self.assertEqual((error.filename, error.strerror), (self.kept, "it is another user's"))
         self.assertEqual((read(path), self.in_kept()), (b"x\n", {}))
 
@@ -326,7 +326,7 @@ class TakeTests(SpoolCase):
         self.assertEqual(
             str(caught.exception), "it is a hard link: some file has this name as well"
         )
-        self.spool.keep({NAME: caught.exception.stamp}, REASON, b"why\n")
+        self.spool.set_aside({NAME: caught.exception.stamp}, REASON, b"why\n")
         self.assertEqual((read(path), mode(path)), (b"secret\n", 0o640))
 
     def test_being_stored(self) -> None:
@@ -581,7 +581,7 @@ class SealedTests(SpoolCase):
         """F8: a request in the clear and its note are both sealed when it is set aside."""
         self.put(b"x\n")
         files = self.files(NAME)
-        kept = self.spool.keep(files, ANSWER, b"refused\n")
+        kept = self.spool.set_aside(files, ANSWER, b"refused\n")
         self.assertEqual(kept, os.path.join(self.kept, NAME + SEALED))
         found = {name: unseal(self.KEY, name, data) for name, data in self.in_kept().items()}
         self.assertEqual(found, {NAME + SEALED: b"x\n", f"{NAME}.answer{SEALED}": b"refused\n"})
@@ -593,14 +593,14 @@ class SealedTests(SpoolCase):
         for name in [NAME, NAME + "~1" + SEALED]:
             write(os.path.join(self.kept, name), b"old\n")
         self.put_sealed(b"x\n")
-        self.spool.keep(self.files(), REASON, b"why\n")
+        self.spool.set_aside(self.files(), REASON, b"why\n")
         new = {NAME + "~2" + SEALED, f"{NAME}~2.reason{SEALED}"}
         self.assertEqual(set(self.in_kept()), {NAME, NAME + "~1" + SEALED} | new)
 
     def test_kept_as_it_is(self) -> None:
         """What cannot be read is set aside as it is."""
         os.mkdir(self.spool.path(NAME))
-        self.spool.keep(self.files(NAME), REASON, b"why\n")
+        self.spool.set_aside(self.files(NAME), REASON, b"why\n")
         self.assertTrue(os.path.isdir(os.path.join(self.kept, NAME)))
         self.assertTrue(os.path.isfile(os.path.join(self.kept, f"{NAME}.reason{SEALED}")))
 
@@ -608,7 +608,7 @@ class SealedTests(SpoolCase):
         """So is what the disk cannot give."""
         self.put(b"x\n")
         self.steps.fail("read request", errno.EIO)
-        self.spool.keep(self.files(NAME), REASON, b"why\n")
+        self.spool.set_aside(self.files(NAME), REASON, b"why\n")
         self.assertEqual(set(self.in_kept()), {NAME, f"{NAME}.reason{SEALED}"})
 
     def test_kept_and_plain_stays(self) -> None:
@@ -616,10 +616,10 @@ class SealedTests(SpoolCase):
         self.put(b"x\n")
         files = self.files(NAME)
         self.steps.fail("remove plain", errno.EROFS)
-        self.assertRaises(OSError, self.spool.keep, files, ANSWER, b"no\n")
+        self.assertRaises(OSError, self.spool.set_aside, files, ANSWER, b"no\n")
         self.assertEqual(list(files), [f"sealed/{NAME}{SEALED}", NAME])
         self.steps.faults.clear()
-        self.spool.keep(files, ANSWER, b"no\n")
+        self.spool.set_aside(files, ANSWER, b"no\n")
         self.assertEqual(self.waiting(), set())
         self.assertEqual(set(self.in_kept()), {NAME + SEALED, f"{NAME}.answer{SEALED}"})
 
@@ -659,7 +659,7 @@ class SealedTests(SpoolCase):
         """Whatever step the machine stops at, the request is in one of the folders."""
         steps = self.crash_each_step(
             lambda: self.put(b"x\n"),
-            lambda spool: spool.keep(self.files(NAME), ANSWER, b"no\n"),
+            lambda spool: spool.set_aside(self.files(NAME), ANSWER, b"no\n"),
         )
         self.assertEqual(steps[-4:], KEPT_STEPS[-4:])
 
@@ -697,7 +697,7 @@ class KeepTests(SpoolCase):
     """Setting aside (F8)."""
 
     def keep(self, ending: str = ANSWER, note: bytes = b"refused\n") -> str:
-        return self.spool.keep(self.files(), ending, note)
+        return self.spool.set_aside(self.files(), ending, note)
 
     def test_kept(self) -> None:
         """F8: the request goes into the inner folder, the answer beside it, closed to others."""
@@ -781,7 +781,7 @@ class KeepTests(SpoolCase):
         self.put(b"x")
         files = self.files()
         path = self.put(b"xyz\n")
-        self.assertRaises(Changed, self.spool.keep, files, ANSWER, b"refused\n")
+        self.assertRaises(Changed, self.spool.set_aside, files, ANSWER, b"refused\n")
         self.assertEqual(read(path), b"xyz\n")
         self.assertEqual(self.in_kept(), {})
 
@@ -799,7 +799,7 @@ class KeepTests(SpoolCase):
         """A folder is set aside too, and stays usable."""
         os.mkdir(self.spool.path(NAME))
         os.chmod(self.spool.path(NAME), 0o755)
-        kept = self.spool.keep(self.files(), REASON, b"why\n")
+        kept = self.spool.set_aside(self.files(), REASON, b"why\n")
         self.assertTrue(os.path.isdir(kept))
         self.assertEqual(mode(kept), 0o755)
 
@@ -809,7 +809,7 @@ class KeepTests(SpoolCase):
         write(secret, b"x\n")
         os.chmod(secret, 0o644)
         os.symlink(os.path.abspath(secret), self.spool.path(NAME))
-        kept = self.spool.keep(self.files(), REASON, b"why\n")
+        kept = self.spool.set_aside(self.files(), REASON, b"why\n")
         self.assertTrue(os.path.islink(kept))
         self.assertEqual(mode(secret), 0o644)
 
@@ -820,7 +820,7 @@ class KeepTests(SpoolCase):
             steps = Steps(crash_at=steps.crash_at + 1)
             path = self.put(b"x\n")
             with contextlib.suppress(Crash):
-                Spool(self.folder, step=steps).keep(self.files(), ANSWER, b"no\n")
+                Spool(self.folder, step=steps).set_aside(self.files(), ANSWER, b"no\n")
             copies = [data for name, data in self.in_kept().items() if name == NAME]
             if os.path.exists(path):
                 copies.append(read(path))
