@@ -28,6 +28,15 @@ EARLIEST: Final = 56
 #: the first one.
 TRIES: Final = 5
 
+#: Questions running without an answer, with answers to requests between them, until it is given up
+#: to ask: all else works, and only this does not.
+SILENCES: Final = 2
+
+#: The shortest limit for an answer to `ping`, in seconds, and how many times the usual answer to a
+#: request it may take: a lond under load must not be taken for one that hangs.
+SHORTEST: Final = 2.0
+TIMES_USUAL: Final = 10
+
 #: Times that the known answer may become another, as when a lond is renewed in place, until it is
 #: given up to learn it.
 CHANGES: Final = 3
@@ -51,13 +60,15 @@ class PingAnswer:
         serves one round only.
     """
 
-    __slots__ = ("_changes", "_last", "hopeless", "known")
+    __slots__ = ("_changes", "_last", "_last_silence", "_silences", "hopeless", "known")
 
     def __init__(self) -> None:
         self.known: bytes | None = None
         self.hopeless = False
         self._last: bytes | None = None  # that was known
         self._changes = 0
+        self._silences = 0
+        self._last_silence = -1.0
 
     def judge(self, answers: Sequence[bytes]) -> Verdict:
         """Judge a connection by what it has answered to one ping after the other."""
@@ -66,6 +77,7 @@ class PingAnswer:
                 self.hopeless = self.hopeless or len(answers) == TRIES
                 return Verdict.UNKNOWN if self.hopeless else Verdict.AGAIN
             self._learn(answers[-1])
+        self._silences = 0
         right = all(answer == self.known for answer in answers)
         return Verdict.IN_STEP if right else Verdict.OUT_OF_STEP
 
@@ -74,11 +86,22 @@ class PingAnswer:
         self.hopeless = self._changes >= CHANGES
         self.known = self._last = answer
 
-    def failed(self) -> None:
-        """Take note of an answer that was wrong, or did not come: it has to be learned anew."""
+    def note_wrong(self) -> None:
+        """Take note of an answer that was wrong: it has to be learned anew."""
         self.known = None
-        if self._last is None:
-            self.hopeless = True  # it never gave one, and the next would only wait in vain
+
+    def note_silence(self, now: float, last_answer: float) -> None:
+        """
+        Take note of an answer that did not come.
+
+        :param last_answer: when a request was answered last.
+        """
+        self.known = None
+        if last_answer > self._last_silence:
+            self._silences += 1
+        self._last_silence = now
+        # Where it never gave one, the next would only wait in vain.
+        self.hopeless = self.hopeless or self._last is None or self._silences >= SILENCES
 
 
 class Auditor:
@@ -120,11 +143,15 @@ class Auditor:
         self._tell(answer, before)
         return verdict
 
-    def note_failure(self, connection: LondConnection) -> None:
-        """Take note that a connection ended while it was asked, or by a wrong answer."""
+    def note_wrong(self, connection: LondConnection) -> None:
+        """Take note that a connection ended by a wrong answer."""
+        self._of(connection).note_wrong()
+
+    def note_silence(self, connection: LondConnection, now: float, last_answer: float) -> None:
+        """Take note that a connection ended while it was asked; see `PingAnswer`."""
         answer = self._of(connection)
         before = answer.hopeless
-        answer.failed()
+        answer.note_silence(now, last_answer)
         self._tell(answer, before)
 
     def _tell(self, answer: PingAnswer, before: bool) -> None:

@@ -579,7 +579,8 @@ class LondConnection(Protocol):
             message += f" in state {self._handshake.state.value}"
             self._fail(Trouble.TIMEOUT, message, Cause.UNREACHABLE)
         else:
-            self._fail(Trouble.TIMEOUT, f"no answer after {seconds:g} s", Cause.TIMEOUT)
+            what = "no answer to ping" if self.state is _PROVING else "no answer"
+            self._fail(Trouble.TIMEOUT, f"{what} after {seconds:g} s", Cause.TIMEOUT)
 
     def unreachable(self, trouble: Trouble, message: str) -> None:
         """Take note that no connection could be made."""

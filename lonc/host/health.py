@@ -7,6 +7,7 @@ Rows S10, F4 and F5.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from random import Random
 from typing import Final
 
@@ -63,14 +64,37 @@ class Pauses:
         return -1.0 if self._timer is None else self._timer.getTime() - self._clock.seconds()
 
 
+class State(Enum):
+    """How a host is, in the words of the status."""
+
+    UP = "up"
+    UNPROVEN = "unproven"
+    DEAD = "DEAD"
+
+
 class Health:
     """
     One host's retries.
 
+    ============  ================================  ================================================
+    In the state  when                              it comes to
+    ============  ================================  ================================================
+    ``UP``        a request is met with silence     ``UNPROVEN``, in doubt, and a retry is taken
+    any           anything else fails               as it was, and a retry is taken
+    not ``DEAD``  the last retry is taken           ``DEAD``
+    ``DEAD``      its retries are given back        ``UNPROVEN``
+    any           it answers                        ``UP``, with all retries and no doubt
+    not in doubt  it completes a handshake          ``UP``, with all retries
+    in doubt      it completes a handshake          as it was: others that hang do that too
+    ============  ================================  ================================================
+
+    Where it is not ``UP`` it is probed now and then.
+
     :ivar retries: failures that make a host DEAD.
     :ivar left: how many of them are left.
-    :ivar dead: whether the host is DEAD: requests fail at once and `probe` is called now and then.
-    :ivar unproven: whether it was DEAD, got its retries back, and has not answered since.
+    :ivar state: as the table has it.
+    :ivar doubtful: whether only an answer proves that it lives.
+    :ivar away: whether it was DEAD and has not been UP since.
     :ivar since: when it came to its state, in seconds of the clock.
     :ivar well: whether nothing has failed since its last answer.
     """
@@ -79,11 +103,12 @@ class Health:
         "_clock",
         "_last_break",
         "_probes",
-        "dead",
+        "away",
+        "doubtful",
         "left",
         "retries",
         "since",
-        "unproven",
+        "state",
         "well",
     )
 
@@ -92,8 +117,9 @@ class Health:
     ) -> None:
         self.retries = retries
         self.left = retries
-        self.dead = False
-        self.unproven = False
+        self.state = State.UP
+        self.doubtful = False
+        self.away = False
         self.well = True
         self.since = clock.seconds()
         self._clock = clock
@@ -101,14 +127,13 @@ class Health:
         self._last_break = _NEVER
 
     @property
-    def away(self) -> bool:
-        """Whether it was DEAD and has not answered since."""
-        return self.dead or self.unproven
+    def dead(self) -> bool:
+        """Whether requests fail at once."""
+        return self.state is State.DEAD
 
-    @property
-    def state(self) -> str:
-        """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
-        return "DEAD" if self.dead else "unproven" if self.unproven else "up"
+    def _come_to(self, state: State) -> None:
+        if state is not self.state:
+            self.state, self.since = state, self._clock.seconds()
 
     def broke(self, established: float) -> bool:
         """
@@ -128,31 +153,39 @@ class Health:
         """Take over another number of retries; those that were lost stay lost."""
         self.left = max(1, self.left + retries - self.retries) if self.left else 0
         self.retries = retries
-        self.well = self.left == retries and not self.unproven
+        self.well = self.left == retries and self.state is State.UP
+
+    def silence(self) -> bool:
+        """Count a request that nobody answered; return whether it made the host DEAD."""
+        self.doubtful = True
+        if self.state is State.UP:
+            self._come_to(State.UNPROVEN)
+        return self.failure()
 
     def failure(self) -> bool:
         """Count one failure; return whether it made the host DEAD."""
         self.well = False
         self.left = max(0, self.left - 1)
-        died = self.left == 0 and not self.dead
+        died = self.left == 0 and self.state is not State.DEAD
         if died:
-            if not self.unproven:
+            if not self.away:
                 self._probes.reset()
-            self.dead, self.unproven = True, False
-            self.since = self._clock.seconds()
-        if self.away:
+            self.away = True
+            self._come_to(State.DEAD)
+        if self.state is not State.UP:
             self._probes.start()
         return died
 
     def restore(self) -> bool:
-        """Give all retries back, for the host has answered; return whether it was away."""
-        was_away = self.away
-        if was_away:
-            self.since = self._clock.seconds()
-        self.dead = self.unproven = False
+        """Give all retries back, for the host lives; return whether it was away."""
+        was_away, self.away = self.away, False
+        self._come_to(State.UP)
+        self.doubtful = False
         self.left = self.retries
         self.well = True
-        self.stop()
+        self._probes.stop()
+        if not was_away:
+            self._probes.reset()
         return was_away
 
     def forgive(self) -> bool:
@@ -164,18 +197,20 @@ class Health:
         """
         was_dead = self.dead
         if was_dead:
-            self.since = self._clock.seconds()
-        self.unproven = self.away
-        self.dead = False
+            self._come_to(State.UNPROVEN)
+            self._probes.stop()
         self.left = self.retries
-        self.well = not self.unproven
-        if was_dead:
-            self.stop()
+        self.well = self.state is State.UP
         return was_dead
 
     def distrust(self) -> None:
         """Take it that the host is DEAD: a process before this one has found it so."""
-        self.dead, self.well = True, False
+        self.away, self.well = True, False
+        self._come_to(State.DEAD)
+
+    def probe_later(self) -> None:
+        """Probe after the next pause, for there was no room now."""
+        self._probes.start()
 
     def stop(self) -> None:
         """Probe no more."""

@@ -17,11 +17,11 @@ from twisted.logger import Logger
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
-from lonc.host.audit import Auditor, Verdict
+from lonc.host.audit import ROUND, SHORTEST, TIMES_USUAL, Auditor, Verdict
 from lonc.host.connection import PROOF, ConnectionState, LondConnection, Trouble
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.dependencies import HostDependencies
-from lonc.host.health import Health, Pauses
+from lonc.host.health import Health, Pauses, State
 from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
 from lonc.report.times import HostTimes, Times, Totals
@@ -74,6 +74,9 @@ class LondUser(Protocol):
 
     def pair(self, new: int) -> None:
         """Pair the requests that wait with connections, and have so many made at most."""
+
+    def median_answer(self) -> float:
+        """Return how long its requests usually take, in seconds."""
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """Tell who asked that there is no answer."""
@@ -158,7 +161,8 @@ class Lond:
         self._handshaking = Times()
         self._last_failure: dict[str, str | float] = {}
         self._failed_handshakes = 0
-        self._last_handshake = self._last_counted = -1.0
+        self._last_handshake = self._last_counted = self._last_pong = -1.0
+        self._answers_ping: bool | None = None
         self._last_stood = self._seconds()
         self._place_before = self._place
         self._to_prove: list[LondConnection] = []  # once they owe nothing
@@ -179,26 +183,47 @@ class Lond:
 
     # ------------------------------------------------------------------ a line too many
 
+    @property
+    def _may_ask(self) -> bool:
+        """Whether few are being asked: where ``ping`` hangs, the others have to go on."""
+        return len(self.pool.proving) < max(1, self.pool.size // 3)
+
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to show that it is in step before its next request."""
-        return self._auditor.is_due(connection, request)
+        due = self._auditor.is_due(connection, request)
+        return due and (self._may_ask or connection.unchecked >= ROUND)
 
     def audit(self, connection: LondConnection) -> None:
         """See whether a connection is in step: it has answered long without a proof (row F2)."""
-        if self._auditor.can_ask(connection):
+        if self._auditor.can_ask(connection) and self._may_ask:
             connection.ask_ping(self._seconds())
         else:
             self._replace(connection)
 
+    def _ping_limit(self) -> float:
+        """Return how long an answer to ``ping`` may take, in seconds."""
+        usual = TIMES_USUAL * self._machine.median_answer()
+        return min(max(SHORTEST, usual), self._settings.request_timeout)
+
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """Judge a connection by its answer to ``ping``."""
-        self.last_answer = now = self._seconds()
+        self._last_pong = now = self._seconds()
+        self._answers_ping = True
+        came_back = self._health.away
+        if not self.well:
+            self.revive()
+        if not connection.unchecked and not connection.surplus:
+            # It is new and was asked whether the lond lives: any line says that.
+            self.move(connection, ConnectionState.IDLE)
+            connection.note_in_step(now)
+            self._welcome(came_back)
+            return
         verdict = self._auditor.judge(connection, reply)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
             message = "its answer to ping is not the usual one"
             self._tell_out_of_step(connection, message)
-            self._auditor.note_failure(connection)
+            self._auditor.note_wrong(connection)
             self._note_failure(Trouble.BROKEN, message, False, self._health.away)
             self._machine.pair(new=1)
         elif verdict is Verdict.AGAIN:
@@ -220,11 +245,19 @@ class Lond:
             return succeed(False)
         proof: Deferred[bool] = Deferred()
         connection.proofs += (proof,)
-        if state is ConnectionState.IDLE:
-            self.audit(connection)
-        elif state is not ConnectionState.PROVING:
+        if state is not ConnectionState.PROVING:
             self._to_prove.append(connection)
+            self._ask_for_proofs()
         return proof
+
+    def _ask_for_proofs(self) -> None:
+        """Ask those that have to show that they have been in step, and owe nothing."""
+        for connection in self._to_prove[:]:
+            if not connection.proofs:  # it was asked for another reason meanwhile
+                self._to_prove.remove(connection)
+            elif connection.state is ConnectionState.IDLE and self._may_ask:
+                self._to_prove.remove(connection)
+                self.audit(connection)
 
     @property
     def ping_tells(self) -> bool:
@@ -288,22 +321,39 @@ class Lond:
         )
 
     def ready(self, connection: LondConnection, facts: LondFacts) -> None:
-        """Its handshake is complete: the host lives, and whose turn it is is served."""
+        """Its handshake is complete; in doubt it has to answer as well."""
         self._last_handshake = now = self._seconds()
         self._handshaking.add(now - connection.since)
         connection.established = connection.since = now
-        came_back, unserved = self._health.away, set(self.unserved)
+        before = set(self.unserved)
         self._learn(facts)
-        self.move(connection, ConnectionState.IDLE)
+        proving = self._health.doubtful and not self._answers_no_ping
+        if proving:
+            connection.ask_ping(now)
+        else:
+            self.move(connection, ConnectionState.IDLE)
         self._judge_served(facts)
         self._retire_nameless(connection)
         self.pool.shrink()
-        self._machine.pair(new=0)
+        if not proving:
+            self._welcome(self._health.away)
+        for host_id in before & self._machine.members.keys() - self.unserved.keys():
+            self._machine.members[host_id].revived()
+
+    def _welcome(self, came_back: bool) -> None:
+        """Let a new connection serve whose turn it is; without a doubt all is well then."""
         if not came_back:  # which is a line of its own
             self._troubles.ready(len(self.pool))
-        self.revive()
-        for host_id in unserved & self._machine.members.keys() - self.unserved.keys():
-            self._machine.members[host_id].revived()
+        self._machine.pair(new=0)
+        if not self._health.doubtful:
+            self.revive()
+        elif self._health.forgive():
+            self._tell_revived()
+
+    @property
+    def _answers_no_ping(self) -> bool:
+        """Whether it has answered requests and never ``ping``: then a request has to tell."""
+        return self._answers_ping is False and self.last_answer >= 0.0
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Note that a connection comes to a state."""
@@ -338,6 +388,9 @@ class Lond:
         other = facts.knows_version and facts.version != before.version
         if before.mode and (other or facts.knows_sethost != before.knows_sethost):
             self._forget()
+            self._answers_ping = None
+        if facts.only:
+            self._answers_ping = True
         if facts.knows_version is False:
             self._omissions[Omission.VERSION] = inf
 
@@ -436,11 +489,15 @@ class Lond:
             self._close_forgotten(connection)
         proving = connection.request is PROOF
         if proving:
-            self._auditor.note_failure(connection)
+            self._answers_ping = self._answers_ping or False
+            if connection.unchecked:
+                self._auditor.note_silence(connection, self._seconds(), self.last_answer)
         request = connection.give_up()
-        counts, was_away = self._counts(connection, trouble), self._health.away
+        counts, was_away = self._counts(connection, trouble, proving), self._health.away
         died = counts and self._count(connection, trouble)
         self._note_failure(trouble, message, died, was_away)
+        if self._health.state is not State.UP and self._machine.members:
+            self._health.probe_later()  # for it may have been the probe
         if died:
             self._bury()
         elif trouble not in AT_ONCE_AGAIN and (self.pool.size or proving or not counts):
@@ -462,29 +519,34 @@ class Lond:
         self._omissions[omission] = self._seconds() + MEMORY
         self.connect()
 
-    def _counts(self, connection: LondConnection, trouble: Trouble) -> bool:
+    def _counts(self, connection: LondConnection, trouble: Trouble, proving: bool) -> bool:
         """Return whether a failure is the host's: a slow answer says nothing of the others."""
         if not self._machine.members:
             return False
         if trouble is Trouble.NO_FILES:
             # The fault is ours; a DEAD host's next probe is due all the same.
-            return self._health.away
+            return self._health.state is not State.UP
         if trouble is Trouble.LOOK_UP:
             # Those who wait for one look-up fail with it, and it is one failure; where a connection
             # stands, the host is there.
-            return self.pool.size == 0 or self._health.away
-        if trouble is Trouble.TIMEOUT and not self._health.away:
-            # What was asked before a failure says nothing that the failure has not said.
-            heard = max(self.last_answer, self._last_handshake)
-            told = self._last_counted if connection.host_id else -1.0
-            return heard <= connection.since >= told
-        return True
+            return self.pool.size == 0 or self._health.state is not State.UP
+        if trouble is not Trouble.TIMEOUT:
+            return True
+        if not connection.host_id:  # it was never ready
+            heard = max(self.last_answer, self._last_pong, self._last_handshake)
+            return heard <= connection.since or self._health.state is not State.UP
+        # What was asked before a failure says nothing that the failure has not said; nor does a
+        # ping that hangs while requests are answered.
+        silent = max(self.last_answer, self._last_pong) <= connection.since >= self._last_counted
+        return silent and not (proving and connection.unchecked)
 
     def _count(self, connection: LondConnection, trouble: Trouble) -> bool:
         """Count a failure; return whether it made the host DEAD."""
         left = self._health.left
         if trouble is Trouble.BROKEN:
             died = self._health.broke(connection.established)
+        elif trouble is Trouble.TIMEOUT and connection.host_id:
+            died = self._health.silence()
         else:
             died = self._health.failure()
         if self._health.left < left:
@@ -553,6 +615,11 @@ class Lond:
         return self._health.dead
 
     @property
+    def doubtful(self) -> bool:
+        """Whether a new connection has to answer before it is ready."""
+        return self._health.doubtful
+
+    @property
     def well(self) -> bool:
         """Whether nothing has failed since its last answer."""
         return self._health.well
@@ -564,8 +631,11 @@ class Lond:
         self._machine.lose_waiting(None, Cause.DEAD)
 
     def _probe(self) -> None:
-        """See whether a host that is away completes a handshake (row F4)."""
-        if not self.pool.connecting and not self.pool.handshaking:
+        """See whether a host that is away completes a handshake, and in doubt answers (row F4)."""
+        pool = self.pool
+        if pool.size >= self._settings.max_connections:
+            self._health.probe_later()
+        elif not pool.connecting and not pool.handshaking and not pool.proving:
             self.connect()
 
     def revive(self) -> None:
@@ -582,7 +652,7 @@ class Lond:
         """Give the host its retries back (rows S17 and S18), and probe it if it was DEAD."""
         if self._health.forgive():
             self._tell_revived()
-        if self._health.unproven and self._health.next_probe < 0:
+        if self._health.state is State.UNPROVEN and self._health.next_probe < 0:
             self._probe()
 
     def distrust(self) -> None:
@@ -596,15 +666,16 @@ class Lond:
     def sweep(self, now: float) -> None:
         """End what takes too long (rows F1 and S11)."""
         limit = self._settings.request_timeout
-        for connection in [*self.pool.handshaking, *self.pool.owing, *self.pool.proving]:
+        for connection in [*self.pool.handshaking, *self.pool.owing]:
             if now - connection.since >= limit:
                 connection.expire(limit)
         if self._to_prove:
-            idle = [each for each in self._to_prove if each.state is ConnectionState.IDLE]
-            self._to_prove = [x for x in self._to_prove if x not in idle and x.proofs]
-            for connection in idle:
-                if connection.proofs:  # else it was asked for another reason meanwhile
-                    self.audit(connection)
+            self._ask_for_proofs()
+        for connection in list(self.pool.proving):
+            if now - connection.since >= min(SHORTEST, limit):
+                ping_limit = self._ping_limit()
+                if now - connection.since >= ping_limit:
+                    connection.expire(ping_limit)
         if self._omissions and now >= self._omissions.get(Omission.KEY_FILES, inf):
             # An accident must not leave the lond of this machine on a worse way in for good.
             del self._omissions[Omission.KEY_FILES]
@@ -661,6 +732,7 @@ class Lond:
     def connect_anew(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
         self.forget()
+        self._answers_ping = None
         self.retire_all()
         self._machine.pair(new=self._machine.waiting)
         self.reset_retries()
@@ -681,10 +753,15 @@ class Lond:
         self._forget()
         self._health.stop()
 
-    def retire_all(self) -> None:
-        """Use no connection that there is for another request."""
+    def retire_all(self, begun: bool = True) -> None:
+        """
+        Use no connection that there is for another request.
+
+        :param begun: those too that are not ready yet.
+        """
         for connection in self.pool.all():
-            connection.retire()
+            if begun or connection.host_id:
+                connection.retire()
 
     def all_closed(self) -> Deferred[None]:
         """Return a Deferred that fires when all sockets are closed; after the last host left."""
@@ -713,7 +790,7 @@ class Lond:
     @property
     def state(self) -> str:
         """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
-        return self._health.state
+        return self._health.state.value
 
     def turn(self) -> None:
         """Let the five minutes of which times are told move on."""
@@ -723,7 +800,7 @@ class Lond:
         """Report on the lond, and on what is known of it."""
         handshaking = self._handshaking.totals()
         return LondStatus(
-            state=self._health.state,
+            state=self._health.state.value,
             last_answer=self.last_answer,
             since=self._health.since,
             retries_left=self._health.left,

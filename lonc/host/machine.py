@@ -56,6 +56,7 @@ class Machine:
         self._firsts: list[Request] = []  # each has to be the first one on its connection
         self._last_wait = self._seconds()
         self._last_prune = 0.0
+        self._last_afresh = -APART
         self.members: dict[str, Member] = {}
         self.lond = Lond(self, host, settings, dependencies)
         self.pool = self.lond.pool
@@ -264,6 +265,11 @@ class Machine:
         """How many requests may go out and wait for a connection."""
         return self._queue.waiting + len(self._firsts)
 
+    def median_answer(self) -> float:
+        """Return how long its requests usually take, in seconds."""
+        durations = [host.times.totals()["lond"] for host in self.members.values()]
+        return sum(durations[1:], durations[0]).median() if durations else 0.0
+
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """Tell who asked that there is no answer."""
         request.host.lose(request, cause, sent)
@@ -278,12 +284,17 @@ class Machine:
         """
         Retire every connection (rows S14 and F11).
 
-        Requests for that host are lost, those for others on this machine end as they would.
+        Requests for that host are lost, those for others on this machine end as they would, and
+        handshakes go on. It takes effect once a second at most: each time costs the others on this
+        machine their connections.
         """
-        host_id = member.host_id
+        now, host_id = self._seconds(), member.host_id
+        if now - self._last_afresh < APART:
+            return
+        self._last_afresh = now
         lost = [*self._queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
         self.lond.forget()
-        self.lond.retire_all()
+        self.lond.retire_all(begun=False)
         for request in lost:
             self.lose(request, Cause.CLOSED)
         self.lond.reset_retries()
@@ -306,7 +317,7 @@ class Machine:
         if queue.waiting:
             # What is asked for its ping should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)
-            if pool.proving and queue.waiting > beginning:
+            if pool.proving and queue.waiting > beginning and not self.lond.doubtful:
                 self.pair(new=1)
         elif pool.idle and now - self._last_wait > settings.idle_timeout:
             self._prune(now)

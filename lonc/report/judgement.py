@@ -143,7 +143,7 @@ def _of_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Pro
         what = "DEAD" + (f": {why}" if why else "")
         yield problem(_cause(why), name, what, level=level, since=since)
     elif host.state == "unproven":
-        what = "was DEAD and has not answered since" + (f": {why}" if why else "")
+        what = "does not answer, and is tried" + (f": {why}" if why else "")
         yield problem("host-unproven", name, what, since=since)
     elif host.oldest_owed > WAITS_LONG and now - host.last_answer > host.oldest_owed:
         what = (

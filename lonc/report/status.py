@@ -33,7 +33,7 @@ class HostStatus:
     What one host reports (rows S16 and S18).
 
     :ivar host_id: the lond's host id.
-    :ivar state: ``up``, ``DEAD``, ``unproven`` (it was DEAD, got its retries back and has not
+    :ivar state: ``up``, ``DEAD``, ``unproven`` (it was DEAD or is in doubt, and has not
         answered since) or ``stopping``.
     :ivar connecting, handshaking, idle, busy: connections to the lond, by state.
     :ivar clients: open client connections.

@@ -68,6 +68,12 @@ class Totals:
         """Return how many took no longer than each bound, and last how many there are at all."""
         return list(accumulate(self.counts))
 
+    def median(self) -> float:
+        """Return the median of the last five minutes, else that of all, in seconds."""
+        if any(self.late):
+            return _quantile(self.late, 0.50, self.highest)
+        return _quantile(self.counts, 0.50, BOUNDS[-1])
+
     def of_late(self) -> Mapping[str, float]:
         """
         Say what the last five minutes were like.

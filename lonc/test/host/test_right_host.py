@@ -247,8 +247,8 @@ class KeyFileTests(HostTestCase):
         stage = self.stage(insecure=False)
         stage.client(b"put\n")
         stage.advance(0.1)
-        stage.service.close_connections()
-        stage.turn()
+        stage.stop()
+        stage.advance(2)
         self.assertFalse(os.path.exists(self.path))
         self.assertEqual(stage.clock.getDelayedCalls(), [])
 

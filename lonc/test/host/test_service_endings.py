@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import DNSLookupError
 from twisted.logger import formatEvent
 
+from lonc.host.connection import PING
 from lonc.test.fixtures.doubles import NotedReceiver, a_host, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
@@ -105,7 +106,9 @@ class EndingTests(HostTestCase):
         late.say(b"answer to one\n")
         stage.turn()
         self.assertEqual((one.read, two.read), (CON_LOST, b""))
-        self.assertEqual(stage.londs[1].asked, [b"two\n"])
+        stage.londs[1].say(b"l2\n")
+        stage.turn()
+        self.assertEqual(stage.londs[1].asked, [PING, b"two\n"])
         stage.londs[1].say(b"answer to two\n")
         self.assertEqual(two.read, b"answer to two\n")
 

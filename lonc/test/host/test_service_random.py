@@ -277,7 +277,8 @@ class Script:
             self.check(status.waiting == 0 or status.connections > 0, status)
             self.check(status.waiting == 0 or status.idle == 0, status)
         if status.state == "DEAD":
-            probing = status.connecting or status.handshaking or status.next_probe >= 0
+            proving = self.stage.service._machine.pool.proving
+            probing = status.connecting or status.handshaking or proving or status.next_probe >= 0
             self.check(bool(probing), status)
         lost = sum(status.con_lost.values()) - self.stage.lost(Cause.TOO_MANY_CLIENTS)
         self.check(status.answers + lost <= status.requests, status)

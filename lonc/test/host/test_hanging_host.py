@@ -1,0 +1,238 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""A lond that completes handshakes and answers nothing is no lond that lives (rows S10 and F4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.logger import LogLevel
+
+from lonc.host.audit import EARLIEST, ROUND, SHORTEST
+from lonc.host.connection import PING
+from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
+from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.wire.request import CON_LOST, Cause
+
+
+class HangingTestCase(HostTestCase):
+    """
+    A host whose lond may hang.
+
+    :ivar answers: whether its connections answer requests.
+    :ivar pong: what they say to ``ping``; empty for nothing.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.answers_requests = True
+        self.pong = b"l2\n"
+
+    def answer(self, line: bytes) -> bytes | None:
+        """Answer as the lond does now."""
+        if line == PING:
+            return self.pong or None
+        return echo(line) if self.answers_requests else None
+
+    def stage(self, **settings: Any) -> Stage:
+        """Return a stage with such londs."""
+        stage = Stage(self, **{"request_timeout": 10, **settings})
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = self.answer
+
+        stage.network.prepare = prepare
+        return stage
+
+    def hang(self) -> None:
+        """Let nothing be answered any more."""
+        self.answers_requests, self.pong = False, b""
+
+    def pings(self, stage: Stage) -> list[int]:
+        """Return how often each connection was asked ``ping``."""
+        return [lond.asked.count(PING) for lond in stage.londs]
+
+
+class DoubtTests(HangingTestCase):
+    """After a request that nobody answered a new connection has to answer first."""
+
+    def test_dead(self) -> None:
+        """Its retries run out by connections that do not answer, and it is DEAD for good."""
+        self.hang()
+        stage = self.stage(retries=3)
+        clients = stage.clients_of(60, b"get\n")
+        stage.advance(10)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 2))
+        stage.advance(6)
+        self.assertEqual(stage.status.state, "DEAD")
+        self.assertEqual(self.answers(clients), [CON_LOST] * 60)
+        self.assertEqual(stage.lost(Cause.TIMEOUT), 10)
+        (line,) = self.notes.at(LogLevel.critical)
+        self.assertIn("no answer to ping after 2 s", line)
+        stage.advance(300)
+        self.assertEqual((stage.status.state, stage.revived), ("DEAD", []))
+        self.assertEqual(stage.client(b"get\n").read, CON_LOST)
+
+    def test_back(self) -> None:
+        """It comes back by any line to ``ping``."""
+        for pong in (b"l2\n", b"unknown_cmd\n", b"\n"):
+            self.hang()
+            stage = self.stage(retries=1)
+            stage.client(b"get\n")
+            stage.advance(20)
+            self.assertEqual(stage.status.state, "DEAD")
+            self.answers_requests, self.pong = True, pong
+            stage.advance(30)
+            self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
+            self.assertEqual(stage.revived, ["l2"])
+            client = stage.client(b"get\n")
+            stage.turn()
+            self.assertEqual(client.read, echo(b"get\n"))
+
+    def test_doubt_ends(self) -> None:
+        """Nobody has to ask: a probe finds out, and all retries are there again."""
+        self.answers_requests = False
+        stage = self.stage()
+        stage.client(b"slow\n")
+        stage.advance(10)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
+        stage.advance(1)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 2))
+        self.assertEqual((self.notes.at(LogLevel.critical), stage.revived), ([], []))
+
+    def test_one_answer(self) -> None:
+        """One answer to anybody ends the doubt, also on a connection that stood before."""
+        self.hang()
+        stage = self.stage(retries=5)
+        stage.clients_of(2, b"get\n")
+        stage.turn()
+        stage.advance(5)
+        late = stage.client(b"late\n")
+        stage.advance(5)
+        self.assertEqual(stage.status.state, "unproven")
+        stage.londs[-1].say(b"answer\n")
+        self.assertEqual((late.read, stage.status.state), (b"answer\n", "up"))
+        self.assertEqual(stage.status.retries_left, 5)
+
+    def test_slow_is_not_dead(self) -> None:
+        """A host that answers others keeps its retries, and is not doubted."""
+        stage = self.stage(retries=1)
+        self.answers_requests = False
+        stage.client(b"slow\n")
+        stage.advance(5)
+        self.answers_requests = True
+        stage.client(b"quick\n")
+        stage.advance(5)
+        self.assertEqual((stage.lost(Cause.TIMEOUT), stage.status.state), (1, "up"))
+        self.assertEqual(self.pings(stage), [0, 0])
+
+    def test_handshake_alone(self) -> None:
+        """Where nothing was asked yet, a completed handshake shows that the host lives (S10)."""
+        stage = self.stage(retries=1)
+        stage.refuse()
+        stage.client(b"get\n")
+        stage.turn()
+        self.assertEqual(stage.status.state, "DEAD")
+        stage.accept()
+        self.pong = b""
+        stage.advance(1)
+        self.assertEqual((stage.status.state, self.pings(stage)), ("up", [0]))
+
+
+class NoPingTests(HangingTestCase):
+    """A lond that answers requests and never ``ping``."""
+
+    def test_request_in_its_place(self) -> None:
+        """In doubt a new connection gets a request that waits, and its answer ends the doubt."""
+        self.pong = b""
+        stage = self.stage(retries=4, max_connections=1)
+        stage.client(b"get\n")
+        stage.turn()
+        self.answers_requests = False
+        stage.client(b"slow\n")
+        stage.advance(10)
+        self.answers_requests = True
+        waiting = stage.client(b"get\n")
+        stage.advance(SHORTEST)
+        self.assertEqual((waiting.read, stage.status.state), (echo(b"get\n"), "up"))
+        self.assertEqual(self.pings(stage), [0, 1, 0])
+
+    def test_back_by_a_handshake(self) -> None:
+        """When it was DEAD a handshake brings it back, to be tried; an answer proves it."""
+        self.pong = b""
+        stage = self.stage(retries=1)
+        stage.client(b"get\n")
+        stage.turn()
+        self.answers_requests = False
+        stage.client(b"slow\n")
+        stage.advance(10)
+        self.assertEqual(stage.status.state, "DEAD")
+        stage.advance(20)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
+        self.answers_requests = True
+        client = stage.client(b"get\n")
+        stage.turn()
+        self.assertEqual((client.read, stage.status.state), (echo(b"get\n"), "up"))
+
+
+class AuditTests(HangingTestCase):
+    """A lond whose ``ping`` hangs while all else works."""
+
+    def rounds(self, stage: Stage, clients: Sequence[FakeClient], rounds: int) -> int:
+        """Let each client ask so often; return how many answers that brought."""
+        before = sum(len(client.answers) for client in clients)
+        for _ in range(rounds):
+            for client in clients:
+                client.write(b"get\n")
+            stage.turn()
+        return sum(len(client.answers) for client in clients) - before
+
+    def test_few_at_a_time(self) -> None:
+        """At most a third of the connections are asked at a time; the others go on."""
+        stage = self.stage(request_timeout=60)
+        self.pong = b""
+        clients = [stage.client() for _ in range(10)]
+        answers = self.rounds(stage, clients, 3 * ROUND)
+        self.assertEqual(len(stage.service._machine.pool.proving), 3)
+        self.assertEqual(answers, 10 * 3 * ROUND)
+        stage.advance(SHORTEST)
+        self.assertEqual(stage.service._machine.pool.proving, {})
+        self.assertEqual(stage.status.retries_left, 2)
+
+    def test_one_of_few(self) -> None:
+        """Where there are few connections one is asked at a time."""
+        stage = self.stage(request_timeout=60)
+        self.pong = b""
+        self.rounds(stage, [stage.client(), stage.client()], EARLIEST + 2)
+        self.assertEqual(len(stage.service._machine.pool.proving), 1)
+
+    def test_found_out_later(self) -> None:
+        """That ``ping`` tells nothing is noticed also of a lond that answered it before."""
+        stage = self.stage(request_timeout=60, max_connections=1)
+        client = stage.client()
+        self.rounds(stage, [client], 2 * ROUND)
+        self.assertGreater(self.pings(stage)[0], 1)
+        self.pong = b""
+        for _ in range(2):
+            self.rounds(stage, [client], ROUND)
+            stage.advance(SHORTEST + 1)
+        before = len(stage.londs)
+        self.assertEqual(self.rounds(stage, [client], 3 * ROUND), 3 * ROUND)
+        self.assertEqual(sum(self.pings(stage)[before:]), 0)
+        self.assertEqual(sum("answers to ping differ" in line for line in self.warnings), 1)
+
+    def test_a_slow_lond_has_longer(self) -> None:
+        """The limit is ten times what its answers usually take."""
+        stage = self.stage(request_timeout=60, max_connections=1)
+        client = stage.client()
+        self.answers_requests, self.pong = False, b""
+        for number in range(EARLIEST):
+            client.write(b"get\n")
+            stage.advance(0.5)
+            stage.londs[0].say(b"%d\n" % number)
+        self.assertEqual(len(stage.service._machine.pool.proving), 1)
+        stage.advance(3.5)
+        self.assertEqual(len(stage.service._machine.pool.proving), 1)
+        stage.advance(2)
+        self.assertEqual(len(stage.service._machine.pool.proving), 0)
