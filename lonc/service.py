@@ -28,6 +28,7 @@ from twisted.python.components import Componentized
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.config.judgement import CONFIGURED
+from lonc.config.rlimit import why_no_file
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
@@ -55,7 +56,7 @@ from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
 from lonc.report.logs import LoncLog, has_room
-from lonc.report.problems import Problems
+from lonc.report.problems import Problem, Problems, problem
 from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
 from lonc.report.units import count
@@ -78,6 +79,9 @@ DISK_THREADS = 16
 #: Seconds that who has connected and asked nothing yet gets to ask, where newcomers wait for the
 #: next lonc. Programs ask at once, which on a busy machine is not always within a fraction of that.
 LAST_WORDS = 1.0
+
+#: Kinds of problems that the daemon looks for here.
+OWN = frozenset({"port-not-open", "files-used-up"})
 
 log = Logger()
 
@@ -240,6 +244,7 @@ class LoncService(MultiService):
         self._tables = TableFetcher(
             *(reactor, in_force.configuration, web_client(reactor), for_disk, random),
             guarded(self._reloader.table),
+            self.problems,
         )
         self._hand_over = HandOver(
             reactor,
@@ -458,9 +463,9 @@ class LoncService(MultiService):
 
     async def _look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
-        for problem in [each for each in self.problems if each.kind == "log-file"]:
-            if has_room(problem.subject):  # its next line may be hours away
-                self.problems.over(problem.kind, problem.subject)
+        for each in [each for each in self.problems if each.kind == "log-file"]:
+            if has_room(each.subject):  # its next line may be hours away
+                self.problems.over(each.kind, each.subject)
         await self._in_slices(self.reporter.looking())
 
     async def _report_and_reset(self) -> None:
@@ -477,9 +482,19 @@ class LoncService(MultiService):
         self._kept.renew()
         self._management_tls.watch()
         self._http.watch()
+        self.problems.replace(self._own_problems(), OWN)
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         if self.sets_title:
             self.reporter.show_title()
+
+    def _own_problems(self) -> Iterator[Problem]:
+        """Say which ports do not listen where they should, and whether no file can be opened."""
+        for port in (self._management, self._management_tls, self._http):
+            if port.failure:
+                yield problem("port-not-open", str(port.name), port.failure)
+        why = why_no_file()
+        if why:
+            yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")
 
     def _watch_pid_file(self) -> None:
         """Write the pid file again where it has gone or names another process."""

@@ -28,6 +28,7 @@ CONFIGURED: Final = frozenset(
         "folder-open",
         "key-readable",
         "nobody-may-manage",
+        "management-open",
         "runs-as-root",
         "hosts-not-served",
         "open-files",
@@ -59,6 +60,9 @@ def configuration_problems(
     if settings.management_tls is not None and not settings.management_names:
         what = "loncManagementTLS is set, and loncManagementNames names nobody who may come"
         yield problem("nobody-may-manage", settings.management_tls, what)
+    if not settings.management.startswith(("unix:", "lonctls:")):
+        what = f"every user of this machine may see over {settings.management}, and nobody steer"
+        yield problem("management-open", settings.management, what)
     if user == 0 and _roots_own(settings):
         yield problem("runs-as-root", "", "lonc runs as root, and its sockets are root's alone")
     if table.refused:

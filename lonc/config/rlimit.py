@@ -4,6 +4,8 @@ How many files the process may have open, and how many hosts and clients that is
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 
 #: Descriptors for all that is no client and no connection: logs, the event loop, threads'
@@ -63,3 +65,12 @@ def raise_file_limit(needed: int) -> int:
             continue
         break
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def why_no_file() -> str:
+    """Return why no further file, socket or connection can be opened; empty where they can."""
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        return "" if error.errno == errno.EBADF else str(error.strerror)
+    return ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
@@ -26,6 +26,7 @@ from lonc.config.hosts import HostTable, TableServer
 from lonc.config.settings import Settings
 from lonc.disk.files import replace_file
 from lonc.disk.threads import Disk, InThread, Stuck
+from lonc.report.problems import Problems
 
 #: Seconds before the servers are asked again when none had a table; doubled each time, up to the
 #: usual interval. A machine that starts may have no network yet.
@@ -33,6 +34,9 @@ FIRST_PAUSE = 60.0
 
 #: How much earlier or later than planned, so that a cluster's machines do not ask all at once.
 JITTER = 0.1
+
+#: The kind of problem that there is while no table comes.
+NOT_FETCHED: Final = "table-not-fetched"
 
 log = Logger()
 
@@ -84,6 +88,7 @@ class TableFetcher(Service):
         in_thread: InThread,
         random: Random,
         arrived: Callable[[], object],
+        problems: Problems,
     ) -> None:
         self._clock = clock
         self._current = current
@@ -91,6 +96,7 @@ class TableFetcher(Service):
         self._disk = Disk(clock, in_thread)
         self._random = random
         self._arrived = arrived
+        self._problems = problems
         self._pause = FIRST_PAUSE
         self._timer: IDelayedCall | None = None
         self._round: Deferred[bool] | None = None
@@ -148,7 +154,12 @@ class TableFetcher(Service):
         pause *= self._random.uniform(1 - JITTER, 1 + JITTER)
         if self._once_more:
             self._once_more, pause = False, 0.0
-        if not succeeded:
+        file = self._current()[0].fetched_hosts_file
+        if succeeded:
+            self._problems.over(NOT_FETCHED, file)
+        else:
+            what = "no server gives a host table: the last one serves"
+            self._problems.tell(NOT_FETCHED, file, what)
             message = "no new host table: the last one serves, next try in {pause:.0f} s"
             log.warn(message, pause=pause)
         self._timer = self._clock.callLater(pause, self._fetch)

@@ -134,6 +134,11 @@ class Auditor:
         """Return whether there is an answer to be had that tells anything."""
         return not self._of(connection).hopeless
 
+    @property
+    def ping_tells(self) -> bool:
+        """Whether the answers to ``ping`` tell anything, as far as is known."""
+        return not any(each.hopeless for each in self._answers.values())
+
     def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
         """Judge a connection by what it has answered so far."""
         connection.pongs += (reply,)

@@ -107,6 +107,7 @@ class LondStatus:
     last_failure: Mapping[str, str | float]
     handshakes: Mapping[str, int]
     handshaking: Totals
+    ping_tells: bool
 
 
 class Lond:
@@ -810,4 +811,5 @@ class Lond:
             last_failure=self._last_failure,
             handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
             handshaking=handshaking,
+            ping_tells=self._auditor.ping_tells,
         )

@@ -70,6 +70,7 @@ JUDGED: Final = frozenset(
         "host-paused",
         "host-waits",
         "host-silent",
+        "host-ping",
         "host-loses",
         "host-slow",
         "delayed-old",
@@ -155,6 +156,9 @@ def _of_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Pro
     elif host.name_failure:
         what = f"its name cannot be looked up: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
+    if not host.ping_tells:
+        what = "its answers to ping differ or do not come: connections are made anew more often"
+        yield problem("host-ping", name, what)
     yield from _losses(host)
     yield from _slowness(host, daemon.slow_answer)
     if host.paused:

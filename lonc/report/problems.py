@@ -98,6 +98,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         "its lond hangs: restart it there; lonc clients {subject}",
         logged=True,
     ),
+    "host-ping": _host(
+        "give no use of ping",
+        "host-ping",
+        "is it a lond of an odd release? lonc hosts {subject}",
+        "note",
+    ),
     "host-loses": _host(
         "lose requests", "con-lost", "lonc hosts {subject} has the causes", logged=True
     ),
@@ -166,6 +172,22 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "nobody-may-manage": Kind(
         "warning", "files", "name those whose certificates may see, or steer; lonc reload"
+    ),
+    "management-open": Kind(
+        "note", "exposed", "a UNIX socket has levels: loncManagement, then lonc reload"
+    ),
+    "port-not-open": Kind(
+        "warning",
+        "port-not-open",
+        "lonc settings; free what it names, then lonc reload",
+        "",
+        logged=False,
+    ),
+    "files-used-up": Kind(
+        "critical", "open-files", "raise the limit of open files, then restart lonc"
+    ),
+    "table-not-fetched": Kind(
+        "warning", "table-not-fetched", "grep 'no host table from' lonc.log", "file", logged=False
     ),
     "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
     "runs-as-root": Kind(

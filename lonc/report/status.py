@@ -59,6 +59,8 @@ class HostStatus:
     :ivar machine: where its lond is. Hosts that share a machine share its connections, its retries
         and its handshakes.
     :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
+    :ivar ping_tells: whether the lond's answers to ``ping`` tell that a connection is in step; else
+        connections are made anew after some requests.
     :ivar oldest_owed: how long its lond has owed the oldest answer, in seconds; 0.0 when it owes
         none.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
@@ -97,6 +99,7 @@ class HostStatus:
     paused: Mapping[str, Any] = attrs.field(factory=dict)
     machine: str = ""
     handshakes: Mapping[str, Any] = attrs.field(factory=dict)
+    ping_tells: bool = True
     oldest_owed: float = 0.0
     oldest_delayed: float = 0.0
     name_failure: str = ""

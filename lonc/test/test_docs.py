@@ -30,6 +30,7 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.host.connection import Trouble
+from lonc.report.problems import KINDS
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.standalone import SCREEN
 from lonc.tap import Options
@@ -40,6 +41,80 @@ DOCS = os.path.join(TREE, "docs")
 SKIP = (
     None if os.path.exists(os.path.join(DOCS, "status.rst")) else "the source tree is not at hand"
 )
+
+
+#: Warnings of what is over when they are said: each time it happens there is another.
+EVENTS = {
+    "starting with {}",
+    "cannot start: {}",
+    "stopping",
+    "stopped",
+    "process {} has taken over: this one ends",
+    "taken over from process {}",
+    "process {} does not answer: it is killed",
+    "a new process could not take over: {}",
+    "no socket was kept as {}: it is skipped",
+    "{} has been written again",
+    "no process has taken over: all goes on as before",
+    "the socket was gone and is there again",
+    "{} more hosts are no longer in the table",
+    "the addresses of {} more hosts have changed",
+    "the host's address has changed",
+    "the host is no longer in the table",
+    "the {} was gone and is there again",
+    "the lond does not go along, another way in is tried: {}{}",
+    "the lond is out of step, {} answers may have reached the wrong clients: {}{}",
+    "closing every connection on request{}",
+    "a client is closed: {}",
+    "delayed requests are sent again, for their answers cannot be trusted: {}{}",
+    "delayed request {} has changed meanwhile: once more",
+    "Not allowed over the management port: {} for {}{}",
+    "Management command not understood: {}{}",
+    "Management connection closed: {}{}",
+    "descriptor {} is not ours",
+    "the host's service is started again",
+    "{}: refused a caller that {}",
+    "Data of {}: {}",
+    "the londs cannot be changed: {}",
+}
+
+#: Warnings of what lasts, and the problems that it is until it is over.
+LASTING = {
+    "a problem: {} ({})": (),
+    "{} more problems ({})": (),
+    "clients cannot be served: {}": ("host-not-served",),
+    "nothing is changed: {}": ("reload-failed",),
+    "the key of before stays in use: {}": ("reload-failed",),
+    "{error}": ("port-not-open",),
+    "{text}": ("log-file",),
+    "no host table from {}: {}": ("table-not-fetched",),
+    "no new host table: the last one serves, next try in {} s": ("table-not-fetched",),
+    "the fetched host table cannot be written: {}": ("table-not-fetched",),
+    "connection to {} {}: {}{}": ("host-refused", "host-timed-out", "host-broke", "host-loses"),
+    "requests get con_lost: {}": ("host-leads-elsewhere",),
+    "no connection is made: {}": ("host-name",),
+    "host marked dead: con_lost at once until it answers a probe; connection to {} {}: {}": (
+        "host-refused",
+        "host-dead",
+    ),
+    "its answers to ping differ or do not come: each connection serves {} requests and is made "
+    "anew": ("host-ping",),
+    "{}: no client is accepted: {}": ("files-used-up",),
+    "{} requests wait already: another gets con_lost": ("host-loses",),
+    "there are {} clients: another gets con_lost": ("clients-refused", "clients-full"),
+    "there are {} clients: one that is silent makes room": ("clients-full", "clients-cut-off"),
+    "a client's request is given up with con_lost: {}": ("host-loses", "memory-used-up"),
+    "the memory for answers is used up: the longest loses its connection": ("host-loses",),
+    "a request's command holds a control byte: it gets con_lost": ("host-loses",),
+    "a request names a host that this socket does not serve: it gets con_lost": ("host-loses",),
+    "delayed request sent: {} ({}); the answer is {}, so it is kept in {}": ("delayed-kept",),
+    "delayed request {} goes to {}: {}": ("delayed-kept",),
+    "delayed request left for later: {}": ("delayed-folder", "delayed-disk-full"),
+    "management port {}: every user of this machine may see, and nobody steer": (
+        "management-open",
+    ),
+    "the status file cannot be written: {}": ("status-file",),
+}
 
 
 def documented_messages() -> Iterator[tuple[str, str]]:
@@ -88,6 +163,19 @@ class StatusTests(SynchronousTestCase):
         known = list(documented_messages())
         self.assertEqual(set(known), {(canonical(text), mark) for text, mark in found})
         self.assertEqual(len(known), len(set(known)), "a message is documented twice")
+
+    def test_lasting(self) -> None:
+        """
+        What a warning says has happened and is over by then, or is a problem that stays and ends.
+        """
+        said = {
+            text
+            for text, mark in documented_messages()
+            if mark in ("WARNING", "CRITICAL") and "fault" not in text and "failed" not in text
+        }
+        self.assertEqual(said - EVENTS - set(LASTING), set(), "neither an event nor a problem")
+        self.assertEqual((EVENTS | set(LASTING)) - said, set(), "there is no such message")
+        self.assertEqual({kind for each in LASTING.values() for kind in each} - set(KINDS), set())
 
     def test_messages_without_words(self) -> None:
         """A format that only passes a text on is one whose texts are documented as reasons."""

@@ -513,6 +513,17 @@ class ReadAgainTests(ServiceTestCase):
         self.daemon.reload().addCallback(answers.append)
         self.advance(0)
         self.assertIn("loncManagement: management port tcp:7000: nobody says", answers[0])
+        self.advance(WATCH)
+        self.assertEqual(self.port_problems(), [("management port", "warning")])
+        self.settings = self.first
+        self.daemon.reload()
+        self.advance(WATCH)
+        self.assertEqual(self.port_problems(), [])
+
+    def port_problems(self) -> list[tuple[str, str]]:
+        """Return which ports do not listen where they should."""
+        problems = self.daemon.problems
+        return [(each.subject, each.level) for each in problems if each.kind == "port-not-open"]
 
     def test_unknown_settings(self) -> None:
         """F13: what lonc does not understand in the file stands in the answer too, a few of it."""

@@ -107,6 +107,7 @@ class EndpointPort(Service):
         self._file: SocketFile | None = None
         self._moving = DeferredLock()
         self._missed = RateLimited(reactor, 60.0)
+        self._not_moved = self._gone = ""
 
     async def disconnect(self) -> None:
         """Close the connections that are open."""
@@ -133,16 +134,23 @@ class EndpointPort(Service):
         """
         async with self._moving:
             before = self.description
+            self._not_moved = ""
             if description == before and (self._port is not None or before is None):
                 return
             await self._close_port()
             try:
                 self._listen(description)
-            except PortError:
+            except PortError as error:
+                self._not_moved = str(error)
                 self._listen(before)
                 raise
         # Whoever asked for this over such a connection gets an answer first.
         self._reactor.callLater(0, lambda: Deferred.fromCoroutine(self.disconnect()))
+
+    @property
+    def failure(self) -> str:
+        """Why it does not listen where it should, for a person; empty where it does."""
+        return self._gone or self._not_moved
 
     @property
     def listening(self) -> bool:
@@ -165,6 +173,7 @@ class EndpointPort(Service):
                 log.warn("the {port} was gone and is there again", port=self.name)
 
     def _not_restored(self, failure: Failure) -> None:
+        self._gone = str(failure.value)
         if self._missed.allow() is not None:
             log.critical("{error}", error=failure.value, event="port-not-restored")
 
@@ -189,6 +198,7 @@ class EndpointPort(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
+        self._gone = ""
 
     def stopService(self) -> Deferred[None]:
         """Listen no more and close every connection; fires when all is closed."""

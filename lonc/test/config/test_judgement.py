@@ -95,6 +95,11 @@ class ConfigurationTests(SynchronousTestCase):
         names = (("a.test", True),)
         self.assertEqual(self.found(management_tls=port, management_names=names), [])
 
+    def test_open_management(self) -> None:
+        """A port without levels is told, and makes nothing unwell."""
+        (found,) = self.found(management="tcp:7000:interface=127.0.0.1")
+        self.assertEqual((found.kind, found.level), ("management-open", "note"))
+
     def test_root(self) -> None:
         """Sockets that are root's alone, in a folder that was made for another."""
         if os.getuid() == 0:

@@ -18,6 +18,7 @@ from lonc.config.rlimit import (
     raise_file_limit,
     room_for_clients,
     room_for_hosts,
+    why_no_file,
 )
 
 
@@ -38,6 +39,21 @@ def in_child(limits: tuple[int, int], needed: int) -> tuple[int, int, int]:
         told, soft, hard = map(int, answer.read().strip("()").split(","))
     os.waitpid(pid, 0)
     return told, soft, hard
+
+
+class WhyNoFileTests(SynchronousTestCase):
+    """Whether any file can be opened."""
+
+    def test_why(self) -> None:
+        """It is told why where none can, and nothing else."""
+        self.assertEqual(why_no_file(), "")
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+        try:
+            why = why_no_file()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        self.assertEqual(why, "Too many open files")
 
 
 class NeededFilesTests(SynchronousTestCase):

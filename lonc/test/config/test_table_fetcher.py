@@ -20,6 +20,7 @@ from lonc.config.table_fetcher import FIRST_PAUSE, TableFetcher
 from lonc.control.errors import ReloadFailed
 from lonc.disk.files import replace_file
 from lonc.disk.threads import InThread
+from lonc.report.problems import Problems
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import NoJitter, some_settings
 from lonc.test.fixtures.stage import Notes
@@ -134,6 +135,7 @@ class FetcherTests(SynchronousTestCase):
         self.clock = Clock()
         self.web = Web()
         self.arrivals = 0
+        self.problems = Problems()
         self.in_thread: InThread = at_once
         self.fetcher = TableFetcher(
             self.clock,
@@ -142,6 +144,7 @@ class FetcherTests(SynchronousTestCase):
             lambda work: self.in_thread(work),
             NoJitter(),
             self.arrived,
+            self.problems,
         )
 
     def arrived(self) -> None:
@@ -325,10 +328,12 @@ class FetcherTests(SynchronousTestCase):
         (line,) = self.told(LogLevel.error)
         self.assertIn("the fetched host table cannot be written: ", line)
         self.assertIn(self.settings.fetched_hosts_file, line)
+        self.assertEqual([each.kind for each in self.problems], ["table-not-fetched"])
         os.rmdir(self.settings.fetched_hosts_file)
         self.clock.advance(FIRST_PAUSE * 1.1)
         self.web.send(*ROWS)
         self.assertEqual(self.arrivals, 1)
+        self.assertEqual(list(self.problems), [])
 
     def test_disk_hangs(self) -> None:
         """A disk that hangs is not waited for longer than its time."""

@@ -176,6 +176,7 @@ class AuditTests(HostTestCase):
         self.assertTrue(all(len(lond.asked) <= ROUND + 5 for lond in stage.londs))
         self.assertEqual([line for line in self.warnings if "ping" in line], self.warnings)
         self.assertEqual((len(self.warnings), self.critical), (1, []))
+        self.assertFalse(stage.status.ping_tells)
 
     def test_answers_that_change(self) -> None:
         """F2: where it changes now and then, that is taken for a fault a few times, no more."""

@@ -323,6 +323,16 @@ class MetricsTests(SiteCase):
         up = told["lonc_host_up"]
         self.assertEqual([up[frozenset({("host", host)})] for host in ("up1", "down1")], [1.0, 0.0])
 
+    def test_one_machine(self) -> None:
+        """The connections of hosts on one machine are counted once, with the first of them."""
+        shared = {"machine": "10.0.0.1", "idle": 3, "busy": 1}
+        self.reports.hosts = {name: a_status(name, **shared) for name in ("a", "b")}
+        self.reports.hosts["c"] = a_status("c", idle=1)
+        self.reports.taken = {name: HostTimes() for name in self.reports.hosts}
+        told = self.metrics()["lonc_connections"]
+        self.assertEqual(sum(told.values()), 5)
+        self.assertEqual(told[frozenset({("host", "a"), ("state", "idle")})], 3)
+
     def test_problems(self) -> None:
         """They are counted by kind and level; what is well is counted too, as 0."""
         self.reports.hosts["down2"] = a_status("down2", state="DEAD")
