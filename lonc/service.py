@@ -22,7 +22,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from lonc.config.current import Configuration, InForce, Sources
@@ -55,6 +55,7 @@ from lonc.host.resolver import PLACES, Names, addresses_of
 from lonc.host.service import HostService
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
+from lonc.report.events import Logger
 from lonc.report.logs import LoncLog, has_room
 from lonc.report.problems import Problem, Problems, problem
 from lonc.report.slices import in_slices
@@ -324,7 +325,9 @@ class LoncService(MultiService):
         if predecessor is None:  # else it is the old process's, as yet
             self._pid_file.write()
         hosts = count(len(table.hosts), "host")
-        log.critical("starting with {hosts}", hosts=hosts, event="starting-with-hosts")
+        log.info(
+            "starting with {hosts}", hosts=hosts, event="starting-with-hosts", start_or_end=True
+        )
         self.problems.replace(self.in_force.problems(), CONFIGURED)
         self._clients.room = self.in_force.room_for_clients
         if not self._dependencies.enciphers:
@@ -354,7 +357,7 @@ class LoncService(MultiService):
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
-        log.critical("stopping")
+        log.info("stopping", start_or_end=True)
         yield self._hand_over.stop()
         if self._predecessor is not None:
             self._kept.give_back()
@@ -375,7 +378,7 @@ class LoncService(MultiService):
         self._signals.uninstall()
         self.release()
         self._notices.stopped()
-        log.critical("stopped")
+        log.info("stopped", start_or_end=True)
 
     def _hang_up(self) -> bool:
         """Have clients connect to the next lonc when they ask again; return whether none stays."""

@@ -17,7 +17,7 @@ from importlib import import_module
 from random import Random
 from typing import Any, TextIO
 
-from twisted.logger import Logger, LogPublisher
+from twisted.logger import LogPublisher
 from twisted.python import usage
 
 from lonc.config.auth_modes import read_access
@@ -39,6 +39,7 @@ from lonc.daemon.privileges import acting_as
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
 from lonc.host.service import HostService
+from lonc.report.events import Logger
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.report.problems import Problems
 from lonc.report.text_output import TextOutput

@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.config.fetched_table import Downloaded, FetchError, check_table
@@ -26,6 +25,7 @@ from lonc.config.hosts import HostTable, TableServer
 from lonc.config.settings import Settings
 from lonc.disk.files import replace_file
 from lonc.disk.threads import Disk, InThread, Stuck
+from lonc.report.events import Logger
 from lonc.report.problems import Problems
 
 #: Seconds before the servers are asked again when none had a table; doubled each time, up to the

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lonc.report.events import Logger
 from lonc.report.rate_limit import RateLimited
 
 log = Logger()

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 
 from lonc.config.endpoint import Endpoint
+from lonc.report.events import Logger
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 from lonc.transport.network import Network
 from lonc.transport.unix_socket import Keeper

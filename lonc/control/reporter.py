@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import attrs
 from setproctitle import setproctitle
-from twisted.logger import Logger
 
 import lonc
 from lonc.config.current import InForce
@@ -22,8 +21,9 @@ from lonc.control.reload_answer import fitting
 from lonc.delayed.service import DelayedService
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
+from lonc.report.events import PARENT, Logger
 from lonc.report.judgement import JUDGED, judge
-from lonc.report.logs import PARENT, LoncLog
+from lonc.report.logs import LoncLog
 from lonc.report.problems import Problems
 from lonc.report.recent import Recent
 from lonc.report.status import (

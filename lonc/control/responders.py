@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.logger import Logger
 from twisted.protocols import amp
 
 from lonc.config.parameters import PARAMETERS
@@ -61,7 +60,7 @@ from lonc.disk.threads import Stuck
 from lonc.host import service
 from lonc.host.service import HostService
 from lonc.local.limits import Client
-from lonc.report.logs import PARENT
+from lonc.report.events import PARENT, Logger
 from lonc.report.records import ClientStatus, ConnectionStatus, SettingStatus
 from lonc.report.request_log import Watcher
 from lonc.report.slices import in_slices

@@ -37,12 +37,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.control.errors import NotDone
 from lonc.disk.threads import InThread
 from lonc.local.protocol import ClientProtocol
+from lonc.report.events import Logger
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.peer import peer_of
 from lonc.transport.stream import SocketTransport

@@ -12,9 +12,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from lonc.daemon.systemd import Manager
+from lonc.report.events import Logger
 
 #: Seconds between two status lines where the manager does not watch.
 STATUS = 10.0

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.config.changes import changed_hosts, changed_settings
@@ -33,6 +32,7 @@ from lonc.daemon.supervisor import Supervisor
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
+from lonc.report.events import Logger
 from lonc.report.slices import in_slices
 from lonc.transport.endpoint_port import EndpointPort, PortError
 from lonc.transport.unix_socket import SocketError

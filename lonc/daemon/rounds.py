@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from lonc.control.errors import ReloadFailed
+from lonc.report.events import Logger
 
 log = Logger()
 

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
-from twisted.logger import Logger
+
+from lonc.report.events import Logger
 
 #: What tells of a fault, belongs to a terminal's job control, or cannot be had.
 _LEFT = {
@@ -24,6 +25,7 @@ _LEFT = {
 
 #: All others: their defaults would end a process, with its sockets and its pid file left behind.
 SIGNALS = signal.valid_signals() - _LEFT
+
 
 log = Logger()
 

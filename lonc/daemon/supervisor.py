@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.config.current import InForce
@@ -22,6 +21,7 @@ from lonc.disk.files import RestingFolder
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machines import Machines
 from lonc.host.service import HostService
+from lonc.report.events import Logger
 from lonc.report.problems import Problems
 from lonc.transport.unix_socket import SocketError
 

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Final
 
 from twisted.internet.endpoints import _SystemdParser
-from twisted.logger import Logger
+
+from lonc.report.events import Logger
 
 #: The first descriptor that a manager hands over (``sd_listen_fds(3)``).
 FIRST: Final = 3
@@ -28,6 +29,7 @@ _NAME_LIMIT: Final = 255
 #: Seconds that a manager may take to read what it is told; once it has taken them it is not waited
 #: for again before it reads. Its queue has room for ten messages, and each socket is one.
 _PATIENCE: Final = 1.0
+
 
 log = Logger()
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,6 +29,7 @@ from lonc.daemon.handover import (
     Holdings,
     received,
 )
+from lonc.report.events import Logger
 from lonc.transport.peer import peer_of
 
 #: Seconds in which delayed requests that are in flight have their answers or their time is over.

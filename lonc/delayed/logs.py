@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from twisted.logger import Logger
-
 from lonc.delayed.names import name_of
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import StoredRequest
 from lonc.disk.threads import Stuck
+from lonc.report.events import Logger
 from lonc.report.problems import Problems, problem
 from lonc.wire.escaping import to_text
 from lonc.wire.refusal import refusal

@@ -15,7 +15,6 @@ from typing import Any, Final
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
@@ -24,6 +23,7 @@ from lonc.delayed.sealing import SEALED
 from lonc.delayed.states import Sender, State, StoredRequest
 from lonc.disk.files import Changed, Stamp, Unfinished, Unusable
 from lonc.disk.threads import Disk, NoPlace, Stuck
+from lonc.report.events import Logger
 from lonc.wire.refusal import refusal
 from lonc.wire.request import Cause, ConLost, Provable
 

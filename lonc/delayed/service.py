@@ -16,7 +16,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
@@ -28,6 +27,7 @@ from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
 from lonc.delayed.spool import Found, Spool
 from lonc.delayed.states import Sender, State, StoredRequest
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
+from lonc.report.events import Logger
 from lonc.report.problems import Problems
 
 #: Seconds between two scans of the folder.

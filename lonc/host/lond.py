@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
@@ -24,6 +23,7 @@ from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health, Pauses, State
 from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
+from lonc.report.events import Logger
 from lonc.report.times import HostTimes, Times, Totals
 from lonc.transport.keepalive import keep_alive
 from lonc.wire.handshake import Handshake, LondFacts, Omission

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from twisted.logger import Logger
-
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import EARLIEST
@@ -19,6 +17,7 @@ from lonc.host.connection import UNABLE, ConnectionState, LondConnection
 from lonc.host.dependencies import HostDependencies
 from lonc.host.lond import Lond, Member
 from lonc.host.request_queue import FairQueue, RequestQueue
+from lonc.report.events import Logger
 from lonc.wire.request import Cause, Request
 
 log = Logger()

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Set
 
 import attrs
-from twisted.logger import Logger
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machine import Machine
+from lonc.report.events import Logger
 
 log = Logger()
 

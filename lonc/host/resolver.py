@@ -28,12 +28,12 @@ import attrs
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from lonc.config.host_rows import is_of_one_host, normal_address
 from lonc.config.hosts import normal_target
 from lonc.config.settings import Settings
+from lonc.report.events import Logger
 
 #: Seconds for which a failure is the answer to all who ask: a name that does not exist is asked for
 #: once a second, however many requests want it.

@@ -18,7 +18,6 @@ import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
@@ -29,6 +28,7 @@ from lonc.host.machine import Machine
 from lonc.host.machines import Machines
 from lonc.host.request_queue import RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
+from lonc.report.events import Logger
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
 from lonc.report.times import HostTimes

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from lonc.host.connection import Trouble
+from lonc.report.events import Logger
 from lonc.report.rate_limit import RateLimited
 
 #: Seconds between two lines about a host that stays away: its probes fail once a minute.

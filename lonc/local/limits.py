@@ -14,9 +14,9 @@ from itertools import count, islice
 from typing import Generic, Protocol, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from lonc.config.settings import Settings
+from lonc.report.events import Logger
 from lonc.report.problems import Problem, problem
 from lonc.report.rate_limit import RateLimited
 from lonc.transport.peer import Peer

@@ -21,7 +21,6 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorTCP, IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from lonc.config.hosts import Host, HostTable
 from lonc.config.key_files import KeyFolder
@@ -30,6 +29,7 @@ from lonc.lond import illness
 from lonc.lond.faults import Faults
 from lonc.lond.protocol import LondFactory
 from lonc.lond.store import Store, StoreError
+from lonc.report.events import Logger
 from lonc.transport.endpoint_port import PortError
 
 log = Logger()

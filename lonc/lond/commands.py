@@ -15,10 +15,9 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from twisted.logger import Logger
-
 from lonc.lond.regexp import RegexpError, matching
 from lonc.lond.store import Place, Store, StoreError
+from lonc.report.events import Logger
 
 log = Logger()
 

@@ -17,7 +17,6 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,6 +26,7 @@ from lonc.lond.commands import SECRET, Commands
 from lonc.lond.faults import Faults, Step
 from lonc.lond.reply_writer import ReplyWriter
 from lonc.lond.store import Store
+from lonc.report.events import Logger
 from lonc.wire.cipher import FrameError, SessionCipher, session_key
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.tls import TLSError, TLSPhase

@@ -13,12 +13,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
-from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from lonc.config.hosts import Host
 from lonc.lond.cluster import ClusterError
+from lonc.report.events import Logger
 
 #: Where it listens: the table is for this machine alone.
 ADDRESS = "127.0.0.1"

@@ -1,14 +1,16 @@
 """
-The names of what is logged, for programs that read the log.
+What is logged: which host it concerns, and its name, for programs that read the log.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from twisted.logger import LogEvent
+
+from twisted import logger
 
 #: What is not lonc's own, such as Twisted's lines on sockets.
 OTHER: Final = "other"
@@ -17,6 +19,31 @@ _FIELD: Final = re.compile(r"\{[^{}]*\}")
 _LEFT_OUT: Final = re.compile(r"'s\b|[\"']")
 _END: Final = re.compile(r"[:;,(]")
 _WORD: Final = re.compile(r"[a-z]+")
+
+
+#: The host id of lines that belong to no host.
+PARENT: Final = "Parent"
+
+#: Begins the text of what concerns a host: the log of a program that embeds lonc shows texts alone.
+_NAMED: Final = "{host_id}: "
+
+
+class Logger(logger.Logger):
+    """Logs events whose text names the host that they concern, as ``host_id`` does."""
+
+    def emit(self, level: Any, format: str | None = None, **fields: object) -> None:
+        """Log an event."""
+        if format is not None and fields.get("host_id", PARENT) != PARENT:
+            format = _NAMED + format
+        super().emit(level, format, **fields)
+
+
+def without_host(event: LogEvent) -> LogEvent:
+    """Return an event whose text does not name the host; where it is shown by itself."""
+    format = event.get("log_format")
+    if not isinstance(format, str) or not format.startswith(_NAMED):
+        return event
+    return {**event, "log_format": format.removeprefix(_NAMED)}
 
 
 @lru_cache(maxsize=256)

@@ -21,20 +21,17 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsJSON, eventAsText
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsJSON, eventAsText
 from zope.interface import implementer
 
 from lonc.disk.files import open_own
-from lonc.report.events import event_name
+from lonc.report.events import PARENT, Logger, event_name, without_host
 from lonc.report.problems import Problems
 from lonc.report.status import local_time
 from lonc.report.text_output import TextOutput
 from lonc.wire.printable import printable
 
 log = Logger()
-
-#: The host id of lines that belong to no host.
-PARENT: Final = "Parent"
 
 #: Characters of an event's text or field that are written: the head and the tail of a longer one.
 LONGEST: Final = 8192
@@ -117,7 +114,7 @@ def json_form(event: LogEvent) -> str:
     name = event_name(event)
     try:
         # A copy: making JSON of an event adds to it, and other observers get it too.
-        fields = {field: _shown(value) for field, value in event.items()}
+        fields = {field: _shown(value) for field, value in without_host(event).items()}
         return eventAsJSON({**fields, "event": name})
     except Exception as error:  # a field may be anything at all
         fields = {"text": _message(event), "unfit": repr(error), "event": name}
@@ -319,15 +316,15 @@ def _host_id(event: LogEvent) -> str:
 
 def _severity(event: LogEvent) -> str:
     level = event.get("log_level")
-    if level in (LogLevel.error, LogLevel.critical):
-        return "CRITICAL"
+    if level in (LogLevel.error, LogLevel.critical) or event.get("start_or_end"):
+        return "CRITICAL"  # the seed has no other word for what everybody should see
     if level is LogLevel.warn:
         return "WARNING"
     return "SUCCESS" if event.get("success") else "INFO"
 
 
 def _message(event: LogEvent) -> str:
-    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    text = eventAsText(without_host(event), includeTimestamp=False, includeSystem=False)
     return str(_shown(text.strip("\n")))
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Final, Literal
 
 import attrs
-from twisted.logger import Logger
+
+from lonc.report.events import Logger
 
 log = Logger()
 

@@ -354,7 +354,7 @@ class DaemonTests(ServiceTestCase):
         error = self.assertRaises(ManagementPortError, daemon.startService)
         line = f"management port {self.first.management}: it is taken"
         self.assertEqual(self.complaints.text, f"lonc: {line}\n")
-        self.assertEqual(self.notes.at(LogLevel.critical)[1:], [f"cannot start: {line}"])
+        self.assertEqual(self.notes.at(LogLevel.critical), [f"cannot start: {line}"])
         self.assertFalse(os.path.exists(self.first.pid_file))
         sys.excepthook(ManagementPortError, error, None)
         self.assertEqual((stderr.getvalue(), self.shown), ("", []))

@@ -16,9 +16,9 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lonc.report.events import Logger
 from lonc.report.rate_limit import RateLimited
 from lonc.transport.network import Network
 from lonc.transport.socket_file import SocketFile

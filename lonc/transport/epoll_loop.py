@@ -24,10 +24,10 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocol, IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lonc.report.events import Logger
 from lonc.transport.stream import IN, OUT, SocketTransport
 
 #: Bytes that one read takes at most.

@@ -23,10 +23,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConnector, IDelayedCall, IListeningPort
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lonc.report.events import Logger
 from lonc.transport.epoll_loop import SocketLoop
 from lonc.transport.socket_file import SocketFile
 from lonc.transport.stream import IN, OUT, SocketTransport

@@ -30,10 +30,10 @@ from twisted.internet.interfaces import (
     ISystemHandle,
     ITCPTransport,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lonc.report.events import Logger
 from lonc.transport.peer import UNKNOWN, Peer, peer_of
 
 # Events of epoll, as in `select`, which has these names on Linux only.

@@ -53,7 +53,7 @@ class SendingTests(DelayedCase):
         self.start()
         self.l1.answer()
         (event,) = self.events
-        self.assertEqual(formatEvent(event), f"delayed request sent: {FIRST} (put)")
+        self.assertEqual(formatEvent(event), f"l1: delayed request sent: {FIRST} (put)")
         self.assertEqual((event["host_id"], event["success"]), ("l1", True))
 
     def test_enciphered(self) -> None:

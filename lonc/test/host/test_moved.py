@@ -12,6 +12,7 @@ from twisted.logger import LogLevel
 
 from lonc.disk.threads import InThread
 from lonc.host.resolver import LookUpError, NoSuchName
+from lonc.report.events import without_host
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import ScriptedLond, echo
 from lonc.wire.request import CON_LOST, without_addressee
@@ -58,7 +59,8 @@ class MovedTests(ServiceTestCase):
 
     def moved(self) -> list[str]:
         """Return the hosts that were said to have another address, and forget that."""
-        ids = [e["host_id"] for e in self.notes.events if e.get("log_format") == MOVED]
+        said = [e for e in self.notes.events if without_host(e).get("log_format") == MOVED]
+        ids = [event["host_id"] for event in said]
         self.assertEqual(len(ids), self.notes.at(LogLevel.critical).count(MOVED))
         self.notes.events.clear()
         return ids

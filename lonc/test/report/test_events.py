@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import defaultdict
 
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.events import OTHER, event_name, name_of
+from lonc.report.events import OTHER, PARENT, Logger, event_name, name_of
+from lonc.report.logs import SeedForm, json_form
 from lonc.test.fixtures.source import Source, has_words, is_log, read
 
 #: Names that several messages share, for they tell of the same.
@@ -81,3 +84,26 @@ class EventTests(SynchronousTestCase):
     def test_not_of_lonc(self) -> None:
         """Others' words are not lonc's to name."""
         self.assertEqual(self.name(log_namespace="twisted.x", log_format="{a} b"), OTHER)
+
+
+class LoggerTests(SynchronousTestCase):
+    """What a log shows that knows nothing of lonc."""
+
+    def test_host(self) -> None:
+        """A line that concerns a host begins with its id; ``lonc.log`` has a place for that."""
+        log = Logger()
+        with capturedLogs() as events:
+            log.warn("it hangs", host_id="msul1")
+            log.warn("it stops", host_id=PARENT)
+            log.failure("it failed", Failure(OSError()), host_id="msul1")
+            log.info("all is well")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["msul1: it hangs", "it stops", "msul1: it failed", "all is well"],
+        )
+        self.assertEqual(events[0]["log_namespace"], __name__)
+        for event in events:
+            self.assertNotIn("msul1:", SeedForm(lambda host_id: "")(event))
+            self.assertNotIn("{host_id}:", json.loads(json_form(event))["log_format"])
+        self.assertEqual(event_name({**events[0], "log_namespace": "lonc.host"}), "it-hangs")

@@ -23,9 +23,9 @@ from twisted.python.log import LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from lonc.report.events import PARENT
 from lonc.report.logs import (
     LONGEST,
-    PARENT,
     Echo,
     Form,
     LineFile,

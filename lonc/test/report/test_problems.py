@@ -107,7 +107,7 @@ class ProblemsTests(SynchronousTestCase):
         self.problems.over("host-waits", "msu")
         self.assertEqual(
             [formatEvent(event) for event in events],
-            ["a problem: 3 wait (host-waits)", "a problem is over: 4 wait (host-waits)"],
+            ["msu: a problem: 3 wait (host-waits)", "msu: a problem is over: 4 wait (host-waits)"],
         )
         self.assertEqual([event["host_id"] for event in events], ["msu", "msu"])
 
