@@ -10,11 +10,11 @@ from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred, execute
-from twisted.logger import Logger
 
 from lonc.delayed.service import DelayedService
 from lonc.host.connection import PING
 from lonc.host.service import Pause
+from lonc.report.events import Logger
 from lonc.report.problems import Problems
 from lonc.test.fixtures.delayed import read, write
 from lonc.test.fixtures.doubles import ScriptedLond, a_host, echo
