@@ -76,7 +76,7 @@ class LondUser(Protocol):
         """Pair the requests that wait with connections, and have so many made at most."""
 
     def median_answer(self) -> float:
-        """Return how long its requests usually take, in seconds."""
+        """Return how long its answers usually take, in seconds."""
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """Tell who asked that there is no answer."""

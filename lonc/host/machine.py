@@ -265,8 +265,8 @@ class Machine:
         return self._queue.waiting + len(self._firsts)
 
     def median_answer(self) -> float:
-        """Return how long its requests usually take, in seconds."""
-        durations = [host.times.totals()["lond"] for host in self.members.values()]
+        """Return how long its answers usually take, in seconds."""
+        durations = [host.times.answered() for host in self.members.values()]
         return sum(durations[1:], durations[0]).median() if durations else 0.0
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:

@@ -197,13 +197,18 @@ class HostTimes:
         for times in (self._direct, self._queue, self._waited, self._whole, *self._lost.values()):
             times.turn()
 
+    def answered(self) -> Totals:
+        """Return how long answers took from the time when the request was sent."""
+        self.count_up()
+        return self._waited.totals() + self._direct.totals()
+
     def totals(self) -> Mapping[str, Totals]:
         """Return ``queue``, ``lond`` and ``total``, of requests that were answered or timed out."""
         self.count_up()
         direct = self._direct.totals()
         answered = {
             "queue": self._queue.totals() + direct.instant(),
-            "lond": self._waited.totals() + direct,
+            "lond": self.answered(),
             "total": self._whole.totals() + direct,
         }
         for name, times in self._lost.items():

@@ -74,6 +74,18 @@ class DoubtTests(HangingTestCase):
         self.assertEqual((stage.status.state, stage.revived), ("DEAD", []))
         self.assertEqual(stage.client(b"get\n").read, CON_LOST)
 
+    def test_limit(self) -> None:
+        """What timed out does not count as an answer that took long: the limit stays short."""
+        stage = self.stage(retries=2, request_timeout=60)
+        stage.client(b"get\n")
+        stage.advance(1)
+        self.hang()
+        stage.clients_of(9, b"get\n")
+        stage.advance(60)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
+        stage.advance(1 + SHORTEST)
+        self.assertEqual(stage.status.state, "DEAD")
+
     def test_back(self) -> None:
         """It comes back by any line to ``ping``."""
         for pong in (b"l2\n", b"unknown_cmd\n", b"\n"):
