@@ -183,9 +183,10 @@ class Listing:
             and host_id in (None, host)
         )
         rows: list[DelayedStatus] = []
+        now = self.now()  # the same for all: by age they stay in their order
         for _, (*_, file) in islice(wanted, MOST):
             with contextlib.suppress(OSError):  # it has gone meanwhile
-                rows.append(self._row(file, set(kept), tries))
+                rows.append(self._row(file, now, set(kept), tries))
         return rows
 
     def _names(self, folder: str) -> list[str]:
@@ -197,14 +198,14 @@ class Listing:
         return [folder + name for name in os.listdir(self._path(folder))]
 
     def _row(
-        self, file: str, kept: set[str], tries: Mapping[str, tuple[int, str]]
+        self, file: str, now: float, kept: set[str], tries: Mapping[str, tuple[int, str]]
     ) -> DelayedStatus:
         count, last = tries.get(file, (0, ""))
         return DelayedStatus(
             file=file,
             host_id=host_of_file(file) or "",
             command=self._command(file),
-            age=max(0.0, self.now() - stored_at(file)),
+            age=max(0.0, now - stored_at(file)),
             size=os.lstat(self._path(file)).st_size,
             tries=count,
             last_answer=last or self._note(file, kept),

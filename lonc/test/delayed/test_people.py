@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -72,6 +73,10 @@ class ListingTests(SynchronousTestCase):
         files[1] = f"sealed/{files[1]}{SEALED}"
         for file in reversed(files):
             self.put(file, b"put\n")
+        ticks = count(NOW)
+        self.listing = Listing(self.folder, KEY, lambda: next(ticks))
+        ages = {row.age for row in self.listing.rows(None, {})}
+        self.assertEqual(len(ages), 1)
         for number in range(4):
             after = files[number - 1] if number else ""
             rows = self.listing.rows(None, {}, after)
