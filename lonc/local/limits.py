@@ -225,7 +225,6 @@ class Places:
             if client.silent and not client.unread:
                 held[program] -= 1
                 return client
-        held[newcomer.program] -= 1
         return None
 
 
@@ -350,15 +349,13 @@ class Clients:
     def _next_turn(self) -> None:
         self._turn_is_due = False
         for client in list(islice(self._held, HELD_A_TURN)):
-            if client in self._held:  # those before it may have ended it
-                del self._held[client]
-                client.next_turn()
+            del self._held[client]
+            client.next_turn()
         if self._held and not self._turn_is_due:
             self.postpone(next(iter(self._held)))
 
     def note_unread(self, client: Client) -> None:
         """Count what did not fit into a client's socket, and begin its time limit."""
-        self.note_read(client)
         self.unread[client] = unread = Unread(client, self.seconds())
         self._unread_memory.note(unread, unread.unsent)
 
@@ -376,7 +373,6 @@ class Clients:
     def forget(self, client: Client) -> None:
         """Forget a client that has gone."""
         self.everyone.pop(client, None)
-        self._held.pop(client, None)
         if client in self.unread:
             self.note_read(client)
         self.unfinished.pop(client, None)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause
 
@@ -63,6 +65,20 @@ class MemoryTests(HostTestCase):
         self.assertEqual((stage.lost(Cause.MEMORY), stage.status.retries_left), (1, 2))
         self.assertEqual(stage.clients.replies.used, 0)
         self.assertIn("memory for answers", self.warnings[-1])
+
+    def test_new_limit(self) -> None:
+        """F13: a lower limit is for answers that go on."""
+        stage = Stage(self, max_request_memory=LIMIT, max_line=90_000)
+        first, second = stage.connect(2)
+        for _ in range(2):
+            stage.client(b"get:a\n")
+        stage.turn()
+        first.say(b"x" * 40_000)
+        second.say(b"x" * 30_000)
+        stage.clients.reconfigure(attrs.evolve(stage.settings, max_request_memory=50_000))
+        second.say(b"x")
+        stage.turn()
+        self.assertEqual((first.wire.aborted, second.wire.aborted), (True, False))
 
     def test_usual_answers_are_not_counted(self) -> None:
         """An answer that comes in pieces of a usual size costs nothing here."""

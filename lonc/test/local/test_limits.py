@@ -376,6 +376,21 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(len(client.read), 5000)
         self.assertEqual(self.clients.unread_bytes, 0)
 
+    def test_new_limit(self) -> None:
+        """F13: a lower limit closes nobody until something more is not read."""
+        self.begin(max_unread=5000, max_line=5000)
+        clients = []
+        for _ in range(2):
+            clients.append(self.client(b"ping\n", room=0))
+            self.host.answer(b"x" * 1999 + b"\n")
+        self.clients.reconfigure(some_settings(max_unread=3000))
+        self.advance(1)
+        self.assertFalse(any(each.closed for each in clients))
+        self.client(b"ping\n", room=0)
+        self.host.answer(b"x" * 99 + b"\n")
+        self.turn()
+        self.assertEqual(sum(each.closed for each in clients), 1)
+
     def test_hang_up(self) -> None:
         """F16: what a client has not read goes with it."""
         client = self.client(b"ping\n", room=0)

@@ -39,9 +39,12 @@ class MemoryTests(ClientTestCase):
 
     def test_usual_requests_are_not_counted(self) -> None:
         """What everybody may have costs nothing here."""
+        self.host.in_flight = True
         for size in (10, UNCOUNTED - 1):
-            self.client(b"x" * size + b"\n")
-        self.assertEqual(self.used, 0)
+            client = self.client(b"x" * size + b"\n")
+            self.assertEqual(self.used, 0)
+            client.hang_up()
+            self.assertEqual(self.clients.requests.sizes, {})
 
     def test_largest_begun(self) -> None:
         """Past the limit, whoever has begun the largest reads con_lost; the others are served."""
@@ -98,7 +101,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual([each.read for each in stays], [b""] * 2)
         stays.append(self.client(b"x" * 19_000 + b"\n"))
         self.assertEqual([each[:1] for each in self.host.cut], [b"C", b"B"])
-        self.assertEqual(self.used, 99_003)
+        self.assertEqual((self.used, self.clients.released.count), (99_003, 2))
 
     def test_one_host_takes_all(self) -> None:
         """Large requests for one slow host end, and small ones of others are served."""
@@ -173,6 +176,21 @@ class MemoryTests(ClientTestCase):
         self.begun(10_000)
         self.assertEqual(client.read, CON_LOST)
         self.assertEqual(self.used, 10_000)
+
+    def test_new_limit_while_less(self) -> None:
+        """F13: nor when somebody's requests become less."""
+        stays, answered = self.begun(40_000), self.client(b"x" * 30_000 + b"\n" + b"y" * 20_000)
+        self.clients.reconfigure(some_settings(max_request_memory=20_000))
+        self.host.answer()
+        self.assertEqual((stays.read, len(answered.read), self.used), (b"", 30_004, 60_000))
+
+    def test_ahead_of_what_is_in_flight(self) -> None:
+        """What is in flight ends too, even where dropping what was sent ahead would do."""
+        self.host.in_flight = True
+        self.client(b"x" * 30_000 + b"\n", b"ahead" * 8_000)
+        self.begun(50_000)
+        self.assertEqual([len(each) for each in self.host.cut], [30_001])
+        self.assertEqual(self.used, 50_000)
 
     def test_balance(self) -> None:
         """Whatever clients do, nothing is counted once all have gone and all is answered."""

@@ -75,6 +75,35 @@ class RoomTests(ClientTestCase):
         newcomer = self.of(7, b"ping\n")
         self.assertEqual((newcomer.read, silent.read), (CON_LOST, b""))
 
+    def test_newcomer_counts(self) -> None:
+        """A newcomer counts with its program: that may have no more places than who makes room."""
+        self.begin(max_clients=4)
+        silent = [self.of(7), self.of(7)]
+        for _ in range(2):
+            self.of(8, b"ping\n")
+        newcomer = self.of(8, b"ping\n")
+        self.assertEqual(newcomer.read, CON_LOST)
+        self.assertEqual([each.read for each in silent], [b"", b""])
+        self.assertEqual(self.of(9, b"ping\n").read, b"")
+
+    def test_next_to_make_room(self) -> None:
+        """Once one has made room the next is of who has most then, or has been silent longest."""
+        self.begin(max_clients=5)
+        older = [self.of(8), self.of(8)]
+        younger = [self.of(7) for _ in range(3)]
+        self.advance(1)
+        for program in (9, 10):
+            self.client(b"ping\n", program=program)
+        self.assertEqual([each.read for each in younger], [CON_LOST, b"", b""])
+        self.assertEqual([each.read for each in older], [CON_LOST, b""])
+
+    def test_silent_for_as_long(self) -> None:
+        """Of those that came in one moment it is the first."""
+        self.begin(max_clients=2)
+        first, second = self.client(program=7), self.client(program=7)
+        self.client(program=8)
+        self.assertEqual((first.read, second.read), (CON_LOST, b""))
+
     def test_unknown_programs(self) -> None:
         """Those of one user whose program the kernel does not tell count as one program."""
         self.begin(max_clients=5)
