@@ -258,7 +258,7 @@ class LoncService(MultiService):
         )
 
         # What sets it going.
-        self._notices = Notices(reactor, outside.manager, self.reporter.summary)
+        self._notices = Notices(reactor, outside.manager, self.reporter.status_line)
         self._rounds = Rounds(
             reactor,
             {

@@ -31,7 +31,7 @@ from lonc.report.status import (
     HostStatus,
     is_tried,
     process_title,
-    summary,
+    status_line,
     write_status,
 )
 from lonc.report.times import Totals
@@ -252,9 +252,9 @@ class Reporter:
         """Sum all hosts up in the process title."""
         setproctitle(process_title(self._hosts.values(), time.time()))
 
-    def summary(self) -> str:
+    def status_line(self) -> str:
         """Sum all hosts up in a line for the service manager."""
-        return summary(self._hosts.values())
+        return status_line(self._hosts.values())
 
     def forget(self, host_id: str) -> None:
         """Drop what is remembered of a host that has left the table."""

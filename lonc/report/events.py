@@ -28,7 +28,7 @@ PARENT: Final = "Parent"
 _NAMED: Final = "{host_id}: "
 
 
-class Logger(logger.Logger):
+class Logger(logger.Logger):  # noqa: TID251
     """Logs events whose text names the host that they concern, as ``host_id`` does."""
 
     def emit(self, level: Any, format: str | None = None, **fields: object) -> None:

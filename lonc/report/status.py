@@ -215,10 +215,10 @@ def process_title(statuses: Iterable[Counted], now: float) -> str:
 
     :param now: Unix time.
     """
-    return f"lonc: {summary(statuses)} {local_time(now)}"
+    return f"lonc: {status_line(statuses)} {local_time(now)}"
 
 
-def summary(statuses: Iterable[Counted]) -> str:
+def status_line(statuses: Iterable[Counted]) -> str:
     """Sum up all hosts."""
     hosts = list(statuses)
     states = Counter(host.state for host in hosts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABCMeta, abstractmethod
 from typing import Any
 
 from twisted.application.service import Service
@@ -71,7 +72,7 @@ class ListeningReactor:
         return port
 
 
-class EndpointPort(Service):
+class EndpointPort(Service, metaclass=ABCMeta):
     """
     Listens on a Twisted endpoint.
 
@@ -109,9 +110,9 @@ class EndpointPort(Service):
         self._missed = RateLimited(reactor, 60.0)
         self._not_moved = self._gone = ""
 
+    @abstractmethod
     async def disconnect(self) -> None:
         """Close the connections that are open."""
-        raise NotImplementedError
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
         """Return the endpoint of a description; raises whatever it likes."""
