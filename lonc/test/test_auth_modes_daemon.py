@@ -22,8 +22,6 @@ reactor: Any = global_reactor
 class ClusterTests(DaemonTestCase):
     """``--standalone``: l1 is on lonc's own machine, l2 is not."""
 
-    timeout = 20
-
     def certify(self, *names: str, ends: float = 100.0, **variables: str) -> None:
         """Write the cluster's files, with a certificate of these names for all of them."""
         prepare(self.folder, free_port("127.0.0.1", "127.0.0.2"))

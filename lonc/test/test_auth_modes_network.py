@@ -74,7 +74,7 @@ class NetworkTestCase(TestCase):
     :ivar notes: what was logged.
     """
 
-    timeout = 60
+    timeout = 600
     table = FAR
 
     def setUp(self) -> None:

@@ -40,7 +40,7 @@ class Binary(LineOnlyReceiver):
 class ExamplesTests(TestCase):
     """What strangers do to the examples."""
 
-    timeout = 60
+    timeout = 600
     skip = None if os.path.exists(EXAMPLES) else "the source tree is not at hand"
 
     def setUp(self) -> None:

@@ -44,7 +44,6 @@ def alike(text: str) -> list[str]:
 class FirstStepsTests(DaemonTestCase):
     """What a newcomer types, in this order."""
 
-    timeout = 240
     skip = None if os.path.exists(os.path.join(TREE, "docs")) else "the source tree is not at hand"
 
     async def test_page(self) -> None:

@@ -60,8 +60,6 @@ class OwnProcessTestCase(DaemonTestCase):
 class ClosedDescriptorsTests(OwnProcessTestCase):
     """stdin, stdout and stderr may be closed, any of them."""
 
-    timeout = 60
-
     def without(self, closed: tuple[int, ...], *arguments: str) -> Child:
         """Start `twistd` with some descriptors closed."""
         closing = " ".join(f"{number}>&-" for number in closed)

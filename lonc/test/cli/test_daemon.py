@@ -27,8 +27,6 @@ ELSEWHERE = {"make-delayed-key", "show-delayed", "top", "check"}
 class CommandsTests(DaemonTestCase):
     """One daemon of ``--standalone``, and all that can be asked of it."""
 
-    timeout = 240
-
     async def process(self, *arguments: str) -> tuple[bytes, bytes, int]:
         """Run a command; return its output, its complaints and its exit status."""
         found: tuple[bytes, bytes, int] = await getProcessOutputAndValue(

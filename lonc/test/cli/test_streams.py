@@ -80,7 +80,7 @@ class AnswersTests(SynchronousTestCase):
 class EverywhereTests(DaemonTestCase):
     """Every command that only looks, with one daemon, on streams of all kinds."""
 
-    timeout = 240
+    timeout = 600
 
     LOOKS = (
         *("status", "hosts", "hosts l2", "clients", "slow", "settings", "check"),

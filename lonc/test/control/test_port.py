@@ -161,7 +161,7 @@ class ManagementPortTests(SynchronousTestCase):
 class RealSocketTests(TestCase):
     """S18: with the reactor's own sockets."""
 
-    timeout = 60
+    timeout = 600
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="lonc-")

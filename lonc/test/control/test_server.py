@@ -717,7 +717,7 @@ class LimitsTests(ConnectedTests):
 class ExampleTests(TestCase):
     """The program in the documentation, as a process of its own, over a real UNIX socket."""
 
-    timeout = 60
+    timeout = 600
 
     def setUp(self) -> None:
         if not os.path.exists(EXAMPLE):

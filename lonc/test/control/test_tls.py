@@ -25,7 +25,7 @@ from lonc.transport.network import network
 class TLSTests(TestCase):
     """A port with a certificate for localhost, and others that come."""
 
-    timeout = 30
+    timeout = 600
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="lonc-")

@@ -181,7 +181,6 @@ class KeptSocketsTests(SynchronousTestCase):
 class RestartTests(LoadTestCase):
     """Restarts under load, with a manager that keeps descriptors."""
 
-    timeout = 120
     restarts = 4
 
     def started(self) -> Child:

@@ -55,7 +55,7 @@ class Counted(Service):
 class StepTests(TestCase):
     """Each step between the two processes, both in this one: either may end after each."""
 
-    timeout = 120
+    timeout = 600
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="lonc-")
@@ -311,7 +311,7 @@ class OldEndsTests(SynchronousTestCase):
 class AskingTests(TestCase):
     """The new process comes to the management port."""
 
-    timeout = 120
+    timeout = 600
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="lonc-")

@@ -91,7 +91,7 @@ class HTTPPortTests(SynchronousTestCase):
 class RunningTests(DaemonTestCase):
     """The pages of a daemon that runs."""
 
-    timeout = 90
+    timeout = 600
 
     async def fetched(self, path: str) -> tuple[int, str]:
         """Return status and text of a page."""
