@@ -27,7 +27,7 @@ from twisted.python.components import Componentized
 
 from lonc.config.current import Configuration, InForce, Sources
 from lonc.config.host_rows import TAKE_OVER_SOCKET
-from lonc.config.judgement import CONFIGURED
+from lonc.config.judgement import CONFIGURED, EXPOSED, exposed
 from lonc.config.rlimit import why_no_file
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.parts import Parts
@@ -469,6 +469,8 @@ class LoncService(MultiService):
         for each in [each for each in self.problems if each.kind == "log-file"]:
             if has_room(each.subject):  # its next line may be hours away
                 self.problems.over(each.kind, each.subject)
+        in_force = self.in_force
+        self.problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
         await self._in_slices(self.reporter.looking())
 
     async def _report_and_reset(self) -> None:

@@ -37,6 +37,10 @@ CONFIGURED: Final = frozenset(
 )
 
 
+#: Of these, what a look at the disk shows: they can end without a reload.
+EXPOSED: Final = frozenset({"folder-open", "key-readable"})
+
+
 def configuration_problems(
     settings: Settings, table: HostTable, access: Access, needed: int, limit: int, user: int
 ) -> Iterator[Problem]:
@@ -56,7 +60,7 @@ def configuration_problems(
         yield problem("own-id-missing", settings.hosts_file, what)
     for warning in access.warnings:
         yield problem("certificate-unusable", settings.certificate or "", warning)
-    yield from _exposed(settings, access)
+    yield from exposed(settings, access)
     if settings.management_tls is not None and not settings.management_names:
         what = "loncManagementTLS is set, and loncManagementNames names nobody who may come"
         yield problem("nobody-may-manage", settings.management_tls, what)
@@ -83,7 +87,7 @@ def _place(line: str) -> str:
     return line.partition(": ")[0]
 
 
-def _exposed(settings: Settings, access: Access) -> Iterator[Problem]:
+def exposed(settings: Settings, access: Access) -> Iterator[Problem]:
     """Yield what others on this machine can get at though they should not."""
     for folder in (settings.sock_dir, settings.delayed_dir, settings.logs_dir):
         if _has(folder, stat.S_IWOTH):

@@ -53,8 +53,11 @@ REFUSED_LATELY: Final = 300.0
 CAUSES: Final = {
     "refused": "host-refused",
     "unreachable": "host-unreachable",
+    "timed out: no answer": "host-silent",
+    "timed out: no end of the handshake": "host-silent",
     "timed out": "host-timed-out",
     "look-up failed": "host-look-up-failed",
+    "bad handshake: refused": "host-unknown-there",
     "bad handshake": "host-bad-handshake",
     "leads to another lond": "host-leads-elsewhere",
     "broke": "host-broke",
@@ -69,7 +72,6 @@ JUDGED: Final = frozenset(
         "host-name",
         "host-paused",
         "host-waits",
-        "host-silent",
         "host-ping",
         "host-loses",
         "host-slow",
@@ -101,7 +103,7 @@ def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) ->
         yield problem(
             "many-dead",
             "",
-            f"{dead} of {len(hosts)} hosts are DEAD",
+            f"{dead} of {len(hosts)} hosts {'is' if dead == 1 else 'are'} DEAD",
             since=max(host.since for host in hosts if host.state == "DEAD"),
         )
     if daemon.last_refused and now - daemon.last_refused < REFUSED_LATELY:

@@ -69,10 +69,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-look-up-failed": _host(
         "DEAD: no address", "host-dead", "ask the name server, or mend hosts.tab; lonc reload"
     ),
+    "host-unknown-there": _host(
+        "do not know this machine",
+        "host-dead",
+        "its hosts.tab needs a line for this machine; lonc hosts {subject}",
+    ),
     "host-bad-handshake": _host(
         "DEAD: bad handshake",
         "host-dead",
-        "does its lond know this machine? lonc hosts {subject}",
+        "is it a lond that listens there? lonc hosts {subject}",
     ),
     "host-leads-elsewhere": _host(
         "another lond answers", "host-dead", "mend its address in hosts.tab; lonc reload"

@@ -106,6 +106,16 @@ class StartTests(ServiceTestCase):
         self.assertRegex(warnings[3], r" 1\d+ files may be needed at once, but the limit is 77 ")
         self.assertEqual(len(warnings), 4)
 
+    def test_open_folder(self) -> None:
+        """A folder that everybody can write is told at the start, until it is mended."""
+        os.chmod(self.folder, 0o777)
+        daemon = self.started()
+        kinds = [each.kind for each in daemon.problems]
+        self.assertIn("folder-open", kinds)
+        os.chmod(self.folder, 0o755)
+        self.advance(LOOK)
+        self.assertEqual([each.kind for each in daemon.problems], [])
+
     def test_many_bad_lines(self) -> None:
         """Of a table full of bad lines the log has some, and their number."""
         self.table = a_table(TABLE + "nonsense\n" * 10000)

@@ -42,6 +42,25 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual((finding.what, finding.since), ("DEAD: nobody listens there", NOW - 4.0))
         self.assertIn("lonc retry msu", finding.advice)
 
+    def test_causes(self) -> None:
+        """What a DEAD host's problem is called, and the advice, fits what has failed."""
+        for what, kind, advice in (
+            ("refused: nobody listens there", "host-refused", "is its lond running?"),
+            ("timed out: no connection", "host-timed-out", "is it up, and the network?"),
+            ("timed out: no answer after 60 s", "host-silent", "its lond hangs"),
+            ("timed out: no end of the handshake", "host-silent", "its lond hangs"),
+            ("look-up failed: what", "host-look-up-failed", "ask the name server"),
+            ("bad handshake: refused: what", "host-unknown-there", "needs a line for this machine"),
+            ("bad handshake: what", "host-bad-handshake", "is it a lond"),
+            ("leads to another lond", "host-leads-elsewhere", "mend its address"),
+            ("broke: what", "host-broke", "is its lond running?"),
+            ("what", "host-dead", "is its lond running?"),
+        ):
+            failure = {"what": what, "when": NOW}
+            _, [problem] = self.judge(a_status("msu", state="DEAD", last_failure=failure))
+            self.assertEqual(problem.kind, kind, what)
+            self.assertIn(advice, problem.advice)
+
     def test_watched_host(self) -> None:
         """One that must not be DEAD is critical, and comes first."""
         level, found = self.judge(a_status("msu", state="DEAD"), a_status("own", state="DEAD"))
@@ -52,7 +71,7 @@ class JudgementTests(SynchronousTestCase):
         hosts = [a_status("a", state="DEAD", since=NOW - 9.0), a_status("b")]
         found = worst_first(judge(a_daemon(), hosts, NOW))
         self.assertEqual((state(found), found[0].host), ("critical", ""))
-        self.assertEqual(found[0].what, "1 of 2 hosts are DEAD")
+        self.assertEqual(found[0].what, "1 of 2 hosts is DEAD")
         self.assertEqual(state(judge(a_daemon(), [*hosts, a_status("c")], NOW)), "warning")
 
     def test_name(self) -> None:
