@@ -19,6 +19,7 @@ import lonc
 from lonc.config.current import InForce
 from lonc.control.reload_answer import fitting
 from lonc.delayed.service import DelayedService
+from lonc.disk.files import why
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
 from lonc.report.events import PARENT, Logger
@@ -242,7 +243,7 @@ class Reporter:
         try:
             yield from self.reporting()
         except OSError as error:
-            log.critical("the status file cannot be written: {error}", error=error)
+            log.critical("the status file cannot be written: {error}", error=why(error))
         yield
         for host in list(self._hosts.values()):
             host.reset_retries()

@@ -91,7 +91,7 @@ class DelayedLogs:
 
     # ------------------------------------------------------------------ what lasts
 
-    def tell_unreadable(self, folder: str, why: Exception) -> None:
+    def tell_unreadable(self, folder: str, why: str) -> None:
         """Tell that the folder cannot be listed."""
         self._problems.tell("delayed-folder", folder, f"cannot look for delayed requests: {why}")
 

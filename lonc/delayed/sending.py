@@ -21,7 +21,7 @@ from lonc.delayed.logs import DelayedLogs
 from lonc.delayed.names import ANSWER, REASON, name_of
 from lonc.delayed.sealing import SEALED
 from lonc.delayed.states import Sender, State, StoredRequest
-from lonc.disk.files import Changed, Stamp, Unfinished, Unusable
+from lonc.disk.files import Changed, Stamp, Unfinished, Unusable, why
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.report.events import Logger
 from lonc.wire.refusal import refusal
@@ -197,7 +197,7 @@ class Sending:
             request.move(State.GONE, self._clock.seconds())
             return None
         except OSError as error:
-            self._put_off(queue, request, str(error))
+            self._put_off(queue, request, why(error))
             return None
         if not self.running or not request.is_ripe(self._clock.seconds()):
             return None

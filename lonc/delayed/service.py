@@ -26,6 +26,7 @@ from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of
 from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
 from lonc.delayed.spool import Found, Spool
 from lonc.delayed.states import Sender, State, StoredRequest
+from lonc.disk.files import why
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
@@ -218,7 +219,7 @@ class DelayedService(Service):
         except NoPlace:
             return  # those that hang have been named
         except (Stuck, OSError) as error:
-            self._logs.tell_unreadable(spool.folder, error)
+            self._logs.tell_unreadable(spool.folder, why(error))
             return
         if spool is not self._spool:
             return

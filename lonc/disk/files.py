@@ -78,6 +78,13 @@ class Changed(Exception):
 LINKED = "it is a hard link: some file has this name as well"
 
 
+def why(error: Exception) -> str:
+    """Say for a person why a call failed: ``PATH: No such file or directory``."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
 def check(path: str, stamp: Stamp) -> None:
     """
     See whether a file is still in this state.

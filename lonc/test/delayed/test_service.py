@@ -606,7 +606,7 @@ class FolderTests(DelayedCase):
         self.start()
         self.tick(10)
         (what,) = self.wrong("delayed-folder")
-        self.assertIn(f"Not a directory: '{self.settings.delayed_dir}'", what)
+        self.assertIn(f"{self.settings.delayed_dir}: Not a directory", what)
         os.unlink(self.settings.delayed_dir)
         self.tick(1)
         self.put(FIRST)

@@ -1,0 +1,90 @@
+# trial's assertions and Twisted's processes have no annotations:
+# mypy: allow-untyped-calls
+"""The stories of "When something is wrong", played to a real lonc: ``lonc status`` names each."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+import attrs
+from twisted.internet.task import deferLater
+
+from lonc.test.fixtures.daemon import DaemonTestCase, free_port, reactor
+from lonc.test.fixtures.source import TREE, read
+
+#: The commands that are tested, for the lonc in the folder ``var``.
+COMMANDS = "".join(
+    f'{name}() {{ "{sys.executable}" -m {module} "$@" --standalone var; }}; '
+    for name, module in (("lonc", "lonc"), ("lond", "lonc.cli.lond"))
+)
+
+#: Seconds that a request may take, in place of a minute: more than a slow lond does.
+REQUEST_TIMEOUT = "8"
+
+
+@attrs.frozen
+class Story:
+    """
+    One of them.
+
+    :ivar title: what happens.
+    :ivar commands: what brings it about.
+    :ivar named: what ``lonc status`` says then.
+    """
+
+    title: str
+    commands: str
+    named: str
+
+
+def stories() -> Iterator[Story]:
+    """Yield them in the order of the page, which they are played in."""
+    page = read("docs", "trouble.rst").partition("\nPractise\n")[2]
+    for each in re.split(r"^\*(?=[A-Z])", page, flags=re.MULTILINE)[1:]:
+        commands, named = re.findall(r"::\n\n((?:    .*\n)+)", each)
+        typed = "".join(line.removeprefix("    $ ") + "\n" for line in commands.splitlines())
+        yield Story(each.partition("*")[0], typed.replace("lonc-lond", "lond"), named.strip())
+
+
+class StoriesTests(DaemonTestCase):
+    """One daemon, whose network falls ill bit by bit."""
+
+    timeout = 600
+    skip = None if os.path.exists(os.path.join(TREE, "docs")) else "the source tree is not at hand"
+
+    async def test_stories(self) -> None:
+        """Each problem is named by ``lonc status`` soon after it begins."""
+        addresses = [f"127.0.0.{number}" for number in range(1, 5)]
+        rows = [f"l{ip[-1]}:local:access:l{ip[-1]}.localhost:{ip}\n" for ip in addresses]
+        for name in ("var", "var/tabs"):
+            os.mkdir(os.path.join(self.work, name))
+        self.write("".join(rows), "work", "var", "tabs", "hosts.tab")
+        lonc = self.twistd(
+            *("-n", "lonc", "--standalone", "var"),
+            *("--lond-port", str(free_port(*addresses)), "--request-timeout", REQUEST_TIMEOUT),
+        )
+        await lonc.says("Ctrl-C ends it")
+        told = list(stories())
+        self.assertGreaterEqual(len(told), 10)
+        for story in told:
+            await self.shell(story.commands)
+            await self.named(story)
+        self.assert_no_traceback(lonc)
+
+    async def shell(self, commands: str) -> str:
+        """Give commands; return what they print."""
+        shell = self.spawn(["/bin/sh", "-c", COMMANDS + commands])
+        await shell.ended()
+        return shell.out
+
+    async def named(self, story: Story) -> None:
+        """Ask ``lonc status`` until it names what is wrong: a round of looks takes some seconds."""
+        for _ in range(30):
+            said = await self.shell("lonc status --all")
+            if story.named in said:
+                return
+            await deferLater(reactor, 0.5)
+        self.fail(f"{story.title}: {story.named!r} is not in\n{said}")
