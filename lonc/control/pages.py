@@ -1,17 +1,20 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
-"""Pages of a listing: AMP ends a value at 65,535 bytes."""
+"""Pages of a listing: AMP ends a value at 65,535 bytes, and a long one keeps the loop too long."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
-from twisted.protocols import amp
 
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import BadArguments
+
+#: Bytes of a page: it takes some 10 ms to make, and others are served before the next one. One row
+#: always fits into a value of AMP.
+PAGE: Final = 16_384
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ def behind(rows: Mapping[Any, T], after: Any) -> list[T]:
 
 def page(command: type[ManagementCommand], rows: Iterable[attrs.AttrsInstance]) -> dict[str, Any]:
     """
-    Return as many rows as fit into an answer, one at least, and whether there are more.
+    Return as many rows as fit into a page, one at least, and whether there are more.
 
     :param command: has a list of rows first in its response, and ``more`` second.
     :param rows: made one by one, as far as they are needed.
@@ -45,7 +48,7 @@ def page(command: type[ManagementCommand], rows: Iterable[attrs.AttrsInstance]) 
     for row in rows:
         fields = attrs.asdict(row, recurse=False)
         size += len(argument.toStringProto([fields], None))
-        more = size > amp.MAX_VALUE_LENGTH and bool(page)
+        more = size > PAGE and bool(page)
         if more:
             break
         page.append(fields)
