@@ -377,6 +377,25 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual([each.host for each in self.network.attempts], ["127.0.0.1", "127.0.0.9"])
         self.assertEqual(self.ask("l3"), b"re:ping\n")
 
+    def test_departed_is_forgotten(self) -> None:
+        """A host that leaves the table and comes back has no last line, and no losses of late."""
+        self.lonc_log(
+            {"log_format": "x", "log_level": LogLevel.info, "log_time": 0.0, "host_id": "l2"}
+        )
+        for _ in range(20):  # more than five minutes
+            self.ask("l2")
+            for _ in self.daemon.reporter.turning():
+                pass
+        self.assertTrue(self.daemon.reporter.status("l2").last_log.endswith("INFO: x</font>"))
+        table, self.table = self.table, a_table("l1:msu:access:l1.test:127.0.0.1\n")
+        self.successResultOf(self.daemon.reread_table())
+        self.advance(FAREWELL)
+        self.table = table
+        self.successResultOf(self.daemon.reread_table())
+        self.ask("l2")
+        status = self.daemon.reporter.status("l2")
+        self.assertEqual((status.last_log, status.requests, status.requests_lately), ("", 1, 1))
+
     def test_counts_stay(self) -> None:
         """What a host has done that leaves the table stays in what is counted since the start."""
         self.assertEqual(self.ask("l2"), b"re:ping\n")
