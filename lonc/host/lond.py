@@ -261,7 +261,7 @@ class Lond:
                 self.audit(connection)
 
     @property
-    def ping_tells(self) -> bool:
+    def ping_known(self) -> bool:
         """Whether it is known what the lond answers to ``ping``, so that it tells something."""
         return self._auditor.knows
 

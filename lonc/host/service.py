@@ -245,7 +245,7 @@ class HostService(Service):
             counts, None where it counts; fails with :exc:`lonc.wire.request.ConLost`.
         """
         lond = self._machine.lond
-        fresh = fresh or not lond.ping_tells
+        fresh = fresh or not lond.ping_known
         delivery = Delivery(self.host_id, counts=fresh)
         request = Request(line, delivery)
         self._deliveries += 1
@@ -615,6 +615,7 @@ class HostService(Service):
             oldest_owed=max((seconds - each.since for each in self._owing()), default=0.0),
             paused=self.paused,
             ping_tells=lond.ping_tells,
+            not_served=self._machine.lond.unserved.get(self.host_id, ""),
             machine=self._machine.lond.name,
             name_failure="" if name is None else name.why,
             name_failing_since=0.0 if name is None else now - (seconds - name.since),

@@ -189,10 +189,10 @@ def _losses(host: HostStatus) -> Iterator[Problem]:
         return
     lost = {cause: count for cause, count in host.con_lost_lately.items() if cause not in EXPECTED}
     count = sum(lost.values())
-    if lost.get(Cause.NOT_SERVED.value):
-        yield problem(
-            "host-leads-elsewhere", host.host_id, "leads to another lond, which does not serve it"
-        )
+    if host.not_served or lost.get(Cause.NOT_SERVED.value):
+        what = "leads to another lond, which does not serve it"
+        why = f": {host.not_served}" if host.not_served else ""
+        yield problem("host-leads-elsewhere", host.host_id, what + why)
     elif count >= LOST and count >= LOST_SHARE * host.requests_lately:
         causes = ", ".join(
             f"{number} {cause}" for cause, number in sorted(lost.items(), key=lambda each: -each[1])

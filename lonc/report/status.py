@@ -61,6 +61,7 @@ class HostStatus:
     :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
     :ivar ping_tells: whether the lond's answers to ``ping`` tell that a connection is in step; else
         connections are made anew after some requests.
+    :ivar not_served: why its lond does not serve it, or not yet; empty where it does.
     :ivar oldest_owed: how long its lond has owed the oldest answer, in seconds; 0.0 when it owes
         none.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
@@ -100,6 +101,7 @@ class HostStatus:
     machine: str = ""
     handshakes: Mapping[str, Any] = attrs.field(factory=dict)
     ping_tells: bool = True
+    not_served: str = ""
     oldest_owed: float = 0.0
     oldest_delayed: float = 0.0
     name_failure: str = ""

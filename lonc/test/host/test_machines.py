@@ -164,6 +164,8 @@ class SharedTests(HostTestCase):
         self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l4:get\n"))
         status = stage.hosts["l3"].status(0, "")
         self.assertEqual((status.con_lost["not_served"], status.retries_left), (1, 2))
+        self.assertEqual(status.not_served, "the lond does not speak for it")
+        self.assertEqual(stage.hosts["l4"].status(0, "").not_served, "")
         self.assertTrue(any("does not speak for it" in line for line in self.warnings))
         (lond,) = stage.londs[:1]
         self.assertNotIn(b"sethost:l3:get\n", lond.asked)

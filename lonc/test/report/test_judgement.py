@@ -135,6 +135,9 @@ class JudgementTests(SynchronousTestCase):
         fields = {"requests_lately": 9, "con_lost_lately": {"not_served": 1}}
         level, [problem] = self.judge(a_status("msu", **fields))
         self.assertEqual((level, problem.kind), ("warning", "host-leads-elsewhere"))
+        _, [problem] = self.judge(a_status("msu", not_served="the lond does not speak for it"))
+        self.assertEqual(problem.kind, "host-leads-elsewhere")
+        self.assertTrue(problem.what.endswith(": the lond does not speak for it"))
 
     def test_slow(self) -> None:
         """It is slow where it takes long and longer than usual; one of these is only told."""
