@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 
 from lonc.daemon.systemd import Manager, name_of
 from lonc.local.protocol import ClientListener, ClientProtocol
-from lonc.transport.network import Port
+from lonc.transport.listening import Port
 
 #: What a client hears that has waited for a host which nobody serves any more.
 _REFUSAL = b"con_lost\n"

@@ -6,7 +6,6 @@ How a connection to a lond is made: its name is looked up, and its addresses are
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -25,10 +24,8 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from lonc.host.connection import LondConnection, Trouble
+from lonc.transport.listening import NO_DESCRIPTORS
 from lonc.transport.network import Network
-
-#: Errors by which the kernel says that the lack is ours.
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class LondConnectionFactory(ClientFactory):

@@ -25,7 +25,7 @@ from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
 from lonc.report.events import Logger
 from lonc.report.times import HostTimes, Times, Totals
-from lonc.transport.keepalive import keep_alive
+from lonc.transport.connecting import keep_alive
 from lonc.wire.handshake import Handshake, LondFacts, Omission
 from lonc.wire.request import Cause, Request, RequestHost
 

@@ -1,0 +1,195 @@
+# Twisted's test cases have no annotations:
+# mypy: allow-untyped-calls
+"""TCP connections that are made, over real sockets of this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IConnector
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from lonc.test.fixtures.networks import ConnectFactory, NetworkTestCase
+from lonc.test.fixtures.streams import Recorder
+
+
+class ConnectingTests(NetworkTestCase):
+    """TCP connections to addresses."""
+
+    def serve(self, host: str = "127.0.0.1") -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = socket.create_server((host, 0), family=family)
+        self.addCleanup(server.close)
+        return server
+
+    def connect_to(self, server: socket.socket, receiver: ConnectFactory) -> IConnector:
+        host, port = server.getsockname()
+        return self.network.connectTCP(host, port, receiver, 5)
+
+    def unused_port(self) -> int:
+        with self.serve() as server:
+            port: int = server.getsockname()[1]
+        return port
+
+    def test_connects(self) -> None:
+        """A connection is made, used, and its end told to protocol and factory."""
+        for host, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
+            server = self.serve(host)
+            port = server.getsockname()[1]
+            receiver = ConnectFactory()
+            connector = self.network.connectTCP(host, port, receiver, 5)
+            self.assertTrue(verifyObject(IConnector, connector))
+            self.assertEqual(receiver.events, ["started"])
+            self.wait()
+            address = kind("TCP", host, port)
+            self.assertEqual(receiver.events, ["started", f"built for {address}"])
+            self.assertEqual(connector.getDestination(), address)
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+            theirs, _ = server.accept()
+            self.addCleanup(theirs.close)
+            assert receiver.made is not None
+            receiver.made.transport.write(b"question")
+            self.assertEqual(theirs.recv(9), b"question")
+            theirs.send(b"answer")
+            self.wait()
+            self.assertEqual(receiver.made.got, b"answer")
+            self.assertTrue(receiver.made.transport.getTcpNoDelay())
+            theirs.close()
+            self.wait()
+            self.assertEqual(receiver.made.events, ["ConnectionDone"])
+            self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
+
+    def test_refused(self) -> None:
+        """Where nobody listens, the factory is told."""
+        receiver = ConnectFactory()
+        self.network.connectTCP("127.0.0.1", self.unused_port(), receiver, 5)
+        self.assertEqual(receiver.events, ["started"])
+        self.wait()
+        self.assertEqual(receiver.events, ["started", "failed: ConnectionRefusedError"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(set(os.listdir("/proc/self/fd")) - self.before, set())
+
+    def test_timeout(self) -> None:
+        """Where nobody answers, the factory is told when the time is over, and not before."""
+        # The kernel answers nobody once a listener's queue is full.
+        server = self.serve()
+        server.listen(0)
+        address = server.getsockname()
+        for _ in range(2):
+            filler = socket.socket()
+            self.addCleanup(filler.close)
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        receiver = ConnectFactory()
+        self.connect_to(server, receiver)
+        self.reactor.advance(4.9)
+        self.loop.doRead()
+        self.assertEqual(receiver.events, ["started"])
+        self.reactor.advance(0.2)
+        self.turn()
+        self.assertEqual(receiver.events, ["started", "failed: TimeoutError"])
+        self.assertEqual(self.reactor.readers, set())
+
+    def test_made_in_a_pause(self) -> None:
+        """A connection that was made while nobody looked is no time-out, however late that is."""
+        server = self.serve()
+        receiver = ConnectFactory()
+        self.connect_to(server, receiver)
+        self.reactor.advance(100)
+        self.assertEqual(
+            receiver.events[1:], [f"built for {IPv4Address('TCP', *server.getsockname())}"]
+        )
+        theirs, _ = server.accept()
+        self.addCleanup(theirs.close)
+        theirs.send(b"hello")
+        self.assertTrue(self.network.behind)
+        self.wait()
+        assert receiver.made is not None
+        self.assertEqual(receiver.made.got, b"hello")
+        self.assertFalse(self.network.behind)
+
+    def test_name(self) -> None:
+        """A name is not looked up."""
+        receiver = ConnectFactory()
+        self.network.connectTCP("localhost", 5663, receiver, 5)
+        self.turn()
+        self.assertEqual(receiver.events, ["started", "failed: UnknownHostError"])
+
+    def test_disconnect(self) -> None:
+        """An attempt that is given up fails at once, and leaves nothing."""
+        server = self.serve()
+        receiver = ConnectFactory()
+        connector = self.connect_to(server, receiver)
+        connector.disconnect()
+        self.assertEqual(receiver.events, ["started", "failed: UserError"])
+        self.turn()
+        self.assertEqual(self.reactor.readers, set())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_disconnect_when_connected(self) -> None:
+        """A connector that disconnects closes its connection; it can connect again."""
+        server = self.serve()
+        receiver = ConnectFactory()
+        connector = self.connect_to(server, receiver)
+        self.wait()
+        connector.disconnect()
+        self.turn()
+        self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
+        receiver.made, receiver.built, receiver.done = Recorder(), Deferred(), Deferred()
+        connector.connect()
+        self.wait()
+        self.assertTrue(receiver.made.transport.connected)
+        connector.disconnect()
+        self.turn()
+        self.assertEqual(self.reactor.readers, set())
+
+    def test_disconnect_in_connection_made(self) -> None:
+        """A protocol may disconnect its connector as soon as it is connected."""
+
+        class Shy(Recorder):
+            def connectionMade(self) -> None:
+                connector.disconnect()
+
+        server = self.serve()
+        receiver = ConnectFactory()
+        receiver.made = Shy()
+        connector = self.connect_to(server, receiver)
+        self.wait()
+        self.assertEqual(receiver.made.events, ["ConnectionDone"])
+        self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
+
+    def test_no_protocol(self) -> None:
+        """A factory that wants no protocol loses its connection."""
+        server = self.serve()
+        receiver = ConnectFactory()
+        receiver.made = None
+        self.connect_to(server, receiver)
+        self.wait()
+        self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
+
+    def test_fault_in_factory(self) -> None:
+        """A factory that cannot make a protocol is told of its failure."""
+
+        class Faulty(ConnectFactory):
+            def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
+                raise ZeroDivisionError
+
+        server = self.serve()
+        receiver = Faulty()
+        self.connect_to(server, receiver)
+        self.wait()
+        self.assertEqual(receiver.events, ["started", "failed: ZeroDivisionError"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_reactor_stops(self) -> None:
+        """An attempt fails when the reactor stops."""
+        server = self.serve()
+        receiver = ConnectFactory()
+        self.connect_to(server, receiver)
+        self.loop.connectionLost(Failure(ConnectionError()))
+        self.assertEqual(receiver.events, ["started", "failed: UserError"])
+        self.assertEqual(self.reactor.readers, set())
