@@ -162,7 +162,6 @@ class Channel(HTTPChannel):
         super().__init__()
         self.since = 0.0
         self._asking = False  # a request has begun, and its answer has not been taken
-        self._refused = False
         self._unread: BaseRequest | None = None  # the request whose answer is not taken yet
         self._blocked = False
         self._end: IDelayedCall | None = None
@@ -188,8 +187,6 @@ class Channel(HTTPChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Note the first byte of a request."""
-        if self._refused:
-            return
         if not self._asking:
             self._restart(asking=True)
         super().dataReceived(data)
@@ -199,14 +196,8 @@ class Channel(HTTPChannel):
         if self.length == 0:
             super().allHeadersReceived()
             return
-        self._refused = True
         self.transport.write(_BODY_REFUSED)
         self.loseConnection()
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Take what follows a request; of a body that is refused, nothing."""
-        if not self._refused:
-            super().rawDataReceived(data)
 
     def requestDone(self, request: BaseRequest) -> None:
         """Begin with the next request, but not before this one's answer has been taken."""
@@ -247,7 +238,7 @@ class PageRequest(Request):
         """Take the target's path, also where a proxy would stand (RFC 9112, section 3.2.2)."""
         absolute = _ABSOLUTE.fullmatch(path)
         if absolute is not None:
-            self.requestHeaders.setRawHeaders(b"Host", [absolute[1].rpartition(b"@")[2]])
+            self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
             path = b"/" + absolute[2].removeprefix(b"/")
         super().requestReceived(command, path, version)
 

@@ -78,7 +78,7 @@ class Row:
         host, p99 = self.host, self.seconds("p99")
         rank = _STATES.index(host.state) if max(p99, host.oldest_waiter) < SLOW else -1
         return (
-            *(-self.level, rank, not host.paused, -self.lost, -host.waiting),
+            *(-self.level, rank, -self.lost, -host.waiting),
             *(-p99, -host.busy, host.host_id),
         )
 
@@ -249,9 +249,8 @@ def index(
     found = list(problems)
     levels: dict[str, int] = {}
     members: dict[str, set[str]] = {}
-    for each in found:
-        level = LEVELS.index(each.level)
-        levels[each.host] = max(level, levels.get(each.host, -1))
+    for each in found:  # the worst first
+        levels.setdefault(each.host, LEVELS.index(each.level))
         members.setdefault(each.kind, set()).add(each.host)
     yield ""
     rows = [Row(host, lost(host), levels.get(host.host_id, -1)) for host in hosts]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import attrs
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
@@ -174,8 +175,18 @@ class PageTests(SiteCase):
             "a-idle": a_status("a-idle"),
             "z-slow": a_status("z-slow", seconds=slow),
             "z-hangs": a_status("z-hangs", waiting=3, oldest_waiter=20.0),
+            "z-slower": a_status(
+                "z-slower",
+                usual=1.0,
+                seconds={**SECONDS, "total": {"p50": 1.0, "p99": 9.0, "max": 9.0, "count": 30}},
+            ),
+            "watched": a_status("watched", state="DEAD"),
         }
-        self.assertEqual(self.listed("/"), ["z-hangs", "down1", "z-slow", "a-idle", "up1"])
+        self.reports.daemon = a_daemon(watch=["watched"], slow_answer=5.0)
+        self.assertEqual(
+            self.listed("/"),
+            ["watched", "z-hangs", "z-slower", "down1", "z-slow", "a-idle", "up1"],
+        )
 
     def listed(self, path: str) -> list[str]:
         """Return the hosts of the table."""
@@ -195,7 +206,15 @@ class PageTests(SiteCase):
 
     def test_filtered(self) -> None:
         """A link shows the hosts of one state, or those with one problem; its number is told."""
-        self.assertIn('<a href="?only=DEAD#hosts">1 DEAD</a>', self.page("/"))
+        pause = {"by": "me", "reason": "r", "since": NOW, "until": 0.0}
+        self.reports.hosts["down1"] = a_status("down1", state="DEAD", paused=pause)
+        self.reports.hosts["quiet"] = a_status("quiet", paused=pause)
+        text = self.page("/")
+        self.assertIn('<a href="?only=DEAD#hosts">1 DEAD</a>', text)
+        self.assertIn(">1 with problems</a>", text)
+        self.assertIn(">2 paused</a>", text)
+        self.assertNotIn("stopping", text.partition("<main>")[2])
+        self.assertEqual(self.listed("/?only=paused"), ["down1", "quiet"])
         self.assertEqual(self.listed("/?only=DEAD"), ["down1"])
         self.assertEqual(self.listed("/?only=up"), ["up1"])
         self.assertEqual(self.listed("/?problem=host-dead&sort=host"), ["down1"])
@@ -246,7 +265,11 @@ class HistoryTests(SynchronousTestCase):
     def test_rates(self) -> None:
         """Requests are told by the second, losses by the minute, of all and of each."""
         self.sample(self.host("a", 100, 10), self.host("b", 5))
+        slow = {**SECONDS, "total": {"p50": 0.0, "p99": 3.0, "max": 3.0}}
+        self.history.note(attrs.evolve(self.host("c", 0), seconds=slow))
+        self.history.note(attrs.evolve(self.host("d", 0), seconds=slow))
         self.sample(self.host("a", 130, 13), self.host("b", 35, waiting=4))
+        self.assertEqual(list(self.history.total.p99), [3.0])
         self.assertEqual(list(self.history.total.rate), [2.0])
         self.assertEqual(list(self.history.total.lost), [6.0])
         self.assertEqual(list(self.history.total.waiting), [4.0])
@@ -283,8 +306,11 @@ class HistoryTests(SynchronousTestCase):
         lost = self.history.lost_per_minute(self.host("a", 80, 30), at + 15.0)
         self.assertAlmostEqual(lost, 60.0)
         self.sample(self.host("a", 80, 30))
+        at = self.now - PAUSE
+        lost = self.history.lost_per_minute(self.host("a", 81, 31), at + 15.0)
+        self.assertAlmostEqual(lost, (60.0 + 60.0 * 15.0) / 30.0)
         self.sample(self.host("a", 90, 30))
-        self.assertEqual(self.history.lost_per_minute(self.host("a", 90, 30), at + 60.0), 0.0)
+        self.assertEqual(self.history.lost_per_minute(self.host("a", 90, 30), at + 30.0), 0.0)
         self.assertEqual(self.history.lost_per_minute(self.host("new", 9, 9), at), 0.0)
 
 
