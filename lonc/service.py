@@ -156,7 +156,7 @@ class LoncService(MultiService):
         self._predecessor = outside.predecessor  # until this one serves
         self._retired = False  # a new process serves
         if outside.predecessor is not None:
-            outside.manager.inherit(outside.predecessor.holdings.sockets)
+            outside.manager.add_inherited(outside.predecessor.holdings.sockets)
         self.in_force = in_force = InForce(outside.configuration)
         settings = in_force.settings
         for_names = outside.make_threads(reactor, "names", PLACES)
@@ -348,7 +348,7 @@ class LoncService(MultiService):
         else:
             dead = self._take_over_from(predecessor)
         distrust(dead, self.hosts)
-        self._kept.drop_rest()
+        self._kept.close_unclaimed()
         self._rounds.start()
         self._notices.started()
         if self.takes_signals:
@@ -361,7 +361,7 @@ class LoncService(MultiService):
         yield self._hand_over.stop()
         if self._predecessor is not None:
             self._kept.give_back()
-        left = self._predecessor is None and self._kept.leave(self._retired)
+        left = self._predecessor is None and self._kept.stop_accepting(self._retired)
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         self._rounds.stop()
@@ -391,7 +391,7 @@ class LoncService(MultiService):
             self._kept.give_back()
             self._predecessor.close()
         if self._predecessor is not None or self._retired:
-            self._pid_file.leave()
+            self._pid_file.close()
         else:
             self._pid_file.release()
 
@@ -408,7 +408,7 @@ class LoncService(MultiService):
     def _holdings(self) -> Holdings:
         knowledge = knowledge_of(self.hosts, self._delayed)
         sockets = self._kept.copies()
-        return Holdings(self._pid_file.path, self._pid_file.share(), sockets, knowledge)
+        return Holdings(self._pid_file.path, self._pid_file.duplicate(), sockets, knowledge)
 
     def _retire(self) -> None:
         self._retired = True
@@ -479,14 +479,14 @@ class LoncService(MultiService):
 
     def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""
-        self._supervisor.watch()
-        self._shared.watch()
+        self._supervisor.restore()
+        self._shared.restore()
         self._watch_pid_file()
         self.problems.replace(self._clients.problems(time.time()), SHORTAGES)
-        self._management.watch()
-        self._kept.renew()
-        self._management_tls.watch()
-        self._http.watch()
+        self._management.restore()
+        self._kept.store_missing()
+        self._management_tls.restore()
+        self._http.restore()
         self.problems.replace(self._own_problems(), OWN)
         self._names.renew({host.target for host in self.in_force.table.hosts.values()})
         if self.sets_title:

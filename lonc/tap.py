@@ -348,7 +348,7 @@ def _prepared(
             pid_file.acquire(PATIENCE[taking_over])
             others = "" if manager.has_inherited else who_serves(settings, table)
             if others:
-                pid_file.leave()  # it may be loncnew's
+                pid_file.close()  # it may be loncnew's
                 raise PidFileError(f"{others}; stop it before you start lonc")
             undo.callback(pid_file.release)
         else:

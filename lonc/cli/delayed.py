@@ -136,7 +136,7 @@ def unfold() -> None:
         count = Spool(settings.delayed_dir).unfold()
     finally:
         if was_there:
-            pid_file.leave()
+            pid_file.close()
         else:
             pid_file.release()
     click.echo(

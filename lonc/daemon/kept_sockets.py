@@ -34,10 +34,10 @@ class KeptSockets:
         self._left: set[Port] = set()
         self._resumed: set[str] = set()
 
-    def take(self, path: str) -> socket.socket | None:
+    def claim(self, path: str) -> socket.socket | None:
         """Return the socket of this path that was kept, once, if there is one: it listens."""
         name = _name(path)
-        descriptor = None if name is None else self._manager.take(name)
+        descriptor = None if name is None else self._manager.claim(name)
         if name is None or descriptor is None:
             return None
         kept = socket.socket(fileno=descriptor)
@@ -45,7 +45,7 @@ class KeptSockets:
             self._resumed.add(name)
             return kept
         kept.close()
-        self._manager.forget(name)
+        self._manager.remove(name)
         return None
 
     @property
@@ -53,25 +53,25 @@ class KeptSockets:
         """Whether any socket came from another process."""
         return bool(self._resumed)
 
-    def keep(self, path: str, port: IListeningPort) -> None:
+    def store(self, path: str, port: IListeningPort) -> None:
         """Have a socket kept, if there is room; the manager has it perhaps."""
         name = _name(path)
         if not isinstance(port, Port) or name is None:
             return
         self._names[port] = name
-        self.renew()
+        self.store_missing()
 
-    def renew(self) -> None:
+    def store_missing(self) -> None:
         """Tell the manager of those that it had no time for; called once a second."""
         if len(self._kept) == min(len(self._names), self._manager.room):
             return
         for port, name in self._names.items():
             if port not in self._kept and len(self._kept) < self._manager.room:
-                if not self._manager.keep(name, port.fileno()):
+                if not self._manager.store(name, port.fileno()):
                     return
                 self._kept.add(port)
 
-    def close(self, port: IListeningPort) -> bool:
+    def release(self, port: IListeningPort) -> bool:
         """
         Have a socket kept no longer, for it is closed.
 
@@ -84,7 +84,7 @@ class KeptSockets:
             return True
         if name is not None and port in self._kept:
             self._kept.discard(port)
-            self._manager.forget(name)
+            self._manager.remove(name)
         return False
 
     def copies(self) -> dict[str, int]:
@@ -123,7 +123,7 @@ class KeptSockets:
         with socket.socket(fileno=descriptor) as client:  # the host is no longer in the table
             _refuse(client)
 
-    def leave(self, handed_over: bool = False) -> bool:
+    def stop_accepting(self, handed_over: bool = False) -> bool:
         """
         Accept no more clients on the kept sockets, which stay for the next lonc.
 
@@ -132,7 +132,7 @@ class KeptSockets:
         """
         self._left = set(self._names) if handed_over else set(self._kept)
         for port in self._left:
-            port.leave()
+            port.stop_accepting()
         return bool(self._left)
 
     def give_back(self) -> None:
@@ -140,16 +140,16 @@ class KeptSockets:
         for port, name in self._names.items():
             if name in self._resumed:
                 self._left.add(port)
-                port.leave()
+                port.stop_accepting()
             else:
                 port.stopListening()
-        for descriptor in self._manager.rest().values():
+        for descriptor in self._manager.claim_rest().values():
             os.close(descriptor)
 
-    def drop_rest(self) -> None:
+    def close_unclaimed(self) -> None:
         """Close what was kept and is not wanted; who waits there hears ``con_lost``."""
-        for name, descriptor in self._manager.rest().items():
-            self._manager.forget(name)
+        for name, descriptor in self._manager.claim_rest().items():
+            self._manager.remove(name)
             with socket.socket(fileno=descriptor) as kept:
                 if kept.family == socket.AF_UNIX:
                     _dismiss(kept, name)

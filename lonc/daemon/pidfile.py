@@ -97,12 +97,12 @@ class PidFile:
         """Have the claim that another process has passed on."""
         self._descriptor = descriptor
 
-    def share(self) -> int:
+    def duplicate(self) -> int:
         """Return another descriptor of the claim; it lasts until the last one is closed."""
         assert self._descriptor is not None
         return os.dup(self._descriptor)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Leave file and claim to the process that has another descriptor."""
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -148,7 +148,7 @@ class Supervisor(MultiService):
         """
         self._machines.sweep(now)
 
-    def watch(self) -> None:
+    def restore(self) -> None:
         """
         Start again what does not serve.
 

@@ -54,7 +54,7 @@ class Manager:
         for name in [x for x, each in self._inherited.items() if not _is_socket(each)]:
             log.warn("no socket was kept as {name}: it is skipped", name=name)
             os.close(self._inherited.pop(name))
-            self.forget(name)
+            self.remove(name)
 
     @property
     def has_inherited(self) -> bool:
@@ -86,23 +86,23 @@ class Manager:
         """Tell the manager that the reactor still runs: its watchdog waits for that."""
         self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
-    def keep(self, name: str, descriptor: int) -> bool:
+    def store(self, name: str, descriptor: int) -> bool:
         """Have a listening socket kept over a restart, under a name; return whether it was told."""
         return self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         """Have a socket kept no longer."""
         self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
 
-    def take(self, name: str) -> int | None:
+    def claim(self, name: str) -> int | None:
         """Return the descriptor that was kept under a name, once; it is the caller's then."""
         return self._inherited.pop(name, None)
 
-    def inherit(self, descriptors: Mapping[str, int]) -> None:
+    def add_inherited(self, descriptors: Mapping[str, int]) -> None:
         """Have more of what was kept, by name: it came another way."""
         self._inherited.update(descriptors)
 
-    def rest(self) -> dict[str, int]:
+    def claim_rest(self) -> dict[str, int]:
         """Return what was kept and nobody has taken, by name; it is the caller's then."""
         rest, self._inherited = self._inherited, {}
         return rest

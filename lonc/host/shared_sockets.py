@@ -211,7 +211,7 @@ class SharedSockets:
             return error
         return None
 
-    def watch(self) -> None:
+    def restore(self) -> None:
         """Open again what somebody removed; called once a second."""
         for name, shared in self._sockets.items():
             if not shared.listening:

@@ -160,7 +160,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
             return self._port is not None or self.description is None
         return self._file.intact
 
-    def watch(self) -> None:
+    def restore(self) -> None:
         """Listen again where the socket has gone; connections that are open stay."""
         if self.running and not self._moving.locked and not self.listening:
             restoring = Deferred.fromCoroutine(self._restore())
@@ -212,5 +212,5 @@ class EndpointPort(Service, metaclass=ABCMeta):
 
     async def _close_port(self) -> None:
         port, self._port = self._port, None
-        if port is not None and not self._keeper.close(port):
+        if port is not None and not self._keeper.release(port):
             await maybeDeferred(port.stopListening)

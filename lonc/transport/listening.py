@@ -101,10 +101,10 @@ class Port:
         """Return its descriptor, -1 once it is closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def leave(self) -> None:
+    def stop_accepting(self) -> None:
         """Accept nobody any more; the socket and its file are for another process."""
         if self._file is not None:
-            self._file.leave()
+            self._file.disown()
         self._close()
 
     def ready(self, mask: int) -> None:

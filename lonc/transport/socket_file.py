@@ -34,8 +34,8 @@ class SocketFile:
         if self.intact:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
-        self.leave()
+        self.disown()
 
-    def leave(self) -> None:
+    def disown(self) -> None:
         """Have nothing to do with it any more: the next file there may have the same inode."""
         self._inode = None

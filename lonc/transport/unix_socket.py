@@ -71,26 +71,26 @@ def clear_stale_socket(path: str) -> None:
 class Keeper(Protocol):
     """Who has listening sockets kept open over a restart."""
 
-    def take(self, path: str) -> socket.socket | None:
+    def claim(self, path: str) -> socket.socket | None:
         """Return the socket of this path that was kept, once, if there is one: it listens."""
 
-    def keep(self, path: str, port: IListeningPort) -> None:
+    def store(self, path: str, port: IListeningPort) -> None:
         """Have a socket kept from now on."""
 
-    def close(self, port: IListeningPort) -> bool:
+    def release(self, port: IListeningPort) -> bool:
         """Have it kept no longer; return whether it has to be left as it is instead."""
 
 
 class NoKeeper:
     """Stands in for a keeper where sockets end with the process."""
 
-    def take(self, path: str) -> None:
+    def claim(self, path: str) -> None:
         """Return None: no socket was kept."""
 
-    def keep(self, path: str, port: IListeningPort) -> None:
+    def store(self, path: str, port: IListeningPort) -> None:
         """Do nothing: the socket ends with the process."""
 
-    def close(self, port: IListeningPort) -> bool:
+    def release(self, port: IListeningPort) -> bool:
         """Return False: the socket is to be closed."""
         return False
 
@@ -104,13 +104,13 @@ def listen(
     :raises SocketError: when somebody listens there, or what is in the way is no socket.
     :raises CannotListenError: when it cannot be had.
     """
-    kept = keeper.take(path)
+    kept = keeper.claim(path)
     if kept is None:
         clear_stale_socket(path)
         port = network.listenUNIX(path, factory, backlog, mode)
     else:
         port = network.resumeUNIX(kept, path, factory, backlog, mode)
-    keeper.keep(path, port)
+    keeper.store(path, port)
     return port
 
 
@@ -164,7 +164,7 @@ class LocalSocket:
         :return: fires when that is done.
         """
         port, self._port = self._port, None
-        if port is None or self._keeper.close(port):
+        if port is None or self._keeper.release(port):
             return succeed(None)
         # At once, for the port may take its time, and another may be opened there meanwhile.
         self._file.remove()

@@ -203,11 +203,11 @@ class RealSocketTests(TestCase):
         self.port.startService()
         client = await ManagementClient.connect(reactor, f"unix:{self.path}")
         await client.report()
-        self.port.watch()
+        self.port.restore()
         self.assertTrue(self.port.listening)
         os.unlink(self.path)
         with capturedLogs() as events:
-            self.port.watch()
+            self.port.restore()
             await task.deferLater(reactor, 0, lambda: None)
         self.assertEqual(
             [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn],
@@ -230,7 +230,7 @@ class RealSocketTests(TestCase):
             other.write("mine")
         with capturedLogs() as events:
             for _ in range(3):
-                self.port.watch()
+                self.port.restore()
                 await task.deferLater(reactor, 0, lambda: None)
         self.assertEqual(
             [formatEvent(event) for event in events if event["log_level"] is LogLevel.critical],
@@ -242,11 +242,11 @@ class RealSocketTests(TestCase):
         with open(self.path) as other:
             self.assertEqual(other.read(), "mine")
         os.unlink(self.path)
-        self.port.watch()
+        self.port.restore()
         await task.deferLater(reactor, 0, lambda: None)
         self.assertTrue(self.port.listening)
         await self.port.stopService()
-        self.port.watch()
+        self.port.restore()
         self.assertFalse(os.path.exists(self.path))
 
     async def test_open_connections(self) -> None:

@@ -62,7 +62,7 @@ class KeptSocketsTests(SynchronousTestCase):
         for each in self.sockets:
             each.close()
         self.clock.advance(0)
-        for rest in self.kept._manager.rest().values():
+        for rest in self.kept._manager.claim_rest().values():
             os.close(rest)
 
     def process(self, **environment: str) -> KeptSockets:
@@ -81,7 +81,7 @@ class KeptSocketsTests(SynchronousTestCase):
 
     def ended(self, local: LocalSocket) -> None:
         """Let the process end."""
-        self.kept.leave()
+        self.kept.stop_accepting()
         local.close()
         self.clock.advance(0)
         self.manager.look()
@@ -129,7 +129,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.process()
         self.assertTrue(self.opened().intact)
         self.waiting()
-        self.kept.drop_rest()
+        self.kept.close_unclaimed()
         self.manager.look()
         (name,) = self.manager.kept  # the new one
         self.assertIn(f".{os.stat(self.path).st_ino:x}", name)
@@ -139,7 +139,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.ended(self.opened())
         client = self.waiting()
         self.process()
-        self.kept.drop_rest()
+        self.kept.close_unclaimed()
         self.manager.look()
         self.assertEqual(self.manager.kept, {})
         self.assertFalse(os.path.exists(self.path))
@@ -150,7 +150,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.process(FDSTORE="1")
         first, second = self.opened(), self.opened(self.path + "2")
         self.assertEqual(len(self.manager.kept), 1)
-        self.kept.leave()
+        self.kept.stop_accepting()
         first.close()
         second.close()
         self.assertTrue(os.path.exists(self.path))
@@ -158,13 +158,13 @@ class KeptSocketsTests(SynchronousTestCase):
 
     def test_busy_manager(self) -> None:
         """A manager that has no time is told later; until then a stop closes the socket."""
-        with patch.object(self.kept._manager, "keep", return_value=False):
+        with patch.object(self.kept._manager, "store", return_value=False):
             local = self.opened()
-            self.assertFalse(self.kept.leave())
-        self.kept.renew()
+            self.assertFalse(self.kept.stop_accepting())
+        self.kept.store_missing()
         self.manager.look()
         self.assertEqual(len(self.manager.kept), 1)
-        self.kept.renew()
+        self.kept.store_missing()
         self.assertEqual(len(self.manager.told), 1)
         self.ended(local)
         self.assertTrue(os.path.exists(self.path))
@@ -173,7 +173,7 @@ class KeptSocketsTests(SynchronousTestCase):
         """Everything is as it was without."""
         self.kept = KeptSockets(Manager({}))
         local = self.opened()
-        self.assertFalse(self.kept.leave())
+        self.assertFalse(self.kept.stop_accepting())
         local.close()
         self.assertFalse(os.path.exists(self.path))
 

@@ -71,7 +71,7 @@ class TellTests(ManagerCase):
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
-        self.manager.keep("host", reading)
+        self.manager.store("host", reading)
         size = array.array("i").itemsize
         data, ancillary, _, _ = self.listening.recvmsg(4096, socket.CMSG_LEN(size))
         self.assertEqual(data, b"FDSTORE=1\nFDPOLL=0\nFDNAME=host")
@@ -91,7 +91,7 @@ class TellTests(ManagerCase):
         manager = Manager({})
         self.assertFalse(manager.present)
         manager.ready("")
-        self.assertEqual((manager.watchdog, manager.take("x")), (0.0, None))
+        self.assertEqual((manager.watchdog, manager.claim("x")), (0.0, None))
 
 
 class EnvironmentTests(SynchronousTestCase):
@@ -142,9 +142,9 @@ if sys.argv[2] == "late":
 os.environ["LISTEN_PID"] = str(os.getpid())
 from lonc.daemon.systemd import Manager
 manager = Manager(os.environ)
-first, again, missing = manager.take("/first"), manager.take("/first"), manager.take("/third")
+first, again, missing = manager.claim("/first"), manager.claim("/first"), manager.claim("/third")
 print(os.read(first, 9).decode(), again, missing, os.get_inheritable(first))
-print(manager.rest(), manager.rest(), manager.take("other"))
+print(manager.claim_rest(), manager.claim_rest(), manager.claim("other"))
 """
 
 
@@ -168,7 +168,7 @@ class InheritedTests(SynchronousTestCase):
         self.addCleanup(os.close, writing)
         self.patch(systemd, "FIRST", reading)
         environment = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "/x", "LISTEN_PID": str(os.getpid())}
-        self.assertIsNone(Manager(environment).take("/x"))
+        self.assertIsNone(Manager(environment).claim("/x"))
         self.assertEqual(notes.at(LogLevel.warn), ["no socket was kept as /x: it is skipped"])
         self.assertRaises(OSError, os.fstat, reading)
 
