@@ -246,7 +246,53 @@ class ProofTests(DeliveryCase):
         self.assertTrue(self.successResultOf(proof))
 
 
-class ShiftedTests(DeliveryCase):
+class StoredCase(DeliveryCase):
+    """Requests that wait on the disk for such a host."""
+
+    def delayed(self, stage: Stage, *lines: bytes) -> DelayedService:
+        """Let these requests wait, and send them."""
+        os.mkdir(stage.settings.delayed_dir)
+        for number, line in enumerate(lines, 1):
+            write(os.path.join(stage.settings.delayed_dir, f"1.{number}.4711.put.l2"), line)
+        service = DelayedService(
+            stage.clock,
+            stage.settings,
+            {"l2": stage.service}.get,
+            execute,
+            lambda line: None,
+            Random(1),
+            Problems(),
+            log=Logger("test", observer=self.notes),
+        )
+        service.startService()
+        return service
+
+
+class NotServedTests(StoredCase):
+    """A lond that does not serve the host yet."""
+
+    def test_served_later(self) -> None:
+        """The requests stay on the disk; lonc asks again by itself, and they go when it does."""
+        stage = self.stage(ids=("l2", "l3"))
+        prepare = stage.network.prepare
+        served = ["l3"]
+
+        def knows_hosts(lond: ScriptedLond) -> None:
+            prepare(lond)
+            lond.know_hosts(*served)
+
+        stage.network.prepare = knows_hosts
+        self.delayed(stage, b"put:1\n")
+        stage.advance(100)
+        self.assertEqual(os.listdir(stage.settings.delayed_dir), ["1.1.4711.put.l2"])
+        self.assertEqual(stage.status.state, "DEAD")
+        self.assertIn("leads to another lond", str(stage.status.last_failure["what"]))
+        served.append("l2")
+        stage.advance(130)
+        self.assertEqual(os.listdir(stage.settings.delayed_dir), [])
+
+
+class ShiftedTests(StoredCase):
     """A lond that says a line too many, and the requests on the disk."""
 
     def run_with(self, extra: int, useless: bool = False) -> tuple[list[bytes], dict[str, bytes]]:
@@ -268,21 +314,7 @@ class ShiftedTests(DeliveryCase):
         self.reply = reply
         self.pong = (lambda: b"%d\n" % next(pongs)) if useless else (lambda: b"l2\n")
         stage = self.stage()
-        os.mkdir(stage.settings.delayed_dir)
-        for number in range(1, 13):
-            path = os.path.join(stage.settings.delayed_dir, f"1.{number}.4711.put.l2")
-            write(path, b"put:%d\n" % number)
-        service = DelayedService(
-            stage.clock,
-            stage.settings,
-            {"l2": stage.service}.get,
-            execute,
-            lambda line: None,
-            Random(1),
-            Problems(),
-            log=Logger("test", observer=self.notes),
-        )
-        service.startService()
+        service = self.delayed(stage, *(b"put:%d\n" % number for number in range(1, 13)))
         for _ in range(60):
             stage.advance(1)
         self.successResultOf(service.stopService())
