@@ -4,7 +4,7 @@
 The documentation against the code: what is documented exists, and what exists is documented.
 
 The messages of the log are found in the source, so a new one without its entry in
-``docs/status.rst`` fails here. All of it is skipped where the source tree is not at hand.
+``docs/messages.rst`` fails here. All of it is skipped where the source tree is not at hand.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from lonc.wire.request import Cause
 
 DOCS = os.path.join(TREE, "docs")
 SKIP = (
-    None if os.path.exists(os.path.join(DOCS, "status.rst")) else "the source tree is not at hand"
+    None if os.path.exists(os.path.join(DOCS, "messages.rst")) else "the source tree is not at hand"
 )
 
 
@@ -118,15 +118,16 @@ LASTING = {
 
 
 def documented_messages() -> Iterator[tuple[str, str]]:
-    """Yield what ``docs/status.rst`` says: each message, and each of its severities."""
-    for text, marks in re.findall(r"^``(.+)`` : (.+)$", read("docs", "status.rst"), re.MULTILINE):
+    """Yield what ``docs/messages.rst`` says: each message, and each of its severities."""
+    for text, marks in re.findall(r"^``(.+)`` : (.+)$", read("docs", "messages.rst"), re.MULTILINE):
         for mark in marks.split(" or "):
             yield canonical(text), mark
 
 
 def documented_rows(label: str) -> list[str]:
-    """Return the first column of the table that follows a label of ``docs/status.rst``."""
-    section = read("docs", "status.rst").partition(f".. _{label}:\n")[2].partition("\n.. _")[0]
+    """Return the first column of the table that follows a label of a page."""
+    pages = "".join(read("docs", page) for page in ("states.rst", "fields.rst"))
+    section = pages.partition(f".. _{label}:\n")[2].partition("\n.. _")[0]
     return re.findall(r"^   \* - ``(\w+)``$", section, re.MULTILINE)
 
 
@@ -152,7 +153,7 @@ class StatusTests(SynchronousTestCase):
 
     def test_troubles(self) -> None:
         """Each way in which a connection can fail has its row."""
-        page = read("docs", "status.rst")
+        page = read("docs", "messages.rst")
         for trouble in Trouble:
             self.assertIn(f"       * - ``{trouble.value}``\n", page)
 
@@ -184,7 +185,7 @@ class StatusTests(SynchronousTestCase):
 
     def test_reasons(self) -> None:
         """Each text that becomes part of a message is on the page."""
-        page = canonical(read("docs", "status.rst"))
+        page = canonical(read("docs", "messages.rst") + read("docs", "states.rst"))
         texts = filter(has_words, Source().reasons())
         self.assertEqual([text for text in texts if canonical(text) not in page], [])
 
@@ -297,8 +298,8 @@ class NamedTests(SynchronousTestCase):
         options = {long for long, *_ in given} | {"help", "version"}
         made = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
         for page, text in pages.items():
-            # What stands in the text of status.rst are messages.
-            quoted = "" if page.endswith("status.rst") else "|``"
+            # What stands in the text of messages.rst are messages.
+            quoted = "" if page.endswith("messages.rst") else "|``"
             typed = rf"(?:^ *[$#] {quoted}|bin/)lonc ([a-z-]+)"
             for command in re.findall(typed, text, re.MULTILINE):
                 if f"``lonc {command} 1``" not in text:  # how a sealed file begins

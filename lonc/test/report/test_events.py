@@ -53,7 +53,7 @@ class NameTests(SynchronousTestCase):
 
     def test_texts_from_elsewhere(self) -> None:
         """What is logged without words of its own has a name that is given, and documented."""
-        page = read("docs", "status.rst")
+        page = read("docs", "messages.rst")
         for module, _, call in Source().calls:
             first = call.args[0] if is_log(call) and call.args else None
             if not isinstance(first, ast.Constant) or has_words(str(first.value)):

@@ -139,7 +139,7 @@ class KindTests(SynchronousTestCase):
             raise SkipTest("the documentation is not here")
         rows = re.findall(
             rf"^   \* - ``([a-z-]+)``\n     - ({'|'.join(LEVELS)})$",
-            read("docs", "status.rst"),
+            read("docs", "states.rst"),
             re.MULTILINE,
         )
         self.assertEqual(rows, [(name, kind.level) for name, kind in KINDS.items()])
