@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import attrs
@@ -33,6 +33,7 @@ __all__ = [
     "HostTable",
     "TableError",
     "TableServer",
+    "changed_hosts",
     "compare",
     "merged",
     "parse_host_table",
@@ -49,6 +50,9 @@ PROBLEM_LIMIT = 1000
 
 #: How many problems of a table that came from elsewhere are told: nobody here can mend them.
 FETCHED_PROBLEM_LIMIT = 20
+
+#: Fields of a host that are told of; what else its line has concerns nobody who connects.
+_SHOWN = ("domain", "role", "name", "address")
 
 
 class TableError(Exception):
@@ -262,6 +266,25 @@ def compare(old: HostTable, new: HostTable) -> Changes:
         new=tuple(host_id for host_id in new.hosts if host_id not in old.hosts),
         same=tuple(host_id for host_id in both if not moved(host_id)),
     )
+
+
+def changed_hosts(before: HostTable, after: HostTable, changes: Changes) -> Iterator[str]:
+    """Yield a line for each host that is new, gone or another."""
+    for host_id in changes.new:
+        yield f"{host_id}: new, at {after.hosts[host_id].target}"
+    for host_id in changes.gone:
+        yield f"{host_id}: gone"
+    for host_id in (*changes.changed, *changes.same):
+        told = "; ".join(_differences(before.hosts[host_id], after.hosts[host_id]))
+        if told:
+            yield f"{host_id}: {told}"
+
+
+def _differences(before: Host, after: Host) -> Iterator[str]:
+    old, new = attrs.asdict(before), attrs.asdict(after)
+    for name in _SHOWN:
+        if old[name] != new[name]:
+            yield f"{name} {new[name] or 'none'}, was {old[name] or 'none'}"
 
 
 def normal_target(target: str) -> str:

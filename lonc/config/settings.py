@@ -236,6 +236,15 @@ def read_settings(
     return Settings(config_file=file, warnings=warnings, written=written, **values)
 
 
+def changed_settings(before: Settings, after: Settings) -> Iterator[str]:
+    """Yield a line for each setting that has another value."""
+    for each in PARAMETERS:
+        if getattr(before, each.attribute) != getattr(after, each.attribute):
+            old, _ = before.written.get(each.variable, ("?", ""))
+            new, source = after.written.get(each.variable, ("?", "?"))
+            yield f"{each.variable}: {new}, was {old} ({source})"
+
+
 # The folders
 
 

@@ -19,11 +19,10 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from lonc.config.changes import changed_hosts, changed_settings
 from lonc.config.current import Configuration, InForce, Proposal, Sources
-from lonc.config.hosts import Changes, TableError
+from lonc.config.hosts import Changes, TableError, changed_hosts
 from lonc.config.judgement import CONFIGURED
-from lonc.config.settings import Settings, SettingsError
+from lonc.config.settings import Settings, SettingsError, changed_settings
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import ManagementPort
 from lonc.control.reload_answer import ReloadAnswer, told_of_sockets
