@@ -73,7 +73,7 @@ class _Attempt:
             code = connecting.connect_ex(address)
             if code not in (0, errno.EINPROGRESS):
                 raise OSError(code, os.strerror(code))
-            self._loop.watch(connecting.fileno(), self, OUT)
+            self._loop.register(connecting.fileno(), self, OUT)
         except OSError as problem:
             # Not before connectTCP has returned.
             failure = error.getConnectError(problem)
@@ -94,7 +94,7 @@ class _Attempt:
             self.failIfNotConnected(problem)
             return
         self._over = True
-        self._loop.forget(self._socket.fileno())
+        self._loop.unregister(self._socket.fileno())
         transport = SocketTransport(
             self._loop,
             self._socket.detach(),

@@ -103,7 +103,7 @@ class SocketLoop:
     def start(self, transport: SocketTransport) -> None:
         """Tell its protocol that it is connected, and read."""
         try:
-            self._register(transport.descriptor, transport.reading)
+            self._add(transport.descriptor, transport.reading)
         except OSError:
             os.close(transport.descriptor)
             raise
@@ -111,32 +111,28 @@ class SocketLoop:
         try:
             transport.protocol.makeConnection(transport)
         except BaseException:
-            transport.failed()
+            transport.protocol_failed()
 
-    def watch(self, descriptor: int, watched: Watched, mask: int) -> None:
-        """Watch a descriptor for these events."""
-        self._register(descriptor, mask)
+    def register(self, descriptor: int, watched: Watched, mask: int) -> None:
+        """Give these events of a descriptor to whoever deals with them."""
+        self._add(descriptor, mask)
         self._others[descriptor] = watched
 
-    def watch_for(self, descriptor: int, mask: int) -> None:
-        """Watch it for other events than before; for none, with a mask of 0."""
+    def set_events(self, descriptor: int, mask: int) -> None:
+        """Ask for other events of it than before; for none, with a mask of 0."""
         assert self._epoll is not None
         self._epoll.modify(descriptor, mask)
 
-    def forget(self, descriptor: int) -> None:
-        """Watch it no longer."""
-        del self._others[descriptor]
-        self.unregister(descriptor)
-
     def unregister(self, descriptor: int) -> None:
-        """Have no more events of what stays open in another process."""
+        """Have no more events of it, also where it stays open in another process."""
         assert self._epoll is not None
+        self._others.pop(descriptor, None)
         self._epoll.unregister(descriptor)
 
     def change(self, transport: SocketTransport, mask: int) -> None:
-        """Watch a transport for other events than before."""
+        """Ask for other events of a transport than before."""
         descriptor = transport.descriptor
-        self.watch_for(descriptor, mask)
+        self.set_events(descriptor, mask)
         if mask & IN:
             self._others.pop(descriptor, None)
             self._reading[descriptor] = transport
@@ -144,7 +140,7 @@ class SocketLoop:
             self._reading.pop(descriptor, None)
             self._others[descriptor] = transport
 
-    def _register(self, descriptor: int, mask: int) -> None:
+    def _add(self, descriptor: int, mask: int) -> None:
         if self._epoll is None:
             self._epoll = select.epoll()
             self.reactor.addReader(self)
@@ -187,17 +183,17 @@ class SocketLoop:
                     try:
                         data = read(descriptor, READ_SIZE)
                     except OSError as problem:
-                        transport.unreadable(problem)
+                        transport.read_failed(problem)
                         continue
                     if not data:
-                        transport.ended(mask)
+                        transport.input_ended(mask)
                         continue
                     if len(data) == READ_SIZE:
                         data += _more(descriptor)
                     try:
                         transport.protocol.dataReceived(data)
                     except BaseException:
-                        transport.failed()
+                        transport.protocol_failed()
                 if self._ending or self._closing:
                     self._settle()
                 if self._epoll is None:  # the reactor has stopped by what was told
@@ -276,7 +272,7 @@ class SocketLoop:
         while self._ending or self._closing or self._closed:
             ending, self._ending = self._ending, []
             for transport, reason in ending:
-                transport.lost(reason)
+                transport.disconnect(reason)
             closing, self._closing = self._closing, []
             for descriptor in closing:
                 try:

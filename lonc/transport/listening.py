@@ -77,7 +77,7 @@ class Port:
             file = SocketFile(self._path)
             os.chmod(self._path, self._mode)  # whatever the umask
             listening.listen(self._backlog)
-            self._loop.watch(listening.fileno(), self, IN)
+            self._loop.register(listening.fileno(), self, IN)
         except OSError as problem:
             listening.close()
             if file is not None:
@@ -92,7 +92,7 @@ class Port:
         listening.setblocking(False)
         os.chmod(self._path, self._mode)
         listening.listen(self._backlog)  # this process is the one that clients see now
-        self._loop.watch(listening.fileno(), self, IN)
+        self._loop.register(listening.fileno(), self, IN)
         self._socket, self._file = listening, SocketFile(self._path)
         self._pauses, self._closed = -1, Deferred()
         self.factory.doStart()
@@ -155,14 +155,14 @@ class Port:
             log.warn("{path}: no client is accepted: {why}", path=self._path, why=problem.strerror)
         self._refused = True
         assert self._socket is not None
-        self._loop.watch_for(self._socket.fileno(), 0)
+        self._loop.set_events(self._socket.fileno(), 0)
         self._pause = self._loop.reactor.callLater(ACCEPT_PAUSE, self._go_on)
 
     def _go_on(self) -> None:
         self._pause = None
         assert self._socket is not None
         if self._pauses < 0:
-            self._loop.watch_for(self._socket.fileno(), IN)
+            self._loop.set_events(self._socket.fileno(), IN)
         else:
             self._accept_last()
 
@@ -205,7 +205,7 @@ class Port:
             self._pause = None
         self._remove_file()
         # Another process may have it open, and then closing alone would not end the events.
-        self._loop.forget(listening.fileno())
+        self._loop.unregister(listening.fileno())
         self._loop.close(listening.detach())
         self.factory.doStop()
         self._loop.when_closed().chainDeferred(self._closed)

@@ -52,7 +52,7 @@ class Loop(Protocol):
     """What a transport asks of whoever watches its socket."""
 
     def change(self, transport: SocketTransport, mask: int) -> None:
-        """Watch it for other events than before."""
+        """Ask for other events of it than before."""
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Call its `lost` when the events at hand have been given out."""
@@ -61,7 +61,7 @@ class Loop(Protocol):
         """Close a descriptor when the events at hand have been given out."""
 
     def unregister(self, descriptor: int) -> None:
-        """Watch a descriptor no longer."""
+        """Have no more events of a descriptor."""
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
@@ -170,7 +170,7 @@ class SocketTransport:
                 return
             self._direct, self._keeping = False, True
             self._unsent = bytearray(memoryview(data)[sent:])
-            self._watch(self._mask | OUT)
+            self._set_events(self._mask | OUT)
         elif self._keeping and self._unsent is not None:
             self._unsent += data
         if self._producer is not None and not self._paused and self._unsent:
@@ -190,13 +190,13 @@ class SocketTransport:
             except BlockingIOError:
                 return
             except OSError:
-                self.lost(_LOST)
+                self.disconnect(_LOST)
                 return
             del self._unsent[:sent]
             if self._unsent:
                 return
             self._unsent = None
-        self._watch(self._mask & ~OUT)
+        self._set_events(self._mask & ~OUT)
         if self._keeping:
             self._direct, self._keeping = True, False
         if self._producer is not None and self._paused:
@@ -206,7 +206,7 @@ class SocketTransport:
             return  # of what the producer has written now
         if self.disconnecting:
             if self._producer is None:
-                self.lost(_DONE)
+                self.disconnect(_DONE)
         elif self._shutting:
             self._shut()
 
@@ -238,7 +238,7 @@ class SocketTransport:
         if self._unsent is None and self._producer is None:
             self._end(_DONE)
         else:
-            self._watch(self._mask & ~self.reading)
+            self._set_events(self._mask & ~self.reading)
 
     def abortConnection(self) -> None:
         """Close, and drop what is unsent."""
@@ -249,7 +249,7 @@ class SocketTransport:
         if not self._shutting and not self.disconnecting:
             self._shutting = True
             self._direct = self._keeping = False
-            self._watch(self._mask | OUT)
+            self._set_events(self._mask | OUT)
 
     def _shut(self) -> None:
         with contextlib.suppress(OSError):
@@ -270,12 +270,12 @@ class SocketTransport:
 
     def pauseProducing(self) -> None:
         """Read nothing until `resumeProducing`."""
-        self._watch(self._mask & ~self.reading)
+        self._set_events(self._mask & ~self.reading)
 
     def resumeProducing(self) -> None:
         """Read again."""
         if not self._input_over and not self.disconnecting:
-            self._watch(self._mask | self.reading)
+            self._set_events(self._mask | self.reading)
 
     def read_last(self) -> bytes:
         """
@@ -294,7 +294,7 @@ class SocketTransport:
         """Close the connection: nothing more is wanted of it."""
         self.loseConnection()
 
-    def _watch(self, mask: int) -> None:
+    def _set_events(self, mask: int) -> None:
         if mask != self._mask:
             self._mask = mask
             self._loop.change(self, mask)
@@ -307,35 +307,35 @@ class SocketTransport:
             try:
                 self._flush()
             except BaseException:
-                self.failed()
+                self.protocol_failed()
         elif mask & (HANG_UP | ERROR) and not self._mask & IN:
-            self.lost(_LOST if mask & ERROR else _DONE)
+            self.disconnect(_LOST if mask & ERROR else _DONE)
 
-    def unreadable(self, problem: OSError) -> None:
+    def read_failed(self, problem: OSError) -> None:
         """Deal with an error of a read, which may be that there is nothing yet."""
         if not isinstance(problem, BlockingIOError):
-            self.lost(_LOST)
+            self.disconnect(_LOST)
 
-    def ended(self, mask: int) -> None:
+    def input_ended(self, mask: int) -> None:
         """The other side has sent its last; with `HANG_UP`, it does not read either."""
         half = None if mask & HANG_UP else IHalfCloseableProtocol(self.protocol, None)
         if half is None:
-            self.lost(_DONE)
+            self.disconnect(_DONE)
             return
         self._input_over = True
-        self._watch(self._mask & ~self.reading)
+        self._set_events(self._mask & ~self.reading)
         try:
             half.readConnectionLost()
         except BaseException:
-            self.failed()
+            self.protocol_failed()
 
-    def failed(self) -> None:
+    def protocol_failed(self) -> None:
         """Log the protocol's exception; it ends this connection and no other."""
         reason = Failure()
         log.failure("a fault in {protocol}", reason, protocol=self.protocol)
-        self.lost(reason)
+        self.disconnect(reason)
 
-    def lost(self, reason: Failure) -> None:
+    def disconnect(self, reason: Failure) -> None:
         """Close, and tell the protocol."""
         if not self.connected:
             return
@@ -359,11 +359,11 @@ class SocketTransport:
     def abandon(self) -> None:
         """Close our descriptor only: another process has the connection, and goes on with it."""
         self._loop.unregister(self.descriptor)
-        self.lost(_DONE)
+        self.disconnect(_DONE)
 
     def shut_down(self, reason: Failure) -> None:
         """Close the connection, for the reactor stops."""
-        self.lost(reason)
+        self.disconnect(reason)
 
     # ------------------------------------------------------------------ the socket itself
 

@@ -161,7 +161,7 @@ class EventTests(StreamTestCase):
 
         class Faulty:
             def ready(self, mask: int) -> None:
-                loop.forget(faulty.fileno())
+                loop.unregister(faulty.fileno())
                 raise ZeroDivisionError
 
             def shut_down(self, reason: Failure) -> None:
@@ -173,7 +173,7 @@ class EventTests(StreamTestCase):
         self.addCleanup(theirs.close)
         recorders = [Recorder(), Recorder()]
         ends = [self.pair(recorders[0]), theirs, self.pair(recorders[1])]
-        loop.watch(faulty.fileno(), Faulty(), IN)
+        loop.register(faulty.fileno(), Faulty(), IN)
         for end in ends:
             end.send(b"x")
         loop.doRead()
