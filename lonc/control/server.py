@@ -44,7 +44,7 @@ MOST_OF_A_LEVEL: Final = 64
 
 #: TLS connections at most whose handshake is not complete, and seconds that it may take. Strangers
 #: can begin as many as they like.
-MOST_HANDSHAKES: Final = 32
+MOST_HANDSHAKES: Final = 64
 HANDSHAKE_LIMIT: Final = 10.0
 
 #: Each command by its name.
@@ -107,6 +107,11 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
             self._factory.begin_handshake(self)
         else:
             self.handshakeCompleted()
+
+    @property
+    def has_begun_tls(self) -> bool:
+        """Whether the other side has sent anything of its handshake, as far as that is known."""
+        return getattr(self.transport, "has_begun", False)
 
     def handshakeCompleted(self) -> None:
         """Take a place among those who may do as much, with a time limit on silence."""
@@ -269,14 +274,18 @@ class ManagementFactory(Factory):
         """
         Let a connection go through the handshake.
 
-        For one too many the oldest goes, of the address from which most come.
+        For one too many another goes: one that has sent nothing before one that has begun, then one
+        of the address from which most come, then the oldest.
         """
         if len(self._handshakes) >= MOST_HANDSHAKES:
-            ((busiest, _),) = Counter(self._handshakes.values()).most_common(1)
-            oldest = next(each for each, host in self._handshakes.items() if host == busiest)
+            counts = Counter(self._handshakes.values())
+            least = min(
+                self._handshakes,
+                key=lambda each: (each.has_begun_tls, -counts[self._handshakes[each]]),
+            )
             self.log.closed(f"{MOST_HANDSHAKES} TLS handshakes are under way", "handshakes")
-            del self._handshakes[oldest]
-            oldest.transport.abortConnection()
+            del self._handshakes[least]
+            least.transport.abortConnection()
         self._handshakes[connection] = getattr(connection.transport.getPeer(), "host", "")
 
     def admit(self, connection: ManagementProtocol, level: Level) -> Places:

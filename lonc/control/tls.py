@@ -24,7 +24,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from lonc.config.certificates import CertificateFiles, Certificates
@@ -90,6 +90,25 @@ class _Server:
         return SSL.Connection(context, None)
 
 
+class _Incoming(TLSMemoryBIOProtocol):
+    """
+    A connection that has come.
+
+    :ivar has_begun: whether the other side has sent anything.
+    """
+
+    has_begun = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the other side has sent."""
+        self.has_begun = True
+        super().dataReceived(data)
+
+
+class _IncomingFactory(TLSMemoryBIOFactory):
+    protocol = _Incoming
+
+
 class ServerEndpoint:
     """
     Where a lonc is managed by others of the cluster.
@@ -120,7 +139,7 @@ class ServerEndpoint:
     def listen(self, factory: Factory) -> Deferred[IListeningPort]:
         """Listen; raises NoCertificates where there are none."""
         self.check()
-        wrapped = TLSMemoryBIOFactory(self._server, False, factory, self._reactor)
+        wrapped = _IncomingFactory(self._server, False, factory, self._reactor)
         listening: Deferred[IListeningPort] = self._endpoint.listen(wrapped)
         return listening
 

@@ -445,6 +445,8 @@ class ConnectTests(SynchronousTestCase):
 class TLSTransport(StringTransport):
     """A transport whose other side may have a certificate."""
 
+    has_begun = False
+
     def getPeerCertificate(self) -> None:
         """It has shown none."""
 
@@ -538,7 +540,7 @@ class LimitsTests(ConnectedTests):
         self.visitor, self.pump = OWNER, owner_pump
         self.answer(owner.about())
 
-    def handshaking(self, host: str) -> tuple[ManagementProtocol, StringTransport]:
+    def handshaking(self, host: str) -> tuple[ManagementProtocol, TLSTransport]:
         """Connect somebody over TLS whose handshake is not complete."""
         server = self.factory.buildProtocol(None)
         transport = TLSTransport(peerAddress=IPv4Address("TCP", host, 4000))
@@ -558,6 +560,14 @@ class LimitsTests(ConnectedTests):
         self.assertFalse(transport.disconnected)
         self.clock.advance(HANDSHAKE_LIMIT)
         self.assertTrue(all(each.disconnected for each in strangers))
+        self.assertFalse(transport.disconnected)
+
+    def test_silent_strangers(self) -> None:
+        """From one address: who has begun the handshake is kept before who says nothing."""
+        _, transport = self.handshaking("192.0.2.2")
+        transport.has_begun = True
+        for _ in range(200):
+            self.handshaking("192.0.2.2")
         self.assertFalse(transport.disconnected)
 
     def test_idle(self) -> None:
