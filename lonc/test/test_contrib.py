@@ -27,7 +27,8 @@ SOURCE = os.path.dirname(os.path.dirname(lonc.__file__))
 CONTAINER = os.path.join(SOURCE, "tap", "container.sh")
 
 #: Name of a metric -> its kind.
-KINDS = {name: kind for name, kind, *_ in (*HOST_FAMILIES, *DAEMON_FAMILIES, PROBLEMS)}
+KINDS = {each.name: each.kind for each in HOST_FAMILIES}
+KINDS |= {each.name: each.kind for each in (*DAEMON_FAMILIES, PROBLEMS)}
 
 
 def read(*path: str) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from operator import attrgetter
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import attrs
 
 from lonc.report.problems import KINDS, Problem
 from lonc.report.status import DaemonStatus, HostStatus
@@ -30,49 +33,19 @@ class Watched(NamedTuple):
     times: Mapping[str, Totals]
 
 
-#: Lines of one host: the rest of a metric's name with its labels, and the value.
-_Lines = Iterable[tuple[str, float]]
+#: Lines of a metric: what stands behind its name, and the value.
+_Lines = Iterator[tuple[str, float]]
+
+S = TypeVar("S", HostStatus, DaemonStatus)
 
 
-def _one(value: Callable[[HostStatus], float]) -> Callable[[Watched, str], _Lines]:
-    return lambda host, label: ((f"{{{label}}}", value(host.status)),)
-
-
-def _by(
-    name: str, counts: Callable[[HostStatus], Mapping[str, float]]
-) -> Callable[[Watched, str], _Lines]:
-    def lines(host: Watched, label: str) -> _Lines:
-        for kind, count in counts(host.status).items():
-            yield f'{{{label},{name}="{_escaped(kind)}"}}', count
-
-    return lines
-
-
-def _histogram(kind: str) -> Callable[[Watched, str], _Lines]:
-    def lines(host: Watched, label: str) -> _Lines:
-        counted = host.times[kind]
-        cumulative = counted.cumulative()
-        for bound, count in zip(_BOUNDS, cumulative, strict=True):
-            yield f'_bucket{{{label},le="{bound}"}}', count
-        yield f"_sum{{{label}}}", counted.seconds
-        yield f"_count{{{label}}}", cumulative[-1]
-
-    return lines
-
-
-def _connections(status: HostStatus) -> Mapping[str, float]:
-    return {
-        "connecting": status.connecting,
-        "handshaking": status.handshaking,
-        "idle": status.idle,
-        "busy": status.busy,
-    }
-
-
-class _Family(NamedTuple):
+@attrs.frozen
+class Family(Generic[S]):
     """
-    A metric of each host.
+    A metric.
 
+    :ivar kind: as Prometheus has it.
+    :ivar lines: gives them, from a status, the times of a host and the label that says which.
     :ivar of_machine: whether hosts that share a machine share it too: then the first of them has
         it, so that a sum counts each once.
     """
@@ -80,174 +53,183 @@ class _Family(NamedTuple):
     name: str
     kind: str
     text: str
-    lines: Callable[[Watched, str], _Lines]
+    lines: Callable[[S, Mapping[str, Totals], str], _Lines]
     of_machine: bool = False
 
 
+def _kind(name: str) -> str:
+    return "counter" if name.endswith("_total") else "gauge"
+
+
+def _labels(*labels: str) -> str:
+    return "{" + ",".join(filter(None, labels)) + "}" if any(labels) else ""
+
+
+def _one(name: str, text: str, value: Callable[[S], float | None]) -> Family[S]:
+    """Return a metric with one value; ``None`` for none."""
+
+    def lines(status: S, times: Mapping[str, Totals], label: str) -> _Lines:
+        found = value(status)
+        if found is not None:
+            yield _labels(label), found
+
+    return Family(name, _kind(name), text, lines)
+
+
+def _by(
+    name: str,
+    text: str,
+    by: str,
+    counts: Callable[[S], Mapping[str, float]],
+    of_machine: bool = False,
+) -> Family[S]:
+    """Return a metric with a value for each that a label can be."""
+
+    def lines(status: S, times: Mapping[str, Totals], label: str) -> _Lines:
+        for each, count in counts(status).items():
+            yield _labels(label, f'{by}="{_escaped(each)}"'), count
+
+    return Family(name, _kind(name), text, lines, of_machine)
+
+
+def _histogram(name: str, text: str, of: str, of_machine: bool = False) -> Family[HostStatus]:
+    """Return a metric of how long something took."""
+
+    def lines(status: HostStatus, times: Mapping[str, Totals], label: str) -> _Lines:
+        counted = times[of]
+        cumulative = counted.cumulative()
+        for bound, count in zip(_BOUNDS, cumulative, strict=True):
+            yield f'_bucket{{{label},le="{bound}"}}', count
+        yield f"_sum{{{label}}}", counted.seconds
+        yield f"_count{{{label}}}", cumulative[-1]
+
+    return Family(name, "histogram", text, lines, of_machine)
+
+
+def _connections(host: HostStatus) -> Mapping[str, float]:
+    states = ("connecting", "handshaking", "idle", "busy")
+    return dict(zip(states, attrgetter(*states)(host), strict=True))
+
+
 #: What there is of each host.
-HOST_FAMILIES: Final = (
-    _Family(
-        "lonc_requests_total", "counter", "Requests of clients.", _one(lambda host: host.requests)
-    ),
-    _Family("lonc_answers_total", "counter", "Answers of londs.", _one(lambda host: host.answers)),
-    _Family(
+HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
+    _one("lonc_requests_total", "Requests of clients.", lambda host: host.requests),
+    _one("lonc_answers_total", "Answers of londs.", lambda host: host.answers),
+    _by(
         "lonc_con_lost_total",
-        "counter",
         "Requests that ended with con_lost, by cause.",
-        _by("cause", lambda host: host.con_lost),
+        "cause",
+        lambda host: host.con_lost,
     ),
-    _Family(
-        "lonc_connections",
-        "gauge",
-        "Connections to the lond, by state.",
-        _by("state", _connections),
-        of_machine=True,
+    _by("lonc_connections", "Connections to the lond, by state.", "state", _connections, True),
+    _one(
+        "lonc_waiting_requests", "Requests that wait for a connection.", lambda host: host.waiting
     ),
-    _Family(
-        "lonc_waiting_requests",
-        "gauge",
-        "Requests that wait for a connection.",
-        _one(lambda host: host.waiting),
-    ),
-    _Family(
+    _one(
         "lonc_oldest_waiting_seconds",
-        "gauge",
         "How long the oldest of them has waited.",
-        _one(lambda host: host.oldest_waiter),
+        lambda host: host.oldest_waiter,
     ),
-    _Family(
+    _one(
         "lonc_host_up",
-        "gauge",
         "1 where the host is up; 0 where it is DEAD, unproven or stopping.",
-        _one(lambda host: host.state == "up"),
+        lambda host: host.state == "up",
     ),
-    _Family(
+    _one(
         "lonc_host_tried",
-        "gauge",
         "1 where the host was tried since the start: until then nobody knows whether it is up.",
-        _one(lambda host: host.tried),
+        lambda host: host.tried,
     ),
-    _Family(
+    _one(
         "lonc_host_paused",
-        "gauge",
         "1 where somebody has paused the host.",
-        _one(lambda host: bool(host.paused)),
+        lambda host: bool(host.paused),
     ),
-    _Family(
+    _one(
         "lonc_retries_left",
-        "gauge",
         "Failures that are left before the host is DEAD.",
-        _one(lambda host: host.retries_left),
+        lambda host: host.retries_left,
     ),
-    _Family(
-        "lonc_delayed_requests",
-        "gauge",
-        "Delayed requests on disk.",
-        _one(lambda host: host.delayed),
-    ),
-    _Family(
+    _one("lonc_delayed_requests", "Delayed requests on disk.", lambda host: host.delayed),
+    _one(
         "lonc_delayed_oldest_seconds",
-        "gauge",
         "How old the oldest of them is.",
-        _one(lambda host: host.oldest_delayed),
+        lambda host: host.oldest_delayed,
     ),
-    _Family("lonc_clients", "gauge", "Open client connections.", _one(lambda host: host.clients)),
-    _Family(
+    _one("lonc_clients", "Open client connections.", lambda host: host.clients),
+    _by(
         "lonc_handshakes_total",
-        "counter",
         "Handshakes with the lond, by outcome.",
-        _by("outcome", lambda host: host.handshakes),
-        of_machine=True,
+        "outcome",
+        lambda host: host.handshakes,
+        True,
     ),
-    _Family(
-        "lonc_queue_seconds",
-        "histogram",
-        "How long requests waited for a connection.",
-        _histogram("queue"),
-    ),
-    _Family(
-        "lonc_lond_seconds",
-        "histogram",
-        "How long the lond took to answer.",
-        _histogram("lond"),
-    ),
-    _Family(
-        "lonc_handshake_seconds",
-        "histogram",
-        "How long handshakes took that succeeded.",
-        _histogram("handshake"),
-        of_machine=True,
+    _histogram("lonc_queue_seconds", "How long requests waited for a connection.", "queue"),
+    _histogram("lonc_lond_seconds", "How long the lond took to answer.", "lond"),
+    _histogram(
+        "lonc_handshake_seconds", "How long handshakes took that succeeded.", "handshake", True
     ),
 )
 
-#: What there is of the daemon: name, kind, text, and its lines.
-DAEMON_FAMILIES: Final[
-    Sequence[tuple[str, str, str, Callable[[DaemonStatus], Iterable[tuple[str, float]]]]]
-] = (
-    (
+#: What there is of the daemon.
+DAEMON_FAMILIES: Final[Sequence[Family[DaemonStatus]]] = (
+    _one(
         "lonc_kept_requests",
-        "gauge",
         "Delayed requests that could not be done and are kept.",
-        lambda daemon: [("", daemon.kept)],
+        lambda daemon: daemon.kept,
     ),
-    (
+    _one(
         "lonc_clients_refused_total",
-        "counter",
         "Clients turned away because all places were taken.",
-        lambda daemon: [("", daemon.refused)],
+        lambda daemon: daemon.refused,
     ),
-    (
+    _one(
         "lonc_clients_cut_off_total",
-        "counter",
         "Clients closed because they broke a limit or made room.",
-        lambda daemon: [("", daemon.cut_off)],
+        lambda daemon: daemon.cut_off,
     ),
-    (
+    _by(
         "lonc_reloads_total",
-        "counter",
         "Reloads and tables that were read, by outcome.",
-        lambda daemon: [
-            (f'{{outcome="{_escaped(outcome)}"}}', count)
-            for outcome, count in daemon.reloads.items()
-        ],
+        "outcome",
+        lambda daemon: daemon.reloads,
     ),
-    (
+    _one(
         "lonc_certificate_expiry_timestamp_seconds",
-        "gauge",
         "When the own certificate ends, in Unix time.",
-        lambda daemon: [("", daemon.certificate_ends)] if daemon.certificate else [],
+        lambda daemon: daemon.certificate_ends if daemon.certificate else None,
     ),
-    (
+    _one(
         "lonc_start_timestamp_seconds",
-        "gauge",
         "When lonc was started, in Unix time.",
-        lambda daemon: [("", daemon.started)],
+        lambda daemon: daemon.started,
     ),
-    (
+    Family(
         "lonc_build_info",
         "gauge",
         "1, with lonc's version and host id.",
-        lambda daemon: [
-            (
-                f'{{version="{_escaped(daemon.version)}",host_id="{_escaped(daemon.host_id)}"}}',
-                1,
-            )
-        ],
+        lambda daemon, times, label: iter([(_labels(*_build(daemon)), 1)]),
     ),
 )
 
 
-#: How many problems there are: name, kind and text.
-PROBLEMS: Final = ("lonc_problems", "gauge", "What is wrong now, by kind and level.")
+def _build(daemon: DaemonStatus) -> tuple[str, str]:
+    return f'version="{_escaped(daemon.version)}"', f'host_id="{_escaped(daemon.host_id)}"'
 
 
-def _problems(problems: Iterable[Problem]) -> Iterator[str]:
-    """Count each kind, those too of which there is none now."""
+#: How many problems there are.
+PROBLEMS: Final = Family[DaemonStatus](
+    "lonc_problems", "gauge", "What is wrong now, by kind and level.", lambda *_: iter(())
+)
+
+
+def _counts(problems: Iterable[Problem]) -> Iterator[str]:
+    """Count the problems of each kind, those too of which there is none now."""
     counts: Counter[tuple[str, str]] = Counter()
     counts.update({(kind, rules.level): 0 for kind, rules in KINDS.items()})
     counts.update((each.kind, each.level) for each in problems)
     for (kind, level), count in counts.items():
-        yield f'{PROBLEMS[0]}{{kind="{kind}",level="{level}"}} {count}\n'
+        yield f'{PROBLEMS.name}{{kind="{kind}",level="{level}"}} {count}\n'
 
 
 def exposition(
@@ -259,10 +241,8 @@ def exposition(
     :param hosts: may be lazy; they are taken a slice at a time.
     :param problems: may be lazy; they are taken after the hosts.
     """
-    for name, kind, text, lines in DAEMON_FAMILIES:
-        yield _head(name, kind, text) + "".join(
-            f"{name}{labels} {_number(value)}\n" for labels, value in lines(daemon)
-        )
+    for about in DAEMON_FAMILIES:
+        yield _head(about) + _text(about, about.lines(daemon, {}, ""))
     watched: list[tuple[Watched, str]] = []
     first: dict[str, str] = {}  # machine -> label of its first host
     for host in hosts:
@@ -271,20 +251,23 @@ def exposition(
         first.setdefault(host.status.machine or label, label)
         if len(watched) % SLICE == 0:
             yield ""
-    yield _head(*PROBLEMS) + "".join(_problems(problems))
+    yield _head(PROBLEMS) + "".join(_counts(problems))
     for family in HOST_FAMILIES:
-        yield _head(*family[:3])
+        yield _head(family)
         for start in range(0, len(watched), SLICE):
             yield "".join(
-                f"{family.name}{labels} {_number(value)}\n"
+                _text(family, family.lines(host.status, host.times, label))
                 for host, label in watched[start : start + SLICE]
                 if not family.of_machine or first[host.status.machine or label] == label
-                for labels, value in family.lines(host, label)
             )
 
 
-def _head(name: str, kind: str, text: str) -> str:
-    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+def _head(family: Family[HostStatus] | Family[DaemonStatus]) -> str:
+    return f"# HELP {family.name} {family.text}\n# TYPE {family.name} {family.kind}\n"
+
+
+def _text(family: Family[HostStatus] | Family[DaemonStatus], lines: _Lines) -> str:
+    return "".join(f"{family.name}{labels} {_number(value)}\n" for labels, value in lines)
 
 
 def _number(value: float) -> str:

@@ -336,7 +336,8 @@ class MetricsTests(SiteCase):
         """Each that is promised has a value."""
         self.reports.daemon = a_daemon(certificate="/c", certificate_ends=NOW, reloads={"done": 2})
         told = self.metrics()
-        promised = {each[0] for each in (*HOST_FAMILIES, *DAEMON_FAMILIES, PROBLEMS)}
+        promised = {each.name for each in HOST_FAMILIES}
+        promised |= {each.name for each in (*DAEMON_FAMILIES, PROBLEMS)}
         found = {name.removesuffix("_bucket") for name in told}
         self.assertEqual(promised - found, set())
 
