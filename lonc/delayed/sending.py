@@ -38,6 +38,10 @@ TRY_AGAIN: Final = 60.0
 PROOF_PAUSE: Final = 1.0
 PROOF_ANSWERS: Final = 32
 
+#: Answers that may wait for proofs: so many requests, and the one that is sent, are sent again at
+#: most after a crash, or where a lond has said a line too many.
+UNPROVEN: Final = 2 * PROOF_ANSWERS
+
 #: Failures that would be the same each time.
 _HOPELESS: Final = {
     Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
@@ -160,6 +164,8 @@ class Sending:
         sender = self._sender_of(queue.host_id)
         if sender is None or not sender.alive or now < queue.not_before:
             return False
+        if len(queue.unproven) >= UNPROVEN:
+            return False  # until one is proven
         request.busy = True
         try:
             line = await self._read(queue, request)
@@ -279,6 +285,7 @@ class Sending:
             for each in answered:
                 each.connection = None
             await self._settle(queue)
+            self.begin(queue)
         else:
             self._send_again(queue, connection)
         if not self.running:

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from lonc.delayed.sending import PROOF_ANSWERS, TRY_AGAIN
+from lonc.delayed.sending import PROOF_ANSWERS, TRY_AGAIN, UNPROVEN
 from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Proofs
 from lonc.wire.request import Cause
 
@@ -81,6 +81,17 @@ class ProofTests(DelayedCase):
         self.assertEqual(len(self.connection.asked), 1)
         self.prove()
         self.assertEqual(self.on_disk(), [])
+
+    def test_no_proof_for_long(self) -> None:
+        """While a proof does not come, not too many are sent that might have to be sent again."""
+        self.put_many(2 * UNPROVEN)
+        self.start()
+        for _ in range(UNPROVEN):
+            self.l1.answer(b"ok\n", self.connection)
+        self.tick(10)
+        self.assertEqual(len(self.l1.asked), UNPROVEN)
+        self.prove()
+        self.assertEqual(len(self.l1.asked), UNPROVEN + 1)
 
     def test_answered_meanwhile(self) -> None:
         """A proof says nothing of what was answered after it had been begun."""
