@@ -160,7 +160,8 @@ class Options(usage.Options):
             return None
         if twistd is not None and twistd["logfile"] not in (None, "-"):
             try:
-                return TextOutput(open(twistd["logfile"], "a", encoding="utf-8")).show
+                path = twistd["logfile"]
+                return TextOutput(open(path, "a", encoding="utf-8", opener=_open_at_once)).show
             except OSError as error:
                 raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
         try:
@@ -390,6 +391,11 @@ def _prepared(
             beside=beside,
         )
         undo.pop_all()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file, or fail, without waiting for the reader of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def _kept(descriptor: int) -> TextIO:

@@ -97,7 +97,7 @@ class Holdings:
         for descriptor in (self.lock, *self.sockets.values()):
             os.close(descriptor)
 
-    def messages(self) -> Iterator[tuple[Mapping[str, Any], Sequence[int]]]:
+    def messages(self) -> Iterator[tuple[Mapping[str, object], Sequence[int]]]:
         """Return what is sent, with the descriptors that go along."""
         yield {"pid_file": self.pid_file}, [self.lock]
         names = list(self.sockets)
@@ -143,7 +143,7 @@ class HandOver:
         self._retire = retire
         self.under_way = False
         self._stopping = False
-        self._given: Deferred[Any] = succeed(None)
+        self._given: Deferred[object] = succeed(None)
         self._successor: socket.socket | None = None
         self._unheard: list[socket.socket] = []
 
@@ -298,7 +298,7 @@ def _has_room(connected: socket.socket) -> bool:
 
 def send(
     connected: socket.socket,
-    message: Mapping[str, Any],
+    message: Mapping[str, object],
     descriptors: Sequence[int],
     data: bytes = b"",
 ) -> None:

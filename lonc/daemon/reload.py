@@ -241,7 +241,7 @@ class Reloader:
         moving.addBoth(end)
         return moved
 
-    def stop(self) -> Deferred[Any]:
+    def stop(self) -> Deferred[list[tuple[bool, object]]]:
         """Take nothing over any more; fires when the ports are where they shall be."""
         self._stopping = True
         return DeferredList(self._moving, consumeErrors=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -58,7 +57,7 @@ class Supervisor(MultiService):
         self._problems = problems
         self._machines = machines
         self._departed: Counter[str] = Counter(requests=0, answers=0, con_lost=0)
-        self._leaving: dict[HostService, Deferred[Any]] = {}
+        self._leaving: dict[HostService, Deferred[object]] = {}
         self._sockets = RestingFolder()
 
     # ------------------------------------------------------------------ come, change and go
@@ -127,7 +126,7 @@ class Supervisor(MultiService):
             counts.update(service.counts())
         return counts
 
-    def stop(self) -> Deferred[Any]:
+    def stop(self) -> Deferred[list[tuple[bool, object]]]:
         """Remove every host; fires when all have ended, those too that were removed before."""
         for host_id in list(self._hosts):
             self.remove(host_id)

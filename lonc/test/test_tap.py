@@ -125,6 +125,10 @@ class OptionsTests(TapTestCase):
         show = self.parsed("-n", f"--logfile={path}", "lonc").terminal()
         self.assertIsNotNone(show)
         self.assertTrue(os.path.exists(path))
+        fifo = self.path("fifo")
+        os.mkfifo(fifo)
+        told = self.refusal("-n", f"--logfile={fifo}", "lonc", "--config", "/a.conf")
+        self.assertEqual(told, f"lonc: --logfile {fifo}: No such device or address")
         told = self.refusal("-n", "--logfile=/nowhere/a.log", "lonc", "--config", "/a.conf")
         self.assertEqual(told, "lonc: --logfile /nowhere/a.log: No such file or directory")
 
