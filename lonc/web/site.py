@@ -200,6 +200,10 @@ class _Ready(_Health):
 class _Gzip(GzipEncoderFactory):
     compressLevel = 1  # most of the gain, for a fraction of the time
 
+    def encoderForRequest(self, request: Request) -> object:
+        """Leave HEAD alone: Twisted would write what a compressor has at its end."""
+        return None if request.method == b"HEAD" else super().encoderForRequest(request)
+
 
 def site(reporter: Reporter, history: History, clock: IReactorTime) -> LimitedSite:
     """Return the factory to listen with."""

@@ -356,3 +356,12 @@ class CompressionTests(ChannelCase):
         text = gzip.decompress(content)
         self.assertEqual(text, plain.read.partition(b"\r\n\r\n")[2])
         self.assertLess(5 * len(content), len(text))
+
+    def test_head(self) -> None:
+        """Who asks for the head alone gets that, and the next answer follows."""
+        client = self.connect()
+        client.say(b"HEAD /metrics HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n")
+        self.assertTrue(client.read.endswith(b"\r\n\r\n"))
+        client.ask("/healthz")
+        self.assertEqual(client.statuses, [200, 200])
+        self.assertTrue(client.read.endswith(b"\r\n\r\nok\n"))
