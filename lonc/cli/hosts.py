@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import click
@@ -61,9 +61,9 @@ class Row:
         lately = sum(self.host.con_lost_lately.values())
         return -level, state, -lately, -self.lost, -self.host.waiting, self.host.host_id
 
-    def seconds(self, part: str) -> float:
-        """Return how long requests took in the last five minutes: ``p50`` or ``p99``."""
-        return float(self.host.seconds.get("total", {}).get(part, 0.0))
+    def seconds(self, part: Literal["p50", "p99"]) -> float:
+        """Return how long requests took in the last five minutes; 0.0 without any."""
+        return self.host.seconds["total"][part]
 
 
 def rows(hosts: Iterable[HostStatus], problems: Iterable[Problem]) -> list[Row]:
@@ -78,7 +78,7 @@ def _number(name: str, weight: int, number: Callable[[Row], int]) -> Column[Row]
     return Column(name, lambda row: f"{number(row)}", weight, lambda row: -number(row), number=True)
 
 
-def _time(part: str, weight: int) -> Column[Row]:
+def _time(part: Literal["p50", "p99"], weight: int) -> Column[Row]:
     def text(row: Row) -> str:
         seconds = row.seconds(part)
         return duration(seconds) if seconds else "-"

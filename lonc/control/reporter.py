@@ -10,9 +10,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import attrs
 from setproctitle import setproctitle
 
 import lonc
@@ -30,7 +29,7 @@ from lonc.report.recent import Recent
 from lonc.report.status import (
     DaemonStatus,
     HostStatus,
-    is_tried,
+    LastReload,
     process_title,
     status_line,
     write_status,
@@ -84,7 +83,7 @@ class Reporter:
         self._departed = departed
         self._started = time.time()
         self._recent: dict[str, Recent] = {}
-        self._last_reload: Mapping[str, Any] = {}
+        self._last_reload = LastReload()
         self._reloads = {"done": 0, "failed": 0}
 
     def about(self) -> DaemonStatus:
@@ -148,21 +147,13 @@ class Reporter:
 
         :raises KeyError: there is no such host.
         """
-        host = self._hosts[host_id]
-        status = host.status(
-            self._delayed.counts().get(host_id, 0), self._lonc_log.last_line(host_id)
-        )
+        host, recent = self._hosts[host_id], self._recent.get(host_id) or Recent()
         oldest = self._delayed.oldest().get(host_id)
-        recent = self._recent.get(host_id) or Recent()
-        lately = recent.lately(status.requests, status.con_lost)
-        return attrs.evolve(
-            status,
-            tried=is_tried(status),
-            requests_lately=lately.requests,
-            con_lost_lately=lately.con_lost,
-            usual=lately.usual,
-            seconds=host.times.of_late(),
-            oldest_delayed=0.0 if oldest is None else max(0.0, time.time() - oldest),
+        return host.status(
+            self._delayed.counts().get(host_id, 0),
+            self._lonc_log.last_line(host_id),
+            0.0 if oldest is None else max(0.0, time.time() - oldest),
+            recent.lately(host.requests, host.con_lost, host.times.of_late()),
         )
 
     def looking(self) -> Iterator[HostStatus]:
@@ -190,10 +181,8 @@ class Reporter:
         """Let the five minutes of which is told move on, a host at each step; every half minute."""
         for host_id, host in list(self._hosts.items()):
             host.times.turn()
-            status = host.status(0, "")
-            total = host.times.of_late()["total"]
             recent = self._recent.setdefault(host_id, Recent())
-            recent.turn(status.requests, status.con_lost, total["p50"], round(total["count"]))
+            recent.turn(host.requests, host.con_lost, host.times.of_late()["total"])
             yield
 
     def http_names(self) -> tuple[Sequence[str], Sequence[str]]:

@@ -24,6 +24,7 @@ from lonc.host.health import Health, Pauses, State
 from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
 from lonc.report.events import Logger
+from lonc.report.status import LastFailure
 from lonc.report.times import HostTimes, Times, Totals
 from lonc.transport.connecting import keep_alive
 from lonc.wire.handshake import Handshake, LondFacts, Omission
@@ -104,7 +105,7 @@ class LondStatus:
     next_probe: float
     version: str
     mode: str
-    last_failure: Mapping[str, str | float]
+    last_failure: LastFailure
     handshakes: Mapping[str, int]
     handshaking: Totals
     ping_tells: bool
@@ -160,7 +161,7 @@ class Lond:
         self._facts = LondFacts("")
         self._omissions: dict[Omission, float] = {}
         self._handshaking = Times()
-        self._last_failure: dict[str, str | float] = {}
+        self._last_failure = LastFailure()
         self._failed_handshakes = 0
         self._last_handshake = self._last_counted = self._last_pong = -1.0
         self._answers_ping: bool | None = None

@@ -10,7 +10,7 @@ What becomes of a request is :mod:`lonc.host.machine`'s.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final, TypeVar
 
@@ -29,8 +29,9 @@ from lonc.host.machines import Machines
 from lonc.host.request_queue import RequestQueue
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
 from lonc.report.events import Logger
+from lonc.report.recent import NOTHING_LATELY, Lately
 from lonc.report.records import ConnectionStatus
-from lonc.report.status import HostStatus
+from lonc.report.status import HostStatus, PauseStatus
 from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import (
@@ -94,6 +95,7 @@ class HostService(Service):
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
     :ivar life: where it stands.
     :ivar times: how long its requests take.
+    :ivar requests: how many there were.
     :ivar awaits_answers: whether it wants to hear of each answer, by `note_answered`.
     """
 
@@ -116,7 +118,7 @@ class HostService(Service):
         self._seconds = dependencies.clock.seconds
         self._listener = ClientListener(self, dependencies.clients)
         self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
-        self._requests = 0
+        self.requests = 0
         self._con_lost: dict[Cause, int] = {}
         self._pause: Pause | None = None
         self._pause_end: IDelayedCall | None = None
@@ -140,7 +142,7 @@ class HostService(Service):
 
         Who asks hears of it exactly once, perhaps before this returns.
         """
-        self._requests += 1
+        self.requests += 1
         request.host = self
         if self.debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
@@ -258,7 +260,7 @@ class HostService(Service):
         return delivery.outcome.addBoth(self._delivered)
 
     def _deliver_first(self, request: Request) -> None:
-        self._requests += 1
+        self.requests += 1
         request.host = self
         if is_plain(request.line) or self._may_go(request):
             if self.alive:
@@ -311,7 +313,7 @@ class HostService(Service):
 
     def count_refused(self, cause: Cause) -> None:
         """Count a request that was not taken from its client, and its ``con_lost``."""
-        self._requests += 1
+        self.requests += 1
         self.count_lost(cause)
 
     def trace(self, level: int, text: str, request: Request, size: object) -> None:
@@ -400,9 +402,9 @@ class HostService(Service):
         return self._until_quiet(quiet)
 
     @property
-    def paused(self) -> Mapping[str, Any]:
+    def paused(self) -> PauseStatus:
         """The fields of its `Pause`; none where it is not paused."""
-        return {} if self._pause is None else attrs.asdict(self._pause)
+        return PauseStatus() if self._pause is None else PauseStatus(**attrs.asdict(self._pause))  # type: ignore[typeddict-item]
 
     def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
         """Fire a Deferred once nothing is in flight."""
@@ -577,12 +579,20 @@ class HostService(Service):
     def _queue(self) -> RequestQueue:
         return self._machine.queue_of(self.host_id)
 
-    def status(self, delayed: int, last_log: str) -> HostStatus:
+    def status(
+        self,
+        delayed: int,
+        last_log: str,
+        oldest_delayed: float = 0.0,
+        lately: Lately = NOTHING_LATELY,
+    ) -> HostStatus:
         """
-        Report, but for what takes long to find out: see :attr:`times`.
+        Report on the host, with what others know of it.
 
         :param delayed: its delayed requests on disk.
         :param last_log: its last line in the log.
+        :param oldest_delayed: how old the oldest of the requests is, in seconds.
+        :param lately: its last five minutes, which take long to find out.
         """
         pool, lond = self._machine.pool, self._machine.lond.status()
         queue = self._queue
@@ -601,9 +611,9 @@ class HostService(Service):
             retries_left=lond.retries_left,
             next_probe=lond.next_probe,
             delayed=delayed,
-            requests=self._requests,
+            requests=self.requests,
             answers=self.times.answers,
-            con_lost={cause.value: self._con_lost.get(cause, 0) for cause in Cause},
+            con_lost=self.con_lost,
             lond_version=lond.version,
             mode=lond.mode,
             debug_level=self.debug_level,
@@ -619,7 +629,23 @@ class HostService(Service):
             machine=self._machine.lond.name,
             name_failure="" if name is None else name.why,
             name_failing_since=0.0 if name is None else now - (seconds - name.since),
+            tried=bool(
+                lond.state != "up"
+                or lond.last_answer >= 0.0
+                or lond.last_failure
+                or any(lond.handshakes.values())
+            ),
+            oldest_delayed=oldest_delayed,
+            requests_lately=lately.requests,
+            con_lost_lately=lately.con_lost,
+            usual=lately.usual,
+            seconds=lately.seconds,
         )
+
+    @property
+    def con_lost(self) -> dict[str, int]:
+        """Requests that ended with ``con_lost``, by cause."""
+        return {cause.value: self._con_lost.get(cause, 0) for cause in Cause}
 
     def _owing(self) -> Iterator[LondConnection]:
         """Give the connections that owe an answer to this host's clients."""
@@ -631,7 +657,7 @@ class HostService(Service):
     def counts(self) -> dict[str, int]:
         """Return how many ``requests``, ``answers`` and ``con_lost`` there were."""
         lost = sum(self._con_lost.values())
-        return {"requests": self._requests, "answers": self.times.answers, "con_lost": lost}
+        return {"requests": self.requests, "answers": self.times.answers, "con_lost": lost}
 
     def totals(self) -> dict[str, Any]:
         """Return how long its requests and its machine's handshakes take."""

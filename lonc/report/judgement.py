@@ -206,8 +206,8 @@ def _losses(host: HostStatus) -> Iterator[Problem]:
 
 def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
     """Judge how long the requests of the last five minutes took."""
-    took = host.seconds.get("total", {})
-    if took.get("count", 0) < ENOUGH:
+    took = host.seconds["total"]
+    if took["count"] < ENOUGH:
         return
     slowest, median, usual = took["p99"], took["p50"], host.usual
     slow = slowest > limit

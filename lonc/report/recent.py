@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from lonc.report.times import SLOT, SLOTS
+from lonc.report.times import SLOT, SLOTS, Durations, HostTimes, Parts
 
 #: Turns after which a median is noted, and how many of these are kept: half an hour each, a day
 #: in all. A busy day has a host's usual load in it, and a nightly backup too.
@@ -32,11 +32,17 @@ class Lately:
     :ivar requests: how many were asked.
     :ivar con_lost: those that ended with ``con_lost``, by cause; causes with none are left out.
     :ivar usual: the median of the last 24 hours in seconds; 0.0 while there are none.
+    :ivar seconds: how long requests took.
     """
 
     requests: int
     con_lost: Mapping[str, int]
     usual: float
+    seconds: Parts
+
+
+#: Of a host that was not asked for it.
+NOTHING_LATELY: Final = Lately(0, _NO_LOSSES, 0.0, HostTimes().of_late())
 
 
 class Recent:
@@ -51,22 +57,21 @@ class Recent:
         self._medians: Sequence[float] = ()
         self._turns = 0
 
-    def turn(self, requests: int, con_lost: Mapping[str, int], median: float, count: int) -> None:
+    def turn(self, requests: int, con_lost: Mapping[str, int], total: Durations) -> None:
         """
         Begin another slot; to be called every :data:`lonc.report.times.SLOT` seconds.
 
         :param requests: since the start.
         :param con_lost: since the start, by cause.
-        :param median: of the answers of the last five minutes, in seconds.
-        :param count: how many these were.
+        :param total: how long the requests of the last five minutes took.
         """
         losses = {cause: number for cause, number in con_lost.items() if number}
         self._before = [*self._before, (requests, losses or _NO_LOSSES)][-SLOTS:]
         self._turns += 1
-        if self._turns % TURNS == 0 and count >= ENOUGH:
-            self._medians = [*self._medians, median][-MEDIANS:]
+        if self._turns % TURNS == 0 and total["count"] >= ENOUGH:
+            self._medians = [*self._medians, total["p50"]][-MEDIANS:]
 
-    def lately(self, requests: int, con_lost: Mapping[str, int]) -> Lately:
+    def lately(self, requests: int, con_lost: Mapping[str, int], seconds: Parts) -> Lately:
         """Say what the last five minutes were like; the counts are those since the start."""
         asked, lost = self._before[0] if self._before else (0, _NO_LOSSES)
         losses = {cause: number - lost.get(cause, 0) for cause, number in con_lost.items()}
@@ -75,4 +80,5 @@ class Recent:
             requests - asked,
             {cause: number for cause, number in losses.items() if number > 0},
             medians[len(medians) // 2] if medians else 0.0,
+            seconds,
         )

@@ -10,11 +10,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import attrs
 
 from lonc.disk.files import make_own_folder, replace_file
+from lonc.report.times import Parts
 from lonc.report.units import count
 
 
@@ -25,6 +26,31 @@ def local_time(seconds: float) -> str:
     :param seconds: Unix time. The time zone is the machine's; the locale does not matter.
     """
     return time.asctime(time.localtime(seconds))
+
+
+class LastFailure(TypedDict, total=False):
+    """What failed last, and when in Unix time; empty where nothing has."""
+
+    what: str
+    when: float
+
+
+class PauseStatus(TypedDict, total=False):
+    """Who has paused a host, why, since when and until when (Unix time); empty where nobody has."""
+
+    by: str
+    reason: str
+    since: float
+    until: float
+    fail: bool
+
+
+class LastReload(TypedDict, total=False):
+    """How the last reload ended, when in Unix time, and lines for a person; empty before it."""
+
+    outcome: str
+    when: float
+    changes: list[str]
 
 
 @attrs.frozen(kw_only=True)
@@ -89,27 +115,27 @@ class HostStatus:
     requests: int
     answers: int
     con_lost: Mapping[str, int]
-    lond_version: str = ""
-    mode: str = ""
+    lond_version: str
+    mode: str
     debug_level: int
-    last_log: str = ""
-    since: float = 0.0
-    last_failure: Mapping[str, Any] = attrs.field(factory=dict)
-    last_answer: float = 0.0
-    seconds: Mapping[str, Any] = attrs.field(factory=dict)
-    paused: Mapping[str, Any] = attrs.field(factory=dict)
-    machine: str = ""
-    handshakes: Mapping[str, Any] = attrs.field(factory=dict)
-    ping_tells: bool = True
-    not_served: str = ""
-    oldest_owed: float = 0.0
-    oldest_delayed: float = 0.0
-    name_failure: str = ""
-    name_failing_since: float = 0.0
-    tried: bool = False
-    requests_lately: int = 0
-    con_lost_lately: Mapping[str, int] = attrs.field(factory=dict)
-    usual: float = 0.0
+    last_log: str
+    since: float
+    last_failure: LastFailure
+    last_answer: float
+    seconds: Parts
+    paused: PauseStatus
+    machine: str
+    handshakes: Mapping[str, int]
+    ping_tells: bool
+    not_served: str
+    oldest_owed: float
+    oldest_delayed: float
+    name_failure: str
+    name_failing_since: float
+    tried: bool
+    requests_lately: int
+    con_lost_lately: Mapping[str, int]
+    usual: float
 
     @property
     def connections(self) -> int:
@@ -134,13 +160,6 @@ class HostStatus:
             f"{self.host_id} Connection count: {self.connections} "
             f"Retries remaining: {self.retries_left}" + "".join(f" ({note})" for note in notes)
         )
-
-
-def is_tried(host: HostStatus) -> bool:
-    """Whether a host was tried since the start, or by the lonc before."""
-    return bool(
-        host.state != "up" or host.last_answer or host.last_failure or any(host.handshakes.values())
-    )
 
 
 @attrs.frozen(kw_only=True)
@@ -179,20 +198,20 @@ class DaemonStatus:
     pid: int
     started: float
     config_file: str
-    certificate: str = ""
-    certificate_days: float = 0.0
-    certificate_ends: float = 0.0
-    certificate_first: str = ""
-    watch: list[str] = attrs.field(factory=list)
-    delayed_unknown: int = 0
-    slow_answer: float = 5.0
-    departed: Mapping[str, int] = attrs.field(factory=dict)
-    kept: int = 0
-    refused: int = 0
-    cut_off: int = 0
-    last_refused: float = 0.0
-    last_reload: Mapping[str, Any] = attrs.field(factory=dict)
-    reloads: Mapping[str, Any] = attrs.field(factory=dict)
+    certificate: str
+    certificate_days: float
+    certificate_ends: float
+    certificate_first: str
+    watch: list[str]
+    delayed_unknown: int
+    slow_answer: float
+    departed: Mapping[str, int]
+    kept: int
+    refused: int
+    cut_off: int
+    last_refused: float
+    last_reload: LastReload
+    reloads: Mapping[str, int]
 
 
 class Counted(Protocol):

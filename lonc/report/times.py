@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import add
-from typing import Final
+from typing import Final, TypedDict
 
 import attrs
 
@@ -33,6 +33,22 @@ _NONE_LOST: Final[Mapping[str, Times]] = {}
 
 #: The longest duration of a slot without any.
 _NONE: Final = -1.0
+
+
+class Durations(TypedDict):
+    """
+    Durations of five minutes: the median, the 99th percentile and the longest in seconds, all 0.0
+    where there was none, and how many there were.
+    """
+
+    p50: float
+    p99: float
+    max: float
+    count: int
+
+
+#: Where the time of requests went: ``queue``, ``lond`` and ``total``.
+Parts = Mapping[str, Durations]
 
 
 @attrs.frozen
@@ -74,7 +90,7 @@ class Totals:
             return _quantile(self.late, 0.50, self.highest)
         return _quantile(self.counts, 0.50, BOUNDS[-1])
 
-    def of_late(self) -> Mapping[str, float]:
+    def of_late(self) -> Durations:
         """
         Say what the last five minutes were like.
 
@@ -85,7 +101,7 @@ class Totals:
             "p50": _quantile(self.late, 0.50, self.highest),
             "p99": _quantile(self.late, 0.99, self.highest),
             "max": self.highest,
-            "count": float(sum(self.late)),
+            "count": sum(self.late),
         }
 
 
@@ -215,7 +231,7 @@ class HostTimes:
             answered[name] += times.totals()
         return answered
 
-    def of_late(self) -> Mapping[str, Mapping[str, float]]:
+    def of_late(self) -> Parts:
         """Say what the requests of the last five minutes were like: see :meth:`Totals.of_late`."""
         totals = self.totals()
         return {name: totals[name].of_late() for name in ("queue", "lond", "total")}

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -63,10 +63,9 @@ class Row:
         """How many ``con_lost`` since the start."""
         return sum(self.host.con_lost.values())
 
-    def seconds(self, part: str) -> float:
-        """How long requests took: ``p50`` or ``p99`` of the last five minutes; 0.0 without any."""
-        value: float = self.host.seconds.get("total", {}).get(part, 0.0)
-        return value
+    def seconds(self, part: Literal["p50", "p99"]) -> float:
+        """How long requests took in the last five minutes; 0.0 without any."""
+        return self.host.seconds["total"][part]
 
     def severity(self) -> tuple[object, ...]:
         """

@@ -193,7 +193,7 @@ class PagesTests(ConnectedTests):
             pages.append(page["hosts"])
             after, more = page["hosts"][-1]["host_id"], page["more"]
         self.assertEqual(sum(map(len, pages)), 200)
-        self.assertGreater(min(map(len, pages[:-1])), 9)
+        self.assertGreater(min(map(len, pages[:-1])), 7)
         self.assertLess(max(map(len, pages)), 17)
 
     def test_connection_closes_between_pages(self) -> None:

@@ -143,7 +143,7 @@ class JudgementTests(SynchronousTestCase):
         """It is slow where it takes long and longer than usual; one of these is only told."""
 
         def judged(p50: float, p99: float, usual: float, count: int = 20) -> list[tuple[str, str]]:
-            seconds = {"total": {"p50": p50, "p99": p99, "max": p99, "count": float(count)}}
+            seconds = {"total": {"p50": p50, "p99": p99, "max": p99, "count": count}}
             _, found = self.judge(a_status("msu", seconds=seconds, usual=usual))
             return [(each.kind, each.level) for each in found]
 

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.recent import ENOUGH, MEDIANS, TURNS, Recent
+from lonc.report.recent import ENOUGH, MEDIANS, NOTHING_LATELY, TURNS, Lately, Recent
 from lonc.report.times import SLOTS
 
 
@@ -18,11 +20,15 @@ class RecentTests(SynchronousTestCase):
 
     def turn(self, requests: int = 0, median: float = 0.0, count: int = 0, **lost: int) -> None:
         """Let half a minute go by."""
-        self.recent.turn(requests, lost, median, count)
+        self.recent.turn(requests, lost, {"p50": median, "p99": 9.0, "max": 9.0, "count": count})
+
+    def lately(self, requests: int, con_lost: Mapping[str, int]) -> Lately:
+        """Say what the last five minutes were like."""
+        return self.recent.lately(requests, con_lost, NOTHING_LATELY.seconds)
 
     def test_at_first(self) -> None:
         """All there is was asked within five minutes."""
-        lately = self.recent.lately(5, {"timeout": 2, "dead": 0})
+        lately = self.lately(5, {"timeout": 2, "dead": 0})
         self.assertEqual((lately.requests, lately.con_lost), (5, {"timeout": 2}))
 
     def test_five_minutes(self) -> None:
@@ -30,15 +36,15 @@ class RecentTests(SynchronousTestCase):
         self.turn(5, timeout=2)
         for _ in range(SLOTS - 1):
             self.turn(8, timeout=2, broken=1)
-        lately = self.recent.lately(9, {"timeout": 3, "broken": 1})
+        lately = self.lately(9, {"timeout": 3, "broken": 1})
         self.assertEqual((lately.requests, lately.con_lost), (4, {"timeout": 1, "broken": 1}))
         self.turn(9, timeout=3, broken=1)
-        lately = self.recent.lately(9, {"timeout": 3, "broken": 1})
+        lately = self.lately(9, {"timeout": 3, "broken": 1})
         self.assertEqual((lately.requests, lately.con_lost), (1, {"timeout": 1}))
 
     def usual(self) -> float:
         """Return what is usual."""
-        return self.recent.lately(0, {}).usual
+        return self.lately(0, {}).usual
 
     def half_an_hour(self, median: float, count: int = ENOUGH) -> None:
         """Let half an hour go by."""

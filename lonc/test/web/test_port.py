@@ -39,7 +39,7 @@ class HTTPPortTests(SynchronousTestCase):
         port = HTTPPort(
             self.reactor,
             network(self.reactor),
-            Reports(a_status("l1", seconds={"total": {"p99": 0.0}})),
+            Reports(a_status("l1")),
             description,
         )
         port.startService()

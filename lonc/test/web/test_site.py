@@ -14,8 +14,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.report.recent import NOTHING_LATELY
 from lonc.report.status import HostStatus
-from lonc.report.times import BOUNDS, HostTimes
+from lonc.report.times import BOUNDS, HostTimes, Parts
 from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
 from lonc.test.fixtures.web_reports import Reports
 from lonc.web import page
@@ -23,7 +24,7 @@ from lonc.web.history import HEIGHT, PAUSE, SAMPLES, History, graph, scale_end
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 from lonc.web.site import site
 
-SECONDS = {part: {"p50": 0.0, "p99": 0.0, "max": 0.0} for part in ("queue", "lond", "total")}
+SECONDS = NOTHING_LATELY.seconds
 EVIL = '<script>alert("1")</script>'
 
 
@@ -170,7 +171,7 @@ class PageTests(SiteCase):
 
     def test_level_of_hosts(self) -> None:
         """Who hangs stands before who is DEAD, who is slow before who does nothing."""
-        slow = {**SECONDS, "total": {"p50": 1.0, "p99": 2.0, "max": 2.0}}
+        slow = {**SECONDS, "total": {"p50": 1.0, "p99": 2.0, "max": 2.0, "count": 1}}
         self.reports.hosts |= {
             "a-idle": a_status("a-idle"),
             "z-slow": a_status("z-slow", seconds=slow),
@@ -265,7 +266,7 @@ class HistoryTests(SynchronousTestCase):
     def test_rates(self) -> None:
         """Requests are told by the second, losses by the minute, of all and of each."""
         self.sample(self.host("a", 100, 10), self.host("b", 5))
-        slow = {**SECONDS, "total": {"p50": 0.0, "p99": 3.0, "max": 3.0}}
+        slow: Parts = {**SECONDS, "total": {"p50": 0.0, "p99": 3.0, "max": 3.0, "count": 1}}
         self.history.note(attrs.evolve(self.host("c", 0), seconds=slow))
         self.history.note(attrs.evolve(self.host("d", 0), seconds=slow))
         self.sample(self.host("a", 130, 13), self.host("b", 35, waiting=4))
