@@ -43,9 +43,6 @@ from lonc.config.hosts import same_target
 #: Bytes that a server may send besides the file: its headers, and what parts a file in pieces.
 OVERHEAD = 65536
 
-#: Answers before the final one (``1xx``) at most. Twisted logs each, and none has to be sent.
-MOST_INTERIM = 8
-
 #: Redirections that are followed, one after the other.
 MOST_REDIRECTIONS = 3
 
@@ -98,8 +95,6 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
     except Exception as error:
         if any(failure.check(CancelledError) for failure in getattr(error, "reasons", ())):
             raise CancelledError from None
-        if endpoints.too_many_interim:
-            raise FetchError(f"it sends more than {MOST_INTERIM} answers of the form 1xx") from None
         if endpoints.overflow:
             raise FetchError(f"it is longer than {limit} bytes") from None
         if isinstance(error, FetchError):
@@ -188,41 +183,18 @@ class _Limited(ProtocolWrapper):
     """A connection that ends when more comes than was agreed on."""
 
     factory: _Limiting
-    _line = b""
-    _in_headers = False
-    _answered = False  # the final answer has begun
 
     def dataReceived(self, data: bytes) -> None:
         factory = self.factory
         factory.left -= len(data)
-        if not self._answered:
-            self._count_interim(data)
-        if factory.left < 0 or factory.interim > MOST_INTERIM:
+        if factory.left < 0:
             self.transport.abortConnection()  # type: ignore[union-attr]
         else:
             super().dataReceived(data)
 
-    def _count_interim(self, data: bytes) -> None:
-        *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            if not self._in_headers:
-                if not _is_interim(line):
-                    self._answered = True
-                    return
-                self.factory.interim += 1
-            self._in_headers = line not in (b"", b"\r")
-
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.ended_cleanly = reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
-
-
-def _is_interim(status_line: bytes) -> bool:
-    """Tell as Twisted does, to which ``+100`` and ``0100`` are numbers and any protocol will do."""
-    try:
-        return 100 <= int(status_line.removesuffix(b"\r").split(b" ", 2)[1]) < 200
-    except (IndexError, ValueError):
-        return False
 
 
 class _Limiting(WrappingFactory):
@@ -230,7 +202,6 @@ class _Limiting(WrappingFactory):
     Makes one connection with these limits, and notes how it went.
 
     :ivar left: bytes that may still come.
-    :ivar interim: answers before the final one that have come.
     :ivar ended_cleanly: whether the server has closed the connection in good order.
     """
 
@@ -240,7 +211,6 @@ class _Limiting(WrappingFactory):
     def __init__(self, factory: IProtocolFactory, limit: int) -> None:
         super().__init__(factory)
         self.left = limit
-        self.interim = 0
         self.ended_cleanly = False
 
 
@@ -289,11 +259,6 @@ class _Endpoints:
     def ended_cleanly(self) -> bool:
         """Whether the latest connection was closed in good order."""
         return self._factories()[-1].ended_cleanly
-
-    @property
-    def too_many_interim(self) -> bool:
-        """Whether a server sent too many answers before the final one."""
-        return any(factory.interim > MOST_INTERIM for factory in self._factories())
 
     @property
     def overflow(self) -> bool:

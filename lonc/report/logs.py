@@ -48,15 +48,21 @@ _SECRET: Final = re.compile(r"""(\bb["'](?:sethost:[^:\n]*:)*encrypt:(?:\w{1,32}
 Form = Callable[[LogEvent], str]
 
 
+_HTTP_CLIENT = "twisted.web._newclient.HTTPClientParser"
+
+
 def wanted(event: LogEvent) -> bool:
     """
     Tell whether an event is for the log at all.
 
     Debug events are made only where a host's debug level asks for them (row S20), and carry their
     level as ``debug_level`` (Twisted keeps ``level`` for itself); what has none is Twisted's own
-    debugging. An event without a text says nothing.
+    debugging. An event without a text says nothing. What a web server can have Twisted say for
+    every 16 bytes that it sends is left out as well.
     """
     if event.get("log_format") is None and "log_failure" not in event:
+        return False
+    if event.get("log_namespace") == _HTTP_CLIENT and event.get("log_level") is LogLevel.info:
         return False
     return "debug_level" in event or event.get("log_level") is not LogLevel.debug
 

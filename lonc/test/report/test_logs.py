@@ -382,9 +382,11 @@ class EchoTests(SynchronousTestCase):
     def test_shows(self) -> None:
         """Each wanted event is a line."""
         shown: list[str] = []
-        log = Logger(observer=Echo(shown.append, lambda made: str(made["log_format"])))
+        echo = Echo(shown.append, lambda made: str(made["log_format"]))
+        log = Logger(observer=echo)
         log.info("one")
         log.debug("not wanted")
+        Logger("twisted.web._newclient.HTTPClientParser", observer=echo).info("not wanted")
         log.info("two")
         self.assertEqual(shown, ["one", "two"])
 
