@@ -34,7 +34,7 @@ ID_LIMIT = 106
 TAKE_OVER_SOCKET = "lonc.new"
 
 #: Names in the folder of the sockets that are lonc's own.
-RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.amp.lock", "lonc.keys", TAKE_OVER_SOCKET})
+RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.keys", TAKE_OVER_SOCKET})
 
 BLANKS = " \t\r\f\v"
 _ID = re.compile(r"[A-Za-z0-9_.-]+")

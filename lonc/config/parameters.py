@@ -370,8 +370,7 @@ class Settings:
         paths = [Endpoint.parse(each).unix_path for each in described if each is not None]
         folder = os.path.normpath(self.sock_dir)
         own = [os.path.split(os.path.normpath(path)) for path in paths if path is not None]
-        names = [name for where, name in own if where == folder]
-        return RESERVED_IDS.union(names, [f"{name}.lock" for name in names])
+        return RESERVED_IDS.union(name for where, name in own if where == folder)
 
     @property
     def max_host_id(self) -> int:

@@ -99,10 +99,6 @@ class StandaloneTests(DaemonTestCase):
         await crashed.end(signal.SIGKILL)
         self.assertIn("l2", os.listdir(self.path("sock")))
         self.write(f"{os.getpid()}\n", "daemons", "logs", "lonc.pid")
-        lock = self.socket("lonc.amp.lock")
-        if os.path.lexists(lock):
-            os.unlink(lock)
-        os.symlink(str(os.getpid()), lock)
 
         lonc = self.standalone()
         self.assertEqual(await self.ask("l2", "ping"), "l2")

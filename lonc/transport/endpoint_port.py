@@ -6,8 +6,6 @@ A port on whatever Twisted endpoint is described, which can move while lonc runs
 
 from __future__ import annotations
 
-import contextlib
-import os
 from abc import ABCMeta, abstractmethod
 from typing import Any
 
@@ -63,10 +61,6 @@ class ListeningReactor:
         wantPID: bool = False,
     ) -> IListeningPort:
         """Listen, also where a crash has left something behind."""
-        # An earlier release left Twisted's lock there. It holds a process id, which another
-        # process may have by now, so none is made.
-        with contextlib.suppress(OSError):
-            os.unlink(f"{address}.lock")
         port = listen(self._network, self._keeper, address, factory, backlog, mode)
         self.file = SocketFile(address)
         return port

@@ -173,10 +173,9 @@ class RealSocketTests(TestCase):
         )
 
     def stale(self) -> None:
-        """Leave behind what a crash leaves, with a lock whose number is a living process's."""
+        """Leave behind what a crash leaves."""
         with socket.socket(socket.AF_UNIX) as crashed:
             crashed.bind(self.path)
-        os.symlink(str(os.getppid()), f"{self.path}.lock")
 
     async def test_after_a_crash(self) -> None:
         """S3, S18: what a crash left behind stops nothing; mode 600; closing clears all away."""

@@ -259,13 +259,13 @@ class SharedSocketTests(SharingTestCase):
         """A name that is a file of lonc's own gets no socket, and that file is left alone."""
         own = os.path.join(self.folder, "port.test")
         self.settings = self.with_names("hostname", management=f"unix:{own}:mode=600")
-        names = ("lonc.amp", "lonc.keys", "delayed", "port.test", "port.test.lock")
+        names = ("lonc.amp", "lonc.keys", "delayed", "port.test")
         rows = [f"m{n}:msu:access:{name}:127.0.0.5\n" for n, name in enumerate(names)]
         self.table = a_table(TABLE + "".join(rows))
         self.started()
         self.advance(1)
         self.assertTrue(self.there("one.test", "two.test", "port.test"))
-        self.assertEqual(str(self.notes.events).count("is taken by a file of lonc's own"), 5)
+        self.assertEqual(str(self.notes.events).count("is taken by a file of lonc's own"), 4)
 
     def test_table_changes(self) -> None:
         """S17: sockets follow the names of the table; clients of one that stays notice nothing."""
