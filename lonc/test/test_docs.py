@@ -300,7 +300,7 @@ class NamedTests(SynchronousTestCase):
         for page, text in pages.items():
             # What stands in the text of messages.rst are messages.
             quoted = "" if page.endswith("messages.rst") else "|``"
-            typed = rf"(?:^ *[$#] {quoted}|bin/)lonc ([a-z-]+)"
+            typed = rf"(?:^ *[$#] (?:sudo -u www )?{quoted}|bin/)lonc ([a-z-]+)"
             for command in re.findall(typed, text, re.MULTILINE):
                 if f"``lonc {command} 1``" not in text:  # how a sealed file begins
                     self.assertIn(command, commands.all, page)
