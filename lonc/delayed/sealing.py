@@ -11,10 +11,13 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from lonc.config.settings import Settings, SettingsError
 from lonc.disk.files import CREATE, READ, sync_folder
+
+if TYPE_CHECKING:
+    from Crypto.Cipher._mode_gcm import GcmMode
 
 #: What the name of a sealed file ends in. No host id holds a ``~``, so no reader of the folder
 #: takes such a file for a request in the clear.
@@ -117,7 +120,7 @@ def unseal(key: bytes, file: str, sealed: bytes) -> bytes:
     return content
 
 
-def _cipher(key: bytes, file: str, nonce: bytes) -> Any:
+def _cipher(key: bytes, file: str, nonce: bytes) -> GcmMode:
     # Here, because it brings two megabytes along and most machines seal nothing.
     from Crypto.Cipher import AES
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -107,7 +107,7 @@ class Sending:
         sender_of: Callable[[str], Sender | None],
         settings: Callable[[], Settings],
         must_wait: Callable[[StoredRequest], bool],
-        spawn: Callable[[Coroutine[Deferred[Any], Any, None]], object],
+        spawn: Callable[[Coroutine[Deferred[object], object, None]], object],
         logs: DelayedLogs,
         random: Random,
         log: Logger,

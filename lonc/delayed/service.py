@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
-from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -25,7 +24,7 @@ from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of
 from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
 from lonc.delayed.spool import Found, Spool
-from lonc.delayed.states import Sender, State, StoredRequest
+from lonc.delayed.states import Answered, Sender, State, StoredRequest
 from lonc.disk.files import why
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.report.events import Logger
@@ -105,7 +104,7 @@ class DelayedService(Service):
         self._known: frozenset[str] = frozenset()
         self._scans: LoopingCall | None = None
         self._tasks: set[Deferred[None]] = set()
-        self._handed_on: dict[str, Mapping[str, Any]] = {}
+        self._handed_on: dict[str, Answered] = {}
 
     # ------------------------------------------------------------------ from outside
 
@@ -183,11 +182,11 @@ class DelayedService(Service):
         """Return when the oldest of these was stored, in Unix time, as far as its name tells."""
         return self._oldest
 
-    def answered(self) -> list[dict[str, Any]]:
+    def answered(self) -> list[Answered]:
         """Return what another process must not send again, to be given to its :meth:`take_on`."""
         return [x.as_dict() for x in self._all() if x.state in (State.PROVEN, State.SKIPPED)]
 
-    def take_on(self, answered: Sequence[Mapping[str, Any]]) -> None:
+    def take_on(self, answered: Sequence[Answered]) -> None:
         """Do not send again what a process before this one could not clear away."""
         for each in answered:
             StoredRequest(self._spool, each["file"], 0.0).restore(each, 0.0)  # errors come now
@@ -196,7 +195,7 @@ class DelayedService(Service):
     def _all(self) -> list[StoredRequest]:
         return [each for queue in self._queues.values() for each in queue.requests]
 
-    def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+    def _spawn(self, work: Coroutine[Deferred[object], object, None]) -> Deferred[None]:
         """Run a coroutine that stopService waits for."""
         task = Deferred.fromCoroutine(work)
         task.addErrback(

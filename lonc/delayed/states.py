@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypedDict
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -75,6 +75,19 @@ class Sender(Protocol):
             proven before the answer counts, None where it counts already: it was the first one on
             its connection. Fails with :exc:`lonc.wire.request.ConLost`.
         """
+
+
+class Answered(TypedDict):
+    """
+    What another process has to know so as not to send a request again; JSON can hold it.
+
+    ``files`` has inode, size and time of change of each; for the rest see `StoredRequest`.
+    """
+
+    file: str
+    files: dict[str, tuple[int, int, int]]
+    ending: str
+    note: str
 
 
 @attrs.define(eq=False)
@@ -185,16 +198,16 @@ class StoredRequest:
 
     # ------------------------------------------------------------------ for another process
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Answered:
         """Return what another process has to know so as not to send it again; JSON can hold it."""
         return {
             "file": self.file,
-            "files": {file: attrs.astuple(stamp) for file, stamp in self.files.items()},
+            "files": {x: (s.inode, s.size, s.mtime_ns) for x, s in self.files.items()},
             "ending": self.ending,
             "note": self.note.decode("latin-1"),
         }
 
-    def restore(self, fields: Mapping[str, Any], now: float) -> None:
+    def restore(self, fields: Answered, now: float) -> None:
         """Go on where another process had to leave it; errors as those of a wrong dict."""
         self.files = {file: Stamp(*stamp) for file, stamp in fields["files"].items()}
         self.ending, self.note = fields["ending"], fields["note"].encode("latin-1")
