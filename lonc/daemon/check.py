@@ -1,8 +1,8 @@
 """
-What a start would say about the configuration, without one (``lonc check``).
+``lonc check``: what a start would report about the configuration.
 
-It reads and judges by the same functions, changes nothing, and may be called while a lonc runs on
-the same folders.
+It uses the functions of the start, changes nothing, and can be run while lonc runs on the same
+folders.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-``--take-over``, the side of the process that has been running: it hands everything over and goes.
+The old process's side of ``--take-over``: it hands everything over to a new process and ends.
 
 ====  ==================  =====================================  ===================================
 step  what is said        who serves if the old process ends     who serves if the new process ends
@@ -11,14 +11,15 @@ step  what is said        who serves if the old process ends     who serves if t
 5     old: its clients    new; the connections are closed        nobody
 ====  ==================  =====================================  ===================================
 
-The new process asks over the management port. The old one ends its delayed work, closes the ports
-that cannot be shared, and names a socket where the rest is handed over: listening sockets, the lock
-of the pid file, and what it knows (pauses and the like). Up to step 3 it serves clients as before.
-The new process says that it serves when it listens on every socket, has the lock and has written
-its number to the pid file. The old one alone decides: it says that it goes, or that it stays, as it
-does when step 3 takes too long. A connection that ends without a word is the end of its process.
-What is stopped (SIGSTOP) before step 3 has run out of time when it goes on, and gives way; an old
-process that does not answer in step 4 is killed, for two would send the same delayed requests.
+The new process asks over the management port. The old one finishes its delayed requests, closes the
+ports that two processes cannot share, and names a socket through which it hands over the rest: the
+listening sockets, the lock of the pid file, and its knowledge (pauses and the like). Until step 3
+it serves clients as before. The new process says that it serves once it listens on every socket,
+holds the lock and has written its process id to the pid file. Only the old process decides: it
+answers that it goes, or that it stays, which it does if step 3 takes too long. A connection that is
+closed without an answer means that the process has died. A process that is stopped (SIGSTOP) before
+step 3 finds that its time is up when it is continued, and gives way. An old process that does not
+answer in step 4 is killed, because two processes would send the same delayed requests.
 """
 
 from __future__ import annotations
@@ -48,27 +49,28 @@ from lonc.transport.peer import peer_of
 from lonc.transport.stream import SocketTransport
 from lonc.wire.request import Cause
 
-#: Seconds for each step between two processes of one machine.
+#: Seconds for each step: both processes are on one machine.
 LIMIT: Final = 10.0
 
-#: Seconds in which the new process listens on every socket: 5,000 hosts take some 3 s.
+#: Seconds the new process gets to listen on every socket: 5,000 hosts take about 1 s.
 SERVING: Final = 60.0
 
-#: What is said in steps 3 and 4.
+#: The messages of steps 3 and 4.
 SERVES: Final = b"serves"
 GOES: Final = b"goes"
 STAYS: Final = b"stays"
 
-#: Descriptors in a message; the kernel allows 253.
+#: Descriptors per message; the kernel allows 253.
 BATCH: Final = 200
 
-#: Bytes of a message at most: the kernel's usual buffer of a socket has room for more than two.
+#: Bytes per message at most: the default socket buffer of the kernel has room for two of them.
 LONGEST: Final = 80_000
 
-#: Bytes that a client has asked and that are handed over; of one that has sent more, none.
+#: Bytes of a client's requests that are passed on; a client that has sent more is not.
 ASKED: Final = 32_768
 
-#: Seconds between two tries to hand a client over when the new process has not read the last ones.
+#: Seconds between two attempts to pass a client on while the new process has not read the last
+#: ones.
 PAUSE: Final = 0.02
 
 log = Logger()
@@ -80,11 +82,11 @@ Knowledge = Mapping[str, Mapping[str, Any]]
 @attrs.frozen
 class Holdings:
     """
-    What passes from the old process to the new one.
+    What the new process gets from the old one.
 
-    :ivar pid_file: its path.
-    :ivar lock: its descriptor, with the lock.
-    :ivar sockets: the descriptors of the listening sockets, by the names under which they are kept.
+    :ivar pid_file: the path of the pid file.
+    :ivar lock: the descriptor of the pid file, which holds the lock.
+    :ivar sockets: the descriptors of the listening sockets, by the names they are stored under.
     """
 
     pid_file: str
@@ -93,12 +95,12 @@ class Holdings:
     knowledge: Knowledge
 
     def close(self) -> None:
-        """Close all of its descriptors."""
+        """Close all descriptors."""
         for descriptor in (self.lock, *self.sockets.values()):
             os.close(descriptor)
 
     def messages(self) -> Iterator[tuple[Mapping[str, object], Sequence[int]]]:
-        """Return what is sent, with the descriptors that go along."""
+        """Return the messages to send, each with its descriptors."""
         yield {"pid_file": self.pid_file}, [self.lock]
         names = list(self.sockets)
         for first in range(0, len(names), BATCH):
@@ -116,12 +118,12 @@ class HandOver:
 
     :param clock: the reactor's time.
     :param in_thread: runs what waits for the new process.
-    :param path: gives where to make the socket.
-    :param holdings: copies what there is to hand over; raises OSError.
-    :param services: stop before, and start again if nothing comes of it.
-    :param resume: is called when nothing comes of it.
-    :param retire: is called when the new process serves: this one ends.
-    :ivar under_way: from the first word until all goes on as before, or for good.
+    :param path: returns the path of the socket to create.
+    :param holdings: copies what is handed over; raises OSError.
+    :param services: are stopped first, and started again if the hand-over fails.
+    :param resume: is called if it fails.
+    :param retire: is called once the new process serves: this one has to end.
+    :ivar under_way: whether a hand-over has begun and has not failed.
     """
 
     def __init__(
@@ -149,10 +151,10 @@ class HandOver:
 
     async def offer(self) -> str:
         """
-        Be ready to hand everything over, for a while.
+        Wait for the new process, for a limited time.
 
-        :return: the path of the socket to come to.
-        :raises NotDone: another process takes over, or lonc stops, or there is no socket.
+        :return: the path of the socket that it has to connect to.
+        :raises NotDone: another process is taking over, lonc stops, or the socket cannot be made.
         """
         if self.under_way or self._stopping:
             raise NotDone("another process takes over, or lonc stops")
@@ -184,7 +186,7 @@ class HandOver:
     def _give(
         self, listening: socket.socket, path: str, holdings: Holdings
     ) -> tuple[socket.socket, str] | None:
-        """Give everything to who comes; return its connection and pid when it serves."""
+        """Send everything; return the connection and process id of the new process if it serves."""
         try:
             with listening:
                 listening.settimeout(LIMIT)
@@ -213,7 +215,7 @@ class HandOver:
         try:
             successor.send(STAYS)
         except OSError:
-            # It reads nothing, or has gone. Closed without a word, it would be taken for our end.
+            # It does not read, or has died. If we closed this, it would take us for dead.
             self._unheard.append(successor)
         else:
             successor.close()
@@ -250,9 +252,9 @@ class HandOver:
 
     def stop(self) -> Deferred[None]:
         """
-        Lonc stops: no process takes over from now on.
+        Refuse hand-overs from now on: lonc stops.
 
-        :return: fires when one that has been given everything serves or has gone.
+        :return: fires once the one that is under way, if any, has succeeded or failed.
         """
         self._stopping = True
         decided: Deferred[None] = Deferred()
@@ -261,9 +263,9 @@ class HandOver:
 
     async def pass_on(self, clients: Iterable[tuple[str, ClientProtocol]]) -> None:
         """
-        Let the new process serve the clients for which nothing is in flight; they notice nothing.
+        Pass on the connections of clients that have no request in flight; they notice nothing.
 
-        :param clients: each with the name of the socket that it came through.
+        :param clients: each with the name of the listening socket that it connected to.
         """
         successor, self._successor = self._successor, None
         if successor is None:
@@ -290,7 +292,7 @@ class HandOver:
 
 
 def _has_room(connected: socket.socket) -> bool:
-    """Return whether a message can be sent without waiting."""
+    """Return whether a message can be sent without blocking."""
     poll = select.poll()
     poll.register(connected, select.POLLOUT)
     return bool(poll.poll(0))
@@ -303,7 +305,7 @@ def send(
     data: bytes = b"",
 ) -> None:
     """
-    Send a message: a line of JSON, bytes behind it, and descriptors.
+    Send a message: a line of JSON, more bytes, and descriptors.
 
     :raises OSError: it cannot be sent.
     """
@@ -313,10 +315,10 @@ def send(
 
 def received(connected: socket.socket) -> tuple[Mapping[str, Any], list[int], bytes]:
     """
-    Return a message, its descriptors, which are the caller's, and what is behind it.
+    Receive a message; return its JSON, its descriptors, which the caller owns, and the other bytes.
 
     :raises EOFError: the other side has closed the connection.
-    :raises OSError: nothing comes.
+    :raises OSError: nothing can be received.
     """
     data, descriptors, _, _ = socket.recv_fds(connected, 2 * LONGEST, BATCH)
     for each in descriptors:

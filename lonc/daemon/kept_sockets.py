@@ -1,5 +1,5 @@
 """
-Listening sockets that the service manager keeps over a restart: new clients wait meanwhile.
+Listening sockets that the service manager stores during a restart: new clients wait meanwhile.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from lonc.daemon.systemd import Manager, name_of
 from lonc.local.protocol import ClientListener, ClientProtocol
 from lonc.transport.listening import Port
 
-#: What a client hears that has waited for a host which nobody serves any more.
+#: The answer to clients that waited for a host that is no longer served.
 _REFUSAL = b"con_lost\n"
 
 
 class KeptSockets:
     """
-    What the manager keeps. See :class:`lonc.transport.unix_socket.Keeper`.
+    The sockets that the manager stores. See :class:`lonc.transport.unix_socket.Keeper`.
 
-    A socket's name says which file was its own, so one is not taken back where somebody has put
-    another file.
+    A socket's name identifies its file, so a socket whose file was replaced is not used again.
     """
 
     def __init__(self, manager: Manager) -> None:
@@ -35,7 +34,7 @@ class KeptSockets:
         self._resumed: set[str] = set()
 
     def claim(self, path: str) -> socket.socket | None:
-        """Return the socket of this path that was kept, once, if there is one: it listens."""
+        """Return the stored socket of a path, once; it listens. None if there is none."""
         name = _name(path)
         descriptor = None if name is None else self._manager.claim(name)
         if name is None or descriptor is None:
@@ -54,7 +53,7 @@ class KeptSockets:
         return bool(self._resumed)
 
     def store(self, path: str, port: IListeningPort) -> None:
-        """Have a socket kept, if there is room; the manager has it perhaps."""
+        """Have a socket stored, if there is room; the manager may have it already."""
         name = _name(path)
         if not isinstance(port, Port) or name is None:
             return
@@ -62,7 +61,7 @@ class KeptSockets:
         self.store_missing()
 
     def store_missing(self) -> None:
-        """Tell the manager of those that it had no time for; called once a second."""
+        """Send the manager the sockets that it was too busy for; called once a second."""
         if len(self._kept) == min(len(self._names), self._manager.room):
             return
         for port, name in self._names.items():
@@ -73,9 +72,9 @@ class KeptSockets:
 
     def release(self, port: IListeningPort) -> bool:
         """
-        Have a socket kept no longer, for it is closed.
+        Have the manager drop a socket that is to be closed.
 
-        :return: whether it is left as it is instead: the next lonc takes it.
+        :return: True if it must not be closed: the next lonc gets it.
         """
         if not isinstance(port, Port):
             return False
@@ -89,9 +88,9 @@ class KeptSockets:
 
     def copies(self) -> dict[str, int]:
         """
-        Return a descriptor of each socket, by name; they are the caller's.
+        Return duplicates of all descriptors, by name; the caller owns them.
 
-        :raises OSError: there are not so many to be had.
+        :raises OSError: the limit of open files is reached.
         """
         copies: dict[str, int] = {}
         try:
@@ -104,7 +103,7 @@ class KeptSockets:
         return copies
 
     def clients(self) -> Iterator[tuple[str, ClientProtocol]]:
-        """Return all clients, each with the name of the socket that it came through."""
+        """Return all clients, each with the name of the socket that it connected to."""
         for port, name in list(self._names.items()):
             if isinstance(port.factory, ClientListener):
                 for client in list(port.factory.clients):
@@ -114,7 +113,7 @@ class KeptSockets:
         """
         Serve a client that another process has accepted on the socket of this name.
 
-        :param data: what it has sent and that process has read.
+        :param data: what that process has read from it.
         """
         for port, each in self._names.items():
             if each == name:
@@ -125,9 +124,9 @@ class KeptSockets:
 
     def stop_accepting(self, handed_over: bool = False) -> bool:
         """
-        Accept no more clients on the kept sockets, which stay for the next lonc.
+        Accept no more clients on the sockets that the next lonc gets.
 
-        :param handed_over: it has all of them already.
+        :param handed_over: whether that lonc has all of them already.
         :return: whether there are any.
         """
         self._left = set(self._names) if handed_over else set(self._kept)
@@ -136,7 +135,7 @@ class KeptSockets:
         return bool(self._left)
 
     def give_back(self) -> None:
-        """Have nothing to do with what came from another lonc, which serves it; close the rest."""
+        """Let go of the sockets of another lonc, which goes on serving them; close all others."""
         for port, name in self._names.items():
             if name in self._resumed:
                 self._left.add(port)
@@ -147,7 +146,7 @@ class KeptSockets:
             os.close(descriptor)
 
     def close_unclaimed(self) -> None:
-        """Close what was kept and is not wanted; who waits there hears ``con_lost``."""
+        """Close the stored sockets that nobody claimed; clients that wait there get con_lost."""
         for name, descriptor in self._manager.claim_rest().items():
             self._manager.remove(name)
             with socket.socket(fileno=descriptor) as kept:

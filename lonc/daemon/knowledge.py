@@ -1,9 +1,9 @@
 """
-What a process knows that is in none of its files, and the process after it should know: pauses,
-delayed requests that are answered, and which hosts are DEAD.
+State that is in no file and that the next process needs: pauses, delayed requests that have been
+answered, and which hosts are DEAD.
 
-At a take-over all of it goes to the new process. At a restart for which the listening sockets are
-kept the clients wait there, and the hosts that are DEAD are left in a file.
+A take-over passes on all of it. A restart with stored sockets passes on which hosts are DEAD, in a
+file: clients wait meanwhile, and should not find a DEAD host taken for a healthy one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lonc.delayed.service import DelayedService
 from lonc.disk.files import replace_file
 from lonc.host.service import HostService, Pause
 
-#: Seconds for which the file says something about the present.
+#: Seconds after which the file is out of date.
 FRESH: Final = 60.0
 
 
 def knowledge_of(hosts: Mapping[str, HostService], delayed: DelayedService) -> Knowledge:
-    """Return what the next process is to know."""
+    """Return the state that the next process needs."""
     return {
         "pauses": {host_id: host.paused for host_id, host in hosts.items() if host.paused},
         "answered": {each["file"]: each for each in delayed.answered()},
@@ -37,7 +37,7 @@ def take_on(
     knowledge: Knowledge, hosts: Mapping[str, HostService], delayed: DelayedService
 ) -> None:
     """
-    Go on where the process before this one was; the hosts listen already.
+    Take over the state of the process before this one; all hosts have to listen already.
 
     :raises ValueError: it is not what `knowledge_of` returns.
     """
@@ -54,9 +54,9 @@ def take_on(
 
 def distrust(dead: Iterable[str], hosts: Mapping[str, HostService]) -> None:
     """
-    Probe these hosts at once, and take them for unproven until then.
+    Make these hosts unproven and probe them at once.
 
-    What was DEAD a moment ago is not well, and may have come back.
+    They were DEAD a moment ago, and may have come back.
     """
     for host_id in dead:
         if host_id in hosts:
@@ -64,17 +64,17 @@ def distrust(dead: Iterable[str], hosts: Mapping[str, HostService]) -> None:
 
 
 def dead_of(hosts: Mapping[str, HostService]) -> list[str]:
-    """Return the ids of the hosts that are DEAD, or were and have not answered since."""
+    """Return the ids of the hosts that are DEAD or unproven."""
     return [host_id for host_id, host in hosts.items() if host.state in ("DEAD", "unproven")]
 
 
 def leave_dead(path: str, dead: Sequence[str]) -> None:
-    """Leave the ids of these hosts in a file; raises OSError."""
+    """Write the ids of these hosts to a file; raises OSError."""
     replace_file(path, json.dumps({"dead": dead}).encode(), sync=False)
 
 
 def take_dead(path: str) -> list[str]:
-    """Return what a process has left there within the last minute, and remove the file."""
+    """Read such a file, if it is not older than a minute, and delete it."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         with open(path, encoding="utf-8") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime

@@ -1,5 +1,5 @@
 """
-When a service manager is told what: that lonc is ready, reloads, stops, and that its loop turns.
+When the service manager is notified: lonc is ready, reloads, stops, and its event loop runs.
 """
 
 # Twisted's LoopingCall has no annotations:
@@ -27,9 +27,9 @@ log = Logger()
 
 class Notices:
     """
-    Tells the service manager how the daemon is: ready, reloading, alive, stopping.
+    Notifies the service manager that the daemon is ready, reloading, alive or stopping.
 
-    :param status: sums the daemon up in a line.
+    :param status: returns a one-line summary of the daemon.
     """
 
     def __init__(self, reactor: Any, manager: Manager, status: Callable[[], str]) -> None:
@@ -42,7 +42,7 @@ class Notices:
         self._stopping = False
 
     def started(self) -> None:
-        """All that can listen does; it is told once the reactor runs."""
+        """Say that lonc is ready, once the reactor runs."""
         if self._manager.present:
             self._reactor.callWhenRunning(self._ready)
 
@@ -50,7 +50,7 @@ class Notices:
         if self._stopping:
             return
         self._manager.ready(self._status())
-        # Twice in the manager's time: one that comes late does no harm.
+        # Twice as often as the manager requires: one that is late does no harm.
         self._alive.start(self._manager.watchdog / 2 or STATUS, now=False)
 
     def _say_alive(self) -> None:
@@ -63,9 +63,9 @@ class Notices:
 
     def reload(self, begin: Callable[[], Deferred[str]]) -> Deferred[str]:
         """
-        Reload, however it ends, with a word before and after.
+        Notify the manager before and after a reload, however it ends.
 
-        :param begin: what begins it.
+        :param begin: begins the reload.
         """
         self._reloads += 1
         self._manager.reloading()
@@ -89,6 +89,6 @@ class Notices:
         self._manager.stopping(drain + AFTER_DRAIN)
 
     def stopped(self) -> None:
-        """Tell the manager nothing more: all has ended."""
+        """Send nothing more: everything has ended."""
         if self._alive.running:
             self._alive.stop()

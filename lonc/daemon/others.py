@@ -1,8 +1,8 @@
 """
-Whether loncnew, or a lonc with another ``lonDaemons``, serves these sockets already.
+Whether loncnew, or a lonc with another ``lonDaemons``, already serves the hosts' sockets.
 
-loncnew has no lock on ``lonc.pid``: a lonc beside it would take that file for its own, write its
-number into it, and get none of the sockets.
+loncnew does not lock ``lonc.pid``: a lonc beside it would overwrite that file, delete it at its
+end, and get none of the sockets.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from lonc.config.hosts import HostTable
 from lonc.config.settings import Settings
 from lonc.transport.unix_socket import listener_at
 
-#: So many hosts of the table are looked at: whoever serves a table serves all of it.
+#: Hosts that are looked at: a lonc serves all hosts of its table.
 LOOKED_AT = 20
 
 
 def who_serves(settings: Settings, table: HostTable) -> str:
     """
-    Tell who listens on the hosts' sockets; empty where that is nobody.
+    Return a sentence about who listens on the hosts' sockets; empty if nobody does.
 
-    One program on the socket of one host is no lonc, and keeps the others from nothing: more than
-    half of them have to be taken.
+    A program on the socket of a single host is no lonc, and the other hosts can be served all the
+    same: more than half of the sockets have to be taken.
     """
     hosts = list(islice(table.hosts.values(), LOOKED_AT))
     by_name = settings.socket_names == "hostname"

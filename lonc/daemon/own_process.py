@@ -1,7 +1,7 @@
 """
-What lonc changes in a process that is its own: descriptors, clock and signals.
+What lonc changes in its own process: standard descriptors, clock and signals.
 
-A program that embeds lonc has its own mind about them.
+A program that embeds lonc decides these for itself.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def fill_standard_descriptors() -> None:
     """
     Open ``/dev/null`` where stdin, stdout or stderr is closed.
 
-    Otherwise the next file or socket would have its number, and what is meant for the terminal
-    would go there, or twistd would close it when it goes into the background.
+    Otherwise the next file or socket would get that number: text for the terminal would be written
+    to it, or twistd would close it when it goes into the background.
     """
     for descriptor in range(3):
         try:
@@ -32,10 +32,10 @@ def fill_standard_descriptors() -> None:
 
 def take_over_process() -> None:
     """
-    Prepare a process that is lonc's own.
+    Give the reactor a monotonic clock, and block signals until the reactor runs.
 
-    Its reactor counts time by a clock that nobody sets, and signals wait until it runs: Twisted's
-    is the wall clock, and a step of that would end or stop every wait. Nothing may be timed yet.
+    Twisted uses the wall clock: setting it would end, or prolong, every wait. No timer may have
+    been started yet.
     """
     from twisted.internet import reactor
 

@@ -1,8 +1,8 @@
 """
 ``lonc.pid``, which is the daemon's lock as well (row S3).
 
-The lock is the kernel's, so what a crash leaves behind never stops the next start, whichever
-process has the old number by then.
+The kernel releases the lock when the process ends, so a file that a crash left behind never
+prevents a start, whatever process has the old process id by then.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lonc.disk.files import open_own
 
 
 class PidFileError(Exception):
-    """The pid file cannot be had: another lonc runs, or the file cannot be written."""
+    """Another lonc holds the pid file, or it cannot be written."""
 
 
 def holder_of(path: str) -> str:
-    """Return the number of the lonc that has a pid file, empty where none has."""
+    """Return the process id of the lonc that holds a pid file, empty if none does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -53,10 +53,10 @@ class PidFile:
 
     def acquire(self, patience: float = 0.0) -> None:
         """
-        Claim it; the claim survives a fork.
+        Lock the file; the lock survives a fork.
 
-        :param patience: seconds in which who has it may go.
-        :raises PidFileError: naming the process that has it, or why it cannot be written.
+        :param patience: seconds to wait for whoever holds it.
+        :raises PidFileError: naming the process that holds it, or the reason.
         """
         until = monotonic() + patience
         while True:
@@ -94,25 +94,25 @@ class PidFile:
             return False
 
     def adopt(self, descriptor: int) -> None:
-        """Have the claim that another process has passed on."""
+        """Use the locked descriptor that another process has handed over."""
         self._descriptor = descriptor
 
     def duplicate(self) -> int:
-        """Return another descriptor of the claim; it lasts until the last one is closed."""
+        """Return another descriptor of the lock, which is held until the last one is closed."""
         assert self._descriptor is not None
         return os.dup(self._descriptor)
 
     def close(self) -> None:
-        """Leave file and claim to the process that has another descriptor."""
+        """Leave the file and the lock to the process that has another descriptor."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def write(self) -> None:
         """
-        Note this process's id; after the fork that makes a daemon.
+        Write this process's id, after the fork into the background.
 
-        :raises PidFileError: it is not claimed, or no more; or it cannot be written.
+        :raises PidFileError: the lock is not held, or the file cannot be written.
         """
         if self._descriptor is None:
             raise PidFileError(f"{self.path}: it is free for others; what has stopped stays so")
@@ -129,7 +129,7 @@ class PidFile:
 
     def restore(self) -> bool:
         """
-        Write the file again where somebody has deleted it, or it names another process.
+        Write the file again if it was deleted or names another process.
 
         :return: whether that was needed.
         :raises PidFileError: another file is there, or it cannot be written.
@@ -156,9 +156,9 @@ class PidFile:
 
     def release(self) -> None:
         """
-        Remove the file, unless somebody has put another in its place.
+        Delete the file, unless it was replaced, and release the lock.
 
-        One that cannot be removed is left there: no start is stopped by it.
+        A file that cannot be deleted prevents no start.
         """
         if self._descriptor is None:
             return

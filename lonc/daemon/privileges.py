@@ -1,8 +1,9 @@
 """
-Started as root to run as somebody else (twistd's ``--uid`` and ``--gid``): root opens nothing.
+If lonc is started as root to run as another user (twistd's ``--uid`` and ``--gid``), root opens no
+file.
 
-twistd gives root's rights up when all is put together. By then files have been made and opened, in
-folders where the other user can put links; so that is done as the other user already.
+twistd drops root's privileges after the application is made. By then files have been opened, in
+folders where the other user can place links, so this is done with the other user's rights.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def acting_as(uid: int | None, gid: int | None, umask: int | None = None) -> Iterator[bool]:
     """
-    Do what is in the block with the rights of a user and a group; what is None stays.
+    Run a block with the rights of a user and a group; None leaves either unchanged.
 
-    The process gets its own rights back at the end.
-
-    :param gid: None with a user: that user's.
+    :param gid: None with a user for that user's group.
     :param umask: the file mode creation mask for the block.
-    :return: whether it is another user now; with a group alone it is still root.
+    :return: whether the user has changed: with a group alone it is still root.
     """
     if os.geteuid() != 0 or (uid is None and gid is None):
         yield False  # who is not root cannot; twistd says so

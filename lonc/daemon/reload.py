@@ -1,11 +1,11 @@
 # ManagementPort, a Twisted Service, has no annotations:
 # mypy: allow-untyped-calls
 """
-Taking over another configuration while all goes on (HUP, USR2 and fetched tables; row F13).
+Reloading the configuration while lonc runs (HUP, USR2 and fetched tables; row F13).
 
-The files are read in a thread, and if all of them can be used each part of the daemon is told, a
-few hosts in each turn of the loop. What has not changed is not touched. One change follows the
-other: the next one is not read before the last one is carried out.
+The files are read in a thread. If all of them are usable, each part of the daemon is reconfigured,
+a few hosts in each turn of the event loop. What has not changed is left alone. Reloads are
+serialized: the files for the next one are not read before the last one is complete.
 """
 
 from __future__ import annotations

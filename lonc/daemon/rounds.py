@@ -1,7 +1,7 @@
 # LoopingCall has no annotations:
 # mypy: allow-untyped-calls
 """
-What is done again and again while the daemon runs, and goes on whatever goes wrong.
+Periodic work that goes on after errors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ log = Logger()
 
 def guarded(act: Callable[[], object]) -> Callable[[], Deferred[None]]:
     """
-    Return a call that begins to do something, and logs what goes wrong with it.
+    Return a function that calls another one and logs its errors.
 
-    :param act: may return a Deferred or a coroutine. Its ReloadFailed has been logged.
+    :param act: may return a Deferred or a coroutine. A ReloadFailed has been logged already.
     """
 
     def call() -> Deferred[None]:
@@ -36,10 +36,10 @@ def guarded(act: Callable[[], object]) -> Callable[[], Deferred[None]]:
 
 class Rounds:
     """
-    Does things periodically: a LoopingCall by itself stops for good at its first error.
+    Calls functions periodically: a LoopingCall alone stops at its first error.
 
     :param clock: the reactor's time.
-    :param periods: what to do, and every how many seconds; what is under way is not begun again.
+    :param periods: function -> seconds between two calls; none is called while it still runs.
     """
 
     def __init__(self, clock: IReactorTime, periods: Mapping[Callable[[], object], float]) -> None:
@@ -48,12 +48,12 @@ class Rounds:
             call.clock = clock
 
     def start(self) -> None:
-        """Do everything once, now, and then periodically."""
+        """Call everything now, and then periodically."""
         for call, seconds in self._calls:
             call.start(seconds)
 
     def stop(self) -> None:
-        """Do nothing more."""
+        """Make no more calls."""
         for call, _ in self._calls:
             if call.running:
                 call.stop()

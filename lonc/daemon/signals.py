@@ -13,7 +13,7 @@ from twisted.internet.defer import maybeDeferred
 
 from lonc.report.events import Logger
 
-#: What tells of a fault, belongs to a terminal's job control, or cannot be had.
+#: Signals that report faults, belong to job control, or cannot be caught.
 _LEFT = {
     getattr(signal, name)
     for name in (
@@ -23,7 +23,7 @@ _LEFT = {
     if hasattr(signal, name)
 }
 
-#: All others: their defaults would end a process, with its sockets and its pid file left behind.
+#: All others: by default they end the process and leave its sockets and pid file behind.
 SIGNALS = signal.valid_signals() - _LEFT
 
 
@@ -32,24 +32,24 @@ log = Logger()
 
 def hold() -> None:
     """
-    Let every signal wait that would end the process, until `Signals` has taken them over.
+    Block all signals that would end the process until `Signals` handles them.
 
-    What is made from here on is cleared away at the end, so it needs an orderly end. For a process
-    that is lonc's own.
+    Sockets and files that are created from now on have to be removed at the end. Only for lonc's
+    own process.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 class Signals:
     """
-    Turns signals into calls in the reactor's own turn.
+    Calls functions for signals, in the reactor's thread between events.
 
-    A signal that comes while the call for the one before is under way, or has not begun, becomes
-    one more call together with all others of its number.
+    Signals of one number that arrive while its function runs, or before it has begun, cause one
+    more call together.
 
     :param reactor: the reactor.
-    :param actions: signal -> what to call. What it raises is logged; where it returns a Deferred or
-        a coroutine, it is under way until that has ended.
+    :param actions: signal -> function. Its exceptions are logged; if it returns a Deferred or a
+        coroutine, it runs until that has ended.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Signals:
 
     def install(self, own_process: bool) -> None:
         """
-        Take the signals over once the reactor runs.
+        Install the handlers once the reactor runs.
 
-        Not sooner: the reactor takes TERM when it starts, and would end the process by that
-        signal where an administrator expects exit status 0.
+        Not earlier: the reactor installs its own handler for TERM when it starts, and ends the
+        process by that signal where an administrator expects exit status 0.
 
         :param own_process: whether the process is lonc's own, and `hold` was called: then signals
             without an action are ignored, and at the end all are.
@@ -106,7 +106,7 @@ class Signals:
             self._reactor.callLater(0, self._act, number)
 
     def uninstall(self) -> None:
-        """Give the signals back; what comes to a process that ends is ignored."""
+        """Restore the former handlers; a process of lonc's own ignores signals from now on."""
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_IGN if self._own_process else before)
         self._before.clear()

@@ -32,13 +32,13 @@ log = Logger()
 
 class Supervisor(MultiService):
     """
-    Sees to it that every host of the table is served; their services are its own.
+    Serves every host of the table: it is the parent of their services.
 
     :param hosts: host id -> its service; only the supervisor changes it.
     :param in_force: the settings and the table.
     :param dependencies: what all hosts share.
-    :param problems: is told which hosts have no socket.
-    :param machines: the machines that they live on.
+    :param problems: gets the hosts that have no socket.
+    :param machines: those of the hosts.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Supervisor(MultiService):
         return counts
 
     def stop(self) -> Deferred[list[tuple[bool, object]]]:
-        """Remove every host; fires when all have ended, those too that were removed before."""
+        """Remove every host; fires once all have stopped, including those removed earlier."""
         for host_id in list(self._hosts):
             self.remove(host_id)
         return DeferredList(list(self._leaving.values()), consumeErrors=True)
@@ -149,9 +149,9 @@ class Supervisor(MultiService):
 
     def restore(self) -> None:
         """
-        Start again what does not serve.
+        Restart services that have failed, and open sockets again that were removed.
 
-        The sockets of thousands of hosts are looked at only when something has changed there.
+        The sockets of thousands of hosts are checked only if their folder has changed.
         """
         rests = self._sockets.rests(self._in_force.settings.sock_dir)
         for host_id, host in list(self._hosts.items()):

@@ -1,5 +1,5 @@
 """
-What a service manager such as systemd is told, and what it keeps over a restart.
+Notifications to a service manager such as systemd, and its descriptor store.
 
 The protocol is a datagram of ``NAME=value`` lines to the socket that ``NOTIFY_SOCKET`` names
 (``sd_notify(3)``). Without a manager nothing is sent.
@@ -26,8 +26,8 @@ FIRST: Final = 3
 #: Characters of a descriptor's name at most.
 _NAME_LIMIT: Final = 255
 
-#: Seconds that a manager may take to read what it is told; once it has taken them it is not waited
-#: for again before it reads. Its queue has room for ten messages, and each socket is one.
+#: Seconds to wait for a manager whose queue is full; after one such wait, none until it reads
+#: again. The queue has room for ten messages, and each socket is one.
 _PATIENCE: Final = 1.0
 
 
@@ -38,10 +38,10 @@ class Manager:
     """
     The service manager, if there is one.
 
-    :param environment: is read once, and what concerns this process alone is taken out of it, so
-        that no child takes it for its own.
-    :ivar watchdog: after how many seconds of silence the manager ends this process; 0.0 for never.
-    :ivar room: how many descriptors it keeps over a restart.
+    :param environment: is read once; variables that are meant for this process alone are removed,
+        so that no child inherits them.
+    :ivar watchdog: seconds of silence after which the manager kills this process; 0.0 for never.
+    :ivar room: how many descriptors it stores during a restart.
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
@@ -58,12 +58,12 @@ class Manager:
 
     @property
     def has_inherited(self) -> bool:
-        """Whether anything was kept over a restart."""
+        """Whether any descriptor was stored during a restart."""
         return bool(self._inherited)
 
     @property
     def present(self) -> bool:
-        """Whether anybody is to be told anything."""
+        """Whether there is a service manager."""
         return bool(self._address)
 
     def ready(self, status: str) -> None:
@@ -87,29 +87,29 @@ class Manager:
         self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
     def store(self, name: str, descriptor: int) -> bool:
-        """Have a listening socket kept over a restart, under a name; return whether it was told."""
+        """Send the manager a listening socket to store; return whether that was possible."""
         return self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
 
     def remove(self, name: str) -> None:
-        """Have a socket kept no longer."""
+        """Have the manager drop a stored socket."""
         self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def claim(self, name: str) -> int | None:
-        """Return the descriptor that was kept under a name, once; it is the caller's then."""
+        """Return the descriptor that was stored under a name, once; the caller owns it."""
         return self._inherited.pop(name, None)
 
     def add_inherited(self, descriptors: Mapping[str, int]) -> None:
-        """Have more of what was kept, by name: it came another way."""
+        """Add descriptors that another process has handed over."""
         self._inherited.update(descriptors)
 
     def claim_rest(self) -> dict[str, int]:
-        """Return what was kept and nobody has taken, by name; it is the caller's then."""
+        """Return the descriptors that nobody has claimed, by name; the caller owns them."""
         rest, self._inherited = self._inherited, {}
         return rest
 
     def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
         """
-        Send lines; a manager that does not listen, or is slow, is not waited for long.
+        Send lines, without waiting long for a manager that is slow or gone.
 
         :return: whether they were sent.
         """
@@ -160,9 +160,9 @@ class Manager:
 
 def name_of(path: str) -> str:
     """
-    Return the name under which the socket of a path is kept.
+    Return the name under which the socket of a path is stored.
 
-    A manager allows printable characters but colons, and 255 of them; a path may have others.
+    The manager allows 255 printable characters without colons; a path may contain others.
     """
     kept = "".join(
         each if each.isascii() and each.isprintable() and each not in ":%" else f"%{ord(each):x}%"
@@ -172,7 +172,7 @@ def name_of(path: str) -> str:
 
 
 def _watchdog(environment: MutableMapping[str, str]) -> float:
-    """Return after how many seconds of silence the manager ends this process; 0.0 for never."""
+    """Return the seconds of silence after which the manager kills this process; 0.0 for never."""
     pid = environment.pop("WATCHDOG_PID", "")
     microseconds = environment.pop("WATCHDOG_USEC", "")
     if not microseconds.isdecimal() or pid not in ("", str(os.getpid())):
@@ -193,9 +193,9 @@ def _room(environment: MutableMapping[str, str]) -> int:
 
 def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
     """
-    Return the descriptors that were kept, by their names.
+    Return the stored descriptors by name.
 
-    What is not named after a path is somebody else's, such as a socket unit's.
+    Those that are not named after a path belong to something else, such as a socket unit.
     """
     kept: dict[str, int] = {}
     for name, descriptor in _handed_over(environment):

@@ -1,10 +1,10 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-``--take-over``, the side of the new process: it gets everything from the one that runs.
+The new process's side of ``--take-over``: it gets everything from the process that runs.
 
-The steps are those of :mod:`lonc.daemon.handover`. Up to the decision of the old process it waits
-in its start: nothing has been accepted or sent by then.
+The steps are described in :mod:`lonc.daemon.handover`. The new process blocks in its start until
+the old one has decided, so it has accepted and sent nothing by then.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from lonc.daemon.handover import (
 from lonc.report.events import Logger
 from lonc.transport.peer import peer_of
 
-#: Seconds in which delayed requests that are in flight have their answers or their time is over.
+#: Seconds after which delayed requests in flight have their answers, or have timed out.
 ENDED = 600.0
 
 log = Logger()
 
 
 class TakeOverError(Exception):
-    """The old process goes on; the message says why, for a person."""
+    """The old process goes on; the message says why."""
 
 
 class Predecessor:
     """
     The process that this one takes over from.
 
-    :param connection: to the old process; it is closed in the end.
-    :ivar pid: its number.
+    :param connection: leads to the old process.
+    :ivar pid: the old process's id.
     :ivar holdings: what it has handed over.
     """
 
@@ -58,14 +58,14 @@ class Predecessor:
 
     def relieve(self) -> None:
         """
-        Tell the old process that this one serves; return once it goes, or is no more.
+        Tell the old process that this one serves; return once it goes, or has died.
 
         :raises TakeOverError: it goes on.
         """
         self._connection.settimeout(LIMIT)
-        # It may have closed the connection, and its last word can be read yet.
+        # It may have closed the connection already; its answer can still be read.
         with contextlib.suppress(OSError):
-            # twistd has gone into the background: the number is another than when it connected.
+            # twistd has gone into the background: the process id is not the one that connected.
             self._connection.send(b"%b %d" % (SERVES, os.getpid()))
         said = b""
         try:
@@ -79,7 +79,7 @@ class Predecessor:
         log.critical("taken over from process {pid}", pid=self.pid)
 
     def _kill(self) -> None:
-        """End a process that neither goes nor stays: it has been stopped, or hangs."""
+        """Kill a process that does not answer: it was stopped, or hangs."""
         log.critical("process {pid} does not answer: it is killed", pid=self.pid)
         try:
             os.kill(self.pid, signal.SIGKILL)
@@ -93,11 +93,11 @@ class Predecessor:
             ) from None
 
     def close(self) -> None:
-        """Let the old process go on, unless it has gone."""
+        """Close the connection: unless the old process has gone, it goes on."""
         self._connection.close()
 
     def decline(self) -> None:
-        """Do so, where nothing has been made of what it has handed over."""
+        """Close the connection and all descriptors that were handed over."""
         self.close()
         self.holdings.close()
 
@@ -105,10 +105,10 @@ class Predecessor:
         self, reactor: IReactorFDSet, serve: Callable[[str, int, bytes], None]
     ) -> None:
         """
-        Take the clients that the old process passes on, until it closes the connection.
+        Serve the clients that the old process passes on, until it closes the connection.
 
-        :param serve: is given the name of a client's listening socket, its descriptor, and what it
-            has asked.
+        :param serve: gets the name of the listening socket, the client's descriptor, and what the
+            client has sent.
         """
         self._connection.setblocking(False)
         reactor.addReader(_Clients(reactor, self._connection, serve))
@@ -153,11 +153,11 @@ class _Clients:
 
 def take_over(management: str, pid_file: str) -> Predecessor | None:
     """
-    Get everything from the old process, which goes on until that is confirmed; it takes a while.
+    Get everything from the old process, which goes on until this one serves. This takes a while.
 
     :param management: the description of the management port.
     :param pid_file: the path of the pid file.
-    :return: None when no lonc is there, or it has ended meanwhile: who has the lock decides that.
+    :return: None if no lonc runs, or it has died meanwhile: the lock of the pid file tells.
     :raises TakeOverError: the old process goes on.
     """
     path = Endpoint.parse(management).unix_path
@@ -193,7 +193,7 @@ def _check_user(path: str, uid: int) -> None:
 
 
 def _ask(asking: socket.socket) -> str:
-    # Whoever takes nothing over does without AMP's two megabytes.
+    # AMP takes two megabytes: it is imported only here.
     from twisted.protocols import amp
 
     from lonc.control.commands import HandOver as Command
@@ -215,11 +215,11 @@ def _ask(asking: socket.socket) -> str:
 
 def receive(connection: socket.socket, pid_file: str) -> Holdings:
     """
-    Take everything.
+    Receive everything.
 
-    :raises EOFError: the old process has ended.
-    :raises OSError: it is silent.
-    :raises TakeOverError: it is a lonc with another pid file.
+    :raises EOFError: the old process has died.
+    :raises OSError: it sends nothing.
+    :raises TakeOverError: it has another pid file.
     """
     sockets: dict[str, int] = {}
     knowledge: dict[str, dict[str, Any]] = {}

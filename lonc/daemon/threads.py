@@ -1,5 +1,5 @@
 """
-Threads for one kind of work, so that it waits for no other kind and no other waits for it.
+A pool of threads for one kind of work, independent of all other kinds.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 class Threads:
     """
-    Runs functions, each in a thread of its own, a number of them at a time; others wait their turn.
+    Runs functions, each in a thread of its own, with a limit on how many run at a time.
 
-    A call of the system's that hangs keeps its thread. Nobody waits for such a thread at the end:
-    it is a daemon thread, which goes with the process. What still waits then is never begun.
+    A system call that hangs occupies its thread. Nothing waits for such a thread at the end: it is
+    a daemon thread and ends with the process. Functions that still wait then never run.
 
-    :param reactor: where the outcome is told.
-    :param name: what the work is, for the threads' names.
+    :param reactor: where the results are delivered.
+    :param name: of the work, for the threads' names.
     :param most: threads at a time.
     """
 
@@ -40,8 +40,8 @@ class Threads:
         """
         Run a function in a thread.
 
-        :return: fires with what it returns or raises; fails with OSError when the system gives no
-            thread. To cancel it changes nothing for the function.
+        :return: fires with what it returns or raises; fails with OSError if no thread can be
+            started. Cancelling it does not stop the function.
         """
         outcome: Deferred[T] = Deferred()
         self._waiting.append((work, outcome))

@@ -1,5 +1,5 @@
 """
-Text for people on a terminal, a pipe or the journal, which perhaps nobody reads.
+Text for people on a terminal, a pipe or the journal, written without ever blocking.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import threading
 from collections import deque
 from typing import Final, TextIO
 
-#: Bytes that wait for a reader; what comes after these is dropped. Some 8,000 lines of the log,
-#: which one turn of the loop does not write: a reader that reads misses none.
+#: Bytes that wait for a reader; further lines are dropped. This is some 8,000 lines of the log,
+#: more than one turn of the event loop writes: who reads misses none.
 ROOM: Final = 1_048_576
 
-#: Seconds in which what waits can be read when the process ends.
+#: Seconds to write what still waits when the process ends.
 LAST: Final = 1.0
 
 
 class TextOutput:
     """
-    Writes lines to a stream without ever waiting for its reader.
+    Writes lines to a stream without waiting for its reader.
 
-    A thread does the waiting: to make the descriptor non-blocking would make it so for the shell
-    that we have it from, and for everybody else who has it. What finds no room is dropped, and
-    counted; the count is told when there is room again. What the stream cannot encode is escaped.
+    A thread blocks instead: setting O_NONBLOCK would also affect the shell that we inherited the
+    descriptor from, and everybody else who shares it. Lines for which there is no room are dropped
+    and counted, and the count is written once there is room again. Characters that the stream
+    cannot encode are escaped.
 
-    :param stream: is written to by its descriptor, past its buffer.
+    :param stream: its descriptor is written to, not its buffer.
     :raises OSError: it has no descriptor.
     """
 
@@ -42,7 +43,7 @@ class TextOutput:
         self._thread: threading.Thread | None = None
 
     def show(self, text: str) -> None:
-        """Show a text and a newline behind it, now or as soon as it can be; never raises."""
+        """Write a text and a newline, now or as soon as possible; never raises."""
         data = f"{text}\n".encode(self._encoding, "backslashreplace")
         with self._changed:
             if self._size + len(data) > ROOM:
@@ -66,7 +67,7 @@ class TextOutput:
             self._dropped = 0
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all has been written; return whether it has been."""
+        """Wait until everything is written; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, seconds)
 
