@@ -7,7 +7,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from itertools import count, islice
+from typing import Final, Generic, TypeVar
+from weakref import ref
 
 import attrs
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -30,6 +32,9 @@ UNREADY: Final = frozenset({"host-not-served", "hosts-not-served"})
 #: Seconds of one turn of the loop that may go into the text of the metrics.
 TURN: Final = 0.005
 
+#: Seconds for which a look at all hosts is good enough for another request.
+FRESH: Final = 1.0
+
 #: Nothing but our own style; and no other site may frame the page or read it.
 _HEADERS: Final = {
     b"Content-Security-Policy": b"default-src 'none'; style-src 'unsafe-inline'; "
@@ -38,6 +43,9 @@ _HEADERS: Final = {
     b"Referrer-Policy": b"no-referrer",
     b"Cache-Control": b"no-store",
 }
+
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -96,8 +104,42 @@ class _Pieces:
             self._work.stop()
 
 
-class _Sliced(_Page):
+class Look(Generic[T]):
+    """
+    A look at all hosts that several requests share: nothing is looked at, or kept, twice.
+
+    Each goes through it at its own pace; the foremost has the next host reported.
+    """
+
+    def __init__(self, hosts: Iterator[T], since: float) -> None:
+        self._next = hosts
+        self._seen: list[T] = []
+        self.since = since
+
+    def __iter__(self) -> Iterator[T]:
+        """Give each host, those first that others have had reported."""
+        for at in count():
+            if at == len(self._seen):
+                self._seen.extend(islice(self._next, 1))
+            if at == len(self._seen):
+                return
+            yield self._seen[at]
+
+
+class _Sliced(_Page, Generic[T]):
     """A page about all hosts, made in short steps."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._latest: Callable[[], Look[T] | None] = lambda: None
+
+    def look(self, hosts: Callable[[], Iterator[T]]) -> Look[T]:
+        """Return the latest look at all hosts if it was begun just now, else begin another."""
+        now, latest = self.source.clock.seconds(), self._latest()
+        if latest is None or now - latest.since >= FRESH:
+            latest = Look(hosts(), now)
+            self._latest = ref(latest)  # it lasts as long as somebody goes through it
+        return latest
 
     def content(self, request: Request) -> int:
         work = self.source.cooperator.cooperate(self._writing(request))
@@ -122,11 +164,11 @@ class _Sliced(_Page):
         raise NotImplementedError
 
 
-class _Index(_Sliced):
+class _Index(_Sliced[HostStatus]):
     def pieces(self, request: Request) -> Iterator[str]:
         reporter, history, clock = self.source.reporter, self.source.history, self.source.clock
         hosts: list[HostStatus] = []
-        for status in reporter.looking():
+        for status in self.look(reporter.looking):
             hosts.append(status)
             yield ""
         yield from index(
@@ -168,14 +210,15 @@ class _Hosts(Resource):
         return _Host(self._source, path.decode("utf-8", "replace"))
 
 
-class _Metrics(_Sliced):
+class _Metrics(_Sliced[Watched]):
     content_type = CONTENT_TYPE
 
     def pieces(self, request: Request) -> Iterator[str]:
         reporter = self.source.reporter
-        return exposition(reporter.about(), self._watched(reporter), reporter.problems)
+        return exposition(reporter.about(), self.look(self._watched), reporter.problems)
 
-    def _watched(self, reporter: Reporter) -> Iterator[Watched]:
+    def _watched(self) -> Iterator[Watched]:
+        reporter = self.source.reporter
         for status in reporter.looking():
             with contextlib.suppress(KeyError):  # it has left the table meanwhile
                 yield Watched(status, reporter.times(status.host_id))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.report.status import HostStatus
 from lonc.report.times import HostTimes
 from lonc.test.fixtures.statuses import a_status
 from lonc.test.fixtures.web_reports import Reports
@@ -259,6 +260,34 @@ class PipelineTests(ChannelCase):
                 client.take()
             self.assertGreater(len(client.read), 100_000)
             self.assertTrue(client.read.endswith(b"0\r\n\r\n"))
+
+    def test_shared_look(self) -> None:
+        """Requests of one moment share a look at all hosts; the next moment brings another."""
+        looks = []
+        looking = self.reports.looking
+
+        def counted() -> Iterator[HostStatus]:
+            looks.append(self.clock.seconds())
+            yield from looking()
+
+        self.patch(self.reports, "looking", counted)
+        slow = self.connect()
+        slow.transport.blocks = True
+        slow.ask("/metrics")
+        others = [self.connect() for _ in range(3)]
+        for each in others:
+            each.ask("/metrics")
+        self.assertEqual(looks, [0.0])
+        self.clock.advance(1.0)
+        later = self.connect()
+        later.ask("/metrics")
+        self.assertEqual(looks, [0.0, 1.0])
+        for each in (*others, later):
+            self.assertIn(b'lonc_host_up{host="l1"}', each.read)
+        slow.transport.blocks = False
+        for _ in range(100):
+            slow.take()
+        self.assertIn(b'lonc_host_up{host="l1"}', slow.read)
 
     def test_it_reads_again(self) -> None:
         """What was sent meanwhile is answered once the answer before it is taken."""
