@@ -8,17 +8,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from textual.pilot import Pilot
-from textual.widgets import DataTable, Static
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.cli.screen import About, Question, Top
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError, UnknownHost
 from lonc.report.problems import Problem, problem
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.test.fixtures.statuses import a_daemon, a_status
+
+try:
+    from textual.pilot import Pilot
+    from textual.widgets import DataTable, Static
+
+    from lonc.cli.screen import About, Question, Top
+except ImportError:
+    skip = "textual is not installed"
 
 
 class Lonc:

@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.times import BOUNDS, SLOTS, HostTimes, Times
+from lonc.test.fixtures.properties import given, st
 
 NOTHING = {"p50": 0.0, "p99": 0.0, "max": 0.0, "count": 0.0}
 
