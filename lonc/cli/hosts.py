@@ -16,7 +16,8 @@ from lonc.cli.tables import STYLES, Column, as_json, console, ordered, overflow,
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import finding
-from lonc.report.problems import LEVELS, Problem
+from lonc.report.kinds import LEVELS
+from lonc.report.problems import Problem
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
 from lonc.report.units import ago, clock_time, duration

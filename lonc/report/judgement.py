@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import attrs
 
-from lonc.report.problems import Group, Level, Problem, grouped, problem, state, worst_first
+from lonc.report.kinds import Level
+from lonc.report.problems import Group, Problem, grouped, problem, state, worst_first
 from lonc.report.recent import ENOUGH
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, duration

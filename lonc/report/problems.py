@@ -8,242 +8,18 @@ and one that ends are lines of the log.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Final
 
 import attrs
 
 from lonc.report.events import Logger
+from lonc.report.kinds import KINDS, LEVELS, Level
 
 log = Logger()
 
-Level = Literal["note", "warning", "critical"]
-
-#: From the best to the worst. A note is something to know: it makes nothing unwell.
-LEVELS: Final[tuple[Level, ...]] = ("note", "warning", "critical")
-
-
 #: Problems of one kind that begin together and have a line of the log each; the rest is counted.
 LINES: Final = 5
-
-
-@attrs.frozen
-class Kind:
-    """
-    What the problems of one kind share.
-
-    :ivar level: how bad they are, unless whoever tells one says otherwise.
-    :ivar section: of the page "when something is wrong": what to do about them.
-    :ivar advice: what to do first; ``{subject}`` is put in.
-    :ivar of: what the subject is.
-    :ivar cause: what several of them are called together, behind their number.
-    :ivar logged: whether the log has a line at its beginning and at its end, unless it is a note.
-        Not where whoever notices it writes lines of its own.
-    """
-
-    level: Level
-    section: str
-    advice: str
-    of: Literal["", "host", "program", "file"] = ""
-    cause: str = ""
-    logged: bool = True
-
-
-def _host(
-    cause: str, section: str, advice: str, level: Level = "warning", logged: bool = False
-) -> Kind:
-    return Kind(level, section, advice, "host", cause, logged)
-
-
-_IS_IT_RUNNING: Final = "is its lond running? lonc hosts {subject}; lonc retry {subject}"
-
-#: The name of each kind, which stays: programs read it.
-KINDS: Final[Mapping[str, Kind]] = {
-    "host-refused": _host("DEAD: refused", "host-dead", _IS_IT_RUNNING),
-    "host-unreachable": _host(
-        "DEAD: unreachable", "host-dead", "is it up, and the network? lonc hosts {subject}"
-    ),
-    "host-timed-out": _host(
-        "DEAD: timed out", "host-dead", "is it up, and the network? lonc hosts {subject}"
-    ),
-    "host-look-up-failed": _host(
-        "DEAD: no address", "host-dead", "ask the name server, or mend hosts.tab; lonc reload"
-    ),
-    "host-unknown-there": _host(
-        "do not know this machine",
-        "host-dead",
-        "its hosts.tab needs a line for this machine; lonc hosts {subject}",
-    ),
-    "host-bad-handshake": _host(
-        "DEAD: bad handshake",
-        "host-dead",
-        "is it a lond that listens there? lonc hosts {subject}",
-    ),
-    "host-leads-elsewhere": _host(
-        "another lond answers", "host-dead", "mend its address in hosts.tab; lonc reload"
-    ),
-    "host-broke": _host("DEAD: broke", "host-dead", _IS_IT_RUNNING),
-    "host-dead": _host("DEAD", "host-dead", _IS_IT_RUNNING),
-    "host-unproven": _host("unproven", "host-unproven", "it is being tried; lonc hosts {subject}"),
-    "host-name": _host(
-        "cannot be looked up",
-        "name",
-        "ask the name server: getent hosts <name>; lonc hosts {subject}",
-        logged=True,
-    ),
-    "host-paused": _host("paused", "paused", "lonc resume {subject}", "note"),
-    "host-waits": _host(
-        "let requests wait",
-        "slow-host",
-        "lonc hosts {subject} shows where the time goes",
-        logged=True,
-    ),
-    "host-silent": _host(
-        "answer nothing",
-        "host-silent",
-        "its lond hangs: restart it there; lonc clients {subject}",
-        logged=True,
-    ),
-    "host-ping": _host(
-        "give no use of ping",
-        "host-ping",
-        "is it a lond of an odd release? lonc hosts {subject}",
-        "note",
-    ),
-    "host-loses": _host(
-        "lose requests", "con-lost", "lonc hosts {subject} has the causes", logged=True
-    ),
-    "host-slow": _host(
-        "are slow", "slow-host", "lonc slow {subject} names the commands", logged=True
-    ),
-    "delayed-old": _host(
-        "have old delayed requests",
-        "delayed-old",
-        "lonc delayed list {subject} shows what the last try said",
-        logged=True,
-    ),
-    "many-dead": Kind(
-        "critical", "many-dead", "look at this machine's network, name server and certificate"
-    ),
-    "clients-refused": Kind(
-        "critical",
-        "clients-refused",
-        "lonc clients shows who holds the places; loncMaxClients",
-        logged=False,
-    ),
-    "clients-full": Kind(
-        "warning",
-        "clients-refused",
-        "lonc clients shows who holds the places; loncMaxClients",
-        logged=False,
-    ),
-    "clients-one-program": Kind(
-        "warning",
-        "clients-refused",
-        "does it close its connections? lonc clients shows them",
-        "program",
-    ),
-    "clients-cut-off": Kind(
-        "warning", "clients-cut-off", "lonc.log says why of each", logged=False
-    ),
-    "memory-used-up": Kind(
-        "warning", "memory", "see who sends so much; loncMaxRequestMemory", logged=False
-    ),
-    "host-not-served": _host(
-        "have no socket", "not-served", "lonc hosts {subject}; mend what is in the way", "critical"
-    ),
-    "hosts-not-served": Kind(
-        "critical", "open-files", "raise the limit of open files, then restart lonc"
-    ),
-    "open-files": Kind("warning", "open-files", "raise the limit of open files, then restart lonc"),
-    "table-row": Kind(
-        "warning",
-        "files",
-        "mend the line: its host is not served; lonc reload",
-        "file",
-        "lines of a table are not used",
-    ),
-    "setting-unused": Kind(
-        "warning",
-        "files",
-        "it does nothing: mend or delete it; lonc reload",
-        "file",
-        "settings do nothing",
-    ),
-    "own-id-missing": Kind(
-        "warning",
-        "files",
-        "add a line, or mend lonHostID: other servers do not know this one",
-        "file",
-    ),
-    "nobody-may-manage": Kind(
-        "warning", "files", "name those whose certificates may see, or steer; lonc reload"
-    ),
-    "management-open": Kind(
-        "note", "exposed", "a UNIX socket has levels: loncManagement, then lonc reload"
-    ),
-    "port-not-open": Kind(
-        "warning",
-        "port-not-open",
-        "lonc settings; free what it names, then lonc reload",
-        "",
-        logged=False,
-    ),
-    "files-used-up": Kind(
-        "critical", "open-files", "raise the limit of open files, then restart lonc"
-    ),
-    "table-not-fetched": Kind(
-        "warning", "table-not-fetched", "grep 'no host table from' lonc.log", "file", logged=False
-    ),
-    "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
-    "runs-as-root": Kind(
-        "critical", "exposed", "start it with twistd --uid and --gid, or set loncSocketGroup"
-    ),
-    "folder-open": Kind("warning", "exposed", "chmod o-w {subject}", "file"),
-    "key-readable": Kind("warning", "exposed", "chmod o-r {subject}", "file"),
-    "no-idea": Kind("critical", "no-idea", "install an OpenSSL that has IDEA, then restart lonc"),
-    "certificate-unusable": Kind(
-        "warning", "certificate", "mend the file, then lonc reload", "file"
-    ),
-    "certificate-ends": Kind("warning", "certificate", "have it renewed, then lonc reload", "file"),
-    "certificate-ended": Kind(
-        "critical", "certificate", "have it renewed, then lonc reload", "file"
-    ),
-    "delayed-folder": Kind(
-        "critical", "delayed-folder", "mend its owner and mode, or its disk: {subject}", "file"
-    ),
-    "delayed-disk-full": Kind(
-        "critical", "delayed-folder", "make room: df {subject}; df -i {subject}", "file"
-    ),
-    "delayed-not-cleared": Kind(
-        "critical", "delayed-folder", "mend that before the next restart: {subject}", "file"
-    ),
-    "delayed-unsealed": Kind(
-        "critical", "delayed-unsealed", "mend its owner and mode, or its disk: {subject}", "file"
-    ),
-    "delayed-locked": Kind(
-        "warning", "delayed-unsealed", "set loncDelayedKeyFile again; lonc reload"
-    ),
-    "delayed-unknown": _host(
-        "are not in the table and have delayed requests",
-        "delayed-unknown",
-        "put it into hosts.tab, or lonc delayed drop; lonc delayed list {subject}",
-        logged=True,
-    ),
-    "delayed-kept": Kind(
-        "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
-    ),
-    "pid-file": Kind("warning", "pid-file", "see whose it is, then remove it", "file"),
-    "log-file": Kind(
-        "critical", "files", "mend rights or space of {subject}", "file", logged=False
-    ),
-    "status-file": Kind(
-        "warning", "files", "mend rights or space of {subject}", "file", logged=False
-    ),
-    "reload-failed": Kind(
-        "warning", "reload-failed", "lonc check names file and line", logged=False
-    ),
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -253,8 +29,8 @@ class Problem:
 
     :ivar number: counts the problems since the start; the order in which they began. 0 for one
         that is on no list.
-    :ivar kind: a name of :data:`KINDS`.
-    :ivar level: one of :data:`LEVELS`.
+    :ivar kind: a name of :data:`lonc.report.kinds.KINDS`.
+    :ivar level: one of :data:`lonc.report.kinds.LEVELS`.
     :ivar subject: whom it concerns: a host id, a program, a file; empty for the daemon.
     :ivar what: what is wrong, for a person.
     :ivar since: since when, in Unix time; ``None`` where that is not known.
@@ -316,7 +92,7 @@ class Problems:
         """
         Say that something is wrong, once or as often as it is noticed.
 
-        :param kind: one of :data:`KINDS`.
+        :param kind: one of :data:`lonc.report.kinds.KINDS`.
         :param subject: whom it concerns; empty for the daemon.
         :param level: another than that of the kind.
         :param since: Unix time; without it since it was first told.
@@ -404,12 +180,12 @@ class Group:
 
     @property
     def kind(self) -> str:
-        """A name of :data:`KINDS`."""
+        """A name of :data:`lonc.report.kinds.KINDS`."""
         return self.members[0].kind
 
     @property
     def level(self) -> str:
-        """One of :data:`LEVELS`."""
+        """One of :data:`lonc.report.kinds.LEVELS`."""
         return self.members[0].level
 
     @property

@@ -19,7 +19,7 @@ from unittest import SkipTest
 from twisted.trial.unittest import SynchronousTestCase
 
 import lonc
-from lonc.report.problems import LEVELS
+from lonc.report.kinds import LEVELS
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 

@@ -30,7 +30,7 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.host.connection import Trouble
-from lonc.report.problems import KINDS
+from lonc.report.kinds import KINDS
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.standalone import SCREEN
 from lonc.tap import Options

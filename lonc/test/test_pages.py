@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.cli.main import commands
 from lonc.config.settings import MANAGEMENT_SOCKET
 from lonc.report.judgement import finding, summary
-from lonc.report.problems import KINDS, problem
+from lonc.report.kinds import KINDS
+from lonc.report.problems import problem
 from lonc.report.records import (
     ClientStatus,
     ConnectionStatus,

@@ -14,7 +14,8 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import attrs
 
-from lonc.report.problems import KINDS, Problem
+from lonc.report.kinds import KINDS
+from lonc.report.problems import Problem
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import BOUNDS, Totals
 

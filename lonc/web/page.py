@@ -18,7 +18,8 @@ import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lonc.report.judgement import by_cause, totals
-from lonc.report.problems import KINDS, LEVELS, Group, Problem, state
+from lonc.report.kinds import KINDS, LEVELS
+from lonc.report.problems import Group, Problem, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration
 from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph

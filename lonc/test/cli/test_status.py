@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.status import monitored, show
 from lonc.report.judgement import by_cause
-from lonc.report.problems import KINDS, Group, Problem, problem
+from lonc.report.kinds import KINDS
+from lonc.report.problems import Group, Problem, problem
 from lonc.test.fixtures.statuses import a_daemon, a_status
 
 

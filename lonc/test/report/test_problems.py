@@ -11,16 +11,8 @@ from typing import cast
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from lonc.report.problems import (
-    KINDS,
-    LEVELS,
-    Problem,
-    Problems,
-    grouped,
-    problem,
-    state,
-    worst_first,
-)
+from lonc.report.kinds import KINDS, LEVELS
+from lonc.report.problems import Problem, Problems, grouped, problem, state, worst_first
 from lonc.test.fixtures.source import TREE, read
 
 
