@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
 import attrs
 
 from lonc.config.certificates import check_name, names_in
+from lonc.control.errors import NotAllowed
+from lonc.control.log import ManagementLog
 from lonc.transport.peer import UNKNOWN, Peer, peer_of
 from lonc.wire.printable import quoted
 from lonc.wire.tls import Certificate, TLSError
@@ -113,3 +115,43 @@ def _peer(transport: Any) -> Peer | None:
 
 def _address(transport: Any) -> str:
     return str(getattr(transport.getPeer(), "host", "an unknown place"))
+
+
+#: What is told who may not have something, by the level that it takes.
+_REFUSALS: Final = {
+    Level.SEE: "may see nothing: it is not in loncManagementNames",
+    Level.STEER: "may see, and not steer",
+    Level.OWN: "may not see that: it is for lonc's own user and root",
+}
+
+
+class Caller:
+    """
+    Whoever gives the commands of one connection.
+
+    :param visitor: tells who it is: asked each time, for names in the settings may change.
+    """
+
+    def __init__(self, visitor: Callable[[], Visitor], log: ManagementLog) -> None:
+        self._visitor = visitor
+        self._log = log
+
+    @property
+    def level(self) -> Level:
+        """What the caller may do."""
+        return self._visitor().level
+
+    def require(self, level: Level, what: str) -> None:
+        """
+        Check that the caller may have what is asked for.
+
+        :raises lonc.control.errors.NotAllowed: that is not so.
+        """
+        visitor = self._visitor()
+        if visitor.level < level:
+            self._log.not_allowed(visitor.who, what)
+            raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
+
+    def note(self, asked: str, host_id: str) -> None:
+        """Log what the caller asks for."""
+        self._log.asked(asked, host_id, self._visitor().who)

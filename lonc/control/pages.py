@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import attrs
 
@@ -16,10 +16,11 @@ from lonc.control.errors import BadArguments
 #: always fits into a value of AMP.
 PAGE: Final = 16_384
 
+K = TypeVar("K", int, str)
 T = TypeVar("T")
 
 
-def behind(rows: Mapping[Any, T], after: Any) -> list[T]:
+def behind(rows: Mapping[K, T], after: object) -> list[T]:
     """
     Return the values whose keys are greater than one, in the order of their keys.
 
@@ -28,28 +29,38 @@ def behind(rows: Mapping[Any, T], after: Any) -> list[T]:
     :param after: the key of the last row of the page before; None for the first page.
     :raises BadArguments: it cannot be compared with the keys.
     """
+    last = cast("K | None", after)
     try:
-        return [rows[key] for key in sorted(key for key in rows if after is None or key > after)]
+        return [rows[key] for key in sorted(key for key in rows if last is None or key > last)]
     except TypeError:
         raise BadArguments(f"after is no key of these rows: {after!r}") from None
 
 
-def page(command: type[ManagementCommand], rows: Iterable[attrs.AttrsInstance]) -> dict[str, Any]:
+def page(
+    command: type[ManagementCommand], rows: Iterable[attrs.AttrsInstance]
+) -> dict[str, object]:
+    """Return an answer with the rows that fit into a page, and whether there are more."""
+    name, _ = command.response[0]
+    fitting, more = first_of(command, rows)
+    return {name.decode(): fitting, "more": more}
+
+
+def first_of(
+    command: type[ManagementCommand], rows: Iterable[attrs.AttrsInstance]
+) -> tuple[list[dict[str, object]], bool]:
     """
     Return as many rows as fit into a page, one at least, and whether there are more.
 
     :param command: has a list of rows first in its response, and ``more`` second.
     :param rows: made one by one, as far as they are needed.
     """
-    name, argument = command.response[0]
-    page: list[dict[str, Any]] = []
+    _, argument = command.response[0]
+    page: list[dict[str, object]] = []
     size = 0
-    more = False
     for row in rows:
         fields = attrs.asdict(row, recurse=False)
         size += len(argument.toStringProto([fields], None))
-        more = size > PAGE and bool(page)
-        if more:
-            break
+        if size > PAGE and page:
+            return page, True
         page.append(fields)
-    return {name.decode(): page, "more": more}
+    return page, False

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, Final
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred, TimeoutError
@@ -18,8 +18,7 @@ from twisted.protocols import amp
 
 from lonc.config.parameters import PARAMETERS
 from lonc.config.settings import Settings, SettingsError
-from lonc.control.access import Level, user_name
-from lonc.control.caller import Caller
+from lonc.control.access import Caller, Level, user_name
 from lonc.control.commands import (
     About,
     CloseConnections,
@@ -53,7 +52,7 @@ from lonc.control.errors import (
     UnknownFile,
     UnknownHost,
 )
-from lonc.control.pages import behind, page
+from lonc.control.pages import behind, first_of, page
 from lonc.control.parts import Parts
 from lonc.delayed.people import UnknownRequest
 from lonc.disk.threads import Stuck
@@ -86,6 +85,9 @@ TRACE_WAIT: Final = 1.0
 
 #: In place of what the file says, when it says nothing that can be used.
 UNREADABLE: Final = "the file cannot be used now: see lonc check"
+
+#: An answer's fields, by their names.
+Answer = dict[str, object]
 
 log = Logger()
 
@@ -129,12 +131,12 @@ class Responders(amp.CommandLocator):
     # ------------------------------------------------------------------ what is seen
 
     @About.responder
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Answer:
         """Report on the daemon."""
         return attrs.asdict(self._parts.reporter.about(), recurse=False)
 
     @ListHosts.responder
-    def list_hosts(self, after: str) -> dict[str, Any]:
+    def list_hosts(self, after: str) -> Answer:
         """Report on the hosts."""
         ids = behind({host_id: host_id for host_id in self._parts.hosts}, after)
         return page(ListHosts, (self._host_status(host_id) for host_id in ids))
@@ -144,7 +146,7 @@ class Responders(amp.CommandLocator):
         return attrs.evolve(status, last_log=cut(status.last_log))
 
     @ListClients.responder
-    def list_clients(self, host: str, after: Any) -> dict[str, Any]:
+    def list_clients(self, host: str, after: object) -> Answer:
         """Report on the open clients."""
         host_id, everyone = self._host_id(host), self._parts.clients.everyone
         clients = {each.number: each for each in everyone if host_id in (None, each.host_id)}
@@ -153,7 +155,7 @@ class Responders(amp.CommandLocator):
         return page(ListClients, (_client_status(each, name_of, now, wall) for each in coming))
 
     @ListConnections.responder
-    def list_connections(self, host: str, after: Any) -> dict[str, Any]:
+    def list_connections(self, host: str, after: object) -> Answer:
         """Report on the connections to londs."""
         rows: dict[int, ConnectionStatus] = {}
         for one in self._chosen(host):
@@ -162,13 +164,13 @@ class Responders(amp.CommandLocator):
         return page(ListConnections, behind(rows, after))
 
     @ListSlow.responder
-    def list_slow(self, host: str, after: Any) -> dict[str, Any]:
+    def list_slow(self, host: str, after: object) -> Answer:
         """Report the slowest requests of late."""
         slowest = self._parts.request_log.slowest(self._host_id(host))
         return page(ListSlow, behind({each.number: each for each in slowest}, after))
 
     @ListProblems.responder
-    async def list_problems(self, host: str, after: Any) -> dict[str, Any]:
+    async def list_problems(self, host: str, after: object) -> Answer:
         """Report on what is wrong now."""
         host_id = self._host_id(host)
         await self._parts.look()
@@ -177,7 +179,7 @@ class Responders(amp.CommandLocator):
         return page(ListProblems, behind(known, after))
 
     @ListSettings.responder
-    async def list_settings(self, host: str, after: Any) -> dict[str, Any]:
+    async def list_settings(self, host: str, after: object) -> Answer:
         """Report on each setting, and on what the file says by now."""
         parts = self._parts
         settings = parts.in_force.settings
@@ -190,7 +192,7 @@ class Responders(amp.CommandLocator):
         return page(ListSettings, behind(rows, after))
 
     @ListDelayed.responder
-    async def list_delayed(self, host: str, after: Any) -> dict[str, Any]:
+    async def list_delayed(self, host: str, after: object) -> Answer:
         """
         Report on delayed requests in the order in which they are sent, then on those kept.
 
@@ -205,7 +207,7 @@ class Responders(amp.CommandLocator):
         return page(ListDelayed, rows)
 
     @Trace.responder
-    async def trace(self, host: str, after: Any, contents: bool) -> dict[str, Any]:
+    async def trace(self, host: str, after: object, contents: bool) -> Answer:
         """Report requests as they end."""
         if contents:
             self._caller.require(Level.OWN, "the requests themselves")
@@ -218,14 +220,14 @@ class Responders(amp.CommandLocator):
         with contextlib.suppress(TimeoutError):
             await watcher.wait().addTimeout(TRACE_WAIT, self._parts.clock)
         rows = watcher.take()
-        answer = page(Trace, rows)
-        watcher.put_back(rows[len(answer["rows"]) :])
-        return answer
+        told, more = first_of(Trace, rows)
+        watcher.put_back(rows[len(told) :])
+        return {"rows": told, "more": more}
 
     # ------------------------------------------------------------------ what is steered
 
     @Report.responder
-    async def report(self, host: str) -> dict[str, Any]:
+    async def report(self, host: str) -> Answer:
         """Write the status file."""
         self._note("report", host)
         try:
@@ -234,26 +236,26 @@ class Responders(amp.CommandLocator):
             raise ReportFailed(f"the status file cannot be written: {error}") from error
         return {}
 
-    def _each(self, host: str, do: Callable[[HostService], object]) -> Deferred[dict[str, Any]]:
+    def _each(self, host: str, do: Callable[[HostService], object]) -> Deferred[Answer]:
         """Do something for a host or all, and let others be served meanwhile; begin at once."""
         steps = map(do, self._chosen(host))
         done = Deferred.fromCoroutine(in_slices(self._parts.clock, steps, lambda: True))
         return done.addCallback(lambda _: {})
 
     @ResetRetries.responder
-    def reset_retries(self, host: str) -> Deferred[dict[str, Any]]:
+    def reset_retries(self, host: str) -> Deferred[Answer]:
         """Give a host its retries back (row S18)."""
         self._note("reset retries", host)
         return self._each(host, lambda each: each.reset_retries())
 
     @CloseConnections.responder
-    def close_connections(self, host: str) -> Deferred[dict[str, Any]]:
+    def close_connections(self, host: str) -> Deferred[Answer]:
         """Close a host's connections and start afresh."""
         self._note("close connections", host)
         return self._each(host, lambda each: each.close_connections())
 
     @SetDebugLevel.responder
-    def set_debug_level(self, host: str, level: int) -> Deferred[dict[str, Any]]:
+    def set_debug_level(self, host: str, level: int) -> Deferred[Answer]:
         """Set a host's debug level (row S20)."""
         if not 0 <= level <= 9:
             raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
@@ -261,9 +263,7 @@ class Responders(amp.CommandLocator):
         return self._each(host, partial(_set_debug_level, level))
 
     @Pause.responder
-    async def pause(
-        self, host: str, by: str, reason: str, seconds: float, fail: bool
-    ) -> dict[str, Any]:
+    async def pause(self, host: str, by: str, reason: str, seconds: float, fail: bool) -> Answer:
         """Send a host nothing; return when nothing of it is in flight any more."""
         if not 0.0 <= seconds <= LONGEST_PAUSE:
             raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
@@ -279,7 +279,7 @@ class Responders(amp.CommandLocator):
         return {}
 
     @Resume.responder
-    def resume(self, host: str) -> Deferred[dict[str, Any]]:
+    def resume(self, host: str) -> Deferred[Answer]:
         """End a host's pause."""
         self._check_steady()
         self._note("resume", host)
@@ -294,7 +294,7 @@ class Responders(amp.CommandLocator):
             raise NotDone("a new process takes over: ask again in a moment")
 
     @ShowDelayed.responder
-    async def show_delayed(self, file: str) -> dict[str, Any]:
+    async def show_delayed(self, file: str) -> Answer:
         """Give the beginning of a delayed request, and tell whether it goes on."""
         self._note(f"show delayed request {file}")
         with _disk_errors(f"{file} cannot be read"):
@@ -302,7 +302,7 @@ class Responders(amp.CommandLocator):
         return {"content": content, "more": more}
 
     @DropDelayed.responder
-    async def drop_delayed(self, file: str) -> dict[str, Any]:
+    async def drop_delayed(self, file: str) -> Answer:
         """Delete a delayed request."""
         self._note(f"drop delayed request {file}")
         with _disk_errors(f"{file} cannot be deleted"):
@@ -310,7 +310,7 @@ class Responders(amp.CommandLocator):
         return {}
 
     @RequeueDelayed.responder
-    async def requeue_delayed(self, file: str) -> dict[str, Any]:
+    async def requeue_delayed(self, file: str) -> Answer:
         """Put a kept request back among those that are sent."""
         self._note(f"put back delayed request {file}")
         with _disk_errors(f"{file} cannot be put back"):
@@ -318,32 +318,32 @@ class Responders(amp.CommandLocator):
         return {}
 
     @RetryDelayed.responder
-    def retry_delayed(self, host: str) -> dict[str, Any]:
+    def retry_delayed(self, host: str) -> Answer:
         """Try a host's delayed requests now."""
         self._note("retry delayed requests", host)
         self._parts.delayed.retry(self._host_id(host))
         return {}
 
     @RereadTable.responder
-    async def reread_table(self) -> dict[str, Any]:
+    async def reread_table(self) -> Answer:
         """Read the host table again."""
         self._note("read the table again")
         return {"message": cut(await self._parts.reread_table(), LONGEST_MESSAGE)}
 
     @Reload.responder
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self) -> Answer:
         """Read the configuration and the host table again."""
         self._note("reload")
         return {"message": cut(await self._parts.reload(), LONGEST_MESSAGE)}
 
     @HandOver.responder
-    async def hand_over(self) -> dict[str, Any]:
+    async def hand_over(self) -> Answer:
         """Get ready to hand everything over to a new process."""
         self._note("hand over to a new process")
         return {"path": await self._parts.hand_over()}
 
     @Stop.responder
-    def stop(self) -> dict[str, Any]:
+    def stop(self) -> Answer:
         """Stop lonc; the answer goes first."""
         self._note("stop")
         self._parts.clock.callLater(0, self._parts.stop)

@@ -25,9 +25,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.control import commands
-from lonc.control.access import Level, Visitor, is_encrypted, visitor_of
+from lonc.control.access import Caller, Level, Visitor, is_encrypted, visitor_of
 from lonc.control.bounded_amp import BoundedAMP
-from lonc.control.caller import Caller
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import BadArguments, InternalError, NotAllowed, NotDone
 from lonc.control.log import ManagementLog

@@ -27,8 +27,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 import lonc
 from lonc import management
 from lonc.control import commands, errors
-from lonc.control.access import OWNER, Level, Visitor
-from lonc.control.caller import Caller
+from lonc.control.access import OWNER, Caller, Level, Visitor
 from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import (
@@ -189,7 +188,7 @@ class PagesTests(ConnectedTests):
         pages = []
         after, more = "", True
         while more:
-            page = responders.list_hosts(after)
+            page: Any = responders.list_hosts(after)
             pages.append(page["hosts"])
             after, more = page["hosts"][-1]["host_id"], page["more"]
         self.assertEqual(sum(map(len, pages)), 200)
