@@ -1,0 +1,426 @@
+# trial's assertions and twisted.protocols.amp have no annotations:
+# mypy: allow-untyped-calls
+"""Management over AMP, from the call of a program to its answer or error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.logger import capturedLogs
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from twisted.test.iosim import FakeTransport, connect
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+import lonc
+from lonc import management
+from lonc.control import commands, errors
+from lonc.control.access import OWNER
+from lonc.control.client import ManagementClient
+from lonc.control.commands import ManagementCommand
+from lonc.control.errors import (
+    BadArguments,
+    BadLevel,
+    InternalError,
+    ManagementError,
+    NoAnswer,
+    ReloadFailed,
+    ReportFailed,
+    UnknownHost,
+)
+from lonc.control.server import (
+    ManagementFactory,
+)
+from lonc.report.status import DaemonStatus
+from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
+from lonc.test.fixtures.statuses import a_status
+
+EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/examples/manage.py")
+
+
+class CommandsTests(ConnectedTests):
+    """Each command, from the client's call to the daemon and back."""
+
+    def test_about(self) -> None:
+        """The daemon's report arrives as it was given."""
+        self.assertEqual(self.answer(self.client.about()), self.daemon.about())
+
+    def test_hosts(self) -> None:
+        """S18: every field of a host's status arrives as it was given."""
+        # Every field has a value of its own, so that none can stand for another.
+        fields = attrs.asdict(a_status("msul1")).items()
+        numbers = {name: n + 3 for n, (name, value) in enumerate(fields) if type(value) is int}
+        status = a_status(
+            "msul1",
+            **numbers,
+            state="DEAD",
+            oldest_waiter=1.5,
+            next_probe=59.25,
+            con_lost={"timeout": 3, "dead": 12},
+            lond_version="1.467",
+            mode="ssl",
+            last_log="Tue Nov  3 05:02:00 2026 (17) [msul1] \N{SNOWMAN}",
+        )
+        self.daemon.hosts = [status]
+        self.assertEqual(self.answer(self.client.hosts()), [status])
+
+    def test_not_awaited(self) -> None:
+        """Who forgets to await is warned, and nothing is asked."""
+        self.client.report()  # type: ignore[unused-coroutine]
+        (warning,) = self.flushWarnings()
+        self.assertIn("was never awaited", warning["message"])
+        self.pump.flush()
+        self.assertEqual(self.daemon.asked, [])
+
+    def test_public_names(self) -> None:
+        """Every command and every error can be had where programs look for them."""
+        named = {
+            name
+            for module, kind in ((commands, ManagementCommand), (errors, ManagementError))
+            for name, each in vars(module).items()
+            if isinstance(each, type) and issubclass(each, kind)
+        }
+        self.assertLessEqual(named - {"ManagementCommand", "Listing"}, set(management.__all__))
+        for name in management.__all__:
+            self.assertEqual(getattr(management, name).__name__, name)
+
+    def test_no_hosts(self) -> None:
+        """A daemon without hosts has an empty list."""
+        self.daemon.hosts = []
+        self.assertEqual(self.answer(self.client.hosts()), [])
+
+    def test_one_host(self) -> None:
+        """S18: each command reaches the daemon for the host it names, and for no other."""
+        self.answer(self.client.report("msul1"))
+        self.answer(self.client.reset_retries("msul1"))
+        self.answer(self.client.close_connections("msua1"))
+        self.answer(self.client.set_debug_level("msua1", 9))
+        self.assertEqual(
+            self.daemon.asked,
+            [("report",), ("reset", "msul1"), ("close", "msua1"), ("debug", "msua1", 9)],
+        )
+
+    def test_all_hosts(self) -> None:
+        """S18: without a host, each command is for all."""
+        self.answer(self.client.report())
+        self.answer(self.client.reset_retries())
+        self.answer(self.client.close_connections())
+        self.answer(self.client.set_debug_level("", 0))
+        self.assertEqual(
+            self.daemon.asked,
+            [
+                ("report",),
+                *((what, host) for what in ("reset", "close") for host in ("msul1", "msua1")),
+                ("debug", "msul1", 0),
+                ("debug", "msua1", 0),
+            ],
+        )
+
+    def test_read_again(self) -> None:
+        """What has changed is told once the table, or everything, has been read."""
+        for call, asked in [
+            (self.client.reread_table, ("reread",)),
+            (self.client.reload, ("reload",)),
+        ]:
+            self.daemon.reading = Deferred()
+            answer = self.ask(call())
+            self.assertNoResult(answer)
+            self.daemon.reading.callback("2 hosts gone")
+            self.pump.flush()
+            self.assertEqual(self.successResultOf(answer), "2 hosts gone")
+            self.assertEqual(self.daemon.asked.pop(), asked)
+
+    def test_stop(self) -> None:
+        """The answer to ``stop`` is sent before the daemon begins to stop."""
+        self.answer(self.client.stop())
+        self.assertEqual(self.daemon.asked, [])
+        self.clock.advance(0)
+        self.assertEqual(self.daemon.asked, [("stop",)])
+
+
+class ErrorsTests(ConnectedTests):
+    """What a person is told when a command fails."""
+
+    def test_unknown_host(self) -> None:
+        """A host that is not in the table is named, and nothing is done."""
+        for call in [
+            self.client.report("nosuch"),
+            self.client.reset_retries("nosuch"),
+            self.client.close_connections("nosuch"),
+            self.client.set_debug_level("nosuch", 1),
+        ]:
+            self.assertEqual(self.refused(call, UnknownHost), "nosuch is not in hosts.tab")
+        self.assertEqual(self.daemon.asked, [])
+
+    def test_bad_level(self) -> None:
+        """S20: levels are 0 to 9."""
+        for level in [-1, 10]:
+            text = self.refused(self.client.set_debug_level("msul1", level), BadLevel)
+            self.assertEqual(text, f"msul1: {level} is no debug level from 0 to 9")
+        self.assertEqual(self.daemon.asked, [])
+
+    def test_report_failed(self) -> None:
+        """The reason why the status file cannot be written arrives."""
+        self.daemon.report_error = PermissionError(13, "Permission denied", "/status.txt")
+        text = self.refused(self.client.report(), ReportFailed)
+        self.assertIn("Permission denied: '/status.txt'", text)
+
+    def test_reload_failed(self) -> None:
+        """The reason why a table is unusable arrives, cut to what AMP can carry."""
+        self.daemon.reading = fail(ReloadFailed("hosts.tab:3: " + "x" * 100_000))
+        text = self.refused(self.client.reread_table(), ReloadFailed)
+        self.assertEqual(text, "hosts.tab:3: " + "x" * 987)
+
+    def test_internal_error(self) -> None:
+        """An unforeseen exception is logged here, told without its content, and ends nothing."""
+        self.daemon.report_error = RuntimeError("secret")
+        text = self.refused(self.client.report(), InternalError)
+        self.assertNotIn("secret", text)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.daemon.report_error = None
+        self.answer(self.client.report())
+
+    def test_unknown_command(self) -> None:
+        """A command of a later release gets an error, and the connection stays."""
+
+        class Later(ManagementCommand):
+            commandName = b"x" * 60_000
+
+        text = self.refused(self.client._ask(Later), NoAnswer)
+        self.assertIn("Unhandled Command", text)
+        self.answer(self.client.report())
+
+    def test_bad_argument(self) -> None:
+        """An argument that is no number gets an error, and the connection stays."""
+
+        class SetDebugLevel(ManagementCommand):
+            arguments = [(b"host", amp.Unicode()), (b"level", amp.Unicode())]
+
+        with capturedLogs() as events:
+            for _ in range(3):
+                asking = self.client._ask(SetDebugLevel, host="", level="high")
+                self.assertIn("SetDebugLevel has not the arg", self.refused(asking, BadArguments))
+        self.assertEqual(
+            warnings(events),
+            [
+                "Management command not understood: SetDebugLevel has not the arguments that it "
+                "takes (ValueError)"
+            ],
+        )
+        self.answer(self.client.report())
+
+    def test_too_long_to_ask(self) -> None:
+        """What does not fit into a command fails before it is sent, and says so."""
+        told = self.refused(self.client.report("x" * 70_000), BadArguments)
+        self.assertEqual(told, "Report: host is too long")
+
+
+class ClientWaitsTests(ConnectedTests):
+    """Everything a client waits for ends."""
+
+    def test_no_answer(self) -> None:
+        """S18: a daemon that does not answer in time is given up."""
+        asked = Deferred.fromCoroutine(self.client.about())
+        self.reactor.advance(9.9)
+        self.assertNoResult(asked)
+        self.reactor.advance(0.1)
+        told = str(self.failureResultOf(asked, NoAnswer).value)
+        self.assertEqual(told, "unix:/sockets/lonc.amp: no answer within 10 s")
+
+    def test_connection_lost(self) -> None:
+        """A connection that goes while an answer is awaited is an error for a person."""
+        asked = Deferred.fromCoroutine(self.client.about())
+        self.factory.disconnect()
+        self.pump.flush()
+        told = str(self.failureResultOf(asked, NoAnswer).value)
+        self.assertTrue(told.startswith("unix:/sockets/lonc.amp: no answer: "), told)
+        self.refused(self.client.about(), NoAnswer)
+
+    def test_close(self) -> None:
+        """A closed client leaves no connection behind, and may be closed twice."""
+        self.answer(self.client.close())
+        self.assertEqual(self.factory.connections, set())
+        self.answer(self.client.close())
+
+    def test_endless_list(self) -> None:
+        """A list that does not go on is given up."""
+
+        class Stuck(amp.AMP):
+            def locateResponder(self, name: bytes) -> Any:
+                return lambda box: succeed(amp.AmpBox(hosts=b"", more=b"True"))
+
+        connecting = Deferred.fromCoroutine(ManagementClient.connect(self.reactor, "unix:/x"))
+        client = self.reactor.unixClients[-1][1].buildProtocol(None)
+        assert client is not None
+        stuck = Stuck()
+        pump = connect(stuck, FakeTransport(stuck, True), client, FakeTransport(client, False))
+        listing = Deferred.fromCoroutine(self.successResultOf(connecting).hosts())
+        pump.flush()
+        self.assertIn("does not end", str(self.failureResultOf(listing, NoAnswer).value))
+
+
+class LiarsTests(SynchronousTestCase):
+    """What listens there is no lonc, or a broken one."""
+
+    def test_rows_again(self) -> None:
+        """A listing that comes back to a row which it has had is given up."""
+        pages = [{"rows": [a_slow_request(number)], "more": True} for number in (1, 2, 1)]
+
+        class Asked(ManagementClient):
+            def __init__(self) -> None:
+                self._where = "lonc"
+
+            async def _ask(
+                self, command: object, more_time: float = 0.0, **arguments: object
+            ) -> dict[str, Any]:
+                return pages.pop(0)
+
+        listing = Deferred.fromCoroutine(Asked().slow())
+        self.assertIn("does not end", str(self.failureResultOf(listing, NoAnswer).value))
+
+    def answered(self, answer: Callable[[bytes], bytes]) -> Deferred[DaemonStatus]:
+        """Ask for the daemon's report, and answer with what is made of the question's tag."""
+        net = MemoryReactorClock()
+        connecting = Deferred.fromCoroutine(ManagementClient.connect(net, "unix:/x"))
+        protocol = net.unixClients[-1][1].buildProtocol(None)
+        assert protocol is not None
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        asking = Deferred.fromCoroutine(self.successResultOf(connecting).about())
+        with capturedLogs() as events:
+            protocol.dataReceived(answer(amp.parseString(transport.value())[0][amp.ASK]))
+            if transport.disconnected:
+                protocol.connectionLost(Failure(ConnectionAborted()))
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+        return asking
+
+    def test_lies(self) -> None:
+        """Whatever comes in place of an answer is an error in one line, without a traceback."""
+        box = amp.AmpBox
+        for answer in (
+            lambda tag: b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            lambda tag: b"\0\0",
+            lambda tag: box(_answer=b"nosuch").serialize(),
+            lambda tag: box(_answer=tag).serialize(),
+            lambda tag: box(_answer=tag, version=b"\xff", pid=b"many").serialize(),
+            lambda tag: box(_error=tag).serialize(),
+            lambda tag: box(_error=b"nosuch", _error_code=b"A", _error_description=b"").serialize(),
+            lambda tag: box(_error=tag, _error_code=b"A", _error_description=b"\xff").serialize(),
+            lambda tag: box(_command=b"About").serialize(),
+            lambda tag: box(_command=b"About", _ask=b"1").serialize(),
+            lambda tag: b"\0\1a\xff\xff" + b"x" * 65535 + b"\0\1b\xff\xff" + b"x" * 65535 * 4,
+            lambda tag: b"".join(b"\0\1a\0\xff" + b"x" * 255 for _ in range(1100)),
+        ):
+            text = str(self.failureResultOf(self.answered(answer), NoAnswer).value)
+            self.assertEqual(len(text.splitlines()), 1, text)
+
+
+class ConnectTests(SynchronousTestCase):
+    """Reaching lonc at all."""
+
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+
+    def connecting(self, endpoint: str) -> Deferred[ManagementClient]:
+        return Deferred.fromCoroutine(ManagementClient.connect(self.reactor, endpoint, 10.0))
+
+    def test_refused(self) -> None:
+        """Where nobody listens, the endpoint is named."""
+        connecting = self.connecting("unix:/x")
+        factory = self.reactor.unixClients[0][1]
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        text = str(self.failureResultOf(connecting, NoAnswer).value)
+        self.assertIn("unix:/x: Connection was refused", text)
+
+    def test_silence(self) -> None:
+        """A connection that does not come about is given up."""
+        connecting = self.connecting("tcp:192.0.2.1:5")
+        self.reactor.advance(9.9)
+        self.assertNoResult(connecting)
+        self.reactor.advance(0.1)
+        text = str(self.failureResultOf(connecting, NoAnswer).value)
+        self.assertEqual(text, "tcp:192.0.2.1:5: not connected within 10 s")
+
+    def test_no_endpoint(self) -> None:
+        """What is no endpoint description is named."""
+        for wrong in ["", "lonc.amp", "unix:/x:mode=600", "tcp:h:port"]:
+            text = str(self.failureResultOf(self.connecting(wrong), NoAnswer).value)
+            self.assertTrue(text.startswith(f"{wrong}: no client endpoint"), text)
+
+
+class ExampleTests(TestCase):
+    """The program in the documentation, as a process of its own, over a real UNIX socket."""
+
+    timeout = 600
+
+    def setUp(self) -> None:
+        if not os.path.exists(EXAMPLE):
+            self.skipTest("lonc is installed without its documentation")
+        folder = tempfile.mkdtemp()  # trial's own would be too long for a socket's path
+        self.addCleanup(shutil.rmtree, folder)
+        self.path = os.path.join(folder, "lonc.amp")
+        self.daemon = NotedDaemon(
+            a_status("msul1", idle=3, waiting=4, con_lost={"timeout": 5, "dead": 6}),
+            a_status("msua1", state="DEAD", retries_left=0),
+        )
+        clock: Any = reactor
+        self.factory = ManagementFactory(self.daemon.responders, clock, visitor_of=lambda _: OWNER)
+        port = clock.listenUNIX(self.path, self.factory, mode=0o600)
+        self.addCleanup(self.factory.disconnect)
+        self.addCleanup(port.stopListening)
+
+    async def run_example(self, *arguments: str) -> tuple[str, str, int]:
+        """Give what the program prints, what it complains of, and its exit status."""
+        out, err, code = await getProcessOutputAndValue(
+            sys.executable, [EXAMPLE, f"unix:{self.path}", *arguments], env=dict(os.environ)
+        )
+        return out.decode(), err.decode(), code
+
+    async def test_list(self) -> None:
+        """A line for each host, with its figures, below a heading."""
+        out, err, code = await self.run_example("list")
+        self.assertEqual((err, code), ("", 0))
+        about, heading, *hosts = out.splitlines()
+        self.assertIn("lonc 0.1, pid 17, since ", about)
+        self.assertEqual(heading.split()[:4], ["host", "state", "connections", "waiting"])
+        self.assertEqual(
+            [line.split() for line in hosts],
+            [
+                ["msua1", "DEAD", "0", "0", "0", "0", "0", "0", "0"],
+                ["msul1", "up", "3", "4", "2", "0", "0", "0", "11"],
+            ],
+        )
+
+    async def test_commands(self) -> None:
+        """S18: what the program is told to do reaches the daemon, and what it is told is shown."""
+        self.assertEqual(await self.run_example("debug", "msul1", "2"), ("", "", 0))
+        self.assertEqual(await self.run_example("close"), ("", "", 0))
+        self.assertEqual(await self.run_example("reread"), ("1 new host: msua1\n", "", 0))
+        closed = [("close", "msul1"), ("close", "msua1")]
+        self.assertEqual(self.daemon.asked, [("debug", "msul1", 2), *closed, ("reread",)])
+
+    async def test_unknown_host(self) -> None:
+        """An error is one line, and the exit status is not 0."""
+        self.assertEqual(
+            await self.run_example("reset", "nosuch"),
+            ("", "manage.py: nosuch is not in hosts.tab\n", 1),
+        )
+
+    async def test_nobody_listens(self) -> None:
+        """Where no lonc runs, that is one line too."""
+        self.path += ".nosuch"
+        out, err, code = await self.run_example("list")
+        self.assertEqual((out, code), ("", 1))
+        self.assertTrue(err.startswith(f"manage.py: unix:{self.path}: "), err)
+        self.assertEqual(len(err.splitlines()), 1, err)
