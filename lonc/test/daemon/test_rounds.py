@@ -1,0 +1,53 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""What is done again and again, whatever goes wrong."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.control.errors import ReloadFailed
+from lonc.daemon.rounds import Rounds, guarded
+
+
+class RoundsTests(SynchronousTestCase):
+    """Periodic work, by a clock."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.done: list[str] = []
+
+    def often(self) -> None:
+        """Do something that has a fault."""
+        self.done.append("often")
+        raise KeyError
+
+    async def seldom(self) -> None:
+        """Do something that takes time."""
+        self.done.append("seldom")
+        await Deferred()
+
+    def test_periods(self) -> None:
+        """Each is done at its own pace, though one fails each time and one does not end."""
+        rounds = Rounds(self.clock, {self.often: 1.0, self.seldom: 2.0})
+        rounds.start()
+        self.assertEqual(self.done, ["often", "seldom"])
+        self.clock.pump([1.0] * 4)
+        self.assertEqual((self.done.count("often"), self.done.count("seldom")), (5, 3))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 5)
+        rounds.stop()
+        rounds.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_guarded(self) -> None:
+        """What goes wrong later is logged too; a reload that failed has been logged."""
+        later: Deferred[None] = Deferred()
+        guarded(lambda: later)()
+        later.errback(KeyError())
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        with capturedLogs() as events:
+            guarded(lambda: fail(ReloadFailed("no")))()
+        self.assertEqual(events, [])
