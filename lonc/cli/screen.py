@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
+import attrs
 from rich.console import JustifyMethod
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -20,7 +21,7 @@ from twisted.internet.defer import Deferred
 
 from lonc.cli.hosts import HOST_COLUMNS, Row, about, rows
 from lonc.cli.status import line_of
-from lonc.cli.tables import STYLES, Column, ordered
+from lonc.cli.tables import STYLES, Column, fitting, ordered
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError
@@ -32,6 +33,9 @@ from lonc.wire.printable import printable
 
 #: Seconds between two looks.
 PAUSE: Final = 2.0
+
+#: Columns of the terminal that the table leaves to its scroll bar.
+SCROLL_BAR: Final = 2
 
 #: Causes of problems above the table, those that are worst.
 CAUSES: Final = 3
@@ -119,8 +123,8 @@ class Top(App[None]):
     CSS = "#summary { height: auto; padding: 0 1; } DataTable { height: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit"),
-        Binding("s", "sort(1)", "Sort by the next"),
-        Binding("S", "sort(-1)", "or last column"),
+        Binding("s", "sort(1)", "Sort"),
+        Binding("S", "sort(-1)", "Sort back"),
         Binding("r", "reverse", "Reverse"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("p", "pause", "Pause"),
@@ -148,10 +152,8 @@ class Top(App[None]):
         yield Footer()
 
     async def on_mount(self) -> None:
-        """Set the table up, and look for the first time."""
-        table = self.query_one(DataTable)
-        table.add_columns(*(_cell(column, column.name) for column in self._columns))
-        table.focus()
+        """Look for the first time."""
+        self.query_one(DataTable).focus()
         await self.look()
         self.set_interval(PAUSE, self.look)
 
@@ -194,16 +196,16 @@ class Top(App[None]):
         # Under a cursor that nobody has moved the worst stay in view, whichever they are by now.
         chosen = self._chosen() if table.cursor_row else None
         row, scrolled = table.cursor_row, table.scroll_offset
-        table.clear()
-        column = self._columns[self._sort]
-        shown = ordered(
-            [each for each in listed if self._is_wanted(each)],
-            self._columns,
-            column.name,
-            self._reverse,
-        )
+        table.clear(columns=True)
+        by = self._columns[self._sort]
+        wanted = [each for each in listed if self._is_wanted(each)]
+        shown = ordered(wanted, self._columns, by.name, self._reverse)
+        columns = [attrs.evolve(each, weight=9) if each is by else each for each in self._columns]
+        columns, widths = fitting(shown, columns, self.size.width - SCROLL_BAR)
+        for column, width in zip(columns, widths, strict=True):
+            table.add_column(_cell(column, column.name), width=width)
         for each in shown:
-            cells = (_cell(column, column.text(each)) for column in self._columns)
+            cells = (_cell(column, column.text(each)) for column in columns)
             table.add_row(*cells, key=each.host.host_id)
         ids = [each.host.host_id for each in shown]
         table.move_cursor(row=ids.index(chosen) if chosen in ids else row, scroll=False)

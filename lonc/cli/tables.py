@@ -88,7 +88,7 @@ def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
         click.echo(empty)
         return
     printed = console()
-    shown, widths = _fitting(rows, columns, printed.width)
+    shown, widths = fitting(rows, columns, printed.width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for column, width in zip(shown, widths, strict=True):
         table.add_column(
@@ -110,12 +110,14 @@ def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
         printed.print(table)
 
 
-def _fitting(
+def fitting(
     rows: Sequence[R], columns: Sequence[Column[R]], width: int
 ) -> tuple[list[Column[R]], list[int]]:
     """Choose the columns that fit, and how wide each may be."""
     wanted = {
-        column.name: max(len(column.name), *(cell_len(printable(column.text(row))) for row in rows))
+        column.name: max(
+            [len(column.name), *(cell_len(printable(column.text(row))) for row in rows)]
+        )
         for column in columns
     }
     natural = {
