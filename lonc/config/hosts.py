@@ -3,7 +3,7 @@ The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compare
 
 What a line says is the matter of :mod:`lonc.config.host_rows`.
 
-This module is pure: it reads files, and imports of lonc no more than that.
+It reads the two files of the table, and does nothing else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 What the administrator sets: ``loncapa.conf`` and the options of ``twistd lonc`` become Settings.
 
-This module is pure: it reads that one file, opens no socket and imports of lonc no more than the
-table of settings and the names that are lonc's own.
+Nothing is opened but that file and the one beside it. Whether the folders can be used is asked of
+the file system; nothing is changed there.
 """
 
 from __future__ import annotations

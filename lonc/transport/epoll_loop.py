@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-All sockets on one epoll, which the reactor watches as a single reader (Linux only).
+All sockets on one epoll, which the reactor watches as a single reader.
 
 With Twisted's own transports the reactor looks after each socket by itself; here, when it wakes,
 `SocketLoop.doRead` gives out everything that has arrived. Three rules hold it together:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import socket
 import sys
 import termios
@@ -36,10 +37,10 @@ from zope.interface import implementer
 from lonc.report.events import Logger
 from lonc.transport.peer import UNKNOWN, Peer, peer_of
 
-# Events of epoll, as in `select`, which has these names on Linux only.
-IN, OUT, ERROR, HANG_UP = 0x01, 0x04, 0x08, 0x10
+# Events of epoll.
+IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
 #: Comes whenever `IN` does, where it was asked for.
-READ_NORMAL = 0x40
+READ_NORMAL = select.EPOLLRDNORM
 
 _DONE = Failure(error.ConnectionDone())
 _LOST = Failure(error.ConnectionLost())
