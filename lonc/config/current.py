@@ -155,8 +155,12 @@ class InForce:
         """How many files may be open at once."""
         return _needed(self.settings, self.table)
 
-    def problems(self) -> list[Problem]:
-        """Judge what is in force, and allow as many open files as it takes."""
+    def problems(self, user: int | None = None) -> list[Problem]:
+        """
+        Judge what is in force, and allow as many open files as it takes.
+
+        :param user: the user id that lonc runs as; None for this process's.
+        """
         needed = self.needed_files
         limit = raise_file_limit(needed)
         hosts = len(self.table.hosts)
@@ -166,7 +170,12 @@ class InForce:
         )
         return [
             *configuration_problems(
-                self.settings, self.table, self.access, needed, limit, os.geteuid()
+                self.settings,
+                self.table,
+                self.access,
+                needed,
+                limit,
+                os.geteuid() if user is None else user,
             ),
             *(problem("restart-needed", name, what) for name, what in self.later.items()),
         ]

@@ -23,11 +23,12 @@ from lonc.daemon.others import who_serves
 from lonc.daemon.pidfile import holder_of
 from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
+from lonc.report.units import count
 
 #: From the least to the worst: an error keeps lonc from starting.
 LEVELS: Final = ("ok", "note", "warning", "critical", "error")
 
-#: What ``lonc check`` itself is run as says nothing about what lonc is started as.
+#: What ``lonc check`` itself is run as says nothing about what lonc will be started as.
 OF_THE_PROCESS: Final = frozenset({"runs-as-root"})
 
 
@@ -58,10 +59,13 @@ def check(config_file: str) -> Iterator[Checked]:
     except TableError as error:
         yield Checked("error", str(error), "lonc does not start, and a reload is refused")
         return
-    for found in (*in_force.problems(), *_certificate(in_force), *_sockets(in_force)):
-        level = "note" if found.kind in OF_THE_PROCESS else found.level
+    pid = holder_of(in_force.settings.pid_file)
+    user = _user_of(pid)
+    problems = in_force.problems(os.geteuid() if user is None else user)
+    for found in (*problems, *_certificate(in_force), *_sockets(in_force)):
+        level = "note" if user is None and found.kind in OF_THE_PROCESS else found.level
         yield Checked(level, found.what, found.advice)
-    yield from _running(in_force)
+    yield from _running(in_force, pid)
     yield from _well(in_force)
 
 
@@ -82,10 +86,17 @@ def _sockets(in_force: InForce) -> Iterator[Problem]:
             yield problem("host-not-served", host_id, f"{path} is no socket")
 
 
-def _running(in_force: InForce) -> Iterator[Checked]:
+def _user_of(pid: str) -> int | None:
+    """Return the user id of a process; None where there is none, or the system does not tell."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid if pid else None
+    except OSError:
+        return None
+
+
+def _running(in_force: InForce, pid: str) -> Iterator[Checked]:
     """Say who runs on these folders and sockets."""
     settings = in_force.settings
-    pid = holder_of(settings.pid_file)
     if pid:
         yield Checked("ok", f"lonc runs on these folders: process {pid}")
     elif others := who_serves(settings, in_force.table):
@@ -97,7 +108,7 @@ def _well(in_force: InForce) -> Iterator[Checked]:
     settings = in_force.settings
     yield Checked("ok", f"{settings.config_file} can be read")
     yield Checked("ok", "all folders are there and can be used")
-    yield Checked("ok", f"{settings.hosts_file} has {len(in_force.table.hosts)} hosts")
+    yield Checked("ok", f"{settings.hosts_file} has {count(len(in_force.table.hosts), 'host')}")
     if settings.delayed_key_file is not None:
         yield Checked("ok", f"delayed requests are sealed with {settings.delayed_key_file}")
     certificates = in_force.access.certificates

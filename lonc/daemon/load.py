@@ -101,5 +101,6 @@ def _port_errors(settings: Settings, access: Access) -> Iterator[SettingsError]:
     try:
         if settings.http is not None:
             serverFromString(None, settings.http)
-    except Exception as error:  # endpoints raise whatever they like
-        yield SettingsError(f"loncHTTP: {settings.http}: {error}")
+    except Exception:  # endpoints raise whatever they like, and say it in words of their own
+        usual = "tcp:8080:interface=127.0.0.1"
+        yield SettingsError(f"loncHTTP: {settings.http}: no server endpoint, such as {usual}")

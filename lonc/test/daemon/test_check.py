@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lonc.daemon.check import Checked, check
 from lonc.daemon.pidfile import PidFile
@@ -60,6 +60,18 @@ class CheckTests(SynchronousTestCase):
         [found] = self.bad()
         self.assertEqual(found.level, "error")
         self.assertIn(f"process {os.getpid()} has {self.folder}/sock/l1", found.what)
+
+    def test_root(self) -> None:
+        """Sockets that are root's alone: a note, for lonc may be started as another, or is one."""
+        if os.getuid():
+            raise SkipTest("only root can play this")
+        os.chown(f"{self.folder}/sock", 1, 1)
+        self.assertEqual([each.level for each in self.bad()], ["note"])
+        claim = PidFile(os.path.join(self.folder, "daemons", "logs", "lonc.pid"))
+        claim.acquire()
+        self.addCleanup(claim.release)
+        claim.write()
+        self.assertEqual([each.level for each in self.bad()], ["critical"])
 
     def test_lonc_runs(self) -> None:
         """That lonc runs is no fault, and looking at it changes nothing."""
