@@ -11,24 +11,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
-from random import Random
 from typing import TYPE_CHECKING, Any
 
-import attrs
-from twisted.application.service import IService, MultiService
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
-from lonc.config.current import Configuration, InForce, Sources
+from lonc.config.current import InForce
 from lonc.config.host_rows import TAKE_OVER_SOCKET
-from lonc.config.judgement import CONFIGURED, EXPOSED, exposed
-from lonc.config.rlimit import why_no_file
+from lonc.config.judgement import CONFIGURED
+from lonc.config.settings import Settings
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
@@ -38,40 +35,28 @@ from lonc.daemon.handover import HandOver, Holdings
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.knowledge import dead_of, distrust, knowledge_of, leave_dead, take_dead, take_on
 from lonc.daemon.notices import Notices
-from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.outside import Outside
 from lonc.daemon.reload import Reloader
 from lonc.daemon.rounds import Rounds, guarded
 from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.sweep import SWEEP, Sweep
-from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import Predecessor, TakeOverError
-from lonc.daemon.threads import Threads
+from lonc.daemon.upkeep import LOOK, WATCH, Upkeep
 from lonc.delayed.service import DelayedService
-from lonc.disk.threads import Disk, InThread, Stuck
+from lonc.disk.threads import Disk, Stuck
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machines import Machines
-from lonc.host.resolver import PLACES, Names, addresses_of
-from lonc.host.service import HostService
+from lonc.host.resolver import PLACES, Names
 from lonc.host.shared_sockets import SharedSockets
-from lonc.local.limits import SHORTAGES, Clients
+from lonc.local.limits import Clients
 from lonc.report.events import Logger
-from lonc.report.logs import LoncLog, has_room
-from lonc.report.problems import Problem, Problems, problem
-from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
 from lonc.report.units import count
-from lonc.transport.network import Network
+from lonc.transport.endpoint_port import EndpointPort
 from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort
 from lonc.wire.cipher import has_idea
-
-#: Seconds between two looks at whether every host is served (row S19).
-WATCH = 1.0
-
-#: Seconds between two looks at what the hosts report: a problem that nobody asks about becomes a
-#: line of the log so much late.
-LOOK = 10.0
 
 #: Disk calls at a time, of delayed requests, the fetched table and the configuration together. Each
 #: limits its own to fewer, so that what hangs for one leaves threads to the others.
@@ -81,45 +66,7 @@ DISK_THREADS = 16
 #: next lonc. Programs ask at once, which on a busy machine is not always within a fraction of that.
 LAST_WORDS = 1.0
 
-#: Kinds of problems that the daemon looks for here.
-OWN = frozenset({"port-not-open", "files-used-up"})
-
 log = Logger()
-
-
-@attrs.frozen(kw_only=True)
-class Outside:
-    """
-    What the daemon is given: the process and the machine that it runs on.
-
-    :ivar hosts: empty; host id -> its service, once the daemon has put them there.
-    :ivar sources: where the configuration is read again.
-    :ivar observer: writes ``lonc.log``.
-    :ivar lonc_log: knows the last line of each host.
-    :ivar perm_log: writes a line to ``lonnet.perm.log``.
-    :ivar random: the jitter.
-    :ivar make_threads: makes a pool of threads: reactor, name and the most at a time.
-    :ivar resolve: looks a name up, in a thread.
-    :ivar predecessor: the process that this one takes over from.
-    :ivar beside: services that run as long as the daemon does.
-    """
-
-    reactor: Any
-    network: Network
-    configuration: Configuration
-    sources: Sources
-    hosts: dict[str, HostService]
-    pid_file: PidFile
-    lonc_log: LoncLog
-    observer: ILogObserver
-    perm_log: Callable[[str], None]
-    random: Random
-    make_threads: Callable[[Any, str, int], InThread] = Threads
-    resolve: Callable[[str], list[str]] = addresses_of
-    manager: Manager = attrs.field(factory=lambda: Manager({}))
-    predecessor: Predecessor | None = None
-    problems: Problems = attrs.field(factory=Problems)
-    beside: Sequence[IService] = ()
 
 
 class LoncService(MultiService):
@@ -192,13 +139,7 @@ class LoncService(MultiService):
         )
         self._shared = SharedSockets(self.hosts.get, self._dependencies)
         self._delayed = DelayedService(
-            reactor,
-            settings,
-            self.hosts.get,
-            for_disk,
-            outside.perm_log,
-            random,
-            self.problems,
+            reactor, settings, self.hosts.get, for_disk, outside.perm_log, random, self.problems
         )
 
         # What is seen and steered.
@@ -224,6 +165,12 @@ class LoncService(MultiService):
         )
         self._http = HTTPPort(reactor, network, self.reporter, settings.http)
 
+        ports: list[tuple[str, Callable[[Settings], str | None], EndpointPort]] = [
+            ("loncManagement", lambda now: now.management, self._management),
+            ("loncManagementTLS", lambda now: now.management_tls, self._management_tls),
+            ("loncHTTP", lambda now: now.http, self._http),
+        ]
+
         # How it becomes another: a new configuration, a new table, a new process.
         self._reloader = Reloader(
             sources=outside.sources,
@@ -235,11 +182,7 @@ class LoncService(MultiService):
             shared=self._shared,
             reporter=self.reporter,
             followers=[self._clients, self._names, self._delayed],
-            ports=[
-                ("loncManagement", lambda now: now.management, self._management),
-                ("loncManagementTLS", lambda now: now.management_tls, self._management_tls),
-                ("loncHTTP", lambda now: now.http, self._http),
-            ],
+            ports=ports,
             management=self._management,
         )
         self._tables = TableFetcher(
@@ -253,20 +196,37 @@ class LoncService(MultiService):
             lambda: os.path.join(in_force.settings.sock_dir, TAKE_OVER_SOCKET),
             self._holdings,
             [self._delayed, self._management_tls, self._http],
-            self._watch_pid_file,
+            lambda: upkeep.restore_pid_file(),
             self._retire,
         )
 
         # What sets it going.
+        self._upkeep = upkeep = Upkeep(
+            clock=reactor,
+            in_force=in_force,
+            clients=self._clients,
+            names=self._names,
+            supervisor=self._supervisor,
+            shared=self._shared,
+            kept=self._kept,
+            ports=[port for _, _, port in ports],
+            pid_file=outside.pid_file,
+            reporter=self.reporter,
+            problems=self.problems,
+            sampling=self._http.sampling,
+            handing_over=lambda: self._hand_over.under_way,
+            running=lambda: bool(self.running),
+            sets_title=lambda: self.sets_title,
+        )
         self._notices = Notices(reactor, outside.manager, self.reporter.status_line)
         self._rounds = Rounds(
             reactor,
             {
-                Sweep(reactor, network, guarded(self._sweep)): SWEEP,
-                self._watch: WATCH,
-                self._turn: SLOT,
-                self._sample: PAUSE,
-                self._look: LOOK,
+                Sweep(reactor, network, guarded(upkeep.sweep)): SWEEP,
+                upkeep.watch: WATCH,
+                upkeep.turn: SLOT,
+                upkeep.sample: PAUSE,
+                upkeep.look: LOOK,
             },
         )
         self._signals = Signals(
@@ -275,7 +235,7 @@ class LoncService(MultiService):
                 signal.SIGINT: self.stop,
                 signal.SIGTERM: self.stop,
                 signal.SIGHUP: guarded(self.reload),
-                signal.SIGUSR1: self._report_and_reset,
+                signal.SIGUSR1: self._upkeep.report_and_reset,
                 signal.SIGUSR2: guarded(self.reread_table),
             },
         )
@@ -298,7 +258,7 @@ class LoncService(MultiService):
             reload=self.reload,
             hand_over=self._hand_over.offer,
             handing_over=lambda: self._hand_over.under_way,
-            look=self._look,
+            look=self._upkeep.look,
             stop=self.stop,
         )
 
@@ -444,72 +404,6 @@ class LoncService(MultiService):
             dead = dead_of(self.hosts)
             with contextlib.suppress(OSError, Stuck):  # it will find out
                 await self._disk.run(path, limit, partial(leave_dead, path, dead))
-
-    # ------------------------------------------------------------------ what is looked at
-
-    def _sweep(self) -> None:
-        """Look at every time limit."""
-        now = self._reactor.seconds()
-        self._clients.sweep(now)
-        self._supervisor.sweep(now)
-
-    async def _in_slices(self, steps: Iterator[object]) -> None:
-        await in_slices(self._reactor, steps, lambda: bool(self.running))
-
-    async def _sample(self) -> None:
-        """Add to the history that the page shows."""
-        await self._in_slices(self._http.sampling())
-
-    async def _turn(self) -> None:
-        """Let the five minutes of which is told move on."""
-        await self._in_slices(self.reporter.turning())
-
-    async def _look(self) -> None:
-        """Bring the list of problems up to date with what the hosts report."""
-        for each in [each for each in self.problems if each.kind == "log-file"]:
-            if has_room(each.subject):  # its next line may be hours away
-                self.problems.over(each.kind, each.subject)
-        in_force = self.in_force
-        self.problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
-        await self._in_slices(self.reporter.looking())
-
-    async def _report_and_reset(self) -> None:
-        """Open the logs again, write the status file, and give all hosts their retries back."""
-        await self._in_slices(self.reporter.reporting_and_resetting())
-
-    def _watch(self) -> None:
-        """Start again what does not serve, and say so in the process title."""
-        self._supervisor.restore()
-        self._shared.restore()
-        self._watch_pid_file()
-        self.problems.replace(self._clients.problems(time.time()), SHORTAGES)
-        self._management.restore()
-        self._kept.store_missing()
-        self._management_tls.restore()
-        self._http.restore()
-        self.problems.replace(self._own_problems(), OWN)
-        self._names.renew({host.target for host in self.in_force.table.hosts.values()})
-        if self.sets_title:
-            self.reporter.show_title()
-
-    def _own_problems(self) -> Iterator[Problem]:
-        """Say which ports do not listen where they should, and whether no file can be opened."""
-        for port in (self._management, self._management_tls, self._http):
-            if port.failure:
-                yield problem("port-not-open", str(port.name), port.failure)
-        why = why_no_file()
-        if why:
-            yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")
-
-    def _watch_pid_file(self) -> None:
-        """Write the pid file again where it has gone or names another process."""
-        try:
-            if not self._hand_over.under_way and self._pid_file.restore():
-                log.warn("{path} has been written again", path=self._pid_file.path)
-        except PidFileError as error:
-            self.problems.tell("pid-file", self._pid_file.path, str(error))
-        else:
-            self.problems.over("pid-file", self._pid_file.path)
 
     # ------------------------------------------------------------------ what is asked for
 

@@ -33,6 +33,7 @@ from lonc.config.settings import (
 from lonc.control.reporter import status_text
 from lonc.daemon.load import Loader
 from lonc.daemon.others import who_serves
+from lonc.daemon.outside import Outside
 from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.daemon.privileges import acting_as
@@ -43,7 +44,7 @@ from lonc.report.events import Logger
 from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_form, text_form
 from lonc.report.problems import Problems
 from lonc.report.text_output import TextOutput
-from lonc.service import LoncService, Outside
+from lonc.service import LoncService
 from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network

@@ -26,10 +26,11 @@ from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
 from lonc.daemon.sweep import SWEEP
+from lonc.daemon.upkeep import LOOK, WATCH
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService
 from lonc.report.status import local_time
-from lonc.service import LOOK, WATCH, LoncService
+from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
 from lonc.test.fixtures.doubles import (
     Attempt,
@@ -836,7 +837,7 @@ class ManagedTests(ServiceTestCase):
             lambda: Deferred.fromCoroutine(self.managed.pause("", "me", "", 0.0, False)),
             lambda: self.managed.resume(""),
             lambda: Deferred.fromCoroutine(self.managed.report("")),
-            lambda: Deferred.fromCoroutine(self.daemon._report_and_reset()),
+            lambda: Deferred.fromCoroutine(self.daemon._upkeep.report_and_reset()),
         ]
         for call in calls:
             answer = call()

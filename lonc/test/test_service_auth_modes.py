@@ -14,7 +14,8 @@ from lonc.config.certificates import CertificateFiles
 from lonc.config.key_files import KeyFolder
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
-from lonc.service import LOOK, LoncService
+from lonc.daemon.upkeep import LOOK
+from lonc.service import LoncService
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table
 

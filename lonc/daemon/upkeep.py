@@ -1,0 +1,133 @@
+"""
+What the daemon looks after while it runs: time limits, sockets, ports, files, and what is wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from lonc.config.current import InForce
+from lonc.config.judgement import EXPOSED, exposed
+from lonc.config.rlimit import why_no_file
+from lonc.control.reporter import Reporter
+from lonc.daemon.kept_sockets import KeptSockets
+from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.supervisor import Supervisor
+from lonc.host.resolver import Names
+from lonc.host.shared_sockets import SharedSockets
+from lonc.local.limits import SHORTAGES, Clients
+from lonc.report.events import Logger
+from lonc.report.logs import has_room
+from lonc.report.problems import Problem, Problems, problem
+from lonc.report.slices import in_slices
+from lonc.transport.endpoint_port import EndpointPort
+
+#: Seconds between two looks at whether every host is served (row S19).
+WATCH = 1.0
+
+#: Seconds between two looks at what the hosts report: a problem that nobody asks about becomes a
+#: line of the log so much late.
+LOOK = 10.0
+
+#: Kinds of problems that the daemon looks for here.
+OWN = frozenset({"port-not-open", "files-used-up"})
+
+log = Logger()
+
+
+@attrs.frozen(kw_only=True)
+class Upkeep:
+    """
+    Does it, whenever it is called.
+
+    :param clock: the reactor's time.
+    :param ports: where lonc listens beside the hosts' sockets.
+    :param kept: the sockets that are kept over a restart.
+    :param sampling: adds to the history that the page shows, a host at each step.
+    :param handing_over: tells whether a new process gets what there is.
+    :param running: tells whether the daemon runs.
+    :param sets_title: tells whether the process title is lonc's.
+    """
+
+    _clock: IReactorTime
+    _in_force: InForce
+    _clients: Clients
+    _names: Names
+    _supervisor: Supervisor
+    _shared: SharedSockets
+    _kept: KeptSockets
+    _ports: Sequence[EndpointPort]
+    _pid_file: PidFile
+    _reporter: Reporter
+    _problems: Problems
+    _sampling: Callable[[], Iterator[object]]
+    _handing_over: Callable[[], bool]
+    _running: Callable[[], bool]
+    _sets_title: Callable[[], bool]
+
+    def sweep(self) -> None:
+        """Look at every time limit."""
+        now = self._clock.seconds()
+        self._clients.sweep(now)
+        self._supervisor.sweep(now)
+
+    async def _in_slices(self, steps: Iterator[object]) -> None:
+        await in_slices(self._clock, steps, self._running)
+
+    async def sample(self) -> None:
+        """Add to the history that the page shows."""
+        await self._in_slices(self._sampling())
+
+    async def turn(self) -> None:
+        """Let the five minutes of which is told move on."""
+        await self._in_slices(self._reporter.turning())
+
+    async def look(self) -> None:
+        """Bring the list of problems up to date with what the hosts report."""
+        for each in [each for each in self._problems if each.kind == "log-file"]:
+            if has_room(each.subject):  # its next line may be hours away
+                self._problems.over(each.kind, each.subject)
+        in_force = self._in_force
+        self._problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
+        await self._in_slices(self._reporter.looking())
+
+    async def report_and_reset(self) -> None:
+        """Open the logs again, write the status file, and give all hosts their retries back."""
+        await self._in_slices(self._reporter.reporting_and_resetting())
+
+    def watch(self) -> None:
+        """Start again what does not serve, and say so in the process title."""
+        self._supervisor.restore()
+        self._shared.restore()
+        self.restore_pid_file()
+        self._problems.replace(self._clients.problems(time.time()), SHORTAGES)
+        self._kept.store_missing()
+        for port in self._ports:
+            port.restore()
+        self._problems.replace(self._own_problems(), OWN)
+        self._names.renew({host.target for host in self._in_force.table.hosts.values()})
+        if self._sets_title():
+            self._reporter.show_title()
+
+    def _own_problems(self) -> Iterator[Problem]:
+        """Say which ports do not listen where they should, and whether no file can be opened."""
+        for port in self._ports:
+            if port.failure:
+                yield problem("port-not-open", str(port.name), port.failure)
+        why = why_no_file()
+        if why:
+            yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")
+
+    def restore_pid_file(self) -> None:
+        """Write the pid file again where it has gone or names another process."""
+        try:
+            if not self._handing_over() and self._pid_file.restore():
+                log.warn("{path} has been written again", path=self._pid_file.path)
+        except PidFileError as error:
+            self._problems.tell("pid-file", self._pid_file.path, str(error))
+        else:
+            self._problems.over("pid-file", self._pid_file.path)
