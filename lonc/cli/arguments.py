@@ -52,6 +52,14 @@ def _one_host_id(context: click.Context, parameter: click.Parameter, value: str)
     return _host_id(context, parameter, not_empty(context, parameter, value))
 
 
+def _file(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what cannot be sent as text: lonnet and lonc name no file so."""
+    if any(0xDC80 <= ord(each) <= 0xDCFF for each in value):
+        raise click.ClickException(f"no delayed request {printable(value)}")
+    return value
+
+
+one_file = click.argument("file", callback=_file)
 json_option = click.option("--json", "wants_json", is_flag=True, help="One JSON object.")
 reverse_option = click.option("--reverse", is_flag=True, help="The other way round.")
 limit_option = click.option(

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from lonc.cli.arguments import any_host, confirm, json_option, yes_option
+from lonc.cli.arguments import any_host, confirm, json_option, one_file, yes_option
 from lonc.cli.options import targeted
 from lonc.cli.streams import write
 from lonc.cli.tables import Column, as_json, ordered, show
@@ -74,7 +74,7 @@ async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
 
 
 @delayed.command("show")
-@click.argument("file")
+@one_file
 @asks
 async def show_(lonc: ManagementClient, file: str) -> int:
     """Show what is in a delayed request; lonc deciphers it where it is sealed."""
@@ -96,7 +96,7 @@ async def retry(lonc: ManagementClient, host: str) -> int:
 
 
 @delayed.command()
-@click.argument("file")
+@one_file
 @yes_option
 @asks
 async def drop(lonc: ManagementClient, file: str, yes: bool) -> int:
@@ -108,7 +108,7 @@ async def drop(lonc: ManagementClient, file: str, yes: bool) -> int:
 
 
 @delayed.command()
-@click.argument("file")
+@one_file
 @asks
 async def requeue(lonc: ManagementClient, file: str) -> int:
     """Put a kept request back among those that are sent."""

@@ -266,6 +266,8 @@ class CommandLineTests(CommandCase):
         """What can be no host id is not in the table."""
         told = self.refusal("retry", os.fsdecode(b"l\xff"))
         self.assertEqual(told, "l\\xff is not in hosts.tab")
+        told = self.refusal("delayed", "show", os.fsdecode(b"1.1.put\xff.l1"))
+        self.assertEqual(told, "no delayed request 1.1.put\\xff.l1")
 
     def test_nobody_there(self) -> None:
         """Which lonc is meant may stand before, between and behind a command's words."""
