@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import attrs
 import click
@@ -55,7 +55,7 @@ class Row:
         return sum(self.host.con_lost.values())
 
     @property
-    def badness(self) -> tuple[Any, ...]:
+    def badness(self) -> tuple[int, int, int, int, int, str]:
         """What rows are sorted by, so that the worst are the first."""
         level = LEVELS.index(self.problems[0].level) if self.problems else -1
         state = STATES.index(self.state)

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec
+from typing import Final, ParamSpec, TypeVar
 
 import click
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 #: The exit status when no daemon answers.
 NO_DAEMON: Final = 3
 
 
-class Chosen:
-    """
-    What the command line says of which lonc is meant; before or behind a command's name.
-
-    :ivar config: a ``loncapa.conf``.
-    :ivar management: a client endpoint's description.
-    :ivar standalone: the folder of ``twistd lonc --standalone``.
-    """
-
-    def __init__(self) -> None:
-        self.config: str | None = None
-        self.management: str | None = None
-        self.standalone: str | None = None
-
-
-def chosen() -> Chosen:
-    """Return what the command line says."""
-    found = click.get_current_context().find_root().ensure_object(Chosen)
-    assert isinstance(found, Chosen)
+def chosen() -> dict[str, str]:
+    """Return which lonc the command line means, before or behind a command's name."""
+    found: dict[str, str] = click.get_current_context().find_root().ensure_object(dict)
     return found
 
 
-def targeted(command: Callable[P, Any]) -> Callable[P, Any]:
+def targeted(command: Callable[P, T]) -> Callable[P, T]:
     """Give a command the three options by which a lonc is found; they are kept in the context."""
 
     def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value is not None:
-            setattr(context.find_root().ensure_object(Chosen), str(parameter.name), value)
+            context.find_root().ensure_object(dict)[str(parameter.name)] = value
 
     for flags, metavar, text in (
         (("--standalone",), "FOLDER", "The lonc of `twistd lonc --standalone FOLDER`."),

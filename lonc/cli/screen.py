@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import attrs
 from rich.console import JustifyMethod
@@ -31,6 +31,8 @@ from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import count, duration
 from lonc.wire.printable import printable
 
+T = TypeVar("T")
+
 #: Seconds between two looks.
 PAUSE: Final = 2.0
 
@@ -39,6 +41,13 @@ SCROLL_BAR: Final = 2
 
 #: Causes of problems above the table, those that are worst.
 CAUSES: Final = 3
+
+
+class Wait(Protocol):
+    """Turns a coroutine of the client into something asyncio can await."""
+
+    def __call__(self, work: Coroutine[Any, Any, T], /) -> Awaitable[T]:
+        """Begin it."""
 
 
 def _cell(column: Column[Row], text: str) -> Text:
@@ -115,7 +124,7 @@ class Top(App[None]):
     The screen: how the daemon is, and a table of its hosts, renewed again and again.
 
     :param lonc: is asked again and again.
-    :param wait: turns a coroutine of the client into something asyncio can await.
+    :param wait: takes the client's coroutines.
     """
 
     TITLE = "lonc"
@@ -132,9 +141,7 @@ class Top(App[None]):
         Binding("t", "retry", "Retry"),
     ]
 
-    def __init__(
-        self, lonc: ManagementClient, wait: Callable[[Any], Awaitable[Any]], by: str
-    ) -> None:
+    def __init__(self, lonc: ManagementClient, wait: Wait, by: str) -> None:
         super().__init__()
         self._lonc = lonc
         self._wait = wait
@@ -284,7 +291,9 @@ class Top(App[None]):
             lambda host, answer: self._lonc.reset_retries(host) if answer == "yes" else None,
         )
 
-    def _ask(self, text: str, hint: str, act: Callable[[str, str], Awaitable[None] | None]) -> None:
+    def _ask(
+        self, text: str, hint: str, act: Callable[[str, str], Coroutine[Any, Any, None] | None]
+    ) -> None:
         host = self._chosen()
         if host is None:
             return
@@ -316,7 +325,7 @@ def run(
     reactor: Any = asyncioreactor.AsyncioSelectorReactor(loop)
     reactor.startRunning(False)
 
-    def wait(work: Any) -> asyncio.Future[Any]:
+    def wait(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         return Deferred.fromCoroutine(work).asFuture(loop)
 
     async def show() -> None:

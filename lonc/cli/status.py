@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
 from rich.console import Console
@@ -127,7 +127,7 @@ def line_of(group: Group, width: int) -> Text:
     return line.append(since, style="dim")
 
 
-def monitored(level: str, groups: Sequence[Group], sums: Mapping[str, Any]) -> str:
+def monitored(level: str, groups: Sequence[Group], sums: Mapping[str, int]) -> str:
     """Return the line of a Nagios plugin: what is wrong, and behind a bar the numbers."""
     what = "; ".join(group.what for group in groups if group.level != "note")
     told = printable(what or count(sums["hosts"], "host")).replace("|", "/")

@@ -30,12 +30,16 @@ def _as_well_as_can_be(error: UnicodeError) -> tuple[bytes, int]:
 def prepare() -> None:
     """Have both streams take every text; one that who started us has closed is the null device."""
     codecs.register_error("lonc", _as_well_as_can_be)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="lonc")
+    sys.stdout = _prepared(sys.stdout)
+    sys.stderr = _prepared(sys.stderr)
+
+
+def _prepared(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return open(os.devnull, "w")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="lonc")
+    return stream
 
 
 def write(content: bytes) -> None:

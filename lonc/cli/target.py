@@ -137,7 +137,7 @@ def client_endpoint(settings: Settings) -> str:
 
 def target() -> Target:
     """Return which lonc the command line means."""
-    return Target(**vars(chosen()))
+    return Target(**chosen())
 
 
 def who() -> str:
@@ -171,7 +171,7 @@ def _owner(endpoint: str) -> str:
 
 
 def asks(
-    command: Callable[Concatenate[ManagementClient, P], Coroutine[Any, Any, int | None]],
+    command: Callable[Concatenate[ManagementClient, P], Coroutine[object, object, int | None]],
 ) -> Callable[P, None]:
     """
     Make a command of a coroutine that asks the daemon.

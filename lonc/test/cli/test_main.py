@@ -287,7 +287,7 @@ class CommandLineTests(CommandCase):
         error.__cause__ = ConnectError(errno.EACCES)
         owner = pwd.getpwuid(os.getuid()).pw_name
         with click.Context(commands).scope():
-            chosen().management = f"unix:{path}"
+            chosen()["management"] = f"unix:{path}"
             told = target.no_daemon(error).message
         self.assertEqual(
             told,
