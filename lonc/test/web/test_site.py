@@ -161,6 +161,11 @@ class PageTests(SiteCase):
         self.assertIn("and 51 more", top)
         self.assertIn("problem=host-dead#hosts", top)
 
+    def test_alone(self) -> None:
+        """A host that has a problem of its own is a link to its page."""
+        top = self.page("/").partition("The last hour")[0]
+        self.assertIn('<a href="/hosts/down1">Open the page of down1</a>', top)
+
     def test_many_kinds(self) -> None:
         """Of many kinds those that are not so bad are one line."""
         self.patch(page, "GROUPS", 1)
