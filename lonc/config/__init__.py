@@ -1,6 +1,5 @@
 """
-What lonc is told: settings, the host table, certificates, ways in, how many files it may open.
+Configuration: settings, the host table, certificates, authentication modes, limits of open files.
 
-Nothing here serves anybody: what is read is handed on, and what looks wrong is said by file and
-line.
+Files are read, checked and turned into values; every error names file and line.
 """

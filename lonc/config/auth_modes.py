@@ -1,5 +1,5 @@
 """
-Which ways in are open to each host's lond, by the settings and the table (protocol, section 9).
+Which authentication modes each host's lond is offered, by settings and table (protocol, section 9).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lonc.wire.handshake import AuthModes
 @attrs.frozen
 class Access:
     """
-    What the settings and the table in force allow.
+    The authentication modes that the settings and the table in force allow.
 
     :ivar certificates: what TLS needs; None where it is not used.
     :ivar unusable: why the certificates that are set cannot be used; empty otherwise.
@@ -37,7 +37,7 @@ class Access:
     _here: dict[str, bool] = attrs.field(init=False, factory=dict, eq=False, repr=False)
 
     def auth_modes(self, host: Host) -> AuthModes:
-        """Return the ways in to a host's lond."""
+        """Return the authentication modes to offer a host's lond."""
         certificates = self.certificates
         return AuthModes(
             key_files=self.key_folder if self._is_here(host) else None,
@@ -89,7 +89,7 @@ def read_access(settings: Settings, table: HostTable) -> Access:
 
 
 def is_address_of_ours(address: str) -> bool:
-    """Whether an IP address is one of this machine's: it alone connects to it from that address."""
+    """Whether an IP address is local: only then is it the source address of a connection to it."""
     if ipaddress.ip_address(address).is_loopback:
         return True
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

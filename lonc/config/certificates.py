@@ -1,5 +1,5 @@
 """
-The own certificate and its authority's, as files and in use; and whom others' certificates are for.
+This machine's certificate and its authority's, as files and as TLS contexts; names in certificates.
 
 The files are read once for all connections. OpenSSL checks that a certificate leads to the
 authority and is in its time; the name in it is checked here, since LON-CAPA has a rule of its own.
@@ -47,7 +47,7 @@ class CertificateFiles:
 
     def context(self, protocol: int) -> ssl.SSLContext:
         """
-        Return what a side of TLS needs that shows the own certificate and asks for the other's.
+        Return the TLS context for a side that presents its certificate and requires the peer's.
 
         :param protocol: ``ssl.PROTOCOL_TLS_CLIENT``, or ``_SERVER`` for a lond.
         :raises CertificateError: when a file cannot be used.
@@ -93,7 +93,7 @@ class CertificateFiles:
 @attrs.frozen
 class Certificates:
     """
-    What was read from the files; two are equal when they do the same.
+    What was read from the files; equal when they contain the same.
 
     :ivar files: where that was.
     :ivar expires: when the certificate that ends first, of those from the own one to the
@@ -111,7 +111,7 @@ class Certificates:
     context: ssl.SSLContext = attrs.field(eq=False, repr=False)
 
     def client(self, name: str) -> TLSPhase:
-        """Return our end of TLS with the host of that name."""
+        """Return the client side of TLS with the host of that name."""
         if not self.check_names:
             return TLSPhase(self.context)
         return TLSPhase(self.context, partial(check_name, name))

@@ -1,5 +1,5 @@
 """
-What the daemon runs by: the settings and the table in force, and what the two allow together.
+The configuration in force: settings, host table, and what follows from both.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _within_limit(settings: Settings, table: HostTable) -> HostTable:
 
 class InForce:
     """
-    The configuration in force. Ask it each time: all of it may be replaced.
+    The configuration in force. Keep no copies: any part of it may be replaced.
 
     :ivar settings: the settings.
     :ivar table: the host table.
@@ -100,7 +100,7 @@ class InForce:
         return self.settings, self.table
 
     def auth_modes(self, host: Host) -> AuthModes:
-        """Return the ways in to a host's lond."""
+        """Return the authentication modes to offer a host's lond."""
         return self.access.auth_modes(host)
 
     def ids(self, host: Host) -> Sequence[str]:
@@ -117,7 +117,7 @@ class InForce:
 
     def proposal(self, configuration: Configuration) -> Proposal:
         """
-        Return what it takes to put another in its place. It reads files: for a thread.
+        Prepare a replacement. It reads files, so call it in a thread.
 
         :raises SettingsError: as at the start.
         """
@@ -132,7 +132,7 @@ class InForce:
 
     def replace(self, proposal: Proposal) -> Changes:
         """
-        Put another in its place, but for what has to wait for the next start.
+        Replace the configuration, except for what takes effect at the next start only.
 
         :return: what that changes for the hosts.
         """

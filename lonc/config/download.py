@@ -1,7 +1,7 @@
 # Twisted's web client has few annotations, and its protocols none:
 # mypy: allow-untyped-calls
 """
-A file from a web server that need not be trusted: with limits on everything that it sends.
+Downloads a file from an untrusted web server, with limits on everything that it sends.
 
 The web client costs memory and time to load, so this module is imported when it is needed.
 """
@@ -133,7 +133,7 @@ def _reason(error: Exception) -> str:
 
 class _Body(Protocol):
     """
-    Gathers a response's body; who sends more than allowed has been cut off further down.
+    Collects a response's body; `_Limited` has cut off a server that sends too much.
 
     :ivar done: fires with the body.
     """
@@ -180,7 +180,7 @@ class _Uncompressed:
 
 
 class _Limited(ProtocolWrapper):
-    """A connection that ends when more comes than was agreed on."""
+    """A connection that is aborted when the server sends more than the limit."""
 
     factory: _Limiting
 
@@ -233,7 +233,7 @@ class _Endpoint:
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """What a download connects with."""
+    """Makes the connections of a download, and remembers them."""
 
     def __init__(self, reactor: Any, limit: int, authority: str | None) -> None:
         self._reactor = reactor

@@ -1,5 +1,5 @@
 """
-Twisted's descriptions of endpoints, taken apart.
+Parsing of Twisted's endpoint descriptions.
 
 This module is pure, and imports nothing of lonc.
 """
@@ -28,7 +28,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, description: str) -> Endpoint:
-        """Take a description apart. A backslash makes what follows an ordinary character."""
+        """Parse a description. A backslash escapes the character behind it."""
         fields: list[str] = []
         named: dict[str, str] = {}
         name, text = None, ""
@@ -46,7 +46,7 @@ class Endpoint:
         return cls(fields[0] if fields else "", tuple(fields[1:]), named)
 
     def argument(self, name: str) -> str:
-        """Return what is called so, or else stands first without a name; empty if nothing does."""
+        """Return the argument with that name, else the first positional one, else nothing."""
         return self.named.get(name, self.arguments[0] if self.arguments else "")
 
     @property
@@ -56,5 +56,5 @@ class Endpoint:
 
 
 def quoted(text: str) -> str:
-    """Return a text so that it can stand in a description as one argument."""
+    """Escape a text for use as an argument of a description."""
     return re.sub(r"([\\:=])", r"\\\1", text)

@@ -1,5 +1,5 @@
 """
-What a server has sent for the cluster's host table: whether that is to be believed.
+Checks whether what a server sent is plausible as the cluster's host table.
 
 This module is pure.
 """
@@ -38,7 +38,7 @@ def check_table(
     downloaded: Downloaded, settings: Settings, known: int, last: int | None = None
 ) -> HostTable:
     """
-    Return the table that a server sent, if it is one.
+    Parse the table that a server sent, and check that it is plausible.
 
     :param settings: its limits.
     :param known: how many hosts are known.

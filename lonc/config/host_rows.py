@@ -219,7 +219,7 @@ def _name_of_host(text: str) -> str:
 
 
 def _ip(text: str) -> str | None:
-    """Return an IP address in its normal form, so that two can be compared, else None."""
+    """Return an IP address in normal form, None if the text is none."""
     if not _ADDRESS.fullmatch(text):
         return None
     try:
@@ -233,7 +233,7 @@ def _ip(text: str) -> str | None:
 
 def normal_address(text: str) -> str:
     """
-    Return the one spelling of an IP address.
+    Return an IP address in normal form, so that two can be compared.
 
     An IPv4 address within an IPv6 address is that IPv4 address, as it is to the kernel.
 
@@ -246,7 +246,7 @@ def normal_address(text: str) -> str:
 
 def is_of_one_host(address: str) -> bool:
     """
-    Return whether an IP address in its one spelling may be connected to.
+    Return whether an IP address in normal form is the address of one host, and may be connected to.
 
     For the kernel the unspecified address is this machine, whichever host was meant.
     """

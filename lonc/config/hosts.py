@@ -1,5 +1,5 @@
 """
-The host table: ``hosts.tab`` becomes a HostTable, and two tables can be compared or put together.
+The host table: reads ``hosts.tab`` into a HostTable, compares and merges tables.
 
 What a line says is the matter of :mod:`lonc.config.host_rows`.
 
@@ -116,7 +116,7 @@ class HostTable:
 
 @attrs.frozen
 class Changes:
-    """Ids by what became of them; ``gone`` in the old table's order, the others in the new's."""
+    """The ids of two tables, by change; ``gone`` in the old table's order, others in the new's."""
 
     gone: tuple[str, ...]
     changed: tuple[str, ...]
@@ -243,13 +243,13 @@ def merged(own: HostTable, fetched: HostTable) -> HostTable:
 
 
 def same_target(one: str, other: str) -> bool:
-    """Whether two targets are one: capitals and a dot at the end of a name do not matter."""
+    """Whether two targets are the same: case and a trailing dot of a name do not matter."""
     return normal_target(one) == normal_target(other)
 
 
 def compare(old: HostTable, new: HostTable) -> Changes:
     """
-    Return what became of the hosts of ``old`` (protocol, section 8: USR2).
+    Compare two tables, host by host (protocol, section 8: USR2).
 
     A host has changed when its name or its address has: those say where its lond is and who it
     has to be. The other fields do not matter to a connection.
@@ -269,7 +269,7 @@ def compare(old: HostTable, new: HostTable) -> Changes:
 
 
 def changed_hosts(before: HostTable, after: HostTable, changes: Changes) -> Iterator[str]:
-    """Yield a line for each host that is new, gone or another."""
+    """Yield a line for each host that was added, removed or changed."""
     for host_id in changes.new:
         yield f"{host_id}: new, at {after.hosts[host_id].target}"
     for host_id in changes.gone:
@@ -288,5 +288,5 @@ def _differences(before: Host, after: Host) -> Iterator[str]:
 
 
 def normal_target(target: str) -> str:
-    """Return the one spelling of a target."""
+    """Return a target in normal form, so that two can be compared."""
     return target.lower().removesuffix(".")

@@ -88,7 +88,7 @@ def _place(line: str) -> str:
 
 
 def exposed(settings: Settings, access: Access) -> Iterator[Problem]:
-    """Yield what others on this machine can get at though they should not."""
+    """Yield what other users of this machine can access and should not."""
     for folder in (settings.sock_dir, settings.delayed_dir, settings.logs_dir):
         if _has(folder, stat.S_IWOTH):
             yield problem("folder-open", folder, f"{folder} can be written by everybody")

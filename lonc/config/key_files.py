@@ -49,7 +49,7 @@ class KeyFile:
         return False
 
     def remove(self) -> None:
-        """Have it gone, whoever deletes it, and the folder with the last one."""
+        """Delete it if the lond has not, and the folder with the last one."""
         for remove, path in ((os.unlink, self.path), (os.rmdir, os.path.dirname(self.path))):
             with contextlib.suppress(OSError):
                 remove(path)
@@ -89,7 +89,7 @@ class KeyFolder:
         return made
 
     def _check_private(self) -> None:
-        """See that nobody else can put anything into the folder; raise OSError otherwise."""
+        """Raise OSError if another user could create files in the folder."""
         found = os.lstat(self.path)
         if not stat.S_ISDIR(found.st_mode) or not _is_private(found):
             raise OSError(errno.EPERM, "not a folder that is lonc's alone", self.path)

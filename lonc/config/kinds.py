@@ -1,5 +1,5 @@
 """
-Kinds of values that settings may have: what may be written, and what it becomes.
+Types of settings: which texts are allowed, and how they are parsed.
 """
 
 from __future__ import annotations

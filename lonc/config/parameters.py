@@ -1,5 +1,5 @@
 """
-The table of settings: what each is called, what may be written, its default and the reason for it.
+The table of settings: name, type, default and the reason for the default.
 
 Each is a field of :class:`Settings`, with all of that beside it: the parsing, the text of
 ``--help`` and the check of the documentation come from there. A further setting is one more field.

@@ -1,5 +1,5 @@
 """
-How many files the process may have open, and how many hosts and clients that is enough for.
+The limit of open files, and how many hosts and clients it is sufficient for.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def room_for_hosts(limit: int, sockets: int) -> int:
 
 def room_for_clients(limit: int, sockets: int, connections: int) -> int:
     """
-    Return how many clients can be served, so that what is spare stays spare.
+    Return how many clients can be served without using the reserve.
 
     :param limit: the limit of open files.
     :param sockets: of all hosts.

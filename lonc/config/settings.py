@@ -1,5 +1,5 @@
 """
-What the administrator sets: ``loncapa.conf`` and the options of ``twistd lonc`` become Settings.
+Reads ``loncapa.conf`` and the options of ``twistd lonc`` into Settings.
 
 Nothing is opened but that file and the one beside it. Whether the folders can be used is asked of
 the file system; nothing is changed there.

@@ -1,7 +1,7 @@
 # Twisted's Service and Failure have few annotations:
 # mypy: allow-untyped-calls
 """
-The cluster's host table: asked for, looked at with suspicion, and kept in ``dns_hosts.tab``.
+Fetches the cluster's host table, checks it, and stores it as ``dns_hosts.tab``.
 
 The servers that ``hosts.tab`` names are asked in turn (protocol, section 7). What they send is
 used only when it is a host table, and not much shorter than what is known; otherwise the last one
@@ -42,14 +42,14 @@ log = Logger()
 
 
 class Download(Protocol):
-    """Who gets a file from a web server: :func:`lonc.config.download.download`."""
+    """Downloads a file from a web server, as :func:`lonc.config.download.download` does."""
 
     def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[Downloaded]:
         """Get it; fails with FetchError."""
 
 
 def web_client(reactor: Any) -> Download:
-    """Return who gets files for a reactor."""
+    """Return the downloads of a reactor."""
 
     def get(url: str, limit: int, authority: str | None) -> Deferred[Downloaded]:
         # Not before it is needed, for most machines' tables name no server: see there.
@@ -61,7 +61,7 @@ def web_client(reactor: Any) -> Download:
 
 
 def _authority(settings: Settings) -> str | None:
-    """Return the file of the cluster's authority, which servers' certificates may be of."""
+    """Return the file with the cluster's authority, which servers' certificates may be of."""
     name, folder = settings.certificate_authority, settings.certificate_directory
     return None if name is None else os.path.join(folder or "", name)
 
@@ -144,7 +144,7 @@ class TableFetcher(Service):
         return False
 
     def _plan(self, succeeded: bool) -> bool:
-        """Say when the next one is due."""
+        """Schedule the next fetch."""
         self._round = None
         if not self.running:
             return succeeded
@@ -182,7 +182,7 @@ class TableFetcher(Service):
         return False
 
     async def _take_from(self, server: TableServer) -> int:
-        """Get a server's table and write it down; return how many hosts it has."""
+        """Download a server's table and store it; return how many hosts it has."""
         settings, table = self._current()
         asked = self._download(server.url, settings.table_limit, _authority(settings))
         limit = settings.table_timeout

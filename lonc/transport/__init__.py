@@ -1,5 +1,5 @@
 """
-Listening and connecting, by sockets that send at once on an epoll of their own.
+Listening and connecting, with transports that write at once and share one epoll.
 
-Nothing here knows what is said on a socket: no hosts, no requests, no settings.
+Nothing here knows the protocols: no hosts, no requests, no settings.
 """

@@ -1,7 +1,7 @@
 # Twisted's Failure and BaseConnector have few annotations:
 # mypy: allow-untyped-calls
 """
-TCP connections that are made on lonc's own epoll, and noticed when they have gone without a word.
+Making TCP connections on the epoll of lonc, and TCP keepalive.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Connector(BaseConnector):
         return _Attempt(self)
 
     def getDestination(self) -> IPv4Address | IPv6Address:
-        """Return where it leads to."""
+        """Return the address to connect to."""
         kind = IPv6Address if ":" in self.host else IPv4Address
         return kind("TCP", self.host, self.port)
 
@@ -133,7 +133,7 @@ class _Attempt:
 
 def keep_alive(transport: ITCPTransport, idle: int, interval: int, probes: int) -> None:
     """
-    Have the kernel ask an idle peer whether it is still there.
+    Turn on TCP keepalive: the kernel probes an idle peer.
 
     :param idle: seconds of silence before it is asked first.
     :param interval: seconds between two questions.

@@ -1,7 +1,7 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-A port on whatever Twisted endpoint is described, which can move while lonc runs.
+A port on a Twisted endpoint, which can be moved to another one while lonc runs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ListeningReactor:
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> IListeningPort:
-        """Listen, also where a crash has left something behind."""
+        """Listen, replacing the socket that a crash has left behind."""
         port = listen(self._network, self._keeper, address, factory, backlog, mode)
         self.file = SocketFile(address)
         return port

@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-All sockets on one epoll, which the reactor watches as a single reader.
+Event dispatch for all sockets on one epoll, which the reactor watches as a single reader.
 
 With Twisted's own transports the reactor looks after each socket by itself; here, when it wakes,
 `SocketLoop.doRead` gives out everything that has arrived. Three rules hold it together:
@@ -46,10 +46,10 @@ log = Logger()
 
 
 class Watched(Protocol):
-    """What a loop watches: it has a descriptor, and deals with its events."""
+    """Handles the events of a descriptor."""
 
     def ready(self, mask: int) -> None:
-        """Deal with the epoll events in this mask."""
+        """Handle the epoll events in this mask."""
 
     def shut_down(self, reason: Failure) -> None:
         """Close the descriptor, for the reactor stops."""
@@ -114,23 +114,23 @@ class SocketLoop:
             transport.protocol_failed()
 
     def register(self, descriptor: int, watched: Watched, mask: int) -> None:
-        """Give these events of a descriptor to whoever deals with them."""
+        """Have an object handle these events of a descriptor."""
         self._add(descriptor, mask)
         self._others[descriptor] = watched
 
     def set_events(self, descriptor: int, mask: int) -> None:
-        """Ask for other events of it than before; for none, with a mask of 0."""
+        """Change the events of a descriptor; a mask of 0 is for none."""
         assert self._epoll is not None
         self._epoll.modify(descriptor, mask)
 
     def unregister(self, descriptor: int) -> None:
-        """Have no more events of it, also where it stays open in another process."""
+        """Get no more events of a descriptor, even if another process keeps it open."""
         assert self._epoll is not None
         self._others.pop(descriptor, None)
         self._epoll.unregister(descriptor)
 
     def change(self, transport: SocketTransport, mask: int) -> None:
-        """Ask for other events of a transport than before."""
+        """Change the events of a transport."""
         descriptor = transport.descriptor
         self.set_events(descriptor, mask)
         if mask & IN:
@@ -147,7 +147,7 @@ class SocketLoop:
         self._epoll.register(descriptor, mask)
 
     def _rest(self) -> None:
-        """Leave the reactor when there is no socket."""
+        """Remove the epoll from the reactor when there are no sockets."""
         if self._epoll and not (self._reading or self._others or self._ending or self._closing):
             self.reactor.removeReader(self)
             self._epoll.close()
@@ -157,11 +157,11 @@ class SocketLoop:
 
     @property
     def behind(self) -> bool:
-        """Whether there is an event that has not been dealt with."""
+        """Whether there are events that have not been handled."""
         return self._epoll is not None and bool(self._epoll.poll(0, 1))
 
     def doRead(self) -> None:
-        """Give out what has arrived."""
+        """Dispatch what has arrived."""
         if self._epoll is None:
             return
         poll, reading, read = self._epoll.poll, self._reading, os.read
@@ -203,7 +203,7 @@ class SocketLoop:
         self._rest()
 
     def _unusual(self, watched: Watched | None, mask: int) -> None:
-        """Deal with an event other than that a transport has data."""
+        """Handle an event other than that a transport has data."""
         if watched is not None:  # else it has ended since the event was fetched
             try:
                 watched.ready(mask)
@@ -211,7 +211,7 @@ class SocketLoop:
                 log.failure("a fault in the events of {watched}", watched=watched)
 
     def read_soon(self, descriptor: int) -> None:
-        """Try to read after the events at hand: who connects has something to say."""
+        """Try to read after the current events: a new client usually has sent its request."""
         self._events.append((descriptor, IN))
 
     def connectionLost(self, reason: Failure) -> None:
@@ -226,13 +226,13 @@ class SocketLoop:
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """Return who is at work while `doRead` runs."""
+        """Return the prefix of log lines that are written during `doRead`."""
         return "sockets"
 
     # ------------------------------------------------------------------ ends
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
-        """Tell a transport of its end when the events at hand have been given out."""
+        """Disconnect a transport once the current events have been dispatched."""
         self._reading.pop(transport.descriptor, None)
         self._others.pop(transport.descriptor, None)
         self._ending.append((transport, reason))
@@ -240,7 +240,7 @@ class SocketLoop:
             self._settle_soon()
 
     def close(self, descriptor: int) -> None:
-        """Close a descriptor when the events at hand have been given out."""
+        """Close a descriptor once the current events have been dispatched."""
         self._reading.pop(descriptor, None)
         self._others.pop(descriptor, None)
         self._closing.append(descriptor)
@@ -268,7 +268,7 @@ class SocketLoop:
         self._rest()
 
     def _settle(self) -> None:
-        """Tell transports of their ends, then close descriptors."""
+        """Disconnect transports, then close descriptors."""
         while self._ending or self._closing or self._closed:
             ending, self._ending = self._ending, []
             for transport, reason in ending:

@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-A UNIX socket that listens, on lonc's own epoll.
+A listening UNIX socket on the epoll of lonc.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Port:
         self.factory.doStart()
 
     def resume(self, listening: socket.socket) -> None:
-        """Go on where another process has left."""
+        """Take over a socket on which another process has listened."""
         listening.setblocking(False)
         os.chmod(self._path, self._mode)
         listening.listen(self._backlog)  # this process is the one that clients see now
@@ -108,11 +108,11 @@ class Port:
         self._close()
 
     def ready(self, mask: int) -> None:
-        """Accept who waits."""
+        """Accept the clients that wait."""
         self._accept()
 
     def _accept(self) -> bool:
-        """Accept who waits, `ACCEPTS` of them at most; return whether there may be more."""
+        """Accept at most `ACCEPTS` clients; return whether there may be more."""
         assert self._socket is not None
         # What socket.accept() is made of: a socket object for each client would cost 2 µs.
         accept = self._socket._accept  # type: ignore[attr-defined]
@@ -168,7 +168,7 @@ class Port:
 
     def stopListening(self) -> Deferred[None]:
         """
-        Take no newcomers, accept who has connected, and stop.
+        Refuse new clients, accept those that have connected, and stop.
 
         Closing the socket would end those connections without a word; the kernel made them, so
         these clients take themselves for served. It takes a while when there are no descriptors.
@@ -219,5 +219,5 @@ class Port:
         self._close()
 
     def getHost(self) -> UNIXAddress:
-        """Return where it listens."""
+        """Return the address of the socket."""
         return UNIXAddress(self._path)

@@ -61,7 +61,7 @@ def network(reactor: Any) -> Network:
 
 
 class ReactorNetwork:
-    """A reactor without descriptors, such as a test's."""
+    """A reactor's own listening and connecting, for reactors without descriptors, as in tests."""
 
     behind = False
 

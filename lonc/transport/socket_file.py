@@ -1,5 +1,5 @@
 """
-Whether a UNIX socket's file is still its own.
+The file of a UNIX socket: whether it is still there, and the same.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ class SocketFile:
         self.disown()
 
     def disown(self) -> None:
-        """Have nothing to do with it any more: the next file there may have the same inode."""
+        """Forget the file, which belongs to another process now."""
         self._inode = None

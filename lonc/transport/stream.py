@@ -50,19 +50,19 @@ log = Logger()
 
 
 class Loop(Protocol):
-    """What a transport asks of whoever watches its socket."""
+    """What a transport needs of its event loop."""
 
     def change(self, transport: SocketTransport, mask: int) -> None:
-        """Ask for other events of it than before."""
+        """Change the events of a transport."""
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
-        """Call its `lost` when the events at hand have been given out."""
+        """Call its `disconnect` once the current events have been dispatched."""
 
     def close(self, descriptor: int) -> None:
-        """Close a descriptor when the events at hand have been given out."""
+        """Close a descriptor once the current events have been dispatched."""
 
     def unregister(self, descriptor: int) -> None:
-        """Have no more events of a descriptor."""
+        """Get no more events of a descriptor."""
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
@@ -131,12 +131,12 @@ class SocketTransport:
 
     @property
     def unsent(self) -> int:
-        """How many bytes are kept because the other side does not read."""
+        """Bytes in the write buffer, because the peer does not read."""
         return 0 if self._unsent is None else len(self._unsent)
 
     @property
     def unread(self) -> int:
-        """How many bytes have arrived and wait in the kernel."""
+        """Bytes that wait in the kernel's receive buffer."""
         try:
             size = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
         except OSError:
@@ -313,12 +313,12 @@ class SocketTransport:
             self.disconnect(_LOST if mask & ERROR else _DONE)
 
     def read_failed(self, problem: OSError) -> None:
-        """Deal with an error of a read, which may be that there is nothing yet."""
+        """Handle an error of `read`, which may be that there is no data yet."""
         if not isinstance(problem, BlockingIOError):
             self.disconnect(_LOST)
 
     def input_ended(self, mask: int) -> None:
-        """The other side has sent its last; with `HANG_UP`, it does not read either."""
+        """Handle the end of the peer's data; with `HANG_UP` it does not read either."""
         half = None if mask & HANG_UP else IHalfCloseableProtocol(self.protocol, None)
         if half is None:
             self.disconnect(_DONE)

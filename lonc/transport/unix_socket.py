@@ -1,5 +1,5 @@
 """
-UNIX sockets in the file system: whose they are, and a host's own (rows S4 and F14).
+A host's UNIX socket, and what may be in its place in the file system (rows S4 and F14).
 """
 
 from __future__ import annotations
