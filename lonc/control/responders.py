@@ -109,7 +109,7 @@ class Responders(amp.CommandLocator):
     def close(self) -> None:
         """Watch requests no more: the connection has gone."""
         if self._watcher is not None:
-            self._parts.request_log.leave(self._watcher)
+            self._parts.request_log.remove_watcher(self._watcher)
             self._watcher = None
 
     def _chosen(self, host: str) -> list[HostService]:
@@ -216,12 +216,12 @@ class Responders(amp.CommandLocator):
             self._note("trace", host)
         if watcher is None or (watcher.host_id, watcher.contents) != (host_id, contents):
             self.close()
-            self._watcher = watcher = self._parts.request_log.watch(host_id, contents)
+            self._watcher = watcher = self._parts.request_log.add_watcher(host_id, contents)
         with contextlib.suppress(TimeoutError):
             await watcher.wait().addTimeout(TRACE_WAIT, self._parts.clock)
-        rows = watcher.take()
+        rows = watcher.pop_seen()
         told, more = first_of(Trace, rows)
-        watcher.put_back(rows[len(told) :])
+        watcher.push_back(rows[len(told) :])
         return {"rows": told, "more": more}
 
     # ------------------------------------------------------------------ what is steered

@@ -48,7 +48,7 @@ class Watcher:
     _seen: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=HELD))
     _waiting: Deferred[None] | None = None
 
-    def see(self, record: RequestRecord, line: bytes) -> None:
+    def notice(self, record: RequestRecord, line: bytes) -> None:
         """Take a request that has ended, if it is one that is watched."""
         if self.host_id not in (None, record.host_id):
             return
@@ -60,13 +60,13 @@ class Watcher:
         if waiting is not None:
             waiting.callback(None)
 
-    def take(self) -> list[RequestRecord]:
+    def pop_seen(self) -> list[RequestRecord]:
         """Return what has been seen since the last time."""
         seen = list(self._seen)
         self._seen.clear()
         return seen
 
-    def put_back(self, records: Sequence[RequestRecord]) -> None:
+    def push_back(self, records: Sequence[RequestRecord]) -> None:
         """Take back what could not be passed on yet."""
         self._seen.extendleft(reversed(records))
 
@@ -125,7 +125,7 @@ class RequestLog:
             outcome=outcome,
         )
         for watcher in self._watchers:
-            watcher.see(record, line)
+            watcher.notice(record, line)
         entry = (record.total, record.number, record)
         if len(self._slowest) < SLOWEST:
             heapq.heappush(self._slowest, entry)
@@ -152,14 +152,14 @@ class RequestLog:
         records = (record for _, _, record in self._slowest)
         return [record for record in records if host_id in (None, record.host_id)]
 
-    def watch(self, host_id: str | None, contents: bool) -> Watcher:
-        """Have requests noted as they end, until :meth:`leave`."""
+    def add_watcher(self, host_id: str | None, contents: bool) -> Watcher:
+        """Have requests noted as they end, until :meth:`remove_watcher`."""
         watcher = Watcher(host_id, contents)
         self._watchers[watcher] = None
         self._set_threshold()
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
+    def remove_watcher(self, watcher: Watcher) -> None:
         """Watch no more."""
         self._watchers.pop(watcher, None)
         self._set_threshold()

@@ -42,37 +42,37 @@ class RequestLogTests(SynchronousTestCase):
 
     def test_no_contents(self) -> None:
         """Nothing of a request but its command word is held."""
-        watcher = self.log.watch(None, contents=False)
+        watcher = self.log.add_watcher(None, contents=False)
         self.note(1.0)
-        for record in (*self.log.slowest(None), *watcher.take()):
+        for record in (*self.log.slowest(None), *watcher.pop_seen()):
             self.assertNotIn("secret", str(record))
 
     def test_watched(self) -> None:
         """Who watches sees every request of his host, with its line where he may."""
         for _ in range(SLOWEST):
             self.note(9.0)
-        watcher = self.log.watch("l3", contents=True)
+        watcher = self.log.add_watcher("l3", contents=True)
         waiting = watcher.wait()
         self.note(0.1)
         self.assertNoResult(waiting)
         self.note(0.2, "l3")
         self.successResultOf(waiting)
-        [record] = watcher.take()
+        [record] = watcher.pop_seen()
         self.assertEqual((record.lond, record.contents), (0.2, "get:secret"))
-        self.assertEqual(watcher.take(), [])
-        self.log.leave(watcher)
+        self.assertEqual(watcher.pop_seen(), [])
+        self.log.remove_watcher(watcher)
         self.assertEqual(self.log.threshold, 9.0)
 
     def test_slow_to_ask(self) -> None:
         """The latest are held for who is slow; what was put back comes first."""
-        watcher = self.log.watch(None, contents=False)
+        watcher = self.log.add_watcher(None, contents=False)
         for number in range(HELD + 5):
             self.note(float(number))
-        seen = watcher.take()
+        seen = watcher.pop_seen()
         self.assertEqual((len(seen), seen[-1].lond), (HELD, float(HELD + 4)))
         self.note(1.0)
-        watcher.put_back(seen[-2:])
-        self.assertEqual([record.lond for record in watcher.take()][-1], 1.0)
+        watcher.push_back(seen[-2:])
+        self.assertEqual([record.lond for record in watcher.pop_seen()][-1], 1.0)
         waiting = watcher.wait()
         self.note(1.0)
         self.successResultOf(waiting)
