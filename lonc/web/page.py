@@ -106,13 +106,14 @@ COLUMNS: Final[Mapping[str, Column]] = {
 
 
 def _is(state: str, row: Row) -> bool:
-    return row.host.shown == state
+    return row.host.state == state and (row.host.tried or state != "up")
 
 
-#: Which hosts there are to choose from, in words for a link.
+#: Which hosts there are to choose from, in words for a link; their numbers are those of the totals.
 FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
     "with problems": lambda row: row.level > 0,
-    **{name: partial(_is, name) for name in (*_STATES, "untried")},
+    **{name: partial(_is, name) for name in _STATES},
+    "untried": lambda row: not row.host.tried,
     "paused": lambda row: bool(row.host.paused),
 }
 

@@ -219,10 +219,12 @@ class PageTests(SiteCase):
         self.assertIn('<a href="?only=DEAD#hosts">1 DEAD</a>', text)
         self.assertIn(">1 with problems</a>", text)
         self.assertIn(">2 paused</a>", text)
+        self.assertIn(">2 up</a>", text)
+        self.assertIn("2 up, 0 untried, 1 DEAD, 0 unproven, 2 paused", text.replace("\n", " "))
         self.assertNotIn("stopping", text.partition("<main>")[2])
         self.assertEqual(self.listed("/?only=paused"), ["down1", "quiet"])
         self.assertEqual(self.listed("/?only=DEAD"), ["down1"])
-        self.assertEqual(self.listed("/?only=up"), ["up1"])
+        self.assertEqual(self.listed("/?only=up"), ["quiet", "up1"])
         self.assertEqual(self.listed("/?problem=host-dead&sort=host"), ["down1"])
         self.assertIn("<details open>", self.page("/hosts/down1"))
 
