@@ -9,6 +9,7 @@ The web client costs memory and time to load, so this module is imported when it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
@@ -23,6 +24,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
+    IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
@@ -172,7 +174,7 @@ class _Uncompressed:
         asked: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
         return asked.addCallback(self._check)
 
-    def _check(self, response: Any) -> Any:
+    def _check(self, response: IResponse) -> IResponse:
         encodings: Sequence[str] = response.headers.getRawHeaders("content-encoding", [])
         if any(encoding.lower() != "identity" for encoding in encodings):
             raise FetchError("it is compressed, and was asked not to be")
@@ -223,12 +225,12 @@ class _Endpoint:
         self._limit = limit
         self.factory: _Limiting | None = None
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         # It would log where in memory it is, whenever it starts and stops.
         protocolFactory.noisy = False  # type: ignore[attr-defined]
         self.factory = _Limiting(protocolFactory, self._limit)
-        connecting: Deferred[Any] = self._endpoint.connect(self.factory)
-        return connecting.addCallback(lambda limited: limited.wrappedProtocol)
+        connecting = self._endpoint.connect(self.factory)
+        return connecting.addCallback(attrgetter("wrappedProtocol"))
 
 
 @implementer(IAgentEndpointFactory)

@@ -13,7 +13,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -108,9 +108,10 @@ class EndpointPort(Service, metaclass=ABCMeta):
     async def disconnect(self) -> None:
         """Close the connections that are open."""
 
-    def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
+    def endpoint(self, reactor: ListeningReactor, description: str) -> IStreamServerEndpoint:
         """Return the endpoint of a description; raises whatever it likes."""
-        return serverFromString(reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+        return endpoint
 
     def startService(self) -> None:
         """

@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import stat
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
@@ -157,7 +157,7 @@ class LocalSocket:
         """Whether clients find it: somebody may have removed or replaced the file."""
         return self._port is not None and self._file.intact
 
-    def close(self) -> Deferred[Any]:
+    def close(self) -> Deferred[object]:
         """
         Listen no more and take the file away, unless the next lonc has both.
 
