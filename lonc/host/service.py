@@ -50,6 +50,8 @@ __all__ = ["FAREWELL", "HostDependencies", "HostService"]
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0
 
+_NONE_LOST: Final = {cause.value: 0 for cause in Cause}
+
 #: Causes of a ``con_lost`` that come after a wait, which counts among the times.
 OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
 
@@ -645,7 +647,7 @@ class HostService(Service):
     @property
     def con_lost(self) -> dict[str, int]:
         """Requests that ended with ``con_lost``, by cause."""
-        return {cause.value: self._con_lost.get(cause, 0) for cause in Cause}
+        return _NONE_LOST | {cause.value: count for cause, count in self._con_lost.items()}
 
     def _owing(self) -> Iterator[LondConnection]:
         """Give the connections that owe an answer to this host's clients."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from operator import add
+from operator import add, sub
 from typing import Final, TypedDict
 
 import attrs
@@ -70,9 +70,9 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         """Return both together, as of one kind."""
         return Totals(
-            [one + more for one, more in zip(self.counts, other.counts, strict=True)],
+            list(map(add, self.counts, other.counts)),
             self.seconds + other.seconds,
-            [one + more for one, more in zip(self.late, other.late, strict=True)],
+            list(map(add, self.late, other.late)),
             max(self.highest, other.highest),
         )
 
@@ -143,10 +143,15 @@ class Times:
         """How many durations were counted."""
         return sum(self._counts)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether none was counted in the last five minutes."""
+        return self._highest == _NONE and not self._slots
+
     def totals(self) -> Totals:
         """Return what was counted so far."""
         before = self._slots[0][0] if self._slots else self._begun
-        late = [now - then for now, then in zip(self._counts, before, strict=True)]
+        late = list(map(sub, self._counts, before))
         highest = max(self._highest, 0.0, *(high for _, high in self._slots))
         return Totals(self._counts, self._seconds, late, highest)
 
@@ -233,6 +238,9 @@ class HostTimes:
 
     def of_late(self) -> Parts:
         """Say what the requests of the last five minutes were like: see :meth:`Totals.of_late`."""
+        self.count_up()
+        if self._direct.quiet and self._whole.quiet and all(x.quiet for x in self._lost.values()):
+            return _QUIET
         totals = self.totals()
         return {name: totals[name].of_late() for name in ("queue", "lond", "total")}
 
@@ -254,3 +262,7 @@ def _quantile(counts: Sequence[int], share: float, highest: float) -> float:
             return min(low + (high - low) * (wanted - seen) / count, highest)
         seen += count
     return highest
+
+
+#: What most hosts of a network report.
+_QUIET: Final[Parts] = dict.fromkeys(("queue", "lond", "total"), Times().totals().of_late())
