@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.logger import LogLevel
 
-from lonc.report.times import SLOT
+from lonc.report.times import SLOTS
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 
 WITHOUT = "l1:msu:library:l1.test:127.0.0.1\n"
@@ -22,7 +22,6 @@ class DepartedTests(ServiceTestCase):
         self.ask("l2")
         event = {"log_format": "x", "log_level": LogLevel.info, "log_time": 0.0, "host_id": "l2"}
         self.lonc_log(event)
-        self.advance(2 * SLOT)
         self.full = self.table
 
     def change(self, table: object) -> None:
@@ -35,12 +34,17 @@ class DepartedTests(ServiceTestCase):
         before = self.daemon.reporter.status("l2")
         self.assertTrue(before.last_log.endswith("INFO: x</font>"))
         self.assertEqual((before.requests, before.requests_lately), (1, 1))
+        for _ in range(SLOTS):
+            list(self.daemon.reporter.turning())
+        self.assertEqual(self.daemon.reporter.status("l2").requests_lately, 0)
         self.change(a_table(WITHOUT))
         self.assertRaises(KeyError, self.daemon.reporter.status, "l2")
         self.advance(1.0)
         self.change(self.full)
         after = self.daemon.reporter.status("l2")
         self.assertEqual((after.last_log, after.requests, after.requests_lately), ("", 0, 0))
+        self.ask("l2")
+        self.assertEqual(self.daemon.reporter.status("l2").requests_lately, 1)
         self.assertEqual(self.daemon.reporter.about().departed["requests"], 1)
 
     def test_leaves_meanwhile(self) -> None:
