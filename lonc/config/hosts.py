@@ -257,7 +257,7 @@ def compare(old: HostTable, new: HostTable) -> Changes:
 
     def moved(host_id: str) -> bool:
         before, after = old.hosts[host_id], new.hosts[host_id]
-        return (before.name, before.address) != (after.name, after.address)
+        return before.address != after.address or not same_target(before.name, after.name)
 
     both = [host_id for host_id in new.hosts if host_id in old.hosts]
     return Changes(

@@ -583,6 +583,6 @@ class CompareTests(SynchronousTestCase):
 
     def test_whatDoesNotMatter(self) -> None:
         """F13: order, domain, role, further fields and another spelling leave a host alone."""
-        old = parse("a:d:library:h:2001:db8::1", "b:d:library:h:http")
-        new = parse("#", "b:d:library:h:https:x", "a:e:access:h:[2001:DB8::1]:x")
+        old = parse("a:d:library:h:2001:db8::1", "b:d:library:h.edu:http")
+        new = parse("#", "b:d:library:H.EDU.:https:x", "a:e:access:h:[2001:DB8::1]:x")
         self.assertEqual(compare(old, new), Changes((), (), (), ("b", "a")))
