@@ -26,7 +26,7 @@ from lonc.host.troubles import TroubleLog
 from lonc.report.events import Logger
 from lonc.report.status import LastFailure
 from lonc.report.times import HostTimes, Times, Totals
-from lonc.transport.connecting import keep_alive
+from lonc.transport.tcp import keep_alive
 from lonc.wire.handshake import Handshake, LondFacts, Omission
 from lonc.wire.request import Cause, Request, RequestHost
 

@@ -18,9 +18,9 @@ from twisted.internet.interfaces import IConnector, IListeningPort
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Factory
 
-from lonc.transport.connecting import Connector
 from lonc.transport.epoll_loop import SocketLoop
 from lonc.transport.listening import Port
+from lonc.transport.tcp import TCPConnector
 
 
 class Network(Interface):
@@ -126,6 +126,6 @@ class SocketNetwork:
         self, host: str, port: int, factory: ClientFactory, timeout: float
     ) -> IConnector:
         """See `Network`."""
-        connector = Connector(self.loop, host, port, factory, timeout)
+        connector = TCPConnector(self.loop, host, port, factory, timeout)
         connector.connect()
         return connector

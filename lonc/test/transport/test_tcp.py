@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from lonc.test.fixtures.networks import ConnectFactory, NetworkTestCase
+from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.test.fixtures.streams import Recorder
 
 
@@ -193,3 +194,21 @@ class ConnectingTests(NetworkTestCase):
         self.loop.connectionLost(Failure(ConnectionError()))
         self.assertEqual(receiver.events, ["started", "failed: UserError"])
         self.assertEqual(self.reactor.readers, set())
+
+
+class KeepaliveTests(HostTestCase):
+    """The options of a connection to a lond."""
+
+    def test_keepalive(self) -> None:
+        """The kernel asks for us, as the settings say."""
+        stage = Stage(self, keepalive_time=7, keepalive_interval=3, keepalive_probes=2)
+        (lond,) = stage.connect()
+        tcp = socket.IPPROTO_TCP
+        self.assertEqual(
+            lond.wire.options,
+            {
+                (tcp, socket.TCP_KEEPIDLE): 7,
+                (tcp, socket.TCP_KEEPINTVL): 3,
+                (tcp, socket.TCP_KEEPCNT): 2,
+            },
+        )

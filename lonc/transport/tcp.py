@@ -25,7 +25,7 @@ from lonc.transport.stream import OUT, SocketTransport
 log = Logger()
 
 
-class Connector(BaseConnector):
+class TCPConnector(BaseConnector):
     """Makes one TCP connection, as often as `connect` is called."""
 
     def __init__(
@@ -58,7 +58,7 @@ def _wants_loss(factory: Any) -> bool:
 class _Attempt:
     """A connection that is being made."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: TCPConnector) -> None:
         self._connector = connector
         self._loop = connector.loop
         self._socket: socket.socket | None = None
