@@ -37,12 +37,11 @@ from lonc.daemon.knowledge import dead_of, distrust, knowledge_of, leave_dead, t
 from lonc.daemon.notices import Notices
 from lonc.daemon.outside import Outside
 from lonc.daemon.reload import Reloader
-from lonc.daemon.rounds import Rounds, guarded
+from lonc.daemon.rounds import guarded
 from lonc.daemon.signals import Signals
 from lonc.daemon.supervisor import Supervisor
-from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.daemon.takeover import Predecessor, TakeOverError
-from lonc.daemon.upkeep import LOOK, WATCH, Upkeep
+from lonc.daemon.upkeep import Upkeep
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, Stuck
 from lonc.host.dependencies import HostDependencies
@@ -51,7 +50,7 @@ from lonc.host.resolver import PLACES, Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.report.events import Logger
-from lonc.report.times import SLOT
+from lonc.report.slices import in_slices
 from lonc.report.units import count
 from lonc.transport.endpoint_port import EndpointPort
 from lonc.web.history import PAUSE
@@ -99,7 +98,7 @@ class LoncService(MultiService):
         reactor, network, random = outside.reactor, outside.network, outside.random
         self._outside, self._reactor = outside, reactor
         self._pid_file, self.observer = outside.pid_file, outside.observer
-        self.hosts, self.problems = outside.hosts, outside.problems
+        self.hosts, self.problems = hosts, problems = outside.hosts, outside.problems
         self._predecessor = outside.predecessor  # until this one serves
         self._retired = False  # a new process serves
         if outside.predecessor is not None:
@@ -111,60 +110,50 @@ class LoncService(MultiService):
         self._disk = Disk(reactor, for_disk)
 
         # Requests: from a client's socket through a host to its lond.
-        self._clients = Clients(settings, reactor)
+        self._clients = clients = Clients(settings, reactor)
         resolve = outside.resolve
-        self._names = Names(
-            lambda name: for_names(partial(resolve, name)),
-            reactor,
-            settings,
+        self._names = names = Names(
+            *(lambda name: for_names(partial(resolve, name)), reactor, settings),
             lambda name, gone: machines.moved(name, gone),
         )
-        self._kept = KeptSockets(outside.manager)
+        self._kept = kept = KeptSockets(outside.manager)
         self._dependencies = HostDependencies(
             clock=reactor,
             network=network,
-            look_up=self._names.look_up,
-            name_trouble=self._names.trouble,
+            look_up=names.look_up,
+            name_trouble=names.trouble,
             random=random,
-            clients=self._clients,
-            revived=lambda host_id: self._delayed.kick(host_id),
+            clients=clients,
+            revived=lambda host_id: delayed.kick(host_id),
             auth_modes=in_force.auth_modes,
             enciphers=has_idea(),
             ids=in_force.ids,
-            keeper=self._kept,
+            keeper=kept,
         )
         machines = Machines(self._dependencies)
-        self._supervisor = Supervisor(
-            self.hosts, in_force, self._dependencies, self.problems, machines
+        self._supervisor = supervisor = Supervisor(
+            hosts, in_force, self._dependencies, problems, machines
         )
-        self._shared = SharedSockets(self.hosts.get, self._dependencies)
-        self._delayed = DelayedService(
-            reactor, settings, self.hosts.get, for_disk, outside.perm_log, random, self.problems
+        self._shared = shared = SharedSockets(hosts.get, self._dependencies)
+        self._delayed = delayed = DelayedService(
+            reactor, settings, hosts.get, for_disk, outside.perm_log, random, problems
         )
 
         # What is seen and steered.
-        self.reporter = Reporter(
-            self.hosts,
-            in_force,
-            self._clients,
-            self._delayed,
-            outside.lonc_log,
-            self.problems,
-            self._supervisor.departed,
+        self.reporter = reporter = Reporter(
+            *(hosts, in_force, clients, delayed, outside.lonc_log, problems), supervisor.departed
         )
-        known = (in_force.certificates, in_force.management_names)
+        at, known = (
+            (reactor, network, self.parts),
+            (in_force.certificates, in_force.management_names),
+        )
         self._management = ManagementPort(
-            *(reactor, network, self.parts, settings.management, settings.management_group),
-            *known,
-            keeper=self._kept,
+            *at, settings.management, settings.management_group, *known, keeper=kept
         )
         self._management_tls = ManagementPort(
-            *(reactor, network, self.parts, settings.management_tls, None),
-            *known,
-            name="TLS management port",
+            *at, settings.management_tls, None, *known, name="TLS management port"
         )
-        self._http = HTTPPort(reactor, network, self.reporter, settings.http)
-
+        self._http = HTTPPort(reactor, network, reporter, settings.http)
         ports: list[tuple[str, Callable[[Settings], str | None], EndpointPort]] = [
             ("loncManagement", lambda now: now.management, self._management),
             ("loncManagementTLS", lambda now: now.management_tls, self._management_tls),
@@ -177,25 +166,25 @@ class LoncService(MultiService):
             clock=reactor,
             disk=self._disk,
             in_force=in_force,
-            clients=self._clients,
-            supervisor=self._supervisor,
-            shared=self._shared,
-            reporter=self.reporter,
-            followers=[self._clients, self._names, self._delayed],
+            clients=clients,
+            supervisor=supervisor,
+            shared=shared,
+            reporter=reporter,
+            followers=[clients, names, delayed],
             ports=ports,
             management=self._management,
         )
         self._tables = TableFetcher(
             *(reactor, in_force.configuration, web_client(reactor), for_disk, random),
             guarded(self._reloader.table),
-            self.problems,
+            problems,
         )
         self._hand_over = HandOver(
             reactor,
             for_disk,
             lambda: os.path.join(in_force.settings.sock_dir, TAKE_OVER_SOCKET),
             self._holdings,
-            [self._delayed, self._management_tls, self._http],
+            [delayed, self._management_tls, self._http],
             lambda: upkeep.restore_pid_file(),
             self._retire,
         )
@@ -203,32 +192,23 @@ class LoncService(MultiService):
         # What sets it going.
         self._upkeep = upkeep = Upkeep(
             clock=reactor,
+            network=network,
             in_force=in_force,
-            clients=self._clients,
-            names=self._names,
-            supervisor=self._supervisor,
-            shared=self._shared,
-            kept=self._kept,
+            clients=clients,
+            names=names,
+            supervisor=supervisor,
+            shared=shared,
+            kept=kept,
             ports=[port for _, _, port in ports],
             pid_file=outside.pid_file,
-            reporter=self.reporter,
-            problems=self.problems,
-            sampling=self._http.sampling,
+            reporter=reporter,
+            problems=problems,
+            also={self._sample: PAUSE},
             handing_over=lambda: self._hand_over.under_way,
             running=lambda: bool(self.running),
             sets_title=lambda: self.sets_title,
         )
-        self._notices = Notices(reactor, outside.manager, self.reporter.status_line)
-        self._rounds = Rounds(
-            reactor,
-            {
-                Sweep(reactor, network, guarded(upkeep.sweep)): SWEEP,
-                upkeep.watch: WATCH,
-                upkeep.turn: SLOT,
-                upkeep.sample: PAUSE,
-                upkeep.look: LOOK,
-            },
-        )
+        self._notices = Notices(reactor, outside.manager, reporter.status_line)
         self._signals = Signals(
             reactor,
             {
@@ -239,7 +219,7 @@ class LoncService(MultiService):
                 signal.SIGUSR2: guarded(self.reread_table),
             },
         )
-        for each in (self._supervisor, self._delayed, self._tables, *outside.beside):
+        for each in (supervisor, delayed, self._tables, *outside.beside):
             each.setServiceParent(self)
 
     def parts(self) -> Parts:
@@ -309,7 +289,7 @@ class LoncService(MultiService):
             dead = self._take_over_from(predecessor)
         distrust(dead, self.hosts)
         self._kept.close_unclaimed()
-        self._rounds.start()
+        self._upkeep.start()
         self._notices.started()
         if self.takes_signals:
             self._signals.install(self.own_process)
@@ -324,7 +304,7 @@ class LoncService(MultiService):
         left = self._predecessor is None and self._kept.stop_accepting(self._retired)
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
-        self._rounds.stop()
+        self._upkeep.stop()
         if left:
             yield Deferred.fromCoroutine(self._leave_dead())
             yield Deferred.fromCoroutine(self._hand_over.pass_on(self._kept.clients()))
@@ -404,6 +384,10 @@ class LoncService(MultiService):
             dead = dead_of(self.hosts)
             with contextlib.suppress(OSError, Stuck):  # it will find out
                 await self._disk.run(path, limit, partial(leave_dead, path, dead))
+
+    async def _sample(self) -> None:
+        """Add to the history that the page shows."""
+        await in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
 
     # ------------------------------------------------------------------ what is asked for
 

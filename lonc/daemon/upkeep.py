@@ -5,7 +5,7 @@ What the daemon looks after while it runs: time limits, sockets, ports, files, a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -16,7 +16,9 @@ from lonc.config.rlimit import why_no_file
 from lonc.control.reporter import Reporter
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.rounds import Rounds, guarded
 from lonc.daemon.supervisor import Supervisor
+from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
@@ -24,7 +26,9 @@ from lonc.report.events import Logger
 from lonc.report.logs import has_room
 from lonc.report.problems import Problem, Problems, problem
 from lonc.report.slices import in_slices
+from lonc.report.times import SLOT
 from lonc.transport.endpoint_port import EndpointPort
+from lonc.transport.network import Network
 
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
@@ -42,18 +46,19 @@ log = Logger()
 @attrs.frozen(kw_only=True)
 class Upkeep:
     """
-    Does it, whenever it is called.
+    Does all of that periodically, from :meth:`start` to :meth:`stop`.
 
     :param clock: the reactor's time.
     :param ports: where lonc listens beside the hosts' sockets.
     :param kept: the sockets that are kept over a restart.
-    :param sampling: adds to the history that the page shows, a host at each step.
+    :param also: what else is to be done, and every how many seconds.
     :param handing_over: tells whether a new process gets what there is.
     :param running: tells whether the daemon runs.
     :param sets_title: tells whether the process title is lonc's.
     """
 
     _clock: IReactorTime
+    _network: Network
     _in_force: InForce
     _clients: Clients
     _names: Names
@@ -64,12 +69,31 @@ class Upkeep:
     _pid_file: PidFile
     _reporter: Reporter
     _problems: Problems
-    _sampling: Callable[[], Iterator[object]]
+    _also: Mapping[Callable[[], object], float]
     _handing_over: Callable[[], bool]
     _running: Callable[[], bool]
     _sets_title: Callable[[], bool]
+    _rounds: Rounds = attrs.field(init=False)
 
-    def sweep(self) -> None:
+    @_rounds.default
+    def _make_rounds(self) -> Rounds:
+        own: dict[Callable[[], object], float] = {
+            Sweep(self._clock, self._network, guarded(self._sweep)): SWEEP,
+            self._watch: WATCH,
+            self._turn: SLOT,
+            self.look: LOOK,
+        }
+        return Rounds(self._clock, {**own, **self._also})
+
+    def start(self) -> None:
+        """Begin, with everything once."""
+        self._rounds.start()
+
+    def stop(self) -> None:
+        """Do nothing more."""
+        self._rounds.stop()
+
+    def _sweep(self) -> None:
         """Look at every time limit."""
         now = self._clock.seconds()
         self._clients.sweep(now)
@@ -78,11 +102,7 @@ class Upkeep:
     async def _in_slices(self, steps: Iterator[object]) -> None:
         await in_slices(self._clock, steps, self._running)
 
-    async def sample(self) -> None:
-        """Add to the history that the page shows."""
-        await self._in_slices(self._sampling())
-
-    async def turn(self) -> None:
+    async def _turn(self) -> None:
         """Let the five minutes of which is told move on."""
         await self._in_slices(self._reporter.turning())
 
@@ -99,7 +119,7 @@ class Upkeep:
         """Open the logs again, write the status file, and give all hosts their retries back."""
         await self._in_slices(self._reporter.reporting_and_resetting())
 
-    def watch(self) -> None:
+    def _watch(self) -> None:
         """Start again what does not serve, and say so in the process title."""
         self._supervisor.restore()
         self._shared.restore()
