@@ -269,7 +269,7 @@ class Responders(amp.CommandLocator):
             raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
         self._check_steady()
         by, reason = by[:LONGEST_REASON], reason[:LONGEST_REASON]
-        self._note(f"pause, for {by}: {reason}", host)
+        self._note(f"pause, for {by}: {reason}" if reason else f"pause, for {by}", host)
         now = time.time()
         pause = service.Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
         quiet: list[Deferred[None]] = []
