@@ -88,4 +88,4 @@ remake: ;
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info _trial_temp* docs/_build docs/man/*.1 benchmarks/bin
+	rm -rf .venv .venv-oldest build dist *.egg-info _trial_temp* docs/_build benchmarks/bin

@@ -75,9 +75,10 @@ def lonc_page() -> Iterator[str]:
     yield from described(commands, "lonc")
     yield ".SH EXIT STATUS"
     yield from named("0", "Done; for lonc status: all is well.")
-    yield from named("1", "It could not be done; or there are warnings; or con_lost.")
-    yield from named("2", "lonc status: it is urgent; lonc check: lonc would not start.")
+    yield from named("1", "It failed; or there are warnings; or con_lost.")
+    yield from named("2", "lonc status: something is critical; lonc check: lonc would not start.")
     yield from named("3", "No lonc answers.")
+    yield from named("64", "The command line makes no sense.")
     yield from (".SH SEE ALSO", ".BR twistd-lonc (1)".replace("-", r"\-"))
 
 
@@ -86,9 +87,12 @@ def twistd_page() -> Iterator[str]:
     yield from head("twistd-lonc", "serve the programs of a LON-CAPA machine")
     yield from (".SH SYNOPSIS", ".B twistd", roff("[twistd's options] lonc [options]"))
     yield from (".SH DESCRIPTION", *paragraphs(Options.longdesc), ".SH OPTIONS")
-    parameters: list[Any] = [*Options.optParameters]
-    for long, short, _, text in sorted((each[:4] for each in parameters), key=lambda each: each[0]):
-        yield from named((f"-{short}, " if short else "") + f"--{long} VALUE", text)
+    parameters: list[Any] = [
+        (long, short, " VALUE", text) for long, short, _, text, *_ in Options.optParameters
+    ]
+    flags: list[Any] = [(long, short, "", text) for long, short, text in Options.optFlags]
+    for long, short, value, text in sorted((*parameters, *flags), key=lambda each: str(each[0])):
+        yield from named((f"-{short}, " if short else "") + f"--{long}{value}", text)
     yield from (".SH SIGNALS", roff("INT and TERM stop it; HUP has it read everything again."))
     yield from (".SH SEE ALSO", ".BR lonc (1),", ".BR twistd (1)")
 

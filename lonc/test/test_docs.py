@@ -313,6 +313,28 @@ class NamedTests(SynchronousTestCase):
                 self.assertTrue(os.path.exists(os.path.join(TREE, path)), f"{page}: {path}")
 
 
+class ManualTests(SynchronousTestCase):
+    """The manual pages, which are installed with the package."""
+
+    skip = SKIP
+
+    def test_complete(self) -> None:
+        """They have every command and every option, which `make man` writes into them."""
+        try:
+            from lonc.cli.main import commands
+        except ImportError as missing:
+            raise SkipTest(f"lonc is not installed with all that it needs: {missing}") from None
+        page = read("docs", "man", "lonc.1").replace("\\-", "-")
+        for name, command in commands.all.items():
+            self.assertRegex(page, rf"(?m)^\.SS lonc {name}\b")
+            for each in command.params:
+                for flag in (*each.opts, *each.secondary_opts) if each.opts[0][0] == "-" else ():
+                    self.assertIn(flag, page, f"{name}: make man")
+        page = read("docs", "man", "twistd-lonc.1").replace("\\-", "-")
+        for long, *_ in (*Options.optParameters, *Options.optFlags):
+            self.assertRegex(page, rf"--{long}\b", "make man")
+
+
 class InterfaceTests(SynchronousTestCase):
     """The page on the API: all that the others tell programs to use."""
 

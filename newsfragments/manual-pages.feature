@@ -1,0 +1,1 @@
+The manual pages `lonc(1)` and `twistd-lonc(1)` are installed with the package.
