@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 import attrs
+from twisted.internet.interfaces import ITransport
 
 from lonc.config.certificates import check_name, names_in
 from lonc.control.errors import NotAllowed
@@ -54,7 +55,7 @@ OWNER: Final = Visitor("lonc itself", Level.OWN)
 Names = Sequence[tuple[str, bool]]
 
 
-def visitor_of(transport: Any, names: Names = ()) -> Visitor:
+def visitor_of(transport: ITransport, names: Names = ()) -> Visitor:
     """
     Find out who is at the other end of a connection.
 
@@ -113,7 +114,7 @@ def _peer(transport: Any) -> Peer | None:
     return None if found == UNKNOWN else found
 
 
-def _address(transport: Any) -> str:
+def _address(transport: ITransport) -> str:
     return str(getattr(transport.getPeer(), "host", "an unknown place"))
 
 

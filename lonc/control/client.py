@@ -236,7 +236,7 @@ class ManagementClient:
     ) -> list[R]:
         """Return the rows of all pages; the key of each row is its first field."""
         name, key = command.response[0][0].decode(), attrs.fields(record)[0].name
-        rows: dict[Any, R] = {}
+        rows: dict[object, R] = {}
         more = True
         while more:
             answer = await self._ask(command, 0.0, after=after, **arguments)

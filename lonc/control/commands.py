@@ -13,7 +13,6 @@ AMP ends a value at 65,535 bytes, and a list is one value: hosts come in pages.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import attrs
 from twisted.protocols import amp
@@ -47,7 +46,7 @@ class _Json(amp.Argument):
     def toString(self, inObject: object) -> bytes:
         return json.dumps(inObject).encode()
 
-    def fromString(self, inString: bytes) -> Any:
+    def fromString(self, inString: bytes) -> object:
         return json.loads(inString)
 
 
@@ -96,14 +95,14 @@ class ManagementCommand(amp.Command):
     }
 
     @classmethod
-    def parseArguments(cls, box: amp.AmpBox, protocol: amp.AMP) -> dict[str, Any]:
+    def parseArguments(cls, box: amp.AmpBox, protocol: amp.AMP) -> dict[str, object]:
         """
         Return the arguments of a command that has come.
 
         :raises lonc.control.errors.BadArguments: one is missing, or not of its type.
         """
         try:
-            arguments: dict[str, Any] = super().parseArguments(box, protocol)
+            arguments: dict[str, object] = super().parseArguments(box, protocol)
         except Exception as error:  # AMP's types raise whatever they come across
             what = f"{cls.__name__} has not the arguments that it takes"
             raise BadArguments(f"{what} ({type(error).__name__})") from error

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 
 from lonc.config.endpoint import Endpoint
@@ -56,7 +56,7 @@ class _GuardedReactor(ListeningReactor):
         return listening
 
     def listenSSL(
-        self, port: int, factory: Factory, context: Any, backlog: int = 50, interface: str = ""
+        self, port: int, factory: Factory, context: object, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """Listen; it does not ask for the other side's certificate, so it is no safer than TCP."""
         _check_loopback(interface)
@@ -189,7 +189,7 @@ class ManagementPort(EndpointPort):
         self._made_on_demand = _OnDemand(parts, reactor, names)
         super().__init__(reactor, network, self._made_on_demand, name, description, keeper)
 
-    def endpoint(self, reactor: ListeningReactor, description: str) -> Any:
+    def endpoint(self, reactor: ListeningReactor, description: str) -> IStreamServerEndpoint:
         """Return the endpoint of a description; ``lonctls:`` is one of our own."""
         if not description.startswith("lonctls:"):
             return super().endpoint(reactor, description)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
@@ -171,7 +171,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def callLater(self, period: float, func: Any) -> IDelayedCall:
+    def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
         """Time the silence by the factory's clock."""
         return self._factory.clock.callLater(period, func)
 
@@ -251,7 +251,7 @@ class ManagementFactory(Factory):
         clock: IReactorTime,
         max_connections: int = 32,
         idle_limit: float = 300.0,
-        visitor_of: Callable[[Any], Visitor] = visitor_of,
+        visitor_of: Callable[[ITransport], Visitor] = visitor_of,
     ) -> None:
         super().__init__()
         self._make_responders = make_responders

@@ -21,9 +21,10 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
     IStreamClientEndpoint,
+    IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
@@ -80,7 +81,7 @@ class _Server:
             raise NoCertificates("it takes certificates: see lonnetCertificate")
         return self._made[1]
 
-    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
         """Return our end of TLS for a connection that has come."""
         try:
             context = self.context()
@@ -109,6 +110,7 @@ class _IncomingFactory(TLSMemoryBIOFactory):
     protocol = _Incoming
 
 
+@implementer(IStreamServerEndpoint)
 class ServerEndpoint:
     """
     Where a lonc is managed by others of the cluster.
@@ -136,7 +138,7 @@ class ServerEndpoint:
         """Raise NoCertificates where there are none, or they cannot be used."""
         self._server.context()
 
-    def listen(self, factory: Factory) -> Deferred[IListeningPort]:
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen; raises NoCertificates where there are none."""
         self.check()
         wrapped = _IncomingFactory(self._server, False, factory, self._reactor)
@@ -149,7 +151,7 @@ class _Client:
     def __init__(self, context: SSL.Context) -> None:
         self._context = context
 
-    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+    def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
         connection.set_connect_state()
         return connection
@@ -175,7 +177,7 @@ def client_endpoint(
     return endpoints.wrapClientTLS(_Client(context_of(files)), connecting), host
 
 
-def peer_certificate(transport: Any) -> Certificate | None:
+def peer_certificate(transport: object) -> Certificate | None:
     """Return the other side's certificate in the form of the ssl module's, once it is known."""
     shown = getattr(transport, "getPeerCertificate", lambda: None)()
     if shown is None:
