@@ -184,7 +184,8 @@ def _facts(host: HostStatus, now: float) -> dict[str, str]:
     facts = {
         "lond": f"version {host.lond_version or 'not told'}, mode {host.mode or 'not known yet'}",
         "connections": f"{host.connecting} connecting, {host.handshaking} in the handshake, "
-        f"{host.idle} idle, {host.busy} busy",
+        f"{host.idle} idle, {host.busy} busy"
+        + (f"; an answer is owed for {duration(host.oldest_owed)}" if host.oldest_owed else ""),
         "queue": f"{host.waiting} waiting, the oldest for {duration(host.oldest_waiter)}"
         if host.waiting
         else "nobody waits",
