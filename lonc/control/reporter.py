@@ -177,13 +177,13 @@ class Reporter:
         """
         return self._hosts[host_id].totals()
 
-    def turning(self) -> Iterator[None]:
+    def beginning_slots(self) -> Iterator[None]:
         """Let the five minutes of which is told move on, a host at each step; every half minute."""
         for host_id, host in list(self._hosts.items()):
             if host_id in self._hosts:  # else it has left the table meanwhile
-                host.times.turn()
+                host.begin_slot()
                 recent = self._recent.setdefault(host_id, Recent())
-                recent.turn(host.requests, host.con_lost, host.times.of_late()["total"])
+                recent.begin_slot(host.requests, host.con_lost, host.times.of_late()["total"])
             yield
 
     def http_names(self) -> tuple[Sequence[str], Sequence[str]]:

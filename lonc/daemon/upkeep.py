@@ -104,7 +104,7 @@ class Upkeep:
 
     async def _turn(self) -> None:
         """Let the five minutes of which is told move on."""
-        await self._in_slices(self._reporter.turning())
+        await self._in_slices(self._reporter.beginning_slots())
 
     async def look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""

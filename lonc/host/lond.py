@@ -794,9 +794,9 @@ class Lond:
         """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
         return self._health.state.value
 
-    def turn(self) -> None:
+    def begin_slot(self) -> None:
         """Let the five minutes of which times are told move on."""
-        self._handshaking.turn()
+        self._handshaking.begin_slot()
 
     def status(self) -> LondStatus:
         """Report on the lond, and on what is known of it."""

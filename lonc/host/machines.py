@@ -92,8 +92,3 @@ class Machines:
             for member in machine.members.values() if gone else ():
                 log.critical("the host's address has changed", host_id=member.host_id)
             machine.lond.retire_from(gone)
-
-    def turn(self) -> None:
-        """Let the five minutes of which times are told move on."""
-        for machine in self._all:
-            machine.lond.turn()

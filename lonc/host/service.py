@@ -294,7 +294,7 @@ class HostService(Service):
         now, log_of_requests = self._seconds(), self._dependencies.request_log
         since = request.since or sent or now
         if cause in OUT_OF_TIME:
-            self.times.lost((sent or now) - since, now - sent if sent else 0.0)
+            self.times.add_lost((sent or now) - since, now - sent if sent else 0.0)
         if now - since > log_of_requests.threshold:
             log_of_requests.note(
                 self.host_id,
@@ -569,8 +569,18 @@ class HostService(Service):
     @property
     def connections(self) -> int:
         """Connections, those too that are being made; a machine's count once, with a host of it."""
-        is_first = next(iter(self._machine.members), "") == self.host_id
-        return len(self._machine.pool) if is_first else 0
+        return len(self._machine.pool) if self._is_first else 0
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether what a machine has once is told of this one of its hosts."""
+        return next(iter(self._machine.members), "") == self.host_id
+
+    def begin_slot(self) -> None:
+        """Let the five minutes of which times are told move on."""
+        self.times.begin_slot()
+        if self._is_first:
+            self._machine.lond.begin_slot()
 
     @property
     def waiting(self) -> int:

@@ -48,16 +48,16 @@ NOTHING_LATELY: Final = Lately(0, _NO_LOSSES, 0.0, HostTimes().of_late())
 class Recent:
     """Keeps what is needed to tell one host's last five minutes from its last day."""
 
-    __slots__ = ("_before", "_medians", "_turns")
+    __slots__ = ("_before", "_medians", "_slots_begun")
 
     def __init__(self) -> None:
         #: Requests and losses at the beginning of each slot, the oldest first.
         self._before: Sequence[tuple[int, Mapping[str, int]]] = ()
         #: Medians of five minutes with enough answers, the oldest first.
         self._medians: Sequence[float] = ()
-        self._turns = 0
+        self._slots_begun = 0
 
-    def turn(self, requests: int, con_lost: Mapping[str, int], total: Durations) -> None:
+    def begin_slot(self, requests: int, con_lost: Mapping[str, int], total: Durations) -> None:
         """
         Begin another slot; to be called every :data:`lonc.report.times.SLOT` seconds.
 
@@ -67,8 +67,8 @@ class Recent:
         """
         losses = {cause: number for cause, number in con_lost.items() if number}
         self._before = [*self._before, (requests, losses or _NO_LOSSES)][-SLOTS:]
-        self._turns += 1
-        if self._turns % TURNS == 0 and total["count"] >= ENOUGH:
+        self._slots_begun += 1
+        if self._slots_begun % TURNS == 0 and total["count"] >= ENOUGH:
             self._medians = [*self._medians, total["p50"]][-MEDIANS:]
 
     def lately(self, requests: int, con_lost: Mapping[str, int], seconds: Parts) -> Lately:

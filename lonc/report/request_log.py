@@ -139,8 +139,8 @@ class RequestLog:
         else:
             self.threshold = self._slowest[0][0]
 
-    def turn(self) -> None:
-        """Forget what is not of late any more; now and then."""
+    def _forget_old(self) -> None:
+        """Forget what is not of late any more."""
         since = self._wall() - LATE
         self._slowest = [entry for entry in self._slowest if entry[2].when >= since]
         heapq.heapify(self._slowest)
@@ -148,7 +148,7 @@ class RequestLog:
 
     def slowest(self, host_id: str | None) -> Iterable[RequestRecord]:
         """Return the slowest of late, of a host or of all."""
-        self.turn()
+        self._forget_old()
         records = (record for _, _, record in self._slowest)
         return [record for record in records if host_id in (None, record.host_id)]
 

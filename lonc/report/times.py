@@ -22,7 +22,7 @@ BOUNDS: Final = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0),
 )
 
-#: Seconds for which :meth:`Times.turn` closes a slot, and slots that "of late" is made of: five
+#: Seconds for which :meth:`Times.begin_slot` closes one, and slots that "of late" is made of: five
 #: minutes, the time in which people look whether something is wrong.
 SLOT: Final = 30.0
 SLOTS: Final = 10
@@ -129,7 +129,7 @@ class Times:
         self._seconds += sum(durations)
         self._highest = max(self._highest, *durations)
 
-    def turn(self) -> None:
+    def begin_slot(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
         slots = [*self._slots, (self._begun, self._highest)][-SLOTS:]
         while slots and slots[0][1] == _NONE:
@@ -193,7 +193,7 @@ class HostTimes:
             self.queue.clear()
             self.waited.clear()
 
-    def lost(self, queue: float, lond: float) -> None:
+    def add_lost(self, queue: float, lond: float) -> None:
         """
         Count a request that ran out of time, as one that took at least as long.
 
@@ -212,11 +212,11 @@ class HostTimes:
         self.count_up()
         return self._direct.count + self._waited.count
 
-    def turn(self) -> None:
+    def begin_slot(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
         self.count_up()
         for times in (self._direct, self._queue, self._waited, self._whole, *self._lost.values()):
-            times.turn()
+            times.begin_slot()
 
     def answered(self) -> Totals:
         """Return how long answers took from the time when the request was sent."""

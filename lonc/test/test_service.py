@@ -385,7 +385,7 @@ class ReadAgainTests(ServiceTestCase):
         )
         for _ in range(20):  # more than five minutes
             self.ask("l2")
-            for _ in self.daemon.reporter.turning():
+            for _ in self.daemon.reporter.beginning_slots():
                 pass
         self.assertTrue(self.daemon.reporter.status("l2").last_log.endswith("INFO: x</font>"))
         table, self.table = self.table, a_table("l1:msu:access:l1.test:127.0.0.1\n")

@@ -35,7 +35,7 @@ class DepartedTests(ServiceTestCase):
         self.assertTrue(before.last_log.endswith("INFO: x</font>"))
         self.assertEqual((before.requests, before.requests_lately), (1, 1))
         for _ in range(SLOTS):
-            list(self.daemon.reporter.turning())
+            list(self.daemon.reporter.beginning_slots())
         self.assertEqual(self.daemon.reporter.status("l2").requests_lately, 0)
         self.change(a_table(WITHOUT))
         self.assertRaises(KeyError, self.daemon.reporter.status, "l2")
@@ -49,7 +49,7 @@ class DepartedTests(ServiceTestCase):
 
     def test_leaves_meanwhile(self) -> None:
         """One that leaves while all are gone through in slices is not remembered by that."""
-        turning = self.daemon.reporter.turning()
+        turning = self.daemon.reporter.beginning_slots()
         next(turning)
         self.change(a_table(WITHOUT))
         self.assertEqual(len(list(turning)), 1)

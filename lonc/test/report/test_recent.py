@@ -20,7 +20,9 @@ class RecentTests(SynchronousTestCase):
 
     def turn(self, requests: int = 0, median: float = 0.0, count: int = 0, **lost: int) -> None:
         """Let half a minute go by."""
-        self.recent.turn(requests, lost, {"p50": median, "p99": 9.0, "max": 9.0, "count": count})
+        self.recent.begin_slot(
+            requests, lost, {"p50": median, "p99": 9.0, "max": 9.0, "count": count}
+        )
 
     def lately(self, requests: int, con_lost: Mapping[str, int]) -> Lately:
         """Say what the last five minutes were like."""

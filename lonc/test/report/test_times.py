@@ -35,13 +35,13 @@ class TimesTests(SynchronousTestCase):
         times = Times()
         for _ in range(3 * SLOTS):
             self.assertEqual(times.totals().of_late(), NOTHING)
-            times.turn()
+            times.begin_slot()
 
     def test_instant(self) -> None:
         """No time at all is a duration like any other."""
         times = Times()
         times.add(0.0)
-        times.turn()
+        times.begin_slot()
         times.add(1.0)
         self.assertLess(times.totals().of_late()["p50"], 0.001)
         self.assertEqual(times.totals().of_late()["max"], 1.0)
@@ -51,9 +51,9 @@ class TimesTests(SynchronousTestCase):
         times = Times()
         times.add(2.0)
         for _ in range(SLOTS):
-            times.turn()
+            times.begin_slot()
             self.assertEqual(times.totals().of_late()["max"], 2.0)
-        times.turn()
+        times.begin_slot()
         self.assertEqual(times.totals().of_late(), NOTHING)
         self.assertEqual(sum(times.totals().counts), 1)
         self.assertEqual(times.totals().seconds, 2.0)
@@ -62,12 +62,12 @@ class TimesTests(SynchronousTestCase):
         """A slot without any does not end what came before it."""
         times = Times()
         times.add(2.0)
-        times.turn()
-        times.turn()
+        times.begin_slot()
+        times.begin_slot()
         times.add(1.0)
         self.assertEqual(times.totals().of_late()["max"], 2.0)
         for _ in range(SLOTS - 1):
-            times.turn()
+            times.begin_slot()
         self.assertEqual(times.totals().of_late()["max"], 1.0)
 
     @given(st.lists(st.floats(0.0, 1000.0), min_size=1))
@@ -106,15 +106,15 @@ class HostTimesTests(SynchronousTestCase):
             {"queue": 2.0, "lond": 1.0, "total": 3.0},
         )
         for _ in range(SLOTS + 1):
-            times.turn()
+            times.begin_slot()
         self.assertEqual(times.of_late(), dict.fromkeys(("queue", "lond", "total"), NOTHING))
 
     def test_out_of_time(self) -> None:
         """A request that ran out of time took at least as long, and is no answer."""
         times = HostTimes()
         times.direct.append(0.5)
-        times.lost(20.0, 60.0)
-        times.lost(30.0, 0.0)
+        times.add_lost(20.0, 60.0)
+        times.add_lost(30.0, 0.0)
         late = times.of_late()
         self.assertEqual(
             {name: (each["max"], each["count"]) for name, each in late.items()},
@@ -122,7 +122,7 @@ class HostTimesTests(SynchronousTestCase):
         )
         self.assertEqual(times.answers, 1)
         for _ in range(SLOTS + 1):
-            times.turn()
+            times.begin_slot()
         self.assertEqual(times.of_late(), dict.fromkeys(("queue", "lond", "total"), NOTHING))
 
     def test_count_up(self) -> None:
