@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import sys
@@ -75,18 +74,17 @@ class ClosedDescriptorsTests(OwnProcessTestCase):
         os.kill(pid, signal.SIGTERM)
 
     async def test_foreground(self) -> None:
-        """With any of them closed it serves in the foreground, and ends with status 0."""
-        for count in (1, 2, 3):
-            for closed in itertools.combinations(range(3), count):
-                lonc = self.without(closed, "-n")
-                await self.serves_and_ends(lonc.pid)
-                self.assertEqual(await lonc.ended(), 0)
-                self.assert_nothing_left()
-                self.assert_no_traceback(lonc)
+        """With each or all of them closed it serves in the foreground, and ends with status 0."""
+        for closed in ((0,), (1,), (2,), (0, 1, 2)):
+            lonc = self.without(closed, "-n")
+            await self.serves_and_ends(lonc.pid)
+            self.assertEqual(await lonc.ended(), 0)
+            self.assert_nothing_left()
+            self.assert_no_traceback(lonc)
 
     async def test_background(self) -> None:
         """So it is in the background, and the command that starts it ends with status 0."""
-        for closed in ((0,), (1,), (2,), (0, 1, 2)):
+        for closed in ((1,), (0, 1, 2)):
             command = self.without(closed)
             self.assertEqual(await command.ended(), 0)
             pid = self.number()

@@ -376,7 +376,7 @@ run()
 class TakeOverTests(LoadTestCase):
     """Two processes on the same folders."""
 
-    take_overs = 3
+    take_overs = 2
 
     def new(self) -> Child:
         """Start a process that takes over."""
@@ -528,9 +528,12 @@ class TakeOverTests(LoadTestCase):
         return self.spawn([*command, "-n", "lonc", "--config", config, *options])
 
     async def assert_serves(self, lonc: Child) -> None:
-        """A process serves clients and delayed requests, and the pid file names it."""
+        """A process serves clients, and the pid file names it."""
         await self.until(lambda: self.read("daemons", "logs", "lonc.pid") == f"{lonc.pid}\n")
-        await self.ask("l2", "ping")
+        self.assertEqual(await self.ask("l2", "ping"), "l2")
+
+    async def assert_sends(self) -> None:
+        """A process sends delayed requests, each once."""
         await self.until(lambda: os.path.isdir(self.path("sock", "delayed")))
         request = self.delay(1)
         await self.until(lambda: not self.left_in("sock", "delayed"))
@@ -545,6 +548,7 @@ class TakeOverTests(LoadTestCase):
         new = self.new()
         self.assertEqual(await old.ended(), -signal.SIGKILL)
         await self.assert_serves(new)
+        await self.assert_sends()
         self.assertEqual(await new.end(signal.SIGTERM), 0)
 
     async def test_old_is_killed_early(self) -> None:
@@ -565,6 +569,7 @@ class TakeOverTests(LoadTestCase):
         self.assertEqual(await new.ended(), -signal.SIGKILL)
         self.children.remove(new)
         await self.assert_serves(old)
+        await self.assert_sends()
         await self.taken_over(old)
 
     async def test_full_disk(self) -> None:
