@@ -9,7 +9,6 @@ import shutil
 import sys
 from unittest import SkipTest
 
-from prometheus_client.parser import text_string_to_metric_families
 from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -20,7 +19,7 @@ from twisted.web.client import Agent
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
 from lonc.test.fixtures.management import PortsReactor
 from lonc.test.fixtures.statuses import a_status
-from lonc.test.fixtures.web_reports import Reports
+from lonc.test.fixtures.web_reports import Reports, metric_families
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
 from lonc.web.port import HTTPPort, address
@@ -124,7 +123,7 @@ class RunningTests(DaemonTestCase):
         _, text = await self.fetched("metrics")
         samples = {
             (sample.name, sample.labels.get("host")): sample.value
-            for family in text_string_to_metric_families(text)
+            for family in metric_families(text)
             for sample in family.samples
         }
         self.assertEqual(samples["lonc_answers_total", "l2"], 1.0)

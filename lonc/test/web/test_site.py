@@ -8,7 +8,6 @@ import re
 from html.parser import HTMLParser
 
 import attrs
-from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -18,7 +17,7 @@ from lonc.report.recent import NOTHING_LATELY
 from lonc.report.status import HostStatus
 from lonc.report.times import BOUNDS, HostTimes, Parts
 from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
-from lonc.test.fixtures.web_reports import Reports
+from lonc.test.fixtures.web_reports import Reports, metric_families
 from lonc.web import page
 from lonc.web.history import HEIGHT, PAUSE, SAMPLES, History, graph, scale_end
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
@@ -331,7 +330,7 @@ class MetricsTests(SiteCase):
         self.assertEqual(status, 200)
         self.assertTrue(headers["content-type"].startswith("text/plain; version=0.0.4"))
         told: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
-        for family in text_string_to_metric_families(content):
+        for family in metric_families(content):
             self.assertNotEqual(family.type, "unknown")
             for sample in family.samples:
                 values = told.setdefault(sample.name, {})
