@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar
 
 import click
 
 from lonc.wire.printable import printable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -61,6 +65,15 @@ def _file(context: click.Context, parameter: click.Parameter, value: str) -> str
 
 one_file = click.argument("file", callback=_file)
 json_option = click.option("--json", "wants_json", is_flag=True, help="One JSON object.")
+
+
+def sort_option(default: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return the option that names the column to sort by."""
+    return click.option(
+        "--sort", metavar="COLUMN", default=default, show_default=True, help="By which."
+    )
+
+
 reverse_option = click.option("--reverse", is_flag=True, help="The other way round.")
 limit_option = click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="No more than the first N."

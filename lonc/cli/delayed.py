@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
-from lonc.cli.arguments import any_host, confirm, json_option, one_file, yes_option
+from lonc.cli.arguments import any_host, confirm, json_option, one_file, sort_option, yes_option
 from lonc.cli.options import targeted
 from lonc.cli.streams import write
-from lonc.cli.tables import Column, as_json, ordered, show
+from lonc.cli.tables import Column, as_json, numbers, ordered, show
 from lonc.cli.target import asks, target
 from lonc.control.client import ManagementClient
 from lonc.daemon.pidfile import PidFile, PidFileError
@@ -23,15 +23,11 @@ from lonc.wire.printable import printable
 COLUMNS: Final[Sequence[Column[DelayedStatus]]] = (
     Column("host", lambda each: each.host_id),
     Column("command", lambda each: each.command or "sealed", 7),
-    Column("age", lambda each: duration(each.age), 9, lambda each: -each.age, number=True),
-    Column("size", lambda each: size(each.size), 4, lambda each: -each.size, number=True),
-    Column("tries", lambda each: f"{each.tries}", 5, lambda each: -each.tries, number=True),
+    numbers("age", 9, lambda each: each.age, duration),
+    numbers("size", 4, lambda each: each.size, size),
+    numbers("tries", 5, lambda each: each.tries),
     Column("last answer", lambda each: each.last_answer or "-", 6),
     Column("file", lambda each: each.file),
-)
-
-sort_option = click.option(
-    "--sort", metavar="COLUMN", default="age", show_default=True, help="By which."
 )
 
 
@@ -44,7 +40,7 @@ def delayed() -> None:
 @delayed.command("list")
 @any_host
 @json_option
-@sort_option
+@sort_option("age")
 @asks
 async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
     """List the delayed requests, of HOST or of all, the oldest first."""
@@ -60,7 +56,7 @@ async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) 
 @delayed.command()
 @any_host
 @json_option
-@sort_option
+@sort_option("age")
 @asks
 async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
     """List the requests that could not be done and are kept, with the lond's answers."""

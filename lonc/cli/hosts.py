@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 import attrs
 import click
 from rich.text import Text
 
-from lonc.cli.arguments import any_host, json_option, limit_option, reverse_option
-from lonc.cli.tables import STYLES, Column, as_json, console, ordered, overflow, show
+from lonc.cli.arguments import any_host, json_option, limit_option, reverse_option, sort_option
+from lonc.cli.tables import STYLES, Column, as_json, console, numbers, ordered, overflow, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import finding
@@ -20,7 +20,7 @@ from lonc.report.kinds import LEVELS
 from lonc.report.problems import Problem
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
-from lonc.report.units import ago, clock_time, duration
+from lonc.report.units import ago, clock_time, duration, measured
 from lonc.wire.printable import printable
 
 #: What a row may have as its state, the worst first.
@@ -75,30 +75,18 @@ def rows(hosts: Iterable[HostStatus], problems: Iterable[Problem]) -> list[Row]:
     return [Row(host, wrong.get(host.host_id, [])) for host in hosts]
 
 
-def _number(name: str, weight: int, number: Callable[[Row], int]) -> Column[Row]:
-    return Column(name, lambda row: f"{number(row)}", weight, lambda row: -number(row), number=True)
-
-
-def _time(part: Literal["p50", "p99"], weight: int) -> Column[Row]:
-    def text(row: Row) -> str:
-        seconds = row.seconds(part)
-        return duration(seconds) if seconds else "-"
-
-    return Column(part, text, weight, lambda row: -row.seconds(part), number=True)
-
-
 HOST_COLUMNS: Final[Sequence[Column[Row]]] = (
     Column("host", lambda row: row.host.host_id),
     Column("state", lambda row: row.state, order=lambda row: row.badness),
-    _number("conns", 6, lambda row: row.host.connections),
-    _number("busy", 4, lambda row: row.host.busy),
-    _number("waiting", 8, lambda row: row.host.waiting),
-    _number("clients", 3, lambda row: row.host.clients),
-    _time("p50", 5),
-    _time("p99", 7),
-    _number("requests", 3, lambda row: row.host.requests),
-    _number("con_lost", 8, lambda row: row.lost),
-    _number("delayed", 6, lambda row: row.host.delayed),
+    numbers("conns", 6, lambda row: row.host.connections),
+    numbers("busy", 4, lambda row: row.host.busy),
+    numbers("waiting", 8, lambda row: row.host.waiting),
+    numbers("clients", 3, lambda row: row.host.clients),
+    numbers("p50", 5, lambda row: row.seconds("p50"), measured),
+    numbers("p99", 7, lambda row: row.seconds("p99"), measured),
+    numbers("requests", 3, lambda row: row.host.requests),
+    numbers("con_lost", 8, lambda row: row.lost),
+    numbers("delayed", 6, lambda row: row.host.delayed),
     Column("mode", lambda row: row.host.mode or "-", 2),
     Column("lond", lambda row: row.host.lond_version or "-", 1),
     Column("reason", lambda row: row.reason, least=30),
@@ -110,7 +98,7 @@ HOST_COLUMNS: Final[Sequence[Column[Row]]] = (
 @json_option
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these.")
 @click.option("--problems", "ill", is_flag=True, help="Only those with a problem.")
-@click.option("--sort", metavar="COLUMN", default="state", show_default=True, help="By which.")
+@sort_option("state")
 @reverse_option
 @limit_option
 @asks
@@ -174,8 +162,8 @@ def about(row: Row, connections: Sequence[ConnectionStatus], now: float) -> Iter
         yield Text("\n  of the last five minutes")
         yield Text(f"  {'':<6}{'median':>9}{'p99':>11}{'longest':>10}", style="bold")
         for what, times in host.seconds.items():
-            told = f"  {what:<6}{duration(times['p50']):>9}{duration(times['p99']):>11}"
-            yield Text(told + f"{duration(times['max']):>10}")
+            told = f"  {what:<6}{measured(times['p50']):>9}{measured(times['p99']):>11}"
+            yield Text(told + f"{measured(times['max']):>10}")
 
 
 def _facts(host: HostStatus, now: float) -> dict[str, str]:

@@ -11,48 +11,30 @@ from typing import Final
 import attrs
 import click
 
-from lonc.cli.arguments import any_host, json_option
-from lonc.cli.tables import Column, as_json, ordered, show
+from lonc.cli.arguments import any_host, json_option, reverse_option, sort_option
+from lonc.cli.tables import Column, as_json, numbers, ordered, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import ClientStatus, RequestRecord
-from lonc.report.units import clock_time, duration, size
+from lonc.report.units import clock_time, duration, measured, size
 from lonc.wire.printable import printable
 
 CLIENT_COLUMNS: Final[Sequence[Column[ClientStatus]]] = (
     Column("host", lambda client: client.host_id),
     Column("pid", lambda client: f"{client.pid}", 9, lambda client: client.pid, number=True),
     Column("user", lambda client: client.user, 7),
-    Column(
-        "open",
-        lambda client: duration(max(0.0, time.time() - client.since)),
-        5,
-        lambda client: client.since,
-        number=True,
-    ),
-    Column(
-        "requests",
-        lambda client: f"{client.requests}",
-        6,
-        lambda client: -client.requests,
-        number=True,
-    ),
+    numbers("open", 5, lambda client: max(0.0, time.time() - client.since), duration),
+    numbers("requests", 6, lambda client: client.requests),
     Column("waits for", lambda client: client.waits_for or "-", 8),
-    Column(
-        "waiting",
-        lambda client: duration(client.waiting) if client.waits_for else "-",
-        8,
-        lambda client: -client.waiting,
-        number=True,
-    ),
+    numbers("waiting", 8, lambda client: client.waiting, measured),
 )
 
 
 @click.command()
 @any_host
 @json_option
-@click.option("--sort", metavar="COLUMN", default="requests", show_default=True, help="By which.")
-@click.option("--reverse", is_flag=True, help="The other way round.")
+@sort_option("requests")
+@reverse_option
 @asks
 async def clients(
     lonc: ManagementClient, host: str, wants_json: bool, sort: str, reverse: bool
@@ -71,31 +53,13 @@ REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
     Column("host", lambda request: request.host_id),
     Column("pid", lambda request: f"{request.pid}", 4, lambda request: request.pid, number=True),
     Column("command", lambda request: request.command),
-    Column("size", lambda request: size(request.size), 2, lambda each: -each.size, number=True),
-    Column(
-        "reply",
-        lambda request: size(request.reply_size),
-        2,
-        lambda each: -each.reply_size,
-        number=True,
-    ),
-    Column("queue", lambda each: duration(each.queue), 6, lambda each: -each.queue, number=True),
-    Column(
-        "connect",
-        lambda each: duration(each.connecting),
-        3,
-        lambda each: -each.connecting,
-        number=True,
-    ),
-    Column(
-        "handshake",
-        lambda each: duration(each.handshake),
-        3,
-        lambda each: -each.handshake,
-        number=True,
-    ),
-    Column("lond", lambda each: duration(each.lond), 6, lambda each: -each.lond, number=True),
-    Column("total", lambda each: duration(each.total), 8, lambda each: -each.total, number=True),
+    numbers("size", 2, lambda request: request.size, size),
+    numbers("reply", 2, lambda request: request.reply_size, size),
+    numbers("queue", 6, lambda request: request.queue, duration),
+    numbers("connect", 3, lambda request: request.connecting, measured),
+    numbers("handshake", 3, lambda request: request.handshake, measured),
+    numbers("lond", 6, lambda request: request.lond, duration),
+    numbers("total", 8, lambda request: request.total, duration),
     Column("outcome", lambda request: request.outcome, 7),
 )
 
@@ -103,7 +67,7 @@ REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
 @click.command()
 @any_host
 @json_option
-@click.option("--sort", metavar="COLUMN", default="total", show_default=True, help="By which.")
+@sort_option("total")
 @asks
 async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
     """Show the slowest 100 requests of late, and where their time went."""

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 import click
 
-from lonc.cli.arguments import json_option
+from lonc.cli.arguments import json_option, sort_option
 from lonc.cli.tables import Column, as_json, ordered, show
 from lonc.cli.target import asks
 from lonc.config.kinds import GROUP, MODE
@@ -28,7 +28,7 @@ SETTING_COLUMNS: Final[Sequence[Column[SettingStatus]]] = (
 
 @click.command()
 @json_option
-@click.option("--sort", metavar="COLUMN", default="setting", show_default=True, help="By which.")
+@sort_option("setting")
 @asks
 async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> int:
     """List every setting in force, where it comes from, and whether the file has another now."""

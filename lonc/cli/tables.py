@@ -78,6 +78,16 @@ class Column(Generic[R]):
     least: int = 0
 
 
+def numbers(
+    name: str,
+    weight: int,
+    value: Callable[[R], float],
+    text: Callable[[float], str] = "{:.0f}".format,
+) -> Column[R]:
+    """Return a column of numbers, which stand to the right and are sorted by size."""
+    return Column(name, lambda row: text(value(row)), weight, lambda row: -value(row), number=True)
+
+
 def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
     """
     Print a listing; where it is longer than the terminal, page by page.

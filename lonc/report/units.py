@@ -23,6 +23,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400.0:.0f} d"
 
 
+def measured(seconds: float) -> str:
+    """Say a duration, or ``-`` where none was measured."""
+    return duration(seconds) if seconds else "-"
+
+
 def count(number: int, noun: str) -> str:
     """Say how many there are: ``1 host``, ``2 hosts``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
