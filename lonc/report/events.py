@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, LogLevel
 
 from twisted import logger
 
@@ -31,7 +31,7 @@ _NAMED: Final = "{host_id}: "
 class Logger(logger.Logger):  # noqa: TID251
     """Logs events whose text names the host that they concern, as ``host_id`` does."""
 
-    def emit(self, level: Any, format: str | None = None, **fields: object) -> None:
+    def emit(self, level: LogLevel, format: str | None = None, **fields: object) -> None:
         """Log an event."""
         if format is not None and fields.get("host_id", PARENT) != PARENT:
             format = _NAMED + format

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from typing import cast
@@ -11,9 +12,15 @@ from typing import cast
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from lonc.config.judgement import CONFIGURED
+from lonc.config.table_fetcher import NOT_FETCHED
+from lonc.daemon.supervisor import NOT_SERVED
+from lonc.daemon.upkeep import OWN
+from lonc.local.limits import SHORTAGES
+from lonc.report.judgement import JUDGED
 from lonc.report.kinds import KINDS, LEVELS
 from lonc.report.problems import Problem, Problems, grouped, problem, state, worst_first
-from lonc.test.fixtures.source import TREE, read
+from lonc.test.fixtures.source import PACKAGE, TREE, read
 
 
 class ProblemsTests(SynchronousTestCase):
@@ -124,6 +131,23 @@ class KindTests(SynchronousTestCase):
     def test_of_no_host(self) -> None:
         """A file is no host."""
         self.assertEqual(problem("certificate-ends", "/c.pem", "ends").host, "")
+
+    def test_each_ends(self) -> None:
+        """
+        Each kind is looked for again and again by a part that ends it when it is not found, or is
+        ended by name; but for what only a restart of lonc can mend.
+        """
+        looked_for = JUDGED | CONFIGURED | OWN | SHORTAGES | {NOT_SERVED, NOT_FETCHED, "log-file"}
+        source = "".join(
+            read(os.path.relpath(path, TREE))
+            for path in glob.glob(os.path.join(PACKAGE, "**", "*.py"), recursive=True)
+            if not path.startswith(os.path.join(PACKAGE, "test"))
+        )
+        by_name = set(re.findall(r'\.over\(\s*"([a-z-]+)"', source))
+        for names in re.findall(r"problems\.replace\((?:\(\)|\w+), \(([^)]+)\)\)", source):
+            by_name |= set(re.findall(r'"([a-z-]+)"', names))
+        self.assertEqual(set(KINDS) - looked_for - by_name, {"no-idea"})
+        self.assertEqual((looked_for | by_name) - set(KINDS), set())
 
     def test_documented(self) -> None:
         """Each kind is documented with its level, in the order of the table."""
