@@ -50,7 +50,9 @@ _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
 _FRAME_OVERHEAD = 64
 #: The answer to a name that the lond does not speak for.
-UNABLE = b"unable_to_set\n"
+_UNABLE = b"unable_to_set\n"
+#: Every first byte of a request.
+_EVERY = bytes(range(256))
 
 #: Seconds between two looks whether a lond has deleted the key file that it says it took.
 _LOOK = 0.02
@@ -201,6 +203,7 @@ class LondConnection(Protocol):
     __slots__ = (
         "_counted",
         "_handshake",
+        "_inspected",
         "_key",
         "_lines",
         "_look",
@@ -208,6 +211,7 @@ class LondConnection(Protocol):
         "_max_line",
         "_owner",
         "_spoke_out",
+        "_usual",
         "address",
         "begun",
         "confirmed",
@@ -244,7 +248,8 @@ class LondConnection(Protocol):
         self._handshake: Handshake | None = handshake
         self._key: bytes | None = None
         self._made_cipher: SessionCipher | None = None
-        self._max_line = max_line
+        self._max_line = self._usual = max_line
+        self._inspected = PECULIAR
         self._lines = LineBuffer(max_line)
         self._counted = False
         self._spoke_out = False
@@ -287,9 +292,16 @@ class LondConnection(Protocol):
         self.request = request
         self.since = now
         line = request.line
+        if line[0] in self._inspected:
+            self._send_inspected(request, line)
+        else:
+            self.transport.write(line)
+
+    def _send_inspected(self, request: Request, line: bytes) -> None:
+        """Send a request that may have to be written otherwise than it came."""
         if self.confirmed is not None:
             self._send_addressed(request, self.confirmed)
-        elif line[0] in PECULIAR and line.startswith(_TO_PREPARE):
+        elif line.startswith(_TO_PREPARE):
             self.transport.write(self._prepared(line))
         else:
             self.transport.write(line)
@@ -389,42 +401,54 @@ class LondConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
+        request = self.request
+        # So nearly every reply comes: whole, in the clear, and nothing before or behind it.
+        if (
+            self.state is _BUSY
+            and data.find(b"\n") + 1 == len(data) <= self._usual
+            and data[0] != _FIRST
+            and not self._lines.rest
+            and request is not None
+        ):
+            self.request = None
+            replied = self._owner.replied
+            replied(self, request, data)
+        else:
+            self._receive(data, request)
+
+    def _receive(self, data: bytes, request: Request | None) -> None:
+        """Take any other bytes."""
         if self.state is _CLOSED:
             return
-        request = self.request
         if request is None:
             self._unasked(data)
             return
         lines = self._lines
-        # So nearly every reply comes, and `push` would find it too: a call later.
         if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
-            reply = data
+            reply: bytes | None = data
         else:
-            whole = self._pieced(data)
-            if whole is None:
-                return
-            reply = whole
+            reply = self._pieced(data)
+        if reply is None:
+            return
         if reply[0] == _FIRST and reply.startswith(_ENCIPHERED):
             plain = self._deciphered(reply)
             if plain is None:
                 return
             reply = plain
         self.request = None
-        if self.state is _BUSY and not lines.rest:
-            self._owner.replied(self, request, reply)
-        else:
-            self._answer_seldom(request, reply)
-
-    def _answer_seldom(self, request: Request, reply: bytes) -> None:
-        """Take an answer to what we asked by ourselves, or the last one of a connection."""
         if self.state is _PROVING:
             self._owner.proved(self, reply)
         elif self.state is _INTRODUCING:
             self._introduced(request, reply)
         else:
-            # The answer stands, but whoever asked next would get what came behind it.
-            self.retire()
-            self._owner.replied(self, request, reply)
+            if lines.rest:
+                # The answer stands, but whoever asked next would get what came behind it.
+                self.retire()
+            if self.confirmed is not None and reply == _UNABLE:
+                self.confirmed.discard(request.host.host_id)
+                self._owner.not_served(self, request)
+            else:
+                self._owner.replied(self, request, reply)
 
     def _introduced(self, request: Request, reply: bytes) -> None:
         """The lond has said whether it speaks for the host of a request."""
@@ -471,7 +495,8 @@ class LondConnection(Protocol):
             self._key = handshake.key
             self.host_id, self.knows_sethost = facts.host_id, facts.knows_sethost
             if facts.names:
-                self.confirmed = {facts.host_id}
+                # Each request has to be looked at, and each reply.
+                self.confirmed, self._inspected, self._usual = {facts.host_id}, _EVERY, 0
             self._handshake = None
             self.factory = None
             self._owner.ready(self, facts)

@@ -23,7 +23,7 @@ class Delivery:
         it counts already; fails with :exc:`lonc.wire.request.ConLost`.
     """
 
-    program = LONC
+    program = known_program = LONC
 
     def __init__(self, host_id: str, counts: bool) -> None:
         self.outcome: Deferred[tuple[bytes, Provable | None]] = Deferred()

@@ -94,16 +94,20 @@ class Health:
     :ivar left: how many of them are left.
     :ivar state: as the table has it.
     :ivar doubtful: whether only an answer proves that it lives.
+    :ivar dead: whether it is ``DEAD``: requests fail at once.
     :ivar away: whether it was DEAD and has not been UP since.
     :ivar since: when it came to its state, in seconds of the clock.
     :ivar well: whether nothing has failed since its last answer.
+    :param changed: called when that is so no more, or again.
     """
 
     __slots__ = (
+        "_changed",
         "_clock",
         "_last_break",
         "_probes",
         "away",
+        "dead",
         "doubtful",
         "left",
         "retries",
@@ -113,27 +117,34 @@ class Health:
     )
 
     def __init__(
-        self, retries: int, clock: IReactorTime, random: Random, probe: Callable[[], None]
+        self,
+        retries: int,
+        clock: IReactorTime,
+        random: Random,
+        probe: Callable[[], None],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.retries = retries
         self.left = retries
         self.state = State.UP
         self.doubtful = False
         self.away = False
+        self.dead = False
         self.well = True
         self.since = clock.seconds()
+        self._changed = changed
         self._clock = clock
         self._probes = Pauses(clock, random, probe)
         self._last_break = _NEVER
 
-    @property
-    def dead(self) -> bool:
-        """Whether requests fail at once."""
-        return self.state is State.DEAD
-
-    def _come_to(self, state: State) -> None:
+    def _come_to(self, state: State, left: int) -> None:
+        """Be in a state, with so many retries left."""
         if state is not self.state:
             self.state, self.since = state, self._clock.seconds()
+        self.left, self.dead = left, state is State.DEAD
+        well, self.well = self.well, left == self.retries and state is State.UP
+        if well is not self.well:
+            self._changed()
 
     def broke(self, established: float) -> bool:
         """
@@ -151,27 +162,26 @@ class Health:
 
     def set_retries(self, retries: int) -> None:
         """Take over another number of retries; those that were lost stay lost."""
-        self.left = max(1, self.left + retries - self.retries) if self.left else 0
+        left = max(1, self.left + retries - self.retries) if self.left else 0
         self.retries = retries
-        self.well = self.left == retries and self.state is State.UP
+        self._come_to(self.state, left)
 
     def silence(self) -> bool:
         """Count a request that nobody answered; return whether it made the host DEAD."""
         self.doubtful = True
         if self.state is State.UP:
-            self._come_to(State.UNPROVEN)
+            self._come_to(State.UNPROVEN, self.left)
         return self.failure()
 
     def failure(self) -> bool:
         """Count one failure; return whether it made the host DEAD."""
-        self.well = False
-        self.left = max(0, self.left - 1)
-        died = self.left == 0 and self.state is not State.DEAD
+        left = max(0, self.left - 1)
+        died = left == 0 and not self.dead
         if died:
             if not self.away:
                 self._probes.reset()
             self.away = True
-            self._come_to(State.DEAD)
+        self._come_to(self.state if left else State.DEAD, left)
         if self.state is not State.UP:
             self._probes.start()
         return died
@@ -179,10 +189,8 @@ class Health:
     def restore(self) -> bool:
         """Give all retries back, for the host lives; return whether it was away."""
         was_away, self.away = self.away, False
-        self._come_to(State.UP)
         self.doubtful = False
-        self.left = self.retries
-        self.well = True
+        self._come_to(State.UP, self.retries)
         self._probes.stop()
         if not was_away:
             self._probes.reset()
@@ -197,16 +205,14 @@ class Health:
         """
         was_dead = self.dead
         if was_dead:
-            self._come_to(State.UNPROVEN)
             self._probes.stop()
-        self.left = self.retries
-        self.well = self.state is State.UP
+        self._come_to(State.UNPROVEN if was_dead else self.state, self.retries)
         return was_dead
 
     def distrust(self) -> None:
         """Take it that the host is DEAD: a process before this one has found it so."""
-        self.away, self.well = True, False
-        self._come_to(State.DEAD)
+        self.away = True
+        self._come_to(State.DEAD, 0)
 
     def probe_later(self) -> None:
         """Probe after the next pause, for there was no room now."""

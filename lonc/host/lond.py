@@ -49,6 +49,7 @@ class Member(RequestHost, Protocol):
     """A host of a machine."""
 
     crashed: bool
+    is_watched: bool
 
     @property
     def times(self) -> HostTimes:
@@ -65,6 +66,7 @@ class LondUser(Protocol):
     """The machine that a lond belongs to: what the lond tells it."""
 
     members: dict[str, Member]
+    last_answer: float
 
     @property
     def waiting(self) -> int:
@@ -72,6 +74,9 @@ class LondUser(Protocol):
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
+
+    def look(self) -> None:
+        """See whether a request's way is the usual one: something may have changed."""
 
     def pair(self, new: int) -> None:
         """Pair the requests that wait with connections, and have so many made at most."""
@@ -133,10 +138,10 @@ class Lond:
     for new connections.
 
     :ivar pool: the connections.
+    :ivar health: whether it is worth a try.
     :ivar unserved: the host ids that it does not speak for -> why.
     :ivar only: where the last handshake found no ``sethost`` and several ids: the one that it
         serves. Then connections that serve this id alone may stand beside others.
-    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
     """
 
     def __init__(
@@ -154,7 +159,7 @@ class Lond:
         self._modes = dependencies.auth_modes(host)
         self._ids = tuple(dependencies.ids(host))
         clock, random = dependencies.clock, dependencies.random
-        self._health = Health(settings.retries, clock, random, self._probe)
+        self.health = Health(settings.retries, clock, random, self._probe, machine.look)
         self._ask_again = Pauses(clock, random, self._ask_for_unserved)
         self._troubles = TroubleLog(host.id, clock)
         self._auditor = Auditor(self._troubles)
@@ -174,7 +179,6 @@ class Lond:
         self.unserved: dict[str, str] = {}
         self.only = ""
         self._judged = ""  # what `only` came to when it was last looked at
-        self.last_answer = -1.0
         self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
     @property
@@ -188,7 +192,7 @@ class Lond:
     @property
     def _may_ask(self) -> bool:
         """Whether few are being asked: where ``ping`` hangs, the others have to go on."""
-        return len(self.pool.proving) < max(1, self.pool.size // 3)
+        return len(self.pool.proving) < max(1, len(self.pool) // 3)
 
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to show that it is in step before its next request."""
@@ -211,8 +215,8 @@ class Lond:
         """Judge a connection by its answer to ``ping``."""
         self._last_pong = now = self._seconds()
         self._answers_ping = True
-        came_back = self._health.away
-        if not self.well:
+        came_back = self.health.away
+        if not self.health.well:
             self.revive()
         if not connection.unchecked and not connection.surplus:
             # It is new and was asked whether the lond lives: any line says that.
@@ -226,7 +230,7 @@ class Lond:
             message = "its answer to ping is not the usual one"
             self._tell_out_of_step(connection, message)
             self._auditor.note_wrong(connection)
-            self._note_failure(Trouble.BROKEN, message, False, self._health.away)
+            self._note_failure(Trouble.BROKEN, message, False, self.health.away)
             self._machine.pair(new=1)
         elif verdict is Verdict.AGAIN:
             connection.ask_ping(now)
@@ -291,7 +295,7 @@ class Lond:
     def connect(self) -> None:
         """Begin to make a connection."""
         settings, shared, now = self._settings, self._dependencies, self._seconds()
-        if not self.pool.size and now - self._last_stood >= MEMORY:
+        if not self.pool and now - self._last_stood >= MEMORY:
             self._forget()
         members = self._machine.members
         if not members:
@@ -329,7 +333,7 @@ class Lond:
         connection.established = connection.since = now
         before = set(self.unserved)
         self._learn(facts)
-        proving = self._health.doubtful and not self._answers_no_ping
+        proving = self.health.doubtful and not self._answers_no_ping
         if proving:
             connection.ask_ping(now)
         else:
@@ -338,7 +342,7 @@ class Lond:
         self._retire_nameless(connection)
         self.pool.shrink()
         if not proving:
-            self._welcome(self._health.away)
+            self._welcome(self.health.away)
         for host_id in before & self._machine.members.keys() - self.unserved.keys():
             self._machine.members[host_id].revived()
 
@@ -347,22 +351,22 @@ class Lond:
         if not came_back:  # which is a line of its own
             self._troubles.ready(len(self.pool))
         self._machine.pair(new=0)
-        if not self._health.doubtful:
+        if not self.health.doubtful:
             self.revive()
-        elif self._health.forgive():
+        elif self.health.forgive():
             self._tell_revived()
 
     @property
     def _answers_no_ping(self) -> bool:
         """Whether it has answered requests and never ``ping``: then a request has to tell."""
-        return self._answers_ping is False and self.last_answer >= 0.0
+        return self._answers_ping is False and self._machine.last_answer >= 0.0
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Note that a connection comes to a state."""
         self.pool.move(connection, state)
         if state is ConnectionState.CLOSED:
             connection.end_proofs(False)
-            if not self.pool.size:
+            if not self.pool:
                 self._last_stood = self._seconds()
             if self.only:
                 self._judge_only()
@@ -401,7 +405,7 @@ class Lond:
         self._omissions.clear()
         self._auditor.forget()
         self.unserved.clear()
-        self.only = ""
+        self._set_only("")
         self._judge_only()
 
     def _retire_nameless(self, newest: LondConnection) -> None:
@@ -413,13 +417,18 @@ class Lond:
 
     def _judge_served(self, facts: LondFacts) -> None:
         """Note whom the lond serves, by the newest word on it."""
-        self.unserved, self.only = {}, facts.only
+        self.unserved = {}
+        self._set_only(facts.only)
         for host_id in facts.unserved:
             self._refuse(host_id, "the lond does not speak for it")
         self._judge_only()
         if not self.unserved:
             self._ask_again.stop()
             self._ask_again.reset()
+
+    def _set_only(self, only: str) -> None:
+        self.only = only
+        self._machine.look()  # before the next request
 
     def _judge_only(self) -> None:
         """Where the lond cannot be told which id is wanted, it serves the one that it names."""
@@ -446,10 +455,10 @@ class Lond:
     def _ask_for_unserved(self) -> None:
         """See whether the lond serves now whom it did not serve."""
         self.unserved = {each: why for each, why in self.unserved.items() if each in self._names}
-        if not self.unserved or self.dead:
+        if not self.unserved or self.health.dead:
             return
         self._ask_again.start()
-        if self.pool.size >= self._settings.max_connections:
+        if len(self.pool) >= self._settings.max_connections:
             self.make_room()
         elif not self.pool.connecting and not self.pool.handshaking:
             self.connect()
@@ -464,7 +473,7 @@ class Lond:
 
     def not_served(self, connection: LondConnection, request: Request) -> None:
         """The lond does not speak for the host of a request: that is no fault of the others."""
-        self.last_answer = connection.since = self._seconds()
+        self._machine.last_answer = connection.since = self._seconds()
         connection.unchecked += 1  # for it may be the answer to what was asked before
         if connection.state is ConnectionState.RETIRING:
             self.part_with(connection)
@@ -493,22 +502,22 @@ class Lond:
         if proving:
             self._answers_ping = self._answers_ping or False
             if connection.unchecked:
-                self._auditor.note_silence(connection, self._seconds(), self.last_answer)
+                self._auditor.note_silence(connection, self._seconds(), self._machine.last_answer)
         request = connection.give_up()
-        counts, was_away = self._counts(connection, trouble, proving), self._health.away
+        counts, was_away = self._counts(connection, trouble, proving), self.health.away
         died = counts and self._count(connection, trouble)
         self._note_failure(trouble, message, died, was_away)
-        if self._health.state is not State.UP and self._machine.members:
-            self._health.probe_later()  # for it may have been the probe
+        if self.health.state is not State.UP and self._machine.members:
+            self.health.probe_later()  # for it may have been the probe
         if died:
             self._bury()
-        elif trouble not in AT_ONCE_AGAIN and (self.pool.size or proving or not counts):
+        elif trouble not in AT_ONCE_AGAIN and (self.pool or proving or not counts):
             # Those that are left may hang, and nobody else may come to have one made.
             self._machine.pair(new=1)
-        elif not self.pool.size:
+        elif not self.pool:
             # Row S12: with the last connection goes the hope of all who wait.
             self._machine.lose_waiting(None, Cause.UNREACHABLE)
-        if not self.pool.size:
+        if not self.pool:
             self._forget()
         if request is not None:
             self._machine.lose(request, cause, connection.since)
@@ -516,7 +525,7 @@ class Lond:
 
     def _leave_out(self, omission: Omission, message: str) -> None:
         """Try again without something that the lond has failed at."""
-        if not self._health.away:
+        if not self.health.away:
             self._troubles.other_way(message)
         self._omissions[omission] = self._seconds() + MEMORY
         self.connect()
@@ -527,31 +536,35 @@ class Lond:
             return False
         if trouble is Trouble.NO_FILES:
             # The fault is ours; a DEAD host's next probe is due all the same.
-            return self._health.state is not State.UP
+            return self.health.state is not State.UP
         if trouble is Trouble.LOOK_UP:
             # Those who wait for one look-up fail with it, and it is one failure; where a connection
             # stands, the host is there.
-            return self.pool.size == 0 or self._health.state is not State.UP
+            return not self.pool or self.health.state is not State.UP
         if trouble is not Trouble.TIMEOUT:
             return True
         if not connection.host_id:  # it was never ready
-            heard = max(self.last_answer, self._last_pong, self._last_handshake)
-            return heard <= connection.since or self._health.state is not State.UP
+            heard = max(self._machine.last_answer, self._last_pong, self._last_handshake)
+            return heard <= connection.since or self.health.state is not State.UP
         # What was asked before a failure says nothing that the failure has not said; nor does a
         # ping that hangs while requests are answered.
-        silent = max(self.last_answer, self._last_pong) <= connection.since >= self._last_counted
+        silent = (
+            max(self._machine.last_answer, self._last_pong)
+            <= connection.since
+            >= self._last_counted
+        )
         return silent and not (proving and connection.unchecked)
 
     def _count(self, connection: LondConnection, trouble: Trouble) -> bool:
         """Count a failure; return whether it made the host DEAD."""
-        left = self._health.left
+        left = self.health.left
         if trouble is Trouble.BROKEN:
-            died = self._health.broke(connection.established)
+            died = self.health.broke(connection.established)
         elif trouble is Trouble.TIMEOUT and connection.host_id:
-            died = self._health.silence()
+            died = self.health.silence()
         else:
-            died = self._health.failure()
-        if self._health.left < left:
+            died = self.health.failure()
+        if self.health.left < left:
             self._last_counted = self._seconds()
         return died
 
@@ -611,21 +624,6 @@ class Lond:
 
     # ------------------------------------------------------------------ DEAD, and back
 
-    @property
-    def dead(self) -> bool:
-        """Whether the host is DEAD."""
-        return self._health.dead
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether a new connection has to answer before it is ready."""
-        return self._health.doubtful
-
-    @property
-    def well(self) -> bool:
-        """Whether nothing has failed since its last answer."""
-        return self._health.well
-
     def _bury(self) -> None:
         # What is idle is as doubtful as what failed; what owes an answer may still bring it.
         for connection in list(self.pool.idle):
@@ -635,14 +633,14 @@ class Lond:
     def _probe(self) -> None:
         """See whether a host that is away completes a handshake, and in doubt answers (row F4)."""
         pool = self.pool
-        if pool.size >= self._settings.max_connections:
-            self._health.probe_later()
+        if len(pool) >= self._settings.max_connections:
+            self.health.probe_later()
         elif not pool.connecting and not pool.handshaking and not pool.proving:
             self.connect()
 
     def revive(self) -> None:
         """A success: the host has all its retries again (row S10)."""
-        if self._health.restore():
+        if self.health.restore():
             log.info("host answers again", host_id=self._troubles.host_id, success=True)
             self._tell_revived()
 
@@ -652,15 +650,15 @@ class Lond:
 
     def reset_retries(self) -> None:
         """Give the host its retries back (rows S17 and S18), and probe it if it was DEAD."""
-        if self._health.forgive():
+        if self.health.forgive():
             self._tell_revived()
-        if self._health.state is State.UNPROVEN and self._health.next_probe < 0:
+        if self.health.state is State.UNPROVEN and self.health.next_probe < 0:
             self._probe()
 
     def distrust(self) -> None:
         """Probe it at once, and till then take it for unproven: it was DEAD a moment ago."""
-        if self.last_answer < 0.0:
-            self._health.distrust()
+        if self._machine.last_answer < 0.0:
+            self.health.distrust()
             self.reset_retries()
 
     # ------------------------------------------------------------------ time limits
@@ -685,7 +683,7 @@ class Lond:
 
     def close_eldest(self) -> None:
         """Close the idle connection that was used least lately (row S9)."""
-        next(iter(self.pool.idle)).close()
+        self.pool.idle[0].close()
         log.info(
             "an idle connection is closed, {left} left",
             left=len(self.pool),
@@ -698,7 +696,7 @@ class Lond:
         """Take over a row and settings; what is under way ends where it began."""
         self._settings, self._modes = settings, self._dependencies.auth_modes(host)
         self._ids = tuple(self._dependencies.ids(host))
-        self._health.set_retries(settings.retries)
+        self.health.set_retries(settings.retries)
         self.follow_members()
 
     def follow_members(self) -> None:
@@ -753,7 +751,7 @@ class Lond:
     def forget(self) -> None:
         """Know nothing of the lond any more, and probe it no more."""
         self._forget()
-        self._health.stop()
+        self.health.stop()
 
     def retire_all(self, begun: bool = True) -> None:
         """
@@ -780,7 +778,7 @@ class Lond:
 
     def check_closed(self) -> None:
         """See whether the last host has left and all is closed."""
-        if self._machine.members or self._closing or self.pool.size:
+        if self._machine.members or self._closing or self.pool:
             return
         closed, self._closed = self._closed, None
         if closed is not None:
@@ -792,7 +790,7 @@ class Lond:
     @property
     def state(self) -> str:
         """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
-        return self._health.state.value
+        return self.health.state.value
 
     def begin_slot(self) -> None:
         """Let the five minutes of which times are told move on."""
@@ -802,11 +800,11 @@ class Lond:
         """Report on the lond, and on what is known of it."""
         handshaking = self._handshaking.totals()
         return LondStatus(
-            state=self._health.state.value,
-            last_answer=self.last_answer,
-            since=self._health.since,
-            retries_left=self._health.left,
-            next_probe=self._health.next_probe,
+            state=self.health.state.value,
+            last_answer=self._machine.last_answer,
+            since=self.health.since,
+            retries_left=self.health.left,
+            next_probe=self.health.next_probe,
             version=self._facts.version,
             mode=self._facts.mode,
             last_failure=self._last_failure,

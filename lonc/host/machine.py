@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import EARLIEST
-from lonc.host.connection import UNABLE, ConnectionState, LondConnection
+from lonc.host.connection import ConnectionState, LondConnection
 from lonc.host.dependencies import HostDependencies
 from lonc.host.lond import Lond, Member
 from lonc.host.request_queue import FairQueue, RequestQueue
@@ -35,6 +35,10 @@ class Machine:
 
     :ivar lond: the machine's lond.
     :ivar pool: its connections.
+    :ivar idle: those of them that owe nothing; the one used last is at the end.
+    :ivar seldom: whether there is more to do than requests usually bring: for a host that is paused
+        or watched, or a lond that has failed or serves one id of several.
+    :ivar last_answer: when its lond last answered, in seconds of the clock; -1.0 when it never has.
     :ivar members: the hosts that live there, by id.
     :param left: called when nothing of it is left: the last host has gone, and all is closed.
     """
@@ -57,68 +61,112 @@ class Machine:
         self._last_prune = 0.0
         self._last_afresh = -APART
         self.members: dict[str, Member] = {}
+        self.seldom = False
+        self.last_answer = -1.0
         self.lond = Lond(self, host, settings, dependencies)
-        self.pool = self.lond.pool
+        self.pool, self._health = self.lond.pool, self.lond.health
+        self.idle = self.pool.idle
 
     # ------------------------------------------------------------------ a request's way
 
     def start(self, request: Request) -> None:
         """Send a request on the idle connection used last; there has to be one."""
-        if self.lond.only:
+        if self.seldom and self.lond.only:
             self._start_where_served(request)
-            return
-        self._send(self.pool.use(), request)
+        else:
+            connection = self.idle.pop()
+            connection.state = _BUSY
+            self._send(connection, request)
 
     def _send(self, connection: LondConnection, request: Request) -> None:
         """Send a request on a connection that was idle."""
-        now, rested_since = self._seconds(), connection.since
+        seconds = self._seconds
+        now, rested_since = seconds(), connection.since
         connection.rested_since = rested_since
         if connection.unchecked and now - rested_since >= self._settings.request_timeout:
             connection.note_in_step(rested_since)  # a line that is to come would have come
         connection.send(request, now)
 
+    def wait(self, request: Request, connect: bool = True) -> None:
+        """
+        Let a request wait for a connection, as long as the settings allow.
+
+        :param connect: whether to have one made if there is a place.
+        """
+        if self._health.dead:
+            self.lose(request, Cause.DEAD)
+            return
+        seconds = self._seconds
+        self._last_wait = now = seconds()
+        if not request.since:  # else it waits on, elsewhere
+            request.since = now
+        surplus = self._queue.put(request)
+        if surplus is not None:
+            self._refuse(surplus)
+        elif connect and len(self.pool.everyone) < self._settings.max_connections:
+            # One that is asked for its ping is free again in a moment, or else at the next sweep.
+            self.pair(new=int(self._queue.waiting > len(self.pool.proving)))
+
+    def _refuse(self, request: Request) -> None:
+        """Tell who asked that too many wait."""
+        size = self._settings.queue_limit
+        what = f"{size} requests wait already: another gets con_lost"
+        self._clients.warn("queue", request.host.host_id, what)
+        self.lose(request, Cause.QUEUE_FULL)
+
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
-        host, lond = request.host, self.lond
-        if connection.confirmed is not None and reply == UNABLE:
-            connection.confirmed.discard(host.host_id)
-            lond.not_served(connection, request)
-            return
-        if host.debug_level >= 8:
-            host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
-        lond.last_answer = now = self._seconds()
+        seconds = self._seconds
+        self.last_answer = now = seconds()
         sent, connection.since = connection.since, now
         connection.unchecked += 1
-        if request.since:
-            taken = now - request.since
-            host.times.queue.append(sent - request.since)
-            host.times.waited.append(now - sent)
+        since, times = request.since, request.host.times
+        if since:
+            times.queue.append(sent - since)
+            times.waited.append(now - sent)
         else:
-            taken = now - sent
-            host.times.direct.append(taken)
-        if taken > self._log.threshold:
+            since = sent
+            times.direct.append(now - sent)
+        if now - since > self._log.threshold:
             self._note(connection, request, sent, now, len(reply))
-        if not lond.well:
+        if self.seldom or connection.unchecked >= EARLIEST or connection.state is not _BUSY:
+            self._replied_seldom(connection, request, reply)
+            return
+        if self._queue.turns:
+            connection.send(self._queue.take(), now)
+        else:
+            connection.state = _IDLE
+            self.idle.append(connection)
+        request.asker.answered(reply)
+
+    def _replied_seldom(self, connection: LondConnection, request: Request, reply: bytes) -> None:
+        """Do so where there is more to be seen to."""
+        host, lond = request.host, self.lond
+        if host.debug_level >= 8:
+            host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
+        if not self._health.well:
             lond.revive()
+        following = None
         if connection.state is not _BUSY:
             lond.part_with(connection)
         elif connection.unchecked >= EARLIEST and lond.is_due(connection, request):
             lond.audit(connection)
-        elif self._queue.waiting:
-            self._send_next(connection, now)
+        elif (following := self._next_for(connection)) is not None:
+            connection.send(following, connection.since)
         else:
             self.pool.move(connection, _IDLE)
         request.asker.answered(reply)
         if host.awaits_answers:
             host.note_answered(connection, request)
 
-    def _send_next(self, connection: LondConnection, now: float) -> None:
-        """Send what waits; the connection stays where it is, among the busy ones."""
-        request = self._next_for(connection)
-        if request is None:
-            self.pool.move(connection, _IDLE)
-        else:
-            connection.send(request, now)
+    def look(self) -> None:
+        """See whether a request's way is the usual one: something may have changed."""
+        self.seldom = bool(
+            self.lond.only
+            or not self._health.well
+            or any(each.is_watched for each in self.members.values())
+            or any(each.request and each.request.host.awaits_answers for each in self.pool.owing)
+        )
 
     def _note(
         self, connection: LondConnection, request: Request, sent: float, now: float, size: int
@@ -139,27 +187,16 @@ class Machine:
             lond=now - sent,
         )
 
-    def wait(self, request: Request) -> None:
-        """Let a request wait for a connection, and have one made if there is a place."""
-        if self.lond.dead:
-            self.lose(request, Cause.DEAD)
-            return
-        self.keep(request)
-        # One that is asked for its ping is free again in a moment, or else at the next sweep.
-        is_room = self.pool.size < self._settings.max_connections
-        if is_room and self._queue.waiting > len(self.pool.proving):
-            self.pair(new=1)
-
     def deliver(self, request: Request) -> None:
         """Send a delayed request as the first one on its connection, once there is one."""
-        if self.lond.dead:
+        if self._health.dead:
             self.lose(request, Cause.DEAD)
             return
         request.since = self._seconds()
         self._firsts.append(request)
         self._send_firsts()
         if request in self._firsts:
-            if self.pool.size >= self._settings.max_connections:
+            if len(self.pool) >= self._settings.max_connections:
                 self.lond.make_room()
             self.pair(new=1)
 
@@ -182,18 +219,6 @@ class Machine:
         self._firsts = [x for x in self._firsts if x not in taken]
         return taken
 
-    def keep(self, request: Request) -> None:
-        """Let a request wait, as long as the settings allow."""
-        self._last_wait = now = self._seconds()
-        if not request.since:  # else it waits on, elsewhere
-            request.since = now
-        surplus = self._queue.put(request)
-        if surplus is not None:
-            size = self._settings.queue_limit
-            what = f"{size} requests wait already: another gets con_lost"
-            self._clients.warn("queue", request.host.host_id, what)
-            self.lose(surplus, Cause.QUEUE_FULL)
-
     def pair(self, new: int) -> None:
         """
         Pair the requests that wait with connections.
@@ -211,15 +236,15 @@ class Machine:
         if self._firsts:
             self._send_firsts()
         if self.lond.only:
-            for connection in reversed(list(pool.idle)):
+            for connection in pool.idle[::-1]:
                 request = self._next_for(connection) if connection.state is _IDLE else None
                 if request is not None:
                     pool.move(connection, _BUSY)
                     self._send(connection, request)
         else:
-            while queue.waiting and pool.idle:
-                self._send(pool.use(), queue.take())
-        free = self._settings.max_connections - pool.size
+            while queue.turns and pool.idle:
+                self.start(queue.take())
+        free = self._settings.max_connections - len(pool)
         for _ in range(min(new, free, self.waiting)):
             self.lond.connect()
 
@@ -227,12 +252,12 @@ class Machine:
         """Return what a connection is to send next: whose turn it is, of those that it serves."""
         if self.lond.only and connection.confirmed is None:
             return self._queue.take_of(connection.host_id)
-        return self._queue.take() if self._queue.waiting else None
+        return self._queue.take() if self._queue.turns else None
 
     def _start_where_served(self, request: Request) -> None:
         """Send a request on an idle connection that serves its host, or let it wait for one."""
         host_id = request.host.host_id
-        for connection in reversed(self.pool.idle):
+        for connection in reversed(self.idle):
             if connection.confirmed is not None or connection.host_id == host_id:
                 self.pool.move(connection, _BUSY)
                 self._send(connection, request)
@@ -304,8 +329,10 @@ class Machine:
     def sweep(self, now: float) -> None:
         """End what is over its time; called several times a second (rows F1, S9 and S11)."""
         settings, pool, queue = self._settings, self.pool, self._queue
-        if not pool.size and queue.empty and not self._firsts:
+        if not pool and queue.empty and not self._firsts:
             return  # as thousands of quiet hosts are
+        if self.seldom:
+            self.look()
         for host in self.members.values():
             host.times.count_up()
         self.lond.sweep(now)
@@ -316,14 +343,14 @@ class Machine:
         if queue.waiting:
             # What is asked for its ping should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)
-            if pool.proving and queue.waiting > beginning and not self.lond.doubtful:
+            if pool.proving and queue.waiting > beginning and not self._health.doubtful:
                 self.pair(new=1)
         elif pool.idle and now - self._last_wait > settings.idle_timeout:
             self._prune(now)
 
     def _prune(self, now: float) -> None:
         """Close the idle connection that was used least lately, one each second (row S9)."""
-        eldest = next(iter(self.pool.idle))
+        eldest = self.idle[0]
         if now - self._last_prune >= APART and now - eldest.since > self._settings.idle_timeout:
             self._last_prune = now
             self.lond.close_eldest()
@@ -389,5 +416,5 @@ class Machine:
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """Take over a row and settings; what is under way ends where it began."""
         self._settings = settings
-        self._queue.of(host.id).size = settings.queue_limit
+        self._queue.resize(host.id, settings.queue_limit)
         self.lond.reconfigure(host, settings)

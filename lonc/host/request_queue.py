@@ -7,11 +7,10 @@ Rows S8 and F3.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from operator import attrgetter
 
 from lonc.wire.request import Request
-
-_WAITING = attrgetter("waiting")
 
 
 class RequestQueue:
@@ -21,21 +20,26 @@ class RequestQueue:
     The programs that ask take turns, and each one's requests go out in the order in which they
     came: so one that sends a lot delays itself, and a newcomer by one request for each of them.
 
+    :ivar host_id: the host's id.
     :ivar size: how many may wait.
-    :ivar waiting: how many do.
     :ivar held: whether they wait whatever connections there are.
     :ivar in_turn: whether the :class:`FairQueue` that it is in gives it its turn.
+    :ivar turns: each program that has requests, and them; the first one's turn is next.
     """
 
-    __slots__ = ("_programs", "_turns", "held", "in_turn", "size", "waiting")
+    __slots__ = ("_programs", "held", "host_id", "in_turn", "size", "turns")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, host_id: str = "") -> None:
+        self.host_id = host_id
         self.size = size
-        self.waiting = 0
         self.held = self.in_turn = False
-        # Each program that has requests, and them; in the list, the first one's turn is next.
+        self.turns: list[tuple[int, deque[Request]]] = []
         self._programs: dict[int, deque[Request]] = {}
-        self._turns: list[tuple[int, deque[Request]]] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._programs.values()))
 
     def put(self, request: Request) -> Request | None:
         """
@@ -44,51 +48,43 @@ class RequestQueue:
         That is the last one of the program with the most, so that one program cannot shut the
         others out.
         """
-        program = request.asker.program
+        program = request.asker.known_program or request.asker.program
         own = self._programs.get(program)
         if own is None:
             own = self._programs[program] = deque()
-            self._turns.append((program, own))
+            self.turns.append((program, own))
         own.append(request)
-        self.waiting += 1
-        if self.waiting <= self.size:
+        if len(own) <= self.size and (len(self.turns) == 1 or self.waiting <= self.size):
             return None
-        most = max(self._turns, key=lambda each: len(each[1]))
+        most = max(self.turns, key=lambda each: len(each[1]))
         if len(most[1]) == len(own):
             most = program, own
-        self.waiting -= 1
         surplus = most[1].pop()
-        if not most[1]:
-            self._forget(*most)
+        self._forget_empty(*most)
         return surplus
 
     def take(self) -> Request:
         """Return the first request of the program whose turn it is."""
-        turns = self._turns
-        program, requests = turns[0]
-        self.waiting -= 1
+        program, requests = self.turns.pop(0)
         request = requests.popleft()
-        if not requests:
-            self._forget(program, requests)
-        elif len(turns) > 1:
-            turns.append(turns.pop(0))
+        self.turns.append((program, requests))
+        self._forget_empty(program, requests)
         return request
 
-    def _forget(self, program: int, requests: deque[Request]) -> None:
-        """Give a program no turn, for it has no requests."""
-        del self._programs[program]
-        self._turns.remove((program, requests))
+    def _forget_empty(self, program: int, requests: deque[Request]) -> None:
+        """Give a program no turn if it has no requests."""
+        if not requests:
+            del self._programs[program]
+            self.turns.remove((program, requests))
 
     def drop(self, request: Request) -> bool:
         """Take a request out whose client has gone; return whether it was there."""
         program = request.asker.program
-        requests = self._programs.get(program)
-        if requests is None or request not in requests:
+        requests = self._programs.get(program, deque())
+        if request not in requests:
             return False
         requests.remove(request)
-        self.waiting -= 1
-        if not requests:
-            self._forget(program, requests)
+        self._forget_empty(program, requests)
         return True
 
     def __contains__(self, request: object) -> bool:
@@ -97,17 +93,15 @@ class RequestQueue:
 
     def drain(self) -> list[Request]:
         """Empty the queue and return what was in it."""
-        return self.overdue(float("inf"))
+        return self.overdue(inf)
 
     def overdue(self, before: float) -> list[Request]:
         """Take out and return the requests that have waited since before a time."""
         late = []
-        for program, requests in list(self._turns):
+        for program, requests in list(self.turns):
             while requests and requests[0].since <= before:
                 late.append(requests.popleft())
-            if not requests:
-                self._forget(program, requests)
-        self.waiting -= len(late)
+            self._forget_empty(program, requests)
         return sorted(late, key=attrgetter("since"))
 
     @property
@@ -117,20 +111,51 @@ class RequestQueue:
         return min(firsts, key=attrgetter("since"), default=None)
 
 
+#: Who waits where not one program alone does, for one host: nobody. It is never changed.
+_NOBODY: deque[Request] = deque(maxlen=0)
+
+
 class FairQueue:
     """
     The requests that wait for one lond: its host ids take turns, and for each its programs.
 
-    :ivar waiting: how many may go out; those of a host that is held are not among them.
+    Where all that wait are one program's, for one host, there are no turns to take.
+
+    :ivar turns: the hosts that have requests which may go out, of which none is held; the first
+        one's turn is next.
     """
 
-    __slots__ = ("_hosts", "_turns", "waiting")
+    __slots__ = ("_held", "_hosts", "_sole", "_sole_host", "_sole_program", "_sole_size", "turns")
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self.turns: list[RequestQueue] = []
         self._hosts: dict[str, RequestQueue] = {}
-        # None is empty; the first one's turn is next.
-        self._turns: list[RequestQueue] = []
+        self._held: set[str] = set()
+        self._sole, self._sole_host, self._sole_program, self._sole_size = _NOBODY, "", 0, 0
+
+    def _settle(self, queue: RequestQueue | None = None) -> None:
+        """
+        See whose turn it is after a change.
+
+        :param queue: the one that changed; None for one that has left.
+        """
+        if queue is not None:
+            before, queue.in_turn = queue.in_turn, bool(queue.turns) and not queue.held
+            if queue.in_turn and not before:
+                self.turns.append(queue)
+            elif before and not queue.in_turn:
+                self.turns.remove(queue)
+        if len(self.turns) == 1 == len(self.turns[0].turns):
+            (one,) = self.turns
+            self._sole_program, self._sole = one.turns[0]
+            self._sole_host, self._sole_size = one.host_id, one.size
+        else:
+            self._sole, self._sole_size = _NOBODY, 0
+
+    @property
+    def waiting(self) -> int:
+        """How many may go out; those of a host that is held are not among them."""
+        return sum(each.waiting for each in self.turns)
 
     def of(self, host_id: str) -> RequestQueue:
         """Return what waits for a host."""
@@ -138,96 +163,96 @@ class FairQueue:
 
     def join(self, host_id: str, size: int) -> None:
         """Take requests for a host, at most so many at a time."""
-        self._hosts[host_id] = RequestQueue(size)
+        self._hosts[host_id] = RequestQueue(size, host_id)
+
+    def resize(self, host_id: str, size: int) -> None:
+        """Let so many requests wait for a host."""
+        self._hosts[host_id].size = size
+        self._settle()
 
     def leave(self, host_id: str) -> list[Request]:
         """Take none for it any more, and return those that waited."""
         waiting = self.drain(host_id)
         del self._hosts[host_id]
+        self._held.discard(host_id)
         return waiting
 
     def hold(self, host_id: str, held: bool) -> None:
         """Let a host's requests wait whatever connections there are, or no more."""
-        self._hosts[host_id].held = held
-        self._changed(host_id)
+        queue = self._hosts[host_id]
+        queue.held = held
+        (self._held.add if held else self._held.discard)(host_id)
+        self._settle(queue)
 
     def is_held(self, host_id: str) -> bool:
         """Return whether a host's requests wait whatever connections there are."""
-        return self.of(host_id).held
+        return host_id in self._held
 
     def put(self, request: Request) -> Request | None:
         """Let a request wait; return the one for which there is no room, if there is one."""
+        sole, asker = self._sole, request.asker
+        if (
+            len(sole) < self._sole_size
+            and (asker.known_program or asker.program) == self._sole_program
+            and request.host.host_id == self._sole_host
+        ):
+            sole.append(request)
+            return None
         queue = self._hosts[request.host.host_id]
         surplus = queue.put(request)
-        if queue.in_turn and surplus is None:
-            self.waiting += 1
-        else:
-            self._changed(request.host.host_id)
+        self._settle(queue)
         return surplus
 
     def take(self) -> Request:
         """Return the first request of whose turn it is; there has to be one."""
-        turns = self._turns
-        queue = turns[0]
-        self.waiting -= 1
+        if len(self._sole) > 1:
+            return self._sole.popleft()
+        queue = self.turns[0]
         request = queue.take()
-        if not queue.waiting:
-            queue.in_turn = False
-            del turns[0]
-        elif len(turns) > 1:
-            turns.append(turns.pop(0))
+        if len(self.turns) > 1:
+            self.turns.append(self.turns.pop(0))
+        self._settle(queue)
         return request
 
     def take_of(self, host_id: str) -> Request | None:
         """Return the first request of a host that may go out, if there is one."""
-        queue = self._hosts.get(host_id)
-        if queue is None or not queue.in_turn:
+        queue = self.of(host_id)
+        if not queue.in_turn:
             return None
         request = queue.take()
-        self._changed(host_id)
+        self._settle(queue)
         return request
 
     def drop(self, request: Request) -> bool:
         """Take a request out whose client has gone; return whether it was there."""
-        queue = self._hosts.get(request.host.host_id)
-        if queue is None or not queue.drop(request):
-            return False
-        self._changed(request.host.host_id)
-        return True
+        queue = self.of(request.host.host_id)
+        found = queue.drop(request)
+        if found:
+            self._settle(queue)
+        return found
 
     def __contains__(self, request: Request) -> bool:
         """Return whether a request waits."""
-        return request in self._hosts.get(request.host.host_id, ())
+        return request in self.of(request.host.host_id)
 
     def drain(self, host_id: str | None = None) -> list[Request]:
         """Empty a host's queue, or all, and return what was in it."""
         drained = []
-        for each in list(self._hosts) if host_id is None else [host_id]:
-            drained += self._hosts[each].drain()
-            self._changed(each)
+        for queue in list(self._hosts.values()) if host_id is None else [self._hosts[host_id]]:
+            drained += queue.drain()
+            self._settle(queue)
         return drained
 
     def overdue(self, before: float) -> list[Request]:
         """Take out and return the requests that have waited since before a time."""
         late = []
-        for host_id, queue in self._hosts.items():
-            if queue.waiting:
-                late += queue.overdue(before)
-                self._changed(host_id)
+        for queue in [*self.turns, *map(self.of, self._held)]:
+            if queued := queue.overdue(before):
+                late += queued
+                self._settle(queue)
         return late
 
     @property
     def empty(self) -> bool:
         """Whether nobody waits, not even for a host that is held."""
-        # Thousands of quiet hosts are asked several times a second: no generator is made for each.
-        return not any(map(_WAITING, self._hosts.values()))
-
-    def _changed(self, host_id: str) -> None:
-        """Give a host its turn, or take it away, as it has requests that may go out or none."""
-        queue = self._hosts[host_id]
-        before, queue.in_turn = queue.in_turn, queue.waiting > 0 and not queue.held
-        if queue.in_turn and not before:
-            self._turns.append(queue)
-        elif before and not queue.in_turn:
-            self._turns.remove(queue)
-        self.waiting = sum(each.waiting for each in self._turns)
+        return not self.turns and not any(self.of(each).turns for each in self._held)

@@ -35,6 +35,8 @@ from lonc.report.status import HostStatus, PauseStatus
 from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import (
+    CONTROL_BYTES,
+    PECULIAR,
     Cause,
     Provable,
     Request,
@@ -56,6 +58,9 @@ _NONE_LOST: Final = {cause.value: 0 for cause in Cause}
 OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
 
 log = Logger()
+
+#: Bytes up to which a request is looked at as a whole, which is quicker than for its command.
+SHORT: Final = 256
 
 T = TypeVar("T")
 
@@ -93,11 +98,11 @@ class HostService(Service):
 
     :ivar host: its row of the table.
     :ivar host_id: its id.
-    :ivar debug_level: 0 to 9 (row S20).
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
     :ivar life: where it stands.
     :ivar times: how long its requests take.
     :ivar requests: how many there were.
+    :ivar is_watched: whether its requests have to be looked at, as they come or are answered.
     :ivar awaits_answers: whether it wants to hear of each answer, by `note_answered`.
     """
 
@@ -110,7 +115,7 @@ class HostService(Service):
     ) -> None:
         self.setName(host.id)
         self.host_id = host.id
-        self.debug_level = 0
+        self._debug_level = 0
         self.crashed = False
         self.life = Life.NEW
         self.host = host
@@ -127,14 +132,14 @@ class HostService(Service):
         self._served = True
         self._held = False  # paused, stopping or not served: each request has to be looked at
         self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
-        self.awaits_answers = False
+        self.awaits_answers = self.is_watched = False
         self._deliveries = 0
         self._stopped: Deferred[None] | None = None
         self._every_machine = machines or Machines(dependencies)
         self._machine = self._every_machine.machine_of(host, settings)
-        self._machine.join(self, host, settings)
         # The one of now, and those of before that may still owe answers.
         self._machines = [self._machine]
+        self._machine.join(self, host, settings)
 
     # ------------------------------------------------------------------ a request's way
 
@@ -146,16 +151,38 @@ class HostService(Service):
         """
         self.requests += 1
         request.host = self
-        if self.debug_level >= 6:
+        machine, line = self._machine, request.line
+        usual = len(line) <= SHORT and len(line.translate(None, CONTROL_BYTES)) + 1 == len(line)
+        if (self.is_watched or not usual or line[0] in PECULIAR) and not self._admits(request):
+            return
+        if machine.idle:
+            machine.start(request)
+        else:
+            machine.wait(request)
+
+    def _admits(self, request: Request) -> bool:
+        """Return whether a request may go out now; otherwise it ends here, or waits."""
+        if self._debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
         if not is_plain(request.line) and not self._may_go(request):
-            return
-        if self._held and self._holds(request):
-            return
-        if self._machine.pool.idle:
-            self._machine.start(request)
-        else:
-            self._machine.wait(request)
+            return False
+        return not (self._held and self._holds(request))
+
+    def _look(self) -> None:
+        """See whether its requests have to be looked at: something has changed."""
+        self.is_watched = self._held or self.awaits_answers or self._debug_level >= 6
+        for machine in self._machines:
+            machine.look()
+
+    @property
+    def debug_level(self) -> int:
+        """Which debug messages are written, 0 to 9 (row S20)."""
+        return self._debug_level
+
+    @debug_level.setter
+    def debug_level(self, level: int) -> None:
+        self._debug_level = level
+        self._look()
 
     def _may_go(self, request: Request) -> bool:
         """
@@ -195,10 +222,8 @@ class HostService(Service):
             return False
         elif self._pause.fail:
             self.lose(request, Cause.PAUSED)
-        elif self._machine.lond.dead:
-            self.lose(request, Cause.DEAD)
         else:
-            self._machine.keep(request)
+            self._machine.wait(request, connect=False)
         return True
 
     def passed_on(self) -> None:
@@ -253,7 +278,7 @@ class HostService(Service):
         delivery = Delivery(self.host_id, counts=fresh)
         request = Request(line, delivery)
         self._deliveries += 1
-        self.awaits_answers = True
+        self._await_answers()
         if fresh:
             self._deliver_first(request)
         else:
@@ -277,6 +302,7 @@ class HostService(Service):
 
     def _await_answers(self) -> None:
         self.awaits_answers = bool(self._quiet or self._deliveries)
+        self._look()
 
     def note_answered(self, connection: Provable, request: Request) -> None:
         """Note an answer, where a delayed request or a pause waits for one."""
@@ -333,7 +359,7 @@ class HostService(Service):
     @property
     def alive(self) -> bool:
         """Whether a request has a chance."""
-        return not self._held and not self._machine.lond.dead
+        return not self._held and not self._machine.lond.health.dead
 
     def revived(self) -> None:
         """The host is not DEAD any more, or shall be tried afresh."""
@@ -411,7 +437,7 @@ class HostService(Service):
     def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
         """Fire a Deferred once nothing is in flight."""
         self._quiet.append(quiet)
-        self.awaits_answers = True
+        self._await_answers()
         self.passed_on()
         return quiet
 
@@ -431,6 +457,7 @@ class HostService(Service):
         """Let requests go their way, or look at each, as pauses, the lond and life have it."""
         going = self.life in (Life.NEW, Life.RUNNING)
         self._held = self._pause is not None or not self._served or not going
+        self._look()
         if going:
             self._machine.hold(self.host_id, self._pause is not None)
 
@@ -479,7 +506,7 @@ class HostService(Service):
         self.host, self._settings = host, settings
         machine = self._every_machine.machine_of(host, settings)
         if machine is not self._machine:
-            was_dead = self._machine.lond.dead
+            was_dead = self._machine.lond.health.dead
             waiting = self._leave()
             self._machine, self._served = machine, True
             self._machines = [each for each in self._machines if each.owes(self)]
@@ -510,7 +537,7 @@ class HostService(Service):
     async def _stop(self) -> None:
         self.life = Life.STOPPING
         self._end_pause()
-        self._held = True
+        self._hold()
         closed = self._socket.close()
         await self._drain()
         farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)

@@ -35,7 +35,7 @@ AHEAD = 65536
 
 _NOBODY = Nobody()
 
-#: What is left of a client that is not heard any more; it is never fed.
+#: What a client has that has sent nothing ahead, or is not heard any more. It is never fed.
 _NO_LINES = LineBuffer(0)
 
 
@@ -93,6 +93,7 @@ class ClientProtocol(Protocol):
     :ivar since: when it came.
     :ivar number: counts the clients since the start.
     :ivar requests: how many it has asked.
+    :ivar known_program: `program`, once it has been asked for; 0 before.
     :ivar abandoned: whether nobody waits for its answers: see `lonc.local.limits.Holder`.
     """
 
@@ -109,12 +110,12 @@ class ClientProtocol(Protocol):
         "_lines",
         "_listener",
         "_paused",
-        "_program",
         "_request",
         "_state",
         "_taking",
         "_usual",
         "connected",
+        "known_program",
         "number",
         "quiet_since",
         "requests",
@@ -129,12 +130,12 @@ class ClientProtocol(Protocol):
         self._host = host
         self._clients = clients
         self._listener = factory
-        self._lines = LineBuffer(clients.settings.max_line)
+        self._lines = _NO_LINES
         self._request: Request | None = None
         self._usual = min(UNCOUNTED, clients.settings.max_line)  # bytes of a request, at most
         self._counted = False  # the bytes of its requests are
         self._heard = False  # it has had an answer
-        self._program = 0  # 0: not yet asked for
+        self.known_program = 0
         self._taking = False  # lines are being taken from the buffer, further out on the stack
         self._state = READING
         self._paused = False  # we do not read the transport
@@ -163,6 +164,8 @@ class ClientProtocol(Protocol):
             return
         if self.leaving:
             return
+        if lines is _NO_LINES:
+            lines = self._lines = LineBuffer(self._clients.settings.max_line)
         lines.feed(data)
         if self._counted or len(lines.rest) > UNCOUNTED:
             self._count()
@@ -426,10 +429,10 @@ class ClientProtocol(Protocol):
         The kernel tells no id for a process of another pid namespace, such as a container's: all
         of one user count as one, so that connecting again and again is worth nothing.
         """
-        if not self._program:
+        if not self.known_program:
             peer = getattr(self.transport, "peer", UNKNOWN)
-            self._program = peer.pid or -2 - peer.uid
-        return self._program
+            self.known_program = peer.pid or -2 - peer.uid
+        return self.known_program
 
     @property
     def leaving(self) -> bool:

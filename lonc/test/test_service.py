@@ -310,11 +310,11 @@ class BrokenHostTests(ServiceTestCase):
     def test_fails_in_its_status(self) -> None:
         """S19: no round stops for good at its first error."""
         host = self.daemon.hosts["l2"]
-        health = host._machine.lond._health
-        del host._machine.lond._health
+        health = host._machine.lond.health
+        del host._machine.lond.health
         self.advance(2 * WATCH)
         self.assertGreaterEqual(len(self.flushLoggedErrors(AttributeError)), 2)
-        host._machine.lond._health = health
+        host._machine.lond.health = health
         host.crashed = True
         self.advance(WATCH)
         self.assertIsNot(self.daemon.hosts["l2"], host)

@@ -30,8 +30,9 @@ from zope.interface import implementer
 from lonc.report.events import Logger
 from lonc.transport.stream import IN, OUT, SocketTransport
 
-#: Bytes that one read takes at most.
-READ_SIZE = 65536
+#: Bytes that one read takes at most. So many are allocated for each, and what is left is given
+#: back: from 65536 on glibc then looks through all that it has.
+READ_SIZE = 32768
 
 #: Events that one look at the epoll takes at most.
 EVENTS = 256

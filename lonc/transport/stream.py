@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.peer import UNKNOWN, Peer, peer_of
+from lonc.transport.peer import UNKNOWN, Peer, peer_at
 
 # Events of epoll.
 IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
@@ -146,14 +146,7 @@ class SocketTransport:
     @property
     def peer(self) -> Peer:
         """Who is at the other end of a UNIX socket."""
-        if not self.connected:
-            return UNKNOWN
-        # With less ado than `getHandle`: those who wait for a connection are asked for it.
-        handle = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self.descriptor)
-        try:
-            return peer_of(handle)
-        finally:
-            handle.detach()
+        return peer_at(self.descriptor) if self.connected else UNKNOWN
 
     # ------------------------------------------------------------------ writing
 

@@ -86,6 +86,10 @@ class ReplyReceiver(Protocol):
     def program(self) -> int:
         """On whose behalf: programs whose requests wait for a connection take turns."""
 
+    @property
+    def known_program(self) -> int:
+        """`program`, where that is known without another call; else 0."""
+
     def answered(self, reply: bytes) -> None:
         """Take lond's reply, one line with its newline."""
 
@@ -173,7 +177,7 @@ class Waiter:
     :ivar outcome: fires with the reply, or fails with :exc:`ConLost`.
     """
 
-    program = LONC
+    program = known_program = LONC
 
     def __init__(self, host_id: str = "") -> None:
         self.outcome: Deferred[bytes] = Deferred()
@@ -191,7 +195,7 @@ class Waiter:
 class Nobody:
     """The asker of a request whose client has gone: its answer is thrown away."""
 
-    program = LONC
+    program = known_program = LONC
 
     def answered(self, reply: bytes) -> None:
         """Throw the reply away."""
@@ -226,6 +230,9 @@ _PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
 
 #: A control byte in the command word; one carriage return that ends the line is none.
 _CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
+
+#: Bytes that no usual request holds but at its end, for a look that costs little.
+CONTROL_BYTES = bytes([*range(32), 127])
 
 #: Matches a request whose command stands at its beginning and has no control byte, as nearly every
 #: one.
