@@ -173,7 +173,8 @@ class Responders(amp.CommandLocator):
     async def list_problems(self, host: str, after: object) -> Answer:
         """Report on what is wrong now."""
         host_id = self._host_id(host)
-        await self._parts.look()
+        if after is None:  # not again for each page
+            await self._parts.look()
         problems = self._parts.reporter.problems
         known = {each.number: each for each in problems if host_id in (None, each.host)}
         return page(ListProblems, behind(known, after))

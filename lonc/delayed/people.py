@@ -41,7 +41,7 @@ from lonc.wire.request import command_word
 _HEAD: Final = 256
 
 #: Rows at a time: more than fit into an answer of the management port.
-MOST: Final = 1000
+MOST: Final = 200
 
 #: In whose name people's looks at the folder are done.
 LISTING: Final = "listing"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -282,3 +282,25 @@ class HandingOverTests(RespondersTestCase):
         self.failureResultOf(self.ask(self.lonc.resume("l2")), NotDone)
         self.daemon._hand_over.under_way = False
         self.result(self.lonc.pause("l2", "me", "", 0.0))
+
+
+class ProblemsTests(RespondersTestCase):
+    """``problems``."""
+
+    def test_pages(self) -> None:
+        """All are listed, though they take several pages; the hosts are looked at once for that."""
+        looks: list[object] = []
+        reporter = self.daemon.reporter
+        looking = reporter.looking
+
+        def noted() -> Iterator[object]:
+            looks.append(None)
+            return looking()
+
+        self.patch(reporter, "looking", noted)
+        problems = self.daemon.problems
+        for number in range(300):
+            problems.tell("port-not-open", f"port {number}", "it is taken")
+        rows = self.result(self.lonc.problems())
+        self.assertEqual([row.subject for row in rows], [f"port {n}" for n in range(300)])
+        self.assertEqual(len(looks), 1)
