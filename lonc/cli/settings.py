@@ -13,7 +13,7 @@ from lonc.cli.arguments import json_option, sort_option
 from lonc.cli.tables import Column, as_json, ordered, show
 from lonc.cli.target import asks
 from lonc.config.kinds import GROUP, MODE
-from lonc.config.parameters import PARAMETERS
+from lonc.config.settings import PARAMETERS
 from lonc.control.client import ManagementClient
 from lonc.report.records import SettingStatus
 

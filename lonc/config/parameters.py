@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -31,7 +31,6 @@ from lonc.config.kinds import (
     OPTIONAL_FOLDER,
     SWITCH,
     Kind,
-    SettingsError,
     one_of,
     seconds,
     size,
@@ -54,7 +53,7 @@ def _setting(
     made: Callable[[Any], Any] | None = None,
 ) -> Any:
     """
-    Return a field for a setting; see :class:`Parameter`.
+    Return a field for a setting; see :class:`lonc.config.settings.Parameter`.
 
     :param made: makes the default of the other settings.
     """
@@ -436,75 +435,3 @@ class Settings:
     def kept_dir(self) -> str:
         """Where delayed requests go that lonc sets aside (row F8)."""
         return os.path.join(self.delayed_dir, "kept")
-
-
-@attrs.frozen
-class Parameter:
-    """
-    One setting.
-
-    :ivar attribute: its name in Settings.
-    :ivar option: the long option of ``twistd lonc`` without its dashes, or None.
-    :ivar variable: the PerlSetVar name.
-    :ivar default: as it would be written, or None where ``loncapa.conf`` has to set it.
-    :ivar kind: what may be written.
-    :ivar what: what it is, for ``--help``.
-    :ivar why: the reason for the default, for the documentation.
-    """
-
-    attribute: str
-    option: str | None
-    variable: str
-    default: str | None
-    kind: Kind
-    what: str
-    why: str
-
-    def read(self, text: str | None, where: str) -> Any:
-        """Return the value that ``text`` stands for; SettingsError begins with ``where``."""
-        if text is None:
-            raise SettingsError(f"{where}: it takes one value, in quotes if that has blanks")
-        try:
-            return self.kind.parse(text.strip())
-        except ValueError:
-            short = text if len(text) <= 80 else text[:77] + "..."
-            raise SettingsError(f"{where}: {short!r} is not {self.kind.allowed}") from None
-
-
-def _parameters() -> tuple[Parameter, ...]:
-    return tuple(
-        Parameter(
-            attribute=field.name,
-            option=None if field.metadata["default"] is None else field.name.replace("_", "-"),
-            **field.metadata,
-        )
-        for field in attrs.fields(Settings)
-        if field.metadata
-    )
-
-
-#: Every setting; protocol, section 7, has the names that were there before lonc.
-PARAMETERS = _parameters()
-
-
-#: What was a setting once, and its option: whoever still has one is told so, and no more.
-REMOVED: Final[Mapping[str, str]] = {
-    "loncNameThreads": "name-threads",
-    "loncTableLines": "table-lines",
-    "loncTableLineLength": "table-line-length",
-    "loncTableHosts": "table-hosts",
-}
-
-
-def opt_parameters() -> list[list[str | None]]:
-    """Return rows for ``usage.Options.optParameters``: None stands for "not given"."""
-    return [
-        [
-            each.option,
-            None,
-            None,
-            f"{each.what} [{each.kind.unit}; {each.kind.allowed}; default {each.default}]",
-        ]
-        for each in PARAMETERS
-        if each.option is not None
-    ] + [[option, None, None, "No longer needed"] for option in REMOVED.values()]

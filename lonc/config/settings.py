@@ -12,20 +12,12 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from lonc.config.kinds import SettingsError, SettingsErrors
-from lonc.config.parameters import (
-    MANAGEMENT_SOCKET,
-    PARAMETERS,
-    REMOVED,
-    SOCKET_PATH_LIMIT,
-    Parameter,
-    Settings,
-    opt_parameters,
-)
+from lonc.config.kinds import Kind, SettingsError, SettingsErrors
+from lonc.config.parameters import MANAGEMENT_SOCKET, SOCKET_PATH_LIMIT, Settings
 from lonc.disk.files import check_own_folder
 from lonc.wire.printable import printable
 
@@ -58,6 +50,79 @@ CONFIG_LIMIT = 1024 * 1024
 MOST_SECTIONS = 100
 
 NO_LONGER_NEEDED = "no longer needed"
+
+
+@attrs.frozen
+class Parameter:
+    """
+    One setting.
+
+    :ivar attribute: its name in Settings.
+    :ivar option: the long option of ``twistd lonc`` without its dashes, or None.
+    :ivar variable: the PerlSetVar name.
+    :ivar default: as it would be written, or None where ``loncapa.conf`` has to set it.
+    :ivar kind: what may be written.
+    :ivar what: what it is, for ``--help``.
+    :ivar why: the reason for the default, for the documentation.
+    """
+
+    attribute: str
+    option: str | None
+    variable: str
+    default: str | None
+    kind: Kind
+    what: str
+    why: str
+
+    def read(self, text: str | None, where: str) -> Any:
+        """Return the value that ``text`` stands for; SettingsError begins with ``where``."""
+        if text is None:
+            raise SettingsError(f"{where}: it takes one value, in quotes if that has blanks")
+        try:
+            return self.kind.parse(text.strip())
+        except ValueError:
+            short = text if len(text) <= 80 else text[:77] + "..."
+            raise SettingsError(f"{where}: {short!r} is not {self.kind.allowed}") from None
+
+
+def _parameters() -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(
+            attribute=field.name,
+            option=None if field.metadata["default"] is None else field.name.replace("_", "-"),
+            **field.metadata,
+        )
+        for field in attrs.fields(Settings)
+        if field.metadata
+    )
+
+
+#: Every setting; protocol, section 7, has the names that were there before lonc.
+PARAMETERS = _parameters()
+
+
+#: What was a setting once, and its option: whoever still has one is told so, and no more.
+REMOVED: Final[Mapping[str, str]] = {
+    "loncNameThreads": "name-threads",
+    "loncTableLines": "table-lines",
+    "loncTableLineLength": "table-line-length",
+    "loncTableHosts": "table-hosts",
+}
+
+
+def opt_parameters() -> list[list[str | None]]:
+    """Return rows for ``usage.Options.optParameters``: None stands for "not given"."""
+    return [
+        [
+            each.option,
+            None,
+            None,
+            f"{each.what} [{each.kind.unit}; {each.kind.allowed}; default {each.default}]",
+        ]
+        for each in PARAMETERS
+        if each.option is not None
+    ] + [[option, None, None, "No longer needed"] for option in REMOVED.values()]
+
 
 _BY_VARIABLE = {parameter.variable: parameter for parameter in PARAMETERS}
 

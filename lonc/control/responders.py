@@ -16,8 +16,7 @@ import attrs
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.protocols import amp
 
-from lonc.config.parameters import PARAMETERS
-from lonc.config.settings import Settings, SettingsError
+from lonc.config.settings import PARAMETERS, Settings, SettingsError
 from lonc.control.access import Caller, Level, user_name
 from lonc.control.commands import (
     About,

@@ -15,8 +15,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.test.iosim import FakeTransport, connect
 
-from lonc.config.parameters import PARAMETERS
-from lonc.config.settings import SettingsError
+from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.access import OWNER, user_name
 from lonc.control.client import ManagementClient
 from lonc.control.client_connection import ClientConnection
