@@ -219,7 +219,7 @@ class Reporter:
         try:
             write_status(path, statuses, os.getpid(), time.time())
         except OSError as error:
-            self.problems.tell("status-file", path, f"cannot be written: {error.strerror}")
+            self.problems.tell("status-file", path, f"{path}: cannot be written: {error.strerror}")
             raise
         self.problems.over("status-file", path)
 

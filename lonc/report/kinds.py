@@ -223,10 +223,10 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "pid-file": Kind("warning", "pid-file", "see whose it is, then remove it", "file"),
     "log-file": Kind(
-        "critical", "files", "mend rights or space of {subject}", "file", logged=False
+        "critical", "cannot-write", "mend its rights, or make room", "file", logged=False
     ),
     "status-file": Kind(
-        "warning", "files", "mend rights or space of {subject}", "file", logged=False
+        "warning", "cannot-write", "mend its rights, or make room", "file", logged=False
     ),
     "reload-failed": Kind(
         "warning", "reload-failed", "lonc check names file and line", logged=False

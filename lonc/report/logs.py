@@ -185,6 +185,7 @@ class LineFile:
         self._problems = Problems() if problems is None else problems
         self._fd = -1
         self._lost = 0
+        self._fails = False
         self._torn = False
 
     def open(self) -> None:
@@ -209,15 +210,29 @@ class LineFile:
         except OSError as error:
             self.close()
             self._lost += 1
-            self._problems.tell("log-file", self._path, f"cannot be written: {error.strerror}")
-            if self._lost == 1:
-                self._report(f"{self._path}: cannot be written: {error.strerror}")
+            self._failed(error)
         else:
             # Forgotten before it is told: the report may well come back here as a line.
+            failed, self._fails = self._fails, False
             lost, self._lost = self._lost, 0
-            if lost:
+            if failed:
                 self._problems.over("log-file", self._path)
                 self._report(f"{self._path}: can be written again; lines missing: {lost}")
+
+    def reopen(self) -> None:
+        """Write to the file that has the name now; never raises."""
+        self.close()
+        try:
+            self.open()
+        except OSError as error:  # seen now, since the next line may be hours away
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        what = f"{self._path}: cannot be written: {error.strerror}"
+        self._problems.tell("log-file", self._path, what)
+        if not self._fails:
+            self._fails = True
+            self._report(what)
 
     def close(self) -> None:
         """Let the file go. The next line opens the one that bears its name then."""
@@ -265,7 +280,7 @@ class LoncLog:
 
     def reopen(self) -> None:
         """Write to the file that bears the name now (USR1, after a rotation)."""
-        self._file.close()
+        self._file.reopen()
 
 
 @implementer(ILogObserver)

@@ -331,8 +331,22 @@ class LineFileTests(SynchronousTestCase):
         (problem,) = problems
         self.assertEqual(
             (problem.kind, problem.subject, problem.what),
-            ("log-file", "/dev/full", "cannot be written: No space left on device"),
+            ("log-file", "/dev/full", "/dev/full: cannot be written: No space left on device"),
         )
+
+    def test_reopened(self) -> None:
+        """A file that cannot be opened anew is a problem at once, though no line is lost yet."""
+        problems = Problems()
+        file = LineFile(self.path, self.reports.append, problems)
+        self.addCleanup(file.close)
+        file.reopen()
+        file.reopen()
+        self.assertEqual([each.kind for each in problems], ["log-file"])
+        self.assertEqual(len(self.reports), 1)
+        os.mkdir(self.folder)
+        file.append("one")
+        self.assertEqual([*problems], [])
+        self.assertEqual(self.reports[1:], [f"{self.path}: can be written again; lines missing: 0"])
 
     def test_problem_over(self) -> None:
         """A line that is written ends the problem; that one could be is seen without a line."""
