@@ -193,7 +193,8 @@ class Group:
         """What is wrong with them: of several their number and what they have in common."""
         first, rules = self.members[0], KINDS[self.kind]
         if len(self.members) > 1:
-            return f"{len(self.members)} {rules.of}s {rules.cause}"
+            what = f"hosts {rules.cause}" if rules.of == "host" else rules.cause
+            return f"{len(self.members)} {what}"
         return f"{first.host} {first.what}".lstrip()
 
     @property

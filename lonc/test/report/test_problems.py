@@ -217,3 +217,9 @@ class GroupTests(SynchronousTestCase):
         """Files are a line each."""
         found = [problem("certificate-ends", each, f"{each} ends") for each in ("/a", "/b")]
         self.assertEqual([each.what for each in grouped(found)], ["/a ends", "/b ends"])
+
+    def test_of_files(self) -> None:
+        """Lines of files are counted as what they are."""
+        found = [problem("setting-unused", f"/a, line {n}", "no longer needed") for n in (1, 2)]
+        (group,) = grouped(found)
+        self.assertEqual(group.what, "2 settings do nothing")
