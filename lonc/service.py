@@ -8,17 +8,15 @@ No request passes through here.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
@@ -31,19 +29,18 @@ from lonc.control.parts import Parts
 from lonc.control.port import ManagementPort
 from lonc.control.reporter import Reporter
 from lonc.daemon.former import FORMER, former
-from lonc.daemon.handover import HandOver, Holdings
+from lonc.daemon.handover import HandOver
 from lonc.daemon.kept_sockets import KeptSockets
-from lonc.daemon.knowledge import dead_of, distrust, knowledge_of, leave_dead, take_dead, take_on
 from lonc.daemon.notices import Notices
 from lonc.daemon.outside import Outside
 from lonc.daemon.reload import Reloader
 from lonc.daemon.rounds import guarded
 from lonc.daemon.signals import Signals
+from lonc.daemon.succession import Succession
 from lonc.daemon.supervisor import Supervisor
-from lonc.daemon.takeover import Predecessor, TakeOverError
 from lonc.daemon.upkeep import Upkeep
 from lonc.delayed.service import DelayedService
-from lonc.disk.threads import Disk, Stuck
+from lonc.disk.threads import Disk
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machines import Machines
 from lonc.host.resolver import PLACES, Names
@@ -60,10 +57,6 @@ from lonc.wire.cipher import has_idea
 #: Disk calls at a time, of delayed requests, the fetched table and the configuration together. Each
 #: limits its own to fewer, so that what hangs for one leaves threads to the others.
 DISK_THREADS = 16
-
-#: Seconds that who has connected and asked nothing yet gets to ask, where newcomers wait for the
-#: next lonc. Programs ask at once, which on a busy machine is not always within a fraction of that.
-LAST_WORDS = 1.0
 
 log = Logger()
 
@@ -97,10 +90,8 @@ class LoncService(MultiService):
         super().__init__()
         reactor, network, random = outside.reactor, outside.network, outside.random
         self._outside, self._reactor = outside, reactor
-        self._pid_file, self.observer = outside.pid_file, outside.observer
+        self.observer = outside.observer
         self.hosts, self.problems = hosts, problems = outside.hosts, outside.problems
-        self._predecessor = outside.predecessor  # until this one serves
-        self._retired = False  # a new process serves
         if outside.predecessor is not None:
             outside.manager.add_inherited(outside.predecessor.holdings.sockets)
         self.in_force = in_force = InForce(outside.configuration)
@@ -143,10 +134,8 @@ class LoncService(MultiService):
         self.reporter = reporter = Reporter(
             *(hosts, in_force, clients, delayed, outside.lonc_log, problems), supervisor.departed
         )
-        at, known = (
-            (reactor, network, self.parts),
-            (in_force.certificates, in_force.management_names),
-        )
+        at = (reactor, network, self.parts)
+        known = (in_force.certificates, in_force.management_names)
         self._management = ManagementPort(
             *at, settings.management, settings.management_group, *known, keeper=kept
         )
@@ -179,20 +168,20 @@ class LoncService(MultiService):
             guarded(self._reloader.table),
             problems,
         )
+        self._succession = Succession(outside, in_force, kept, delayed, clients, self._disk)
         self._hand_over = HandOver(
             reactor,
             for_disk,
             lambda: os.path.join(in_force.settings.sock_dir, TAKE_OVER_SOCKET),
-            self._holdings,
+            self._succession.holdings,
             [delayed, self._management_tls, self._http],
             lambda: upkeep.restore_pid_file(),
-            self._retire,
+            self._succession.retire,
         )
 
         # What sets it going.
         self._upkeep = upkeep = Upkeep(
-            clock=reactor,
-            network=network,
+            outside=outside,
             in_force=in_force,
             clients=clients,
             names=names,
@@ -200,9 +189,7 @@ class LoncService(MultiService):
             shared=shared,
             kept=kept,
             ports=[port for _, _, port in ports],
-            pid_file=outside.pid_file,
             reporter=reporter,
-            problems=problems,
             also={self._sample: PAUSE},
             handing_over=lambda: self._hand_over.under_way,
             running=lambda: bool(self.running),
@@ -261,9 +248,7 @@ class LoncService(MultiService):
             goes on.
         """
         settings, table = self.in_force.settings, self.in_force.table
-        predecessor = self._predecessor
-        if predecessor is None:  # else it is the old process's, as yet
-            self._pid_file.write()
+        self._succession.claim()
         hosts = count(len(table.hosts), "host")
         log.info(
             "starting with {hosts}", hosts=hosts, event="starting-with-hosts", start_or_end=True
@@ -273,7 +258,7 @@ class LoncService(MultiService):
         if not self._dependencies.enciphers:
             what = "OpenSSL has no IDEA: requests that are to be enciphered get con_lost"
             self.problems.tell("no-idea", "", what)
-        if predecessor is None:  # else the process before still uses some
+        if not self._succession.following:  # else the process before still uses some
             self.in_force.access.key_folder.sweep()
         self._management.setServiceParent(self)
         self._management_tls.setServiceParent(self)
@@ -283,12 +268,7 @@ class LoncService(MultiService):
             self._supervisor.add(host_id)
         for _ in self._shared.arranging(table.hosts, settings, []):
             pass
-        if predecessor is None:
-            dead: Iterable[str] = take_dead(settings.health_file) if self._kept.has_resumed else []
-        else:
-            dead = self._take_over_from(predecessor)
-        distrust(dead, self.hosts)
-        self._kept.close_unclaimed()
+        self._succession.complete()
         self._upkeep.start()
         self._notices.started()
         if self.takes_signals:
@@ -299,18 +279,12 @@ class LoncService(MultiService):
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.info("stopping", start_or_end=True)
         yield self._hand_over.stop()
-        if self._predecessor is not None:
-            self._kept.give_back()
-        left = self._predecessor is None and self._kept.stop_accepting(self._retired)
+        left = self._succession.stop_accepting()
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         self._upkeep.stop()
         if left:
-            yield Deferred.fromCoroutine(self._leave_dead())
-            yield Deferred.fromCoroutine(self._hand_over.pass_on(self._kept.clients()))
-            until = self._reactor.seconds() + LAST_WORDS
-            while not self._hang_up() and self._reactor.seconds() < until:
-                yield deferLater(self._reactor, LAST_WORDS / 20)
+            yield Deferred.fromCoroutine(self._succession.leave(self._hand_over))
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
         yield self._shared.dismiss()
@@ -320,20 +294,9 @@ class LoncService(MultiService):
         self._notices.stopped()
         log.info("stopped", start_or_end=True)
 
-    def _hang_up(self) -> bool:
-        """Have clients connect to the next lonc when they ask again; return whether none stays."""
-        stay = [client for client in list(self._clients.everyone) if not client.hang_up()]
-        return not stay
-
     def release(self) -> None:
         """Give the folders free for another lonc."""
-        if self._predecessor is not None:
-            self._kept.give_back()
-            self._predecessor.close()
-        if self._predecessor is not None or self._retired:
-            self._pid_file.close()
-        else:
-            self._pid_file.release()
+        self._succession.release()
 
     def stop(self) -> None:
         """Begin to stop, as at TERM; when it stops already, wait for nothing more."""
@@ -342,48 +305,6 @@ class LoncService(MultiService):
         except ReactorNotRunning:
             log.info("already stopping: requests in flight are ended")
             self._supervisor.stop_at_once()
-
-    # ------------------------------------------------------------------ another process
-
-    def _holdings(self) -> Holdings:
-        knowledge = knowledge_of(self.hosts, self._delayed)
-        sockets = self._kept.copies()
-        return Holdings(self._pid_file.path, self._pid_file.duplicate(), sockets, knowledge)
-
-    def _retire(self) -> None:
-        self._retired = True
-        with contextlib.suppress(ReactorNotRunning):  # it stops already
-            self._reactor.stop()
-
-    def _take_over_from(self, predecessor: Predecessor) -> Iterable[str]:
-        """
-        Know what the old process knew, and have it go.
-
-        :return: the hosts that it found DEAD.
-        :raises TakeOverError: it goes on.
-        """
-        knowledge = predecessor.holdings.knowledge
-        try:
-            take_on(knowledge, self.hosts, self._delayed)
-        except ValueError as error:  # it is of another release
-            raise TakeOverError(
-                f"cannot take over: process {predecessor.pid} goes on: it tells what this lonc "
-                f"does not understand: {error}"
-            ) from None
-        self._pid_file.write()
-        predecessor.relieve()
-        self._predecessor = None
-        predecessor.serve_clients(self._reactor, self._kept.serve)
-        return knowledge.get("dead", {})
-
-    async def _leave_dead(self) -> None:
-        """Tell the next process which hosts are DEAD, unless it knows."""
-        if not self._retired:
-            settings = self.in_force.settings
-            path, limit = settings.health_file, settings.disk_timeout
-            dead = dead_of(self.hosts)
-            with contextlib.suppress(OSError, Stuck):  # it will find out
-                await self._disk.run(path, limit, partial(leave_dead, path, dead))
 
     async def _sample(self) -> None:
         """Add to the history that the page shows."""

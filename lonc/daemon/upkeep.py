@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
-from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.current import InForce
 from lonc.config.judgement import EXPOSED, exposed
 from lonc.config.rlimit import why_no_file
 from lonc.control.reporter import Reporter
 from lonc.daemon.kept_sockets import KeptSockets
-from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.outside import Outside
+from lonc.daemon.pidfile import PidFileError
 from lonc.daemon.rounds import Rounds, guarded
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.sweep import SWEEP, Sweep
@@ -24,11 +24,10 @@ from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
 from lonc.report.events import Logger
 from lonc.report.logs import has_room
-from lonc.report.problems import Problem, Problems, problem
+from lonc.report.problems import Problem, problem
 from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
 from lonc.transport.endpoint_port import EndpointPort
-from lonc.transport.network import Network
 
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
@@ -48,7 +47,6 @@ class Upkeep:
     """
     Does all of that periodically, from :meth:`start` to :meth:`stop`.
 
-    :param clock: the reactor's time.
     :param ports: where lonc listens beside the hosts' sockets.
     :param kept: the sockets that are kept over a restart.
     :param also: what else is to be done, and every how many seconds.
@@ -57,8 +55,7 @@ class Upkeep:
     :param sets_title: tells whether the process title is lonc's.
     """
 
-    _clock: IReactorTime
-    _network: Network
+    _outside: Outside
     _in_force: InForce
     _clients: Clients
     _names: Names
@@ -66,9 +63,7 @@ class Upkeep:
     _shared: SharedSockets
     _kept: KeptSockets
     _ports: Sequence[EndpointPort]
-    _pid_file: PidFile
     _reporter: Reporter
-    _problems: Problems
     _also: Mapping[Callable[[], object], float]
     _handing_over: Callable[[], bool]
     _running: Callable[[], bool]
@@ -78,12 +73,12 @@ class Upkeep:
     @_rounds.default
     def _make_rounds(self) -> Rounds:
         own: dict[Callable[[], object], float] = {
-            Sweep(self._clock, self._network, guarded(self._sweep)): SWEEP,
+            Sweep(self._outside.reactor, self._outside.network, guarded(self._sweep)): SWEEP,
             self._watch: WATCH,
             self._turn: SLOT,
             self.look: LOOK,
         }
-        return Rounds(self._clock, {**own, **self._also})
+        return Rounds(self._outside.reactor, {**own, **self._also})
 
     def start(self) -> None:
         """Begin, with everything once."""
@@ -95,12 +90,12 @@ class Upkeep:
 
     def _sweep(self) -> None:
         """Look at every time limit."""
-        now = self._clock.seconds()
+        now = self._outside.reactor.seconds()
         self._clients.sweep(now)
         self._supervisor.sweep(now)
 
     async def _in_slices(self, steps: Iterator[object]) -> None:
-        await in_slices(self._clock, steps, self._running)
+        await in_slices(self._outside.reactor, steps, self._running)
 
     async def _turn(self) -> None:
         """Let the five minutes of which is told move on."""
@@ -108,11 +103,11 @@ class Upkeep:
 
     async def look(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
-        for each in [each for each in self._problems if each.kind == "log-file"]:
+        for each in [each for each in self._outside.problems if each.kind == "log-file"]:
             if has_room(each.subject):  # its next line may be hours away
-                self._problems.over(each.kind, each.subject)
+                self._outside.problems.over(each.kind, each.subject)
         in_force = self._in_force
-        self._problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
+        self._outside.problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
         await self._in_slices(self._reporter.looking())
 
     async def report_and_reset(self) -> None:
@@ -124,11 +119,11 @@ class Upkeep:
         self._supervisor.restore()
         self._shared.restore()
         self.restore_pid_file()
-        self._problems.replace(self._clients.problems(time.time()), SHORTAGES)
+        self._outside.problems.replace(self._clients.problems(time.time()), SHORTAGES)
         self._kept.store_missing()
         for port in self._ports:
             port.restore()
-        self._problems.replace(self._own_problems(), OWN)
+        self._outside.problems.replace(self._own_problems(), OWN)
         self._names.renew({host.target for host in self._in_force.table.hosts.values()})
         if self._sets_title():
             self._reporter.show_title()
@@ -145,9 +140,9 @@ class Upkeep:
     def restore_pid_file(self) -> None:
         """Write the pid file again where it has gone or names another process."""
         try:
-            if not self._handing_over() and self._pid_file.restore():
-                log.warn("{path} has been written again", path=self._pid_file.path)
+            if not self._handing_over() and self._outside.pid_file.restore():
+                log.warn("{path} has been written again", path=self._outside.pid_file.path)
         except PidFileError as error:
-            self._problems.tell("pid-file", self._pid_file.path, str(error))
+            self._outside.problems.tell("pid-file", self._outside.pid_file.path, str(error))
         else:
-            self._problems.over("pid-file", self._pid_file.path)
+            self._outside.problems.over("pid-file", self._outside.pid_file.path)
