@@ -6,12 +6,10 @@ What its connections carry is :mod:`lonc.host.machine`'s.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
-import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from lonc.config.hosts import Host, normal_target
@@ -20,22 +18,21 @@ from lonc.host.audit import ROUND, SHORTEST, TIMES_USUAL, Auditor, Verdict
 from lonc.host.connection import PROOF, ConnectionState, LondConnection, Trouble
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.dependencies import HostDependencies
+from lonc.host.failures import AT_ONCE_AGAIN, Failures
 from lonc.host.health import Health, Pauses, State
+from lonc.host.lond_user import LondStatus, LondUser
 from lonc.host.pool import ConnectionPool
+from lonc.host.served import ServedIds
 from lonc.host.troubles import TroubleLog
 from lonc.report.events import Logger
-from lonc.report.status import LastFailure
-from lonc.report.times import HostTimes, Times, Totals
+from lonc.report.times import Times
 from lonc.transport.tcp import keep_alive
 from lonc.wire.handshake import Handshake, LondFacts, Omission
-from lonc.wire.request import Cause, Request, RequestHost
+from lonc.wire.request import Cause, Request
 
 #: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
 #: is met in practice.
 LONG_REST: Final = 60.0
-
-#: What would end the next attempt at once, and so on without an end.
-AT_ONCE_AGAIN: Final = (Trouble.NO_FILES, Trouble.LOOK_UP)
 
 #: Seconds for which something at which a lond failed is left out: it may have been an accident, or
 #: be another release by then. For so long, too, something is remembered of one that has no
@@ -43,77 +40,6 @@ AT_ONCE_AGAIN: Final = (Trouble.NO_FILES, Trouble.LOOK_UP)
 MEMORY: Final = 3600.0
 
 log = Logger()
-
-
-class Member(RequestHost, Protocol):
-    """A host of a machine."""
-
-    crashed: bool
-    is_watched: bool
-
-    @property
-    def times(self) -> HostTimes:
-        """How long its requests take."""
-
-    def revived(self) -> None:
-        """The lond answers again, or is to be tried afresh."""
-
-    def set_served(self, served: bool) -> None:
-        """Whether any connection serves this id."""
-
-
-class LondUser(Protocol):
-    """The machine that a lond belongs to: what the lond tells it."""
-
-    members: dict[str, Member]
-    last_answer: float
-
-    @property
-    def waiting(self) -> int:
-        """How many requests may go out and wait for a connection."""
-
-    def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
-
-    def look(self) -> None:
-        """See whether a request's way is the usual one: something may have changed."""
-
-    def pair(self, new: int) -> None:
-        """Pair the requests that wait with connections, and have so many made at most."""
-
-    def median_answer(self) -> float:
-        """Return how long its answers usually take, in seconds."""
-
-    def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
-        """Tell who asked that there is no answer."""
-
-    def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
-        """Tell those who wait, for one host or all, that there will be no answer."""
-
-    def ended(self) -> None:
-        """Its last host has left, and all its sockets are closed."""
-
-
-@attrs.frozen
-class LondStatus:
-    """
-    What there is to report of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
-
-    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
-    :ivar since: when it came to its state, likewise.
-    """
-
-    state: str
-    last_answer: float
-    since: float
-    retries_left: int
-    next_probe: float
-    version: str
-    mode: str
-    last_failure: LastFailure
-    handshakes: Mapping[str, int]
-    handshaking: Totals
-    ping_tells: bool
 
 
 class Lond:
@@ -139,9 +65,7 @@ class Lond:
 
     :ivar pool: the connections.
     :ivar health: whether it is worth a try.
-    :ivar unserved: the host ids that it does not speak for -> why.
-    :ivar only: where the last handshake found no ``sethost`` and several ids: the one that it
-        serves. Then connections that serve this id alone may stand beside others.
+    :ivar served: which host ids it serves.
     """
 
     def __init__(
@@ -166,9 +90,7 @@ class Lond:
         self._facts = LondFacts("")
         self._omissions: dict[Omission, float] = {}
         self._handshaking = Times()
-        self._last_failure = LastFailure()
         self._failed_handshakes = 0
-        self._last_handshake = self._last_counted = self._last_pong = -1.0
         self._answers_ping: bool | None = None
         self._last_stood = self._seconds()
         self._place_before = self._place
@@ -176,9 +98,10 @@ class Lond:
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
         self.pool = ConnectionPool()
-        self.unserved: dict[str, str] = {}
-        self.only = ""
-        self._judged = ""  # what `only` came to when it was last looked at
+        self._failures = Failures(
+            machine, self.health, self.pool, self._troubles, dependencies.clients, self._seconds
+        )
+        self.served = ServedIds(machine, dependencies.clients, self._ask_again)
         self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
     @property
@@ -213,7 +136,7 @@ class Lond:
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """Judge a connection by its answer to ``ping``."""
-        self._last_pong = now = self._seconds()
+        self._failures.last_pong = now = self._seconds()
         self._answers_ping = True
         came_back = self.health.away
         if not self.health.well:
@@ -230,7 +153,7 @@ class Lond:
             message = "its answer to ping is not the usual one"
             self._tell_out_of_step(connection, message)
             self._auditor.note_wrong(connection)
-            self._note_failure(Trouble.BROKEN, message, False, self.health.away)
+            self._failures.note(self._target, Trouble.BROKEN, message, False, self.health.away)
             self._machine.pair(new=1)
         elif verdict is Verdict.AGAIN:
             connection.ask_ping(now)
@@ -270,10 +193,6 @@ class Lond:
         """Whether it is known what the lond answers to ``ping``, so that it tells something."""
         return self._auditor.knows
 
-    def may_carry(self, connection: LondConnection, host_id: str) -> bool:
-        """Return whether a connection may carry requests for a host."""
-        return not self.only or connection.confirmed is not None or connection.host_id == host_id
-
     def make_room(self) -> None:
         """Retire a connection, so that another can be made."""
         next(iter([*self.pool.idle, *self.pool.owing, *self.pool.all()])).retire()
@@ -302,7 +221,7 @@ class Lond:
             return
         # One that the table has elsewhere by now is about to leave; who is not served is asked for.
         wanted = [each for each in members if each in self._ids] or list(members)
-        first, *others = sorted(wanted, key=lambda each: each not in self.unserved)
+        first, *others = sorted(wanted, key=lambda each: each not in self.served.refused)
         omissions = [what for what, until in self._omissions.items() if now < until]
         handshake = Handshake(first, settings.host_id, self._modes, others, self.several, omissions)
         number = next(shared.connection_numbers)
@@ -328,23 +247,22 @@ class Lond:
 
     def ready(self, connection: LondConnection, facts: LondFacts) -> None:
         """Its handshake is complete; in doubt it has to answer as well."""
-        self._last_handshake = now = self._seconds()
+        self._failures.last_handshake = now = self._seconds()
         self._handshaking.add(now - connection.since)
         connection.established = connection.since = now
-        before = set(self.unserved)
+        before = set(self.served.refused)
         self._learn(facts)
         proving = self.health.doubtful and not self._answers_no_ping
         if proving:
             connection.ask_ping(now)
         else:
             self.move(connection, ConnectionState.IDLE)
-        self._judge_served(facts)
+        self.served.learn(facts, self.pool.all())
         self._retire_nameless(connection)
         self.pool.shrink()
         if not proving:
             self._welcome(self.health.away)
-        for host_id in before & self._machine.members.keys() - self.unserved.keys():
-            self._machine.members[host_id].revived()
+        self.served.tell_served(before)
 
     def _welcome(self, came_back: bool) -> None:
         """Let a new connection serve whose turn it is; without a doubt all is well then."""
@@ -368,8 +286,8 @@ class Lond:
             connection.end_proofs(False)
             if not self.pool:
                 self._last_stood = self._seconds()
-            if self.only:
-                self._judge_only()
+            if self.served.only:
+                self.served.judge(self.pool.all())
 
     def gone(self, connection: LondConnection) -> None:
         """Note that the socket of a connection is closed."""
@@ -404,9 +322,7 @@ class Lond:
         """Know nothing of the lond any more: it may be another from now on."""
         self._omissions.clear()
         self._auditor.forget()
-        self.unserved.clear()
-        self._set_only("")
-        self._judge_only()
+        self.served.forget()
 
     def _retire_nameless(self, newest: LondConnection) -> None:
         """A lond may know sethost now, or serve another id: older connections may not stand in."""
@@ -415,47 +331,9 @@ class Lond:
             if each.host_id and each.confirmed is None and not stands_in:
                 each.retire()
 
-    def _judge_served(self, facts: LondFacts) -> None:
-        """Note whom the lond serves, by the newest word on it."""
-        self.unserved = {}
-        self._set_only(facts.only)
-        for host_id in facts.unserved:
-            self._refuse(host_id, "the lond does not speak for it")
-        self._judge_only()
-        if not self.unserved:
-            self._ask_again.stop()
-            self._ask_again.reset()
-
-    def _set_only(self, only: str) -> None:
-        self.only = only
-        self._machine.look()  # before the next request
-
-    def _judge_only(self) -> None:
-        """Where the lond cannot be told which id is wanted, it serves the one that it names."""
-        only = self.only
-        if any(each.confirmed is not None for each in self.pool.all()):
-            only = ""  # these serve the others
-        before, self._judged = self._judged, only
-        if not before and not only:
-            return  # all of what may be thousands of ids are served, as they were
-        for host_id, host in list(self._machine.members.items()):
-            served = only in ("", host_id)
-            if not served:
-                self._refuse(host_id, f"the lond knows no sethost, and serves {only}")
-            host.set_served(served)
-
-    def _refuse(self, host_id: str, why: str) -> None:
-        """Tell those who wait for a host that its lond does not speak for it, and ask again."""
-        if host_id in self._machine.members:
-            self.unserved[host_id] = why
-            self._ask_again.start()
-            self._dependencies.clients.warn("unserved", host_id, f"requests get con_lost: {why}")
-            self._machine.lose_waiting(host_id, Cause.NOT_SERVED)
-
     def _ask_for_unserved(self) -> None:
         """See whether the lond serves now whom it did not serve."""
-        self.unserved = {each: why for each, why in self.unserved.items() if each in self._names}
-        if not self.unserved or self.health.dead:
+        if self.health.dead or not self.served.refused.keys() & self._machine.members.keys():
             return
         self._ask_again.start()
         if len(self.pool) >= self._settings.max_connections:
@@ -465,9 +343,7 @@ class Lond:
 
     def introduced(self, connection: LondConnection, request: Request) -> None:
         """The lond speaks for the host of a request, which can be sent now."""
-        host_id = request.host.host_id
-        if self.unserved.pop(host_id, None) is not None and host_id in self._machine.members:
-            self._machine.members[host_id].revived()
+        self.served.accept(request.host.host_id)
         self.move(connection, ConnectionState.BUSY)
         connection.send(request, connection.since)
 
@@ -480,7 +356,7 @@ class Lond:
         else:
             self.move(connection, ConnectionState.IDLE)
             self._machine.pair(new=0)
-        self._refuse(request.host.host_id, "the lond does not speak for it")
+        self.served.refuse(request.host.host_id)
         self._machine.lose(request, Cause.NOT_SERVED)
 
     # ------------------------------------------------------------------ connections fail and go
@@ -504,9 +380,9 @@ class Lond:
             if connection.unchecked:
                 self._auditor.note_silence(connection, self._seconds(), self._machine.last_answer)
         request = connection.give_up()
-        counts, was_away = self._counts(connection, trouble, proving), self.health.away
-        died = counts and self._count(connection, trouble)
-        self._note_failure(trouble, message, died, was_away)
+        was_away = self.health.away
+        counts, died = self._failures.count(connection, trouble, proving)
+        self._failures.note(self._target, trouble, message, died and not was_away, was_away)
         if self.health.state is not State.UP and self._machine.members:
             self.health.probe_later()  # for it may have been the probe
         if died:
@@ -529,56 +405,6 @@ class Lond:
             self._troubles.other_way(message)
         self._omissions[omission] = self._seconds() + MEMORY
         self.connect()
-
-    def _counts(self, connection: LondConnection, trouble: Trouble, proving: bool) -> bool:
-        """Return whether a failure is the host's: a slow answer says nothing of the others."""
-        if not self._machine.members:
-            return False
-        if trouble is Trouble.NO_FILES:
-            # The fault is ours; a DEAD host's next probe is due all the same.
-            return self.health.state is not State.UP
-        if trouble is Trouble.LOOK_UP:
-            # Those who wait for one look-up fail with it, and it is one failure; where a connection
-            # stands, the host is there.
-            return not self.pool or self.health.state is not State.UP
-        if trouble is not Trouble.TIMEOUT:
-            return True
-        if not connection.host_id:  # it was never ready
-            heard = max(self._machine.last_answer, self._last_pong, self._last_handshake)
-            return heard <= connection.since or self.health.state is not State.UP
-        # What was asked before a failure says nothing that the failure has not said; nor does a
-        # ping that hangs while requests are answered.
-        silent = (
-            max(self._machine.last_answer, self._last_pong)
-            <= connection.since
-            >= self._last_counted
-        )
-        return silent and not (proving and connection.unchecked)
-
-    def _count(self, connection: LondConnection, trouble: Trouble) -> bool:
-        """Count a failure; return whether it made the host DEAD."""
-        left = self.health.left
-        if trouble is Trouble.BROKEN:
-            died = self.health.broke(connection.established)
-        elif trouble is Trouble.TIMEOUT and connection.host_id:
-            died = self.health.silence()
-        else:
-            died = self.health.failure()
-        if self.health.left < left:
-            self._last_counted = self._seconds()
-        return died
-
-    def _note_failure(self, trouble: Trouble, message: str, died: bool, was_away: bool) -> None:
-        """Remember a failure for the status, and say it in the log."""
-        self._last_failure = {"what": f"{trouble.value}: {message}", "when": time.time()}
-        if trouble is Trouble.NO_FILES:
-            # Each request brings it about again: a line for each would fill the disk as well.
-            what = f"no connection is made: {message}"
-            self._dependencies.clients.warn("files", self._troubles.host_id, what)
-        elif died and not was_away:
-            self._troubles.died(self._target, trouble, message)
-        else:
-            self._troubles.connection_failed(self._target, trouble, message, away=was_away)
 
     def _close_forgotten(self, connection: LondConnection) -> None:
         """
@@ -705,7 +531,7 @@ class Lond:
         before, self._place_before = self._place_before, self._place
         if before != self._place:
             self.connect_anew()
-        self._judge_only()
+        self.served.judge(self.pool.all())
 
     @property
     def _place(self) -> tuple[object, ...]:
@@ -716,7 +542,7 @@ class Lond:
 
     def member_left(self, host_id: str) -> None:
         """Have an id that comes back introduced again; with the last one end what is in flight."""
-        self.unserved.pop(host_id, None)
+        self.served.refused.pop(host_id, None)
         if not self._machine.members:
             self._closing |= dict.fromkeys(each for each in self.pool.all() if each.connected)
         for connection in self.pool.all():
@@ -807,7 +633,7 @@ class Lond:
             next_probe=self.health.next_probe,
             version=self._facts.version,
             mode=self._facts.mode,
-            last_failure=self._last_failure,
+            last_failure=self._failures.last,
             handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
             handshaking=handshaking,
             ping_tells=self._auditor.ping_tells,

@@ -15,7 +15,8 @@ from lonc.config.settings import Settings
 from lonc.host.audit import EARLIEST
 from lonc.host.connection import ConnectionState, LondConnection
 from lonc.host.dependencies import HostDependencies
-from lonc.host.lond import Lond, Member
+from lonc.host.lond import Lond
+from lonc.host.lond_user import Member
 from lonc.host.request_queue import FairQueue, RequestQueue
 from lonc.report.events import Logger
 from lonc.wire.request import Cause, Request
@@ -71,7 +72,7 @@ class Machine:
 
     def start(self, request: Request) -> None:
         """Send a request on the idle connection used last; there has to be one."""
-        if self.seldom and self.lond.only:
+        if self.seldom and self.lond.served.only:
             self._start_where_served(request)
         else:
             connection = self.idle.pop()
@@ -162,7 +163,7 @@ class Machine:
     def look(self) -> None:
         """See whether a request's way is the usual one: something may have changed."""
         self.seldom = bool(
-            self.lond.only
+            self.lond.served.only
             or not self._health.well
             or any(each.is_watched for each in self.members.values())
             or any(each.request and each.request.host.awaits_answers for each in self.pool.owing)
@@ -207,7 +208,7 @@ class Machine:
             if self._queue.is_held(host_id):
                 continue
             for connection in self.pool.idle:
-                if connection.is_unused and self.lond.may_carry(connection, host_id):
+                if connection.is_unused and self.lond.served.may_carry(connection, host_id):
                     self._firsts.remove(request)
                     self.pool.move(connection, _BUSY)
                     self._send(connection, request)
@@ -235,7 +236,7 @@ class Machine:
         queue, pool = self._queue, self.pool
         if self._firsts:
             self._send_firsts()
-        if self.lond.only:
+        if self.lond.served.only:
             for connection in pool.idle[::-1]:
                 request = self._next_for(connection) if connection.state is _IDLE else None
                 if request is not None:
@@ -250,7 +251,7 @@ class Machine:
 
     def _next_for(self, connection: LondConnection) -> Request | None:
         """Return what a connection is to send next: whose turn it is, of those that it serves."""
-        if self.lond.only and connection.confirmed is None:
+        if self.lond.served.only and connection.confirmed is None:
             return self._queue.take_of(connection.host_id)
         return self._queue.take() if self._queue.turns else None
 

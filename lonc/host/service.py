@@ -664,7 +664,7 @@ class HostService(Service):
             oldest_owed=max((seconds - each.since for each in self._owing()), default=0.0),
             paused=self.paused,
             ping_tells=lond.ping_tells,
-            not_served=self._machine.lond.unserved.get(self.host_id, ""),
+            not_served=self._machine.lond.served.refused.get(self.host_id, ""),
             machine=self._machine.lond.name,
             name_failure="" if name is None else name.why,
             name_failing_since=0.0 if name is None else now - (seconds - name.since),

@@ -1,0 +1,109 @@
+"""
+What fails on the way to a lond: whether it is the host's fault, and what is said of it (row F5).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from lonc.host.connection import LondConnection, Trouble
+from lonc.host.health import Health, State
+from lonc.host.lond_user import LondUser
+from lonc.host.pool import ConnectionPool
+from lonc.host.troubles import TroubleLog
+from lonc.local.limits import Clients
+from lonc.report.status import LastFailure
+
+#: What would end the next attempt at once, and so on without an end.
+AT_ONCE_AGAIN: Final = (Trouble.NO_FILES, Trouble.LOOK_UP)
+
+
+class Failures:
+    """
+    Counts the failures of one lond's connections, and remembers the last one.
+
+    :ivar last: it, for the status.
+    :ivar last_pong: when the lond last answered ``ping``, in seconds of the clock; -1.0 for never.
+    :ivar last_handshake: when it last completed a handshake, likewise.
+    """
+
+    def __init__(
+        self,
+        machine: LondUser,
+        health: Health,
+        pool: ConnectionPool,
+        troubles: TroubleLog,
+        clients: Clients,
+        seconds: Callable[[], float],
+    ) -> None:
+        self.last = LastFailure()
+        self.last_pong = self.last_handshake = self._last_counted = -1.0
+        self._machine = machine
+        self._health = health
+        self._pool = pool
+        self._troubles = troubles
+        self._clients = clients
+        self._seconds = seconds
+
+    def count(
+        self, connection: LondConnection, trouble: Trouble, proving: bool
+    ) -> tuple[bool, bool]:
+        """
+        Count the end of a connection if it is the host's fault.
+
+        :param proving: whether it was asked for its ``ping``.
+        :return: whether it counts, and whether it made the host DEAD.
+        """
+        if not self._is_the_hosts(connection, trouble, proving):
+            return False, False
+        left = self._health.left
+        if trouble is Trouble.BROKEN:
+            died = self._health.broke(connection.established)
+        elif trouble is Trouble.TIMEOUT and connection.host_id:
+            died = self._health.silence()
+        else:
+            died = self._health.failure()
+        if self._health.left < left:
+            self._last_counted = self._seconds()
+        return True, died
+
+    def _is_the_hosts(self, connection: LondConnection, trouble: Trouble, proving: bool) -> bool:
+        """Return whether a failure is the host's: a slow answer says nothing of the others."""
+        if not self._machine.members:
+            return False
+        if trouble is Trouble.NO_FILES:
+            # The fault is ours; a DEAD host's next probe is due all the same.
+            return self._health.state is not State.UP
+        if trouble is Trouble.LOOK_UP:
+            # Those who wait for one look-up fail with it, and it is one failure; where a connection
+            # stands, the host is there.
+            return not self._pool or self._health.state is not State.UP
+        if trouble is not Trouble.TIMEOUT:
+            return True
+        answered = max(self._machine.last_answer, self.last_pong)
+        if not connection.host_id:  # it was never ready
+            heard = max(answered, self.last_handshake)
+            return heard <= connection.since or self._health.state is not State.UP
+        # What was asked before a failure says nothing that the failure has not said; nor does a
+        # ping that hangs while requests are answered.
+        silent = answered <= connection.since >= self._last_counted
+        return silent and not (proving and connection.unchecked)
+
+    def note(self, at: str, trouble: Trouble, message: str, died: bool, was_away: bool) -> None:
+        """
+        Remember a failure for the status, and say it in the log.
+
+        :param at: where the connection led to.
+        :param died: whether the host is DEAD by it, and was not away before.
+        """
+        self.last = {"what": f"{trouble.value}: {message}", "when": time.time()}
+        if trouble is Trouble.NO_FILES:
+            # Each request brings it about again: a line for each would fill the disk as well.
+            what = f"no connection is made: {message}"
+            self._clients.warn("files", self._troubles.host_id, what)
+        elif died:
+            self._troubles.died(at, trouble, message)
+        else:
+            self._troubles.connection_failed(at, trouble, message, away=was_away)

@@ -1,0 +1,93 @@
+"""
+Which host ids of a machine its lond serves, by its newest word on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lonc.host.connection import LondConnection
+from lonc.host.health import Pauses
+from lonc.host.lond_user import LondUser
+from lonc.local.limits import Clients
+from lonc.wire.handshake import LondFacts
+from lonc.wire.request import Cause
+
+_SPEAKS_NOT = "the lond does not speak for it"
+
+
+class ServedIds:
+    """
+    Who is served, and who is asked for again.
+
+    :ivar refused: the host ids that the lond does not serve -> why.
+    :ivar only: where the last handshake found no ``sethost`` and several ids: the one that it
+        serves. Then connections that serve this id alone may stand beside others.
+    :param ask_again: has a handshake made after a pause.
+    """
+
+    def __init__(self, machine: LondUser, clients: Clients, ask_again: Pauses) -> None:
+        self.refused: dict[str, str] = {}
+        self.only = ""
+        self._judged = ""  # what `only` came to when it was last looked at
+        self._machine = machine
+        self._clients = clients
+        self._ask_again = ask_again
+
+    def learn(self, facts: LondFacts, connections: Iterable[LondConnection]) -> None:
+        """Take over what a handshake has shown."""
+        self.refused = {}
+        self._set_only(facts.only)
+        for host_id in facts.unserved:
+            self.refuse(host_id)
+        self.judge(connections)
+        if not self.refused:
+            self._ask_again.stop()
+            self._ask_again.reset()
+
+    def forget(self) -> None:
+        """Know nothing any more: it may be another lond from now on."""
+        self.refused.clear()
+        self._set_only("")
+        self.judge(())
+
+    def _set_only(self, only: str) -> None:
+        self.only = only
+        self._machine.look()  # before the next request
+
+    def judge(self, connections: Iterable[LondConnection]) -> None:
+        """Where the lond cannot be told which id is wanted, it serves the one that it names."""
+        only = self.only
+        if only and any(each.confirmed is not None for each in connections):
+            only = ""  # these serve the others
+        before, self._judged = self._judged, only
+        if not before and not only:
+            return  # all of what may be thousands of ids are served, as they were
+        for host_id, host in list(self._machine.members.items()):
+            served = only in ("", host_id)
+            if not served:
+                self.refuse(host_id, f"the lond knows no sethost, and serves {only}")
+            host.set_served(served)
+
+    def refuse(self, host_id: str, why: str = _SPEAKS_NOT) -> None:
+        """Tell those who wait for a host that its lond does not serve it, and ask again."""
+        if host_id in self._machine.members:
+            self.refused[host_id] = why
+            self._ask_again.start()
+            self._clients.warn("unserved", host_id, f"requests get con_lost: {why}")
+            self._machine.lose_waiting(host_id, Cause.NOT_SERVED)
+
+    def accept(self, host_id: str) -> None:
+        """Note that the lond serves a host."""
+        if self.refused.pop(host_id, None) is not None:
+            self.tell_served([host_id])
+
+    def tell_served(self, host_ids: Iterable[str]) -> None:
+        """Tell hosts that were not served that they are."""
+        for host_id in host_ids:
+            if host_id in self._machine.members and host_id not in self.refused:
+                self._machine.members[host_id].revived()
+
+    def may_carry(self, connection: LondConnection, host_id: str) -> bool:
+        """Return whether a connection may carry requests for a host."""
+        return not self.only or connection.confirmed is not None or connection.host_id == host_id
