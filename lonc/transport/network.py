@@ -3,19 +3,16 @@
 """
 Listening on UNIX sockets, and connecting to londs.
 
-That is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`; with a reactor that
-has no descriptors, as in tests, it is the reactor.
+That is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`; tests hand in others.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IConnector, IListeningPort
-from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Factory
 
 from lonc.transport.epoll_loop import SocketLoop
@@ -55,42 +52,8 @@ class Network(Interface):
 
 
 def network(reactor: Any) -> Network:
-    """Return the network of a reactor."""
-    posix = isinstance(reactor, PosixReactorBase)
-    return SocketNetwork(reactor) if posix else ReactorNetwork(reactor)
-
-
-class ReactorNetwork:
-    """A reactor's own listening and connecting, for reactors without descriptors, as in tests."""
-
-    behind = False
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
-        """See `Network`; such a port removes whatever has its path."""
-        listen = self._reactor.listenUNIX
-        port: IListeningPort = listen(path, factory, backlog=backlog, mode=mode, wantPID=0)
-        return port
-
-    def resumeUNIX(
-        self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
-    ) -> IListeningPort:
-        """See `Network`."""
-        listening.setblocking(False)
-        with listening:
-            adopt = self._reactor.adoptStreamPort
-            port: IListeningPort = adopt(listening.fileno(), socket.AF_UNIX, factory)
-        os.chmod(path, mode)
-        return port
-
-    def connectTCP(
-        self, host: str, port: int, factory: ClientFactory, timeout: float
-    ) -> IConnector:
-        """See `Network`."""
-        connector: IConnector = self._reactor.connectTCP(host, port, factory, timeout=timeout)
-        return connector
+    """Return the network of a reactor for POSIX; it takes Linux."""
+    return SocketNetwork(reactor)
 
 
 class SocketNetwork:

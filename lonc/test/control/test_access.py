@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from lonc.control import commands
+from lonc.control import access, commands
 from lonc.control.access import Level, Visitor, visitor_of
 from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
@@ -22,6 +22,7 @@ from lonc.control.errors import ManagementError, NotAllowed
 from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
+from lonc.transport.peer import UNKNOWN, Peer
 
 #: What who may see is allowed; everything else is for who steers.
 SEEING = {"About", "ListHosts", "ListClients", "ListConnections", "ListSlow", "ListSettings"}
@@ -80,16 +81,12 @@ class VisitorTests(SynchronousTestCase):
     def visitor(self, family: int, uid: int) -> Visitor:
         """Return who a socket with a user's credentials is."""
 
-        class Handle:
-            def __init__(self) -> None:
-                self.family = family
-
-            def getsockopt(self, *_: int) -> bytes:
-                return b"\x07\0\0\0" + uid.to_bytes(4, "little") + bytes(4)
+        peer = Peer(7, uid) if family == socket.AF_UNIX else UNKNOWN
+        self.patch(access, "peer_of", lambda handle: peer)
 
         class Transport(StringTransport):
-            def getHandle(self) -> Handle:
-                return Handle()
+            def getHandle(self) -> None:
+                """Return what the kernel is asked about."""
 
         return visitor_of(Transport())
 

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from lonc.control.client import ManagementClient
 from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.management import NotedDaemon, PortsReactor
+from lonc.test.fixtures.networks import ReactorNetwork
 from lonc.transport.network import network
 
 
@@ -30,7 +31,9 @@ class ManagementPortTests(SynchronousTestCase):
 
     def started(self, description: str) -> ManagementPort:
         """Return a port that has been started."""
-        port = ManagementPort(self.reactor, network(self.reactor), NotedDaemon().parts, description)
+        port = ManagementPort(
+            self.reactor, ReactorNetwork(self.reactor), NotedDaemon().parts, description
+        )
         port.startService()
         return port
 

@@ -1,6 +1,6 @@
 # Twisted's test cases have no annotations:
 # mypy: allow-untyped-calls
-"""Which network a reactor has."""
+"""The network of a real reactor."""
 
 from __future__ import annotations
 
@@ -8,32 +8,10 @@ import os
 import socket
 import stat
 
-from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from lonc.test.fixtures.networks import ConnectFactory, Listener
-from lonc.transport.network import ReactorNetwork, SocketNetwork, network
-
-
-class ChoiceTests(SynchronousTestCase):
-    """Which network serves."""
-
-    def test_real_reactor(self) -> None:
-        """With a reactor that watches descriptors, the sockets have their own epoll."""
-        from twisted.internet import reactor
-
-        self.assertIsInstance(network(reactor), SocketNetwork)
-
-    def test_memory_reactor(self) -> None:
-        """With another, what is asked for goes to the reactor, with the mode and without a lock."""
-        reactor = MemoryReactorClock()
-        factory, receiver = Listener(), ConnectFactory()
-        chosen = network(reactor)
-        self.assertIsInstance(chosen, ReactorNetwork)
-        chosen.listenUNIX("path", factory, 7, 0o640)
-        chosen.connectTCP("127.0.0.1", 5663, receiver, 3)
-        self.assertEqual(reactor.unixServers, [("path", factory, 7, 0o640, 0)])
-        self.assertEqual(reactor.tcpClients, [("127.0.0.1", 5663, receiver, 3, None)])
+from lonc.transport.network import network
 
 
 class RealReactorTests(TestCase):

@@ -18,10 +18,10 @@ from twisted.web.client import Agent
 
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
 from lonc.test.fixtures.management import PortsReactor
+from lonc.test.fixtures.networks import ReactorNetwork
 from lonc.test.fixtures.statuses import a_status
 from lonc.test.fixtures.web_reports import Reports, metric_families
 from lonc.transport.endpoint_port import PortError
-from lonc.transport.network import network
 from lonc.web.port import HTTPPort, address
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -37,7 +37,7 @@ class HTTPPortTests(SynchronousTestCase):
         """Return a port that has been started."""
         port = HTTPPort(
             self.reactor,
-            network(self.reactor),
+            ReactorNetwork(self.reactor),
             Reports(a_status("l1")),
             description,
         )
