@@ -103,11 +103,11 @@ class LoncService(MultiService):
         # Requests: from a client's socket through a host to its lond.
         self._clients = clients = Clients(settings, reactor)
         resolve = outside.resolve
-        self._names = names = Names(
+        names = Names(
             *(lambda name: for_names(partial(resolve, name)), reactor, settings),
             lambda name, gone: machines.moved(name, gone),
         )
-        self._kept = kept = KeptSockets(outside.manager)
+        kept = KeptSockets(outside.manager)
         self._dependencies = HostDependencies(
             clock=reactor,
             network=network,
