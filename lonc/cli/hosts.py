@@ -121,14 +121,14 @@ async def hosts(
         and (not states or row.state in states)
         and (not ill or row.problems)
     ]
-    if host and not chosen:
+    if host and all(row.host.host_id != host for row in every):
         raise click.ClickException(f"{printable(host)} is not in hosts.tab")
     chosen = ordered(chosen, HOST_COLUMNS, sort, reverse)[:limit]
     connections = await lonc.connections(host) if host else []
     if wants_json:
         objects = [_as_object(row) for row in chosen]
         as_json(hosts=objects, **({"connections": connections} if host else {}))
-    elif host:
+    elif host and chosen:
         out = console()
         for line in about(chosen[0], connections, time.time()):
             out.print(line, no_wrap=True, overflow=overflow(out))

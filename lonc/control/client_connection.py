@@ -129,9 +129,7 @@ async def connect(
     try:
         target = clientFromString(reactor, endpoint)
     except (ValueError, TypeError) as error:
-        raise NoAnswer(
-            f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT: {error}"
-        ) from error
+        raise NoAnswer(f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT") from error
     try:
         connection = ClientConnection()
         await connectProtocol(target, connection).addTimeout(timeout, reactor)

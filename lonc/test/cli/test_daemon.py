@@ -99,6 +99,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual((slow["command"], slow["outcome"]), ("ping", "answered"))
         self.assertEqual(await self.listed("hosts", "hosts", "--problems"), [])
         self.assertEqual(len(await self.listed("hosts", "hosts", "--state=up", "--limit=1")), 1)
+        self.assertEqual(await self.listed("hosts", "hosts", "l2", "--state=DEAD"), [])
         self.assertIn("no terminal", await self.refusal("top"))
         found = json.loads(await self.run_lonc("hosts", "l2", "--json"))
         self.assertEqual([each["state"] for each in found["connections"]], ["idle"])
