@@ -21,6 +21,7 @@ _NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
 #: Beside a request that was set aside: the lond's answer, or why it was not sent.
 ANSWER: Final = ".answer"
 REASON: Final = ".reason"
+NOTES: Final = (ANSWER, REASON, ANSWER + SEALED, REASON + SEALED)
 
 #: The folders inside that of the delayed requests.
 SEALED_FOLDER: Final = "sealed/"

@@ -17,9 +17,8 @@ from typing import Final, TypeVar
 import attrs
 
 from lonc.delayed.names import (
-    ANSWER,
     KEPT_FOLDER,
-    REASON,
+    NOTES,
     SEALED_FOLDER,
     Order,
     host_of_file,
@@ -45,9 +44,6 @@ MOST: Final = 200
 
 #: In whose name people's looks at the folder are done.
 LISTING: Final = "listing"
-
-#: What stands beside a request that is kept.
-_NOTES: Final = (ANSWER, REASON, ANSWER + SEALED, REASON + SEALED)
 
 #: Two requests of one name are not put back at the same time: one would take the other's place.
 _ONE_AT_A_TIME: Final = threading.Lock()
@@ -103,7 +99,7 @@ class DelayedRequests:
     def _outcome(self, request: StoredRequest) -> str:
         if not self._is_known(request.host_id):
             return f"the host table has no {request.host_id}"
-        if request.spool.key is None and request.file.endswith(SEALED):
+        if request.is_locked:
             return "it is sealed, and no key is set"
         return request.outcome
 
@@ -351,4 +347,4 @@ def _place(file: str) -> tuple[bool, Order]:
 
 
 def _notes(file: str) -> list[str]:
-    return [file.removesuffix(SEALED) + ending for ending in _NOTES]
+    return [file.removesuffix(SEALED) + ending for ending in NOTES]

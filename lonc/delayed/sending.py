@@ -161,6 +161,8 @@ class Sending:
             return request.again > now or await self._clear(request)
         if request.busy or self._disk.is_at(request.path) or request.state in _PASSED_OVER:
             return True
+        if request.is_locked:  # since the last scan
+            return True
         sender = self._sender_of(queue.host_id)
         if sender is None or not sender.alive or now < queue.not_before:
             return False
@@ -305,8 +307,7 @@ class Sending:
         again, queue.unproven = queue.unproven[first:], queue.unproven[:first]
         for each in again:
             each.doubted = each.doubted or each.connection is connection
-            each.connection = None
-            each.move(each.ready_state, now)
+            each.forget_answer(each.ready_state, now)
         queue.overtaken = queue.sending is not None
         queue.waiting.extend(reversed(again))
         self._logs.tell_not_proven(queue.host_id, [each.file for each in again])
@@ -347,8 +348,7 @@ class Sending:
         except Changed:
             # What has been written meanwhile was not sent, so the whole file is, once more.
             self._logs.tell_changed(request)
-            request.again = 0.0
-            request.move(request.first_state, self._clock.seconds())
+            request.forget_answer(request.first_state, self._clock.seconds())
         except FileNotFoundError:  # somebody took it away
             request.move(State.GONE, self._clock.seconds())
         except OSError as error:

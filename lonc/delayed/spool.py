@@ -24,6 +24,7 @@ import attrs
 
 from lonc.delayed.names import (
     KEPT_FOLDER,
+    NOTES,
     SEALED_FOLDER,
     host_of,
     host_of_file,
@@ -313,7 +314,7 @@ class Spool:
         """Write the note under the first free name; return the request's path and its own."""
         for number in count():
             target = os.path.join(self.kept, numbered(name, number))
-            if os.path.lexists(target) or os.path.lexists(target + SEALED):
+            if any(os.path.lexists(target + what) for what in ("", SEALED, *NOTES)):
                 continue
             path = target + ending + ("" if self.key is None else SEALED)
             with contextlib.suppress(FileExistsError), new_file(path, "note", self._step) as file:

@@ -12,6 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from lonc.delayed.names import SEALED_FOLDER, host_of_file
+from lonc.delayed.sealing import SEALED
 from lonc.delayed.spool import Spool
 from lonc.disk.files import Files, Stamp
 from lonc.wire.request import Provable
@@ -143,6 +144,11 @@ class StoredRequest:
         return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.WHOLE
 
     @property
+    def is_locked(self) -> bool:
+        """Whether it is sealed and there is no key."""
+        return self.file.endswith(SEALED) and self.spool.key is None
+
+    @property
     def host_id(self) -> str:
         """Whom it is for."""
         return host_of_file(self.file) or ""
@@ -161,6 +167,12 @@ class StoredRequest:
         """Go on to another state."""
         assert state in MOVES[self.state], f"{self.file}: from {self.state} to {state}"
         self.state, self.moved = state, now
+
+    def forget_answer(self, state: State, now: float) -> None:
+        """Begin again from a state: its answer does not count, or was that to another request."""
+        self.ending, self.note, self.line, self.again = "", b"", b"", 0.0
+        self.connection = None
+        self.move(state, now)
 
     def note_sealed(self, form: str, now: float) -> None:
         """Its sealed form has taken its place."""

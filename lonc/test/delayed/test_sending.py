@@ -9,6 +9,7 @@ import json
 import os
 from typing import Any
 
+import attrs
 from twisted.logger import LogLevel
 
 from lonc.delayed.sending import PROOF_ANSWERS, TRY_AGAIN, UNPROVEN
@@ -223,6 +224,38 @@ class SealedProofTests(ProofTests):
         self.assertEqual((self.on_disk(), self.perm), ([FIRST], []))
         self.prove()
         self.assertEqual((self.on_disk(), self.perm), ([], ["S:l1:put"]))
+
+    def test_not_proven_and_plain_stays(self) -> None:
+        """Of an answer that is taken back nothing is left, whatever becomes of the file."""
+        self.steps.fail("write form", errno.ENOSPC)
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"refused\n", self.connection)
+        self.steps.faults.clear()
+        self.steps.fail("remove plain", errno.EROFS)
+        self.tick(int(TRY_AGAIN))
+        self.prove(False)
+        self.tick(int(TRY_AGAIN))
+        self.steps.faults.clear()
+        self.l1.answer(b"ok\n")
+        self.tick(2 * int(TRY_AGAIN))
+        self.assertEqual((self.on_disk(), self.in_kept()), ([], {}))
+
+    def test_key_goes(self) -> None:
+        """When the key goes before the proof fails, what is sealed stays, and goes with the key."""
+        self.put(FIRST)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file=None))
+        self.tick(1)
+        self.prove(False)
+        self.tick(5)
+        self.assertEqual((len(self.l1.asked), self.on_disk()), (1, [FIRST]))
+        self.assertEqual(self.logged(LogLevel.critical), [])
+        self.service.reconfigure(self.settings)
+        self.tick(2)
+        self.l1.answer()
+        self.assertEqual((len(self.l1.asked), self.on_disk()), (2, []))
 
 
 class HandedOnTests(DelayedCase):

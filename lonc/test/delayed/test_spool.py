@@ -768,12 +768,18 @@ class KeepTests(SpoolCase):
     def test_note_left_over(self) -> None:
         """A note that a crash left behind stays too."""
         os.mkdir(self.kept)
-        write(os.path.join(self.kept, NAME + ".answer"), b"old\n")
+        for left in (".answer", "~1.reason"):
+            write(os.path.join(self.kept, NAME + left), b"old\n")
         self.put(b"x\n")
         self.keep()
         self.assertEqual(
             self.in_kept(),
-            {NAME + ".answer": b"old\n", NAME + "~1": b"x\n", NAME + "~1.answer": b"refused\n"},
+            {
+                NAME + ".answer": b"old\n",
+                NAME + "~1.reason": b"old\n",
+                NAME + "~2": b"x\n",
+                NAME + "~2.answer": b"refused\n",
+            },
         )
 
     def test_changed(self) -> None:
