@@ -62,7 +62,7 @@ CAUSES: Final = {
     "broke": "host-broke",
 }
 
-#: What is looked for here: of this, what is not found at a look is over.
+#: What is looked for here: a problem of these kinds that is no longer found is over.
 JUDGED: Final = frozenset(
     {
         *CAUSES.values(),
@@ -212,14 +212,11 @@ def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
     slow = slowest > limit
     slower = usual > 0.0 and slowest > SLOWER * usual
     what = f"the slowest requests of the last five minutes took {duration(slowest)}"
+    what += f"; {duration(usual)} is usual" if usual else f", half of all over {duration(median)}"
     if slow and slower:
-        yield problem("host-slow", host.host_id, f"{what}; usual are {duration(usual)}")
-    elif (slow and usual) or (slower and slowest > NOTICED):
-        told = f"{what}; usual are {duration(usual)}"
-        yield problem("host-slow", host.host_id, told, level="note")
-    elif not usual and median > SLOW_MEDIAN:
-        told = f"half of the requests of the last five minutes took more than {duration(median)}"
-        yield problem("host-slow", host.host_id, told, level="note")
+        yield problem("host-slow", host.host_id, what)
+    elif slow or (slower and slowest > NOTICED) or (not usual and median > SLOW_MEDIAN):
+        yield problem("host-slow", host.host_id, what, level="note")
 
 
 def _cause(failure: str) -> str:

@@ -24,7 +24,7 @@ class Kind:
     :ivar section: of the page "when something is wrong": what to do about them.
     :ivar advice: what to do first; ``{subject}`` is put in.
     :ivar of: what the subject is.
-    :ivar cause: what several of them are called together, behind their number.
+    :ivar cause: what follows the number of several of them: "3 hosts lose requests".
     :ivar logged: whether the log has a line at its beginning and at its end, unless it is a note.
         Not where whoever notices it writes lines of its own.
     """
@@ -72,7 +72,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "host-broke": _host("DEAD: broke", "host-dead", _IS_IT_RUNNING),
     "host-dead": _host("DEAD", "host-dead", _IS_IT_RUNNING),
-    "host-unproven": _host("unproven", "host-unproven", "it is being tried; lonc hosts {subject}"),
+    "host-unproven": _host(
+        "do not answer, and are tried", "host-unproven", "it is being tried; lonc hosts {subject}"
+    ),
     "host-name": _host(
         "cannot be looked up",
         "name",
@@ -93,7 +95,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         logged=True,
     ),
     "host-ping": _host(
-        "give no use of ping",
+        "answer ping with nothing of use",
         "host-ping",
         "is it a lond of an odd release? lonc hosts {subject}",
         "note",

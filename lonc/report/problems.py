@@ -27,8 +27,8 @@ class Problem:
     """
     Something that is wrong now.
 
-    :ivar number: counts the problems since the start; the order in which they began. 0 for one
-        that is on no list.
+    :ivar number: counts the problems since the start, in the order in which they began; 0 for one
+        that is not on the list.
     :ivar kind: a name of :data:`lonc.report.kinds.KINDS`.
     :ivar level: one of :data:`lonc.report.kinds.LEVELS`.
     :ivar subject: whom it concerns: a host id, a program, a file; empty for the daemon.
@@ -57,7 +57,7 @@ def problem(
     """
     Make a problem; level and advice are those of its kind.
 
-    :param level: another than that of the kind.
+    :param level: where it differs from that of the kind.
     """
     rules = KINDS[kind]
     advice = f"{rules.advice.format(subject=subject)} ({rules.section})"
@@ -94,20 +94,20 @@ class Problems:
 
         :param kind: one of :data:`lonc.report.kinds.KINDS`.
         :param subject: whom it concerns; empty for the daemon.
-        :param level: another than that of the kind.
-        :param since: Unix time; without it since it was first told.
+        :param level: where it differs from that of the kind.
+        :param since: Unix time; None for when it was first told.
         """
         self.replace([problem(kind, subject, what, level=level, since=since)], ())
 
     def over(self, kind: str, subject: str = "") -> None:
-        """Say that something is well, whether it was told that it is not or not."""
+        """Say that a problem is over, if there was one."""
         self._end([(kind, subject)])
 
     def replace(self, found: Iterable[Problem], kinds: Collection[str]) -> None:
         """
-        Put all that was found at a look in the place of what an earlier one found.
+        Replace the problems of some kinds by those that have been found just now.
 
-        :param kinds: the kinds that were looked for; of these, what was not found is over.
+        :param kinds: the kinds that were looked for: problems of these that are not found are over.
         """
         there = {(each.kind, each.subject): each for each in found}
         worse = [each for each in there.values() if self._add(each)]

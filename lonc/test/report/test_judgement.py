@@ -155,7 +155,8 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual(judged(1.0, 4.9, 1.3), [])
         self.assertEqual(judged(0.001, 0.9, 0.001), [])  # nobody notices
         self.assertEqual(judged(2.1, 9.0, 0.0), told)  # nothing is usual yet
-        self.assertEqual(judged(1.9, 9.0, 0.0), [])
+        self.assertEqual(judged(1.9, 9.0, 0.0), told)  # long, and nothing is usual yet
+        self.assertEqual(judged(1.9, 4.9, 0.0), [])
 
     def test_delayed(self) -> None:
         """So is a delayed request that lies there for ten minutes."""
