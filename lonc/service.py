@@ -105,7 +105,7 @@ class LoncService(MultiService):
         resolve = outside.resolve
         names = Names(
             *(lambda name: for_names(partial(resolve, name)), reactor, settings),
-            lambda name, gone: machines.moved(name, gone),
+            lambda name, gone: machines.readdress(name, gone),
         )
         kept = KeptSockets(outside.manager)
         self._dependencies = HostDependencies(

@@ -10,7 +10,6 @@ clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` en
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, IntEnum
 from typing import Final
 from typing import Protocol as Interface
 
@@ -26,6 +25,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
+from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.local.limits import UNCOUNTED
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
@@ -61,60 +61,9 @@ _LOOK = 0.02
 PING: Final = b"ping\n"
 
 
-class ConnectionState(IntEnum):
-    """
-    What a connection is about. ``ConnectionPool.move`` is the one place that changes it.
-
-    ================  =============================  ===========================================
-    In the state      when                           it comes to
-    ================  =============================  ===========================================
-    ``CONNECTING``    the socket is connected        ``HANDSHAKING``
-    ``HANDSHAKING``   the handshake is complete      ``IDLE``, or ``PROVING`` in doubt
-    ``IDLE``          it gets a request              ``BUSY``; ``INTRODUCING`` if its lond has
-                                                     not yet said ok to the name of the host
-    ``INTRODUCING``   the lond says ok               ``BUSY``: the request is sent
-    ``INTRODUCING``   it says anything else          ``IDLE``: the host is not served
-    ``BUSY``          the answer comes               ``IDLE``, or ``BUSY`` with who waits next
-    ``BUSY``          it has answered often enough   ``PROVING``: it is asked ``ping``
-    ``PROVING``       the right answer comes         ``IDLE``
-    ``BUSY``          it may not be used again       ``RETIRING``
-    ``RETIRING``      the answer comes               ``CLOSED``
-    any other         it may not be used again       ``CLOSED``; what it was to send goes elsewhere
-    any               it breaks, or takes too long   ``CLOSED``
-    ================  =============================  ===========================================
-    """
-
-    CONNECTING = 0  #: its address is looked up, or it is being connected
-    HANDSHAKING = 1  #: connected, not yet ready
-    IDLE = 2  #: ready, and owes nothing
-    INTRODUCING = 3  #: its lond is asked whether it serves the host of a request; then that is sent
-    BUSY = 4  #: owes the answer to a request
-    PROVING = 5  #: owes the answer to a ``ping`` of ours
-    RETIRING = 6  #: owes the answer to a request, and is closed after that
-    CLOSED = 7  #: ended; never used again
-
-
 # One look-up for each, where requests pass.
 _INTRODUCING, _BUSY = ConnectionState.INTRODUCING, ConnectionState.BUSY
 _PROVING, _CLOSED = ConnectionState.PROVING, ConnectionState.CLOSED
-
-
-class Trouble(Enum):
-    """
-    What ended a connection.
-
-    Each counts once against the host's retries (row F5), but for `NO_FILES`: that is no fault of
-    the host's.
-    """
-
-    LOOK_UP = "look-up failed"
-    REFUSED = "refused"
-    UNREACHABLE = "unreachable"
-    NO_FILES = "not made"
-    TIMEOUT = "timed out"
-    HANDSHAKE = "bad handshake"
-    OTHER_LOND = "leads to another lond"
-    BROKEN = "broke"
 
 
 class Attempt(Interface):
@@ -159,7 +108,7 @@ class Owner(Interface):
     ) -> None:
         """The connection has ended; ``cause`` is for the request that it still owes, if any."""
 
-    def gone(self, connection: LondConnection) -> None:
+    def socket_closed(self, connection: LondConnection) -> None:
         """Its socket is closed, whoever ended it."""
 
     def count_unfinished(self, connection: LondConnection, size: int) -> None:
@@ -368,7 +317,7 @@ class LondConnection(Protocol):
             request = self.give_up()
             self.close()
             assert request is not None
-            request.host.take_back(request)
+            request.host.resubmit(request)
         elif self.state is not ConnectionState.RETIRING:
             self.close()
 
@@ -510,7 +459,7 @@ class LondConnection(Protocol):
             message = "it says ok:local, but has not taken the key file"
             self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
             return
-        self._look = clock.callLater(_LOOK, self._go_on, handshake, handshake.look, until)
+        self._look = clock.callLater(_LOOK, self._go_on, handshake, handshake.check_key_file, until)
 
     def _pieced(self, data: bytes) -> bytes | None:
         """Return the reply once it is whole."""
@@ -590,7 +539,7 @@ class LondConnection(Protocol):
             self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
         else:
             self._fail(Trouble.BROKEN, what, Cause.BROKEN)
-        self._owner.gone(self)
+        self._owner.socket_closed(self)
 
     @property
     def surplus(self) -> bool:

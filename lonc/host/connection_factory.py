@@ -23,7 +23,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
-from lonc.host.connection import LondConnection, Trouble
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import Trouble
 from lonc.transport.listening import NO_DESCRIPTORS
 from lonc.transport.network import Network
 

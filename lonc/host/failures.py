@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from lonc.host.connection import LondConnection, Trouble
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import Trouble
 from lonc.host.health import Health, State
 from lonc.host.lond_user import LondUser
 from lonc.host.pool import ConnectionPool

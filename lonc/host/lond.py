@@ -15,8 +15,9 @@ from twisted.internet.defer import Deferred, succeed
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
 from lonc.host.audit import ROUND, SHORTEST, TIMES_USUAL, Auditor, Verdict
-from lonc.host.connection import PROOF, ConnectionState, LondConnection, Trouble
+from lonc.host.connection import PROOF, LondConnection
 from lonc.host.connection_factory import LondConnectionFactory
+from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.failures import AT_ONCE_AGAIN, Failures
 from lonc.host.health import Health, Pauses, State
@@ -83,7 +84,7 @@ class Lond:
         self._modes = dependencies.auth_modes(host)
         self._ids = tuple(dependencies.ids(host))
         clock, random = dependencies.clock, dependencies.random
-        self.health = Health(settings.retries, clock, random, self._probe, machine.look)
+        self.health = Health(settings.retries, clock, random, self._probe, machine.reconsider)
         self._ask_again = Pauses(clock, random, self._ask_for_unserved)
         self._troubles = TroubleLog(host.id, clock)
         self._auditor = Auditor(self._troubles)
@@ -289,7 +290,7 @@ class Lond:
             if self.served.only:
                 self.served.judge(self.pool.all())
 
-    def gone(self, connection: LondConnection) -> None:
+    def socket_closed(self, connection: LondConnection) -> None:
         """Note that the socket of a connection is closed."""
         self._closing.pop(connection, None)
         self.check_closed()

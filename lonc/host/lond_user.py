@@ -45,7 +45,7 @@ class LondUser(Protocol):
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
 
-    def look(self) -> None:
+    def reconsider(self) -> None:
         """See whether a request's way is the usual one: something may have changed."""
 
     def pair(self, new: int) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.audit import EARLIEST
-from lonc.host.connection import ConnectionState, LondConnection
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import ConnectionState
 from lonc.host.dependencies import HostDependencies
 from lonc.host.lond import Lond
 from lonc.host.lond_user import Member
@@ -160,7 +161,7 @@ class Machine:
         if host.awaits_answers:
             host.note_answered(connection, request)
 
-    def look(self) -> None:
+    def reconsider(self) -> None:
         """See whether a request's way is the usual one: something may have changed."""
         self.seldom = bool(
             self.lond.served.only
@@ -333,7 +334,7 @@ class Machine:
         if not pool and queue.empty and not self._firsts:
             return  # as thousands of quiet hosts are
         if self.seldom:
-            self.look()
+            self.reconsider()
         for host in self.members.values():
             host.times.count_up()
         self.lond.sweep(now)
@@ -358,23 +359,23 @@ class Machine:
 
     # ------------------------------------------------------------------ hosts come, change and go
 
-    def join(self, member: Member, host: Host, settings: Settings) -> None:
+    def add_member(self, member: Member, host: Host, settings: Settings) -> None:
         """
         Serve a host.
 
         Connections made for one id alone are used no more: they name none.
         """
         self.members[member.host_id] = member
-        self._queue.join(member.host_id, settings.queue_limit)
+        self._queue.add_host(member.host_id, settings.queue_limit)
         self.reconfigure(host, settings)
 
-    def take_in(self, waiting: Iterable[Request]) -> None:
+    def requeue(self, waiting: Iterable[Request]) -> None:
         """Let requests wait that have waited elsewhere."""
         for request in waiting:
             self.wait(request)
         self.pair(new=0)
 
-    def leave(self, member: Member) -> list[Request]:
+    def remove_member(self, member: Member) -> list[Request]:
         """
         Serve a host no more; what is in flight may end.
 
@@ -384,7 +385,7 @@ class Machine:
         self.lond.member_left(member.host_id)
         for request in self._take_firsts(member.host_id):
             self.lose(request, Cause.CLOSED)
-        return self._queue.leave(member.host_id)
+        return self._queue.remove_host(member.host_id)
 
     def ended(self) -> None:
         """Nothing of it is left."""

@@ -81,7 +81,7 @@ class Machines:
                     log.failure("a fault inside lonc", host_id=member.host_id)
                     member.crashed = True
 
-    def moved(self, name: str, gone: Set[str]) -> None:
+    def readdress(self, name: str, gone: Set[str]) -> None:
         """
         Follow a name, in its one spelling, to other addresses.
 

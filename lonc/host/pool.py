@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lonc.host.connection import ConnectionState, LondConnection
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import ConnectionState
 
 #: Connections in the order in which they came to this state.
 Collection = dict[LondConnection, None]

@@ -161,7 +161,7 @@ class FairQueue:
         """Return what waits for a host."""
         return self._hosts.get(host_id) or RequestQueue(0)
 
-    def join(self, host_id: str, size: int) -> None:
+    def add_host(self, host_id: str, size: int) -> None:
         """Take requests for a host, at most so many at a time."""
         self._hosts[host_id] = RequestQueue(size, host_id)
 
@@ -170,7 +170,7 @@ class FairQueue:
         self._hosts[host_id].size = size
         self._settle()
 
-    def leave(self, host_id: str) -> list[Request]:
+    def remove_host(self, host_id: str) -> list[Request]:
         """Take none for it any more, and return those that waited."""
         waiting = self.drain(host_id)
         del self._hosts[host_id]

@@ -53,7 +53,7 @@ class ServedIds:
 
     def _set_only(self, only: str) -> None:
         self.only = only
-        self._machine.look()  # before the next request
+        self._machine.reconsider()  # before the next request
 
     def judge(self, connections: Iterable[LondConnection]) -> None:
         """Where the lond cannot be told which id is wanted, it serves the one that it names."""

@@ -139,7 +139,7 @@ class HostService(Service):
         self._machine = self._every_machine.machine_of(host, settings)
         # The one of now, and those of before that may still owe answers.
         self._machines = [self._machine]
-        self._machine.join(self, host, settings)
+        self._machine.add_member(self, host, settings)
 
     # ------------------------------------------------------------------ a request's way
 
@@ -168,11 +168,11 @@ class HostService(Service):
             return False
         return not (self._held and self._holds(request))
 
-    def _look(self) -> None:
+    def _reconsider(self) -> None:
         """See whether its requests have to be looked at: something has changed."""
         self.is_watched = self._held or self.awaits_answers or self._debug_level >= 6
         for machine in self._machines:
-            machine.look()
+            machine.reconsider()
 
     @property
     def debug_level(self) -> int:
@@ -182,7 +182,7 @@ class HostService(Service):
     @debug_level.setter
     def debug_level(self, level: int) -> None:
         self._debug_level = level
-        self._look()
+        self._reconsider()
 
     def _may_go(self, request: Request) -> bool:
         """
@@ -234,7 +234,7 @@ class HostService(Service):
             for waiting in quiet:
                 waiting.callback(None)
 
-    def take_back(self, request: Request) -> None:
+    def resubmit(self, request: Request) -> None:
         """Send a request that a connection has not sent yet, and will not."""
         if not (self._held and self._holds(request)):
             self._machine.wait(request)
@@ -302,7 +302,7 @@ class HostService(Service):
 
     def _await_answers(self) -> None:
         self.awaits_answers = bool(self._quiet or self._deliveries)
-        self._look()
+        self._reconsider()
 
     def note_answered(self, connection: Provable, request: Request) -> None:
         """Note an answer, where a delayed request or a pause waits for one."""
@@ -387,10 +387,6 @@ class HostService(Service):
             log.critical(what, more=more, host_id=self.host_id)
         self._machine.start_afresh(self)
 
-    def moved(self) -> None:
-        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
-        self._machine.lond.connect_anew()
-
     def connection_statuses(self) -> Iterator[ConnectionStatus]:
         """Report on each connection to its machine's lond, in the order in which they were made."""
         pool, now, wall = self._machine.pool, self._seconds(), time.time()
@@ -457,7 +453,7 @@ class HostService(Service):
         """Let requests go their way, or look at each, as pauses, the lond and life have it."""
         going = self.life in (Life.NEW, Life.RUNNING)
         self._held = self._pause is not None or not self._served or not going
-        self._look()
+        self._reconsider()
         if going:
             self._machine.hold(self.host_id, self._pause is not None)
 
@@ -511,9 +507,9 @@ class HostService(Service):
             self._machine, self._served = machine, True
             self._machines = [each for each in self._machines if each.owes(self)]
             self._machines.append(machine)
-            machine.join(self, host, settings)
+            machine.add_member(self, host, settings)
             self._hold()
-            machine.take_in(each for each in waiting if not (self._held and self._holds(each)))
+            machine.requeue(each for each in waiting if not (self._held and self._holds(each)))
             if was_dead:
                 self.revived()
         else:
@@ -560,7 +556,7 @@ class HostService(Service):
         return self._until_quiet(drained)
 
     def _leave(self) -> list[Request]:
-        waiting = self._machine.leave(self)
+        waiting = self._machine.remove_member(self)
         if self.crashed or not self._machine.members:
             self._every_machine.close(self._machine)
         return waiting

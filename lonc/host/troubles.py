@@ -10,7 +10,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from lonc.host.connection import Trouble
+from lonc.host.connection_states import Trouble
 from lonc.report.events import Logger
 from lonc.report.rate_limit import RateLimited
 

@@ -29,7 +29,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from lonc.host.connection import Trouble
+from lonc.host.connection_states import Trouble
 from lonc.report.kinds import KINDS
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.standalone import SCREEN

@@ -164,8 +164,8 @@ class Handshake:
     """
     Our side of one handshake (rows S6 and F15).
 
-    Whoever drives it calls `fail` or `close` when it ends before it is complete, and `look` now and
-    then while ``state`` is ``TAKING_KEY_FILE``, for `TAKE_LIMIT` at most.
+    Whoever drives it calls `fail` or `close` when it ends before it is complete, and
+    `check_key_file` now and then while ``state`` is ``TAKING_KEY_FILE``, for `TAKE_LIMIT` at most.
 
     ``sethost`` is asked in each handshake: what another connection has found out may be true of
     another release, and a connection that is not set acts for the lond's own id.
@@ -235,9 +235,9 @@ class Handshake:
         if rest:
             raise HandshakeError(f"more than one line in state {self._where}")
         self._received = b""
-        return said + self._go(self._TAKES[self.state](self, line)) + self.look()
+        return said + self._go(self._TAKES[self.state](self, line)) + self.check_key_file()
 
-    def look(self) -> bytes:
+    def check_key_file(self) -> bytes:
         """See whether the lond has taken the key file that it says it took; return what to send."""
         key_file = self._key_file
         if self.state is not State.TAKING_KEY_FILE or key_file is None or not key_file.taken:

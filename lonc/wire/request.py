@@ -133,7 +133,7 @@ class RequestHost(Protocol):
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """Tell who asked that there is no answer; ``sent`` is when it was sent, if it was."""
 
-    def take_back(self, request: Request) -> None:
+    def resubmit(self, request: Request) -> None:
         """Send a request that a connection has not sent yet, and will not."""
 
     def note_answered(self, connection: Provable, request: Request) -> None:

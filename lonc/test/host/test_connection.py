@@ -12,7 +12,8 @@ from twisted.internet.error import (
     ConnectionLost,
 )
 
-from lonc.host.connection import ConnectionState, LondConnection, Trouble
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
     CHALLENGE,

@@ -14,8 +14,8 @@ from twisted.internet.error import (
     NoRouteError,
 )
 
-from lonc.host.connection import Trouble
 from lonc.host.connection_factory import LondConnectionFactory
+from lonc.host.connection_states import Trouble
 from lonc.test.fixtures.doubles import (
     FakeNetwork,
     leave_pending,

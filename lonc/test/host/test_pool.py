@@ -9,7 +9,8 @@ from random import Random
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.host.connection import ConnectionState, LondConnection
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import ConnectionState
 from lonc.host.pool import ConnectionPool
 from lonc.host.request_queue import RequestQueue
 from lonc.test.fixtures.doubles import NotedReceiver
@@ -49,7 +50,7 @@ class DeafOwner:
     ) -> None:
         pass
 
-    def gone(self, connection: LondConnection) -> None:
+    def socket_closed(self, connection: LondConnection) -> None:
         pass
 
     def count_unfinished(self, connection: LondConnection, size: int) -> None:

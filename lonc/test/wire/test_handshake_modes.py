@@ -336,7 +336,9 @@ class LocalTests(WaysTestCase):
         """Only that the file is gone proves that the lond is here: ok:local alone is not enough."""
         handshake = self.begun()
         self.assertEqual(handshake.receive(b"ok:local\n"), b"")
-        self.assertEqual((handshake.state, handshake.look()), (State.TAKING_KEY_FILE, b""))
+        self.assertEqual(
+            (handshake.state, handshake.check_key_file()), (State.TAKING_KEY_FILE, b"")
+        )
         self.assertIsNone(handshake.key)
         self.assertTrue(self.leave_out(handshake))
         self.assertEqual(self.key_files, [])
@@ -348,8 +350,8 @@ class LocalTests(WaysTestCase):
         handshake = self.begun()
         handshake.receive(b"ok:local\n")
         key = self.take()
-        self.assertEqual(handshake.look(), b"version\n")
-        self.assertEqual(handshake.look(), b"")
+        self.assertEqual(handshake.check_key_file(), b"version\n")
+        self.assertEqual(handshake.check_key_file(), b"")
         self.assertEqual(handshake.key, bytes.fromhex(key.decode()))
 
     def test_more_meanwhile(self) -> None:
