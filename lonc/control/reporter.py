@@ -22,9 +22,9 @@ from lonc.disk.files import why
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
 from lonc.report.events import PARENT, Logger
-from lonc.report.judgement import JUDGED, judge
+from lonc.report.judgement import JUDGED, judge_daemon, judge_host
 from lonc.report.logs import LoncLog
-from lonc.report.problems import Problems
+from lonc.report.problems import Problem, Problems
 from lonc.report.recent import Recent
 from lonc.report.status import (
     DaemonStatus,
@@ -162,12 +162,16 @@ class Reporter:
 
         After the last step ``problems`` has what the statuses show, and nothing that is over.
         """
+        daemon = self.about()
         hosts: list[HostStatus] = []
+        found: list[Problem] = []
         for host_id in self.host_ids():
             with contextlib.suppress(KeyError):  # it has left the table meanwhile
                 hosts.append(self.status(host_id))
+                found += judge_host(hosts[-1], daemon, time.time())
                 yield hosts[-1]
-        self.problems.replace(judge(self.about(), hosts, time.time()), JUDGED)
+        found += judge_daemon(self.about(), hosts, time.time())
+        self.problems.replace(found, JUDGED)
 
     def times(self, host_id: str) -> Mapping[str, Totals]:
         """

@@ -91,12 +91,15 @@ def judge(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iter
 
     :param now: Unix time.
     """
-    yield from _of_daemon(daemon, hosts, now)
+    yield from judge_daemon(daemon, hosts, now)
     for host in hosts:
-        yield from _of_host(host, daemon, now)
+        yield from judge_host(host, daemon, now)
 
 
-def _of_daemon(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iterator[Problem]:
+def judge_daemon(
+    daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float
+) -> Iterator[Problem]:
+    """Find what the statuses show to be wrong with the daemon, or with all hosts together."""
     dead = sum(host.state == "DEAD" for host in hosts)
     if dead and 2 * dead >= len(hosts):
         yield problem(
@@ -136,7 +139,8 @@ def certificate_problem(file: str, days: float) -> Iterator[Problem]:
         yield problem("certificate-ends", file, f"the certificate {file} ends in {days:.0f} days")
 
 
-def _of_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
+def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
+    """Find what the status of a host shows to be wrong with it."""
     watched = host.host_id in daemon.watch
     name, why = host.host_id, str(host.last_failure.get("what", ""))
     since = host.since or None

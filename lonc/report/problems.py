@@ -126,12 +126,13 @@ class Problems:
         before = self._all.get(key)
         if before is None:
             self._count += 1
-            number, begun = self._count, self._now()
-        else:
-            number, begun = before.number, before.since or 0.0
-        since = begun if told.since is None else told.since
-        self._all[key] = attrs.evolve(told, number=number, since=since)
-        return before is None or LEVELS.index(before.level) < LEVELS.index(told.level)
+            begun = self._now() if told.since is None else told.since
+            self._all[key] = attrs.evolve(told, number=self._count, since=begun)
+            return True
+        since = before.since if told.since is None else told.since
+        if (told.what, told.level, since) != (before.what, before.level, before.since):
+            self._all[key] = attrs.evolve(told, number=before.number, since=since)
+        return LEVELS.index(before.level) < LEVELS.index(told.level)
 
     def _end(self, keys: Iterable[tuple[str, str]]) -> None:
         ended = [self._all.pop(key) for key in keys if key in self._all]
