@@ -432,6 +432,11 @@ class Settings:
         return os.path.join(self.sock_dir, "lonc.keys")
 
     @property
+    def sealed_dir(self) -> str:
+        """Where delayed requests wait that lonc has sealed."""
+        return os.path.join(self.delayed_dir, "sealed")
+
+    @property
     def kept_dir(self) -> str:
         """Where delayed requests go that lonc sets aside (row F8)."""
         return os.path.join(self.delayed_dir, "kept")

@@ -327,7 +327,13 @@ def folder_errors(
     file = printable(settings.config_file)
     for variable, folder, *inner in (
         ("lonTabDir", settings.tab_dir),
-        ("lonSockDir", settings.sock_dir, settings.delayed_dir, settings.kept_dir),
+        (
+            "lonSockDir",
+            settings.sock_dir,
+            settings.delayed_dir,
+            settings.sealed_dir,
+            settings.kept_dir,
+        ),
         ("lonDaemons", settings.daemons_dir, settings.logs_dir),
         ("lonDocRoot", settings.doc_root, settings.status_dir),
     ):

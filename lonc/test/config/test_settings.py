@@ -728,10 +728,11 @@ class FolderTests(SettingsCase):
         os.symlink(elsewhere, self.settings.logs_dir)
         check_folders(self.settings)
         os.mkdir(self.settings.delayed_dir)
-        os.symlink(elsewhere, self.settings.kept_dir)
         why = "it is a symbolic link; it has to be a folder itself"
-        self.assertIn(f"lonSockDir: {self.settings.kept_dir}: {why}", self.refused())
-        os.unlink(self.settings.kept_dir)
+        for inner in (self.settings.kept_dir, self.settings.sealed_dir):
+            os.symlink(elsewhere, inner)
+            self.assertIn(f"lonSockDir: {inner}: {why}", self.refused())
+            os.unlink(inner)
         os.rmdir(self.settings.delayed_dir)
         for inner in (self.settings.delayed_dir, self.settings.status_dir):
             os.symlink(elsewhere, inner)
@@ -753,6 +754,7 @@ class FolderTests(SettingsCase):
             self.assertIn(f"{folder} cannot be written by", self.refused(folder))
         for inner in (
             self.settings.delayed_dir,
+            self.settings.sealed_dir,
             self.settings.kept_dir,
             self.settings.logs_dir,
             self.settings.status_dir,
