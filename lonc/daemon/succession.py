@@ -22,8 +22,8 @@ from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, Stuck
 from lonc.local.limits import Clients
 
-#: Seconds that who has connected and asked nothing yet gets to ask, where newcomers wait for the
-#: next lonc. Programs ask at once, which on a busy machine is not always within a fraction of that.
+#: Seconds in which clients that have connected can ask, and have their answers, where newcomers
+#: wait for the next lonc. Programs ask at once, but on a busy machine not within a tenth of that.
 LAST_WORDS: Final = 1.0
 
 
@@ -132,13 +132,10 @@ class Succession:
                 await self._disk.run(path, limit, partial(leave_dead, path, dead))
         await hand_over.pass_on(self._kept.clients())
         until = self._reactor.seconds() + LAST_WORDS
-        while not self._hang_up() and self._reactor.seconds() < until:
+        while self._clients.everyone and self._reactor.seconds() < until:
+            for client in list(self._clients.everyone):
+                client.hang_up()  # it connects to the next lonc when it asks again
             await deferLater(self._reactor, LAST_WORDS / 20)
-
-    def _hang_up(self) -> bool:
-        """Have clients connect to the next lonc when they ask again; return whether none stays."""
-        stay = [client for client in list(self._clients.everyone) if not client.hang_up()]
-        return not stay
 
     def release(self) -> None:
         """Give the folders free for another lonc."""

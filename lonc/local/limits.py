@@ -110,7 +110,7 @@ class Client(Holder, Protocol):
     def disconnect(self, why: str) -> None:
         """Close it now, and say why in the log."""
 
-    def hang_up(self) -> bool:
+    def hang_up(self) -> None:
         """Answer what it has asked, and close it."""
 
     def abort(self) -> None:

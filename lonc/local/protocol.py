@@ -309,20 +309,14 @@ class ClientProtocol(Protocol):
     def writeConnectionLost(self) -> None:
         """Our own doing: see `turn_away`."""
 
-    def hang_up(self) -> bool:
+    def hang_up(self) -> None:
         """
         Answer what it has asked so far, and close it: another process serves who connects again.
 
         One that has asked nothing yet stays, for its request may be on its way.
-
-        :return: whether it does not stay.
         """
-        if self.leaving:
-            return True
-        goes = (self._heard or self._request is not None) and not self.unread
-        if goes:
+        if (self._heard or self._request is not None) and not (self.leaving or self.unread):
             self.readConnectionLost()
-        return goes
 
     def take_back(self, most: int) -> bytes | None:
         """

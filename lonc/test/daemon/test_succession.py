@@ -1,0 +1,77 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
+"""How a process makes way for the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import Mock
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from lonc.daemon.succession import LAST_WORDS, Succession
+
+
+class Asking:
+    """A client that is closed once it has its answer."""
+
+    def __init__(self, everyone: dict[Any, None]) -> None:
+        self._everyone = everyone
+        self.hung_up = 0
+        self.answered = False
+        everyone[self] = None
+
+    def hang_up(self) -> None:
+        """Go, if nothing is owed."""
+        self.hung_up += 1
+        if self.answered:
+            self._everyone.pop(self, None)
+
+
+class LeavingTests(SynchronousTestCase):
+    """Newcomers wait in sockets that the next process gets."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.everyone: dict[Any, None] = {}
+        outside = Mock(reactor=self.clock, hosts={}, predecessor=None)
+        self.disk = Mock()
+        self.disk.run.side_effect = lambda path, limit, work: succeed(None)
+        self.succession = Succession(
+            outside, Mock(), Mock(), Mock(), Mock(everyone=self.everyone), self.disk
+        )
+
+    def left(self) -> Deferred[None]:
+        """Leave."""
+
+        async def nobody(clients: object) -> None:
+            """Pass no client on."""
+
+        return Deferred.fromCoroutine(self.succession.leave(Mock(pass_on=nobody)))
+
+    def test_nobody(self) -> None:
+        """Without clients it takes no time."""
+        self.successResultOf(self.left())
+
+    def test_until_all_are_answered(self) -> None:
+        """Requests that wait or are in flight have their answers before the hosts stop."""
+        slow, quick = Asking(self.everyone), Asking(self.everyone)
+        left = self.left()
+        quick.answered = True
+        self.clock.advance(LAST_WORDS / 4)
+        self.assertEqual([*self.everyone], [slow])
+        self.assertNoResult(left)
+        slow.answered = True
+        self.clock.pump([LAST_WORDS / 20] * 2)
+        self.successResultOf(left)
+
+    def test_not_for_ever(self) -> None:
+        """Who asks nothing, or has no answer by then, is not waited for."""
+        Asking(self.everyone)
+        left = self.left()
+        self.clock.pump([LAST_WORDS / 20] * 19)
+        self.assertNoResult(left)
+        self.clock.pump([LAST_WORDS / 20] * 2)
+        self.successResultOf(left)
