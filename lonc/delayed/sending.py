@@ -60,9 +60,9 @@ class DelayedQueue:
     :ivar waiting: those that are still to be looked at, the first at the end.
     :ivar unproven: those whose answers wait for a proof, in the order in which they were sent.
     :ivar proving: the connections that are being proven.
-    :ivar sending: the one that waits for its answer.
-    :ivar overtaken: whether one before that one has to be sent again: so it has, too.
     :ivar busy: whether one of them is being looked at, or sent.
+    :ivar overtaken: whether one before that has to be sent again: then it has to wait, or to be
+        sent again as well.
     :ivar pause: how long the last failure made us wait; 0.0 after a success.
     :ivar not_before: when the next one may be tried.
     :ivar proved: when it was last begun to prove a connection.
@@ -73,9 +73,8 @@ class DelayedQueue:
     waiting: list[StoredRequest] = attrs.field(factory=list)
     unproven: list[StoredRequest] = attrs.field(factory=list)
     proving: list[Provable] = attrs.field(factory=list)
-    sending: StoredRequest | None = None
-    overtaken: bool = False
     busy: bool = False
+    overtaken: bool = False
     pause: float = 0.0
     not_before: float = 0.0
     proved: float = float("-inf")
@@ -152,7 +151,7 @@ class Sending:
             self._put_off(queue, request, "see the next line")
             self._log.failure("sending a delayed request failed", host_id=queue.host_id)
         finally:
-            queue.busy, queue.sending = False, None
+            queue.busy = False
 
     async def _deal_with(self, queue: DelayedQueue, request: StoredRequest) -> bool:
         """Do what can be done with a request now; return whether the next one may follow."""
@@ -168,7 +167,7 @@ class Sending:
             return False
         if len(queue.unproven) >= UNPROVEN:
             return False  # until one is proven
-        request.busy = True
+        request.busy, queue.overtaken = True, False
         try:
             line = await self._read(queue, request)
         except NoPlace:
@@ -178,6 +177,8 @@ class Sending:
             return True
         finally:
             request.busy = False
+        if queue.overtaken:
+            return True
         if line is not None:
             return await self._send(queue, request, line, sender)
         return await self._pass_over(request)
@@ -237,7 +238,6 @@ class Sending:
         self, queue: DelayedQueue, request: StoredRequest, line: bytes, sender: Sender
     ) -> bool:
         request.move(State.SENDING, self._clock.seconds())
-        queue.sending, queue.overtaken = request, False
         try:
             answer, request.connection = await sender.deliver(line, request.doubted)
         except ConLost as lost:
@@ -247,8 +247,6 @@ class Sending:
             request.move(request.ready_state, self._clock.seconds())
             self._put_off(queue, request, lost.cause.value)
             return False
-        finally:
-            queue.sending = None
         now = self._clock.seconds()
         queue.pause = queue.not_before = 0.0
         request.move(State.ANSWERED, now)
@@ -285,7 +283,8 @@ class Sending:
             queue.proving.remove(connection)
         if is_proven:
             for each in answered:
-                each.connection = None
+                if each.connection is connection:  # or it has another answer by now
+                    each.connection = None
             await self._settle(queue)
             self.begin(queue)
         else:
@@ -308,7 +307,7 @@ class Sending:
         for each in again:
             each.doubted = each.doubted or each.connection is connection
             each.forget_answer(each.ready_state, now)
-        queue.overtaken = queue.sending is not None
+        queue.overtaken = True
         queue.waiting.extend(reversed(again))
         self._logs.tell_not_proven(queue.host_id, [each.file for each in again])
         self.begin(queue)

@@ -18,7 +18,8 @@ class Delivery:
     Who asks a delayed request, and hears by which connection the answer came.
 
     :param host_id: who is asked, for the text of the error.
-    :param counts: whether the answer counts without a proof.
+    :ivar counts: whether it has to be the first request on its connection: so its answer counts
+        without a proof.
     :ivar outcome: fires with the answer, and with the connection that has to be proven, None where
         it counts already; fails with :exc:`lonc.wire.request.ConLost`.
     """
@@ -28,7 +29,7 @@ class Delivery:
     def __init__(self, host_id: str, counts: bool) -> None:
         self.outcome: Deferred[tuple[bytes, Provable | None]] = Deferred()
         self._host_id = host_id
-        self._counts = counts
+        self.counts = counts
         self._reply = b""
 
     def answered(self, reply: bytes) -> None:
@@ -40,7 +41,7 @@ class Delivery:
         reply, self._reply = self._reply, b""
         if not reply:
             return
-        if self._counts and connection is not None:
+        if self.counts and connection is not None:
             connection.prove()  # so that it is known what the lond answers to ping
             connection = None
         self.outcome.callback((reply, connection))

@@ -158,17 +158,18 @@ class Lond:
             self._machine.pair(new=1)
         elif verdict is Verdict.AGAIN:
             connection.ask_ping(now)
+        elif verdict is Verdict.UNKNOWN:
+            self._replace(connection)
         else:
             connection.note_in_step(now)
-            if verdict is Verdict.UNKNOWN:
-                self._replace(connection)
-            else:
-                self.move(connection, ConnectionState.IDLE)
-                self._machine.pair(new=0)
-                connection.end_proofs(True)
+            self.move(connection, ConnectionState.IDLE)
+            self._machine.pair(new=0)
+            connection.end_proofs(True)
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
         """Fire with whether a connection has been in step: see `Provable.prove`."""
+        if not connection.unchecked:
+            return succeed(True)  # others have asked since
         state = connection.state
         ending = state in (ConnectionState.CLOSED, ConnectionState.RETIRING)
         if ending or not self._auditor.can_ask(connection):

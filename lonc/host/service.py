@@ -236,7 +236,9 @@ class HostService(Service):
 
     def resubmit(self, request: Request) -> None:
         """Send a request that a connection has not sent yet, and will not."""
-        if not (self._held and self._holds(request)):
+        if isinstance(request.asker, Delivery) and request.asker.counts:
+            self._send_first(request)
+        elif not (self._held and self._holds(request)):
             self._machine.wait(request)
 
     def withdraw(self, request: Request) -> bool:
@@ -290,10 +292,13 @@ class HostService(Service):
         self.requests += 1
         request.host = self
         if is_plain(request.line) or self._may_go(request):
-            if self.alive:
-                self._machine.deliver(request)
-            else:
-                self.lose(request, Cause.DEAD)
+            self._send_first(request)
+
+    def _send_first(self, request: Request) -> None:
+        if self.alive:
+            self._machine.deliver(request)
+        else:
+            self.lose(request, Cause.DEAD)
 
     def _delivered(self, outcome: T) -> T:
         self._deliveries -= 1

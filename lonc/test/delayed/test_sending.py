@@ -7,14 +7,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import attrs
+from twisted.internet.defer import Deferred, execute
 from twisted.logger import LogLevel
 
 from lonc.delayed.sending import PROOF_ANSWERS, TRY_AGAIN, UNPROVEN
 from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Proofs
 from lonc.wire.request import Cause
+
+T = TypeVar("T")
 
 
 class ProofTests(DelayedCase):
@@ -145,6 +149,46 @@ class ProofTests(DelayedCase):
         self.l1.answer()
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"] * 2)
         self.assertEqual(self.on_disk(), [])
+
+    def test_sent_again_before_the_proof(self) -> None:
+        """A proof says nothing of an answer that has come by another connection since."""
+        self.put_many(2)
+        other, third = Proofs(), Proofs()
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.l1.answer(b"ok\n", other)
+        self.tick(1)
+        self.prove(False)
+        self.l1.answer()
+        self.l1.answer(b"refused\n", third)
+        other.asked.pop().callback(True)
+        self.assertEqual(len(self.on_disk()), 1)
+        self.tick(1)
+        third.asked.pop().callback(True)
+        self.assertEqual(len(self.in_kept()), 2)
+
+    def test_order_while_read(self) -> None:
+        """S13: one that is being read when those before it are taken back waits for them."""
+        threads: list[Callable[[], object]] = []
+
+        def in_thread(function: Callable[[], T]) -> Deferred[T]:
+            if not self.l1.asked:
+                return execute(function)
+            done = Deferred[T]()
+            threads.append(lambda: execute(function).chainDeferred(done))
+            return done
+
+        self.service = self.make(in_thread)
+        self.put_many(2)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.prove(False)
+        while threads:
+            threads.pop(0)()
+        self.l1.answer()
+        while threads:
+            threads.pop(0)()
+        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1\n", b"put:2\n"])
 
     def test_host_lost(self) -> None:
         """One that gets con_lost when it is sent again stays, and goes when the host is back."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, execute
 
 from lonc.delayed.service import DelayedService
@@ -185,6 +186,36 @@ class DeliveryTests(DeliveryCase):
         stage.service.reconfigure(a_host(address="127.0.0.9"), stage.settings)
         self.assertEqual(self.lost(outcome), Cause.CLOSED)
 
+    def test_first_elsewhere(self) -> None:
+        """
+        If its connection is used no more before its host was introduced there, it is the first
+        request on the next one; so its answer counts there, too.
+        """
+        stage = self.stage(ids=("l2", "l3"), max_connections=1)
+        host = stage.serve(attrs.evolve(a_host(), id="l3"))
+        host.startService()
+        prepare = stage.network.prepare
+
+        def knows_hosts(lond: ScriptedLond) -> None:
+            prepare(lond)
+            lond.know_hosts()
+            if len(stage.londs) == 1:
+                lond.stalls_at = b"sethost:l3\n"
+
+        stage.network.prepare = knows_hosts
+        outcome = host.deliver(b"put\n", True)
+        stage.turn()
+        client = stage.client(b"get\n")
+        stage.turn()
+        stage.service.close_connections()
+        for _ in range(4):
+            stage.turn()
+        put, get = b"sethost:l3:put\n", b"sethost:l3:get\n"
+        self.assertEqual(self.successResultOf(outcome), (echo(put), None))
+        self.assertEqual(client.read, echo(get))
+        asked = [[x for x in lond.asked if x in (put, get)] for lond in stage.londs]
+        self.assertEqual(asked[:2], [[], [put, get]])
+
 
 class ProofTests(DeliveryCase):
     """Whether a connection has been in step."""
@@ -244,6 +275,16 @@ class ProofTests(DeliveryCase):
         proof = connection.prove()
         stage.turn()
         self.assertTrue(self.successResultOf(proof))
+
+    def test_proven_already(self) -> None:
+        """One that was asked after the answer is proven at once, though nothing came since."""
+        stage = self.known()
+        connection = self.delivered(stage)
+        self.assertEqual(self.delivered(stage), connection)
+        for _ in range(2):  # as two hosts of the machine ask, one after the other
+            proof = connection.prove()
+            stage.advance(stage.settings.request_timeout + 1)
+            self.assertTrue(self.successResultOf(proof))
 
 
 class StoredCase(DeliveryCase):
