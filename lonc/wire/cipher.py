@@ -9,7 +9,7 @@ passer-by; it does not notice a changed one.
 
 from __future__ import annotations
 
-from binascii import unhexlify
+from binascii import hexlify, unhexlify
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 _BLOCK: Final = 8  # bytes
+#: Blanks behind a text whose last block has so many bytes: at least one.
+_PADDING: Final = [b" " * (_BLOCK - size) for size in range(_BLOCK)]
 _KEY_TEXT: Final = 32  # characters that name the 16 bytes of a key
 #: Digits of a length: more than any line limit needs, few enough for `int` to be quick.
 _LENGTH_DIGITS: Final = 10
@@ -82,8 +84,8 @@ class SessionCipher:
     def encrypt(self, text: bytes) -> bytes:
         """Frame a text (without its newline) as ``enc:<length>:<hex>``, without a newline."""
         length = len(text)
-        blocks = text.ljust((length // _BLOCK + 1) * _BLOCK)
-        return b"enc:%d:%s" % (length, self._encrypt_blocks(blocks).hex().encode())
+        blocks = self._encrypt_blocks(text + _PADDING[length % _BLOCK])
+        return b"enc:%d:%b" % (length, hexlify(blocks))
 
     def decrypt(self, frame: bytes) -> bytes:
         """
@@ -94,18 +96,19 @@ class SessionCipher:
 
         :raise FrameError: for anything that is not such a frame.
         """
-        prefix, _, rest = frame.partition(b":")
-        digits, colon, encrypted = rest.partition(b":")
-        if prefix != b"enc" or not colon:
+        try:
+            prefix, digits, encrypted = frame.split(b":", 2)
+        except ValueError:
+            prefix = b""
+        if prefix != b"enc":
             raise FrameError("not of the form enc:<length>:<hex>")
         if not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
             raise FrameError("its length is not a number, or too large a one")
         length = int(digits)
-        full, over = divmod(length, _BLOCK)
-        size = (full + 1) * _BLOCK
-        if len(encrypted) != 2 * size and (over or len(encrypted) != 2 * length):
+        full = 2 * (length - length % _BLOCK + _BLOCK)
+        if len(encrypted) != full and (length % _BLOCK or len(encrypted) != 2 * length):
             raise FrameError(
-                f"a text of {length} bytes takes {2 * size} hex digits, not {len(encrypted)}"
+                f"a text of {length} bytes takes {full} hex digits, not {len(encrypted)}"
             )
         try:
             blocks = unhexlify(encrypted)
