@@ -17,7 +17,7 @@ from typing import Final
 
 from lonc.daemon.handover import Knowledge
 from lonc.delayed.service import DelayedService
-from lonc.disk.files import replace_file
+from lonc.disk.files import open_own, replace_file
 from lonc.host.service import HostService, Pause
 
 #: Seconds after which the file is out of date.
@@ -76,7 +76,7 @@ def leave_dead(path: str, dead: Sequence[str]) -> None:
 def take_dead(path: str) -> list[str]:
     """Read such a file, if it is not older than a minute, and delete it."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        with open(path, encoding="utf-8") as file:
+        with open(open_own(path, os.O_RDONLY), encoding="utf-8") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime
             dead = [str(each) for each in json.load(file)["dead"]]
         os.unlink(path)

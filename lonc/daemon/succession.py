@@ -79,8 +79,8 @@ class Succession:
         if self.following:
             dead = self._take_over()
         else:
-            path = self._in_force.settings.health_file
-            dead = take_dead(path) if self._kept.has_resumed else []
+            left = take_dead(self._in_force.settings.health_file)
+            dead = left if self._kept.has_resumed else []
         distrust(dead, self._hosts)
         self._kept.close_unclaimed()
 

@@ -82,6 +82,8 @@ class Predecessor:
         """Kill a process that does not answer: it was stopped, or hangs."""
         log.critical("process {pid} does not answer: it is killed", pid=self.pid)
         try:
+            if not self.pid:  # of another pid namespace; to kill() this is our own process group
+                raise OSError("its process id is not known")
             os.kill(self.pid, signal.SIGKILL)
             self._connection.recv(LONGEST)
         except (ProcessLookupError, ConnectionError):

@@ -84,6 +84,9 @@ class KnowledgeTests(ServiceTestCase):
         os.utime(self.path, (1.0, 1.0))
         self.assertEqual(take_dead(self.path), [])
         self.assertFalse(os.path.exists(self.path))
+        os.mkfifo(self.path)
+        self.assertEqual(take_dead(self.path), [])
+        os.unlink(self.path)
         for text in ("", "[]", '{"dead": 1}', "\udcff"):
             with open(self.path, "w", errors="surrogateescape") as file:
                 file.write(text)

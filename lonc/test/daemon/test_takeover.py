@@ -29,7 +29,7 @@ from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
 from lonc.transport.endpoint_port import PortError
-from lonc.transport.peer import Peer
+from lonc.transport.peer import UNKNOWN, Peer
 
 
 def of_null() -> int:
@@ -299,6 +299,14 @@ class OldEndsTests(SynchronousTestCase):
         self.patch(takeover, "LIMIT", 0.001)
         self.predecessor().relieve()
         self.assertEqual(self.killed, [os.getpid()])
+
+    def test_stopped_elsewhere(self) -> None:
+        """One whose process id is not known is not killed: 0 would be this process's own group."""
+        self.patch(takeover, "LIMIT", 0.001)
+        self.patch(takeover, "peer_of", lambda connected: UNKNOWN)
+        with self.assertRaisesRegex(TakeOverError, "its process id is not known"):
+            self.predecessor().relieve()
+        self.assertEqual(self.killed, [])
 
     def test_stays(self) -> None:
         """One that had no patience goes on, even where it closes the connection at once."""
