@@ -162,7 +162,7 @@ class Listing:
         :param after: leave out those up to this one.
         :raise OSError: the folder cannot be read.
         """
-        kept = self._names(KEPT_FOLDER)
+        kept = set(self._names(KEPT_FOLDER))
         waiting = [*self._names(""), *self._names(SEALED_FOLDER)]
         sealed = {name_of(file) for file in waiting if file.endswith(SEALED)}
         files = [
@@ -182,7 +182,7 @@ class Listing:
         now = self.now()  # the same for all: by age they stay in their order
         for _, (*_, file) in islice(wanted, MOST):
             with contextlib.suppress(OSError):  # it has gone meanwhile
-                rows.append(self._row(file, now, set(kept), tries))
+                rows.append(self._row(file, now, kept, tries))
         return rows
 
     def _names(self, folder: str) -> list[str]:

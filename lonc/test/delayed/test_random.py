@@ -25,6 +25,9 @@ EVENTS = {
     "crash": 1,
 }
 
+#: Histories that are tried; `make soak` tries 1,000.
+SEEDS = int(os.environ.get("EXAMPLES", "24"))
+
 #: After these requests may go out in another order.
 DISTURBING = {"heal": 2, "break_disk": 1, "change_key": 1}
 
@@ -139,7 +142,7 @@ class RandomTests(DelayedCase):
 
     def test_any(self) -> None:
         """F8, S13: what is gone from the disk has an answer that counts; each goes in the end."""
-        for seed in range(40):
+        for seed in range(SEEDS):
             self.begin(seed)
             events = EVENTS | DISTURBING if seed % 2 else EVENTS
             for name in self.random.choices([*events], [*events.values()], k=80):
