@@ -247,7 +247,7 @@ class Machine:
             while queue.turns and pool.idle:
                 self.start(queue.take())
         free = self._settings.max_connections - len(pool)
-        for _ in range(min(new, free, self.waiting)):
+        for _ in range(min(new, free, self.waiting) if new else 0):
             self.lond.connect()
 
     def _next_for(self, connection: LondConnection) -> Request | None:
