@@ -9,7 +9,8 @@ from enum import Enum, IntEnum
 
 class ConnectionState(IntEnum):
     """
-    What a connection is about. ``ConnectionPool.move`` is the one place that changes it.
+    What a connection is about. ``ConnectionPool.move`` changes it; the two moves that each request
+    brings, from ``IDLE`` to ``BUSY`` and back, ``Machine`` makes itself.
 
     ================  =============================  ===========================================
     In the state      when                           it comes to
