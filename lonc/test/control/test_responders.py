@@ -19,7 +19,7 @@ from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.access import OWNER, user_name
 from lonc.control.client import ManagementClient
 from lonc.control.client_connection import ClientConnection
-from lonc.control.errors import BadArguments, NotDone, UnknownFile
+from lonc.control.errors import BadArguments, NotDone, UnknownFile, UnknownHost
 from lonc.control.responders import UNREADABLE, Responders
 from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
@@ -169,6 +169,25 @@ class DelayedTests(RespondersTestCase):
             self.lonc.requeue_delayed,
         ):
             self.failureResultOf(self.ask(act("2.2.put.l2")), UnknownFile)
+
+    def test_host_not_in_the_table(self) -> None:
+        """Those for a host that is not in the table are counted, and listed with why they wait."""
+        os.rename(self.path, f"{self.path[:-2]}l9")
+        self.advance(1.5)
+        self.assertEqual(self.daemon.reporter.about().delayed_unknown, 1)
+        (row,) = self.result(self.lonc.delayed("l9"))
+        self.assertEqual((row.host_id, row.last_answer), ("l9", "the host table has no l9"))
+        self.assertEqual(self.result(self.lonc.delayed("l1")), [])
+        self.failureResultOf(self.ask(self.lonc.delayed("l8")), UnknownHost)
+
+    def test_pages(self) -> None:
+        """However many there are, they come in the order in which they are sent."""
+        os.unlink(self.path)
+        names = [f"1.{count}.4711.put.l2" for count in range(1, 1500)]
+        for name in names:
+            with open(os.path.join(self.first.delayed_dir, name), "wb") as file:
+                file.write(b"put:a:b\n")
+        self.assertEqual([row.file for row in self.result(self.lonc.delayed())], names)
 
     def test_kept(self) -> None:
         """One that is kept is put back; how many are is a part of the daemon's status."""
