@@ -16,7 +16,6 @@ import attrs
 import click
 from rich.cells import cell_len
 from rich.console import Console, OverflowMethod
-from rich.table import Table
 from rich.text import Text
 
 from lonc.wire.printable import printable
@@ -28,9 +27,6 @@ UNLIMITED: Final = 10_000
 
 #: Characters between two columns.
 _GAP: Final = 2
-
-#: Lines of a terminal that a listing leaves: its heading, and the next prompt.
-_AROUND: Final = 2
 
 #: The style of each state, mode of a pause and level of a finding.
 STYLES: Final = {
@@ -97,27 +93,36 @@ def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
     if not rows:
         click.echo(empty)
         return
-    printed = console()
-    shown, widths = fitting(rows, columns, printed.width)
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for column, width in zip(shown, widths, strict=True):
-        table.add_column(
-            column.name,
-            justify="right" if column.number else "left",
-            no_wrap=True,
-            overflow=overflow(printed),
-            min_width=width,
-            max_width=width,
-        )
+    out = console()
+    shown, widths = fitting(rows, columns, out.width)
+    cut = overflow(out)
+    names = [Text(column.name, style="bold") for column in shown]
+    lines = [_line(shown, widths, names, cut)]
     for row in rows:
-        cells = [printable(column.text(row)) for column in shown]
-        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in cells))
-    if printed.is_terminal and len(rows) + _AROUND > printed.height:
-        with printed.capture() as pages:
-            printed.print(table)
-        click.echo_via_pager(pages.get(), color=printed.color_system is not None)
+        cells = (printable(column.text(row)) for column in shown)
+        texts = [Text(cell, style=STYLES.get(cell, "")) for cell in cells]
+        lines.append(_line(shown, widths, texts, cut))
+    listing = Text("\n").join(lines)
+    if not out.is_terminal:
+        click.echo(listing.plain)
+    elif len(lines) < out.height:
+        out.print(listing, no_wrap=True, overflow="crop")
     else:
-        printed.print(table)
+        with out.capture() as pages:
+            out.print(listing, no_wrap=True, overflow="crop")
+        click.echo_via_pager(pages.get(), color=out.color_system is not None)
+
+
+def _line(
+    columns: Sequence[Column[R]], widths: Sequence[int], cells: Sequence[Text], cut: OverflowMethod
+) -> Text:
+    line = Text()
+    for column, width, cell in zip(columns, widths, cells, strict=True):
+        cell.truncate(width, overflow=cut)
+        cell.align("right" if column.number else "left", width)
+        line.append_text(cell).append(" " * _GAP)
+    line.rstrip()
+    return line
 
 
 def fitting(
