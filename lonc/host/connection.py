@@ -322,14 +322,25 @@ class LondConnection(Protocol):
             self.close()
 
     def forget_host(self, host_id: str) -> None:
-        """Forget that the lond has said ``ok`` to a host that has left the machine."""
+        """Forget that the lond has said ``ok``, or is about to, to a host that leaves."""
         if self.confirmed is not None:
             self.confirmed.discard(host_id)
-        if host_id == self.host_id:
+        if self._asks_for == host_id:
+            self.retire()
+        elif host_id == self.host_id:
             if self.confirmed:
                 self.host_id = min(self.confirmed)
             else:
                 self.retire()
+
+    @property
+    def _asks_for(self) -> str | None:
+        """The host that its lond is being asked for, or was in a handshake that is not over."""
+        if self._handshake is not None:
+            return self._handshake.facts.host_id
+        if self.state is _INTRODUCING and self.request is not None:
+            return self.request.host.host_id
+        return None
 
     def give_up(self) -> Request | None:
         """Return what it owes an answer to, for it will not give one; None if to nobody."""

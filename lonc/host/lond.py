@@ -335,12 +335,14 @@ class Lond:
 
     def _ask_for_unserved(self) -> None:
         """See whether the lond serves now whom it did not serve."""
-        if self.health.dead or not self.served.refused.keys() & self._machine.members.keys():
+        if not self.served.refused.keys() & self._machine.members.keys():
             return
         self._ask_again.start()
+        if self.health.dead or self.pool.connecting or self.pool.handshaking:
+            return
         if len(self.pool) >= self._settings.max_connections:
             self.make_room()
-        elif not self.pool.connecting and not self.pool.handshaking:
+        if len(self.pool) < self._settings.max_connections:
             self.connect()
 
     def introduced(self, connection: LondConnection, request: Request) -> None:
@@ -506,8 +508,7 @@ class Lond:
                     connection.expire(ping_limit)
         if self._omissions and now >= self._omissions.get(Omission.KEY_FILES, inf):
             # An accident must not leave the lond of this machine on a worse way in for good.
-            del self._omissions[Omission.KEY_FILES]
-            self.retire_all()
+            self.connect_anew()
 
     def close_eldest(self) -> None:
         """Close the idle connection that was used least lately (row S9)."""
@@ -551,6 +552,9 @@ class Lond:
             connection.forget_host(host_id)
         if self._machine.members:
             self.follow_members()
+            self._machine.pair(new=self._machine.waiting)
+            if self.health.state is not State.UP:
+                self.health.probe_later()  # for that may have been the probe
             return
         self.forget()
         self._ask_again.stop()
@@ -587,7 +591,10 @@ class Lond:
 
         :param begun: those too that are not ready yet.
         """
-        for connection in self.pool.all():
+        # What has not been sent yet goes elsewhere, and must not find one that is next to retire.
+        for connection in sorted(
+            self.pool.all(), key=lambda each: each.state is ConnectionState.INTRODUCING
+        ):
             if begun or connection.host_id:
                 connection.retire()
 

@@ -315,7 +315,7 @@ class Machine:
         machine their connections.
         """
         now, host_id = self._seconds(), member.host_id
-        if now - self._last_afresh < APART:
+        if now - self._last_afresh < APART or host_id not in self.members:
             return
         self._last_afresh = now
         lost = [*self._queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
@@ -324,7 +324,7 @@ class Machine:
         for request in lost:
             self.lose(request, Cause.CLOSED)
         self.lond.reset_retries()
-        self.pair(new=self._queue.waiting)
+        self.pair(new=self.waiting)
 
     # ------------------------------------------------------------------ time limits
 
@@ -406,14 +406,14 @@ class Machine:
             connection.close()
             request = connection.give_up()
             lost += [] if request is None else [request]
-        self.pair(new=self._queue.waiting)
+        self.pair(new=self.waiting)
         return lost
 
     def hold(self, host_id: str, held: bool) -> None:
         """Send a host's requests out no more, or again."""
         if held != self._queue.is_held(host_id):
             self._queue.hold(host_id, held)
-            self.pair(new=self._queue.waiting)
+            self.pair(new=self.waiting)
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """Take over a row and settings; what is under way ends where it began."""

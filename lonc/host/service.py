@@ -235,11 +235,11 @@ class HostService(Service):
                 waiting.callback(None)
 
     def resubmit(self, request: Request) -> None:
-        """Send a request that a connection has not sent yet, and will not."""
+        """Send a request that a connection has not sent yet, for it was retired; others follow."""
         if isinstance(request.asker, Delivery) and request.asker.counts:
             self._send_first(request)
         elif not (self._held and self._holds(request)):
-            self._machine.wait(request)
+            self._machine.wait(request, connect=False)
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that waits, for its client has gone; return whether it did."""

@@ -186,6 +186,30 @@ class DeliveryTests(DeliveryCase):
         stage.service.reconfigure(a_host(address="127.0.0.9"), stage.settings)
         self.assertEqual(self.lost(outcome), Cause.CLOSED)
 
+    def test_makes_room_twice(self) -> None:
+        """It gets another connection, too, if the one that ends for it is closed sooner."""
+        stage = self.stage(ids=("l2", "l3"), max_connections=1)
+        prepare = stage.network.prepare
+
+        def knows_hosts(lond: ScriptedLond) -> None:
+            prepare(lond)
+            lond.know_hosts()
+
+        stage.network.prepare = knows_hosts
+        host = stage.serve(attrs.evolve(a_host(), id="l3"))
+        host.startService()
+        self.reply = lambda lond, line: None
+        stage.service.ask(b"get\n").addErrback(lambda _: None)
+        stage.turn()
+        self.reply = lambda lond, line: echo(line)
+        outcome = host.deliver(b"put\n", True)
+        stage.turn()
+        self.assertNoResult(outcome)
+        stage.service.close_connections()
+        for _ in range(4):
+            stage.turn()
+        self.assertEqual(self.successResultOf(outcome), (echo(b"sethost:l3:put\n"), None))
+
     def test_first_elsewhere(self) -> None:
         """
         If its connection is used no more before its host was introduced there, it is the first

@@ -13,7 +13,14 @@ from twisted.logger import LogLevel
 from lonc.config.hosts import Host
 from lonc.host.connection import PING
 from lonc.host.service import FAREWELL, HostService, Pause
-from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host, echo, leave_pending
+from lonc.test.fixtures.doubles import (
+    BUILD_KEY,
+    FakeClient,
+    ScriptedLond,
+    a_host,
+    echo,
+    leave_pending,
+)
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.handshake import AuthModes
 from lonc.wire.request import CON_LOST, Cause, without_addressee
@@ -300,6 +307,30 @@ class NoSethostTests(HostTestCase):
         stage.advance(600)
         self.assertEqual(len(stage.londs), before + 3)
 
+    def test_asked_again_after_dead(self) -> None:
+        """So it is where the host was DEAD meanwhile, and has come back by a late answer."""
+        stage = Together(self, retries=1)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else None
+
+        stage.network.prepare = prepare
+        stage.client_of("l3", b"get\n")
+        stage.advance(2.5)  # it asks after 1 s and after 3
+        stage.client_of("l3", b"get\n")
+        stage.refuse()
+        stage.client_of("l3", b"get\n")
+        stage.advance(0.6)
+        self.assertEqual(stage.hosts["l3"].state, "DEAD")
+        stage.londs[0].say(b"answer\n")
+        self.assertEqual(stage.hosts["l3"].state, "up")
+        stage.accept()
+        stage.serving()
+        stage.advance(50)
+        client = stage.client_of("l2", b"get\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l2:get\n")
+
     def test_both_releases(self) -> None:
         """Beside a connection that serves one id, one that can be told serves the others."""
         stage = Together(self, max_connections=3)
@@ -320,6 +351,30 @@ class NoSethostTests(HostTestCase):
         stage.turn()
         self.assertEqual(clients["l4"].read, b"re:sethost:l4:get\n")
         self.assertTrue(all(b"sethost:l4" not in lond.asked for lond in stage.londs[1:]))
+
+    def test_closed_while_an_id_is_asked_for(self) -> None:
+        """What a connection has not sent yet is not sent where another id is served."""
+        stage = Together(self, max_connections=2)
+        stage.serving()
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (new,) = stage.londs
+        new.stalls_at = b"sethost:l4\n"
+        waiting = stage.client_of("l4", b"put\n")
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        old = stage.londs[1]
+        self.assertEqual((new.asked[-1], old.asked[-1]), (b"sethost:l2:warm\n", b"get\n"))
+        stage.serving()
+        stage.client_of("l3", b"close_connection_exit\n")
+        stage.turn()
+        self.assertEqual(old.asked[-1], b"get\n")
+        self.assertEqual(waiting.read, b"re:sethost:l4:put\n")
 
     def test_renewed(self) -> None:
         """A lond that comes to know sethost serves all; older connections serve one id only."""
@@ -653,6 +708,52 @@ class ChangesTests(HostTestCase):
         stage.turn()
         self.assertEqual(client.read, b"re:sethost:l3:get\n")
         self.assertEqual(lond.asked, [b"sethost:l3\n", b"sethost:l3:get\n"])
+
+    def test_coming_back_while_it_is_asked_for(self) -> None:
+        """So is one that the lond was being asked for when it left; its request goes along."""
+        stage = Together(self)
+        stage.serving()
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (lond,) = stage.londs
+        lond.stalls_at = b"sethost:l3\n"
+        client = stage.client_of("l3", b"get\n")
+        stage.turn()
+        stage.move("l3", "elsewhere.test")
+        stage.move("l3", "127.0.0.2")
+        lond.stalls_at = b""
+        lond.say(b"ok\n")
+        stage.turn()
+        again = stage.client_of("l3", b"again\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l3:get\n")
+        self.assertEqual(again.read, b"re:sethost:l3:again\n")
+        self.assertNotIn(b"sethost:l3:again\n", lond.asked)
+
+    def test_coming_back_while_a_connection_is_made(self) -> None:
+        """So is one that a handshake has asked for already; others get another at once."""
+        stage = Together(self)
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.know_hosts()
+            lond.stalls_at = b"ekey\n"
+
+        stage.network.prepare = prepare
+        waiting = stage.client_of("l3", b"get\n")
+        stage.turn()
+        (lond,) = stage.londs
+        stage.serving()
+        stage.move("l2", "elsewhere.test")
+        stage.move("l2", "127.0.0.2")
+        lond.say(BUILD_KEY + b"\n")
+        stage.turn()
+        self.assertEqual(waiting.read, b"re:sethost:l3:get\n")
+        client = stage.client_of("l2", b"get\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:sethost:l2:get\n")
+        carried = stage.londs[-1].raw
+        self.assertLess(carried.index(b"sethost:l2\n"), carried.index(b"sethost:l2:get\n"))
+        self.assertEqual(lond.asked, [])
 
     def test_first_spelling_leaves(self) -> None:
         """When the row goes that a machine's name was spelled by, the name is still looked up."""

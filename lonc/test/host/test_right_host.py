@@ -242,6 +242,29 @@ class KeyFileTests(HostTestCase):
         stage.advance(0.1)
         self.assertEqual((client.read, stage.status.mode), (b"re:put\n" * 3, "local"))
 
+    def test_accident_is_over(self) -> None:
+        """Who waits when the hour is over gets a connection at once."""
+        stage = self.stage(insecure=True)
+
+        def prepare(lond: ScriptedLond) -> None:
+            hear = lond.wire.heard
+            lond.wire.heard = lambda d: lond.close() if d.startswith(b"init:local") else hear(d)
+
+        stage.network.prepare = prepare
+        stage.client(b"get\n")
+        stage.turn()
+        stage.londs[-1].say(b"got\n")
+        stage.advance(3570)
+        stage.client(b"get\n")
+        stage.turn()
+        stage.stall_at(b"init\n")
+        waiting = stage.client(b"wait\n")
+        stage.advance(10)
+        self.assertEqual(stage.state, (0, 1, 0, 1))
+        stage.echoing()
+        stage.advance(25)
+        self.assertEqual(waiting.read, b"re:wait\n")
+
     def test_stopped_meanwhile(self) -> None:
         """Nothing is left of a connection that ends meanwhile."""
         stage = self.stage(insecure=False)

@@ -439,6 +439,17 @@ class StopTests(HostTestCase):
         self.assertEqual((flying.read, done), (b"ok\n", [True]))
         self.assertEqual([lond.asked for lond in stage.londs], [[b"flying\n"], [], []])
 
+    def test_close_connections(self) -> None:
+        """A client that asks it to close its connections costs what is in flight nothing more."""
+        stage = Stage(self)
+        flying, old = stage.client(b"flying\n"), stage.client()
+        stage.turn()
+        stage.stop()
+        old.write(b"close_connection_exit\n")
+        stage.londs[0].say(b"ok\n")
+        stage.turn()
+        self.assertEqual((old.read, flying.read), (b"ok\n", b"ok\n"))
+
     def test_sent_ahead(self) -> None:
         """What a client sent ahead is not begun any more: only what is in flight is answered."""
         stage = Stage(self)
