@@ -19,11 +19,12 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -56,6 +57,24 @@ class Watched(Protocol):
         """Close the descriptor, for the reactor stops."""
 
 
+class Reactor(Protocol):
+    """What the sockets need of the reactor."""
+
+    def addReader(self, reader: IReadDescriptor) -> object:
+        """Watch a descriptor."""
+
+    def removeReader(self, reader: IReadDescriptor) -> object:
+        """Watch it no longer."""
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object
+    ) -> IDelayedCall:
+        """Call something after a delay in seconds."""
+
+    def seconds(self) -> float:
+        """Return the time."""
+
+
 def _more(descriptor: int) -> bytes:
     """
     Return what else has come to a socket, 1 MiB at most.
@@ -80,7 +99,7 @@ class SocketLoop:
     :param reactor: watches the epoll, and is the clock.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self.reactor = reactor
         self._epoll: select.epoll | None = None
         self._reading: dict[int, SocketTransport] = {}  # transports that wait for data

@@ -9,13 +9,12 @@ That is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`; t
 from __future__ import annotations
 
 import socket
-from typing import Any
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IConnector, IListeningPort
 from twisted.internet.protocol import ClientFactory, Factory
 
-from lonc.transport.epoll_loop import SocketLoop
+from lonc.transport.epoll_loop import Reactor, SocketLoop
 from lonc.transport.listening import Port
 from lonc.transport.tcp import TCPConnector
 
@@ -51,7 +50,7 @@ class Network(Interface):
         """
 
 
-def network(reactor: Any) -> Network:
+def network(reactor: Reactor) -> Network:
     """Return the network of a reactor for POSIX; it takes Linux."""
     return SocketNetwork(reactor)
 
@@ -63,7 +62,7 @@ class SocketNetwork:
     :param reactor: a reactor that can watch an epoll, and has the time.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self.loop = SocketLoop(reactor)
 
     @property

@@ -18,7 +18,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -120,7 +120,7 @@ class SocketTransport:
         self._unsent: bytearray | None = None
         self._shutting = False  # nothing more may be written
         self._input_over = False  # the other side writes nothing more
-        self._producer: Any = None
+        self._producer: IPushProducer | None = None
         self._paused = False  # the producer is
         self._socket: socket.socket | None = None
 
@@ -211,7 +211,7 @@ class SocketTransport:
         if not streaming:
             raise ValueError("pull producers are not supported")
         if self.connected:
-            self._producer, self._paused = producer, False
+            self._producer, self._paused = cast(IPushProducer, producer), False
         else:
             producer.stopProducing()
 
