@@ -58,6 +58,10 @@ from lonc.wire.cipher import has_idea
 #: limits its own to fewer, so that what hangs for one leaves threads to the others.
 DISK_THREADS = 16
 
+#: Seconds in which answers to delayed requests are proven before the hosts close their connections:
+#: a round trip, as a rule. What is not proven is sent again by the next lonc.
+PROOFS = 2.0
+
 log = Logger()
 
 
@@ -279,6 +283,7 @@ class LoncService(MultiService):
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.info("stopping", start_or_end=True)
         yield self._hand_over.stop()
+        yield self._delayed.stop_within(PROOFS)
         left = self._succession.stop_accepting()
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()

@@ -133,6 +133,19 @@ class DelayedService(Service):
             self._sending.prove(queue)
         return Deferred.fromCoroutine(self._ended())
 
+    def stop_within(self, limit: float) -> Deferred[None]:
+        """Do so; what takes longer than so many seconds goes on, and is not waited for."""
+        done: Deferred[None] = Deferred()
+        timer = self._clock.callLater(limit, done.callback, None)
+
+        def ended(_: object) -> None:
+            if timer.active():
+                timer.cancel()
+                done.callback(None)
+
+        self.stopService().addCallback(ended)
+        return done
+
     async def _ended(self) -> None:
         while self._tasks:
             await DeferredList(list(self._tasks))

@@ -32,10 +32,7 @@ from lonc.host.service import FAREWELL, HostService
 from lonc.report.status import local_time
 from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
-from lonc.test.fixtures.doubles import (
-    Attempt,
-    leave_pending,
-)
+from lonc.test.fixtures.doubles import Attempt, ScriptedLond, echo, leave_pending
 from lonc.test.fixtures.statuses import at_utc
 from lonc.test.fixtures.threads import SlowThreads
 from lonc.transport.unix_socket import SocketError
@@ -932,6 +929,27 @@ class StopTests(ServiceTestCase):
         self.assertEqual(self.network.open_londs, [])
         self.assertEqual(os.listdir(os.path.join(self.folder, "logs")), [])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_delayed_request_is_proven(self) -> None:
+        """F8: what has its answer is proven before the connections go, and not sent again."""
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: None if line == b"put:3\n" else echo(line)
+
+        self.network.prepare = prepare
+        daemon = self.started()
+        for number in (1, 2, 3):
+            path = os.path.join(self.first.delayed_dir, f"1.{number}.put.l2")
+            with open(path, "wb") as file:
+                file.write(b"put:%d\n" % number)
+        self.advance(6)
+        (lond,) = [each for each in self.network.londs if b"put:3\n" in each.asked]
+        stopped = self.stopped(daemon)
+        lond.say(b"ok\n")
+        self.advance(FAREWELL)
+        self.successResultOf(stopped)
+        self.assertEqual(lond.asked[-2:], [b"put:3\n", b"ping\n"])
+        self.assertEqual(os.listdir(self.first.delayed_dir), [])
 
     def test_nothing_asked_yet(self) -> None:
         """F12: who has asked nothing yet hears con_lost, and can still write for a second."""
