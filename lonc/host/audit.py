@@ -8,11 +8,16 @@ known, before too many can have gone wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
+from twisted.internet.defer import Deferred, succeed
+
 from lonc.host.connection import PING, LondConnection
+from lonc.host.connection_states import ConnectionState
+from lonc.host.lond_user import LondUser
+from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
 from lonc.wire.request import Request
 
@@ -105,10 +110,24 @@ class PingAnswer:
 
 
 class Auditor:
-    """Judges by the answers to ``ping`` whether the connections to one lond are in step."""
+    """
+    Asks the connections to one lond for their ``ping``, and judges by the answers.
 
-    def __init__(self, troubles: TroubleLog) -> None:
+    At most a third of them are asked at a time: where ``ping`` hangs, the others have to go on.
+    """
+
+    def __init__(
+        self,
+        machine: LondUser,
+        pool: ConnectionPool,
+        troubles: TroubleLog,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._machine = machine
+        self._pool = pool
         self._troubles = troubles
+        self._seconds = seconds
+        self._to_prove: list[LondConnection] = []  # once they owe nothing
         #: By the host id that a connection speaks for by itself: a lond may answer for each.
         self._answers: dict[str, PingAnswer] = {}
 
@@ -125,14 +144,60 @@ class Auditor:
         known = (each.known is not None and not each.hopeless for each in self._answers.values())
         return bool(self._answers) and all(known)
 
+    @property
+    def _may_ask(self) -> bool:
+        return len(self._pool.proving) < max(1, len(self._pool) // 3)
+
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to be asked before its next request."""
         answers = connection.unchecked
-        return answers >= ROUND or (answers >= EARLIEST and not request.line.endswith(PING))
+        due = answers >= EARLIEST and self._may_ask and not request.line.endswith(PING)
+        return due or answers >= ROUND
 
-    def can_ask(self, connection: LondConnection) -> bool:
-        """Return whether there is an answer to be had that tells anything."""
-        return not self._of(connection).hopeless
+    def ask(self, connection: LondConnection) -> bool:
+        """Ask a connection that owes nothing; return whether it may be asked, and is."""
+        asks = self._may_ask and not self._of(connection).hopeless
+        if asks:
+            connection.ask_ping(self._seconds())
+        return asks
+
+    def prove(self, connection: LondConnection) -> Deferred[bool]:
+        """Fire with whether a connection has been in step: see `Provable.prove`."""
+        if not connection.unchecked:
+            return succeed(True)  # others have asked since
+        ending = connection.state in (ConnectionState.CLOSED, ConnectionState.RETIRING)
+        if ending or self._of(connection).hopeless:
+            return succeed(False)
+        proof: Deferred[bool] = Deferred()
+        connection.proofs += (proof,)
+        if connection.state is not ConnectionState.PROVING:
+            self._to_prove.append(connection)
+            self._ask_for_proofs()
+        return proof
+
+    def _ask_for_proofs(self) -> None:
+        for connection in self._to_prove[:]:
+            if not connection.proofs:  # it was asked for another reason meanwhile
+                self._to_prove.remove(connection)
+            elif connection.state is ConnectionState.IDLE and self._may_ask:
+                self._to_prove.remove(connection)
+                if not self.ask(connection):
+                    connection.end_proofs(False)
+
+    def sweep(self, now: float, longest: float) -> None:
+        """
+        End those whose answer does not come.
+
+        :param longest: seconds that any answer may take.
+        """
+        if self._to_prove:
+            self._ask_for_proofs()
+        shortest = min(SHORTEST, longest)
+        for connection in [x for x in self._pool.proving if now - x.since >= shortest]:
+            usual = TIMES_USUAL * self._machine.median_answer()
+            limit = min(max(SHORTEST, usual), longest)
+            if now - connection.since >= limit:
+                connection.expire(limit)
 
     @property
     def ping_tells(self) -> bool:
@@ -152,11 +217,11 @@ class Auditor:
         """Take note that a connection ended by a wrong answer."""
         self._of(connection).note_wrong()
 
-    def note_silence(self, connection: LondConnection, now: float, last_answer: float) -> None:
+    def note_silence(self, connection: LondConnection) -> None:
         """Take note that a connection ended while it was asked; see `PingAnswer`."""
         answer = self._of(connection)
         before = answer.hopeless
-        answer.note_silence(now, last_answer)
+        answer.note_silence(self._seconds(), self._machine.last_answer)
         self._tell(answer, before)
 
     def _tell(self, answer: PingAnswer, before: bool) -> None:

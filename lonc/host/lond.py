@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
-from lonc.host.audit import ROUND, SHORTEST, TIMES_USUAL, Auditor, Verdict
+from lonc.host.audit import Auditor, Verdict
 from lonc.host.connection import PROOF, LondConnection
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.connection_states import ConnectionState, Trouble
@@ -67,6 +67,7 @@ class Lond:
     :ivar pool: the connections.
     :ivar health: whether it is worth a try.
     :ivar served: which host ids it serves.
+    :ivar auditor: asks its connections whether they are in step.
     """
 
     def __init__(
@@ -87,7 +88,6 @@ class Lond:
         self.health = Health(settings.retries, clock, random, self._probe, machine.reconsider)
         self._ask_again = Pauses(clock, random, self._ask_for_unserved)
         self._troubles = TroubleLog(host.id, clock)
-        self._auditor = Auditor(self._troubles)
         self._facts = LondFacts("")
         self._omissions: dict[Omission, float] = {}
         self._handshaking = Times()
@@ -95,10 +95,10 @@ class Lond:
         self._answers_ping: bool | None = None
         self._last_stood = self._seconds()
         self._place_before = self._place
-        self._to_prove: list[LondConnection] = []  # once they owe nothing
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
         self.pool = ConnectionPool()
+        self.auditor = Auditor(machine, self.pool, self._troubles, self._seconds)
         self._failures = Failures(
             machine, self.health, self.pool, self._troubles, dependencies.clients, self._seconds
         )
@@ -113,27 +113,10 @@ class Lond:
 
     # ------------------------------------------------------------------ a line too many
 
-    @property
-    def _may_ask(self) -> bool:
-        """Whether few are being asked: where ``ping`` hangs, the others have to go on."""
-        return len(self.pool.proving) < max(1, len(self.pool) // 3)
-
-    def is_due(self, connection: LondConnection, request: Request) -> bool:
-        """Return whether a connection has to show that it is in step before its next request."""
-        due = self._auditor.is_due(connection, request)
-        return due and (self._may_ask or connection.unchecked >= ROUND)
-
     def audit(self, connection: LondConnection) -> None:
         """See whether a connection is in step: it has answered long without a proof (row F2)."""
-        if self._auditor.can_ask(connection) and self._may_ask:
-            connection.ask_ping(self._seconds())
-        else:
+        if not self.auditor.ask(connection):
             self._replace(connection)
-
-    def _ping_limit(self) -> float:
-        """Return how long an answer to ``ping`` may take, in seconds."""
-        usual = TIMES_USUAL * self._machine.median_answer()
-        return min(max(SHORTEST, usual), self._settings.request_timeout)
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """Judge a connection by its answer to ``ping``."""
@@ -148,12 +131,12 @@ class Lond:
             connection.note_in_step(now)
             self._welcome(came_back)
             return
-        verdict = self._auditor.judge(connection, reply)
+        verdict = self.auditor.judge(connection, reply)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
             message = "its answer to ping is not the usual one"
             self._tell_out_of_step(connection, message)
-            self._auditor.note_wrong(connection)
+            self.auditor.note_wrong(connection)
             self._failures.note(self._target, Trouble.BROKEN, message, False, self.health.away)
             self._machine.pair(new=1)
         elif verdict is Verdict.AGAIN:
@@ -168,32 +151,7 @@ class Lond:
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
         """Fire with whether a connection has been in step: see `Provable.prove`."""
-        if not connection.unchecked:
-            return succeed(True)  # others have asked since
-        state = connection.state
-        ending = state in (ConnectionState.CLOSED, ConnectionState.RETIRING)
-        if ending or not self._auditor.can_ask(connection):
-            return succeed(False)
-        proof: Deferred[bool] = Deferred()
-        connection.proofs += (proof,)
-        if state is not ConnectionState.PROVING:
-            self._to_prove.append(connection)
-            self._ask_for_proofs()
-        return proof
-
-    def _ask_for_proofs(self) -> None:
-        """Ask those that have to show that they have been in step, and owe nothing."""
-        for connection in self._to_prove[:]:
-            if not connection.proofs:  # it was asked for another reason meanwhile
-                self._to_prove.remove(connection)
-            elif connection.state is ConnectionState.IDLE and self._may_ask:
-                self._to_prove.remove(connection)
-                self.audit(connection)
-
-    @property
-    def ping_known(self) -> bool:
-        """Whether it is known what the lond answers to ``ping``, so that it tells something."""
-        return self._auditor.knows
+        return self.auditor.prove(connection)
 
     def make_room(self) -> None:
         """Retire a connection, so that another can be made."""
@@ -323,7 +281,7 @@ class Lond:
     def _forget(self) -> None:
         """Know nothing of the lond any more: it may be another from now on."""
         self._omissions.clear()
-        self._auditor.forget()
+        self.auditor.forget()
         self.served.forget()
 
     def _retire_nameless(self, newest: LondConnection) -> None:
@@ -382,7 +340,7 @@ class Lond:
         if proving:
             self._answers_ping = self._answers_ping or False
             if connection.unchecked:
-                self._auditor.note_silence(connection, self._seconds(), self._machine.last_answer)
+                self.auditor.note_silence(connection)
         request = connection.give_up()
         was_away = self.health.away
         counts, died = self._failures.count(connection, trouble, proving)
@@ -499,13 +457,7 @@ class Lond:
         for connection in [*self.pool.handshaking, *self.pool.owing]:
             if now - connection.since >= limit:
                 connection.expire(limit)
-        if self._to_prove:
-            self._ask_for_proofs()
-        for connection in list(self.pool.proving):
-            if now - connection.since >= min(SHORTEST, limit):
-                ping_limit = self._ping_limit()
-                if now - connection.since >= ping_limit:
-                    connection.expire(ping_limit)
+        self.auditor.sweep(now, limit)
         if self._omissions and now >= self._omissions.get(Omission.KEY_FILES, inf):
             # An accident must not leave the lond of this machine on a worse way in for good.
             self.connect_anew()
@@ -645,5 +597,5 @@ class Lond:
             last_failure=self._failures.last,
             handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
             handshaking=handshaking,
-            ping_tells=self._auditor.ping_tells,
+            ping_tells=self.auditor.ping_tells,
         )

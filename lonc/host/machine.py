@@ -151,7 +151,7 @@ class Machine:
         following = None
         if connection.state is not _BUSY:
             lond.part_with(connection)
-        elif connection.unchecked >= EARLIEST and lond.is_due(connection, request):
+        elif connection.unchecked >= EARLIEST and lond.auditor.is_due(connection, request):
             lond.audit(connection)
         elif (following := self._next_for(connection)) is not None:
             connection.send(following, connection.since)

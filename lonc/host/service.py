@@ -276,7 +276,7 @@ class HostService(Service):
             counts, None where it counts; fails with :exc:`lonc.wire.request.ConLost`.
         """
         lond = self._machine.lond
-        fresh = fresh or not lond.ping_known
+        fresh = fresh or not lond.auditor.knows
         delivery = Delivery(self.host_id, counts=fresh)
         request = Request(line, delivery)
         self._deliveries += 1
