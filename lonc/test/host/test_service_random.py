@@ -27,7 +27,7 @@ from lonc.test.fixtures.doubles import (
 from lonc.test.fixtures.stage import Notes, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
 
-SCRIPTS = 250
+SCRIPTS = 100
 STEPS = 120
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import threading
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,12 +38,20 @@ class TextOutputTests(SynchronousTestCase):
         self.stream.close()
 
     def read_all(self, output: TextOutput) -> list[str]:
-        """Return what can be read, line by line, until all is written."""
-        said = b""
-        while not output.wait(0.0) or select.select([self.reading], (), (), 0.0)[0]:
-            if select.select([self.reading], (), (), LONG)[0]:
-                said += os.read(self.reading, PIPE)
-        return said.decode().splitlines()
+        """Return all that is written, line by line."""
+        said = bytearray()
+
+        def read() -> None:
+            while not said.endswith(b"\0"):
+                said.extend(os.read(self.reading, PIPE))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        self.assertTrue(output.wait(LONG))
+        select.select((), (self.stream,), (), LONG)
+        os.write(self.stream.fileno(), b"\0")
+        reader.join(LONG)
+        return said[:-1].decode().splitlines()
 
     def test_read(self) -> None:
         """What there is room for is written, in its order; what ascii does not have is escaped."""
