@@ -42,7 +42,7 @@ def delayed() -> None:
 @json_option
 @sort_option("age")
 @asks
-async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
+async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
     """List the delayed requests, of HOST or of all, the oldest first."""
     rows = [each for each in await lonc.delayed(host) if not each.kept]
     listed = ordered(rows, COLUMNS, sort)
@@ -50,7 +50,6 @@ async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) 
         as_json(delayed=listed)
     else:
         show(listed, COLUMNS, "There are no delayed requests.")
-    return 0
 
 
 @delayed.command()
@@ -58,7 +57,7 @@ async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) 
 @json_option
 @sort_option("age")
 @asks
-async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
+async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
     """List the requests that could not be done and are kept, with the lond's answers."""
     rows = [each for each in await lonc.delayed(host) if each.kept]
     listed = ordered(rows, COLUMNS, sort)
@@ -66,51 +65,46 @@ async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
         as_json(kept=listed)
     else:
         show(listed, COLUMNS, "No request is kept.")
-    return 0
 
 
 @delayed.command("show")
 @one_file
 @asks
-async def show_(lonc: ManagementClient, file: str) -> int:
+async def show_(lonc: ManagementClient, file: str) -> None:
     """Show what is in a delayed request; lonc deciphers it where it is sealed."""
     content, more = await lonc.show_delayed(file)
     write(content)
     if more:
         click.echo("... it goes on.", err=True)
-    return 0
 
 
 @delayed.command()
 @any_host
 @asks
-async def retry(lonc: ManagementClient, host: str) -> int:
+async def retry(lonc: ManagementClient, host: str) -> None:
     """Try the delayed requests of HOST, or of all hosts, now."""
     await lonc.retry_delayed(host)
     click.echo(f"The delayed requests of {printable(host) or 'all hosts'} are tried now.")
-    return 0
 
 
 @delayed.command()
 @one_file
 @yes_option
 @asks
-async def drop(lonc: ManagementClient, file: str, yes: bool) -> int:
+async def drop(lonc: ManagementClient, file: str, yes: bool) -> None:
     """Delete a delayed request for good: what it should have changed stays as it is."""
     confirm(f"Delete {file} for good?", yes)
     await lonc.drop_delayed(file)
     click.echo(f"{printable(file)} is deleted.")
-    return 0
 
 
 @delayed.command()
 @one_file
 @asks
-async def requeue(lonc: ManagementClient, file: str) -> int:
+async def requeue(lonc: ManagementClient, file: str) -> None:
     """Put a kept request back among those that are sent."""
     await lonc.requeue_delayed(file)
     click.echo(f"{printable(file)} is sent again.")
-    return 0
 
 
 @delayed.command()

@@ -111,7 +111,7 @@ async def hosts(
     sort: str,
     reverse: bool,
     limit: int | None,
-) -> int:
+) -> None:
     """List the hosts, the worst first; or tell all about HOST."""
     every = rows(await lonc.hosts(), await lonc.problems())
     chosen = [
@@ -134,7 +134,6 @@ async def hosts(
             out.print(line, no_wrap=True, overflow=overflow(out))
     else:
         show(chosen, HOST_COLUMNS, "No host is like that." if every else "hosts.tab has no host.")
-    return 0
 
 
 def _as_object(row: Row) -> Mapping[str, object]:

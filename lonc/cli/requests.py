@@ -38,14 +38,13 @@ CLIENT_COLUMNS: Final[Sequence[Column[ClientStatus]]] = (
 @asks
 async def clients(
     lonc: ManagementClient, host: str, wants_json: bool, sort: str, reverse: bool
-) -> int:
+) -> None:
     """List the open clients, of HOST or of all, those with the most requests first."""
     listed = ordered(await lonc.clients(host), CLIENT_COLUMNS, sort, reverse)
     if wants_json:
         as_json(clients=listed)
     else:
         show(listed, CLIENT_COLUMNS, "No client is connected.")
-    return 0
 
 
 REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
@@ -69,14 +68,13 @@ REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
 @json_option
 @sort_option("total")
 @asks
-async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> int:
+async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
     """Show the slowest 100 requests of late, and where their time went."""
     listed = ordered(await lonc.slow(host), REQUEST_COLUMNS, sort)
     if wants_json:
         as_json(slow=[attrs.asdict(each) | {"total": each.total} for each in listed])
     else:
         show(listed, REQUEST_COLUMNS, "No request of late.")
-    return 0
 
 
 @click.command()
@@ -87,7 +85,7 @@ async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
 @asks
 async def trace(
     lonc: ManagementClient, host: str, contents: bool, wants_json: bool, count: int | None
-) -> int:
+) -> None:
     """Show requests as they end, of HOST or of all, until Ctrl-C."""
     async for record in lonc.trace(host, contents):
         click.echo(_json_line(record) if wants_json else _line(record))
@@ -96,7 +94,6 @@ async def trace(
             count -= 1
             if count == 0:
                 break
-    return 0
 
 
 def _json_line(record: RequestRecord) -> str:

@@ -30,14 +30,13 @@ SETTING_COLUMNS: Final[Sequence[Column[SettingStatus]]] = (
 @json_option
 @sort_option("setting")
 @asks
-async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> int:
+async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> None:
     """List every setting in force, where it comes from, and whether the file has another now."""
     listed = ordered(await lonc.settings(), SETTING_COLUMNS, sort)
     if wants_json:
         as_json(settings=[_with_numbers(each) for each in listed])
     else:
         show(listed, SETTING_COLUMNS, "There are no settings.")
-    return 0
 
 
 def _with_numbers(setting: SettingStatus) -> Mapping[str, object]:

@@ -24,7 +24,7 @@ from lonc.wire.printable import printable
 @asks
 async def pause(
     lonc: ManagementClient, host: str, reason: str, seconds: float | None, fail: bool
-) -> int:
+) -> None:
     """
     Send HOST nothing for a while.
 
@@ -39,67 +39,60 @@ async def pause(
     else:
         limit = {each.name: each.value for each in await lonc.settings()}["loncQueueTimeout"]
         click.echo(f"Requests wait, and get con_lost after {limit} s (loncQueueTimeout).")
-    return 0
 
 
 @click.command()
 @one_host
 @asks
-async def resume(lonc: ManagementClient, host: str) -> int:
+async def resume(lonc: ManagementClient, host: str) -> None:
     """End the pause of HOST."""
     await lonc.resume(host)
     click.echo(f"{printable(host)} is not paused any more.")
-    return 0
 
 
 @click.command()
 @any_host
 @asks
-async def retry(lonc: ManagementClient, host: str) -> int:
+async def retry(lonc: ManagementClient, host: str) -> None:
     """Give HOST its retries back, or all hosts: one that is DEAD is tried again."""
     await lonc.reset_retries(host)
     click.echo(f"{printable(host) or 'Every host'} has its retries back.")
-    return 0
 
 
 @click.command()
 @any_host
 @click.option("--yes", is_flag=True, help="Do not ask, where it is for all hosts.")
 @asks
-async def reconnect(lonc: ManagementClient, host: str, yes: bool) -> int:
+async def reconnect(lonc: ManagementClient, host: str, yes: bool) -> None:
     """Close the connections of HOST, or of all hosts, and start afresh; requests get con_lost."""
     confirm("Close the connections of all hosts?", yes or bool(host))
     await lonc.close_connections(host)
     click.echo(f"The connections of {printable(host) or 'all hosts'} are closed.")
-    return 0
 
 
 @click.command()
 @one_host
 @click.argument("level", type=click.IntRange(0, 9))
 @asks
-async def debug(lonc: ManagementClient, host: str, level: int) -> int:
+async def debug(lonc: ManagementClient, host: str, level: int) -> None:
     """Set the debug level of HOST, 0 (off) to 9; `all` means all hosts."""
     await lonc.set_debug_level("" if host == "all" else host, level)
     click.echo(f"The debug level of {printable(host)} is {level}.")
-    return 0
 
 
 @click.command()
 @asks
-async def reload(lonc: ManagementClient) -> int:
+async def reload(lonc: ManagementClient) -> None:
     """Read the configuration and the host table again, and tell what has changed."""
     for line in (await lonc.reload()).split("\n"):
         click.echo(printable(line))
-    return 0
 
 
 @click.command()
 @yes_option
 @asks
-async def stop(lonc: ManagementClient, yes: bool) -> int:
+async def stop(lonc: ManagementClient, yes: bool) -> None:
     """Stop lonc, as TERM does."""
     confirm("Stop lonc? No client is served then.", yes)
     await lonc.stop()
     click.echo("lonc stops.")
-    return 0

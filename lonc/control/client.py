@@ -17,33 +17,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
 
 from lonc.config.certificates import CertificateFiles
+from lonc.control import commands
 from lonc.control.access import user_name
 from lonc.control.client_connection import ClientConnection, connect
-from lonc.control.commands import (
-    About,
-    CloseConnections,
-    DropDelayed,
-    ListClients,
-    ListConnections,
-    ListDelayed,
-    ListHosts,
-    ListProblems,
-    ListSettings,
-    ListSlow,
-    ManagementCommand,
-    Pause,
-    Reload,
-    Report,
-    RequeueDelayed,
-    RereadTable,
-    ResetRetries,
-    Resume,
-    RetryDelayed,
-    SetDebugLevel,
-    ShowDelayed,
-    Stop,
-    Trace,
-)
+from lonc.control.commands import ManagementCommand
 from lonc.control.errors import BadArguments, ManagementError, NoAnswer
 from lonc.report.problems import Problem
 from lonc.report.records import (
@@ -111,35 +88,35 @@ class ManagementClient:
 
     async def about(self) -> DaemonStatus:
         """Report on the daemon."""
-        return DaemonStatus(**await self._ask(About))
+        return DaemonStatus(**await self._ask(commands.About))
 
     async def hosts(self) -> list[HostStatus]:
         """Report on all hosts, in the order of their ids."""
-        return await self._rows(ListHosts, HostStatus, after="")
+        return await self._rows(commands.ListHosts, HostStatus, after="")
 
     async def clients(self, host_id: str = "") -> list[ClientStatus]:
         """Report on the open clients, in the order in which they came."""
-        return await self._rows(ListClients, ClientStatus, host=host_id)
+        return await self._rows(commands.ListClients, ClientStatus, host=host_id)
 
     async def connections(self, host_id: str = "") -> list[ConnectionStatus]:
         """Report on the connections to londs, in the order in which they were made."""
-        return await self._rows(ListConnections, ConnectionStatus, host=host_id)
+        return await self._rows(commands.ListConnections, ConnectionStatus, host=host_id)
 
     async def slow(self, host_id: str = "") -> list[RequestRecord]:
         """Report the slowest requests of late, in the order in which they ended."""
-        return await self._rows(ListSlow, RequestRecord, host=host_id)
+        return await self._rows(commands.ListSlow, RequestRecord, host=host_id)
 
     async def problems(self, host_id: str = "") -> list[Problem]:
         """Report on what is wrong now, in the order in which it began."""
-        return await self._rows(ListProblems, Problem, host=host_id)
+        return await self._rows(commands.ListProblems, Problem, host=host_id)
 
     async def settings(self) -> list[SettingStatus]:
         """Report the settings in force, in the order of their names."""
-        return await self._rows(ListSettings, SettingStatus, host="")
+        return await self._rows(commands.ListSettings, SettingStatus, host="")
 
     async def delayed(self, host_id: str = "") -> list[DelayedStatus]:
         """Report on delayed requests in the order in which they are sent, then on those kept."""
-        return await self._rows(ListDelayed, DelayedStatus, host=host_id)
+        return await self._rows(commands.ListDelayed, DelayedStatus, host=host_id)
 
     async def trace(
         self, host_id: str = "", contents: bool = False
@@ -150,7 +127,7 @@ class ManagementClient:
         :param contents: with their lines: the owner may.
         """
         while True:
-            answer = await self._ask(Trace, host=host_id, after=None, contents=contents)
+            answer = await self._ask(commands.Trace, host=host_id, after=None, contents=contents)
             for row in answer["rows"]:
                 yield RequestRecord(**row)
 
@@ -158,31 +135,31 @@ class ManagementClient:
 
     async def report(self, host_id: str = "") -> None:
         """Have the status file written."""
-        await self._ask(Report, host=host_id)
+        await self._ask(commands.Report, host=host_id)
 
     async def reset_retries(self, host_id: str = "") -> None:
         """Give a host its retries back."""
-        await self._ask(ResetRetries, host=host_id)
+        await self._ask(commands.ResetRetries, host=host_id)
 
     async def close_connections(self, host_id: str = "") -> None:
         """Have a host's connections closed and started afresh."""
-        await self._ask(CloseConnections, host=host_id)
+        await self._ask(commands.CloseConnections, host=host_id)
 
     async def set_debug_level(self, host_id: str, level: int) -> None:
         """Set a host's debug level, 0 to 9."""
-        await self._ask(SetDebugLevel, host=host_id, level=level)
+        await self._ask(commands.SetDebugLevel, host=host_id, level=level)
 
     async def reread_table(self) -> str:
         """Have the host table read again; tells what has changed."""
-        return str((await self._ask(RereadTable))["message"])
+        return str((await self._ask(commands.RereadTable))["message"])
 
     async def reload(self) -> str:
         """Have the configuration and the host table read again; tells what has changed."""
-        return str((await self._ask(Reload, RELOADS))["message"])
+        return str((await self._ask(commands.Reload, RELOADS))["message"])
 
     async def stop(self) -> None:
         """Stop lonc."""
-        await self._ask(Stop)
+        await self._ask(commands.Stop)
 
     async def pause(
         self,
@@ -201,29 +178,35 @@ class ManagementClient:
         """
         by = user_name(os.geteuid()) if by is None else by
         await self._ask(
-            Pause, IN_FLIGHT, host=host_id, by=by, reason=reason, seconds=seconds, fail=fail
+            commands.Pause,
+            IN_FLIGHT,
+            host=host_id,
+            by=by,
+            reason=reason,
+            seconds=seconds,
+            fail=fail,
         )
 
     async def resume(self, host_id: str) -> None:
         """End a host's pause."""
-        await self._ask(Resume, host=host_id)
+        await self._ask(commands.Resume, host=host_id)
 
     async def show_delayed(self, file: str) -> tuple[bytes, bool]:
         """Return what is in a delayed request, and whether it goes on behind that."""
-        answer = await self._ask(ShowDelayed, file=file)
+        answer = await self._ask(commands.ShowDelayed, file=file)
         return cast(bytes, answer["content"]), bool(answer["more"])
 
     async def retry_delayed(self, host_id: str = "") -> None:
         """Have a host's delayed requests tried now."""
-        await self._ask(RetryDelayed, host=host_id)
+        await self._ask(commands.RetryDelayed, host=host_id)
 
     async def drop_delayed(self, file: str) -> None:
         """Delete a delayed request."""
-        await self._ask(DropDelayed, file=file)
+        await self._ask(commands.DropDelayed, file=file)
 
     async def requeue_delayed(self, file: str) -> None:
         """Put a kept request back among those that are sent."""
-        await self._ask(RequeueDelayed, file=file)
+        await self._ask(commands.RequeueDelayed, file=file)
 
     # ------------------------------------------------------------------ questions and answers
 

@@ -74,7 +74,6 @@ def _fields(record: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument
 
 #: A page of hosts.
 HOSTS = amp.AmpList(_fields(HostStatus))
-_HOST = (b"host", amp.Unicode())
 _MESSAGE = (b"message", amp.Unicode())
 
 
@@ -109,6 +108,20 @@ class ManagementCommand(amp.Command):
         return arguments
 
 
+class _HostCommand(ManagementCommand):
+    """A command for one host, or for all."""
+
+    arguments = [(b"host", amp.Unicode())]
+    errors = {UnknownHost: b"UNKNOWN_HOST"}
+
+
+class _FileCommand(ManagementCommand):
+    """A command for one delayed request."""
+
+    arguments = [(b"file", amp.Unicode())]
+    errors = {UnknownFile: b"UNKNOWN_FILE"}
+
+
 class About(ManagementCommand):
     """Report on the daemon: the fields of :class:`lonc.report.status.DaemonStatus`."""
 
@@ -129,35 +142,28 @@ class ListHosts(ManagementCommand):
     response = [(b"hosts", HOSTS), (b"more", amp.Boolean())]
 
 
-class Report(ManagementCommand):
+class Report(_HostCommand):
     """Write the status file. It is one file for all hosts, and always written as a whole."""
 
-    arguments = [_HOST]
-    errors = {UnknownHost: b"UNKNOWN_HOST", ReportFailed: b"REPORT_FAILED"}
+    errors = {ReportFailed: b"REPORT_FAILED"}
 
 
-class ResetRetries(ManagementCommand):
+class ResetRetries(_HostCommand):
     """Give a host its retries back: a DEAD one is tried again with the next request."""
 
-    arguments = [_HOST]
-    errors = {UnknownHost: b"UNKNOWN_HOST"}
 
-
-class CloseConnections(ManagementCommand):
+class CloseConnections(_HostCommand):
     """Close a host's connections and start afresh, as ``close_connection_exit`` does."""
 
-    arguments = [_HOST]
-    errors = {UnknownHost: b"UNKNOWN_HOST"}
 
-
-class SetDebugLevel(ManagementCommand):
+class SetDebugLevel(_HostCommand):
     """Set a host's debug level: 0 is off, 9 is all there is (row S20)."""
 
-    arguments = [_HOST, (b"level", amp.Integer())]
-    errors = {UnknownHost: b"UNKNOWN_HOST", BadLevel: b"BAD_LEVEL"}
+    arguments = [*_HostCommand.arguments, (b"level", amp.Integer())]
+    errors = {BadLevel: b"BAD_LEVEL"}
 
 
-class Pause(ManagementCommand):
+class Pause(_HostCommand):
     """
     Let a host's requests wait, or fail at once; answered when nothing is in flight any more.
 
@@ -166,20 +172,16 @@ class Pause(ManagementCommand):
     """
 
     arguments = [
-        (b"host", amp.Unicode()),
+        *_HostCommand.arguments,
         (b"by", amp.Unicode()),
         (b"reason", amp.Unicode()),
         (b"seconds", _Number()),
         (b"fail", amp.Boolean()),
     ]
-    errors = {UnknownHost: b"UNKNOWN_HOST"}
 
 
-class Resume(ManagementCommand):
+class Resume(_HostCommand):
     """End a host's pause."""
-
-    arguments = [_HOST]
-    errors = {UnknownHost: b"UNKNOWN_HOST"}
 
 
 class RereadTable(ManagementCommand):
@@ -210,7 +212,7 @@ class HandOver(ManagementCommand):
     response = [(b"path", amp.Unicode())]
 
 
-class Listing(ManagementCommand):
+class Listing(_HostCommand):
     """
     Rows of one kind, in the order of their first field, one page at a time.
 
@@ -218,12 +220,8 @@ class Listing(ManagementCommand):
     next page would have any. An empty ``host`` means all.
     """
 
-    #: What a row is.
-    record: type[attrs.AttrsInstance]
-
     level = Level.SEE
-    arguments = [_HOST, (b"after", _Json())]
-    errors = {UnknownHost: b"UNKNOWN_HOST"}
+    arguments = [*_HostCommand.arguments, (b"after", _Json())]
 
 
 def _listing(kind: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
@@ -233,42 +231,36 @@ def _listing(kind: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]
 class ListClients(Listing):
     """The open client connections: :class:`lonc.report.records.ClientStatus`."""
 
-    record = ClientStatus
     response = _listing(ClientStatus)
 
 
 class ListConnections(Listing):
     """The connections to londs: :class:`lonc.report.records.ConnectionStatus`."""
 
-    record = ConnectionStatus
     response = _listing(ConnectionStatus)
 
 
 class ListSlow(Listing):
     """The slowest requests of late: :class:`lonc.report.records.RequestRecord`."""
 
-    record = RequestRecord
     response = _listing(RequestRecord)
 
 
 class ListProblems(Listing):
     """What is wrong now: :class:`lonc.report.problems.Problem`, in the order of their beginning."""
 
-    record = Problem
     response = _listing(Problem)
 
 
 class ListSettings(Listing):
     """The settings in force: :class:`lonc.report.records.SettingStatus`; ``host`` is nothing."""
 
-    record = SettingStatus
     response = _listing(SettingStatus)
 
 
 class ListDelayed(Listing):
     """Delayed requests, those kept too: :class:`lonc.report.records.DelayedStatus`."""
 
-    record = DelayedStatus
     response = _listing(DelayedStatus)
 
 
@@ -282,14 +274,10 @@ class Trace(Listing):
     """
 
     arguments = [*Listing.arguments, (b"contents", amp.Boolean())]
-    record = RequestRecord
     response = _listing(RequestRecord)
 
 
-_FILE = (b"file", amp.Unicode())
-
-
-class ShowDelayed(ManagementCommand):
+class ShowDelayed(_FileCommand):
     """
     Give what is in a delayed request, deciphered where it is sealed: the owner may.
 
@@ -297,27 +285,16 @@ class ShowDelayed(ManagementCommand):
     """
 
     level = Level.OWN
-    arguments = [_FILE]
     response = [(b"content", amp.String()), (b"more", amp.Boolean())]
-    errors = {UnknownFile: b"UNKNOWN_FILE"}
 
 
-class RetryDelayed(ManagementCommand):
+class RetryDelayed(_HostCommand):
     """Try a host's delayed requests now."""
 
-    arguments = [_HOST]
-    errors = {UnknownHost: b"UNKNOWN_HOST"}
 
-
-class DropDelayed(ManagementCommand):
+class DropDelayed(_FileCommand):
     """Delete a delayed request, or one that is kept, and what stands beside it."""
 
-    arguments = [_FILE]
-    errors = {UnknownFile: b"UNKNOWN_FILE"}
 
-
-class RequeueDelayed(ManagementCommand):
+class RequeueDelayed(_FileCommand):
     """Put a kept request back among those that are sent."""
-
-    arguments = [_FILE]
-    errors = {UnknownFile: b"UNKNOWN_FILE"}

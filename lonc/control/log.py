@@ -24,23 +24,11 @@ class ManagementLog:
 
         :param kind: so much of the reason that they cannot make as many as they like of it.
         """
-        more = self._limited.allow(kind)
-        if more is not None:
-            log.warn(
-                "Management connection closed: {why}{more}",
-                why=why,
-                more=more,
-            )
+        self._warn(kind, "Management connection closed: {why}{more}", why=why)
 
     def not_understood(self, why: str) -> None:
         """Log that a command was not understood."""
-        more = self._limited.allow("not understood")
-        if more is not None:
-            log.warn(
-                "Management command not understood: {why}{more}",
-                why=why,
-                more=more,
-            )
+        self._warn("not understood", "Management command not understood: {why}{more}", why=why)
 
     def fault(self, failure: Failure, command: bytes) -> None:
         """Log a fault of lonc's own."""
@@ -49,23 +37,17 @@ class ManagementLog:
 
     def not_allowed(self, who: str, what: str) -> None:
         """Log that somebody asked for what he may not have."""
-        more = self._limited.allow("not allowed")
+        message = "Not allowed over the management port: {what} for {who}{more}"
+        self._warn("not allowed", message, what=what, who=who)
+
+    def _warn(self, key: str, message: str, **fields: str) -> None:
+        more = self._limited.allow(key)
         if more is not None:
-            log.warn(
-                "Not allowed over the management port: {what} for {who}{more}",
-                what=what,
-                who=who,
-                more=more,
-            )
+            log.warn(message, more=more, **fields)
 
     def asked(self, asked: str, host_id: str, who: str) -> None:
         """Log what somebody has asked for, though a program may ask all the time."""
         more = self._limited_asking.allow(f"{asked} {host_id} {who}")
         if more is not None:
-            log.info(
-                "Asked over the management port by {who}: {asked}{more}",
-                who=who,
-                asked=asked,
-                more=more,
-                host_id=host_id,
-            )
+            message = "Asked over the management port by {who}: {asked}{more}"
+            log.info(message, who=who, asked=asked, more=more, host_id=host_id)

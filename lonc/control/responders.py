@@ -17,32 +17,8 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.protocols import amp
 
 from lonc.config.settings import PARAMETERS, Settings, SettingsError
+from lonc.control import commands
 from lonc.control.access import Caller, Level, user_name
-from lonc.control.commands import (
-    About,
-    CloseConnections,
-    DropDelayed,
-    HandOver,
-    ListClients,
-    ListConnections,
-    ListDelayed,
-    ListHosts,
-    ListProblems,
-    ListSettings,
-    ListSlow,
-    Pause,
-    Reload,
-    Report,
-    RequeueDelayed,
-    RereadTable,
-    ResetRetries,
-    Resume,
-    RetryDelayed,
-    SetDebugLevel,
-    ShowDelayed,
-    Stop,
-    Trace,
-)
 from lonc.control.errors import (
     BadArguments,
     BadLevel,
@@ -129,46 +105,48 @@ class Responders(amp.CommandLocator):
 
     # ------------------------------------------------------------------ what is seen
 
-    @About.responder
+    @commands.About.responder
     def about(self) -> Answer:
         """Report on the daemon."""
         return attrs.asdict(self._parts.reporter.about(), recurse=False)
 
-    @ListHosts.responder
+    @commands.ListHosts.responder
     def list_hosts(self, after: str) -> Answer:
         """Report on the hosts."""
         ids = behind({host_id: host_id for host_id in self._parts.hosts}, after)
-        return page(ListHosts, (self._host_status(host_id) for host_id in ids))
+        return page(commands.ListHosts, (self._host_status(host_id) for host_id in ids))
 
     def _host_status(self, host_id: str) -> HostStatus:
         status = self._parts.reporter.status(host_id)
         return attrs.evolve(status, last_log=cut(status.last_log))
 
-    @ListClients.responder
+    @commands.ListClients.responder
     def list_clients(self, host: str, after: object) -> Answer:
         """Report on the open clients."""
         host_id, everyone = self._host_id(host), self._parts.clients.everyone
         clients = {each.number: each for each in everyone if host_id in (None, each.host_id)}
         now, wall, name_of = self._parts.clients.seconds(), time.time(), cache(user_name)
         coming = behind(clients, after)
-        return page(ListClients, (_client_status(each, name_of, now, wall) for each in coming))
+        return page(
+            commands.ListClients, (_client_status(each, name_of, now, wall) for each in coming)
+        )
 
-    @ListConnections.responder
+    @commands.ListConnections.responder
     def list_connections(self, host: str, after: object) -> Answer:
         """Report on the connections to londs."""
         rows: dict[int, ConnectionStatus] = {}
         for one in self._chosen(host):
             for status in one.connection_statuses():
                 rows.setdefault(status.number, status)  # ids of one machine share theirs
-        return page(ListConnections, behind(rows, after))
+        return page(commands.ListConnections, behind(rows, after))
 
-    @ListSlow.responder
+    @commands.ListSlow.responder
     def list_slow(self, host: str, after: object) -> Answer:
         """Report the slowest requests of late."""
         slowest = self._parts.request_log.slowest(self._host_id(host))
-        return page(ListSlow, behind({each.number: each for each in slowest}, after))
+        return page(commands.ListSlow, behind({each.number: each for each in slowest}, after))
 
-    @ListProblems.responder
+    @commands.ListProblems.responder
     async def list_problems(self, host: str, after: object) -> Answer:
         """Report on what is wrong now."""
         host_id = self._host_id(host)
@@ -176,9 +154,9 @@ class Responders(amp.CommandLocator):
             await self._parts.look()
         problems = self._parts.reporter.problems
         known = {each.number: each for each in problems if host_id in (None, each.host)}
-        return page(ListProblems, behind(known, after))
+        return page(commands.ListProblems, behind(known, after))
 
-    @ListSettings.responder
+    @commands.ListSettings.responder
     async def list_settings(self, host: str, after: object) -> Answer:
         """Report on each setting, and on what the file says by now."""
         parts = self._parts
@@ -189,9 +167,9 @@ class Responders(amp.CommandLocator):
             path, limit = settings.config_file, settings.disk_timeout
             now = await parts.disk.run(path, limit, parts.read_settings)
         rows = {each.name: each for each in _settings(settings, now)}
-        return page(ListSettings, behind(rows, after))
+        return page(commands.ListSettings, behind(rows, after))
 
-    @ListDelayed.responder
+    @commands.ListDelayed.responder
     async def list_delayed(self, host: str, after: object) -> Answer:
         """
         Report on delayed requests in the order in which they are sent, then on those kept.
@@ -204,9 +182,9 @@ class Responders(amp.CommandLocator):
             rows = await self._parts.delayed.listed(host or None, after or "")
         if not rows:
             self._host_id(host)
-        return page(ListDelayed, rows)
+        return page(commands.ListDelayed, rows)
 
-    @Trace.responder
+    @commands.Trace.responder
     async def trace(self, host: str, after: object, contents: bool) -> Answer:
         """Report requests as they end."""
         if contents:
@@ -220,13 +198,13 @@ class Responders(amp.CommandLocator):
         with contextlib.suppress(TimeoutError):
             await watcher.wait().addTimeout(TRACE_WAIT, self._parts.clock)
         rows = watcher.pop_seen()
-        told, more = first_of(Trace, rows)
+        told, more = first_of(commands.Trace, rows)
         watcher.push_back(rows[len(told) :])
         return {"rows": told, "more": more}
 
     # ------------------------------------------------------------------ what is steered
 
-    @Report.responder
+    @commands.Report.responder
     async def report(self, host: str) -> Answer:
         """Write the status file."""
         self._note("report", host)
@@ -242,19 +220,19 @@ class Responders(amp.CommandLocator):
         done = Deferred.fromCoroutine(in_slices(self._parts.clock, steps, lambda: True))
         return done.addCallback(lambda _: {})
 
-    @ResetRetries.responder
+    @commands.ResetRetries.responder
     def reset_retries(self, host: str) -> Deferred[Answer]:
         """Give a host its retries back (row S18)."""
         self._note("reset retries", host)
         return self._each(host, lambda each: each.reset_retries())
 
-    @CloseConnections.responder
+    @commands.CloseConnections.responder
     def close_connections(self, host: str) -> Deferred[Answer]:
         """Close a host's connections and start afresh."""
         self._note("close connections", host)
         return self._each(host, lambda each: each.close_connections())
 
-    @SetDebugLevel.responder
+    @commands.SetDebugLevel.responder
     def set_debug_level(self, host: str, level: int) -> Deferred[Answer]:
         """Set a host's debug level (row S20)."""
         if not 0 <= level <= 9:
@@ -262,7 +240,7 @@ class Responders(amp.CommandLocator):
         self._note(f"debug level {level}", host)
         return self._each(host, partial(_set_debug_level, level))
 
-    @Pause.responder
+    @commands.Pause.responder
     async def pause(self, host: str, by: str, reason: str, seconds: float, fail: bool) -> Answer:
         """Send a host nothing; return when nothing of it is in flight any more."""
         if not 0.0 <= seconds <= LONGEST_PAUSE:
@@ -278,7 +256,7 @@ class Responders(amp.CommandLocator):
             await each
         return {}
 
-    @Resume.responder
+    @commands.Resume.responder
     def resume(self, host: str) -> Deferred[Answer]:
         """End a host's pause."""
         self._check_steady()
@@ -293,7 +271,7 @@ class Responders(amp.CommandLocator):
         if self._parts.handing_over():  # it has been told which hosts are paused
             raise NotDone("a new process takes over: ask again in a moment")
 
-    @ShowDelayed.responder
+    @commands.ShowDelayed.responder
     async def show_delayed(self, file: str) -> Answer:
         """Give the beginning of a delayed request, and tell whether it goes on."""
         self._note(f"show delayed request {file}")
@@ -301,7 +279,7 @@ class Responders(amp.CommandLocator):
             content, more = await self._parts.delayed.show(file, SHOWN)
         return {"content": content, "more": more}
 
-    @DropDelayed.responder
+    @commands.DropDelayed.responder
     async def drop_delayed(self, file: str) -> Answer:
         """Delete a delayed request."""
         self._note(f"drop delayed request {file}")
@@ -309,7 +287,7 @@ class Responders(amp.CommandLocator):
             await self._parts.delayed.drop(file)
         return {}
 
-    @RequeueDelayed.responder
+    @commands.RequeueDelayed.responder
     async def requeue_delayed(self, file: str) -> Answer:
         """Put a kept request back among those that are sent."""
         self._note(f"put back delayed request {file}")
@@ -317,32 +295,32 @@ class Responders(amp.CommandLocator):
             await self._parts.delayed.requeue(file)
         return {}
 
-    @RetryDelayed.responder
+    @commands.RetryDelayed.responder
     def retry_delayed(self, host: str) -> Answer:
         """Try a host's delayed requests now."""
         self._note("retry delayed requests", host)
         self._parts.delayed.retry(self._host_id(host))
         return {}
 
-    @RereadTable.responder
+    @commands.RereadTable.responder
     async def reread_table(self) -> Answer:
         """Read the host table again."""
         self._note("read the table again")
         return {"message": cut(await self._parts.reread_table(), LONGEST_MESSAGE)}
 
-    @Reload.responder
+    @commands.Reload.responder
     async def reload(self) -> Answer:
         """Read the configuration and the host table again."""
         self._note("reload")
         return {"message": cut(await self._parts.reload(), LONGEST_MESSAGE)}
 
-    @HandOver.responder
+    @commands.HandOver.responder
     async def hand_over(self) -> Answer:
         """Get ready to hand everything over to a new process."""
         self._note("hand over to a new process")
         return {"path": await self._parts.hand_over()}
 
-    @Stop.responder
+    @commands.Stop.responder
     def stop(self) -> Answer:
         """Stop lonc; the answer goes first."""
         self._note("stop")

@@ -1,3 +1,4 @@
+# ruff: noqa: F403, F405
 """
 The public names of what manages a running lonc: the client, the AMP commands and their errors.
 
@@ -11,44 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lonc.control.client import ManagementClient
-    from lonc.control.commands import (
-        About,
-        CloseConnections,
-        DropDelayed,
-        HandOver,
-        ListClients,
-        ListConnections,
-        ListDelayed,
-        ListHosts,
-        ListProblems,
-        ListSettings,
-        ListSlow,
-        Pause,
-        Reload,
-        Report,
-        RequeueDelayed,
-        RereadTable,
-        ResetRetries,
-        Resume,
-        RetryDelayed,
-        SetDebugLevel,
-        ShowDelayed,
-        Stop,
-        Trace,
-    )
-    from lonc.control.errors import (
-        BadArguments,
-        BadLevel,
-        InternalError,
-        ManagementError,
-        NoAnswer,
-        NotAllowed,
-        NotDone,
-        ReloadFailed,
-        ReportFailed,
-        UnknownFile,
-        UnknownHost,
-    )
+    from lonc.control.commands import *
+    from lonc.control.errors import *
     from lonc.control.port import ManagementPortError
     from lonc.control.server import ManagementFactory, ManagementProtocol
 

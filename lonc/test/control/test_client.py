@@ -89,7 +89,7 @@ class CommandsTests(ConnectedTests):
             name
             for module, kind in ((commands, ManagementCommand), (errors, ManagementError))
             for name, each in vars(module).items()
-            if isinstance(each, type) and issubclass(each, kind)
+            if isinstance(each, type) and issubclass(each, kind) and name[0] != "_"
         }
         self.assertLessEqual(named - {"ManagementCommand", "Listing"}, set(management.__all__))
         for name in management.__all__:
