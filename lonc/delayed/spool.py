@@ -154,7 +154,9 @@ class Spool:
     def _list(self) -> Found:
         there = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
         stored = [*self._requests(there)]
-        sealed = [*self._requests(SEALED_FOLDER + name for name in self._names(self.sealed))]
+        is_ours = os.path.isdir(self.sealed) and not os.path.islink(self.sealed)
+        names = os.listdir(self.sealed) if is_ours else []  # else it is told with the faults
+        sealed = [*self._requests(SEALED_FOLDER + name for name in names)]
         requests: dict[str, list[str]] = {}
         for file in sorted([*stored, *sealed], key=order):
             requests.setdefault(host_of_file(file) or "", []).append(file)

@@ -458,10 +458,14 @@ class SealedTests(SpoolCase):
 
     def test_folder_is_a_link(self) -> None:
         """Where a link in the place of the folder of sealed ones leads, nothing is looked for."""
-        os.symlink("/", self.spool.sealed)
-        error = self.assertRaises(OSError, self.spool.scan)
-        self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+        elsewhere = os.path.abspath(os.path.join(os.path.dirname(self.folder), "elsewhere"))
+        os.mkdir(elsewhere)
+        write(os.path.join(elsewhere, "1.2.put.l2~sealed"), b"x")
+        os.symlink(elsewhere, self.spool.sealed)
         self.put(b"x\n")
+        self.assertEqual(self.spool.scan().requests, {"l1": [NAME]})
+        (fault,) = self.spool.faults.values()
+        self.assertIn("it is a symbolic link; it has to be a folder itself", fault)
         self.assertRaises(OSError, self.spool.seal, NAME)
 
     def test_read(self) -> None:
