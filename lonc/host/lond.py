@@ -211,6 +211,7 @@ class Lond:
         self._handshaking.add(now - connection.since)
         connection.established = connection.since = now
         before = set(self.served.refused)
+        self._retire_nameless(connection)  # before who is refused can ask again
         self._learn(facts)
         proving = self.health.doubtful and not self._answers_no_ping
         if proving:
@@ -218,7 +219,6 @@ class Lond:
         else:
             self.move(connection, ConnectionState.IDLE)
         self.served.learn(facts, self.pool.all())
-        self._retire_nameless(connection)
         self.pool.shrink()
         if not proving:
             self._welcome(self.health.away)

@@ -376,6 +376,28 @@ class NoSethostTests(HostTestCase):
         self.assertEqual(old.asked[-1], b"get\n")
         self.assertEqual(waiting.read, b"re:sethost:l4:put\n")
 
+    def test_refused_and_asked_again_at_once(self) -> None:
+        """Who asks again at con_lost, for a host that is not served, finds no other's connection."""
+        stage = Together(self, max_connections=3)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage.client_of("l4", b"stay\n")
+        stage.turn()
+
+        def prepare(lond: ScriptedLond) -> None:
+            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
+
+        stage.network.prepare = prepare
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        old = stage.londs[1]
+        stage.network.on_connect = leave_pending
+        clients = [stage.client_of("l2", b"one\ntwo\n") for _ in range(3)]
+        stage.serving("l3", "l4")
+        stage.network.attempts[-1].accept()
+        stage.turn()
+        self.assertEqual(old.asked, [b"ping\n", b"get\n"])
+        self.assertEqual(self.answers(clients), [CON_LOST * 2] * 3)
+
     def test_renewed(self) -> None:
         """A lond that comes to know sethost serves all; older connections serve one id only."""
         stage = Together(self, max_connections=3)
