@@ -151,7 +151,8 @@ class Auditor:
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to be asked before its next request."""
         answers = connection.unchecked
-        due = answers >= EARLIEST and self._may_ask and not request.line.endswith(PING)
+        early = answers >= EARLIEST or bool(connection.proofs)
+        due = early and self._may_ask and not request.line.endswith(PING)
         return due or answers >= ROUND
 
     def ask(self, connection: LondConnection) -> bool:
@@ -173,6 +174,7 @@ class Auditor:
         if connection.state is not ConnectionState.PROVING:
             self._to_prove.append(connection)
             self._ask_for_proofs()
+            self._machine.reconsider()  # it may never be idle
         return proof
 
     def _ask_for_proofs(self) -> None:

@@ -151,7 +151,9 @@ class Machine:
         following = None
         if connection.state is not _BUSY:
             lond.part_with(connection)
-        elif connection.unchecked >= EARLIEST and lond.auditor.is_due(connection, request):
+        elif (connection.unchecked >= EARLIEST or connection.proofs) and lond.auditor.is_due(
+            connection, request
+        ):
             lond.audit(connection)
         elif (following := self._next_for(connection)) is not None:
             connection.send(following, connection.since)
@@ -168,6 +170,7 @@ class Machine:
             or not self._health.well
             or any(each.is_watched for each in self.members.values())
             or any(each.request and each.request.host.awaits_answers for each in self.pool.owing)
+            or any(each.proofs for each in self.pool.everyone)
         )
 
     def _note(

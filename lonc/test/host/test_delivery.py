@@ -291,6 +291,23 @@ class ProofTests(DeliveryCase):
         self.assertTrue(self.successResultOf(proof))
         self.assertEqual(client.read, b"got\n")
 
+    def test_never_idle(self) -> None:
+        """One that is never idle, for others wait all the time, is asked between two requests."""
+        stage = self.known(max_connections=1)
+        connection = self.delivered(stage)
+        self.reply = lambda lond, line: None
+        for _ in range(50):
+            stage.client(b"get\n")
+        stage.turn()
+        proof = connection.prove()
+        (lond,) = stage.londs
+        for _ in range(6):
+            stage.advance(4)
+            lond.say(b"got\n")
+        stage.turn()
+        self.assertTrue(self.successResultOf(proof))
+        self.assertEqual(lond.asked[:3], [b"put\n", b"get\n", PING])
+
     def test_paused(self) -> None:
         """While its host is paused it is proven all the same."""
         stage = self.known()
