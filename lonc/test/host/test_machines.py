@@ -377,7 +377,7 @@ class NoSethostTests(HostTestCase):
         self.assertEqual(waiting.read, b"re:sethost:l4:put\n")
 
     def test_refused_and_asked_again_at_once(self) -> None:
-        """Who asks again at con_lost, for a host that is not served, finds no other's connection."""
+        """Who asks again at con_lost, for a host that is not served, finds no other's place."""
         stage = Together(self, max_connections=3)
         stage.network.prepare = lambda lond: lond.know_hosts()
         stage.client_of("l4", b"stay\n")
