@@ -35,6 +35,7 @@ from lonc.report.status import (
     write_status,
 )
 from lonc.report.times import Totals
+from lonc.report.units import count
 
 log = Logger()
 
@@ -46,7 +47,7 @@ MOST_TOLD: Final = 5000
 def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
     """Return what stands as the status in a log line."""
     if host_id == PARENT:
-        return f"{len(hosts)} hosts"
+        return count(len(hosts), "host")
     host = hosts.get(host_id)
     return "" if host is None else host.status(0, "").text
 
