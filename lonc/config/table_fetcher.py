@@ -176,7 +176,7 @@ class TableFetcher(Service):
             except (OSError, Stuck) as error:
                 log.error("the fetched host table cannot be written: {error}", error=error)
                 return False
-            log.info("{count} hosts fetched from {url}", count=count, url=server.url)
+            log.info("hosts fetched from {url}: {count}", count=count, url=server.url)
             self._arrived()
             return True
         return False

@@ -188,7 +188,7 @@ class FetcherTests(SynchronousTestCase):
         self.start()
         self.web.send(*ROWS[:5])
         self.assertEqual((self.kept(), self.arrivals), (text(*ROWS[:5]), 1))
-        self.assertEqual(self.told(LogLevel.info), [f"5 hosts fetched from {A}"])
+        self.assertEqual(self.told(LogLevel.info), [f"hosts fetched from {A}: 5"])
         self.assertEqual(self.told(LogLevel.warn), [])
 
     def test_terms(self) -> None:
