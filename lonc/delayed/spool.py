@@ -154,8 +154,10 @@ class Spool:
     def _list(self) -> Found:
         there = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
         stored = [*self._requests(there)]
-        is_ours = os.path.isdir(self.sealed) and not os.path.islink(self.sealed)
-        names = os.listdir(self.sealed) if is_ours else []  # else it is told with the faults
+        names: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.lstat(self.sealed).st_mode):  # else it is told with the faults
+                names = os.listdir(self.sealed)
         sealed = [*self._requests(SEALED_FOLDER + name for name in names)]
         requests: dict[str, list[str]] = {}
         for file in sorted([*stored, *sealed], key=order):
