@@ -257,6 +257,7 @@ class Clients:
     All clients of all hosts: the limits that they share (rows F3 and F16).
 
     :ivar everyone: who is connected, the first one first.
+    :ivar usual_size: bytes of a request at most for which there is nothing to count or to cut.
     :ivar room: how many the limit of open files allows.
     :ivar requests: the memory that their large requests take: begun, sent ahead and under way.
     :ivar replies: the memory that the unfinished large answers of londs take.
@@ -272,6 +273,7 @@ class Clients:
 
     def __init__(self, settings: Settings, clock: IReactorTime) -> None:
         self.settings = settings
+        self.usual_size = min(UNCOUNTED, settings.max_line)
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
         self.everyone: dict[Client, None] = {}
@@ -305,6 +307,7 @@ class Clients:
     def reconfigure(self, settings: Settings) -> None:
         """Take over new settings; a lower limit is for what comes from now on."""
         self.settings = settings
+        self.usual_size = min(UNCOUNTED, settings.max_line)
         self.requests.limit = self.replies.limit = settings.max_request_memory
         self._unread_memory.limit = settings.max_unread
 
@@ -321,9 +324,10 @@ class Clients:
     def admit(self, client: Client) -> bool:
         """Count a newcomer in; return whether there is a place for it."""
         self.everyone[client] = None
-        limit = min(self.settings.max_clients, self.room)
-        if len(self.everyone) - len(self.leaving) <= limit:  # each client passes here
+        count = len(self.everyone) - len(self.leaving)
+        if count <= self.settings.max_clients and count <= self.room:  # each client passes here
             return True
+        limit = min(self.settings.max_clients, self.room)
         if self._places is None:
             self._places = Places(each for each in self.everyone if each is not client)
         silent = self._places.make_room(client)

@@ -132,7 +132,7 @@ class ClientProtocol(Protocol):
         self._listener = factory
         self._lines = _NO_LINES
         self._request: Request | None = None
-        self._usual = min(UNCOUNTED, clients.settings.max_line)  # bytes of a request, at most
+        self._usual = clients.usual_size
         self._counted = False  # the bytes of its requests are
         self._heard = False  # it has had an answer
         self.known_program = 0
