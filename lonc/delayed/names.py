@@ -30,8 +30,10 @@ KEPT_FOLDER: Final = "kept/"
 #: What a sealed form's name ends in while it is written.
 SEALING: Final = "~sealing"
 
-#: Names are compared with their numbers as numbers: lonnet does not pad its count.
-Order = tuple[list[str | int], bool, int, str]
+#: What files are sorted by.
+Order = tuple[str, bool, int, str]
+
+_NUMBER = re.compile(r"([0-9]+)")
 
 
 def host_of(name: str) -> str | None:
@@ -55,14 +57,20 @@ def order(file: str) -> Order:
     """
     Return what files are sorted by, for sending, listing and paging (row S13).
 
-    That is the request's name, in which numbers count as numbers. Of those with one name the sealed
-    ones come first, for they were stored first, by the number behind ``~``; then the text decides.
+    That is the request's name, in which numbers count as numbers: lonnet does not pad its count. Of
+    those with one name the sealed ones come first, for they were stored first, by the number
+    behind ``~``; then the text decides.
     """
-    name, own = name_of(file), own_name(file)
-    parts: list[str | int] = [*re.split(r"(\d+)", own, flags=re.ASCII)]
-    parts[1::2] = map(int, parts[1::2])
-    number = name.removeprefix(own).removeprefix("~")
-    return parts, not file.endswith(SEALED), int(number) if number.isdecimal() else 0, file
+    name, number, is_plain = file.rpartition("/")[2], 0, True
+    if "~" in name:
+        own = own_name(name)
+        behind = name_of(name).removeprefix(own).removeprefix("~")
+        number, is_plain = int(behind) if behind.isdecimal() else 0, not name.endswith(SEALED)
+        name = own
+    # There may be many: a number becomes text that sorts as it does, by its length first.
+    parts = _NUMBER.split(name)
+    parts[1::2] = [f"{len(each.lstrip('0')):03}{each.lstrip('0')}" for each in parts[1::2]]
+    return "".join(parts), is_plain, number, file
 
 
 def is_kept(file: str) -> bool:

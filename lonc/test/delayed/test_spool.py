@@ -11,13 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.delayed.names import ANSWER, REASON, host_of, order
 from lonc.delayed.seal_file import PlainStays
-from lonc.delayed.sealing import SEALED, seal, unseal
+from lonc.delayed.sealing import SEALED, own_name, seal, unseal
 from lonc.delayed.spool import Found, Spool
 from lonc.disk.files import LOOK_ANYWAY, REST_AFTER, Changed, Files, Stamp, Unfinished, Unusable
 from lonc.test.fixtures.delayed import Crash, Steps, disk_calls, mode, read, write
@@ -86,6 +86,21 @@ class NameTests(SynchronousTestCase):
         """Whatever the letters and the host id are, it is never taken for another's."""
         name = ".".join([*map(str, numbers), letters, host_id])
         self.assertEqual(host_of(name), host_id)
+
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(*[st.integers(0, 10**12)] * 3), max_size=20))
+    def test_numbers(self, numbers: list[tuple[int, int, int]]) -> None:
+        """S13: names are in the order of their numbers, sealed or not, wherever they lie."""
+        forms = [("", ""), ("", "~sealed"), ("sealed/", "~2~sealed")]
+        found = sorted(
+            (
+                f"{folder}{time}.{count}.{pid}.put.l1{ending}"
+                for (time, count, pid), (folder, ending) in zip(numbers, cycle(forms))
+            ),
+            key=order,
+        )
+        plain = [own_name(file).removesuffix(".put.l1") for file in found]
+        self.assertEqual([tuple(map(int, name.split("."))) for name in plain], sorted(numbers))
 
 
 class SpoolCase(SynchronousTestCase):
