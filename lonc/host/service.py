@@ -240,6 +240,7 @@ class HostService(Service):
             self._send_first(request)
         elif not (self._held and self._holds(request)):
             self._machine.wait(request, connect=False)
+        self.passed_on()
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that waits, for its client has gone; return whether it did."""

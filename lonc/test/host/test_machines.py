@@ -458,6 +458,24 @@ class PauseTests(HostTestCase):
         self.assertEqual((waiting.read, stage.status.paused), (b"re:waiting\n", {}))
         self.assertEqual(stage.revived, ["l2"])
 
+    def test_not_sent_yet(self) -> None:
+        """It is done, too, when the request that was to be sent next waits like the others."""
+        stage = Together(self, max_connections=1)
+        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage.client_of("l2", b"warm\n")
+        stage.turn()
+        (lond,) = stage.londs
+        lond.stalls_at = b"sethost:l3\n"
+        lond.say(b"done\n")
+        client = stage.client_of("l3", b"get\n")
+        stage.turn()
+        host = stage.hosts["l3"]
+        done = self.pause(stage, host)
+        self.assertEqual(done, [])
+        stage.client_of("l4", b"close_connection_exit\n")
+        stage.turn()
+        self.assertEqual((done, host.waiting, client.read), ([None], 1, b""))
+
     def test_fail(self) -> None:
         """Where it says so, requests get con_lost at once, those too that wait already."""
         stage, _ = self.busy_stage(waiting=2)
