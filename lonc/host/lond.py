@@ -154,8 +154,10 @@ class Lond:
         return self.auditor.prove(connection)
 
     def make_room(self) -> None:
-        """Retire a connection, so that another can be made."""
-        next(iter([*self.pool.idle, *self.pool.owing, *self.pool.all()])).retire()
+        """Retire a connection, so that another can be made; but none that is itself being made."""
+        pool = self.pool
+        for each in [*pool.idle, *pool.owing, *pool.proving][:1]:
+            each.retire()
 
     def _replace(self, connection: LondConnection) -> None:
         """Close a connection that owes nothing; who waits gets another."""

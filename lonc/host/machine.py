@@ -345,6 +345,10 @@ class Machine:
             self.lose(request, Cause.QUEUE_TIMEOUT)
         if self._firsts and self._firsts[0].since <= now - settings.queue_timeout:
             self.lose(self._firsts.pop(0), Cause.QUEUE_TIMEOUT)
+        may_go = any(not queue.is_held(each.host.host_id) for each in self._firsts)
+        if may_go and pool.idle and len(pool) >= settings.max_connections:
+            self.lond.make_room()  # those that are idle have had their first request
+            self.pair(new=1)
         if queue.waiting:
             # What is asked for its ping should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)

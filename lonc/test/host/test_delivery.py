@@ -210,6 +210,30 @@ class DeliveryTests(DeliveryCase):
             stage.turn()
         self.assertEqual(self.successResultOf(outcome), (echo(b"sethost:l3:put\n"), None))
 
+    def test_more_hosts_than_places(self) -> None:
+        """Those of many hosts that have to be first requests go one after the other."""
+        ids = ("l2", "l3", "l4", "l5")
+        stage = self.stage(ids=ids, max_connections=1)
+        pongs = iter(range(100))
+        self.pong = lambda: b"load %d\n" % next(pongs)
+        prepare = stage.network.prepare
+
+        def knows_hosts(lond: ScriptedLond) -> None:
+            prepare(lond)
+            lond.know_hosts()
+            reply = lond.answer
+            lond.answer = lambda x: self.pong() if x.endswith(b":ping\n") else reply(x)
+
+        stage.network.prepare = knows_hosts
+        hosts = [stage.service]
+        hosts += [stage.serve(attrs.evolve(a_host(), id=each)) for each in ids[1:]]
+        for _ in range(2):
+            outcomes = [host.deliver(b"put\n", True) for host in hosts]
+            stage.advance(3)
+            for host_id, outcome in zip(ids, outcomes, strict=True):
+                answer = b"re:sethost:%s:put\n" % host_id.encode()
+                self.assertEqual(self.successResultOf(outcome), (answer, None))
+
     def test_first_elsewhere(self) -> None:
         """
         If its connection is used no more before its host was introduced there, it is the first
