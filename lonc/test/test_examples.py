@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 from lonc.control.access import OWNER
 from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.management import NotedDaemon
+from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE
 from lonc.test.fixtures.statuses import a_status
 
@@ -60,14 +61,9 @@ class ExamplesTests(TestCase):
         self.addCleanup(self.management.disconnect)
         self.addCleanup(port.stopListening)
 
-    async def run_it(self, name: str, *arguments: str, to: str = "") -> tuple[bytes, str]:
-        """Run a program, its output redirected; return what it prints, and its complaints."""
-        program = os.path.join(EXAMPLES, name)
-        out, err, _ = await getProcessOutputAndValue(
-            "/bin/sh",
-            ["-c", f'"$@" {to}', "sh", sys.executable, program, *arguments],
-            env={**os.environ, "PYTHONPATH": TREE},
-        )
+    async def run_it(self, name: str, *arguments: str) -> tuple[bytes, str]:
+        """Run a program; return what it prints, and its complaints."""
+        out, err, _ = await run_program(os.path.join(EXAMPLES, name), *arguments)
         self.assertNotIn(b"Traceback", err)
         return out, err.decode()
 
@@ -109,8 +105,12 @@ class ExamplesTests(TestCase):
             ("embed.py", os.path.join(self.folder, "e")),
             ("manage.py", f"unix:{self.folder}/lonc.amp", "list"),
         ):
-            _, err = await self.run_it(name, *arguments, to="| :")
-            self.assertEqual(err, f"{name}: [Errno 32] Broken pipe\n")
+            program = [sys.executable, os.path.join(EXAMPLES, name), *arguments]
+            environment = {**os.environ, "PYTHONPATH": TREE}
+            _, err, _ = await getProcessOutputAndValue(
+                "/bin/sh", ["-c", '"$@" | :', "sh", *program], environment
+            )
+            self.assertEqual(err.decode(), f"{name}: [Errno 32] Broken pipe\n")
 
     async def test_no_text(self) -> None:
         """An answer that is not UTF-8 is shown, or is one line where it makes no sense."""

@@ -17,7 +17,8 @@ from twisted.internet.process import Process
 from twisted.internet.task import deferLater
 
 from lonc.control.client import ManagementClient
-from lonc.test.fixtures.daemon import SOURCE, TWISTD, Child, DaemonTestCase, free_port, gone
+from lonc.test.fixtures.daemon import TWISTD, Child, DaemonTestCase, free_port, gone
+from lonc.test.fixtures.programs import SOURCE
 
 reactor: Any = global_reactor
 

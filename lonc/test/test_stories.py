@@ -13,6 +13,7 @@ import attrs
 from twisted.internet.task import deferLater
 
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port, reactor
+from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE, read
 
 #: The commands that are tested, for the lonc in the folder ``var``.
@@ -70,21 +71,17 @@ class StoriesTests(DaemonTestCase):
         told = list(stories())
         self.assertGreaterEqual(len(told), 10)
         for story in told:
-            await self.shell(story.commands)
+            await self.spawn(["/bin/sh", "-c", COMMANDS + story.commands]).ended()
             await self.named(story)
         self.assert_no_traceback(lonc)
-
-    async def shell(self, commands: str) -> str:
-        """Give commands; return what they print."""
-        shell = self.spawn(["/bin/sh", "-c", COMMANDS + commands])
-        await shell.ended()
-        return shell.out
 
     async def named(self, story: Story) -> None:
         """Ask ``lonc status`` until it names what is wrong: a round of looks takes some seconds."""
         for _ in range(30):
-            said = await self.shell("lonc status --all")
-            if story.named in said:
+            said, _, _ = await run_program(
+                *("-m", "lonc", "status", "--all", "--standalone", "var"), folder=self.work
+            )
+            if story.named in said.decode():
                 return
             await deferLater(reactor, 0.5)
-        self.fail(f"{story.title}: {story.named!r} is not in\n{said}")
+        self.fail(f"{story.title}: {story.named!r} is not in\n{said.decode()}")

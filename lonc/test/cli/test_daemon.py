@@ -13,10 +13,10 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.internet.utils import getProcessOutputAndValue
 
 from lonc.cli.main import commands
-from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
+from lonc.test.fixtures.daemon import DaemonTestCase, free_port
+from lonc.test.fixtures.programs import run_program
 
 reactor: Any = global_reactor
 
@@ -29,13 +29,8 @@ class CommandsTests(DaemonTestCase):
 
     async def process(self, *arguments: str) -> tuple[bytes, bytes, int]:
         """Run a command; return its output, its complaints and its exit status."""
-        found: tuple[bytes, bytes, int] = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "lonc", *arguments, "--standalone", self.folder],
-            {**os.environ, "PYTHONPATH": SOURCE, "COLUMNS": "200"},
-            path=self.work,
-        )
-        return found
+        where = ("--standalone", self.folder)
+        return await run_program("-m", "lonc", *arguments, *where, folder=self.work, COLUMNS="200")
 
     async def run_lonc(self, *arguments: str, status: int = 0) -> str:
         """Run a command; return what it prints, which has to be without a complaint."""

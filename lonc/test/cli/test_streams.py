@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli import streams
 from lonc.cli.arguments import confirm
-from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
+from lonc.test.fixtures.daemon import DaemonTestCase, free_port
+from lonc.test.fixtures.programs import SOURCE
 
 
 class WriteTests(SynchronousTestCase):

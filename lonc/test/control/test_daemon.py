@@ -5,16 +5,15 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol
-from twisted.internet.utils import getProcessOutputAndValue
 
 from lonc.test.fixtures.certificates import Authority
-from lonc.test.fixtures.daemon import SOURCE, DaemonTestCase, free_port
+from lonc.test.fixtures.daemon import DaemonTestCase, free_port
+from lonc.test.fixtures.programs import run_program
 
 
 class ManagementTests(DaemonTestCase):
@@ -22,12 +21,8 @@ class ManagementTests(DaemonTestCase):
 
     async def run_lonc(self, *arguments: str) -> tuple[int, str]:
         """Run a command; return its exit status and what it says."""
-        out, err, status = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "lonc", *arguments, "--config", self.path("loncapa.conf")],
-            {**os.environ, "PYTHONPATH": SOURCE},
-            path=self.work,
-        )
+        where = ("--config", self.path("loncapa.conf"))
+        out, err, status = await run_program("-m", "lonc", *arguments, *where, folder=self.work)
         return status, (out + err).decode()
 
     async def test_elsewhere(self) -> None:
