@@ -16,6 +16,9 @@ from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, duration
 from lonc.wire.request import Cause
 
+#: DEAD hosts, half of all at least, that point at this machine; fewer are named one by one.
+MANY: Final = 3
+
 #: Seconds after which a waiting request is worth a look: the usual one does not wait at all, and
 #: a person who waits for a page has given up by then.
 WAITS_LONG: Final = 10.0
@@ -101,11 +104,11 @@ def judge_daemon(
 ) -> Iterator[Problem]:
     """Find what the statuses show to be wrong with the daemon, or with all hosts together."""
     dead = sum(host.state == "DEAD" for host in hosts)
-    if dead and 2 * dead >= len(hosts):
+    if dead >= MANY and 2 * dead >= len(hosts):
         yield problem(
             "many-dead",
             "",
-            f"{dead} of {len(hosts)} hosts {'is' if dead == 1 else 'are'} DEAD",
+            f"{dead} of {len(hosts)} hosts are DEAD",
             since=max(host.since for host in hosts if host.state == "DEAD"),
         )
     if daemon.last_refused and now - daemon.last_refused < REFUSED_LATELY:

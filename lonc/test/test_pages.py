@@ -81,6 +81,7 @@ class CommandPageTests(SynchronousTestCase):
                 for each in arguments
             ]
             expected.add(" ".join([name, *words]))
+        expected.add("lonc-lond [HOST [STATE]]")  # a command of its own
         self.assertEqual(set(self.sections), expected)
 
     def test_options(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.judgement import judge, summary, totals
+from lonc.report.judgement import MANY, judge, summary, totals
 from lonc.report.problems import Problem, state, worst_first
 from lonc.report.status import HostStatus
 from lonc.report.units import clock_time
@@ -68,11 +68,13 @@ class JudgementTests(SynchronousTestCase):
 
     def test_half_of_the_hosts(self) -> None:
         """The fault is then rather here."""
-        hosts = [a_status("a", state="DEAD", since=NOW - 9.0), a_status("b")]
-        found = worst_first(judge(a_daemon(), hosts, NOW))
+        dead = [a_status(f"dead{n}", state="DEAD", since=NOW - 9.0) for n in range(MANY)]
+        others = [a_status(f"up{n}") for n in range(MANY)]
+        found = worst_first(judge(a_daemon(), [*dead, *others], NOW))
         self.assertEqual((state(found), found[0].host), ("critical", ""))
-        self.assertEqual(found[0].what, "1 of 2 hosts is DEAD")
-        self.assertEqual(state(judge(a_daemon(), [*hosts, a_status("c")], NOW)), "warning")
+        self.assertEqual(found[0].what, f"{MANY} of {2 * MANY} hosts are DEAD")
+        for few in ([*dead, *others, a_status("c")], dead[1:]):
+            self.assertEqual(state(judge(a_daemon(), few, NOW)), "warning")
 
     def test_name(self) -> None:
         """A host that serves on though its name cannot be looked up; a DEAD one is DEAD."""

@@ -168,6 +168,7 @@ class PageTests(SiteCase):
     def test_many_kinds(self) -> None:
         """Of many kinds those that are not so bad are one line."""
         self.patch(page, "GROUPS", 1)
+        self.reports.hosts["ill"] = a_status("ill", state="unproven")
         top = self.page("/").partition("The last hour")[0]
         self.assertIn("<summary>1 more kind</summary>", top)
         self.reports.daemon = a_daemon(kept=1)
@@ -369,14 +370,15 @@ class MetricsTests(SiteCase):
 
     def test_problems(self) -> None:
         """They are counted by kind and level; what is well is counted too, as 0."""
-        self.reports.hosts["down2"] = a_status("down2", state="DEAD")
+        for name in ("down2", "down3"):
+            self.reports.hosts[name] = a_status(name, state="DEAD")
         self.reports.daemon = a_daemon(watch=["down2"])
         told = self.metrics()["lonc_problems"]
 
         def count(kind: str, level: str) -> float | None:
             return told.get(frozenset({("kind", kind), ("level", level)}))
 
-        self.assertEqual((count("host-dead", "warning"), count("host-dead", "critical")), (1, 1))
+        self.assertEqual((count("host-dead", "warning"), count("host-dead", "critical")), (2, 1))
         self.assertEqual(count("many-dead", "critical"), 1)
         self.assertEqual((count("delayed-kept", "warning"), count("host-paused", "note")), (0, 0))
 
