@@ -9,9 +9,11 @@ import contextlib
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+import attrs
 from setproctitle import setproctitle
 
 import lonc
@@ -52,6 +54,7 @@ def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
     return "" if host is None else host.status(0, "").text
 
 
+@attrs.define(eq=False, slots=False)  # tests replace its methods
 class Reporter:
     """
     Gathers the daemon's status and puts it where people read it.
@@ -65,27 +68,17 @@ class Reporter:
     :param departed: gives the counts of hosts that are no longer served.
     """
 
-    def __init__(
-        self,
-        hosts: Mapping[str, HostService],
-        in_force: InForce,
-        clients: Clients,
-        delayed: DelayedService,
-        lonc_log: LoncLog,
-        problems: Problems,
-        departed: Callable[[], Mapping[str, int]],
-    ) -> None:
-        self._hosts = hosts
-        self._in_force = in_force
-        self._clients = clients
-        self._delayed = delayed
-        self._lonc_log = lonc_log
-        self.problems = problems
-        self._departed = departed
-        self._started = time.time()
-        self._recent: dict[str, Recent] = {}
-        self._last_reload = LastReload()
-        self._reloads = {"done": 0, "failed": 0}
+    _hosts: Mapping[str, HostService]
+    _in_force: InForce
+    _clients: Clients
+    _delayed: DelayedService
+    _lonc_log: LoncLog
+    problems: Problems
+    _departed: Callable[[], Mapping[str, int]]
+    _started: float = attrs.field(init=False, factory=time.time)
+    _recent: dict[str, Recent] = attrs.field(init=False, factory=dict)
+    _last_reload: LastReload = attrs.field(init=False, factory=LastReload)
+    _reloads: Counter[str] = attrs.field(init=False, factory=lambda: Counter(done=0, failed=0))
 
     def about(self) -> DaemonStatus:
         """Report on the daemon as a whole."""

@@ -112,6 +112,7 @@ class Holdings:
         yield {"complete": True}, ()
 
 
+@attrs.define(eq=False)
 class HandOver:
     """
     The old process's side.
@@ -126,28 +127,18 @@ class HandOver:
     :ivar under_way: whether a hand-over has begun and has not failed.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        in_thread: InThread,
-        path: Callable[[], str],
-        holdings: Callable[[], Holdings],
-        services: Sequence[Service],
-        resume: Callable[[], None],
-        retire: Callable[[], None],
-    ) -> None:
-        self._clock = clock
-        self._in_thread = in_thread
-        self._path = path
-        self._holdings = holdings
-        self._services = services
-        self._resume = resume
-        self._retire = retire
-        self.under_way = False
-        self._stopping = False
-        self._given: Deferred[object] = succeed(None)
-        self._successor: socket.socket | None = None
-        self._unheard: list[socket.socket] = []
+    _clock: IReactorTime
+    _in_thread: InThread
+    _path: Callable[[], str]
+    _holdings: Callable[[], Holdings]
+    _services: Sequence[Service]
+    _resume: Callable[[], None]
+    _retire: Callable[[], None]
+    under_way: bool = attrs.field(init=False, default=False)
+    _stopping: bool = attrs.field(init=False, default=False)
+    _given: Deferred[object] = attrs.field(init=False, factory=lambda: succeed(None))
+    _successor: socket.socket | None = attrs.field(init=False, default=None)
+    _unheard: list[socket.socket] = attrs.field(init=False, factory=list)
 
     async def offer(self) -> str:
         """

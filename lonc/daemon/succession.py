@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
+import attrs
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 
@@ -17,7 +18,7 @@ from lonc.daemon.handover import HandOver, Holdings
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.knowledge import dead_of, distrust, knowledge_of, leave_dead, take_dead, take_on
 from lonc.daemon.outside import Outside
-from lonc.daemon.takeover import TakeOverError
+from lonc.daemon.takeover import Predecessor, TakeOverError
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk, Stuck
 from lonc.local.limits import Clients
@@ -27,6 +28,7 @@ from lonc.local.limits import Clients
 LAST_WORDS: Final = 1.0
 
 
+@attrs.define(eq=False)
 class Succession:
     """
     Follows the process before this one, and makes way for the next.
@@ -34,25 +36,18 @@ class Succession:
     :param kept: the listening sockets of the hosts.
     """
 
-    def __init__(
-        self,
-        outside: Outside,
-        in_force: InForce,
-        kept: KeptSockets,
-        delayed: DelayedService,
-        clients: Clients,
-        disk: Disk,
-    ) -> None:
-        self._reactor = outside.reactor
-        self._hosts = outside.hosts
-        self._pid_file = outside.pid_file
-        self._predecessor = outside.predecessor  # until this one serves
-        self._retired = False  # a new process serves
-        self._in_force = in_force
-        self._kept = kept
-        self._delayed = delayed
-        self._clients = clients
-        self._disk = disk
+    _outside: Outside
+    _in_force: InForce
+    _kept: KeptSockets
+    _delayed: DelayedService
+    _clients: Clients
+    _disk: Disk
+    _retired: bool = attrs.field(init=False, default=False)  # a new process serves
+    _predecessor: Predecessor | None = attrs.field(init=False)  # until this one serves
+
+    @_predecessor.default
+    def _first_predecessor(self) -> Predecessor | None:
+        return self._outside.predecessor
 
     # ------------------------------------------------------------------ the process before
 
@@ -68,7 +63,7 @@ class Succession:
         :raises lonc.daemon.pidfile.PidFileError: that cannot be done.
         """
         if not self.following:
-            self._pid_file.write()
+            self._outside.pid_file.write()
 
     def complete(self) -> None:
         """
@@ -81,7 +76,7 @@ class Succession:
         else:
             left = take_dead(self._in_force.settings.health_file)
             dead = left if self._kept.has_resumed else []
-        distrust(dead, self._hosts)
+        distrust(dead, self._outside.hosts)
         self._kept.close_unclaimed()
 
     def _take_over(self) -> Iterable[str]:
@@ -90,31 +85,33 @@ class Succession:
         assert predecessor is not None
         knowledge = predecessor.holdings.knowledge
         try:
-            take_on(knowledge, self._hosts, self._delayed)
+            take_on(knowledge, self._outside.hosts, self._delayed)
         except ValueError as error:  # it is of another release
             raise TakeOverError(
                 f"cannot take over: process {predecessor.pid} goes on: it tells what this lonc "
                 f"does not understand: {error}"
             ) from None
-        self._pid_file.write()
+        self._outside.pid_file.write()
         predecessor.relieve()
         self._predecessor = None
-        predecessor.serve_clients(self._reactor, self._kept.serve)
+        predecessor.serve_clients(self._outside.reactor, self._kept.serve)
         return knowledge.get("dead", {})
 
     # ------------------------------------------------------------------ the process after
 
     def holdings(self) -> Holdings:
         """Copy what a new process gets; raises OSError."""
-        knowledge = knowledge_of(self._hosts, self._delayed)
+        knowledge = knowledge_of(self._outside.hosts, self._delayed)
         sockets = self._kept.copies()
-        return Holdings(self._pid_file.path, self._pid_file.duplicate(), sockets, knowledge)
+        return Holdings(
+            self._outside.pid_file.path, self._outside.pid_file.duplicate(), sockets, knowledge
+        )
 
     def retire(self) -> None:
         """End: a new process serves."""
         self._retired = True
         with contextlib.suppress(ReactorNotRunning):  # it stops already
-            self._reactor.stop()
+            self._outside.reactor.stop()
 
     def stop_accepting(self) -> bool:
         """Return whether sockets go on listening for the next process, which serves newcomers."""
@@ -127,15 +124,19 @@ class Succession:
         """Leave the next process what it needs, and have clients connect to it."""
         if not self._retired:  # else it knows
             settings = self._in_force.settings
-            path, limit, dead = settings.health_file, settings.disk_timeout, dead_of(self._hosts)
+            path, limit, dead = (
+                settings.health_file,
+                settings.disk_timeout,
+                dead_of(self._outside.hosts),
+            )
             with contextlib.suppress(OSError, Stuck):  # it will find out
                 await self._disk.run(path, limit, partial(leave_dead, path, dead))
         await hand_over.pass_on(self._kept.clients())
-        until = self._reactor.seconds() + LAST_WORDS
-        while self._clients.everyone and self._reactor.seconds() < until:
+        until = self._outside.reactor.seconds() + LAST_WORDS
+        while self._clients.everyone and self._outside.reactor.seconds() < until:
             for client in list(self._clients.everyone):
                 client.hang_up()  # it connects to the next lonc when it asks again
-            await deferLater(self._reactor, LAST_WORDS / 20)
+            await deferLater(self._outside.reactor, LAST_WORDS / 20)
 
     def release(self) -> None:
         """Give the folders free for another lonc."""
@@ -143,6 +144,6 @@ class Succession:
             self._kept.give_back()
             self._predecessor.close()
         if self._predecessor is not None or self._retired:
-            self._pid_file.close()
+            self._outside.pid_file.close()
         else:
-            self._pid_file.release()
+            self._outside.pid_file.release()

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -117,16 +118,11 @@ class Predecessor:
 
 
 @implementer(IReadDescriptor)
+@attrs.define(eq=False)
 class _Clients:
-    def __init__(
-        self,
-        reactor: IReactorFDSet,
-        connection: socket.socket,
-        serve: Callable[[str, int, bytes], None],
-    ) -> None:
-        self._reactor = reactor
-        self._connection = connection
-        self._serve = serve
+    _reactor: IReactorFDSet
+    _connection: socket.socket
+    _serve: Callable[[str, int, bytes], None]
 
     def fileno(self) -> int:
         """Return the descriptor to watch."""

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import attrs
+
 from lonc.delayed.names import SEALED_FOLDER, hidden_name
 from lonc.delayed.sealing import SEALED, seal
 from lonc.disk.files import (
@@ -96,6 +98,7 @@ _NUMBERS = Numbers()
 os.register_at_fork(after_in_child=_NUMBERS.forked)
 
 
+@attrs.define(eq=False)
 class Outbox:
     """
     The folder of delayed requests, as those see it who write there.
@@ -107,21 +110,12 @@ class Outbox:
     :param step: called before each step on the disk with its name; a test stops there.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        perm_log: str | None = None,
-        read_key: Callable[[], bytes | None] | None = None,
-        numbers: Numbers = _NUMBERS,
-        now: Callable[[], float] = time.time,
-        step: StepHook = lambda _: None,
-    ) -> None:
-        self.folder = folder
-        self._perm_log = perm_log
-        self._read_key = read_key
-        self._numbers = numbers
-        self._now = now
-        self._step = step
+    folder: str
+    _perm_log: str | None = None
+    _read_key: Callable[[], bytes | None] | None = None
+    _numbers: Numbers = _NUMBERS
+    _now: Callable[[], float] = time.time
+    _step: StepHook = lambda _: None
 
     def store(self, host_id: str, request: bytes) -> str:
         """

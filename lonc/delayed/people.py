@@ -55,6 +55,7 @@ class UnknownRequest(Exception):
     """There is no such delayed request, or it cannot be looked into; the message says why."""
 
 
+@attrs.define(eq=False)
 class DelayedRequests:
     """
     The delayed requests of the daemon: each call to the disk in a thread, with a time limit.
@@ -67,23 +68,13 @@ class DelayedRequests:
     :param retry: tries a host's requests at once; None: those of all hosts.
     """
 
-    def __init__(
-        self,
-        disk: Disk,
-        spool: Callable[[], Spool],
-        limit: Callable[[], float],
-        requests: Callable[[], Iterable[StoredRequest]],
-        is_in_hand: Callable[[StoredRequest], bool],
-        is_known: Callable[[str], bool],
-        retry: Callable[[str | None], None],
-    ) -> None:
-        self._disk = disk
-        self._spool = spool
-        self._limit = limit
-        self._requests = requests
-        self._is_in_hand = is_in_hand
-        self._is_known = is_known
-        self.retry = retry
+    _disk: Disk
+    _spool: Callable[[], Spool]
+    _limit: Callable[[], float]
+    _requests: Callable[[], Iterable[StoredRequest]]
+    _is_in_hand: Callable[[StoredRequest], bool]
+    _is_known: Callable[[str], bool]
+    retry: Callable[[str | None], None]
 
     async def listed(self, host_id: str | None, after: str = "") -> Sequence[DelayedStatus]:
         """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.delayed.logs import DelayedLogs
@@ -32,6 +33,7 @@ T = TypeVar("T")
 _NOT_SEALED = (State.FOUND, State.GROWING, State.WHOLE)
 
 
+@attrs.define(eq=False)
 class Sealer:
     """
     Seals what is whole.
@@ -40,24 +42,18 @@ class Sealer:
     :param go_on: is told of a request that waits no longer; None: of all of them.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        disk: Disk,
-        go_on: Callable[[StoredRequest | None], None],
-        logs: DelayedLogs,
-    ) -> None:
-        self._clock = clock
-        self._disk = disk
-        self._go_on = go_on
-        self._logs = logs
-        self._spool: Spool | None = None
-        self._limit = 0.0
-        self._queue: deque[StoredRequest] = deque()
-        self._kept: deque[str] = deque()
-        self._next_look = 0.0
-        self._kept_fails = False
-        self._hangs_at = ""  # the path of the latest disk call that did not return in time
+    _clock: IReactorTime
+    _disk: Disk
+    _go_on: Callable[[StoredRequest | None], None]
+    _logs: DelayedLogs
+    _spool: Spool | None = attrs.field(init=False, default=None)
+    _limit: float = attrs.field(init=False, default=0.0)
+    _queue: deque[StoredRequest] = attrs.field(init=False, factory=deque)
+    _kept: deque[str] = attrs.field(init=False, factory=deque)
+    _next_look: float = attrs.field(init=False, default=0.0)
+    _kept_fails: bool = attrs.field(init=False, default=False)
+    #: The path of the latest disk call that did not return in time.
+    _hangs_at: str = attrs.field(init=False, default="")
 
     def reset(self) -> None:
         """Forget what was found, and begin nothing more."""

@@ -86,6 +86,7 @@ class DelayedQueue:
         self.waiting = [x for x in reversed(self.requests) if name_of(x.file) not in locked]
 
 
+@attrs.define(eq=False)
 class Sending:
     """
     Works through the queues.
@@ -99,29 +100,17 @@ class Sending:
     :ivar cannot_clear: whether something could not be cleared away.
     """
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        disk: Disk,
-        sender_of: Callable[[str], Sender | None],
-        settings: Callable[[], Settings],
-        must_wait: Callable[[StoredRequest], bool],
-        spawn: Callable[[Coroutine[Deferred[object], object, None]], object],
-        logs: DelayedLogs,
-        random: Random,
-        log: Logger,
-    ) -> None:
-        self.running = False
-        self.cannot_clear = False
-        self._clock = clock
-        self._disk = disk
-        self._sender_of = sender_of
-        self._settings = settings
-        self._must_wait = must_wait
-        self._spawn = spawn
-        self._logs = logs
-        self._random = random
-        self._log = log
+    _clock: IReactorTime
+    _disk: Disk
+    _sender_of: Callable[[str], Sender | None]
+    _settings: Callable[[], Settings]
+    _must_wait: Callable[[StoredRequest], bool]
+    _spawn: Callable[[Coroutine[Deferred[object], object, None]], object]
+    _logs: DelayedLogs
+    _random: Random
+    _log: Logger
+    running: bool = attrs.field(init=False, default=False)
+    cannot_clear: bool = attrs.field(init=False, default=False)
 
     def begin(self, queue: DelayedQueue) -> None:
         """Go on with a queue, unless that is being done."""

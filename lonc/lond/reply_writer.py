@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from lonc.lond.faults import Act, Close, Faults, Step
 
 
+@attrs.define(eq=False)
 class ReplyWriter:
     """
     Says one thing at a time.
@@ -22,23 +24,16 @@ class ReplyWriter:
     :ivar choked: whether the caller takes nothing; a fault waits as long.
     """
 
-    def __init__(
-        self,
-        faults: Faults,
-        clock: IReactorTime,
-        write: Callable[[bytes], None],
-        hang_up: Callable[[], None],
-        go_on: Callable[[], None],
-    ) -> None:
-        self._faults = faults
-        self._clock = clock
-        self._write = write
-        self._hang_up = hang_up
-        self._go_on = go_on
-        self._acts: Iterator[Act] | None = None  # what a fault still has to do
-        self._wrap: Callable[[bytes], bytes] = bytes
-        self._wait: IDelayedCall | None = None  # until its next act
-        self.choked = False
+    _faults: Faults
+    _clock: IReactorTime
+    _write: Callable[[bytes], None]
+    _hang_up: Callable[[], None]
+    _go_on: Callable[[], None]
+    #: What a fault still has to do.
+    _acts: Iterator[Act] | None = attrs.field(init=False, default=None)
+    _wrap: Callable[[bytes], bytes] = attrs.field(init=False, default=bytes)
+    _wait: IDelayedCall | None = attrs.field(init=False, default=None)  # until its next act
+    choked: bool = attrs.field(init=False, default=False)
 
     @property
     def busy(self) -> bool:
