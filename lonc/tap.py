@@ -100,9 +100,9 @@ class Options(usage.Options):
     ]
 
     @property
-    def has_twistd(self) -> bool:
-        """Whether a `twistd` stands before them."""
-        return getattr(self, "parent", None) is not None
+    def twistd(self) -> usage.Options | None:
+        """The options of the `twistd` that stands before them, if one does."""
+        return getattr(self, "parent", None)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
@@ -112,12 +112,12 @@ class Options(usage.Options):
         """
         if "pidfile" not in (self.parent or {"pidfile": None}):
             raise SystemExit("twist lonc: what runs lonc in the foreground is twistd -n lonc")
-        if self.has_twistd:
+        if self.twistd:
             fill_standard_descriptors()  # nothing is opened to stay before twistd has these options
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            if not self.has_twistd:
+            if not self.twistd:
                 raise
             raise SystemExit(f"twistd lonc: {error}") from None
 
@@ -133,7 +133,7 @@ class Options(usage.Options):
 
         In the background files are as readable as loncnew left them.
         """
-        twistd = getattr(self, "parent", None)
+        twistd = self.twistd
         if twistd is not None and os.path.basename(twistd["pidfile"]) == "twistd.pid":
             twistd["pidfile"] = ""
         if twistd is not None and twistd["umask"] is None and not twistd["nodaemon"]:
@@ -147,8 +147,7 @@ class Options(usage.Options):
     @property
     def in_background(self) -> bool:
         """Whether `twistd` goes there, and gives the terminal back to the user."""
-        twistd = getattr(self, "parent", None)
-        return twistd is not None and not twistd["nodaemon"]
+        return self.twistd is not None and not self.twistd["nodaemon"]
 
     def terminal(self) -> Callable[[str], None] | None:
         """
@@ -156,7 +155,7 @@ class Options(usage.Options):
 
         :raises SettingsError: the file that `twistd` would write cannot be opened.
         """
-        twistd = getattr(self, "parent", None)
+        twistd = self.twistd
         if self.in_background:
             return None
         if twistd is not None and twistd["logfile"] not in (None, "-"):
@@ -251,10 +250,10 @@ def makeService(options: Options) -> TwistdService:
 
     :raises SystemExit: with one line that names the cause, when it cannot start.
     """
-    twistd = getattr(options, "parent", None) or {"uid": None, "gid": None, "umask": None}
+    twistd = options.twistd or {"uid": None, "gid": None, "umask": None}
     from twisted.internet import reactor
 
-    if options.has_twistd:
+    if options.twistd:
         take_over_process()
     if twistd["uid"] is not None:
         for module in IMPORTED_LATER:
@@ -262,13 +261,13 @@ def makeService(options: Options) -> TwistdService:
     try:
         with acting_as(twistd["uid"], twistd["gid"], twistd["umask"]) as for_another:
             if for_another:
-                _check_pid_file(twistd["pidfile"])
+                _check_pid_file(twistd["pidfile"] or "")
             terminal = options.terminal()
             with _prepared(options, reactor, for_another, terminal) as outside:
                 folder = options["standalone"]
                 return TwistdService(
                     outside,
-                    own_process=options.has_twistd,
+                    own_process=options.twistd is not None,
                     terminal=terminal,
                     screen="" if folder is None else screen(folder, *outside.configuration),
                     announcements=_kept(1) if options.in_background else None,
@@ -343,7 +342,7 @@ def _prepared(
             raise SettingsError(f"{path}: {error.strerror}") from None
     pid_file = PidFile(settings.pid_file)
     taking_over = options["take-over"]
-    manager = Manager(os.environ if options.has_twistd else {})
+    manager = Manager(os.environ if options.twistd else {})
     predecessor = take_over(settings.management, pid_file.path) if taking_over else None
     with contextlib.ExitStack() as undo:
         if predecessor is None:

@@ -15,32 +15,10 @@ from functools import cached_property
 
 import attrs
 
-from lonc.config.host_rows import (
-    BLANKS,
-    ID_LIMIT,
-    RESERVED_IDS,
-    Host,
-    TableServer,
-    host_in,
-    server_in,
-)
-
-__all__ = [
-    "ID_LIMIT",
-    "RESERVED_IDS",
-    "Changes",
-    "Host",
-    "HostTable",
-    "TableError",
-    "TableServer",
-    "changed_hosts",
-    "compare",
-    "merged",
-    "parse_host_table",
-    "read_both_tables",
-    "read_host_table",
-    "same_target",
-]
+from lonc.config.host_rows import BLANKS, ID_LIMIT, host_in, server_in
+from lonc.config.host_rows import RESERVED_IDS as RESERVED_IDS
+from lonc.config.host_rows import Host as Host
+from lonc.config.host_rows import TableServer as TableServer
 
 #: Bytes of a host table at most; a cluster of 100,000 hosts would still fit.
 SIZE_LIMIT = 16 * 1024 * 1024

@@ -107,9 +107,7 @@ def _mode(text: str) -> int:
     return value
 
 
-def _group(text: str) -> int | None:
-    if text == "none":
-        return None
+def _group(text: str) -> int:
     if re.fullmatch("[0-9]{1,10}", text):
         _check(int(text) < 2**32 - 1)  # The last one means "leave it" to chown.
         return int(text)
@@ -125,16 +123,14 @@ def _folder(text: str) -> str:
     return text.rstrip("/") or "/"
 
 
-def _optional_file(text: str) -> str | None:
-    if text == "none":
-        return None
+def _file(text: str) -> str:
     _check(text.startswith("/") and text.isprintable())
     return text
 
 
-def _name_of_file(text: str) -> str | None:
+def _name_of_file(text: str) -> str:
     _check(bool(text) and text.isprintable())
-    return None if text == "none" else text
+    return text
 
 
 def _switch(text: str) -> bool:
@@ -151,10 +147,6 @@ def _host_id(text: str) -> str:
     return _match("[a-z0-9_.-]+", text)[0]
 
 
-def _optional_endpoint(text: str) -> str | None:
-    return None if text == "none" else _endpoint(text)
-
-
 def one_of(*words: str) -> Kind:
     """Return the kind of a choice between ``words``."""
 
@@ -167,43 +159,41 @@ def one_of(*words: str) -> Kind:
 
 def _managing_names(text: str) -> tuple[tuple[str, bool], ...]:
     """Return each name in small letters, and whether it may steer."""
-    if text == "none":
-        return ()
     found = (_match(r"([a-z0-9-]+(?:\.[a-z0-9-]+)*)(:steer)?", each) for each in text.split())
     return tuple((each[1].lower(), each[2] is not None) for each in found)
 
 
 def _names(text: str) -> tuple[str, ...]:
     """Return each name in small letters."""
-    if text == "none":
-        return ()
     name = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
     return tuple(_match(name, each)[0].lower() for each in text.split())
 
 
 def _host_ids(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(_host_id(each) for each in text.split())
+    return tuple(_host_id(each) for each in text.split())
+
+
+def _or_none(unit: str, allowed: str, parse: Callable[[str], Any], none: object = None) -> Kind:
+    """Return the kind of what ``parse`` takes; the word none may stand in its place."""
+    return Kind(unit, f"{allowed}, or none", lambda text: none if text == "none" else parse(text))
 
 
 HOST_ID = Kind("host id", "a host id (letters, digits, _, - and .)", _host_id)
-HOST_IDS = Kind("host ids", "host ids with blanks between them, or none", _host_ids)
-MANAGING_NAMES = Kind(
+HOST_IDS = _or_none("host ids", "host ids with blanks between them", _host_ids, ())
+MANAGING_NAMES = _or_none(
     "host names",
-    "host names with blanks between them, :steer behind those that may steer, or none",
+    "host names with blanks between them, :steer behind those that may steer",
     _managing_names,
+    (),
 )
-HOST_NAMES = Kind("host names", "host names with blanks between them, or none", _names)
+HOST_NAMES = _or_none("host names", "host names with blanks between them", _names, ())
 FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
-OPTIONAL_FILE = Kind("file", "an absolute path in printable characters, or none", _optional_file)
+OPTIONAL_FILE = _or_none("file", FOLDER.allowed, _file)
 OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")
-NAME_OF_FILE = Kind("file", "a name or a path in printable characters, or none", _name_of_file)
+NAME_OF_FILE = _or_none("file", "a name or a path in printable characters", _name_of_file)
 SWITCH = Kind("switch", "1 (on) or 0 (off)", _switch)
 MODE = Kind("octal mode", "an octal mode from 0600 to 0777 with read and write for the user", _mode)
-GROUP = Kind("group", "the name or number of a group of this machine, or none", _group)
-ENDPOINT = Kind(
-    "endpoint", "a Twisted endpoint description such as tcp:7000:interface=127.0.0.1", _endpoint
-)
-
-OPTIONAL_ENDPOINT = Kind(
-    "endpoint", "a Twisted endpoint description such as tcp:8663, or none", _optional_endpoint
-)
+GROUP = _or_none("group", "the name or number of a group of this machine", _group)
+_AN_ENDPOINT = "a Twisted endpoint description such as tcp:"
+ENDPOINT = Kind("endpoint", f"{_AN_ENDPOINT}7000:interface=127.0.0.1", _endpoint)
+OPTIONAL_ENDPOINT = _or_none("endpoint", f"{_AN_ENDPOINT}8663", _endpoint)

@@ -16,25 +16,13 @@ from typing import Any, Final
 
 import attrs
 
-from lonc.config.kinds import Kind, SettingsError, SettingsErrors
-from lonc.config.parameters import MANAGEMENT_SOCKET, SOCKET_PATH_LIMIT, Settings
+from lonc.config.kinds import Kind, SettingsErrors
+from lonc.config.kinds import SettingsError as SettingsError
+from lonc.config.parameters import MANAGEMENT_SOCKET as MANAGEMENT_SOCKET
+from lonc.config.parameters import SOCKET_PATH_LIMIT as SOCKET_PATH_LIMIT
+from lonc.config.parameters import Settings as Settings
 from lonc.disk.files import check_own_folder
 from lonc.wire.printable import printable
-
-__all__ = [
-    "CONFIG_FILES",
-    "MANAGEMENT_SOCKET",
-    "PARAMETERS",
-    "REMOVED",
-    "SOCKET_PATH_LIMIT",
-    "Parameter",
-    "Settings",
-    "SettingsError",
-    "find_config_file",
-    "folder_errors",
-    "opt_parameters",
-    "read_settings",
-]
 
 #: Where ``loncapa.conf`` is looked for, in this order, when ``--config`` does not name it.
 CONFIG_FILES = ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")

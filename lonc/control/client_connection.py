@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.error import (
     ConnectError,
@@ -17,7 +17,7 @@ from twisted.internet.error import (
     ConnectionClosed,
     ConnectionLost,
 )
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
@@ -38,6 +38,7 @@ class ClientConnection(BoundedAMP):
 
     :ivar closed: fires when the connection has ended.
     :ivar refused: why it was ended by this side; empty where it was not.
+    :ivar ready: fires when commands may be sent.
     """
 
     longest_box = LONGEST_ANSWER
@@ -46,6 +47,7 @@ class ClientConnection(BoundedAMP):
         super().__init__()
         self.closed: Deferred[None] = Deferred()
         self.refused = ""
+        self.ready: Deferred[None] = succeed(None)
 
     def refuse(self, why: str) -> None:
         """End the connection: whatever listens there is no lonc."""
@@ -80,7 +82,7 @@ class TLSClientConnection(ClientConnection):
     def __init__(self, host: str) -> None:
         super().__init__()
         self._host = host
-        self.ready: Deferred[None] = Deferred()
+        self.ready = Deferred()
 
     def handshakeCompleted(self) -> None:
         """Look whom the certificate is for."""
@@ -124,38 +126,28 @@ async def connect(
 
     :raises lonc.control.errors.NoAnswer: it is not to be had.
     """
+    target: IStreamClientEndpoint
     if endpoint.startswith("lonctls:"):
-        return await _connect_tls(reactor, endpoint, timeout, certificates)
-    try:
-        target = clientFromString(reactor, endpoint)
-    except (ValueError, TypeError) as error:
-        raise NoAnswer(f"{endpoint}: no client endpoint like unix:PATH or tcp:HOST:PORT") from error
-    try:
+        from lonc.control.tls import NoCertificates, client_endpoint
+
+        try:
+            target, host = client_endpoint(reactor, endpoint, certificates, timeout)
+        except (ValueError, NoCertificates) as error:
+            raise NoAnswer(f"{endpoint}: {error}") from None
+        connection: ClientConnection = TLSClientConnection(host)
+    else:
+        try:
+            target = clientFromString(reactor, endpoint)
+        except (ValueError, TypeError) as error:
+            told = "no client endpoint like unix:PATH or tcp:HOST:PORT"
+            raise NoAnswer(f"{endpoint}: {told}") from error
         connection = ClientConnection()
+    try:
         await connectProtocol(target, connection).addTimeout(timeout, reactor)
+        await connection.ready.addTimeout(timeout, reactor)
     except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
-        raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
-    except (ConnectError, OSError) as error:
-        raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
-    return connection
-
-
-async def _connect_tls(
-    reactor: Any, endpoint: str, timeout: float, certificates: CertificateFiles | None
-) -> TLSClientConnection:
-    from lonc.control.tls import NoCertificates, client_endpoint
-
-    try:
-        target, host = client_endpoint(reactor, endpoint, certificates, timeout)
-    except (ValueError, NoCertificates) as error:
-        raise NoAnswer(f"{endpoint}: {error}") from None
-    protocol = TLSClientConnection(host)
-    try:
-        await connectProtocol(target, protocol).addTimeout(timeout, reactor)
-        await protocol.ready.addTimeout(timeout, reactor)
-    except (TimeoutError, ConnectingCancelledError):
-        protocol.refuse("it took too long")
+        connection.refuse("it took too long")
         raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
     except (ConnectError, OSError, NoAnswer) as error:
         raise NoAnswer(f"{endpoint}: {_of_system(error)}") from error
-    return protocol
+    return connection

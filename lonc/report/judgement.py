@@ -7,7 +7,9 @@ This module judges what the daemon reports, and does nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypedDict
+from typing import Final
+
+import attrs
 
 from lonc.report.kinds import Level
 from lonc.report.problems import Group, Problem, grouped, problem, state, worst_first
@@ -266,48 +268,16 @@ def by_cause(problems: Iterable[Problem], hosts: Sequence[HostStatus]) -> list[G
     return grouped(problems, lambda each: lost.get(each.host, 0.0))
 
 
-class Finding(TypedDict):
-    """A problem as programs read it; see :class:`lonc.report.problems.Problem`."""
-
-    level: str
-    host: str
-    kind: str
-    subject: str
-    what: str
-    since: float | None
-    advice: str
-
-
-class Summary(TypedDict):
-    """What ``lonc status --json`` has; the names stay."""
-
-    schema: int
-    version: str
-    pid: int
-    since: float
-    host_id: str
-    config_file: str
-    state: str
-    findings: list[Finding]
-    totals: Mapping[str, int]
-
-
-def finding(told: Problem) -> Finding:
+def finding(told: Problem) -> Mapping[str, object]:
     """Give a problem as an object of plain values, whose names stay."""
-    return {
-        "level": told.level,
-        "host": told.host,
-        "kind": told.kind,
-        "subject": told.subject,
-        "what": told.what,
-        "since": told.since,
-        "advice": told.advice,
-    }
+    fields = attrs.asdict(told) | {"host": told.host}
+    del fields["number"]
+    return fields
 
 
 def summary(
     daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Iterable[Problem]
-) -> Summary:
+) -> Mapping[str, object]:
     """Give what ``lonc status`` says, as one object of plain values."""
     found = worst_first(problems)
     return {

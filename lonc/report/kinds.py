@@ -43,17 +43,24 @@ def _host(
     return Kind(level, section, advice, "host", cause, logged)
 
 
+def _file(level: Level, section: str, advice: str, cause: str = "", logged: bool = True) -> Kind:
+    return Kind(level, section, advice, "file", cause, logged)
+
+
+#: What to do first, where it is the same for several kinds.
 _IS_IT_RUNNING: Final = "is its lond running? lonc hosts {subject}; lonc retry {subject}"
+_IS_IT_UP: Final = "is it up, and the network? lonc hosts {subject}"
+_WHO_HOLDS_THEM: Final = "lonc clients shows who holds the places; loncMaxClients"
+_RAISE_THE_LIMIT: Final = "raise the limit of open files, then restart lonc"
+_RENEW: Final = "have it renewed, then lonc reload"
+_MEND_IT: Final = "mend its owner and mode, or its disk: {subject}"
+_MAKE_ROOM: Final = "mend its rights, or make room"
 
 #: The name of each kind, which stays: programs read it.
 KINDS: Final[Mapping[str, Kind]] = {
     "host-refused": _host("DEAD: refused", "host-dead", _IS_IT_RUNNING),
-    "host-unreachable": _host(
-        "DEAD: unreachable", "host-dead", "is it up, and the network? lonc hosts {subject}"
-    ),
-    "host-timed-out": _host(
-        "DEAD: timed out", "host-dead", "is it up, and the network? lonc hosts {subject}"
-    ),
+    "host-unreachable": _host("DEAD: unreachable", "host-dead", _IS_IT_UP),
+    "host-timed-out": _host("DEAD: timed out", "host-dead", _IS_IT_UP),
     "host-look-up-failed": _host(
         "DEAD: no address", "host-dead", "ask the name server, or mend hosts.tab; lonc reload"
     ),
@@ -63,9 +70,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "its hosts.tab needs a line for this machine; lonc hosts {subject}",
     ),
     "host-bad-handshake": _host(
-        "DEAD: bad handshake",
-        "host-dead",
-        "is it a lond that listens there? lonc hosts {subject}",
+        "DEAD: bad handshake", "host-dead", "is it a lond that listens there? lonc hosts {subject}"
     ),
     "host-leads-elsewhere": _host(
         "lead to another lond", "host-dead", "mend its address in hosts.tab; lonc reload"
@@ -115,18 +120,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "many-dead": Kind(
         "critical", "many-dead", "look at this machine's network, name server and certificate"
     ),
-    "clients-refused": Kind(
-        "critical",
-        "clients-refused",
-        "lonc clients shows who holds the places; loncMaxClients",
-        logged=False,
-    ),
-    "clients-full": Kind(
-        "warning",
-        "clients-refused",
-        "lonc clients shows who holds the places; loncMaxClients",
-        logged=False,
-    ),
+    "clients-refused": Kind("critical", "clients-refused", _WHO_HOLDS_THEM, logged=False),
+    "clients-full": Kind("warning", "clients-refused", _WHO_HOLDS_THEM, logged=False),
     "clients-one-program": Kind(
         "warning",
         "clients-refused",
@@ -142,29 +137,22 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-not-served": _host(
         "have no socket", "not-served", "lonc hosts {subject}; mend what is in the way", "critical"
     ),
-    "hosts-not-served": Kind(
-        "critical", "open-files", "raise the limit of open files, then restart lonc"
-    ),
-    "open-files": Kind("warning", "open-files", "raise the limit of open files, then restart lonc"),
-    "table-row": Kind(
+    "hosts-not-served": Kind("critical", "open-files", _RAISE_THE_LIMIT),
+    "open-files": Kind("warning", "open-files", _RAISE_THE_LIMIT),
+    "table-row": _file(
         "warning",
         "files",
         "mend the line: its host is not served; lonc reload",
-        "file",
-        "lines of a table are not used",
+        cause="lines of a table are not used",
     ),
-    "setting-unused": Kind(
+    "setting-unused": _file(
         "warning",
         "files",
         "it does nothing: mend or delete it; lonc reload",
-        "file",
-        "settings do nothing",
+        cause="settings do nothing",
     ),
-    "own-id-missing": Kind(
-        "warning",
-        "files",
-        "add a line, or mend lonHostID: other servers do not know this one",
-        "file",
+    "own-id-missing": _file(
+        "warning", "files", "add a line, or mend lonHostID: other servers do not know this one"
     ),
     "nobody-may-manage": Kind(
         "warning", "files", "name those whose certificates may see, or steer; lonc reload"
@@ -176,41 +164,30 @@ KINDS: Final[Mapping[str, Kind]] = {
         "warning",
         "port-not-open",
         "lonc settings; free what it names, then lonc reload",
-        "",
         logged=False,
     ),
-    "files-used-up": Kind(
-        "critical", "open-files", "raise the limit of open files, then restart lonc"
-    ),
-    "table-not-fetched": Kind(
-        "warning", "table-not-fetched", "grep 'no host table from' lonc.log", "file", logged=False
+    "files-used-up": Kind("critical", "open-files", _RAISE_THE_LIMIT),
+    "table-not-fetched": _file(
+        "warning", "table-not-fetched", "grep 'no host table from' lonc.log", logged=False
     ),
     "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
     "runs-as-root": Kind(
         "critical", "exposed", "start it with twistd --uid and --gid, or set loncSocketGroup"
     ),
-    "folder-open": Kind("warning", "exposed", "chmod o-w {subject}", "file"),
-    "key-readable": Kind("warning", "exposed", "chmod o-r {subject}", "file"),
+    "folder-open": _file("warning", "exposed", "chmod o-w {subject}"),
+    "key-readable": _file("warning", "exposed", "chmod o-r {subject}"),
     "no-idea": Kind("critical", "no-idea", "install an OpenSSL that has IDEA, then restart lonc"),
-    "certificate-unusable": Kind(
-        "warning", "certificate", "mend the file, then lonc reload", "file"
+    "certificate-unusable": _file("warning", "certificate", "mend the file, then lonc reload"),
+    "certificate-ends": _file("warning", "certificate", _RENEW),
+    "certificate-ended": _file("critical", "certificate", _RENEW),
+    "delayed-folder": _file("critical", "delayed-folder", _MEND_IT),
+    "delayed-disk-full": _file(
+        "critical", "delayed-folder", "make room: df {subject}; df -i {subject}"
     ),
-    "certificate-ends": Kind("warning", "certificate", "have it renewed, then lonc reload", "file"),
-    "certificate-ended": Kind(
-        "critical", "certificate", "have it renewed, then lonc reload", "file"
+    "delayed-not-cleared": _file(
+        "critical", "delayed-folder", "mend that before the next restart: {subject}"
     ),
-    "delayed-folder": Kind(
-        "critical", "delayed-folder", "mend its owner and mode, or its disk: {subject}", "file"
-    ),
-    "delayed-disk-full": Kind(
-        "critical", "delayed-folder", "make room: df {subject}; df -i {subject}", "file"
-    ),
-    "delayed-not-cleared": Kind(
-        "critical", "delayed-folder", "mend that before the next restart: {subject}", "file"
-    ),
-    "delayed-unsealed": Kind(
-        "critical", "delayed-unsealed", "mend its owner and mode, or its disk: {subject}", "file"
-    ),
+    "delayed-unsealed": _file("critical", "delayed-unsealed", _MEND_IT),
     "delayed-locked": Kind(
         "warning", "delayed-unsealed", "set loncDelayedKeyFile again; lonc reload"
     ),
@@ -223,13 +200,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "delayed-kept": Kind(
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),
-    "pid-file": Kind("warning", "pid-file", "see whose it is, then remove it", "file"),
-    "log-file": Kind(
-        "critical", "cannot-write", "mend its rights, or make room", "file", logged=False
-    ),
-    "status-file": Kind(
-        "warning", "cannot-write", "mend its rights, or make room", "file", logged=False
-    ),
+    "pid-file": _file("warning", "pid-file", "see whose it is, then remove it"),
+    "log-file": _file("critical", "cannot-write", _MAKE_ROOM, logged=False),
+    "status-file": _file("warning", "cannot-write", _MAKE_ROOM, logged=False),
     "reload-failed": Kind(
         "warning", "reload-failed", "lonc check names file and line", logged=False
     ),

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.main import commands
 from lonc.config.settings import MANAGEMENT_SOCKET
-from lonc.report.judgement import finding, summary
+from lonc.report.judgement import finding, summary, totals
 from lonc.report.kinds import KINDS
 from lonc.report.problems import problem
 from lonc.report.records import (
@@ -122,7 +122,7 @@ class CommandPageTests(SynchronousTestCase):
         """Each name of the object that sums it up stands in the section of ``lonc status``."""
         section = self.sections["lonc status"]
         found = summary(a_daemon(), [], [])
-        named = {*found, *found["totals"], *finding(problem("host-dead", "a", "DEAD"))}
+        named = {*found, *totals(a_daemon(), []), *finding(problem("host-dead", "a", "DEAD"))}
         for name in named - {"schema"}:
             self.assertIn(f"``{name}``", section)
 

@@ -21,7 +21,7 @@ from lonc.report.judgement import by_cause, totals
 from lonc.report.kinds import KINDS, LEVELS
 from lonc.report.problems import Group, Problem, state
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.units import clock_time, count, duration
+from lonc.report.units import clock_time, count, duration, measured
 from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph
 
 #: Seconds after which a browser asks again, and folds what was unfolded.
@@ -183,10 +183,6 @@ class View:
         return chosen
 
 
-def _seconds(value: float) -> str:
-    return duration(value) if value else "-"
-
-
 def _count(value: float) -> str:
     return f"{value:.1f}" if 0.0 < value < 10.0 and value != round(value) else f"{value:.0f}"
 
@@ -201,7 +197,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "clock": clock_time,
         "duration": duration,
-        "seconds": _seconds,
+        "seconds": measured,
         "iso": lambda when: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when)),
         "path": lambda host_id: "/hosts/" + quote(host_id, safe=""),
         "count": _count,
@@ -226,7 +222,7 @@ def _cards(series: Series, slowest: str) -> list[_Card]:
     return [
         _Card("Requests a second", graph(series.rate), _count),
         _Card("Waiting", graph(series.waiting), _count),
-        _Card(slowest, graph(series.p99), _seconds),
+        _Card(slowest, graph(series.p99), measured),
         _Card("con_lost a minute", graph(series.lost), _count),
     ]
 
