@@ -32,11 +32,9 @@ from lonc.config.settings import (
 )
 from lonc.control.reporter import status_text
 from lonc.daemon.load import Loader
-from lonc.daemon.others import who_serves
 from lonc.daemon.outside import Outside
-from lonc.daemon.own_process import fill_standard_descriptors, take_over_process
-from lonc.daemon.pidfile import PidFile, PidFileError
-from lonc.daemon.privileges import acting_as
+from lonc.daemon.own_process import acting_as, fill_standard_descriptors, take_over_process
+from lonc.daemon.pidfile import PidFile, PidFileError, who_serves
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
 from lonc.host.service import HostService

@@ -27,7 +27,7 @@ from twisted.internet.task import Clock, LoopingCall
 from lonc.client import CON_LOST, Reply, TwistedClient
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.daemon.sweep import SWEEP
+from lonc.daemon.rounds import SWEEP
 from lonc.host.dependencies import HostDependencies
 from lonc.host.service import HostService
 from lonc.local.limits import Clients

@@ -6,8 +6,7 @@ import os
 
 import click
 
-from lonc.cli.arguments import Duration
-from lonc.cli.options import targeted
+from lonc.cli.arguments import Duration, targeted
 from lonc.cli.streams import report_error, write
 from lonc.cli.target import START, target
 from lonc.client import CON_LOST, Client

@@ -7,8 +7,7 @@ from typing import Final
 import click
 from rich.text import Text
 
-from lonc.cli.arguments import json_option
-from lonc.cli.options import targeted
+from lonc.cli.arguments import json_option, targeted
 from lonc.cli.tables import STYLES, as_json, console
 from lonc.cli.target import target
 from lonc.config.settings import SettingsError

@@ -8,8 +8,15 @@ from typing import Final
 
 import click
 
-from lonc.cli.arguments import any_host, confirm, json_option, one_file, sort_option, yes_option
-from lonc.cli.options import targeted
+from lonc.cli.arguments import (
+    any_host,
+    confirm,
+    json_option,
+    one_file,
+    sort_option,
+    targeted,
+    yes_option,
+)
 from lonc.cli.streams import write
 from lonc.cli.tables import Column, as_json, numbers, ordered, show
 from lonc.cli.target import asks, target

@@ -16,7 +16,7 @@ import click
 
 from lonc import __version__
 from lonc.cli import streams
-from lonc.cli.options import NO_DAEMON, targeted
+from lonc.cli.arguments import NO_DAEMON, targeted
 from lonc.wire.printable import printable
 
 #: The exit status of a usage error, as ``sysexits.h`` has it: no state of lonc is that.

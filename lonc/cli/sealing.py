@@ -8,7 +8,7 @@ import stat
 import click
 
 from lonc.cli import streams
-from lonc.cli.options import targeted
+from lonc.cli.arguments import targeted
 from lonc.cli.target import target
 from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
 

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
 
-from lonc.cli.options import NO_DAEMON, chosen, targeted
+from lonc.cli.arguments import NO_DAEMON, chosen, targeted
 from lonc.config.auth_modes import certificate_files
 from lonc.config.certificates import CertificateFiles
 from lonc.config.endpoint import Endpoint, quoted

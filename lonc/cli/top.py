@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from lonc.cli.options import targeted
+from lonc.cli.arguments import targeted
 from lonc.cli.target import TIMEOUT, no_daemon, target, who
 from lonc.control.errors import NoAnswer
 

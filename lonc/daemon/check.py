@@ -19,8 +19,7 @@ from lonc.config.current import InForce
 from lonc.config.hosts import TableError
 from lonc.config.settings import SettingsError
 from lonc.daemon.load import Loader
-from lonc.daemon.others import who_serves
-from lonc.daemon.pidfile import holder_of
+from lonc.daemon.pidfile import holder_of, who_serves
 from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
 from lonc.report.units import count

@@ -16,8 +16,7 @@ from lonc.config.current import Configuration, Sources
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import Predecessor
-from lonc.daemon.threads import Threads
-from lonc.disk.threads import InThread
+from lonc.disk.threads import InThread, Threads
 from lonc.host.resolver import addresses_of
 from lonc.host.service import HostService
 from lonc.report.logs import LoncLog

@@ -1,14 +1,20 @@
 """
-What lonc changes in its own process: standard descriptors, clock and signals.
+What lonc changes in its own process: standard descriptors, clock, signals, and the user.
 
-A program that embeds lonc decides these for itself.
+A program that embeds lonc decides these for itself. Where root starts lonc to run as another user
+(twistd's ``--uid`` and ``--gid``), root opens no file: twistd drops root's privileges after the
+application is made. By then files have been opened, in folders where the other user can place
+links, so this is done with the other user's rights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import sys
 import time
+from collections.abc import Iterator
 
 from lonc.daemon import signals
 
@@ -41,3 +47,41 @@ def take_over_process() -> None:
 
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     signals.hold()
+
+
+@contextlib.contextmanager
+def acting_as(uid: int | None, gid: int | None, umask: int | None = None) -> Iterator[bool]:
+    """
+    Run a block with the rights of a user and a group; None leaves either unchanged.
+
+    :param gid: None with a user for that user's group.
+    :param umask: the file mode creation mask for the block.
+    :return: whether the user has changed: with a group alone it is still root.
+    """
+    if os.geteuid() != 0 or (uid is None and gid is None):
+        yield False  # who is not root cannot; twistd says so
+        return
+    name = None
+    if uid is not None:
+        with contextlib.suppress(KeyError):  # a user without a name needs a group
+            user = pwd.getpwuid(uid)
+            name = user.pw_name
+            gid = user.pw_gid if gid is None else gid
+    before = os.geteuid(), os.getegid(), os.getgroups()
+    mask_before = None if umask is None else os.umask(umask)
+    try:
+        if gid is not None:
+            os.setegid(gid)
+        if uid is not None:
+            if name is None:
+                os.setgroups([])
+            else:
+                os.initgroups(name, os.getegid())
+            os.seteuid(uid)
+        yield os.geteuid() != before[0]
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+        os.setgroups(before[2])
+        if mask_before is not None:
+            os.umask(mask_before)

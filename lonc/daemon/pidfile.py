@@ -1,8 +1,9 @@
 """
-``lonc.pid``, which is the daemon's lock as well (row S3).
+Who runs on these folders: ``lonc.pid``, which is the daemon's lock too (row S3), and the sockets.
 
 The kernel releases the lock when the process ends, so a file that a crash left behind never
-prevents a start, whatever process has the old process id by then.
+prevents a start, whatever process has the old process id by then. loncnew does not lock the file: a
+lonc beside it would overwrite it, delete it at its end, and get none of the sockets.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from itertools import islice
 from time import monotonic, sleep
 
+from lonc.config.hosts import HostTable
+from lonc.config.settings import Settings
 from lonc.disk.files import open_own
+from lonc.transport.unix_socket import listener_at
 
 
 class PidFileError(Exception):
@@ -167,3 +172,25 @@ class PidFile:
             if self._is_current(descriptor):
                 os.unlink(self.path)
         os.close(descriptor)
+
+
+#: Hosts that are looked at: a lonc serves all hosts of its table.
+LOOKED_AT = 20
+
+
+def who_serves(settings: Settings, table: HostTable) -> str:
+    """
+    Return a sentence about who listens on the hosts' sockets; empty if nobody does.
+
+    A program on the socket of a single host is no lonc, and the other hosts can be served all the
+    same: more than half of the sockets have to be taken.
+    """
+    hosts = list(islice(table.hosts.values(), LOOKED_AT))
+    by_name = settings.socket_names == "hostname"
+    paths = [settings.socket_path(host.hostname if by_name else host.id) for host in hosts]
+    found = [(path, pid) for path in paths if (pid := listener_at(path)) is not None]
+    if 2 * len(found) <= len(paths):
+        return ""
+    path, pid = found[0]
+    who = f"process {pid}" if pid else "a process"
+    return f"loncnew or another lonc serves the sockets in {settings.sock_dir}: {who} has {path}"

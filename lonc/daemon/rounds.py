@@ -1,12 +1,14 @@
 # LoopingCall has no annotations:
 # mypy: allow-untyped-calls
 """
-Periodic work that goes on after errors.
+Periodic work that goes on after errors, and the look at every time limit, several times a second
+(rows F1, S9 and S11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -14,6 +16,7 @@ from twisted.internet.task import LoopingCall
 
 from lonc.control.errors import ReloadFailed
 from lonc.report.events import Logger
+from lonc.transport.network import Network
 
 log = Logger()
 
@@ -57,3 +60,50 @@ class Rounds:
         for call, _ in self._calls:
             if call.running:
                 call.stop()
+
+
+#: Seconds between two looks at the time limits: a request ends so much late at the most.
+SWEEP: Final = 0.25
+
+#: Seconds by which a look is late after a pause: the process was stopped, the machine suspended, or
+#: a turn of the reactor took long. What has arrived meanwhile has not been read.
+LATE: Final = 1.0
+
+#: Turns of the reactor after a pause in which what has arrived is read, at most. One deals with
+#: 2,000 events, and fewer than this times as many sockets are open.
+TURNS: Final = 32
+
+
+class Sweep:
+    """
+    Looks at every time limit; after a pause, not before all that has arrived in it is read.
+
+    :param network: knows whether there is something to read.
+    :param look: looks at every time limit; it raises nothing.
+    """
+
+    def __init__(self, reactor: IReactorTime, network: Network, look: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._network = network
+        self._look = look
+        self._last = reactor.seconds()
+        self._turns = 0  # that are left to read in
+
+    def __call__(self) -> None:
+        """Look at every time limit, now or when what has arrived is read."""
+        now = self._reactor.seconds()
+        paused, self._last = now - self._last > SWEEP + LATE, now
+        if self._turns:
+            return
+        if paused:
+            self._turns = TURNS
+            self._reactor.callLater(0, self._after_reading)
+        else:
+            self._look()
+
+    def _after_reading(self) -> None:
+        self._turns = self._turns - 1 if self._network.behind else 0
+        if self._turns:
+            self._reactor.callLater(0, self._after_reading)
+        else:
+            self._look()

@@ -16,9 +16,8 @@ from lonc.control.reporter import Reporter
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside
 from lonc.daemon.pidfile import PidFileError
-from lonc.daemon.rounds import Rounds, guarded
+from lonc.daemon.rounds import SWEEP, Rounds, Sweep, guarded
 from lonc.daemon.supervisor import Supervisor
-from lonc.daemon.sweep import SWEEP, Sweep
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients

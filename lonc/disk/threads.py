@@ -1,5 +1,5 @@
 """
-Disk work in threads: a few at a time, and none waited for longer than a limit.
+Work in threads: a pool for each kind, independent of all others, and disk calls with a limit.
 
 A disk that hangs keeps a thread until it answers, and nothing can be done about that. So what hangs
 keeps its place, and as many as there are places is all that a bad disk ever takes.
@@ -7,11 +7,14 @@ keeps its place, and as many as there are places is all that a bad disk ever tak
 
 from __future__ import annotations
 
+import errno
+import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -21,7 +24,7 @@ PLACES = 4
 
 
 class InThread(Protocol):
-    """Who runs a function elsewhere: ``deferToThread``, or :class:`lonc.daemon.threads.Threads`."""
+    """Who runs a function elsewhere: ``deferToThread``, or :class:`lonc.disk.threads.Threads`."""
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         """Run it; fire with what it returns or raises."""
@@ -79,3 +82,62 @@ class Disk:
             return await outcome.addTimeout(limit, self._clock)
         except TimeoutError:
             raise Stuck(f"{path}: no answer from the disk after {limit:g} s") from None
+
+
+class Threads:
+    """
+    Runs functions, each in a thread of its own, with a limit on how many run at a time.
+
+    A system call that hangs occupies its thread. Nothing waits for such a thread at the end: it is
+    a daemon thread and ends with the process. Functions that still wait then never run.
+
+    :param reactor: where the results are delivered.
+    :param name: of the work, for the threads' names.
+    :param most: threads at a time.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, name: str, most: int) -> None:
+        self.most = most
+        self._reactor = reactor
+        self._name = name
+        self._running = 0
+        self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+
+    def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
+        """
+        Run a function in a thread.
+
+        :return: fires with what it returns or raises; fails with OSError if no thread can be
+            started. Cancelling it does not stop the function.
+        """
+        outcome: Deferred[T] = Deferred()
+        self._waiting.append((work, outcome))
+        self._begin()
+        return outcome
+
+    def _begin(self) -> None:
+        while self._waiting and self._running < self.most:
+            work, outcome = self._waiting.popleft()
+            thread = threading.Thread(
+                target=self._work, args=(work, outcome), name=f"lonc {self._name}", daemon=True
+            )
+            self._running += 1
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._running -= 1
+                outcome.errback(OSError(errno.EAGAIN, str(error)))
+
+    def _work(self, work: Callable[[], T], outcome: Deferred[T]) -> None:
+        result: T | Failure
+        try:
+            result = work()
+        except BaseException:
+            result = Failure()  # type: ignore[no-untyped-call]
+        self._reactor.callFromThread(self._ended, result, outcome)
+
+    def _ended(self, result: T | Failure, outcome: Deferred[T]) -> None:
+        self._running -= 1
+        self._begin()
+        if not outcome.called:
+            outcome.callback(result)

@@ -25,7 +25,7 @@ from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
-from lonc.daemon.sweep import SWEEP
+from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService

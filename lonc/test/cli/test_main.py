@@ -26,9 +26,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
 from lonc.cli import target
-from lonc.cli.arguments import Duration
+from lonc.cli.arguments import Duration, chosen
 from lonc.cli.main import COMMANDS, commands, main
-from lonc.cli.options import chosen
 from lonc.config.settings import find_config_file, read_settings
 from lonc.control.errors import NoAnswer
 from lonc.daemon.pidfile import PidFile

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.sweep import LATE, SWEEP, TURNS, Sweep
+from lonc.daemon.rounds import LATE, SWEEP, TURNS, Sweep
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase
 from lonc.test.fixtures.doubles import FakeNetwork, ScriptedLond
 from lonc.wire.request import CON_LOST

@@ -16,7 +16,7 @@ import attrs
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
-from lonc.daemon.sweep import SWEEP
+from lonc.daemon.rounds import SWEEP
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machines import Machines
 from lonc.host.service import HostService

@@ -1,6 +1,6 @@
 # trial's assertions have no annotations:
 # mypy: allow-untyped-calls
-"""Tests for lonc.daemon.privileges; the whole daemon's are in lonc.test.test_privileges."""
+"""Tests for lonc.daemon.own_process; the whole daemon's are in lonc.test.test_privileges."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pwd
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.privileges import acting_as
+from lonc.daemon.own_process import acting_as
 
 
 def rights() -> tuple[object, ...]:

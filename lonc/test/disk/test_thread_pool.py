@@ -12,7 +12,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from lonc.daemon.threads import Threads
+from lonc.disk.threads import Threads
 
 reactor: Any = global_reactor
 
