@@ -49,15 +49,15 @@ class Failures:
         self._seconds = seconds
 
     def count(
-        self, connection: LondConnection, trouble: Trouble, proving: bool
+        self, connection: LondConnection, trouble: Trouble, excused: bool
     ) -> tuple[bool, bool]:
         """
         Count the end of a connection if it is the host's fault.
 
-        :param proving: whether it was asked for its ``ping``.
+        :param excused: whether what it was asked tells nothing.
         :return: whether it counts, and whether it made the host DEAD.
         """
-        if not self._is_the_hosts(connection, trouble, proving):
+        if excused or not self._is_the_hosts(connection, trouble):
             return False, False
         left = self._health.left
         if trouble is Trouble.BROKEN:
@@ -70,7 +70,7 @@ class Failures:
             self._last_counted = self._seconds()
         return True, died
 
-    def _is_the_hosts(self, connection: LondConnection, trouble: Trouble, proving: bool) -> bool:
+    def _is_the_hosts(self, connection: LondConnection, trouble: Trouble) -> bool:
         """Return whether a failure is the host's: a slow answer says nothing of the others."""
         if not self._machine.members:
             return False
@@ -87,10 +87,8 @@ class Failures:
         if not connection.host_id:  # it was never ready
             heard = max(answered, self.last_handshake)
             return heard <= connection.since or self._health.state is not State.UP
-        # What was asked before a failure says nothing that the failure has not said; nor does a
-        # ping that hangs while requests are answered.
-        silent = answered <= connection.since >= self._last_counted
-        return silent and not (proving and connection.unchecked)
+        # What was asked before a failure says nothing that the failure has not said.
+        return answered <= connection.since >= self._last_counted
 
     def note(self, at: str, trouble: Trouble, message: str, died: bool, was_away: bool) -> None:
         """

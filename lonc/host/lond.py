@@ -215,7 +215,11 @@ class Lond:
         before = set(self.served.refused)
         self._retire_nameless(connection)  # before who is refused can ask again
         self._learn(facts)
-        proving = self.health.doubtful and not self._answers_no_ping
+        # One that never answers ping is tried with a request, and comes back from DEAD for that.
+        no_ping = self._answers_no_ping
+        if no_ping and self.health.dead and self.health.forgive():
+            self._tell_revived()
+        proving = self.health.doubtful and not (no_ping and self._machine.waiting)
         if proving:
             connection.ask_ping(now)
         else:
@@ -233,8 +237,6 @@ class Lond:
         self._machine.pair(new=0)
         if not self.health.doubtful:
             self.revive()
-        elif self.health.forgive():
-            self._tell_revived()
 
     @property
     def _answers_no_ping(self) -> bool:
@@ -339,13 +341,17 @@ class Lond:
         elif connection.request is not None:
             self._close_forgotten(connection)
         proving = connection.request is PROOF
+        # A ping that is not answered tells nothing where none is, or while requests are.
+        excused = proving and (
+            self._answers_no_ping or (trouble is Trouble.TIMEOUT and connection.unchecked > 0)
+        )
         if proving:
             self._answers_ping = self._answers_ping or False
             if connection.unchecked:
                 self.auditor.note_silence(connection)
         request = connection.give_up()
         was_away = self.health.away
-        counts, died = self._failures.count(connection, trouble, proving)
+        counts, died = self._failures.count(connection, trouble, excused)
         self._failures.note(self._target, trouble, message, died and not was_away, was_away)
         if self.health.state is not State.UP and self._machine.members:
             self.health.probe_later()  # for it may have been the probe

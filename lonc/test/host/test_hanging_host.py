@@ -184,8 +184,39 @@ class NoPingTests(HangingTestCase):
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
         self.answers_requests = True
         client = stage.client(b"get\n")
-        stage.turn()
+        stage.advance(SHORTEST)
         self.assertEqual((client.read, stage.status.state), (echo(b"get\n"), "up"))
+
+    def test_dead_again(self) -> None:
+        """Tried with requests, it is DEAD again when as many as it has retries time out."""
+        stage = self.stage(retries=2, max_connections=1)
+        stage.client(b"get\n")
+        stage.turn()
+        self.hang()
+        stage.client(b"slow\n")
+        stage.advance(15)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 2))
+        states = []
+        for _ in range(25):
+            stage.client(b"get\n")
+            stage.advance(1)
+            states.append((stage.status.state, stage.status.retries_left))
+        self.assertIn(("unproven", 1), states)
+        self.assertIn(("DEAD", 0), states)
+        self.assertNotIn("up", [state for state, _ in states])
+
+    def test_back_by_ping(self) -> None:
+        """One that was not asked before it hung is up again once it answers, without a request."""
+        stage = self.stage(retries=1)
+        stage.client(b"get\n")
+        stage.turn()
+        self.hang()
+        stage.client(b"slow\n")
+        stage.advance(30)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
+        self.pong = b"l2\n"
+        stage.advance(60)
+        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
 
 
 class AuditTests(HangingTestCase):
