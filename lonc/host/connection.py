@@ -45,6 +45,7 @@ from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addresse
 _ENCIPHERED = b"enc:"
 _FIRST = _ENCIPHERED[0]
 _TO_ENCIPHER = b"encrypt:"
+_INSIDE = len(_TO_ENCIPHER)
 #: By which a lond is asked for a key, and from then on uses that.
 _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
@@ -250,6 +251,9 @@ class LondConnection(Protocol):
         """Send a request that may have to be written otherwise than it came."""
         if self.confirmed is not None:
             self._send_addressed(request, self.confirmed)
+        elif line.startswith(_TO_ENCIPHER) and line[_INSIDE] not in PECULIAR:
+            cipher = self._made_cipher or self._cipher
+            self.transport.write(cipher.encrypt(line[_INSIDE:-1]) + b"\n")
         elif line.startswith(_TO_PREPARE):
             self.transport.write(self._prepared(line))
         else:
@@ -525,7 +529,7 @@ class LondConnection(Protocol):
         """Return the plain reply, or end the connection: a wrong frame proves a wrong key."""
         self._lines.limit = self._max_line
         try:
-            plain = self._cipher.decrypt(reply[:-1])
+            plain = (self._made_cipher or self._cipher).decrypt(reply[:-1])
         except FrameError as error:
             self._fail(Trouble.BROKEN, f"an enciphered reply is wrong: {error}", Cause.BROKEN)
             return None

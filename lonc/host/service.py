@@ -35,7 +35,6 @@ from lonc.report.status import HostStatus, PauseStatus
 from lonc.report.times import HostTimes
 from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import (
-    CONTROL_BYTES,
     PECULIAR,
     Cause,
     Provable,
@@ -44,6 +43,7 @@ from lonc.wire.request import (
     addressee,
     has_control_byte,
     is_plain,
+    is_plain_inside,
     without_addressee,
 )
 
@@ -58,9 +58,6 @@ _NONE_LOST: Final = {cause.value: 0 for cause in Cause}
 OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
 
 log = Logger()
-
-#: Bytes up to which a request is looked at as a whole, which is quicker than for its command.
-SHORT: Final = 256
 
 T = TypeVar("T")
 
@@ -123,6 +120,7 @@ class HostService(Service):
         self._settings = settings
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
+        self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
         self._listener = ClientListener(self, dependencies.clients)
         self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self.requests = 0
@@ -152,8 +150,9 @@ class HostService(Service):
         self.requests += 1
         request.host = self
         machine, line = self._machine, request.line
-        usual = len(line) <= SHORT and len(line.translate(None, CONTROL_BYTES)) + 1 == len(line)
-        if (self.is_watched or not usual or line[0] in PECULIAR) and not self._admits(request):
+        # What stands before the first colon, or else the newline, of nearly every request.
+        usual = line[: line.find(b":")].isalnum() and line[0] not in PECULIAR
+        if (self.is_watched or not usual) and not self._admits(request):
             return
         if machine.idle:
             machine.start(request)
@@ -164,7 +163,7 @@ class HostService(Service):
         """Return whether a request may go out now; otherwise it ends here, or waits."""
         if self._debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
-        if not is_plain(request.line) and not self._may_go(request):
+        if not self._is_plain(request.line) and not self._may_go(request):
             return False
         return not (self._held and self._holds(request))
 

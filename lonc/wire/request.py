@@ -231,12 +231,12 @@ _PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
 #: A control byte in the command word; one carriage return that ends the line is none.
 _CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
 
-#: Bytes that no usual request holds but at its end, for a look that costs little.
-CONTROL_BYTES = bytes([*range(32), 127])
-
 #: Matches a request whose command stands at its beginning and has no control byte, as nearly every
 #: one.
 is_plain = re.compile(rb"(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
+
+#: The same, for one that may be enciphered.
+is_plain_inside = re.compile(rb"(?:encrypt:)?(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
 
 
 def has_control_byte(line: bytes) -> bool:

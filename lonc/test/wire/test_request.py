@@ -20,6 +20,7 @@ from lonc.wire.request import (
     command_word,
     has_control_byte,
     is_plain,
+    is_plain_inside,
     is_secret,
     without_addressee,
 )
@@ -107,6 +108,17 @@ class ControlByteTests(SynchronousTestCase):
             for line in (b"put:a\0b\x7f\r\n", b"ping\n", b"ping\r\n", b"\n", b"\r\n", b"caf\xe9\n"):
                 self.assertFalse(has_control_byte(prefix + line), line)
         self.assertTrue(has_control_byte(b"ping\r\r\n"))
+
+    def test_enciphered(self) -> None:
+        """A plain request may be enciphered; what names a host or holds a control byte is none."""
+        for line in (b"get:a\n", b"encrypt:get:a\n", b"encrypt:ping\n", b"encrypt:ekey\n"):
+            self.assertTrue(is_plain_inside(line), line)
+        for line in (
+            *(b"sethost:l3:get\n", b"encrypt:sethost:l3:get\n", b"encrypt:sethost\n"),
+            *(b"encrypt:encrypt:sethost:l3\n", b"encrypt:encrypt:get\n"),
+            *(b"encrypt:\x01get:a\n", b"encrypt:get\r\n", b"\x01encrypt:get:a\n"),
+        ):
+            self.assertFalse(is_plain_inside(line), line)
 
 
 class AddresseeTests(SynchronousTestCase):
