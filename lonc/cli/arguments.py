@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import click
 
@@ -26,12 +26,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click
     name = "duration"
 
     def convert(
-        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+        self, value: object, parameter: click.Parameter | None, context: click.Context | None
     ) -> float:
         """Return seconds."""
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([smhd]?)", value, re.ASCII)
+        found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([smhd]?)", str(value), re.ASCII)
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
         if not 0.0 < seconds <= _LONGEST:
             self.fail(f"{value!r} is no duration such as 90, 90s, 5m, 2h or 1d", parameter, context)

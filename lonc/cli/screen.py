@@ -33,6 +33,9 @@ from lonc.wire.printable import printable
 
 T = TypeVar("T")
 
+#: What the client does: a coroutine of Twisted's.
+Work = Coroutine[Any, Any, T]
+
 #: Seconds between two looks.
 PAUSE: Final = 2.0
 
@@ -46,7 +49,7 @@ CAUSES: Final = 3
 class Wait(Protocol):
     """Turns a coroutine of the client into something asyncio can await."""
 
-    def __call__(self, work: Coroutine[Any, Any, T], /) -> Awaitable[T]:
+    def __call__(self, work: Work[T], /) -> Awaitable[T]:
         """Begin it."""
 
 
@@ -291,9 +294,7 @@ class Top(App[None]):
             lambda host, answer: self._lonc.reset_retries(host) if answer == "yes" else None,
         )
 
-    def _ask(
-        self, text: str, hint: str, act: Callable[[str, str], Coroutine[Any, Any, None] | None]
-    ) -> None:
+    def _ask(self, text: str, hint: str, act: Callable[[str, str], Work[None] | None]) -> None:
         host = self._chosen()
         if host is None:
             return
@@ -325,7 +326,7 @@ def run(
     reactor: Any = asyncioreactor.AsyncioSelectorReactor(loop)
     reactor.startRunning(False)
 
-    def wait(work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+    def wait(work: Work[T]) -> asyncio.Future[T]:
         return Deferred.fromCoroutine(work).asFuture(loop)
 
     async def show() -> None:

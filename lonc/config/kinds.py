@@ -173,7 +173,7 @@ def _host_ids(text: str) -> tuple[str, ...]:
     return tuple(_host_id(each) for each in text.split())
 
 
-def _or_none(unit: str, allowed: str, parse: Callable[[str], Any], none: object = None) -> Kind:
+def _or_none(unit: str, allowed: str, parse: Callable[[str], object], none: object = None) -> Kind:
     """Return the kind of what ``parse`` takes; the word none may stand in its place."""
     return Kind(unit, f"{allowed}, or none", lambda text: none if text == "none" else parse(text))
 

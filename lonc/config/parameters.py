@@ -50,7 +50,7 @@ def _setting(
     kind: Kind,
     what: str,
     why: str,
-    made: Callable[[Any], Any] | None = None,
+    made: Callable[[Settings], object] | None = None,
 ) -> Any:
     """
     Return a field for a setting; see :class:`lonc.config.settings.Parameter`.

@@ -8,7 +8,7 @@ When the service manager is notified: lonc is ready, reloads, stops, and its eve
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -23,6 +23,8 @@ STATUS = 10.0
 AFTER_DRAIN = 10.0
 
 log = Logger()
+
+T = TypeVar("T")
 
 
 class Notices:
@@ -73,7 +75,7 @@ class Notices:
         reload.addBoth(self._reloaded)
         return reload
 
-    def _reloaded(self, result: Any) -> Any:
+    def _reloaded(self, result: T) -> T:
         self._reloads -= 1
         if not self._reloads and not self._stopping:  # the manager waits for the last one
             self._manager.ready(self._status())

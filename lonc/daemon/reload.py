@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
@@ -77,7 +77,7 @@ class Reloader:
     _ports: Sequence[tuple[str, Callable[[Settings], str | None], EndpointPort]]
     _management: ManagementPort
     _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
-    _moving: list[Deferred[Any]] = attrs.field(init=False, factory=list)
+    _moving: list[Deferred[object]] = attrs.field(init=False, factory=list)
     _stopping: bool = attrs.field(init=False, default=False)
 
     def table(self) -> Deferred[str]:
@@ -229,7 +229,7 @@ class Reloader:
     ) -> Deferred[list[str]]:
         """Return why a port cannot listen where a setting wants it, if so."""
         moved: Deferred[list[str]] = Deferred()
-        moving = Deferred.fromCoroutine(port.move(description))
+        moving: Deferred[object] = Deferred.fromCoroutine(port.move(description))
         self._moving.append(moving)
 
         def end(result: Failure | None) -> None:

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -220,7 +219,7 @@ def receive(connection: socket.socket, pid_file: str) -> Holdings:
     :raises TakeOverError: it has another pid file.
     """
     sockets: dict[str, int] = {}
-    knowledge: dict[str, dict[str, Any]] = {}
+    knowledge: dict[str, dict[str, object]] = {}
     taken: list[int] = []
     try:
         while True:

@@ -73,8 +73,8 @@ class Upkeep:
     def _make_rounds(self) -> Rounds:
         own: dict[Callable[[], object], float] = {
             Sweep(self._outside.reactor, self._outside.network, guarded(self._sweep)): SWEEP,
-            self._watch: WATCH,
-            self._turn: SLOT,
+            self._restore: WATCH,
+            self._begin_slots: SLOT,
             self.look: LOOK,
         }
         return Rounds(self._outside.reactor, {**own, **self._also})
@@ -96,7 +96,7 @@ class Upkeep:
     async def _in_slices(self, steps: Iterator[object]) -> None:
         await in_slices(self._outside.reactor, steps, self._running)
 
-    async def _turn(self) -> None:
+    async def _begin_slots(self) -> None:
         """Let the five minutes of which is told move on."""
         await self._in_slices(self._reporter.beginning_slots())
 
@@ -113,7 +113,7 @@ class Upkeep:
         """Open the logs again, write the status file, and give all hosts their retries back."""
         await self._in_slices(self._reporter.reporting_and_resetting())
 
-    def _watch(self) -> None:
+    def _restore(self) -> None:
         """Start again what does not serve, and say so in the process title."""
         self._supervisor.restore()
         self._shared.restore()

@@ -101,7 +101,7 @@ class Threads:
         self._reactor = reactor
         self._name = name
         self._running = 0
-        self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
+        self._waiting: deque[tuple[Callable[[], object], Deferred[Any]]] = deque()
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
         """

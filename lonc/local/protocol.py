@@ -491,7 +491,7 @@ class ClientProtocol(Protocol):
         """The client has gone: what it asked for is dropped, and its answer thrown away (F16)."""
         self._drop_requests()
         self._clients.forget(self)
-        self._listener.gone(self)
+        self._listener.forget(self)
 
     def _drop_requests(self, at_once: bool = False) -> None:
         """
@@ -564,7 +564,7 @@ class ClientListener(Factory):
         """Return a new client's protocol."""
         return ClientProtocol(self._host, self._shared, self)
 
-    def gone(self, client: ClientProtocol) -> None:
+    def forget(self, client: ClientProtocol) -> None:
         """Forget a client that has disconnected."""
         self.clients.pop(client, None)
         if self._empty is not None and not self.clients:

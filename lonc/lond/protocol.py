@@ -90,7 +90,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         self._closing = True
         self._replies.stop()
-        self._factory.lost(self)
+        self._factory.forget(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
         """Run the mixin's time limit on the factory's clock."""
@@ -401,7 +401,7 @@ class LondFactory(ServerFactory):
             return self._caller
         return self._caller.get(getattr(peer, "host", ""))
 
-    def lost(self, connection: LondProtocol) -> None:
+    def forget(self, connection: LondProtocol) -> None:
         """Take note that a connection is no more."""
         self.connections.discard(connection)
         if not self.connections:
