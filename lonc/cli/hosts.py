@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 import click
@@ -50,21 +50,12 @@ class Row:
         return "; ".join(each.what.removeprefix(f"{self.state}: ") for each in self.problems)
 
     @property
-    def lost(self) -> int:
-        """Requests that ended with ``con_lost``."""
-        return sum(self.host.con_lost.values())
-
-    @property
     def badness(self) -> tuple[int, int, int, int, int, str]:
         """What rows are sorted by, so that the worst are the first."""
         level = LEVELS.index(self.problems[0].level) if self.problems else -1
         state = STATES.index(self.state)
         lately = sum(self.host.con_lost_lately.values())
-        return -level, state, -lately, -self.lost, -self.host.waiting, self.host.host_id
-
-    def seconds(self, part: Literal["p50", "p99"]) -> float:
-        """Return how long requests took in the last five minutes; 0.0 without any."""
-        return self.host.seconds["total"][part]
+        return -level, state, -lately, -self.host.lost, -self.host.waiting, self.host.host_id
 
 
 def rows(hosts: Iterable[HostStatus], problems: Iterable[Problem]) -> list[Row]:
@@ -82,10 +73,10 @@ HOST_COLUMNS: Final[Sequence[Column[Row]]] = (
     numbers("busy", 4, lambda row: row.host.busy),
     numbers("waiting", 8, lambda row: row.host.waiting),
     numbers("clients", 3, lambda row: row.host.clients),
-    numbers("p50", 5, lambda row: row.seconds("p50"), measured),
-    numbers("p99", 7, lambda row: row.seconds("p99"), measured),
+    numbers("p50", 5, lambda row: row.host.total["p50"], measured),
+    numbers("p99", 7, lambda row: row.host.total["p99"], measured),
     numbers("requests", 3, lambda row: row.host.requests),
-    numbers("con_lost", 8, lambda row: row.lost),
+    numbers("con_lost", 8, lambda row: row.host.lost),
     numbers("delayed", 6, lambda row: row.host.delayed),
     Column("mode", lambda row: row.host.mode or "-", 2),
     Column("lond", lambda row: row.host.lond_version or "-", 1),

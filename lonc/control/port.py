@@ -45,25 +45,17 @@ class ManagementPortError(PortError):
 class _GuardedReactor(ListeningReactor):
     """What must not listen there is refused."""
 
-    def listenTCP(
-        self, port: int, factory: Factory, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
+    def listenTCP(self, *where: object, interface: str = "", **more: object) -> IListeningPort:
         """Listen; raises ManagementPortError where other machines would come through."""
         _check_loopback(interface)
-        listening: IListeningPort = self.reactor.listenTCP(
-            port, factory, backlog=backlog, interface=interface
-        )
-        return listening
+        port: IListeningPort = self.reactor.listenTCP(*where, interface=interface, **more)
+        return port
 
-    def listenSSL(
-        self, port: int, factory: Factory, context: object, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
+    def listenSSL(self, *where: object, interface: str = "", **more: object) -> IListeningPort:
         """Listen; it does not ask for the other side's certificate, so it is no safer than TCP."""
         _check_loopback(interface)
-        listening: IListeningPort = self.reactor.listenSSL(
-            port, factory, context, backlog=backlog, interface=interface
-        )
-        return listening
+        port: IListeningPort = self.reactor.listenSSL(*where, interface=interface, **more)
+        return port
 
     def adoptStreamPort(self, fd: int, family: int, factory: Factory) -> IListeningPort:
         """Take over what somebody else has opened, such as systemd."""

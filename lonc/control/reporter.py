@@ -123,11 +123,12 @@ class Reporter:
 
     def statuses(self) -> list[HostStatus]:
         """Report on each host, in the order of the table, but for times."""
+        return list(self._statuses())
+
+    def _statuses(self) -> Iterator[HostStatus]:
         last, delayed = self._lonc_log.last_line, self._delayed.counts()
-        return [
-            host.status(delayed.get(host_id, 0), last(host_id))
-            for host_id, host in self._hosts.items()
-        ]
+        for host_id, host in list(self._hosts.items()):
+            yield host.status(delayed.get(host_id, 0), last(host_id))
 
     # ------------------------------------------------------------------ one host at a time
 
@@ -208,10 +209,9 @@ class Reporter:
 
         :raises OSError: when it cannot be written.
         """
-        last, delayed = self._lonc_log.last_line, self._delayed.counts()
         statuses: list[HostStatus] = []
-        for host_id, host in list(self._hosts.items()):
-            statuses.append(host.status(delayed.get(host_id, 0), last(host_id)))
+        for status in self._statuses():
+            statuses.append(status)
             yield
         path = self._in_force.settings.status_file
         try:

@@ -10,7 +10,7 @@ Twisted's own ``ssl:`` cannot ask clients for theirs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -31,9 +31,6 @@ from zope.interface import implementer
 from lonc.config.certificates import CertificateFiles, Certificates
 from lonc.config.endpoint import Endpoint
 from lonc.wire.tls import Certificate
-
-#: How an endpoint of this kind begins.
-KIND: Final = "lonctls"
 
 
 class NoCertificates(Exception):

@@ -90,17 +90,6 @@ JUDGED: Final = frozenset(
 )
 
 
-def judge(daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float) -> Iterator[Problem]:
-    """
-    Find what the statuses show to be wrong.
-
-    :param now: Unix time.
-    """
-    yield from judge_daemon(daemon, hosts, now)
-    for host in hosts:
-        yield from judge_host(host, daemon, now)
-
-
 def judge_daemon(
     daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float
 ) -> Iterator[Problem]:
@@ -214,7 +203,7 @@ def _losses(host: HostStatus) -> Iterator[Problem]:
 
 def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
     """Judge how long the requests of the last five minutes took."""
-    took = host.seconds["total"]
+    took = host.total
     if took["count"] < ENOUGH:
         return
     slowest, median, usual = took["p99"], took["p50"], host.usual
@@ -253,7 +242,7 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
         "waiting": sum(host.waiting for host in hosts),
         "requests": sum(host.requests for host in hosts) + gone.get("requests", 0),
         "answers": sum(host.answers for host in hosts) + gone.get("answers", 0),
-        "con_lost": sum(sum(host.con_lost.values()) for host in hosts) + gone.get("con_lost", 0),
+        "con_lost": sum(host.lost for host in hosts) + gone.get("con_lost", 0),
         "delayed": sum(host.delayed for host in hosts),
         "kept": daemon.kept,
     }
@@ -261,10 +250,7 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
 
 def by_cause(problems: Iterable[Problem], hosts: Sequence[HostStatus]) -> list[Group]:
     """Put problems with one cause together, in each those that lost most requests first."""
-    lost = {
-        host.host_id: sum(host.con_lost_lately.values()) + sum(host.con_lost.values()) * 1e-9
-        for host in hosts
-    }
+    lost = {host.host_id: sum(host.con_lost_lately.values()) + host.lost * 1e-9 for host in hosts}
     return grouped(problems, lambda each: lost.get(each.host, 0.0))
 
 

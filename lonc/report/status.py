@@ -15,7 +15,7 @@ from typing import Protocol, TypedDict
 import attrs
 
 from lonc.disk.files import make_own_folder, replace_file
-from lonc.report.times import Parts
+from lonc.report.times import Durations, Parts
 from lonc.report.units import count
 
 
@@ -141,6 +141,16 @@ class HostStatus:
     def connections(self) -> int:
         """Connections to the lond, whatever their state."""
         return self.connecting + self.handshaking + self.idle + self.busy
+
+    @property
+    def lost(self) -> int:
+        """Requests that ended with ``con_lost`` since the start."""
+        return sum(self.con_lost.values())
+
+    @property
+    def total(self) -> Durations:
+        """How long requests took in the last five minutes, all their waiting included."""
+        return self.seconds["total"]
 
     @property
     def shown(self) -> str:

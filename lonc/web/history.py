@@ -73,8 +73,8 @@ class History:
 
     def note(self, host: HostStatus) -> None:
         """Take what a host reports into the sample that is being made."""
-        counted = _Counted(host.requests, sum(host.con_lost.values()))
-        self._now[host.host_id] = counted, host.waiting, host.seconds["total"]["p99"]
+        counted = _Counted(host.requests, host.lost)
+        self._now[host.host_id] = counted, host.waiting, host.total["p99"]
 
     def complete(self, now: float) -> None:
         """
@@ -116,7 +116,7 @@ class History:
             return last
         # What came since the last sample, with as much of that as makes half a minute.
         since = now - self._when
-        more = max(0, sum(host.con_lost.values()) - counted.lost)
+        more = max(0, host.lost - counted.lost)
         part = max(0.0, PAUSE - since)
         return (more * MINUTE + last * part) / max(since + part, 1.0)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -59,15 +59,6 @@ class Row:
     lost: float
     level: int
 
-    @property
-    def all_lost(self) -> int:
-        """How many ``con_lost`` since the start."""
-        return sum(self.host.con_lost.values())
-
-    def seconds(self, part: Literal["p50", "p99"]) -> float:
-        """How long requests took in the last five minutes; 0.0 without any."""
-        return self.host.seconds["total"][part]
-
     def severity(self) -> tuple[object, ...]:
         """
         Return what the table is sorted by.
@@ -75,7 +66,7 @@ class Row:
         Whoever hangs or is slow is before who is DEAD, for there people wait; and both are before
         who does nothing.
         """
-        host, p99 = self.host, self.seconds("p99")
+        host, p99 = self.host, self.host.total["p99"]
         rank = _STATES.index(host.state) if max(p99, host.oldest_waiter) < SLOW else -1
         return (
             *(-self.level, rank, -self.lost, -host.waiting),
@@ -97,10 +88,10 @@ COLUMNS: Final[Mapping[str, Column]] = {
     "state": Column("State", lambda row: _STATES.index(row.host.state), number=False),
     "connections": Column("Connections", lambda row: row.host.connections),
     "waiting": Column("Waiting", lambda row: row.host.waiting),
-    "median": Column("Median", lambda row: row.seconds("p50")),
-    "p99": Column("p99", lambda row: row.seconds("p99")),
+    "median": Column("Median", lambda row: row.host.total["p50"]),
+    "p99": Column("p99", lambda row: row.host.total["p99"]),
     "rate": Column("con_lost/min", attrgetter("lost")),
-    "lost": Column("con_lost", attrgetter("all_lost")),
+    "lost": Column("con_lost", attrgetter("host.lost")),
     "delayed": Column("Delayed", lambda row: row.host.delayed),
 }
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.judgement import MANY, judge, summary, totals
+from lonc.report.judgement import MANY, summary, totals
 from lonc.report.problems import Problem, state, worst_first
 from lonc.report.status import HostStatus
 from lonc.report.units import clock_time
-from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
+from lonc.test.fixtures.statuses import NOW, a_daemon, a_status, judge
 
 
 def several(*bad: HostStatus) -> list[HostStatus]:
