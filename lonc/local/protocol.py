@@ -105,7 +105,6 @@ class ClientProtocol(Protocol):
         "_counted",
         "_dismissed",
         "_ended_input",
-        "_heard",
         "_host",
         "_lines",
         "_listener",
@@ -134,7 +133,6 @@ class ClientProtocol(Protocol):
         self._request: Request | None = None
         self._usual = clients.usual_size
         self._counted = False  # the bytes of its requests are
-        self._heard = False  # it has had an answer
         self.known_program = 0
         self._taking = False  # lines are being taken from the buffer, further out on the stack
         self._state = READING
@@ -198,6 +196,7 @@ class ClientProtocol(Protocol):
         except Exception:
             self._host.crashed = True
             self._request, request.asker = None, _NOBODY
+            self.requests -= 1  # which has had no answer
             if self._state is ASKED:
                 self._state = READING
             raise
@@ -250,7 +249,6 @@ class ClientProtocol(Protocol):
         if self._state is ASKED:
             self._state = READING
         self.quiet_since = self._clients.now
-        self._heard = True
         self.transport.write(reply)
         if self._counted:
             self._count()
@@ -315,7 +313,7 @@ class ClientProtocol(Protocol):
 
         One that has asked nothing yet stays, for its request may be on its way.
         """
-        if (self._heard or self._request is not None) and not (self.leaving or self.unread):
+        if self.requests and not (self.leaving or self.unread):
             self.readConnectionLost()
 
     def take_back(self, most: int) -> bytes | None:
@@ -371,6 +369,11 @@ class ClientProtocol(Protocol):
         if not self.leaving:
             self._dismissed = True
             self._lose_all(0 if self._request is None else 1)
+
+    @property
+    def _heard(self) -> bool:
+        """Whether it has had an answer."""
+        return self.requests > (self._request is not None)
 
     def _lose_all(self, asked: int) -> None:
         """Say ``con_lost`` to so many requests, and to those that were sent ahead, as a last."""
