@@ -75,33 +75,3 @@ class ClusterTests(DaemonTestCase):
         self.assertEqual(await client.ask("ping"), "l2")
         _, hosts = await self.status()
         self.assertEqual(hosts[1].mode, "ssl")
-
-    async def test_certificate_that_ends_soon(self) -> None:
-        """The log warns of it at the start."""
-        self.certify("l1.localhost", "l2.localhost", ends=10.0)
-        lonc = self.standalone()
-        await lonc.says(f"the certificate {self.path('host.pem')} ends in 10 days")
-
-    async def test_no_certificate(self) -> None:
-        """Where TLS is a must and the files cannot be used there is one line, and no start."""
-        self.certify("l1.localhost", loncAllowInsecure="0")
-        os.unlink(self.path("host.key"))
-        lonc = self.standalone()
-        self.assertEqual(await lonc.ended(), 1)
-        self.assertEqual(
-            lonc.err,
-            f"lonc: {self.path('host.key')}: No such file or directory; "
-            "without TLS loncAllowInsecure cannot be 0\n",
-        )
-        self.assert_no_traceback(lonc)
-
-    async def test_goes_on_without(self) -> None:
-        """Where it can be done without there is a warning, and everybody is served."""
-        self.certify("l1.localhost")
-        os.unlink(self.path("host.key"))
-        lonc = self.standalone()
-        client = await self.client("l2")
-        self.assertEqual(await client.ask("ping"), "l2")
-        await lonc.says(f"{self.path('host.key')}: No such file or directory; TLS is not used")
-        _, hosts = await self.status()
-        self.assertEqual(hosts[1].mode, "insecure")

@@ -481,52 +481,27 @@ class BadInputTests(DaemonTestCase):
         self.port = free_port("127.0.0.1", "127.0.0.2")
         self.config = self.configure(self.port)
 
-    async def refused(self, cause: str, *options: str) -> None:
-        """The start fails with one line that matches, in the foreground and in the background."""
-        for mode in (["-n"], []):
-            lonc = self.unprivileged(*mode, "lonc", *options)
-            self.assertNotEqual(await lonc.ended(), 0)
-            lines = [line for line in lonc.err.splitlines() if not line.startswith(NOISE)]
-            self.assertEqual(len(lines), 1, lonc.err)
-            self.assertRegex(lines[0], f"^lonc: {cause}")
-            self.assert_no_traceback(lonc)
-            self.assertFalse(os.path.exists(self.path("daemons", "logs", "lonc.pid")))
+    async def refused(self, cause: str, *options: str, twistd: tuple[str, ...] = ("-n",)) -> None:
+        """The start fails with one line that matches."""
+        lonc = self.unprivileged(*twistd, "lonc", *options)
+        self.assertNotEqual(await lonc.ended(), 0)
+        lines = [line for line in lonc.err.splitlines() if not line.startswith(NOISE)]
+        self.assertEqual(len(lines), 1, lonc.err)
+        self.assertRegex(lines[0], f"^lonc: {cause}")
+        self.assert_no_traceback(lonc)
+        self.assertFalse(os.path.exists(self.path("daemons", "logs", "lonc.pid")))
         self.assertEqual(os.listdir(self.work), [])
 
     async def test_missing_configuration(self) -> None:
-        """Section 8: the configuration is missing."""
-        await self.refused("configuration /nowhere: No such file", "--config", "/nowhere")
+        """Section 8: the configuration is missing, in the foreground and in the background."""
+        for twistd in (("-n",), ()):
+            cause = "configuration /nowhere: No such file"
+            await self.refused(cause, "--config", "/nowhere", twistd=twistd)
 
     async def test_unreadable_configuration(self) -> None:
         """Section 8: the configuration cannot be read."""
         os.chmod(self.config, 0)
         cause = f"configuration {self.config}: Permission denied"
-        await self.refused(cause, "--config", self.config)
-
-    async def test_missing_values(self) -> None:
-        """Section 8: lonHostID, or a folder's name, or the folder is missing."""
-        self.configure(self.port, lonHostID="")
-        await self.refused(rf"{self.config}: .*lonHostID is missing", "--config", self.config)
-        self.configure(self.port, lonTabDir="")
-        await self.refused(rf"{self.config}: .*lonTabDir is missing", "--config", self.config)
-        self.configure(self.port, lonTabDir="/nowhere")
-        cause = rf"{self.config}: .*lonTabDir: /nowhere: No such file"
-        await self.refused(cause, "--config", self.config)
-
-    async def test_bad_values(self) -> None:
-        """Section 8: a value is no number, or out of range, in the file or as an option."""
-        self.configure(self.port, loncRetries="0")
-        cause = rf"{self.config}, line 7: PerlSetVar loncRetries: '0' is not a whole number from 1"
-        await self.refused(cause, "--config", self.config)
-        self.configure(self.port)
-        cause = "--max-line: '1 mile' is not a size"
-        await self.refused(cause, "--config", self.config, "--max-line", "1 mile")
-        await self.refused("--lond-port: '²' is not", "--standalone", "..", "--lond-port", "²")
-
-    async def test_no_usable_host(self) -> None:
-        """Section 8: no line of hosts.tab can be used; the first problem is named."""
-        self.configure(self.port, "../../etc/passwd:msu:library:l1.example.org:127.0.0.1\n")
-        cause = r".*hosts.tab: there is no host .*hosts.tab, line 1: '../../etc/passwd' is not"
         await self.refused(cause, "--config", self.config)
 
     async def test_bad_lines(self) -> None:
@@ -574,7 +549,9 @@ class BadInputTests(DaemonTestCase):
         await self.refused(cause, "--standalone", "..")
         management = f"tcp:{self.port}:interface=127.0.0.2"
         cause = rf"management port {management}: .*Address already in use"
-        await self.refused(cause, "--config", self.config, "--management", management)
+        options = ("--config", self.config, "--management", management)
+        for twistd in (("-n",), ()):
+            await self.refused(cause, *options, twistd=twistd)
         self.assertIn("cannot start: management port", self.read("daemons/logs/lonc.log"))
 
     async def test_too_few_files(self) -> None:
@@ -584,12 +561,3 @@ class BadInputTests(DaemonTestCase):
         self.assertEqual(await self.ask("l1", "ping"), "l1")
         self.assertRegex(lonc.out, r"a problem: 4310 files may be needed .* limit is 256 ")
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-
-    async def test_help(self) -> None:
-        """`--help` is for `twistd lonc` what it is for other commands, and ends with status 0."""
-        lonc = self.twistd("lonc", "--help")
-        self.assertEqual(await lonc.ended(), 0)
-        self.assertIn("--queue-limit=", lonc.out)
-        wrong = self.twistd("lonc", "--queue-limits", "7")
-        self.assertEqual(await wrong.ended(), 1)
-        self.assertEqual(wrong.err, "twistd lonc: option --queue-limits not recognized\n")

@@ -202,21 +202,3 @@ class FetchedTableTests(DaemonTestCase):
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
         self.assertEqual(os.listdir(self.path("sock")), ["delayed"])
         self.assert_no_traceback(lonc)
-
-    async def test_wrong_options(self) -> None:
-        """A port in use, one that is none, and one without a cluster end the start with a line."""
-        server = self.serve()
-        lond_port = str(free_port("127.0.0.1", "127.0.0.2"))
-        taken = str(server.port)
-        for options, why in (
-            (
-                ["--standalone", self.folder, "--lond-port", lond_port, "--table-port", taken],
-                f"the host table cannot have port {taken} at 127.0.0.1: Address already in use",
-            ),
-            (["--standalone", self.folder, "--table-port", "x"], "--table-port: 'x' is not"),
-            (["--table-port", "8080"], "--table-port goes with --standalone only"),
-        ):
-            lonc = self.twistd("-n", "lonc", *options)
-            self.assertEqual(await lonc.ended(), 1)
-            self.assertIn(f"lonc: {why}", lonc.err)
-            self.assertEqual(len(lonc.err.splitlines()), 1)

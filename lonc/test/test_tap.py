@@ -173,6 +173,28 @@ class MakeServiceTests(TapTestCase):
         os.rename(self.path("hosts.old"), self.path("hosts.tab"))
         self.made("lonc", "-c", config)
 
+    def test_bad_input(self) -> None:
+        """Section 8: what is missing, no number or out of range is one line that says where."""
+        config = self.configured()
+        for written, cause in (
+            ("lonTabDir /nowhere", "lonTabDir: /nowhere: No such file or directory"),
+            ("loncRetries 0", "line 6: PerlSetVar loncRetries: '0' is not a whole number from 1"),
+        ):
+            told = self.refusal("lonc", "-c", self.configured(f"PerlSetVar {written}"))
+            self.assertRegex(told, f"^lonc: {config}.*{cause}")
+        config = self.configured()
+        for *options, cause in (
+            ("-c", config, "--max-line", "1 mile", "--max-line: '1 mile' is not a size"),
+            ("-c", config, "--table-port", "8080", "--table-port goes with --standalone only"),
+            ("--standalone", self.folder, "--table-port", "x", "--table-port: 'x' is not"),
+            ("--standalone", self.folder, "--lond-port", "²", "--lond-port: '²' is not"),
+        ):
+            self.assertRegex(self.refusal("lonc", *options), f"^lonc: {cause}")
+        with open(self.path("hosts.tab"), "w") as table:
+            table.write("../../etc/passwd:msu:library:l1.example.org:127.0.0.1\n")
+        told = self.refusal("lonc", "-c", config)
+        self.assertIn("hosts.tab, line 1: '../../etc/passwd' is not", told)
+
     def test_standalone(self) -> None:
         """A cluster of its own is made in the folder, and the screen says what is where."""
         port = str(free_port("127.0.0.1", "127.0.0.2"))
