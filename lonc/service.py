@@ -31,13 +31,13 @@ from lonc.control.reporter import Reporter
 from lonc.daemon.former import FORMER, former
 from lonc.daemon.handover import HandOver
 from lonc.daemon.kept_sockets import KeptSockets
-from lonc.daemon.notices import Notices
 from lonc.daemon.outside import Outside
 from lonc.daemon.reload import Reloader
 from lonc.daemon.rounds import guarded
 from lonc.daemon.signals import Signals
 from lonc.daemon.succession import Succession
 from lonc.daemon.supervisor import Supervisor
+from lonc.daemon.systemd import Notices
 from lonc.daemon.upkeep import Upkeep
 from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk

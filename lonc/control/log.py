@@ -5,8 +5,7 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from lonc.report.events import Logger
-from lonc.report.rate_limit import RateLimited
+from lonc.report.events import Logger, RateLimited
 
 log = Logger()
 

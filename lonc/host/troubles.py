@@ -11,8 +11,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.host.connection_states import Trouble
-from lonc.report.events import Logger
-from lonc.report.rate_limit import RateLimited
+from lonc.report.events import Logger, RateLimited
 
 #: Seconds between two lines about a host that stays away: its probes fail once a minute.
 TOLD_AGAIN: Final = 3600.0

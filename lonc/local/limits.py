@@ -16,9 +16,8 @@ from typing import Generic, Protocol, TypeVar
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
-from lonc.report.events import Logger
+from lonc.report.events import Logger, RateLimited
 from lonc.report.problems import Problem, problem
-from lonc.report.rate_limit import RateLimited
 from lonc.transport.peer import Peer
 from lonc.wire.request import Cause
 

@@ -17,8 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
-from lonc.report.events import Logger
-from lonc.report.rate_limit import RateLimited
+from lonc.report.events import Logger, RateLimited
 from lonc.transport.network import Network
 from lonc.transport.socket_file import SocketFile
 from lonc.transport.unix_socket import Keeper, NoKeeper, listen

@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from lonc.daemon.knowledge import dead_of, distrust, knowledge_of, leave_dead, take_dead, take_on
+from lonc.daemon.succession import dead_of, distrust, knowledge_of, leave_dead, take_dead, take_on
 from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase
 from lonc.test.fixtures.doubles import Attempt, leave_pending

@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.daemon.notices import AFTER_DRAIN, STATUS, Notices
-from lonc.daemon.systemd import Manager
+from lonc.daemon.systemd import AFTER_DRAIN, STATUS, Manager, Notices
 from lonc.test.fixtures.daemon import DaemonTestCase
 from lonc.test.fixtures.manager import StandIn
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.rate_limit import RateLimited
+from lonc.report.events import RateLimited
 
 
 class RateLimitedTests(SynchronousTestCase):
