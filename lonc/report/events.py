@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import LogEvent, LogLevel
 
 from twisted import logger
@@ -76,10 +77,6 @@ def event_name(event: LogEvent) -> str:
     return name_of(str(event["what"])) if name == OTHER and "what" in event else name
 
 
-class _Seconds(Protocol):
-    def seconds(self) -> float: ...
-
-
 class RateLimited:
     """
     Keeps a warning that repeats from filling the log.
@@ -97,7 +94,7 @@ class RateLimited:
 
     __slots__ = ("_clock", "_interval", "_max_keys", "_seen")
 
-    def __init__(self, clock: _Seconds, interval: float, max_keys: int = 1000) -> None:
+    def __init__(self, clock: IReactorTime, interval: float, max_keys: int = 1000) -> None:
         self._clock = clock
         self._interval = interval
         self._max_keys = max_keys
