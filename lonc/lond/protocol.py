@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
@@ -319,6 +320,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self.setTimeout(_CLOSE_LIMIT)  # type: ignore[no-untyped-call]
 
 
+@attrs.define(eq=False, slots=False)
 class LondFactory(ServerFactory):
     """
     A lond: what its connections have in common.
@@ -349,42 +351,30 @@ class LondFactory(ServerFactory):
 
     noisy = False
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        host_id: str,
-        caller: str | Mapping[str, str],
-        store: Store | None = None,
-        *,
-        others: Mapping[str, Store] = {},
-        faults: Faults | None = None,
-        revision: str | None = "1.0",
-        knows_sethost: bool = True,
-        tls: ssl.SSLContext | None = None,
-        key_folder: KeyFolder | None = None,
-        close_notify: bool = False,
-        witness: Callable[[bytes], object] = lambda request: None,
-        line_limit: int = LINE_LIMIT,
-        idle_limit: float = IDLE_LIMIT,
-    ) -> None:
-        self.clock = clock
-        self.host_id = host_id
-        stores = {host_id: store or Store(":memory:"), **others}
-        self.commands = {each: Commands(each, stores[each]) for each in stores}
-        self.faults = faults or Faults()
-        self.revision = revision
-        self._knows_sethost = knows_sethost
-        self.tls = tls
-        self.key_folder = key_folder
-        self.close_notify = close_notify
-        self.witness = witness
-        self.line_limit = line_limit
-        self.idle_limit = idle_limit
-        self.connections: set[LondProtocol] = set()
-        self.accepted = 0
-        self.requests = 0
-        self._caller = caller
-        self._closed: list[Deferred[None]] = []
+    clock: IReactorTime
+    host_id: str
+    _caller: str | Mapping[str, str]
+    _store: Store | None = None
+    _others: Mapping[str, Store] = attrs.field(kw_only=True, factory=dict)
+    faults: Faults = attrs.field(kw_only=True, factory=Faults)
+    revision: str | None = attrs.field(kw_only=True, default="1.0")
+    _knows_sethost: bool = attrs.field(kw_only=True, default=True)
+    tls: ssl.SSLContext | None = attrs.field(kw_only=True, default=None)
+    key_folder: KeyFolder | None = attrs.field(kw_only=True, default=None)
+    close_notify: bool = attrs.field(kw_only=True, default=False)
+    witness: Callable[[bytes], object] = attrs.field(kw_only=True, default=lambda request: None)
+    line_limit: int = attrs.field(kw_only=True, default=LINE_LIMIT)
+    idle_limit: float = attrs.field(kw_only=True, default=IDLE_LIMIT)
+    connections: set[LondProtocol] = attrs.field(init=False, factory=set)
+    accepted: int = attrs.field(init=False, default=0)
+    requests: int = attrs.field(init=False, default=0)
+    commands: Mapping[str, Commands] = attrs.field(init=False)
+    _closed: list[Deferred[None]] = attrs.field(init=False, factory=list)
+
+    @commands.default
+    def _make_commands(self) -> Mapping[str, Commands]:
+        stores = {self.host_id: self._store or Store(":memory:"), **self._others}
+        return {each: Commands(each, store) for each, store in stores.items()}
 
     @property
     def knows_sethost(self) -> bool:
