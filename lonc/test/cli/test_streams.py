@@ -15,13 +15,12 @@ from contextlib import redirect_stdout
 from unittest.mock import patch
 
 import click
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli import streams
 from lonc.cli.arguments import confirm
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port
-from lonc.test.fixtures.programs import SOURCE
+from lonc.test.fixtures.programs import run_program
 
 
 class WriteTests(SynchronousTestCase):
@@ -88,32 +87,24 @@ class EverywhereTests(DaemonTestCase):
         *("delayed list", "delayed kept", "--help", "ask l1 ping"),
     )
 
-    def run_on(self, command: str, output: int, **environment: str) -> tuple[int, str]:
-        """Run a command that writes there; return its exit status and its complaints."""
-        reading, writing = os.pipe()
-        arguments = [sys.executable, "-m", "lonc", *command.split(), "--standalone", self.folder]
-        environ = {**os.environ, "PYTHONPATH": SOURCE, **environment}
-        pid = os.posix_spawn(
-            sys.executable,
-            arguments if command != "--help" else arguments[:-2],
-            environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, output, 1),
-                (os.POSIX_SPAWN_DUP2, writing, 2),
-            ],
+    async def run_on(self, output: str, command: str, **environment: str) -> tuple[int, str]:
+        """Run a command whose output goes there; return its exit status and its complaints."""
+        where = () if command == "--help" else ("--standalone", self.folder)
+        _, complaints, status = await run_program(
+            *("-m", "lonc", *command.split(), *where),
+            output=output,
+            encoding="ascii",
+            **environment,
         )
-        os.close(writing)
-        with open(reading, encoding="utf-8") as errors:
-            told = errors.read()
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told
+        return status, complaints.decode()
 
-    def on_terminal(self, command: str, width: int, **environment: str) -> tuple[int, str]:
+    async def on_terminal(self, command: str, width: int) -> tuple[int, str]:
         """Run a command on a terminal that is so wide."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         try:
-            environ = {"COLUMNS": "", "TERM": "xterm", "PAGER": "cat", **environment}
-            return self.run_on(command, theirs, **environ)
+            environ = {"COLUMNS": "", "TERM": "xterm", "PAGER": "cat"}
+            return await self.run_on(os.ttyname(theirs), command, **environ)
         finally:
             os.close(ours)
             os.close(theirs)
@@ -122,17 +113,11 @@ class EverywhereTests(DaemonTestCase):
         """An encoding that lacks letters does, and a width of 1; a full disk is one line."""
         lonc = self.standalone("--lond-port", str(free_port("127.0.0.1", "127.0.0.2")))
         await lonc.says("Ctrl-C ends it")
-        await deferToThread(self.look)
-        self.assert_no_traceback(lonc)
-
-    def look(self) -> None:
-        """Look at all of it."""
-        paused = self.on_terminal("pause l2 --reason Z\xfcrich\u4e2d", 80, PYTHONIOENCODING="ascii")
-        self.assertEqual(paused, (0, ""))
+        told = await self.on_terminal("pause l2 --reason Z\xfcrich\u4e2d", 80)
+        self.assertEqual(told, (0, ""))
         full = "lonc: standard output: No space left on device\n"
-        with open("/dev/full", "w") as nowhere:
-            for command in ("status", "hosts --json", "ask l1 ping"):
-                self.assertEqual(self.run_on(command, nowhere.fileno()), (1, full), command)
+        for command in ("status", "hosts --json", "ask l1 ping"):
+            self.assertEqual(await self.run_on("/dev/full", command), (1, full), command)
         for command in self.LOOKS:
-            told = self.on_terminal(command, 1, PYTHONIOENCODING="ascii")
-            self.assertEqual(told, (0, ""), command)
+            self.assertEqual(await self.on_terminal(command, 1), (0, ""), command)
+        self.assert_no_traceback(lonc)
