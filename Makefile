@@ -63,6 +63,7 @@ bench: .venv/installed
 soak: .venv/installed-test
 	EXAMPLES=10000 $(BIN)/trial lonc.test.host.test_releases
 	EXAMPLES=1000 $(BIN)/trial lonc.test.delayed.test_random
+	EXAMPLES=500 $(BIN)/trial lonc.test.host.test_delivery_random
 	$(BIN)/python -m reliability.soak $(SOAK)
 
 remake: ;
