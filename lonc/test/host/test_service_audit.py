@@ -60,6 +60,15 @@ class AuditTests(HostTestCase):
         """Return what was told about answers in doubt."""
         return [line for line in self.notes.at(LogLevel.critical) if "out of step" in line]
 
+    def test_boundary(self) -> None:
+        """It is asked after 56 answers, but after the answer to a ping not before the 63rd."""
+        for line, answers in ((b"get\n", 56), (b"get:ping\n", 63)):
+            stage = Stage(self, max_connections=1)
+            stage.echoing()
+            stage.clients_of(100, line)
+            stage.turn()
+            self.assertEqual(stage.londs[0].asked.index(PING), answers, line)
+
     def test_in_step(self) -> None:
         """Now and then it is asked; twice at first. Clients, counts and log notice nothing."""
         stage = self.busy(3 * ROUND + 1)
