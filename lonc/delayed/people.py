@@ -30,7 +30,7 @@ from lonc.delayed.names import (
 from lonc.delayed.sealing import SEALED, NotAuthentic, own_name, unseal
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import StoredRequest
-from lonc.disk.files import StepHook, Unusable, check_own_folder, open_file, sync_folder
+from lonc.disk.files import Unusable, check_own_folder, open_file, sync_folder
 from lonc.disk.threads import Disk
 from lonc.report.records import DelayedStatus
 from lonc.wire.escaping import to_text
@@ -119,8 +119,7 @@ class DelayedRequests:
         await self._run(partial(self._listing().requeue, file))
 
     def _listing(self) -> Listing:
-        spool = self._spool()
-        return Listing(spool.folder, spool.key)
+        return Listing(self._spool())
 
     async def _run(self, work: Callable[[], T], path: str = LISTING) -> T:
         return await self._disk.run(path, self._limit(), work)
@@ -131,16 +130,12 @@ class Listing:
     """
     The folder of delayed requests, with those inside it; all of this blocks.
 
-    :ivar folder: where they are.
-    :ivar key: seals them; None where there is none.
+    :ivar spool: where they are, with the key.
     :ivar now: gives the Unix time.
-    :ivar step: called before each step on the disk with its name; a test stops there.
     """
 
-    folder: str
-    key: bytes | None
+    spool: Spool
     now: Callable[[], float] = time.time
-    step: StepHook = lambda _: None
 
     def rows(
         self, host_id: str | None, tries: Mapping[str, tuple[int, str]], after: str = ""
@@ -178,11 +173,8 @@ class Listing:
 
     def _names(self, folder: str) -> list[str]:
         """Return the files of a folder."""
-        try:
-            check_own_folder(self._path(folder.rstrip("/")))
-        except FileNotFoundError:
-            return []
-        return [folder + name for name in os.listdir(self._path(folder))]
+        names = self.spool.names(self.spool.path(folder.rstrip("/")))
+        return [folder + name for name in names]
 
     def _row(
         self, file: str, now: float, kept: set[str], tries: Mapping[str, tuple[int, str]]
@@ -193,7 +185,7 @@ class Listing:
             host_id=host_of_file(file) or "",
             command=self._command(file),
             age=max(0.0, now - stored_at(file)),
-            size=os.lstat(self._path(file)).st_size,
+            size=os.lstat(self.spool.path(file)).st_size,
             tries=count,
             last_answer=last or self._note(file, kept),
             kept=file.startswith(KEPT_FOLDER),
@@ -230,14 +222,14 @@ class Listing:
 
     def _content(self, file: str, limit: int) -> bytes:
         """Return the beginning of a file, or all of it where it is sealed."""
-        is_sealed = file.endswith(SEALED)
-        if is_sealed and self.key is None:
+        is_sealed, key = file.endswith(SEALED), self.spool.key
+        if is_sealed and key is None:
             raise UnknownRequest(f"{file} is sealed, and there is no key (loncDelayedKeyFile)")
-        path = self._path(file)
+        path = self.spool.path(file)
         try:
-            with open_file(path, self.step) as opened:
+            with open_file(path, self.spool.step) as opened:
                 data = opened.read(-1 if is_sealed else limit)
-            return unseal(self.key, path, data)[:limit] if self.key and is_sealed else data
+            return unseal(key, path, data)[:limit] if key and is_sealed else data
         except (Unusable, NotAuthentic) as error:
             raise UnknownRequest(f"{file}: {error}") from None
 
@@ -259,7 +251,7 @@ class Listing:
         self._delete(forms)
         for folder in {os.path.dirname(form) for form in forms}:
             with contextlib.suppress(FileNotFoundError):
-                sync_folder(self._path(folder))
+                sync_folder(self.spool.path(folder))
 
     def requeue(self, file: str) -> str:
         """
@@ -276,17 +268,17 @@ class Listing:
             raise UnknownRequest(f"{file} is not kept: it is sent by itself")
         target = own_name(file) + (SEALED if file.endswith(SEALED) else "")
         with _ONE_AT_A_TIME:
-            if os.path.lexists(self._path(file)):  # else only its notes are left
+            if os.path.lexists(self.spool.path(file)):  # else only its notes are left
                 self._move_back(file, target)
-        self.step("sync folder")
-        sync_folder(self.folder)
-        self.step("sync kept")
-        sync_folder(self._path(KEPT_FOLDER))
+        self.spool.step("sync folder")
+        sync_folder(self.spool.folder)
+        self.spool.step("sync kept")
+        sync_folder(self.spool.path(KEPT_FOLDER))
         self._delete(notes)
         return target
 
     def _move_back(self, file: str, target: str) -> None:
-        path, target_path = self._path(file), self._path(target)
+        path, target_path = self.spool.path(file), self.spool.path(target)
         info = os.lstat(path)
         for link in self._links(info) if info.st_nlink > 1 else ():
             if link != file and own_name(link) == own_name(file):
@@ -294,7 +286,7 @@ class Listing:
                 self._delete([link, *_notes(link)] if link.startswith(KEPT_FOLDER) else [link])
         if os.path.lexists(target_path):
             raise UnknownRequest(f"{target} waits already: drop one of the two")
-        self.step("move request")
+        self.spool.step("move request")
         os.rename(path, target_path)
 
     def _links(self, info: os.stat_result) -> list[str]:
@@ -302,15 +294,15 @@ class Listing:
         found = []
         for file in [*self._names(""), *self._names(KEPT_FOLDER)]:
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.lstat(self._path(file)), info):
+                if os.path.samestat(os.lstat(self.spool.path(file)), info):
                     found.append(file)
         return found
 
     def _delete(self, files: Iterable[str]) -> None:
         for file in files:
             with contextlib.suppress(FileNotFoundError):
-                self.step("delete")
-                os.unlink(self._path(file))
+                self.spool.step("delete")
+                os.unlink(self.spool.path(file))
 
     def _check(self, file: str, forms: Iterable[str]) -> None:
         """
@@ -323,13 +315,10 @@ class Listing:
         if folder not in ("", SEALED_FOLDER[:-1], KEPT_FOLDER[:-1]) or host_of_file(file) is None:
             raise UnknownRequest(f"{file} is not the name of a delayed request")
         with contextlib.suppress(FileNotFoundError):
-            check_own_folder(self.folder)
-            check_own_folder(self._path(folder))
-        if not any(os.path.lexists(self._path(form)) for form in forms):
+            check_own_folder(self.spool.folder)
+            check_own_folder(self.spool.path(folder))
+        if not any(os.path.lexists(self.spool.path(form)) for form in forms):
             raise UnknownRequest(f"there is no delayed request {file}")
-
-    def _path(self, file: str) -> str:
-        return os.path.join(self.folder, file)
 
 
 def _place(file: str) -> tuple[bool, Order]:

@@ -87,7 +87,7 @@ class Spool:
     :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
     :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
     :ivar faults: what the last scan found wrong with the folders: kind of problem and path -> text.
-    :param step: called before each step on the disk with its name; a test stops there.
+    :ivar step: called before each step on the disk with its name; a test stops there.
     :param now: gives the Unix time.
     """
 
@@ -104,7 +104,7 @@ class Spool:
         self.kept = self.path(KEPT_FOLDER.rstrip("/"))
         self.key = key
         self.faults: dict[tuple[str, str], str] = {}
-        self._step = step
+        self.step = step
         self._found: Found | None = None
         self._resting = RestingFolder()
 
@@ -122,7 +122,7 @@ class Spool:
 
         :raise OSError: the folder can neither be read nor made.
         """
-        self._step("scan")
+        self.step("scan")
         self.faults = {}
         if not self._resting.rests(self.folder, self.sealed, self.kept):
             self._found = None
@@ -164,10 +164,10 @@ class Spool:
             requests.setdefault(host_of_file(file) or "", []).append(file)
         kept = 0
         with contextlib.suppress(OSError):  # which is told with the faults
-            kept = sum(map(is_kept, self._names(self.kept)))
+            kept = sum(map(is_kept, self.names(self.kept)))
         return Found(requests, len(stored), kept)
 
-    def _names(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """List a folder of ours, which may be missing."""
         try:
             check_own_folder(folder)
@@ -187,7 +187,7 @@ class Spool:
         with contextlib.suppress(OSError):  # who writes it has named it meanwhile; or it stays
             info = os.lstat(path)
             if not stat.S_ISDIR(info.st_mode) and info.st_mtime < self._now() - UNFINISHED_AGE:
-                self._step("remove unfinished")
+                self.step("remove unfinished")
                 os.unlink(path)
 
     # ------------------------------------------------------------------ reading
@@ -223,11 +223,11 @@ class Spool:
         """Read a file as a whole; return its content, its state, and how many names it has."""
         path = self.path(file)
         limit = max_line + 1 + overhead
-        with open_file(path, self._step) as opened:
+        with open_file(path, self.step) as opened:
             before = Stamp.of(os.fstat(opened.fileno()))
             with held_against(path, before):
                 data = opened.read(limit + 1)
-            self._step("look again")
+            self.step("look again")
             info = os.fstat(opened.fileno())
             stamp = Stamp.of(info)
         if len(data) > limit:
@@ -256,7 +256,7 @@ class Spool:
         for file, stamp in files.items():
             with contextlib.suppress(FileNotFoundError):
                 check(self.path(file), stamp)
-                self._step("remove request")
+                self.step("remove request")
                 os.unlink(self.path(file))
 
     def set_aside(self, files: Files, ending: str, note: bytes) -> str:
@@ -277,7 +277,7 @@ class Spool:
         self.remove({other: files.pop(other) for other in others})
         if self.key is not None and not file.endswith(SEALED):
             file = self._seal_unless_unusable(file, files)
-        self._step("make kept")
+        self.step("make kept")
         if make_own_folder(self.kept, 0o700):
             sync_folder(self.folder)
         check_owner(self.kept)
@@ -285,20 +285,20 @@ class Spool:
         if file.endswith(SEALED):
             target += SEALED
         try:
-            self._step("move request")
+            self.step("move request")
             os.rename(self.path(file), target)
         except OSError:
             os.unlink(note_path)
             raise
-        self._step("close request to others")
+        self.step("close request to others")
         # Not sooner: nobody else can put a link in its place here.
         info = os.lstat(target)
         if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
             with contextlib.suppress(PermissionError):  # it is another user's
                 os.chmod(target, 0o600)
-        self._step("sync kept")
+        self.step("sync kept")
         sync_folder(self.kept)
-        self._step("sync folder")
+        self.step("sync folder")
         sync_folder(os.path.dirname(self.path(file)))
         return target
 
@@ -323,7 +323,7 @@ class Spool:
             if any(os.path.lexists(target + what) for what in ("", SEALED, *NOTES)):
                 continue
             path = target + ending + ("" if self.key is None else SEALED)
-            with contextlib.suppress(FileExistsError), new_file(path, "note", self._step) as file:
+            with contextlib.suppress(FileExistsError), new_file(path, "note", self.step) as file:
                 file.write(note if self.key is None else seal(self.key, path, note))
                 break
         return target, path
@@ -340,7 +340,7 @@ class Spool:
         :raise: what :func:`lonc.delayed.seal_file.seal_file` raises.
         """
         assert self.key is not None
-        self._step("make sealed folder")
+        self.step("make sealed folder")
         if make_own_folder(self.sealed, SEALED_MODE):
             sync_folder(self.folder)
         check_owner(self.sealed)
@@ -348,7 +348,7 @@ class Spool:
             return SEALED_FOLDER + self._move_sealed(self.folder, self.sealed, file)
         try:
             return SEALED_FOLDER + seal_file(
-                self.key, self.path(file), self.sealed, lambda stamp: stamp == still, self._step
+                self.key, self.path(file), self.sealed, lambda stamp: stamp == still, self.step
             )
         except PlainStays as fault:
             raise PlainStays(SEALED_FOLDER + fault.form, fault.stamp, fault.error) from None
@@ -356,11 +356,11 @@ class Spool:
     def _move_sealed(self, folder: str, target: str, file: str) -> str:
         """Move a sealed file under the first free name of another folder; return the name."""
         name = free_name(target, own_name(file))
-        self._step("move sealed")
+        self.step("move sealed")
         os.rename(os.path.join(folder, file), os.path.join(target, name))
-        self._step("sync sealed folder")
+        self.step("sync sealed folder")
         sync_folder(target)
-        self._step("sync folder")
+        self.step("sync folder")
         sync_folder(folder)
         return name
 
@@ -372,7 +372,7 @@ class Spool:
         """
         return [
             name
-            for name in sorted(self._names(self.kept))
+            for name in sorted(self.names(self.kept))
             if not name.endswith(SEALED) and host_of(own_name(name)) is not None
         ]
 
@@ -380,7 +380,7 @@ class Spool:
         """Seal such a file where it is; otherwise like :meth:`seal`."""
         assert self.key is not None
         path = os.path.join(self.kept, name)
-        return seal_file(self.key, path, self.kept, lambda _: True, self._step)
+        return seal_file(self.key, path, self.kept, lambda _: True, self.step)
 
     def unfold(self) -> int:
         """
@@ -389,7 +389,7 @@ class Spool:
         :return: how many there were.
         :raise OSError: not all could be moved; what was is where it belongs.
         """
-        names = sorted(self._names(self.sealed), key=order)
+        names = sorted(self.names(self.sealed), key=order)
         files = [name for name in names if name.endswith(SEALED) and host_of_file(name)]
         for name in files:
             self._move_sealed(self.sealed, self.folder, name)

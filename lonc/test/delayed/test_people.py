@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.delayed.people import Listing, UnknownRequest
 from lonc.delayed.sealing import SEALED, seal
+from lonc.delayed.spool import Spool
 from lonc.test.fixtures.delayed import Crash, Steps, write
 
 NOW = 1_700_000_600.0
@@ -29,7 +30,7 @@ class ListingTests(SynchronousTestCase):
         self.folder = self.mktemp()
         for folder in ("kept", "sealed"):
             os.makedirs(os.path.join(self.folder, folder))
-        self.listing = Listing(self.folder, KEY, lambda: NOW)
+        self.listing = Listing(Spool(self.folder, KEY), lambda: NOW)
 
     def put(self, file: str, content: bytes) -> None:
         """Write a file."""
@@ -74,7 +75,7 @@ class ListingTests(SynchronousTestCase):
         for file in reversed(files):
             self.put(file, b"put\n")
         ticks = count(NOW)
-        self.listing = Listing(self.folder, KEY, lambda: next(ticks))
+        self.listing = Listing(Spool(self.folder, KEY), lambda: next(ticks))
         ages = {row.age for row in self.listing.rows(None, {})}
         self.assertEqual(len(ages), 1)
         for number in range(4):
@@ -95,7 +96,7 @@ class ListingTests(SynchronousTestCase):
     def test_without_the_key(self) -> None:
         """A sealed one is there all the same."""
         self.put(SECOND + SEALED, seal(KEY, SECOND, b"put\n"))
-        listing = Listing(self.folder, None, lambda: NOW)
+        listing = Listing(Spool(self.folder, None), lambda: NOW)
         [row] = listing.rows(None, {})
         self.assertEqual((row.command, row.host_id), ("", "l2"))
         self.assertRaises(UnknownRequest, listing.show, row.file, 10)
@@ -145,7 +146,7 @@ class ListingTests(SynchronousTestCase):
             self.put(f"kept/{FIRST}.answer", b"refused\n")
             steps = Steps(crash_at=steps.crash_at + 1)
             with contextlib.suppress(Crash):
-                act(Listing(self.folder, KEY, lambda: NOW, steps))
+                act(Listing(Spool(self.folder, KEY, steps), lambda: NOW))
             with contextlib.suppress(UnknownRequest):  # it was done
                 act(self.listing)
             yield
@@ -166,7 +167,7 @@ class ListingTests(SynchronousTestCase):
     def test_requeue_fails(self) -> None:
         """When the disk is full or worse, all of it is there, or can be finished."""
         steps = Steps()
-        listing = Listing(self.folder, KEY, lambda: NOW, steps)
+        listing = Listing(Spool(self.folder, KEY, steps), lambda: NOW)
         self.put("kept/" + FIRST, b"put\n")
         self.put(f"kept/{FIRST}.answer", b"refused\n")
         steps.fail("move request", errno.ENOSPC)
