@@ -119,5 +119,7 @@ class EverywhereTests(DaemonTestCase):
         for command in ("status", "hosts --json", "ask l1 ping"):
             self.assertEqual(await self.run_on("/dev/full", command), (1, full), command)
         for command in self.LOOKS:
-            self.assertEqual(await self.on_terminal(command, 1), (0, ""), command)
+            for width in (1, 200) if command in ("status", "hosts l2") else (1,):
+                told = await self.on_terminal(command, width)
+                self.assertEqual(told, (0, ""), (command, width))
         self.assert_no_traceback(lonc)
