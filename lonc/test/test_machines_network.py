@@ -125,20 +125,6 @@ class SharedTests(MachineTestCase):
         self.assertNotIn("put", "".join(talk.lines))
         await self.end(lonc)
 
-    async def test_unable_to_set(self) -> None:
-        """It costs that id con_lost, with a line in the log, and nobody else anything."""
-        lonc = self.begin(ids=("l3", "l4"), variables={"loncMaxRetries": "1"})
-        for _ in range(2):
-            for host_id, answer in (("l3", "l3"), ("l2", "con_lost"), ("l4", "l4")):
-                self.assertEqual(await self.ask(host_id, "ping"), answer)
-        self.assertIn("[l2] ", self.log)
-        self.assertEqual(self.log.count("requests get con_lost: the lond does not speak for it"), 1)
-        self.assertNotIn("DEAD", await self.manage("list"))
-        lines = [line for talk in self.machine.talks for line in talk.lines]
-        self.assertNotIn("sethost:l2:ping", lines)
-        self.assert_named()
-        await self.end(lonc)
-
     async def test_delayed_requests(self) -> None:
         """Those of an id keep their order; the ids do not wait for each other."""
         lonc = self.begin(variables={"loncMaxConnections": "3"})
@@ -166,38 +152,6 @@ class SharedTests(MachineTestCase):
         self.assert_named()
         await self.end(lonc)
 
-    async def test_close_connections(self) -> None:
-        """close_connection_exit for one id loses its request only; the other's ends first."""
-        lonc = self.begin()
-        self.hold("load", 2)
-        mine, other = await self.all_of(("l3", "l4"))
-        lost, kept = mine.ask("load"), other.ask("load")
-        for host_id in ("l3", "l4"):
-            await self.asked(f"sethost:{host_id}:load")
-        self.assertEqual(await self.ask("l3", "close_connection_exit"), "ok")
-        self.assertEqual(await lost, "con_lost")
-        self.answer("sethost:l4:load")
-        self.assertEqual(await kept, "late")
-        await self.until(lambda: all(talk.over for talk in self.machine.talks))
-        self.assertEqual(await mine.ask("ping"), "l3")
-        await self.end(lonc)
-
-    async def test_dead(self) -> None:
-        """DEAD is the machine: one line, con_lost for all ids, and one line when it is back."""
-        lonc = self.begin(variables={"loncMaxRetries": "1"})
-        await self.machine.close()
-        for host_id in IDS:
-            self.assertEqual(await self.ask(host_id, "ping"), "con_lost")
-        self.assertEqual((await self.manage("list")).count("DEAD"), 3)
-        self.machine.listen()
-        lonc.kill(signal.SIGUSR1)
-        await lonc.says("host answers again")
-        for host_id in IDS:
-            self.assertEqual(await self.ask(host_id, "ping"), host_id)
-        self.assertEqual(self.log.count("host marked dead"), 1)
-        self.assertEqual(self.log.count("host answers again"), 1)
-        await self.end(lonc)
-
     async def test_host_name_sockets(self) -> None:
         """By host name, the ids of a name share a socket too, and the prefix picks one of them."""
         for names in ("hostname", "both"):
@@ -217,23 +171,6 @@ class SharedTests(MachineTestCase):
             self.assert_named()
             self.assertEqual(len(self.machine.talks), 1)
             await self.end(lonc)
-
-
-class NoSethostTests(MachineTestCase):
-    """The lond cannot be told which id is wanted."""
-
-    async def test_only_its_own(self) -> None:
-        """It serves the id that it gives for ping; the others get con_lost, with a line."""
-        for options in ({"knows_sethost": False}, {"revision": None}):
-            lonc = self.begin(ids=("l3",), **options)
-            for host_id, answer in (("l2", "con_lost"), ("l3", "l3"), ("l4", "con_lost")) * 2:
-                self.assertEqual(await self.ask(host_id, "ping"), answer)
-            why = "requests get con_lost: the lond knows no sethost, and serves l3"
-            for host_id in ("l2", "l4"):
-                self.assertRegex(self.log, rf"\[{host_id}\].*{why}")
-            self.assertEqual(await self.ask("l3", f"encrypt:{GET}"), "")
-            await self.end(lonc)
-            os.remove(self.path("daemons", "logs", "lonc.log"))
 
 
 class TableTests(MachineTestCase):
@@ -268,23 +205,6 @@ class TableTests(MachineTestCase):
         self.assertEqual(len(self.machine.talks), 2)
         self.assertFalse(any(talk.over for talk in self.machine.talks))
         self.assert_named()
-        await self.end(lonc)
-
-    async def test_an_id_more(self) -> None:
-        """A machine of one id gets another: from then on requests say which one is meant."""
-        lonc = self.begin(hosts=rows(("l2",)))
-        self.assertEqual(await self.ask("l2", "ping"), "l2")
-        (alone,) = self.machine.talks
-        self.assertEqual(alone.lines[-1], "ping")
-        self.table(rows())
-        lonc.kill(signal.SIGUSR2)
-        for host_id in ("l3", "l2", "l4"):
-            self.assertEqual(await self.ask(host_id, "ping"), host_id)
-        self.assertEqual(alone.lines[-1], "ping")
-        _, *named = self.machine.talks
-        self.machine.talks[:] = named
-        self.assert_named()
-        self.assertEqual(len(named), 1)
         await self.end(lonc)
 
 

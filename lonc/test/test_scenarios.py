@@ -8,7 +8,7 @@ import os
 import signal
 import stat
 
-from lonc.test.fixtures.daemon import HOSTS, TAC, DaemonTestCase, free_port, gone
+from lonc.test.fixtures.daemon import TAC, DaemonTestCase, free_port, gone
 
 PUT = "put:msu:alice:grades:essay=A"
 GET = "get:msu:alice:grades:essay"
@@ -154,28 +154,6 @@ class StandaloneTests(DaemonTestCase):
         self.assertEqual(await lonc.ended(), 0)
         self.assert_no_traceback(lonc)
 
-    async def test_socket_that_is_removed_comes_back(self) -> None:
-        """
-        S19: a host whose socket somebody removed has it again within seconds, and for good; those
-        connected to it, and to other hosts, stay.
-        """
-        lonc = self.standalone("--lond-port", self.port)
-        before = [await self.client("l1"), await self.client("l2")]
-        for client in before:
-            await client.ask("ping")
-        mark = lonc.mark()
-        os.unlink(self.socket("l2"))
-        self.assertEqual(await self.ask("l2", "ping"), "l2")
-        inode = os.stat(self.socket("l2")).st_ino
-        self.assertEqual(stat.S_IMODE(os.stat(self.socket("l2")).st_mode), 0o660)
-        self.assertEqual([await client.ask("ping") for client in before], ["l1", "l2"])
-
-        await self.rounds(lonc, 3)
-        self.assertEqual(os.stat(self.socket("l2")).st_ino, inode)
-        self.assertEqual(lonc.out[mark:].count("the socket was gone"), 1)
-        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-        self.assertEqual(self.left_in("sock"), [])
-
 
 class ConfiguredTests(DaemonTestCase):
     """`twistd lonc --config`, with the londs in the test's process."""
@@ -291,30 +269,6 @@ class ConfiguredTests(DaemonTestCase):
         self.assertEqual(await answer, "ok")
         self.assertEqual(await client.ask("ping"), "l2")
         self.assertEqual(l2.factory.accepted, 1)
-        self.assert_no_traceback(lonc)
-
-    async def test_hup_moves_the_management_port(self) -> None:
-        """
-        S18, F13: HUP opens the management port where it is wanted then; one that cannot be had is
-        logged, and the port that was open stays.
-        """
-        lonc = self.lonc()
-        await self.ask("l1", "ping")
-        about = (await self.manage("list")).splitlines()[0]
-        taken = self.lond("l1", "127.0.0.1", self.port)
-
-        mark = lonc.mark()
-        self.configure(self.port, loncManagement=f"tcp:{taken.port}:interface=127.0.0.1")
-        lonc.kill(signal.SIGHUP)
-        await lonc.says("Address already in use", mark)
-        self.assertIn(about, await self.manage("list"))
-
-        path = self.socket("lonc.amp")
-        self.configure(self.port, loncManagement=f"unix:{path}:mode=660")
-        told = await self.manage("reload")
-        self.assertTrue(told.startswith(f"{SAME}loncManagement: unix:{path}:mode=660"), told)
-        await self.until(lambda: stat.S_IMODE(os.stat(path).st_mode) == 0o660)
-        self.assertIn(about, await self.manage("list"))
         self.assert_no_traceback(lonc)
 
     async def test_usr2(self) -> None:
@@ -503,36 +457,6 @@ class BadInputTests(DaemonTestCase):
         os.chmod(self.config, 0)
         cause = f"configuration {self.config}: Permission denied"
         await self.refused(cause, "--config", self.config)
-
-    async def test_bad_lines(self) -> None:
-        """
-        Section 8, S1: what is wrong with a line of hosts.tab is told with file and line number,
-        and the other lines serve: those that cannot be understood, the same host twice, ids that
-        would leave the folder, an id too long for a socket's path.
-        """
-        bad = [
-            "l3:msu:library",
-            "l4:msu:king:l4.example.org:127.0.0.4",
-            "l1:msu:library:l1.example.org:127.0.0.1",
-            "a/b:msu:library:l5.example.org:127.0.0.5",
-            f"{'x' * 100}:msu:library:l7.example.org:127.0.0.7",
-        ]
-        self.configure(self.port, HOSTS + "\n".join(bad))
-        self.lond("l1", "127.0.0.1", self.port)
-        lonc = self.lonc()
-        self.assertEqual(await self.ask("l1", "ping"), "l1")
-        told = [line for line in lonc.out.splitlines() if "hosts.tab, line " in line]
-        for number, (line, reason) in enumerate(
-            zip(
-                told,
-                ["3 of at least 4", "king", "twice|too", "a/b", "too long"],
-                strict=True,
-            ),
-            3,
-        ):
-            self.assertRegex(line, rf"#warn Parent\] .*/hosts.tab, line {number}: .*({reason})")
-        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-        self.assert_no_traceback(lonc)
 
     async def test_unwritable_folder(self) -> None:
         """Section 8: a folder that lonc writes in cannot be written."""
