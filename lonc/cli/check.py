@@ -17,6 +17,7 @@ from lonc.wire.printable import printable
 
 #: What the levels come to in all, and what the command ends with then.
 STATES: Final = ("ok", "warning", "error")
+INDENT: Final = 1 + max(map(len, LEVELS))  #: Columns before the words.
 STATE: Final = {"ok": 0, "note": 0, "warning": 1, "critical": 1, "error": 2}
 
 
@@ -44,8 +45,8 @@ def check(wants_json: bool) -> None:
 
 def _show(each: Checked) -> None:
     out = console()
-    line = Text(f"{each.level:<8}", style=STYLES[each.level])
+    line = Text(f"{each.level:<{INDENT}}", style=STYLES[each.level])
     line.append(printable(each.what), style="not bold default")
     out.print(line)
     if each.advice:
-        out.print(f"        {printable(each.advice)}", style="dim")
+        out.print(f"{'':{INDENT}}{printable(each.advice)}", style="dim")

@@ -130,7 +130,7 @@ def parse_host_table(
         line = line.strip(BLANKS)
         if not line or line[0] == "#":
             continue
-        problem = ""
+        problem, place = "", number
         try:
             if line[0] == "^":
                 if fetched:
@@ -143,11 +143,12 @@ def parse_host_table(
             unusable += 1
         else:
             if earlier := hosts.pop(found.id, None):
-                problem = f"{found.id} stands in line {earlier.line} too; line {number} is used"
+                problem = f"{found.id} stands in line {number} too, which is used"
+                place = earlier.line
             hosts[found.id] = found
         problem_count += bool(problem)
         if problem and problem_count <= max_problems:
-            problems.append(f"{file}, line {number}: {problem}")
+            problems.append(f"{file}, line {place}: {problem}")
     if not hosts and not servers:
         raise TableError("; ".join([f"{file}: there is no host that can be used", *problems[:1]]))
     if problem_count > max_problems:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final
 
 from lonc.config.auth_modes import Access
+from lonc.config.certificates import Certificates
 from lonc.config.hosts import HostTable
 from lonc.config.settings import Settings
+from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
 
 #: Hosts that are named where some are not served.
@@ -39,6 +42,12 @@ CONFIGURED: Final = frozenset(
 
 #: Of these, what a look at the disk shows: they can end without a reload.
 EXPOSED: Final = frozenset({"folder-open", "key-readable"})
+
+
+def ended_certificate(certificates: Certificates | None) -> Iterator[Problem]:
+    """Say that one of the own certificates ends soon, or has, if so."""
+    if certificates is not None:
+        yield from certificate_problem(certificates.ends_first, certificates.days_left(time.time()))
 
 
 def configuration_problems(

@@ -34,15 +34,18 @@ class ReloadAnswer:
     problems: Sequence[str]
 
     def __str__(self) -> str:
-        """Put them together: a line, and one for each change."""
+        """Put them together: a line, one for each change, and last one for each problem."""
         told = self.summary
-        for heading, lines in (("not carried out", self.not_done), ("problems", self.problems)):
-            if lines:
-                shown = list(lines[:MOST_TOLD])
-                if len(lines) > MOST_TOLD:
-                    shown.append(f"{len(lines) - MOST_TOLD} more: lonc status")
-                told += f"; {heading}: {'; '.join(shown)}"
-        return "\n".join([told, *fitting(self.changes, MOST_CHARACTERS)])
+        if self.not_done:
+            told += f"; not carried out: {'; '.join(_first(self.not_done))}"
+        problems = [f"problem: {each}" for each in _first(self.problems)]
+        return "\n".join([told, *fitting(self.changes, MOST_CHARACTERS), *problems])
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    left_out = len(lines) - MOST_TOLD
+    more = [f"{left_out} more: lonc status"] if left_out > 0 else []
+    return [*lines[:MOST_TOLD], *more]
 
 
 def fitting(lines: Sequence[str], limit: int) -> list[str]:

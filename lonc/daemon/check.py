@@ -17,10 +17,10 @@ import attrs
 
 from lonc.config.current import InForce
 from lonc.config.hosts import TableError
+from lonc.config.judgement import ended_certificate
 from lonc.config.settings import SettingsError
 from lonc.daemon.load import Loader
 from lonc.daemon.pidfile import holder_of, who_serves
-from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
 from lonc.report.units import count
 
@@ -69,9 +69,7 @@ def check(config_file: str) -> Iterator[Checked]:
 
 
 def _certificate(in_force: InForce) -> Iterator[Problem]:
-    certificates = in_force.access.certificates
-    if certificates is not None:
-        yield from certificate_problem(certificates.ends_first, certificates.days_left(time.time()))
+    yield from ended_certificate(in_force.access.certificates)
 
 
 def _sockets(in_force: InForce) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError, changed_hosts
-from lonc.config.judgement import CONFIGURED
+from lonc.config.judgement import CONFIGURED, ended_certificate
 from lonc.config.settings import Settings, SettingsError, changed_settings
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import ManagementPort
@@ -158,7 +158,8 @@ class Reloader:
         log.info("{told}", told=summary, success=True, event="reloaded")
         errors = [error for error in sockets if error is not None]
         not_done = [*shared, *told_of_sockets(errors, settings.socket_group)]
-        wrong = [each.what for each in problems]
+        ends = ended_certificate(self._in_force.access.certificates)
+        wrong = [each.what for each in (*ends, *problems)]
         return ReloadAnswer(summary, lines, not_done, wrong), moved
 
     async def _read(self, read: Callable[[], Configuration]) -> Proposal:

@@ -48,8 +48,8 @@ def _file(level: Level, section: str, advice: str, cause: str = "", logged: bool
 
 
 #: What to do first, where it is the same for several kinds.
-_IS_IT_RUNNING: Final = "is its lond running? lonc hosts {subject}; lonc retry {subject}"
-_IS_IT_UP: Final = "is it up, and the network? lonc hosts {subject}"
+_IS_IT_RUNNING: Final = "is the lond running? lonc hosts {subject}; lonc retry {subject}"
+_IS_IT_UP: Final = "is the machine up, and the network? lonc hosts {subject}"
 _WHO_HOLDS_THEM: Final = "lonc clients shows who holds the places; loncMaxClients"
 _RAISE_THE_LIMIT: Final = "raise the limit of open files, then restart lonc"
 _RENEW: Final = "have it renewed, then lonc reload"
@@ -67,13 +67,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-unknown-there": _host(
         "do not know this machine",
         "host-dead",
-        "its hosts.tab needs a line for this machine; lonc hosts {subject}",
+        "hosts.tab there needs a line for this machine; lonc hosts {subject}",
     ),
     "host-bad-handshake": _host(
         "DEAD: bad handshake", "host-dead", "is it a lond that listens there? lonc hosts {subject}"
     ),
     "host-leads-elsewhere": _host(
-        "lead to another lond", "host-dead", "mend its address in hosts.tab; lonc reload"
+        "lead to another lond", "host-dead", "mend the address in hosts.tab; lonc reload"
     ),
     "host-broke": _host("DEAD: broke", "host-dead", _IS_IT_RUNNING),
     "host-dead": _host("DEAD", "host-dead", _IS_IT_RUNNING),
@@ -96,7 +96,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-silent": _host(
         "answer nothing",
         "host-silent",
-        "its lond hangs: restart it there; lonc clients {subject}",
+        "the lond hangs: restart it there; lonc clients {subject}",
         logged=True,
     ),
     "host-ping": _host(
@@ -142,13 +142,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "table-row": _file(
         "warning",
         "files",
-        "mend the line: its host is not served; lonc reload",
+        "mend or delete the line; lonc reload",
         cause="lines of a table are not used",
     ),
     "setting-unused": _file(
         "warning",
         "files",
-        "it does nothing: mend or delete it; lonc reload",
+        "mend or delete the line; lonc reload",
         cause="settings do nothing",
     ),
     "own-id-missing": _file(

@@ -212,7 +212,8 @@ class Group:
         if len(names) == 1:
             return ""
         more = [f"… {len(names) - most} more"] if len(names) > most else []
-        return ", ".join(names[:most] + more)
+        comma = "; " if KINDS[self.kind].of == "file" else ", "  # "FILE, line 7" has one itself
+        return comma.join(names[:most] + more)
 
 
 def grouped(

@@ -132,7 +132,7 @@ class StartTests(ServiceTestCase):
         message = "14 hosts of the table are not served: the limit of open files is 77 (ulimit -n)"
         told = [line for line in self.notes.at(LogLevel.critical) if message in line]
         self.assertEqual(len(told), 1)
-        self.assertIn(f"; {message}", self.successResultOf(daemon.reread_table()))
+        self.assertIn(f"\nproblem: {message}", self.successResultOf(daemon.reread_table()))
 
     def test_more_clients_than_files(self) -> None:
         """Clients leave descriptors to the rest: past that, one that is silent makes room."""
@@ -557,8 +557,10 @@ class ReadAgainTests(ServiceTestCase):
         what = tuple(f"a.conf, line {n}: no such setting" for n in range(20))
         self.settings = attrs.evolve(self.first, warnings=what)
         answer = self.successResultOf(self.daemon.reload())
-        self.assertIn("line 0: no such setting; a.conf, line 1: no such setting", answer)
-        self.assertTrue(answer.endswith("line 7: no such setting; 12 more: lonc status"), answer)
+        self.assertIn("line 0: no such setting\nproblem: a.conf, line 1: no such setting", answer)
+        self.assertTrue(
+            answer.endswith("line 7: no such setting\nproblem: 12 more: lonc status"), answer
+        )
 
     def test_one_host_fails(self) -> None:
         """S19, F13: a fault in one host does not keep the others from the new table."""

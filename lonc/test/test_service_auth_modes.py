@@ -82,6 +82,14 @@ class CertificatesTests(ServiceTestCase):
         self.assertEqual(len(self.told(LogLevel.critical)), 1)
         self.assertAlmostEqual(daemon.reporter.about().certificate_days, -0.5, places=2)
 
+    def test_reload_tells_of_one_that_ended(self) -> None:
+        """Whoever puts one in force whose time is over is told so by the answer."""
+        daemon = self.started()
+        files = self.authority.issue("l1.test", ends=-0.5)
+        self.use(files)
+        told = self.successResultOf(daemon.reload())
+        self.assertIn(f"problem: the certificate {files.certificate} has ended", told.split("\n"))
+
     def test_unusable(self) -> None:
         """One that cannot be used is a warning that names the file, at the start and at HUP."""
         files = self.authority.issue("l1.test")
@@ -91,7 +99,7 @@ class CertificatesTests(ServiceTestCase):
         warning = f"{files.key}: No such file or directory; TLS is not used"
         self.assertEqual(self.problems(daemon), [("certificate-unusable", "warning")])
         self.assertEqual(self.told(LogLevel.warn), [f"a problem: {warning} (certificate-unusable)"])
-        self.assertIn(f"; problems: {warning}", self.successResultOf(daemon.reload()))
+        self.assertIn(f"\nproblem: {warning}", self.successResultOf(daemon.reload()))
         self.assertEqual(len(self.told(LogLevel.warn)), 1)
 
     def test_no_longer_usable(self) -> None:

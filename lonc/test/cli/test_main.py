@@ -25,11 +25,12 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
-from lonc.cli import target
+from lonc.cli import check, target
 from lonc.cli.arguments import Duration, chosen
 from lonc.cli.main import COMMANDS, commands, main
 from lonc.config.settings import find_config_file, read_settings
 from lonc.control.errors import NoAnswer
+from lonc.daemon.check import Checked
 from lonc.daemon.pidfile import PidFile
 from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
 
@@ -229,6 +230,17 @@ class CommandLineTests(CommandCase):
             ended = self.assertRaises(SystemExit, main, ["check"])
         self.assertEqual(ended.code, 2)
         self.assertIn("no configuration", output.getvalue())
+
+    def test_check_has_a_column_of_words(self) -> None:
+        """What is found, and what to do, begin in one column, whatever the level."""
+        found = [Checked("critical", "it is bad", "mend it"), Checked("ok", "it is well")]
+        self.patch(check, "look_at", lambda file: found)
+        open(self.path("loncapa.conf"), "w").close()
+        output = io.StringIO()
+        with redirect_stdout(output):
+            self.assertRaises(SystemExit, main, ["check", "--config", self.path("loncapa.conf")])
+        lines = ["critical it is bad", "         mend it", "ok       it is well"]
+        self.assertEqual(output.getvalue().splitlines(), lines)
 
     def test_nameless(self) -> None:
         """A user who has no name, as in a container, is told by the number."""

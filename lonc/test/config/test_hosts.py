@@ -324,7 +324,7 @@ class ProblemTests(SynchronousTestCase):
         self.assertEqual(table.hosts["a"], Host("a", "d", "library", "h", "10.0.0.3", 4))
         self.assertEqual(list(table.hosts), ["b", "a"])
         self.assertEqual(
-            table.problems, ("hosts.tab, line 4: a stands in line 1 too; line 4 is used",)
+            table.problems, ("hosts.tab, line 1: a stands in line 4 too, which is used",)
         )
 
     def test_twiceButBad(self) -> None:

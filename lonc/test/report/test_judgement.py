@@ -45,16 +45,16 @@ class JudgementTests(SynchronousTestCase):
     def test_causes(self) -> None:
         """What a DEAD host's problem is called, and the advice, fits what has failed."""
         for what, kind, advice in (
-            ("refused: nobody listens there", "host-refused", "is its lond running?"),
-            ("timed out: no connection", "host-timed-out", "is it up, and the network?"),
-            ("timed out: no answer after 60 s", "host-silent", "its lond hangs"),
-            ("timed out: no end of the handshake", "host-silent", "its lond hangs"),
+            ("refused: nobody listens there", "host-refused", "is the lond running?"),
+            ("timed out: no connection", "host-timed-out", "is the machine up, and the network?"),
+            ("timed out: no answer after 60 s", "host-silent", "the lond hangs"),
+            ("timed out: no end of the handshake", "host-silent", "the lond hangs"),
             ("look-up failed: what", "host-look-up-failed", "ask the name server"),
             ("bad handshake: refused: what", "host-unknown-there", "needs a line for this machine"),
             ("bad handshake: what", "host-bad-handshake", "is it a lond"),
-            ("leads to another lond", "host-leads-elsewhere", "mend its address"),
-            ("broke: what", "host-broke", "is its lond running?"),
-            ("what", "host-dead", "is its lond running?"),
+            ("leads to another lond", "host-leads-elsewhere", "mend the address"),
+            ("broke: what", "host-broke", "is the lond running?"),
+            ("what", "host-dead", "is the lond running?"),
         ):
             failure = {"what": what, "when": NOW}
             _, [problem] = self.judge(a_status("msu", state="DEAD", last_failure=failure))

@@ -189,6 +189,12 @@ class GroupTests(SynchronousTestCase):
         self.assertIn("lonc hosts HOST", group.advice)
         self.assertIn("(host-dead)", group.advice)
 
+    def test_lines_of_files(self) -> None:
+        """Names that have a comma themselves are parted by semicolons."""
+        lines = [f"hosts.tab, line {number}" for number in (3, 5)]
+        (group,) = grouped([problem("table-row", each, each) for each in lines])
+        self.assertEqual(group.subjects(2), "hosts.tab, line 3; hosts.tab, line 5")
+
     def test_alone(self) -> None:
         """One alone says all that there is to say of it."""
         (group,) = grouped([problem("host-refused", "a", "DEAD: refused: no route")])
