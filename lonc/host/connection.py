@@ -579,8 +579,11 @@ class LondConnection(Protocol):
         if self.state is not _CLOSED:
             if self._handshake is not None:
                 self.omission = self._handshake.fail()
+            proofs, self.proofs = self.proofs, ()
             self.close()
             self._owner.failed(self, trouble, message, cause)
+            self.proofs = proofs  # told now: what failed says whether ping tells anything
+            self.end_proofs(False)
 
     def close(self) -> None:
         """End it without a word to the owner but that it is closed."""

@@ -3,10 +3,14 @@ Delayed requests on their way: their file goes when their answer is known to be 
 
 A lond that says a line too many answers each later request on that connection with the answer to
 the one before. So the answer to a delayed request counts when the connection has answered ``ping``
-rightly since, or when the request was the first one on it.
+rightly since, or when the request was the first one on it and ``ping`` tells nothing. Before the
+lond's answer to ``ping`` is known, it is learned from the connection of a first request: one line
+too many may have come before that.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
@@ -18,18 +22,20 @@ class Delivery:
     Who asks a delayed request, and hears by which connection the answer came.
 
     :param host_id: who is asked, for the text of the error.
-    :ivar counts: whether it has to be the first request on its connection: so its answer counts
-        without a proof.
+    :param counts: asked once ``ping`` has not proven the answer to a first request: whether it
+        counts all the same.
+    :ivar is_first: whether it has to be the first request on its connection.
     :ivar outcome: fires with the answer, and with the connection that has to be proven, None where
         it counts already; fails with :exc:`lonc.wire.request.ConLost`.
     """
 
     program = known_program = LONC
 
-    def __init__(self, host_id: str, counts: bool) -> None:
+    def __init__(self, host_id: str, is_first: bool, counts: Callable[[], bool]) -> None:
         self.outcome: Deferred[tuple[bytes, Provable | None]] = Deferred()
         self._host_id = host_id
-        self.counts = counts
+        self.is_first = is_first
+        self._counts = counts
         self._reply = b""
 
     def answered(self, reply: bytes) -> None:
@@ -41,10 +47,15 @@ class Delivery:
         reply, self._reply = self._reply, b""
         if not reply:
             return
-        if self.counts and connection is not None:
-            connection.prove()  # so that it is known what the lond answers to ping
-            connection = None
-        self.outcome.callback((reply, connection))
+        if not self.is_first or connection is None:
+            self.outcome.callback((reply, connection))
+            return
+
+        def judge(in_step: bool) -> None:
+            counts = in_step or self._counts()
+            self.outcome.callback((reply, None if counts else connection))
+
+        connection.prove().addCallback(judge)
 
     def lost(self, cause: Cause) -> None:
         """Fail with the cause."""

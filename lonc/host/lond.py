@@ -363,7 +363,8 @@ class Lond:
         elif not self.pool:
             # Row S12: with the last connection goes the hope of all who wait.
             self._machine.lose_waiting(None, Cause.UNREACHABLE)
-        if not self.pool:
+        if not self.pool and not (proving and trouble is Trouble.TIMEOUT):
+            # One whose ping hangs has not gone; nor must that be found out with each connection.
             self._forget()
         if request is not None:
             self._machine.lose(request, cause, connection.since)

@@ -235,7 +235,7 @@ class HostService(Service):
 
     def resubmit(self, request: Request) -> None:
         """Send a request that a connection has not sent yet, for it was retired; others follow."""
-        if isinstance(request.asker, Delivery) and request.asker.counts:
+        if isinstance(request.asker, Delivery) and request.asker.is_first:
             self._send_first(request)
         elif not (self._held and self._holds(request)):
             self._machine.wait(request, connect=False)
@@ -270,18 +270,20 @@ class HostService(Service):
         """
         Send a delayed request (row F8).
 
-        :param fresh: whether it has to be the first one on its connection; so it is, too, where
-            ``ping`` tells nothing.
+        :param fresh: whether it has to be the first one on its connection, after a proof that
+            failed; so it is, too, until it is known what ``ping`` tells, and where it tells
+            nothing.
         :return: fires with the answer, and with the connection that has to be proven before it
             counts, None where it counts; fails with :exc:`lonc.wire.request.ConLost`.
         """
-        lond = self._machine.lond
-        fresh = fresh or not lond.auditor.knows
-        delivery = Delivery(self.host_id, counts=fresh)
+        auditor = self._machine.lond.auditor
+        is_first = fresh or not auditor.knows
+        # Were it not to count either, a lond that is never in step would be sent it for ever.
+        delivery = Delivery(self.host_id, is_first, lambda: fresh or not auditor.ping_tells)
         request = Request(line, delivery)
         self._deliveries += 1
         self._await_answers()
-        if fresh:
+        if is_first:
             self._deliver_first(request)
         else:
             self.submit(request)

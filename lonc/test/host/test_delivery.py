@@ -107,6 +107,18 @@ class DeliveryTests(DeliveryCase):
         self.assertEqual(stored, [b"put:%d\n" % number for number in range(5)])
         self.assertLessEqual(len(stage.service._machine.pool), 2)
 
+    def test_ping_hangs(self) -> None:
+        """Where ``ping`` turns out to hang, the answer counts; it is asked for once only."""
+        self.pong = lambda: None
+        stage = self.stage()
+        outcome = self.deliver(stage)
+        self.assertNoResult(outcome)
+        stage.advance(stage.settings.request_timeout)
+        self.assertEqual(self.successResultOf(outcome), (echo(b"put\n"), None))
+        self.assertEqual(self.successResultOf(self.deliver(stage)), (echo(b"put\n"), None))
+        asked = [line for lond in stage.londs for line in lond.asked]
+        self.assertEqual(asked, [b"put\n", PING, b"put\n"])
+
     def test_makes_room(self) -> None:
         """Where all places are taken, a connection ends for it: if need be one that is busy."""
         stage = self.known(max_connections=1)
@@ -439,3 +451,22 @@ class ShiftedTests(StoredCase):
                 self.assertEqual({*carried}, {b"put:%d\n" % n for n in range(1, 13)})
                 if not extra:
                     self.assertEqual(len(carried), 12)
+
+    def test_behind_from_the_start(self) -> None:
+        """A line too many before any answer to ``ping`` is known: what is refused is kept."""
+        owed = [b"ok\n"]
+
+        def shifted(answer: bytes) -> bytes:
+            if len(stage.londs) > 1:
+                return answer
+            owed.append(answer)
+            return owed.pop(0)
+
+        self.reply = lambda lond, line: shifted(b"refused\n")
+        self.pong = lambda: shifted(b"l2\n")
+        stage = self.stage()
+        self.delayed(stage, b"put:1\n")
+        for _ in range(60):
+            stage.advance(1)
+        kept = ["1.1.4711.put.l2", "1.1.4711.put.l2.answer"]
+        self.assertEqual(sorted(os.listdir(stage.settings.kept_dir)), kept)
