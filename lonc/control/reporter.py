@@ -54,7 +54,7 @@ def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
     return "" if host is None else host.status(0, "").text
 
 
-@attrs.define(eq=False, slots=False)  # tests replace its methods
+@attrs.define(eq=False)
 class Reporter:
     """
     Gathers the daemon's status and puts it where people read it.

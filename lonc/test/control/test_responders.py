@@ -20,6 +20,7 @@ from lonc.control.access import OWNER, user_name
 from lonc.control.client import ManagementClient
 from lonc.control.client_connection import ClientConnection
 from lonc.control.errors import BadArguments, NotDone, UnknownFile, UnknownHost
+from lonc.control.reporter import Reporter
 from lonc.control.responders import UNREADABLE, Responders
 from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
@@ -309,14 +310,13 @@ class ProblemsTests(RespondersTestCase):
     def test_pages(self) -> None:
         """All are listed, though they take several pages; the hosts are looked at once for that."""
         looks: list[object] = []
-        reporter = self.daemon.reporter
-        looking = reporter.looking
+        looking = Reporter.looking
 
-        def noted() -> Iterator[object]:
+        def noted(reporter: Reporter) -> Iterator[object]:
             looks.append(None)
-            return looking()
+            return looking(reporter)
 
-        self.patch(reporter, "looking", noted)
+        self.patch(Reporter, "looking", noted)
         problems = self.daemon.problems
         for number in range(300):
             problems.tell("port-not-open", f"port {number}", "it is taken")
