@@ -17,7 +17,6 @@ from typing import Protocol
 import attrs
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 
 from lonc.config.current import Configuration, InForce, Proposal, Sources
 from lonc.config.hosts import Changes, TableError, changed_hosts
@@ -77,7 +76,7 @@ class Reloader:
     _ports: Sequence[tuple[str, Callable[[Settings], str | None], EndpointPort]]
     _management: ManagementPort
     _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
-    _moving: list[Deferred[object]] = attrs.field(init=False, factory=list)
+    _moving: list[Deferred[list[str]]] = attrs.field(init=False, factory=list)
     _stopping: bool = attrs.field(init=False, default=False)
 
     def table(self) -> Deferred[str]:
@@ -148,8 +147,10 @@ class Reloader:
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         shared = self._share_management(settings.management_group)
         moved = [
-            self._move(name, port, description(settings)) for name, description, port in self._ports
+            Deferred.fromCoroutine(self._move(name, port, description(settings)))
+            for name, description, port in self._ports
         ]
+        self._moving = [*(each for each in self._moving if not each.called), *moved]
         await self._in_slices(self._reporter.reporting_and_resetting())
         summary = (
             f"hosts: {len(changes.new)} new, {len(changes.gone)} gone, "
@@ -225,24 +226,16 @@ class Reloader:
             return [f"loncManagementGroup: {error}"]
         return []
 
-    def _move(
-        self, setting: str, port: EndpointPort, description: str | None
-    ) -> Deferred[list[str]]:
+    async def _move(self, setting: str, port: EndpointPort, description: str | None) -> list[str]:
         """Return why a port cannot listen where a setting wants it, if so."""
-        moved: Deferred[list[str]] = Deferred()
-        moving: Deferred[object] = Deferred.fromCoroutine(port.move(description))
-        self._moving.append(moving)
+        try:
+            await port.move(description)
+        except Exception as error:
+            log.critical("{error}", error=error, event="port-not-moved")
+            return [f"{setting}: {error}"]
+        return []
 
-        def end(result: Failure | None) -> None:
-            self._moving.remove(moving)
-            if result is not None:
-                log.critical("{error}", error=result.value, event="port-not-moved")
-            moved.callback([] if result is None else [f"{setting}: {result.value}"])
-
-        moving.addBoth(end)
-        return moved
-
-    def stop(self) -> Deferred[list[tuple[bool, object]]]:
+    def stop(self) -> Deferred[list[tuple[bool, list[str]]]]:
         """Take nothing over any more; fires when the ports are where they shall be."""
         self._stopping = True
         return DeferredList(self._moving, consumeErrors=True)
