@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 
 import click
 
@@ -11,6 +10,7 @@ from lonc.cli import streams
 from lonc.cli.arguments import targeted
 from lonc.cli.target import target
 from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
+from lonc.disk.files import read_file
 
 
 @click.command()
@@ -43,11 +43,7 @@ def show_delayed(file: str, key: str | None) -> None:
         raise UnusableKey("no key: loncapa.conf has no loncDelayedKeyFile; see --key")
     secret = read_key_file(key_file)
     try:
-        # Asked first because opening a pipe could wait for ever.
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise click.ClickException(f"{file}: not a file")
-        with open(file, "rb") as opened:
-            content = unseal(secret, file, opened.read())
+        content = unseal(secret, file, read_file(file))
     except OSError as error:  # that of a read names no file
         raise click.ClickException(f"{file}: {error.strerror}") from None
     except NotAuthentic as error:

@@ -9,7 +9,6 @@ It reads the two files of the table, and does nothing else.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -19,6 +18,7 @@ from lonc.config.host_rows import BLANKS, ID_LIMIT, host_in, server_in
 from lonc.config.host_rows import RESERVED_IDS as RESERVED_IDS
 from lonc.config.host_rows import Host as Host
 from lonc.config.host_rows import TableServer as TableServer
+from lonc.disk.files import read_file
 
 #: Bytes of a host table at most; a cluster of 100,000 hosts would still fit.
 SIZE_LIMIT = 16 * 1024 * 1024
@@ -168,11 +168,7 @@ def read_host_table(
     :raises TableError: the file cannot be read, is too long, or has no host that can be used.
     """
     try:
-        # Asked first because opening a pipe could wait for ever.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise TableError(f"{path}: not a file")
-        with open(path, "rb") as opened:
-            text = opened.read(SIZE_LIMIT + 1)
+        text = read_file(path, SIZE_LIMIT + 1)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
     if len(text) > SIZE_LIMIT:

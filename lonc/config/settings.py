@@ -21,7 +21,7 @@ from lonc.config.kinds import SettingsError as SettingsError
 from lonc.config.parameters import MANAGEMENT_SOCKET as MANAGEMENT_SOCKET
 from lonc.config.parameters import SOCKET_PATH_LIMIT as SOCKET_PATH_LIMIT
 from lonc.config.parameters import Settings as Settings
-from lonc.disk.files import check_own_folder
+from lonc.disk.files import check_own_folder, read_file
 from lonc.wire.printable import printable
 
 #: Where ``loncapa.conf`` is looked for, in this order, when ``--config`` does not name it.
@@ -216,11 +216,7 @@ def find_config_file(search: Sequence[str] = CONFIG_FILES) -> str:
 def _read(file: str) -> str:
     where = f"configuration {printable(file)}"
     try:
-        # Asked first because opening a pipe could wait for ever.
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise SettingsError(f"{where}: not a file")
-        with open(file, "rb") as opened:
-            content = opened.read(CONFIG_LIMIT + 1)
+        content = read_file(file, CONFIG_LIMIT + 1)
     except OSError as error:
         raise SettingsError(f"{where}: {error.strerror}") from None
     if len(content) > CONFIG_LIMIT:

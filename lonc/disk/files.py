@@ -127,6 +127,19 @@ def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
     raise Unusable("it is not a regular file", Stamp.of(info))
 
 
+def read_file(path: str, limit: int = -1) -> bytes:
+    """
+    Read an administrator's file, which may be a link, at most so many bytes of it.
+
+    :raises OSError: it cannot be read, or is something else than a file.
+    """
+    # Asked first because opening a pipe could wait for ever.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a file", path)
+    with open(path, "rb") as file:
+        return file.read(limit)
+
+
 @contextlib.contextmanager
 def new_file(path: str, what: str, step: StepHook) -> Iterator[BinaryIO]:
     """
