@@ -125,33 +125,6 @@ class SharedTests(MachineTestCase):
         self.assertNotIn("put", "".join(talk.lines))
         await self.end(lonc)
 
-    async def test_delayed_requests(self) -> None:
-        """Those of an id keep their order; the ids do not wait for each other."""
-        lonc = self.begin(variables={"loncMaxConnections": "3"})
-        os.makedirs(self.path("sock", "delayed"), exist_ok=True)
-        await self.client("l2")
-        self.hold("load", 1)
-        for number in range(5):
-            for host_id in IDS:
-                first = (number, host_id) == (0, "l2")
-                line = "load" if first else f"put:msu:{host_id}:grades:a={number}"
-                name = f"106200000{number}.4711.put.{host_id}"
-                os.rename(self.write(f"{line}\n", name), self.path("sock", "delayed", name))
-
-        def asked() -> list[str]:
-            """Return what was asked but for what proves the answers."""
-            return [line for line in self.machine.requests if not line.endswith("ping")]
-
-        await self.until(lambda: len(asked()) == 11)
-        self.answer("sethost:l2:load")
-        await self.until(lambda: len(asked()) == 15)
-        for host_id in IDS:
-            sent = [line for line in asked() if line.startswith(f"put:msu:{host_id}:")]
-            self.assertEqual(sent, sorted(sent))
-            self.assertEqual(await self.ask(host_id, f"get:msu:{host_id}:grades:a"), "4")
-        self.assert_named()
-        await self.end(lonc)
-
     async def test_host_name_sockets(self) -> None:
         """By host name, the ids of a name share a socket too, and the prefix picks one of them."""
         for names in ("hostname", "both"):

@@ -197,22 +197,6 @@ class ConfiguredTests(DaemonTestCase):
         self.assertFalse(os.path.exists(self.path("daemons/logs/lonc.pid")))
         self.assert_no_traceback(lonc)
 
-    async def test_look_up_that_never_ends(self) -> None:
-        """
-        F12, S17: a look-up that never ends holds up neither another host's requests nor the end
-        at TERM.
-        """
-        self.hosts("l1:msu:library:l1.example.org:http", "l2:msu:access:l2:127.0.0.2")
-        self.lond("l2", "127.0.0.2", self.port)
-        options = ("--config", self.config, "--connect-timeout", "2")
-        lonc = self.without_names("-n", "lonc", *options)
-        waiting = (await self.client("l1")).ask("ping")
-        self.assertEqual(await self.ask("l2", "ping"), "l2")
-        self.assertEqual(await waiting, "con_lost")
-        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-        self.assertIn("] stopped\n", lonc.out)
-        self.assertEqual(self.left_in("sock"), [])
-
     async def test_many_look_ups_that_never_end(self) -> None:
         """F12: 60 names that hang leave a name that resolves, and a delayed request, their way."""
         hanging = [f"h{number}" for number in range(60)]
@@ -269,57 +253,6 @@ class ConfiguredTests(DaemonTestCase):
         self.assertEqual(await answer, "ok")
         self.assertEqual(await client.ask("ping"), "l2")
         self.assertEqual(l2.factory.accepted, 1)
-        self.assert_no_traceback(lonc)
-
-    async def test_usr2(self) -> None:
-        """
-        S17, F13: USR2 touches only the hosts that changed. A new one is served, one that is gone
-        is not; one with another address is asked there from the next request on, and answers
-        the one in flight from the old; an unchanged one keeps its clients and connections.
-        """
-        same, old, gone, moved, new = (
-            self.lond(host_id, address, self.port)
-            for host_id, address in zip(("l1", "l2", "l3", "l2", "l4"), ADDRESSES, strict=True)
-        )
-        rows = {id: f"{id}:msu:library:{id}.example.org:" for id in ("l1", "l2", "l3", "l4")}
-        self.hosts(rows["l1"] + same.address, rows["l2"] + old.address, rows["l3"] + gone.address)
-        lonc = self.lonc()
-        clients = {host_id: await self.client(host_id) for host_id in ("l1", "l2", "l3")}
-        for host_id, client in clients.items():
-            self.assertEqual(await client.ask("ping"), host_id)
-        old.hold("put")
-        answer = clients["l2"].ask(PUT)
-        await old.asked(PUT)
-
-        mark = lonc.mark()
-        self.hosts(
-            "# the servers",
-            rows["l4"] + new.address,
-            "l5:msu",
-            rows["l2"] + moved.address,
-            "l1:uiuc:access:l1.example.org:127.0.0.1",
-        )
-        lonc.kill(signal.SIGUSR2)
-        await lonc.says("hosts: 1 new, 1 gone, 1 changed, 1 as before", mark)
-        await lonc.says("hosts.tab, line 3: 2 of at least 4 fields", mark)
-        self.assertEqual(await self.ask("l4", "ping"), "l4")
-        await clients["l3"].closed
-        self.assertEqual(
-            {host_id for host_id in rows if os.path.exists(self.socket(host_id))}, {*rows} - {"l3"}
-        )
-        self.assertFalse(answer.called)
-        old.say("ok")
-        self.assertEqual(await answer, "ok")
-        self.assertEqual(await clients["l2"].ask("ping"), "l2")
-        self.assertEqual((old.requests, moved.requests), (["ping", PUT], ["ping"]))
-        self.assertEqual(await clients["l1"].ask("ping"), "l1")
-        self.assertEqual(same.factory.accepted, 1)
-
-        mark = lonc.mark()
-        self.hosts("nonsense")
-        lonc.kill(signal.SIGUSR2)
-        await lonc.says("nothing is changed: ", mark)
-        self.assertEqual(await clients["l1"].ask("ping"), "l1")
         self.assert_no_traceback(lonc)
 
     async def test_usr1(self) -> None:

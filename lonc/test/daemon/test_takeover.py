@@ -449,25 +449,6 @@ class TakeOverTests(LoadTestCase):
         await self.ask("l2", "ping")
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
 
-    async def test_no_confirmation(self) -> None:
-        """Who takes everything and says nothing leaves the old one as it was."""
-        lonc = await self.running()
-        await self.until(lambda: os.path.isdir(self.path("sock", "delayed")))
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.connect(self.socket("lonc.amp"))
-            asking.sendall(b"\0\x04_ask\0\x011\0\x08_command\0\x08HandOver\0\0")
-            await self.until(lambda: os.path.exists(self.socket("lonc.new")))
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as new:
-                new.connect(self.socket("lonc.new"))
-        await self.until(
-            lambda: "no process has taken over" in self.read("daemons", "logs", "lonc.log")
-        )
-        request = self.delay(1)
-        await self.until(lambda: not self.left_in("sock", "delayed"))
-        self.assertIn(request, self.lond_of_l2.requests)
-        await self.ask("l2", "ping")
-        await self.taken_over(lonc)
-
     async def test_ports(self) -> None:
         """The page's port and that for other machines are the new process's, too."""
         os.mkdir(self.path("pki"))
@@ -559,17 +540,6 @@ class TakeOverTests(LoadTestCase):
         self.assertEqual(await old.ended(), -signal.SIGKILL)
         await self.assert_serves(new)
         await self.assert_sends()
-        self.assertEqual(await new.end(signal.SIGTERM), 0)
-
-    async def test_old_is_killed_early(self) -> None:
-        """Killed before it has given anything, it leaves a new process that starts as ever."""
-        self.lond_of_l2 = self.lond("l2", "127.0.0.2")
-        self.configure(self.lond_of_l2.port)
-        old = self.ending("handover HandOver _give")
-        await self.ask("l2", "ping")
-        new = self.new()
-        self.assertEqual(await old.ended(), -signal.SIGKILL)
-        await self.assert_serves(new)
         self.assertEqual(await new.end(signal.SIGTERM), 0)
 
     async def test_new_is_killed(self) -> None:
