@@ -71,12 +71,13 @@ def check_cluster(settings: Settings, table: HostTable) -> None:
 
     :raises lonc.config.settings.SettingsError: one cannot.
     """
-    from lonc.lond.cluster import ClusterError, check_ports
+    from lonc.lond.cluster import ClusterError, NoPort, check_ports
 
     try:
         check_ports(table, settings.lond_port)
     except ClusterError as error:
-        raise SettingsError(f"{error}; {ANOTHER_PORT}") from None
+        advice = f"; {ANOTHER_PORT}" if isinstance(error, NoPort) else ""
+        raise SettingsError(f"{error}{advice}") from None
 
 
 def cluster(

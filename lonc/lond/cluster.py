@@ -60,6 +60,10 @@ class ClusterError(PortError):
     """The cluster cannot run. The message is one line for a person and names what is missing."""
 
 
+class NoPort(ClusterError):
+    """A lond cannot have its port at its address."""
+
+
 def prepare(folder: str, lond_port: int | None = None) -> str:
     """
     Make the folders and files of a cluster of two hosts, those that are not there yet.
@@ -111,9 +115,9 @@ def _address(host: Host) -> str:
     return host.address
 
 
-def _in_the_way(host: Host, port: int, error: OSError) -> ClusterError:
+def _in_the_way(host: Host, port: int, error: OSError) -> NoPort:
     reason = error.strerror or str(error)
-    return ClusterError(f"the lond {host.id} cannot have port {port} at {host.address}: {reason}")
+    return NoPort(f"the lond {host.id} cannot have port {port} at {host.address}: {reason}")
 
 
 def _londs(table: HostTable) -> list[list[Host]]:

@@ -27,6 +27,7 @@ from lonc.config.hosts import HostTable, TableError
 from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.port import ManagementPortError
 from lonc.daemon.pidfile import PidFileError
+from lonc.lond.cluster import prepare
 from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
 from lonc.test.fixtures.daemon import free_port
@@ -239,6 +240,15 @@ class MakeServiceTests(TapTestCase):
         self.assertIn(f"the lond l2 cannot have port {port} at 127.0.0.2: Address already", told)
         self.assertTrue(told.endswith("another port, as in make run PORT=6663"), told)
         self.made(*options)
+
+    def test_standalone_with_a_name_only(self) -> None:
+        """Another port is no help for a host that has no address, and is not advised."""
+        folder = self.path("new")
+        prepare(folder)
+        with open(os.path.join(folder, "tabs", "hosts.tab"), "a") as table:
+            table.write("l6:local:access:l6.invalid:http\n")
+        told = self.refusal("lonc", "--standalone", folder)
+        self.assertTrue(told.endswith("no address in the host table, only a name"), told)
 
     def test_standalone_nowhere(self) -> None:
         """Section 8: a folder that cannot be made is named; two configurations are too many."""
