@@ -30,7 +30,7 @@ from lonc.config.key_files import KeyFolder
 from lonc.config.settings import Settings
 from lonc.host.service import HostDependencies, HostService
 from lonc.local.limits import Clients
-from lonc.lond.faults import CLOSE, NOT_A_KEY, REFUSE, SPLIT, STALL, Fault, Faults, Step
+from lonc.lond.faults import CLOSE, REFUSE, SPLIT, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
 from lonc.report.status import HostStatus
 from lonc.test.fixtures.certificates import Authority
@@ -197,15 +197,6 @@ class InsecureTests(NetworkTestCase):
         host.close_connections()
         await self.check_served(host, "insecure", "")
 
-    async def test_sethost_refused(self) -> None:
-        """A lond that refuses sethost is a failed handshake, whatever the way in."""
-        self.lond(self.files)
-        self.faults.order(Step.SETHOST, REFUSE)
-        for changes in (self.in_the_clear(), {}):
-            self.notes.events.clear()
-            host = self.serve(**changes)
-            await self.check_not_served(host, "bad handshake", "that lond is not l2")
-
     async def test_wrong_version(self) -> None:
         """One that answers version with something else has just another version."""
         self.lond(self.files)
@@ -255,11 +246,6 @@ class LocalTests(NetworkTestCase):
         self.assert_no_key_files()
         self.assertEqual((factory.accepted, self.status(host).retries_left), (1, 2))
 
-    async def test_better_than_tls(self) -> None:
-        """It is taken also where both sides have certificates."""
-        self.lond(self.files)
-        await self.check_served(self.serve(), "local")
-
     async def test_served_where_the_clear_is_closed(self) -> None:
         """It is safe: it does where loncAllowInsecure is 0, with certificates and without."""
         self.lond()
@@ -280,15 +266,6 @@ class LocalTests(NetworkTestCase):
         self.lond()
         self.faults.order(Step.LOCAL, SPLIT)
         await self.check_served(self.serve(), "local")
-
-    async def test_old_lond(self) -> None:
-        """A lond that does not know it answers with a challenge, and is served in the clear."""
-        for options in ({"key_folder": None}, {"revision": None}):
-            factory = self.lond(**options)
-            version = "1.0" if factory.revision else ""
-            await self.check_served(self.serve(**self.in_the_clear()), "insecure", version)
-            self.assertEqual(factory.accepted, 1)
-            self.assert_no_key_files()
 
     async def test_not_taken(self) -> None:
         """
@@ -427,31 +404,6 @@ class SSLTests(NetworkTestCase):
             self.faults.order(step, Fault(pause=0.00001))
         await self.check_served(self.serve(), "ssl")
 
-    async def test_bytes_behind_the_key(self) -> None:
-        """Plain bytes that follow the key closely are not lost: they answer what is asked next."""
-        self.lond(self.files)
-        self.faults.order(Step.TLS_END, Fault(instead=b"$Revision: 9.9 $\n"))
-        self.faults.order(Step.VERSION, STALL)
-        await self.check_served(self.serve(), "ssl", "9.9")
-
-    async def test_announced_end(self) -> None:
-        """A lond that says when TLS is over does no harm."""
-        self.lond(self.files, close_notify=True)
-        await self.check_served(self.serve(), "ssl")
-
-    async def test_old_lond(self) -> None:
-        """A lond without TLS answers with a challenge, and is served in the clear."""
-        for options in ({}, {"revision": None}):
-            factory = self.lond(**options)
-            await self.check_served(self.serve(), "insecure", "1.0" if factory.revision else "")
-            self.assertEqual(factory.accepted, 1)
-
-    async def test_old_lond_where_the_clear_is_closed(self) -> None:
-        """Unless that is not allowed: the log says so."""
-        self.lond()
-        host = self.serve(allow_insecure=False)
-        await self.check_not_served(host, "bad handshake", "old lond", "loncAllowInsecure is 0")
-
     async def test_upgraded(self) -> None:
         """A lond that learns TLS is asked for it with the next connection."""
         factory = self.lond()
@@ -491,17 +443,6 @@ class CertificateTests(NetworkTestCase):
             self.assertEqual(factory.requests, 0)
             # The clear is open, and is not taken for that.
             self.assertEqual(factory.accepted, 1)
-
-    async def test_no_name_check(self) -> None:
-        """The setting turns the check of the name off, and only that."""
-        bad = self.bad()
-        self.lond(bad.pop("is for three.test, not for two.test"))
-        await self.check_served(self.serve(certificate_name_check=False), "ssl")
-        for words, files in bad.items():
-            self.notes.events.clear()
-            self.lond(files)
-            host = self.serve(certificate_name_check=False)
-            await self.check_not_served(host, "bad handshake", words)
 
     async def test_refused_by_the_lond(self) -> None:
         """What the lond has against our certificate is in our log, and in the lond's."""
@@ -550,33 +491,6 @@ class SSLFaultTests(NetworkTestCase):
             (Step.TLS, "closed by the lond in state ReceivingKeyInTLS"),
             (Step.TLS_KEY, "closed by the lond in state ReceivingKeyInTLS"),
             (Step.TLS_END, "closed by the lond in state HostSet"),
-        )
-
-    async def test_refuse(self) -> None:
-        """A lond that refuses in plain words."""
-        await self.check_faults(
-            REFUSE,
-            (Step.SSL, "refused: that lond does not know l1"),
-            (Step.TLS, "no TLS but 'refused"),
-            (Step.TLS_END, "closed by the lond in state HostSet"),
-        )
-
-    async def test_lie(self) -> None:
-        """A lond that says something else than it should."""
-        await self.check_faults(
-            NOT_A_KEY,
-            (Step.SSL, "no challenge but 'not a key'"),
-            (Step.TLS, "no TLS but 'not a key"),
-            (Step.TLS_KEY, "no key but 9 bytes of something else"),
-            (Step.TLS_END, "more than one line in state HostSet"),
-        )
-
-    async def test_too_much(self) -> None:
-        """A lond that says more than it should."""
-        await self.check_faults(
-            Fault(after=b"nobody asked\n"),
-            (Step.SSL, "more than one line in state Initialized"),
-            (Step.TLS_KEY, "more than a key came inside TLS"),
         )
 
     async def test_endless(self) -> None:
