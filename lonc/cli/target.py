@@ -148,9 +148,11 @@ def who() -> str:
         return str(os.getuid())
 
 
-def no_daemon(error: NoAnswer | SettingsError) -> NoDaemon:
+def no_daemon(error: NoAnswer | SettingsError) -> click.ClickException:
     """Return what to raise when nobody answers, with what to do where that is known."""
     cause = error.__cause__
+    if isinstance(cause, (ValueError, TypeError)) and target().management is not None:
+        return click.UsageError(str(error))  # no endpoint's description: nobody was asked
     number = cause.osError if isinstance(cause, ConnectError) else None
     advice = ""
     if number in (errno.ENOENT, errno.ECONNREFUSED) and target().management is None:
