@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.logger import LogLevel
 
-from lonc.host.audit import CHANGES, EARLIEST, ROUND
+from lonc.host.audit import CHANGES, EARLIEST, ROUND, TRIES
 from lonc.host.connection import PING
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
@@ -25,6 +25,7 @@ class AuditTests(HostTestCase):
         self.requests = 0
         self.extra_at: tuple[int, ...] = ()
         self.pong: Callable[[], bytes | None] = lambda: b"l2\n"
+        self.reply: Callable[[bytes], bytes] = echo
 
     def stage(self, **settings: Any) -> Stage:
         """Return a stage whose londs send a line too many at some of the requests."""
@@ -43,7 +44,7 @@ class AuditTests(HostTestCase):
         self.requests += 1
         if self.requests in self.extra_at:
             lond.say(b"extra\n")
-        return echo(line)
+        return self.reply(line)
 
     def ask(self, stage: Stage, number: int) -> list[FakeClient]:
         """Let so many clients ask at once, each something else; return them."""
@@ -69,8 +70,40 @@ class AuditTests(HostTestCase):
         (lond,) = stage.londs
         runs = b"".join(b"?" if each == PING else b"." for each in lond.asked).split(b"?")
         self.assertLessEqual(max(map(len, runs)), ROUND)
-        self.assertEqual([len(run) for run in runs].count(0), 1)
+        self.assertEqual([len(run) for run in runs[:4]], [EARLIEST, 0, EARLIEST, EARLIEST])
         self.assertEqual((stage.status.requests, stage.status.answers), (1000, 1000))
+
+    def test_boundary(self) -> None:
+        """It is asked after 56 answers, but after the answer to a ping not before the 63rd."""
+        for line, answers in ((b"get\n", 56), (b"get:ping\n", 63)):
+            stage = self.stage()
+            stage.clients_of(100, line)
+            stage.turn()
+            self.assertEqual(stage.londs[0].asked.index(PING), answers, line)
+
+    def test_rest(self) -> None:
+        """After a rest as long as any answer may take, the count begins anew."""
+        stage = self.stage()
+        for _ in range(3):
+            self.ask(stage, EARLIEST - 1)
+            stage.advance(stage.settings.request_timeout)
+        self.assertNotIn(PING, stage.londs[0].asked)
+
+    def test_each_answer_alike(self) -> None:
+        """F2: a lond whose answers are all the same is found out by what it says to ping."""
+        self.reply = lambda line: b"ok\n"
+        self.extra_at = (2,)
+        stage = self.stage()
+        self.ask(stage, 2 * ROUND)
+        self.assertEqual((len(self.critical), len(stage.londs)), (1, 2))
+
+    def test_other_answer_after_a_while(self) -> None:
+        """A lond that was upgraded in place is learned anew."""
+        stage = self.stage()
+        self.ask(stage, 2 * ROUND)
+        self.pong = lambda: b"new\n"
+        self.ask(stage, 2 * ROUND)
+        self.assertEqual((len(self.critical), stage.status.state), (1, "up"))
 
     def test_line_too_many(self) -> None:
         """F2: after a line too many at most 64 answers are wrong; who waits is served rightly."""
@@ -174,6 +207,7 @@ class AuditTests(HostTestCase):
         self.assertEqual(self.wrong(clients), 0)
         self.assertGreaterEqual(len(stage.londs), 1000 // ROUND)
         self.assertTrue(all(len(lond.asked) <= ROUND + 5 for lond in stage.londs))
+        self.assertEqual([lond.asked.count(PING) for lond in stage.londs[:3]], [TRIES, 0, 0])
         self.assertEqual([line for line in self.warnings if "ping" in line], self.warnings)
         self.assertEqual((len(self.warnings), self.critical), (1, []))
         self.assertFalse(stage.status.ping_tells)
@@ -230,6 +264,16 @@ class AuditTests(HostTestCase):
         stage.londs[0].say(b"extra\n")
         (line,) = self.critical
         self.assertIn("5 answers", line)
+
+    def test_line_out_of_turn_later(self) -> None:
+        """F2: it puts in doubt what came just before, and nothing after a rest."""
+        for pause, told in ((59.0, 1), (60.0, 0)):
+            self.notes.events.clear()
+            stage = Stage(self)
+            (lond,) = stage.connect()
+            stage.advance(pause)
+            lond.say(b"extra\n")
+            self.assertEqual((len(self.critical), stage.state), (told, (0, 0, 0, 0)))
 
     def test_stop_while_asked(self) -> None:
         """S3: an end while a connection is asked waits for that answer, and loses nothing."""
