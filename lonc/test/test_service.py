@@ -1008,6 +1008,7 @@ class StopTests(ServiceTestCase):
         (lond,) = self.network.londs
         stopped = self.stopped(daemon)
         self.assertNoResult(stopped)
+        lond.answer = lambda line: b"l2\n"  # to the pings that prove it
         lond.say(b"ok\n")
         self.advance(0)
         self.successResultOf(stopped)
