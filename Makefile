@@ -36,8 +36,9 @@ INSTALLED = 2>.venv/pip.log || { echo "make: pip cannot install what lonc needs.
 run: .venv/installed-top
 	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT)) --http $(or $(HTTP),tcp:8663:interface=127.0.0.1)
 
+# Two at a time: one often waits for a daemon to start.
 test: .venv/installed-test lint docs
-	$(BIN)/trial lonc
+	$(BIN)/trial --jobs=2 lonc
 
 # The tests with the oldest packages that setup.cfg allows, in an environment of their own.
 test-oldest: .venv-oldest/installed
