@@ -102,7 +102,7 @@ def _is(state: str, row: Row) -> bool:
 
 #: Which hosts there are to choose from, in words for a link; their numbers are those of the totals.
 FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
-    "with problems": lambda row: row.level > 0,
+    "with problems": lambda row: row.level >= 0,
     **{name: partial(_is, name) for name in _STATES},
     "untried": lambda row: not row.host.tried,
     "paused": lambda row: bool(row.host.paused),

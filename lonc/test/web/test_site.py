@@ -217,7 +217,7 @@ class PageTests(SiteCase):
         self.reports.hosts["quiet"] = a_status("quiet", paused=pause)
         text = self.page("/")
         self.assertIn('<a href="?only=DEAD#hosts">1 DEAD</a>', text)
-        self.assertIn(">1 with problems</a>", text)
+        self.assertIn(">2 with problems</a>", text)
         self.assertIn(">2 paused</a>", text)
         self.assertIn(">2 up</a>", text)
         self.assertIn("2 up, 0 untried, 1 DEAD, 0 unproven, 2 paused", text.replace("\n", " "))
