@@ -31,7 +31,7 @@ from lonc.control.pages import behind, first_of, page
 from lonc.control.parts import Parts
 from lonc.delayed.people import UnknownRequest
 from lonc.disk.threads import Stuck
-from lonc.host import service
+from lonc.host.pause import Pause
 from lonc.host.service import HostService
 from lonc.local.limits import Client
 from lonc.report.events import PARENT, Logger
@@ -249,7 +249,7 @@ class Responders(amp.CommandLocator):
         by, reason = by[:LONGEST_REASON], reason[:LONGEST_REASON]
         self._note(f"pause, for {by}: {reason}" if reason else f"pause, for {by}", host)
         now = time.time()
-        pause = service.Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
+        pause = Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
         quiet: list[Deferred[None]] = []
         await self._each(host, lambda each: quiet.append(self._steady(each).pause(pause, seconds)))
         for each in quiet:

@@ -29,7 +29,8 @@ from lonc.daemon.takeover import Predecessor, TakeOverError
 from lonc.delayed.service import DelayedService
 from lonc.disk.files import open_own, replace_file
 from lonc.disk.threads import Disk, Stuck
-from lonc.host.service import HostService, Pause
+from lonc.host.pause import Pause
+from lonc.host.service import HostService
 from lonc.local.limits import Clients
 
 #: Seconds in which clients that have connected can ask, and have their answers, where newcomers

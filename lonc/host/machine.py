@@ -400,16 +400,17 @@ class Machine:
 
     def owes(self, member: Member) -> bool:
         """Return whether an answer is owed to a host, one too that has left."""
-        return bool(self._owing(member))
+        return bool(self.owing_to(member))
 
-    def _owing(self, member: Member) -> list[LondConnection]:
+    def owing_to(self, member: Member) -> list[LondConnection]:
+        """Return the connections that owe an answer to a host."""
         owing = ((each, each.request) for each in self.pool.owing)
         return [each for each, request in owing if request and request.host is member]
 
     def drop(self, member: Member) -> list[Request]:
         """Close the connections that owe an answer to a host; return what it will not get."""
         lost = []
-        for connection in self._owing(member):
+        for connection in self.owing_to(member):
             connection.close()
             request = connection.give_up()
             lost += [] if request is None else [request]

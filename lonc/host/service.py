@@ -9,24 +9,20 @@ What becomes of a request is :mod:`lonc.host.machine`'s.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from enum import Enum
 from typing import Any, Final, TypeVar
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.connection import LondConnection
 from lonc.host.delivery import Delivery
 from lonc.host.dependencies import HostDependencies
 from lonc.host.machine import Machine
 from lonc.host.machines import Machines
-from lonc.host.request_queue import RequestQueue
+from lonc.host.pause import Hold, Pause
+from lonc.host.report import connection_statuses, host_status
 from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
 from lonc.report.events import Logger
 from lonc.report.recent import NOTHING_LATELY, Lately
@@ -47,7 +43,7 @@ from lonc.wire.request import (
     without_addressee,
 )
 
-__all__ = ["FAREWELL", "HostDependencies", "HostService"]
+__all__ = ["FAREWELL", "HostDependencies", "HostService", "Pause"]
 
 #: Seconds that clients have to read their last answers when a host stops.
 FAREWELL = 1.0
@@ -62,33 +58,6 @@ log = Logger()
 T = TypeVar("T")
 
 
-class Life(Enum):
-    """The life of a host's service."""
-
-    NEW = "new"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-
-
-@attrs.frozen
-class Pause:
-    """
-    Why nothing is sent to a host for a while.
-
-    :ivar by: who wants it.
-    :ivar since: since when, in Unix time.
-    :ivar until: until when, in Unix time; 0.0 for no end.
-    :ivar fail: whether requests get ``con_lost`` at once.
-    """
-
-    by: str
-    reason: str
-    since: float
-    until: float
-    fail: bool
-
-
 class HostService(Service):
     """
     A host (rows S2, S4, F13 and F14).
@@ -96,7 +65,8 @@ class HostService(Service):
     :ivar host: its row of the table.
     :ivar host_id: its id.
     :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
-    :ivar life: where it stands.
+    :ivar machine: the machine that serves it.
+    :ivar machines: that one, and those of before that may still owe answers.
     :ivar times: how long its requests take.
     :ivar requests: how many there were.
     :ivar is_watched: whether its requests have to be looked at, as they come or are answered.
@@ -114,7 +84,6 @@ class HostService(Service):
         self.host_id = host.id
         self._debug_level = 0
         self.crashed = False
-        self.life = Life.NEW
         self.host = host
         self.times = HostTimes()
         self._settings = settings
@@ -125,19 +94,16 @@ class HostService(Service):
         self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
-        self._pause: Pause | None = None
-        self._pause_end: IDelayedCall | None = None
-        self._served = True
-        self._held = False  # paused, stopping or not served: each request has to be looked at
+        self._hold = Hold(dependencies.clock, self.resume)
+        self._held = False  # what it says: each request has to be looked at
         self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
         self.awaits_answers = self.is_watched = False
         self._deliveries = 0
         self._stopped: Deferred[None] | None = None
         self._every_machine = machines or Machines(dependencies)
-        self._machine = self._every_machine.machine_of(host, settings)
-        # The one of now, and those of before that may still owe answers.
-        self._machines = [self._machine]
-        self._machine.add_member(self, host, settings)
+        self.machine = self._every_machine.machine_of(host, settings)
+        self.machines = [self.machine]
+        self.machine.add_member(self, host, settings)
 
     # ------------------------------------------------------------------ a request's way
 
@@ -149,7 +115,7 @@ class HostService(Service):
         """
         self.requests += 1
         request.host = self
-        machine, line = self._machine, request.line
+        machine, line = self.machine, request.line
         # What stands before the first colon, or else the newline, of nearly every request.
         usual = line[: line.find(b":")].isalnum() and line[0] not in PECULIAR
         if (self.is_watched or not usual) and not self._admits(request):
@@ -170,7 +136,7 @@ class HostService(Service):
     def _reconsider(self) -> None:
         """See whether its requests have to be looked at: something has changed."""
         self.is_watched = self._held or self.awaits_answers or self._debug_level >= 6
-        for machine in self._machines:
+        for machine in self.machines:
             machine.reconsider()
 
     @property
@@ -213,21 +179,16 @@ class HostService(Service):
 
     def _holds(self, request: Request) -> bool:
         """Deal with a request that may not go out now; return whether that was so."""
-        if self.life is not Life.RUNNING and self.life is not Life.NEW:
-            self.lose(request, Cause.CLOSED)
-        elif not self._served:
-            self.lose(request, Cause.NOT_SERVED)
-        elif self._pause is None:
-            return False
-        elif self._pause.fail:
-            self.lose(request, Cause.PAUSED)
+        cause = self._hold.cause
+        if cause is None:
+            self.machine.wait(request, connect=False)
         else:
-            self._machine.wait(request, connect=False)
+            self.lose(request, cause)
         return True
 
     def passed_on(self) -> None:
         """Nothing may be in flight any more, which some wait for."""
-        if self._quiet and not any(each.owes(self) for each in self._machines):
+        if self._quiet and not any(each.owes(self) for each in self.machines):
             quiet, self._quiet = self._quiet, []
             self._await_answers()
             for waiting in quiet:
@@ -238,22 +199,22 @@ class HostService(Service):
         if isinstance(request.asker, Delivery) and request.asker.is_first:
             self._send_first(request)
         elif not (self._held and self._holds(request)):
-            self._machine.wait(request, connect=False)
+            self.machine.wait(request, connect=False)
         self.passed_on()
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that waits, for its client has gone; return whether it did."""
-        return self._machine.withdraw(request)
+        return self.machine.withdraw(request)
 
     def cut_off(self, request: Request) -> None:
         """Close the connection that owes the answer to a request; nobody is told."""
-        for machine in self._machines:
+        for machine in self.machines:
             machine.cut_off(request)
         self.passed_on()
 
     def sent_at(self, request: Request) -> float:
         """Return when a request was sent to its lond; 0.0 while it waits for a connection."""
-        return max(machine.sent_at(request) for machine in self._machines)
+        return max(machine.sent_at(request) for machine in self.machines)
 
     def ask(self, line: bytes) -> Deferred[bytes]:
         """
@@ -276,7 +237,7 @@ class HostService(Service):
         :return: fires with the answer, and with the connection that has to be proven before it
             counts, None where it counts; fails with :exc:`lonc.wire.request.ConLost`.
         """
-        auditor = self._machine.lond.auditor
+        auditor = self.machine.lond.auditor
         is_first = fresh or not auditor.knows
         # Were it not to count either, a lond that is never in step would be sent it for ever.
         delivery = Delivery(self.host_id, is_first, lambda: fresh or not auditor.ping_tells)
@@ -298,7 +259,7 @@ class HostService(Service):
 
     def _send_first(self, request: Request) -> None:
         if self.alive:
-            self._machine.deliver(request)
+            self.machine.deliver(request)
         else:
             self.lose(request, Cause.DEAD)
 
@@ -360,13 +321,13 @@ class HostService(Service):
     @property
     def neighbours(self) -> list[str]:
         """The other ids that share its connections, but for those that start again themselves."""
-        members = self._machine.members.values()
+        members = self.machine.members.values()
         return [each.host_id for each in members if each is not self and not each.crashed]
 
     @property
     def alive(self) -> bool:
         """Whether a request has a chance."""
-        return not self._held and not self._machine.lond.health.dead
+        return not self._held and not self.machine.lond.health.dead
 
     def revived(self) -> None:
         """The host is not DEAD any more, or shall be tried afresh."""
@@ -374,17 +335,17 @@ class HostService(Service):
 
     def set_served(self, served: bool) -> None:
         """Take note whether any connection serves this id."""
-        if served != self._served:
-            self._served = served
-            self._hold()
+        if served != self._hold.served:
+            self._hold.served = served
+            self._follow_hold()
 
     def distrust(self) -> None:
         """See whether the host has come back, which was DEAD for the process before this one."""
-        self._machine.lond.distrust()
+        self.machine.lond.distrust()
 
     def reset_retries(self) -> None:
         """Give the host its retries back (rows S17 and S18), and try it if it was DEAD."""
-        self._machine.lond.reset_retries()
+        self.machine.lond.reset_retries()
 
     def close_connections(self) -> None:
         """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
@@ -392,26 +353,7 @@ class HostService(Service):
         if more is not None:
             what = "closing every connection on request{more}"
             log.critical(what, more=more, host_id=self.host_id)
-        self._machine.start_afresh(self)
-
-    def connection_statuses(self) -> Iterator[ConnectionStatus]:
-        """Report on each connection to its machine's lond, in the order in which they were made."""
-        pool, now, wall = self._machine.pool, self._seconds(), time.time()
-        states = {
-            "connecting": pool.connecting,
-            "handshaking": pool.handshaking,
-            "idle": pool.idle,
-            "busy": [*pool.owing, *pool.proving],
-        }
-        found = [(each, state) for state, place in states.items() for each in place]
-        for connection, state in sorted(found, key=lambda item: item[0].begun):
-            yield ConnectionStatus(
-                number=connection.number,
-                host_id=self.host_id,
-                state=state,
-                since=wall - (now - connection.begun),
-                seconds=now - connection.since,
-            )
+        self.machine.start_afresh(self)
 
     # ------------------------------------------------------------------ pause
 
@@ -422,20 +364,17 @@ class HostService(Service):
         :param seconds: after which it ends by itself; 0.0 for never.
         :return: fires when nothing is in flight any more.
         """
-        self._end_pause()
-        self._pause = pause
-        if seconds:
-            self._pause_end = self._dependencies.clock.callLater(seconds, self.resume)
-        self._hold()
+        self._hold.pause(pause, seconds)
+        self._follow_hold()
         if pause.fail:
-            self._machine.lose_waiting(self.host_id, Cause.PAUSED)
+            self.machine.lose_waiting(self.host_id, Cause.PAUSED)
         quiet: Deferred[None] = Deferred()
         return self._until_quiet(quiet)
 
     @property
     def paused(self) -> PauseStatus:
         """The fields of its `Pause`; none where it is not paused."""
-        return PauseStatus() if self._pause is None else PauseStatus(**attrs.asdict(self._pause))  # type: ignore[typeddict-item]
+        return self._hold.status
 
     def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
         """Fire a Deferred once nothing is in flight."""
@@ -446,23 +385,16 @@ class HostService(Service):
 
     def resume(self) -> None:
         """End a pause."""
-        self._end_pause()
-        self._pause = None
-        self._hold()
+        self._hold.pause(None)
+        self._follow_hold()
         self.revived()
 
-    def _end_pause(self) -> None:
-        end, self._pause_end = self._pause_end, None
-        if end is not None and end.active():
-            end.cancel()
-
-    def _hold(self) -> None:
-        """Let requests go their way, or look at each, as pauses, the lond and life have it."""
-        going = self.life in (Life.NEW, Life.RUNNING)
-        self._held = self._pause is not None or not self._served or not going
+    def _follow_hold(self) -> None:
+        """Let requests go their way, or look at each: something has changed."""
+        self._held = self._hold.holds
         self._reconsider()
-        if going:
-            self._machine.hold(self.host_id, self._pause is not None)
+        if not self._hold.stopping:
+            self.machine.hold(self.host_id, self._hold.paused is not None)
 
     # ------------------------------------------------------------------ start, change and stop
 
@@ -473,7 +405,6 @@ class HostService(Service):
         :raises lonc.transport.unix_socket.SocketError: naming the path.
         """
         super().startService()
-        self.life = Life.RUNNING
         self.listen()
 
     def listen(self) -> None:
@@ -508,14 +439,14 @@ class HostService(Service):
         """
         self.host, self._settings = host, settings
         machine = self._every_machine.machine_of(host, settings)
-        if machine is not self._machine:
-            was_dead = self._machine.lond.health.dead
+        if machine is not self.machine:
+            was_dead = self.machine.lond.health.dead
             waiting = self._leave()
-            self._machine, self._served = machine, True
-            self._machines = [each for each in self._machines if each.owes(self)]
-            self._machines.append(machine)
+            self.machine, self._hold.served = machine, True
+            self.machines = [each for each in self.machines if each.owes(self)]
+            self.machines.append(machine)
             machine.add_member(self, host, settings)
-            self._hold()
+            self._follow_hold()
             machine.requeue(each for each in waiting if not (self._held and self._holds(each)))
             if was_dead:
                 self.revived()
@@ -538,9 +469,9 @@ class HostService(Service):
         return stopped
 
     async def _stop(self) -> None:
-        self.life = Life.STOPPING
-        self._end_pause()
-        self._hold()
+        self._hold.stopping = True
+        self._hold.end_timer()
+        self._follow_hold()
         closed = self._socket.close()
         await self._drain()
         farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
@@ -551,7 +482,6 @@ class HostService(Service):
             await machine.lond.all_closed()
         if farewell.active():
             farewell.cancel()
-        self.life = Life.STOPPED
 
     def _drain(self) -> Deferred[None]:
         """Let what is in flight end, for as long as the settings say; tell the rest."""
@@ -563,21 +493,21 @@ class HostService(Service):
         return self._until_quiet(drained)
 
     def _leave(self) -> list[Request]:
-        waiting = self._machine.remove_member(self)
-        if self.crashed or not self._machine.members:
-            self._every_machine.close(self._machine)
+        waiting = self.machine.remove_member(self)
+        if self.crashed or not self.machine.members:
+            self._every_machine.close(self.machine)
         return waiting
 
     def end_drain(self) -> None:
         """Tell the clients whose requests are in flight ``con_lost``: they have had their time."""
-        for machine in self._machines:
+        for machine in self.machines:
             for request in machine.drop(self):
                 self.lose(request, Cause.CLOSED)
         self.passed_on()
 
     @property
     def _deserted(self) -> list[Machine]:
-        return [each for each in self._machines if not each.members]
+        return [each for each in self.machines if not each.members]
 
     def _abort(self) -> None:
         self._listener.abort()
@@ -593,33 +523,33 @@ class HostService(Service):
     @property
     def state(self) -> str:
         """What :meth:`status` says; these three are asked for each second."""
-        going = self.life in (Life.NEW, Life.RUNNING)
-        return self._machine.lond.state if going else "stopping"
+        return "stopping" if self._hold.stopping else self.machine.lond.state
 
     @property
     def connections(self) -> int:
         """Connections, those too that are being made; a machine's count once, with a host of it."""
-        return len(self._machine.pool) if self._is_first else 0
+        return len(self.machine.pool) if self._is_first else 0
 
     @property
     def _is_first(self) -> bool:
         """Whether what a machine has once is told of this one of its hosts."""
-        return next(iter(self._machine.members), "") == self.host_id
+        return next(iter(self.machine.members), "") == self.host_id
 
     def begin_slot(self) -> None:
         """Let the five minutes of which times are told move on."""
         self.times.begin_slot()
         if self._is_first:
-            self._machine.lond.begin_slot()
+            self.machine.lond.begin_slot()
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
-        return self._queue.waiting
+        return self.machine.queue_of(self.host_id).waiting
 
     @property
-    def _queue(self) -> RequestQueue:
-        return self._machine.queue_of(self.host_id)
+    def clients(self) -> int:
+        """How many are connected to its socket."""
+        return len(self._listener.clients)
 
     def status(
         self,
@@ -636,65 +566,16 @@ class HostService(Service):
         :param oldest_delayed: how old the oldest of the requests is, in seconds.
         :param lately: its last five minutes, which take long to find out.
         """
-        pool, lond = self._machine.pool, self._machine.lond.status()
-        queue = self._queue
-        oldest, now, seconds = queue.oldest, time.time(), self._seconds()
-        name = self._dependencies.name_trouble(self.host.target)
-        return HostStatus(
-            host_id=self.host_id,
-            state=self.state,
-            connecting=len(pool.connecting),
-            handshaking=len(pool.handshaking),
-            idle=len(pool.idle),
-            busy=len(pool.owing) + len(pool.proving),
-            clients=len(self._listener.clients),
-            waiting=queue.waiting,
-            oldest_waiter=seconds - oldest.since if oldest else 0.0,
-            retries_left=lond.retries_left,
-            next_probe=lond.next_probe,
-            delayed=delayed,
-            requests=self.requests,
-            answers=self.times.answers,
-            con_lost=self.con_lost,
-            lond_version=lond.version,
-            mode=lond.mode,
-            debug_level=self.debug_level,
-            last_log=last_log,
-            since=now - (seconds - lond.since),
-            last_failure=lond.last_failure,
-            last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
-            handshakes=lond.handshakes,
-            oldest_owed=max((seconds - each.since for each in self._owing()), default=0.0),
-            paused=self.paused,
-            ping_tells=lond.ping_tells,
-            not_served=self._machine.lond.served.refused.get(self.host_id, ""),
-            machine=self._machine.lond.name,
-            name_failure="" if name is None else name.why,
-            name_failing_since=0.0 if name is None else now - (seconds - name.since),
-            tried=bool(
-                lond.state != "up"
-                or lond.last_answer >= 0.0
-                or lond.last_failure
-                or any(lond.handshakes.values())
-            ),
-            oldest_delayed=oldest_delayed,
-            requests_lately=lately.requests,
-            con_lost_lately=lately.con_lost,
-            usual=lately.usual,
-            seconds=lately.seconds,
-        )
+        return host_status(self, self._dependencies, delayed, last_log, oldest_delayed, lately)
 
     @property
     def con_lost(self) -> dict[str, int]:
         """Requests that ended with ``con_lost``, by cause."""
         return _NONE_LOST | {cause.value: count for cause, count in self._con_lost.items()}
 
-    def _owing(self) -> Iterator[LondConnection]:
-        """Give the connections that owe an answer to this host's clients."""
-        for machine in self._machines:
-            for each in machine.pool.owing:
-                if each.request is not None and each.request.host is self:
-                    yield each
+    def connection_statuses(self) -> Iterator[ConnectionStatus]:
+        """Report on each connection to its machine's lond, in the order in which they were made."""
+        return connection_statuses(self, self._seconds())
 
     def counts(self) -> dict[str, int]:
         """Return how many ``requests``, ``answers`` and ``con_lost`` there were."""
@@ -703,4 +584,4 @@ class HostService(Service):
 
     def totals(self) -> dict[str, Any]:
         """Return how long its requests and its machine's handshakes take."""
-        return {**self.times.totals(), "handshake": self._machine.lond.status().handshaking}
+        return {**self.times.totals(), "handshake": self.machine.lond.status().handshaking}

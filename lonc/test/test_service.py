@@ -255,7 +255,7 @@ class BrokenHostTests(ServiceTestCase):
         self.table = a_table(TABLE + "l3:msu:access:l2.test:127.0.0.2\n")
         self.successResultOf(self.daemon.reread_table())
         hosts = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
-        self.assertIs(hosts[0]._machine, hosts[1]._machine)
+        self.assertIs(hosts[0].machine, hosts[1].machine)
         return hosts
 
     def test_crashed_beside_another(self) -> None:
@@ -265,18 +265,18 @@ class BrokenHostTests(ServiceTestCase):
         self.advance(WATCH)
         new = self.daemon.hosts["l2"]
         self.assertIs(self.daemon.hosts["l3"], neighbour)
-        self.assertIs(new._machine, neighbour._machine)
-        self.assertIsNot(new._machine, old._machine)
+        self.assertIs(new.machine, neighbour.machine)
+        self.assertIsNot(new.machine, old.machine)
 
     def test_machine_fails_in_a_sweep(self) -> None:
         """S19: all its ids are started again, and share what is new."""
         old = self.share()
-        spoil(old[0]._machine, "sweep")
+        spoil(old[0].machine, "sweep")
         self.advance(2 * WATCH)
         self.flushLoggedErrors(KeyError)
         new = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
-        self.assertIs(new[0]._machine, new[1]._machine)
-        self.assertIsNot(new[0]._machine, old[0]._machine)
+        self.assertIs(new[0].machine, new[1].machine)
+        self.assertIsNot(new[0].machine, old[0].machine)
         self.assertNotIn(new[1], old)
 
     def test_stopped(self) -> None:
@@ -293,8 +293,8 @@ class BrokenHostTests(ServiceTestCase):
         def noted(now: float) -> None:
             swept.append(now)
 
-        spoil(self.daemon.hosts["l2"]._machine, "sweep")
-        self.daemon.hosts["l1"]._machine.sweep = noted  # type: ignore[method-assign]
+        spoil(self.daemon.hosts["l2"].machine, "sweep")
+        self.daemon.hosts["l1"].machine.sweep = noted  # type: ignore[method-assign]
         self.advance(SWEEP)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.advance(WATCH)
@@ -307,11 +307,11 @@ class BrokenHostTests(ServiceTestCase):
     def test_fails_in_its_status(self) -> None:
         """S19: no round stops for good at its first error."""
         host = self.daemon.hosts["l2"]
-        health = host._machine.lond.health
-        del host._machine.lond.health
+        health = host.machine.lond.health
+        del host.machine.lond.health
         self.advance(2 * WATCH)
         self.assertGreaterEqual(len(self.flushLoggedErrors(AttributeError)), 2)
-        host._machine.lond.health = health
+        host.machine.lond.health = health
         host.crashed = True
         self.advance(WATCH)
         self.assertIsNot(self.daemon.hosts["l2"], host)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, execute
 
 from lonc.delayed.service import DelayedService
 from lonc.host.connection import PING
-from lonc.host.service import Pause
+from lonc.host.pause import Pause
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
 from lonc.test.fixtures.delayed import read, write
@@ -105,7 +105,7 @@ class DeliveryTests(DeliveryCase):
         firsts = [lond.asked[0] for lond in stage.londs]
         stored = [each for each in firsts if each.startswith(b"put")]
         self.assertEqual(stored, [b"put:%d\n" % number for number in range(5)])
-        self.assertLessEqual(len(stage.service._machine.pool), 2)
+        self.assertLessEqual(len(stage.service.machine.pool), 2)
 
     def test_ping_hangs(self) -> None:
         """Where ``ping`` turns out to hang, the answer counts; it is asked for once only."""

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.delayed.service import DelayedService
 from lonc.host.connection import PING
-from lonc.host.service import Pause
+from lonc.host.pause import Pause
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
 from lonc.test.fixtures.delayed import read, write

@@ -237,10 +237,10 @@ class AuditTests(HangingTestCase):
         self.pong = b""
         clients = [stage.client() for _ in range(10)]
         answers = self.rounds(stage, clients, 3 * ROUND)
-        self.assertEqual(len(stage.service._machine.pool.proving), 3)
+        self.assertEqual(len(stage.service.machine.pool.proving), 3)
         self.assertEqual(answers, 10 * 3 * ROUND)
         stage.advance(SHORTEST)
-        self.assertEqual(stage.service._machine.pool.proving, {})
+        self.assertEqual(stage.service.machine.pool.proving, {})
         self.assertEqual(stage.status.retries_left, 2)
 
     def test_one_of_few(self) -> None:
@@ -248,7 +248,7 @@ class AuditTests(HangingTestCase):
         stage = self.stage(request_timeout=60)
         self.pong = b""
         self.rounds(stage, [stage.client(), stage.client()], EARLIEST + 2)
-        self.assertEqual(len(stage.service._machine.pool.proving), 1)
+        self.assertEqual(len(stage.service.machine.pool.proving), 1)
 
     def test_found_out_later(self) -> None:
         """That ``ping`` tells nothing is noticed also of a lond that answered it before."""
@@ -274,8 +274,8 @@ class AuditTests(HangingTestCase):
             client.write(b"get\n")
             stage.advance(0.5)
             stage.londs[0].say(b"%d\n" % number)
-        self.assertEqual(len(stage.service._machine.pool.proving), 1)
+        self.assertEqual(len(stage.service.machine.pool.proving), 1)
         stage.advance(3.5)
-        self.assertEqual(len(stage.service._machine.pool.proving), 1)
+        self.assertEqual(len(stage.service.machine.pool.proving), 1)
         stage.advance(2)
-        self.assertEqual(len(stage.service._machine.pool.proving), 0)
+        self.assertEqual(len(stage.service.machine.pool.proving), 0)

@@ -5,71 +5,23 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
 
 import attrs
 from twisted.logger import LogLevel
 
-from lonc.config.hosts import Host
 from lonc.host.connection import PING
-from lonc.host.service import FAREWELL, HostService, Pause
+from lonc.host.pause import Pause
+from lonc.host.service import HostService
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
     FakeClient,
     ScriptedLond,
-    a_host,
     echo,
     leave_pending,
 )
-from lonc.test.fixtures.stage import HostTestCase, Stage
+from lonc.test.fixtures.stage import HostTestCase, Stage, Together
 from lonc.wire.handshake import AuthModes
-from lonc.wire.request import CON_LOST, Cause, without_addressee
-
-
-class Together(Stage):
-    """A stage whose host l2 shares its machine with l3 and l4."""
-
-    def __init__(
-        self, test: HostTestCase, ids: tuple[str, ...] = ("l2", "l3", "l4"), **settings: Any
-    ) -> None:
-        self.rows = {host_id: attrs.evolve(a_host(), id=host_id) for host_id in ids}
-        super().__init__(test, **settings)
-        self.hosts = {"l2": self.service}
-        for host_id in ids[1:]:
-            self.hosts[host_id] = self.serve(self.rows[host_id])
-            self.hosts[host_id].startService()
-
-    def ids_at(self, host: Host) -> list[str]:
-        """Return the ids that the lond of a host serves."""
-        return [each.id for each in self.rows.values() if each.target == host.target]
-
-    def move(self, host_id: str, target: str) -> None:
-        """Let the table give a host another target; the other hosts have not followed yet."""
-        self.rows[host_id] = attrs.evolve(self.rows[host_id], address=None, name=target)
-        self.follow(host_id)
-
-    def follow(self, *host_ids: str) -> None:
-        """Let hosts follow the table."""
-        for host_id in host_ids:
-            self.hosts[host_id].reconfigure(self.rows[host_id], self.settings)
-
-    def client_of(self, host_id: str, *lines: bytes) -> FakeClient:
-        """Return a new client of a host that sends these lines."""
-        path = self.settings.socket_path(host_id)
-        port = next(port for port in self.network.ports if port.path == path)
-        client = FakeClient(self.clock, port.factory)
-        for line in lines:
-            client.write(line)
-        return client
-
-    def serving(self, *served: str) -> None:
-        """Let each lond from now on know sethost, serve these ids or any, and echo requests."""
-
-        def prepare(lond: ScriptedLond) -> None:
-            lond.know_hosts(*served)
-            lond.answer = echo
-
-        self.network.prepare = prepare
+from lonc.wire.request import CON_LOST, without_addressee
 
 
 class SharedTests(HostTestCase):
@@ -422,111 +374,6 @@ class NoSethostTests(HostTestCase):
             self.assertEqual(client.read, b"re:sethost:%s:get\n" % host_id.encode())
         self.assertEqual(old.asked[-1], b"flying\n")
         self.assertTrue(old.wire.closed)
-
-
-class PauseTests(HostTestCase):
-    """Nothing is sent to a host for a while."""
-
-    def pause(
-        self, stage: Stage, host: HostService, fail: bool = False, seconds: float = 0.0
-    ) -> list[None]:
-        """Pause a host; return a list that has an entry once nothing is in flight."""
-
-        done: list[None] = []
-        pause = Pause(by="root", reason="disk", since=1.0, until=0.0, fail=fail)
-        host.pause(pause, seconds).addCallback(done.append)
-        return done
-
-    def test_in_flight(self) -> None:
-        """It is done when what is in flight has ended; what comes then waits, and is served."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
-        flying = stage.client(b"flying\n")
-        stage.turn()
-        done = self.pause(stage, stage.service)
-        self.assertEqual(done, [])
-        waiting = stage.client(b"waiting\n")
-        lond.say(b"answer\n")
-        self.assertEqual((flying.read, done), (b"answer\n", [None]))
-        stage.turn()
-        self.assertEqual((waiting.read, stage.status.waiting), (b"", 1))
-        self.assertEqual(stage.status.paused["reason"], "disk")
-        self.assertFalse(stage.service.alive)  # delayed requests wait too
-        lond.answer = echo
-        stage.service.resume()
-        stage.turn()
-        self.assertEqual((waiting.read, stage.status.paused), (b"re:waiting\n", {}))
-        self.assertEqual(stage.revived, ["l2"])
-
-    def test_not_sent_yet(self) -> None:
-        """It is done, too, when the request that was to be sent next waits like the others."""
-        stage = Together(self, max_connections=1)
-        stage.network.prepare = lambda lond: lond.know_hosts()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (lond,) = stage.londs
-        lond.stalls_at = b"sethost:l3\n"
-        lond.say(b"done\n")
-        client = stage.client_of("l3", b"get\n")
-        stage.turn()
-        host = stage.hosts["l3"]
-        done = self.pause(stage, host)
-        self.assertEqual(done, [])
-        stage.client_of("l4", b"close_connection_exit\n")
-        stage.turn()
-        self.assertEqual((done, host.waiting, client.read), ([None], 1, b""))
-
-    def test_fail(self) -> None:
-        """Where it says so, requests get con_lost at once, those too that wait already."""
-        stage, _ = self.busy_stage(waiting=2)
-        self.pause(stage, stage.service, fail=True)
-        self.assertEqual(stage.lost(Cause.PAUSED), 2)
-        self.assertEqual(stage.client(b"get\n").read, CON_LOST)
-
-    def test_end(self) -> None:
-        """It ends by itself; the queue timeout goes on meanwhile."""
-        stage = Stage(self, queue_timeout=5)
-        stage.echoing()
-        self.pause(stage, stage.service, seconds=8.0)
-        early = stage.client(b"early\n")
-        stage.advance(6)
-        self.assertEqual(early.read, CON_LOST)
-        late = stage.client(b"late\n")
-        stage.advance(2)
-        self.assertEqual(late.read, b"re:late\n")
-
-    def test_one_of_several(self) -> None:
-        """The others on its machine go on."""
-        stage = Together(self)
-        stage.serving()
-        self.pause(stage, stage.hosts["l3"])
-        held, served = stage.client_of("l3", b"get\n"), stage.client_of("l4", b"get\n")
-        stage.turn()
-        self.assertEqual((held.read, served.read), (b"", b"re:sethost:l4:get\n"))
-        stage.hosts["l3"].resume()
-        stage.turn()
-        self.assertEqual(held.read, b"re:sethost:l3:get\n")
-
-    def test_stop(self) -> None:
-        """A host that is paused can be stopped: who waits is told."""
-        stage = Stage(self)
-        self.pause(stage, stage.service, seconds=60.0)
-        waiting = stage.client(b"get\n")
-        stage.stop()
-        stage.turn()
-        self.assertEqual(waiting.read, CON_LOST)
-        stage.clock.advance(FAREWELL)
-        stage.turn()
-        self.assertEqual(stage.clock.getDelayedCalls(), [])
-
-    def test_nothing_is_made(self) -> None:
-        """No connection is made for who waits for a paused host."""
-        stage = Stage(self)
-        stage.network.on_connect = leave_pending
-        self.pause(stage, stage.service)
-        stage.client(b"get\n")
-        stage.turn()
-        self.assertEqual(stage.network.attempts, [])
 
 
 class ChangesTests(HostTestCase):

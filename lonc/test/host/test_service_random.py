@@ -15,7 +15,7 @@ import attrs
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.host.service import Pause
+from lonc.host.pause import Pause
 from lonc.test.fixtures.doubles import (
     Attempt,
     FakeClient,
@@ -277,7 +277,7 @@ class Script:
             self.check(status.waiting == 0 or status.connections > 0, status)
             self.check(status.waiting == 0 or status.idle == 0, status)
         if status.state == "DEAD":
-            proving = self.stage.service._machine.pool.proving
+            proving = self.stage.service.machine.pool.proving
             probing = status.connecting or status.handshaking or proving or status.next_probe >= 0
             self.check(bool(probing), status)
         lost = sum(status.con_lost.values()) - self.stage.lost(Cause.TOO_MANY_CLIENTS)

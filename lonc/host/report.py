@@ -1,0 +1,132 @@
+"""
+What there is to report of a host (row S16): the fields of its status, and its connections.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from lonc.config.hosts import Host
+from lonc.host.dependencies import HostDependencies
+from lonc.host.lond_user import Member
+from lonc.host.machine import Machine
+from lonc.report.recent import Lately
+from lonc.report.records import ConnectionStatus
+from lonc.report.status import HostStatus, PauseStatus
+
+
+class Reported(Member, Protocol):
+    """A :class:`lonc.host.service.HostService`, as far as it is reported on."""
+
+    host: Host
+    machine: Machine
+    machines: list[Machine]
+    requests: int
+
+    @property
+    def clients(self) -> int:
+        """How many are connected to its socket."""
+
+    @property
+    def con_lost(self) -> Mapping[str, int]:
+        """Requests that ended with ``con_lost``, by cause."""
+
+    @property
+    def paused(self) -> PauseStatus:
+        """Its pause, if any."""
+
+    @property
+    def state(self) -> str:
+        """One word on how it is."""
+
+
+def host_status(
+    host: Reported,
+    dependencies: HostDependencies,
+    delayed: int,
+    last_log: str,
+    oldest_delayed: float,
+    lately: Lately,
+) -> HostStatus:
+    """
+    Report on a host, with what others know of it.
+
+    :param delayed: its delayed requests on disk.
+    :param last_log: its last line in the log.
+    :param oldest_delayed: how old the oldest of the requests is, in seconds.
+    :param lately: its last five minutes.
+    """
+    pool, queue = host.machine.pool, host.machine.queue_of(host.host_id)
+    lond = host.machine.lond.status()
+    owing = [each for machine in host.machines for each in machine.owing_to(host)]
+    oldest, now, seconds = queue.oldest, time.time(), dependencies.clock.seconds()
+    name = dependencies.name_trouble(host.host.target)
+    return HostStatus(
+        host_id=host.host_id,
+        state=host.state,
+        connecting=len(pool.connecting),
+        handshaking=len(pool.handshaking),
+        idle=len(pool.idle),
+        busy=len(pool.owing) + len(pool.proving),
+        clients=host.clients,
+        waiting=queue.waiting,
+        oldest_waiter=seconds - oldest.since if oldest else 0.0,
+        retries_left=lond.retries_left,
+        next_probe=lond.next_probe,
+        delayed=delayed,
+        requests=host.requests,
+        answers=host.times.answers,
+        con_lost=host.con_lost,
+        lond_version=lond.version,
+        mode=lond.mode,
+        debug_level=host.debug_level,
+        last_log=last_log,
+        since=now - (seconds - lond.since),
+        last_failure=lond.last_failure,
+        last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
+        handshakes=lond.handshakes,
+        oldest_owed=max((seconds - each.since for each in owing), default=0.0),
+        paused=host.paused,
+        ping_tells=lond.ping_tells,
+        not_served=host.machine.lond.served.refused.get(host.host_id, ""),
+        machine=host.machine.lond.name,
+        name_failure="" if name is None else name.why,
+        name_failing_since=0.0 if name is None else now - (seconds - name.since),
+        tried=bool(
+            lond.state != "up"
+            or lond.last_answer >= 0.0
+            or lond.last_failure
+            or any(lond.handshakes.values())
+        ),
+        oldest_delayed=oldest_delayed,
+        requests_lately=lately.requests,
+        con_lost_lately=lately.con_lost,
+        usual=lately.usual,
+        seconds=lately.seconds,
+    )
+
+
+def connection_statuses(host: Reported, seconds: float) -> Iterator[ConnectionStatus]:
+    """
+    Report on each connection to a host's lond, in the order in which they were made.
+
+    :param seconds: now, by the clock.
+    """
+    pool, now = host.machine.pool, time.time()
+    states = {
+        "connecting": pool.connecting,
+        "handshaking": pool.handshaking,
+        "idle": pool.idle,
+        "busy": [*pool.owing, *pool.proving],
+    }
+    found = [(each, state) for state, place in states.items() for each in place]
+    for connection, state in sorted(found, key=lambda item: item[0].begun):
+        yield ConnectionStatus(
+            number=connection.number,
+            host_id=host.host_id,
+            state=state,
+            since=now - (seconds - connection.begun),
+            seconds=seconds - connection.since,
+        )
