@@ -21,6 +21,7 @@ from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.failures import AT_ONCE_AGAIN, Failures
 from lonc.host.health import Health, Pauses, State
+from lonc.host.lond_memory import MEMORY, LondMemory
 from lonc.host.lond_user import LondStatus, LondUser
 from lonc.host.pool import ConnectionPool
 from lonc.host.served import ServedIds
@@ -35,11 +36,6 @@ from lonc.wire.request import Cause, Request
 #: is met in practice.
 LONG_REST: Final = 60.0
 
-#: Seconds for which something at which a lond failed is left out: it may have been an accident, or
-#: be another release by then. For so long, too, something is remembered of one that has no
-#: connection.
-MEMORY: Final = 3600.0
-
 log = Logger()
 
 
@@ -47,22 +43,11 @@ class Lond:
     """
     Has the connections to one lond, and judges by them how it is (S10, S12, F2, F4, F5).
 
-    What is known of it is what its connections have shown. Each acts by what its own handshake has
-    shown; what the lond remembers of them is for the next handshake and for the status:
-
-    ======================  ========================================  ============================
-    What is remembered      comes from                                ends
-    ======================  ========================================  ============================
-    what is left out in     ``unknown_cmd`` to ``version``; an        with the lond; after an
-    the next handshake      accident at ``version`` or key files      accident after an hour too
-    who is not served       the last word on it: ``unable_to_set``,   with the lond; when another
-                            or a lond without ``sethost``             handshake says otherwise
-    its answer to ``ping``  two equal ones                            with the lond; a wrong one
-    ======================  ========================================  ============================
-
-    A lond ends, for that, when all its connections are gone by its doing, when a handshake shows
-    another release, when it has had no connection for an hour, and when the table or somebody asks
-    for new connections.
+    Each connection acts by what its own handshake has shown. What the lond remembers of them is for
+    the next handshake and for the status: `LondMemory`, `ServedIds` and `Auditor` have it until it
+    ends, for that, when all its connections are gone by its doing, when a handshake shows another
+    release, when it has had no connection for an hour, and when the table or somebody asks for new
+    connections.
 
     :ivar pool: the connections.
     :ivar health: whether it is worth a try.
@@ -88,12 +73,9 @@ class Lond:
         self.health = Health(settings.retries, clock, random, self._probe, machine.reconsider)
         self._ask_again = Pauses(clock, random, self._ask_for_unserved)
         self._troubles = TroubleLog(host.id, clock)
-        self._facts = LondFacts("")
-        self._omissions: dict[Omission, float] = {}
+        self._memory = LondMemory(self._seconds())
         self._handshaking = Times()
         self._failed_handshakes = 0
-        self._answers_ping: bool | None = None
-        self._last_stood = self._seconds()
         self._place_before = self._place
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
@@ -121,7 +103,7 @@ class Lond:
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """Judge a connection by its answer to ``ping``."""
         self._failures.last_pong = now = self._seconds()
-        self._answers_ping = True
+        self._memory.answers_ping = True
         came_back = self.health.away
         if not self.health.well:
             self.revive()
@@ -153,12 +135,6 @@ class Lond:
         """Fire with whether a connection has been in step: see `Provable.prove`."""
         return self.auditor.prove(connection)
 
-    def make_room(self) -> None:
-        """Retire a connection, so that another can be made; but none that is itself being made."""
-        pool = self.pool
-        for each in [*pool.idle, *pool.owing, *pool.proving][:1]:
-            each.retire()
-
     def _replace(self, connection: LondConnection) -> None:
         """Close a connection that owes nothing; who waits gets another."""
         connection.close()
@@ -176,7 +152,7 @@ class Lond:
     def connect(self) -> None:
         """Begin to make a connection."""
         settings, shared, now = self._settings, self._dependencies, self._seconds()
-        if not self.pool and now - self._last_stood >= MEMORY:
+        if not self.pool and now - self._memory.last_connected >= MEMORY:
             self._forget()
         members = self._machine.members
         if not members:
@@ -184,7 +160,7 @@ class Lond:
         # One that the table has elsewhere by now is about to leave; who is not served is asked for.
         wanted = [each for each in members if each in self._ids] or list(members)
         first, *others = sorted(wanted, key=lambda each: each not in self.served.refused)
-        omissions = [what for what, until in self._omissions.items() if now < until]
+        omissions = self._memory.omissions(now)
         handshake = Handshake(first, settings.host_id, self._modes, others, self.several, omissions)
         number = next(shared.connection_numbers)
         connection = LondConnection(self, handshake, settings.max_line, now, number)
@@ -213,8 +189,11 @@ class Lond:
         self._handshaking.add(now - connection.since)
         connection.established = connection.since = now
         before = set(self.served.refused)
-        self._retire_nameless(connection)  # before who is refused can ask again
-        self._learn(facts)
+        self.pool.retire_nameless(connection)  # before who is refused can ask again
+        if self._memory.is_of_another(facts):
+            self._forget()
+            self._memory.answers_ping = None
+        self._memory.learn(facts)
         # One that never answers ping is tried with a request, and comes back from DEAD for that.
         no_ping = self._answers_no_ping
         if no_ping and self.health.dead and self.health.forgive():
@@ -241,7 +220,7 @@ class Lond:
     @property
     def _answers_no_ping(self) -> bool:
         """Whether it has answered requests and never ``ping``: then a request has to tell."""
-        return self._answers_ping is False and self._machine.last_answer >= 0.0
+        return self._memory.answers_ping is False and self._machine.last_answer >= 0.0
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Note that a connection comes to a state."""
@@ -249,7 +228,7 @@ class Lond:
         if state is ConnectionState.CLOSED:
             connection.end_proofs(False)
             if not self.pool:
-                self._last_stood = self._seconds()
+                self._memory.last_connected = self._seconds()
             if self.served.only:
                 self.served.judge(self.pool.all())
 
@@ -270,30 +249,11 @@ class Lond:
         """Whether it has several host ids."""
         return len(self._ids) > 1 or len(self._machine.members) > 1 or len(self._names) > 1
 
-    def _learn(self, facts: LondFacts) -> None:
-        """Take over what a handshake has shown; forget what was known of another release."""
-        before, self._facts = self._facts, facts
-        other = facts.knows_version and facts.version != before.version
-        if before.mode and (other or facts.knows_sethost != before.knows_sethost):
-            self._forget()
-            self._answers_ping = None
-        if facts.only:
-            self._answers_ping = True
-        if facts.knows_version is False:
-            self._omissions[Omission.VERSION] = inf
-
     def _forget(self) -> None:
         """Know nothing of the lond any more: it may be another from now on."""
-        self._omissions.clear()
+        self._memory.forget()
         self.auditor.forget()
         self.served.forget()
-
-    def _retire_nameless(self, newest: LondConnection) -> None:
-        """A lond may know sethost now, or serve another id: older connections may not stand in."""
-        for each in self.pool.all():
-            stands_in = newest.confirmed is None and newest.host_id == each.host_id
-            if each.host_id and each.confirmed is None and not stands_in:
-                each.retire()
 
     def _ask_for_unserved(self) -> None:
         """See whether the lond serves now whom it did not serve."""
@@ -303,7 +263,7 @@ class Lond:
         if self.health.dead or self.pool.connecting or self.pool.handshaking:
             return
         if len(self.pool) >= self._settings.max_connections:
-            self.make_room()
+            self.pool.make_room()
         if len(self.pool) < self._settings.max_connections:
             self.connect()
 
@@ -338,15 +298,19 @@ class Lond:
             self._failed_handshakes += bool(connection.connected)
         if connection.surplus:
             self._tell_out_of_step(connection, message)
-        elif connection.request is not None:
-            self._close_forgotten(connection)
+        elif (
+            connection.request is not None
+            and connection.since - connection.rested_since >= LONG_REST
+        ):
+            # A firewall that has forgotten this one has forgotten the others.
+            self.pool.close_idle(connection.rested_since)
         proving = connection.request is PROOF
         # A ping that is not answered tells nothing where none is, or while requests are.
         excused = proving and (
             self._answers_no_ping or (trouble is Trouble.TIMEOUT and connection.unchecked > 0)
         )
         if proving:
-            self._answers_ping = self._answers_ping or False
+            self._memory.answers_ping = self._memory.answers_ping or False
             if connection.unchecked:
                 self.auditor.note_silence(connection)
         request = connection.give_up()
@@ -356,7 +320,8 @@ class Lond:
         if self.health.state is not State.UP and self._machine.members:
             self.health.probe_later()  # for it may have been the probe
         if died:
-            self._bury()
+            self.pool.close_idle(inf)  # as doubtful as what failed; what is owed may still come
+            self._machine.lose_waiting(None, Cause.DEAD)
         elif trouble not in AT_ONCE_AGAIN and (self.pool or proving or not counts):
             # Those that are left may hang, and nobody else may come to have one made.
             self._machine.pair(new=1)
@@ -374,19 +339,8 @@ class Lond:
         """Try again without something that the lond has failed at."""
         if not self.health.away:
             self._troubles.other_way(message)
-        self._omissions[omission] = self._seconds() + MEMORY
+        self._memory.leave_out(omission, self._seconds())
         self.connect()
-
-    def _close_forgotten(self, connection: LondConnection) -> None:
-        """
-        Close what has been idle at least as long as a connection that turns out to be dead.
-
-        A firewall that has forgotten the one has forgotten the others.
-        """
-        idle_since = connection.rested_since
-        if connection.since - idle_since >= LONG_REST:
-            for other in [each for each in self.pool.idle if each.since <= idle_since]:
-                other.close()
 
     def part_with(self, connection: LondConnection) -> None:
         """Close a connection that has answered but may not be used again."""
@@ -420,12 +374,6 @@ class Lond:
         return request
 
     # ------------------------------------------------------------------ DEAD, and back
-
-    def _bury(self) -> None:
-        # What is idle is as doubtful as what failed; what owes an answer may still bring it.
-        for connection in list(self.pool.idle):
-            connection.close()
-        self._machine.lose_waiting(None, Cause.DEAD)
 
     def _probe(self) -> None:
         """See whether a host that is away completes a handshake, and in doubt answers (row F4)."""
@@ -467,7 +415,7 @@ class Lond:
             if now - connection.since >= limit:
                 connection.expire(limit)
         self.auditor.sweep(now, limit)
-        if self._omissions and now >= self._omissions.get(Omission.KEY_FILES, inf):
+        if self._memory.retries_key_files(now):
             # An accident must not leave the lond of this machine on a worse way in for good.
             self.connect_anew()
 
@@ -519,14 +467,14 @@ class Lond:
             return
         self.forget()
         self._ask_again.stop()
-        self.retire_all()
+        self.pool.retire_all()
         self.check_closed()
 
     def connect_anew(self) -> None:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
         self.forget()
-        self._answers_ping = None
-        self.retire_all()
+        self._memory.answers_ping = None
+        self.pool.retire_all()
         self._machine.pair(new=self._machine.waiting)
         self.reset_retries()
 
@@ -535,9 +483,7 @@ class Lond:
         if gone >= {each.address for each in self.pool.all()}:
             self.connect_anew()
             return
-        for each in self.pool.all():
-            if each.address in gone:
-                each.retire()
+        self.pool.retire_all(lambda each: each.address in gone)
         self._machine.pair(new=self._machine.waiting)
         self.reset_retries()
 
@@ -545,19 +491,6 @@ class Lond:
         """Know nothing of the lond any more, and probe it no more."""
         self._forget()
         self.health.stop()
-
-    def retire_all(self, begun: bool = True) -> None:
-        """
-        Use no connection that there is for another request.
-
-        :param begun: those too that are not ready yet.
-        """
-        # What has not been sent yet goes elsewhere, and must not find one that is next to retire.
-        for connection in sorted(
-            self.pool.all(), key=lambda each: each.state is ConnectionState.INTRODUCING
-        ):
-            if begun or connection.host_id:
-                connection.retire()
 
     def all_closed(self) -> Deferred[None]:
         """Return a Deferred that fires when all sockets are closed; after the last host left."""
@@ -601,8 +534,8 @@ class Lond:
             since=self.health.since,
             retries_left=self.health.left,
             next_probe=self.health.next_probe,
-            version=self._facts.version,
-            mode=self._facts.mode,
+            version=self._memory.facts.version,
+            mode=self._memory.facts.mode,
             last_failure=self._failures.last,
             handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
             handshaking=handshaking,

@@ -202,7 +202,7 @@ class Machine:
         self._send_firsts()
         if request in self._firsts:
             if len(self.pool) >= self._settings.max_connections:
-                self.lond.make_room()
+                self.pool.make_room()
             self.pair(new=1)
 
     def _send_firsts(self) -> None:
@@ -323,7 +323,7 @@ class Machine:
         self._last_afresh = now
         lost = [*self._queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
         self.lond.forget()
-        self.lond.retire_all(begun=False)
+        self.pool.retire_all(lambda each: each.host_id)  # those that are ready
         for request in lost:
             self.lose(request, Cause.CLOSED)
         self.lond.reset_retries()
@@ -347,7 +347,7 @@ class Machine:
             self.lose(self._firsts.pop(0), Cause.QUEUE_TIMEOUT)
         may_go = any(not queue.is_held(each.host.host_id) for each in self._firsts)
         if may_go and pool.idle and len(pool) >= settings.max_connections:
-            self.lond.make_room()  # those that are idle have had their first request
+            self.pool.make_room()  # those that are idle have had their first request
             self.pair(new=1)
         if queue.waiting:
             # What is asked for its ping should have been free by now.

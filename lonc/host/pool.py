@@ -7,6 +7,7 @@ request brings: `Machine` makes these itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from lonc.host.connection import LondConnection
@@ -81,3 +82,33 @@ class ConnectionPool:
     def all(self) -> list[LondConnection]:
         """Return every connection, as a list that stays as it is while they are moved."""
         return list(self.everyone)
+
+    # ------------------------------------------------------------------ used no more
+
+    def retire_all(self, which: Callable[[LondConnection], object] = lambda each: True) -> None:
+        """Use no connection, or none of a kind, for more than the answer that it owes."""
+        # What has not been sent yet goes elsewhere, and must not find one that is next to retire.
+        introducing = ConnectionState.INTRODUCING
+        for each in sorted(self.everyone, key=lambda each: each.state is introducing):
+            if which(each):
+                each.retire()
+
+    def retire_nameless(self, newest: LondConnection) -> None:
+        """A lond may know sethost now, or serve another id: older connections may not stand in."""
+        self.retire_all(
+            lambda each: (
+                each.host_id
+                and each.confirmed is None
+                and (newest.confirmed is not None or newest.host_id != each.host_id)
+            )
+        )
+
+    def make_room(self) -> None:
+        """Retire a connection, so that another can be made; but none that is itself being made."""
+        for each in [*self.idle, *self.owing, *self.proving][:1]:
+            each.retire()
+
+    def close_idle(self, since: float) -> None:
+        """Close what has been idle since then, or longer."""
+        for each in [each for each in self.idle if each.since <= since]:
+            each.close()
