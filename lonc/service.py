@@ -308,7 +308,7 @@ class LoncService(MultiService):
         try:
             self._reactor.stop()
         except ReactorNotRunning:
-            log.info("already stopping: requests in flight are ended")
+            log.info("already stopping: ending requests in flight")
             self._supervisor.stop_at_once()
 
     async def _sample(self) -> None:

@@ -65,7 +65,7 @@ async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) 
 @sort_option("age")
 @asks
 async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
-    """List the requests that could not be done and are kept, with the lond's answers."""
+    """List the requests that failed and are kept, with the lond's answers."""
     rows = [each for each in await lonc.delayed(host) if each.kept]
     listed = ordered(rows, COLUMNS, sort)
     if wants_json:

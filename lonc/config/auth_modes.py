@@ -76,7 +76,10 @@ def read_access(settings: Settings, table: HostTable) -> Access:
         unusable = str(error)
         warnings = (f"{error}; TLS is not used",)
     if certificates is None and not settings.allow_insecure:
-        warnings = ("loncAllowInsecure is 0 and no certificate is set: others are not reached",)
+        warnings = (
+            "loncAllowInsecure is 0 and no certificate is set: only the lond of this machine can "
+            "be reached",
+        )
     own = table.hosts.get(settings.host_id)
     return Access(
         certificates=certificates,

@@ -52,7 +52,7 @@ MOST_REDIRECTIONS = 3
 _DISTRUST = {
     9: "is not valid yet",
     10: "has expired",
-    **dict.fromkeys((2, 7, 18, 19, 20, 21), "is of no authority that is trusted here"),
+    **dict.fromkeys((2, 7, 18, 19, 20, 21), "is not signed by a trusted authority"),
 }
 
 
@@ -90,7 +90,7 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
         if len(downloaded.content) > limit:
             raise FetchError(f"it is longer than {limit} bytes")
         if not (downloaded.certain or endpoints.ended_cleanly):
-            raise FetchError("it may be cut short: its length is not told, and it broke off")
+            raise FetchError("it may be cut short: it came without a length, and it broke off")
         return downloaded
     except CancelledError:
         raise

@@ -159,7 +159,7 @@ def _check_id(host_id: str, max_id: int) -> None:
     if not _ID.fullmatch(host_id) or host_id in (".", ".."):
         raise ValueError(f"{quoted(host_id)} is not a host id")
     if host_id in RESERVED_IDS:
-        raise ValueError(f"the host id {host_id} is taken by a file of lonc's own")
+        raise ValueError(f"the host id {host_id} is reserved for one of lonc's own files")
     if len(host_id) > max_id:
         raise ValueError(
             f"the host id {quoted(host_id)} is too long: the path of its UNIX socket leaves "

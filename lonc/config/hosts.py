@@ -172,7 +172,7 @@ def read_host_table(
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
     if len(text) > SIZE_LIMIT:
-        raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, which no host table is")
+        raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, too long for a host table")
     return parse_host_table(text, path, max_id, max_problems, fetched)
 
 

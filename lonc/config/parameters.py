@@ -189,7 +189,7 @@ class Settings:
     )
     name_grace: float = _setting(
         "loncNameGrace", "3600", seconds(0, 2592000),
-        "Time for which the last addresses of a name serve on while it cannot be looked up",
+        "Time for which the last addresses of a name serve on while it cannot be resolved",
         "A name server that is in trouble says nothing about the host. Hosts rarely move, and "
         "within an hour somebody has mended the name server.",
     )

@@ -65,7 +65,7 @@ class Parameter:
     def read(self, text: str | None, where: str) -> Any:
         """Return the value that ``text`` stands for; SettingsError begins with ``where``."""
         if text is None:
-            raise SettingsError(f"{where}: it takes one value, in quotes if that has blanks")
+            raise SettingsError(f"{where}: it takes one value, in quotes if it contains spaces")
         try:
             return self.kind.parse(text.strip())
         except ValueError:
@@ -195,7 +195,7 @@ def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
                 yield f"{each.where}: skipped, because it is inside <{each.section}>"
         elif lower in known:
             if each.name != known[lower]:
-                yield f"{each.where}: skipped, because capitals count: {known[lower]}"
+                yield f"{each.where}: skipped, because names are case-sensitive: {known[lower]}"
         elif lower in removed:
             yield f"{each.where}: {NO_LONGER_NEEDED}"
         elif lower.startswith("lonc"):

@@ -160,7 +160,7 @@ class TableFetcher(Service):
         else:
             what = "no server gives a host table: the last one serves"
             self._problems.tell(NOT_FETCHED, file, what)
-            message = "no new host table: the last one serves, next try in {pause:.0f} s"
+            message = "no new host table: the last one stays in use, next try in {pause:.0f} s"
             log.warn(message, pause=pause)
         self._timer = self._clock.callLater(pause, self._fetch)
         return succeeded

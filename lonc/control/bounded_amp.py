@@ -43,4 +43,4 @@ class BoundedAMP(amp.AMP):
 
     def lengthLimitExceeded(self, length: int) -> None:
         """Keys end at 255 bytes; text in any other protocol looks like a longer one."""
-        self.refuse(f"what came is no AMP: a key of {length} bytes")
+        self.refuse(f"this is not AMP: a key of {length} bytes")

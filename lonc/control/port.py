@@ -87,7 +87,7 @@ def _check_loopback(interface: str) -> None:
         loopback = interface == "localhost"
     if not loopback:
         raise ManagementPortError(
-            "nobody says there who he is: it takes an interface of this machine alone, such as "
+            "clients cannot be identified there: use an interface of this machine only, such as "
             "interface=127.0.0.1, or see loncManagementTLS"
         )
 
@@ -221,8 +221,7 @@ class ManagementPort(EndpointPort):
                 log.critical("{error}", error=error, event="port-not-shared")
         elif description is not None and not description.startswith("lonctls:"):
             log.warn(
-                "management port {description}: every user of this machine may see, and nobody "
-                "steer",
+                "management port {description}: every local user may see, and nobody may steer",
                 description=description,
             )
 

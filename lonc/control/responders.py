@@ -269,7 +269,7 @@ class Responders(amp.CommandLocator):
 
     def _check_steady(self) -> None:
         if self._parts.handing_over():  # it has been told which hosts are paused
-            raise NotDone("a new process takes over: ask again in a moment")
+            raise NotDone("a new process is taking over: try again in a moment")
 
     @commands.ShowDelayed.responder
     async def show_delayed(self, file: str) -> Answer:

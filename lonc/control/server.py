@@ -149,7 +149,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         """Take a command, and nothing else."""
         self._note_progress()
         if {amp.COMMAND, amp.ANSWER, amp.ERROR}.intersection(box) != {amp.COMMAND}:
-            self.refuse("a box is no command")
+            self.refuse("a box that is not a command")
         elif self._under_way >= MOST_COMMANDS:
             self.refuse(f"{MOST_COMMANDS} commands are under way, and there is another")
         else:

@@ -227,7 +227,7 @@ class HandOver:
                 log.critical("process {pid} has taken over: this one ends", pid=pid)
                 self._retire()
                 return
-        log.critical("no process has taken over: all goes on as before")
+        log.critical("no process has taken over: continuing as before")
         self._go_on()
 
     def _go_on(self) -> None:

@@ -75,7 +75,7 @@ class PidFile:
                     sleep(0.02)
                     continue
                 raise PidFileError(
-                    f"another lonc runs on these folders: process {pid} ({self.path})"
+                    f"another lonc is already running in these folders: process {pid} ({self.path})"
                 ) from None
             except OSError as error:
                 os.close(descriptor)
@@ -120,7 +120,9 @@ class PidFile:
         :raises PidFileError: the lock is not held, or the file cannot be written.
         """
         if self._descriptor is None:
-            raise PidFileError(f"{self.path}: it is free for others; what has stopped stays so")
+            raise PidFileError(
+                f"{self.path}: released; a service that has stopped cannot be started again"
+            )
         content = self._content
         try:
             os.pwrite(self._descriptor, content, 0)  # never empty, even on a full disk

@@ -169,7 +169,7 @@ class Reloader:
         path = settings.hosts_file
         try:
             if self._disk.is_at(path):
-                raise NoPlace(f"{path}: the disk has not answered the last time")
+                raise NoPlace(f"{path}: the disk has not answered the previous read")
             return await self._disk.run(
                 path, settings.disk_timeout, lambda: self._in_force.proposal(read())
             )

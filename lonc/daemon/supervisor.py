@@ -157,7 +157,7 @@ class Supervisor(MultiService):
         for host_id, host in list(self._hosts.items()):
             try:
                 if host.crashed or not host.running:
-                    log.critical("the host's service is started again", host_id=host_id)
+                    log.critical("the host's service has been restarted", host_id=host_id)
                     neighbours = host.neighbours
                     self.remove(host_id)
                     if host_id in self._in_force.table.hosts:  # else it is about to be removed
@@ -168,7 +168,7 @@ class Supervisor(MultiService):
                 elif not rests and not host.listening:
                     self._sockets.disturb()
                     host.listen()
-                    log.warn("the socket was gone and is there again", host_id=host_id)
+                    log.warn("the socket was missing and has been created again", host_id=host_id)
                     self._problems.over(NOT_SERVED, host_id)
             except SocketError as error:
                 what = f"clients cannot be served: {error}"

@@ -80,7 +80,7 @@ class Predecessor:
 
     def _kill(self) -> None:
         """Kill a process that does not answer: it was stopped, or hangs."""
-        log.critical("process {pid} does not answer: it is killed", pid=self.pid)
+        log.critical("process {pid} does not answer: killing it", pid=self.pid)
         try:
             if not self.pid:  # of another pid namespace; to kill() this is our own process group
                 raise OSError("its process id is not known")
@@ -159,7 +159,7 @@ def take_over(management: str, pid_file: str) -> Predecessor | None:
     """
     path = Endpoint.parse(management).unix_path
     if path is None:
-        raise TakeOverError(f"cannot take over by {management}: it is no UNIX socket")
+        raise TakeOverError(f"cannot take over through {management}: it is not a UNIX socket")
     try:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(ENDED)
@@ -228,7 +228,7 @@ def receive(connection: socket.socket, pid_file: str) -> Holdings:
             if os.path.realpath(message.get("pid_file", pid_file)) != os.path.realpath(pid_file):
                 raise TakeOverError(
                     f"cannot take over: the lonc that goes on has {message['pid_file']}, not "
-                    f"{pid_file}: another lonDaemons needs a stop and a start"
+                    f"{pid_file}: to change lonDaemons, stop lonc and start it again"
                 )
             if "sockets" in message:
                 sockets.update(zip(message["sockets"], descriptors, strict=True))

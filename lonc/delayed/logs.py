@@ -54,7 +54,8 @@ class DelayedLogs:
     def tell_not_proven(self, host_id: str, files: Sequence[str]) -> None:
         """Tell that answers do not count, since their connection may have been out of step."""
         self._log.warn(
-            "delayed requests are sent again, for their answers cannot be trusted: {file}{more}",
+            "delayed requests are sent again, because their answers cannot be trusted: "
+            "{file}{more}",
             file=name_of(files[0]),
             more=f" and {len(files) - 1} more" if files[1:] else "",
             host_id=host_id,
@@ -82,7 +83,7 @@ class DelayedLogs:
 
     def tell_changed(self, request: StoredRequest) -> None:
         """Tell that somebody has written to a request that was sent."""
-        message = "delayed request {file} has changed meanwhile: once more"
+        message = "delayed request {file} changed while it was being sent: sending it again"
         self._log.warn(message, file=name_of(request.file), host_id=request.host_id)
 
     def tell_left(self, host_id: str, stuck: Stuck) -> None:

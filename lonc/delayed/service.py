@@ -164,7 +164,7 @@ class DelayedService(Service):
         try:
             self._key = key_of(settings)
         except UnusableKey as error:
-            self.log.error("the key of before stays in use: {error}", error=error)
+            self.log.error("the previous key stays in use: {error}", error=error)
         if settings.delayed_dir != before.delayed_dir:
             self._counts = {}
         elif self._key == key_before:

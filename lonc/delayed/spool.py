@@ -294,7 +294,7 @@ class Spool:
         # Not sooner: nobody else can put a link in its place here.
         info = os.lstat(target)
         if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
-            with contextlib.suppress(PermissionError):  # it is another user's
+            with contextlib.suppress(PermissionError):  # it belongs to another user
                 os.chmod(target, 0o600)
         self.step("sync kept")
         sync_folder(self.kept)

@@ -75,7 +75,7 @@ class Changed(Exception):
 
 
 #: Said of a file with several names: one may be in a folder where others cannot read it.
-LINKED = "it is a hard link: some file has this name as well"
+LINKED = "it is a hard link: the file has another name as well"
 
 
 def why(error: Exception) -> str:
@@ -172,7 +172,7 @@ def check_own_folder(path: str) -> None:
     """
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
-        raise OSError(errno.ELOOP, "it is a symbolic link; it has to be a folder itself", path)
+        raise OSError(errno.ELOOP, "it is a symbolic link; it must be a folder itself", path)
     if not stat.S_ISDIR(mode):
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
 
@@ -199,7 +199,7 @@ def check_owner(path: str) -> None:
     """
     owners = {0, os.geteuid(), os.stat(os.path.dirname(path)).st_uid}
     if os.lstat(path).st_uid not in owners:
-        raise OSError(errno.EPERM, "it is another user's", path)
+        raise OSError(errno.EPERM, "it belongs to another user", path)
 
 
 def open_own(path: str, flags: int, mode: int = 0o600) -> int:

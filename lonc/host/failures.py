@@ -100,7 +100,7 @@ class Failures:
         self.last = {"what": f"{trouble.value}: {message}", "when": time.time()}
         if trouble is Trouble.NO_FILES:
             # Each request brings it about again: a line for each would fill the disk as well.
-            what = f"no connection is made: {message}"
+            what = f"no connection attempted: {message}"
             self._clients.warn("files", self._troubles.host_id, what)
         elif died:
             self._troubles.died(at, trouble, message)

@@ -423,7 +423,7 @@ class Lond:
         """Close the idle connection that was used least lately (row S9)."""
         self.pool.idle[0].close()
         log.info(
-            "an idle connection is closed, {left} left",
+            "idle connection closed, {left} left",
             left=len(self.pool),
             host_id=self._troubles.host_id,
         )

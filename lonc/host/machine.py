@@ -112,7 +112,7 @@ class Machine:
     def _refuse(self, request: Request) -> None:
         """Tell who asked that too many wait."""
         size = self._settings.queue_limit
-        what = f"{size} requests wait already: another gets con_lost"
+        what = f"{size} requests are already waiting: another gets con_lost"
         self._clients.warn("queue", request.host.host_id, what)
         self.lose(request, Cause.QUEUE_FULL)
 

@@ -13,7 +13,7 @@ from lonc.local.limits import Clients
 from lonc.wire.handshake import LondFacts
 from lonc.wire.request import Cause
 
-_SPEAKS_NOT = "the lond does not speak for it"
+_SPEAKS_NOT = "the lond does not serve it"
 
 
 class ServedIds:
@@ -66,7 +66,7 @@ class ServedIds:
         for host_id, host in list(self._machine.members.items()):
             served = only in ("", host_id)
             if not served:
-                self.refuse(host_id, f"the lond knows no sethost, and serves {only}")
+                self.refuse(host_id, f"the lond does not support sethost, and serves {only}")
             host.set_served(served)
 
     def refuse(self, host_id: str, why: str = _SPEAKS_NOT) -> None:

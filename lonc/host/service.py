@@ -419,7 +419,7 @@ class HostService(Service):
             return
         path = settings.socket_path(self.host_id)
         if self.host_id in settings.reserved_names:
-            raise SocketError(f"{path}: the name is taken by a file of lonc's own")
+            raise SocketError(f"{path}: the name is reserved for one of lonc's own files")
         self._socket.open(path, settings.socket_mode, settings.socket_group)
 
     @property

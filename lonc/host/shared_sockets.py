@@ -200,7 +200,7 @@ class SharedSockets:
                 )
             if name in self._settings.reserved_names:
                 shared.close()
-                raise SocketError(f"{path}: the name is taken by a file of lonc's own")
+                raise SocketError(f"{path}: the name is reserved for one of lonc's own files")
             if name in self._taken:
                 shared.close()
                 raise SocketError(f"{path}: it is the socket of the host with that id")

@@ -47,7 +47,7 @@ class TroubleLog:
         more = self._lines.allow("other way")
         if more is not None:
             log.warn(
-                "the lond does not go along, another way in is tried: {reason}{more}",
+                "the lond does not accept this authentication mode, trying another: {reason}{more}",
                 reason=reason,
                 more=more,
                 host_id=self.host_id,
@@ -103,8 +103,8 @@ class TroubleLog:
         """Say that its answers to ping tell nothing, so that connections serve so many requests."""
         if self._lines.allow("ping") is not None:
             log.warn(
-                "its answers to ping differ or do not come: each connection serves {count} "
-                "requests and is made anew",
+                "its answers to ping differ or are missing: each connection is replaced after "
+                "{count} requests",
                 count=count,
                 host_id=self.host_id,
             )

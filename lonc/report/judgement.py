@@ -113,7 +113,7 @@ def judge_daemon(
         yield problem(
             "delayed-kept",
             "",
-            f"{daemon.kept} delayed request{'' if one else 's'} could not be done and "
+            f"{daemon.kept} delayed request{'' if one else 's'} failed and "
             f"{'is' if one else 'are'} kept",
         )
     if daemon.last_reload.get("outcome") == "failed":
@@ -128,9 +128,11 @@ def certificate_problem(file: str, days: float) -> Iterator[Problem]:
     :param days: until its end; negative after it.
     """
     if days <= 0.0:
-        yield problem("certificate-ended", file, f"the certificate {file} has ended")
+        yield problem("certificate-ended", file, f"the certificate {file} has expired")
     elif days < CERTIFICATE_DAYS:
-        yield problem("certificate-ends", file, f"the certificate {file} ends in {days:.0f} days")
+        yield problem(
+            "certificate-ends", file, f"the certificate {file} expires in {days:.0f} days"
+        )
 
 
 def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
@@ -143,7 +145,7 @@ def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[P
         what = "DEAD" + (f": {why}" if why else "")
         yield problem(_cause(why), name, what, level=level, since=since)
     elif host.state == "unproven":
-        what = "does not answer, and is tried" + (f": {why}" if why else "")
+        what = "does not answer, and is being probed" + (f": {why}" if why else "")
         yield problem("host-unproven", name, what, since=since)
     elif host.oldest_owed > WAITS_LONG and now - host.last_answer > host.oldest_owed:
         what = (
@@ -153,10 +155,10 @@ def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[P
         since = now - host.oldest_owed
         yield problem("host-silent", name, what, level=level, since=since)
     elif host.name_failure:
-        what = f"its name cannot be looked up: {host.name_failure}"
+        what = f"its name cannot be resolved: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
     if not host.ping_tells:
-        what = "its answers to ping differ or do not come: connections are made anew more often"
+        what = "its answers to ping differ or are missing: connections are replaced more often"
         yield problem("host-ping", name, what)
     yield from _losses(host)
     yield from _slowness(host, daemon.slow_answer)
@@ -210,7 +212,7 @@ def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
     slow = slowest > limit
     slower = usual > 0.0 and slowest > SLOWER * usual
     what = f"the slowest requests of the last five minutes took {duration(slowest)}"
-    what += f"; {duration(usual)} is usual" if usual else f", half of all over {duration(median)}"
+    what += f"; {duration(usual)} is usual" if usual else f"; the median is {duration(median)}"
     if slow and slower:
         yield problem("host-slow", host.host_id, what)
     elif slow or (slower and slowest > NOTICED) or (not usual and median > SLOW_MEDIAN):

@@ -50,11 +50,11 @@ def _file(level: Level, section: str, advice: str, cause: str = "", logged: bool
 #: What to do first, where it is the same for several kinds.
 _IS_IT_RUNNING: Final = "is the lond running? lonc hosts {subject}; lonc retry {subject}"
 _IS_IT_UP: Final = "is the machine up, and the network? lonc hosts {subject}"
-_WHO_HOLDS_THEM: Final = "lonc clients shows who holds the places; loncMaxClients"
+_WHO_HOLDS_THEM: Final = "lonc clients shows who holds the slots; see loncMaxClients"
 _RAISE_THE_LIMIT: Final = "raise the limit of open files, then restart lonc"
-_RENEW: Final = "have it renewed, then lonc reload"
-_MEND_IT: Final = "mend its owner and mode, or its disk: {subject}"
-_MAKE_ROOM: Final = "mend its rights, or make room"
+_RENEW: Final = "renew it, then lonc reload"
+_MEND_IT: Final = "fix its owner and mode, or its disk: {subject}"
+_MAKE_ROOM: Final = "fix its permissions, or free some space"
 
 #: The name of each kind, which stays: programs read it.
 KINDS: Final[Mapping[str, Kind]] = {
@@ -62,7 +62,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-unreachable": _host("DEAD: unreachable", "host-dead", _IS_IT_UP),
     "host-timed-out": _host("DEAD: timed out", "host-dead", _IS_IT_UP),
     "host-look-up-failed": _host(
-        "DEAD: no address", "host-dead", "ask the name server, or mend hosts.tab; lonc reload"
+        "DEAD: no address", "host-dead", "check the name server, or correct hosts.tab; lonc reload"
     ),
     "host-unknown-there": _host(
         "do not know this machine",
@@ -73,22 +73,24 @@ KINDS: Final[Mapping[str, Kind]] = {
         "DEAD: bad handshake", "host-dead", "is it a lond that listens there? lonc hosts {subject}"
     ),
     "host-leads-elsewhere": _host(
-        "lead to another lond", "host-dead", "mend the address in hosts.tab; lonc reload"
+        "lead to another lond", "host-dead", "correct the address in hosts.tab; lonc reload"
     ),
     "host-broke": _host("DEAD: broke", "host-dead", _IS_IT_RUNNING),
     "host-dead": _host("DEAD", "host-dead", _IS_IT_RUNNING),
     "host-unproven": _host(
-        "do not answer, and are tried", "host-unproven", "it is being tried; lonc hosts {subject}"
+        "do not answer, and are being probed",
+        "host-unproven",
+        "it is being probed; lonc hosts {subject}",
     ),
     "host-name": _host(
-        "cannot be looked up",
+        "cannot be resolved",
         "name",
-        "ask the name server: getent hosts <name>; lonc hosts {subject}",
+        "check the name server: getent hosts <name>; lonc hosts {subject}",
         logged=True,
     ),
     "host-paused": _host("paused", "paused", "lonc resume {subject}", "note"),
     "host-waits": _host(
-        "let requests wait",
+        "keep requests waiting",
         "slow-host",
         "lonc hosts {subject} shows where the time goes",
         logged=True,
@@ -100,9 +102,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         logged=True,
     ),
     "host-ping": _host(
-        "answer ping with nothing of use",
+        "answer ping with nothing usable",
         "host-ping",
-        "is it a lond of an odd release? lonc hosts {subject}",
+        "is it really a lond, of a known release? lonc hosts {subject}",
         "note",
     ),
     "host-loses": _host(
@@ -118,44 +120,47 @@ KINDS: Final[Mapping[str, Kind]] = {
         logged=True,
     ),
     "many-dead": Kind(
-        "critical", "many-dead", "look at this machine's network, name server and certificate"
+        "critical", "many-dead", "check this machine's network, name server and certificate"
     ),
     "clients-refused": Kind("critical", "clients-refused", _WHO_HOLDS_THEM, logged=False),
     "clients-full": Kind("warning", "clients-refused", _WHO_HOLDS_THEM, logged=False),
     "clients-one-program": Kind(
         "warning",
         "clients-refused",
-        "does it close its connections? lonc clients shows them",
+        "does it close its connections? See lonc clients",
         "program",
     ),
     "clients-cut-off": Kind(
-        "warning", "clients-cut-off", "lonc.log says why of each", logged=False
+        "warning", "clients-cut-off", "lonc.log gives the reason for each", logged=False
     ),
     "memory-used-up": Kind(
-        "warning", "memory", "see who sends so much; loncMaxRequestMemory", logged=False
+        "warning", "memory", "find out who sends so much; see loncMaxRequestMemory", logged=False
     ),
     "host-not-served": _host(
-        "have no socket", "not-served", "lonc hosts {subject}; mend what is in the way", "critical"
+        "have no socket",
+        "not-served",
+        "lonc hosts {subject}; remove what is in the way",
+        "critical",
     ),
     "hosts-not-served": Kind("critical", "open-files", _RAISE_THE_LIMIT),
     "open-files": Kind("warning", "open-files", _RAISE_THE_LIMIT),
     "table-row": _file(
         "warning",
         "files",
-        "mend or delete the line; lonc reload",
-        cause="lines of a table are not used",
+        "correct or delete the line; lonc reload",
+        cause="lines of a table are unusable",
     ),
     "setting-unused": _file(
         "warning",
         "files",
-        "mend or delete the line; lonc reload",
-        cause="settings do nothing",
+        "correct or delete the line; lonc reload",
+        cause="settings have no effect",
     ),
     "own-id-missing": _file(
-        "warning", "files", "add a line, or mend lonHostID: other servers do not know this one"
+        "warning", "files", "add a line, or correct lonHostID: other servers do not know this one"
     ),
     "nobody-may-manage": Kind(
-        "warning", "files", "name those whose certificates may see, or steer; lonc reload"
+        "warning", "files", "list the certificate names that may see or steer; lonc reload"
     ),
     "management-open": Kind(
         "note", "exposed", "a UNIX socket has levels: loncManagement, then lonc reload"
@@ -177,15 +182,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     "folder-open": _file("warning", "exposed", "chmod o-w {subject}"),
     "key-readable": _file("warning", "exposed", "chmod o-r {subject}"),
     "no-idea": Kind("critical", "no-idea", "install an OpenSSL that has IDEA, then restart lonc"),
-    "certificate-unusable": _file("warning", "certificate", "mend the file, then lonc reload"),
+    "certificate-unusable": _file("warning", "certificate", "correct the file, then lonc reload"),
     "certificate-ends": _file("warning", "certificate", _RENEW),
     "certificate-ended": _file("critical", "certificate", _RENEW),
     "delayed-folder": _file("critical", "delayed-folder", _MEND_IT),
     "delayed-disk-full": _file(
-        "critical", "delayed-folder", "make room: df {subject}; df -i {subject}"
+        "critical", "delayed-folder", "free some space: df {subject}; df -i {subject}"
     ),
     "delayed-not-cleared": _file(
-        "critical", "delayed-folder", "mend that before the next restart: {subject}"
+        "critical", "delayed-folder", "fix that before the next restart: {subject}"
     ),
     "delayed-unsealed": _file("critical", "delayed-unsealed", _MEND_IT),
     "delayed-locked": Kind(
@@ -194,16 +199,16 @@ KINDS: Final[Mapping[str, Kind]] = {
     "delayed-unknown": _host(
         "are not in the table and have delayed requests",
         "delayed-unknown",
-        "put it into hosts.tab, or lonc delayed drop; lonc delayed list {subject}",
+        "add it to hosts.tab, or lonc delayed drop; lonc delayed list {subject}",
         logged=True,
     ),
     "delayed-kept": Kind(
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),
-    "pid-file": _file("warning", "pid-file", "see whose it is, then remove it"),
+    "pid-file": _file("warning", "pid-file", "find out whose it is, then remove it"),
     "log-file": _file("critical", "cannot-write", _MAKE_ROOM, logged=False),
     "status-file": _file("warning", "cannot-write", _MAKE_ROOM, logged=False),
     "reload-failed": Kind(
-        "warning", "reload-failed", "lonc check names file and line", logged=False
+        "warning", "reload-failed", "lonc check gives file and line", logged=False
     ),
 }

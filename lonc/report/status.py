@@ -91,7 +91,7 @@ class HostStatus:
     :ivar oldest_owed: how long its lond has owed the oldest answer, in seconds; 0.0 when it owes
         none.
     :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
-    :ivar name_failure: why its name cannot be looked up; empty while it can, or needs no look-up.
+    :ivar name_failure: why its name cannot be resolved; empty while it can, or needs no look-up.
     :ivar name_failing_since: since when that is so, in Unix time; 0.0 else.
     :ivar tried: whether it was ever tried: one that never was is ``up`` as far as anybody knows.
     :ivar requests_lately: requests of the last five minutes.

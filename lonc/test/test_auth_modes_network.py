@@ -229,7 +229,9 @@ class ClosedTests(NetworkTestCase):
         factory = self.lond(self.files)
         said = self.faults.reached(Step.INIT)
         host = self.serve(allow_insecure=False, **self.in_the_clear())
-        await self.check_not_served(host, "bad handshake", "no way in is open: loncAllowInsecure")
+        await self.check_not_served(
+            host, "bad handshake", "no authentication mode is possible: loncAllowInsecure"
+        )
         self.assertEqual((factory.requests, said.called), (0, False))
 
 
@@ -284,7 +286,9 @@ class LocalTests(NetworkTestCase):
                 self.assert_no_key_files()
                 self.assertEqual((factory.accepted, self.status(host).retries_left), (2, 2))
                 (line,) = self.notes.at(LogLevel.warn)
-                self.assertIn("the lond does not go along, another way in is tried: ", line)
+                self.assertIn(
+                    "the lond does not accept this authentication mode, trying another: ", line
+                )
 
     async def test_not_taken_by_many(self) -> None:
         """So it is with many requests at once: none of them is lost."""
@@ -428,7 +432,7 @@ class CertificateTests(NetworkTestCase):
         return {
             "has expired": self.authority.issue("two.test", ends=-0.5, file="expired"),
             "is not valid yet": self.authority.issue("two.test", begins=0.5, file="early"),
-            "is not of our authority": CertificateFiles(
+            "is not signed by our authority": CertificateFiles(
                 self.authority.file, other.certificate, other.key
             ),
             "is for three.test, not for two.test": self.authority.issue("three.test", file="other"),
@@ -452,7 +456,7 @@ class CertificateTests(NetworkTestCase):
                 "certificate expired",
                 "has expired",
             ),
-            (self.of_another_authority(), "unknown ca", "is not of our authority"),
+            (self.of_another_authority(), "unknown ca", "is not signed by our authority"),
         ):
             self.own_files = ours
             self.notes.events.clear()

@@ -79,7 +79,9 @@ class StandaloneTests(DaemonTestCase):
         for second in (self.twistd("-n", *background), self.twistd(*background)):
             self.assertEqual(await second.ended(), 1)
             self.assertEqual(second.out, "")
-            self.assertRegex(second.err, rf"\Alonc: another lonc runs .* process {pid} .*\n\Z")
+            self.assertRegex(
+                second.err, rf"\Alonc: another lonc is already running .* process {pid} .*\n\Z"
+            )
         self.assertEqual(await self.ask("l2", "ping"), "l2")
 
         os.kill(pid, signal.SIGTERM)

@@ -76,7 +76,7 @@ class StartTests(ServiceTestCase):
         os.mkdir(path)
         self.echoing()
         daemon = self.started()
-        why = f"{path}: something that is no socket is in the way"
+        why = f"{path}: something other than a socket is in the way"
         reason = f"clients cannot be served: {why}"
         self.assertIn(reason, self.notes.at(LogLevel.critical))
         (problem,) = [each for each in daemon.problems if each.kind == "host-not-served"]
@@ -244,7 +244,7 @@ class BrokenHostTests(ServiceTestCase):
         self.assertIsNot(self.daemon.hosts["l2"], old)
         self.assertEqual(client.read, CON_LOST)
         self.assertEqual(self.ask("l2"), b"re:ping\n")
-        self.assertIn("the host's service is started again", self.notes.at(LogLevel.critical))
+        self.assertIn("the host's service has been restarted", self.notes.at(LogLevel.critical))
         self.check_others()
         new = self.daemon.hosts["l2"]
         self.advance(3 * WATCH)
@@ -514,7 +514,7 @@ class ReadAgainTests(ServiceTestCase):
         self.settings = attrs.evolve(self.first, sock_dir=folder)
         self.successResultOf(self.daemon.reload())
         self.assertIn("l2", os.listdir(folder))
-        self.assertIn("something that is no socket", self.notes.at(LogLevel.critical)[-1])
+        self.assertIn("something other than a socket", self.notes.at(LogLevel.critical)[-1])
 
     def test_group(self) -> None:
         """F13: a group that lonc's user is not in stands in the answer, once and by its name."""
@@ -539,7 +539,7 @@ class ReadAgainTests(ServiceTestCase):
         answers: list[str] = []
         self.daemon.reload().addCallback(answers.append)
         self.advance(0)
-        self.assertIn("loncManagement: management port tcp:7000: nobody says", answers[0])
+        self.assertIn("loncManagement: management port tcp:7000: clients cannot", answers[0])
         self.advance(WATCH)
         self.assertEqual(self.port_problems(), [("management port", "warning")])
         self.settings = self.first

@@ -68,7 +68,9 @@ class CertificatesTests(ServiceTestCase):
         daemon = self.started()
         self.clock.advance(LOOK)
         self.assertEqual(self.problems(daemon), [("certificate-ends", "warning")])
-        line = f"a problem: the certificate {files.certificate} ends in 21 days (certificate-ends)"
+        line = (
+            f"a problem: the certificate {files.certificate} expires in 21 days (certificate-ends)"
+        )
         self.assertEqual(self.told(LogLevel.warn), [line])
         self.clock.advance(10 * LOOK)
         self.assertEqual(self.told(LogLevel.warn), [line])
@@ -88,7 +90,7 @@ class CertificatesTests(ServiceTestCase):
         files = self.authority.issue("l1.test", ends=-0.5)
         self.use(files)
         told = self.successResultOf(daemon.reload())
-        self.assertIn(f"problem: the certificate {files.certificate} has ended", told.split("\n"))
+        self.assertIn(f"problem: the certificate {files.certificate} has expired", told.split("\n"))
 
     def test_unusable(self) -> None:
         """One that cannot be used is a warning that names the file, at the start and at HUP."""

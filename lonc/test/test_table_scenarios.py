@@ -123,7 +123,7 @@ class FetchedTableTests(DaemonTestCase):
         lonc = self.lonc()
         self.assertEqual(await self.ask("l2", "ping"), "l2")
         url = f"https://localhost:{bad.port}/adm/dns/hosts"
-        why = "its certificate is of no authority that is trusted here"
+        why = "its certificate is not signed by a trusted authority"
         self.assertIn(f"no host table from {url}: {why}", self.log)
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
         self.assert_no_traceback(lonc)

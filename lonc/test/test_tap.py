@@ -161,7 +161,9 @@ class MakeServiceTests(TapTestCase):
         """S3: a second daemon on the same folders is refused, and the first is named."""
         config = self.configured()
         self.made("lonc", "--config", config)
-        self.assertIn("another lonc runs on these folders", self.refusal("lonc", "-c", config))
+        self.assertIn(
+            "another lonc is already running in these folders", self.refusal("lonc", "-c", config)
+        )
 
     def test_not_made(self) -> None:
         """Section 8: what cannot be used is one line, and leaves the lock to the next."""
@@ -297,7 +299,9 @@ class MakeDaemonTests(TapTestCase):
         """What cannot be used is an exception with one line, never the end of the program."""
         config = self.configured()
         self.embedded("--config", config)
-        with self.assertRaisesRegex(PidFileError, "another lonc runs on these folders: process "):
+        with self.assertRaisesRegex(
+            PidFileError, "another lonc is already running in these folders: process "
+        ):
             self.embedded("--config", config)
         with self.assertRaisesRegex(SettingsError, "/nowhere/a.conf: No such file"):
             self.embedded("--config", "/nowhere/a.conf")
@@ -343,7 +347,7 @@ class EmbeddedTests(TapTestCase, TestCase):
         finally:
             await daemon.stopService()
         self.assertFalse(os.path.exists(daemon.in_force.settings.pid_file))
-        with self.assertRaisesRegex(PidFileError, "what has stopped stays so"):
+        with self.assertRaisesRegex(PidFileError, "a service that has stopped cannot"):
             daemon.startService()
 
 

@@ -165,7 +165,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
             await self._close_port()
             if self.running:
                 self._listen(self.description)
-                log.warn("the {port} was gone and is there again", port=self.name)
+                log.warn("the {port} was missing and has been created again", port=self.name)
 
     def _not_restored(self, failure: Failure) -> None:
         self._gone = str(failure.value)

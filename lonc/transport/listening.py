@@ -152,7 +152,7 @@ class Port:
     def _wait(self, problem: OSError) -> None:
         """Leave clients waiting until there are descriptors again."""
         if not self._refused:
-            log.warn("{path}: no client is accepted: {why}", path=self._path, why=problem.strerror)
+            log.warn("{path}: cannot accept clients: {why}", path=self._path, why=problem.strerror)
         self._refused = True
         assert self._socket is not None
         self._loop.set_events(self._socket.fileno(), 0)

@@ -57,11 +57,11 @@ def clear_stale_socket(path: str) -> None:
     except OSError as error:
         raise SocketError(f"{path}: {error.strerror}") from None
     if not stat.S_ISSOCK(mode):
-        raise SocketError(f"{path}: something that is no socket is in the way")
+        raise SocketError(f"{path}: something other than a socket is in the way")
     pid = listener_at(path)
     if pid is not None:
         who = f"process {pid}" if pid else "a process"
-        raise SocketError(f"{path}: {who} listens there already")
+        raise SocketError(f"{path}: {who} is already listening there")
     try:
         os.unlink(path)
     except OSError as error:

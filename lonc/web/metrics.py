@@ -176,7 +176,7 @@ HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
 DAEMON_FAMILIES: Final[Sequence[Family[DaemonStatus]]] = (
     _one(
         "lonc_kept_requests",
-        "Delayed requests that could not be done and are kept.",
+        "Delayed requests that failed and are kept.",
         lambda daemon: daemon.kept,
     ),
     _one(

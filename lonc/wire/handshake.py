@@ -298,7 +298,9 @@ class Handshake:
             return b"init:ssl\n"
         if modes.insecure:
             return b"init\n"
-        raise HandshakeError("no way in is open: loncAllowInsecure is 0, and no certificate is set")
+        raise HandshakeError(
+            "no authentication mode is possible: loncAllowInsecure is 0, and no certificate is set"
+        )
 
     @property
     def _has_others(self) -> bool:
@@ -358,10 +360,10 @@ class Handshake:
         if self._key_file is not None and line == b"ok:local":
             return State.TAKING_KEY_FILE
         if not _CHALLENGE.fullmatch(line):
-            raise HandshakeError(f"no challenge but {quoted(line)}")
+            raise HandshakeError(f"expected a challenge, got {quoted(line)}")
         if not self._auth_modes.insecure:
             raise HandshakeError(
-                "it is an old lond with no safe way in, and loncAllowInsecure is 0"
+                "it is an old lond without a secure authentication mode, and loncAllowInsecure is 0"
             )
         if self._auth_mode is AuthMode.LOCAL and self._auth_modes.certificates is not None:
             raise HandshakeError("that lond takes no key files")  # it may know TLS
@@ -378,7 +380,7 @@ class Handshake:
             raise HandshakeError(str(error), error.farewell) from None
         if tls.line is not None and self.key is None:
             if not _KEY.fullmatch(tls.line):
-                raise HandshakeError(f"no key but {len(tls.line)} bytes of something else")
+                raise HandshakeError(f"expected a key, got {len(tls.line)} other bytes")
             self.key = bytes.fromhex(tls.line.decode())
             said += self._go(State.REQUESTING_VERSION)
         plain = tls.rest()
@@ -388,7 +390,9 @@ class Handshake:
 
     def _accepted(self, line: bytes) -> State:
         if line != b"ok":
-            raise HandshakeError(f"our answer to the challenge was met with {quoted(line)}")
+            raise HandshakeError(
+                f"the lond replied to our answer to the challenge with {quoted(line)}"
+            )
         return State.REQUESTING_VERSION
 
     def _version(self, line: bytes) -> State:
@@ -419,7 +423,7 @@ class Handshake:
         wanted = [facts.host_id, *self._others]
         if told not in wanted:
             raise OtherLondError(
-                f"that lond knows no sethost, and the id that it gives is {quoted(line)}: "
+                f"that lond does not support sethost, and identifies itself as {quoted(line)}: "
                 f"requests for {', '.join(wanted)} are not sent to it"
             )
         facts.host_id = facts.only = told
@@ -430,7 +434,7 @@ class Handshake:
             line = self._early_key
         if not _BUILD_KEY.fullmatch(line):
             # Not shown: it may be a good key with something wrong at its end.
-            raise HandshakeError(f"no key but {len(line)} bytes of something else")
+            raise HandshakeError(f"expected a key, got {len(line)} other bytes")
         self.key = session_key(self.facts.host_id, self._own_id, line)
         return State.IDLE
 

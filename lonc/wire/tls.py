@@ -125,12 +125,12 @@ class TLSPhase:
         if not raw or not self._awaits_record:
             return b""
         if raw[0] not in _KINDS or raw[1:2].strip(b"\x03"):
-            raise TLSError(f"no TLS but {raw[:40].decode('latin-1')!a}")
+            raise TLSError(f"expected TLS, got {raw[:40].decode('latin-1')!a}")
         if len(raw) < _HEADER:
             return b""
         size = _HEADER + int.from_bytes(raw[3:_HEADER])
         if size > _LONGEST:
-            raise TLSError(f"no TLS but a record of {size} bytes")
+            raise TLSError(f"expected TLS, got a record of {size} bytes")
         if len(raw) < size:
             return b""
         record = bytes(raw[:size])
@@ -180,7 +180,7 @@ def _words(error: ssl.SSLError) -> str:
         if error.verify_code == _NOT_YET_VALID:
             return "the certificate shown is not valid yet"
         if error.verify_code in _OTHER_AUTHORITY:
-            return f"the certificate shown is not of our authority: {error.verify_message}"
+            return f"the certificate shown is not signed by our authority: {error.verify_message}"
         return f"the certificate shown cannot be used: {error.verify_message}"
     reason = (error.reason or str(error)).lower().replace("_", " ")
     if "alert" in reason:

@@ -198,7 +198,9 @@ class UnfoldTests(CommandCase):
         running = PidFile(self.path("logs/lonc.pid"))
         running.acquire()
         self.addCleanup(running.release)
-        self.assertIn("another lonc runs on these folders", self.refusal(*self.unfold()))
+        self.assertIn(
+            "another lonc is already running in these folders", self.refusal(*self.unfold())
+        )
         self.assertEqual(os.listdir(self.path("delayed")), ["sealed"])
 
 

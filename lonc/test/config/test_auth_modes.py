@@ -177,7 +177,7 @@ class UnusableTests(AccessTestCase):
     def test_nothing_set(self) -> None:
         """Where TLS is a must and nothing is set there is a warning: only our own lond is left."""
         (warning,) = self.access(allow_insecure=False).warnings
-        self.assertIn("others are not reached", warning)
+        self.assertIn("only the lond of this machine can be reached", warning)
         self.assertEqual(self.auth_modes("l2", allow_insecure=False), AuthModes(insecure=False))
         self.assertIsNotNone(self.auth_modes("l1", allow_insecure=False).key_files)
 

@@ -280,7 +280,7 @@ class PlainTests(DownloadTestCase):
             found = await download(reactor, self.url, LIMIT)
             self.assertEqual(found, Downloaded(b"abc\n", certain=False))
         self.server.breaks_off = True
-        why = "it may be cut short: its length is not told, and it broke off"
+        why = "it may be cut short: it came without a length, and it broke off"
         self.assertEqual(await self.refused(), why)
 
     async def test_interim(self) -> None:
@@ -417,7 +417,7 @@ class TLSTests(DownloadTestCase):
             (await self.serve(begins=1.0, ends=2.0), "is not valid yet"),
             (await self.serve("other.test"), "is for another host"),
             (await self.serve(""), "has no subjectAltName that can be used"),
-            (await self.serve(authority=other), "is of no authority that is trusted here"),
+            (await self.serve(authority=other), "is not signed by a trusted authority"),
         ):
             refusal = await self.refused(url, authority=self.authority.file)
             self.assertEqual(refusal, f"its certificate {why}")
@@ -425,7 +425,7 @@ class TLSTests(DownloadTestCase):
 
     async def test_without_our_authority(self) -> None:
         """Without an authority of our own the system's are trusted, and that is none of them."""
-        why = "its certificate is of no authority that is trusted here"
+        why = "its certificate is not signed by a trusted authority"
         self.assertEqual(await self.refused(await self.serve()), why)
 
     async def test_by_address(self) -> None:

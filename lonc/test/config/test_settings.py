@@ -728,7 +728,7 @@ class FolderTests(SettingsCase):
         os.symlink(elsewhere, self.settings.logs_dir)
         check_folders(self.settings)
         os.mkdir(self.settings.delayed_dir)
-        why = "it is a symbolic link; it has to be a folder itself"
+        why = "it is a symbolic link; it must be a folder itself"
         for inner in (self.settings.kept_dir, self.settings.sealed_dir):
             os.symlink(elsewhere, inner)
             self.assertIn(f"lonSockDir: {inner}: {why}", self.refused())

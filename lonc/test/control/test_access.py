@@ -131,7 +131,7 @@ class SocketTests(TestCase):
         )
         with capturedLogs() as events:
             port.startService()
-        self.assertIn("may see, and nobody steer", warnings(events)[0])
+        self.assertIn("may see, and nobody may steer", warnings(events)[0])
         host: Any = port._port.getHost() if port._port else None
         where = f"tcp:127.0.0.1:{host.port}"
         client = await ManagementClient.connect(reactor, where)

@@ -72,7 +72,7 @@ class ManagementPortTests(SynchronousTestCase):
             "haproxy:tcp:7000",
         ):
             told = self.refusal(description)
-            self.assertIn("it takes an interface of this machine alone", told)
+            self.assertIn("use an interface of this machine only", told)
             self.assertNotIn("\n", told)
         self.assertEqual(self.reactor.ports, {})
 
@@ -198,7 +198,7 @@ class RealSocketTests(TestCase):
             other.bind(self.path)
             other.listen()
             error = self.assertRaises(ManagementPortError, self.port.startService)
-        self.assertIn(f"{self.path}: process {os.getpid()} listens there already", str(error))
+        self.assertIn(f"{self.path}: process {os.getpid()} is already listening there", str(error))
 
     async def test_removed(self) -> None:
         """S18: a socket that somebody removed is there again, and a connection of before stays."""
@@ -213,7 +213,7 @@ class RealSocketTests(TestCase):
             await task.deferLater(reactor, 0, lambda: None)
         self.assertEqual(
             [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn],
-            ["the management port was gone and is there again"],
+            ["the management port was missing and has been created again"],
         )
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
         await client.report()
@@ -237,8 +237,8 @@ class RealSocketTests(TestCase):
         self.assertEqual(
             [formatEvent(event) for event in events if event["log_level"] is LogLevel.critical],
             [
-                f"management port unix:{self.path}:mode=600: {self.path}: something that is no "
-                "socket is in the way"
+                f"management port unix:{self.path}:mode=600: {self.path}: something other "
+                "than a socket is in the way"
             ],
         )
         with open(self.path) as other:

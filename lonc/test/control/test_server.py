@@ -178,12 +178,12 @@ class LimitsTests(ConnectedTests):
         box = amp.AmpBox
         ask = {b"_ask": b"1"}
         for sent, why in (
-            (b"\0\0", "a box is no command"),
-            (box(_answer=b"1").serialize(), "a box is no command"),
-            (box(_answer=b"1", _command=b"About").serialize(), "a box is no command"),
-            (box(_error=b"7").serialize(), "a box is no command"),
-            (box(ask).serialize(), "a box is no command"),
-            (b"\xff\xff", "what came is no AMP: a key of 65535 bytes"),
+            (b"\0\0", "a box that is not a command"),
+            (box(_answer=b"1").serialize(), "a box that is not a command"),
+            (box(_answer=b"1", _command=b"About").serialize(), "a box that is not a command"),
+            (box(_error=b"7").serialize(), "a box that is not a command"),
+            (box(ask).serialize(), "a box that is not a command"),
+            (b"\xff\xff", "this is not AMP: a key of 65535 bytes"),
             (b"\0\1a\xff\xff" + b"x" * 65535 + b"\0\1b\0\0", "a box is longer than 65536 bytes"),
             (
                 b"".join(b"\0\1a\0\xff" + b"x" * 255 for _ in range(300)),

@@ -97,12 +97,12 @@ class CheckTests(SynchronousTestCase):
         self.add("loncapa.conf", "PerlSetVar loncretries 3")
         [found] = self.bad()
         self.assertEqual(found.level, "warning")
-        self.assertIn("capitals count", found.what)
+        self.assertIn("names are case-sensitive", found.what)
 
     def test_ports(self) -> None:
         """A port that a start would refuse is an error; nobody listens meanwhile."""
         for line, told in (
-            ("loncManagement tcp:7000", "an interface of this machine alone"),
+            ("loncManagement tcp:7000", "an interface of this machine only"),
             ("loncManagement no:such", "loncManagement: no:such"),
             ("loncManagementTLS lonctls:8664", "it takes certificates"),
             ("loncManagementTLS lonctls:x", "it is lonctls:PORT"),

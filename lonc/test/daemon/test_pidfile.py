@@ -62,7 +62,7 @@ class PidFileTests(SynchronousTestCase):
         os.unlink(self.path)
         self.assertTrue(claim.restore())
         self.assertEqual(self.read(), f"{os.getpid()}\n")
-        self.assertIn("another lonc runs", self.refusal())
+        self.assertIn("another lonc is already running", self.refusal())
         claim.release()
         self.assertFalse(os.path.exists(self.path))
 
@@ -108,7 +108,10 @@ class PidFileTests(SynchronousTestCase):
     def test_second_is_refused(self) -> None:
         """S3: while one has it, another is refused, told whose it is, and changes nothing."""
         self.acquired().write()
-        self.assertIn(f"another lonc runs on these folders: process {os.getpid()} ", self.refusal())
+        self.assertIn(
+            f"another lonc is already running in these folders: process {os.getpid()} ",
+            self.refusal(),
+        )
         self.assertIn(self.path, self.refusal())
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
@@ -152,7 +155,7 @@ class PidFileTests(SynchronousTestCase):
         self.acquired().write()
         self.patch(fcntl, "flock", flock)
         self.assertEqual(self.read(), f"{os.getpid()}\n")
-        self.assertIn("another lonc runs", self.refusal())
+        self.assertIn("another lonc is already running", self.refusal())
 
     def test_cannot_be_written(self) -> None:
         """Section 8: a file that cannot be made is named with the reason."""
@@ -172,7 +175,7 @@ class PidFileTests(SynchronousTestCase):
         for put, why in (
             (lambda path: os.symlink(other, path), "it is a symbolic link, which is not followed"),
             (lambda path: os.symlink("/nowhere", path), "it is a symbolic link, which is not "),
-            (lambda path: os.link(other, path), "it is a hard link: some file has this name as"),
+            (lambda path: os.link(other, path), "it is a hard link: the file has another name as"),
             (os.mkfifo, "it is not a regular file"),
         ):
             put(self.path)

@@ -186,7 +186,7 @@ class OutboxTests(SynchronousTestCase):
         os.mkdir(elsewhere)
         os.symlink(os.path.abspath(elsewhere), self.folder)
         error = self.assertRaises(OSError, self.outbox.store, "l2", PUT)
-        self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+        self.assertIn("it is a symbolic link; it must be a folder itself", str(error))
         self.assertEqual(os.listdir(elsewhere), [])
 
     # When something goes wrong

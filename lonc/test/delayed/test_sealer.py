@@ -671,7 +671,7 @@ class KeyTests(SealedCase):
         (line,) = self.logged(LogLevel.error)
         self.assertEqual(
             line,
-            "the key of before stays in use: loncDelayedKeyFile: /nowhere: No such file or"
+            "the previous key stays in use: loncDelayedKeyFile: /nowhere: No such file or"
             " directory",
         )
 

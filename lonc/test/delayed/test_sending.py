@@ -125,7 +125,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(
             self.logged(LogLevel.warn),
             [
-                "l1: delayed requests are sent again, for their answers cannot be trusted:"
+                "l1: delayed requests are sent again, because their answers cannot be trusted:"
                 f" {names[0]} and 1 more"
             ],
         )

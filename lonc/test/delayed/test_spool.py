@@ -285,7 +285,7 @@ class TakeTests(SpoolCase):
         os.symlink(elsewhere, self.kept)
         self.put(b"x\n")
         error = self.assertRaises(OSError, self.spool.set_aside, self.files(), ANSWER, b"no\n")
-        self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+        self.assertIn("it is a symbolic link; it must be a folder itself", str(error))
         self.assertEqual(os.listdir(elsewhere), [])
         self.assertRaises(OSError, self.spool.kept_in_clear)
         self.assertEqual(self.take(), b"x\n")
@@ -305,7 +305,9 @@ class TakeTests(SpoolCase):
         self.patch(os, "lstat", lstat)
         path = self.put(b"x\n")
         error = self.assertRaises(OSError, self.spool.set_aside, self.files(), ANSWER, b"no\n")
-        self.assertEqual((error.filename, error.strerror), (self.kept, "it is another user's"))
+        self.assertEqual(
+            (error.filename, error.strerror), (self.kept, "it belongs to another user")
+        )
         self.assertEqual((read(path), self.in_kept()), (b"x\n", {}))
 
     def test_left_by_a_crash(self) -> None:
@@ -339,7 +341,7 @@ class TakeTests(SpoolCase):
         with self.assertRaises(Unusable) as caught:
             self.spool.read(NAME, LIMIT, self.stamp())
         self.assertEqual(
-            str(caught.exception), "it is a hard link: some file has this name as well"
+            str(caught.exception), "it is a hard link: the file has another name as well"
         )
         self.spool.set_aside({NAME: caught.exception.stamp}, REASON, b"why\n")
         self.assertEqual((read(path), mode(path)), (b"secret\n", 0o640))
@@ -480,7 +482,7 @@ class SealedTests(SpoolCase):
         self.put(b"x\n")
         self.assertEqual(self.spool.scan().requests, {"l1": [NAME]})
         (fault,) = self.spool.faults.values()
-        self.assertIn("it is a symbolic link; it has to be a folder itself", fault)
+        self.assertIn("it is a symbolic link; it must be a folder itself", fault)
         self.assertRaises(OSError, self.spool.seal, NAME)
 
     def test_read(self) -> None:

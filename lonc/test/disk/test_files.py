@@ -55,7 +55,7 @@ class OwnTests(SynchronousTestCase):
     def test_hard_link(self) -> None:
         """A file that has another name is left as it is."""
         os.link(self.other, self.path)
-        self.assertEqual(self.why_not(), "it is a hard link: some file has this name as well")
+        self.assertEqual(self.why_not(), "it is a hard link: the file has another name as well")
 
     def test_no_file(self) -> None:
         """A FIFO is not waited for, whether somebody reads it or not; nor is a socket opened."""
@@ -78,7 +78,7 @@ class OwnTests(SynchronousTestCase):
         os.symlink(self.folder, self.path)
         for look in (make_own_folder, check_own_folder):
             error = self.assertRaises(OSError, look, self.path)
-            self.assertIn("it is a symbolic link; it has to be a folder itself", str(error))
+            self.assertIn("it is a symbolic link; it must be a folder itself", str(error))
             self.assertRaises(NotADirectoryError, look, self.other)
 
     def test_replaced(self) -> None:

@@ -123,9 +123,9 @@ class SharedTests(HostTestCase):
         self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l4:get\n"))
         status = stage.hosts["l3"].status(0, "")
         self.assertEqual((status.con_lost["not_served"], status.retries_left), (1, 2))
-        self.assertEqual(status.not_served, "the lond does not speak for it")
+        self.assertEqual(status.not_served, "the lond does not serve it")
         self.assertEqual(stage.hosts["l4"].status(0, "").not_served, "")
-        self.assertTrue(any("does not speak for it" in line for line in self.warnings))
+        self.assertTrue(any("does not serve it" in line for line in self.warnings))
         (lond,) = stage.londs[:1]
         self.assertNotIn(b"sethost:l3:get\n", lond.asked)
 
@@ -234,7 +234,7 @@ class NoSethostTests(HostTestCase):
             {"l2": CON_LOST, "l3": b"re:get\n", "l4": CON_LOST},
         )
         self.assertEqual(stage.client_of("l2", b"get\n").read, CON_LOST)
-        self.assertTrue(any("knows no sethost" in line for line in self.warnings))
+        self.assertTrue(any("does not support sethost" in line for line in self.warnings))
 
     def test_asked_again(self) -> None:
         """Whom the lond does not serve is asked for again, after pauses, and told when it does."""

@@ -153,7 +153,7 @@ class SethostTests(HostTestCase):
             asked = [line for lond in stage.londs for line in lond.asked]
             self.assertEqual(set(asked), {b"ping\n"})
             (line,) = self.warnings
-            self.assertIn("knows no sethost", line)
+            self.assertIn("does not support sethost", line)
 
     def test_another_row(self) -> None:
         """A row that comes into the table is a doubt: connections that were good are not used."""

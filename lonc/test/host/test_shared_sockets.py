@@ -265,7 +265,7 @@ class SharedSocketTests(SharingTestCase):
         self.started()
         self.advance(1)
         self.assertTrue(self.there("one.test", "two.test", "port.test"))
-        self.assertEqual(str(self.notes.events).count("is taken by a file of lonc's own"), 4)
+        self.assertEqual(str(self.notes.events).count("is reserved for one of lonc's own files"), 4)
 
     def test_table_changes(self) -> None:
         """S17: sockets follow the names of the table; clients of one that stays notice nothing."""

@@ -29,7 +29,7 @@ class NameTests(SynchronousTestCase):
         for message, name in {
             "starting with {count} hosts": "starting-with-hosts",
             "host marked dead: con_lost at once; {trouble}": "host-marked-dead",
-            "{path}: no client is accepted: {why}": "no-client-is-accepted",
+            "{path}: cannot accept clients: {why}": "cannot-accept-clients",
             "delayed request sent: {file} ({command})": "delayed-request-sent",
             "the host's address has changed": "the-host-address-has-changed",
             "there are 300 clients: another gets con_lost": "there-are-clients",

@@ -49,10 +49,10 @@ class JudgementTests(SynchronousTestCase):
             ("timed out: no connection", "host-timed-out", "is the machine up, and the network?"),
             ("timed out: no answer after 60 s", "host-silent", "the lond hangs"),
             ("timed out: no end of the handshake", "host-silent", "the lond hangs"),
-            ("look-up failed: what", "host-look-up-failed", "ask the name server"),
+            ("look-up failed: what", "host-look-up-failed", "check the name server"),
             ("bad handshake: refused: what", "host-unknown-there", "needs a line for this machine"),
             ("bad handshake: what", "host-bad-handshake", "is it a lond"),
-            ("leads to another lond", "host-leads-elsewhere", "mend the address"),
+            ("leads to another lond", "host-leads-elsewhere", "correct the address"),
             ("broke: what", "host-broke", "is the lond running?"),
             ("what", "host-dead", "is the lond running?"),
         ):
@@ -77,11 +77,11 @@ class JudgementTests(SynchronousTestCase):
             self.assertEqual(state(judge(a_daemon(), few, NOW)), "warning")
 
     def test_name(self) -> None:
-        """A host that serves on though its name cannot be looked up; a DEAD one is DEAD."""
+        """A host that serves on though its name cannot be resolved; a DEAD one is DEAD."""
         fields = {"name_failure": "try again", "name_failing_since": NOW - 7.0}
         level, [finding] = self.judge(a_status("msu", **fields))
         self.assertEqual((level, finding.kind, finding.since), ("warning", "host-name", NOW - 7.0))
-        self.assertEqual(finding.what, "its name cannot be looked up: try again")
+        self.assertEqual(finding.what, "its name cannot be resolved: try again")
         _, [finding] = self.judge(a_status("msu", state="DEAD", **fields))
         self.assertNotEqual(finding.kind, "host-name")
 
@@ -137,9 +137,9 @@ class JudgementTests(SynchronousTestCase):
         fields = {"requests_lately": 9, "con_lost_lately": {"not_served": 1}}
         level, [problem] = self.judge(a_status("msu", **fields))
         self.assertEqual((level, problem.kind), ("warning", "host-leads-elsewhere"))
-        _, [problem] = self.judge(a_status("msu", not_served="the lond does not speak for it"))
+        _, [problem] = self.judge(a_status("msu", not_served="the lond does not serve it"))
         self.assertEqual(problem.kind, "host-leads-elsewhere")
-        self.assertTrue(problem.what.endswith(": the lond does not speak for it"))
+        self.assertTrue(problem.what.endswith(": the lond does not serve it"))
 
     def test_slow(self) -> None:
         """It is slow where it takes long and longer than usual; one of these is only told."""
@@ -178,7 +178,7 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual(self.judge(certificate="/c.pem", certificate_days=21.5)[0], "ok")
         self.assertEqual(self.judge(certificate="/c.pem", certificate_days=20.5)[0], "warning")
         _, [finding] = self.judge(certificate="/c.pem", certificate_days=-1.0)
-        self.assertIn("has ended", finding.what)
+        self.assertIn("has expired", finding.what)
 
     def test_kept(self) -> None:
         """Each kept request is a change that somebody believes to be made."""

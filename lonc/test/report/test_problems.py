@@ -228,4 +228,4 @@ class GroupTests(SynchronousTestCase):
         """Lines of files are counted as what they are."""
         found = [problem("setting-unused", f"/a, line {n}", "no longer needed") for n in (1, 2)]
         (group,) = grouped(found)
-        self.assertEqual(group.what, "2 settings do nothing")
+        self.assertEqual(group.what, "2 settings have no effect")

@@ -177,5 +177,5 @@ class WriteStatusTests(SynchronousTestCase):
         elsewhere = tempfile.mkdtemp()
         os.symlink(elsewhere, self.folder)
         error = self.assertRaises(OSError, self.write, a_status("a"))
-        self.assertEqual(error.strerror, "it is a symbolic link; it has to be a folder itself")
+        self.assertEqual(error.strerror, "it is a symbolic link; it must be a folder itself")
         self.assertEqual(os.listdir(elsewhere), [])

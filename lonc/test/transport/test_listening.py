@@ -275,7 +275,7 @@ class NoDescriptorTests(NetworkTestCase):
         self.loop.doRead()
         self.assertEqual([made.got for made in factory.made], [b"x", b"", b""])
         lines = [formatEvent(event) for event in events]
-        self.assertEqual(lines, [f"{self.path}: no client is accepted: Too many open files"])
+        self.assertEqual(lines, [f"{self.path}: cannot accept clients: Too many open files"])
         self.assertEqual(events_later, [])
         for client in clients:
             client.close()

@@ -68,7 +68,7 @@ class StaleSocketTests(SocketTestCase):
         """S4: a socket that is listened on stays, and the process is named."""
         self.bound(listening=True)
         self.assertEqual(
-            self.refusal(), f"{self.path}: process {os.getpid()} listens there already"
+            self.refusal(), f"{self.path}: process {os.getpid()} is already listening there"
         )
 
     def test_in_use_and_full(self) -> None:
@@ -81,19 +81,19 @@ class StaleSocketTests(SocketTestCase):
             client.setblocking(False)
             waiting.append(client.connect_ex(self.path))
         self.assertNotEqual(waiting[-1], 0)
-        self.assertEqual(self.refusal(), f"{self.path}: a process listens there already")
+        self.assertEqual(self.refusal(), f"{self.path}: a process is already listening there")
 
     def test_no_socket(self) -> None:
         """A file, a folder or a link to a stale socket is not lonc's to remove."""
         with open(self.path, "w"):
             pass
-        self.assertIn("no socket is in the way", self.refusal())
+        self.assertIn("other than a socket is in the way", self.refusal())
         os.unlink(self.path)
         os.mkdir(self.path)
-        self.assertIn("no socket is in the way", self.refusal())
+        self.assertIn("other than a socket is in the way", self.refusal())
         os.rmdir(self.path)
         os.symlink("elsewhere", self.path)
-        self.assertIn("no socket is in the way", self.refusal())
+        self.assertIn("other than a socket is in the way", self.refusal())
 
     def test_folder_missing(self) -> None:
         """A folder that is a file is named with the reason."""

@@ -205,7 +205,7 @@ class WrongTests(TLSTestCase):
         for data in (b"refused\n", b"r", b"\x16\x02\x00", b"\x16G", b"\n", b"\x00" * 100):
             self.setUp()
             self.client.start()
-            self.assertIn("no TLS but", str(self.failure(self.client, data)))
+            self.assertIn("expected TLS, got", str(self.failure(self.client, data)))
 
     def test_record_too_long(self) -> None:
         """A record that no TLS has is not waited for."""
