@@ -77,7 +77,8 @@ def configuration_problems(
         what = f"every user of this machine may see over {settings.management}, and nobody steer"
         yield problem("management-open", settings.management, what)
     if user == 0 and _roots_own(settings):
-        yield problem("runs-as-root", "", "lonc runs as root, and its sockets are root's alone")
+        what = "started as root, lonc has sockets that nobody else may use"
+        yield problem("runs-as-root", "", what)
     if table.refused:
         names = ", ".join([*table.refused][:EXAMPLES])
         more = len(table.refused) - EXAMPLES

@@ -27,9 +27,6 @@ from lonc.report.units import count
 #: From the least to the worst: an error keeps lonc from starting.
 LEVELS: Final = ("ok", "note", "warning", "critical", "error")
 
-#: What ``lonc check`` itself is run as says nothing about what lonc will be started as.
-OF_THE_PROCESS: Final = frozenset({"runs-as-root"})
-
 
 @attrs.frozen
 class Checked:
@@ -59,11 +56,9 @@ def check(config_file: str) -> Iterator[Checked]:
         yield Checked("error", str(error), "lonc does not start, and a reload is refused")
         return
     pid = holder_of(in_force.settings.pid_file)
-    user = _user_of(pid)
-    problems = in_force.problems(os.geteuid() if user is None else user)
+    problems = in_force.problems(_user_of(pid))
     for found in (*problems, *_certificate(in_force), *_sockets(in_force)):
-        level = "note" if user is None and found.kind in OF_THE_PROCESS else found.level
-        yield Checked(level, found.what, found.advice)
+        yield Checked(found.level, found.sentence, found.advice)
     yield from _running(in_force, pid)
     yield from _well(in_force)
 
@@ -80,11 +75,11 @@ def _sockets(in_force: InForce) -> Iterator[Problem]:
         except OSError:
             continue
         if not stat.S_ISSOCK(mode):
-            yield problem("host-not-served", host_id, f"{path} is no socket")
+            yield problem("host-not-served", host_id, f"has no socket: something else is at {path}")
 
 
 def _user_of(pid: str) -> int | None:
-    """Return the user id of a process; None where there is none, or the system does not tell."""
+    """Return the user id of the lonc that runs; None for a start by whoever looks."""
     try:
         return os.stat(f"/proc/{pid}").st_uid if pid else None
     except OSError:

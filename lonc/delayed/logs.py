@@ -13,6 +13,7 @@ from lonc.delayed.states import StoredRequest
 from lonc.disk.threads import Stuck
 from lonc.report.events import Logger
 from lonc.report.problems import Problems, problem
+from lonc.report.units import count
 from lonc.wire.escaping import to_text
 from lonc.wire.refusal import refusal
 from lonc.wire.request import command_word, is_secret
@@ -121,22 +122,18 @@ class DelayedLogs:
 
     def tell_unknown(self, counts: Mapping[str, int]) -> None:
         """Tell how many requests there are for hosts that the table does not have."""
+        what = "is not in the host table, and has {}"
         found = [
-            problem(
-                "delayed-unknown",
-                host_id,
-                f"{count} delayed request{'' if count == 1 else 's'}, and the host table has no"
-                f" {host_id}",
-            )
-            for host_id, count in counts.items()
+            problem("delayed-unknown", host_id, what.format(count(number, "delayed request")))
+            for host_id, number in counts.items()
         ]
         self._problems.replace(found, ("delayed-unknown",))
 
-    def tell_locked(self, count: int) -> None:
+    def tell_locked(self, number: int) -> None:
         """Tell how many requests are sealed while there is no key."""
-        if count:
-            are = "request is" if count == 1 else "requests are"
-            what = f"{count} delayed {are} sealed, and no key is set (loncDelayedKeyFile)"
+        if number:
+            sealed = count(number, "sealed delayed request")
+            what = f"{sealed}, and no key is set (loncDelayedKeyFile)"
             self._problems.tell("delayed-locked", "", what)
         else:
             self._problems.over("delayed-locked")

@@ -13,7 +13,7 @@ from lonc.local.limits import Clients
 from lonc.wire.handshake import LondFacts
 from lonc.wire.request import Cause
 
-_SPEAKS_NOT = "the lond does not serve it"
+_NOT_SERVED = "the lond does not serve it"
 
 
 class ServedIds:
@@ -69,7 +69,7 @@ class ServedIds:
                 self.refuse(host_id, f"the lond does not support sethost, and serves {only}")
             host.set_served(served)
 
-    def refuse(self, host_id: str, why: str = _SPEAKS_NOT) -> None:
+    def refuse(self, host_id: str, why: str = _NOT_SERVED) -> None:
         """Tell those who wait for a host that its lond does not serve it, and ask again."""
         if host_id in self._machine.members:
             self.refused[host_id] = why

@@ -15,7 +15,7 @@ from lonc.report.kinds import Level
 from lonc.report.problems import Group, Problem, grouped, problem, state, worst_first
 from lonc.report.recent import ENOUGH
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.report.units import clock_time, duration
+from lonc.report.units import clock_time, count, duration
 from lonc.wire.request import Cause
 
 #: DEAD hosts, half of all at least, that point at this machine; fewer are named one by one.
@@ -27,6 +27,8 @@ WAITS_LONG: Final = 10.0
 
 #: Seconds after which a delayed request is worth a look: a host that is restarted is back by then.
 DELAYED_LONG: Final = 600.0
+
+DAY: Final = 86_400.0  #: seconds
 
 #: Days before its end at which a certificate should be renewed.
 CERTIFICATE_DAYS: Final = 21.0
@@ -109,13 +111,8 @@ def judge_daemon(
         file = daemon.certificate_first or daemon.certificate
         yield from certificate_problem(file, daemon.certificate_days)
     if daemon.kept:
-        one = daemon.kept == 1
-        yield problem(
-            "delayed-kept",
-            "",
-            f"{daemon.kept} delayed request{'' if one else 's'} failed and "
-            f"{'is' if one else 'are'} kept",
-        )
+        what = f"{count(daemon.kept, 'delayed request')} failed"
+        yield problem("delayed-kept", "", what)
     if daemon.last_reload.get("outcome") == "failed":
         what = "the last reload failed: " + "; ".join(daemon.last_reload.get("changes", ()))
         yield problem("reload-failed", "", what, since=daemon.last_reload.get("when"))
@@ -130,9 +127,8 @@ def certificate_problem(file: str, days: float) -> Iterator[Problem]:
     if days <= 0.0:
         yield problem("certificate-ended", file, f"the certificate {file} has expired")
     elif days < CERTIFICATE_DAYS:
-        yield problem(
-            "certificate-ends", file, f"the certificate {file} expires in {days:.0f} days"
-        )
+        left = duration(days * DAY) if days < 2.0 else f"{days:.0f} days"
+        yield problem("certificate-ends", file, f"the certificate {file} expires in {left}")
 
 
 def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
@@ -148,17 +144,15 @@ def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[P
         what = "does not answer, and is being probed" + (f": {why}" if why else "")
         yield problem("host-unproven", name, what, since=since)
     elif host.oldest_owed > WAITS_LONG and now - host.last_answer > host.oldest_owed:
-        what = (
-            f"has answered nothing for {duration(host.oldest_owed)}; {host.busy} "
-            f"{'answer is' if host.busy == 1 else 'answers are'} owed"
-        )
+        owed = count(host.busy, "answer")
+        what = f"has answered nothing for {duration(host.oldest_owed)}, and owes {owed}"
         since = now - host.oldest_owed
         yield problem("host-silent", name, what, level=level, since=since)
     elif host.name_failure:
-        what = f"its name cannot be resolved: {host.name_failure}"
+        what = f"has a name that cannot be resolved: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
     if not host.ping_tells:
-        what = "its answers to ping differ or are missing: connections are replaced more often"
+        what = "answers ping differently or not at all: its connections are replaced more often"
         yield problem("host-ping", name, what)
     yield from _losses(host)
     yield from _slowness(host, daemon.slow_answer)
@@ -169,16 +163,12 @@ def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[P
         what = f"paused by {by}{end}" + (f": {reason}" if reason else "")
         yield problem("host-paused", name, what, since=host.paused.get("since"))
     if host.waiting and host.oldest_waiter > WAITS_LONG:
-        what = (
-            f"{host.waiting} request{' waits' if host.waiting == 1 else 's wait'}, the oldest "
-            f"for {duration(host.oldest_waiter)}"
-        )
+        waiting = count(host.waiting, "request")
+        what = f"has {waiting} waiting, the oldest for {duration(host.oldest_waiter)}"
         yield problem("host-waits", name, what, since=now - host.oldest_waiter)
     if host.delayed and host.oldest_delayed > DELAYED_LONG:
-        what = (
-            f"{host.delayed} delayed request{'' if host.delayed == 1 else 's'} not sent, the "
-            f"oldest for {duration(host.oldest_delayed)}"
-        )
+        delayed = count(host.delayed, "delayed request")
+        what = f"has {delayed} not sent, the oldest for {duration(host.oldest_delayed)}"
         yield problem("delayed-old", name, what, since=now - host.oldest_delayed)
 
 
@@ -187,18 +177,17 @@ def _losses(host: HostStatus) -> Iterator[Problem]:
     if host.state == "DEAD":
         return
     lost = {cause: count for cause, count in host.con_lost_lately.items() if cause not in EXPECTED}
-    count = sum(lost.values())
+    number = sum(lost.values())
     if host.not_served or lost.get(Cause.NOT_SERVED.value):
-        what = "leads to another lond, which does not serve it"
-        why = f": {host.not_served}" if host.not_served else ""
-        yield problem("host-leads-elsewhere", host.host_id, what + why)
-    elif count >= LOST and count >= LOST_SHARE * host.requests_lately:
+        why = host.not_served.removeprefix("the lond ") or "does not serve it"
+        what = f"leads to another lond, which {why}"
+        yield problem("host-leads-elsewhere", host.host_id, what)
+    elif number >= LOST and number >= LOST_SHARE * host.requests_lately:
         causes = ", ".join(
-            f"{number} {cause}" for cause, number in sorted(lost.items(), key=lambda each: -each[1])
+            f"{lost[each]} {each}" for each in sorted(lost, key=lost.__getitem__)[::-1]
         )
         what = (
-            f"{count} of the {host.requests_lately} requests of the last five minutes were lost: "
-            f"{causes}"
+            f"lost {number} of {host.requests_lately} requests of the last five minutes: {causes}"
         )
         yield problem("host-loses", host.host_id, what)
 
@@ -211,8 +200,10 @@ def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
     slowest, median, usual = took["p99"], took["p50"], host.usual
     slow = slowest > limit
     slower = usual > 0.0 and slowest > SLOWER * usual
-    what = f"the slowest requests of the last five minutes took {duration(slowest)}"
-    what += f"; {duration(usual)} is usual" if usual else f"; the median is {duration(median)}"
+    what = f"took {duration(slowest)} for its slowest requests of the last five minutes"
+    what += (
+        f"; {duration(usual)} is usual" if usual else f"; the median is {duration(median)}"
+    )
     if slow and slower:
         yield problem("host-slow", host.host_id, what)
     elif slow or (slower and slowest > NOTICED) or (not usual and median > SLOW_MEDIAN):

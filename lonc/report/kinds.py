@@ -102,7 +102,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         logged=True,
     ),
     "host-ping": _host(
-        "answer ping with nothing usable",
+        "answer ping differently or not at all",
         "host-ping",
         "is it really a lond, of a known release? lonc hosts {subject}",
         "note",

@@ -50,6 +50,11 @@ class Problem:
         """The host id; empty where it is about no host."""
         return self.subject if KINDS[self.kind].of == "host" else ""
 
+    @property
+    def sentence(self) -> str:
+        """What is wrong, with the host in front where it is about one."""
+        return f"{self.host} {self.what}".lstrip()
+
 
 def problem(
     kind: str, subject: str, what: str, *, level: Level | None = None, since: float | None = None
@@ -196,7 +201,7 @@ class Group:
         if len(self.members) > 1:
             what = f"hosts {rules.cause}" if rules.of == "host" else rules.cause
             return f"{len(self.members)} {what}"
-        return f"{first.host} {first.what}".lstrip()
+        return first.sentence
 
     @property
     def advice(self) -> str:

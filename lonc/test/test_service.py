@@ -80,7 +80,7 @@ class StartTests(ServiceTestCase):
         reason = f"clients cannot be served: {why}"
         self.assertIn(reason, self.notes.at(LogLevel.critical))
         (problem,) = [each for each in daemon.problems if each.kind == "host-not-served"]
-        self.assertEqual((problem.subject, problem.what), ("l1", why))
+        self.assertEqual((problem.subject, problem.what), ("l1", f"has no socket: {why}"))
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.advance(5 * WATCH)
         self.assertEqual(self.notes.at(LogLevel.warn).count(reason), 1)  # RateLimited

@@ -19,15 +19,16 @@ from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request
 from zope.interface import implementer
 
 from lonc.control.reporter import Reporter
+from lonc.report.problems import state
 from lonc.report.status import HostStatus
 from lonc.web.channel import LimitedSite, Names
 from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
 from lonc.web.page import View, host_page, index
 
-#: The problems with which lonc is not ready: hosts of the table cannot be asked here. That hosts do
-#: not answer says nothing about this machine.
-UNREADY: Final = frozenset({"host-not-served", "hosts-not-served"})
+#: The problems with which lonc is not ready: clients do not get to a host's socket. That hosts do
+#: not answer says nothing about this machine, and sending its users elsewhere would not help them.
+UNREADY: Final = frozenset({"host-not-served", "hosts-not-served", "runs-as-root", "files-used-up"})
 
 #: Seconds of one turn of the loop that may go into the text of the metrics.
 TURN: Final = 0.005
@@ -233,11 +234,12 @@ class _Health(_Page):
 
 class _Ready(_Health):
     def content(self, request: Request) -> bytes:
-        unready = [each for each in self.source.reporter.problems if each.kind in UNREADY]
-        if not unready:
-            return b"ok\n"
-        request.setResponseCode(503)
-        return "".join(f"{each.subject} {each.what}".lstrip() + "\n" for each in unready).encode()
+        """Say what ``lonc status`` says; the status code tells whether lonc itself serves."""
+        problems = list(self.source.reporter.problems)
+        if any(each.kind in UNREADY for each in problems):
+            request.setResponseCode(503)
+        told = [f"{each.level}  {each.sentence}" for each in problems]
+        return "".join(f"{line}\n" for line in (state(problems), *told)).encode()
 
 
 class _Gzip(GzipEncoderFactory):

@@ -62,16 +62,17 @@ class CheckTests(SynchronousTestCase):
         self.assertIn(f"process {os.getpid()} has {self.folder}/sock/l1", found.what)
 
     def test_root(self) -> None:
-        """Sockets that are root's alone: a note, for lonc may be started as another, or is one."""
+        """Sockets that would be root's alone are as bad before the start as they are after it."""
         if os.getuid():
             raise SkipTest("only root can play this")
         os.chown(f"{self.folder}/sock", 1, 1)
-        self.assertEqual([each.level for each in self.bad()], ["note"])
+        [before] = self.bad()
         claim = PidFile(os.path.join(self.folder, "daemons", "logs", "lonc.pid"))
         claim.acquire()
         self.addCleanup(claim.release)
         claim.write()
-        self.assertEqual([each.level for each in self.bad()], ["critical"])
+        self.assertEqual(self.bad(), [before])
+        self.assertEqual(before.level, "critical")
 
     def test_lonc_runs(self) -> None:
         """That lonc runs is no fault, and looking at it changes nothing."""
@@ -185,4 +186,4 @@ class CheckTests(SynchronousTestCase):
         """What stands in the place of a socket is named."""
         self.add("sock/l1", "x")
         [found] = self.bad()
-        self.assertIn(f"{self.folder}/sock/l1 is no socket", found.what)
+        self.assertIn(f"l1 has no socket: something else is at {self.folder}/sock/l1", found.what)

@@ -572,7 +572,7 @@ class KeyTests(SealedCase):
         self.assertEqual(self.service.counts(), {"l1": 1, "l2": 1})
         self.put_sealed(SECOND)
         self.tick(5)
-        what = "3 delayed requests are sealed, and no key is set (loncDelayedKeyFile)"
+        what = "3 sealed delayed requests, and no key is set (loncDelayedKeyFile)"
         self.assertEqual(self.wrong(), [what])
 
     def test_gone_others_go(self) -> None:

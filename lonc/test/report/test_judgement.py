@@ -81,7 +81,7 @@ class JudgementTests(SynchronousTestCase):
         fields = {"name_failure": "try again", "name_failing_since": NOW - 7.0}
         level, [finding] = self.judge(a_status("msu", **fields))
         self.assertEqual((level, finding.kind, finding.since), ("warning", "host-name", NOW - 7.0))
-        self.assertEqual(finding.what, "its name cannot be resolved: try again")
+        self.assertEqual(finding.what, "has a name that cannot be resolved: try again")
         _, [finding] = self.judge(a_status("msu", state="DEAD", **fields))
         self.assertNotEqual(finding.kind, "host-name")
 
@@ -101,7 +101,7 @@ class JudgementTests(SynchronousTestCase):
         fields = {"busy": 2, "oldest_owed": 14.0}
         level, [problem] = self.judge(a_status("msu", last_answer=NOW - 15.0, **fields))
         self.assertEqual((level, problem.kind, problem.since), ("warning", "host-silent", NOW - 14))
-        self.assertEqual(problem.what, "has answered nothing for 14 s; 2 answers are owed")
+        self.assertEqual(problem.what, "has answered nothing for 14 s, and owes 2 answers")
         _, [problem] = self.judge(a_status("own", **fields))
         self.assertEqual(problem.level, "critical")
         self.assertEqual(self.judge(a_status("msu", last_answer=NOW - 13.0, **fields))[0], "ok")
@@ -123,7 +123,7 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual(problem.kind, "host-loses")
         self.assertEqual(
             problem.what,
-            "57 of the 60 requests of the last five minutes were lost: 56 timeout, 1 broken",
+            "lost 57 of 60 requests of the last five minutes: 56 timeout, 1 broken",
         )
 
     def test_losses_of_the_dead(self) -> None:
@@ -137,9 +137,10 @@ class JudgementTests(SynchronousTestCase):
         fields = {"requests_lately": 9, "con_lost_lately": {"not_served": 1}}
         level, [problem] = self.judge(a_status("msu", **fields))
         self.assertEqual((level, problem.kind), ("warning", "host-leads-elsewhere"))
-        _, [problem] = self.judge(a_status("msu", not_served="the lond does not serve it"))
-        self.assertEqual(problem.kind, "host-leads-elsewhere")
-        self.assertTrue(problem.what.endswith(": the lond does not serve it"))
+        self.assertEqual(problem.what, "leads to another lond, which does not serve it")
+        for why in ("does not serve it", "does not support sethost, and serves l1"):
+            _, [problem] = self.judge(a_status("msu", not_served=f"the lond {why}"))
+            self.assertEqual(problem.what, f"leads to another lond, which {why}")
 
     def test_slow(self) -> None:
         """It is slow where it takes long and longer than usual; one of these is only told."""

@@ -449,12 +449,20 @@ class HealthTests(SiteCase):
         self.assertEqual(self.ask("/healthz")[::2], (200, "ok\n"))
 
     def test_ready(self) -> None:
-        """All sockets listen, or those that do not are named; DEAD hosts are no matter."""
-        list(self.reports.looking())
+        """The answer has every problem; only those of lonc's own sockets make it unready."""
         self.assertEqual(self.ask("/readyz")[::2], (200, "ok\n"))
+        self.reports.problems.tell("host-refused", "down1", "DEAD: refused")
+        self.reports.problems.tell("host-paused", "up2", "paused by root: new disk")
+        told = "warning  down1 DEAD: refused\nnote  up2 paused by root: new disk\n"
+        self.assertEqual(self.ask("/readyz")[::2], (200, "warning\n" + told))
         self.reports.problems.tell("host-not-served", "up1", "/s/up1: it is in use")
-        self.reports.problems.tell("hosts-not-served", "", "3 hosts are not served")
-        self.assertEqual(
-            self.ask("/readyz")[::2],
-            (503, "up1 /s/up1: it is in use\n3 hosts are not served\n"),
-        )
+        told = "critical  up1 /s/up1: it is in use\n" + told
+        self.assertEqual(self.ask("/readyz")[::2], (503, "critical\n" + told))
+
+    def test_unready(self) -> None:
+        """Whatever keeps clients from the sockets makes it unready."""
+        for kind in ("hosts-not-served", "runs-as-root", "files-used-up"):
+            self.reports.problems.tell(kind, "", "nobody is served")
+            self.assertEqual(self.ask("/readyz")[0], 503)
+            self.reports.problems.over(kind)
+        self.assertEqual(self.ask("/readyz")[0], 200)

@@ -1,0 +1,1 @@
+`/readyz` has every problem that `lonc status` has, as text. Its status code is 503 only while lonc itself does not serve: also when no file can be opened, or when it runs as root and nobody else may ask.
