@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 
 import attrs
 from twisted.internet.task import deferLater
 
+from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port, reactor
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE, read
@@ -50,7 +52,20 @@ def stories() -> Iterator[Story]:
         yield Story(each.partition("*")[0], typed.replace("lonc-lond", "lond"), named.strip())
 
 
-class StoriesTests(DaemonTestCase):
+class StoryCase(DaemonTestCase):
+    """A real lonc, and what it says of itself."""
+
+    async def named(self, title: str, words: str, *lonc: str) -> None:
+        """Ask ``lonc status`` until it names what is wrong: a round of looks takes some seconds."""
+        for _ in range(30):
+            said, _, _ = await run_program("-m", "lonc", "status", "--all", *lonc, folder=self.work)
+            if words in said.decode():
+                return
+            await deferLater(reactor, 0.5)
+        self.fail(f"{title}: {words!r} is not in\n{said.decode()}")
+
+
+class PractiseTests(StoryCase):
     """One daemon, whose network falls ill bit by bit."""
 
     timeout = 600
@@ -72,16 +87,40 @@ class StoriesTests(DaemonTestCase):
         self.assertGreaterEqual(len(told), 10)
         for story in told:
             await self.spawn(["/bin/sh", "-c", COMMANDS + story.commands]).ended()
-            await self.named(story)
+            await self.named(story.title, story.named, "--standalone", "var")
         self.assert_no_traceback(lonc)
 
-    async def named(self, story: Story) -> None:
-        """Ask ``lonc status`` until it names what is wrong: a round of looks takes some seconds."""
-        for _ in range(30):
-            said, _, _ = await run_program(
-                *("-m", "lonc", "status", "--all", "--standalone", "var"), folder=self.work
-            )
-            if story.named in said.decode():
-                return
-            await deferLater(reactor, 0.5)
-        self.fail(f"{story.title}: {story.named!r} is not in\n{said.decode()}")
+
+class StartTests(StoryCase):
+    """What is wrong from the start on: said then, by ``lonc check`` and by ``lonc status``."""
+
+    async def told(self, words: str) -> None:
+        """Check, start and look: each says it, and that it is critical."""
+        at = ("--config", self.path("loncapa.conf"))
+        said, _, ended = await run_program("-m", "lonc", "check", *at, folder=self.work)
+        self.assertIn(f"critical {words}", said.decode())
+        self.assertEqual(ended, 1)
+        lonc = self.lonc()
+        await lonc.says(f"a problem: {words}")
+        await self.named("at the start", f"critical  {words}", *at)
+        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+
+    async def test_certificate(self) -> None:
+        """A certificate that has ended."""
+        os.mkdir(self.path("pki"))
+        files = Authority(self.path("pki")).issue("l1.example.org", begins=-9.0, ends=-1.0)
+        self.configure(
+            free_port("127.0.0.1", "127.0.0.2"),
+            lonnetCertificateAuthority=files.authority,
+            lonnetCertificate=files.certificate,
+            lonnetPrivateKey=files.key,
+        )
+        await self.told(f"the certificate {files.certificate} has ended")
+
+    async def test_root(self) -> None:
+        """Started by root without ``--uid``, it makes sockets that the web server cannot use."""
+        if os.geteuid():
+            self.skipTest("only root can play this")
+        self.configure(free_port("127.0.0.1", "127.0.0.2"))
+        os.chown(self.path("sock"), 1, 1)
+        await self.told("started as root, lonc has sockets that nobody else may use")
