@@ -201,9 +201,7 @@ def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
     slow = slowest > limit
     slower = usual > 0.0 and slowest > SLOWER * usual
     what = f"took {duration(slowest)} for its slowest requests of the last five minutes"
-    what += (
-        f"; {duration(usual)} is usual" if usual else f"; the median is {duration(median)}"
-    )
+    what += f"; {duration(usual)} is usual" if usual else f"; the median is {duration(median)}"
     if slow and slower:
         yield problem("host-slow", host.host_id, what)
     elif slow or (slower and slowest > NOTICED) or (not usual and median > SLOW_MEDIAN):

@@ -115,7 +115,7 @@ class StartTests(StoryCase):
             lonnetCertificate=files.certificate,
             lonnetPrivateKey=files.key,
         )
-        await self.told(f"the certificate {files.certificate} has ended")
+        await self.told(f"the certificate {files.certificate} has expired")
 
     async def test_root(self) -> None:
         """Started by root without ``--uid``, it makes sockets that the web server cannot use."""
