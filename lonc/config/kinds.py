@@ -179,14 +179,14 @@ def _or_none(unit: str, allowed: str, parse: Callable[[str], object], none: obje
 
 
 HOST_ID = Kind("host id", "a host id (letters, digits, _, - and .)", _host_id)
-HOST_IDS = _or_none("host ids", "host ids with blanks between them", _host_ids, ())
+HOST_IDS = _or_none("host ids", "host ids separated by spaces", _host_ids, ())
 MANAGING_NAMES = _or_none(
     "host names",
-    "host names with blanks between them, :steer behind those that may steer",
+    "host names separated by spaces, each followed by :steer if it may steer",
     _managing_names,
     (),
 )
-HOST_NAMES = _or_none("host names", "host names with blanks between them", _names, ())
+HOST_NAMES = _or_none("host names", "host names separated by spaces", _names, ())
 FOLDER = Kind("folder", "an absolute path in printable characters", _folder)
 OPTIONAL_FILE = _or_none("file", FOLDER.allowed, _file)
 OPTIONAL_FOLDER = attrs.evolve(OPTIONAL_FILE, unit="folder")

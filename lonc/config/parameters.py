@@ -1,8 +1,8 @@
 """
-The table of settings: name, type, default and the reason for the default.
+The settings: name, type, default and the reason for the default.
 
-Each is a field of :class:`Settings`, with all of that beside it: the parsing, the text of
-``--help`` and the check of the documentation come from there. A further setting is one more field.
+Each setting is a field of :class:`Settings` with this metadata. Parsing, the text of ``--help``
+and ``docs/settings.rst`` are derived from it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from lonc.config.kinds import (
     whole,
 )
 
-#: Bytes of a UNIX socket's path at most: Linux has room for 108 with the final NUL.
+#: Maximum length of a UNIX socket's path in bytes: Linux allows 108 with the final NUL.
 SOCKET_PATH_LIMIT = 107
 
-#: The management port's own name in ``lonSockDir``.
+#: Name of the management socket in ``lonSockDir``.
 MANAGEMENT_SOCKET = "lonc.amp"
 
 
@@ -55,7 +55,7 @@ def _setting(
     """
     Return a field for a setting; see :class:`lonc.config.settings.Parameter`.
 
-    :param made: makes the default of the other settings.
+    :param made: computes the default from the other settings.
     """
     metadata = {"variable": variable, "default": default, "kind": kind, "what": what, "why": why}
     if default is None:
@@ -74,9 +74,9 @@ class Settings:
     """
     All settings, typed and checked: times in seconds, sizes in bytes, paths as text.
 
-    ``warnings`` holds a line for a person for each thing in the file that does nothing, ``written``
-    for each setting's name in the file what was written, and where: ``default``, an option, or file
-    and line.
+    ``warnings`` has a line for each part of the file that has no effect. ``written`` maps the name
+    of each setting in the file to its text and its source: ``default``, an option, or file and
+    line.
     """
 
     config_file: str
@@ -84,7 +84,7 @@ class Settings:
     host_id: str = _setting(
         "lonHostID", None, HOST_ID,
         "This machine's own host id",
-        "Nothing can stand in for it: session keys are made from it.",
+        "It cannot be derived from anything else, and session keys are made from it.",
     )
     tab_dir: str = _setting(
         "lonTabDir", None, FOLDER,
@@ -98,12 +98,12 @@ class Settings:
     )
     daemons_dir: str = _setting(
         "lonDaemons", None, FOLDER,
-        "Folder whose subfolder logs takes the log files and the pid file",
+        "Folder whose subfolder logs contains the log files and the pid file",
         "The programs that read the logs look there.",
     )
     doc_root: str = _setting(
         "lonDocRoot", None, FOLDER,
-        "Folder whose subfolder lon-status takes the status file",
+        "Folder whose subfolder lon-status contains the status file",
         "The web server shows the status file from there.",
     )
     lond_port: int = _setting(
@@ -113,48 +113,48 @@ class Settings:
     )
     max_connections: int = _setting(
         "loncMaxConnections", "10", whole("connections", 1, 1000),
-        "Connections to one machine at most, for all of its host ids",
+        "Maximum number of connections to one machine, for all of its host ids",
         "A lond runs a process for each connection, and ten slow requests at once are rare.",
     )
     retries: int = _setting(
         "loncRetries", "2", whole("failures", 1, 1000),
-        "Failures in a row before a host is DEAD",
-        "One failure may be chance. After two, clients had better hear at once that they "
-        "cannot be served than wait for a time limit each.",
+        "Consecutive failures before a host is DEAD",
+        "One failure may be chance. After two, it is better to tell clients at once that they "
+        "cannot be served than to let each of them wait for a time-out.",
     )
     idle_timeout: float = _setting(
         "loncIdleTimeout", "3600", seconds(0.01, 2592000),
-        "Time without a waiting request before idle connections close, one each second",
-        "A lond's process costs memory while nobody asks; an hour bridges the pauses of a "
-        "teaching day, so that the next request finds a connection.",
+        "Time without a waiting request before idle connections are closed, one per second",
+        "An idle lond process costs memory on the other machine; an hour bridges the breaks of "
+        "a teaching day, so that the next request finds a connection.",
     )
     connect_timeout: float = _setting(
         "loncConnectTimeout", "5", seconds(0.01, 3600),
-        "Time to look a host up and connect to it",
-        "Long enough for one lost packet to be sent again, and short enough that a host "
+        "Time limit for looking a host up and connecting to it",
+        "Long enough for one lost packet to be retransmitted, and short enough that a host "
         "that is gone is noticed while its clients still wait.",
     )
     keepalive_time: int = _setting(
         "loncKeepaliveTime", "60", whole("seconds", 1, 32767),
-        "Silence on a connection to a lond after which the kernel asks whether it is there",
-        "A firewall forgets a connection that is silent for some minutes, without a word to "
-        "either side: a question a minute keeps it in mind.",
+        "Silence on a connection to a lond after which the kernel sends keep-alive probes",
+        "A firewall silently drops a connection that has been quiet for some minutes: a probe "
+        "a minute keeps it open.",
     )
     keepalive_interval: int = _setting(
         "loncKeepaliveInterval", "15", whole("seconds", 1, 32767),
-        "Time between two such questions when there is no answer",
-        "A route that is gone for some seconds is nothing to end a connection for.",
+        "Time between unanswered keep-alive probes",
+        "A route that is gone for some seconds is no reason to close a connection.",
     )
     keepalive_probes: int = _setting(
         "loncKeepaliveProbes", "4", whole("questions", 1, 127),
-        "Such questions without an answer after which the connection is given up",
-        "A minute of silence in answer to questions, and two in all, before a request runs "
-        "into a connection that is dead.",
+        "Unanswered keep-alive probes after which the connection is closed",
+        "A dead connection is closed a minute after the first probe, two minutes after the "
+        "last traffic, and so before most requests run into it.",
     )
     allow_insecure: bool = _setting(
         "loncAllowInsecure", "1", SWITCH,
-        "Whether a connection without TLS will do, to a lond on another machine",
-        "Londs of the first releases know nothing else, and a cluster may have some.",
+        "Whether to accept connections without TLS to londs on other machines",
+        "Londs of the first releases support nothing else, and a cluster may have some.",
     )
     certificate_directory: str | None = _setting(
         "lonCertificateDirectory", "none", OPTIONAL_FOLDER,
@@ -163,196 +163,198 @@ class Settings:
     )
     certificate_authority: str | None = _setting(
         "lonnetCertificateAuthority", "none", NAME_OF_FILE,
-        "File with the certificate of the cluster's authority, in PEM form",
-        "A machine without certificates goes on without TLS.",
+        "File with the certificate of the cluster's authority, in PEM format",
+        "A machine without certificates works without TLS.",
     )
     certificate: str | None = _setting(
         "lonnetCertificate", "none", NAME_OF_FILE,
-        "File with this machine's own certificate, in PEM form",
-        "A machine without certificates goes on without TLS.",
+        "File with this machine's own certificate, in PEM format",
+        "A machine without certificates works without TLS.",
     )
     private_key: str | None = _setting(
         "lonnetPrivateKey", "none", NAME_OF_FILE,
-        "File with the key of this machine's own certificate, in PEM form",
-        "A machine without certificates goes on without TLS.",
+        "File with the key of this machine's own certificate, in PEM format",
+        "A machine without certificates works without TLS.",
     )
     certificate_name_check: bool = _setting(
         "loncCertificateNameCheck", "1", SWITCH,
-        "Whether a lond's certificate has to be for its host name",
-        "Without it any machine with a certificate of the cluster can pass for any other.",
+        "Whether a lond's certificate must be for its host name",
+        "Without this check, any machine with a certificate of the cluster can impersonate any "
+        "other.",
     )
     name_lifetime: float = _setting(
         "loncNameLifetime", "300", seconds(1, 86400),
-        "Time for which the addresses of a host's name are kept",
-        "The system does not tell for how long an answer holds. A host that moves is found "
-        "within five minutes, and a name server is asked no more than it has to be.",
+        "Time for which the addresses of a host name are cached",
+        "The system does not report how long an answer is valid. A host that moves is found "
+        "within five minutes, and name servers are not queried more often than necessary.",
     )
     name_grace: float = _setting(
         "loncNameGrace", "3600", seconds(0, 2592000),
-        "Time for which the last addresses of a name serve on while it cannot be resolved",
-        "A name server that is in trouble says nothing about the host. Hosts rarely move, and "
-        "within an hour somebody has mended the name server.",
+        "Time for which the last addresses of a name stay in use while it cannot be resolved",
+        "Trouble with a name server says nothing about the host. Hosts rarely move, and within "
+        "an hour somebody has fixed the name server.",
     )
     request_timeout: float = _setting(
         "loncRequestTimeout", "60", seconds(0.01, 86400),
-        "Time from a request's first byte to its reply's last, and for a whole handshake",
-        "The slowest ordinary requests, dumps of large files, take tens of seconds on a "
-        "busy lond.",
+        "Time from a request's first byte to the last of its reply, and for a whole handshake",
+        "The slowest ordinary requests, dumps of large files, take tens of seconds on a busy "
+        "lond.",
     )
     slow_answer: float = _setting(
         "loncSlowAnswer", "5", seconds(0.01, 86400),
-        "Time from which on the slowest answers of a host make it a problem",
-        "A page of a course needs several answers, and its user has stopped waiting after "
-        "some seconds. Besides, they have to be four times slower than usual.",
+        "Time above which the slowest answers of a host are a problem",
+        "A page of a course needs several answers, and its user stops waiting after some "
+        "seconds. To be a problem, the answers must also be four times slower than usual.",
     )
     queue_timeout: float = _setting(
         "loncQueueTimeout", "60", seconds(0.01, 86400),
-        "Time that a request waits for a connection",
-        "A browser's user has given up by then.",
+        "Time limit for a request that waits for a connection",
+        "The user of a browser has given up by then.",
     )
     queue_limit: int = _setting(
         "loncQueueLimit", "10000", whole("requests", 1, 1000000),
-        "Requests that wait for one host at most",
-        "What lies further back would run out of time before its turn came.",
+        "Maximum number of requests waiting for one host",
+        "A request further back in the queue would time out before it could be sent.",
     )
     max_line: int = _setting(
         "loncMaxLine", "16 MiB", size("1 KiB", "1 GiB"),
-        "Length of one request or one reply at most",
-        "Far more than a course's largest dump, and small enough that one client cannot "
+        "Maximum length of a request or a reply",
+        "Far more than the largest dump of a course, and small enough that one client cannot "
         "use up the memory.",
     )
     max_clients: int = _setting(
         "loncMaxClients", "4096", whole("clients", 1, 1000000),
-        "Open client connections at most, for all hosts together",
-        "A web server's workers, each with several hosts in use, stay well under it; a "
-        "program that forgets to close its connections does not.",
+        "Maximum number of open client connections, for all hosts together",
+        "The workers of a web server, each using several hosts, stay well below it; a program "
+        "that forgets to close its connections does not.",
     )
     socket_names: str = _setting(
         "loncSocketNames", "id", one_of("id", "hostname", "both"),
-        "What the UNIX sockets are called: a host's id, its host name, or both",
-        "A LON-CAPA release of lonc's own age looks for the ids; later ones look for host "
-        "names, and say with each request which id they mean.",
+        "What the UNIX sockets are named after: a host's id, its host name, or both",
+        "LON-CAPA releases of loncnew's time look for the ids; later ones look for host names, "
+        "and name the id in each request.",
     )
     socket_mode: int = _setting(
         "loncSocketMode", "0660", MODE,
         "Mode of the UNIX sockets",
-        "Whoever opens a socket can ask anything of the cluster, so it is not for every "
-        "local user.",
+        "Anyone who can open a socket can send any request to the cluster, so it is not for "
+        "every local user.",
     )
     socket_group: int | None = _setting(
         "loncSocketGroup", "none", GROUP,
-        "Group of the UNIX sockets; none leaves them with lonc's own",
-        "Web server and lonc run as the same user as a rule, and then no group is needed.",
+        "Group of the UNIX sockets; none leaves them with lonc's own group",
+        "The web server and lonc usually run as the same user, and then no group is needed.",
     )
     management: str = _setting(
         "loncManagement", "unix:<lonSockDir>/lonc.amp:mode=600", ENDPOINT,
         "Where the AMP management port listens",
-        "Whoever reaches this port can see all of lonc, or stop it: its own user and root, "
-        "nobody else.",
+        "Anyone who reaches this port can see everything in lonc, or stop it, so by default "
+        "that is only lonc's own user and root.",
         made=_beside_the_sockets,
     )
     management_group: int | None = _setting(
         "loncManagementGroup", "none", GROUP,
         "Group that may see over the management socket; none for nobody",
-        "Which hosts are unwell, and which users' programs are connected, is nobody else's "
-        "business unless somebody says so.",
+        "Which hosts are in trouble, and which users' programs are connected, is private "
+        "unless an administrator decides otherwise.",
     )
     management_tls: str | None = _setting(
         "loncManagementTLS", "none", OPTIONAL_ENDPOINT,
         "Where other machines of the cluster manage lonc over TLS, such as lonctls:8664",
-        "Nobody has to reach it from another machine, and an open port that nobody asked for "
-        "is one too many.",
+        "Most servers are not managed from other machines, and every open port is an "
+        "additional risk.",
     )
     management_names: tuple[tuple[str, bool], ...] = _setting(
         "loncManagementNames", "none", MANAGING_NAMES,
-        "Whose certificates may see over lonctls:, and with :steer behind the name steer",
-        "Every server of the cluster has a certificate of its authority; that alone is no "
-        "reason to let it in.",
+        "Certificate names that may see over lonctls:, and may steer if followed by :steer",
+        "Every server of the cluster has a certificate of its authority; that alone does not "
+        "justify access.",
     )
     http: str | None = _setting(
         "loncHTTP", "none", OPTIONAL_ENDPOINT,
-        "Where the status page and the metrics can be had over HTTP",
-        "Whoever reaches it can see how each host is; most servers have monitoring of their "
-        "own, and an open port that nobody asked for is one too many.",
+        "Where the status page and the metrics are served over HTTP",
+        "Anyone who reaches it can see the state of each host; most servers have their own "
+        "monitoring, and every open port is an additional risk.",
     )
     http_names: tuple[str, ...] = _setting(
         "loncHTTPNames", "none", HOST_NAMES,
-        "Names, besides this machine's own, under which the page may be asked for",
-        "On a loopback address a request under a strange name comes from a page that has made "
-        "its own name lead there, to read what it must not. Elsewhere any name will do unless "
-        "some are given.",
+        "Names, besides this machine's own, under which the page may be requested",
+        "On a loopback address, a request for an unknown name comes from a web page whose own "
+        "name was made to resolve there (DNS rebinding) to read what it must not. On other "
+        "addresses every name is accepted unless some are listed.",
     )
     watch: tuple[str, ...] = _setting(
         "loncWatch", "none", HOST_IDS,
-        "Hosts that must not be DEAD; none stands for the own host id",
-        "A host that is DEAD is usually that host's trouble; the own lond is this "
-        "machine's.",
+        "Hosts that must not be DEAD; none means the own host id",
+        "A DEAD host is usually a matter for that host's administrator; the own lond is a "
+        "matter for this machine's.",
     )
     log_format: str = _setting(
         "loncLogFormat", "seed", one_of("seed", "json", "text"),
-        "Form of lonc.log",
-        "The web page that shows lonc.log expects the form it has always had.",
+        "Format of lonc.log",
+        "The web page that shows lonc.log expects the format that it has always had.",
     )
     write_timeout: float = _setting(
         "loncWriteTimeout", "60", seconds(0.01, 86400),
-        "Time for a client to take a byte of its answer, or to end a line that it began",
-        "A client on the same machine needs far less; one that is stuck would hold memory "
-        "and a descriptor for ever.",
+        "Time limit for a client to read a byte of its answer, or to complete a line it began",
+        "A client on the same machine needs far less; a client that hangs would hold memory "
+        "and a descriptor forever.",
     )
     max_unread: int = _setting(
         "loncMaxUnread", "48 MiB", size("1 KiB", "64 GiB"),
-        "Answers in memory that clients do not read, at most, for all clients together",
-        "Room for three answers of the greatest length. Past it, a client of the program that "
-        "leaves most unread is closed: the one with most.",
+        "Memory for answers that clients have not read, for all clients together",
+        "Room for three answers of the maximum length. When it is used up, the client with the "
+        "most unread data, of the program that leaves the most unread, is closed.",
     )
     max_request_memory: int = _setting(
         "loncMaxRequestMemory", "256 MiB", size("1 KiB", "64 GiB"),
-        "Requests in memory at most, for all clients together, and unfinished answers as much",
-        "Room for sixteen requests of the greatest length, or thousands of large ones. Past "
-        "it, requests whose client has gone end first, then the client with most gets con_lost; "
-        "of the answers the longest loses its connection. The first 8 KiB of each are not "
-        "counted.",
+        "Memory for requests of all clients together, and the same again for incomplete answers",
+        "Room for sixteen requests of the maximum length, or thousands of large ones. When it "
+        "is used up, requests whose client has gone end first, then the client with the most "
+        "gets con_lost; of the answers, the longest loses its connection. The first 8 KiB of "
+        "each are not counted.",
     )
     drain_timeout: float = _setting(
         "loncDrainTimeout", "5", seconds(0, 3600),
-        "Time that requests in flight get at INT and TERM",
-        "Nearly every request is answered by then, and a machine that shuts down does not "
-        "wait much longer.",
+        "Time that requests in flight are given at INT and TERM",
+        "Nearly every request is answered by then, and a machine that shuts down does not wait "
+        "much longer.",
     )
     disk_timeout: float = _setting(
         "loncDiskTimeout", "10", seconds(0.01, 3600),
-        "Time for one read, sync or move of a delayed request",
-        "A disk that is slower than that has a fault, or is a network folder whose server "
-        "is gone.",
+        "Time limit for one read, sync or move of a delayed request",
+        "A disk that is slower than that is faulty, or a network file system whose server is "
+        "gone.",
     )
     delayed_key_file: str | None = _setting(
         "loncDelayedKeyFile", "none", OPTIONAL_FILE,
         "File with the key that seals delayed requests; none leaves them in the clear",
-        "lonnet and lonc's forerunner know nothing of sealed files: whoever sets a key takes "
-        "care not to lose it.",
+        "lonnet and loncnew do not know sealed files, and requests cannot be read without the "
+        "key, so sealing is a decision for the administrator.",
     )
     table_interval: float = _setting(
         "loncTableInterval", "43200", seconds(60, 2592000),
-        "Time between two looks at the cluster's host table",
+        "Time between two fetches of the cluster's host table",
         "Hosts come and go a few times a year, and twice a day is soon enough for a new one. "
-        "A tenth more or less keeps a cluster's machines from asking all at once.",
+        "The interval is varied by a tenth, so that a cluster's machines do not all ask at "
+        "once.",
     )
     table_timeout: float = _setting(
         "loncTableTimeout", "30", seconds(0.01, 3600),
-        "Time for one server to send the cluster's host table, look-up and connect included",
-        "A table has some 100 KB, and nothing waits for it but the next server's turn.",
+        "Time limit for one server to send the cluster's host table, look-up and connect included",
+        "A table has about 100 KB, and only the request to the next server waits for it.",
     )
     table_limit: int = _setting(
         "loncTableLimit", "4 MiB", size("1 KiB", "16 MiB"),
-        "Length of the cluster's host table at most",
-        "Room for some 50,000 hosts; what is longer is no host table.",
+        "Maximum length of the cluster's host table",
+        "Room for about 50,000 hosts; anything longer is not a host table.",
     )
     table_growth: int = _setting(
         "loncTableGrowth", "4", whole("times", 1, 1000),
-        "How many times as many hosts as the last table the next one may have",
-        "A cluster that doubles within half a day is news, and one that becomes many times "
-        "as large is somebody's mistake. A hundred more are always allowed, and the first "
-        "table is compared with none.",
+        "Factor by which the number of hosts may grow from one table to the next",
+        "A cluster that doubles within half a day would be unusual, and one that becomes many "
+        "times as large is a mistake. A hundred more hosts are always allowed, and the first "
+        "table is not compared.",
     )
     # fmt: on
     warnings: tuple[str, ...] = ()
@@ -364,7 +366,7 @@ class Settings:
 
     @cached_property
     def reserved_names(self) -> frozenset[str]:
-        """Names in the folder of the sockets that no host's socket may have."""
+        """Names in the folder of the sockets that are reserved for lonc itself."""
         described = (self.management, self.http)
         paths = [Endpoint.parse(each).unix_path for each in described if each is not None]
         folder = os.path.normpath(self.sock_dir)
@@ -373,7 +375,7 @@ class Settings:
 
     @property
     def max_host_id(self) -> int:
-        """Characters that a host id may have at most, so that its socket's path fits."""
+        """Maximum length of a host id in bytes, so that the path of its socket fits."""
         return SOCKET_PATH_LIMIT - len(os.fsencode(self.socket_path("")))
 
     @property
@@ -383,7 +385,7 @@ class Settings:
 
     @property
     def fetched_hosts_file(self) -> str:
-        """The last host table that came from the cluster."""
+        """The last host table fetched from the cluster."""
         return os.path.join(self.tab_dir, "dns_hosts.tab")
 
     @property
@@ -393,12 +395,12 @@ class Settings:
 
     @property
     def health_file(self) -> str:
-        """Where a process tells the next one which hosts are DEAD."""
+        """Where a process records for the next one which hosts are DEAD."""
         return os.path.join(self.logs_dir, "lonc.health")
 
     @property
     def pid_file(self) -> str:
-        """The daemon's process id."""
+        """The file with the daemon's process id."""
         return os.path.join(self.logs_dir, "lonc.pid")
 
     @property
@@ -408,7 +410,7 @@ class Settings:
 
     @property
     def perm_log_file(self) -> str:
-        """The log of delayed requests, which other programs write too."""
+        """The log of delayed requests, to which other programs write too."""
         return os.path.join(self.logs_dir, "lonnet.perm.log")
 
     @property
@@ -423,20 +425,20 @@ class Settings:
 
     @property
     def delayed_dir(self) -> str:
-        """Where delayed requests wait (protocol, section 6)."""
+        """The folder of the delayed requests (protocol, section 6)."""
         return os.path.join(self.sock_dir, "delayed")
 
     @property
     def key_dir(self) -> str:
-        """Where key files are for a moment (protocol, section 9)."""
+        """The folder of the short-lived key files (protocol, section 9)."""
         return os.path.join(self.sock_dir, "lonc.keys")
 
     @property
     def sealed_dir(self) -> str:
-        """Where delayed requests wait that lonc has sealed."""
+        """The folder of the delayed requests that lonc has sealed."""
         return os.path.join(self.delayed_dir, "sealed")
 
     @property
     def kept_dir(self) -> str:
-        """Where delayed requests go that lonc sets aside (row F8)."""
+        """The folder of the delayed requests that lonc has set aside (row F8)."""
         return os.path.join(self.delayed_dir, "kept")

@@ -229,7 +229,7 @@ class StepTests(TestCase):
         """A lonc of another lonDaemons is refused, and all that came is closed."""
         before = of_null()
         new = await self.connected()
-        with self.assertRaisesRegex(TakeOverError, "another lonDaemons"):
+        with self.assertRaisesRegex(TakeOverError, "to change lonDaemons"):
             await deferToThread(receive, new, self.pid_file + ".other")
         new.close()
         await self.assert_goes_on()
