@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import ssl
@@ -21,7 +22,7 @@ from lonc.web.port import address
 SCREEN = """
 lonc serves a cluster of its own: {ids}
 
-  londs     {londs}
+  londs     {londs}{ill}
   sockets   {sockets}/<host>
   data      {folder}/data/<host>.sqlite
   log       {log}
@@ -100,10 +101,16 @@ def cluster(
 
 def screen(folder: str, settings: Settings, table: HostTable) -> str:
     """Return what is told once all is running."""
+    from lonc.lond import illness
+
     hosts = table.hosts.values()
+    ill = []
+    with contextlib.suppress(OSError):  # which the cluster logs
+        ill = [f"{host_id} is {state}" for host_id, state in illness.read(folder).items()]
     return SCREEN.format(
         ids=", ".join(host.id for host in hosts),
         londs=", ".join(f"{host.id} at {host.target}:{settings.lond_port}" for host in hosts),
+        ill=f"\n  still     {', '.join(ill)}: lonc-lond makes them well" if ill else "",
         sockets=_near(settings.sock_dir),
         folder=_near(os.path.abspath(folder)),
         log=_near(settings.log_file),

@@ -27,6 +27,7 @@ from lonc.config.hosts import HostTable, TableError
 from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.port import ManagementPortError
 from lonc.daemon.pidfile import PidFileError
+from lonc.lond import illness
 from lonc.lond.cluster import prepare
 from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
@@ -221,6 +222,17 @@ class MakeServiceTests(TapTestCase):
             self.assertIn(f"lonc --standalone {place} ask l2 ping", daemon.screen)
             self.assertIn(f"data      {place}/data/", daemon.screen)
             daemon.release()
+
+    def test_ill_from_before(self) -> None:
+        """Londs that were made ill stay so over a start, and the screen names them."""
+        folder = self.path("new")
+        options = ("-n", "lonc", "--standalone", folder, "--lond-port")
+        daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
+        self.assertNotIn("still", daemon.screen)
+        daemon.release()
+        illness.write(folder, "l2", "silent")
+        daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
+        self.assertIn("\n  still     l2 is silent: lonc-lond makes them well\n", daemon.screen)
 
     def test_standalone_with_wrong_port(self) -> None:
         """Section 8: a port that is none does not find its way into the new ``loncapa.conf``."""
