@@ -25,9 +25,8 @@ from lonc.cli.tables import STYLES, Column, fitting, ordered
 from lonc.config.certificates import CertificateFiles
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError
-from lonc.report.judgement import by_cause, totals
-from lonc.report.problems import Problem, state
-from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.problems import Problem, by_cause, state
+from lonc.report.status import DaemonStatus
 from lonc.report.units import count, duration
 from lonc.wire.printable import printable
 
@@ -179,15 +178,13 @@ class Top(App[None]):
         except ManagementError as error:
             self.query_one("#summary", Static).update(printable(str(error)))
         else:
-            self._show_summary(daemon, hosts, problems)
+            self._show_summary(daemon, problems)
             self._show_rows(rows(hosts, problems))
         finally:
             self._looking = False
 
-    def _show_summary(
-        self, daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Sequence[Problem]
-    ) -> None:
-        sums, level = totals(daemon, hosts), state(problems)
+    def _show_summary(self, daemon: DaemonStatus, problems: Sequence[Problem]) -> None:
+        sums, level = daemon.totals, state(problems)
         text = Text(f"{printable(daemon.host_id)} is ").append(level, style=STYLES[level])
         text.append(
             f", up for {duration(time.time() - daemon.started)}; {sums['up']} of "
@@ -197,7 +194,7 @@ class Top(App[None]):
         )
         if self._filter:
             text.append(f"; only with {self._filter!r}")
-        for group in by_cause(problems, hosts)[:CAUSES]:
+        for group in by_cause(problems)[:CAUSES]:
             text.append("\n").append_text(line_of(group, self.size.width - 2))
         self.query_one("#summary", Static).update(text)
 

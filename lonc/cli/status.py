@@ -14,9 +14,9 @@ from lonc.cli.arguments import json_option
 from lonc.cli.tables import STYLES, as_json, console, overflow
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
-from lonc.report.judgement import by_cause, summary, totals
-from lonc.report.problems import Group, Problem, state
-from lonc.report.status import DaemonStatus, HostStatus
+from lonc.report.judgement import summary
+from lonc.report.problems import Group, Problem, by_cause, state
+from lonc.report.status import DaemonStatus
 from lonc.report.units import clock_time, count, duration
 from lonc.wire.printable import printable
 
@@ -45,24 +45,22 @@ async def status(lonc: ManagementClient, wants_json: bool, every: bool, monitori
     Ends with 0 when all is well, 1 when there is something to look at, 2 when it is urgent, and 3
     when no lonc answers. With --monitoring 2 says that as well, and 3 that it could not be asked.
     """
-    problems, daemon, hosts = await lonc.problems(), await lonc.about(), await lonc.hosts()
-    groups = [Group([each]) for each in problems] if every else by_cause(problems, hosts)
+    problems, daemon = await lonc.problems(), await lonc.about()
+    groups = [Group([each]) for each in problems] if every else by_cause(problems)
     if wants_json:
-        as_json(**summary(daemon, hosts, problems))
+        as_json(**summary(daemon, problems))
     elif monitoring:
-        click.echo(monitored(state(problems), groups, totals(daemon, hosts)))
+        click.echo(monitored(state(problems), groups, daemon.totals))
     else:
-        show(console(), daemon, hosts, problems, groups, every)
+        show(console(), daemon, problems, groups, every)
     return EXIT_STATUS[state(problems)]
 
 
-def _head(
-    daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Sequence[Problem], now: float
-) -> Iterator[Text]:
+def _head(daemon: DaemonStatus, problems: Sequence[Problem], now: float) -> Iterator[Text]:
     headline = Text(f"lonc {daemon.version} of {printable(daemon.host_id)} is ")
     headline.append(state(problems), style=STYLES[state(problems)])
     yield headline.append(f": process {daemon.pid}, up for {duration(now - daemon.started)}")
-    sums = totals(daemon, hosts)
+    sums = daemon.totals
     number = {name: count(sums[name], name.removesuffix("s")) for name in sums}
     yield Text(
         f"  {number['hosts']}: {sums['up']} up, {sums['untried']} untried, {sums['dead']} DEAD, "
@@ -82,13 +80,12 @@ HEAD: Final = 6
 def show(
     out: Console,
     daemon: DaemonStatus,
-    hosts: Sequence[HostStatus],
     problems: Sequence[Problem],
     groups: Sequence[Group],
     every: bool,
 ) -> None:
     """Show all of it; in a terminal no more than fits, unless every problem is asked for."""
-    for line in _head(daemon, hosts, problems, time.time()):
+    for line in _head(daemon, problems, time.time()):
         out.print(line, no_wrap=True, overflow=overflow(out))
     told = [(line_of(each, out.width), Text(f"    {printable(each.advice)}")) for each in groups]
     room = out.height - HEAD

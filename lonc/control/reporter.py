@@ -24,7 +24,7 @@ from lonc.disk.files import why
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
 from lonc.report.events import PARENT, Logger
-from lonc.report.judgement import JUDGED, judge_daemon, judge_host
+from lonc.report.judgement import JUDGED, judge_daemon, judge_host, totals
 from lonc.report.logs import LoncLog
 from lonc.report.problems import Problem, Problems
 from lonc.report.recent import Recent
@@ -78,6 +78,7 @@ class Reporter:
     _started: float = attrs.field(init=False, factory=time.time)
     _recent: dict[str, Recent] = attrs.field(init=False, factory=dict)
     _last_reload: LastReload = attrs.field(init=False, factory=LastReload)
+    _totals: Mapping[str, int] = attrs.field(init=False, factory=lambda: totals([], {}, 0))
     _reloads: Counter[str] = attrs.field(init=False, factory=lambda: Counter(done=0, failed=0))
 
     def about(self) -> DaemonStatus:
@@ -105,6 +106,7 @@ class Reporter:
             cut_off=self._clients.cut_off.count,
             last_reload=self._last_reload,
             reloads=dict(self._reloads),
+            totals=self._totals,
         )
 
     def reloaded(self, outcome: str, changes: Sequence[str]) -> None:
@@ -165,6 +167,7 @@ class Reporter:
                 hosts.append(self.status(host_id))
                 found += judge_host(hosts[-1], daemon, time.time())
                 yield hosts[-1]
+        self._totals = totals(hosts, self._departed(), self._delayed.kept)
         found += judge_daemon(self.about(), hosts, time.time())
         self.problems.replace(found, JUDGED)
 

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from lonc.report.kinds import Level
-from lonc.report.problems import Group, Problem, grouped, problem, state, worst_first
+from lonc.report.problems import Problem, problem, state, worst_first
 from lonc.report.recent import ENOUGH
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration
@@ -133,6 +133,11 @@ def certificate_problem(file: str, days: float) -> Iterator[Problem]:
 
 def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
     """Find what the status of a host shows to be wrong with it."""
+    lost = sum(host.con_lost_lately.values())
+    return (attrs.evolve(each, lost=lost) for each in _judge_host(host, daemon, now))
+
+
+def _judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
     watched = host.host_id in daemon.watch
     name, why = host.host_id, str(host.last_failure.get("what", ""))
     since = host.since or None
@@ -218,9 +223,13 @@ def _machine(host: HostStatus) -> str:
     return host.machine or host.host_id
 
 
-def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, int]:
-    """Sum all hosts up; what is counted since the start has those too that have left."""
-    gone = daemon.departed
+def totals(hosts: Sequence[HostStatus], gone: Mapping[str, int], kept: int) -> Mapping[str, int]:
+    """
+    Sum all hosts up.
+
+    :param gone: what was counted since the start of hosts that have left.
+    :param kept: delayed requests that were set aside.
+    """
     return {
         "hosts": len(hosts),
         "up": sum(host.state == "up" and host.tried for host in hosts),
@@ -235,14 +244,8 @@ def totals(daemon: DaemonStatus, hosts: Sequence[HostStatus]) -> Mapping[str, in
         "answers": sum(host.answers for host in hosts) + gone.get("answers", 0),
         "con_lost": sum(host.lost for host in hosts) + gone.get("con_lost", 0),
         "delayed": sum(host.delayed for host in hosts),
-        "kept": daemon.kept,
+        "kept": kept,
     }
-
-
-def by_cause(problems: Iterable[Problem], hosts: Sequence[HostStatus]) -> list[Group]:
-    """Put problems with one cause together, in each those that lost most requests first."""
-    lost = {host.host_id: sum(host.con_lost_lately.values()) + host.lost * 1e-9 for host in hosts}
-    return grouped(problems, lambda each: lost.get(each.host, 0.0))
 
 
 def finding(told: Problem) -> Mapping[str, object]:
@@ -252,9 +255,7 @@ def finding(told: Problem) -> Mapping[str, object]:
     return fields
 
 
-def summary(
-    daemon: DaemonStatus, hosts: Sequence[HostStatus], problems: Iterable[Problem]
-) -> Mapping[str, object]:
+def summary(daemon: DaemonStatus, problems: Iterable[Problem]) -> Mapping[str, object]:
     """Give what ``lonc status`` says, as one object of plain values."""
     found = worst_first(problems)
     return {
@@ -266,5 +267,5 @@ def summary(
         "config_file": daemon.config_file,
         "state": state(found),
         "findings": [finding(each) for each in found],
-        "totals": totals(daemon, hosts),
+        "totals": daemon.totals,
     }

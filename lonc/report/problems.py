@@ -35,6 +35,7 @@ class Problem:
     :ivar what: what is wrong, for a person.
     :ivar since: since when, in Unix time; ``None`` where that is not known.
     :ivar advice: what to do, with the section of the page "when something is wrong" in brackets.
+    :ivar lost: ``con_lost`` of its host in the last five minutes; 0 where it is about no host.
     """
 
     number: int = 0
@@ -44,6 +45,7 @@ class Problem:
     what: str
     since: float | None = None
     advice: str
+    lost: int = 0
 
     @property
     def host(self) -> str:
@@ -135,8 +137,9 @@ class Problems:
             self._all[key] = attrs.evolve(told, number=self._count, since=begun)
             return True
         since = before.since if told.since is None else told.since
-        if (told.what, told.level, since) != (before.what, before.level, before.since):
-            self._all[key] = attrs.evolve(told, number=before.number, since=since)
+        now = attrs.evolve(told, number=before.number, since=since)
+        if now != before:
+            self._all[key] = now
         return LEVELS.index(before.level) < LEVELS.index(told.level)
 
     def _end(self, keys: Iterable[tuple[str, str]]) -> None:
@@ -221,20 +224,18 @@ class Group:
         return comma.join(names[:most] + more)
 
 
-def grouped(
-    found: Iterable[Problem], weight: Callable[[Problem], float] = lambda each: 0.0
-) -> list[Group]:
+def by_cause(found: Iterable[Problem]) -> list[Group]:
     """
     Put problems with one cause together, the worst first, then those with most members.
 
-    :param weight: how much one hurts, compared with others of its group.
+    In each those come first whose hosts lost most requests.
     """
     groups: dict[tuple[str, str, str], list[Problem]] = {}
     for each in worst_first(found):
         apart = "" if KINDS[each.kind].cause else each.subject
         groups.setdefault((each.level, each.kind, apart), []).append(each)
     for members in groups.values():
-        members.sort(key=lambda each: -weight(each))
+        members.sort(key=lambda each: -each.lost)
     return sorted(
         (Group(members) for members in groups.values()),
         key=lambda each: (-LEVELS.index(each.level), -len(each.members)),

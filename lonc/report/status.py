@@ -201,6 +201,7 @@ class DaemonStatus:
     :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (lines for a person) of the
         last reload or table that was read; empty before the first.
     :ivar reloads: how many since the start, by outcome.
+    :ivar totals: of all hosts, when these were last looked at: ten seconds ago at most.
     """
 
     version: str
@@ -222,6 +223,7 @@ class DaemonStatus:
     last_refused: float
     last_reload: LastReload
     reloads: Mapping[str, int]
+    totals: Mapping[str, int]
 
 
 class Counted(Protocol):

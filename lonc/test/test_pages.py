@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.main import commands
 from lonc.config.settings import MANAGEMENT_SOCKET
-from lonc.report.judgement import finding, summary, totals
+from lonc.report.judgement import finding, summary
 from lonc.report.kinds import KINDS
 from lonc.report.problems import problem
 from lonc.report.records import (
@@ -121,8 +121,8 @@ class CommandPageTests(SynchronousTestCase):
     def test_status(self) -> None:
         """Each name of the object that sums it up stands in the section of ``lonc status``."""
         section = self.sections["lonc status"]
-        found = summary(a_daemon(), [], [])
-        named = {*found, *totals(a_daemon(), []), *finding(problem("host-dead", "a", "DEAD"))}
+        found = summary(a_daemon(), [])
+        named = {*found, *a_daemon().totals, *finding(problem("host-dead", "a", "DEAD"))}
         for name in named - {"schema"}:
             self.assertIn(f"``{name}``", section)
 

@@ -17,9 +17,8 @@ from urllib.parse import quote, urlencode
 import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lonc.report.judgement import by_cause, totals
 from lonc.report.kinds import KINDS, LEVELS
-from lonc.report.problems import Group, Problem, state
+from lonc.report.problems import Group, Problem, by_cause, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration, measured
 from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph
@@ -243,7 +242,7 @@ def index(
     yield ""
     rows = [Row(host, lost(host), levels.get(host.host_id, -1)) for host in hosts]
     yield ""
-    groups = by_cause(found, hosts)
+    groups = by_cause(found)
     yield ""
     shown = view.rows(rows, members)
     most = len(shown) if view.all else IN_TABLE
@@ -256,7 +255,7 @@ def index(
         state=state(found),
         groups=groups[:GROUPS],
         more_groups=groups[GROUPS:],
-        totals=totals(daemon, hosts),
+        totals=daemon.totals,
         rows=shown[:most],
         left_out=max(0, len(shown) - most),
         view=view,

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError, UnknownHost
+from lonc.report.judgement import totals
 from lonc.report.problems import Problem, problem
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import DaemonStatus, HostStatus
@@ -37,7 +38,7 @@ class Lonc:
     async def about(self) -> DaemonStatus:
         if self.error is not None:
             raise self.error
-        return a_daemon()
+        return a_daemon(totals=totals(self.listed, {}, 0))
 
     async def problems(self) -> list[Problem]:
         if self.error is not None:

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
+import attrs
 from rich.console import Console
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.cli.status import monitored, show
-from lonc.report.judgement import by_cause
+from lonc.cli.status import monitored, show, status
+from lonc.report.judgement import totals
 from lonc.report.kinds import KINDS
-from lonc.report.problems import Group, Problem, problem
+from lonc.report.problems import Group, Problem, by_cause, problem
+from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.statuses import a_daemon, a_status
 
 
@@ -37,8 +41,8 @@ class StatusCase(SynchronousTestCase):
             width=width, height=height, file=output, force_terminal=True, color_system=None
         )
         hosts = [a_status(each.subject) for each in problems if each.host]
-        groups = [Group([each]) for each in problems] if every else by_cause(problems, hosts)
-        show(out, a_daemon(), hosts, problems, groups, every)
+        groups = [Group([each]) for each in problems] if every else by_cause(problems)
+        show(out, a_daemon(totals=totals(hosts, {}, 0)), problems, groups, every)
         return re.sub(r"\x1b\[[0-9;]*m", "", output.getvalue()).splitlines()
 
 
@@ -61,9 +65,23 @@ class ScreenTests(StatusCase):
 
     def test_most_lost_first(self) -> None:
         """Of several hosts, those that lost most requests are named."""
-        hosts = [a_status(f"h{each}", con_lost={"dead": each}) for each in range(39)]
-        (group,) = by_cause(refused(39), hosts)
+        found = [attrs.evolve(each, lost=lost) for lost, each in enumerate(refused(39))]
+        (group,) = by_cause(found)
         self.assertEqual(group.subjects(2), "h38, h37, … 37 more")
+
+    def test_asks_for_no_host(self) -> None:
+        """Its numbers and problems are asked for, and not what each of thousands of hosts does."""
+
+        class Lonc:
+            async def problems(self) -> list[Problem]:
+                return refused(3)
+
+            async def about(self) -> DaemonStatus:
+                return a_daemon()
+
+        command: Any = status.callback
+        asked = Deferred.fromCoroutine(command.__wrapped__(Lonc(), True, False, False))
+        self.assertEqual(self.successResultOf(asked), 1)
 
     def test_fits(self) -> None:
         """It fits any terminal of 8 lines or more; what had no room is counted."""
@@ -101,5 +119,5 @@ class MonitoringTests(StatusCase):
             problem("delayed-kept", "", "2 are | kept\n"),
             problem("host-paused", "h", "paused"),
         ]
-        line = monitored("warning", by_cause(problems, []), {"hosts": 3})
+        line = monitored("warning", by_cause(problems), {"hosts": 3})
         self.assertEqual(line, "LONC WARNING - 2 hosts DEAD: refused; 2 are / kept\\n | hosts=3")

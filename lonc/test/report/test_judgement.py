@@ -203,8 +203,8 @@ class SummaryTests(SynchronousTestCase):
 
     def test_departed(self) -> None:
         """What hosts have done that have left stays in what is counted since the start."""
-        daemon = a_daemon(departed={"requests": 10, "answers": 8, "con_lost": 2})
-        counts = totals(daemon, [a_status("a", requests=3, answers=2, con_lost={"dead": 1})])
+        gone = {"requests": 10, "answers": 8, "con_lost": 2}
+        counts = totals([a_status("a", requests=3, answers=2, con_lost={"dead": 1})], gone, 0)
         told = [counts[name] for name in ("requests", "answers", "con_lost")]
         self.assertEqual(told, [13, 10, 3])
 
@@ -213,13 +213,13 @@ class SummaryTests(SynchronousTestCase):
         hosts = several(
             a_status("a", state="DEAD", requests=3, answers=2, con_lost={"dead": 1}, delayed=4)
         )
-        daemon = a_daemon(kept=5)
-        told = json.loads(json.dumps(summary(daemon, hosts, judge(daemon, hosts, NOW))))
+        daemon = a_daemon(totals=totals(hosts, {}, 5))
+        told = json.loads(json.dumps(summary(daemon, judge(daemon, hosts, NOW))))
         names = ["schema", "version", "pid", "since", "host_id", "config_file", "state"]
         self.assertEqual(list(told), [*names, "findings", "totals"])
         self.assertEqual(
             set(told["findings"][0]),
-            {"kind", "level", "host", "subject", "what", "since", "advice"},
+            {"kind", "level", "host", "subject", "what", "since", "advice", "lost"},
         )
         names = [
             "hosts",

@@ -9,6 +9,7 @@ import os
 import re
 from typing import cast
 
+import attrs
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -19,7 +20,7 @@ from lonc.daemon.upkeep import OWN
 from lonc.local.limits import SHORTAGES
 from lonc.report.judgement import JUDGED
 from lonc.report.kinds import KINDS, LEVELS
-from lonc.report.problems import Problem, Problems, grouped, problem, state, worst_first
+from lonc.report.problems import Problem, Problems, by_cause, problem, state, worst_first
 from lonc.test.fixtures.source import PACKAGE, TREE, read
 
 
@@ -179,9 +180,10 @@ class GroupTests(SynchronousTestCase):
 
     def test_one_cause(self) -> None:
         """Hosts with one cause are one line, those that hurt most first; the rest is a number."""
-        hurts = {"b": 1.0, "c": 7.0}
-        found = [problem("host-refused", each, "DEAD: refused") for each in "abcd"]
-        (group,) = grouped(found, lambda each: hurts.get(each.subject, 0.0))
+        lost = {"a": 0, "b": 1, "c": 7, "d": 0}
+        told = [problem("host-refused", each, "DEAD: refused") for each in lost]
+        found = [attrs.evolve(each, lost=lost[each.subject]) for each in told]
+        (group,) = by_cause(found)
         self.assertEqual(group.what, "4 hosts DEAD: refused")
         self.assertEqual(
             (group.subjects(3), group.subjects(4)), ("c, b, a, … 1 more", "c, b, a, d")
@@ -192,12 +194,12 @@ class GroupTests(SynchronousTestCase):
     def test_lines_of_files(self) -> None:
         """Names that have a comma themselves are parted by semicolons."""
         lines = [f"hosts.tab, line {number}" for number in (3, 5)]
-        (group,) = grouped([problem("table-row", each, each) for each in lines])
+        (group,) = by_cause([problem("table-row", each, each) for each in lines])
         self.assertEqual(group.subjects(2), "hosts.tab, line 3; hosts.tab, line 5")
 
     def test_alone(self) -> None:
         """One alone says all that there is to say of it."""
-        (group,) = grouped([problem("host-refused", "a", "DEAD: refused: no route")])
+        (group,) = by_cause([problem("host-refused", "a", "DEAD: refused: no route")])
         self.assertEqual((group.what, group.subjects(3)), ("a DEAD: refused: no route", ""))
         self.assertIn("lonc hosts a", group.advice)
 
@@ -210,7 +212,7 @@ class GroupTests(SynchronousTestCase):
             problem("host-refused", "e", "DEAD", level="critical"),
         ]
         self.assertEqual(
-            [(each.level, each.kind, len(each.members)) for each in grouped(found)],
+            [(each.level, each.kind, len(each.members)) for each in by_cause(found)],
             [
                 ("critical", "host-refused", 1),
                 ("warning", "host-refused", 2),
@@ -222,10 +224,10 @@ class GroupTests(SynchronousTestCase):
     def test_nothing_in_common(self) -> None:
         """Files are a line each."""
         found = [problem("certificate-ends", each, f"{each} ends") for each in ("/a", "/b")]
-        self.assertEqual([each.what for each in grouped(found)], ["/a ends", "/b ends"])
+        self.assertEqual([each.what for each in by_cause(found)], ["/a ends", "/b ends"])
 
     def test_of_files(self) -> None:
         """Lines of files are counted as what they are."""
         found = [problem("setting-unused", f"/a, line {n}", "no longer needed") for n in (1, 2)]
-        (group,) = grouped(found)
+        (group,) = by_cause(found)
         self.assertEqual(group.what, "2 settings have no effect")
