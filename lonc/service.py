@@ -105,7 +105,7 @@ class LoncService(MultiService):
         self._disk = Disk(reactor, for_disk)
 
         # Requests: from a client's socket through a host to its lond.
-        self._clients = clients = Clients(settings, reactor)
+        self._clients = clients = Clients(settings, reactor, in_force.room_for_clients)
         resolve = outside.resolve
         names = Names(
             *(lambda name: for_names(partial(resolve, name)), reactor, settings),
@@ -258,7 +258,6 @@ class LoncService(MultiService):
             "starting with {hosts}", hosts=hosts, event="starting-with-hosts", start_or_end=True
         )
         self.problems.replace(self.in_force.problems(), CONFIGURED)
-        self._clients.room = self.in_force.room_for_clients
         if not self._dependencies.enciphers:
             what = "OpenSSL has no IDEA: requests that are to be enciphered get con_lost"
             self.problems.tell("no-idea", "", what)

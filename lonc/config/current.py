@@ -5,7 +5,6 @@ The configuration in force: settings, host table, and what follows from both.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -83,7 +82,6 @@ class InForce:
     :ivar settings: the settings.
     :ivar table: the host table.
     :ivar access: which ways in the two leave open.
-    :ivar room_for_clients: how many the limit of open files allows.
     :ivar later: what waits for the next start: setting -> a line for a person.
     :raises SettingsError: certificates are set, cannot be used, and have to be.
     """
@@ -93,7 +91,6 @@ class InForce:
         self.table = _within_limit(self.settings, table)
         self.access = read_access(self.settings, self.table)
         self.later: dict[str, str] = {}
-        self.room_for_clients = sys.maxsize
 
     def configuration(self) -> Configuration:
         """Return both."""
@@ -155,6 +152,13 @@ class InForce:
         """How many files may be open at once."""
         return _needed(self.settings, self.table)
 
+    def room_for_clients(self) -> int:
+        """Allow as many open files as it takes; return how many clients they leave room for."""
+        hosts = len(self.table.hosts)
+        sockets = hosts * _sockets(self.settings)
+        limit = raise_file_limit(self.needed_files)
+        return room_for_clients(limit, sockets, hosts * self.settings.max_connections)
+
     def problems(self, user: int | None = None) -> list[Problem]:
         """
         Judge what is in force, and allow as many open files as it takes.
@@ -163,11 +167,6 @@ class InForce:
         """
         needed = self.needed_files
         limit = raise_file_limit(needed)
-        hosts = len(self.table.hosts)
-        sockets = hosts * _sockets(self.settings)
-        self.room_for_clients = room_for_clients(
-            limit, sockets, hosts * self.settings.max_connections
-        )
         return [
             *configuration_problems(
                 self.settings,

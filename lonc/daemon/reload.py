@@ -142,7 +142,6 @@ class Reloader:
         sockets: list[SocketError | None] = []
         problems = self._in_force.problems()
         self._reporter.problems.replace(problems, CONFIGURED)
-        self._clients.room = self._in_force.room_for_clients
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         shared = self._share_management(settings.management_group)

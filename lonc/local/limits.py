@@ -257,7 +257,8 @@ class Clients:
 
     :ivar everyone: who is connected, the first one first.
     :ivar usual_size: bytes of a request at most for which there is nothing to count or to cut.
-    :ivar room: how many the limit of open files allows.
+    :param room: returns how many the limit of open files allows; it is asked again when the
+        settings change.
     :ivar requests: the memory that their large requests take: begun, sent ahead and under way.
     :ivar replies: the memory that the unfinished large answers of londs take.
     :ivar next_number: returns the number of a client that comes.
@@ -270,8 +271,15 @@ class Clients:
     :ivar leaving: clients that were turned away and have not gone yet -> since when.
     """
 
-    def __init__(self, settings: Settings, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: IReactorTime,
+        room: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
         self.settings = settings
+        self._room_now = room
+        self._room = room()
         self.usual_size = min(UNCOUNTED, settings.max_line)
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
@@ -279,7 +287,6 @@ class Clients:
         self.requests: Budget[Holder] = Budget(settings.max_request_memory, largest)
         self.replies: Budget[Holder] = Budget(settings.max_request_memory, largest)
         self.now = clock.seconds()
-        self.room = sys.maxsize
         self.next_number = count(1).__next__
         self.refused = Tally()
         self.cut_off = Tally()
@@ -306,6 +313,7 @@ class Clients:
     def reconfigure(self, settings: Settings) -> None:
         """Take over new settings; a lower limit is for what comes from now on."""
         self.settings = settings
+        self._room = self._room_now()
         self.usual_size = min(UNCOUNTED, settings.max_line)
         self.requests.limit = self.replies.limit = settings.max_request_memory
         self._unread_memory.limit = settings.max_unread
@@ -324,9 +332,9 @@ class Clients:
         """Count a newcomer in; return whether there is a place for it."""
         self.everyone[client] = None
         count = len(self.everyone) - len(self.leaving)
-        if count <= self.settings.max_clients and count <= self.room:  # each client passes here
+        if count <= self.settings.max_clients and count <= self._room:  # each client passes here
             return True
-        limit = min(self.settings.max_clients, self.room)
+        limit = min(self.settings.max_clients, self._room)
         if self._places is None:
             self._places = Places(each for each in self.everyone if each is not client)
         silent = self._places.make_room(client)
@@ -387,7 +395,7 @@ class Clients:
 
         :param now: Unix time.
         """
-        places = min(self.settings.max_clients, self.room)
+        places = min(self.settings.max_clients, self._room)
         taken = len(self.everyone) - len(self.leaving)
         if taken >= places:
             yield problem("clients-full", "", f"{taken} of {places} places for clients are taken")

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from lonc.local.limits import Clients
+from lonc.local.protocol import ClientListener
 from lonc.test.fixtures.doubles import FakeClient
 from lonc.test.fixtures.local_client import ClientTestCase
 from lonc.wire.request import CON_LOST
@@ -32,6 +34,21 @@ class RoomTests(ClientTestCase):
         for client in (one, two, three, newcomer):
             client.hang_up()
         self.assert_forgotten()
+
+    def test_descriptors(self) -> None:
+        """Fewer places than the settings have: as many as there are descriptors for, asked anew."""
+        places = 1
+        self.begin(max_clients=3)
+        self.clients = Clients(self.clients.settings, self.clock, lambda: places)
+        self.listener = ClientListener(self.host, self.clients)
+        one, two = self.of(7), self.of(7)
+        self.assertEqual((one.read, two.read), (CON_LOST, b""))
+        places = 2
+        self.clients.reconfigure(self.clients.settings)
+        self.of(7)
+        self.assertEqual(two.read, b"")
+        self.of(7)
+        self.assertEqual(two.read, CON_LOST)
 
     def test_program_with_most(self) -> None:
         """It is one of the program that holds most places, however long others are silent."""
