@@ -8,7 +8,6 @@ No request passes through here.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Generator
 from functools import partial
@@ -21,15 +20,12 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from lonc.config.current import InForce
-from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.config.judgement import CONFIGURED
-from lonc.config.settings import Settings
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.parts import Parts
-from lonc.control.port import ManagementPort
+from lonc.control.port import Ports
 from lonc.control.reporter import Reporter
 from lonc.daemon.former import FORMER, former
-from lonc.daemon.handover import HandOver
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside
 from lonc.daemon.reload import Reloader
@@ -47,9 +43,7 @@ from lonc.host.resolver import PLACES, Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.report.events import Logger
-from lonc.report.slices import in_slices
 from lonc.report.units import count
-from lonc.transport.endpoint_port import EndpointPort
 from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort
 from lonc.wire.cipher import has_idea
@@ -90,145 +84,106 @@ class LoncService(MultiService):
     takes_log = False
 
     def __init__(self, outside: Outside) -> None:
-        """Put the parts together: here is what the daemon is made of, and what each part knows."""
+        """Make the parts, and tell them of each other: here is all that the daemon is made of."""
         super().__init__()
+        self._outside, self.observer = outside, outside.observer
         reactor, network, random = outside.reactor, outside.network, outside.random
-        self._outside, self._reactor = outside, reactor
-        self.observer = outside.observer
         self.hosts, self.problems = hosts, problems = outside.hosts, outside.problems
-        if outside.predecessor is not None:
-            outside.manager.add_inherited(outside.predecessor.holdings.sockets)
         self.in_force = in_force = InForce(outside.configuration)
         settings = in_force.settings
-        for_names = outside.make_threads(reactor, "names", PLACES)
-        for_disk = outside.make_threads(reactor, "disk", DISK_THREADS)
-        self._disk = Disk(reactor, for_disk)
+        in_threads = outside.make_threads(reactor, "disk", DISK_THREADS)
+        look_up = outside.make_threads(reactor, "names", PLACES)
+        self._disk = disk = Disk(reactor, in_threads)
 
         # Requests: from a client's socket through a host to its lond.
         self._clients = clients = Clients(settings, reactor, in_force.room_for_clients)
-        resolve = outside.resolve
         names = Names(
-            *(lambda name: for_names(partial(resolve, name)), reactor, settings),
+            lambda name: look_up(partial(outside.resolve, name)),
+            reactor,
+            settings,
             lambda name, gone: machines.readdress(name, gone),
         )
         kept = KeptSockets(outside.manager)
-        self._dependencies = HostDependencies(
+        self._common = common = HostDependencies(
             clock=reactor,
             network=network,
             look_up=names.look_up,
-            name_trouble=names.trouble,
             random=random,
             clients=clients,
             revived=lambda host_id: delayed.kick(host_id),
+            name_trouble=names.trouble,
             auth_modes=in_force.auth_modes,
-            enciphers=has_idea(),
             ids=in_force.ids,
+            enciphers=has_idea(),
             keeper=kept,
         )
-        machines = Machines(self._dependencies)
-        self._supervisor = supervisor = Supervisor(
-            hosts, in_force, self._dependencies, problems, machines
-        )
-        self._shared = shared = SharedSockets(hosts.get, self._dependencies)
+        machines = Machines(common)
+        self._supervisor = supervisor = Supervisor(hosts, in_force, common, problems, machines)
+        self._shared = shared = SharedSockets(hosts.get, common)
         self._delayed = delayed = DelayedService(
-            reactor, settings, hosts.get, for_disk, outside.perm_log, random, problems
+            reactor, settings, hosts.get, in_threads, outside.perm_log, random, problems
         )
 
         # What is seen and steered.
         self.reporter = reporter = Reporter(
-            *(hosts, in_force, clients, delayed, outside.lonc_log, problems), supervisor.departed
+            hosts, in_force, clients, delayed, outside.lonc_log, problems, supervisor.departed
         )
-        at = (reactor, network, self.parts)
-        known = (in_force.certificates, in_force.management_names)
-        self._management = ManagementPort(
-            *at, settings.management, settings.management_group, *known, keeper=kept
-        )
-        self._management_tls = ManagementPort(
-            *at, settings.management_tls, None, *known, name="TLS management port"
-        )
-        self._http = HTTPPort(reactor, network, reporter, settings.http)
-        ports: list[tuple[str, Callable[[Settings], str | None], EndpointPort]] = [
-            ("loncManagement", lambda now: now.management, self._management),
-            ("loncManagementTLS", lambda now: now.management_tls, self._management_tls),
-            ("loncHTTP", lambda now: now.http, self._http),
-        ]
+        http = HTTPPort(reactor, network, reporter, settings.http)
+        self._ports = ports = Ports(reactor, network, in_force, self.parts, kept, http)
 
         # How it becomes another: a new configuration, a new table, a new process.
-        self._reloader = Reloader(
-            sources=outside.sources,
-            clock=reactor,
-            disk=self._disk,
-            in_force=in_force,
-            clients=clients,
-            supervisor=supervisor,
-            shared=shared,
-            reporter=reporter,
-            followers=[clients, names, delayed],
-            ports=ports,
-            management=self._management,
+        self._reloader = reloader = Reloader(
+            *(outside, disk, in_force, supervisor, shared, reporter, ports),
+            [clients, names, delayed],
         )
         self._tables = TableFetcher(
-            *(reactor, in_force.configuration, web_client(reactor), for_disk, random),
-            guarded(self._reloader.table),
+            *(reactor, in_force.configuration, web_client(reactor), in_threads, random),
+            guarded(reloader.table),
             problems,
         )
-        self._succession = Succession(outside, in_force, kept, delayed, clients, self._disk)
-        self._hand_over = HandOver(
-            reactor,
-            for_disk,
-            lambda: os.path.join(in_force.settings.sock_dir, TAKE_OVER_SOCKET),
-            self._succession.holdings,
-            [delayed, self._management_tls, self._http],
-            lambda: upkeep.restore_pid_file(),
-            self._succession.retire,
+        self._succession = succession = Succession(
+            outside, in_force, kept, delayed, clients, disk, in_threads, [delayed, *ports.unshared]
         )
 
         # What sets it going.
-        self._upkeep = upkeep = Upkeep(
-            outside=outside,
-            in_force=in_force,
-            clients=clients,
-            names=names,
-            supervisor=supervisor,
-            shared=shared,
-            kept=kept,
-            ports=[port for _, _, port in ports],
-            reporter=reporter,
-            also={self._sample: PAUSE},
-            handing_over=lambda: self._hand_over.under_way,
+        self._upkeep = Upkeep(
+            *(outside, in_force, clients, names, supervisor, shared, kept, ports, reporter),
+            succession,
+            {http.sampling: PAUSE},
             running=lambda: bool(self.running),
             sets_title=lambda: self.sets_title,
         )
         self._notices = Notices(reactor, outside.manager, reporter.status_line)
-        self._signals = Signals(
-            reactor,
-            {
-                signal.SIGINT: self.stop,
-                signal.SIGTERM: self.stop,
-                signal.SIGHUP: guarded(self.reload),
-                signal.SIGUSR1: self._upkeep.report_and_reset,
-                signal.SIGUSR2: guarded(self.reread_table),
-            },
-        )
+        self._signals = Signals(reactor, self._actions())
         for each in (supervisor, delayed, self._tables, *outside.beside):
             each.setServiceParent(self)
+
+    def _actions(self) -> dict[signal.Signals, Callable[[], object]]:
+        """Return what is done at each signal (row S17)."""
+        return {
+            signal.SIGINT: self.stop,
+            signal.SIGTERM: self.stop,
+            signal.SIGHUP: guarded(self.reload),
+            signal.SIGUSR1: self._upkeep.report_and_reset,
+            signal.SIGUSR2: guarded(self.reread_table),
+        }
 
     def parts(self) -> Parts:
         """Return what is shown and steered over the management port."""
         return Parts(
-            clock=self._reactor,
+            clock=self._outside.reactor,
             hosts=self.hosts,
             in_force=self.in_force,
             clients=self._clients,
             delayed=self._delayed.requests,
-            request_log=self._dependencies.request_log,
+            request_log=self._common.request_log,
             reporter=self.reporter,
             disk=self._disk,
             read_settings=self._outside.sources.settings,
             reread_table=self.reread_table,
             reload=self.reload,
-            hand_over=self._hand_over.offer,
-            handing_over=lambda: self._hand_over.under_way,
+            hand_over=self._succession.hand_over,
+            handing_over=lambda: self._succession.handing_over,
             look=self._upkeep.look,
             stop=self.stop,
         )
@@ -251,25 +206,23 @@ class LoncService(MultiService):
         :raises lonc.daemon.takeover.TakeOverError: when the process that this one takes over from
             goes on.
         """
-        settings, table = self.in_force.settings, self.in_force.table
+        table = self.in_force.table
         self._succession.claim()
         hosts = count(len(table.hosts), "host")
         log.info(
             "starting with {hosts}", hosts=hosts, event="starting-with-hosts", start_or_end=True
         )
         self.problems.replace(self.in_force.problems(), CONFIGURED)
-        if not self._dependencies.enciphers:
+        if not self._common.enciphers:
             what = "OpenSSL has no IDEA: requests that are to be enciphered get con_lost"
             self.problems.tell("no-idea", "", what)
         if not self._succession.following:  # else the process before still uses some
             self.in_force.access.key_folder.sweep()
-        self._management.setServiceParent(self)
-        self._management_tls.setServiceParent(self)
-        self._http.setServiceParent(self)
+        self._ports.setServiceParent(self)
         super().startService()
         for host_id in table.hosts:
             self._supervisor.add(host_id)
-        for _ in self._shared.arranging(table.hosts, settings, []):
+        for _ in self._shared.arranging(table.hosts, self.in_force.settings, []):
             pass
         self._succession.complete()
         self._upkeep.start()
@@ -281,14 +234,14 @@ class LoncService(MultiService):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Let every host end its requests, then close the rest and remove the pid file."""
         log.info("stopping", start_or_end=True)
-        yield self._hand_over.stop()
+        yield self._succession.stop_handing_over()
         yield self._delayed.stop_within(PROOFS)
         left = self._succession.stop_accepting()
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         self._upkeep.stop()
         if left:
-            yield Deferred.fromCoroutine(self._succession.leave(self._hand_over))
+            yield Deferred.fromCoroutine(self._succession.leave())
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
         yield self._shared.dismiss()
@@ -305,14 +258,10 @@ class LoncService(MultiService):
     def stop(self) -> None:
         """Begin to stop, as at TERM; when it stops already, wait for nothing more."""
         try:
-            self._reactor.stop()
+            self._outside.reactor.stop()
         except ReactorNotRunning:
             log.info("already stopping: ending requests in flight")
             self._supervisor.stop_at_once()
-
-    async def _sample(self) -> None:
-        """Add to the history that the page shows."""
-        await in_slices(self._reactor, self._http.sampling(), lambda: bool(self.running))
 
     # ------------------------------------------------------------------ what is asked for
 

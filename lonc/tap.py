@@ -202,7 +202,7 @@ class TwistdService(LoncService):
     def startService(self) -> None:
         """Start; what a user can cause ends `twistd` with one line."""
         if self.own_process:
-            self._reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
+            self._outside.reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
         with self.complaints:
             try:
                 super().startService()
@@ -221,7 +221,7 @@ class TwistdService(LoncService):
         gc.collect()
         gc.freeze()
         # Who reads it may press Ctrl-C: signals are taken by then.
-        self._reactor.callWhenRunning(self._show_screen)
+        self._outside.reactor.callWhenRunning(self._show_screen)
 
     def _announcement(self) -> str:
         count, wrong = len(self.hosts), len(list(self.problems))
@@ -352,6 +352,7 @@ def _prepared(
             undo.callback(pid_file.release)
         else:
             pid_file.adopt(predecessor.holdings.lock)
+            manager.add_inherited(predecessor.holdings.sockets)
             undo.callback(predecessor.decline)
         if folder is not None:
             check_cluster(settings, table)

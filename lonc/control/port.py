@@ -1,7 +1,7 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-Where the management port listens.
+Where the management port listens, and the ports beside the hosts' sockets together.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 
+from lonc.config.current import InForce
 from lonc.config.endpoint import Endpoint
+from lonc.config.settings import Settings
 from lonc.report.events import Logger
+from lonc.report.problems import Problem, problem
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 from lonc.transport.network import Network
 from lonc.transport.unix_socket import Keeper
@@ -228,3 +233,81 @@ class ManagementPort(EndpointPort):
     async def disconnect(self) -> None:
         """Close the connections that are open, once they have read what they are owed."""
         await self._made_on_demand.disconnect()
+
+
+class Ports(MultiService):
+    """
+    The ports beside the hosts' sockets. Each follows a setting.
+
+    :param parts: gives what is shown and steered over the management ports.
+    :param keeper: has the management port's UNIX socket kept over a restart.
+    :param http: where the page is.
+    :ivar unshared: those that two processes cannot have at a time.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        network: Network,
+        in_force: InForce,
+        parts: Callable[[], Parts],
+        keeper: Keeper,
+        http: EndpointPort,
+    ) -> None:
+        super().__init__()
+        settings, group = in_force.settings, in_force.settings.management_group
+        at, who = (reactor, network, parts), (in_force.certificates, in_force.management_names)
+        self._management = ManagementPort(*at, settings.management, group, *who, keeper=keeper)
+        self._tls = ManagementPort(
+            *at, settings.management_tls, None, *who, name="TLS management port"
+        )
+        self._http = http
+        self.unshared = [self._tls, self._http]
+        for each in (self._management, self._tls, self._http):
+            each.setServiceParent(self)
+        self._moving: list[Deferred[list[str]]] = []
+
+    def restore(self) -> None:
+        """Listen again where a socket has gone."""
+        for port in self:
+            port.restore()
+
+    def problems(self) -> Iterator[Problem]:
+        """Report each port that does not listen where it should."""
+        for port in self:
+            if port.failure:
+                yield problem("port-not-open", str(port.name), port.failure)
+
+    def share(self, group: int | None) -> list[str]:
+        """Return why a group cannot see over the management port, if so."""
+        try:
+            self._management.share(group)
+        except PortError as error:
+            log.critical("{error}", error=error, event="port-not-shared")
+            return [f"loncManagementGroup: {error}"]
+        return []
+
+    def move(self, settings: Settings) -> list[Deferred[list[str]]]:
+        """Listen where settings want it; each port tells why it cannot, if so."""
+        where = [
+            ("loncManagement", self._management, settings.management),
+            ("loncManagementTLS", self._tls, settings.management_tls),
+            ("loncHTTP", self._http, settings.http),
+        ]
+        moved = [Deferred.fromCoroutine(_move(*each)) for each in where]
+        self._moving = [*(each for each in self._moving if not each.called), *moved]
+        return moved
+
+    def moved(self) -> Deferred[list[tuple[bool, list[str]]]]:
+        """Fire when the ports are where they shall be."""
+        return DeferredList(self._moving, consumeErrors=True)
+
+
+async def _move(setting: str, port: EndpointPort, description: str | None) -> list[str]:
+    """Return why a port cannot listen where a setting wants it, if so."""
+    try:
+        await port.move(description)
+    except Exception as error:
+        log.critical("{error}", error=error, event="port-not-moved")
+        return [f"{setting}: {error}"]
+    return []

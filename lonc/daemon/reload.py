@@ -15,24 +15,22 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred, DeferredLock
 
-from lonc.config.current import Configuration, InForce, Proposal, Sources
+from lonc.config.current import Configuration, InForce, Proposal
 from lonc.config.hosts import Changes, TableError, changed_hosts
 from lonc.config.judgement import CONFIGURED, ended_certificate
 from lonc.config.settings import Settings, SettingsError, changed_settings
 from lonc.control.errors import ReloadFailed
-from lonc.control.port import ManagementPort
+from lonc.control.port import Ports
 from lonc.control.reload_answer import ReloadAnswer, told_of_sockets
 from lonc.control.reporter import Reporter
+from lonc.daemon.outside import Outside
 from lonc.daemon.supervisor import Supervisor
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.shared_sockets import SharedSockets
-from lonc.local.limits import Clients
 from lonc.report.events import Logger
 from lonc.report.slices import in_slices
-from lonc.transport.endpoint_port import EndpointPort, PortError
 from lonc.transport.unix_socket import SocketError
 
 log = Logger()
@@ -50,33 +48,26 @@ class Follower(Protocol):
         """Go by others from now on."""
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class Reloader:
     """
     Replaces what is in force, and has the parts of the daemon follow it.
 
-    :param sources: where the files are read.
-    :param clock: the reactor's time.
+    :param outside: where the files are read.
     :param disk: runs the reading.
+    :param ports: where lonc listens beside the hosts' sockets.
     :param followers: parts that only have to be told the settings.
-    :param ports: where lonc listens beside the hosts' sockets: the setting that says
-        where, what it is among the settings, and the port.
-    :param management: which of these a group may have.
     """
 
-    _sources: Sources
-    _clock: IReactorTime
+    _outside: Outside
     _disk: Disk
     _in_force: InForce
-    _clients: Clients
     _supervisor: Supervisor
     _shared: SharedSockets
     _reporter: Reporter
+    _ports: Ports
     _followers: Sequence[Follower]
-    _ports: Sequence[tuple[str, Callable[[Settings], str | None], EndpointPort]]
-    _management: ManagementPort
     _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
-    _moving: list[Deferred[list[str]]] = attrs.field(init=False, factory=list)
     _stopping: bool = attrs.field(init=False, default=False)
 
     def table(self) -> Deferred[str]:
@@ -91,7 +82,7 @@ class Reloader:
 
         def read() -> Configuration:
             settings = self._in_force.settings
-            return settings, self._sources.table(settings)
+            return settings, self._outside.sources.table(settings)
 
         return Deferred.fromCoroutine(self._take_over(read))
 
@@ -103,7 +94,7 @@ class Reloader:
             unusable, and what was in force stays.
         """
         time.tzset()  # the machine may have another time zone since
-        return Deferred.fromCoroutine(self._take_over(self._sources.everything))
+        return Deferred.fromCoroutine(self._take_over(self._outside.sources.everything))
 
     async def _take_over(self, read: Callable[[], Configuration]) -> str:
         await self._one_at_a_time.acquire()
@@ -144,12 +135,8 @@ class Reloader:
         self._reporter.problems.replace(problems, CONFIGURED)
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
-        shared = self._share_management(settings.management_group)
-        moved = [
-            Deferred.fromCoroutine(self._move(name, port, description(settings)))
-            for name, description, port in self._ports
-        ]
-        self._moving = [*(each for each in self._moving if not each.called), *moved]
+        shared = self._ports.share(settings.management_group)
+        moved = self._ports.move(settings)
         await self._in_slices(self._reporter.reporting_and_resetting())
         summary = (
             f"hosts: {len(changes.new)} new, {len(changes.gone)} gone, "
@@ -183,7 +170,7 @@ class Reloader:
 
         :raises ReloadFailed: lonc stops; what has not been done need not be done.
         """
-        await in_slices(self._clock, steps, lambda: not self._stopping)
+        await in_slices(self._outside.reactor, steps, lambda: not self._stopping)
         if self._stopping:
             raise ReloadFailed("not all is changed: lonc stops")
 
@@ -216,25 +203,7 @@ class Reloader:
         if len(changes.new) > HOSTS_TOLD:
             log.info("{count} more new hosts", count=len(changes.new) - HOSTS_TOLD)
 
-    def _share_management(self, group: int | None) -> list[str]:
-        """Return why the group cannot see over the management port, if so."""
-        try:
-            self._management.share(group)
-        except PortError as error:
-            log.critical("{error}", error=error, event="port-not-shared")
-            return [f"loncManagementGroup: {error}"]
-        return []
-
-    async def _move(self, setting: str, port: EndpointPort, description: str | None) -> list[str]:
-        """Return why a port cannot listen where a setting wants it, if so."""
-        try:
-            await port.move(description)
-        except Exception as error:
-            log.critical("{error}", error=error, event="port-not-moved")
-            return [f"{setting}: {error}"]
-        return []
-
     def stop(self) -> Deferred[list[tuple[bool, list[str]]]]:
         """Take nothing over any more; fires when the ports are where they shall be."""
         self._stopping = True
-        return DeferredList(self._moving, consumeErrors=True)
+        return self._ports.moved()

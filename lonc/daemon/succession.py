@@ -18,20 +18,25 @@ from functools import partial
 from typing import Final
 
 import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 
 from lonc.config.current import InForce
+from lonc.config.host_rows import TAKE_OVER_SOCKET
 from lonc.daemon.handover import HandOver, Holdings, Knowledge
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside
+from lonc.daemon.pidfile import PidFileError
 from lonc.daemon.takeover import Predecessor, TakeOverError
 from lonc.delayed.service import DelayedService
 from lonc.disk.files import open_own, replace_file
-from lonc.disk.threads import Disk, Stuck
+from lonc.disk.threads import Disk, InThread, Stuck
 from lonc.host.pause import Pause
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
+from lonc.report.events import Logger
 
 #: Seconds in which clients that have connected can ask, and have their answers, where newcomers
 #: wait for the next lonc. Programs ask at once, but on a busy machine not within a tenth of that.
@@ -40,6 +45,8 @@ LAST_WORDS: Final = 1.0
 #: Seconds after which the file is out of date.
 FRESH: Final = 60.0
 
+log = Logger()
+
 
 @attrs.define(eq=False)
 class Succession:
@@ -47,6 +54,8 @@ class Succession:
     Follows the process before this one, and makes way for the next.
 
     :param kept: the listening sockets of the hosts.
+    :param in_thread: runs what waits for a new process.
+    :param unshared: what two processes cannot have at a time.
     """
 
     _outside: Outside
@@ -55,8 +64,23 @@ class Succession:
     _delayed: DelayedService
     _clients: Clients
     _disk: Disk
+    _in_thread: InThread
+    _unshared: Sequence[Service]
+    _hand_over: HandOver = attrs.field(init=False)
     _retired: bool = attrs.field(init=False, default=False)  # a new process serves
     _predecessor: Predecessor | None = attrs.field(init=False)  # until this one serves
+
+    @_hand_over.default
+    def _make_hand_over(self) -> HandOver:
+        return HandOver(
+            self._outside.reactor,
+            self._in_thread,
+            lambda: os.path.join(self._in_force.settings.sock_dir, TAKE_OVER_SOCKET),
+            self._holdings,
+            self._unshared,
+            self.restore_pid_file,
+            self._retire,
+        )
 
     @_predecessor.default
     def _first_predecessor(self) -> Predecessor | None:
@@ -77,6 +101,17 @@ class Succession:
         """
         if not self.following:
             self._outside.pid_file.write()
+
+    def restore_pid_file(self) -> None:
+        """Write the pid file again where it has gone or names another process."""
+        pid_file, problems = self._outside.pid_file, self._outside.problems
+        try:
+            if not self.handing_over and pid_file.restore():
+                log.warn("{path} has been written again", path=pid_file.path)
+        except PidFileError as error:
+            problems.tell("pid-file", pid_file.path, str(error))
+        else:
+            problems.over("pid-file", pid_file.path)
 
     def complete(self) -> None:
         """
@@ -112,7 +147,20 @@ class Succession:
 
     # ------------------------------------------------------------------ the process after
 
-    def holdings(self) -> Holdings:
+    @property
+    def handing_over(self) -> bool:
+        """Whether a new process gets what there is."""
+        return self._hand_over.under_way
+
+    async def hand_over(self) -> str:
+        """Get ready for a new process; see :meth:`lonc.daemon.handover.HandOver.offer`."""
+        return await self._hand_over.offer()
+
+    def stop_handing_over(self) -> Deferred[None]:
+        """Hand over to no process that has not come yet; fires when it is decided for one."""
+        return self._hand_over.stop()
+
+    def _holdings(self) -> Holdings:
         """Copy what a new process gets; raises OSError."""
         knowledge = knowledge_of(self._outside.hosts, self._delayed)
         sockets = self._kept.copies()
@@ -120,7 +168,7 @@ class Succession:
             self._outside.pid_file.path, self._outside.pid_file.duplicate(), sockets, knowledge
         )
 
-    def retire(self) -> None:
+    def _retire(self) -> None:
         """End: a new process serves."""
         self._retired = True
         with contextlib.suppress(ReactorNotRunning):  # it stops already
@@ -133,7 +181,7 @@ class Succession:
             return False
         return self._kept.stop_accepting(self._retired)
 
-    async def leave(self, hand_over: HandOver) -> None:
+    async def leave(self) -> None:
         """Leave the next process what it needs, and have clients connect to it."""
         if not self._retired:  # else it knows
             settings = self._in_force.settings
@@ -144,7 +192,7 @@ class Succession:
             )
             with contextlib.suppress(OSError, Stuck):  # it will find out
                 await self._disk.run(path, limit, partial(leave_dead, path, dead))
-        await hand_over.pass_on(self._kept.clients())
+        await self._hand_over.pass_on(self._kept.clients())
         until = self._outside.reactor.seconds() + LAST_WORDS
         while self._clients.everyone and self._outside.reactor.seconds() < until:
             for client in list(self._clients.everyone):

@@ -5,18 +5,20 @@ What the daemon looks after while it runs: time limits, sockets, ports, files, a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import attrs
 
 from lonc.config.current import InForce
 from lonc.config.judgement import EXPOSED, exposed
 from lonc.config.rlimit import why_no_file
+from lonc.control.port import Ports
 from lonc.control.reporter import Reporter
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside
-from lonc.daemon.pidfile import PidFileError
 from lonc.daemon.rounds import SWEEP, Rounds, Sweep, guarded
+from lonc.daemon.succession import Succession
 from lonc.daemon.supervisor import Supervisor
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
@@ -26,7 +28,6 @@ from lonc.report.logs import has_room
 from lonc.report.problems import Problem, problem
 from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
-from lonc.transport.endpoint_port import EndpointPort
 
 #: Seconds between two looks at whether every host is served (row S19).
 WATCH = 1.0
@@ -41,15 +42,14 @@ OWN = frozenset({"port-not-open", "files-used-up"})
 log = Logger()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Upkeep:
     """
     Does all of that periodically, from :meth:`start` to :meth:`stop`.
 
     :param ports: where lonc listens beside the hosts' sockets.
     :param kept: the sockets that are kept over a restart.
-    :param also: what else is to be done, and every how many seconds.
-    :param handing_over: tells whether a new process gets what there is.
+    :param also: what else is to be done, a step at a time, and every how many seconds.
     :param running: tells whether the daemon runs.
     :param sets_title: tells whether the process title is lonc's.
     """
@@ -61,23 +61,25 @@ class Upkeep:
     _supervisor: Supervisor
     _shared: SharedSockets
     _kept: KeptSockets
-    _ports: Sequence[EndpointPort]
+    _ports: Ports
     _reporter: Reporter
-    _also: Mapping[Callable[[], object], float]
-    _handing_over: Callable[[], bool]
+    _succession: Succession
+    _also: Mapping[Callable[[], Iterator[object]], float]
     _running: Callable[[], bool]
     _sets_title: Callable[[], bool]
     _rounds: Rounds = attrs.field(init=False)
 
     @_rounds.default
     def _make_rounds(self) -> Rounds:
-        own: dict[Callable[[], object], float] = {
+        rounds: dict[Callable[[], object], float] = {
             Sweep(self._outside.reactor, self._outside.network, guarded(self._sweep)): SWEEP,
             self._restore: WATCH,
             self._begin_slots: SLOT,
             self.look: LOOK,
         }
-        return Rounds(self._outside.reactor, {**own, **self._also})
+        for begin, seconds in self._also.items():
+            rounds[partial(self._do, begin)] = seconds
+        return Rounds(self._outside.reactor, rounds)
 
     def start(self) -> None:
         """Begin, with everything once."""
@@ -92,6 +94,9 @@ class Upkeep:
         now = self._outside.reactor.seconds()
         self._clients.sweep(now)
         self._supervisor.sweep(now)
+
+    async def _do(self, begin: Callable[[], Iterator[object]]) -> None:
+        await self._in_slices(begin())
 
     async def _in_slices(self, steps: Iterator[object]) -> None:
         await in_slices(self._outside.reactor, steps, self._running)
@@ -117,11 +122,10 @@ class Upkeep:
         """Start again what does not serve, and say so in the process title."""
         self._supervisor.restore()
         self._shared.restore()
-        self.restore_pid_file()
+        self._succession.restore_pid_file()
         self._outside.problems.replace(self._clients.problems(time.time()), SHORTAGES)
         self._kept.store_missing()
-        for port in self._ports:
-            port.restore()
+        self._ports.restore()
         self._outside.problems.replace(self._own_problems(), OWN)
         self._names.renew({host.target for host in self._in_force.table.hosts.values()})
         if self._sets_title():
@@ -129,19 +133,7 @@ class Upkeep:
 
     def _own_problems(self) -> Iterator[Problem]:
         """Say which ports do not listen where they should, and whether no file can be opened."""
-        for port in self._ports:
-            if port.failure:
-                yield problem("port-not-open", str(port.name), port.failure)
+        yield from self._ports.problems()
         why = why_no_file()
         if why:
             yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")
-
-    def restore_pid_file(self) -> None:
-        """Write the pid file again where it has gone or names another process."""
-        try:
-            if not self._handing_over() and self._outside.pid_file.restore():
-                log.warn("{path} has been written again", path=self._outside.pid_file.path)
-        except PidFileError as error:
-            self._outside.problems.tell("pid-file", self._outside.pid_file.path, str(error))
-        else:
-            self._outside.problems.over("pid-file", self._outside.pid_file.path)

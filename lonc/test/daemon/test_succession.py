@@ -40,16 +40,13 @@ class LeavingTests(SynchronousTestCase):
         self.disk = Mock()
         self.disk.run.side_effect = lambda path, limit, work: succeed(None)
         self.succession = Succession(
-            outside, Mock(), Mock(), Mock(), Mock(everyone=self.everyone), self.disk
+            *(outside, Mock(), Mock(clients=lambda: ()), Mock(), Mock(everyone=self.everyone)),
+            *(self.disk, Mock(), ()),
         )
 
     def left(self) -> Deferred[None]:
         """Leave."""
-
-        async def nobody(clients: object) -> None:
-            """Pass no client on."""
-
-        return Deferred.fromCoroutine(self.succession.leave(Mock(pass_on=nobody)))
+        return Deferred.fromCoroutine(self.succession.leave())
 
     def test_nobody(self) -> None:
         """Without clients it takes no time."""
