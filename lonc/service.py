@@ -25,7 +25,7 @@ from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.parts import Parts
 from lonc.control.port import Ports
 from lonc.control.reporter import Reporter
-from lonc.daemon.former import FORMER, former
+from lonc.daemon.former import FORMER, FormerChoice, former
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside
 from lonc.daemon.reload import Reloader
@@ -67,26 +67,17 @@ class LoncService(MultiService):
     :ivar hosts: host id -> its service.
     :ivar problems: what is wrong now; whoever notices something tells it there.
     :ivar reporter: reports on the daemon and its hosts.
-    :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
-        signal for anything else.
-    :ivar takes_signals: whether HUP, USR1 and the others are lonc's (row S17).
-    :ivar sets_title: whether the process title sums the hosts up (row S16).
-    :ivar takes_log: whether the application that this becomes part of logs where lonc does, and
-        nowhere else. Without it ``observer`` can be added to a publisher by hand.
-    :ivar observer: writes ``lonc.log``, and knows the last line of each host for the status.
-
-    The three choices count at the start, or for the log when this gets its parent.
+    :ivar observer: writes ``lonc.log``, and knows the last line of each host for the status. An
+        embedder who has not chosen ``takes_log`` can add it to a publisher by hand.
+    :ivar choices: what of the process is lonc's.
     """
 
-    own_process = False
-    takes_signals = False
-    sets_title = False
-    takes_log = False
+    takes_signals, sets_title, takes_log = FormerChoice(), FormerChoice(), FormerChoice()
 
     def __init__(self, outside: Outside) -> None:
         """Make the parts, and tell them of each other: here is all that the daemon is made of."""
         super().__init__()
-        self._outside, self.observer = outside, outside.observer
+        self._outside, self.observer, self.choices = outside, outside.observer, outside.choices
         reactor, network, random = outside.reactor, outside.network, outside.random
         self.hosts, self.problems = hosts, problems = outside.hosts, outside.problems
         self.in_force = in_force = InForce(outside.configuration)
@@ -151,7 +142,7 @@ class LoncService(MultiService):
             succession,
             {http.sampling: PAUSE},
             running=lambda: bool(self.running),
-            sets_title=lambda: self.sets_title,
+            sets_title=lambda: self.choices.sets_title,
         )
         self._notices = Notices(reactor, outside.manager, reporter.status_line)
         self._signals = Signals(reactor, self._actions())
@@ -192,7 +183,7 @@ class LoncService(MultiService):
 
     def setServiceParent(self, parent: Any) -> None:
         """Take over the logging of the application that this becomes part of, if it shall be."""
-        if self.takes_log and isinstance(parent, Componentized):
+        if self.choices.takes_log and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.observer)
         super().setServiceParent(parent)
 
@@ -227,8 +218,8 @@ class LoncService(MultiService):
         self._succession.complete()
         self._upkeep.start()
         self._notices.started()
-        if self.takes_signals:
-            self._signals.install(self.own_process)
+        if self.choices.takes_signals:
+            self._signals.install(self.choices.own_process)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:

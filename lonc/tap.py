@@ -32,7 +32,7 @@ from lonc.config.settings import (
 )
 from lonc.control.reporter import status_text
 from lonc.daemon.load import Loader
-from lonc.daemon.outside import Outside
+from lonc.daemon.outside import Choices, Outside
 from lonc.daemon.own_process import acting_as, fill_standard_descriptors, take_over_process
 from lonc.daemon.pidfile import PidFile, PidFileError, who_serves
 from lonc.daemon.systemd import Manager
@@ -172,28 +172,21 @@ class TwistdService(LoncService):
     """
     What `twistd` runs.
 
-    Signals, process title and log are lonc's.
-
-    :param own_process: whether there is a `twistd` around it at all.
     :param terminal: shows a line of the log, None in the background.
     :param screen: what to tell there once all is running.
     :param complaints: stderr, before twistd takes it for the log, or lets it go.
     :param announcements: in the background stdout, likewise.
     """
 
-    takes_signals = sets_title = takes_log = True
-
     def __init__(
         self,
         outside: Outside,
-        own_process: bool,
         terminal: Callable[[str], None] | None,
         screen: str,
         complaints: TextIO | None = None,
         announcements: TextIO | None = None,
     ) -> None:
         super().__init__(outside)
-        self.own_process = own_process
         self.terminal = terminal
         self.screen = screen
         self.complaints = complaints or _kept(2)
@@ -201,7 +194,7 @@ class TwistdService(LoncService):
 
     def startService(self) -> None:
         """Start; what a user can cause ends `twistd` with one line."""
-        if self.own_process:
+        if self.choices.own_process:
             self._outside.reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
         with self.complaints:
             try:
@@ -261,11 +254,16 @@ def makeService(options: Options) -> TwistdService:
             if for_another:
                 _check_pid_file(twistd["pidfile"] or "")
             terminal = options.terminal()
-            with _prepared(options, reactor, for_another, terminal) as outside:
+            choices = Choices(
+                own_process=options.twistd is not None,
+                takes_signals=True,
+                sets_title=True,
+                takes_log=True,
+            )
+            with _prepared(options, reactor, choices, for_another, terminal) as outside:
                 folder = options["standalone"]
                 return TwistdService(
                     outside,
-                    own_process=options.twistd is not None,
                     terminal=terminal,
                     screen="" if folder is None else screen(folder, *outside.configuration),
                     announcements=_kept(1) if options.in_background else None,
@@ -276,21 +274,32 @@ def makeService(options: Options) -> TwistdService:
         raise SystemExit(f"lonc: {error}") from None
 
 
-def make_daemon(options: Options, reactor: Any) -> LoncService:
+def make_daemon(
+    options: Options,
+    reactor: Any,
+    *,
+    takes_signals: bool = False,
+    sets_title: bool = False,
+    takes_log: bool = False,
+) -> LoncService:
     """
     Put the daemon together for a program of one's own.
 
-    It leaves signals, process title and log to that program, unless its ``takes_signals``,
-    ``sets_title`` or ``takes_log`` is set to True. It has the folders from now on, until it has
-    been stopped, or ``release`` is called.
+    It leaves signals, process title and log to that program, but for what is chosen here. It has
+    the folders from now on, until it has been stopped, or ``release`` is called.
 
     :param options: parsed, with no `twistd` before them.
+    :param takes_signals: whether HUP, USR1, USR2, TERM and INT are lonc's while it runs.
+    :param sets_title: whether the process title sums the hosts up.
+    :param takes_log: whether the application that the daemon becomes part of logs where lonc does,
+        and nowhere else.
     :raises lonc.config.settings.SettingsError: a setting, file or folder cannot be used.
     :raises lonc.config.hosts.TableError: the host table cannot be used.
     :raises lonc.daemon.pidfile.PidFileError: another lonc has the folders.
     :raises lonc.daemon.takeover.TakeOverError: with ``take-over``: the lonc that runs goes on.
     """
-    with _prepared(options, reactor) as outside:
+    choices = Choices(takes_signals=takes_signals, sets_title=sets_title, takes_log=takes_log)
+    with _prepared(options, reactor, choices) as outside:
         return LoncService(outside)
 
 
@@ -306,6 +315,7 @@ def _check_pid_file(path: str) -> None:
 def _prepared(
     options: Options,
     reactor: Any,
+    choices: Choices,
     for_another: bool = False,
     terminal: Callable[[str], None] | None = None,
 ) -> Iterator[Outside]:
@@ -386,6 +396,7 @@ def _prepared(
             problems=problems,
             random=Random(),
             manager=manager,
+            choices=choices,
             predecessor=predecessor,
             beside=beside,
         )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+import attrs
 
 from lonc.control.reporter import Reporter
+from lonc.daemon.outside import Choices
 from lonc.host.service import HostService
 
 _REPORTED: Final = ("about", "host_ids", "status", "statuses", "status_text", "report")
@@ -32,3 +35,23 @@ def _steer(hosts: Mapping[str, HostService], name: str, host_id: str | None, *le
             (host.debug_level,) = level
         else:
             getattr(host, name)()
+
+
+class _Chooser(Protocol):
+    choices: Choices
+
+
+class FormerChoice:
+    """One of `Choices`, which was set after the daemon had been made."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, daemon: _Chooser | None, owner: type) -> bool:
+        choices = Choices() if daemon is None else daemon.choices
+        return bool(getattr(choices, self._name))
+
+    def __set__(self, daemon: _Chooser, value: bool) -> None:
+        told = f"LoncService.{self._name}: make_daemon(..., {self._name}=True) chooses it"
+        warnings.warn(told, DeprecationWarning, stacklevel=2)
+        daemon.choices = attrs.evolve(daemon.choices, **{self._name: bool(value)})

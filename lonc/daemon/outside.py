@@ -25,6 +25,25 @@ from lonc.transport.network import Network
 
 
 @attrs.frozen(kw_only=True)
+class Choices:
+    """
+    What lonc may have of the process that it runs in: without a word, nothing.
+
+    :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
+        signal for anything else.
+    :ivar takes_signals: whether HUP, USR1 and the others are lonc's (row S17).
+    :ivar sets_title: whether the process title sums the hosts up (row S16).
+    :ivar takes_log: whether the application that the daemon becomes part of logs where lonc does,
+        and nowhere else.
+    """
+
+    own_process: bool = False
+    takes_signals: bool = False
+    sets_title: bool = False
+    takes_log: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class Outside:
     """
     What the daemon is given: the process and the machine that it runs on.
@@ -37,6 +56,7 @@ class Outside:
     :ivar random: the jitter.
     :ivar make_threads: makes a pool of threads: reactor, name and the most at a time.
     :ivar resolve: looks a name up, in a thread.
+    :ivar choices: what of the process is lonc's.
     :ivar predecessor: the process that this one takes over from.
     :ivar beside: services that run as long as the daemon does.
     """
@@ -54,6 +74,7 @@ class Outside:
     make_threads: Callable[[Any, str, int], InThread] = Threads
     resolve: Callable[[str], list[str]] = addresses_of
     manager: Manager = attrs.field(factory=lambda: Manager({}))
+    choices: Choices = Choices()
     predecessor: Predecessor | None = None
     problems: Problems = attrs.field(factory=Problems)
     beside: Sequence[IService] = ()

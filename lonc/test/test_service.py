@@ -25,6 +25,7 @@ from lonc.config.hosts import TableError
 from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
+from lonc.daemon.outside import Choices
 from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
 from lonc.disk.threads import Disk
@@ -168,12 +169,11 @@ class StartTests(ServiceTestCase):
 class EmbeddedTests(ServiceTestCase):
     """What belongs to the program that a daemon is a part of."""
 
-    def embedded(self) -> LoncService:
-        """Return a daemon of which nobody has asked more than to serve hosts."""
+    def embedded(self, **choices: bool) -> LoncService:
+        """Return a daemon that may have these, and nothing else, of its process."""
         self.clock.hasRun = True
-        daemon = self.made()
-        daemon.takes_signals = daemon.sets_title = daemon.takes_log = False
-        return daemon
+        self.choices = Choices(**choices)
+        return self.made()
 
     def handled(self) -> list[object]:
         """Return what handles the signals."""
@@ -199,22 +199,33 @@ class EmbeddedTests(ServiceTestCase):
     def test_asked_for(self) -> None:
         """S16, S17: each of them can be had by itself, and the signals are given back."""
         before = self.handled()
-        daemon = self.embedded()
-        daemon.takes_signals = True
+        daemon = self.embedded(takes_signals=True)
         daemon.startService()
         self.assertNotIn(signal.getsignal(signal.SIGHUP), before)
         self.assertFalse(getproctitle().startswith("lonc: "))
-        daemon.sets_title = True
-        self.advance(WATCH)
-        self.assertTrue(getproctitle().startswith("lonc: 2 hosts"))
         daemon.stopService()
         self.advance(0)
         self.assertEqual(self.handled(), before)
 
-    def test_defaults(self) -> None:
-        """They are choices that are off."""
+    def test_chosen_later(self) -> None:
+        """Set after the daemon was made they count as well, with a warning, until 1.0."""
         asked = LoncService.takes_signals, LoncService.sets_title, LoncService.takes_log
         self.assertEqual(asked, (False, False, False))
+        daemon = self.embedded()
+        daemon.sets_title = daemon.takes_signals = True
+        warned = self.flushWarnings([self.test_chosen_later])
+        self.assertEqual(
+            [(each["category"], each["message"].split(":")[0]) for each in warned],
+            [
+                (DeprecationWarning, "LoncService.sets_title"),
+                (DeprecationWarning, "LoncService.takes_signals"),
+            ],
+        )
+        self.assertEqual((daemon.sets_title, daemon.takes_log), (True, False))
+        daemon.startService()
+        self.assertTrue(getproctitle().startswith("lonc: 2 hosts"))
+        daemon.stopService()
+        self.advance(0)
 
 
 class BrokenHostTests(ServiceTestCase):

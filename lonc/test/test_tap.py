@@ -12,12 +12,12 @@ import sys
 from typing import Any
 
 from setproctitle import getproctitle
-from twisted.application.service import IServiceMaker
+from twisted.application.service import Application, IServiceMaker
 from twisted.application.twist._options import TwistOptions
 from twisted.internet import reactor as global_reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
-from twisted.logger import LogLevel
+from twisted.logger import ILogObserver, LogLevel
 from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.trial.unittest import TestCase
@@ -26,6 +26,7 @@ from lonc.client import TwistedClient
 from lonc.config.hosts import HostTable, TableError
 from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.port import ManagementPortError
+from lonc.daemon.outside import Choices
 from lonc.daemon.pidfile import PidFileError
 from lonc.lond import illness
 from lonc.lond.cluster import prepare
@@ -146,8 +147,11 @@ class MakeServiceTests(TapTestCase):
         self.assertEqual((in_force.settings.retries, in_force.settings.lond_port), (5, 8))
         self.assertEqual(list(in_force.table.hosts), ["l1", "l2"])
         self.assertTrue(os.path.isdir(self.path("logs")) and os.path.isdir(self.path("lon-status")))
-        self.assertEqual((daemon.screen, daemon.own_process), ("", True))
-        self.assertTrue(daemon.takes_signals and daemon.sets_title and daemon.takes_log)
+        self.assertEqual(daemon.screen, "")
+        self.assertEqual(
+            daemon.choices,
+            Choices(own_process=True, takes_signals=True, sets_title=True, takes_log=True),
+        )
 
     def test_relative_path(self) -> None:
         """S3: a relative path counts from where the command was given."""
@@ -283,18 +287,19 @@ class MakeServiceTests(TapTestCase):
         assert daemon.complaints is not None
         self.addCleanup(daemon.complaints.close)
         self.assertIsNotNone(daemon.terminal)
-        self.assertFalse(daemon.own_process)
-        self.assertTrue(daemon.takes_signals and daemon.sets_title and daemon.takes_log)
+        self.assertEqual(
+            daemon.choices, Choices(takes_signals=True, sets_title=True, takes_log=True)
+        )
 
 
 class MakeDaemonTests(TapTestCase):
     """The daemon is put together for another program."""
 
-    def embedded(self, *arguments: str) -> LoncService:
+    def embedded(self, *arguments: str, **choices: bool) -> LoncService:
         """Return the daemon of some options."""
         options = Options()
         options.parseOptions(arguments)
-        daemon = make_daemon(options, DaemonReactor())
+        daemon = make_daemon(options, DaemonReactor(), **choices)
         self.addCleanup(daemon.release)
         return daemon
 
@@ -302,10 +307,17 @@ class MakeDaemonTests(TapTestCase):
         """Signals, process title and log are the program's; nothing is shown, nor is it ended."""
         before = sys.excepthook
         daemon = self.embedded("--config", self.configured())
-        self.assertFalse(daemon.takes_signals or daemon.sets_title or daemon.takes_log)
-        self.assertFalse(daemon.own_process)
+        self.assertEqual(daemon.choices, Choices())
         self.assertNotIsInstance(daemon, TwistdService)
         self.assertIs(sys.excepthook, before)
+
+    def test_chosen(self) -> None:
+        """What a program leaves to lonc of its process is an argument."""
+        daemon = self.embedded("--config", self.configured(), takes_log=True)
+        self.assertEqual(daemon.choices, Choices(takes_log=True))
+        application = Application("a program")
+        daemon.setServiceParent(application)
+        self.assertIs(application.getComponent(ILogObserver), daemon.observer)
 
     def test_exceptions(self) -> None:
         """What cannot be used is an exception with one line, never the end of the program."""
@@ -380,18 +392,16 @@ class DaemonTests(ServiceTestCase):
         self, reactor: DaemonReactor, own_process: bool = False, announcements: Any = None
     ) -> TwistdService:
         """Return a daemon in memory."""
+        self.choices = Choices(own_process=own_process)
         self.complaints: Any = Kept()
         self.shown: list[str] = []
-        daemon = TwistdService(
+        return TwistdService(
             self.outside(reactor),
-            own_process=own_process,
             terminal=self.shown.append,
             screen="all is well",
             complaints=self.complaints,
             announcements=announcements,
         )
-        daemon.takes_signals = daemon.sets_title = daemon.takes_log = False
-        return daemon
 
     def test_cannot_start(self) -> None:
         """
