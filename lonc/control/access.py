@@ -1,5 +1,7 @@
 """
-Who may do what over the management port: two levels, see and steer, and the owner above them.
+Who may do what over the management port, and what the log has of it.
+
+There are two levels, see and steer, and the owner above them.
 
 On a UNIX socket the kernel tells who is there. Its owner and root steer, whoever else its mode lets
 in sees. Over TLS a certificate tells, and the settings say what its name may. Over plain TCP nobody
@@ -16,14 +18,17 @@ from enum import IntEnum
 from typing import Any, Final
 
 import attrs
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IReactorTime, ITransport
+from twisted.python.failure import Failure
 
 from lonc.config.certificates import check_name, names_in
 from lonc.control.errors import NotAllowed
-from lonc.control.log import ManagementLog
+from lonc.report.events import Logger, RateLimited
 from lonc.transport.peer import UNKNOWN, Peer, peer_of
 from lonc.wire.printable import quoted
 from lonc.wire.tls import Certificate, TLSError
+
+log = Logger()
 
 
 class Level(IntEnum):
@@ -124,6 +129,48 @@ _REFUSALS: Final = {
     Level.STEER: "may see, and not steer",
     Level.OWN: "may not see that: it is for lonc's own user and root",
 }
+
+
+class ManagementLog:
+    """What the port leaves in the log. Whoever connects could fill it, so it is limited."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._limited = RateLimited(clock, 60.0)
+        self._limited_asking = RateLimited(clock, 10.0)
+
+    def closed(self, why: str, kind: str) -> None:
+        """
+        Log that a connection is closed; clients may do so as often as they like.
+
+        :param kind: so much of the reason that they cannot make as many as they like of it.
+        """
+        self._warn(kind, "Management connection closed: {why}{more}", why=why)
+
+    def not_understood(self, why: str) -> None:
+        """Log that a command was not understood."""
+        self._warn("not understood", "Management command not understood: {why}{more}", why=why)
+
+    def fault(self, failure: Failure, command: bytes) -> None:
+        """Log a fault of lonc's own."""
+        if self._limited.allow("fault") is not None:
+            log.failure("Management command {command} failed", failure, command=command)
+
+    def not_allowed(self, who: str, what: str) -> None:
+        """Log that somebody asked for what he may not have."""
+        message = "Not allowed over the management port: {what} for {who}{more}"
+        self._warn("not allowed", message, what=what, who=who)
+
+    def _warn(self, key: str, message: str, **fields: str) -> None:
+        more = self._limited.allow(key)
+        if more is not None:
+            log.warn(message, more=more, **fields)
+
+    def asked(self, asked: str, host_id: str, who: str) -> None:
+        """Log what somebody has asked for, though a program may ask all the time."""
+        more = self._limited_asking.allow(f"{asked} {host_id} {who}")
+        if more is not None:
+            message = "Asked over the management port by {who}: {asked}{more}"
+            log.info(message, who=who, asked=asked, more=more, host_id=host_id)
 
 
 class Caller:

@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.config.certificates import CertificateFiles, check_name
-from lonc.control.bounded_amp import BoundedAMP
+from lonc.control.commands import BoundedAMP
 from lonc.control.errors import NoAnswer
 from lonc.wire.tls import TLSError
 

@@ -13,6 +13,8 @@ AMP ends a value at 65,535 bytes, and a list is one value: hosts come in pages.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 from twisted.protocols import amp
@@ -38,6 +40,51 @@ from lonc.report.records import (
     SettingStatus,
 )
 from lonc.report.status import DaemonStatus, HostStatus
+
+#: Bytes of a page: it takes some 10 ms to make, and others are served before the next one. One row
+#: always fits into a value of AMP.
+PAGE: Final = 16_384
+
+K = TypeVar("K", int, str)
+T = TypeVar("T")
+
+
+class BoundedAMP(amp.AMP):
+    """
+    AMP that ends a connection at the first box that it has no room for, on both sides.
+
+    :cvar longest_box: bytes of a box at most, keys and values together. A key ends at 255, and AMP
+        itself has no bound for a box.
+    """
+
+    longest_box: int
+    transport: Any
+    paused: bool
+    _currentKey: bytes
+    _box_size = 0
+
+    def refuse(self, why: str) -> None:
+        """End the connection: the other side does not speak AMP as lonc does."""
+        self.paused = True  # nothing that has come is looked at any more
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+    def proto_value(self, string: bytes) -> str:
+        """Take a value of a box."""
+        self._box_size += len(self._currentKey) + len(string)
+        if self._box_size > self.longest_box:
+            self.refuse(f"a box is longer than {self.longest_box} bytes")
+        state: str = super().proto_value(string)
+        return state
+
+    def ampBoxReceived(self, box: amp.AmpBox) -> None:
+        """Take a whole box."""
+        self._box_size = 0
+        super().ampBoxReceived(box)
+
+    def lengthLimitExceeded(self, length: int) -> None:
+        """Keys end at 255 bytes; text in any other protocol looks like a longer one."""
+        self.refuse(f"this is not AMP: a key of {length} bytes")
 
 
 class _Json(amp.Argument):
@@ -106,6 +153,49 @@ class ManagementCommand(amp.Command):
             what = f"{cls.__name__} has not the arguments that it takes"
             raise BadArguments(f"{what} ({type(error).__name__})") from error
         return arguments
+
+    @classmethod
+    def page(cls, rows: Iterable[attrs.AttrsInstance]) -> dict[str, object]:
+        """Return an answer with the rows that fit into a page, and whether there are more."""
+        name, _ = cls.response[0]
+        fitting, more = cls.fitting(rows)
+        return {name.decode(): fitting, "more": more}
+
+    @classmethod
+    def fitting(cls, rows: Iterable[attrs.AttrsInstance]) -> tuple[list[dict[str, object]], bool]:
+        """
+        Return as many rows as fit into a page, one at least, and whether there are more.
+
+        The command has a list of rows first in its response, and ``more`` second.
+
+        :param rows: made one by one, as far as they are needed.
+        """
+        _, argument = cls.response[0]
+        page: list[dict[str, object]] = []
+        size = 0
+        for row in rows:
+            fields = attrs.asdict(row, recurse=False)
+            size += len(argument.toStringProto([fields], None))
+            if size > PAGE and page:
+                return page, True
+            page.append(fields)
+        return page, False
+
+
+def rows_after(rows: Mapping[K, T], after: object) -> list[T]:
+    """
+    Return the values whose keys are greater than one, in the order of their keys.
+
+    A key stays a row's own while others come and go, so none is hidden or repeated.
+
+    :param after: the key of the last row of the page before; None for the first page.
+    :raises BadArguments: it cannot be compared with the keys.
+    """
+    last = cast("K | None", after)
+    try:
+        return [rows[key] for key in sorted(key for key in rows if last is None or key > last)]
+    except TypeError:
+        raise BadArguments(f"after is no key of these rows: {after!r}") from None
 
 
 class _HostCommand(ManagementCommand):

@@ -19,6 +19,7 @@ from twisted.protocols import amp
 from lonc.config.settings import PARAMETERS, Settings, SettingsError
 from lonc.control import commands
 from lonc.control.access import Caller, Level, user_name
+from lonc.control.commands import rows_after
 from lonc.control.errors import (
     BadArguments,
     BadLevel,
@@ -27,7 +28,6 @@ from lonc.control.errors import (
     UnknownFile,
     UnknownHost,
 )
-from lonc.control.pages import behind, first_of, page
 from lonc.control.parts import Parts
 from lonc.delayed.people import UnknownRequest
 from lonc.disk.threads import Stuck
@@ -113,8 +113,8 @@ class Responders(amp.CommandLocator):
     @commands.ListHosts.responder
     def list_hosts(self, after: str) -> Answer:
         """Report on the hosts."""
-        ids = behind({host_id: host_id for host_id in self._parts.hosts}, after)
-        return page(commands.ListHosts, (self._host_status(host_id) for host_id in ids))
+        ids = rows_after({host_id: host_id for host_id in self._parts.hosts}, after)
+        return commands.ListHosts.page(self._host_status(host_id) for host_id in ids)
 
     def _host_status(self, host_id: str) -> HostStatus:
         status = self._parts.reporter.status(host_id)
@@ -126,9 +126,9 @@ class Responders(amp.CommandLocator):
         host_id, everyone = self._host_id(host), self._parts.clients.everyone
         clients = {each.number: each for each in everyone if host_id in (None, each.host_id)}
         now, wall, name_of = self._parts.clients.seconds(), time.time(), cache(user_name)
-        coming = behind(clients, after)
-        return page(
-            commands.ListClients, (_client_status(each, name_of, now, wall) for each in coming)
+        coming = rows_after(clients, after)
+        return commands.ListClients.page(
+            _client_status(each, name_of, now, wall) for each in coming
         )
 
     @commands.ListConnections.responder
@@ -138,13 +138,13 @@ class Responders(amp.CommandLocator):
         for one in self._chosen(host):
             for status in one.connection_statuses():
                 rows.setdefault(status.number, status)  # ids of one machine share theirs
-        return page(commands.ListConnections, behind(rows, after))
+        return commands.ListConnections.page(rows_after(rows, after))
 
     @commands.ListSlow.responder
     def list_slow(self, host: str, after: object) -> Answer:
         """Report the slowest requests of late."""
         slowest = self._parts.request_log.slowest(self._host_id(host))
-        return page(commands.ListSlow, behind({each.number: each for each in slowest}, after))
+        return commands.ListSlow.page(rows_after({each.number: each for each in slowest}, after))
 
     @commands.ListProblems.responder
     async def list_problems(self, host: str, after: object) -> Answer:
@@ -154,7 +154,7 @@ class Responders(amp.CommandLocator):
             await self._parts.look()
         problems = self._parts.reporter.problems
         known = {each.number: each for each in problems if host_id in (None, each.host)}
-        return page(commands.ListProblems, behind(known, after))
+        return commands.ListProblems.page(rows_after(known, after))
 
     @commands.ListSettings.responder
     async def list_settings(self, host: str, after: object) -> Answer:
@@ -167,7 +167,7 @@ class Responders(amp.CommandLocator):
             path, limit = settings.config_file, settings.disk_timeout
             now = await parts.disk.run(path, limit, parts.read_settings)
         rows = {each.name: each for each in _settings(settings, now)}
-        return page(commands.ListSettings, behind(rows, after))
+        return commands.ListSettings.page(rows_after(rows, after))
 
     @commands.ListDelayed.responder
     async def list_delayed(self, host: str, after: object) -> Answer:
@@ -182,7 +182,7 @@ class Responders(amp.CommandLocator):
             rows = await self._parts.delayed.listed(host or None, after or "")
         if not rows:
             self._host_id(host)
-        return page(commands.ListDelayed, rows)
+        return commands.ListDelayed.page(rows)
 
     @commands.Trace.responder
     async def trace(self, host: str, after: object, contents: bool) -> Answer:
@@ -198,7 +198,7 @@ class Responders(amp.CommandLocator):
         with contextlib.suppress(TimeoutError):
             await watcher.wait().addTimeout(TRACE_WAIT, self._parts.clock)
         rows = watcher.pop_seen()
-        told, more = first_of(commands.Trace, rows)
+        told, more = commands.Trace.fitting(rows)
         watcher.push_back(rows[len(told) :])
         return {"rows": told, "more": more}
 

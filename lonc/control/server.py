@@ -25,11 +25,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.control import commands
-from lonc.control.access import Caller, Level, Visitor, is_encrypted, visitor_of
-from lonc.control.bounded_amp import BoundedAMP
-from lonc.control.commands import ManagementCommand
+from lonc.control.access import Caller, Level, ManagementLog, Visitor, is_encrypted, visitor_of
+from lonc.control.commands import BoundedAMP, ManagementCommand
 from lonc.control.errors import BadArguments, InternalError, NotAllowed, NotDone
-from lonc.control.log import ManagementLog
 from lonc.control.responders import Responders, cut
 
 #: Bytes of a command at most; none that lonc knows needs a tenth of it.
