@@ -37,10 +37,17 @@ TRIES: Final = 5
 #: to ask: all else works, and only this does not.
 SILENCES: Final = 2
 
+#: Seconds of rest, at least, before a connection is asked whose last request may be a `ping`.
+REST: Final = 0.25
+
 #: The shortest limit for an answer to `ping`, in seconds, and how many times the usual answer to a
 #: request it may take: a lond under load must not be taken for one that hangs.
 SHORTEST: Final = 2.0
 TIMES_USUAL: Final = 10
+
+#: The shortest limit where delayed requests wait for the answer: they are sent again without it,
+#: and a lond that has just come back, which gets them, is often slow for a while.
+PATIENCE: Final = 10.0
 
 #: Times that the known answer may become another, as when a lond is renewed in place, until it is
 #: given up to learn it.
@@ -127,7 +134,7 @@ class Auditor:
         self._pool = pool
         self._troubles = troubles
         self._seconds = seconds
-        self._to_prove: list[LondConnection] = []  # once they owe nothing
+        self._to_prove: dict[LondConnection, None] = {}  # once they owe nothing
         #: By the host id that a connection speaks for by itself: a lond may answer for each.
         self._answers: dict[str, PingAnswer] = {}
 
@@ -156,8 +163,12 @@ class Auditor:
         return due or answers >= ROUND
 
     def ask(self, connection: LondConnection) -> bool:
-        """Ask a connection that owes nothing; return whether it may be asked, and is."""
-        asks = self._may_ask and not self._of(connection).hopeless
+        """
+        Ask a connection that owes nothing; return whether it may be asked, and is.
+
+        It may, whatever others do, where delayed requests would be sent again.
+        """
+        asks = bool(self._may_ask or connection.proofs) and not self._of(connection).hopeless
         if asks:
             connection.ask_ping(self._seconds())
         return asks
@@ -172,19 +183,30 @@ class Auditor:
         proof: Deferred[bool] = Deferred()
         connection.proofs += (proof,)
         if connection.state is not ConnectionState.PROVING:
-            self._to_prove.append(connection)
+            self._to_prove[connection] = None
             self._ask_for_proofs()
             self._machine.reconsider()  # it may never be idle
         return proof
 
     def _ask_for_proofs(self) -> None:
-        for connection in self._to_prove[:]:
+        for connection in list(self._to_prove):  # who hears of one may want another at once
             if not connection.proofs:  # it was asked for another reason meanwhile
-                self._to_prove.remove(connection)
-            elif connection.state is ConnectionState.IDLE and self._may_ask:
-                self._to_prove.remove(connection)
+                self._to_prove.pop(connection, None)
+            elif (
+                connection.state is ConnectionState.IDLE
+                and self._may_ask
+                and self._has_rested(connection)
+            ):
+                self._to_prove.pop(connection, None)
                 if not self.ask(connection):
                     connection.end_proofs(False)
+
+    def _has_rested(self, connection: LondConnection) -> bool:
+        """Return whether the answer to a client's ``ping`` would be here, were it asked last."""
+        if connection.unchecked == 1:
+            return True  # it was not: the only answer is the one to be proven
+        usual = TIMES_USUAL * self._machine.median_answer()
+        return self._seconds() - connection.since >= min(max(REST, usual), SHORTEST)
 
     def sweep(self, now: float, longest: float) -> None:
         """
@@ -197,7 +219,7 @@ class Auditor:
         shortest = min(SHORTEST, longest)
         for connection in [x for x in self._pool.proving if now - x.since >= shortest]:
             usual = TIMES_USUAL * self._machine.median_answer()
-            limit = min(max(SHORTEST, usual), longest)
+            limit = min(max(PATIENCE if connection.proofs else SHORTEST, usual), longest)
             if now - connection.since >= limit:
                 connection.expire(limit)
 

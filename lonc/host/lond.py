@@ -310,15 +310,16 @@ class Lond:
             self._answers_no_ping or (trouble is Trouble.TIMEOUT and connection.unchecked > 0)
         )
         if proving:
-            self._memory.answers_ping = self._memory.answers_ping or False
+            self._memory.note_no_pong(connection.since)
             if connection.unchecked:
                 self.auditor.note_silence(connection)
         request = connection.give_up()
         was_away = self.health.away
         counts, died = self._failures.count(connection, trouble, excused)
+        if counts and request is not None and trouble is Trouble.TIMEOUT:
+            self._memory.note_silence(self._machine.last_answer)
         self._failures.note(self._target, trouble, message, died and not was_away, was_away)
-        if self.health.state is not State.UP and self._machine.members:
-            self.health.probe_later()  # for it may have been the probe
+        self._probe_later()
         if died:
             self.pool.close_idle(inf)  # as doubtful as what failed; what is owed may still come
             self._machine.lose_waiting(None, Cause.DEAD)
@@ -370,6 +371,7 @@ class Lond:
         connection.close()
         request = connection.give_up()
         self._machine.pair(new=self._machine.waiting)
+        self._probe_later()
         self.check_closed()
         return request
 
@@ -382,6 +384,11 @@ class Lond:
             self.health.probe_later()
         elif not pool.connecting and not pool.handshaking and not pool.proving:
             self.connect()
+
+    def _probe_later(self) -> None:
+        """Probe again where it is not up: what has ended may have been the probe."""
+        if self.health.state is not State.UP and self._machine.members:
+            self.health.probe_later()
 
     def revive(self) -> None:
         """A success: the host has all its retries again (row S10)."""
@@ -462,8 +469,7 @@ class Lond:
         if self._machine.members:
             self.follow_members()
             self._machine.pair(new=self._machine.waiting)
-            if self.health.state is not State.UP:
-                self.health.probe_later()  # for that may have been the probe
+            self._probe_later()
             return
         self.forget()
         self._ask_again.stop()

@@ -21,16 +21,17 @@ class LondMemory:
 
     :param now: in seconds of the clock.
     :ivar facts: what the last handshake has shown.
-    :ivar answers_ping: whether it has answered ``ping``; None where that is not known.
+    :ivar answers_ping: whether it answers ``ping``; None where that is not known.
     :ivar last_connected: when it last had a connection, in seconds of the clock.
     """
 
-    __slots__ = ("_left_out", "answers_ping", "facts", "last_connected")
+    __slots__ = ("_first_silence", "_left_out", "answers_ping", "facts", "last_connected")
 
     def __init__(self, now: float) -> None:
         self.facts = LondFacts("")
         self.answers_ping: bool | None = None
         self.last_connected = now
+        self._first_silence = 0.0
         self._left_out: dict[Omission, float] = {}  # and until when
 
     def is_of_another(self, facts: LondFacts) -> bool:
@@ -46,6 +47,16 @@ class LondMemory:
             self.answers_ping = True
         if facts.knows_version is False:
             self._left_out[Omission.VERSION] = inf
+
+    def note_no_pong(self, asked: float) -> None:
+        """Take note that a ``ping`` of then was not answered: perhaps none ever is."""
+        if self.answers_ping is None:
+            self.answers_ping, self._first_silence = False, asked
+
+    def note_silence(self, last_answer: float) -> None:
+        """Take note that a request was not answered: so it is not that only ``ping`` never is."""
+        if self.answers_ping is False and last_answer < self._first_silence:
+            self.answers_ping = True
 
     def leave_out(self, omission: Omission, now: float) -> None:
         """Leave something out for a while, at which the lond has failed."""

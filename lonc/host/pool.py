@@ -104,8 +104,13 @@ class ConnectionPool:
         )
 
     def make_room(self) -> None:
-        """Retire a connection, so that another can be made; but none that is itself being made."""
-        for each in [*self.idle, *self.owing, *self.proving][:1]:
+        """
+        Retire a connection, so that another can be made; but none that is itself being made.
+
+        What waits for a proof would be sent again: it is another connection if there is one.
+        """
+        usable = [*self.idle, *self.owing, *self.proving]
+        for each in sorted(usable, key=lambda each: bool(each.proofs))[:1]:
             each.retire()
 
     def close_idle(self, since: float) -> None:

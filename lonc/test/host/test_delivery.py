@@ -13,6 +13,7 @@ import attrs
 from twisted.internet.defer import Deferred, execute
 
 from lonc.delayed.service import DelayedService
+from lonc.host.audit import EARLIEST, ROUND
 from lonc.host.connection import PING
 from lonc.host.pause import Pause
 from lonc.report.events import Logger
@@ -343,6 +344,77 @@ class ProofTests(DeliveryCase):
         stage.turn()
         self.assertTrue(self.successResultOf(proof))
         self.assertEqual(lond.asked[:3], [b"put\n", b"get\n", PING])
+
+    def test_slow_ping(self) -> None:
+        """A lond that is slow for a while proves it all the same: nothing is sent twice."""
+        stage = self.known()
+        connection = self.delivered(stage)
+        self.pong = lambda: None
+        proof = connection.prove()
+        stage.advance(8)
+        stage.londs[0].say(b"l2\n")
+        stage.turn()
+        self.assertTrue(self.successResultOf(proof))
+
+    def test_behind_a_ping(self) -> None:
+        """F2: the late answer to a client's own ``ping`` proves nothing."""
+        stage = self.known(max_connections=1)
+        self.reply = lambda lond, line: None
+        self.pong = lambda: None
+        stage.client(b"get\n")
+        outcome = self.deliver(stage)
+        client = stage.client(PING)
+        for answer in (b"extra\n", b"got\n", b"ok\n"):
+            stage.londs[0].say(answer)
+            stage.turn()
+        self.assertEqual(client.read, b"ok\n")
+        reply, connection = self.successResultOf(outcome)
+        self.assertEqual(reply, b"got\n")
+        assert connection is not None
+        proof = connection.prove()
+        stage.turn()
+        stage.londs[0].say(b"l2\n")
+        stage.turn()
+        self.assertFalse(self.successResultOf(proof))
+
+    def busy(self) -> tuple[Stage, Provable]:
+        """Return a host of two connections that are never idle, and that of a delayed request."""
+        stage = self.known(max_connections=2)
+        self.reply = lambda lond, line: echo(line) if line == b"put\n" else None
+        stage.clients_of(300, b"get\n")
+        outcome = self.deliver(stage)
+        self.answer(stage, stage.londs[0], 1)
+        reply, connection = self.successResultOf(outcome)
+        self.assertEqual(reply, echo(b"put\n"))
+        assert connection is not None
+        return stage, connection
+
+    def answer(self, stage: Stage, lond: ScriptedLond, times: int) -> None:
+        """Let a lond answer so many requests, one after the other."""
+        for _ in range(times):
+            lond.say(b"got\n")
+            stage.turn()
+
+    def test_many_are_asked(self) -> None:
+        """It is asked before it has answered too often, however many others are being asked."""
+        stage, connection = self.busy()
+        first, second = stage.londs
+        self.pong = lambda: None
+        self.answer(stage, second, EARLIEST)
+        self.assertEqual(second.asked[-1], PING)
+        proof = connection.prove()
+        self.answer(stage, first, ROUND - 2)
+        self.assertNoResult(proof)
+        first.say(b"l2\n")
+        self.assertTrue(self.successResultOf(proof))
+
+    def test_makes_room_elsewhere(self) -> None:
+        """The connection that ends for another request is not the one that has to be proven."""
+        stage, connection = self.busy()
+        proof = connection.prove()
+        self.deliver(stage, fresh=True)
+        self.answer(stage, stage.londs[0], 1)
+        self.assertTrue(self.successResultOf(proof))
 
     def test_paused(self) -> None:
         """While its host is paused it is proven all the same."""

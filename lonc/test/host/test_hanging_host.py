@@ -102,6 +102,21 @@ class DoubtTests(HangingTestCase):
             stage.turn()
             self.assertEqual(client.read, echo(b"get\n"))
 
+    def test_probe_cut_off(self) -> None:
+        """F4: it is probed again where the memory for its endless answer was wanted elsewhere."""
+        self.hang()
+        stage = self.stage(retries=1)
+        stage.client(b"get\n")
+        stage.advance(20)
+        while not stage.service.machine.pool.proving:
+            stage.advance(1)
+        (probing,) = stage.service.machine.pool.proving
+        probing.release()
+        self.assertEqual(stage.status.state, "DEAD")
+        self.pong = b"l2\n"
+        stage.advance(60)
+        self.assertEqual(stage.status.state, "up")
+
     def test_doubt_ends(self) -> None:
         """Nobody has to ask: a probe finds out, and all retries are there again."""
         self.answers_requests = False
@@ -204,6 +219,39 @@ class NoPingTests(HangingTestCase):
         self.assertIn(("unproven", 1), states)
         self.assertIn(("DEAD", 0), states)
         self.assertNotIn("up", [state for state, _ in states])
+
+    def test_hangs_as_a_whole(self) -> None:
+        """Once a request in place of ``ping`` has hung too, only an answer brings it back."""
+        stage = self.stage(retries=1)
+        stage.client(b"get\n")
+        stage.turn()
+        self.hang()
+        stage.client(b"slow\n")
+        stage.advance(20)
+        stage.client(b"in its place\n")
+        for _ in range(5):
+            stage.advance(60)
+            stage.client(b"get\n")
+        self.assertEqual((stage.status.state, stage.revived), ("DEAD", ["l2"]))
+        self.pong = b"l2\n"
+        stage.advance(60)
+        self.assertEqual(stage.status.state, "up")
+
+    def test_never(self) -> None:
+        """Where requests were answered since, it comes back by a handshake each time."""
+        self.pong = b""
+        stage = self.stage(retries=1)
+        for _ in range(3):
+            self.answers_requests = True
+            client = stage.client(b"get\n")
+            stage.advance(1)
+            self.assertEqual((client.read, stage.status.state), (echo(b"get\n"), "up"))
+            self.answers_requests = False
+            stage.client(b"slow\n")
+            stage.advance(10)
+            self.assertEqual(stage.status.state, "DEAD")
+            stage.advance(60)
+            self.assertEqual(stage.status.state, "unproven")
 
     def test_back_by_ping(self) -> None:
         """One that was not asked before it hung is up again once it answers, without a request."""
