@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import _SystemdParser
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import LoopingCall
 
 from lonc.report.events import Logger
@@ -235,10 +235,18 @@ def _handed_over(environment: MutableMapping[str, str]) -> Iterable[tuple[str, i
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if pid == str(os.getpid()) and count.isdecimal():
         return zip(names, range(FIRST, FIRST + int(count)), strict=False)
-    if environment is os.environ:
-        # Twisted takes these variables when its endpoints are imported.
-        return _SystemdParser._sddaemon.inheritedNamedDescriptors().items()
+    if environment is os.environ and any(names) and _twisted_has_them():
+        return zip(names, range(FIRST, FIRST + len(names)), strict=True)
     return ()
+
+
+def _twisted_has_them() -> bool:
+    """Whether Twisted has found descriptors: importing its endpoints takes all but their names."""
+    try:
+        serverFromString(None, "systemd:UNIX:index=0")
+    except LookupError:
+        return False
+    return True
 
 
 class Notices:
