@@ -159,6 +159,23 @@ class InheritedTests(SynchronousTestCase):
         """Twisted reads the variables, and takes two of them away, when it finds this process."""
         self.check("early")
 
+    def test_for_another_process(self) -> None:
+        """Variables that were meant for another process are removed, and nothing is claimed."""
+        handed = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "/first"}
+        program = (
+            "import os; from lonc.daemon.systemd import Manager; "
+            "print(Manager(os.environ).claim('/first'), os.environ.get('LISTEN_FDNAMES'))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **handed},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.stdout, done.stderr), ("None None\n", ""))
+
     def test_no_socket(self) -> None:
         """What is no socket is skipped with a line, closed, and kept no longer."""
         notes = Notes()
