@@ -480,6 +480,7 @@ class Lond:
         """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
         self.forget()
         self._memory.answers_ping = None
+        self.served.refused.clear()
         self.pool.retire_all()
         self._machine.pair(new=self._machine.waiting)
         self.reset_retries()

@@ -20,7 +20,8 @@ class ServedIds:
     """
     Who is served, and who is asked for again.
 
-    :ivar refused: the host ids that the lond does not serve -> why.
+    :ivar refused: the host ids that the lond does not serve, by its last word -> why. That is told,
+        and they are asked for again; it keeps no request back.
     :ivar only: where the last handshake found no ``sethost`` and several ids: the one that it
         serves. Then connections that serve this id alone may stand beside others.
     :param ask_again: has a handshake made after a pause.
@@ -46,8 +47,7 @@ class ServedIds:
             self._ask_again.reset()
 
     def forget(self) -> None:
-        """Know nothing any more: it may be another lond from now on."""
-        self.refused.clear()
+        """Go by nothing of before any more: it may be another lond from now on."""
         self._set_only("")
         self.judge(())
 

@@ -28,6 +28,12 @@ from lonc.wire.request import ADDRESSED, Cause, Request, addressee
 Find = Callable[[str], HostService | None]
 
 
+def _host_of(request: Request) -> HostService:
+    """Return the host that has a request; it may have left the name, or the table, since."""
+    assert isinstance(request.host, HostService)
+    return request.host
+
+
 class SharedSocket:
     """
     The socket of one host name; to its clients it is the host.
@@ -63,16 +69,15 @@ class SharedSocket:
 
     def withdraw(self, request: Request) -> bool:
         """Forget a request that still waits; return whether it did."""
-        return any(host.withdraw(request) for host in self._hosts())
+        return _host_of(request).withdraw(request)
 
     def cut_off(self, request: Request) -> None:
         """Close the connection that owes the answer to a request; nobody is told."""
-        for host in self._hosts():
-            host.cut_off(request)
+        _host_of(request).cut_off(request)
 
     def sent_at(self, request: Request) -> float:
         """Return when a request was sent to its lond; 0.0 while it waits for a connection."""
-        return max((host.sent_at(request) for host in self._hosts()), default=0.0)
+        return _host_of(request).sent_at(request)
 
     def close_connections(self) -> None:
         """Close every connection to every host of that name and start afresh."""

@@ -259,6 +259,23 @@ class NoSethostTests(HostTestCase):
         stage.advance(600)
         self.assertEqual(len(stage.londs), before + 3)
 
+    def test_not_served_without_connections(self) -> None:
+        """Whom the lond did not serve is told so, and asked for, when no connection is left."""
+        stage = Together(self)
+        stage.serving("l2", "l4")
+        stage.client_of("l3", b"get\n")
+        stage.turn()
+        for lond in stage.londs:
+            lond.close()
+        stage.turn()
+        self.assertEqual(stage.network.open_londs, [])
+        self.assertIn("not serve", stage.hosts["l3"].status(0, "").not_served)
+        stage.revived.clear()
+        stage.serving()
+        stage.advance(60)
+        self.assertEqual(stage.hosts["l3"].status(0, "").not_served, "")
+        self.assertIn("l3", stage.revived)
+
     def test_asked_again_after_dead(self) -> None:
         """So it is where the host was DEAD meanwhile, and has come back by a late answer."""
         stage = Together(self, retries=1)

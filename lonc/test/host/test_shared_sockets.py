@@ -198,6 +198,20 @@ class SharedSocketTests(SharingTestCase):
         self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 0)
         self.assertFalse(first.closed)
 
+    def test_client_goes_from_a_host_that_left(self) -> None:
+        """F16: so it does where the host has another name by now."""
+        self.settings = self.with_names("hostname", max_connections=1)
+        self.network.prepare = lambda lond: None
+        daemon = self.started()
+        self.client("two.test", b"sethost:l3:a\n")
+        second = self.client("two.test", b"sethost:l3:b\n")
+        self.advance(1)
+        self.table = a_table(TABLE.replace("l3:msu:access:two", "l3:msu:access:three"))
+        self.successResultOf(daemon.reread_table())
+        self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 1)
+        second.hang_up()
+        self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 0)
+
     def test_close_connections(self) -> None:
         """S14: close_connection_exit is for all hosts of the name, or for the one that is named."""
         daemon = self.started()
