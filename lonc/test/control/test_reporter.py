@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.logger import LogLevel
 
+from lonc.report.recent import MEDIANS, TURNS
 from lonc.report.times import SLOTS
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 
@@ -55,3 +56,40 @@ class DepartedTests(ServiceTestCase):
         self.assertEqual(len(list(turning)), 1)
         self.change(self.full)
         self.assertEqual(self.daemon.reporter.status("l2").requests_lately, 0)
+
+
+class UsualTests(ServiceTestCase):
+    """A host that answers thousands of requests a day, and becomes slow."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.echoing()
+        self.daemon = self.started()
+
+    def goes_by(self, slots: int, seconds: float, slowest: float) -> None:
+        """Let time go by, with an answer a second of which some are slower than others."""
+        host = self.daemon.hosts["l2"]
+        for _ in range(slots):
+            host.times.direct += [seconds] * 28 + [slowest] * 2
+            list(self.daemon.reporter.beginning_slots())
+
+    def wrong(self) -> list[tuple[str, str]]:
+        """Return what is wrong with the host."""
+        list(self.daemon.reporter.looking())
+        return [(each.level, each.what) for each in self.daemon.problems if each.host == "l2"]
+
+    def test_slow(self) -> None:
+        """Far slower than in the last 24 hours is a warning; once it is usual, a note."""
+        day = TURNS * MEDIANS
+        self.goes_by(day, 0.1, 0.2)
+        self.assertEqual(self.wrong(), [])
+        self.goes_by(SLOTS, 0.1, 8.0)
+        ((level, what),) = self.wrong()
+        self.assertEqual(level, "warning")
+        self.assertRegex(what, r"^took 7\.\d s for .*; \d\d ms is usual$")
+        self.goes_by(SLOTS, 0.1, 0.2)
+        self.assertEqual(self.wrong(), [])
+        self.goes_by(day, 7.0, 8.0)
+        ((level, what),) = self.wrong()
+        self.assertEqual(level, "note")
+        self.assertRegex(what, r"; [67]\.\d s is usual$")
