@@ -169,7 +169,9 @@ def _owner(endpoint: str) -> str:
         owner = pwd.getpwuid(os.stat(path).st_uid).pw_name
     except (OSError, KeyError):
         return "its own user and root: see `sudo -u`"
-    return f"{owner} and root: sudo -u {owner} lonc ..."
+    return (
+        "root: sudo lonc ..." if owner == "root" else f"{owner} and root: sudo -u {owner} lonc ..."
+    )
 
 
 def asks(

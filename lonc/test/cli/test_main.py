@@ -298,18 +298,16 @@ class CommandLineTests(CommandCase):
         path = self.put("lonc.amp", b"")
         error = NoAnswer("unix:x: Permission denied")
         error.__cause__ = ConnectError(errno.EACCES)
-        owner = pwd.getpwuid(os.getuid()).pw_name
-        with click.Context(commands).scope():
-            chosen()["management"] = f"unix:{path}"
-            told = target.no_daemon(error).message
-        self.assertEqual(
-            told,
-            f"unix:x: Permission denied; it answers {owner} and root: sudo -u {owner} lonc ...",
-        )
-
-
-class ListTests(SynchronousTestCase):
-    """The commands are loaded when they are used."""
+        for owner in (
+            ["root", "nobody"] if os.getuid() == 0 else [pwd.getpwuid(os.getuid()).pw_name]
+        ):
+            if os.getuid() == 0:
+                os.chown(path, pwd.getpwnam(owner).pw_uid, -1)
+            with click.Context(commands).scope():
+                chosen()["management"] = f"unix:{path}"
+                told = target.no_daemon(error).message
+            how = "root: sudo" if owner == "root" else f"{owner} and root: sudo -u {owner}"
+            self.assertEqual(told, f"unix:x: Permission denied; it answers {how} lonc ...")
 
     def test_words(self) -> None:
         """The list says of each command what its own help begins with."""
