@@ -85,7 +85,7 @@ remake: ;
 
 .venv-oldest/installed: setup.cfg pyproject.toml .venv/installed
 	@rm -rf .venv-oldest && $(BIN)/python -m venv .venv-oldest
-	@sed -n 's/^    \([a-z.-]*\)\(\[[a-z]*\]\)\{0,1\}>=\([0-9.]*\)$$/\1==\3/p' setup.cfg >.venv-oldest/oldest.txt
+	@sed -n 's/^    \([a-z0-9.-]*\)\(\[[a-z]*\]\)\{0,1\}>=\([0-9.]*\)$$/\1==\3/p' setup.cfg >.venv-oldest/oldest.txt
 	@PIP_RETRIES=1 .venv-oldest/bin/python -m pip --quiet --disable-pip-version-check install \
 	    --constraint .venv-oldest/oldest.txt --editable '.[top,trial]' $(subst .venv/,.venv-oldest/,$(INSTALLED))
 	@touch $@

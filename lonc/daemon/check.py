@@ -21,6 +21,7 @@ from lonc.config.judgement import ended_certificate
 from lonc.config.settings import SettingsError
 from lonc.daemon.load import Loader
 from lonc.daemon.pidfile import holder_of, who_serves
+from lonc.report.judgement import CERTIFICATE_DAYS
 from lonc.report.problems import Problem, problem
 from lonc.report.units import count
 
@@ -106,6 +107,6 @@ def _well(in_force: InForce) -> Iterator[Checked]:
     certificates = in_force.access.certificates
     if certificates is not None:
         days = certificates.days_left(time.time())
-        if days > 0.0:
+        if days >= CERTIFICATE_DAYS:
             yield Checked("ok", f"{certificates.ends_first} is valid for {days:.0f} days")
     yield Checked("ok", f"{in_force.needed_files} files may be open at once")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,3 +113,19 @@ class MakefileTests(SynchronousTestCase):
         self.assertIn("Is there a network", told[0])
         with open(os.path.join(self.folder, ".venv", "pip.log")) as file:
             self.assertEqual(len(file.readlines()), 50)
+
+    def test_oldest(self) -> None:
+        """Whatever setup.cfg gives a minimum for is taken at that."""
+        self.script(
+            ".venv/bin/python",
+            f'test "$1" = -m || exec {sys.executable} "$@"',
+            'test "$2" = venv && mkdir -p "$3/bin" && cp "$0" "$3/bin/python"',
+            "exit 0",
+        )
+        status, _, err = self.make(".venv-oldest/installed")
+        self.assertEqual((status, err), (0, ""))
+        with open(os.path.join(self.folder, "setup.cfg")) as file:
+            wanted = re.findall(r"^    ([\w.-]+)(?:\[\w+\])?>=([\d.]+)$", file.read(), re.MULTILINE)
+        with open(os.path.join(self.folder, ".venv-oldest", "oldest.txt")) as file:
+            self.assertEqual(file.read(), "".join(f"{name}=={least}\n" for name, least in wanted))
+        self.assertIn(("jinja2", "3.1"), wanted)

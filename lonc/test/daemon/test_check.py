@@ -14,6 +14,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from lonc.daemon.check import Checked, check
 from lonc.daemon.pidfile import PidFile
 from lonc.lond.cluster import prepare
+from lonc.test.fixtures.certificates import Authority
 
 
 class CheckTests(SynchronousTestCase):
@@ -161,6 +162,16 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual([each.level for each in self.bad()], ["warning"])
         self.add("loncapa.conf", "PerlSetVar loncAllowInsecure 0")
         self.assertEqual([each.level for each in self.bad()], ["error"])
+
+    def test_certificate_ends(self) -> None:
+        """One that ends soon is told once, and not as valid too."""
+        for ends, levels in ((10.0, ["warning"]), (-1.0, ["critical"]), (90.0, ["ok"])):
+            files = Authority(self.folder).issue("l1.localhost", begins=-9.0, ends=ends)
+            names = {"CertificateAuthority": files.authority, "Certificate": files.certificate}
+            for name, path in {**names, "PrivateKey": files.key}.items():
+                self.add("loncapa.conf", f"PerlSetVar lonnet{name} {path}")
+            told = [each.level for each in check(self.conf) if files.certificate in each.what]
+            self.assertEqual(told, levels)
 
     def test_key(self) -> None:
         """A key for delayed requests that is not there keeps lonc from starting."""
