@@ -36,11 +36,11 @@ Try it from another terminal, in this folder:
   {lonc} status
   {lonc} hosts
 
-Make a lond ill, and see what lonc says of it (stopped, silent, slow, breaking, estranged; well):
+Make a lond fail, and see what lonc reports (stopped, silent, slow, breaking, estranged; well):
 
   {lond} {last} silent
 
-Ctrl-C ends it; the data stay.
+Ctrl-C ends it; the data is kept.
 """
 
 #: What helps where a port is taken.
