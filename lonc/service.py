@@ -175,7 +175,7 @@ class LoncService(MultiService):
             reload=self.reload,
             hand_over=self._succession.hand_over,
             handing_over=lambda: self._succession.handing_over,
-            look=self._upkeep.look,
+            refresh_problems=self._upkeep.refresh_problems,
             stop=self.stop,
         )
 
@@ -232,7 +232,7 @@ class LoncService(MultiService):
         taken_over = self._reloader.stop()
         self._upkeep.stop()
         if left:
-            yield Deferred.fromCoroutine(self._succession.leave())
+            yield Deferred.fromCoroutine(self._succession.leave_to_next())
         self._shared.close()
         yield DeferredList([self._supervisor.stop(), taken_over])
         yield self._shared.dismiss()

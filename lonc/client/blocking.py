@@ -86,7 +86,7 @@ class Connection:
         except TimeoutError:
             return exchange.late()
         except OSError as error:
-            return exchange.lost(error.strerror or str(error))
+            return exchange.con_lost(error.strerror or str(error))
         finally:
             # Also when it is interrupted: it leaves nothing that the next could trip over.
             if not exchange.is_reusable:

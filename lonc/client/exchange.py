@@ -110,11 +110,11 @@ class Exchange:
     def receive(self, data: bytes) -> Reply | None:
         """Take what came, nothing at the end; return the reply, None when more is to come."""
         if not data:
-            return self.lost("closed without an answer")
+            return self.con_lost("closed without an answer")
         try:
             line = self._lines.push(data)
         except LineTooLong as error:
-            return self.lost(str(error))
+            return self.con_lost(str(error))
         if line is None:
             return None
         self.is_reusable = not self._lines.rest  # lonc never says more than it was asked
@@ -124,10 +124,10 @@ class Exchange:
             f"{self.path}: lonc's own answer; `lonc hosts` tells why" if reply == CON_LOST else "",
         )
 
-    def lost(self, why: str) -> Reply:
+    def con_lost(self, why: str) -> Reply:
         """Return the reply to a request of which nobody knows whether it was done."""
         return Reply(CON_LOST, f"{self.path}: {why}")
 
     def late(self) -> Reply:
         """Return the reply when no time is left."""
-        return self.lost(f"no answer within {self._limits.exchange:g} s")
+        return self.con_lost(f"no answer within {self._limits.exchange:g} s")

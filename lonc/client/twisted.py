@@ -88,7 +88,7 @@ class TwistedClient:
         except (TimeoutError, defer.TimeoutError):
             return exchange.late()
         except (ConnectError, ConnectionError) as error:
-            return exchange.lost(str(error))
+            return exchange.con_lost(str(error))
         finally:
             if protocol is not None:
                 protocol.transport.abortConnection()  # also when lonc does not read

@@ -102,7 +102,7 @@ class KeyFolder:
                 os.unlink(os.path.join(self.path, name))
             os.rmdir(self.path)
 
-    def take(self, path: bytes) -> bytes:
+    def read_and_delete(self, path: bytes) -> bytes:
         """
         Read a key file and delete it, as a lond does; return its 32 hex digits.
 

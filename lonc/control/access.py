@@ -200,6 +200,6 @@ class Caller:
             self._log.not_allowed(visitor.who, what)
             raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
-    def note(self, asked: str, host_id: str) -> None:
+    def log_asked(self, asked: str, host_id: str) -> None:
         """Log what the caller asks for."""
         self._log.asked(asked, host_id, self._visitor().who)

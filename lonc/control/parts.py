@@ -38,7 +38,7 @@ class Parts:
     :ivar hand_over: gets ready for a new process, and returns the path of the socket for it; raises
         NotDone.
     :ivar handing_over: tells whether a new process gets what there is.
-    :ivar look: brings the list of problems up to date.
+    :ivar refresh_problems: brings the list of problems up to date.
     :ivar stop: begins to stop, as at TERM.
     """
 
@@ -55,5 +55,5 @@ class Parts:
     reload: Callable[[], Deferred[str]]
     hand_over: Callable[[], Awaitable[str]]
     handing_over: Callable[[], bool]
-    look: Callable[[], Awaitable[None]]
+    refresh_problems: Callable[[], Awaitable[None]]
     stop: Callable[[], None]

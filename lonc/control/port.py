@@ -287,26 +287,26 @@ class Ports(MultiService):
             return [f"loncManagementGroup: {error}"]
         return []
 
-    def move(self, settings: Settings) -> list[Deferred[list[str]]]:
+    def relocate(self, settings: Settings) -> list[Deferred[list[str]]]:
         """Listen where settings want it; each port tells why it cannot, if so."""
         where = [
             ("loncManagement", self._management, settings.management),
             ("loncManagementTLS", self._tls, settings.management_tls),
             ("loncHTTP", self._http, settings.http),
         ]
-        moved = [Deferred.fromCoroutine(_move(*each)) for each in where]
+        moved = [Deferred.fromCoroutine(_relocate(*each)) for each in where]
         self._moving = [*(each for each in self._moving if not each.called), *moved]
         return moved
 
-    def moved(self) -> Deferred[list[tuple[bool, list[str]]]]:
+    def relocated(self) -> Deferred[list[tuple[bool, list[str]]]]:
         """Fire when the ports are where they shall be."""
         return DeferredList(self._moving, consumeErrors=True)
 
 
-async def _move(setting: str, port: EndpointPort, description: str | None) -> list[str]:
+async def _relocate(setting: str, port: EndpointPort, description: str | None) -> list[str]:
     """Return why a port cannot listen where a setting wants it, if so."""
     try:
-        await port.move(description)
+        await port.relocate(description)
     except Exception as error:
         log.critical("{error}", error=error, event="port-not-moved")
         return [f"{setting}: {error}"]

@@ -98,10 +98,10 @@ class Responders(amp.CommandLocator):
             raise UnknownHost(f"{host} is not in hosts.tab")
         return host or None
 
-    def _note(self, asked: str, host: str = "") -> None:
+    def _log_asked(self, asked: str, host: str = "") -> None:
         """Log what is asked for; raises UnknownHost where there is no such host."""
         self._host_id(host)
-        self._caller.note(asked, host or PARENT)
+        self._caller.log_asked(asked, host or PARENT)
 
     # ------------------------------------------------------------------ what is seen
 
@@ -151,7 +151,7 @@ class Responders(amp.CommandLocator):
         """Report on what is wrong now."""
         host_id = self._host_id(host)
         if after is None:  # not again for each page
-            await self._parts.look()
+            await self._parts.refresh_problems()
         problems = self._parts.reporter.problems
         known = {each.number: each for each in problems if host_id in (None, each.host)}
         return commands.ListProblems.page(rows_after(known, after))
@@ -191,7 +191,7 @@ class Responders(amp.CommandLocator):
             self._caller.require(Level.OWN, "the requests themselves")
         host_id, watcher = self._host_id(host), self._watcher
         if watcher is None:
-            self._note("trace", host)
+            self._log_asked("trace", host)
         if watcher is None or (watcher.host_id, watcher.contents) != (host_id, contents):
             self.close()
             self._watcher = watcher = self._parts.request_log.add_watcher(host_id, contents)
@@ -207,7 +207,7 @@ class Responders(amp.CommandLocator):
     @commands.Report.responder
     async def report(self, host: str) -> Answer:
         """Write the status file."""
-        self._note("report", host)
+        self._log_asked("report", host)
         try:
             await in_slices(self._parts.clock, self._parts.reporter.reporting(), lambda: True)
         except OSError as error:
@@ -223,13 +223,13 @@ class Responders(amp.CommandLocator):
     @commands.ResetRetries.responder
     def reset_retries(self, host: str) -> Deferred[Answer]:
         """Give a host its retries back (row S18)."""
-        self._note("reset retries", host)
+        self._log_asked("reset retries", host)
         return self._each(host, lambda each: each.reset_retries())
 
     @commands.CloseConnections.responder
     def close_connections(self, host: str) -> Deferred[Answer]:
         """Close a host's connections and start afresh."""
-        self._note("close connections", host)
+        self._log_asked("close connections", host)
         return self._each(host, lambda each: each.close_connections())
 
     @commands.SetDebugLevel.responder
@@ -237,7 +237,7 @@ class Responders(amp.CommandLocator):
         """Set a host's debug level (row S20)."""
         if not 0 <= level <= 9:
             raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
-        self._note(f"debug level {level}", host)
+        self._log_asked(f"debug level {level}", host)
         return self._each(host, partial(_set_debug_level, level))
 
     @commands.Pause.responder
@@ -247,7 +247,7 @@ class Responders(amp.CommandLocator):
             raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
         self._check_steady()
         by, reason = by[:LONGEST_REASON], reason[:LONGEST_REASON]
-        self._note(f"pause, for {by}: {reason}" if reason else f"pause, for {by}", host)
+        self._log_asked(f"pause, for {by}: {reason}" if reason else f"pause, for {by}", host)
         now = time.time()
         pause = Pause(by, reason, now, now + seconds if seconds else 0.0, fail)
         quiet: list[Deferred[None]] = []
@@ -260,7 +260,7 @@ class Responders(amp.CommandLocator):
     def resume(self, host: str) -> Deferred[Answer]:
         """End a host's pause."""
         self._check_steady()
-        self._note("resume", host)
+        self._log_asked("resume", host)
         return self._each(host, lambda each: self._steady(each).resume())
 
     def _steady(self, host: HostService) -> HostService:
@@ -274,7 +274,7 @@ class Responders(amp.CommandLocator):
     @commands.ShowDelayed.responder
     async def show_delayed(self, file: str) -> Answer:
         """Give the beginning of a delayed request, and tell whether it goes on."""
-        self._note(f"show delayed request {file}")
+        self._log_asked(f"show delayed request {file}")
         with _disk_errors(f"{file} cannot be read"):
             content, more = await self._parts.delayed.show(file, SHOWN)
         return {"content": content, "more": more}
@@ -282,7 +282,7 @@ class Responders(amp.CommandLocator):
     @commands.DropDelayed.responder
     async def drop_delayed(self, file: str) -> Answer:
         """Delete a delayed request."""
-        self._note(f"drop delayed request {file}")
+        self._log_asked(f"drop delayed request {file}")
         with _disk_errors(f"{file} cannot be deleted"):
             await self._parts.delayed.drop(file)
         return {}
@@ -290,7 +290,7 @@ class Responders(amp.CommandLocator):
     @commands.RequeueDelayed.responder
     async def requeue_delayed(self, file: str) -> Answer:
         """Put a kept request back among those that are sent."""
-        self._note(f"put back delayed request {file}")
+        self._log_asked(f"put back delayed request {file}")
         with _disk_errors(f"{file} cannot be put back"):
             await self._parts.delayed.requeue(file)
         return {}
@@ -298,32 +298,32 @@ class Responders(amp.CommandLocator):
     @commands.RetryDelayed.responder
     def retry_delayed(self, host: str) -> Answer:
         """Try a host's delayed requests now."""
-        self._note("retry delayed requests", host)
+        self._log_asked("retry delayed requests", host)
         self._parts.delayed.retry(self._host_id(host))
         return {}
 
     @commands.RereadTable.responder
     async def reread_table(self) -> Answer:
         """Read the host table again."""
-        self._note("read the table again")
+        self._log_asked("read the table again")
         return {"message": cut(await self._parts.reread_table(), LONGEST_MESSAGE)}
 
     @commands.Reload.responder
     async def reload(self) -> Answer:
         """Read the configuration and the host table again."""
-        self._note("reload")
+        self._log_asked("reload")
         return {"message": cut(await self._parts.reload(), LONGEST_MESSAGE)}
 
     @commands.HandOver.responder
     async def hand_over(self) -> Answer:
         """Get ready to hand everything over to a new process."""
-        self._note("hand over to a new process")
+        self._log_asked("hand over to a new process")
         return {"path": await self._parts.hand_over()}
 
     @commands.Stop.responder
     def stop(self) -> Answer:
         """Stop lonc; the answer goes first."""
-        self._note("stop")
+        self._log_asked("stop")
         self._parts.clock.callLater(0, self._parts.stop)
         return {}
 

@@ -136,7 +136,7 @@ class Reloader:
         await self._in_slices(self._tell_hosts(changes, sockets))
         await self._in_slices(self._shared.arranging(table.hosts, settings, sockets))
         shared = self._ports.share(settings.management_group)
-        moved = self._ports.move(settings)
+        moved = self._ports.relocate(settings)
         await self._in_slices(self._reporter.reporting_and_resetting())
         summary = (
             f"hosts: {len(changes.new)} new, {len(changes.gone)} gone, "
@@ -206,4 +206,4 @@ class Reloader:
     def stop(self) -> Deferred[list[tuple[bool, list[str]]]]:
         """Take nothing over any more; fires when the ports are where they shall be."""
         self._stopping = True
-        return self._ports.moved()
+        return self._ports.relocated()

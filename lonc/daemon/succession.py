@@ -181,7 +181,7 @@ class Succession:
             return False
         return self._kept.stop_accepting(self._retired)
 
-    async def leave(self) -> None:
+    async def leave_to_next(self) -> None:
         """Leave the next process what it needs, and have clients connect to it."""
         if not self._retired:  # else it knows
             settings = self._in_force.settings

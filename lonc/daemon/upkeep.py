@@ -75,7 +75,7 @@ class Upkeep:
             Sweep(self._outside.reactor, self._outside.network, guarded(self._sweep)): SWEEP,
             self._restore: WATCH,
             self._begin_slots: SLOT,
-            self.look: LOOK,
+            self.refresh_problems: LOOK,
         }
         for begin, seconds in self._also.items():
             rounds[partial(self._do, begin)] = seconds
@@ -105,7 +105,7 @@ class Upkeep:
         """Let the five minutes of which is told move on."""
         await self._in_slices(self._reporter.beginning_slots())
 
-    async def look(self) -> None:
+    async def refresh_problems(self) -> None:
         """Bring the list of problems up to date with what the hosts report."""
         for each in [each for each in self._outside.problems if each.kind == "log-file"]:
             if has_room(each.subject):  # its next line may be hours away

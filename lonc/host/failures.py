@@ -48,11 +48,11 @@ class Failures:
         self._clients = clients
         self._seconds = seconds
 
-    def count(
+    def charge(
         self, connection: LondConnection, trouble: Trouble, excused: bool
     ) -> tuple[bool, bool]:
         """
-        Count the end of a connection if it is the host's fault.
+        Charge the host with the end of a connection, if that is its fault.
 
         :param excused: whether what it was asked tells nothing.
         :return: whether it counts, and whether it made the host DEAD.

@@ -315,7 +315,7 @@ class Lond:
                 self.auditor.note_silence(connection)
         request = connection.give_up()
         was_away = self.health.away
-        counts, died = self._failures.count(connection, trouble, excused)
+        counts, died = self._failures.charge(connection, trouble, excused)
         if counts and request is not None and trouble is Trouble.TIMEOUT:
             self._memory.note_silence(self._machine.last_answer)
         self._failures.note(self._target, trouble, message, died and not was_away, was_away)

@@ -441,7 +441,7 @@ class HostService(Service):
         machine = self._every_machine.machine_of(host, settings)
         if machine is not self.machine:
             was_dead = self.machine.lond.health.dead
-            waiting = self._leave()
+            waiting = self._leave_machine()
             self.machine, self._hold.served = machine, True
             self.machines = [each for each in self.machines if each.owes(self)]
             self.machines.append(machine)
@@ -486,13 +486,13 @@ class HostService(Service):
     def _drain(self) -> Deferred[None]:
         """Let what is in flight end, for as long as the settings say; tell the rest."""
         drained: Deferred[None] = Deferred()
-        for request in self._leave():
+        for request in self._leave_machine():
             self.lose(request, Cause.CLOSED)
         late = self._dependencies.clock.callLater(self._settings.drain_timeout, self.end_drain)
         drained.addBoth(lambda _: late.cancel() if late.active() else None)
         return self._until_quiet(drained)
 
-    def _leave(self) -> list[Request]:
+    def _leave_machine(self) -> list[Request]:
         waiting = self.machine.remove_member(self)
         if self.crashed or not self.machine.members:
             self._every_machine.close(self.machine)

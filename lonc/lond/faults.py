@@ -164,7 +164,7 @@ class Faults:
         """Forget the orders for a step, or all."""
         self._orders = [order for order in self._orders if step not in (None, order.step)]
 
-    def take(self, step: Step, command: bytes = b"") -> Fault | None:
+    def next_fault(self, step: Step, command: bytes = b"") -> Fault | None:
         """Return the fault to make now, and count it; None for a plain answer."""
         for order in self._orders:
             if order.step is step and order.command in (b"", command):

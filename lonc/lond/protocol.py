@@ -155,7 +155,7 @@ class LondProtocol(TimeoutMixin, Protocol):
 
     def _take_key_file(self, folder: KeyFolder, path: bytes) -> None:
         try:
-            key = folder.take(path)
+            key = folder.read_and_delete(path)
         except KeyFileError as error:
             self._refuse(f"names no key file: {error}")
             return

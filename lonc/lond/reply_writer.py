@@ -59,7 +59,7 @@ class ReplyWriter:
         :param command: the command word of the request that it answers.
         :param wrap: makes of each piece what is sent.
         """
-        fault = self._faults.take(step, command)
+        fault = self._faults.next_fault(step, command)
         if fault is not None:
             self._acts = fault.acts(said)
             self._wrap = wrap

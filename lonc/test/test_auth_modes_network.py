@@ -59,11 +59,11 @@ class WatchedFaults(Faults):
         """Fire when the lond comes to this step the next time."""
         return self._awaited.setdefault(step, Deferred())
 
-    def take(self, step: Step, command: bytes = b"") -> Fault | None:
+    def next_fault(self, step: Step, command: bytes = b"") -> Fault | None:
         """Tell it, once the lond has done what it does there."""
         if step in self._awaited:
             reactor.callLater(0, self._awaited.pop(step).callback, None)
-        return super().take(step, command)
+        return super().next_fault(step, command)
 
 
 class NetworkTestCase(TestCase):

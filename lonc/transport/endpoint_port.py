@@ -121,7 +121,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
         super().startService()
         self._listen(self.description)
 
-    async def move(self, description: str | None) -> None:
+    async def relocate(self, description: str | None) -> None:
         """
         Listen elsewhere; connections that are open are closed in the next turn of the reactor.
 

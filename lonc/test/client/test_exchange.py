@@ -58,7 +58,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_lost(self) -> None:
         """Whatever else ends it is con_lost, and the reason is told."""
-        reply = self.exchange.lost("Broken pipe")
+        reply = self.exchange.con_lost("Broken pipe")
         self.assertEqual((reply, reply.why), (CON_LOST, f"{PATH}: Broken pipe"))
         self.assertFalse(self.exchange.is_reusable)
 

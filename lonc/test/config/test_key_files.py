@@ -143,21 +143,21 @@ class TakeTests(KeyFolderTestCase):
     def refusal(self, path: bytes) -> str:
         """Return why a file is not taken."""
         with self.assertRaises(KeyFileError) as caught:
-            self.folder.take(path)
+            self.folder.read_and_delete(path)
         self.assertTrue(str(caught.exception).isprintable() and str(caught.exception).isascii())
         return str(caught.exception)
 
     def test_take(self) -> None:
         """The key is read and the file deleted."""
         made = self.folder.make()
-        self.assertEqual(self.folder.take(os.fsencode(made.path)), made.key)
+        self.assertEqual(self.folder.read_and_delete(os.fsencode(made.path)), made.key)
         self.assertFalse(os.path.exists(made.path))
-        self.assertEqual(self.folder.take(self.write(KEY + b"\n")), KEY)
+        self.assertEqual(self.folder.read_and_delete(self.write(KEY + b"\n")), KEY)
 
     def test_twice(self) -> None:
         """A file serves once."""
         path = self.write(KEY)
-        self.folder.take(path)
+        self.folder.read_and_delete(path)
         self.assertIn("No such file", self.refusal(path))
 
     def test_other_files_are_left_alone(self) -> None:
@@ -178,7 +178,7 @@ class TakeTests(KeyFolderTestCase):
         link = os.path.join(self.path, "0" * 16)
         os.symlink(self.file, link)
         self.refusal(os.fsencode(link))
-        self.assertEqual(self.folder.take(target), KEY)
+        self.assertEqual(self.folder.read_and_delete(target), KEY)
         os.mkdir(os.path.join(self.path, "1" * 16))
         self.refusal(os.fsencode(os.path.join(self.path, "1" * 16)))
         os.mkfifo(self.file, 0o600)

@@ -117,7 +117,7 @@ class ManagementPortTests(SynchronousTestCase):
     def test_moves(self) -> None:
         """F13: the old place is left first, which may be the same path; then the new one is had."""
         port = self.started("unix:/lonc.amp:mode=600")
-        moved = Deferred.fromCoroutine(port.move("unix:/lonc.amp:mode=660"))
+        moved = Deferred.fromCoroutine(port.relocate("unix:/lonc.amp:mode=660"))
         self.assertEqual(list(self.reactor.ports), [("/lonc.amp", 0o600)])
         self.reactor.ports[("/lonc.amp", 0o600)].closed.callback(None)
         self.successResultOf(moved)
@@ -127,7 +127,7 @@ class ManagementPortTests(SynchronousTestCase):
     def test_moves_nowhere(self) -> None:
         """F13: where it is already, nothing happens."""
         port = self.started("tcp:7000:interface=127.0.0.1")
-        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:7000:interface=127.0.0.1")))
+        self.successResultOf(Deferred.fromCoroutine(port.relocate("tcp:7000:interface=127.0.0.1")))
         self.assertFalse(self.reactor.ports[7000].stopping)
 
     def test_cannot_move(self) -> None:
@@ -136,7 +136,7 @@ class ManagementPortTests(SynchronousTestCase):
         port = self.started("tcp:7000:interface=127.0.0.1")
         old = self.reactor.ports.pop(7000)
         old.closed.callback(None)
-        moved = Deferred.fromCoroutine(port.move("tcp:7001:interface=127.0.0.1"))
+        moved = Deferred.fromCoroutine(port.relocate("tcp:7001:interface=127.0.0.1"))
         error = self.failureResultOf(moved, ManagementPortError)
         told = "management port tcp:7001:interface=127.0.0.1: it is taken"
         self.assertEqual(str(error.value), told)
@@ -145,14 +145,14 @@ class ManagementPortTests(SynchronousTestCase):
 
         self.reactor.taken.clear()
         self.reactor.ports[7000].closed.callback(None)
-        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:7001:interface=127.0.0.1")))
+        self.successResultOf(Deferred.fromCoroutine(port.relocate("tcp:7001:interface=127.0.0.1")))
         self.assertEqual(port.description, "tcp:7001:interface=127.0.0.1")
 
     def test_moves_one_after_the_other(self) -> None:
         """F13: a second move waits for the first."""
         port = self.started("tcp:7000:interface=127.0.0.1")
-        first = Deferred.fromCoroutine(port.move("tcp:7001:interface=127.0.0.1"))
-        second = Deferred.fromCoroutine(port.move("tcp:7002:interface=127.0.0.1"))
+        first = Deferred.fromCoroutine(port.relocate("tcp:7001:interface=127.0.0.1"))
+        second = Deferred.fromCoroutine(port.relocate("tcp:7002:interface=127.0.0.1"))
         self.reactor.ports[7000].closed.callback(None)
         self.successResultOf(first)
         self.assertEqual(list(self.reactor.ports), [7000, 7001])

@@ -46,7 +46,7 @@ class LeavingTests(SynchronousTestCase):
 
     def left(self) -> Deferred[None]:
         """Leave."""
-        return Deferred.fromCoroutine(self.succession.leave())
+        return Deferred.fromCoroutine(self.succession.leave_to_next())
 
     def test_nobody(self) -> None:
         """Without clients it takes no time."""

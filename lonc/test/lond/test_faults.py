@@ -87,45 +87,45 @@ class OrderTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """Without an order there is no fault."""
-        self.assertIsNone(self.faults.take(Step.INIT))
+        self.assertIsNone(self.faults.next_fault(Step.INIT))
 
     def test_step(self) -> None:
         """An order is for its step, again and again."""
         self.faults.order(Step.KEY, STALL)
-        self.assertIsNone(self.faults.take(Step.INIT))
-        self.assertEqual([self.faults.take(Step.KEY)] * 3, [STALL] * 3)
+        self.assertIsNone(self.faults.next_fault(Step.INIT))
+        self.assertEqual([self.faults.next_fault(Step.KEY)] * 3, [STALL] * 3)
 
     def test_times(self) -> None:
         """An order that is counted ends."""
         self.faults.order(Step.KEY, STALL, times=2)
-        taken = [self.faults.take(Step.KEY) for _ in range(3)]
+        taken = [self.faults.next_fault(Step.KEY) for _ in range(3)]
         self.assertEqual(taken, [STALL, STALL, None])
 
     def test_one_after_the_other(self) -> None:
         """The oldest order serves first."""
         self.faults.order(Step.KEY, STALL, times=1)
         self.faults.order(Step.KEY, CLOSE)
-        taken = [self.faults.take(Step.KEY) for _ in range(3)]
+        taken = [self.faults.next_fault(Step.KEY) for _ in range(3)]
         self.assertEqual(taken, [STALL, CLOSE, CLOSE])
 
     def test_command(self) -> None:
         """An order for a command leaves the others alone, and is not used up by them."""
         self.faults.order(Step.REQUEST, STALL, times=1, command=b"put")
-        self.assertIsNone(self.faults.take(Step.REQUEST, b"get"))
-        self.assertEqual(self.faults.take(Step.REQUEST, b"put"), STALL)
+        self.assertIsNone(self.faults.next_fault(Step.REQUEST, b"get"))
+        self.assertEqual(self.faults.next_fault(Step.REQUEST, b"put"), STALL)
 
     def test_clear_a_step(self) -> None:
         """The orders for one step go, the others stay."""
         self.faults.order(Step.KEY, STALL)
         self.faults.order(Step.INIT, CLOSE)
         self.faults.clear(Step.KEY)
-        self.assertIsNone(self.faults.take(Step.KEY))
-        self.assertEqual(self.faults.take(Step.INIT), CLOSE)
+        self.assertIsNone(self.faults.next_fault(Step.KEY))
+        self.assertEqual(self.faults.next_fault(Step.INIT), CLOSE)
 
     def test_clear(self) -> None:
         """What was ordered is forgotten."""
         self.faults.order(Step.KEY, STALL)
         self.faults.order(Step.INIT, CLOSE)
         self.faults.clear()
-        self.assertIsNone(self.faults.take(Step.KEY))
-        self.assertIsNone(self.faults.take(Step.INIT))
+        self.assertIsNone(self.faults.next_fault(Step.KEY))
+        self.assertIsNone(self.faults.next_fault(Step.INIT))

@@ -61,9 +61,9 @@ class HTTPPortTests(SynchronousTestCase):
     def test_moves(self) -> None:
         """F13: a reload has it listen, move, and stop."""
         port = self.started(None)
-        self.successResultOf(Deferred.fromCoroutine(port.move("tcp:8663")))
+        self.successResultOf(Deferred.fromCoroutine(port.relocate("tcp:8663")))
         self.assertEqual(list(self.reactor.ports), [8663])
-        gone = Deferred.fromCoroutine(port.move(None))
+        gone = Deferred.fromCoroutine(port.relocate(None))
         self.reactor.ports[8663].closed.callback(None)
         self.successResultOf(gone)
         self.assertEqual(port.description, None)

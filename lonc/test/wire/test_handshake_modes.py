@@ -319,7 +319,7 @@ class LocalTests(WaysTestCase):
 
     def take(self) -> bytes:
         """Do what a lond does; return the key."""
-        return KeyFolder(self.key_dir).take(os.fsencode(self.key_files[0]))
+        return KeyFolder(self.key_dir).read_and_delete(os.fsencode(self.key_files[0]))
 
     def test_taken(self) -> None:
         """The digits in the file are the key; the exchange goes on behind challenge and ekey."""
