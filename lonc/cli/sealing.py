@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import click
 
 from lonc.cli import streams
 from lonc.cli.arguments import targeted
 from lonc.cli.target import target
-from lonc.delayed.sealing import NotAuthentic, UnusableKey, make_key_file, read_key_file, unseal
+from lonc.delayed.sealing import (
+    OVERHEAD,
+    NotAuthentic,
+    UnusableKey,
+    make_key_file,
+    read_key_file,
+    unseal,
+)
 from lonc.disk.files import read_file
+
+#: Bytes of a sealed request at most: loncMaxLine cannot be more.
+SIZE_LIMIT: Final = 1024 * 1024 * 1024 + OVERHEAD
 
 
 @click.command()
@@ -43,7 +54,7 @@ def show_delayed(file: str, key: str | None) -> None:
         raise UnusableKey("no key: loncapa.conf has no loncDelayedKeyFile; see --key")
     secret = read_key_file(key_file)
     try:
-        content = unseal(secret, file, read_file(file))
+        content = unseal(secret, file, read_file(file, SIZE_LIMIT))
     except OSError as error:  # that of a read names no file
         raise click.ClickException(f"{file}: {error.strerror}") from None
     except NotAuthentic as error:

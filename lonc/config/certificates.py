@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from lonc.disk.files import read_file
 from lonc.wire.printable import quoted
 from lonc.wire.tls import Certificate, TLSError, TLSPhase
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 #: A certificate may be for a host under this name too: hosts that are reached by another name than
 #: that of their web server have a second certificate.
 INTERNAL: Final = "internal-"
+
+#: The longest file of certificates, in bytes: that of all public authorities has 0.2 MiB.
+SIZE_LIMIT: Final = 1024 * 1024
 
 _DAY: Final = 86400.0  # seconds
 
@@ -45,6 +49,14 @@ class CertificateFiles:
     certificate: str
     key: str
 
+    def contents(self) -> list[bytes]:
+        """
+        Read the files. OpenSSL, which opens them by itself, would wait for a FIFO, and names none.
+
+        :raises CertificateError: when one of them cannot be read.
+        """
+        return [read_certificates(path) for path in (self.authority, self.certificate, self.key)]
+
     def context(self, protocol: int) -> ssl.SSLContext:
         """
         Return the TLS context for a side that presents its certificate and requires the peer's.
@@ -56,8 +68,7 @@ class CertificateFiles:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
-        for path in (self.authority, self.certificate, self.key):
-            _read(path)  # what OpenSSL says of a file that it cannot open does not name it
+        self.contents()
         try:
             context.load_verify_locations(self.authority)
         except ssl.SSLError as error:
@@ -77,8 +88,8 @@ class CertificateFiles:
         """
         context = self.context(ssl.PROTOCOL_TLS_CLIENT)
         digest = hashlib.sha256()
-        for path in (self.authority, self.certificate, self.key):
-            digest.update(hashlib.sha256(_read(path)).digest())
+        for content in self.contents():
+            digest.update(hashlib.sha256(content).digest())
         first, ends_first = _ends_first(self.certificate, self.authority)
         return Certificates(
             files=self,
@@ -153,10 +164,10 @@ def names_in(certificate: Certificate) -> list[str]:
     return others or [value for kind, value in subject if kind == "commonName"]
 
 
-def _read(path: str) -> bytes:
+def read_certificates(path: str) -> bytes:
+    """Read a file of certificates, or a key; raise CertificateError where that cannot be done."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_file(path, SIZE_LIMIT)
     except OSError as error:
         raise CertificateError(f"{path}: {error.strerror}") from None
 
@@ -172,7 +183,7 @@ def _ends_first(own: str, authority: str) -> tuple[x509.Certificate, str]:
     found = []
     for path in (own, authority):
         try:
-            found += [(path, each) for each in load_pem_x509_certificates(_read(path))]
+            found += [(path, each) for each in load_pem_x509_certificates(read_certificates(path))]
         except ValueError as error:
             raise CertificateError(f"{path}: {error}") from None
     chain = found[:1]

@@ -39,8 +39,10 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResp
 from zope.interface import implementer
 
 import lonc
+from lonc.config.certificates import SIZE_LIMIT
 from lonc.config.fetched_table import Downloaded, FetchError
 from lonc.config.hosts import same_target
+from lonc.disk.files import read_file
 
 #: Bytes that a server may send besides the file: its headers, and what parts a file in pieces.
 OVERHEAD = 65536
@@ -297,8 +299,9 @@ class _Check:
         self._context.set_default_verify_paths()
         if authority is not None:
             try:
+                read_file(authority, SIZE_LIMIT)  # OpenSSL would wait for a FIFO
                 self._context.load_verify_locations(authority)
-            except SSL.Error:
+            except (OSError, SSL.Error):
                 raise FetchError(f"the certificates in {authority} cannot be used") from None
         self.distrust = ""
 

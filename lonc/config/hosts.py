@@ -168,11 +168,9 @@ def read_host_table(
     :raises TableError: the file cannot be read, is too long, or has no host that can be used.
     """
     try:
-        text = read_file(path, SIZE_LIMIT + 1)
+        text = read_file(path, SIZE_LIMIT)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
-    if len(text) > SIZE_LIMIT:
-        raise TableError(f"{path}: longer than {SIZE_LIMIT} bytes, too long for a host table")
     return parse_host_table(text, path, max_id, max_problems, fetched)
 
 

@@ -216,11 +216,9 @@ def find_config_file(search: Sequence[str] = CONFIG_FILES) -> str:
 def _read(file: str) -> str:
     where = f"configuration {printable(file)}"
     try:
-        content = read_file(file, CONFIG_LIMIT + 1)
+        content = read_file(file, CONFIG_LIMIT)
     except OSError as error:
         raise SettingsError(f"{where}: {error.strerror}") from None
-    if len(content) > CONFIG_LIMIT:
-        raise SettingsError(f"{where}: longer than {CONFIG_LIMIT} bytes")
     return content.decode("utf-8-sig", "surrogateescape")
 
 

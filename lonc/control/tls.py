@@ -28,7 +28,7 @@ from twisted.internet.interfaces import (
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from lonc.config.certificates import CertificateFiles, Certificates
+from lonc.config.certificates import CertificateError, CertificateFiles, Certificates
 from lonc.config.endpoint import Endpoint
 from lonc.wire.tls import Certificate
 
@@ -43,6 +43,10 @@ def context_of(files: CertificateFiles) -> SSL.Context:
 
     :raises NoCertificates: a file cannot be used.
     """
+    try:
+        files.contents()
+    except CertificateError as error:
+        raise NoCertificates(str(error)) from None
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     # With a password of its own OpenSSL does not ask the terminal for one.

@@ -45,6 +45,9 @@ LAST_WORDS: Final = 1.0
 #: Seconds after which the file is out of date.
 FRESH: Final = 60.0
 
+#: Bytes of the file at most: those of 50,000 hosts take less.
+SIZE_LIMIT: Final = 4 * 1024 * 1024
+
 log = Logger()
 
 
@@ -264,7 +267,7 @@ def take_dead(path: str) -> list[str]:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         with open(open_own(path, os.O_RDONLY), encoding="utf-8") as file:
             age = time.time() - os.fstat(file.fileno()).st_mtime
-            dead = [str(each) for each in json.load(file)["dead"]]
+            dead = [str(each) for each in json.loads(file.read(SIZE_LIMIT))["dead"]]
         os.unlink(path)
         if 0.0 <= age <= FRESH:
             return dead

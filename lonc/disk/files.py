@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 import attrs
 
-_CAREFUL = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_UNWAITED = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_CAREFUL = _UNWAITED | os.O_NOFOLLOW
 #: How a file is read that somebody else may have put there.
 READ = os.O_RDONLY | _CAREFUL
 #: How a file is made; what is there, were it a link, is left.
@@ -127,17 +128,19 @@ def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
     raise Unusable("it is not a regular file", Stamp.of(info))
 
 
-def read_file(path: str, limit: int = -1) -> bytes:
+def read_file(path: str, limit: int) -> bytes:
     """
-    Read an administrator's file, which may be a link, at most so many bytes of it.
+    Read an administrator's file, which may be a link; a FIFO is not waited for.
 
-    :raises OSError: it cannot be read, or is something else than a file.
+    :raises OSError: it cannot be read, is something else than a file, or has more bytes than that.
     """
-    # Asked first because opening a pipe could wait for ever.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a file", path)
-    with open(path, "rb") as file:
-        return file.read(limit)
+    with open(os.open(path, os.O_RDONLY | _UNWAITED), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"longer than {limit} bytes", path)
+    return content
 
 
 @contextlib.contextmanager

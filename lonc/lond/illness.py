@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from lonc.disk.files import replace_file
+from lonc.disk.files import read_file, replace_file
 from lonc.lond.faults import CLOSE, REFUSE, STALL, Fault, Faults, Step
 
 #: Nothing is wrong.
@@ -38,6 +38,7 @@ _FAULTS: Final[Mapping[str, tuple[Step, Fault]]] = {
 }
 
 _FILE: Final = "londs"
+_SIZE_LIMIT: Final = 65536  # bytes of it
 
 
 def read(folder: str) -> dict[str, str]:
@@ -47,10 +48,10 @@ def read(folder: str) -> dict[str, str]:
     :param folder: the cluster's.
     """
     try:
-        with open(os.path.join(folder, _FILE), encoding="utf-8", errors="replace") as file:
-            pairs = [line.split() for line in file]
+        text = read_file(os.path.join(folder, _FILE), _SIZE_LIMIT).decode(errors="replace")
     except FileNotFoundError:
         return {}
+    pairs = [line.split() for line in text.splitlines()]
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[1] in ILLNESSES}
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.config.certificates import CertificateError, check_name
+from lonc.config.certificates import SIZE_LIMIT, CertificateError, check_name
+from lonc.control.tls import NoCertificates, context_of
 from lonc.test.fixtures.certificates import Authority
 from lonc.wire.tls import TLSError
 
@@ -114,7 +115,23 @@ class UnusableTests(FilesTestCase):
             self.assertEqual(
                 self.refusal(**{name: missing}), f"{missing}: No such file or directory"
             )
-            self.assertEqual(self.refusal(**{name: self.folder}), f"{self.folder}: Is a directory")
+            self.assertEqual(self.refusal(**{name: self.folder}), f"{self.folder}: not a file")
+
+    def test_pipe_or_device(self) -> None:
+        """A FIFO is not waited for, and what has no end is not read; nor by who asks over TLS."""
+        pipe = os.path.join(self.folder, "pipe")
+        os.mkfifo(pipe)
+        for path in (pipe, "/dev/zero"):
+            for name in ("authority", "certificate", "key"):
+                files = attrs.evolve(self.files, **{name: path})
+                self.assertEqual(self.refusal(**{name: path}), f"{path}: not a file")
+                with self.assertRaisesRegex(NoCertificates, f"{path}: not a file"):
+                    context_of(files)
+
+    def test_too_long(self) -> None:
+        """One that is over the limit is refused before OpenSSL has it."""
+        path = self.write("#" * (SIZE_LIMIT + 1))
+        self.assertIn("longer than", self.refusal(authority=path))
 
     def test_content(self) -> None:
         """Each of them is named when it does not hold what it should."""
