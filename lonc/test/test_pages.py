@@ -19,7 +19,8 @@ import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.main import commands
-from lonc.config.settings import MANAGEMENT_SOCKET
+from lonc.config.rlimit import SPARE, needed_files
+from lonc.config.settings import MANAGEMENT_SOCKET, PARAMETERS
 from lonc.report.judgement import finding, summary
 from lonc.report.kinds import KINDS
 from lonc.report.problems import problem
@@ -147,6 +148,16 @@ class TroublePageTests(SynchronousTestCase):
         section = read("docs", "trouble.rst").partition(".. _con-lost:")[2].partition("\n.. _")[0]
         causes = re.findall(r"``(\w+)``", " ".join(re.findall(r"^   \* - (.*)$", section, re.M)))
         self.assertEqual(sorted(causes), sorted(cause.value for cause in Cause))
+
+    def test_files(self) -> None:
+        """How many files there may have to be is what lonc itself reckons with."""
+        defaults = {each.variable: each.default for each in PARAMETERS}
+        at_once = int(defaults["loncMaxConnections"] or 0), int(defaults["loncMaxClients"] or 0)
+        section = read("docs", "trouble.rst").partition(".. _open-files:")[2]
+        self.assertIn(f"which is {needed_files(500, *at_once):,} for 500 hosts", section)
+        self.assertIn(f" {SPARE} files are reserved", section)
+        for page in (section, read("docs", "capacity.rst")):
+            self.assertIn(f"``loncMaxClients`` + {SPARE}", page)
 
     def test_delayed(self) -> None:
         """Every command for delayed requests that a page names is there."""
