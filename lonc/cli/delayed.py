@@ -18,13 +18,13 @@ from lonc.cli.arguments import (
     yes_option,
 )
 from lonc.cli.streams import write
-from lonc.cli.tables import Column, as_json, numbers, ordered, show
+from lonc.cli.tables import Column, listing, numbers
 from lonc.cli.target import asks, target
 from lonc.control.client import ManagementClient
 from lonc.daemon.pidfile import PidFile, PidFileError
 from lonc.delayed.spool import Spool
 from lonc.report.records import DelayedStatus
-from lonc.report.units import duration, size
+from lonc.report.units import count, duration, size
 from lonc.wire.printable import printable
 
 COLUMNS: Final[Sequence[Column[DelayedStatus]]] = (
@@ -52,11 +52,7 @@ def delayed() -> None:
 async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
     """List the delayed requests, of HOST or of all, the oldest first."""
     rows = [each for each in await lonc.delayed(host) if not each.kept]
-    listed = ordered(rows, COLUMNS, sort)
-    if wants_json:
-        as_json(delayed=listed)
-    else:
-        show(listed, COLUMNS, "There are no delayed requests.")
+    listing("delayed", rows, COLUMNS, sort, wants_json, "There are no delayed requests.")
 
 
 @delayed.command()
@@ -67,11 +63,7 @@ async def list_(lonc: ManagementClient, host: str, wants_json: bool, sort: str) 
 async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
     """List the requests that failed and are kept, with the lond's answers."""
     rows = [each for each in await lonc.delayed(host) if each.kept]
-    listed = ordered(rows, COLUMNS, sort)
-    if wants_json:
-        as_json(kept=listed)
-    else:
-        show(listed, COLUMNS, "No request is kept.")
+    listing("kept", rows, COLUMNS, sort, wants_json, "No request is kept.")
 
 
 @delayed.command("show")
@@ -130,12 +122,10 @@ def unfold() -> None:
     except PidFileError as error:
         raise click.ClickException(str(error)) from None
     try:
-        count = Spool(settings.delayed_dir).unfold()
+        moved = Spool(settings.delayed_dir).unfold()
     finally:
         if was_there:
             pid_file.close()
         else:
             pid_file.release()
-    click.echo(
-        f"{count} sealed request{'' if count == 1 else 's'} moved to {settings.delayed_dir}."
-    )
+    click.echo(f"{count(moved, 'sealed request')} moved to {settings.delayed_dir}.")

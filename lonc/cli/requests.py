@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
 import click
 
 from lonc.cli.arguments import any_host, json_option, reverse_option, sort_option
-from lonc.cli.tables import Column, as_json, numbers, ordered, show
+from lonc.cli.tables import Column, listing, numbers
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.records import ClientStatus, RequestRecord
@@ -40,11 +40,8 @@ async def clients(
     lonc: ManagementClient, host: str, wants_json: bool, sort: str, reverse: bool
 ) -> None:
     """List the open clients, of HOST or of all, those with the most requests first."""
-    listed = ordered(await lonc.clients(host), CLIENT_COLUMNS, sort, reverse)
-    if wants_json:
-        as_json(clients=listed)
-    else:
-        show(listed, CLIENT_COLUMNS, "No client is connected.")
+    rows, empty = await lonc.clients(host), "No client is connected."
+    listing("clients", rows, CLIENT_COLUMNS, sort, wants_json, empty, reverse)
 
 
 REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
@@ -70,11 +67,12 @@ REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
 @asks
 async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
     """Show the slowest 100 requests of late, and where their time went."""
-    listed = ordered(await lonc.slow(host), REQUEST_COLUMNS, sort)
-    if wants_json:
-        as_json(slow=[attrs.asdict(each) | {"total": each.total} for each in listed])
-    else:
-        show(listed, REQUEST_COLUMNS, "No request of late.")
+    rows, empty = await lonc.slow(host), "No request of late."
+    listing("slow", rows, REQUEST_COLUMNS, sort, wants_json, empty, as_object=_with_total)
+
+
+def _with_total(record: RequestRecord) -> Mapping[str, object]:
+    return attrs.asdict(record) | {"total": record.total}
 
 
 @click.command()

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from lonc.cli.arguments import json_option, sort_option
-from lonc.cli.tables import Column, as_json, ordered, show
+from lonc.cli.tables import Column, listing
 from lonc.cli.target import asks
 from lonc.config.kinds import GROUP, MODE
 from lonc.config.settings import PARAMETERS
@@ -32,11 +32,8 @@ SETTING_COLUMNS: Final[Sequence[Column[SettingStatus]]] = (
 @asks
 async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> None:
     """List every setting in force, where it comes from, and whether the file has another now."""
-    listed = ordered(await lonc.settings(), SETTING_COLUMNS, sort)
-    if wants_json:
-        as_json(settings=[_with_numbers(each) for each in listed])
-    else:
-        show(listed, SETTING_COLUMNS, "There are no settings.")
+    rows, empty = await lonc.settings(), "There are no settings."
+    listing("settings", rows, SETTING_COLUMNS, sort, wants_json, empty, as_object=_with_numbers)
 
 
 def _with_numbers(setting: SettingStatus) -> Mapping[str, object]:

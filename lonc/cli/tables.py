@@ -175,6 +175,30 @@ def ordered(
     raise click.BadParameter(f"no column {name!r}: there are {names}", param_hint="--sort")
 
 
+def listing(
+    name: str,
+    rows: Iterable[R],
+    columns: Sequence[Column[R]],
+    sort: str,
+    wants_json: bool,
+    empty: str,
+    reverse: bool = False,
+    as_object: Callable[[R], object] = lambda row: row,
+) -> None:
+    """
+    Print rows in order, as a table or as JSON.
+
+    :param name: of the list in JSON.
+    :param empty: what to say when there is no row.
+    :param as_object: gives what JSON has of a row.
+    """
+    listed = ordered(rows, columns, sort, reverse)
+    if wants_json:
+        as_json(**{name: [as_object(row) for row in listed]})
+    else:
+        show(listed, columns, empty)
+
+
 def as_json(**named: object) -> None:
     """Print one object: its schema and what is named; records become objects of their fields."""
     click.echo(json.dumps({"schema": 1, **named}, default=attrs.asdict, indent=2))

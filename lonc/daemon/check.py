@@ -49,23 +49,16 @@ def check(config_file: str) -> Iterator[Checked]:
     loader = Loader(config_file)
     try:
         in_force = InForce(loader.everything(lenient=True))
-    except SettingsError as error:
-        for each in error.errors:
+    except (SettingsError, TableError) as error:
+        for each in error.errors if isinstance(error, SettingsError) else [error]:
             yield Checked("error", str(each), "lonc does not start, and a reload is refused")
-        return
-    except TableError as error:
-        yield Checked("error", str(error), "lonc does not start, and a reload is refused")
         return
     pid = holder_of(in_force.settings.pid_file)
     problems = in_force.problems(_user_of(pid))
-    for found in (*problems, *_certificate(in_force), *_sockets(in_force)):
+    for found in (*problems, *ended_certificate(in_force.access.certificates), *_sockets(in_force)):
         yield Checked(found.level, found.sentence, found.advice)
     yield from _running(in_force, pid)
     yield from _well(in_force)
-
-
-def _certificate(in_force: InForce) -> Iterator[Problem]:
-    yield from ended_certificate(in_force.access.certificates)
 
 
 def _sockets(in_force: InForce) -> Iterator[Problem]:
