@@ -179,8 +179,8 @@ class FromLoncnewPageTests(SynchronousTestCase):
             heading: re.findall("[A-Z][A-Z0-9]+", " ".join(re.findall(r"   \* - (.+)", text)))
             for heading, text in parts.items()
         }
-        self.assertEqual(rows["Signals of the parent"], ["INT", "TERM", "HUP", "USR1", "USR2"])
-        self.assertEqual(rows["Signals of a host's process"], ["QUIT", "HUP", "USR1", "INT"])
+        self.assertEqual(rows["Signals to the parent"], ["INT", "TERM", "HUP", "USR1", "USR2"])
+        self.assertEqual(rows["Signals to the process of a host"], ["QUIT", "HUP", "USR1", "INT"])
 
     def test_files(self) -> None:
         """Each file that lonc shares with other programs has its row."""
