@@ -18,7 +18,6 @@ from setproctitle import setproctitle
 
 import lonc
 from lonc.config.current import InForce
-from lonc.control.reload_answer import fitting
 from lonc.delayed.service import DelayedService
 from lonc.disk.files import why
 from lonc.host.service import HostService
@@ -37,7 +36,7 @@ from lonc.report.status import (
     write_status,
 )
 from lonc.report.times import Totals
-from lonc.report.units import count
+from lonc.report.units import count, fitting
 
 log = Logger()
 

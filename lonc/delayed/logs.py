@@ -15,8 +15,7 @@ from lonc.report.events import Logger
 from lonc.report.problems import Problems, problem
 from lonc.report.units import count
 from lonc.wire.escaping import to_text
-from lonc.wire.refusal import refusal
-from lonc.wire.request import command_word, is_secret
+from lonc.wire.request import command_word, is_secret, refusal
 
 
 class DelayedLogs:

@@ -24,8 +24,7 @@ from lonc.delayed.states import Sender, State, StoredRequest
 from lonc.disk.files import Changed, Stamp, Unfinished, Unusable, why
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.report.events import Logger
-from lonc.wire.refusal import refusal
-from lonc.wire.request import Cause, ConLost, Provable
+from lonc.wire.request import Cause, ConLost, Provable, refusal
 
 #: Seconds after which a request is tried again that failed while its host was alive: they double.
 FIRST_PAUSE: Final = 1.0

@@ -1,10 +1,11 @@
 """
-Durations, times, sizes and numbers as people read them.
+Durations, times, sizes, numbers and long lists as people read them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
@@ -51,3 +52,14 @@ def size(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:.1f} GiB"
+
+
+def fitting(lines: Sequence[str], limit: int) -> list[str]:
+    """Return the first lines that fit into so many characters, and how many are left out."""
+    kept: list[str] = []
+    for line in lines:
+        limit -= len(line) + 1
+        if limit < 0:
+            return [*kept, f"and {len(lines) - len(kept)} more"]
+        kept.append(line)
+    return kept

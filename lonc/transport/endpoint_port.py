@@ -18,8 +18,8 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from lonc.report.events import Logger, RateLimited
+from lonc.transport.listening import SocketFile
 from lonc.transport.network import Network
-from lonc.transport.socket_file import SocketFile
 from lonc.transport.unix_socket import Keeper, NoKeeper, listen
 
 log = Logger()

@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-A listening UNIX socket on the epoll of lonc.
+A listening UNIX socket on the epoll of lonc, and its file, which may be removed or replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from zope.interface import implementer
 
 from lonc.report.events import Logger
 from lonc.transport.epoll_loop import SocketLoop
-from lonc.transport.socket_file import SocketFile
 from lonc.transport.stream import IN, SocketTransport
 
 #: Clients that are accepted at a time on one port.
@@ -40,6 +39,39 @@ NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NAMELESS = UNIXAddress(None)
 
 log = Logger()
+
+
+class SocketFile:
+    """The file of a UNIX socket that has just been made: others may remove or replace it."""
+
+    __slots__ = ("_inode", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._inode = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @property
+    def intact(self) -> bool:
+        """Whether it is there, and no other in its place."""
+        return self._inode is not None and self._found() == self._inode
+
+    def remove(self) -> None:
+        """Remove it if it is there; it is no longer ours."""
+        if self.intact:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.disown()
+
+    def disown(self) -> None:
+        """Forget the file, which belongs to another process now."""
+        self._inode = None
 
 
 @implementer(IListeningPort)

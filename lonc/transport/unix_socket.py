@@ -15,9 +15,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 
+from lonc.transport.listening import SocketFile
 from lonc.transport.network import Network
 from lonc.transport.peer import peer_of
-from lonc.transport.socket_file import SocketFile
 
 #: Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
 BACKLOG = 1024
