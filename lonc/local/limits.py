@@ -406,7 +406,7 @@ class Clients:
                 what = f"{who} has {held} of {places} places for clients"
                 yield problem("clients-one-program", who, what)
         if self.cut_off.is_news(now):
-            what = f"clients were closed, {self.cut_off.count} since the start: see the log"
+            what = f"clients were closed, {self.cut_off.count} since the start"
             yield problem("clients-cut-off", "", what, since=self.cut_off.last)
         if self.released.is_news(now):
             count = self.released.count

@@ -80,7 +80,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "host-unproven": _host(
         "do not answer, and are being probed",
         "host-unproven",
-        "it is being probed; lonc hosts {subject}",
+        "wait a minute, then lonc hosts {subject}",
     ),
     "host-name": _host(
         "cannot be resolved",

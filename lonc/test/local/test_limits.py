@@ -457,7 +457,7 @@ class ShortageTests(ClientTestCase):
         self.assertTrue(too_long.closed and slow.closed)
         self.assertEqual(
             self.problems(),
-            {"clients-cut-off": "clients were closed, 2 since the start: see the log"},
+            {"clients-cut-off": "clients were closed, 2 since the start"},
         )
         self.assertEqual(self.problems(301.0), {})
 
