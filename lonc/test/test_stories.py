@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 import signal
@@ -23,6 +25,16 @@ COMMANDS = "".join(
     f'{name}() {{ "{sys.executable}" -m {module} "$@" --standalone var; }}; '
     for name, module in (("lonc", "lonc"), ("lond", "lonc.cli.lond"))
 )
+
+#: Prints what a web server answers.
+GET = """
+import sys, urllib.error, urllib.request
+try:
+    answer = urllib.request.urlopen(sys.argv[1])
+except urllib.error.HTTPError as error:
+    answer = error
+sys.stdout.write(answer.read().decode())
+"""
 
 #: Seconds that a request may take, in place of a minute: more than a slow lond does.
 REQUEST_TIMEOUT = "8"
@@ -92,7 +104,13 @@ class PractiseTests(StoryCase):
 
 
 class StartTests(StoryCase):
-    """What is wrong from the start on: said then, by ``lonc check`` and by ``lonc status``."""
+    """What is wrong from the start on: said then, by ``lonc check`` and by all that shows it."""
+
+    def configured(self, **variables: str) -> None:
+        """Write a configuration with pages."""
+        self.http = free_port("127.0.0.1")
+        at = {"loncHTTP": f"tcp:{self.http}:interface=127.0.0.1"}
+        self.configure(free_port("127.0.0.1", "127.0.0.2"), **at, **variables)
 
     async def told(self, words: str) -> None:
         """Check, start and look: each says it, and that it is critical."""
@@ -103,14 +121,33 @@ class StartTests(StoryCase):
         lonc = self.lonc()
         await lonc.says(f"a problem: {words}")
         await self.named("at the start", f"critical  {words}", *at)
+        await self.agreed(*at)
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
+
+    async def page(self, path: str) -> str:
+        """Return a page; its status does not matter."""
+        program = self.write(GET, "get.py")
+        got, _, _ = await run_program(program, f"http://127.0.0.1:{self.http}/{path}")
+        return got.decode()
+
+    async def agreed(self, *at: str) -> None:
+        """The command, its exit status, the page, the checks and the metrics say one thing."""
+        said, _, ended = await run_program("-m", "lonc", "status", "--json", *at, folder=self.work)
+        told = json.loads(said)
+        self.assertEqual((told["state"], ended), ("critical", 2))
+        lines = [f"{each['level']}  {each['what']}" for each in told["findings"]]
+        self.assertEqual((await self.page("readyz")).splitlines(), ["critical", *lines])
+        page, metrics = await self.page(""), await self.page("metrics")
+        for each in told["findings"]:
+            self.assertIn(html.escape(each["what"]), page)
+            labels = f'kind="{each["kind"]}",level="{each["level"]}"'
+            self.assertIn(f"\nlonc_problems{{{labels}}} 1\n", metrics)
 
     async def test_certificate(self) -> None:
         """A certificate that has ended."""
         os.mkdir(self.path("pki"))
         files = Authority(self.path("pki")).issue("l1.example.org", begins=-9.0, ends=-1.0)
-        self.configure(
-            free_port("127.0.0.1", "127.0.0.2"),
+        self.configured(
             lonnetCertificateAuthority=files.authority,
             lonnetCertificate=files.certificate,
             lonnetPrivateKey=files.key,
@@ -121,6 +158,6 @@ class StartTests(StoryCase):
         """Started by root without ``--uid``, it makes sockets that the web server cannot use."""
         if os.geteuid():
             self.skipTest("only root can play this")
-        self.configure(free_port("127.0.0.1", "127.0.0.2"))
+        self.configured()
         os.chown(self.path("sock"), 1, 1)
         await self.told("started as root, lonc has sockets that nobody else may use")
