@@ -33,6 +33,9 @@ class LondConnectionFactory(ClientFactory):
     """
     Makes one :class:`LondConnection`: looks the name up where there is no address, and tries the
     addresses in turn, all within one time limit (row F12).
+
+    :param port: where the lond listens.
+    :param timeout: seconds for look-up and connect together, from now on.
     """
 
     noisy = False
@@ -43,29 +46,30 @@ class LondConnectionFactory(ClientFactory):
         network: Network,
         look_up: Callable[[str], Deferred[list[str]]],
         clock: IReactorTime,
+        port: int,
+        timeout: float,
     ) -> None:
         self._connection = connection
         self._network = network
         self._look_up = look_up
         self.clock = clock
+        self._port = port
+        self._timeout = timeout
+        self._deadline = clock.seconds() + timeout
         self._addresses: Sequence[str] = ()
         self._pending: Deferred[list[str]] | None = None
         self._connector: IConnector | None = None
         connection.factory = self
 
-    def connect(self, target: str, port: int, timeout: float) -> None:
+    def connect(self, target: str) -> None:
         """
         Look up where to connect to, and connect.
 
         :param target: an address, or a name to look up.
-        :param timeout: seconds for look-up and connect together.
         """
-        self._port = port
-        self._timeout = timeout
-        self._deadline = self.clock.seconds() + timeout
         self._pending = looking = self._look_up(target)
         if not looking.called:
-            looking.addTimeout(timeout, self.clock)
+            looking.addTimeout(self._timeout, self.clock)
         looking.addCallbacks(self._try, self._unknown, errbackArgs=(target,))
 
     def _unknown(self, failure: Failure, name: str) -> None:

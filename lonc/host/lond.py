@@ -168,8 +168,11 @@ class Lond:
         for host_id, host in members.items():
             if host.debug_level >= 4:
                 log.debug("connecting to {at}", at=self._target, debug_level=4, host_id=host_id)
-        factory = LondConnectionFactory(connection, shared.network, shared.look_up, shared.clock)
-        factory.connect(self._target, settings.lond_port, settings.connect_timeout)
+        at, limit = settings.lond_port, settings.connect_timeout
+        factory = LondConnectionFactory(
+            connection, shared.network, shared.look_up, shared.clock, at, limit
+        )
+        factory.connect(self._target)
 
     def connected(self, connection: LondConnection) -> None:
         """Note that a connection is made, and its handshake begins."""

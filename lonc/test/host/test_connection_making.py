@@ -42,8 +42,10 @@ class ConnectTests(ConnectionTestCase):
         """Begin, within 5 seconds; the look-up has this result."""
         if result is not None:
             self.result = result
-        factory = LondConnectionFactory(self.connection, self.network, self.look_up, self.clock)
-        factory.connect("l2.test", 5663, 5.0)
+        factory = LondConnectionFactory(
+            self.connection, self.network, self.look_up, self.clock, 5663, 5.0
+        )
+        factory.connect("l2.test")
 
     @property
     def tried(self) -> list[tuple[str, int, float]]:
