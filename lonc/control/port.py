@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -262,19 +262,20 @@ class Ports(MultiService):
             *at, settings.management_tls, None, *who, name="TLS management port"
         )
         self._http = http
-        self.unshared = [self._tls, self._http]
-        for each in (self._management, self._tls, self._http):
+        self.unshared: Sequence[EndpointPort] = (self._tls, self._http)
+        self._all: Sequence[EndpointPort] = (self._management, *self.unshared)
+        for each in self._all:
             each.setServiceParent(self)
         self._moving: list[Deferred[list[str]]] = []
 
     def restore(self) -> None:
         """Listen again where a socket has gone."""
-        for port in self:
+        for port in self._all:
             port.restore()
 
     def problems(self) -> Iterator[Problem]:
         """Report each port that does not listen where it should."""
-        for port in self:
+        for port in self._all:
             if port.failure:
                 yield problem("port-not-open", str(port.name), port.failure)
 
