@@ -121,7 +121,9 @@ class Exchange:
         reply = line[:-1]
         return Reply(
             reply,
-            f"{self.path}: lonc's own answer; `lonc hosts` tells why" if reply == CON_LOST else "",
+            f"{self.path}: lonc itself says con_lost; `lonc hosts` tells why"
+            if reply == CON_LOST
+            else "",
         )
 
     def con_lost(self, why: str) -> Reply:

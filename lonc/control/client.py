@@ -257,6 +257,9 @@ class ManagementClient:
             raise NoAnswer(f"{self._where}: no answer: {told}") from error
         except ManagementError:
             raise
+        except KeyError as error:  # a field of the answer is missing
+            what = "the lonc that runs there is older than this command: restart it"
+            raise NoAnswer(f"{self._where}: {what}") from error
         except Exception as error:
             what = f"the answer is none that AMP can carry: {type(error).__name__}"
             raise NoAnswer(f"{self._where}: {what}") from error

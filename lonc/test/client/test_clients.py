@@ -235,7 +235,7 @@ class ClientTests(Place):
         reply = client.critical("l2", PUT)
         self.assertEqual(
             (reply, reply.why),
-            (CON_DELAYED, f"{self.path}: lonc's own answer; `lonc hosts` tells why"),
+            (CON_DELAYED, f"{self.path}: lonc itself says con_lost; `lonc hosts` tells why"),
         )
         self.assertEqual(self.stored(), [PUT + b"\n"])
         self.assertEqual(os.listdir(self.settings.logs_dir), [])
@@ -435,7 +435,7 @@ class ClientTests(Place):
         reply = self.client.critical("l2", PUT)
         self.assertEqual(
             (reply, reply.why),
-            (CON_DELAYED, f"{self.path}: lonc's own answer; `lonc hosts` tells why"),
+            (CON_DELAYED, f"{self.path}: lonc itself says con_lost; `lonc hosts` tells why"),
         )
         self.assertEqual(self.stored(), [PUT + b"\n"])
         self.assertIn(f":D:l2:{PUT.decode()}:", self.notes())

@@ -82,7 +82,8 @@ class ExchangeTests(SynchronousTestCase):
         """lonc's own con_lost is told from ours, and leaves the connection as it is."""
         reply = self.hear(b"con_lost\n")
         self.assertEqual(
-            (reply, reply.why), (CON_LOST, f"{PATH}: lonc's own answer; `lonc hosts` tells why")
+            (reply, reply.why),
+            (CON_LOST, f"{PATH}: lonc itself says con_lost; `lonc hosts` tells why"),
         )
         self.assertTrue(self.exchange.is_reusable)
 

@@ -15,12 +15,13 @@ import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionRefusedError
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs
 from twisted.protocols import amp
 from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport, connect
+from twisted.test.iosim import FakeTransport, connect, connectedServerAndClient
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
@@ -28,6 +29,7 @@ from lonc import management
 from lonc.control import commands, errors
 from lonc.control.access import OWNER
 from lonc.control.client import ManagementClient
+from lonc.control.client_connection import ClientConnection
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import (
     BadArguments,
@@ -44,7 +46,7 @@ from lonc.control.server import (
 )
 from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
-from lonc.test.fixtures.statuses import a_status
+from lonc.test.fixtures.statuses import a_daemon, a_status
 
 EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/examples/manage.py")
 
@@ -74,6 +76,28 @@ class CommandsTests(ConnectedTests):
         )
         self.daemon.hosts = [status]
         self.assertEqual(self.answer(self.client.hosts()), [status])
+
+    def test_older(self) -> None:
+        """A daemon that has been upgraded on disk, and not restarted, says less than is asked."""
+        before = {name: kind for name, kind in commands.About.response if name != b"totals"}
+
+        class OlderAbout(ManagementCommand):
+            commandName = b"About"
+            response = list(before.items())
+
+        class Older(amp.AMP):
+            @OlderAbout.responder
+            def about(self) -> dict[str, object]:
+                return attrs.asdict(a_daemon(), recurse=False)
+
+        client = ClientConnection()
+        _, _, pump = connectedServerAndClient(Older, lambda: client)
+        asked = Deferred.fromCoroutine(ManagementClient(client, Clock(), 9.0).about())
+        pump.flush()
+        text = str(self.failureResultOf(asked, NoAnswer).value)
+        self.assertEqual(
+            text, "lonc: the lonc that runs there is older than this command: restart it"
+        )
 
     def test_not_awaited(self) -> None:
         """Who forgets to await is warned, and nothing is asked."""
