@@ -29,6 +29,7 @@ from lonc.control.access import Caller, Level, ManagementLog, Visitor, is_encryp
 from lonc.control.commands import BoundedAMP, ManagementCommand
 from lonc.control.errors import BadArguments, InternalError, NotAllowed, NotDone
 from lonc.control.responders import Responders, cut
+from lonc.disk.code import is_replaced
 
 #: Bytes of a command at most; none that lonc knows needs a tenth of it.
 LONGEST_BOX: Final = 65536
@@ -226,6 +227,8 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
             return failure
         self._factory.log.fault(failure, command)
         told = "something is wrong inside lonc; its log says what"
+        if is_replaced():
+            told = "lonc has been installed anew since it started: restart it"
         return Failure(amp.RemoteAmpError(ManagementCommand.errors[InternalError], told))
 
 

@@ -20,6 +20,7 @@ from lonc.daemon.outside import Outside
 from lonc.daemon.rounds import SWEEP, Rounds, Sweep, guarded
 from lonc.daemon.succession import Succession
 from lonc.daemon.supervisor import Supervisor
+from lonc.disk.code import is_replaced
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import SHORTAGES, Clients
@@ -37,7 +38,7 @@ WATCH = 1.0
 LOOK = 10.0
 
 #: Kinds of problems that the daemon looks for here.
-OWN = frozenset({"port-not-open", "files-used-up"})
+OWN = frozenset({"port-not-open", "files-used-up", "lonc-replaced"})
 
 log = Logger()
 
@@ -132,8 +133,10 @@ class Upkeep:
             self._reporter.show_title()
 
     def _own_problems(self) -> Iterator[Problem]:
-        """Say which ports do not listen where they should, and whether no file can be opened."""
+        """Say which ports do not listen, whether no file can be opened, and whether to restart."""
         yield from self._ports.problems()
         why = why_no_file()
         if why:
             yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")
+        if is_replaced():
+            yield problem("lonc-replaced", "", "lonc has been installed anew since it started")

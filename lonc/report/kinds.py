@@ -175,6 +175,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "table-not-fetched": _file(
         "warning", "table-not-fetched", "grep 'no host table from' lonc.log", logged=False
     ),
+    "lonc-replaced": Kind("note", "files", "restart lonc: until then the old one runs"),
     "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
     "runs-as-root": Kind(
         "critical", "exposed", "start it with twistd --uid and --gid, or set loncSocketGroup"

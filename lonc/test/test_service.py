@@ -28,6 +28,7 @@ from lonc.control.errors import ReloadFailed
 from lonc.daemon.outside import Choices
 from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
+from lonc.disk import code
 from lonc.disk.threads import Disk
 from lonc.host.service import FAREWELL, HostService
 from lonc.report.status import local_time
@@ -863,6 +864,13 @@ class ManagedTests(ServiceTestCase):
         self.advance(LOOK)
         found = [each.subject for each in self.daemon.problems if each.kind == "log-file"]
         self.assertEqual(found, ["/nowhere/a.log"])
+
+    def test_installed_anew(self) -> None:
+        """That another lonc has been installed is a note until this one is restarted."""
+        self.patch(code, "_STARTED_WITH", (0, 0))
+        self.advance(1.0)
+        (note,) = [each for each in self.daemon.problems if each.kind == "lonc-replaced"]
+        self.assertEqual(note.level, "note")
 
     def test_status_file_that_fails(self) -> None:
         """S16: a status file that cannot be written is a problem until it is."""

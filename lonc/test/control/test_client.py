@@ -44,6 +44,7 @@ from lonc.control.errors import (
 from lonc.control.server import (
     ManagementFactory,
 )
+from lonc.disk import code
 from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
 from lonc.test.fixtures.statuses import a_daemon, a_status
@@ -214,6 +215,14 @@ class ErrorsTests(ConnectedTests):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.daemon.report_error = None
         self.answer(self.client.report())
+
+    def test_installed_anew(self) -> None:
+        """Where another lonc was installed meanwhile, a fault is told as what it most likely is."""
+        self.patch(code, "_STARTED_WITH", (0, 0))
+        self.daemon.report_error = RuntimeError()
+        text = self.refused(self.client.report(), InternalError)
+        self.assertEqual(text, "lonc has been installed anew since it started: restart it")
+        self.flushLoggedErrors(RuntimeError)
 
     def test_unknown_command(self) -> None:
         """A command of a later release gets an error, and the connection stays."""
