@@ -1,5 +1,5 @@
 """
-Configuration: settings, the host table, certificates, authentication modes, limits of open files.
+Configuration: settings, the host table, certificates, authentication modes, limits on open files.
 
-Files are read, checked and turned into values; every error names file and line.
+Files are read, checked and parsed; every error names file and line.
 """

@@ -1,5 +1,5 @@
 """
-Which authentication modes each host's lond is offered, by settings and table (protocol, section 9).
+The authentication modes to offer each host's lond, from settings and table (protocol, section 9).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Access:
     """
     The authentication modes that the settings and the table in force allow.
 
-    :ivar certificates: what TLS needs; None where it is not used.
-    :ivar unusable: why the certificates that are set cannot be used; empty otherwise.
-    :ivar warnings: a line for a person for what is set and cannot be used.
-    :ivar key_folder: where key files are.
+    :ivar certificates: those for TLS; None if it is not used.
+    :ivar unusable: why the configured certificates are unusable; empty otherwise.
+    :ivar warnings: a readable line for each unusable setting.
+    :ivar key_folder: the folder of key files.
     """
 
     certificates: Certificates | None
@@ -47,7 +47,7 @@ class Access:
         )
 
     def _is_here(self, host: Host) -> bool:
-        """Whether a host's lond is on this machine; a row that bears our name proves nothing."""
+        """Whether a host's lond is on this machine; our host name in its row proves nothing."""
         if self._own is not None and same_target(host.target, self._own.target):
             return True
         if host.address is None:
@@ -59,9 +59,9 @@ class Access:
 
 def read_access(settings: Settings, table: HostTable) -> Access:
     """
-    Read the certificates that the settings name, and find out what is open.
+    Read the certificates named in the settings, and determine the possible modes.
 
-    :raises SettingsError: certificates are set, cannot be used, and have to be.
+    :raises SettingsError: the certificates are unusable, and loncAllowInsecure is 0.
     """
     certificates = None
     unusable = ""
@@ -107,9 +107,9 @@ def is_address_of_ours(address: str) -> bool:
 
 def certificate_files(settings: Settings) -> CertificateFiles | None:
     """
-    Return where the certificates are, None where no file is named.
+    Return the paths of the certificates, or None if none are configured.
 
-    :raises SettingsError: some are named and some are not.
+    :raises SettingsError: only some are configured.
     """
     named = {
         "lonnetCertificateAuthority": settings.certificate_authority,

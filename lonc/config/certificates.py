@@ -1,8 +1,8 @@
 """
-This machine's certificate and its authority's, as files and as TLS contexts; names in certificates.
+The certificates of this machine and its authority, and names in certificates.
 
-The files are read once for all connections. OpenSSL checks that a certificate leads to the
-authority and is in its time; the name in it is checked here, since LON-CAPA has a rule of its own.
+The files are read once for all connections. OpenSSL checks that a certificate is signed by the
+authority and valid now; the name in it is checked here, because LON-CAPA has its own rule for that.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from lonc.wire.tls import Certificate, TLSError, TLSPhase
 if TYPE_CHECKING:
     from cryptography import x509
 
-#: A certificate may be for a host under this name too: hosts that are reached by another name than
-#: that of their web server have a second certificate.
+#: A certificate may be for the host name with this prefix: hosts that are reached under another
+#: name than that of their web server have a second certificate.
 INTERNAL: Final = "internal-"
 
-#: The longest file of certificates, in bytes: that of all public authorities has 0.2 MiB.
+#: Maximum size of a file of certificates in bytes: that of all public authorities has 0.2 MiB.
 SIZE_LIMIT: Final = 1024 * 1024
 
 _DAY: Final = 86400.0  # seconds
 
 
 class CertificateError(Exception):
-    """A file cannot be used. The message is one line for a person and names the file."""
+    """A file is unusable. The message is a readable line that names the file."""
 
 
 @attrs.frozen
 class CertificateFiles:
     """
-    Where the certificates are, in PEM form.
+    The paths of the certificates, in PEM format.
 
     :ivar authority: the cluster's authority, whose certificates are accepted.
-    :ivar certificate: the own one, and behind it what leads to the authority, if anything does.
-    :ivar key: the own certificate's private key, without a password.
+    :ivar certificate: the own certificate, followed by intermediate ones if there are any.
+    :ivar key: the private key of the own certificate, without a password.
     """
 
     authority: str
@@ -51,9 +51,9 @@ class CertificateFiles:
 
     def contents(self) -> list[bytes]:
         """
-        Read the files. OpenSSL, which opens them by itself, would wait for a FIFO, and names none.
+        Read the files. If OpenSSL opens them, it blocks on a FIFO and its errors name no file.
 
-        :raises CertificateError: when one of them cannot be read.
+        :raises CertificateError: one of them cannot be read.
         """
         return [read_certificates(path) for path in (self.authority, self.certificate, self.key)]
 
@@ -62,7 +62,7 @@ class CertificateFiles:
         Return the TLS context for a side that presents its certificate and requires the peer's.
 
         :param protocol: ``ssl.PROTOCOL_TLS_CLIENT``, or ``_SERVER`` for a lond.
-        :raises CertificateError: when a file cannot be used.
+        :raises CertificateError: a file is unusable.
         """
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -74,7 +74,7 @@ class CertificateFiles:
         except ssl.SSLError as error:
             raise CertificateError(f"{self.authority}: {_reason(error)}") from None
         try:
-            # With a password of its own OpenSSL does not ask the terminal for one.
+            # Without a password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self.certificate, self.key, password="")
         except ssl.SSLError as error:
             raise CertificateError(f"{self.certificate}, {self.key}: {_reason(error)}") from None
@@ -84,7 +84,8 @@ class CertificateFiles:
         """
         Read the files, for use by a client.
 
-        :raises CertificateError: when one of them cannot be used.
+        :param check_names: whether a lond's certificate must be for its host name.
+        :raises CertificateError: one of them is unusable.
         """
         context = self.context(ssl.PROTOCOL_TLS_CLIENT)
         digest = hashlib.sha256()
@@ -104,14 +105,14 @@ class CertificateFiles:
 @attrs.frozen
 class Certificates:
     """
-    What was read from the files; equal when they contain the same.
+    The certificates that were read; equal if the files have the same content.
 
-    :ivar files: where that was.
-    :ivar expires: when the certificate that ends first, of those from the own one to the
-        authority's, ends: in Unix time.
-    :ivar ends_first: that certificate's file, and whom it is for unless it is the own one.
-    :ivar check_names: whether a lond's certificate has to be for that lond.
-    :ivar digest: of what the files held.
+    :ivar files: their paths.
+    :ivar expires: when the first certificate in the chain, from the own one to the
+        authority's, expires, in Unix time.
+    :ivar ends_first: the file of that certificate, and its subject unless it is the own one.
+    :ivar check_names: whether a lond's certificate must be for its host name.
+    :ivar digest: SHA-256 of the files' contents.
     """
 
     files: CertificateFiles
@@ -122,7 +123,7 @@ class Certificates:
     context: ssl.SSLContext = attrs.field(eq=False, repr=False)
 
     def client(self, name: str) -> TLSPhase:
-        """Return the client side of TLS with the host of that name."""
+        """Return the client side of TLS with the host of this name."""
         if not self.check_names:
             return TLSPhase(self.context)
         return TLSPhase(self.context, partial(check_name, name))
@@ -134,7 +135,7 @@ class Certificates:
 
     def days_left(self, now: float) -> float:
         """
-        Tell how long the chain of certificates is still valid; negative after its end.
+        Return the days until the first certificate of the chain expires; negative afterwards.
 
         :param now: Unix time.
         """
@@ -143,14 +144,14 @@ class Certificates:
 
 def check_name(name: str, certificate: Certificate) -> None:
     """
-    Check whom a certificate is for.
+    Check that a certificate is for a host name.
 
-    :param name: the host's, as the table has it.
-    :raises lonc.wire.tls.TLSError: when it is for another.
+    :param name: the host name in the table.
+    :raises lonc.wire.tls.TLSError: it is for another.
     """
     wanted = name.lower().removesuffix(".")
     names = names_in(certificate)
-    # There are letters beyond ASCII that become an ASCII one when they are made small.
+    # Some letters outside of ASCII become ASCII ones in lower case.
     sound = {each.lower().removesuffix(".") for each in names if each.isascii()}
     if not {wanted, INTERNAL + wanted} & sound:
         shown = ", ".join(names) or "nobody"
@@ -158,14 +159,14 @@ def check_name(name: str, certificate: Certificate) -> None:
 
 
 def names_in(certificate: Certificate) -> list[str]:
-    """Return the host names; the subject's counts where there are no others."""
+    """Return the DNS names of a certificate, or without these its common name."""
     others = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
     subject = [pair for part in certificate.get("subject", ()) for pair in part]
     return others or [value for kind, value in subject if kind == "commonName"]
 
 
 def read_certificates(path: str) -> bytes:
-    """Read a file of certificates, or a key; raise CertificateError where that cannot be done."""
+    """Read a file of certificates, or a key; raises CertificateError if that fails."""
     try:
         return read_file(path, SIZE_LIMIT)
     except OSError as error:
@@ -177,8 +178,10 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _ends_first(own: str, authority: str) -> tuple[x509.Certificate, str]:
-    """Find what ends first of the certificates that lead from the own one to the authority."""
-    from cryptography.x509 import load_pem_x509_certificates  # takes memory that few need
+    """Find the certificate that expires first, in the chain from the own one to the authority."""
+    from cryptography.x509 import (
+        load_pem_x509_certificates,
+    )  # only loaded if needed, to save memory
 
     found = []
     for path in (own, authority):
@@ -188,7 +191,7 @@ def _ends_first(own: str, authority: str) -> tuple[x509.Certificate, str]:
             raise CertificateError(f"{path}: {error}") from None
     chain = found[:1]
     while issuers := [each for each in found[1:] if _issued(each[1], chain[-1][1])]:
-        # A renewed authority has two certificates; londs take the one that is valid.
+        # A renewed authority has two certificates; londs use the valid one.
         chain.append(max(issuers, key=lambda each: each[1].not_valid_after_utc))
         found = [each for each in found if each not in issuers]
     path, first = min(chain, key=lambda each: each[1].not_valid_after_utc)

@@ -1,5 +1,5 @@
 """
-The configuration in force: settings, host table, and what follows from both.
+The configuration in force: settings, host table, and everything derived from them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lonc.config.settings import Settings, SettingsError
 from lonc.report.problems import Problem, problem
 from lonc.wire.handshake import AuthModes
 
-#: Settings that are taken over at the next start only: the lock and the logs are there already.
+#: Settings that only take effect at the next start, because the lock and the logs are open.
 FIXED = {
     "daemons_dir": "lonDaemons",
     "log_format": "loncLogFormat",
@@ -31,7 +31,7 @@ Configuration = tuple[Settings, HostTable]
 @attrs.frozen
 class Sources:
     """
-    Where the configuration comes from when it is read again.
+    Functions that read the configuration again.
 
     :ivar everything: ``loncapa.conf`` and the table; raises SettingsError or TableError.
     :ivar table: the table that the settings name; raises TableError.
@@ -46,9 +46,9 @@ class Sources:
 @attrs.frozen
 class Proposal:
     """
-    What may be put in force.
+    A checked configuration that can replace the one in force.
 
-    :ivar changes: what that changes for the hosts.
+    :ivar changes: its effects on the hosts.
     """
 
     settings: Settings
@@ -58,7 +58,7 @@ class Proposal:
 
 
 def _sockets(settings: Settings) -> int:
-    """Return how many sockets a host has at most."""
+    """Return the maximum number of sockets of a host."""
     return 2 if settings.socket_names == "both" else 1
 
 
@@ -69,7 +69,7 @@ def _needed(settings: Settings, table: HostTable) -> int:
 
 
 def _within_limit(settings: Settings, table: HostTable) -> HostTable:
-    """Return the table with no more hosts than the limit of open files leaves room for."""
+    """Return the table with no more hosts than the limit on open files allows."""
     limit = raise_file_limit(_needed(settings, table))
     room = room_for_hosts(limit, _sockets(settings))
     return table.first(room, settings.host_id) if len(table.hosts) > room else table
@@ -77,13 +77,13 @@ def _within_limit(settings: Settings, table: HostTable) -> HostTable:
 
 class InForce:
     """
-    The configuration in force. Keep no copies: any part of it may be replaced.
+    The configuration in force. Keep no copies, since any part of it may be replaced.
 
     :ivar settings: the settings.
     :ivar table: the host table.
-    :ivar access: which ways in the two leave open.
-    :ivar later: what waits for the next start: setting -> a line for a person.
-    :raises SettingsError: certificates are set, cannot be used, and have to be.
+    :ivar access: the authentication modes that these allow.
+    :ivar later: changes that take effect at the next start: setting -> a readable line.
+    :raises SettingsError: the certificates are unusable, and loncAllowInsecure is 0.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -109,29 +109,29 @@ class InForce:
         return self.access.certificates
 
     def management_names(self) -> Sequence[tuple[str, bool]]:
-        """Return whose certificates may see over the management port, and whether they steer."""
+        """Return the certificate names that may see over the management port, and may steer."""
         return self.settings.management_names
 
     def proposal(self, configuration: Configuration) -> Proposal:
         """
-        Prepare a replacement. It reads files, so call it in a thread.
+        Prepare a replacement. This reads files, so call it in a thread.
 
-        :raises SettingsError: as at the start.
+        :raises SettingsError: as in the constructor, or certificates have become unusable.
         """
         settings, table = configuration
         table = _within_limit(settings, table)
-        table.ids_at("")  # that takes a moment the first time
+        table.ids_at("")  # the first call builds an index
         access = read_access(settings, table)
         if access.unusable and self.access.certificates is not None:
-            # A file that is gone for a moment must not put everything in the clear.
+            # A file that is missing for a moment must not disable TLS.
             raise SettingsError(access.unusable)
         return Proposal(settings, table, access, compare(self.table, table))
 
     def replace(self, proposal: Proposal) -> Changes:
         """
-        Replace the configuration, except for what takes effect at the next start only.
+        Replace the configuration, except for settings that only take effect at the next start.
 
-        :return: what that changes for the hosts.
+        :return: the effects on the hosts.
         """
         settings = proposal.settings
         self.later = {}
@@ -149,11 +149,11 @@ class InForce:
 
     @property
     def needed_files(self) -> int:
-        """How many files may be open at once."""
+        """The number of files that may have to be open at once."""
         return _needed(self.settings, self.table)
 
     def room_for_clients(self) -> int:
-        """Allow as many open files as it takes; return how many clients they leave room for."""
+        """Raise the limit on open files as needed; return how many clients it allows."""
         hosts = len(self.table.hosts)
         sockets = hosts * _sockets(self.settings)
         limit = raise_file_limit(self.needed_files)
@@ -161,9 +161,9 @@ class InForce:
 
     def problems(self, user: int | None = None) -> list[Problem]:
         """
-        Judge what is in force, and allow as many open files as it takes.
+        Find the problems of the configuration, and raise the limit on open files as needed.
 
-        :param user: the user id that lonc runs as; None for this process's.
+        :param user: the user id that lonc runs as; None for that of this process.
         """
         needed = self.needed_files
         limit = raise_file_limit(needed)

@@ -44,13 +44,13 @@ from lonc.config.fetched_table import Downloaded, FetchError
 from lonc.config.hosts import same_target
 from lonc.disk.files import read_file
 
-#: Bytes that a server may send besides the file: its headers, and what parts a file in pieces.
+#: Bytes that a server may send in addition to the file: headers and chunk sizes.
 OVERHEAD = 65536
 
-#: Redirections that are followed, one after the other.
+#: Maximum number of consecutive redirections.
 MOST_REDIRECTIONS = 3
 
-#: Why OpenSSL does not trust a certificate, by its codes (the rest is about odd certificates).
+#: Reasons for rejecting a certificate, by OpenSSL's code; other codes mean malformed ones.
 _DISTRUST = {
     9: "is not valid yet",
     10: "has expired",
@@ -60,16 +60,15 @@ _DISTRUST = {
 
 async def download(reactor: Any, url: str, limit: int, authority: str | None = None) -> Downloaded:
     """
-    Return what a web server has at a URL.
+    Download a file from a web server.
 
-    Redirections are followed only to the same name and never from https to http. Nothing is left
-    open. Cancelling it is possible at any time,
-    and the time limit is the caller's.
+    Redirections are followed only to the same name and never from https to http. All connections
+    are closed at the end. It can be cancelled at any time; the caller sets the time limit.
 
-    :param limit: bytes at most.
-    :param authority: a file in PEM form with authorities that are trusted for ``https``, besides
+    :param limit: maximum size in bytes.
+    :param authority: a PEM file with authorities that are trusted for ``https``, in addition to
         those that the system trusts.
-    :raises FetchError: there is none; says why.
+    :raises FetchError: it failed; with the reason.
     """
     endpoints = _Endpoints(reactor, limit + OVERHEAD, authority)
     client = HTTPClient(_Uncompressed(Agent.usingEndpointFactory(reactor, endpoints)))
@@ -109,7 +108,7 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
 
 
 def redirected(url: str, location: str) -> str:
-    """Return where a redirection leads; raises FetchError if it is not followed."""
+    """Return the target of a redirection; raises FetchError if it is not followed."""
     refused = FetchError(f"it redirects to {location[:200] or 'nowhere'!a}, which is not followed")
     try:
         to = urldefrag(urljoin(url, location)).url
@@ -125,19 +124,19 @@ def redirected(url: str, location: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Say for a person why a request failed."""
+    """Return a readable reason for a failed request."""
     if isinstance(error, DNSLookupError):
         return f"no address: {error}"
     if isinstance(error, ConnectError):
         return f"no connection: {error}"
-    # Failures of a connection come in lists, those of TLS in lists of tuples.
+    # Connection failures come in lists, those of TLS in lists of tuples.
     inner = [failure.getErrorMessage() for failure in getattr(error, "reasons", ())]
     return "the connection broke: " + ("; ".join(inner) or str(error) or repr(error))[:200]
 
 
 class _Body(Protocol):
     """
-    Collects a response's body; `_Limited` has cut off a server that sends too much.
+    Collects the body of a response; `_Limited` limits its size.
 
     :ivar done: fires with the body.
     """
@@ -159,7 +158,7 @@ class _Body(Protocol):
 
 @implementer(IAgent)
 class _Uncompressed:
-    """Asks for what is not compressed, because a few bytes could become any number."""
+    """Requests uncompressed content, because a few compressed bytes could expand to any size."""
 
     def __init__(self, agent: IAgent) -> None:
         self._agent = agent
@@ -203,10 +202,10 @@ class _Limited(ProtocolWrapper):
 
 class _Limiting(WrappingFactory):
     """
-    Makes one connection with these limits, and notes how it went.
+    Creates one connection with these limits, and records how it ended.
 
-    :ivar left: bytes that may still come.
-    :ivar ended_cleanly: whether the server has closed the connection in good order.
+    :ivar left: bytes that may still be received.
+    :ivar ended_cleanly: whether the server has closed the connection cleanly.
     """
 
     protocol = _Limited
@@ -220,7 +219,7 @@ class _Limiting(WrappingFactory):
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:
-    """Limits the connection that another endpoint makes."""
+    """Limits the connection made by another endpoint."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, limit: int) -> None:
         self._endpoint = endpoint
@@ -228,7 +227,7 @@ class _Endpoint:
         self.factory: _Limiting | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        # It would log where in memory it is, whenever it starts and stops.
+        # Otherwise it would log its start and stop.
         protocolFactory.noisy = False  # type: ignore[attr-defined]
         self.factory = _Limiting(protocolFactory, self._limit)
         connecting = self._endpoint.connect(self.factory)
@@ -237,7 +236,7 @@ class _Endpoint:
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Makes the connections of a download, and remembers them."""
+    """Creates and keeps track of the connections of a download."""
 
     def __init__(self, reactor: Any, limit: int, authority: str | None) -> None:
         self._reactor = reactor
@@ -261,7 +260,7 @@ class _Endpoints:
 
     @property
     def ended_cleanly(self) -> bool:
-        """Whether the latest connection was closed in good order."""
+        """Whether the latest connection was closed cleanly."""
         return self._factories()[-1].ended_cleanly
 
     @property
@@ -271,11 +270,11 @@ class _Endpoints:
 
     @property
     def distrust(self) -> str:
-        """Why a server's certificate was refused, if it was."""
+        """Why a server's certificate was rejected; empty if none was."""
         return "".join(each.distrust for each in self._checks)
 
     def close(self) -> None:
-        """Close what is still open."""
+        """Close all connections that are still open."""
         for each in self._made:
             for connection in list(each.factory.protocols if each.factory else ()):
                 connection.transport.abortConnection()
@@ -284,9 +283,9 @@ class _Endpoints:
 @implementer(IOpenSSLClientConnectionCreator)
 class _Check:
     """
-    Makes TLS connections to one server, and remembers what was wrong with its certificate.
+    Makes TLS connections to one server, and records what was wrong with its certificate.
 
-    Twisted's own would do, but does not tell why.
+    Twisted's own class does not report the reason.
     """
 
     def __init__(self, name: str, authority: str | None) -> None:
@@ -299,7 +298,7 @@ class _Check:
         self._context.set_default_verify_paths()
         if authority is not None:
             try:
-                read_file(authority, SIZE_LIMIT)  # OpenSSL would wait for a FIFO
+                read_file(authority, SIZE_LIMIT)  # OpenSSL would block on a FIFO
                 self._context.load_verify_locations(authority)
             except (OSError, SSL.Error):
                 raise FetchError(f"the certificates in {authority} cannot be used") from None
@@ -315,7 +314,7 @@ class _Check:
     def _verify(
         self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
     ) -> bool:
-        """Say whether the certificate at this depth of the chain, 0 for the server's, will do."""
+        """Check the certificate at this depth of the chain; 0 is the server's own."""
         if not ok:
             why = _DISTRUST.get(code, f"cannot be used (OpenSSL's code {code})")
             self.distrust = f"its certificate {why}"

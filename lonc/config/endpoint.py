@@ -15,11 +15,11 @@ import attrs
 @attrs.frozen
 class Endpoint:
     """
-    What a description says: ``KIND:ARGUMENT:NAME=VALUE`` and so on.
+    A parsed description: ``KIND:ARGUMENT:NAME=VALUE`` and so on.
 
     :ivar kind: such as ``tcp`` or ``unix``.
-    :ivar arguments: those without a name.
-    :ivar named: those with one.
+    :ivar arguments: positional arguments.
+    :ivar named: named arguments.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class Endpoint:
 
     @classmethod
     def parse(cls, description: str) -> Endpoint:
-        """Parse a description. A backslash escapes the character behind it."""
+        """Parse a description. A backslash escapes the next character."""
         fields: list[str] = []
         named: dict[str, str] = {}
         name, text = None, ""
@@ -46,12 +46,12 @@ class Endpoint:
         return cls(fields[0] if fields else "", tuple(fields[1:]), named)
 
     def argument(self, name: str) -> str:
-        """Return the argument with that name, else the first positional one, else nothing."""
+        """Return the argument with that name, else the first positional one, else an empty text."""
         return self.named.get(name, self.arguments[0] if self.arguments else "")
 
     @property
     def unix_path(self) -> str | None:
-        """The path of a UNIX socket; None where it is something else."""
+        """The path of a UNIX socket; None for other kinds."""
         return self.argument("address") if self.kind == "unix" else None
 
 

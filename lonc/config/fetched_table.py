@@ -11,15 +11,15 @@ import attrs
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.settings import Settings
 
-#: Hosts that a table may have more than the last one, however few that had.
+#: Additional hosts that a table may always have, however few the last one had.
 FREE_GROWTH = 100
 
-#: Part of the last table's hosts that one has at least whose length the server does not tell.
+#: Fraction of the last table's hosts that a table sent without a length must have.
 LEAST_UNCERTAIN = 0.9
 
 
 class FetchError(Exception):
-    """A server has no table that can be used; the message says why, for a person."""
+    """A server has no usable table; the message is a readable reason."""
 
 
 @attrs.frozen
@@ -27,7 +27,7 @@ class Downloaded:
     """
     A file from a web server.
 
-    :ivar certain: whether the server said how long it is: else it ends where the connection did.
+    :ivar certain: whether its length was sent; otherwise the end of the connection was its end.
     """
 
     content: bytes
@@ -38,12 +38,12 @@ def check_table(
     downloaded: Downloaded, settings: Settings, known: int, last: int | None = None
 ) -> HostTable:
     """
-    Parse the table that a server sent, and check that it is plausible.
+    Parse a table sent by a server, and check that it is plausible.
 
-    :param settings: its limits.
-    :param known: how many hosts are known.
-    :param last: how many hosts the last such table had, None where there was none.
-    :raises FetchError: it is none, or one that is not to be believed.
+    :param settings: for the limits.
+    :param known: number of known hosts.
+    :param last: number of hosts in the last such table, None if there was none.
+    :raises FetchError: it is not a table, or implausible.
     """
     text = downloaded.content
     if not downloaded.certain and not text.endswith(b"\n"):

@@ -1,20 +1,18 @@
 """
-One line of the host table: what it says of a host, or of a server that has the table.
+Parses a line of the host table, which describes a host or a server that has the table.
 
-A line reads ``id:domain:role:hostname[:ip[:...]]`` (protocol, section 7). What stands in the fifth
-field decides where lonc connects to:
+A line is ``id:domain:role:hostname[:ip[:...]]`` (protocol, section 7). The fifth field determines
+where lonc connects to:
 
-* an IPv4 or IPv6 address: to that. Since colons part the fields, a bare IPv6 address takes as many
-  of them as can belong to it; brackets leave no doubt where it ends.
-* nothing, ``http`` or ``https``, or no such field: to the host name of the fourth field, which is
-  looked up. Behind the latter two the internet domain may stand.
-* another host name: to that one, which takes the fourth field's place.
+* an IPv4 or IPv6 address: that address. Since colons separate the fields, an IPv6 address without
+  brackets takes as many fields as can belong to it.
+* empty, ``http`` or ``https``, or missing: the host name in the fourth field, which is
+  looked up. The internet domain may follow ``http`` and ``https``.
+* another host name: that name, instead of the one in the fourth field.
 
 A line ``^server[:port][:http|https]`` names a server that has the cluster's host table; the port
-is lonc's own addition. Blanks around fields and a CR before the newline are dropped, and lines
+is an extension of lonc. Spaces around fields and a CR before the newline are removed, and lines
 that begin with ``#`` are comments.
-
-This module is pure: it imports nothing of lonc but how to show what is wrong.
 """
 
 from __future__ import annotations
@@ -26,27 +24,27 @@ import attrs
 
 from lonc.wire.printable import quoted
 
-#: Characters of an id at most where the folder of the sockets is not known: a UNIX socket's path
-#: has 107 bytes on Linux, and one of them is a slash.
+#: Maximum length of an id if the folder of the sockets is unknown: the path of a UNIX socket
+#: has at most 107 bytes on Linux, and one of them is a slash.
 ID_LIMIT = 106
 
-#: Where a process that takes over meets the one before it, in the folder of the sockets.
+#: The socket, in the folder of the sockets, over which one process hands over to the next.
 TAKE_OVER_SOCKET = "lonc.new"
 
-#: Names in the folder of the sockets that are lonc's own.
+#: Names in the folder of the sockets that lonc uses itself.
 RESERVED_IDS = frozenset({"delayed", "lonc.amp", "lonc.keys", TAKE_OVER_SOCKET})
 
 BLANKS = " \t\r\f\v"
 _ID = re.compile(r"[A-Za-z0-9_.-]+")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-# A name whose last label is digits only would be an IPv4 address, or a failed attempt at one.
+# A name whose last label has only digits is meant as an IPv4 address.
 _NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\.?\Z){_LABEL}\.?")
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
 _PORT = re.compile("[0-9]{1,5}")
 
 _BROADCAST = "255.255.255.255"
 
-#: Parts between colons that an IPv6 address has at most: eight groups and an empty one.
+#: Maximum number of colon-separated parts of an IPv6 address: eight groups and an empty one.
 _MOST_PARTS = 9
 
 
@@ -58,12 +56,12 @@ class Host:
     :ivar id: the host id.
     :ivar domain: its LON-CAPA domain.
     :ivar role: ``library`` or ``access``.
-    :ivar name: its host name, or an IPv4 address where the table has one in its place.
-    :ivar address: its IP address in normal form, or None: look ``name`` up.
+    :ivar name: the host name to connect to, or an IPv4 address if the table has one instead.
+    :ivar address: its IP address in normal form, or None if ``name`` has to be looked up.
     :ivar line: number of the line, from 1.
-    :ivar protocol: how its web server is spoken to, ``http`` or ``https``.
-    :ivar internet_domain: the institution's name on the internet, or nothing.
-    :ivar hostname: what stands in the fourth field: another name in the fifth leaves it alone.
+    :ivar protocol: the protocol of its web server, ``http`` or ``https``.
+    :ivar internet_domain: the institution's internet domain, or empty.
+    :ivar hostname: the fourth field, even if the fifth has another name.
     """
 
     id: str
@@ -82,7 +80,7 @@ class Host:
 
     @property
     def target(self) -> str:
-        """What to connect to: the address if there is one, else the name."""
+        """Where to connect to: the address if there is one, else the name."""
         return self.address or self.name
 
 
@@ -93,7 +91,7 @@ class TableServer:
 
     :ivar name: its host name or IPv4 address.
     :ivar protocol: ``http`` or ``https``.
-    :ivar port: None for the protocol's own.
+    :ivar port: None for the default port of the protocol.
     """
 
     name: str
@@ -102,16 +100,16 @@ class TableServer:
 
     @property
     def url(self) -> str:
-        """Where to fetch the table from."""
+        """The URL of the table."""
         port = "" if self.port is None else f":{self.port}"
         return f"{self.protocol}://{self.name}{port}/adm/dns/hosts"
 
 
-# One line: each of these raises ValueError with the reason why it is no use.
+# Parsing a line: each of these raises ValueError with the reason why it is invalid.
 
 
 def server_in(text: str) -> TableServer:
-    """Return the server that a line names behind its ``^``; raises ValueError."""
+    """Parse a server after the ``^`` of a line; raises ValueError."""
     name, *more = [field.strip(BLANKS) for field in text.split(":", 4)]
     if more and not more[-1]:
         more.pop()
@@ -124,11 +122,11 @@ def server_in(text: str) -> TableServer:
 
 def host_in(line: str, number: int, max_id: int) -> Host:
     """
-    Return the host of a line.
+    Parse the line of a host.
 
-    :param number: of the line, from 1.
-    :param max_id: characters of its id at most.
-    :raises ValueError: saying why the line is of no use.
+    :param number: number of the line, from 1.
+    :param max_id: maximum length of its id.
+    :raises ValueError: the line is invalid; with the reason.
     """
     fields = [field.strip(BLANKS) for field in line.split(":", 4)]
     if len(fields) < 4:
@@ -168,7 +166,7 @@ def _check_id(host_id: str, max_id: int) -> None:
 
 
 def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
-    """Return another name, or an address, or neither, from the fifth field onwards."""
+    """Return another name, or an address, or neither; ``rest`` is the fifth field and the rest."""
     first, colon, _ = rest.partition(":")
     first = first.rstrip(BLANKS)
     if rest.startswith("["):
@@ -189,22 +187,22 @@ def _where_to_connect(rest: str) -> tuple[str | None, str | None]:
 
 
 def _bare_ipv6(rest: str) -> str | None:
-    """Return the IPv6 address that ``rest`` begins with, the longest where there are several."""
+    """Return the longest IPv6 address with which ``rest`` begins."""
     parts = rest.split(":", _MOST_PARTS)
     for count in range(len(parts), 2, -1):
         text = ":".join(parts[:count]).rstrip(BLANKS)
-        # An empty field may as well follow a name such as "cafe".
+        # It could also be a name such as "cafe" with an empty field after it.
         if (count == len(parts) or not text.endswith(":")) and (address := _ip(text)):
             return address
     return None
 
 
 def _web_server(rest: str) -> tuple[str, str]:
-    """Return the protocol and the internet domain, from the fifth field onwards."""
+    """Return the protocol and the internet domain; ``rest`` is the fifth field and the rest."""
     protocol, internet_domain, *_ = [field.strip(BLANKS) for field in f"{rest}:".split(":", 2)]
     if protocol.lower() not in ("http", "https"):
         return "http", ""
-    # lonc does not use it, so a wrong one is nothing that a host should be left out for.
+    # lonc does not use it, so the line is accepted even if it is invalid.
     known = len(internet_domain) and _NAME.fullmatch(internet_domain)
     return protocol.lower(), internet_domain if known else ""
 
@@ -219,7 +217,7 @@ def _name_of_host(text: str) -> str:
 
 
 def _ip(text: str) -> str | None:
-    """Return an IP address in normal form, None if the text is none."""
+    """Return an IP address in normal form, or None if the text is not an address."""
     if not _ADDRESS.fullmatch(text):
         return None
     try:
@@ -233,11 +231,11 @@ def _ip(text: str) -> str | None:
 
 def normal_address(text: str) -> str:
     """
-    Return an IP address in normal form, so that two can be compared.
+    Return an IP address in normal form, for comparison.
 
-    An IPv4 address within an IPv6 address is that IPv4 address, as it is to the kernel.
+    An IPv4-mapped IPv6 address becomes the IPv4 address, which it is for the kernel.
 
-    :raises ValueError: it is none.
+    :raises ValueError: it is not an address.
     """
     address = ipaddress.ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
@@ -246,9 +244,9 @@ def normal_address(text: str) -> str:
 
 def is_of_one_host(address: str) -> bool:
     """
-    Return whether an IP address in normal form is the address of one host, and may be connected to.
+    Return whether an IP address in normal form can be the address of one host.
 
-    For the kernel the unspecified address is this machine, whichever host was meant.
+    For the kernel the unspecified address means this machine.
     """
     found = ipaddress.ip_address(address)
     return not (found.is_unspecified or found.is_multicast or address == _BROADCAST)

@@ -1,9 +1,7 @@
 """
 The host table: reads ``hosts.tab`` into a HostTable, compares and merges tables.
 
-What a line says is the matter of :mod:`lonc.config.host_rows`.
-
-It reads the two files of the table, and does nothing else.
+:mod:`lonc.config.host_rows` parses the lines.
 """
 
 from __future__ import annotations
@@ -20,35 +18,35 @@ from lonc.config.host_rows import Host as Host
 from lonc.config.host_rows import TableServer as TableServer
 from lonc.disk.files import read_file
 
-#: Bytes of a host table at most; a cluster of 100,000 hosts would still fit.
+#: Maximum length of a host table in bytes; a cluster of 100,000 hosts would still fit.
 SIZE_LIMIT = 16 * 1024 * 1024
 
-#: How many problems are told one by one; the rest is only counted, so that no log is flooded.
+#: Problems listed individually; the rest is only counted, so that the log is not flooded.
 PROBLEM_LIMIT = 1000
 
-#: How many problems of a table that came from elsewhere are told: nobody here can mend them.
+#: Problems listed of a fetched table, which cannot be corrected on this machine.
 FETCHED_PROBLEM_LIMIT = 20
 
-#: Fields of a host that are told of; what else its line has concerns nobody who connects.
+#: Fields of a host whose changes are shown; the others do not matter for connections.
 _SHOWN = ("domain", "role", "name", "address")
 
 
 class TableError(Exception):
-    """The table cannot be used. The message is one line for a person, and names the file."""
+    """The table is unusable. The message is a readable line that names the file."""
 
 
 @attrs.frozen
 class HostTable:
     """
-    A host table as it was read, with what is wrong with it.
+    A host table with its problems.
 
     :ivar hosts: by id, in the order of their lines.
-    :ivar problems: a line for a person for each line that cannot be understood or is double.
-    :ivar servers: who has the cluster's table, in the order of their lines.
-    :ivar unusable: how many lines could not be understood.
-    :ivar problem_count: how many lines have problems; not all may be among ``problems``.
-    :ivar fetched: how many hosts the part that came from the cluster has, None without one.
-    :ivar refused: hosts that are not served, because there are too many, by id.
+    :ivar problems: a readable line for each invalid or duplicate line.
+    :ivar servers: the servers of the cluster's table, in the order of their lines.
+    :ivar unusable: number of invalid lines.
+    :ivar problem_count: number of lines with problems; ``problems`` may not list all.
+    :ivar fetched: number of hosts in the part fetched from the cluster, None without one.
+    :ivar refused: hosts that are not served because there are too many, by id.
     """
 
     hosts: Mapping[str, Host]
@@ -61,12 +59,12 @@ class HostTable:
 
     def first(self, count: int, own: str) -> HostTable:
         """
-        Return the table without the hosts behind the first ones.
+        Return the table with its first hosts only.
 
-        :param count: how many stay.
-        :param own: the id of a host that is among them in any case, where it is in the table.
+        :param count: the number of hosts to keep.
+        :param own: the id of a host that is always kept if it is in the table.
         """
-        ids = sorted(self.hosts, key=lambda host_id: host_id != own)  # it keeps their order
+        ids = sorted(self.hosts, key=lambda host_id: host_id != own)  # a stable sort
         keep = set(ids[:count])
         return attrs.evolve(
             self,
@@ -76,17 +74,16 @@ class HostTable:
 
     def ids_at(self, target: str) -> tuple[str, ...]:
         """
-        Return the ids of the hosts with one target, which one lond serves.
+        Return the ids of the hosts with this target, which one lond serves.
 
-        It is one lond whatever name its certificate has to bear for each of them: the ways in do
-        not part what is reached by way of them.
+        It is one lond even if the ids differ in the name that its certificate must have.
         """
         return tuple(self._by_target.get(normal_target(target), ()))
 
     @cached_property
     def _by_target(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = {}
-        # Hosts that are not served count: a lond of several ids stays one.
+        # Including hosts that are not served: the lond still has several ids.
         for row in (*self.hosts.values(), *self.refused.values()):
             found.setdefault(normal_target(row.target), []).append(row.id)
         return found
@@ -94,7 +91,7 @@ class HostTable:
 
 @attrs.frozen
 class Changes:
-    """The ids of two tables, by change; ``gone`` in the old table's order, others in the new's."""
+    """Ids by change; ``gone`` is in the order of the old table, the others of the new one."""
 
     gone: tuple[str, ...]
     changed: tuple[str, ...]
@@ -110,17 +107,17 @@ def parse_host_table(
     fetched: bool = False,
 ) -> HostTable:
     """
-    Return the table that ``text`` holds (row S1).
+    Parse a table (row S1).
 
-    A line that cannot be understood is one entry of ``problems``, and the others serve. Of two
-    lines with the same id the later one serves, as it does for the other LON-CAPA programs.
+    An invalid line becomes an entry of ``problems``, and the others are used. Of two
+    lines with the same id the later one is used, as in the other LON-CAPA programs.
 
     :param file: its name, for the problems.
-    :param max_id: characters of an id at most, so that its socket's path fits.
-    :param max_problems: how many problems are told one by one.
-    :param fetched: whether it came from elsewhere. ``^`` lines mean nothing then: who is asked for
-        the next one is not for it to say.
-    :raises TableError: there is neither a host that can be used nor a server to ask for one.
+    :param max_id: maximum length of an id, so that the path of its socket fits.
+    :param max_problems: how many problems to list individually.
+    :param fetched: whether it was fetched. Then ``^`` lines are ignored: a fetched table must not
+        determine the servers of the next one.
+    :raises TableError: there is neither a usable host nor a server for a table.
     """
     hosts: dict[str, Host] = {}
     servers: dict[TableServer, None] = {}
@@ -163,9 +160,9 @@ def read_host_table(
     fetched: bool = False,
 ) -> HostTable:
     """
-    Return the table in the file ``path``; see parse_host_table.
+    Return the table in a file; see parse_host_table.
 
-    :raises TableError: the file cannot be read, is too long, or has no host that can be used.
+    :raises TableError: the file cannot be read, is too long, or has no usable host.
     """
     try:
         text = read_file(path, SIZE_LIMIT)
@@ -181,13 +178,13 @@ def read_both_tables(
     lenient: bool = False,
 ) -> HostTable:
     """
-    Return the table of this machine, ``hosts.tab``, with the last one that came from the cluster.
+    Return the table of this machine, ``hosts.tab``, merged with the last fetched one, if any.
 
-    The latter counts only where the former names servers to fetch it from: without them it is
-    somebody else's. There may be none yet.
+    The latter is only used if the former names servers to fetch it from: otherwise it belongs to
+    other programs.
 
-    :param lenient: take a fetched table that cannot be used for a problem, not for an error.
-    :raises TableError: one of them cannot be used.
+    :param lenient: treat an unusable fetched table as a problem, not as an error.
+    :raises TableError: one of them is unusable.
     """
     own = read_host_table(own_file, max_id)
     if not own.servers or not os.path.lexists(fetched_file):
@@ -203,7 +200,7 @@ def read_both_tables(
 
 
 def merged(own: HostTable, fetched: HostTable) -> HostTable:
-    """Return a table with the rows of both: of two for the same id the first table's counts."""
+    """Return a table with the rows of both; if both have an id, the row of ``own`` is used."""
     others = {row.id: row for row in fetched.hosts.values() if row.id not in own.hosts}
     return HostTable(
         {**own.hosts, **others},
@@ -216,7 +213,7 @@ def merged(own: HostTable, fetched: HostTable) -> HostTable:
 
 
 def same_target(one: str, other: str) -> bool:
-    """Whether two targets are the same: case and a trailing dot of a name do not matter."""
+    """Whether two targets are the same, ignoring case and a trailing dot."""
     return normal_target(one) == normal_target(other)
 
 
@@ -224,8 +221,8 @@ def compare(old: HostTable, new: HostTable) -> Changes:
     """
     Compare two tables, host by host (protocol, section 8: USR2).
 
-    A host has changed when its name or its address has: those say where its lond is and who it
-    has to be. The other fields do not matter to a connection.
+    A host has changed if its name or its address has: these determine where its lond is and which
+    certificate it needs. The other fields do not matter for connections.
     """
 
     def moved(host_id: str) -> bool:
@@ -261,5 +258,5 @@ def _differences(before: Host, after: Host) -> Iterator[str]:
 
 
 def normal_target(target: str) -> str:
-    """Return a target in normal form, so that two can be compared."""
+    """Return a target in normal form, for comparison."""
     return target.lower().removesuffix(".")

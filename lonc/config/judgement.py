@@ -1,6 +1,5 @@
 """
-What is wrong with a configuration that can be used: told at the start, at a reload and by
-``lonc check``.
+The problems of a usable configuration, reported at the start, at a reload and by ``lonc check``.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from lonc.config.settings import Settings
 from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
 
-#: Hosts that are named where some are not served.
+#: How many of the hosts that are not served are named.
 EXAMPLES: Final = 5
 
-#: What is looked for here.
+#: The kinds of problems that are found here.
 CONFIGURED: Final = frozenset(
     {
         "setting-unused",
@@ -40,12 +39,12 @@ CONFIGURED: Final = frozenset(
 )
 
 
-#: Of these, what a look at the disk shows: they can end without a reload.
+#: Those found by checking the disk, which can end without a reload.
 EXPOSED: Final = frozenset({"folder-open", "key-readable"})
 
 
 def ended_certificate(certificates: Certificates | None) -> Iterator[Problem]:
-    """Say that one of the own certificates ends soon, or has, if so."""
+    """Yield a problem if one of the own certificates expires soon, or has expired."""
     if certificates is not None:
         yield from certificate_problem(certificates.ends_first, certificates.days_left(time.time()))
 
@@ -54,10 +53,10 @@ def configuration_problems(
     settings: Settings, table: HostTable, access: Access, needed: int, limit: int, user: int
 ) -> Iterator[Problem]:
     """
-    Judge what may be put in force, or is.
+    Yield the problems of a configuration.
 
-    :param needed: descriptors that may be in use at once.
-    :param limit: how many the process may have.
+    :param needed: descriptors that may be needed at once.
+    :param limit: the limit on open files.
     :param user: the user id that lonc runs as.
     """
     for warning in settings.warnings:
@@ -74,7 +73,7 @@ def configuration_problems(
         what = "loncManagementTLS is set, and loncManagementNames names nobody who may come"
         yield problem("nobody-may-manage", settings.management_tls, what)
     if not settings.management.startswith(("unix:", "lonctls:")):
-        what = f"every user of this machine may see over {settings.management}, and nobody steer"
+        what = f"every local user may see over {settings.management}, and nobody may steer"
         yield problem("management-open", settings.management, what)
     if user == 0 and _roots_own(settings):
         what = "started as root, lonc has sockets that nobody else may use"
@@ -98,7 +97,7 @@ def _place(line: str) -> str:
 
 
 def exposed(settings: Settings, access: Access) -> Iterator[Problem]:
-    """Yield what other users of this machine can access and should not."""
+    """Yield files and folders to which other local users have too much access."""
     for folder in (settings.sock_dir, settings.delayed_dir, settings.logs_dir):
         if _has(folder, stat.S_IWOTH):
             yield problem("folder-open", folder, f"{folder} can be written by everybody")
@@ -111,12 +110,12 @@ def exposed(settings: Settings, access: Access) -> Iterator[Problem]:
 def _has(path: str, right: int) -> bool:
     try:
         return bool(os.stat(path).st_mode & right)
-    except OSError:  # not made yet, or gone since it was read
+    except OSError:  # not created yet, or deleted since it was read
         return False
 
 
 def _roots_own(settings: Settings) -> bool:
-    """Whether root's sockets are of no use to those for whom their folder was made."""
+    """Whether sockets of root would be unusable for the owner of their folder."""
     if settings.socket_group is not None or settings.socket_mode & 0o006:
         return False
     try:

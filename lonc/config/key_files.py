@@ -1,8 +1,8 @@
 """
-Key files: how lonc and a lond on the same machine agree on a session key (protocol, section 9).
+Key files: passing a session key to a lond on the same machine (protocol, section 9).
 
-lonc writes the key into a file that nobody but its own user can read, and tells the lond the
-file's name. The lond, which runs as the same user, reads the file and deletes it.
+lonc writes the key to a file that only its own user can read, and sends the lond the
+file's path. The lond, which runs as the same user or as root, reads the file and deletes it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _NAME: Final = re.compile(r"[0-9a-f]{16}")
 
 
 class KeyFileError(Exception):
-    """What a caller named is no key file. The message is for a person and names the path."""
+    """A path from a caller is not a key file. The message is readable and names the path."""
 
 
 @attrs.frozen
 class KeyFile:
     """
-    A file that exists until a lond takes it or `remove` is called.
+    A file that exists until a lond deletes it or `remove` is called.
 
-    :ivar path: where it is.
-    :ivar key: what it holds: 32 hex digits.
+    :ivar path: its path.
+    :ivar key: its content, 32 hex digits.
     """
 
     path: str
@@ -41,7 +41,7 @@ class KeyFile:
 
     @property
     def taken(self) -> bool:
-        """Whether it is gone: only who can read it can delete it."""
+        """Whether it was deleted, which only a process that can read it can do."""
         try:
             os.lstat(self.path)
         except OSError as error:
@@ -49,7 +49,7 @@ class KeyFile:
         return False
 
     def remove(self) -> None:
-        """Delete it if the lond has not, and the folder with the last one."""
+        """Delete it if the lond has not, and the folder if it is empty."""
         for remove, path in ((os.unlink, self.path), (os.rmdir, os.path.dirname(self.path))):
             with contextlib.suppress(OSError):
                 remove(path)
@@ -58,18 +58,18 @@ class KeyFile:
 @attrs.frozen
 class KeyFolder:
     """
-    Where lonc's key files are, each for the moment that a lond needs to read it.
+    The folder of lonc's key files, which exist only until a lond has read them.
 
-    :ivar path: a folder of mode 700 that nobody else uses; it is there as long as a file is in it.
+    :ivar path: a folder of mode 700 for lonc only; it exists as long as there is a file in it.
     """
 
     path: str
 
     def make(self) -> KeyFile:
         """
-        Write a new key into a new file.
+        Write a new key to a new file.
 
-        :raises OSError: it cannot be made, or the folder is not lonc's alone.
+        :raises OSError: it cannot be created, or others have access to the folder.
         """
         if ":" in self.path:
             raise OSError(errno.EINVAL, "a lond cannot be told a name with a colon", self.path)
@@ -95,7 +95,7 @@ class KeyFolder:
             raise OSError(errno.EPERM, "not a folder that is lonc's alone", self.path)
 
     def sweep(self) -> None:
-        """Remove what a crash left behind; nobody else may use the folder meanwhile."""
+        """Remove files left behind by a crash; nothing else may use the folder meanwhile."""
         with contextlib.suppress(OSError):
             self._check_private()
             for name in filter(_NAME.fullmatch, os.listdir(self.path)):
@@ -106,9 +106,9 @@ class KeyFolder:
         """
         Read a key file and delete it, as a lond does; return its 32 hex digits.
 
-        The name comes from whoever calls, so nothing is touched that is not such a file.
+        The path comes from the caller, so only files in this folder with such a name are touched.
 
-        :raises KeyFileError: when it is none, or not in this folder.
+        :raises KeyFileError: it is not a key file, or not in this folder.
         """
         shown = quoted(os.fsdecode(path), 200)
         folder, name = os.path.split(os.fsdecode(path))

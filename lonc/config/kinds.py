@@ -13,16 +13,16 @@ import attrs
 
 
 class SettingsError(Exception):
-    """The settings cannot be used. The message is one line for a person, and says where."""
+    """The settings are unusable. The message is a readable line with file and line, or option."""
 
     @property
     def errors(self) -> Sequence[Exception]:
-        """All that cannot be used, each with a message of its own."""
+        """All errors, each with its own message."""
         return [self]
 
 
 class SettingsErrors(SettingsError):
-    """Several things cannot be used."""
+    """Several errors."""
 
     def __init__(self, errors: Sequence[Exception]) -> None:
         super().__init__("; ".join(str(error) for error in errors))
@@ -30,7 +30,7 @@ class SettingsErrors(SettingsError):
 
     @property
     def errors(self) -> Sequence[Exception]:
-        """As of SettingsError."""
+        """See SettingsError."""
         return self._errors
 
 
@@ -40,11 +40,11 @@ class SettingsErrors(SettingsError):
 @attrs.frozen
 class Kind:
     """
-    A kind of value.
+    A type of values.
 
-    :ivar unit: what it counts or names, for people.
-    :ivar allowed: what may be written, worded to follow "is not".
-    :ivar parse: text to value; raises ValueError for whatever ``allowed`` does not name.
+    :ivar unit: its unit, for display.
+    :ivar allowed: the allowed texts, worded to follow "is not".
+    :ivar parse: converts text to a value; raises ValueError for texts that are not allowed.
     """
 
     unit: str
@@ -65,7 +65,7 @@ def _check(allowed: bool) -> None:
 
 
 def whole(unit: str, least: int, most: int) -> Kind:
-    """Return the kind of a whole number of ``unit``, both ends included."""
+    """Return the kind of whole numbers in a range, both ends included."""
 
     def parse(text: str) -> int:
         value = int(_match("[0-9]{1,18}", text)[0])
@@ -76,7 +76,7 @@ def whole(unit: str, least: int, most: int) -> Kind:
 
 
 def seconds(least: float, most: float) -> Kind:
-    """Return the kind of a time in seconds, both ends included; parts of a second may be given."""
+    """Return the kind of times in seconds, with fractions, in a range, both ends included."""
 
     def parse(text: str) -> float:
         value = float(_match(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}", text)[0])
@@ -87,7 +87,7 @@ def seconds(least: float, most: float) -> Kind:
 
 
 def size(least: str, most: str) -> Kind:
-    """Return the kind of a number of bytes, both ends included; KiB, MiB or GiB may follow."""
+    """Return the kind of sizes in bytes, KiB, MiB or GiB in a range, both ends included."""
 
     def in_bytes(text: str) -> int:
         match = _match(r"([0-9]{1,18})[ \t]*(?:([KMG])(?:iB)?)?", text)
@@ -109,7 +109,7 @@ def _mode(text: str) -> int:
 
 def _group(text: str) -> int:
     if re.fullmatch("[0-9]{1,10}", text):
-        _check(int(text) < 2**32 - 1)  # The last one means "leave it" to chown.
+        _check(int(text) < 2**32 - 1)  # chown takes the largest number as "unchanged".
         return int(text)
     try:
         return grp.getgrnam(text).gr_gid
@@ -118,7 +118,7 @@ def _group(text: str) -> int:
 
 
 def _folder(text: str) -> str:
-    # What cannot be printed could not be named in a log line either.
+    # A path with other characters could not be shown in a log line.
     _check(text.startswith("/") and text.isprintable())
     return text.rstrip("/") or "/"
 
@@ -148,7 +148,7 @@ def _host_id(text: str) -> str:
 
 
 def one_of(*words: str) -> Kind:
-    """Return the kind of a choice between ``words``."""
+    """Return the kind that allows only ``words``."""
 
     def parse(text: str) -> str:
         _check(text in words)
@@ -158,13 +158,13 @@ def one_of(*words: str) -> Kind:
 
 
 def _managing_names(text: str) -> tuple[tuple[str, bool], ...]:
-    """Return each name in small letters, and whether it may steer."""
+    """Return each name in lower case, and whether it may steer."""
     found = (_match(r"([a-z0-9-]+(?:\.[a-z0-9-]+)*)(:steer)?", each) for each in text.split())
     return tuple((each[1].lower(), each[2] is not None) for each in found)
 
 
 def _names(text: str) -> tuple[str, ...]:
-    """Return each name in small letters."""
+    """Return each name in lower case."""
     name = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
     return tuple(_match(name, each)[0].lower() for each in text.split())
 
@@ -174,7 +174,7 @@ def _host_ids(text: str) -> tuple[str, ...]:
 
 
 def _or_none(unit: str, allowed: str, parse: Callable[[str], object], none: object = None) -> Kind:
-    """Return the kind of what ``parse`` takes; the word none may stand in its place."""
+    """Return a kind that also allows the word none."""
     return Kind(unit, f"{allowed}, or none", lambda text: none if text == "none" else parse(text))
 
 

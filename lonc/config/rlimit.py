@@ -1,5 +1,5 @@
 """
-The limit of open files, and how many hosts and clients it is sufficient for.
+The limit on open files, and how many hosts and clients it allows.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ import errno
 import os
 import resource
 
-#: Descriptors for all that is no client and no connection: logs, the event loop, threads'
-#: files, the management ports (32 for each level, and TLS handshakes), the standard library's.
+#: Descriptors for everything but clients and connections: logs, the event loop, files of threads,
+#: the management ports (32 for each level, and TLS handshakes), the standard library.
 SPARE = 192
 
 #: Hosts that are served however low the limit is.
@@ -20,7 +20,7 @@ FEWEST_CLIENTS = 16
 
 
 def needed_files(hosts: int, max_connections: int, max_clients: int) -> int:
-    """Return how many descriptors a table of this size can come to need."""
+    """Return the maximum number of descriptors needed for a table of this size."""
     return hosts * (1 + max_connections) + max_clients + SPARE
 
 
@@ -28,11 +28,11 @@ def room_for_hosts(limit: int, sockets: int) -> int:
     """
     Return how many hosts can be served.
 
-    Half of what is not spare is kept back for clients and connections: a host that has its socket
-    and nothing left to serve it with is of no use.
+    Half of the descriptors, without SPARE, is reserved for clients and connections: a host with a
+    socket and no descriptors to serve it is useless.
 
-    :param limit: the limit of open files.
-    :param sockets: of each host.
+    :param limit: the limit on open files.
+    :param sockets: number of sockets of each host.
     """
     return max(FEWEST_HOSTS, (limit - SPARE) // 2 // sockets)
 
@@ -41,9 +41,9 @@ def room_for_clients(limit: int, sockets: int, connections: int) -> int:
     """
     Return how many clients can be served without using the reserve.
 
-    :param limit: the limit of open files.
-    :param sockets: of all hosts.
-    :param connections: of all hosts at most; they get half of what is left if need be.
+    :param limit: the limit on open files.
+    :param sockets: number of sockets of all hosts.
+    :param connections: maximum for all hosts; they get at most half of the rest.
     """
     rest = limit - SPARE - sockets
     return max(FEWEST_CLIENTS, rest - min(connections, rest // 2))
@@ -51,9 +51,9 @@ def room_for_clients(limit: int, sockets: int, connections: int) -> int:
 
 def raise_file_limit(needed: int) -> int:
     """
-    Raise the soft limit of open files, and with the right to do so the hard one.
+    Raise the soft limit on open files, and if permitted the hard one.
 
-    :return: the limit in force, which may be lower than what is needed.
+    :return: the limit in force, which may be lower than needed.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= needed:
@@ -68,7 +68,7 @@ def raise_file_limit(needed: int) -> int:
 
 
 def why_no_file() -> str:
-    """Return why no further file, socket or connection can be opened; empty where they can."""
+    """Return why no more files can be opened; empty if they can."""
     try:
         os.close(os.dup(0))
     except OSError as error:

@@ -1,8 +1,8 @@
 """
 Reads ``loncapa.conf`` and the options of ``twistd lonc`` into Settings.
 
-Nothing is opened but that file and the one beside it. Whether the folders can be used is asked of
-the file system; nothing is changed there.
+It opens only that file and the one beside it. It checks the permissions of the folders, but changes
+nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from lonc.config.parameters import Settings as Settings
 from lonc.disk.files import check_own_folder, read_file
 from lonc.wire.printable import printable
 
-#: Where ``loncapa.conf`` is looked for, in this order, when ``--config`` does not name it.
+#: Paths of ``loncapa.conf``, in the order in which they are tried without ``--config``.
 CONFIG_FILES = ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")
 
-#: What stands beside ``loncapa.conf`` on a full LON-CAPA machine, with the settings that are the
-#: same for all machines; the other daemons read it along with ``loncapa.conf``, so lonc does.
+#: A file beside ``loncapa.conf`` on a full LON-CAPA machine, with the settings that are the
+#: same for all machines; the other daemons read both files, and so does lonc.
 COMMON_FILE = "loncapa_apache.conf"
 
-#: Bytes of ``loncapa.conf`` at most: anything longer is some other file.
+#: Maximum length of ``loncapa.conf`` in bytes: anything longer is some other file.
 CONFIG_LIMIT = 1024 * 1024
 
-#: Sections of ``loncapa.conf`` inside one another at most: nobody writes more than a handful.
+#: Maximum nesting depth of sections in ``loncapa.conf``: nobody needs more than a handful.
 MOST_SECTIONS = 100
 
 NO_LONGER_NEEDED = "no longer needed"
@@ -48,9 +48,9 @@ class Parameter:
     :ivar attribute: its name in Settings.
     :ivar option: the long option of ``twistd lonc`` without its dashes, or None.
     :ivar variable: the PerlSetVar name.
-    :ivar default: as it would be written, or None where ``loncapa.conf`` has to set it.
-    :ivar kind: what may be written.
-    :ivar what: what it is, for ``--help``.
+    :ivar default: as written in the file, or None if ``loncapa.conf`` must set it.
+    :ivar kind: its type, which defines the allowed values.
+    :ivar what: a description, for ``--help``.
     :ivar why: the reason for the default, for the documentation.
     """
 
@@ -63,7 +63,7 @@ class Parameter:
     why: str
 
     def read(self, text: str | None, where: str) -> Any:
-        """Return the value that ``text`` stands for; SettingsError begins with ``where``."""
+        """Parse ``text``; a SettingsError begins with ``where``."""
         if text is None:
             raise SettingsError(f"{where}: it takes one value, in quotes if it contains spaces")
         try:
@@ -85,11 +85,11 @@ def _parameters() -> tuple[Parameter, ...]:
     )
 
 
-#: Every setting; protocol, section 7, has the names that were there before lonc.
+#: Every setting; protocol, section 7, lists the names that predate lonc.
 PARAMETERS = _parameters()
 
 
-#: What was a setting once, and its option: whoever still has one is told so, and no more.
+#: Removed settings, with their options: setting one only causes a warning.
 REMOVED: Final[Mapping[str, str]] = {
     "loncNameThreads": "name-threads",
     "loncTableLines": "table-lines",
@@ -99,7 +99,7 @@ REMOVED: Final[Mapping[str, str]] = {
 
 
 def opt_parameters() -> list[list[str | None]]:
-    """Return rows for ``usage.Options.optParameters``: None stands for "not given"."""
+    """Return rows for ``usage.Options.optParameters``, with None as the default of each."""
     return [
         [
             each.option,
@@ -128,7 +128,7 @@ _SECTION = re.compile(r"<(/?)\s*(\w+)", re.ASCII)
 
 @attrs.frozen
 class _Assignment:
-    """A PerlSetVar: ``value`` is None where it is malformed, ``section`` is "" outside of any."""
+    """A PerlSetVar: ``value`` is None if it is malformed, ``section`` is "" outside of sections."""
 
     name: str
     value: str | None
@@ -137,9 +137,9 @@ class _Assignment:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield each line with the number it begins at, once those that end in \\ are joined."""
+    """Yield each line with its number, joined with its continuation lines."""
     begun: list[str] = []
-    # The further newline ends a last line that is to be continued.
+    # The additional newline ends a last line that ends in a backslash.
     for number, line in enumerate(f"{text}\n".split("\n"), 1):
         line = line.removesuffix("\r")
         begun.append(line.removesuffix("\\"))
@@ -156,8 +156,8 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
     """
     Yield every PerlSetVar.
 
-    One in a section for some requests only, such as <Location>, is that section's own. The
-    <If...> sections that the web server settles at its start are as good as not there.
+    One in a section that applies to some requests only, such as <Location>, is marked with it. The
+    <If...> sections that the web server evaluates at its start are ignored.
     """
     sections: list[str] = []
     for number, line in _lines(text):
@@ -185,7 +185,7 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
 
 
 def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
-    """Yield a line for each assignment that looks like one of lonc's and does nothing."""
+    """Yield a line for each assignment that looks like one of lonc's and has no effect."""
     known = {name.lower(): name for name in _BY_VARIABLE}
     removed = {name.lower() for name in REMOVED}
     for each in assignments:
@@ -206,7 +206,7 @@ def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
 
 
 def find_config_file(search: Sequence[str] = CONFIG_FILES) -> str:
-    """Return the first of ``search`` that exists; SettingsError names them all if none does."""
+    """Return the first existing file of ``search``; a SettingsError names all if there is none."""
     for file in search:
         if os.path.exists(file):
             return file
@@ -229,15 +229,15 @@ def read_settings(
     only: Collection[str] | None = None,
 ) -> Settings:
     """
-    Return the settings of the configuration file, or of the first of ``search`` for None.
+    Return the settings of the configuration file, or of the first existing one of ``search``.
 
-    An option that is there and not None wins over the file; options that lonc's table does not
-    have are somebody else's. Within the file the last assignment wins (row S1), and the file wins
-    over a ``loncapa_apache.conf`` in the same folder.
+    An option that is not None overrides the file; unknown options are ignored. Within the file the
+    last assignment counts (row S1), and the file overrides a ``loncapa_apache.conf`` in the same
+    folder.
 
-    :param only: the names in the file that matter, for who has to find a lonc that runs: what is
-        wrong with others is none of his business. They are at their defaults, or empty.
-    :raises SettingsError: the file or a value cannot be used; naming file and line, or option.
+    :param only: names of the settings to read, for a caller that only has to find a running lonc:
+        errors in others are ignored, and they have their defaults, or are empty.
+    :raises SettingsError: the file or a value is unusable; with file and line, or the option.
     """
     file = find_config_file(search) if config_file is None else config_file
     common = os.path.join(os.path.dirname(file), COMMON_FILE)
@@ -284,7 +284,7 @@ def read_settings(
 
 
 def changed_settings(before: Settings, after: Settings) -> Iterator[str]:
-    """Yield a line for each setting that has another value."""
+    """Yield a line for each setting whose value differs."""
     for each in PARAMETERS:
         if getattr(before, each.attribute) != getattr(after, each.attribute):
             old, _ = before.written.get(each.variable, ("?", ""))
@@ -299,12 +299,12 @@ def folder_errors(
     settings: Settings, access: Callable[[str, int], bool] | None = None
 ) -> Iterator[SettingsError]:
     """
-    Yield an error for each folder that is not there, or where lonc may not write and has to.
+    Yield an error for each folder that does not exist, or that lonc must write to and cannot.
 
-    Subfolders that lonc makes for itself may be missing; then their folder has to be writable.
-    ``access`` answers for the process's user, as ``os.access`` does for the effective one.
+    Subfolders that lonc creates itself may be missing; then their parent must be writable.
+    ``access`` checks permissions like ``os.access``, by default for the effective user.
     """
-    # Asked for only where the two differ: not every system can tell of the effective user.
+    # Only if the two differ: not every system supports checks for the effective user.
     access = access or partial(os.access, effective_ids=os.geteuid() != os.getuid())
     file = printable(settings.config_file)
     for variable, folder, *inner in (
@@ -326,7 +326,7 @@ def folder_errors(
             _check_folder(where, folder, os.W_OK | os.X_OK if written else os.X_OK, access)
             for each in there:
                 _check_folder(where, each, os.W_OK | os.X_OK, access)
-                if each != settings.logs_dir:  # a link that leads to other logs is usual
+                if each != settings.logs_dir:  # a link to another place for logs is common
                     _check_own_folder(where, each)
         except SettingsError as error:
             yield error

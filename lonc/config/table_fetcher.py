@@ -3,9 +3,8 @@
 """
 Fetches the cluster's host table, checks it, and stores it as ``dns_hosts.tab``.
 
-The servers that ``hosts.tab`` names are asked in turn (protocol, section 7). What they send is
-used only when it is a host table, and not much shorter than what is known; otherwise the last one
-goes on serving.
+The servers named in ``hosts.tab`` are tried one after the other (protocol, section 7). What they
+send is only used if it is a plausible host table; otherwise the last one stays in use.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from lonc.disk.threads import Disk, InThread, Stuck
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
 
-#: Seconds before the servers are asked again when none had a table; doubled each time, up to the
-#: usual interval. A machine that starts may have no network yet.
+#: Seconds until the servers are tried again if none had a table; doubled each time, up to the
+#: usual interval. A machine that is starting may have no network yet.
 FIRST_PAUSE = 60.0
 
-#: How much earlier or later than planned, so that a cluster's machines do not ask all at once.
+#: Relative random variation, so that a cluster's machines do not all ask at once.
 JITTER = 0.1
 
-#: The kind of problem that there is while no table comes.
+#: The kind of problem while no table can be fetched.
 NOT_FETCHED: Final = "table-not-fetched"
 
 log = Logger()
@@ -45,14 +44,14 @@ class Download(Protocol):
     """Downloads a file from a web server, as :func:`lonc.config.download.download` does."""
 
     def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[Downloaded]:
-        """Get it; fails with FetchError."""
+        """Download it; fails with FetchError."""
 
 
 def web_client(reactor: Any) -> Download:
-    """Return the downloads of a reactor."""
+    """Return a Download that uses a reactor."""
 
     def get(url: str, limit: int, authority: str | None) -> Deferred[Downloaded]:
-        # Not before it is needed, for most machines' tables name no server: see there.
+        # Imported only when needed, because most tables name no server.
         from lonc.config.download import download
 
         return Deferred.fromCoroutine(download(reactor, url, limit, authority))
@@ -61,23 +60,24 @@ def web_client(reactor: Any) -> Download:
 
 
 def _authority(settings: Settings) -> str | None:
-    """Return the file with the cluster's authority, which servers' certificates may be of."""
+    """Return the file with the cluster's authority, which may have signed servers' certificates."""
     name, folder = settings.certificate_authority, settings.certificate_directory
     return None if name is None else os.path.join(folder or "", name)
 
 
 class TableFetcher(Service):
     """
-    Fetches the cluster's table when it is started, when it is asked to, and twice a day.
+    Fetches the cluster's table at the start, on request, and at intervals of loncTableInterval.
 
-    Only one fetch is under way at a time, and nothing waits for it.
+    Only one fetch is in progress at a time, and nothing waits for it.
 
-    :param clock: the reactor's time.
-    :param current: gives the settings and the table that are in force.
-    :param download: gets a file from a web server.
+    :param clock: the reactor's clock.
+    :param current: returns the settings and the table in force.
+    :param download: downloads a file from a web server.
     :param in_thread: runs a function in a thread.
-    :param random: the jitter.
+    :param random: for the jitter.
     :param arrived: called when ``dns_hosts.tab`` has been replaced.
+    :param problems: where a failure to fetch is reported.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class TableFetcher(Service):
         self._once_more = False
 
     def startService(self) -> None:
-        """Fetch the table as soon as the start is over."""
+        """Fetch the table once the start is complete."""
         super().startService()
         self.fetch_soon()
 
     def stopService(self) -> Deferred[None]:
-        """Give up what is under way; fires when that is done."""
+        """Cancel a fetch in progress; fires when that is done."""
         super().stopService()
         self._once_more = False
         self._cancel_timer()
@@ -120,7 +120,7 @@ class TableFetcher(Service):
         return ended
 
     def fetch_soon(self) -> None:
-        """Fetch the table at the next turn, or once more when the fetch under way is over."""
+        """Fetch the table in the next iteration, or again after a fetch in progress."""
         if self._round is not None:
             self._once_more = True
         elif self.running:
@@ -166,7 +166,7 @@ class TableFetcher(Service):
         return succeeded
 
     async def _ask_in_turn(self) -> bool:
-        """Ask one server after the other; return whether there is a table now."""
+        """Try one server after the other; return whether a table was stored."""
         for server in self._current()[1].servers:
             try:
                 count = await self._take_from(server)
@@ -182,7 +182,7 @@ class TableFetcher(Service):
         return False
 
     async def _take_from(self, server: TableServer) -> int:
-        """Download a server's table and store it; return how many hosts it has."""
+        """Download and store a server's table; return its number of hosts."""
         settings, table = self._current()
         asked = self._download(server.url, settings.table_limit, _authority(settings))
         limit = settings.table_timeout
@@ -190,7 +190,7 @@ class TableFetcher(Service):
             downloaded = await asked.addTimeout(limit, self._clock)
         except TimeoutError:
             raise FetchError(f"it did not come within {limit:g} s") from None
-        # Refused for want of descriptors is known all the same.
+        # Hosts refused for lack of descriptors are known, too.
         known = len(table.hosts) + len(table.refused)
         path = settings.fetched_hosts_file
 
@@ -199,5 +199,5 @@ class TableFetcher(Service):
             replace_file(path, downloaded.content)
             return len(found.hosts)
 
-        # In a thread, and not only for the disk: a long table takes a second to look at.
+        # In a thread, and not only because of the disk: parsing a long table takes a second.
         return await self._disk.run(path, settings.disk_timeout, keep)
