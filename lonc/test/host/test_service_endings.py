@@ -136,7 +136,7 @@ class EndingTests(HostTestCase):
         self.assertFalse(late.closed)
         self.assertEqual(stage.lost(Cause.QUEUE_FULL), 1)
         (warning,) = self.warnings
-        self.assertIn("3 requests wait", warning)
+        self.assertIn("3 requests are already waiting", warning)
         stage.londs[0].say(b"ok\n")
         late.write(b"ping\n")
         self.assertEqual(stage.status.waiting, 3)
