@@ -30,7 +30,8 @@ from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
 from lonc.disk import code
 from lonc.disk.threads import Disk
-from lonc.host.service import FAREWELL, HostService
+from lonc.host.service import HostService
+from lonc.local.client_socket import FAREWELL
 from lonc.report.status import local_time
 from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil

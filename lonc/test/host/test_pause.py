@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from lonc.host.pause import Pause
-from lonc.host.service import FAREWELL, HostService
+from lonc.host.service import HostService
+from lonc.local.client_socket import FAREWELL
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage, Together
 from lonc.wire.request import CON_LOST, Cause
