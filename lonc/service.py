@@ -251,6 +251,7 @@ class LoncService(MultiService):
         try:
             self._outside.reactor.stop()
         except ReactorNotRunning:
+            self._succession.hurry()
             log.info("already stopping: ending requests in flight")
             self._supervisor.stop_at_once()
 
