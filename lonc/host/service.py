@@ -10,7 +10,7 @@ What becomes of a request is :mod:`lonc.host.machine`'s.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -29,7 +29,7 @@ from lonc.report.events import Logger
 from lonc.report.recent import NOTHING_LATELY, Lately
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus, PauseStatus
-from lonc.report.times import HostTimes
+from lonc.report.times import HostTimes, Totals
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import (
     PECULIAR,
@@ -579,6 +579,6 @@ class HostService(Service):
         lost = sum(self._con_lost.values())
         return {"requests": self.requests, "answers": self.times.answers, "con_lost": lost}
 
-    def totals(self) -> dict[str, Any]:
+    def totals(self) -> dict[str, Totals]:
         """Return how long its requests and its machine's handshakes take."""
         return {**self.times.totals(), "handshake": self.machine.lond.status().handshaking}

@@ -11,7 +11,6 @@ own socket.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -124,7 +123,7 @@ class SharedSocket:
         """Whether clients find the socket."""
         return self._socket.intact
 
-    def close(self) -> Deferred[Any]:
+    def close(self) -> Deferred[object]:
         """Take no more clients; fires when that is so."""
         return self._socket.close()
 
@@ -223,7 +222,7 @@ class SharedSockets:
         for shared in self._sockets.values():
             shared.close()
 
-    def dismiss(self) -> Deferred[Any]:
+    def dismiss(self) -> Deferred[list[tuple[bool, None]]]:
         """Close all clients once they have read their answers; fires when they have gone."""
         while self._sockets:
             self._dismiss(self._sockets.popitem()[1], 0.0)
