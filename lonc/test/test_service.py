@@ -1,5 +1,3 @@
-# Twisted's Service and MemoryReactor and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The daemon in memory: hosts that come, go and break, and what is read again."""
 
 from __future__ import annotations

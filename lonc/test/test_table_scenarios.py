@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """The whole way over a real `twistd`: from a server's host table to a client's answer."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is said of a configuration that can be used."""
 
 from __future__ import annotations

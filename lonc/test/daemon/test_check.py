@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is said about a configuration without a start."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a service manager is told, and hands over."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A new process that takes everything over from the old one."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """A host that is paused, alone on its machine or beside others."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """A request's way through a host: to an idle connection, or into the queue, and back."""
 
 from __future__ import annotations

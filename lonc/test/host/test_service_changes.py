@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """A host that starts afresh, is given another row or other settings, or stops."""
 
 from __future__ import annotations
