@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -9,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from lonc.control.access import OWNER, Caller
 from lonc.report.records import ConnectionStatus
+from lonc.report.request_log import RequestLog
 from lonc.test.fixtures.management import ConnectedTests
 from lonc.test.fixtures.statuses import NOW, a_status
 
@@ -84,3 +87,28 @@ class PagesTests(ConnectedTests):
         listed = [host.host_id for host in self.successResultOf(listing)]
         self.assertEqual(listed, sorted(set(listed)))
         self.assertLess(stays, set(listed))
+
+
+class WayTests(ConnectedTests):
+    """What a command passes in the daemon."""
+
+    def test_slow(self) -> None:
+        """Between the connection and the data of ``lonc slow`` stand four modules."""
+        client = {"lonc.control.client", "lonc.control.client_connection"}
+        passed: set[str] = set()
+
+        def note(frame: FrameType, event: str, argument: object) -> None:
+            if event == "call":
+                passed.add(frame.f_globals.get("__name__", ""))
+
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            self.answer(self.client.slow())
+        finally:
+            sys.setprofile(before)
+        self.assertIn(RequestLog.__module__, passed)
+        self.assertEqual(
+            {each for each in passed - client if each.startswith("lonc.control.")},
+            {f"lonc.control.{each}" for each in ("access", "commands", "responders", "server")},
+        )
