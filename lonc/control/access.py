@@ -138,7 +138,7 @@ class ManagementLog:
         self._limited = RateLimited(clock, 60.0)
         self._limited_asking = RateLimited(clock, 10.0)
 
-    def tell_closed(self, why: str, kind: str) -> None:
+    def closed(self, why: str, kind: str) -> None:
         """
         Log that a connection is closed; clients may do so as often as they like.
 
@@ -146,16 +146,16 @@ class ManagementLog:
         """
         self._warn(kind, "Management connection closed: {why}{more}", why=why)
 
-    def tell_not_understood(self, why: str) -> None:
+    def not_understood(self, why: str) -> None:
         """Log that a command was not understood."""
         self._warn("not understood", "Management command not understood: {why}{more}", why=why)
 
-    def tell_fault(self, failure: Failure, command: bytes) -> None:
+    def fault(self, failure: Failure, command: bytes) -> None:
         """Log a fault of lonc's own."""
         if self._limited.allow("fault") is not None:
             log.failure("Management command {command} failed", failure, command=command)
 
-    def tell_not_allowed(self, who: str, what: str) -> None:
+    def not_allowed(self, who: str, what: str) -> None:
         """Log that somebody asked for what he may not have."""
         message = "Not allowed over the management port: {what} for {who}{more}"
         self._warn("not allowed", message, what=what, who=who)
@@ -165,7 +165,7 @@ class ManagementLog:
         if more is not None:
             log.warn(message, more=more, **fields)
 
-    def tell_asked(self, asked: str, host_id: str, who: str) -> None:
+    def asked(self, asked: str, host_id: str, who: str) -> None:
         """Log what somebody has asked for, though a program may ask all the time."""
         more = self._limited_asking.allow(f"{asked} {host_id} {who}")
         if more is not None:
@@ -197,9 +197,9 @@ class Caller:
         """
         visitor = self._visitor()
         if visitor.level < level:
-            self._log.tell_not_allowed(visitor.who, what)
+            self._log.not_allowed(visitor.who, what)
             raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
     def log_asked(self, asked: str, host_id: str) -> None:
         """Log what the caller asks for."""
-        self._log.tell_asked(asked, host_id, self._visitor().who)
+        self._log.asked(asked, host_id, self._visitor().who)

@@ -143,7 +143,8 @@ class Auditor:
         self._answers.clear()
 
     def _of(self, connection: LondConnection) -> PingAnswer:
-        return self._answers.setdefault(connection.host_id, PingAnswer())
+        host_id = connection.host_id
+        return self._answers.get(host_id) or self._answers.setdefault(host_id, PingAnswer())
 
     @property
     def knows(self) -> bool:
@@ -153,7 +154,7 @@ class Auditor:
 
     @property
     def _may_ask(self) -> bool:
-        return len(self._pool.proving) < max(1, len(self._pool) // 3)
+        return len(self._pool.proving) < max(1, len(self._pool.everyone) // 3)
 
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to be asked before its next request."""
@@ -250,4 +251,4 @@ class Auditor:
 
     def _tell(self, answer: PingAnswer, before: bool) -> None:
         if answer.hopeless and not before:
-            self._troubles.tell_cannot_be_asked(ROUND)
+            self._troubles.cannot_be_asked(ROUND)

@@ -365,25 +365,24 @@ class LondConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
-        request = self.request
         # So nearly every reply comes: whole, in the clear, and nothing before or behind it.
         if (
             self.state is _BUSY
             and data.find(b"\n") + 1 == len(data) <= self._usual
             and data[0] != _FIRST
-            and not self._lines.rest
-            and request is not None
+            and (request := self.request) is not None
         ):
             self.request = None
             replied = self._owner.replied
             replied(self, request, data)
         else:
-            self._receive(data, request)
+            self._receive(data)
 
-    def _receive(self, data: bytes, request: Request | None) -> None:
+    def _receive(self, data: bytes) -> None:
         """Take any other bytes."""
         if self.state is _CLOSED:
             return
+        request = self.request
         if request is None:
             self._unasked(data)
             return
@@ -483,6 +482,7 @@ class LondConnection(Protocol):
         except LineTooLong:
             reply = self._overlong()
         size = len(self._lines)
+        self._usual = 0 if size or self.confirmed is not None else self._max_line
         if self._counted or (reply is None and size > UNCOUNTED):
             self._count(size if reply is None else 0)
         return reply

@@ -16,6 +16,7 @@ from lonc.config.hosts import Host
 from lonc.host.resolver import NameTrouble
 from lonc.local.limits import Clients
 from lonc.report.request_log import RequestLog
+from lonc.transport.epoll_loop import Moment
 from lonc.transport.network import Network
 from lonc.transport.unix_socket import Keeper, NoKeeper
 from lonc.wire.handshake import AuthModes
@@ -38,6 +39,7 @@ class HostDependencies:
     :ivar ids: a host -> the ids that its lond serves, by the table in force.
     :ivar request_log: notes requests that take long, or are watched.
     :ivar connection_numbers: counts the connections to londs.
+    :ivar moment: when the events that are being handled were found, where the network tells.
     :ivar keeper: who has listening sockets kept over a restart.
     """
 
@@ -53,4 +55,5 @@ class HostDependencies:
     enciphers: bool = True
     request_log: RequestLog = attrs.field(factory=RequestLog)
     connection_numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
+    moment: Moment = attrs.field(factory=Moment)
     keeper: Keeper = attrs.field(factory=NoKeeper)

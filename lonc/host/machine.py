@@ -18,7 +18,7 @@ from lonc.host.connection_states import ConnectionState
 from lonc.host.dependencies import HostDependencies
 from lonc.host.lond import Lond
 from lonc.host.lond_user import Member
-from lonc.host.request_queue import FairQueue, RequestQueue
+from lonc.host.request_queue import FairQueue
 from lonc.report.events import Logger
 from lonc.wire.request import Cause, Request
 
@@ -55,10 +55,12 @@ class Machine:
         self._settings = settings
         self._clients = dependencies.clients
         self._seconds = dependencies.clock.seconds
+        self._moment = dependencies.moment
         self._log = dependencies.request_log
         self._left = left
         self._queue = FairQueue()
         self._firsts: list[Request] = []  # each has to be the first one on its connection
+        self._arrivals = self._queue.arrivals
         self._last_wait = self._seconds()
         self._last_prune = 0.0
         self._last_afresh = -APART
@@ -67,7 +69,8 @@ class Machine:
         self.last_answer = -1.0
         self.lond = Lond(self, host, settings, dependencies)
         self.pool, self._health = self.lond.pool, self.lond.health
-        self.idle = self.pool.idle
+        self.idle, self._connections = self.pool.idle, self.pool.everyone
+        self._most = settings.max_connections  # here, for a look at the settings takes longer
 
     # ------------------------------------------------------------------ a request's way
 
@@ -82,8 +85,7 @@ class Machine:
 
     def _send(self, connection: LondConnection, request: Request) -> None:
         """Send a request on a connection that was idle."""
-        seconds = self._seconds
-        now, rested_since = seconds(), connection.since
+        now, rested_since = self._moment.now or self._seconds(), connection.since
         connection.rested_since = rested_since
         if connection.unchecked and now - rested_since >= self._settings.request_timeout:
             connection.note_in_step(rested_since)  # a line that is to come would have come
@@ -98,16 +100,23 @@ class Machine:
         if self._health.dead:
             self.lose(request, Cause.DEAD)
             return
-        seconds = self._seconds
-        self._last_wait = now = seconds()
-        if not request.since:  # else it waits on, elsewhere
-            request.since = now
+        arrivals = self._arrivals
+        if not request.since and len(arrivals) < self._queue.room:
+            request.since = self._moment.now or self._seconds()
+            arrivals.append(request)
+        elif not self._wait_in_turn(request):
+            return
+        if connect and len(self._connections) < self._most:
+            # One that is asked for its ping is free again in a moment, or else at the next sweep.
+            self.pair(new=int(self._queue.waiting > len(self.pool.proving)))
+
+    def _wait_in_turn(self, request: Request) -> bool:
+        """Let a request wait where the hosts and programs take turns; return whether it does."""
+        request.since = request.since or self._moment.now or self._seconds()
         surplus = self._queue.put(request)
         if surplus is not None:
             self._refuse(surplus)
-        elif connect and len(self.pool.everyone) < self._settings.max_connections:
-            # One that is asked for its ping is free again in a moment, or else at the next sweep.
-            self.pair(new=int(self._queue.waiting > len(self.pool.proving)))
+        return surplus is None
 
     def _refuse(self, request: Request) -> None:
         """Tell who asked that too many wait."""
@@ -118,26 +127,27 @@ class Machine:
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for who waits longest, and pass the answer on."""
-        seconds = self._seconds
-        self.last_answer = now = seconds()
-        sent, connection.since = connection.since, now
-        connection.unchecked += 1
-        since, times = request.since, request.host.times
+        self.last_answer = now = self._moment.now or self._seconds()
+        sent, since, times = connection.since, request.since, request.host.times
+        connection.unchecked = unchecked = connection.unchecked + 1
         if since:
             times.queue.append(sent - since)
-            times.waited.append(now - sent)
+            times.waited.append(took := now - since)
         else:
-            since = sent
-            times.direct.append(now - sent)
-        if now - since > self._log.threshold:
+            times.direct.append(took := now - sent)
+        if took > self._log.threshold:
             self._note(connection, request, sent, now, len(reply))
-        if self.seldom or connection.unchecked >= EARLIEST or connection.state is not _BUSY:
+        if unchecked >= EARLIEST or self.seldom or connection.state is not _BUSY:
+            connection.since = now
             self._replied_seldom(connection, request, reply)
             return
-        if self._queue.turns:
+        if self._arrivals:
+            connection.send(self._arrivals.popleft(), now)
+        elif self._queue.turns:
             connection.send(self._queue.take(), now)
         else:
             connection.state = _IDLE
+            connection.since = now
             self.idle.append(connection)
         request.asker.answered(reply)
 
@@ -197,7 +207,7 @@ class Machine:
         if self._health.dead:
             self.lose(request, Cause.DEAD)
             return
-        request.since = self._seconds()
+        request.since = self._moment.now or self._seconds()
         self._firsts.append(request)
         self._send_firsts()
         if request in self._firsts:
@@ -247,7 +257,7 @@ class Machine:
                     pool.move(connection, _BUSY)
                     self._send(connection, request)
         else:
-            while queue.turns and pool.idle:
+            while pool.idle and (queue.arrivals or queue.turns):
                 self.start(queue.take())
         free = self._settings.max_connections - len(pool)
         for _ in range(min(new, free, self.waiting) if new else 0):
@@ -257,7 +267,8 @@ class Machine:
         """Return what a connection is to send next: whose turn it is, of those that it serves."""
         if self.lond.served.only and connection.confirmed is None:
             return self._queue.take_of(connection.host_id)
-        return self._queue.take() if self._queue.turns else None
+        queue = self._queue
+        return queue.take() if queue.arrivals or queue.turns else None
 
     def _start_where_served(self, request: Request) -> None:
         """Send a request on an idle connection that serves its host, or let it wait for one."""
@@ -285,9 +296,9 @@ class Machine:
         owing = (each.since for each in self.pool.owing if each.request is request)
         return next(owing, 0.0)
 
-    def queue_of(self, host_id: str) -> RequestQueue:
-        """Return what waits for a host; nothing does for one that has left."""
-        return self._queue.of(host_id)
+    def waiting_since(self, host_id: str) -> list[float]:
+        """Return since when each request waits that waits for a host; none, if that has left."""
+        return self._queue.since(host_id)
 
     @property
     def waiting(self) -> int:
@@ -339,10 +350,13 @@ class Machine:
         if self.seldom:
             self.reconsider()
         for host in self.members.values():
+            if host.times.queue:
+                self._last_wait = now
             host.times.count_up()
         self.lond.sweep(now)
         for request in queue.overdue(now - settings.queue_timeout):
             self.lose(request, Cause.QUEUE_TIMEOUT)
+        queue.review(now)
         if self._firsts and self._firsts[0].since <= now - settings.queue_timeout:
             self.lose(self._firsts.pop(0), Cause.QUEUE_TIMEOUT)
         may_go = any(not queue.is_held(each.host.host_id) for each in self._firsts)
@@ -350,6 +364,7 @@ class Machine:
             self.pool.make_room()  # those that are idle have had their first request
             self.pair(new=1)
         if queue.waiting:
+            self._last_wait = now
             # What is asked for its ping should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)
             if pool.proving and queue.waiting > beginning and not self._health.doubtful:
@@ -426,5 +441,6 @@ class Machine:
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """Take over a row and settings; what is under way ends where it began."""
         self._settings = settings
+        self._most = settings.max_connections
         self._queue.resize(host.id, settings.queue_limit)
         self.lond.reconfigure(host, settings)

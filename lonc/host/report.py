@@ -58,10 +58,10 @@ def host_status(
     :param oldest_delayed: how old the oldest of the requests is, in seconds.
     :param lately: its last five minutes.
     """
-    pool, queue = host.machine.pool, host.machine.queue_of(host.host_id)
+    pool, waiting = host.machine.pool, host.machine.waiting_since(host.host_id)
     lond = host.machine.lond.status()
     owing = [each for machine in host.machines for each in machine.owing_to(host)]
-    oldest, now, seconds = queue.oldest, time.time(), dependencies.clock.seconds()
+    now, seconds = time.time(), dependencies.clock.seconds()
     name = dependencies.name_trouble(host.host.target)
     return HostStatus(
         host_id=host.host_id,
@@ -71,8 +71,8 @@ def host_status(
         idle=len(pool.idle),
         busy=len(pool.owing) + len(pool.proving),
         clients=host.clients,
-        waiting=queue.waiting,
-        oldest_waiter=seconds - oldest.since if oldest else 0.0,
+        waiting=len(waiting),
+        oldest_waiter=seconds - min(waiting, default=seconds),
         retries_left=lond.retries_left,
         next_probe=lond.next_probe,
         delayed=delayed,

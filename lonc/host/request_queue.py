@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 from operator import attrgetter
+from typing import Final
 
 from lonc.wire.request import Request
 
@@ -110,56 +111,82 @@ class RequestQueue:
         firsts = (requests[0] for requests in self._programs.values())
         return min(firsts, key=attrgetter("since"), default=None)
 
+    def since(self) -> list[float]:
+        """Return since when each request has waited."""
+        return [each.since for requests in self._programs.values() for each in requests]
 
-#: Who waits where not one program alone does, for one host: nobody. It is never changed.
-_NOBODY: deque[Request] = deque(maxlen=0)
+
+#: Seconds that a request may have waited at a sweep before turns are taken. Until then nobody
+#: notices whose came first, and no client is asked for its program: two system calls for each that
+#: is new.
+PATIENCE: Final = 0.01
 
 
 class FairQueue:
     """
     The requests that wait for one lond: its host ids take turns, and for each its programs.
 
-    Where all that wait are one program's, for one host, there are no turns to take.
+    As long as none has waited for longer than `PATIENCE` at a sweep, the first to come is the first
+    to be served, and there are no turns to take.
 
+    :ivar arrivals: the requests in the order in which they came; empty where turns are taken.
+    :ivar room: how many of these there may be; 0 where turns are taken.
     :ivar turns: the hosts that have requests which may go out, of which none is held; the first
         one's turn is next.
     """
 
-    __slots__ = ("_held", "_hosts", "_sole", "_sole_host", "_sole_program", "_sole_size", "turns")
+    __slots__ = ("_held", "_hosts", "_size", "arrivals", "room", "turns")
 
     def __init__(self) -> None:
+        self.arrivals: deque[Request] = deque()
         self.turns: list[RequestQueue] = []
         self._hosts: dict[str, RequestQueue] = {}
         self._held: set[str] = set()
-        self._sole, self._sole_host, self._sole_program, self._sole_size = _NOBODY, "", 0, 0
+        self._size = self.room = 0
 
-    def _settle(self, queue: RequestQueue | None = None) -> None:
-        """
-        See whose turn it is after a change.
+    def _settle(self, queue: RequestQueue) -> None:
+        """See whose turn it is after a host's queue has changed."""
+        before, queue.in_turn = queue.in_turn, bool(queue.turns) and not queue.held
+        if queue.in_turn and not before:
+            self.turns.append(queue)
+        elif before and not queue.in_turn:
+            self.turns.remove(queue)
+        self.room = 0 if self.turns or self._held else self._size
 
-        :param queue: the one that changed; None for one that has left.
-        """
-        if queue is not None:
-            before, queue.in_turn = queue.in_turn, bool(queue.turns) and not queue.held
-            if queue.in_turn and not before:
-                self.turns.append(queue)
-            elif before and not queue.in_turn:
-                self.turns.remove(queue)
-        if len(self.turns) == 1 == len(self.turns[0].turns):
-            (one,) = self.turns
-            self._sole_program, self._sole = one.turns[0]
-            self._sole_host, self._sole_size = one.host_id, one.size
-        else:
-            self._sole, self._sole_size = _NOBODY, 0
+    def take_turns(self) -> None:
+        """Begin with turns: each arrival waits behind those of its program."""
+        while self.arrivals:
+            self._put_in_turn(self.arrivals.popleft())
+
+    def _put_in_turn(self, request: Request) -> Request | None:
+        queue = self._hosts[request.host.host_id]
+        surplus = queue.put(request)
+        self._settle(queue)
+        return surplus
+
+    def review(self, now: float) -> None:
+        """See whether turns have to be taken; to be called several times a second."""
+        if self.arrivals and self.arrivals[0].since < now - PATIENCE:
+            self.take_turns()
+            return
+        firsts = [each.oldest.since for each in self.turns if each.oldest]
+        recent = bool(firsts) and min(firsts) >= now - PATIENCE
+        if recent and not self._held and self.waiting < self._size:
+            self.arrivals.extend(sorted(self.drain(), key=attrgetter("since")))
 
     @property
     def waiting(self) -> int:
         """How many may go out; those of a host that is held are not among them."""
-        return sum(each.waiting for each in self.turns)
+        return len(self.arrivals) + sum(each.waiting for each in self.turns)
 
     def of(self, host_id: str) -> RequestQueue:
-        """Return what waits for a host."""
+        """Return what waits for a host, where turns are taken."""
         return self._hosts.get(host_id) or RequestQueue(0)
+
+    def since(self, host_id: str) -> list[float]:
+        """Return since when each of a host's requests has waited."""
+        arrivals = [each.since for each in self.arrivals if each.host.host_id == host_id]
+        return arrivals or self.of(host_id).since()
 
     def add_host(self, host_id: str, size: int) -> None:
         """Take requests for a host, at most so many at a time."""
@@ -167,8 +194,9 @@ class FairQueue:
 
     def resize(self, host_id: str, size: int) -> None:
         """Let so many requests wait for a host."""
-        self._hosts[host_id].size = size
-        self._settle()
+        queue = self._hosts[host_id]
+        queue.size = self._size = size
+        self._settle(queue)
 
     def remove_host(self, host_id: str) -> list[Request]:
         """Take none for it any more, and return those that waited."""
@@ -179,6 +207,7 @@ class FairQueue:
 
     def hold(self, host_id: str, held: bool) -> None:
         """Let a host's requests wait whatever connections there are, or no more."""
+        self.take_turns()
         queue = self._hosts[host_id]
         queue.held = held
         (self._held.add if held else self._held.discard)(host_id)
@@ -190,23 +219,16 @@ class FairQueue:
 
     def put(self, request: Request) -> Request | None:
         """Let a request wait; return the one for which there is no room, if there is one."""
-        sole, asker = self._sole, request.asker
-        if (
-            len(sole) < self._sole_size
-            and (asker.known_program or asker.program) == self._sole_program
-            and request.host.host_id == self._sole_host
-        ):
-            sole.append(request)
+        if len(self.arrivals) < self.room:
+            self.arrivals.append(request)
             return None
-        queue = self._hosts[request.host.host_id]
-        surplus = queue.put(request)
-        self._settle(queue)
-        return surplus
+        self.take_turns()
+        return self._put_in_turn(request)
 
     def take(self) -> Request:
-        """Return the first request of whose turn it is; there has to be one."""
-        if len(self._sole) > 1:
-            return self._sole.popleft()
+        """Return the request to be sent next; one has to wait that may go out."""
+        if self.arrivals:
+            return self.arrivals.popleft()
         queue = self.turns[0]
         request = queue.take()
         if len(self.turns) > 1:
@@ -216,6 +238,7 @@ class FairQueue:
 
     def take_of(self, host_id: str) -> Request | None:
         """Return the first request of a host that may go out, if there is one."""
+        self.take_turns()
         queue = self.of(host_id)
         if not queue.in_turn:
             return None
@@ -225,6 +248,9 @@ class FairQueue:
 
     def drop(self, request: Request) -> bool:
         """Take a request out whose client has gone; return whether it was there."""
+        if request in self.arrivals:
+            self.arrivals.remove(request)
+            return True
         queue = self.of(request.host.host_id)
         found = queue.drop(request)
         if found:
@@ -233,10 +259,11 @@ class FairQueue:
 
     def __contains__(self, request: Request) -> bool:
         """Return whether a request waits."""
-        return request in self.of(request.host.host_id)
+        return request in self.arrivals or request in self.of(request.host.host_id)
 
     def drain(self, host_id: str | None = None) -> list[Request]:
         """Empty a host's queue, or all, and return what was in it."""
+        self.take_turns()
         drained = []
         for queue in list(self._hosts.values()) if host_id is None else [self._hosts[host_id]]:
             drained += queue.drain()
@@ -245,6 +272,8 @@ class FairQueue:
 
     def overdue(self, before: float) -> list[Request]:
         """Take out and return the requests that have waited since before a time."""
+        if self.arrivals and self.arrivals[0].since <= before:
+            self.take_turns()
         late = []
         for queue in [*self.turns, *map(self.of, self._held)]:
             if queued := queue.overdue(before):
@@ -255,4 +284,4 @@ class FairQueue:
     @property
     def empty(self) -> bool:
         """Whether nobody waits, not even for a host that is held."""
-        return not self.turns and not any(self.of(each).turns for each in self._held)
+        return not (self.arrivals or self.turns or any(self.of(x).turns for x in self._held))

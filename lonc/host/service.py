@@ -10,7 +10,7 @@ What becomes of a request is :mod:`lonc.host.machine`'s.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -23,15 +23,15 @@ from lonc.host.machine import Machine
 from lonc.host.machines import Machines
 from lonc.host.pause import Hold, Pause
 from lonc.host.report import connection_statuses, host_status
-from lonc.local.client_socket import FAREWELL, ClientSocket
-from lonc.local.protocol import CLOSE_CONNECTIONS
+from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
 from lonc.report.events import Logger
 from lonc.report.recent import NOTHING_LATELY, Lately
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus, PauseStatus
-from lonc.report.times import HostTimes, Totals
-from lonc.transport.unix_socket import SocketError
+from lonc.report.times import HostTimes
+from lonc.transport.unix_socket import LocalSocket, SocketError
 from lonc.wire.request import (
+    CONTROL,
     PECULIAR,
     Cause,
     Provable,
@@ -45,6 +45,12 @@ from lonc.wire.request import (
 )
 
 __all__ = ["FAREWELL", "HostDependencies", "HostService", "Pause"]
+
+#: Seconds that clients have to read their last answers when a host stops.
+FAREWELL = 1.0
+
+#: Bytes of a request that are looked at whole; of a longer one the command is looked for.
+_SHORT: Final = 512
 
 _NONE_LOST: Final = {cause.value: 0 for cause in Cause}
 
@@ -88,10 +94,8 @@ class HostService(Service):
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
         self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
-        shared = dependencies
-        self._socket = ClientSocket(
-            self, shared.clients, shared.network, shared.keeper, shared.clock
-        )
+        self._listener = ClientListener(self, dependencies.clients)
+        self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
         self._hold = Hold(dependencies.clock, self.resume)
@@ -116,9 +120,8 @@ class HostService(Service):
         self.requests += 1
         request.host = self
         machine, line = self.machine, request.line
-        # What stands before the first colon, or else the newline, of nearly every request.
-        usual = line[: line.find(b":")].isalnum() and line[0] not in PECULIAR
-        if (self.is_watched or not usual) and not self._admits(request):
+        usual = len(line) <= _SHORT and line.translate(None, CONTROL) is line
+        if (self.is_watched or not usual or line[0] in PECULIAR) and not self._admits(request):
             return
         if machine.idle:
             machine.start(request)
@@ -475,7 +478,9 @@ class HostService(Service):
         closed = self._socket.close()
         await self._drain()
         farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
-        await self._socket.dismiss(closed)
+        await self._listener.finish()
+        await closed
+        await self._listener.finish()  # those too for whom there were no descriptors
         for machine in self._deserted:
             await machine.lond.all_closed()
         if farewell.active():
@@ -508,6 +513,7 @@ class HostService(Service):
         return [each for each in self.machines if not each.members]
 
     def _abort(self) -> None:
+        self._listener.abort()
         for machine in self._deserted:
             machine.lond.abort()
 
@@ -541,12 +547,12 @@ class HostService(Service):
     @property
     def waiting(self) -> int:
         """Requests that wait for a connection."""
-        return self.machine.queue_of(self.host_id).waiting
+        return len(self.machine.waiting_since(self.host_id))
 
     @property
     def clients(self) -> int:
         """How many are connected to its socket."""
-        return self._socket.clients
+        return len(self._listener.clients)
 
     def status(
         self,
@@ -579,6 +585,6 @@ class HostService(Service):
         lost = sum(self._con_lost.values())
         return {"requests": self.requests, "answers": self.times.answers, "con_lost": lost}
 
-    def totals(self) -> dict[str, Totals]:
+    def totals(self) -> dict[str, Any]:
         """Return how long its requests and its machine's handshakes take."""
         return {**self.times.totals(), "handshake": self.machine.lond.status().handshaking}

@@ -384,10 +384,11 @@ class Clients:
     def forget(self, client: Client) -> None:
         """Forget a client that has gone."""
         self.everyone.pop(client, None)
-        if client in self.unread:
+        if self.unread:
             self.note_read(client)
-        self.unfinished.pop(client, None)
-        self.leaving.pop(client, None)
+        if self.unfinished or self.leaving:
+            self.unfinished.pop(client, None)
+            self.leaving.pop(client, None)
 
     def problems(self, now: float) -> Iterator[Problem]:
         """

@@ -31,9 +31,12 @@ from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 CLOSE_CONNECTIONS = b"close_connection_exit\n"
 
 #: Bytes that a client may send ahead before it is no longer read; a few hundred usual requests.
-AHEAD = 65536
+MOST_AHEAD = 65536
 
 _NOBODY = Nobody()
+
+#: What a client has under way that has ended. It is never sent.
+_NO_REQUEST = Request(b"", _NOBODY)
 
 #: What a client has that has sent nothing ahead, or is not heard any more. It is never fed.
 _NO_LINES = LineBuffer(0)
@@ -43,13 +46,15 @@ class State(Enum):
     """What a client and we are about."""
 
     READING = "reading"  #: its next request is awaited
-    ASKED = "asked"  #: a request is under way, and an answer owed
+    ASKED = "asked"  #: a request is under way, and all that it has sent
+    AHEAD = "ahead"  #: a request is under way, and with the answer there is more to see to
     BLOCKED = "blocked"  #: it does not read its answer, or has had its share of the loop's turn
     LEAVING = "leaving"  #: it has its last answer, and what it still sends is thrown away
 
 
 # One look-up for each, where requests pass.
-READING, ASKED, BLOCKED, LEAVING = State
+READING, ASKED, AHEAD, BLOCKED, LEAVING = State
+_UNDER_WAY = (ASKED, AHEAD)
 
 
 class ClientTransport(ITCPTransport, IConsumer, IPushProducer):
@@ -88,6 +93,8 @@ class RequestTaker(Interface):
 class ClientProtocol(Protocol):
     """
     One client on a host's socket (rows S5, F2, F3 and F16).
+
+    It has one :class:`Request` of its own, which it uses again once that is answered.
 
     :ivar quiet_since: when it had its last answer, or came, by `Clients.now`.
     :ivar since: when it came.
@@ -130,7 +137,7 @@ class ClientProtocol(Protocol):
         self._clients = clients
         self._listener = factory
         self._lines = _NO_LINES
-        self._request: Request | None = None
+        self._request = Request(b"", self)
         self._usual = clients.usual_size
         self._counted = False  # the bytes of its requests are
         self.known_program = 0
@@ -155,13 +162,19 @@ class ClientProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take a request, or keep what was sent ahead."""
-        lines, reads = self._lines, self._state is READING
         # So nearly every request comes, and there is nothing to keep or to count.
-        if reads and not lines.rest and data.find(b"\n") + 1 == len(data) <= self._usual:
+        if (
+            self._state is READING
+            and data.find(b"\n") + 1 == len(data) <= self._usual
+            and self._lines is _NO_LINES
+        ):
             self._ask(data)
             return
         if self.leaving:
             return
+        if self._state is ASKED:
+            self._state = AHEAD
+        lines = self._lines
         if lines is _NO_LINES:
             lines = self._lines = LineBuffer(self._clients.settings.max_line)
         lines.feed(data)
@@ -169,14 +182,14 @@ class ClientProtocol(Protocol):
             self._count()
         if self._state is READING:
             self._ask_next()
-        elif not self.leaving and len(lines.rest) > AHEAD and not self._paused:
+        elif not self.leaving and len(lines.rest) > MOST_AHEAD and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
 
     def _count(self) -> None:
         """Note what the requests take in memory; this may turn the client away."""
         size = len(self._lines.rest)
-        if self._request is not None:
+        if self.asks:
             size += len(self._request.line)
         self._counted = size > UNCOUNTED
         self._clients.requests.note(self, size if self._counted else 0)
@@ -189,15 +202,17 @@ class ClientProtocol(Protocol):
             self.finish()
             return
         self.requests += 1
-        self._request = request = Request(line, self)
-        self._state = ASKED
+        request = self._request
+        request.line = line
+        request.since = 0.0
+        self._state = AHEAD if self._taking else ASKED
         try:
             self._host.submit(request)
         except Exception:
             self._host.crashed = True
-            self._request, request.asker = None, _NOBODY
+            self._request, request.asker = Request(b"", self), _NOBODY
             self.requests -= 1  # which has had no answer
-            if self._state is ASKED:
+            if self.asks:
                 self._state = READING
             raise
 
@@ -222,15 +237,17 @@ class ClientProtocol(Protocol):
             self.give_up_line(str(error), Cause.TOO_LONG)
         finally:
             self._taking = False
+        if not self._lines.rest:
+            self._lines = _NO_LINES
         if self._paused:
             self._resume_reading()
-        if self._request is None:
+        if not self.asks:
             self._note_progress()
 
     def _resume_reading(self) -> None:
         """Read again, if what was sent ahead has become less or was no whole line."""
-        waits = self._state in (ASKED, BLOCKED)
-        if not (self.leaving or (waits and len(self._lines.rest) > AHEAD)):
+        waits = self.asks or self._state is BLOCKED
+        if not (self.leaving or (waits and len(self._lines.rest) > MOST_AHEAD)):
             self._paused = False
             self.transport.resumeProducing()
 
@@ -245,24 +262,30 @@ class ClientProtocol(Protocol):
 
     def answered(self, reply: bytes) -> None:
         """Pass lond's answer on, and begin with what was sent ahead."""
-        self._request = None
         if self._state is ASKED:
             self._state = READING
+            self._request.line = b""
+            self.quiet_since = self._clients.now
+            self.transport.write(reply)
+        else:
+            self._answered_ahead(reply)
+
+    def _answered_ahead(self, reply: bytes) -> None:
+        """Do so where there is more to see to."""
+        if self._state is AHEAD:
+            self._state = READING
+        self._request.line = b""
         self.quiet_since = self._clients.now
         self.transport.write(reply)
         if self._counted:
             self._count()
-        if self._state is BLOCKED:
-            self._clients.note_unread(self)
-        elif self._taking or self._state is LEAVING:
-            return
-        elif self._lines.rest or self._ended_input:
+        if self._state is READING and not self._taking and (self._lines.rest or self._ended_input):
             self._ask_next()
 
     def lost(self, cause: Cause) -> None:
         """Tell the client that there is no answer."""
         if self._dismissed:
-            self._request = None
+            self._state = READING
             self._lose_all(1)
         else:
             self.answered(CON_LOST)
@@ -280,6 +303,7 @@ class ClientProtocol(Protocol):
         """The client does not read fast enough: no further request until it has."""
         if self._state is READING:
             self._state = BLOCKED
+            self._clients.note_unread(self)
 
     def resumeProducing(self) -> None:
         """The client has read what waited for it."""
@@ -294,12 +318,14 @@ class ClientProtocol(Protocol):
                 self._ask_next()
 
     def stopProducing(self) -> None:
-        """The transport is gone; `connectionLost` says so too."""
+        """Do nothing: the transport is gone, and says so by `connectionLost`."""
 
     def readConnectionLost(self) -> None:
         """The client will send nothing more, but may still want its answer."""
         self._ended_input = True
-        if self.leaving:
+        if self._state is ASKED:
+            self._state = AHEAD
+        elif self.leaving:
             self.transport.loseConnection()
         elif not self._taking:
             self._note_progress()
@@ -326,13 +352,14 @@ class ClientProtocol(Protocol):
         """
         request = self._request
         asked = bytes(self._lines.rest)
-        if request is not None:
+        if self.asks:
             asked = request.line + asked
         if self.leaving or self._taking or self.unsent or len(asked) > most:
             return None
-        if request is not None and not self._host.withdraw(request):
-            return None
-        self._request = None
+        if self.asks:
+            if not self._host.withdraw(request):
+                return None
+            self._state = READING
         return asked
 
     def give_up_line(self, why: str, cause: Cause) -> None:
@@ -350,7 +377,7 @@ class ClientProtocol(Protocol):
         """Say ``con_lost`` as the last thing, and let the client find it before it is closed."""
         if cause is not Cause.MEMORY:  # that is told as such
             self._clients.cut_off.note()
-        if self._request is not None:
+        if self.asks:
             self._host.count_lost(cause)
         elif self._lines.rest:
             self._host.count_refused(cause)
@@ -368,12 +395,12 @@ class ClientProtocol(Protocol):
         """
         if not self.leaving:
             self._dismissed = True
-            self._lose_all(0 if self._request is None else 1)
+            self._lose_all(int(self.asks))
 
     @property
     def _heard(self) -> bool:
         """Whether it has had an answer."""
-        return self.requests > (self._request is not None)
+        return self.requests > self.asks
 
     def _lose_all(self, asked: int) -> None:
         """Say ``con_lost`` to so many requests, and to those that were sent ahead, as a last."""
@@ -388,7 +415,7 @@ class ClientProtocol(Protocol):
             unread = getattr(self.transport, "read_last", bytes)()
             if unread or not self._heard:
                 self.transport.write(CON_LOST)
-        self._state = LEAVING
+        self._drop_requests()
         self.transport.abortConnection()
 
     def _say_last(self, read_on: bool, times: int = 1, at_once: bool = False) -> None:
@@ -432,6 +459,11 @@ class ClientProtocol(Protocol):
         return self.known_program
 
     @property
+    def asks(self) -> bool:
+        """Whether a request of it is under way."""
+        return self._state in _UNDER_WAY
+
+    @property
     def leaving(self) -> bool:
         """Whether it has its last answer, and what it still sends is thrown away."""
         return self._state is LEAVING
@@ -439,11 +471,10 @@ class ClientProtocol(Protocol):
     @property
     def waits_for(self) -> tuple[str, float]:
         """What it waits for, ``queue``, ``lond`` or nothing, and since when by the clock."""
-        request = self._request
-        if request is None:
+        if not self.asks:
             return "", 0.0
-        sent = self._host.sent_at(request)
-        return ("lond", sent) if sent else ("queue", request.since)
+        sent = self._host.sent_at(self._request)
+        return ("lond", sent) if sent else ("queue", self._request.since)
 
     @property
     def peer(self) -> Peer:
@@ -492,7 +523,11 @@ class ClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has gone: what it asked for is dropped, and its answer thrown away (F16)."""
-        self._drop_requests()
+        if self._state is READING and self._lines is _NO_LINES:
+            self._request = _NO_REQUEST  # so that nobody has to look for circles
+            self._state = LEAVING
+        else:
+            self._drop_requests()
         self._clients.forget(self)
         self._listener.forget(self)
 
@@ -502,14 +537,14 @@ class ClientProtocol(Protocol):
 
         :param at_once: whether a request that a lond has ends too, with its connection.
         """
-        self._state = LEAVING
+        asks, self._state = self.asks, LEAVING
         self._lines = _NO_LINES
         self._clients.unfinished.pop(self, None)
         if self._counted:
             self._counted = False
             self._clients.requests.note(self, 0)
-        request, self._request = self._request, None
-        if request is not None:
+        request, self._request = self._request, _NO_REQUEST
+        if asks:
             waited = self._host.withdraw(request)
             request.asker = _NOBODY
             if waited:

@@ -167,7 +167,7 @@ class HostTimes:
     :ivar direct: how long answers took, to requests that found an idle connection; a request's way
         has no more to do than to append to these lists.
     :ivar queue: how long others had to wait.
-    :ivar waited: how long the answer to each of these took, from the time it was sent.
+    :ivar waited: how long each of these took in all, from the time it came.
     """
 
     __slots__ = ("_direct", "_lost", "_queue", "_waited", "_whole", "direct", "queue", "waited")
@@ -190,8 +190,8 @@ class HostTimes:
             del self.direct[:]
         if self.waited:
             self._queue.add(*self.queue)
-            self._waited.add(*self.waited)
-            self._whole.add(*map(add, self.queue, self.waited))
+            self._waited.add(*map(sub, self.waited, self.queue))
+            self._whole.add(*self.waited)
             del self.queue[:], self.waited[:]
 
     def add_lost(self, queue: float, lond: float) -> None:

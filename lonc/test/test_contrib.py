@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """What stands beside the program: rules, a dashboard and units of other systems."""
 
 from __future__ import annotations

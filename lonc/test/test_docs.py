@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """
 The documentation against the code: what is documented exists, and what exists is documented.
 

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """
 The pages for operations against the code: commands, symptoms, metrics.
 

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """What is offered to other people's tests: a host, its lond and faults."""
 
 from __future__ import annotations

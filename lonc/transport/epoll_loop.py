@@ -29,11 +29,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.stream import IN, OUT, SocketTransport
+from lonc.transport.stream import IN, OUT, READ_NORMAL, SocketTransport
 
-#: Bytes that one read takes at most. So many are allocated for each, and what is left is given
-#: back: from 65536 on glibc then looks through all that it has.
-READ_SIZE = 32768
+#: Bytes that the first read of an event takes at most, and each that follows it. What a read may
+#: take is allocated first; Python does so in a moment up to 512 bytes, and asks the C library for
+#: more. From 65536 on that would look through all that it has.
+READ_SIZE = 448
+MORE = 32768
 
 #: Events that one look at the epoll takes at most.
 EVENTS = 256
@@ -84,11 +86,27 @@ def _more(descriptor: int) -> bytes:
     """
     pieces = []
     with contextlib.suppress(OSError):  # nothing more, for now or for good
-        for _ in range(16):
-            pieces.append(os.read(descriptor, READ_SIZE))
-            if len(pieces[-1]) < READ_SIZE:
+        for _ in range(32):
+            pieces.append(os.read(descriptor, MORE))
+            if len(pieces[-1]) < MORE:
                 break
     return b"".join(pieces)
+
+
+class Moment:
+    """
+    The time at which what is being handled was found to have happened.
+
+    One look at the sockets finds many events, and each reading of the clock would cost as much as a
+    call.
+
+    :ivar now: in seconds of the reactor's clock while the events of a look are handled, else 0.0.
+    """
+
+    __slots__ = ("now",)
+
+    def __init__(self) -> None:
+        self.now = 0.0
 
 
 @implementer(IReadDescriptor)
@@ -97,10 +115,12 @@ class SocketLoop:
     The sockets of one epoll. The reactor has it only while there are sockets.
 
     :param reactor: watches the epoll, and is the clock.
+    :ivar moment: when the events that are being handled were found.
     """
 
     def __init__(self, reactor: Reactor) -> None:
         self.reactor = reactor
+        self.moment = Moment()
         self._epoll: select.epoll | None = None
         self._reading: dict[int, SocketTransport] = {}  # transports that wait for data
         self._others: dict[int, Watched] = {}
@@ -185,12 +205,14 @@ class SocketLoop:
         if self._epoll is None:
             return
         poll, reading, read = self._epoll.poll, self._reading, os.read
+        seconds = self.reactor.seconds
         self._busy = True
         try:
             for _ in range(LOOKS):
                 events = self._events = poll(0, EVENTS)
                 if not events:
                     break
+                self.moment.now = seconds()
                 # READ_NORMAL, the highest bit, first: what a lond sent out of turn is seen before
                 # a client's request can find that connection idle.
                 if len(events) > 1:
@@ -211,7 +233,11 @@ class SocketLoop:
                     if len(data) == READ_SIZE:
                         data += _more(descriptor)
                     try:
-                        transport.protocol.dataReceived(data)
+                        # A call of its own for each kind: Python remembers what it found there.
+                        if mask & READ_NORMAL:
+                            transport.protocol.dataReceived(data)
+                        else:
+                            transport.protocol.dataReceived(data)
                     except BaseException:
                         transport.protocol_failed()
                 if self._ending or self._closing:
@@ -220,6 +246,7 @@ class SocketLoop:
                     break
         finally:
             self._busy = False
+            self.moment.now = 0.0
         self._rest()
 
     def _unusual(self, watched: Watched | None, mask: int) -> None:

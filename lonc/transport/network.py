@@ -14,13 +14,19 @@ from typing import Protocol as Interface
 from twisted.internet.interfaces import IConnector, IListeningPort
 from twisted.internet.protocol import ClientFactory, Factory
 
-from lonc.transport.epoll_loop import Reactor, SocketLoop
+from lonc.transport.epoll_loop import Moment, Reactor, SocketLoop
 from lonc.transport.listening import Port
 from lonc.transport.tcp import TCPConnector
 
 
 class Network(Interface):
-    """Listens on UNIX sockets, and makes TCP connections."""
+    """
+    Listens on UNIX sockets, and makes TCP connections.
+
+    :ivar moment: when what is being handled was found to have happened.
+    """
+
+    moment: Moment
 
     @property
     def behind(self) -> bool:
@@ -64,6 +70,7 @@ class SocketNetwork:
 
     def __init__(self, reactor: Reactor) -> None:
         self.loop = SocketLoop(reactor)
+        self.moment = self.loop.moment
 
     @property
     def behind(self) -> bool:

@@ -344,7 +344,7 @@ class SocketTransport:
         # Without a way back the two need no garbage collection.
         del self.protocol
         self._producer = self._then = None
-        if producer is not None:
+        if producer is not None and cast(object, producer) is not protocol:
             _tell(producer.stopProducing)
         _tell(protocol.connectionLost, reason)
         if then is not None:

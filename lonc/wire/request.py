@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -231,6 +231,9 @@ _PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
 
 #: A control byte in the command word; one carriage return that ends the line is none.
 _CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
+
+#: The control bytes of a request, but for its newline.
+CONTROL: Final = bytes(x for x in (*range(0x20), 0x7F) if x != 0x0A)
 
 #: Matches a request whose command stands at its beginning and has no control byte, as nearly every
 #: one.

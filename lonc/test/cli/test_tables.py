@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """How listings look."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Tests of ``lonc.config.hosts``."""
 
 from __future__ import annotations

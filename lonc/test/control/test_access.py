@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Who may see, and who may steer."""
 
 from __future__ import annotations

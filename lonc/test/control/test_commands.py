@@ -1,3 +1,5 @@
+# trial's assertions and twisted.protocols.amp have no annotations:
+# mypy: allow-untyped-calls
 """Lists that come in pages."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Twisted's MemoryReactor and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Where the management port listens."""
 
 from __future__ import annotations

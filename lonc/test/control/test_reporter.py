@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """What the daemon tells of itself and its hosts."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """``lonc.pid``: who runs, and who may not."""
 
 from __future__ import annotations

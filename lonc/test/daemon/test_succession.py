@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """How a process makes way for the next one."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """What a service manager is told, and hands over."""
 
 from __future__ import annotations
@@ -44,16 +46,16 @@ class TellTests(ManagerCase):
 
     def test_life(self) -> None:
         """The manager is told of the start, of each sign of life, and of the stop."""
-        self.manager.tell_ready("2 hosts")
+        self.manager.ready("2 hosts")
         self.assertEqual(self.told(), ["READY=1", "STATUS=2 hosts"])
-        self.manager.tell_alive("3 hosts")
+        self.manager.alive("3 hosts")
         self.assertEqual(self.told(), ["WATCHDOG=1", "STATUS=3 hosts"])
-        self.manager.tell_stopping(90.5)
+        self.manager.stopping(90.5)
         self.assertEqual(self.told(), ["STOPPING=1", "EXTEND_TIMEOUT_USEC=90500000"])
 
     def test_reload(self) -> None:
         """The manager wants to know when it began, by the clock that is never set."""
-        self.manager.tell_reloading()
+        self.manager.reloading()
         first, second = self.told()
         self.assertEqual(first, "RELOADING=1")
         name, _, value = second.partition("=")
@@ -61,7 +63,7 @@ class TellTests(ManagerCase):
 
     def test_no_line_too_many(self) -> None:
         """What others named cannot become a line."""
-        self.manager.tell_ready("a\nMAINPID=1")
+        self.manager.ready("a\nMAINPID=1")
         self.assertEqual(self.told(), ["READY=1", "STATUS=a MAINPID=1"])
 
     def test_keep(self) -> None:
@@ -80,15 +82,15 @@ class TellTests(ManagerCase):
     def test_nobody_listens(self) -> None:
         """A manager that has gone, or takes nothing, costs nothing."""
         gone = Manager({"NOTIFY_SOCKET": self.path + "-gone"})
-        gone.tell_ready("")
+        gone.ready("")
         for _ in range(2000):
-            self.manager.tell_alive("")
+            self.manager.alive("")
 
     def test_without_a_manager(self) -> None:
         """Nothing is sent."""
         manager = Manager({})
         self.assertFalse(manager.present)
-        manager.tell_ready("")
+        manager.ready("")
         self.assertEqual((manager.watchdog, manager.claim("x")), (0.0, None))
 
 

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Answers to delayed requests count once their connection is proven since."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Delayed requests: when they are sent, and what becomes of them."""
 
 from __future__ import annotations

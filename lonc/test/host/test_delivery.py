@@ -1,3 +1,5 @@
+# Twisted's testing module and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Delayed requests on their way: which connection carries them, and how it is proven (row F8)."""
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from lonc.delayed.service import DelayedService
 from lonc.host.audit import EARLIEST, ROUND
 from lonc.host.connection import PING
 from lonc.host.pause import Pause
+from lonc.host.request_queue import PATIENCE
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
 from lonc.test.fixtures.delayed import read, write
@@ -381,7 +384,8 @@ class ProofTests(DeliveryCase):
         self.reply = lambda lond, line: echo(line) if line == b"put\n" else None
         stage.clients_of(300, b"get\n")
         outcome = self.deliver(stage)
-        self.answer(stage, stage.londs[0], 1)
+        stage.advance(2 * PATIENCE)  # the programs take turns
+        self.answer(stage, stage.londs[0], 2)
         reply, connection = self.successResultOf(outcome)
         self.assertEqual(reply, echo(b"put\n"))
         assert connection is not None
@@ -401,7 +405,7 @@ class ProofTests(DeliveryCase):
         self.answer(stage, second, EARLIEST)
         self.assertEqual(second.asked[-1], PING)
         proof = connection.prove()
-        self.answer(stage, first, ROUND - 2)
+        self.answer(stage, first, ROUND - 3)
         self.assertNoResult(proof)
         first.say(b"l2\n")
         self.assertTrue(self.successResultOf(proof))

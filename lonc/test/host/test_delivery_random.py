@@ -1,3 +1,5 @@
+# Twisted's testing module and trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """
 No delayed request is lost or misjudged, whatever londs, clients and people do (row F8).
 

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """What is remembered of a lond for its next handshake."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
 """Several host ids on one machine: they share its connections, queue and health."""
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from twisted.logger import LogLevel
 
 from lonc.host.connection import PING
 from lonc.host.pause import Pause
+from lonc.host.request_queue import PATIENCE
 from lonc.host.service import HostService
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
@@ -68,6 +71,7 @@ class SharedTests(HostTestCase):
         for number in range(5):
             stage.client_of("l2", b"%d\n" % number)
         late = stage.client_of("l3", b"late\n")
+        stage.advance(2 * PATIENCE)
         lond = stage.londs[0]
         lond.answer = echo
         lond.say(b"done\n")

@@ -1,8 +1,12 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Connections by state, and requests that wait (rows S8 and F3)."""
 
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.host.connection import LondConnection
 from lonc.host.connection_states import ConnectionState
 from lonc.host.pool import ConnectionPool
-from lonc.host.request_queue import RequestQueue
+from lonc.host.request_queue import PATIENCE, FairQueue, RequestQueue
 from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.handshake import Handshake, LondFacts
-from lonc.wire.request import Cause, Request
+from lonc.wire.request import Cause, Request, RequestHost
 
 
 class DeafOwner:
@@ -249,3 +253,91 @@ class RequestQueueTests(SynchronousTestCase):
         queue.put(second)
         self.assertTrue(queue.drop(first))
         self.assertIs(queue.take(), second)
+
+
+class FairQueueTests(SynchronousTestCase):
+    """Rows S8 and F3."""
+
+    def setUp(self) -> None:
+        self.queue = FairQueue()
+        for host_id in ("l1", "l2"):
+            self.queue.add_host(host_id, 6)
+            self.queue.resize(host_id, 6)
+
+    def put(self, since: float, program: int = 7, host_id: str = "l1") -> Request:
+        """Let a request wait."""
+        request = a_request(since, program)
+        request.host = cast(RequestHost, SimpleNamespace(host_id=host_id))
+        self.assertIsNone(self.queue.put(request))
+        return request
+
+    def taken(self) -> list[Request]:
+        """Take all that waits."""
+        return [self.queue.take() for _ in range(self.queue.waiting)]
+
+    def test_first_come_first_served(self) -> None:
+        """While nobody has waited longer than a moment, requests leave as they came."""
+        requests = [self.put(0.0), self.put(0.0), self.put(0.0, 8), self.put(0.0, 9, "l2")]
+        self.queue.review(PATIENCE)
+        self.assertEqual(self.taken(), requests)
+        self.assertTrue(self.queue.empty)
+
+    def test_turns(self) -> None:
+        """Once one has waited longer, the hosts take turns, and for each the programs."""
+        first, second = self.put(0.0), self.put(0.0)
+        other, elsewhere = self.put(0.0, 8), self.put(0.0, 9, "l2")
+        self.queue.review(2 * PATIENCE)
+        self.assertEqual(self.taken(), [first, elsewhere, other, second])
+
+    def test_turns_end(self) -> None:
+        """Turns end where all that wait have come a moment ago, and not before."""
+        first, second, other = self.put(0.0), self.put(1.0), self.put(1.001, 8)
+        self.queue.review(1.0)
+        self.assertIs(self.queue.take(), first)
+        third = self.put(1.002, 9)
+        self.queue.review(1.0 + 2 * PATIENCE)
+        self.assertEqual((self.queue.room, len(self.queue.arrivals)), (0, 0))
+        self.queue.review(1.0 + PATIENCE)
+        self.assertEqual(list(self.queue.arrivals), [second, other, third])
+        self.assertEqual(self.taken(), [second, other, third])
+
+    def test_no_end_while_a_host_is_held(self) -> None:
+        """The requests of a host that is held go out neither in turn nor as they came."""
+        held, other = self.put(0.0), self.put(0.0, 8, "l2")
+        self.queue.hold("l1", True)
+        self.queue.review(0.0)
+        more = self.put(0.0)
+        self.assertEqual((self.taken(), self.queue.empty), ([other], False))
+        self.queue.hold("l1", False)
+        self.assertEqual(self.taken(), [held, more])
+
+    def test_full(self) -> None:
+        """F3: where no more may wait, the last request of the program with the most goes."""
+        many = [self.put(0.0) for _ in range(6)]
+        newcomer = a_request(0.0, 8)
+        newcomer.host = many[0].host
+        self.assertIs(self.queue.put(newcomer), many[-1])
+        self.assertEqual(self.taken(), [many[0], newcomer, *many[1:5]])
+
+    def test_drop(self) -> None:
+        """A request whose client has gone is taken out, in turn or not."""
+        first, second = self.put(0.0), self.put(0.0)
+        self.assertTrue(self.queue.drop(second))
+        self.assertFalse(self.queue.drop(second))
+        self.queue.take_turns()
+        self.assertTrue(self.queue.drop(first))
+        self.assertTrue(self.queue.empty)
+
+    def test_since(self) -> None:
+        """It is told how long each request of a host has waited, in turn or not."""
+        self.put(1.0), self.put(2.0), self.put(3.0, 7, "l2")
+        for _ in range(2):
+            self.assertEqual((self.queue.since("l1"), self.queue.since("l2")), ([1.0, 2.0], [3.0]))
+            self.queue.take_turns()
+
+    def test_overdue(self) -> None:
+        """Requests that have waited too long leave it, the first one first."""
+        first, second, third = self.put(1.0), self.put(2.0, 8), self.put(3.0)
+        self.assertEqual(self.queue.overdue(0.5), [])
+        self.assertEqual(self.queue.overdue(2.0), [first, second])
+        self.assertEqual(self.taken(), [third])

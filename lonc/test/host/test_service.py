@@ -1,3 +1,5 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
 """A request's way through a host: to an idle connection, or into the queue, and back."""
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ import stat
 
 from twisted.logger import LogLevel
 
+from lonc.host.request_queue import PATIENCE
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.transport.peer import Peer
@@ -318,13 +321,32 @@ class FairShareTests(HostTestCase):
         newcomer = stage.client()
         newcomer.wire.peer = Peer(8, 0)
         newcomer.write(b"few\n")
+        stage.advance(2 * PATIENCE)
         stage.turn()
         (lond,) = stage.londs
         for _ in range(3):
             lond.say(b"ok\n")
             stage.turn()
-        self.assertEqual(lond.asked[:3], [b"many:0\n", b"few\n", b"many:1\n"])
+        self.assertEqual(lond.asked[:3], [b"many:0\n", b"many:1\n", b"few\n"])
         self.assertEqual(newcomer.read, b"ok\n")
+
+    def test_nobody_is_asked_who_it_is(self) -> None:
+        """As long as nobody waits longer than a moment, the first to come is the first served."""
+        stage = Stage(self, max_connections=1)
+        stage.dependencies.request_log.threshold = 1.0  # none is noted as slow
+        stage.connect()
+        clients = [stage.client(b"many:%d\n" % number) for number in range(3)]
+        other = stage.client()
+        other.wire.peer = Peer(8, 0)
+        other.write(b"few\n")
+        stage.turn()
+        (lond,) = stage.londs
+        for _ in range(4):
+            lond.say(b"ok\n")
+            stage.turn()
+        self.assertEqual(lond.asked, [b"many:0\n", b"many:1\n", b"many:2\n", b"few\n"])
+        known = [each.known_program for each in stage.service._listener.clients]
+        self.assertEqual((known, len(clients)), ([0] * 4, 3))
 
 
 class IdleTests(HostTestCase):

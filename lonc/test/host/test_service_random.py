@@ -1,3 +1,5 @@
+# trial's assertions, Deferreds and Services have no annotations:
+# mypy: allow-untyped-calls
 """
 What holds whatever happens: clients, londs and the administrator do anything in any order.
 

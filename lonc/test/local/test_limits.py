@@ -1,3 +1,5 @@
+# trial's assertions and Deferreds have no annotations:
+# mypy: allow-untyped-calls
 """Clients that misbehave: the limits on lines, on unread answers and on their number (row F3)."""
 
 from __future__ import annotations
@@ -5,7 +7,7 @@ from __future__ import annotations
 import time
 
 from lonc.local.limits import TURNED_AWAY
-from lonc.local.protocol import AHEAD, ClientListener
+from lonc.local.protocol import MOST_AHEAD, ClientListener
 from lonc.test.fixtures.doubles import FakeClient, some_settings
 from lonc.test.fixtures.local_client import MAX_LINE, ClientTestCase, FakeHost
 from lonc.wire.request import CON_LOST, Cause
@@ -121,7 +123,7 @@ class LineLimitTests(ClientTestCase):
             self.host.answer(b"\n")
             self.turn()
             taken_in = 2_000_000 - client.wire.unread
-            self.assertLessEqual(taken_in - 2 * answered, 2 * AHEAD + 65536)
+            self.assertLessEqual(taken_in - 2 * answered, 2 * MOST_AHEAD + 65536)
         self.assertEqual(client.read, b"\n" * 1000)
 
     def test_long_line_behind_the_bound(self) -> None:

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """The data of a lond on disk."""
 
 from __future__ import annotations

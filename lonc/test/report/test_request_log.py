@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """The slowest requests, and those that are watched."""
 
 from __future__ import annotations

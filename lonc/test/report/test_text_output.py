@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Text for people, on a stream that perhaps nobody reads."""
 
 from __future__ import annotations

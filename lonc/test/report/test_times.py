@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Durations in buckets, and those of late."""
 
 from __future__ import annotations
@@ -90,7 +92,7 @@ class HostTimesTests(SynchronousTestCase):
         for _ in range(3):
             times.direct.append(0.5)
         times.queue.append(2.0)
-        times.waited.append(1.0)
+        times.waited.append(3.0)
         totals = times.totals()
         self.assertEqual(
             {name: sum(each.counts) for name, each in totals.items()},
@@ -129,7 +131,7 @@ class HostTimesTests(SynchronousTestCase):
         for number in range(1, 101):
             times.direct.append(0.5)
             times.queue.append(1.0)
-            times.waited.append(2.0)
+            times.waited.append(3.0)
             times.count_up()
             self.assertEqual(times.answers, 2 * number)
         totals = times.totals()

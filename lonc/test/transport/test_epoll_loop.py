@@ -1,3 +1,5 @@
+# Twisted's test cases have no annotations:
+# mypy: allow-untyped-calls
 """Tests for lonc.transport.epoll_loop, over socket pairs."""
 
 from __future__ import annotations
@@ -137,6 +139,21 @@ class EventTests(StreamTestCase):
         self.pair(first).send(b"x")
         self.loop.doRead()
         self.assertEqual(last.got, b"x")
+
+    def test_moment(self) -> None:
+        """What one look finds has one time, and nothing has it afterwards."""
+        times: list[float] = []
+
+        def note() -> None:
+            self.reactor.advance(1)
+            times.append(self.loop.moment.now)
+
+        before = self.reactor.seconds()
+        for end in [self.pair(Caller(note)) for _ in range(2)]:
+            end.send(b"x")
+        self.turn()
+        self.assertEqual(times, [before, before])
+        self.assertEqual(self.loop.moment.now, 0.0)
 
     def test_gives_way(self) -> None:
         """Two that keep each other going do not keep the reactor from its turn."""

@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """The pages and the metrics, over HTTP."""
 
 from __future__ import annotations

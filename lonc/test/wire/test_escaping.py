@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Values in requests and replies."""
 
 from __future__ import annotations

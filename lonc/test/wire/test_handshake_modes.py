@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """
 The handshake of later londs, without a network: version and sethost, key files, TLS.
 

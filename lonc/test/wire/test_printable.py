@@ -1,3 +1,5 @@
+# trial's assertions have no annotations:
+# mypy: allow-untyped-calls
 """Text of others, for people."""
 
 from __future__ import annotations
