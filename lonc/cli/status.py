@@ -112,16 +112,13 @@ def _height(line: Text, width: int) -> int:
 
 def line_of(group: Group, width: int) -> Text:
     """Say in a line what is wrong, naming as many hosts as fit."""
-    line = Text().append(group.level, style=STYLES[group.level])
-    line.append(f"  {printable(group.what)}")
+    line = Text().append(group.level, style=STYLES[group.level]).append("  ")
     starts = [each.since for each in group.members if each.since]
     since = f"  (since {clock_time(min(starts))})" if starts else ""
     named = min(NAMED, len(group.members))
-    while named > 1 and len(line) + len(group.subjects(named)) + len(since) + 2 > width:
+    while named > 1 and len(line) + len(group.sentence(named)) + len(since) > width:
         named -= 1
-    names = printable(group.subjects(named))
-    line.append(f": {names}" if names else "")
-    return line.append(since, style="dim")
+    return line.append(printable(group.sentence(named))).append(since, style="dim")
 
 
 def monitored(level: str, groups: Sequence[Group], sums: Mapping[str, int]) -> str:

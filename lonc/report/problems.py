@@ -214,6 +214,11 @@ class Group:
         rules = KINDS[self.kind]
         return f"{rules.advice.format(subject=rules.of.upper())} ({rules.section})"
 
+    def sentence(self, most: int) -> str:
+        """Say what is wrong, and name the first of several."""
+        names = self.subjects(most)
+        return f"{self.what}: {names}" if names else self.what
+
     def subjects(self, most: int) -> str:
         """Name the first of several, and how many more there are; empty where there is one."""
         names = [each.subject for each in self.members]

@@ -19,12 +19,12 @@ from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory, Request
 from zope.interface import implementer
 
 from lonc.control.reporter import Reporter
-from lonc.report.problems import state
+from lonc.report.problems import by_cause, state
 from lonc.report.status import HostStatus
 from lonc.web.channel import LimitedSite, Names
 from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
-from lonc.web.page import View, host_page, index
+from lonc.web.page import NAMED, View, host_page, index
 
 #: The problems with which lonc is not ready: clients do not get to a host's socket. That hosts do
 #: not answer says nothing about this machine, and sending its users elsewhere would not help them.
@@ -238,7 +238,7 @@ class _Ready(_Health):
         problems = list(self.source.reporter.problems)
         if any(each.kind in UNREADY for each in problems):
             request.setResponseCode(503)
-        told = [f"{each.level}  {each.sentence}" for each in problems]
+        told = [f"{each.level}  {each.sentence(NAMED)}" for each in by_cause(problems)]
         return "".join(f"{line}\n" for line in (state(problems), *told)).encode()
 
 

@@ -455,6 +455,12 @@ class HealthTests(SiteCase):
         self.reports.problems.tell("host-paused", "up2", "paused by root: new disk")
         told = "warning  down1 DEAD: refused\nnote  up2 paused by root: new disk\n"
         self.assertEqual(self.ask("/readyz")[::2], (200, "warning\n" + told))
+        for host in ("down2", "down3", "down4"):
+            self.reports.problems.tell("host-refused", host, "DEAD: refused")
+        told = told.replace(
+            "down1 DEAD: refused", "4 hosts DEAD: refused: down1, down2, down3, down4"
+        )
+        self.assertEqual(self.ask("/readyz")[2], "warning\n" + told)
         self.reports.problems.tell("host-not-served", "up1", "/s/up1: it is in use")
         told = "critical  up1 /s/up1: it is in use\n" + told
         self.assertEqual(self.ask("/readyz")[::2], (503, "critical\n" + told))
