@@ -1,6 +1,6 @@
 """
-What is seen and steered: the management port's commands, both of its sides, and where it listens.
+Management: the AMP commands, both sides of the management port, and where it listens.
 
-Nothing here serves a request, or changes more than what a command asks for. AMP takes two
-megabytes, so what needs it is imported when it is first asked for.
+Nothing here serves requests of clients. Importing AMP takes two megabytes, so modules that need it
+are imported on demand.
 """

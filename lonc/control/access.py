@@ -1,11 +1,11 @@
 """
-Who may do what over the management port, and what the log has of it.
+Access levels of the management port, and logging of management requests.
 
-There are two levels, see and steer, and the owner above them.
+There are two levels, see and steer, and above them that of the owner.
 
-On a UNIX socket the kernel tells who is there. Its owner and root steer, whoever else its mode lets
-in sees. Over TLS a certificate tells, and the settings say what its name may. Over plain TCP nobody
-is known, so that all see.
+On a UNIX socket the kernel identifies the client: the socket's owner and root have all rights; all
+others that its mode admits may see. Over TLS the certificate identifies the client, and the
+settings give the level of its name. Over plain TCP clients are unknown, and may see.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = Logger()
 
 
 class Level(IntEnum):
-    """What one may do; each includes those before it."""
+    """Access levels; each includes the previous ones."""
 
     NOTHING = 0
     SEE = 1
@@ -43,28 +43,28 @@ class Level(IntEnum):
 @attrs.frozen
 class Visitor:
     """
-    Who is at the other end.
+    The identity of a management client.
 
-    :ivar who: a user and process, a certificate or an address, for people.
+    :ivar who: a readable user and process, certificate name or address.
     """
 
     who: str
     level: Level
 
 
-#: What a test or a program that embeds lonc may say of who is there.
+#: A visitor with all rights, for tests and programs that embed lonc.
 OWNER: Final = Visitor("lonc itself", Level.OWN)
 
 
-#: Host names, and whether who has a certificate for that name may steer.
+#: Host names, and whether a client with a certificate for that name may steer.
 Names = Sequence[tuple[str, bool]]
 
 
 def visitor_of(transport: ITransport, names: Names = ()) -> Visitor:
     """
-    Find out who is at the other end of a connection.
+    Identify the client of a connection.
 
-    :param names: whose certificates may see, or steer.
+    :param names: certificate names that may see, or steer.
     """
     if is_encrypted(transport):
         from lonc.control.tls import peer_certificate
@@ -84,7 +84,7 @@ def visitor_of(transport: ITransport, names: Names = ()) -> Visitor:
 
 
 def is_encrypted(transport: object) -> bool:
-    """Whether a certificate can tell who is at the other end, once the handshake is complete."""
+    """Whether a certificate will identify the client, once the TLS handshake is complete."""
     return hasattr(transport, "getPeerCertificate")
 
 
@@ -101,7 +101,7 @@ def _by_certificate(certificate: Certificate, names: Names) -> Visitor:
 
 
 def user_name(uid: int) -> str:
-    """Return a user's name; its number where it has none, nothing where that is not known."""
+    """Return a user's name, the numeric id if it has none, or an empty text if that is unknown."""
     if uid < 0:
         return ""
     try:
@@ -111,10 +111,10 @@ def user_name(uid: int) -> str:
 
 
 def _peer(transport: Any) -> Peer | None:
-    """Return who is at the other end; None where that is no UNIX socket."""
+    """Return the peer credentials of a UNIX socket; None for other transports."""
     try:
         found = peer_of(transport.getHandle())
-    except (AttributeError, OSError):  # no socket, or one that is closed
+    except (AttributeError, OSError):  # not a socket, or closed
         return None
     return None if found == UNKNOWN else found
 
@@ -123,7 +123,7 @@ def _address(transport: ITransport) -> str:
     return str(getattr(transport.getPeer(), "host", "an unknown place"))
 
 
-#: What is told who may not have something, by the level that it takes.
+#: Explanations of a refusal, by the required level.
 _REFUSALS: Final = {
     Level.SEE: "may see nothing: it is not in loncManagementNames",
     Level.STEER: "may see, and not steer",
@@ -132,7 +132,7 @@ _REFUSALS: Final = {
 
 
 class ManagementLog:
-    """What the port leaves in the log. Whoever connects could fill it, so it is limited."""
+    """Logs management requests and errors, rate-limited because clients can cause them."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._limited = RateLimited(clock, 60.0)
@@ -140,9 +140,9 @@ class ManagementLog:
 
     def closed(self, why: str, kind: str) -> None:
         """
-        Log that a connection is closed; clients may do so as often as they like.
+        Log that a connection is closed.
 
-        :param kind: so much of the reason that they cannot make as many as they like of it.
+        :param kind: the kind of reason, for the rate limit; clients must not be able to vary it.
         """
         self._warn(kind, "Management connection closed: {why}{more}", why=why)
 
@@ -151,12 +151,12 @@ class ManagementLog:
         self._warn("not understood", "Management command not understood: {why}{more}", why=why)
 
     def fault(self, failure: Failure, command: bytes) -> None:
-        """Log a fault of lonc's own."""
+        """Log an internal error of lonc."""
         if self._limited.allow("fault") is not None:
             log.failure("Management command {command} failed", failure, command=command)
 
     def not_allowed(self, who: str, what: str) -> None:
-        """Log that somebody asked for what he may not have."""
+        """Log that somebody lacks the right for a request."""
         message = "Not allowed over the management port: {what} for {who}{more}"
         self._warn("not allowed", message, what=what, who=who)
 
@@ -166,7 +166,7 @@ class ManagementLog:
             log.warn(message, more=more, **fields)
 
     def asked(self, asked: str, host_id: str, who: str) -> None:
-        """Log what somebody has asked for, though a program may ask all the time."""
+        """Log a request, rate-limited because a program may repeat it all the time."""
         more = self._limited_asking.allow(f"{asked} {host_id} {who}")
         if more is not None:
             message = "Asked over the management port by {who}: {asked}{more}"
@@ -175,9 +175,9 @@ class ManagementLog:
 
 class Caller:
     """
-    Whoever gives the commands of one connection.
+    The client of one connection.
 
-    :param visitor: tells who it is: asked each time, for names in the settings may change.
+    :param visitor: identifies the client; called each time, because settings may change.
     """
 
     def __init__(self, visitor: Callable[[], Visitor], log: ManagementLog) -> None:
@@ -186,14 +186,15 @@ class Caller:
 
     @property
     def level(self) -> Level:
-        """What the caller may do."""
+        """The caller's access level."""
         return self._visitor().level
 
     def require(self, level: Level, what: str) -> None:
         """
-        Check that the caller may have what is asked for.
+        Check that the caller has a level.
 
-        :raises lonc.control.errors.NotAllowed: that is not so.
+        :param what: what was requested, for the error and the log.
+        :raises lonc.control.errors.NotAllowed: it does not.
         """
         visitor = self._visitor()
         if visitor.level < level:
@@ -201,5 +202,5 @@ class Caller:
             raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
     def log_asked(self, asked: str, host_id: str) -> None:
-        """Log what the caller asks for."""
+        """Log a request of the caller."""
         self._log.asked(asked, host_id, self._visitor().who)

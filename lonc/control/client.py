@@ -1,7 +1,7 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-Managing a running lonc over AMP (row S18): the side of the program that asks.
+The client for managing a running lonc over AMP (row S18).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from lonc.report.status import DaemonStatus, HostStatus
 
 R = TypeVar("R", bound=attrs.AttrsInstance)
 
-#: Seconds more than other answers for a reload: it reads files from disks that may be slow.
+#: Additional seconds for the answer to a reload, which reads files from possibly slow disks.
 RELOADS: Final = 60.0
 
-#: Rows of a listing at most; a lonc that has more is none.
+#: Maximum number of rows in a listing; a real lonc never has more.
 MOST_ROWS: Final = 1_000_000
 
-#: Seconds that a pause may take to begin: what is in flight may go on for the request timeout.
+#: Additional seconds for the answer to a pause, which waits for requests in flight.
 IN_FLIGHT: Final = 240.0
 
 
@@ -48,8 +48,8 @@ class ManagementClient:
     """
     Manages a lonc from another process.
 
-    Every method is a coroutine (``Deferred.fromCoroutine`` makes a Deferred of it), and raises
-    :class:`ManagementError`, whose text is for a person. An empty ``host_id`` means all hosts.
+    Every method is a coroutine (``Deferred.fromCoroutine`` turns it into a Deferred), and raises
+    :class:`ManagementError` with a readable text. An empty ``host_id`` means all hosts.
     """
 
     def __init__(
@@ -73,76 +73,76 @@ class ManagementClient:
 
         :param endpoint: a client endpoint description, such as ``unix:/sockets/lonc.amp``.
         :param timeout: seconds, for connecting and for each answer.
-        :param certificates: the own ones, for an endpoint like ``lonctls:l1.example.org:8664``.
+        :param certificates: own certificates, for an endpoint like ``lonctls:l1.example.org:8664``.
         """
         protocol = await connect(reactor, endpoint, timeout, certificates)
         return cls(protocol, reactor, timeout, endpoint)
 
     async def close(self) -> None:
-        """Close the connection, at once; lonc goes on."""
+        """Close the connection at once; lonc keeps running."""
         if self._protocol.transport is not None:
             self._protocol.transport.abortConnection()
             await self._protocol.closed
 
-    # ------------------------------------------------------------------ what is seen
+    # ------------------------------------------------------------------ queries
 
     async def about(self) -> DaemonStatus:
-        """Report on the daemon."""
+        """Return the status of the daemon."""
         return DaemonStatus(**await self._ask(commands.About))
 
     async def hosts(self) -> list[HostStatus]:
-        """Report on all hosts, in the order of their ids."""
+        """Return the status of all hosts, in the order of their ids."""
         return await self._rows(commands.ListHosts, HostStatus, after="")
 
     async def clients(self, host_id: str = "") -> list[ClientStatus]:
-        """Report on the open clients, in the order in which they came."""
+        """Return the open clients, in the order in which they connected."""
         return await self._rows(commands.ListClients, ClientStatus, host=host_id)
 
     async def connections(self, host_id: str = "") -> list[ConnectionStatus]:
-        """Report on the connections to londs, in the order in which they were made."""
+        """Return the connections to londs, in the order in which they were opened."""
         return await self._rows(commands.ListConnections, ConnectionStatus, host=host_id)
 
     async def slow(self, host_id: str = "") -> list[RequestRecord]:
-        """Report the slowest requests of late, in the order in which they ended."""
+        """Return the slowest recent requests, in the order in which they ended."""
         return await self._rows(commands.ListSlow, RequestRecord, host=host_id)
 
     async def problems(self, host_id: str = "") -> list[Problem]:
-        """Report on what is wrong now, in the order in which it began."""
+        """Return the current problems, in the order in which they began."""
         return await self._rows(commands.ListProblems, Problem, host=host_id)
 
     async def settings(self) -> list[SettingStatus]:
-        """Report the settings in force, in the order of their names."""
+        """Return the settings in force, in the order of their names."""
         return await self._rows(commands.ListSettings, SettingStatus, host="")
 
     async def delayed(self, host_id: str = "") -> list[DelayedStatus]:
-        """Report on delayed requests in the order in which they are sent, then on those kept."""
+        """Return delayed requests in the order in which they are sent, then those kept."""
         return await self._rows(commands.ListDelayed, DelayedStatus, host=host_id)
 
     async def trace(
         self, host_id: str = "", contents: bool = False
     ) -> AsyncIterator[RequestRecord]:
         """
-        Report requests as they end, without an end.
+        Yield requests as they end, endlessly.
 
-        :param contents: with their lines: the owner may.
+        :param contents: include the requests themselves; only for the owner.
         """
         while True:
             answer = await self._ask(commands.Trace, host=host_id, after=None, contents=contents)
             for row in answer["rows"]:
                 yield RequestRecord(**row)
 
-    # ------------------------------------------------------------------ what is steered
+    # ------------------------------------------------------------------ actions
 
     async def report(self, host_id: str = "") -> None:
-        """Have the status file written."""
+        """Write the status file."""
         await self._ask(commands.Report, host=host_id)
 
     async def reset_retries(self, host_id: str = "") -> None:
-        """Give a host its retries back."""
+        """Restore a host's retries."""
         await self._ask(commands.ResetRetries, host=host_id)
 
     async def close_connections(self, host_id: str = "") -> None:
-        """Have a host's connections closed and started afresh."""
+        """Close a host's connections; new ones are opened when needed."""
         await self._ask(commands.CloseConnections, host=host_id)
 
     async def set_debug_level(self, host_id: str, level: int) -> None:
@@ -150,11 +150,11 @@ class ManagementClient:
         await self._ask(commands.SetDebugLevel, host=host_id, level=level)
 
     async def reread_table(self) -> str:
-        """Have the host table read again; tells what has changed."""
+        """Read the host table again; returns readable changes."""
         return str((await self._ask(commands.RereadTable))["message"])
 
     async def reload(self) -> str:
-        """Have the configuration and the host table read again; tells what has changed."""
+        """Read the configuration and the host table again; returns readable changes."""
         return str((await self._ask(commands.Reload, RELOADS))["message"])
 
     async def stop(self) -> None:
@@ -170,11 +170,11 @@ class ManagementClient:
         fail: bool = False,
     ) -> None:
         """
-        Pause a host; done when nothing of it is in flight any more.
+        Pause a host; returns when none of its requests is in flight.
 
-        :param by: who wants it, for people; None for the user that this process runs as.
-        :param seconds: how long; 0.0 until :meth:`resume`.
-        :param fail: whether its requests get ``con_lost`` at once, and do not wait.
+        :param by: who pauses it; None for the user of this process.
+        :param seconds: duration; 0.0 for until :meth:`resume`.
+        :param fail: whether its requests get ``con_lost`` at once instead of waiting.
         """
         by = user_name(os.geteuid()) if by is None else by
         await self._ask(
@@ -192,12 +192,12 @@ class ManagementClient:
         await self._ask(commands.Resume, host=host_id)
 
     async def show_delayed(self, file: str) -> tuple[bytes, bool]:
-        """Return what is in a delayed request, and whether it goes on behind that."""
+        """Return the content of a delayed request, and whether it was cut."""
         answer = await self._ask(commands.ShowDelayed, file=file)
         return cast(bytes, answer["content"]), bool(answer["more"])
 
     async def retry_delayed(self, host_id: str = "") -> None:
-        """Have a host's delayed requests tried now."""
+        """Try to send a host's delayed requests now."""
         await self._ask(commands.RetryDelayed, host=host_id)
 
     async def drop_delayed(self, file: str) -> None:
@@ -205,10 +205,10 @@ class ManagementClient:
         await self._ask(commands.DropDelayed, file=file)
 
     async def requeue_delayed(self, file: str) -> None:
-        """Put a kept request back among those that are sent."""
+        """Move a kept request back to those that are sent."""
         await self._ask(commands.RequeueDelayed, file=file)
 
-    # ------------------------------------------------------------------ questions and answers
+    # ------------------------------------------------------------------ commands
 
     async def _rows(
         self,
@@ -217,7 +217,7 @@ class ManagementClient:
         after: str | None = None,
         **arguments: str,
     ) -> list[R]:
-        """Return the rows of all pages; the key of each row is its first field."""
+        """Return the rows of all pages; the first field of a row is its key."""
         name, key = command.response[0][0].decode(), attrs.fields(record)[0].name
         rows: dict[object, R] = {}
         more = True
@@ -237,11 +237,11 @@ class ManagementClient:
         """
         Send a command and return its answer.
 
-        :param more_time: seconds beyond what an answer usually gets.
+        :param more_time: seconds in addition to the usual time limit.
         """
         try:
             command.makeArguments(arguments, self._protocol)
-        except Exception as error:  # AMP's types raise whatever they come across
+        except Exception as error:  # AMP's types raise any exception
             raise BadArguments(f"{command.__name__} is not asked like this: {error}") from error
         limit = self._timeout + more_time
         try:

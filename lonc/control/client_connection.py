@@ -28,16 +28,16 @@ from lonc.control.commands import BoundedAMP
 from lonc.control.errors import NoAnswer
 from lonc.wire.tls import TLSError
 
-#: Bytes of an answer at most: a page of a list is one value, and the rest is small.
+#: Maximum size of an answer in bytes: a page of a list is one value, and the rest is small.
 LONGEST_ANSWER: Final = 4 * 65536
 
 
 class ClientConnection(BoundedAMP):
     """
-    Asks a lonc.
+    The client side of a management connection.
 
     :ivar closed: fires when the connection has ended.
-    :ivar refused: why it was ended by this side; empty where it was not.
+    :ivar refused: why this side ended it; empty if it did not.
     :ivar ready: fires when commands may be sent.
     """
 
@@ -50,15 +50,15 @@ class ClientConnection(BoundedAMP):
         self.ready: Deferred[None] = succeed(None)
 
     def refuse(self, why: str) -> None:
-        """End the connection: whatever listens there is no lonc."""
+        """Close the connection, because the server is not a lonc."""
         self.refused = self.refused or why
         super().refuse(why)
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
-        """Take an answer, and nothing else."""
+        """Handle an answer; anything else is refused."""
         try:
-            box.pop(amp.COMMAND, None)  # nobody asks a client
-            # AMP would forget the question before it finds that these are missing.
+            box.pop(amp.COMMAND, None)  # clients execute no commands
+            # Without these AMP would drop the pending command before it raises an error.
             box.setdefault(amp.ERROR_CODE, amp.UNKNOWN_ERROR_CODE)
             box.setdefault(amp.ERROR_DESCRIPTION, b"")
             super().ampBoxReceived(box)
@@ -66,7 +66,7 @@ class ClientConnection(BoundedAMP):
             self.refuse("what came answers no question")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail what is not answered."""
+        """Fail all commands without an answer."""
         super().connectionLost(reason)
         self.closed.callback(None)
 
@@ -76,7 +76,7 @@ class TLSClientConnection(ClientConnection):
     """
     The same over TLS.
 
-    :ivar ready: fires when the other side has shown a certificate for its host, or fails.
+    :ivar ready: fires when the server has presented a certificate for its host, or fails.
     """
 
     def __init__(self, host: str) -> None:
@@ -85,7 +85,7 @@ class TLSClientConnection(ClientConnection):
         self.ready = Deferred()
 
     def handshakeCompleted(self) -> None:
-        """Look whom the certificate is for."""
+        """Check the name in the server's certificate."""
         from lonc.control.tls import peer_certificate
 
         try:
@@ -96,7 +96,7 @@ class TLSClientConnection(ClientConnection):
             self.ready.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail what is not answered, and say why TLS failed if it did."""
+        """Fail all commands without an answer, with the reason if TLS failed."""
         if not reason.check(ConnectionClosed):
             self.refused = self.refused or f"TLS failed: {_why(reason.value)}"
             reason = Failure(ConnectionLost())
@@ -106,13 +106,13 @@ class TLSClientConnection(ClientConnection):
 
 
 def _of_system(error: Exception) -> str:
-    """Return what the system says, without what Twisted puts around it."""
+    """Return the system's error message, without what Twisted adds."""
     number = error.osError if isinstance(error, ConnectError) else None
     return str(error) if number is None else os.strerror(number)
 
 
 def _why(error: BaseException | None) -> str:
-    """Return what OpenSSL says, without where in its source."""
+    """Return OpenSSL's reason, without its place in the source."""
     arguments = () if error is None else error.args
     reasons = arguments[0] if arguments and isinstance(arguments[0], list) else []
     return ", ".join(str(each[-1]) for each in reasons) or str(error) or type(error).__name__
@@ -124,7 +124,7 @@ async def connect(
     """
     Connect to a lonc; see :meth:`lonc.management.ManagementClient.connect`.
 
-    :raises lonc.control.errors.NoAnswer: it is not to be had.
+    :raises lonc.control.errors.NoAnswer: it cannot be reached.
     """
     target: IStreamClientEndpoint
     if endpoint.startswith("lonctls:"):
@@ -145,7 +145,7 @@ async def connect(
     try:
         await connectProtocol(target, connection).addTimeout(timeout, reactor)
         await connection.ready.addTimeout(timeout, reactor)
-    except (TimeoutError, ConnectingCancelledError):  # the latter is how endpoints time out
+    except (TimeoutError, ConnectingCancelledError):  # endpoints time out with the latter
         connection.refuse("it took too long")
         raise NoAnswer(f"{endpoint}: not connected within {timeout:g} s") from None
     except (ConnectError, OSError, NoAnswer) as error:

@@ -3,11 +3,10 @@
 """
 The AMP commands for a running lonc, and the errors they end with (row S18).
 
-Wherever a command takes a ``host``, an empty one means all hosts. Every command can fail with
-:class:`InternalError`; what else it can fail with stands in its ``errors``. Each error's text is
-one line for a person.
+An empty ``host`` means all hosts. Every command can fail with :class:`InternalError`, and with the
+errors in its ``errors``. The text of an error is a readable line.
 
-AMP ends a value at 65,535 bytes, and a list is one value: hosts come in pages.
+An AMP value has at most 65,535 bytes, and a list is one value, so lists are sent in pages.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ from lonc.report.records import (
 )
 from lonc.report.status import DaemonStatus, HostStatus
 
-#: Bytes of a page: it takes some 10 ms to make, and others are served before the next one. One row
-#: always fits into a value of AMP.
+#: Size of a page in bytes: it takes about 10 ms to generate, and others are served before the next
+#: one. A single row always fits into an AMP value.
 PAGE: Final = 16_384
 
 K = TypeVar("K", int, str)
@@ -51,10 +50,10 @@ T = TypeVar("T")
 
 class BoundedAMP(amp.AMP):
     """
-    AMP that ends a connection at the first box that it has no room for, on both sides.
+    AMP with a limit on the size of a box, for both sides.
 
-    :cvar longest_box: bytes of a box at most, keys and values together. A key ends at 255, and AMP
-        itself has no bound for a box.
+    :cvar longest_box: maximum size of a box in bytes, keys and values together. AMP itself only
+        limits keys, to 255 bytes, and values.
     """
 
     longest_box: int
@@ -64,13 +63,13 @@ class BoundedAMP(amp.AMP):
     _box_size = 0
 
     def refuse(self, why: str) -> None:
-        """End the connection: the other side does not speak AMP as lonc does."""
-        self.paused = True  # nothing that has come is looked at any more
+        """Close the connection, because of a violation of the protocol."""
+        self.paused = True  # ignore data that was already received
         if self.transport is not None:
             self.transport.abortConnection()
 
     def proto_value(self, string: bytes) -> str:
-        """Take a value of a box."""
+        """Handle a value of a box."""
         self._box_size += len(self._currentKey) + len(string)
         if self._box_size > self.longest_box:
             self.refuse(f"a box is longer than {self.longest_box} bytes")
@@ -78,17 +77,17 @@ class BoundedAMP(amp.AMP):
         return state
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
-        """Take a whole box."""
+        """Handle a complete box."""
         self._box_size = 0
         super().ampBoxReceived(box)
 
     def lengthLimitExceeded(self, length: int) -> None:
-        """Keys end at 255 bytes; text in any other protocol looks like a longer one."""
+        """Refuse a key of more than 255 bytes, which other protocols look like."""
         self.refuse(f"this is not AMP: a key of {length} bytes")
 
 
 class _Json(amp.Argument):
-    """An argument of any form, as JSON: AMP has no type for it."""
+    """An argument of any type, as JSON."""
 
     def toString(self, inObject: object) -> bytes:
         return json.dumps(inObject).encode()
@@ -98,7 +97,7 @@ class _Json(amp.Argument):
 
 
 class _Number(amp.Float):
-    """A float; whole numbers are taken too, as they are everywhere in Python."""
+    """A float; integers are accepted too."""
 
     def toString(self, inObject: float) -> bytes:
         data: bytes = super().toString(float(inObject))
@@ -114,7 +113,7 @@ _ARGUMENTS: dict[object, type[amp.Argument]] = {
 
 
 def _fields(record: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
-    """Put a record on the wire under the names of its fields, so that a new field travels too."""
+    """Return AMP arguments for all fields of a record, under their names."""
     fields = attrs.fields(attrs.resolve_types(record))
     return [(field.name.encode(), _ARGUMENTS.get(field.type, _Json)()) for field in fields]
 
@@ -126,9 +125,9 @@ _MESSAGE = (b"message", amp.Unicode())
 
 class ManagementCommand(amp.Command):
     """
-    What all commands share.
+    Base class of all commands.
 
-    :cvar level: who may give it: who steers, unless it says otherwise.
+    :cvar level: the required access level.
     """
 
     level = Level.STEER
@@ -143,13 +142,13 @@ class ManagementCommand(amp.Command):
     @classmethod
     def parseArguments(cls, box: amp.AmpBox, protocol: amp.AMP) -> dict[str, object]:
         """
-        Return the arguments of a command that has come.
+        Parse the arguments of a received command.
 
-        :raises lonc.control.errors.BadArguments: one is missing, or not of its type.
+        :raises lonc.control.errors.BadArguments: one is missing, or has the wrong type.
         """
         try:
             arguments: dict[str, object] = super().parseArguments(box, protocol)
-        except Exception as error:  # AMP's types raise whatever they come across
+        except Exception as error:  # AMP's types raise any exception
             what = f"{cls.__name__} has not the arguments that it takes"
             raise BadArguments(f"{what} ({type(error).__name__})") from error
         return arguments
@@ -164,11 +163,11 @@ class ManagementCommand(amp.Command):
     @classmethod
     def fitting(cls, rows: Iterable[attrs.AttrsInstance]) -> tuple[list[dict[str, object]], bool]:
         """
-        Return as many rows as fit into a page, one at least, and whether there are more.
+        Return as many rows as fit into a page, at least one, and whether there are more.
 
-        The command has a list of rows first in its response, and ``more`` second.
+        The response of the command must have a list of rows first, and ``more`` second.
 
-        :param rows: made one by one, as far as they are needed.
+        :param rows: consumed only as far as needed.
         """
         _, argument = cls.response[0]
         page: list[dict[str, object]] = []
@@ -184,11 +183,11 @@ class ManagementCommand(amp.Command):
 
 def rows_after(rows: Mapping[K, T], after: object) -> list[T]:
     """
-    Return the values whose keys are greater than one, in the order of their keys.
+    Return the values whose keys are greater than ``after``, sorted by key.
 
-    A key stays a row's own while others come and go, so none is hidden or repeated.
+    Keys identify rows while others are added and removed, so no row is skipped or repeated.
 
-    :param after: the key of the last row of the page before; None for the first page.
+    :param after: the key of the last row of the previous page; None for the first page.
     :raises BadArguments: it cannot be compared with the keys.
     """
     last = cast("K | None", after)
@@ -213,7 +212,7 @@ class _FileCommand(ManagementCommand):
 
 
 class About(ManagementCommand):
-    """Report on the daemon: the fields of :class:`lonc.report.status.DaemonStatus`."""
+    """The status of the daemon: :class:`lonc.report.status.DaemonStatus`."""
 
     level = Level.SEE
     response = _fields(DaemonStatus)
@@ -221,10 +220,10 @@ class About(ManagementCommand):
 
 class ListHosts(ManagementCommand):
     """
-    Report on the hosts, in the order of their ids, one page at a time.
+    The status of the hosts, in the order of their ids, one page at a time.
 
-    ``after`` is the last host id of the page before, or empty. A host that comes or goes between
-    two pages neither repeats nor hides another. ``more`` tells whether a next page would have any.
+    ``after`` is the last host id of the previous page, or empty. A host that is added or removed
+    between two pages causes no repetition or omission. ``more`` is whether there is another page.
     """
 
     level = Level.SEE
@@ -233,21 +232,21 @@ class ListHosts(ManagementCommand):
 
 
 class Report(_HostCommand):
-    """Write the status file. It is one file for all hosts, and always written as a whole."""
+    """Write the status file, which always contains all hosts."""
 
     errors = {ReportFailed: b"REPORT_FAILED"}
 
 
 class ResetRetries(_HostCommand):
-    """Give a host its retries back: a DEAD one is tried again with the next request."""
+    """Restore a host's retries: a DEAD one becomes unproven and is probed at once."""
 
 
 class CloseConnections(_HostCommand):
-    """Close a host's connections and start afresh, as ``close_connection_exit`` does."""
+    """Close a host's connections, as ``close_connection_exit`` does."""
 
 
 class SetDebugLevel(_HostCommand):
-    """Set a host's debug level: 0 is off, 9 is all there is (row S20)."""
+    """Set a host's debug level, from 0 (off) to 9 (everything) (row S20)."""
 
     arguments = [*_HostCommand.arguments, (b"level", amp.Integer())]
     errors = {BadLevel: b"BAD_LEVEL"}
@@ -255,10 +254,10 @@ class SetDebugLevel(_HostCommand):
 
 class Pause(_HostCommand):
     """
-    Let a host's requests wait, or fail at once; answered when nothing is in flight any more.
+    Make a host's requests wait, or fail at once; answered when none is in flight.
 
-    ``seconds`` is how long, 0.0 for until :class:`Resume`; ``by`` whoever wants it, for people.
-    The queue timeout goes on.
+    ``seconds`` is the duration, 0.0 for until :class:`Resume`; ``by`` is who pauses it.
+    The queue timeout still applies.
     """
 
     arguments = [
@@ -275,14 +274,14 @@ class Resume(_HostCommand):
 
 
 class RereadTable(ManagementCommand):
-    """Read the host table again, as USR2 does; answered once it is done."""
+    """Read the host table again, as USR2 does; answered when done."""
 
     response = [_MESSAGE]
     errors = {ReloadFailed: b"RELOAD_FAILED"}
 
 
 class Reload(ManagementCommand):
-    """Read the configuration and the host table again, as HUP does; answered once it is done."""
+    """Read the configuration and the host table again, as HUP does; answered when done."""
 
     response = [_MESSAGE]
     errors = {ReloadFailed: b"RELOAD_FAILED"}
@@ -294,9 +293,10 @@ class Stop(ManagementCommand):
 
 class HandOver(ManagementCommand):
     """
-    Be ready to hand everything over to a new process: :mod:`lonc.daemon.takeover`.
+    Prepare to hand everything over to a new process: see :mod:`lonc.daemon.takeover`.
 
-    It ends the delayed work first. ``path`` is the socket that the new process has to come to.
+    Answered when delayed requests in flight have ended. ``path`` is the socket to which the new
+    process must connect.
     """
 
     response = [(b"path", amp.Unicode())]
@@ -306,8 +306,8 @@ class Listing(_HostCommand):
     """
     Rows of one kind, in the order of their first field, one page at a time.
 
-    ``after`` is that field of the last row of the page before, or null. ``more`` tells whether a
-    next page would have any. An empty ``host`` means all.
+    ``after`` is that field of the last row of the previous page, or null. ``more`` is whether there
+    is another page. An empty ``host`` means all.
     """
 
     level = Level.SEE
@@ -331,25 +331,25 @@ class ListConnections(Listing):
 
 
 class ListSlow(Listing):
-    """The slowest requests of late: :class:`lonc.report.records.RequestRecord`."""
+    """The slowest recent requests: :class:`lonc.report.records.RequestRecord`."""
 
     response = _listing(RequestRecord)
 
 
 class ListProblems(Listing):
-    """What is wrong now: :class:`lonc.report.problems.Problem`, in the order of their beginning."""
+    """The current problems: :class:`lonc.report.problems.Problem`, in the order they began."""
 
     response = _listing(Problem)
 
 
 class ListSettings(Listing):
-    """The settings in force: :class:`lonc.report.records.SettingStatus`; ``host`` is nothing."""
+    """The settings in force: :class:`lonc.report.records.SettingStatus`; ``host`` is ignored."""
 
     response = _listing(SettingStatus)
 
 
 class ListDelayed(Listing):
-    """Delayed requests, those kept too: :class:`lonc.report.records.DelayedStatus`."""
+    """Delayed requests, including kept ones: :class:`lonc.report.records.DelayedStatus`."""
 
     response = _listing(DelayedStatus)
 
@@ -358,9 +358,9 @@ class Trace(Listing):
     """
     Requests as they end: :class:`lonc.report.records.RequestRecord`.
 
-    The first call begins it, for this connection alone, and has no rows; a further one is answered
-    as soon as there are any, or after a second. ``contents`` adds the requests' lines: the owner
-    may. The latest 1,000 are held for who is slow to ask.
+    The first call starts tracing for this connection. Each call is answered as soon as there are
+    rows, or after a second without any. ``contents`` adds the requests themselves, for the owner
+    only. The latest 1,000 requests are buffered between calls.
     """
 
     arguments = [*Listing.arguments, (b"contents", amp.Boolean())]
@@ -369,9 +369,9 @@ class Trace(Listing):
 
 class ShowDelayed(_FileCommand):
     """
-    Give what is in a delayed request, deciphered where it is sealed: the owner may.
+    Return the content of a delayed request, decrypted if it is sealed; for the owner only.
 
-    ``more`` tells whether it goes on behind what fits into an answer.
+    ``more`` is whether it was cut to fit into an answer.
     """
 
     level = Level.OWN
@@ -379,12 +379,12 @@ class ShowDelayed(_FileCommand):
 
 
 class RetryDelayed(_HostCommand):
-    """Try a host's delayed requests now."""
+    """Try to send a host's delayed requests now."""
 
 
 class DropDelayed(_FileCommand):
-    """Delete a delayed request, or one that is kept, and what stands beside it."""
+    """Delete a delayed or kept request, with the note beside it."""
 
 
 class RequeueDelayed(_FileCommand):
-    """Put a kept request back among those that are sent."""
+    """Move a kept request back to those that are sent."""

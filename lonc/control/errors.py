@@ -1,14 +1,14 @@
 """
-What the management port can answer in place of a result (row S18).
+Errors that the management port can answer (row S18).
 
-The daemon raises some of these; they stand apart from the commands so that it need not import AMP.
+They are separate from the commands so that the daemon can raise them without importing AMP.
 """
 
 from __future__ import annotations
 
 
 class ManagementError(Exception):
-    """Why a command was not carried out, in one line for a person."""
+    """A command was not carried out; the message is a readable line."""
 
 
 class UnknownHost(ManagementError):
@@ -20,19 +20,19 @@ class UnknownFile(ManagementError):
 
 
 class NotAllowed(ManagementError):
-    """Whoever asks may see, and not steer; or not see this."""
+    """The client lacks the required access level."""
 
 
 class NotDone(ManagementError):
-    """It cannot be done now, and why."""
+    """It cannot be done now; the message says why."""
 
 
 class BadArguments(ManagementError):
-    """A command has not the arguments that it takes."""
+    """A command has missing or wrong arguments."""
 
 
 class BadLevel(ManagementError):
-    """A debug level is a number from 0 to 9."""
+    """The debug level is not a number from 0 to 9."""
 
 
 class ReportFailed(ManagementError):
@@ -44,8 +44,8 @@ class ReloadFailed(ManagementError):
 
 
 class InternalError(ManagementError):
-    """Something is wrong inside lonc; its log says what."""
+    """An internal error of lonc; its log has the details."""
 
 
 class NoAnswer(ManagementError):
-    """For the client only: lonc was not reached, or its answer did not come in time."""
+    """Raised by the client: lonc was not reached, or did not answer in time."""

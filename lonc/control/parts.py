@@ -1,4 +1,4 @@
-"""The parts of the daemon that the management port shows and steers (row S18)."""
+"""The parts of the daemon that the management port queries and controls (row S18)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ from lonc.report.request_log import RequestLog
 @attrs.frozen(kw_only=True)
 class Parts:
     """
-    What is shown and steered.
+    Parts of the daemon.
 
-    :ivar clock: the reactor's time.
+    :ivar clock: the reactor's clock.
     :ivar hosts: host id -> its service.
     :ivar in_force: the settings in force.
-    :ivar clients: those who are connected.
+    :ivar clients: the connected clients.
     :ivar delayed: the delayed requests.
-    :ivar request_log: the requests that are slow, or watched.
-    :ivar reporter: reports on the daemon, its hosts and what is wrong.
-    :ivar disk: reads the settings again.
-    :ivar read_settings: does so; raises SettingsError.
-    :ivar reread_table: does what USR2 does, and tells a person what has changed; fails with
-        ReloadFailed.
+    :ivar request_log: slow and traced requests.
+    :ivar reporter: status of the daemon and its hosts, and problems.
+    :ivar disk: runs ``read_settings`` in a thread.
+    :ivar read_settings: reads the settings again; raises SettingsError.
+    :ivar reread_table: does what USR2 does, and returns readable changes; fails with ReloadFailed.
     :ivar reload: does what HUP does, likewise.
-    :ivar hand_over: gets ready for a new process, and returns the path of the socket for it; raises
+    :ivar hand_over: prepares for a new process, and returns the path of the socket for it; raises
         NotDone.
-    :ivar handing_over: tells whether a new process gets what there is.
-    :ivar refresh_problems: brings the list of problems up to date.
+    :ivar handing_over: whether a take-over is in progress.
+    :ivar refresh_problems: updates the list of problems.
     :ivar stop: begins to stop, as at TERM.
     """
 

@@ -1,7 +1,7 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-Where the management port listens, and the ports beside the hosts' sockets together.
+The management port, and all ports other than the hosts' sockets.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from lonc.control.parts import Parts
     from lonc.control.server import ManagementFactory, ManagementProtocol
 
-#: Twisted's mode for a UNIX socket whose description names none. A colon behind a backslash is
-#: part of a path.
+#: Twisted's default mode of a UNIX socket. A colon after a backslash is part of a path.
 _EVERYBODY = 0o666
 _ASKED_FOR_EVERYBODY = re.compile(r"(?<!\\):(mode=)?(0o)?0*666(:|$)")
 
@@ -44,26 +43,26 @@ log = Logger()
 
 
 class ManagementPortError(PortError):
-    """The management port cannot be had; the message names its description, for a person."""
+    """The management port cannot be opened; the message is readable and has its description."""
 
 
 class _GuardedReactor(ListeningReactor):
-    """What must not listen there is refused."""
+    """Refuses descriptions that would be accessible from other machines."""
 
     def listenTCP(self, *where: object, interface: str = "", **more: object) -> IListeningPort:
-        """Listen; raises ManagementPortError where other machines would come through."""
+        """Listen; raises ManagementPortError if other machines could connect."""
         _check_loopback(interface)
         port: IListeningPort = self.reactor.listenTCP(*where, interface=interface, **more)
         return port
 
     def listenSSL(self, *where: object, interface: str = "", **more: object) -> IListeningPort:
-        """Listen; it does not ask for the other side's certificate, so it is no safer than TCP."""
+        """Listen; this does not request client certificates, so it is no safer than TCP."""
         _check_loopback(interface)
         port: IListeningPort = self.reactor.listenSSL(*where, interface=interface, **more)
         return port
 
     def adoptStreamPort(self, fd: int, family: int, factory: Factory) -> IListeningPort:
-        """Take over what somebody else has opened, such as systemd."""
+        """Adopt a socket opened by another program, such as systemd."""
         if family != socket.AF_UNIX:
             with socket.socket(fileno=os.dup(fd)) as adopted:
                 _check_loopback(adopted.getsockname()[0])
@@ -78,14 +77,14 @@ class _GuardedReactor(ListeningReactor):
         mode: int = _EVERYBODY,
         wantPID: bool = False,
     ) -> IListeningPort:
-        """Listen; without a mode that was asked for, for lonc's own user only."""
+        """Listen; the default mode is 0600, for lonc's own user only."""
         if mode == _EVERYBODY and not _ASKED_FOR_EVERYBODY.search(self.description):
             mode = 0o600
         return super().listenUNIX(address, factory, backlog, mode)
 
 
 def _check_loopback(interface: str) -> None:
-    """Raise ManagementPortError where an interface is another than this machine's own."""
+    """Raise ManagementPortError if an interface is accessible from other machines."""
     try:
         loopback = ipaddress.ip_address(interface).is_loopback
     except ValueError:
@@ -99,9 +98,9 @@ def _check_loopback(interface: str) -> None:
 
 def check_description(description: str, certificates: Certificates | None) -> None:
     """
-    See whether a management port could be described so, without listening.
+    Check the description of a management port, without listening.
 
-    :raises ManagementPortError: a start would refuse it.
+    :raises ManagementPortError: it is invalid.
     """
     try:
         if description.startswith("lonctls:"):
@@ -113,12 +112,12 @@ def check_description(description: str, certificates: Certificates | None) -> No
         endpoint = Endpoint.parse(description)
         if endpoint.kind in ("tcp", "tcp6", "ssl"):
             _check_loopback(endpoint.named.get("interface", ""))
-    except Exception as error:  # endpoints raise whatever they like
+    except Exception as error:  # endpoints raise any exception
         raise ManagementPortError(f"{description}: {error}") from None
 
 
 class _OnDemand(Factory):
-    """Imports AMP when somebody comes: most of the time nobody does, and it takes two megabytes."""
+    """Imports AMP at the first connection: often there is none, and it takes two megabytes."""
 
     noisy = False
 
@@ -131,7 +130,7 @@ class _OnDemand(Factory):
         self._made: ManagementFactory | None = None
 
     def logPrefix(self) -> str:
-        """Name it in Twisted's line that it listens."""
+        """Its name in Twisted's log lines."""
         return "the management port"
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol | None:
@@ -156,13 +155,13 @@ class ManagementPort(EndpointPort):
     """
     Listens for management connections.
 
-    :param parts: gives what is shown and steered, when somebody comes for the first time.
+    :param parts: returns the parts of the daemon; called at the first connection.
     :param description: a server endpoint description; None for no port.
-    :param group: may see over a UNIX socket; None leaves it to its mode.
-    :param certificates: gives the own ones, for ``lonctls:``.
-    :param names: gives whose certificates may see there, or steer.
-    :param name: tells it from another, for people.
-    :param keeper: has its UNIX socket kept over a restart.
+    :param group: a group that may see over a UNIX socket; None to use only its mode.
+    :param certificates: returns the own certificates, for ``lonctls:``.
+    :param names: returns the certificate names that may see, or steer.
+    :param name: a readable name.
+    :param keeper: keeps its UNIX socket over a restart.
     """
 
     error = ManagementPortError
@@ -187,19 +186,19 @@ class ManagementPort(EndpointPort):
         super().__init__(reactor, network, self._made_on_demand, name, description, keeper)
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> IStreamServerEndpoint:
-        """Return the endpoint of a description; ``lonctls:`` is one of our own."""
+        """Return the endpoint of a description; ``lonctls:`` is lonc's own."""
         if not description.startswith("lonctls:"):
             return super().endpoint(reactor, description)
         from lonc.control.tls import ServerEndpoint
 
-        # Other machines shall come through: each shows a certificate.
+        # Other machines may connect here, since they must present a certificate.
         return ServerEndpoint(reactor.reactor, description, self._certificates)
 
     def share(self, group: int | None) -> None:
         """
-        Have a group see from now on, and no other.
+        Set the group that may see.
 
-        :raises ManagementPortError: lonc's user may not give it the socket.
+        :raises ManagementPortError: lonc's user may not set it.
         """
         before, self._group = self._group, group
         if group != before:
@@ -222,7 +221,7 @@ class ManagementPort(EndpointPort):
             self._shared = False
             try:
                 self._share()
-            except ManagementPortError as error:  # its owner and root can do what is to be done
+            except ManagementPortError as error:  # its owner and root still have access
                 log.critical("{error}", error=error, event="port-not-shared")
         elif description is not None and not description.startswith("lonctls:"):
             log.warn(
@@ -231,18 +230,18 @@ class ManagementPort(EndpointPort):
             )
 
     async def disconnect(self) -> None:
-        """Close the connections that are open, once they have read what they are owed."""
+        """Close all connections, once they have read their answers."""
         await self._made_on_demand.disconnect()
 
 
 class Ports(MultiService):
     """
-    The ports beside the hosts' sockets. Each follows a setting.
+    All ports other than the hosts' sockets. Each has a setting.
 
-    :param parts: gives what is shown and steered over the management ports.
-    :param keeper: has the management port's UNIX socket kept over a restart.
-    :param http: where the page is.
-    :ivar unshared: those that two processes cannot have at a time.
+    :param parts: returns the parts of the daemon for the management ports.
+    :param keeper: keeps the UNIX socket of the management port over a restart.
+    :param http: the HTTP port.
+    :ivar unshared: ports that only one process can have at a time.
     """
 
     def __init__(
@@ -269,18 +268,18 @@ class Ports(MultiService):
         self._moving: list[Deferred[list[str]]] = []
 
     def restore(self) -> None:
-        """Listen again where a socket has gone."""
+        """Listen again if a socket has disappeared."""
         for port in self._all:
             port.restore()
 
     def problems(self) -> Iterator[Problem]:
-        """Report each port that does not listen where it should."""
+        """Yield a problem for each port that does not listen where it should."""
         for port in self._all:
             if port.failure:
                 yield problem("port-not-open", str(port.name), port.failure)
 
     def share(self, group: int | None) -> list[str]:
-        """Return why a group cannot see over the management port, if so."""
+        """Set the group that may see; return errors."""
         try:
             self._management.share(group)
         except PortError as error:
@@ -289,7 +288,7 @@ class Ports(MultiService):
         return []
 
     def relocate(self, settings: Settings) -> list[Deferred[list[str]]]:
-        """Listen where settings want it; each port tells why it cannot, if so."""
+        """Listen as configured; each Deferred fires with a list of errors."""
         where = [
             ("loncManagement", self._management, settings.management),
             ("loncManagementTLS", self._tls, settings.management_tls),
@@ -300,12 +299,12 @@ class Ports(MultiService):
         return moved
 
     def relocated(self) -> Deferred[list[tuple[bool, list[str]]]]:
-        """Fire when the ports are where they shall be."""
+        """Return a Deferred that fires when all ports have been moved."""
         return DeferredList(self._moving, consumeErrors=True)
 
 
 async def _relocate(setting: str, port: EndpointPort, description: str | None) -> list[str]:
-    """Return why a port cannot listen where a setting wants it, if so."""
+    """Listen as configured; return errors."""
     try:
         await port.relocate(description)
     except Exception as error:

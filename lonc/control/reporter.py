@@ -1,6 +1,6 @@
 """
-What the daemon tells of itself and of its hosts: to the status file, the process title, the log
-and the management port (rows S16 and F10).
+Reports on the daemon and its hosts, for the status file, the process title, the log and the
+management port (rows S16 and F10).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from lonc.report.units import count, fitting
 
 log = Logger()
 
-#: Characters of what the last reload changed: over AMP one may take twelve bytes, and there is room
-#: for 65,535.
+#: Maximum length of the changes of the last reload: over AMP a character may take twelve bytes, and
+#: 65,535 are available.
 MOST_TOLD: Final = 5000
 
 
 def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
-    """Return what stands as the status in a log line."""
+    """Return the status for a log line."""
     if host_id == PARENT:
         return count(len(hosts), "host")
     host = hosts.get(host_id)
@@ -56,15 +56,15 @@ def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
 @attrs.define(eq=False)
 class Reporter:
     """
-    Gathers the daemon's status and puts it where people read it.
+    Collects the status of the daemon, and writes it where people read it.
 
     :param hosts: host id -> its service, in the order of the table.
     :param in_force: the settings and the table.
-    :param clients: knows how many were turned away.
-    :param delayed: knows the delayed requests on disk.
-    :param lonc_log: has the hosts' last lines.
-    :param problems: what is wrong now; :meth:`looking` keeps it up to date.
-    :param departed: gives the counts of hosts that are no longer served.
+    :param clients: has the number of refused clients.
+    :param delayed: has the delayed requests on disk.
+    :param lonc_log: has the last line of each host.
+    :param problems: the current problems; :meth:`looking` updates them.
+    :param departed: returns the counts of hosts that are no longer served.
     """
 
     _hosts: Mapping[str, HostService]
@@ -81,7 +81,7 @@ class Reporter:
     _reloads: Counter[str] = attrs.field(init=False, factory=lambda: Counter(done=0, failed=0))
 
     def about(self) -> DaemonStatus:
-        """Report on the daemon as a whole."""
+        """Return the status of the daemon as a whole."""
         settings, certificates = self._in_force.settings, self._in_force.access.certificates
         return DaemonStatus(
             version=lonc.__version__,
@@ -110,10 +110,10 @@ class Reporter:
 
     def reloaded(self, outcome: str, changes: Sequence[str]) -> None:
         """
-        Take note of a reload, or of a table that was read.
+        Record a reload of settings or table.
 
         :param outcome: ``done`` or ``failed``.
-        :param changes: lines for a person; where it failed, why.
+        :param changes: readable lines; if it failed, the reasons.
         """
         self._reloads[outcome] += 1
         self._last_reload = {
@@ -123,7 +123,7 @@ class Reporter:
         }
 
     def statuses(self) -> list[HostStatus]:
-        """Report on each host, in the order of the table, but for times."""
+        """Return the status of all hosts, in the order of the table, without durations."""
         return list(self._statuses())
 
     def _statuses(self) -> Iterator[HostStatus]:
@@ -139,7 +139,7 @@ class Reporter:
 
     def status(self, host_id: str) -> HostStatus:
         """
-        Report all there is on a host.
+        Return the complete status of a host.
 
         :raises KeyError: there is no such host.
         """
@@ -154,15 +154,15 @@ class Reporter:
 
     def looking(self) -> Iterator[HostStatus]:
         """
-        Report on each host, a host at each step, and judge what they report.
+        Yield the status of each host, one per step, and find problems.
 
-        After the last step ``problems`` has what the statuses show, and nothing that is over.
+        After the last step ``problems`` is up to date.
         """
         daemon = self.about()
         hosts: list[HostStatus] = []
         found: list[Problem] = []
         for host_id in self.host_ids():
-            with contextlib.suppress(KeyError):  # it has left the table meanwhile
+            with contextlib.suppress(KeyError):  # it was removed meanwhile
                 hosts.append(self.status(host_id))
                 found += judge_host(hosts[-1], daemon, time.time())
                 yield hosts[-1]
@@ -172,23 +172,23 @@ class Reporter:
 
     def times(self, host_id: str) -> Mapping[str, Totals]:
         """
-        Return how long a host's requests take.
+        Return the durations of a host's requests since the start.
 
         :raises KeyError: there is no such host.
         """
         return self._hosts[host_id].totals()
 
     def beginning_slots(self) -> Iterator[None]:
-        """Let the five minutes of which is told move on, a host at each step; every half minute."""
+        """Advance the window of the last five minutes, one host per step, every half minute."""
         for host_id, host in list(self._hosts.items()):
-            if host_id in self._hosts:  # else it has left the table meanwhile
+            if host_id in self._hosts:  # otherwise it was removed meanwhile
                 host.begin_slot()
                 recent = self._recent.setdefault(host_id, Recent())
                 recent.begin_slot(host.requests, host.con_lost, host.times.of_late()["total"])
             yield
 
     def http_names(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Return this machine's names and those of the settings under which to ask for pages."""
+        """Return this machine's names, and those in the settings, under which pages are served."""
         settings = self._in_force.settings
         row = self._in_force.table.hosts.get(settings.host_id)
         own = [socket.gethostname(), *([row.name] if row is not None else [])]
@@ -197,19 +197,19 @@ class Reporter:
     # ------------------------------------------------------------------ for people
 
     def status_text(self, host_id: str) -> str:
-        """Return what stands as the status in a log line."""
+        """Return the status for a log line."""
         return status_text(self._hosts, host_id)
 
     def report(self) -> None:
-        """Write the status file; raises as :meth:`reporting` does."""
+        """Write the status file; raises OSError."""
         for _ in self.reporting():
             pass
 
     def reporting(self) -> Iterator[None]:
         """
-        Write the status file, of a host at each step.
+        Write the status file, processing one host per step.
 
-        :raises OSError: when it cannot be written.
+        :raises OSError: it cannot be written.
         """
         statuses: list[HostStatus] = []
         for status in self._statuses():
@@ -225,9 +225,9 @@ class Reporter:
 
     def reporting_and_resetting(self) -> Iterator[None]:
         """
-        Open the logs again, report, and then give retries back, a host at each step.
+        Reopen the log, write the status file, then restore retries, one host per step.
 
-        In this order, so that DEAD hosts are seen.
+        In this order, so that the report shows DEAD hosts.
         """
         self._lonc_log.reopen()
         try:
@@ -240,14 +240,14 @@ class Reporter:
             yield
 
     def show_title(self) -> None:
-        """Sum all hosts up in the process title."""
+        """Set the process title."""
         setproctitle(process_title(self._hosts.values(), time.time()))
 
     def status_line(self) -> str:
-        """Sum all hosts up in a line for the service manager."""
+        """Return a line that summarises all hosts, for the service manager."""
         return status_line(self._hosts.values())
 
     def forget(self, host_id: str) -> None:
-        """Drop what is remembered of a host that has left the table."""
+        """Drop what is remembered of a host that was removed from the table."""
         self._lonc_log.forget(host_id)
         self._recent.pop(host_id, None)

@@ -1,7 +1,7 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-What answers the AMP commands (row S18), by way of the parts of the daemon that each is about.
+The responders of the AMP commands (row S18), which call the parts of the daemon.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from lonc.report.request_log import Watcher
 from lonc.report.slices import in_slices
 from lonc.report.status import HostStatus
 
-#: Bytes of a log line that are passed on; a page has room for many hosts that way.
+#: Bytes of a log line that are sent, so that a page has room for many hosts.
 LONGEST_TEXT: Final = 1000
 
-#: Bytes of what is told of a change: AMP has no room for more.
+#: Maximum bytes of a message about changes, limited by AMP.
 LONGEST_MESSAGE: Final = 60_000
 
-#: Bytes of a delayed request that are shown: they have to fit into an answer.
+#: Maximum bytes of a delayed request that are shown, limited by AMP.
 SHOWN: Final = 60_000
 
-#: Seconds of a pause at most: a year. Without an end is possible too.
+#: Maximum duration of a pause in seconds, a year; 0 means without an end.
 LONGEST_PAUSE: Final = 366 * 86400.0
 
-#: Characters of why there is a pause, and of who wants it: they go with each report on the host.
+#: Maximum length of the reason and author of a pause, which are part of each status of the host.
 LONGEST_REASON: Final = 500
 
-#: Seconds after which who traces hears that there was nothing, and asks again.
+#: Seconds after which a trace without requests is answered, and the client calls again.
 TRACE_WAIT: Final = 1.0
 
-#: In place of what the file says, when it says nothing that can be used.
+#: Shown instead of the value in the file if the file is unusable.
 UNREADABLE: Final = "the file cannot be used now: see lonc check"
 
 #: An answer's fields, by their names.
@@ -69,10 +69,10 @@ log = Logger()
 
 class Responders(amp.CommandLocator):
     """
-    Answers the commands of one connection.
+    Responds to the commands of one connection.
 
-    :param parts: of the daemon.
-    :param caller: who is at the other end of the connection.
+    :param parts: the parts of the daemon.
+    :param caller: the client of the connection.
     """
 
     def __init__(self, parts: Parts, caller: Caller) -> None:
@@ -82,37 +82,37 @@ class Responders(amp.CommandLocator):
         self._watcher: Watcher | None = None
 
     def close(self) -> None:
-        """Watch requests no more: the connection has gone."""
+        """Stop tracing, because the connection has ended."""
         if self._watcher is not None:
             self._parts.request_log.remove_watcher(self._watcher)
             self._watcher = None
 
     def _chosen(self, host: str) -> list[HostService]:
-        """Return the host that a command names, or all."""
+        """Return the host named in a command, or all."""
         hosts = self._parts.hosts
         return [hosts[host]] if self._host_id(host) else list(hosts.values())
 
     def _host_id(self, host: str) -> str | None:
-        """Return which host a command names, None for all."""
+        """Return the host id named in a command, None for all; raises UnknownHost."""
         if host and host not in self._parts.hosts:
             raise UnknownHost(f"{host} is not in hosts.tab")
         return host or None
 
     def _log_asked(self, asked: str, host: str = "") -> None:
-        """Log what is asked for; raises UnknownHost where there is no such host."""
+        """Log a request; raises UnknownHost."""
         self._host_id(host)
         self._caller.log_asked(asked, host or PARENT)
 
-    # ------------------------------------------------------------------ what is seen
+    # ------------------------------------------------------------------ queries
 
     @commands.About.responder
     def about(self) -> Answer:
-        """Report on the daemon."""
+        """Return the status of the daemon."""
         return attrs.asdict(self._parts.reporter.about(), recurse=False)
 
     @commands.ListHosts.responder
     def list_hosts(self, after: str) -> Answer:
-        """Report on the hosts."""
+        """Return the status of hosts."""
         ids = rows_after({host_id: host_id for host_id in self._parts.hosts}, after)
         return commands.ListHosts.page(self._host_status(host_id) for host_id in ids)
 
@@ -122,7 +122,7 @@ class Responders(amp.CommandLocator):
 
     @commands.ListClients.responder
     def list_clients(self, host: str, after: object) -> Answer:
-        """Report on the open clients."""
+        """Return the open clients."""
         host_id, everyone = self._host_id(host), self._parts.clients.everyone
         clients = {each.number: each for each in everyone if host_id in (None, each.host_id)}
         now, wall, name_of = self._parts.clients.seconds(), time.time(), cache(user_name)
@@ -133,22 +133,22 @@ class Responders(amp.CommandLocator):
 
     @commands.ListConnections.responder
     def list_connections(self, host: str, after: object) -> Answer:
-        """Report on the connections to londs."""
+        """Return the connections to londs."""
         rows: dict[int, ConnectionStatus] = {}
         for one in self._chosen(host):
             for status in one.connection_statuses():
-                rows.setdefault(status.number, status)  # ids of one machine share theirs
+                rows.setdefault(status.number, status)  # ids of one machine share connections
         return commands.ListConnections.page(rows_after(rows, after))
 
     @commands.ListSlow.responder
     def list_slow(self, host: str, after: object) -> Answer:
-        """Report the slowest requests of late."""
+        """Return the slowest recent requests."""
         slowest = self._parts.request_log.slowest(self._host_id(host))
         return commands.ListSlow.page(rows_after({each.number: each for each in slowest}, after))
 
     @commands.ListProblems.responder
     async def list_problems(self, host: str, after: object) -> Answer:
-        """Report on what is wrong now."""
+        """Return the current problems."""
         host_id = self._host_id(host)
         if after is None:  # not again for each page
             await self._parts.refresh_problems()
@@ -158,11 +158,11 @@ class Responders(amp.CommandLocator):
 
     @commands.ListSettings.responder
     async def list_settings(self, host: str, after: object) -> Answer:
-        """Report on each setting, and on what the file says by now."""
+        """Return the settings, with the values now in the file."""
         parts = self._parts
         settings = parts.in_force.settings
         now: Settings | None = None
-        # What is asked for are the settings in force, and they are known.
+        # The settings in force can be returned even if the file cannot be read.
         with contextlib.suppress(SettingsError, Stuck):
             path, limit = settings.config_file, settings.disk_timeout
             now = await parts.disk.run(path, limit, parts.read_settings)
@@ -172,9 +172,9 @@ class Responders(amp.CommandLocator):
     @commands.ListDelayed.responder
     async def list_delayed(self, host: str, after: object) -> Answer:
         """
-        Report on delayed requests in the order in which they are sent, then on those kept.
+        Return delayed requests in the order in which they are sent, then those kept.
 
-        There may be some for a host that is not in the table.
+        The host need not be in the table.
         """
         if not isinstance(after, str | None):
             raise BadArguments("after is no file")
@@ -186,7 +186,7 @@ class Responders(amp.CommandLocator):
 
     @commands.Trace.responder
     async def trace(self, host: str, after: object, contents: bool) -> Answer:
-        """Report requests as they end."""
+        """Return requests as they end."""
         if contents:
             self._caller.require(Level.OWN, "the requests themselves")
         host_id, watcher = self._host_id(host), self._watcher
@@ -202,7 +202,7 @@ class Responders(amp.CommandLocator):
         watcher.push_back(rows[len(told) :])
         return {"rows": told, "more": more}
 
-    # ------------------------------------------------------------------ what is steered
+    # ------------------------------------------------------------------ actions
 
     @commands.Report.responder
     async def report(self, host: str) -> Answer:
@@ -215,20 +215,20 @@ class Responders(amp.CommandLocator):
         return {}
 
     def _each(self, host: str, do: Callable[[HostService], object]) -> Deferred[Answer]:
-        """Do something for a host or all, and let others be served meanwhile; begin at once."""
+        """Call a function for a host or all, in slices, starting at once."""
         steps = map(do, self._chosen(host))
         done = Deferred.fromCoroutine(in_slices(self._parts.clock, steps, lambda: True))
         return done.addCallback(lambda _: {})
 
     @commands.ResetRetries.responder
     def reset_retries(self, host: str) -> Deferred[Answer]:
-        """Give a host its retries back (row S18)."""
+        """Restore a host's retries (row S18)."""
         self._log_asked("reset retries", host)
         return self._each(host, lambda each: each.reset_retries())
 
     @commands.CloseConnections.responder
     def close_connections(self, host: str) -> Deferred[Answer]:
-        """Close a host's connections and start afresh."""
+        """Close a host's connections."""
         self._log_asked("close connections", host)
         return self._each(host, lambda each: each.close_connections())
 
@@ -242,7 +242,7 @@ class Responders(amp.CommandLocator):
 
     @commands.Pause.responder
     async def pause(self, host: str, by: str, reason: str, seconds: float, fail: bool) -> Answer:
-        """Send a host nothing; return when nothing of it is in flight any more."""
+        """Pause a host; return when none of its requests is in flight."""
         if not 0.0 <= seconds <= LONGEST_PAUSE:
             raise BadArguments(f"a pause has 0 to {LONGEST_PAUSE:.0f} seconds")
         self._check_steady()
@@ -268,12 +268,12 @@ class Responders(amp.CommandLocator):
         return host
 
     def _check_steady(self) -> None:
-        if self._parts.handing_over():  # it has been told which hosts are paused
+        if self._parts.handing_over():  # the pauses were already sent to it
             raise NotDone("a new process is taking over: try again in a moment")
 
     @commands.ShowDelayed.responder
     async def show_delayed(self, file: str) -> Answer:
-        """Give the beginning of a delayed request, and tell whether it goes on."""
+        """Return the beginning of a delayed request, and whether it was cut."""
         self._log_asked(f"show delayed request {file}")
         with _disk_errors(f"{file} cannot be read"):
             content, more = await self._parts.delayed.show(file, SHOWN)
@@ -289,7 +289,7 @@ class Responders(amp.CommandLocator):
 
     @commands.RequeueDelayed.responder
     async def requeue_delayed(self, file: str) -> Answer:
-        """Put a kept request back among those that are sent."""
+        """Move a kept request back to those that are sent."""
         self._log_asked(f"put back delayed request {file}")
         with _disk_errors(f"{file} cannot be put back"):
             await self._parts.delayed.requeue(file)
@@ -297,7 +297,7 @@ class Responders(amp.CommandLocator):
 
     @commands.RetryDelayed.responder
     def retry_delayed(self, host: str) -> Answer:
-        """Try a host's delayed requests now."""
+        """Try to send a host's delayed requests now."""
         self._log_asked("retry delayed requests", host)
         self._parts.delayed.retry(self._host_id(host))
         return {}
@@ -316,13 +316,13 @@ class Responders(amp.CommandLocator):
 
     @commands.HandOver.responder
     async def hand_over(self) -> Answer:
-        """Get ready to hand everything over to a new process."""
+        """Prepare to hand everything over to a new process."""
         self._log_asked("hand over to a new process")
         return {"path": await self._parts.hand_over()}
 
     @commands.Stop.responder
     def stop(self) -> Answer:
-        """Stop lonc; the answer goes first."""
+        """Stop lonc, after the answer was sent."""
         self._log_asked("stop")
         self._parts.clock.callLater(0, self._parts.stop)
         return {}
@@ -330,7 +330,7 @@ class Responders(amp.CommandLocator):
 
 @contextlib.contextmanager
 def _disk_errors(what: str) -> Iterator[None]:
-    """Tell what went wrong with delayed requests as UnknownFile or NotDone."""
+    """Convert errors with delayed requests to UnknownFile or NotDone."""
     try:
         yield
     except UnknownRequest as error:
@@ -343,9 +343,9 @@ def _client_status(
     client: Client, name_of: Callable[[int], str], now: float, wall: float
 ) -> ClientStatus:
     """
-    Report on a client.
+    Return the status of a client.
 
-    :param name_of: gives the name of a user.
+    :param name_of: returns the name of a user.
     :param now: the reactor's time.
     :param wall: the Unix time.
     """
@@ -383,6 +383,6 @@ def _settings(in_force: Settings, file: Settings | None) -> Iterator[SettingStat
 
 
 def cut(text: str, limit: int = LONGEST_TEXT) -> str:
-    """Return a text of so many bytes at most, which can be encoded."""
+    """Cut a text to a number of bytes in UTF-8."""
     data = text.encode("utf-8", "backslashreplace")
     return data[:limit].decode("utf-8", "ignore")

@@ -1,7 +1,7 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-Managing a running lonc over AMP (row S18): the daemon's side.
+The daemon's side of the management port, over AMP (row S18).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from lonc.control.errors import BadArguments, InternalError, NotAllowed, NotDone
 from lonc.control.responders import Responders, cut
 from lonc.disk.code import is_replaced
 
-#: Bytes of a command at most; none that lonc knows needs a tenth of it.
+#: Maximum size of a command in bytes; lonc's commands need less than a tenth of it.
 LONGEST_BOX: Final = 65536
 
-#: Commands of one connection that are not answered yet, at most.
+#: Maximum number of unanswered commands of one connection.
 MOST_COMMANDS: Final = 16
 
-#: Commands of all connections of one level that are not answered yet, at most: two for each.
+#: Maximum number of unanswered commands of all connections of one level: two for each.
 MOST_OF_A_LEVEL: Final = 64
 
-#: TLS connections at most whose handshake is not complete, and seconds that it may take. Strangers
-#: can begin as many as they like.
+#: Maximum number of incomplete TLS handshakes, which anyone can begin, and their time limit in
+#: seconds.
 MOST_HANDSHAKES: Final = 64
 HANDSHAKE_LIMIT: Final = 10.0
 
-#: Each command by its name.
+#: The commands by name.
 _COMMANDS: Final = {
     command.commandName: command
     for command in vars(commands).values()
@@ -59,10 +59,10 @@ T = TypeVar("T")
 
 class Places:
     """
-    What those of one level share, so that they cannot keep others out.
+    The slots of one access level, separate so that one level cannot block another.
 
-    :ivar connections: those that are open.
-    :ivar under_way: how many commands are not answered yet.
+    :ivar connections: open connections.
+    :ivar under_way: number of unanswered commands.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
     """
     The daemon's side of one connection.
 
-    :param make_responders: makes what answers the commands of a caller.
+    :param make_responders: creates the responders for a caller.
     """
 
     longest_box = LONGEST_BOX
@@ -83,7 +83,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
     def __init__(
         self, factory: ManagementFactory, make_responders: Callable[[Caller], Responders]
     ) -> None:
-        # Who is there is asked each time, for names in the settings may change.
+        # Identified each time, because the names in the settings may change.
         self._caller = Caller(lambda: factory.visitor_of(self.transport), factory.log)
         self._responders = make_responders(self._caller)
         super().__init__(locator=self._responders)
@@ -94,12 +94,12 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         self._has_asked = False
         self._silent_since = factory.clock.seconds()
 
-    # AMP's own two would write a log line for each connection, and monitoring makes many.
+    # AMP's versions of these two would log each connection, and monitoring makes many.
     def makeConnection(self, transport: ITransport) -> None:
-        """Begin; over TLS nobody is known, and gets a place, before the handshake is complete."""
+        """Begin; with TLS the client is only known, and gets a slot, after the handshake."""
         amp.BinaryBoxProtocol.makeConnection(self, transport)
         self._factory.connections.add(self)
-        self.transport.registerProducer(self, True)  # who does not read is not read
+        self.transport.registerProducer(self, True)  # do not read from a client that does not read
         if is_encrypted(transport):
             self.setTimeout(HANDSHAKE_LIMIT)
             self._factory.begin_handshake(self)
@@ -108,16 +108,16 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
 
     @property
     def has_begun_tls(self) -> bool:
-        """Whether the other side has sent anything of its handshake, as far as that is known."""
+        """Whether the client has sent any part of its handshake, as far as is known."""
         return getattr(self.transport, "has_begun", False)
 
     def handshakeCompleted(self) -> None:
-        """Take a place among those who may do as much, with a time limit on silence."""
+        """Take a slot of the caller's level, and start the idle timeout."""
         self.setTimeout(self._factory.idle_limit)
         self._places = self._factory.admit(self, self._caller.level)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget what the other side still waits for, and tell the factory."""
+        """Clean up, and notify the factory."""
         self.setTimeout(None)
         amp.BinaryBoxProtocol.connectionLost(self, reason)
         self._responders.close()
@@ -134,18 +134,19 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
     @property
     def importance(self) -> tuple[bool, bool, bool, float]:
         """
-        Of two connections the lesser one makes room: it ends, has nothing to do, has never asked
-        anything, is silent.
+        A sort key: to free a slot, the connection with the smallest is closed. In order of
+        precedence: one that is ending, has no command in progress, has never sent one, has been
+        silent for longest.
         """
         return not self._ending, self._under_way > 0, self._has_asked, self._silent_since
 
     def resumeProducing(self) -> None:
-        """The client has read what waited for it."""
+        """The client has read buffered data."""
         self._note_progress()
         super().resumeProducing()
 
     def ampBoxReceived(self, box: amp.AmpBox) -> None:
-        """Take a command, and nothing else."""
+        """Handle a command; anything else is refused."""
         self._note_progress()
         if {amp.COMMAND, amp.ANSWER, amp.ERROR}.intersection(box) != {amp.COMMAND}:
             self.refuse("a box that is not a command")
@@ -155,31 +156,31 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
             super().ampBoxReceived(box)
 
     def refuse(self, why: str) -> None:
-        """End the connection: the client does not speak AMP as lonc does."""
+        """Close the connection, because of a violation of the protocol."""
         if self.transport is not None and not self._ending:
             self._factory.log.closed(why, "refused")
             self.end()
 
     def end(self, limit: float = 1.0) -> None:
-        """Close it once it has read what it is owed, at most ``limit`` seconds from now."""
+        """Close it once the client has read its answers, after at most ``limit`` seconds."""
         if self._ending:
             return
         self._ending = True
-        self.paused = True  # nothing that has come is looked at any more
+        self.paused = True  # ignore data that was already received
         self.setTimeout(limit)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
-        """Time the silence by the factory's clock."""
+        """Use the factory's clock for the timeout."""
         return self._factory.clock.callLater(period, func)
 
     def timeoutConnection(self) -> None:
-        """Give up: closing would wait for a client that does not read."""
+        """Abort: closing would wait for a client that does not read."""
         self.transport.abortConnection()
 
     def dispatchCommand(self, box: amp.AmpBox) -> Deferred[amp.AmpBox]:
-        """Carry out one command; whatever fails becomes an error that can be sent."""
+        """Execute a command; any exception becomes an error that can be sent."""
         assert self._places is not None
         self._places.under_way += 1
         self._under_way += 1
@@ -210,7 +211,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         return result
 
     def unhandledError(self, failure: Failure) -> None:
-        """A command that wants no answer has failed, or its answer cannot be sent."""
+        """Handle the failure of a command without an answer, or of sending an answer."""
         if failure.check(amp.RemoteAmpError) is None:
             self._factory.log.fault(failure, b"with its answer")
         self.refuse("a command that wants no answer has failed")
@@ -234,14 +235,14 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
 
 class ManagementFactory(Factory):
     """
-    The daemon's side: listen with it.
+    The server factory of the management port.
 
-    :param make_responders: makes what answers the commands of a caller.
+    :param make_responders: creates the responders for a caller.
     :param clock: the reactor.
-    :param max_connections: open at a time of each level; for one more, one of the same level that
-        has nothing to do makes room: that which was silent for longest.
-    :param idle_limit: seconds after which a silent client is dropped.
-    :param visitor_of: finds out who is at the other end of a connection.
+    :param max_connections: maximum number of open connections of each level; for another one, the
+        least important one of that level is closed.
+    :param idle_limit: seconds after which a silent client is closed.
+    :param visitor_of: identifies the client of a connection.
     """
 
     noisy = False
@@ -267,15 +268,15 @@ class ManagementFactory(Factory):
         self._closing: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> ManagementProtocol:
-        """Make a connection's protocol."""
+        """Create the protocol of a connection."""
         return ManagementProtocol(self, self._make_responders)
 
     def begin_handshake(self, connection: ManagementProtocol) -> None:
         """
-        Let a connection go through the handshake.
+        Register a connection whose TLS handshake begins.
 
-        For one too many another goes: one that has sent nothing before one that has begun, then one
-        of the address from which most come, then the oldest.
+        If there are too many, another one is closed: first those that have sent nothing, then those
+        of the address with the most, then the oldest.
         """
         if len(self._handshakes) >= MOST_HANDSHAKES:
             counts = Counter(self._handshakes.values())
@@ -289,19 +290,19 @@ class ManagementFactory(Factory):
         self._handshakes[connection] = getattr(connection.transport.getPeer(), "host", "")
 
     def admit(self, connection: ManagementProtocol, level: Level) -> Places:
-        """Give a connection a place among those of its level."""
+        """Give a connection a slot of its level."""
         self._handshakes.pop(connection, None)
         places = self._places[level]
         if len(places.connections) >= self.max_connections:
             least = min(places.connections, key=lambda each: each.importance)
             self.log.closed(f"{self.max_connections} are open, and there is another", "full")
-            places.connections.discard(least)  # it goes in the next turn
+            places.connections.discard(least)  # connectionLost follows in the next iteration
             least.transport.abortConnection()
         places.connections.add(connection)
         return places
 
     def forget(self, connection: ManagementProtocol) -> None:
-        """Take note that a connection has gone."""
+        """Remove a connection that has ended."""
         self._handshakes.pop(connection, None)
         self.connections.discard(connection)
         if not self.connections:
@@ -311,9 +312,9 @@ class ManagementFactory(Factory):
 
     def disconnect(self, limit: float = 1.0) -> Deferred[None]:
         """
-        Close every connection; fires when all are closed. Stop listening before.
+        Close all connections; fires when they are closed. Stop listening first.
 
-        :param limit: seconds for clients to read what they are owed.
+        :param limit: seconds for clients to read their answers.
         """
         closed: Deferred[None] = Deferred()
         if not self.connections:

@@ -4,7 +4,7 @@
 The management port over TLS, with certificates of the cluster's authority on both sides:
 ``lonctls:PORT`` (``:interface=ADDRESS``) to listen, ``lonctls:HOST:PORT`` to connect.
 
-Twisted's own ``ssl:`` cannot ask clients for theirs.
+Twisted's own ``ssl:`` cannot request client certificates.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from lonc.wire.tls import Certificate
 
 
 class NoCertificates(Exception):
-    """There are none, or they cannot be used; the message is for a person."""
+    """There are no certificates, or they are unusable; the message is readable."""
 
 
 def context_of(files: CertificateFiles) -> SSL.Context:
     """
-    Return what shows the own certificate, and wants one of the authority's.
+    Return a context that presents the own certificate and requires one of the authority.
 
-    :raises NoCertificates: a file cannot be used.
+    :raises NoCertificates: a file is unusable.
     """
     try:
         files.contents()
@@ -49,10 +49,12 @@ def context_of(files: CertificateFiles) -> SSL.Context:
         raise NoCertificates(str(error)) from None
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # With a password of its own OpenSSL does not ask the terminal for one.
+    # Without a password OpenSSL would ask for one on the terminal.
     context.set_passwd_cb(lambda *_: b"")
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)  # each connection is checked
+    context.set_session_cache_mode(
+        SSL.SESS_CACHE_OFF
+    )  # the certificate is checked on each connection
     for load, path in (
         (context.load_verify_locations, files.authority),
         (context.use_certificate_chain_file, files.certificate),
@@ -67,14 +69,14 @@ def context_of(files: CertificateFiles) -> SSL.Context:
 
 @implementer(IOpenSSLServerConnectionCreator)
 class _Server:
-    """Begins our end of a connection, with the certificates that are in force then."""
+    """Creates the server side of TLS connections, with the certificates in force."""
 
     def __init__(self, certificates: Callable[[], Certificates | None]) -> None:
         self._certificates = certificates
         self._made: tuple[Certificates, SSL.Context] | None = None
 
     def context(self) -> SSL.Context:
-        """Return what belongs to them; those of before, when there are none any more."""
+        """Return the current context; the previous one if there are no certificates any more."""
         now = self._certificates()
         if now is not None and (self._made is None or self._made[0] != now):
             self._made = now, context_of(now.files)
@@ -83,7 +85,7 @@ class _Server:
         return self._made[1]
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
-        """Return our end of TLS for a connection that has come."""
+        """Return the server side of TLS for a new connection."""
         try:
             context = self.context()
         except NoCertificates:  # the files have changed since they were read
@@ -94,15 +96,15 @@ class _Server:
 
 class _Incoming(TLSMemoryBIOProtocol):
     """
-    A connection that has come.
+    An incoming connection.
 
-    :ivar has_begun: whether the other side has sent anything.
+    :ivar has_begun: whether the client has sent anything.
     """
 
     has_begun = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the other side has sent."""
+        """Record that the client has begun, and handle its data."""
         self.has_begun = True
         super().dataReceived(data)
 
@@ -114,12 +116,12 @@ class _IncomingFactory(TLSMemoryBIOFactory):
 @implementer(IStreamServerEndpoint)
 class ServerEndpoint:
     """
-    Where a lonc is managed by others of the cluster.
+    The endpoint on which other machines of the cluster manage lonc.
 
     :param reactor: listens.
     :param description: see above.
-    :param certificates: gives the own ones.
-    :raises ValueError: the description is not understood.
+    :param certificates: returns the own certificates.
+    :raises ValueError: the description is invalid.
     """
 
     def __init__(
@@ -136,11 +138,11 @@ class ServerEndpoint:
         self._endpoint = kind(reactor, int(port), interface=interface)
 
     def check(self) -> None:
-        """Raise NoCertificates where there are none, or they cannot be used."""
+        """Raise NoCertificates if there are none, or they are unusable."""
         self._server.context()
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; raises NoCertificates where there are none."""
+        """Listen; raises NoCertificates if there are none."""
         self.check()
         wrapped = _IncomingFactory(self._server, False, factory, self._reactor)
         listening: Deferred[IListeningPort] = self._endpoint.listen(wrapped)
@@ -162,11 +164,11 @@ def client_endpoint(
     reactor: Any, description: str, files: CertificateFiles | None, timeout: float
 ) -> tuple[IStreamClientEndpoint, str]:
     """
-    Return where to connect to, and for which host its certificate has to be.
+    Return an endpoint, and the host name that its certificate must have.
 
-    :param files: the own certificate's.
-    :raises ValueError: the description is not understood.
-    :raises NoCertificates: there are none, or they cannot be used.
+    :param files: the own certificates.
+    :raises ValueError: the description is invalid.
+    :raises NoCertificates: there are none, or they are unusable.
     """
     described = Endpoint.parse(description)
     host, port = (*described.arguments, "", "")[:2]
@@ -179,7 +181,7 @@ def client_endpoint(
 
 
 def peer_certificate(transport: object) -> Certificate | None:
-    """Return the other side's certificate in the form of the ssl module's, once it is known."""
+    """Return the peer's certificate in the format of the ssl module, once it is known."""
     shown = getattr(transport, "getPeerCertificate", lambda: None)()
     if shown is None:
         return None
@@ -189,7 +191,7 @@ def peer_certificate(transport: object) -> Certificate | None:
         names = others.value.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         names = []
-    except ValueError:  # it cannot be read, so it is for nobody
+    except ValueError:  # it is malformed, so it matches no name
         return {}
     subject = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return {

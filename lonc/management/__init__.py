@@ -1,8 +1,8 @@
 # ruff: noqa: F403, F405
 """
-The public names of what manages a running lonc: the client, the AMP commands and their errors.
+The public names for managing a running lonc: the client, the AMP commands and their errors.
 
-AMP takes two megabytes, so what needs it is imported when it is first asked for.
+Importing AMP takes two megabytes, so these names are imported on demand.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-What people read: the status, the logs, the process title.
+Output for people: the status, the logs, the process title.
 
-Nothing here decides anything.
+Nothing here makes decisions for the daemon.
 """

@@ -1,5 +1,5 @@
 """
-What is logged: which host it concerns, its name, for programs that read the log, and how often.
+Log events: the host they concern, their names for programs that read the log, rate limits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, LogLevel
 
 from twisted import logger
 
-#: What is not lonc's own, such as Twisted's lines on sockets.
+#: The name of events that are not lonc's, such as Twisted's lines about sockets.
 OTHER: Final = "other"
 
 _FIELD: Final = re.compile(r"\{[^{}]*\}")
@@ -22,15 +22,15 @@ _END: Final = re.compile(r"[:;,(]")
 _WORD: Final = re.compile(r"[a-z]+")
 
 
-#: The host id of lines that belong to no host.
+#: The host id of lines that concern no host.
 PARENT: Final = "Parent"
 
-#: Begins the text of what concerns a host: the log of a program that embeds lonc shows texts alone.
+#: Prefix of texts that concern a host: the log of a program that embeds lonc shows only texts.
 _NAMED: Final = "{host_id}: "
 
 
 class Logger(logger.Logger):  # noqa: TID251
-    """Logs events whose text names the host that they concern, as ``host_id`` does."""
+    """Logs events, and prefixes their text with ``host_id`` if they concern a host."""
 
     def emit(self, level: LogLevel, format: str | None = None, **fields: object) -> None:
         """Log an event."""
@@ -40,7 +40,7 @@ class Logger(logger.Logger):  # noqa: TID251
 
 
 def without_host(event: LogEvent) -> LogEvent:
-    """Return an event whose text does not name the host; where it is shown by itself."""
+    """Return an event without that prefix, for output that shows the host separately."""
     format = event.get("log_format")
     if not isinstance(format, str) or not format.startswith(_NAMED):
         return event
@@ -50,10 +50,11 @@ def without_host(event: LogEvent) -> LogEvent:
 @lru_cache(maxsize=256)
 def name_of(message: str) -> str:
     """
-    Return the name of a message: its words up to the first colon, comma or bracket, with hyphens.
+    Return the name of a message: its words up to the first colon, comma, semicolon or bracket,
+    joined by hyphens.
 
-    What differs from line to line is no part of it, so the documentation of the message is that of
-    the name. Messages that begin alike share one.
+    Fields are not part of it, so the name identifies the documented message. Messages that begin
+    alike share a name.
 
     :param message: the text with its fields in braces.
     """
@@ -65,8 +66,8 @@ def event_name(event: LogEvent) -> str:
     """
     Return the name of an event.
 
-    One whose text comes from elsewhere brings its name along as ``event``, or was put together
-    from a text of lonc's, ``what``.
+    An event whose text consists only of fields has its name in the field ``event``, or is named
+    after the field ``what``.
     """
     if not str(event.get("log_namespace", "")).startswith("lonc."):
         return OTHER
@@ -79,7 +80,7 @@ def event_name(event: LogEvent) -> str:
 
 class RateLimited:
     """
-    Keeps a warning that repeats from filling the log.
+    Prevents repeated warnings from filling the log.
 
     ::
 
@@ -88,8 +89,8 @@ class RateLimited:
             log.warn("...{more}", more=more)
 
     :param clock: the reactor, or a :class:`twisted.internet.task.Clock`.
-    :param interval: seconds between two of the same key.
-    :param max_keys: keys that are remembered; more than that share one.
+    :param interval: minimum seconds between two warnings with the same key.
+    :param max_keys: number of keys that are distinguished; additional ones share one limit.
     """
 
     __slots__ = ("_clock", "_interval", "_max_keys", "_seen")
@@ -102,9 +103,9 @@ class RateLimited:
 
     def allow(self, key: str = "") -> str | None:
         """
-        Tell whether to log now: the first time at once, later every ``interval`` seconds at most.
+        Determine whether to log now: at most every ``interval`` seconds for each key.
 
-        :return: None if not, else what the line ends with: how many were left out since the last.
+        :return: None if not, else a suffix for the line: how many were left out since the last.
         """
         now = self._clock.seconds()
         place: str | None = key

@@ -1,7 +1,7 @@
 """
-What the status of the daemon and of its hosts says about their condition.
+Finds the problems that the status of the daemon and its hosts shows.
 
-This module judges what the daemon reports, and does nothing else.
+This module is pure.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration
 from lonc.wire.request import Cause
 
-#: DEAD hosts, half of all at least, that point at this machine; fewer are named one by one.
+#: Number of DEAD hosts that, if they are at least half of all, indicates a cause on this machine.
 MANY: Final = 3
 
-#: Seconds after which a waiting request is worth a look: the usual one does not wait at all, and
+#: Seconds after which a waiting request is a problem: usually requests do not wait at all, and
 #: a person who waits for a page has given up by then.
 WAITS_LONG: Final = 10.0
 
-#: Seconds after which a delayed request is worth a look: a host that is restarted is back by then.
+#: Seconds after which a delayed request is a problem: a restarted host is back by then.
 DELAYED_LONG: Final = 600.0
 
 DAY: Final = 86_400.0  #: seconds
 
-#: Days before its end at which a certificate should be renewed.
+#: Days before its expiry at which a certificate should be renewed.
 CERTIFICATE_DAYS: Final = 21.0
 
-#: A host is slow when its 99th percentile is so many times its usual median, and longer than the
-#: settings allow. Where nothing is usual yet a median of so many seconds is worth a note.
+#: A host is slow if its 99th percentile is this many times its usual median, and longer than the
+#: settings allow. Without a usual median, a median of this many seconds is worth a note.
 SLOWER: Final = 4.0
 SLOW_MEDIAN: Final = 2.0
 
-#: Seconds that the 99th percentile has to reach before being slower than usual is worth a note:
-#: nobody notices whether it is a thousandth or a hundredth.
+#: Seconds from which a 99th percentile that is slower than usual is worth a note: nobody notices
+#: the difference between a thousandth and a hundredth of a second.
 NOTICED: Final = 1.0
 
-#: A host loses requests when so many were lost in five minutes, and so large a share of all: a lond
-#: that is restarted while ten are in flight may lose these, and is no news in a crowd.
+#: A host loses requests if this many, and this share of all, were lost in five minutes: a lond that
+#: is restarted may lose the ten in flight, which does not matter if there are many others.
 LOST: Final = 3
 LOST_SHARE: Final = 0.02
 
-#: Causes of a ``con_lost`` for which somebody has asked, or which other problems name.
+#: Causes of ``con_lost`` that somebody has requested, or that other problems report.
 EXPECTED: Final = frozenset(
     {Cause.DEAD.value, Cause.PAUSED.value, Cause.CLOSED.value, Cause.TOO_MANY_CLIENTS.value}
 )
 
-#: Seconds for which clients that were turned away are news.
+#: Seconds for which refused clients are a problem.
 REFUSED_LATELY: Final = 300.0
 
-#: How the text of a host's last failure begins -> the kind of problem that a DEAD host is then.
+#: Beginning of the text of a host's last failure -> the kind of problem if it is DEAD.
 CAUSES: Final = {
     "refused": "host-refused",
     "unreachable": "host-unreachable",
@@ -69,7 +69,7 @@ CAUSES: Final = {
     "broke": "host-broke",
 }
 
-#: What is looked for here: a problem of these kinds that is no longer found is over.
+#: The kinds found here: a problem of these kinds that is no longer found is over.
 JUDGED: Final = frozenset(
     {
         *CAUSES.values(),
@@ -95,7 +95,7 @@ JUDGED: Final = frozenset(
 def judge_daemon(
     daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float
 ) -> Iterator[Problem]:
-    """Find what the statuses show to be wrong with the daemon, or with all hosts together."""
+    """Yield the problems of the daemon, or of all hosts together."""
     dead = sum(host.state == "DEAD" for host in hosts)
     if dead >= MANY and 2 * dead >= len(hosts):
         yield problem(
@@ -120,9 +120,9 @@ def judge_daemon(
 
 def certificate_problem(file: str, days: float) -> Iterator[Problem]:
     """
-    Say that a certificate ends soon, or has, if so.
+    Yield a problem if a certificate expires soon or has expired.
 
-    :param days: until its end; negative after it.
+    :param days: days until it expires; negative afterwards.
     """
     if days <= 0.0:
         yield problem("certificate-ended", file, f"the certificate {file} has expired")
@@ -132,7 +132,7 @@ def certificate_problem(file: str, days: float) -> Iterator[Problem]:
 
 
 def judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[Problem]:
-    """Find what the status of a host shows to be wrong with it."""
+    """Yield the problems of a host."""
     lost = sum(host.con_lost_lately.values())
     return (attrs.evolve(each, lost=lost) for each in _judge_host(host, daemon, now))
 
@@ -178,7 +178,7 @@ def _judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[
 
 
 def _losses(host: HostStatus) -> Iterator[Problem]:
-    """Judge the requests that were lost in the last five minutes."""
+    """Yield problems with requests lost in the last five minutes."""
     if host.state == "DEAD":
         return
     lost = {cause: count for cause, count in host.con_lost_lately.items() if cause not in EXPECTED}
@@ -198,7 +198,7 @@ def _losses(host: HostStatus) -> Iterator[Problem]:
 
 
 def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
-    """Judge how long the requests of the last five minutes took."""
+    """Yield problems with the durations of requests in the last five minutes."""
     took = host.total
     if took["count"] < ENOUGH:
         return
@@ -214,21 +214,21 @@ def _slowness(host: HostStatus, limit: float) -> Iterator[Problem]:
 
 
 def _cause(failure: str) -> str:
-    """Return the kind of problem that a DEAD host is."""
+    """Return the kind of problem of a DEAD host."""
     return next((kind for begin, kind in CAUSES.items() if failure.startswith(begin)), "host-dead")
 
 
 def _machine(host: HostStatus) -> str:
-    """Return what tells one machine from another: hosts on one share its connections."""
+    """Return a machine's key: hosts with the same key share its connections."""
     return host.machine or host.host_id
 
 
 def totals(hosts: Sequence[HostStatus], gone: Mapping[str, int], kept: int) -> Mapping[str, int]:
     """
-    Sum all hosts up.
+    Add up all hosts.
 
-    :param gone: what was counted since the start of hosts that have left.
-    :param kept: delayed requests that were set aside.
+    :param gone: counts since the start of hosts that are no longer served.
+    :param kept: number of delayed requests that were set aside.
     """
     return {
         "hosts": len(hosts),
@@ -249,14 +249,14 @@ def totals(hosts: Sequence[HostStatus], gone: Mapping[str, int], kept: int) -> M
 
 
 def finding(told: Problem) -> Mapping[str, object]:
-    """Give a problem as an object of plain values, whose names stay."""
+    """Return a problem as plain values for JSON, under stable names."""
     fields = attrs.asdict(told) | {"host": told.host}
     del fields["number"]
     return fields
 
 
 def summary(daemon: DaemonStatus, problems: Iterable[Problem]) -> Mapping[str, object]:
-    """Give what ``lonc status`` says, as one object of plain values."""
+    """Return the content of ``lonc status --json``."""
     found = worst_first(problems)
     return {
         "schema": 1,

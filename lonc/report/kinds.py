@@ -1,5 +1,5 @@
 """
-The kinds of problems: their names, and what those of one kind share.
+The kinds of problems: names and common properties.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import attrs
 
 Level = Literal["note", "warning", "critical"]
 
-#: From the best to the worst. A note is something to know: it makes nothing unwell.
+#: In increasing order of severity. A note does not affect the overall state.
 LEVELS: Final[tuple[Level, ...]] = ("note", "warning", "critical")
 
 
 @attrs.frozen
 class Kind:
     """
-    What the problems of one kind share.
+    The common properties of problems of one kind.
 
-    :ivar level: how bad they are, unless whoever tells one says otherwise.
-    :ivar section: of the page "when something is wrong": what to do about them.
-    :ivar advice: what to do first; ``{subject}`` is put in.
+    :ivar level: their level, unless a problem has its own.
+    :ivar section: the section of docs/trouble.rst about them.
+    :ivar advice: what to do first, with a field ``{subject}``.
     :ivar of: what the subject is.
-    :ivar cause: what follows the number of several of them: "3 hosts lose requests".
-    :ivar logged: whether the log has a line at its beginning and at its end, unless it is a note.
-        Not where whoever notices it writes lines of its own.
+    :ivar cause: text that follows the number of several of them: "3 hosts lose requests".
+    :ivar logged: whether their beginning and end are logged, unless they are notes. False if the
+        code that notices them logs its own lines.
     """
 
     level: Level
@@ -47,16 +47,16 @@ def _file(level: Level, section: str, advice: str, cause: str = "", logged: bool
     return Kind(level, section, advice, "file", cause, logged)
 
 
-#: What to do first, where it is the same for several kinds.
+#: Advice shared by several kinds.
 _IS_IT_RUNNING: Final = "is the lond running? lonc hosts {subject}; lonc retry {subject}"
 _IS_IT_UP: Final = "is the machine up, and the network? lonc hosts {subject}"
 _WHO_HOLDS_THEM: Final = "lonc clients shows who holds the slots; see loncMaxClients"
 _RAISE_THE_LIMIT: Final = "raise the limit of open files, then restart lonc"
 _RENEW: Final = "renew it, then lonc reload"
-_MEND_IT: Final = "fix its owner and mode, or its disk: {subject}"
+_FIX_IT: Final = "fix its owner and mode, or its disk: {subject}"
 _MAKE_ROOM: Final = "fix its permissions, or free some space"
 
-#: The name of each kind, which stays: programs read it.
+#: By name. The names are stable, because programs read them.
 KINDS: Final[Mapping[str, Kind]] = {
     "host-refused": _host("DEAD: refused", "host-dead", _IS_IT_RUNNING),
     "host-unreachable": _host("DEAD: unreachable", "host-dead", _IS_IT_UP),
@@ -186,14 +186,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "certificate-unusable": _file("warning", "certificate", "correct the file, then lonc reload"),
     "certificate-ends": _file("warning", "certificate", _RENEW),
     "certificate-ended": _file("critical", "certificate", _RENEW),
-    "delayed-folder": _file("critical", "delayed-folder", _MEND_IT),
+    "delayed-folder": _file("critical", "delayed-folder", _FIX_IT),
     "delayed-disk-full": _file(
         "critical", "delayed-folder", "free some space: df {subject}; df -i {subject}"
     ),
     "delayed-not-cleared": _file(
         "critical", "delayed-folder", "fix that before the next restart: {subject}"
     ),
-    "delayed-unsealed": _file("critical", "delayed-unsealed", _MEND_IT),
+    "delayed-unsealed": _file("critical", "delayed-unsealed", _FIX_IT),
     "delayed-locked": Kind(
         "warning", "delayed-unsealed", "set loncDelayedKeyFile again; lonc reload"
     ),

@@ -1,12 +1,12 @@
 """
 The log files: ``lonc.log``, ``lonnet.perm.log``, and an echo for a terminal (rows S15 and S20).
 
-A peer decides part of what stands in a log line, a web page shows the file, and tools take it line
-by line. So each event becomes exactly one line, nothing in it can start another, and in the
-seed's form nothing in it is markup but what this module puts there. (The seed is loncnew, the
-program that lonc replaces.)
+Peers determine part of a log line, a web page shows the file, and tools read it line by line. So
+each event becomes exactly one line, nothing in it can start another, and in the seed's format it
+contains no markup except that of this module. (The seed is loncnew, the program that lonc
+replaces.)
 
-Nothing here ever raises into the program: a full disk must not stop a request.
+Logging never raises an exception: a full disk must not stop a request.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ from lonc.wire.printable import printable
 
 log = Logger()
 
-#: Characters of an event's text or field that are written: the head and the tail of a longer one.
+#: Maximum length of a text or field of an event; the middle of a longer one is left out.
 LONGEST: Final = 8192
 
-#: What a browser would take for markup. The html module's escape() would do, but with it comes
-#: half a megabyte of entities.
+#: Escapes for markup. html.escape() would do, but importing it loads half a megabyte of entities.
 _MARKUP: Final = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
 _COLOURS: Final = {"CRITICAL": "red", "SUCCESS": "green", "INFO": "yellow", "WARNING": "blue"}
 
-#: A request that is secret on its way, as an exception shows the bytes that it is about.
+#: An encrypted request in the repr of bytes, as in the text of an exception.
 _SECRET: Final = re.compile(r"""(\bb["'](?:sethost:[^:\n]*:)*encrypt:(?:\w{1,32}(?=:))?)[^\n]*""")
 
-#: Makes an event into its line, without a newline.
+#: Formats an event as a line, without a newline.
 Form = Callable[[LogEvent], str]
 
 
@@ -53,12 +52,12 @@ _HTTP_CLIENT = "twisted.web._newclient.HTTPClientParser"
 
 def wanted(event: LogEvent) -> bool:
     """
-    Tell whether an event is for the log at all.
+    Return whether an event should be logged.
 
-    Debug events are made only where a host's debug level asks for them (row S20), and carry their
-    level as ``debug_level`` (Twisted keeps ``level`` for itself); what has none is Twisted's own
-    debugging. An event without a text says nothing. What a web server can have Twisted say for
-    every 16 bytes that it sends is left out as well.
+    Debug events are only emitted if the debug level of a host requires it (row S20), and have their
+    level in ``debug_level`` (``level`` is reserved by Twisted); those without it are Twisted's.
+    Events without text are ignored, and so are those that a web server can cause in Twisted with
+    every 16 bytes that it sends.
     """
     if event.get("log_format") is None and "log_failure" not in event:
         return False
@@ -69,11 +68,11 @@ def wanted(event: LogEvent) -> bool:
 
 class SeedForm:
     """
-    The seed's form (protocol section 7): ``<local time> (<pid>) [<host id>] [<status>] <message>``.
+    The seed's format (protocol section 7): ``<time> (<pid>) [<host id>] [<status>] <message>``.
 
-    :param status_of: gives the current status text of a host id, or of :data:`PARENT`; called
+    :param status_of: returns the status text of a host id, or of :data:`PARENT`; called
         for each line.
-    :param pid: gives the process id, which changes when twistd goes into the background.
+    :param pid: returns the process id, which changes when twistd goes into the background.
     """
 
     def __init__(self, status_of: Callable[[str], str], pid: Callable[[], int] = os.getpid) -> None:
@@ -81,7 +80,7 @@ class SeedForm:
         self._pid = pid
 
     def __call__(self, event: LogEvent) -> str:
-        """Give the event's line."""
+        """Format an event."""
         host_id = _host_id(event)
         severity = _severity(event)
         debug = "-Debug- " if event.get("log_level") is LogLevel.debug else ""
@@ -95,12 +94,12 @@ class SeedForm:
     def _status(self, host_id: str) -> str:
         try:
             return printable(self._status_of(host_id))
-        except Exception as error:  # the line matters more than what goes with it
+        except Exception as error:  # the line is more important than the status
             return f"no status: {type(error).__name__}"
 
 
 def text_form(event: LogEvent) -> str:
-    """Twisted's classic form with a host id in it: ``<time> [lonc.x#info msul1] <message>``."""
+    """Twisted's classic format with a host id: ``<time> [lonc.x#info msul1] <message>``."""
     level = event.get("log_level") or LogLevel.info
     named = {
         "log_time": event.get("log_time"),
@@ -113,34 +112,34 @@ def text_form(event: LogEvent) -> str:
 
 def json_form(event: LogEvent) -> str:
     """
-    Give JSON with every field of the event, and its name as ``event``.
+    Format an event as JSON with all of its fields, and its name as ``event``.
 
-    :func:`twisted.logger.eventsFromJSONLogFile` reads it back.
+    :func:`twisted.logger.eventsFromJSONLogFile` reads it.
     """
     name = event_name(event)
     try:
-        # A copy: making JSON of an event adds to it, and other observers get it too.
+        # A copy, because eventAsJSON modifies the event, which other observers get too.
         fields = {field: _shown(value) for field, value in without_host(event).items()}
         return eventAsJSON({**fields, "event": name})
-    except Exception as error:  # a field may be anything at all
+    except Exception as error:  # a field may have any type
         fields = {"text": _message(event), "unfit": repr(error), "event": name}
         return json.dumps({"log_format": "{text}", **fields})
 
 
 @cache
 def _stderr() -> TextOutput | None:
-    # Not sys.stderr: twistd makes log events of what that gets.
+    # Not sys.stderr, which twistd redirects to the log.
     try:
         return None if sys.__stderr__ is None else TextOutput(sys.__stderr__)
-    except (OSError, ValueError):  # it is closed, or no file
+    except (OSError, ValueError):  # it is closed, or not a file
         return None
 
 
 def complain(message: str, show: Callable[[str], None] | None = None) -> None:
     """
-    Say on stderr and in the log that a log file fails; one of the two may still be read.
+    Report on stderr and in the log that a log file fails.
 
-    :param show: shows a line elsewhere than on stderr.
+    :param show: writes the line instead of stderr.
     """
     log.error("{text}", text=message, event="log-file")
     stderr = _stderr()
@@ -151,7 +150,7 @@ def complain(message: str, show: Callable[[str], None] | None = None) -> None:
 
 
 def has_room(path: str) -> bool:
-    """Return whether a line could be written to a file now, as far as its disk tells."""
+    """Return whether a line could be written to a file now, according to its file system."""
     try:
         fd = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     except OSError:
@@ -164,14 +163,14 @@ def has_room(path: str) -> bool:
 
 class LineFile:
     """
-    A file that lines are appended to, and that may fail and come back.
+    A file to which lines are appended, and which may fail temporarily.
 
-    The first line that cannot be written is reported; every later line tries anew, and once one
-    is written, how many are missing is reported.
+    The first line that cannot be written is reported; each later line is tried again, and once one
+    is written, the number of missing lines is reported.
 
-    :param path: made when it is not there; its folder is not.
-    :param report: is told, in a line for a person.
-    :param problems: has the file on it while it fails.
+    :param path: created if it does not exist; its folder must exist.
+    :param report: called with a readable line.
+    :param problems: where the failure is listed while it lasts.
     """
 
     def __init__(
@@ -190,9 +189,9 @@ class LineFile:
 
     def open(self) -> None:
         """
-        Open the file, or make it.
+        Open the file, or create it.
 
-        :raises OSError: it cannot be had; a later line tries anew.
+        :raises OSError: that failed; it is tried again with the next line.
         """
         if self._fd < 0:
             self._fd = open_own(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -201,7 +200,7 @@ class LineFile:
         """Append ``line``, given without its newline. Never raises."""
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         if self._torn:
-            data = b"\n" + data  # a part of an earlier line stands there
+            data = b"\n" + data  # part of an earlier line was written
         try:
             self.open()
             while data:
@@ -212,7 +211,7 @@ class LineFile:
             self._lost += 1
             self._failed(error)
         else:
-            # Forgotten before it is told: the report may well come back here as a line.
+            # Reset before reporting, because the report may be logged through this file.
             failed, self._fails = self._fails, False
             lost, self._lost = self._lost, 0
             if failed:
@@ -220,11 +219,11 @@ class LineFile:
                 self._report(f"{self._path}: can be written again; lines missing: {lost}")
 
     def reopen(self) -> None:
-        """Write to the file that has the name now; never raises."""
+        """Reopen the file by its name; never raises."""
         self.close()
         try:
             self.open()
-        except OSError as error:  # seen now, since the next line may be hours away
+        except OSError as error:  # reported now, since the next line may be hours away
             self._failed(error)
 
     def _failed(self, error: OSError) -> None:
@@ -235,7 +234,7 @@ class LineFile:
             self._report(what)
 
     def close(self) -> None:
-        """Let the file go. The next line opens the one that bears its name then."""
+        """Close the file. The next line opens it again by its name."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             with contextlib.suppress(OSError):
@@ -247,9 +246,9 @@ class LoncLog:
     """
     Writes ``lonc.log`` (row S15).
 
-    :param file: where the lines go.
-    :param seed_form: the seed's form.
-    :param form: the form of the file; the seed's unless given.
+    :param file: the file.
+    :param seed_form: the seed's format.
+    :param form: the format of the file; None for the seed's.
     """
 
     def __init__(self, file: LineFile, seed_form: SeedForm, form: Form | None = None) -> None:
@@ -259,7 +258,7 @@ class LoncLog:
         self._last: dict[str, str] = {}
 
     def __call__(self, event: LogEvent) -> None:
-        """Write the event, if it is wanted."""
+        """Write an event, if it should be logged."""
         if not wanted(event):
             return
         line = self._seed_form(event)
@@ -268,9 +267,9 @@ class LoncLog:
 
     def last_line(self, host_id: str) -> str:
         """
-        Give the host's last line without its newline, for the status file; empty at first.
+        Return the host's last line without its newline, for the status file; empty at first.
 
-        It is in the seed's form, as the status file is, whatever the form of the log.
+        It is in the seed's format, like the status file, whatever the format of the log.
         """
         return self._last.get(host_id, "")
 
@@ -279,7 +278,7 @@ class LoncLog:
         self._last.pop(host_id, None)
 
     def reopen(self) -> None:
-        """Write to the file that bears the name now (USR1, after a rotation)."""
+        """Reopen the file by its name (USR1, after a rotation)."""
         self._file.reopen()
 
 
@@ -288,7 +287,7 @@ class Echo:
     """
     Shows the same events on a terminal, for ``twistd -n``.
 
-    :param show: shows a line, and neither waits nor raises.
+    :param show: writes a line; must neither block nor raise.
     """
 
     def __init__(self, show: Callable[[str], None], form: Form = text_form) -> None:
@@ -296,18 +295,18 @@ class Echo:
         self._form = form
 
     def __call__(self, event: LogEvent) -> None:
-        """Show the event, if it is wanted."""
+        """Show an event, if it should be logged."""
         if wanted(event):
             self._show(self._form(event))
 
 
 class PermLog:
     """
-    Writes ``lonnet.perm.log`` (row S15, protocol section 7): what became of delayed requests.
+    Writes ``lonnet.perm.log``, the log of delayed requests (row S15, protocol section 7).
 
     The file is opened for each line, so that it can be rotated at any time.
 
-    :param now: gives the Unix time.
+    :param now: returns the Unix time.
     """
 
     def __init__(
@@ -338,7 +337,7 @@ def _host_id(event: LogEvent) -> str:
 def _severity(event: LogEvent) -> str:
     level = event.get("log_level")
     if level in (LogLevel.error, LogLevel.critical) or event.get("start_or_end"):
-        return "CRITICAL"  # the seed has no other word for what everybody should see
+        return "CRITICAL"  # the only severity in the seed that stands out
     if level is LogLevel.warn:
         return "WARNING"
     return "SUCCESS" if event.get("success") else "INFO"
@@ -351,9 +350,9 @@ def _message(event: LogEvent) -> str:
 
 def _shown(value: object) -> object:
     """
-    Cut what a peer may have made long, so that a log line and its copies stay small.
+    Shorten values that a peer may have made long, so that log lines and their copies stay small.
 
-    Of a secret request no more than its command is shown, even where a fault inside lonc is told.
+    Only the command of an encrypted request is shown, even in the traceback of a bug in lonc.
     """
     if isinstance(value, str) and "encrypt:" in value:
         value = _SECRET.sub(r"\1...", value)

@@ -1,8 +1,7 @@
 """
-What is wrong now: one list, which everything that shows the daemon's condition reads.
+The list of current problems, which everything that shows the daemon's state reads.
 
-Whoever notices a problem that lasts tells it here, and says when it is over. A problem that begins
-and one that ends are lines of the log.
+Code that notices a lasting problem reports it here, and also its end. Both are logged.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from lonc.report.kinds import KINDS, LEVELS, Level
 
 log = Logger()
 
-#: Problems of one kind that begin together and have a line of the log each; the rest is counted.
+#: Problems of one kind that are logged individually when they begin together; the rest is counted.
 LINES: Final = 5
 
 
 @attrs.frozen(kw_only=True)
 class Problem:
     """
-    Something that is wrong now.
+    A current problem.
 
-    :ivar number: counts the problems since the start, in the order in which they began; 0 for one
+    :ivar number: serial number since the start, in the order in which problems began; 0 for one
         that is not on the list.
-    :ivar kind: a name of :data:`lonc.report.kinds.KINDS`.
+    :ivar kind: a name in :data:`lonc.report.kinds.KINDS`.
     :ivar level: one of :data:`lonc.report.kinds.LEVELS`.
-    :ivar subject: whom it concerns: a host id, a program, a file; empty for the daemon.
-    :ivar what: what is wrong, for a person.
-    :ivar since: since when, in Unix time; ``None`` where that is not known.
-    :ivar advice: what to do, with the section of the page "when something is wrong" in brackets.
-    :ivar lost: ``con_lost`` of its host in the last five minutes; 0 where it is about no host.
+    :ivar subject: what it concerns: a host id, a program, a file; empty for the daemon.
+    :ivar what: a readable description.
+    :ivar since: when it began, in Unix time; ``None`` if unknown.
+    :ivar advice: what to do, with the section of docs/trouble.rst in brackets.
+    :ivar lost: ``con_lost`` of its host in the last five minutes; 0 if it does not concern a host.
     """
 
     number: int = 0
@@ -49,12 +48,12 @@ class Problem:
 
     @property
     def host(self) -> str:
-        """The host id; empty where it is about no host."""
+        """The host id; empty if it does not concern a host."""
         return self.subject if KINDS[self.kind].of == "host" else ""
 
     @property
     def sentence(self) -> str:
-        """What is wrong, with the host in front where it is about one."""
+        """The description, with the host in front if it concerns one."""
         return f"{self.host} {self.what}".lstrip()
 
 
@@ -62,9 +61,9 @@ def problem(
     kind: str, subject: str, what: str, *, level: Level | None = None, since: float | None = None
 ) -> Problem:
     """
-    Make a problem; level and advice are those of its kind.
+    Create a problem with the advice of its kind.
 
-    :param level: where it differs from that of the kind.
+    :param level: if it differs from that of the kind.
     """
     rules = KINDS[kind]
     advice = f"{rules.advice.format(subject=subject)} ({rules.section})"
@@ -74,7 +73,7 @@ def problem(
 
 class Problems:
     """
-    The list. Iterating over it gives the worst first, and of one level the oldest.
+    The list. Iteration yields the worst first, and the oldest first within a level.
 
     :param now: Unix time.
     """
@@ -97,24 +96,24 @@ class Problems:
         since: float | None = None,
     ) -> None:
         """
-        Say that something is wrong, once or as often as it is noticed.
+        Report a problem, once or as often as it is noticed.
 
         :param kind: one of :data:`lonc.report.kinds.KINDS`.
-        :param subject: whom it concerns; empty for the daemon.
-        :param level: where it differs from that of the kind.
-        :param since: Unix time; None for when it was first told.
+        :param subject: what it concerns; empty for the daemon.
+        :param level: if it differs from that of the kind.
+        :param since: Unix time; None for the time of the first report.
         """
         self.replace([problem(kind, subject, what, level=level, since=since)], ())
 
     def over(self, kind: str, subject: str = "") -> None:
-        """Say that a problem is over, if there was one."""
+        """Remove a problem, if it is on the list."""
         self._end([(kind, subject)])
 
     def replace(self, found: Iterable[Problem], kinds: Collection[str]) -> None:
         """
-        Replace the problems of some kinds by those that have been found just now.
+        Replace the problems of some kinds by those found now.
 
-        :param kinds: the kinds that were looked for: problems of these that are not found are over.
+        :param kinds: kinds whose problems are over if they are not among ``found``.
         """
         there = {(each.kind, each.subject): each for each in found}
         worse = [each for each in there.values() if self._add(each)]
@@ -128,7 +127,7 @@ class Problems:
         self._end([key for key in self._all if key[0] in kinds and key not in there])
 
     def _add(self, told: Problem) -> bool:
-        """Return whether it is new, or worse than before."""
+        """Add or update a problem; return whether it is new or has become worse."""
         key = told.kind, told.subject
         before = self._all.get(key)
         if before is None:
@@ -151,7 +150,7 @@ class Problems:
 
 
 def _some(listed: Iterable[Problem]) -> Iterator[tuple[int, Problem]]:
-    """Yield the first few of each kind that the log tells, the last with how many are left out."""
+    """Yield the first few of each logged kind, the last one with the number left out."""
     kinds: dict[str, list[Problem]] = {}
     for each in listed:
         if KINDS[each.kind].logged and each.level != "note":
@@ -167,12 +166,12 @@ def _in_the_log(told: Problem) -> dict[str, str]:
 
 
 def worst_first(found: Iterable[Problem]) -> list[Problem]:
-    """Return problems as people want to see them: the worst first, then the oldest."""
+    """Sort problems: the worst first, then the oldest."""
     return sorted(found, key=lambda each: (-LEVELS.index(each.level), each.number))
 
 
 def state(found: Iterable[Problem]) -> str:
-    """Sum problems up: ``ok``, ``warning`` or ``critical``."""
+    """Return the overall state: ``ok``, ``warning`` or ``critical``."""
     worst = max((LEVELS.index(each.level) for each in found), default=0)
     return LEVELS[worst] if worst else "ok"
 
@@ -180,16 +179,16 @@ def state(found: Iterable[Problem]) -> str:
 @attrs.frozen
 class Group:
     """
-    Problems of one kind and level, as one line on a screen.
+    Problems of one kind and level, shown as one line.
 
-    :ivar members: there is one at least; those that hurt most are the first.
+    :ivar members: at least one; those with the most lost requests first.
     """
 
     members: Sequence[Problem]
 
     @property
     def kind(self) -> str:
-        """A name of :data:`lonc.report.kinds.KINDS`."""
+        """A name in :data:`lonc.report.kinds.KINDS`."""
         return self.members[0].kind
 
     @property
@@ -199,7 +198,7 @@ class Group:
 
     @property
     def what(self) -> str:
-        """What is wrong with them: of several their number and what they have in common."""
+        """The description of the problem, or the number and common cause of several."""
         first, rules = self.members[0], KINDS[self.kind]
         if len(self.members) > 1:
             what = f"hosts {rules.cause}" if rules.of == "host" else rules.cause
@@ -208,7 +207,7 @@ class Group:
 
     @property
     def advice(self) -> str:
-        """What to do, with the section of the page "when something is wrong" in brackets."""
+        """What to do, with the section of docs/trouble.rst in brackets."""
         if len(self.members) == 1:
             return self.members[0].advice
         rules = KINDS[self.kind]
@@ -220,20 +219,20 @@ class Group:
         return f"{self.what}: {names}" if names else self.what
 
     def subjects(self, most: int) -> str:
-        """Name the first of several, and how many more there are; empty where there is one."""
+        """List the first of several subjects, and the number of others; empty if there is one."""
         names = [each.subject for each in self.members]
         if len(names) == 1:
             return ""
         more = [f"… {len(names) - most} more"] if len(names) > most else []
-        comma = "; " if KINDS[self.kind].of == "file" else ", "  # "FILE, line 7" has one itself
+        comma = "; " if KINDS[self.kind].of == "file" else ", "  # "FILE, line 7" contains a comma
         return comma.join(names[:most] + more)
 
 
 def by_cause(found: Iterable[Problem]) -> list[Group]:
     """
-    Put problems with one cause together, the worst first, then those with most members.
+    Group problems by cause, the worst first, then those with the most members.
 
-    In each those come first whose hosts lost most requests.
+    In each group, those whose hosts lost the most requests come first.
     """
     groups: dict[tuple[str, str, str], list[Problem]] = {}
     for each in worst_first(found):

@@ -1,7 +1,7 @@
 """
-What a host's requests were like of late, and what is usual: to judge whether something is wrong.
+Recent and usual figures of a host's requests, from which problems are found.
 
-Each host's counts are looked at every half minute, so no request costs anything.
+The counts of each host are sampled every half minute, so that requests cost nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import attrs
 
 from lonc.report.times import SLOT, SLOTS, Durations, HostTimes, Parts
 
-#: Turns after which a median is noted, and how many of these are kept: half an hour each, a day
-#: in all. A busy day has a host's usual load in it, and a nightly backup too.
+#: Slots after which a median is recorded, and the number of medians kept: one each half hour, for a
+#: day, which includes a host's usual load and a nightly backup.
 TURNS: Final = round(1800.0 / SLOT)
 MEDIANS: Final = 48
 
-#: Answers of five minutes from which on their median says something.
+#: Number of answers in five minutes from which their median is significant.
 ENOUGH: Final = 20
 
 _NO_LOSSES: Final[Mapping[str, int]] = {}
@@ -29,10 +29,10 @@ class Lately:
     """
     The last five minutes of a host.
 
-    :ivar requests: how many were asked.
-    :ivar con_lost: those that ended with ``con_lost``, by cause; causes with none are left out.
-    :ivar usual: the median of the last 24 hours in seconds; 0.0 while there are none.
-    :ivar seconds: how long requests took.
+    :ivar requests: number of requests.
+    :ivar con_lost: those that ended with ``con_lost``, by cause, without zeros.
+    :ivar usual: the median of the last 24 hours in seconds; 0.0 if there is none yet.
+    :ivar seconds: durations of requests.
     """
 
     requests: int
@@ -41,12 +41,12 @@ class Lately:
     seconds: Parts
 
 
-#: Of a host that was not asked for it.
+#: The value for a host whose recent figures were not requested.
 NOTHING_LATELY: Final = Lately(0, _NO_LOSSES, 0.0, HostTimes().of_late())
 
 
 class Recent:
-    """Keeps what is needed to tell one host's last five minutes from its last day."""
+    """Keeps the figures of one host for the last five minutes and the last day."""
 
     __slots__ = ("_before", "_medians", "_slots_begun")
 
@@ -59,11 +59,11 @@ class Recent:
 
     def begin_slot(self, requests: int, con_lost: Mapping[str, int], total: Durations) -> None:
         """
-        Begin another slot; to be called every :data:`lonc.report.times.SLOT` seconds.
+        Begin another slot; call it every :data:`lonc.report.times.SLOT` seconds.
 
-        :param requests: since the start.
-        :param con_lost: since the start, by cause.
-        :param total: how long the requests of the last five minutes took.
+        :param requests: number since the start.
+        :param con_lost: numbers since the start, by cause.
+        :param total: durations of requests in the last five minutes.
         """
         losses = {cause: number for cause, number in con_lost.items() if number}
         self._before = [*self._before, (requests, losses or _NO_LOSSES)][-SLOTS:]
@@ -72,7 +72,7 @@ class Recent:
             self._medians = [*self._medians, total["p50"]][-MEDIANS:]
 
     def lately(self, requests: int, con_lost: Mapping[str, int], seconds: Parts) -> Lately:
-        """Say what the last five minutes were like; the counts are those since the start."""
+        """Return the figures of the last five minutes, given the counts since the start."""
         asked, lost = self._before[0] if self._before else (0, _NO_LOSSES)
         losses = {cause: number - lost.get(cause, 0) for cause, number in con_lost.items()}
         medians = sorted(self._medians)

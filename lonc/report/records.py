@@ -1,7 +1,7 @@
 """
-What else lonc can be asked: its clients, requests that were slow, delayed requests, settings.
+Records of clients, connections, slow requests, delayed requests and settings.
 
-The same records travel over AMP, to the ``lonc`` command and to the page.
+AMP, the ``lonc`` command and the page use the same records.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ class ClientStatus:
     """
     One open client connection.
 
-    :ivar number: counts the connections since the start; the order of a listing.
-    :ivar host_id: whose socket it is on.
-    :ivar pid: of the program; 0 when the kernel does not tell.
-    :ivar user: its user's name, or its number where there is none.
+    :ivar number: serial number since the start; the order of a listing.
+    :ivar host_id: the host whose socket it uses.
+    :ivar pid: process id; 0 if unknown.
+    :ivar user: name of its user, or the numeric id if that has no name.
     :ivar since: when it connected, in Unix time.
-    :ivar requests: how many it has asked.
-    :ivar waits_for: ``lond`` for an answer, ``queue`` for a connection; empty when for nothing.
+    :ivar requests: number of requests it has sent.
+    :ivar waits_for: ``lond`` for an answer, ``queue`` for a connection; empty if for nothing.
     :ivar waiting: for how long, in seconds.
     """
 
@@ -39,10 +39,10 @@ class ConnectionStatus:
     """
     One connection to a lond.
 
-    :ivar number: counts the connections since the start; the order of a listing.
-    :ivar host_id: whose lond it leads to; where several ids share it, the first one listed.
+    :ivar number: serial number since the start; the order of a listing.
+    :ivar host_id: the host of its lond; if several ids share it, the first one listed.
     :ivar state: ``connecting``, ``handshaking``, ``idle`` or ``busy``.
-    :ivar since: when it was begun, in Unix time.
+    :ivar since: when it was opened, in Unix time.
     :ivar seconds: how long it has been in its state.
     """
 
@@ -58,19 +58,19 @@ class RequestRecord:
     """
     A request that has ended.
 
-    :ivar number: counts them since the start.
+    :ivar number: serial number since the start.
     :ivar when: when it ended, in Unix time.
-    :ivar host_id: whom it was for.
-    :ivar pid: of the client's program; 0 when not known, or when lonc itself asked.
-    :ivar command: its command word, nothing else of it.
+    :ivar host_id: the host it was for.
+    :ivar pid: process id of the client; 0 if unknown, or for requests of lonc itself.
+    :ivar command: its command word only.
     :ivar size: bytes of the request.
     :ivar reply_size: bytes of the answer; 0 without one.
-    :ivar queue: seconds it waited for a connection, of which some were spent on making one.
-    :ivar connecting: seconds of these in which a connection for it was made.
-    :ivar handshake: seconds of these in which that was taken through the handshake.
+    :ivar queue: seconds it waited for a connection, including the next two.
+    :ivar connecting: seconds of these spent on opening a connection for it.
+    :ivar handshake: seconds of these spent on the handshake of that connection.
     :ivar lond: seconds until the lond had answered.
     :ivar outcome: ``answered``, or the cause of its ``con_lost``.
-    :ivar contents: the request's line, where the owner asks for that; else empty.
+    :ivar contents: the request itself, if the owner wants it; otherwise empty.
     """
 
     number: int
@@ -98,14 +98,15 @@ class DelayedStatus:
     """
     A delayed request on disk.
 
-    :ivar file: its path in the folder of delayed requests; of one that is kept ``kept/<name>``.
-    :ivar host_id: whom it is for; empty where the name does not tell.
-    :ivar command: its command word; empty where it is sealed and the key is not there.
+    :ivar file: its path in the folder of delayed requests, such as ``kept/<name>``.
+    :ivar host_id: the host it is for; empty if the name does not say.
+    :ivar command: its command word; empty if it is sealed and there is no key.
     :ivar age: seconds since it was stored.
     :ivar size: bytes on disk.
-    :ivar tries: how often it was sent, or tried to be, since lonc started.
-    :ivar last_answer: what the last try ended with: lond's answer, or why there was none.
-    :ivar kept: whether it was set aside and is not tried any more.
+    :ivar tries: attempts to send it since lonc started.
+    :ivar last_answer: result of the last attempt: the lond's answer, or why there was none; or why
+        it is not sent.
+    :ivar kept: whether it was set aside and is no longer tried.
     """
 
     file: str
@@ -123,11 +124,11 @@ class SettingStatus:
     """
     A setting in force.
 
-    :ivar name: as it stands in ``loncapa.conf``.
-    :ivar value: as it would be written there.
-    :ivar unit: what it counts or names.
-    :ivar source: ``default``, an option's name, or file and line.
-    :ivar differs: what the file says now, where that is something else; empty where it is not.
+    :ivar name: its name in ``loncapa.conf``.
+    :ivar value: as text.
+    :ivar unit: unit or kind of the value.
+    :ivar source: ``default``, the name of an option, or file and line.
+    :ivar differs: the value now in the file if it differs, or that it is unusable; otherwise empty.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """
-The slowest requests of late, and those that somebody watches as they end.
+The slowest recent requests, and tracing of requests as they end.
 
-On the way of the usual request it is one comparison, with :attr:`RequestLog.threshold`.
+For a usual request this costs one comparison with :attr:`RequestLog.threshold`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from twisted.internet.defer import Deferred
 from lonc.report.records import RequestRecord
 from lonc.wire.escaping import to_text
 
-#: How many of the slowest are held.
+#: How many of the slowest requests are kept.
 SLOWEST: Final = 100
 
-#: Seconds for which they are of late.
+#: Seconds for which they are kept.
 LATE: Final = 600.0
 
-#: Requests that are held for who watches and is slow to ask for them.
+#: Requests buffered for a watcher that fetches them slowly.
 HELD: Final = 1000
 
-#: Bytes of a request that are shown to who watches.
+#: Bytes of a request that are shown to a watcher.
 LONGEST: Final = 2000
 
 _EVERY: Final = -1.0
@@ -37,10 +37,10 @@ _EVERY: Final = -1.0
 @attrs.define(eq=False)
 class Watcher:
     """
-    Somebody who watches.
+    A client that traces requests.
 
-    :ivar host_id: whose requests; None for those of all hosts.
-    :ivar contents: whether the requests' lines are wanted.
+    :ivar host_id: the host whose requests it traces; None for all.
+    :ivar contents: whether it wants the requests themselves.
     """
 
     host_id: str | None
@@ -49,7 +49,7 @@ class Watcher:
     _waiting: Deferred[None] | None = None
 
     def notice(self, record: RequestRecord, line: bytes) -> None:
-        """Take a request that has ended, if it is one that is watched."""
+        """Record a request that has ended, if it is watched."""
         if self.host_id not in (None, record.host_id):
             return
         if self.contents:
@@ -61,17 +61,17 @@ class Watcher:
             waiting.callback(None)
 
     def pop_seen(self) -> list[RequestRecord]:
-        """Return what has been seen since the last time."""
+        """Return the requests recorded since the last call."""
         seen = list(self._seen)
         self._seen.clear()
         return seen
 
     def push_back(self, records: Sequence[RequestRecord]) -> None:
-        """Take back what could not be passed on yet."""
+        """Take back requests that could not be passed on yet."""
         self._seen.extendleft(reversed(records))
 
     def wait(self) -> Deferred[None]:
-        """Return a Deferred that fires when there is something to take."""
+        """Return a Deferred that fires when there are requests to fetch."""
         self._waiting = waiting = Deferred[None](lambda _: self._forget_wait())
         if self._seen:
             self._forget_wait()
@@ -84,9 +84,9 @@ class Watcher:
 
 class RequestLog:
     """
-    Notes requests that took long, or are watched.
+    Records slow requests, and passes requests to watchers.
 
-    :ivar threshold: seconds from which on a request has to be noted.
+    :ivar threshold: duration in seconds from which a request must be recorded.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
@@ -109,7 +109,7 @@ class RequestLog:
         handshake: float = 0.0,
         lond: float = 0.0,
     ) -> None:
-        """Note a request; see :class:`lonc.report.records.RequestRecord`."""
+        """Record a request; see :class:`lonc.report.records.RequestRecord`."""
         record = RequestRecord(
             number=next(self._numbers),
             when=self._wall(),
@@ -140,26 +140,26 @@ class RequestLog:
             self.threshold = self._slowest[0][0]
 
     def _forget_old(self) -> None:
-        """Forget what is not of late any more."""
+        """Forget requests that are no longer recent."""
         since = self._wall() - LATE
         self._slowest = [entry for entry in self._slowest if entry[2].when >= since]
         heapq.heapify(self._slowest)
         self._set_threshold()
 
     def slowest(self, host_id: str | None) -> Iterable[RequestRecord]:
-        """Return the slowest of late, of a host or of all."""
+        """Return the slowest recent requests of a host or of all."""
         self._forget_old()
         records = (record for _, _, record in self._slowest)
         return [record for record in records if host_id in (None, record.host_id)]
 
     def add_watcher(self, host_id: str | None, contents: bool) -> Watcher:
-        """Have requests noted as they end, until :meth:`remove_watcher`."""
+        """Trace requests until :meth:`remove_watcher`."""
         watcher = Watcher(host_id, contents)
         self._watchers[watcher] = None
         self._set_threshold()
         return watcher
 
     def remove_watcher(self, watcher: Watcher) -> None:
-        """Watch no more."""
+        """Stop tracing."""
         self._watchers.pop(watcher, None)
         self._set_threshold()

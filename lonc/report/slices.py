@@ -1,7 +1,7 @@
 # deferLater has few annotations:
 # mypy: allow-untyped-calls
 """
-Long work in slices, between which the loop serves everybody else.
+Runs long work in slices, between which the event loop serves others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-#: Seconds of work at a time; one step more may follow. Nobody notices a wait as short as that.
+#: Seconds of work per slice, plus at most one step; too short for anybody to notice.
 SLICE = 0.01
 
 
@@ -19,11 +19,11 @@ async def in_slices(
     clock: IReactorTime, steps: Iterator[object], go_on: Callable[[], bool]
 ) -> None:
     """
-    Take all steps, in as many turns of the loop as it takes.
+    Run all steps, in as many iterations of the event loop as necessary.
 
-    :param clock: the reactor's time.
-    :param steps: short ones.
-    :param go_on: asked at the beginning of each further turn; if not, the rest is left.
+    :param clock: the reactor's clock.
+    :param steps: short steps.
+    :param go_on: called before each further slice; if it returns False, the rest is skipped.
     """
     until = clock.seconds() + SLICE
     for _ in steps:

@@ -1,7 +1,7 @@
 """
-What each host reports, and where people read it: the status file and the process title.
+The status of hosts and daemon, the status file and the process title.
 
-This module is pure but for :func:`write_status`.
+This module is pure except for :func:`write_status`.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from lonc.report.units import count
 
 def local_time(seconds: float) -> str:
     """
-    Say a time the way every file of protocol section 7 does: ``Mon Nov  3 05:02:00 2026``.
+    Format a time as in the files of protocol section 7: ``Mon Nov  3 05:02:00 2026``.
 
-    :param seconds: Unix time. The time zone is the machine's; the locale does not matter.
+    :param seconds: Unix time. The result is in local time, independent of the locale.
     """
     return time.asctime(time.localtime(seconds))
 
 
 class LastFailure(TypedDict, total=False):
-    """What failed last, and when in Unix time; empty where nothing has."""
+    """What failed last, and when in Unix time; empty if nothing has."""
 
     what: str
     when: float
 
 
 class PauseStatus(TypedDict, total=False):
-    """Who has paused a host, why, since when and until when (Unix time); empty where nobody has."""
+    """Who has paused a host, why, since and until when (Unix time); empty if nobody has."""
 
     by: str
     reason: str
@@ -46,7 +46,7 @@ class PauseStatus(TypedDict, total=False):
 
 
 class LastReload(TypedDict, total=False):
-    """How the last reload ended, when in Unix time, and lines for a person; empty before it."""
+    """Outcome of the last reload, when in Unix time, and its changes; empty before the first."""
 
     outcome: str
     when: float
@@ -56,48 +56,48 @@ class LastReload(TypedDict, total=False):
 @attrs.frozen(kw_only=True)
 class HostStatus:
     """
-    What one host reports (rows S16 and S18).
+    The status of one host (rows S16 and S18). docs/fields.rst explains the fields in detail.
 
-    :ivar host_id: the lond's host id.
+    :ivar host_id: the host id.
     :ivar state: ``up``, ``DEAD``, ``unproven`` (it was DEAD or is in doubt, and has not
         answered since) or ``stopping``.
     :ivar connecting, handshaking, idle, busy: connections to the lond, by state.
     :ivar clients: open client connections.
-    :ivar waiting: requests that wait for a connection.
-    :ivar oldest_waiter: how long the oldest of them has waited, in seconds; 0.0 when none waits.
-    :ivar retries_left: failures that are left before the host is DEAD.
-    :ivar next_probe: seconds until a DEAD host is tried again; -1.0 when nothing is due.
+    :ivar waiting: requests waiting for a connection.
+    :ivar oldest_waiter: how long the oldest of them has waited, in seconds; 0.0 if none waits.
+    :ivar retries_left: further failures until the host is DEAD.
+    :ivar next_probe: seconds until a DEAD host is probed again; -1.0 if no probe is due.
     :ivar delayed: delayed requests on disk.
-    :ivar requests, answers: how many since the start.
+    :ivar requests, answers: numbers since the start.
     :ivar con_lost: requests that ended with ``con_lost`` since the start, by cause.
-    :ivar lond_version: the revision that the lond last told; empty when it tells none.
-    :ivar mode: the way in of the last complete handshake: ``local``, ``ssl`` or ``insecure``; empty
-        before the first.
+    :ivar lond_version: the version that the lond last reported; empty if it reports none.
+    :ivar mode: the authentication mode of the last complete handshake: ``local``, ``ssl`` or
+        ``insecure``; empty before the first.
     :ivar debug_level: 0 (off) to 9.
     :ivar last_log: the host's last line in ``lonc.log``, without its newline; empty at first.
-    :ivar since: when it came to its state, in Unix time.
-    :ivar last_failure: ``what`` failed last and ``when``, in Unix time; empty when nothing has.
-    :ivar last_answer: when it last answered, in Unix time; 0.0 when it never has.
-    :ivar seconds: how long requests took in the last five minutes: for ``queue``, ``lond`` and
-        ``total`` each ``p50``, ``p99`` and ``max``, in seconds, and ``count``, how many these were.
+    :ivar since: when it entered its state, in Unix time.
+    :ivar last_failure: ``what`` failed last and ``when``, in Unix time; empty if nothing has.
+    :ivar last_answer: when it last answered, in Unix time; 0.0 if it never has.
+    :ivar seconds: durations of requests in the last five minutes: for ``queue``, ``lond`` and
+        ``total`` each ``p50``, ``p99`` and ``max``, in seconds, and their number ``count``.
     :ivar paused: ``by`` whom, ``reason``, ``since`` and ``until`` (Unix time, 0.0 for no end) and
-        whether requests ``fail`` at once; empty when it is not paused.
-    :ivar machine: where its lond is. Hosts that share a machine share its connections, its retries
-        and its handshakes.
-    :ivar handshakes: how many since the start, by outcome: ``ready`` or ``failed``.
-    :ivar ping_tells: whether the lond's answers to ``ping`` tell that a connection is in step; else
-        connections are made anew after some requests.
-    :ivar not_served: why its lond does not serve it, or not yet; empty where it does.
-    :ivar oldest_owed: how long its lond has owed the oldest answer, in seconds; 0.0 when it owes
-        none.
-    :ivar oldest_delayed: how old its oldest delayed request is, in seconds; 0.0 without any.
-    :ivar name_failure: why its name cannot be resolved; empty while it can, or needs no look-up.
-    :ivar name_failing_since: since when that is so, in Unix time; 0.0 else.
-    :ivar tried: whether it was ever tried: one that never was is ``up`` as far as anybody knows.
+        whether requests ``fail`` at once; empty if it is not paused.
+    :ivar machine: the address of its lond. Hosts on one machine share its connections, retries
+        and handshakes.
+    :ivar handshakes: numbers since the start, by outcome: ``ready`` or ``failed``.
+    :ivar ping_tells: whether the lond's answers to ``ping`` show that a connection is in step; if
+        not, connections are replaced after some requests.
+    :ivar not_served: why its lond does not serve it, or not yet; empty if it does.
+    :ivar oldest_owed: how long the oldest request in flight has been waiting for its answer, in
+        seconds; 0.0 if there is none.
+    :ivar oldest_delayed: age of its oldest delayed request, in seconds; 0.0 if there is none.
+    :ivar name_failure: why its name cannot be resolved; empty if it can, or needs no look-up.
+    :ivar name_failing_since: when that began, in Unix time; otherwise 0.0.
+    :ivar tried: whether lonc ever tried to reach it; if not, it is ``up`` as far as is known.
     :ivar requests_lately: requests of the last five minutes.
     :ivar con_lost_lately: those of them that ended with ``con_lost``, by cause, without zeros.
-    :ivar usual: the median of how long requests took in the last 24 hours, in seconds; 0.0 while
-        there is none.
+    :ivar usual: median duration of requests in the last 24 hours, in seconds; 0.0 if there is none
+        yet.
     """
 
     host_id: str
@@ -139,7 +139,7 @@ class HostStatus:
 
     @property
     def connections(self) -> int:
-        """Connections to the lond, whatever their state."""
+        """Connections to the lond in any state."""
         return self.connecting + self.handshaking + self.idle + self.busy
 
     @property
@@ -149,19 +149,19 @@ class HostStatus:
 
     @property
     def total(self) -> Durations:
-        """How long requests took in the last five minutes, all their waiting included."""
+        """Total durations of requests in the last five minutes, including waiting."""
         return self.seconds["total"]
 
     @property
     def shown(self) -> str:
-        """Its state as people are shown it: ``paused`` and ``untried`` are no ``up``."""
+        """Its state for people, with ``paused`` and ``untried`` instead of ``up``."""
         if self.state != "up":
             return self.state
         return "paused" if self.paused else "up" if self.tried else "untried"
 
     @property
     def text(self) -> str:
-        """Row S16's words, with the way in behind them as later releases have it."""
+        """The text of row S16, followed by the authentication mode as in later releases."""
         if self.state == "DEAD":
             return f"{self.host_id} >> DEAD <<"
         notes = ["unproven"] if self.state == "unproven" else []
@@ -175,33 +175,32 @@ class HostStatus:
 @attrs.frozen(kw_only=True)
 class DaemonStatus:
     """
-    What the daemon as a whole reports.
+    The status of the daemon as a whole. docs/fields.rst explains the fields in detail.
 
-    :ivar version: of lonc.
+    :ivar version: the version of lonc.
     :ivar host_id: this machine's own host id.
     :ivar pid: the process id.
     :ivar started: when it started, in Unix time.
-    :ivar config_file: the configuration it reads; empty when it runs without one.
-    :ivar certificate: the file of the own certificate; empty when TLS is not used.
-    :ivar certificate_days: how long its chain up to the authority is still valid, in days; negative
-        after its end.
-    :ivar certificate_ends: when that ends, in Unix time; 0.0 without one.
-    :ivar certificate_first: the file of the certificate that ends first, and whom it is for unless
-        it is the own one.
+    :ivar config_file: the configuration it reads; empty if it runs without one.
+    :ivar certificate: the file of the own certificate; empty if TLS is not used.
+    :ivar certificate_days: days until the first certificate in its chain expires; negative
+        afterwards.
+    :ivar certificate_ends: when that is, in Unix time; 0.0 without a certificate.
+    :ivar certificate_first: the file of that certificate, and its subject unless it is the own one.
     :ivar watch: ids of the hosts that must not be DEAD (``loncWatch``).
-    :ivar delayed_unknown: delayed requests for hosts that the table does not have.
-    :ivar slow_answer: seconds from which on a host's slowest answers are too slow
+    :ivar delayed_unknown: delayed requests for hosts that are not in the table.
+    :ivar slow_answer: seconds above which a host's slowest answers are too slow
         (``loncSlowAnswer``).
-    :ivar departed: ``requests``, ``answers`` and ``con_lost`` since the start of hosts that have
-        left the table, or were started again.
+    :ivar departed: ``requests``, ``answers`` and ``con_lost`` since the start for hosts that were
+        removed from the table or restarted.
     :ivar kept: delayed requests that were set aside.
-    :ivar refused: clients turned away since the start, because all places were taken.
-    :ivar cut_off: clients that lonc closed since the start, for they broke a limit or made room.
-    :ivar last_refused: when one was, in Unix time; 0.0 when none was.
-    :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (lines for a person) of the
-        last reload or table that was read; empty before the first.
-    :ivar reloads: how many since the start, by outcome.
-    :ivar totals: of all hosts, when these were last looked at: ten seconds ago at most.
+    :ivar refused: clients refused since the start because all slots were taken.
+    :ivar cut_off: clients closed since the start because they exceeded a limit or to free a slot.
+    :ivar last_refused: when a client was last refused, in Unix time; 0.0 if none was.
+    :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (readable lines) of the
+        last reload of settings or table; empty before the first.
+    :ivar reloads: reloads since the start, by outcome.
+    :ivar totals: totals of all hosts, at most ten seconds old.
     """
 
     version: str
@@ -227,24 +226,24 @@ class DaemonStatus:
 
 
 class Counted(Protocol):
-    """What the process title tells of a host: its service, or its HostStatus."""
+    """What the process title needs of a host: its service, or its HostStatus."""
 
     @property
     def state(self) -> str:
-        """As in HostStatus."""
+        """See HostStatus."""
 
     @property
     def connections(self) -> int:
-        """As in HostStatus."""
+        """See HostStatus."""
 
     @property
     def waiting(self) -> int:
-        """As in HostStatus."""
+        """See HostStatus."""
 
 
 def process_title(statuses: Iterable[Counted], now: float) -> str:
     """
-    Sum up all hosts in the process title (row S16).
+    Return a process title that summarises all hosts (row S16).
 
     :param now: Unix time.
     """
@@ -252,7 +251,7 @@ def process_title(statuses: Iterable[Counted], now: float) -> str:
 
 
 def status_line(statuses: Iterable[Counted]) -> str:
-    """Sum up all hosts."""
+    """Summarise all hosts."""
     hosts = list(statuses)
     states = Counter(host.state for host in hosts)
     dead, unproven = states["DEAD"], states["unproven"]
@@ -268,28 +267,30 @@ def status_line(statuses: Iterable[Counted]) -> str:
 
 def status_report(statuses: Iterable[HostStatus], pid: int, now: float) -> bytes:
     """
-    Give the content of ``loncstatus.txt`` (protocol section 7).
+    Return the content of ``loncstatus.txt`` (protocol section 7).
 
     :param now: Unix time.
     """
     lines = [f"LONC status {local_time(now)} - parent {pid}", ""]
     lines += [f"{pid}\t{host.host_id}\t{host.text}\t{_field(host.last_log)}" for host in statuses]
-    # A log line has no lone surrogates, a host id has none either; the report must not fail at one.
+    # There should be no lone surrogates, but the report must not fail if there are.
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
 
 
 def write_status(path: str, statuses: Iterable[HostStatus], pid: int, now: float) -> None:
     """
-    Replace the status file as a whole, at once, so that nobody reads half of it (row F10).
+    Replace the status file atomically (row F10).
 
-    Its folder is made when there is none.
+    Its folder is created if it does not exist.
 
     :param now: Unix time.
-    :raises OSError: it cannot be written; the file that was there stays.
+    :raises OSError: it cannot be written; the previous file is left.
     """
     content = status_report(statuses, pid, now)
     make_own_folder(os.path.dirname(path))
-    replace_file(path, content, sync=False)  # in the reactor's thread, and out of date in a moment
+    replace_file(
+        path, content, sync=False
+    )  # it blocks the reactor, and the file is soon out of date
 
 
 def _field(text: str) -> str:

@@ -1,5 +1,5 @@
 """
-Text for people on a terminal, a pipe or the journal, written without ever blocking.
+Writes text to a terminal, a pipe or the journal without ever blocking.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import threading
 from collections import deque
 from typing import Final, TextIO
 
-#: Bytes that wait for a reader; further lines are dropped. This is some 8,000 lines of the log,
-#: more than one turn of the event loop writes: who reads misses none.
+#: Bytes that are buffered for a slow reader; further lines are dropped. This is about 8,000 log
+#: lines, more than are written in one iteration of the event loop, so an active reader misses none.
 ROOM: Final = 1_048_576
 
-#: Seconds to write what still waits when the process ends.
+#: Seconds for writing buffered lines when the process ends.
 LAST: Final = 1.0
 
 
@@ -24,12 +24,12 @@ class TextOutput:
     """
     Writes lines to a stream without waiting for its reader.
 
-    A thread blocks instead: setting O_NONBLOCK would also affect the shell that we inherited the
-    descriptor from, and everybody else who shares it. Lines for which there is no room are dropped
-    and counted, and the count is written once there is room again. Characters that the stream
+    A thread blocks instead: O_NONBLOCK would also affect the shell from which the descriptor was
+    inherited, and all others that share it. Lines that do not fit into the buffer are dropped and
+    counted, and the count is written once there is room again. Characters that the stream
     cannot encode are escaped.
 
-    :param stream: its descriptor is written to, not its buffer.
+    :param stream: only its descriptor is used, not its buffer.
     :raises OSError: it has no descriptor.
     """
 
@@ -76,7 +76,9 @@ class TextOutput:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 data = self._waiting[0]
-            with contextlib.suppress(OSError):  # the reader has gone: the log file has it
+            with contextlib.suppress(
+                OSError
+            ):  # there is no reader; the line is also in the log file
                 self._write(data)
             with self._changed:
                 self._waiting.popleft()
@@ -89,7 +91,7 @@ class TextOutput:
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # somebody else has made it non-blocking
+            except BlockingIOError:  # another process has made it non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

@@ -1,5 +1,5 @@
 """
-Durations, times, sizes, numbers and long lists as people read them.
+Readable durations, times, sizes, numbers and long lists.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
-    """Say a duration shortly: ``0.4 ms``, ``12 s``, ``3 min``, ``2.5 h``, ``4 d``."""
+    """Format a duration: ``0.4 ms``, ``12 s``, ``3 min``, ``3 h``, ``4 d``."""
     for limit, unit, name, digits in (
         (0.001, 0.001, "ms", 2),
         (0.01, 0.001, "ms", 1),
@@ -25,28 +25,28 @@ def duration(seconds: float) -> str:
 
 
 def measured(seconds: float) -> str:
-    """Say a duration, or ``-`` where none was measured."""
+    """Format a duration, or ``-`` if none was measured."""
     return duration(seconds) if seconds else "-"
 
 
 def count(number: int, noun: str) -> str:
-    """Say how many there are: ``1 host``, ``2 hosts``."""
+    """Format a number with its noun: ``1 host``, ``2 hosts``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ago(when: float | None, now: float) -> str:
-    """Say how long ago a Unix time is; empty for 0.0 and None."""
+    """Format how long ago a Unix time was; empty for 0.0 and None."""
     return duration(max(0.0, now - when)) + " ago" if when else ""
 
 
 def clock_time(when: float) -> str:
-    """Say a Unix time as people read it: without the day where it is near."""
+    """Format a Unix time, without the date if it is within twelve hours."""
     day = "%H:%M:%S" if abs(time.time() - when) < 43_200.0 else "%Y-%m-%d %H:%M"
     return time.strftime(day, time.localtime(when))
 
 
 def size(number: float) -> str:
-    """Say a number of bytes shortly."""
+    """Format a number of bytes."""
     for unit in ("B", "KiB", "MiB"):
         if number < 1024:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
@@ -55,7 +55,7 @@ def size(number: float) -> str:
 
 
 def fitting(lines: Sequence[str], limit: int) -> list[str]:
-    """Return the first lines that fit into so many characters, and how many are left out."""
+    """Return the first lines that fit into ``limit`` characters, and the number left out."""
     kept: list[str] = []
     for line in lines:
         limit -= len(line) + 1
