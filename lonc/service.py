@@ -20,7 +20,6 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from lonc.config.current import InForce
-from lonc.config.judgement import CONFIGURED
 from lonc.config.table_fetcher import TableFetcher, web_client
 from lonc.control.parts import Parts
 from lonc.control.port import Ports
@@ -43,6 +42,7 @@ from lonc.host.resolver import PLACES, Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients
 from lonc.report.events import Logger
+from lonc.report.kinds import CONFIGURED
 from lonc.report.units import count
 from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort

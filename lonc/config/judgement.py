@@ -20,28 +20,6 @@ from lonc.report.problems import Problem, problem
 #: How many of the hosts that are not served are named.
 EXAMPLES: Final = 5
 
-#: The kinds of problems that are found here.
-CONFIGURED: Final = frozenset(
-    {
-        "setting-unused",
-        "table-row",
-        "own-id-missing",
-        "certificate-unusable",
-        "folder-open",
-        "key-readable",
-        "nobody-may-manage",
-        "management-open",
-        "runs-as-root",
-        "hosts-not-served",
-        "open-files",
-        "restart-needed",
-    }
-)
-
-
-#: Those found by checking the disk, which can end without a reload.
-EXPOSED: Final = frozenset({"folder-open", "key-readable"})
-
 
 def ended_certificate(certificates: Certificates | None) -> Iterator[Problem]:
     """Yield a problem if one of the own certificates expires soon, or has expired."""

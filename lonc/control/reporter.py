@@ -23,7 +23,8 @@ from lonc.disk.files import why
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
 from lonc.report.events import PARENT, Logger
-from lonc.report.judgement import JUDGED, judge_daemon, judge_host, totals
+from lonc.report.judgement import judge_daemon, judge_host, totals
+from lonc.report.kinds import JUDGED
 from lonc.report.logs import LoncLog
 from lonc.report.problems import Problem, Problems
 from lonc.report.recent import Recent

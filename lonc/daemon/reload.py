@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from lonc.config.current import Configuration, InForce, Proposal
 from lonc.config.hosts import Changes, TableError, changed_hosts
-from lonc.config.judgement import CONFIGURED, ended_certificate
+from lonc.config.judgement import ended_certificate
 from lonc.config.settings import Settings, SettingsError, changed_settings
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import Ports
@@ -30,6 +30,7 @@ from lonc.daemon.supervisor import Supervisor
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.shared_sockets import SharedSockets
 from lonc.report.events import Logger
+from lonc.report.kinds import CONFIGURED
 from lonc.report.slices import in_slices
 from lonc.report.units import fitting
 from lonc.transport.unix_socket import GroupError, SocketError

@@ -11,7 +11,7 @@ from functools import partial
 import attrs
 
 from lonc.config.current import InForce
-from lonc.config.judgement import EXPOSED, exposed
+from lonc.config.judgement import exposed
 from lonc.config.rlimit import why_no_file
 from lonc.control.port import Ports
 from lonc.control.reporter import Reporter
@@ -23,8 +23,9 @@ from lonc.daemon.supervisor import Supervisor
 from lonc.disk.code import is_replaced
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
-from lonc.local.limits import SHORTAGES, Clients
+from lonc.local.limits import Clients
 from lonc.report.events import Logger
+from lonc.report.kinds import EXPOSED, SHORTAGES, UPKEEP
 from lonc.report.logs import has_room
 from lonc.report.problems import Problem, problem
 from lonc.report.slices import in_slices
@@ -36,9 +37,6 @@ WATCH = 1.0
 #: Seconds between two looks at what the hosts report: a problem that nobody asks about becomes a
 #: line of the log so much late.
 LOOK = 10.0
-
-#: Kinds of problems that the daemon looks for here.
-OWN = frozenset({"port-not-open", "files-used-up", "lonc-replaced"})
 
 log = Logger()
 
@@ -127,7 +125,7 @@ class Upkeep:
         self._outside.problems.replace(self._clients.problems(time.time()), SHORTAGES)
         self._kept.store_missing()
         self._ports.restore()
-        self._outside.problems.replace(self._own_problems(), OWN)
+        self._outside.problems.replace(self._own_problems(), UPKEEP)
         self._names.renew({host.target for host in self._in_force.table.hosts.values()})
         if self._sets_title():
             self._reporter.show_title()

@@ -37,9 +37,6 @@ LINES_A_TURN = 8
 #: Seconds for which what befell clients is news.
 NEWS = 300.0
 
-#: The kinds of problems that there may be here.
-SHORTAGES = frozenset({"clients-full", "clients-one-program", "clients-cut-off", "memory-used-up"})
-
 #: Clients that go on in one turn of the loop with what they sent ahead: 5 ms or so.
 HELD_A_TURN = 128
 

@@ -69,28 +69,6 @@ CAUSES: Final = {
     "broke": "host-broke",
 }
 
-#: The kinds found here: a problem of these kinds that is no longer found is over.
-JUDGED: Final = frozenset(
-    {
-        *CAUSES.values(),
-        "host-dead",
-        "host-unproven",
-        "host-name",
-        "host-paused",
-        "host-waits",
-        "host-ping",
-        "host-loses",
-        "host-slow",
-        "delayed-old",
-        "many-dead",
-        "clients-refused",
-        "certificate-ends",
-        "certificate-ended",
-        "delayed-kept",
-        "reload-failed",
-    }
-)
-
 
 def judge_daemon(
     daemon: DaemonStatus, hosts: Sequence[HostStatus], now: float

@@ -56,8 +56,8 @@ _RENEW: Final = "renew it, then lonc reload"
 _FIX_IT: Final = "fix its owner and mode, or its disk: {subject}"
 _MAKE_ROOM: Final = "fix its permissions, or free some space"
 
-#: By name. The names are stable, because programs read them.
-KINDS: Final[Mapping[str, Kind]] = {
+#: Found in the status of hosts and of the daemon; over when no longer found there.
+JUDGED: Final[Mapping[str, Kind]] = {
     "host-refused": _host("DEAD: refused", "host-dead", _IS_IT_RUNNING),
     "host-unreachable": _host("DEAD: unreachable", "host-dead", _IS_IT_UP),
     "host-timed-out": _host("DEAD: timed out", "host-dead", _IS_IT_UP),
@@ -123,25 +123,25 @@ KINDS: Final[Mapping[str, Kind]] = {
         "critical", "many-dead", "check this machine's network, name server and certificate"
     ),
     "clients-refused": Kind("critical", "clients-refused", _WHO_HOLDS_THEM, logged=False),
-    "clients-full": Kind("warning", "clients-refused", _WHO_HOLDS_THEM, logged=False),
-    "clients-one-program": Kind(
-        "warning",
-        "clients-refused",
-        "does it close its connections? See lonc clients",
-        "program",
+    "certificate-ends": _file("warning", "certificate", _RENEW),
+    "certificate-ended": _file("critical", "certificate", _RENEW),
+    "delayed-kept": Kind(
+        "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),
-    "clients-cut-off": Kind(
-        "warning", "clients-cut-off", "lonc.log gives the reason for each", logged=False
+    "reload-failed": Kind(
+        "warning", "reload-failed", "lonc check gives file and line", logged=False
     ),
-    "memory-used-up": Kind(
-        "warning", "memory", "find out who sends so much; see loncMaxRequestMemory", logged=False
-    ),
-    "host-not-served": _host(
-        "have no socket",
-        "not-served",
-        "lonc hosts {subject}; remove what is in the way",
-        "critical",
-    ),
+}
+
+#: Found in the configuration by checking the disk, so they can end without a reload.
+EXPOSED: Final[Mapping[str, Kind]] = {
+    "folder-open": _file("warning", "exposed", "chmod o-w {subject}"),
+    "key-readable": _file("warning", "exposed", "chmod o-r {subject}"),
+}
+
+#: Found in the configuration in force.
+CONFIGURED: Final[Mapping[str, Kind]] = {
+    **EXPOSED,
     "hosts-not-served": Kind("critical", "open-files", _RAISE_THE_LIMIT),
     "open-files": Kind("warning", "open-files", _RAISE_THE_LIMIT),
     "table-row": _file(
@@ -165,6 +165,32 @@ KINDS: Final[Mapping[str, Kind]] = {
     "management-open": Kind(
         "note", "exposed", "a UNIX socket has levels: loncManagement, then lonc reload"
     ),
+    "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
+    "runs-as-root": Kind(
+        "critical", "exposed", "start it with twistd --uid and --gid, or set loncSocketGroup"
+    ),
+    "certificate-unusable": _file("warning", "certificate", "correct the file, then lonc reload"),
+}
+
+#: What all clients together lack.
+SHORTAGES: Final[Mapping[str, Kind]] = {
+    "clients-full": Kind("warning", "clients-refused", _WHO_HOLDS_THEM, logged=False),
+    "clients-one-program": Kind(
+        "warning",
+        "clients-refused",
+        "does it close its connections? See lonc clients",
+        "program",
+    ),
+    "clients-cut-off": Kind(
+        "warning", "clients-cut-off", "lonc.log gives the reason for each", logged=False
+    ),
+    "memory-used-up": Kind(
+        "warning", "memory", "find out who sends so much; see loncMaxRequestMemory", logged=False
+    ),
+}
+
+#: What else is checked every second.
+UPKEEP: Final[Mapping[str, Kind]] = {
     "port-not-open": Kind(
         "warning",
         "port-not-open",
@@ -172,20 +198,21 @@ KINDS: Final[Mapping[str, Kind]] = {
         logged=False,
     ),
     "files-used-up": Kind("critical", "open-files", _RAISE_THE_LIMIT),
+    "lonc-replaced": Kind("note", "files", "restart lonc: until then the old one runs"),
+}
+
+#: Reported, and ended, by whoever notices them.
+TOLD: Final[Mapping[str, Kind]] = {
+    "host-not-served": _host(
+        "have no socket",
+        "not-served",
+        "lonc hosts {subject}; remove what is in the way",
+        "critical",
+    ),
     "table-not-fetched": _file(
         "warning", "table-not-fetched", "grep 'no host table from' lonc.log", logged=False
     ),
-    "lonc-replaced": Kind("note", "files", "restart lonc: until then the old one runs"),
-    "restart-needed": Kind("note", "files", "restart lonc when it suits you"),
-    "runs-as-root": Kind(
-        "critical", "exposed", "start it with twistd --uid and --gid, or set loncSocketGroup"
-    ),
-    "folder-open": _file("warning", "exposed", "chmod o-w {subject}"),
-    "key-readable": _file("warning", "exposed", "chmod o-r {subject}"),
     "no-idea": Kind("critical", "no-idea", "install an OpenSSL that has IDEA, then restart lonc"),
-    "certificate-unusable": _file("warning", "certificate", "correct the file, then lonc reload"),
-    "certificate-ends": _file("warning", "certificate", _RENEW),
-    "certificate-ended": _file("critical", "certificate", _RENEW),
     "delayed-folder": _file("critical", "delayed-folder", _FIX_IT),
     "delayed-disk-full": _file(
         "critical", "delayed-folder", "free some space: df {subject}; df -i {subject}"
@@ -203,13 +230,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         "add it to hosts.tab, or lonc delayed drop; lonc delayed list {subject}",
         logged=True,
     ),
-    "delayed-kept": Kind(
-        "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
-    ),
     "pid-file": _file("warning", "pid-file", "find out whose it is, then remove it"),
     "log-file": _file("critical", "cannot-write", _MAKE_ROOM, logged=False),
     "status-file": _file("warning", "cannot-write", _MAKE_ROOM, logged=False),
-    "reload-failed": Kind(
-        "warning", "reload-failed", "lonc check gives file and line", logged=False
-    ),
 }
+
+#: All kinds, by name. Names are stable, because programs read them.
+KINDS: Final[Mapping[str, Kind]] = {**JUDGED, **CONFIGURED, **SHORTAGES, **UPKEEP, **TOLD}
