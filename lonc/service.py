@@ -9,12 +9,12 @@ No request passes through here.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
@@ -222,22 +222,29 @@ class LoncService(MultiService):
         if self.choices.takes_signals:
             self._signals.install(self.choices.own_process)
 
-    @inlineCallbacks
-    def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Let every host end its requests, then close the rest and remove the pid file."""
+    def stopService(self) -> Deferred[None]:
+        """
+        Let every host end its requests, then close the rest and remove the pid file.
+
+        :return: fires when all of that is done.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
         log.info("stopping", start_or_end=True)
-        yield self._succession.stop_handing_over()
-        yield self._delayed.stop_within(PROOFS)
+        await self._succession.stop_handing_over()
+        await self._delayed.stop_within(PROOFS)
         left = self._succession.stop_accepting()
         self._notices.stopping(self.in_force.settings.drain_timeout)
         taken_over = self._reloader.stop()
         self._upkeep.stop()
         if left:
-            yield Deferred.fromCoroutine(self._succession.leave_to_next())
+            await self._succession.leave_to_next()
         self._shared.close()
-        yield DeferredList([self._supervisor.stop(), taken_over])
-        yield self._shared.dismiss()
-        yield super().stopService()
+        await self._supervisor.stop()
+        await taken_over
+        await self._shared.dismiss()
+        await super().stopService()
         self._signals.uninstall()
         self.release()
         self._notices.stopped()
@@ -252,6 +259,7 @@ class LoncService(MultiService):
         try:
             self._outside.reactor.stop()
         except ReactorNotRunning:
+            self._succession.hurry()
             log.info("already stopping: ending requests in flight")
             self._supervisor.stop_at_once()
 

@@ -63,7 +63,7 @@ def _sockets(settings: Settings) -> int:
 
 
 def _needed(settings: Settings, table: HostTable) -> int:
-    hosts = len(table.hosts)
+    hosts = len(table.hosts) + len(table.refused)
     needed = needed_files(hosts, settings.max_connections, settings.max_clients)
     return needed + hosts * (_sockets(settings) - 1)
 

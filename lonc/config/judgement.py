@@ -16,6 +16,7 @@ from lonc.config.hosts import HostTable
 from lonc.config.settings import Settings
 from lonc.report.judgement import certificate_problem
 from lonc.report.problems import Problem, problem
+from lonc.report.units import count
 
 #: How many of the hosts that are not served are named.
 EXAMPLES: Final = 5
@@ -56,17 +57,17 @@ def configuration_problems(
     if user == 0 and _roots_own(settings):
         what = "started as root, lonc has sockets that nobody else may use"
         yield problem("runs-as-root", "", what)
+    too_few = f"{needed} files may be needed at once, but the limit is {limit} (ulimit -n)"
     if table.refused:
         names = ", ".join([*table.refused][:EXAMPLES])
         more = len(table.refused) - EXAMPLES
         what = (
-            f"{len(table.refused)} hosts of the table are not served: the limit of open files is "
-            f"{limit} (ulimit -n), which leaves room for {len(table.hosts)}: {names}"
+            f"{count(len(table.refused), 'host')} of the table cannot be served: {too_few}, which "
+            f"leaves room for {len(table.hosts)}: {names}"
         )
         yield problem("hosts-not-served", "", what + (f" and {more} more" if more > 0 else ""))
-    if limit < needed:
-        what = f"{needed} files may be needed at once, but the limit is {limit} (ulimit -n)"
-        yield problem("open-files", "", what)
+    elif limit < needed:
+        yield problem("open-files", "", too_few)
 
 
 def _place(line: str) -> str:

@@ -138,7 +138,7 @@ class ManagementLog:
         self._limited = RateLimited(clock, 60.0)
         self._limited_asking = RateLimited(clock, 10.0)
 
-    def closed(self, why: str, kind: str) -> None:
+    def tell_closed(self, why: str, kind: str) -> None:
         """
         Log that a connection is closed.
 
@@ -146,16 +146,16 @@ class ManagementLog:
         """
         self._warn(kind, "Management connection closed: {why}{more}", why=why)
 
-    def not_understood(self, why: str) -> None:
+    def tell_not_understood(self, why: str) -> None:
         """Log that a command was not understood."""
         self._warn("not understood", "Management command not understood: {why}{more}", why=why)
 
-    def fault(self, failure: Failure, command: bytes) -> None:
+    def tell_fault(self, failure: Failure, command: bytes) -> None:
         """Log an internal error of lonc."""
         if self._limited.allow("fault") is not None:
             log.failure("Management command {command} failed", failure, command=command)
 
-    def not_allowed(self, who: str, what: str) -> None:
+    def tell_not_allowed(self, who: str, what: str) -> None:
         """Log that somebody lacks the right for a request."""
         message = "Not allowed over the management port: {what} for {who}{more}"
         self._warn("not allowed", message, what=what, who=who)
@@ -165,7 +165,7 @@ class ManagementLog:
         if more is not None:
             log.warn(message, more=more, **fields)
 
-    def asked(self, asked: str, host_id: str, who: str) -> None:
+    def tell_asked(self, asked: str, host_id: str, who: str) -> None:
         """Log a request, rate-limited because a program may repeat it all the time."""
         more = self._limited_asking.allow(f"{asked} {host_id} {who}")
         if more is not None:
@@ -198,9 +198,9 @@ class Caller:
         """
         visitor = self._visitor()
         if visitor.level < level:
-            self._log.not_allowed(visitor.who, what)
+            self._log.tell_not_allowed(visitor.who, what)
             raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
     def log_asked(self, asked: str, host_id: str) -> None:
         """Log a request of the caller."""
-        self._log.asked(asked, host_id, self._visitor().who)
+        self._log.tell_asked(asked, host_id, self._visitor().who)

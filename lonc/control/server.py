@@ -158,7 +158,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
     def refuse(self, why: str) -> None:
         """Close the connection, because of a violation of the protocol."""
         if self.transport is not None and not self._ending:
-            self._factory.log.closed(why, "refused")
+            self._factory.log.tell_closed(why, "refused")
             self.end()
 
     def end(self, limit: float = 1.0) -> None:
@@ -213,7 +213,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
     def unhandledError(self, failure: Failure) -> None:
         """Handle the failure of a command without an answer, or of sending an answer."""
         if failure.check(amp.RemoteAmpError) is None:
-            self._factory.log.fault(failure, b"with its answer")
+            self._factory.log.tell_fault(failure, b"with its answer")
         self.refuse("a command that wants no answer has failed")
 
     def _fit_to_send(self, failure: Failure, command: bytes) -> Failure:
@@ -224,9 +224,9 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         if isinstance(error, amp.RemoteAmpError):
             error.description = cut(error.description)
             if error.errorCode in _NOT_UNDERSTOOD:
-                self._factory.log.not_understood(error.description)
+                self._factory.log.tell_not_understood(error.description)
             return failure
-        self._factory.log.fault(failure, command)
+        self._factory.log.tell_fault(failure, command)
         told = "something is wrong inside lonc; its log says what"
         if is_replaced():
             told = "lonc has been installed anew since it started: restart it"
@@ -284,7 +284,7 @@ class ManagementFactory(Factory):
                 self._handshakes,
                 key=lambda each: (each.has_begun_tls, -counts[self._handshakes[each]]),
             )
-            self.log.closed(f"{MOST_HANDSHAKES} TLS handshakes are under way", "handshakes")
+            self.log.tell_closed(f"{MOST_HANDSHAKES} TLS handshakes are under way", "handshakes")
             del self._handshakes[least]
             least.transport.abortConnection()
         self._handshakes[connection] = getattr(connection.transport.getPeer(), "host", "")
@@ -295,7 +295,7 @@ class ManagementFactory(Factory):
         places = self._places[level]
         if len(places.connections) >= self.max_connections:
             least = min(places.connections, key=lambda each: each.importance)
-            self.log.closed(f"{self.max_connections} are open, and there is another", "full")
+            self.log.tell_closed(f"{self.max_connections} are open, and there is another", "full")
             places.connections.discard(least)  # connectionLost follows in the next iteration
             least.transport.abortConnection()
         places.connections.add(connection)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import attrs
@@ -21,7 +21,6 @@ from lonc.config.judgement import ended_certificate
 from lonc.config.settings import SettingsError
 from lonc.daemon.load import Loader
 from lonc.daemon.pidfile import holder_of, who_serves
-from lonc.report.judgement import CERTIFICATE_DAYS
 from lonc.report.problems import Problem, problem
 from lonc.report.units import count
 
@@ -54,11 +53,15 @@ def check(config_file: str) -> Iterator[Checked]:
             yield Checked("error", str(each), "lonc does not start, and a reload is refused")
         return
     pid = holder_of(in_force.settings.pid_file)
-    problems = in_force.problems(_user_of(pid))
-    for found in (*problems, *ended_certificate(in_force.access.certificates), *_sockets(in_force)):
+    problems = [
+        *in_force.problems(_user_of(pid)),
+        *ended_certificate(in_force.access.certificates),
+        *_sockets(in_force),
+    ]
+    for found in problems:
         yield Checked(found.level, found.sentence, found.advice)
     yield from _running(in_force, pid)
-    yield from _well(in_force)
+    yield from _well(in_force, {found.kind for found in problems})
 
 
 def _sockets(in_force: InForce) -> Iterator[Problem]:
@@ -89,17 +92,24 @@ def _running(in_force: InForce, pid: str) -> Iterator[Checked]:
         yield Checked("error", others, "stop it: lonc does not start beside it")
 
 
-def _well(in_force: InForce) -> Iterator[Checked]:
-    """Say what could be read."""
-    settings = in_force.settings
+def _well(in_force: InForce, wrong: Collection[str]) -> Iterator[Checked]:
+    """
+    Say what could be read, and suffices.
+
+    :param wrong: the kinds of problems that there are.
+    """
+    settings, table = in_force.settings, in_force.table
     yield Checked("ok", f"{settings.config_file} can be read")
     yield Checked("ok", "all folders are there and can be used")
-    yield Checked("ok", f"{settings.hosts_file} has {count(len(in_force.table.hosts), 'host')}")
+    yield Checked(
+        "ok", f"{settings.hosts_file} has {count(len(table.hosts) + len(table.refused), 'host')}"
+    )
     if settings.delayed_key_file is not None:
         yield Checked("ok", f"delayed requests are sealed with {settings.delayed_key_file}")
     certificates = in_force.access.certificates
-    if certificates is not None:
+    if certificates is not None and not {"certificate-ends", "certificate-ended"} & {*wrong}:
         days = certificates.days_left(time.time())
-        if days >= CERTIFICATE_DAYS:
-            yield Checked("ok", f"{certificates.ends_first} is valid for {days:.0f} days")
-    yield Checked("ok", f"{in_force.needed_files} files may be open at once")
+        yield Checked("ok", f"{certificates.ends_first} is valid for {days:.0f} days")
+    if not {"open-files", "hosts-not-served"} & {*wrong}:
+        what = f"{in_force.needed_files} files may be needed at once, and the limit allows them"
+        yield Checked("ok", what)

@@ -31,6 +31,7 @@ import select
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import attrs
@@ -49,7 +50,8 @@ from lonc.transport.peer import peer_of
 from lonc.transport.stream import SocketTransport
 from lonc.wire.request import Cause
 
-#: Seconds for each step: both processes are on one machine.
+#: Seconds for each step: both processes are on one machine. So long, too, the old one waits for the
+#: new one to serve when it has to stop meanwhile: who stops it waits as well.
 LIMIT: Final = 10.0
 
 #: Seconds the new process gets to listen on every socket: 5,000 hosts take about 1 s.
@@ -70,7 +72,7 @@ LONGEST: Final = 80_000
 ASKED: Final = 32_768
 
 #: Seconds between two attempts to pass a client on while the new process has not read the last
-#: ones.
+#: ones, and between two looks whether it has said something.
 PAUSE: Final = 0.02
 
 log = Logger()
@@ -136,6 +138,7 @@ class HandOver:
     _retire: Callable[[], None]
     under_way: bool = attrs.field(init=False, default=False)
     _stopping: bool = attrs.field(init=False, default=False)
+    _until: float = attrs.field(init=False, default=inf)  # it is waited for the new process
     _given: Deferred[object] = attrs.field(init=False, factory=lambda: succeed(None))
     _successor: socket.socket | None = attrs.field(init=False, default=None)
     _unheard: list[socket.socket] = attrs.field(init=False, factory=list)
@@ -180,10 +183,11 @@ class HandOver:
         """Send everything; return the connection and process id of the new process if it serves."""
         try:
             with listening:
-                listening.settimeout(LIMIT)
+                if not self._speaks(listening, LIMIT):
+                    return None  # nobody came
                 successor, _ = listening.accept()
         except OSError:
-            return None  # nobody came
+            return None
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -192,14 +196,21 @@ class HandOver:
             if peer_of(successor).uid == os.geteuid():
                 for message, descriptors in holdings.messages():
                     send(successor, message, descriptors)
-                successor.settimeout(SERVING)
-                said = successor.recv(LONGEST)
+                said = successor.recv(LONGEST) if self._speaks(successor, SERVING) else b""
                 if said.startswith(SERVES):
                     return successor, said.removeprefix(SERVES).decode().strip()
         except Exception as error:
             log.warn("a new process could not take over: {error}", error=error)
         self._refuse(successor)
         return None
+
+    def _speaks(self, connected: socket.socket, limit: float) -> bool:
+        """Wait for the other side, at most so many seconds, and no longer than a stop allows."""
+        until = self._clock.seconds() + limit
+        while not _is_ready(connected, select.POLLIN, PAUSE):
+            if self._clock.seconds() >= min(until, self._until):
+                return False
+        return True
 
     def _refuse(self, successor: socket.socket) -> None:
         successor.setblocking(False)
@@ -245,12 +256,17 @@ class HandOver:
         """
         Refuse hand-overs from now on: lonc stops.
 
-        :return: fires once the one that is under way, if any, has succeeded or failed.
+        :return: fires once the one that is under way, if any, has succeeded or failed: soon.
         """
         self._stopping = True
+        self._until = self._clock.seconds() + LIMIT
         decided: Deferred[None] = Deferred()
         self._given.addBoth(lambda _: decided.callback(None))
         return decided
+
+    def hurry(self) -> None:
+        """Refuse the one that is under way too, unless the new process serves already."""
+        self._until = 0.0
 
     async def pass_on(self, clients: Iterable[tuple[str, ClientProtocol]]) -> None:
         """
@@ -264,7 +280,7 @@ class HandOver:
         until = self._clock.seconds() + LIMIT
         with successor:
             for name, client in clients:
-                while not _has_room(successor):
+                while not _is_ready(successor, select.POLLOUT):
                     if self._clock.seconds() > until:
                         return
                     await deferLater(self._clock, PAUSE)
@@ -282,11 +298,11 @@ class HandOver:
                     transport.abandon()
 
 
-def _has_room(connected: socket.socket) -> bool:
-    """Return whether a message can be sent without blocking."""
+def _is_ready(connected: socket.socket, event: int, seconds: float = 0.0) -> bool:
+    """Return whether a message can be sent or received without blocking, perhaps after a while."""
     poll = select.poll()
-    poll.register(connected, select.POLLOUT)
-    return bool(poll.poll(0))
+    poll.register(connected, event)
+    return bool(poll.poll(1000 * seconds))
 
 
 def send(

@@ -163,6 +163,10 @@ class Succession:
         """Hand over to no process that has not come yet; fires when it is decided for one."""
         return self._hand_over.stop()
 
+    def hurry(self) -> None:
+        """Wait for no new process any more: lonc has been told to stop twice."""
+        self._hand_over.hurry()
+
     def _holdings(self) -> Holdings:
         """Copy what a new process gets; raises OSError."""
         knowledge = knowledge_of(self._outside.hosts, self._delayed)

@@ -79,15 +79,15 @@ class Manager:
         """Whether there is a service manager."""
         return bool(self._address)
 
-    def ready(self, status: str) -> None:
+    def tell_ready(self, status: str) -> None:
         """Tell the manager that all sockets listen."""
         self.tell("READY=1", f"STATUS={status}")
 
-    def reloading(self) -> None:
-        """Tell the manager that a reload begins; :meth:`ready` ends it."""
+    def tell_reloading(self) -> None:
+        """Tell the manager that a reload begins; :meth:`tell_ready` ends it."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self, seconds: float) -> None:
+    def tell_stopping(self, seconds: float) -> None:
         """
         Tell the manager that lonc begins to stop.
 
@@ -95,7 +95,7 @@ class Manager:
         """
         self.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
-    def alive(self, status: str) -> None:
+    def tell_alive(self, status: str) -> None:
         """Tell the manager that the reactor still runs: its watchdog waits for that."""
         self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
@@ -273,7 +273,7 @@ class Notices:
     def _ready(self) -> None:
         if self._stopping:
             return
-        self._manager.ready(self._status())
+        self._manager.tell_ready(self._status())
         # Twice as often as the manager requires: one that is late does no harm.
         self._alive.start(self._manager.watchdog / 2 or STATUS, now=False)
 
@@ -283,7 +283,7 @@ class Notices:
         except Exception:  # the loop turns all the same
             log.failure("a fault inside lonc")
             status = ""
-        self._manager.alive(status)
+        self._manager.tell_alive(status)
 
     def reload(self, begin: Callable[[], Deferred[str]]) -> Deferred[str]:
         """
@@ -292,7 +292,7 @@ class Notices:
         :param begin: begins the reload.
         """
         self._reloads += 1
-        self._manager.reloading()
+        self._manager.tell_reloading()
         reload = begin()
         reload.addBoth(self._reloaded)
         return reload
@@ -300,7 +300,7 @@ class Notices:
     def _reloaded(self, result: T) -> T:
         self._reloads -= 1
         if not self._reloads and not self._stopping:  # the manager waits for the last one
-            self._manager.ready(self._status())
+            self._manager.tell_ready(self._status())
         return result
 
     def stopping(self, drain: float) -> None:
@@ -310,7 +310,7 @@ class Notices:
         :param drain: seconds that requests in flight get.
         """
         self._stopping = True
-        self._manager.stopping(drain + AFTER_DRAIN)
+        self._manager.tell_stopping(drain + AFTER_DRAIN)
 
     def stopped(self) -> None:
         """Send nothing more: everything has ended."""

@@ -251,4 +251,4 @@ class Auditor:
 
     def _tell(self, answer: PingAnswer, before: bool) -> None:
         if answer.hopeless and not before:
-            self._troubles.cannot_be_asked(ROUND)
+            self._troubles.tell_cannot_be_asked(ROUND)

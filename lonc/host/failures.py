@@ -103,6 +103,6 @@ class Failures:
             what = f"no connection attempted: {message}"
             self._clients.warn("files", self._troubles.host_id, what)
         elif died:
-            self._troubles.died(at, trouble, message)
+            self._troubles.tell_died(at, trouble, message)
         else:
-            self._troubles.connection_failed(at, trouble, message, away=was_away)
+            self._troubles.tell_failed(at, trouble, message, away=was_away)

@@ -145,7 +145,7 @@ class Lond:
         idle = 0.0 if connection.request is not None else self._seconds() - connection.since
         # Later than any answer, it is but what some londs say before they hang up.
         if connection.unchecked and idle < self._settings.request_timeout:
-            self._troubles.out_of_step(connection.unchecked, message)
+            self._troubles.tell_out_of_step(connection.unchecked, message)
 
     # ------------------------------------------------------------------ connections come
 
@@ -215,7 +215,7 @@ class Lond:
     def _welcome(self, came_back: bool) -> None:
         """Let a new connection serve whose turn it is; without a doubt all is well then."""
         if not came_back:  # which is a line of its own
-            self._troubles.ready(len(self.pool))
+            self._troubles.tell_ready(len(self.pool))
         self._machine.pair(new=0)
         if not self.health.doubtful:
             self.revive()
@@ -342,7 +342,7 @@ class Lond:
     def _leave_out(self, omission: Omission, message: str) -> None:
         """Try again without something that the lond has failed at."""
         if not self.health.away:
-            self._troubles.other_way(message)
+            self._troubles.tell_other_way(message)
         self._memory.leave_out(omission, self._seconds())
         self.connect()
 

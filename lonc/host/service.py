@@ -10,7 +10,7 @@ What becomes of a request is :mod:`lonc.host.machine`'s.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -23,13 +23,14 @@ from lonc.host.machine import Machine
 from lonc.host.machines import Machines
 from lonc.host.pause import Hold, Pause
 from lonc.host.report import connection_statuses, host_status
-from lonc.local.protocol import CLOSE_CONNECTIONS, ClientListener
+from lonc.local.client_socket import FAREWELL, ClientSocket
+from lonc.local.protocol import CLOSE_CONNECTIONS
 from lonc.report.events import Logger
 from lonc.report.recent import NOTHING_LATELY, Lately
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus, PauseStatus
-from lonc.report.times import HostTimes
-from lonc.transport.unix_socket import LocalSocket, SocketError
+from lonc.report.times import HostTimes, Totals
+from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import (
     CONTROL,
     PECULIAR,
@@ -45,9 +46,6 @@ from lonc.wire.request import (
 )
 
 __all__ = ["FAREWELL", "HostDependencies", "HostService", "Pause"]
-
-#: Seconds that clients have to read their last answers when a host stops.
-FAREWELL = 1.0
 
 #: Bytes of a request that are looked at whole; of a longer one the command is looked for.
 _SHORT: Final = 512
@@ -94,8 +92,10 @@ class HostService(Service):
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
         self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
-        self._listener = ClientListener(self, dependencies.clients)
-        self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
+        shared = dependencies
+        self._socket = ClientSocket(
+            self, shared.clients, shared.network, shared.keeper, shared.clock
+        )
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
         self._hold = Hold(dependencies.clock, self.resume)
@@ -478,9 +478,7 @@ class HostService(Service):
         closed = self._socket.close()
         await self._drain()
         farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
-        await self._listener.finish()
-        await closed
-        await self._listener.finish()  # those too for whom there were no descriptors
+        await self._socket.dismiss(closed)
         for machine in self._deserted:
             await machine.lond.all_closed()
         if farewell.active():
@@ -513,7 +511,6 @@ class HostService(Service):
         return [each for each in self.machines if not each.members]
 
     def _abort(self) -> None:
-        self._listener.abort()
         for machine in self._deserted:
             machine.lond.abort()
 
@@ -552,7 +549,7 @@ class HostService(Service):
     @property
     def clients(self) -> int:
         """How many are connected to its socket."""
-        return len(self._listener.clients)
+        return self._socket.clients
 
     def status(
         self,
@@ -585,6 +582,6 @@ class HostService(Service):
         lost = sum(self._con_lost.values())
         return {"requests": self.requests, "answers": self.times.answers, "con_lost": lost}
 
-    def totals(self) -> dict[str, Any]:
+    def totals(self) -> dict[str, Totals]:
         """Return how long its requests and its machine's handshakes take."""
         return {**self.times.totals(), "handshake": self.machine.lond.status().handshaking}

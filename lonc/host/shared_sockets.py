@@ -10,18 +10,17 @@ own socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
-from lonc.host.service import FAREWELL, HostDependencies, HostService
+from lonc.host.service import HostDependencies, HostService
+from lonc.local.client_socket import ClientSocket
 from lonc.local.limits import Clients
-from lonc.local.protocol import ClientListener
-from lonc.transport.unix_socket import LocalSocket, SocketError
+from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import ADDRESSED, Cause, Request, addressee
 
 #: A host id -> its service, None while there is none.
@@ -45,8 +44,10 @@ class SharedSocket:
         self.serve(ids)
         self._find = find
         self._clock = dependencies.clock
-        self._listener = ClientListener(self, dependencies.clients)
-        self._socket = LocalSocket(dependencies.network, self._listener, dependencies.keeper)
+        shared = dependencies
+        self._socket = ClientSocket(
+            self, shared.clients, shared.network, shared.keeper, shared.clock
+        )
         self._last_asked: HostService | None = None
         self._over = False
 
@@ -122,12 +123,11 @@ class SharedSocket:
         """Whether clients find the socket."""
         return self._socket.intact
 
-    def close(self) -> Deferred[Any]:
+    def close(self) -> Deferred[object]:
         """Take no more clients; fires when that is so."""
         return self._socket.close()
 
-    @inlineCallbacks
-    def dismiss(self, grace: float) -> Generator[Deferred[Any], Any, None]:
+    async def dismiss(self, grace: float) -> None:
         """
         Close it, and its clients too, those that have not gone after a second.
 
@@ -135,14 +135,9 @@ class SharedSocket:
         """
         closed = self.close()
         if grace:
-            yield deferLater(self._clock, grace)
+            await deferLater(self._clock, grace)
         self._over = True
-        farewell = self._clock.callLater(FAREWELL, self._listener.abort)
-        yield self._listener.finish()
-        yield closed
-        yield self._listener.finish()  # those too for whom there were no descriptors
-        if farewell.active():
-            farewell.cancel()
+        await self._socket.dismiss(closed)
 
 
 class SharedSockets:
@@ -227,13 +222,13 @@ class SharedSockets:
         for shared in self._sockets.values():
             shared.close()
 
-    def dismiss(self) -> Deferred[Any]:
+    def dismiss(self) -> Deferred[list[tuple[bool, None]]]:
         """Close all clients once they have read their answers; fires when they have gone."""
         while self._sockets:
             self._dismiss(self._sockets.popitem()[1], 0.0)
         return DeferredList(list(self._leaving))
 
     def _dismiss(self, shared: SharedSocket, grace: float) -> None:
-        leaving = shared.dismiss(grace)
+        leaving = Deferred.fromCoroutine(shared.dismiss(grace))
         self._leaving.add(leaving)
         leaving.addBoth(lambda _: self._leaving.discard(leaving))

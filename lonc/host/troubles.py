@@ -37,12 +37,12 @@ class TroubleLog:
         self._lines = RateLimited(clock, APART)
         self._away = RateLimited(clock, TOLD_AGAIN)
 
-    def ready(self, count: int) -> None:
+    def tell_ready(self, count: int) -> None:
         """Say that a connection is ready, as one of so many."""
         if self._lines.allow(str(count)) is not None:
             log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
 
-    def other_way(self, reason: str) -> None:
+    def tell_other_way(self, reason: str) -> None:
         """Say that a connection failed and is made again in another way."""
         more = self._lines.allow("other way")
         if more is not None:
@@ -53,7 +53,7 @@ class TroubleLog:
                 host_id=self.host_id,
             )
 
-    def connection_failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
+    def tell_failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
         """
         Say that a connection failed.
 
@@ -73,7 +73,7 @@ class TroubleLog:
                 host_id=self.host_id,
             )
 
-    def died(self, at: str, trouble: Trouble, reason: str) -> None:
+    def tell_died(self, at: str, trouble: Trouble, reason: str) -> None:
         """Say that the host is DEAD by the failure of a connection."""
         self._away = RateLimited(self._clock, TOLD_AGAIN)
         self._away.allow()  # this line is that of the first hour
@@ -86,7 +86,7 @@ class TroubleLog:
             host_id=self.host_id,
         )
 
-    def out_of_step(self, count: int, reason: str) -> None:
+    def tell_out_of_step(self, count: int, reason: str) -> None:
         """Say how many answers of a connection may have reached the wrong clients."""
         more = self._lines.allow("out of step")
         if more is not None:
@@ -99,7 +99,7 @@ class TroubleLog:
                 host_id=self.host_id,
             )
 
-    def cannot_be_asked(self, count: int) -> None:
+    def tell_cannot_be_asked(self, count: int) -> None:
         """Say that its answers to ping tell nothing, so that connections serve so many requests."""
         if self._lines.allow("ping") is not None:
             log.warn(

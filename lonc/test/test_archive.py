@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is given to others: the source archive, and the packages in it."""
 
 from __future__ import annotations

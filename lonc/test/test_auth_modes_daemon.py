@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """The whole daemon with an embedded cluster, by the ways in that its ``loncapa.conf`` opens."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions, Twisted's reactor and Services have no annotations:
-# mypy: allow-untyped-calls
 """
 Each way in over real sockets, between a host's service and the embedded lond, and each failure.
 

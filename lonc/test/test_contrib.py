@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What stands beside the program: rules, a dashboard and units of other systems."""
 
 from __future__ import annotations

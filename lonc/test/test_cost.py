@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a request costs, counted and not timed: the calls and objects of its usual ways."""
 
 from __future__ import annotations

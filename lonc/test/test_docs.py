@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """
 The documentation against the code: what is documented exists, and what exists is documented.
 

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's protocols have no annotations:
-# mypy: allow-untyped-calls
 """The programs of the documentation when something is wrong: each ends with one line."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's processes have no annotations:
-# mypy: allow-untyped-calls
 """The page "First steps", walked through with a real lonc."""
 
 from __future__ import annotations

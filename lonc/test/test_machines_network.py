@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Several host ids on one machine, over a real `twistd` and real sockets."""
 
 from __future__ import annotations

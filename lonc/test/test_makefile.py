@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """How ``make`` comes by its Python and its packages, with stand-ins for both."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's processes and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What the process itself stands: closed descriptors, signals at any moment, a clock being set."""
 
 from __future__ import annotations

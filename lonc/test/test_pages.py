@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """
 The pages for operations against the code: commands, symptoms, metrics.
 

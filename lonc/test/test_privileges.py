@@ -1,5 +1,3 @@
-# Twisted's processes have no annotations:
-# mypy: allow-untyped-calls
 """`twistd --uid --gid lonc`, started by root: what root does for a user who may be hostile."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """The whole daemon: a real `twistd` in a child process, its files, its signals, its clients."""
 
 from __future__ import annotations

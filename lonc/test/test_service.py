@@ -1,5 +1,3 @@
-# Twisted's Service and MemoryReactor and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The daemon in memory: hosts that come, go and break, and what is read again."""
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from zope.interface import implementer
 
 from lonc.config import current
 from lonc.config.hosts import TableError
-from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS
+from lonc.config.rlimit import FEWEST_CLIENTS, FEWEST_HOSTS, needed_files
 from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
 from lonc.daemon.outside import Choices
@@ -30,7 +28,8 @@ from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
 from lonc.disk import code
 from lonc.disk.threads import Disk
-from lonc.host.service import FAREWELL, HostService
+from lonc.host.service import HostService
+from lonc.local.client_socket import FAREWELL
 from lonc.report.status import local_time
 from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table, sockets_in, spoil
@@ -131,10 +130,13 @@ class StartTests(ServiceTestCase):
         self.table = a_table("".join(f"h{n}:d:access:h{n}.test:10.0.0.1\n" for n in range(30)))
         daemon = self.started()
         self.assertEqual(list(daemon.hosts), [f"h{n}" for n in range(FEWEST_HOSTS)])
-        message = "14 hosts of the table are not served: the limit of open files is 77 (ulimit -n)"
+        message = "14 hosts of the table cannot be served: "
         told = [line for line in self.notes.at(LogLevel.critical) if message in line]
         self.assertEqual(len(told), 1)
+        needed = needed_files(30, self.first.max_connections, self.first.max_clients)
+        self.assertIn(f"{needed} files may be needed at once, but the limit is 77", told[0])
         self.assertIn(f"\nproblem: {message}", self.successResultOf(daemon.reread_table()))
+        self.assertNotIn("open-files", [each.kind for each in daemon.problems])
 
     def test_more_clients_than_files(self) -> None:
         """Clients leave descriptors to the rest: past that, one that is silent makes room."""

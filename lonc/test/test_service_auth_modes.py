@@ -1,5 +1,3 @@
-# Twisted's Service and MemoryReactor and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The daemon in memory: its certificates, and the key files of the one before."""
 
 from __future__ import annotations

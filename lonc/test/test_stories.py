@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's processes have no annotations:
-# mypy: allow-untyped-calls
 """The stories of "When something is wrong", played to a real lonc: ``lonc status`` names each."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """The whole way over a real `twistd`: from a server's host table to a client's answer."""
 
 from __future__ import annotations
@@ -98,7 +96,7 @@ class FetchedTableTests(DaemonTestCase):
         await self.until(lambda: os.path.exists(self.path("daemons", "logs", "lonc.log")))
         await self.until(lambda: "new, 0 gone" in self.log)
         self.assertEqual(await self.ask("l2", "ping"), "l2")
-        self.assertEqual(self.log.count("hosts of the table are not served"), 1)
+        self.assertEqual(self.log.count("hosts of the table cannot be served"), 1)
         self.assertIn("l2", await self.manage("list"))
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
         self.assertNotIn("Too many open files", self.log)

@@ -1,5 +1,3 @@
-# Twisted's Options and Service and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """``twistd lonc``: its options, and how the daemon is put together."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is offered to other people's tests: a host, its lond and faults."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's processes have no annotations:
-# mypy: allow-untyped-calls
 """Each ``lonc`` command, as a process, against a daemon that runs."""
 
 from __future__ import annotations

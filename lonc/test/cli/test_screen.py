@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What ``lonc top`` shows, and what its keys do."""
 
 from __future__ import annotations

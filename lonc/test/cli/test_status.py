@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What ``lonc status`` says."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What the command writes, wherever that goes."""
 
 from __future__ import annotations

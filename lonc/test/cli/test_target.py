@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Which daemon a command asks, where its configuration tells."""
 
 from __future__ import annotations

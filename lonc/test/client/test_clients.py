@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The way in for Python programs, over real sockets where it blocks and in memory where not."""
 
 from __future__ import annotations

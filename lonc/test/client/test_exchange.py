@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a program sends and hears to ask lonc, without a socket."""
 
 from __future__ import annotations

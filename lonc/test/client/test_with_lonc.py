@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Python programs in front of lonc itself, those of the documentation among them."""
 
 from __future__ import annotations

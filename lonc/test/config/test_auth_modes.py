@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Which ways in are open, by the settings and the table."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The files of the own certificate, and whom a certificate is for."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's protocols and services have no annotations:
-# mypy: allow-untyped-calls
 """Downloads over real sockets: good servers, and bad ones with every trick."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's test cases and endpoints have few annotations:
-# mypy: allow-untyped-calls
 """Descriptions of endpoints, and what they say."""
 
 from __future__ import annotations

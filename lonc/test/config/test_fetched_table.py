@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Which tables from elsewhere are believed."""
 
 from __future__ import annotations

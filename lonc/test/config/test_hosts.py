@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Tests of ``lonc.config.hosts``."""
 
 from __future__ import annotations

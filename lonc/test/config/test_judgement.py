@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is said of a configuration that can be used."""
 
 from __future__ import annotations
@@ -115,9 +113,9 @@ class ConfigurationTests(SynchronousTestCase):
         """Hosts that are not served are counted, and some are named."""
         rows = "".join(f"h{number}:d:access:h{number}.test:10.0.0.1\n" for number in range(9))
         self.table = a_table(rows).first(2, "h0")
-        kind, _, what = self.one(host_id="h0", limit=77)
+        kind, _, what = self.one(host_id="h0", needed=9, limit=7)
         self.assertEqual(kind, "hosts-not-served")
-        self.assertTrue(what.startswith("7 hosts of the table are not served"), what)
+        self.assertTrue(what.startswith("7 hosts of the table cannot be served: 9 files may"), what)
         self.assertTrue(what.endswith("room for 2: h2, h3, h4, h5, h6 and 2 more"), what)
 
     def test_open_files(self) -> None:

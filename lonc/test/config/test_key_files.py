@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Key files: the private way to agree on a key on one machine (protocol, section 9)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """How many files may be open."""
 
 from __future__ import annotations

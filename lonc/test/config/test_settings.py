@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Tests of ``lonc.config.settings`` and of the table it works from, ``lonc.config.parameters``."""
 
 from __future__ import annotations

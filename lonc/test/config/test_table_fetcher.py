@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """Fetching the cluster's host table: whom to ask, what to believe, and what to keep."""
 
 from __future__ import annotations

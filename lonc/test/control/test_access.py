@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Who may see, and who may steer."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and twisted.protocols.amp have no annotations:
-# mypy: allow-untyped-calls
 """Management over AMP, from the call of a program to its answer or error."""
 
 from __future__ import annotations

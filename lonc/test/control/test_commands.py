@@ -1,5 +1,3 @@
-# trial's assertions and twisted.protocols.amp have no annotations:
-# mypy: allow-untyped-calls
 """Lists that come in pages."""
 
 from __future__ import annotations

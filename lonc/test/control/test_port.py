@@ -1,5 +1,3 @@
-# Twisted's MemoryReactor and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Where the management port listens."""
 
 from __future__ import annotations

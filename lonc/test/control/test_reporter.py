@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What the daemon tells of itself and its hosts."""
 
 from __future__ import annotations

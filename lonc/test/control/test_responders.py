@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What the daemon lists for people, and what it does for them."""
 
 from __future__ import annotations

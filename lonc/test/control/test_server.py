@@ -1,5 +1,3 @@
-# trial's assertions and twisted.protocols.amp have no annotations:
-# mypy: allow-untyped-calls
 """What the daemon's side of the management port bears with."""
 
 from __future__ import annotations

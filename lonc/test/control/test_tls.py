@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """The management port over TLS: whose certificate may see, and whose may steer."""
 
 from __future__ import annotations

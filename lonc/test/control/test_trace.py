@@ -1,5 +1,3 @@
-# trial's assertions and AMP have no annotations:
-# mypy: allow-untyped-calls
 """Requests as they end, over the management port."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is said about a configuration without a start."""
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ import tempfile
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from lonc.config import current
 from lonc.daemon.check import Checked, check
 from lonc.daemon.pidfile import PidFile
 from lonc.lond.cluster import prepare
@@ -172,6 +171,13 @@ class CheckTests(SynchronousTestCase):
                 self.add("loncapa.conf", f"PerlSetVar lonnet{name} {path}")
             told = [each.level for each in check(self.conf) if files.certificate in each.what]
             self.assertEqual(told, levels)
+
+    def test_files(self) -> None:
+        """How many files it takes is well only where the limit allows them."""
+        for limit, level in ((100_000, "ok"), (1000, "warning")):
+            self.patch(current, "raise_file_limit", lambda needed, limit=limit: limit)
+            told = [each.level for each in check(self.conf) if "files may be needed" in each.what]
+            self.assertEqual(told, [level])
 
     def test_key(self) -> None:
         """A key for delayed requests that is not there keeps lonc from starting."""

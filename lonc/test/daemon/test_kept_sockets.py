@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's endpoints have no annotations:
-# mypy: allow-untyped-calls
 """Listening sockets that outlive a restart."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a process knows and the next one should."""
 
 from __future__ import annotations

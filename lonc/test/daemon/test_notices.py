@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's testing module have no annotations:
-# mypy: allow-untyped-calls
 """When a service manager is told what."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Tests for lonc.daemon.own_process; the whole daemon's are in lonc.test.test_privileges."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """``lonc.pid``: who runs, and who may not."""
 
 from __future__ import annotations

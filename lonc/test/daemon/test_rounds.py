@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is done again and again, whatever goes wrong."""
 
 from __future__ import annotations

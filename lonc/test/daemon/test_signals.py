@@ -1,5 +1,3 @@
-# Twisted's MemoryReactor and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Signals become calls in the reactor's turn."""
 
 from __future__ import annotations

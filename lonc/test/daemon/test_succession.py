@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """How a process makes way for the next one."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """When the time limits are looked at, and what comes before that after a pause."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a service manager is told, and hands over."""
 
 from __future__ import annotations
@@ -46,16 +44,16 @@ class TellTests(ManagerCase):
 
     def test_life(self) -> None:
         """The manager is told of the start, of each sign of life, and of the stop."""
-        self.manager.ready("2 hosts")
+        self.manager.tell_ready("2 hosts")
         self.assertEqual(self.told(), ["READY=1", "STATUS=2 hosts"])
-        self.manager.alive("3 hosts")
+        self.manager.tell_alive("3 hosts")
         self.assertEqual(self.told(), ["WATCHDOG=1", "STATUS=3 hosts"])
-        self.manager.stopping(90.5)
+        self.manager.tell_stopping(90.5)
         self.assertEqual(self.told(), ["STOPPING=1", "EXTEND_TIMEOUT_USEC=90500000"])
 
     def test_reload(self) -> None:
         """The manager wants to know when it began, by the clock that is never set."""
-        self.manager.reloading()
+        self.manager.tell_reloading()
         first, second = self.told()
         self.assertEqual(first, "RELOADING=1")
         name, _, value = second.partition("=")
@@ -63,7 +61,7 @@ class TellTests(ManagerCase):
 
     def test_no_line_too_many(self) -> None:
         """What others named cannot become a line."""
-        self.manager.ready("a\nMAINPID=1")
+        self.manager.tell_ready("a\nMAINPID=1")
         self.assertEqual(self.told(), ["READY=1", "STATUS=a MAINPID=1"])
 
     def test_keep(self) -> None:
@@ -82,15 +80,15 @@ class TellTests(ManagerCase):
     def test_nobody_listens(self) -> None:
         """A manager that has gone, or takes nothing, costs nothing."""
         gone = Manager({"NOTIFY_SOCKET": self.path + "-gone"})
-        gone.ready("")
+        gone.tell_ready("")
         for _ in range(2000):
-            self.manager.alive("")
+            self.manager.tell_alive("")
 
     def test_without_a_manager(self) -> None:
         """Nothing is sent."""
         manager = Manager({})
         self.assertFalse(manager.present)
-        manager.ready("")
+        manager.tell_ready("")
         self.assertEqual((manager.watchdog, manager.claim("x")), (0.0, None))
 
 

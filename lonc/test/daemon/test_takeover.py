@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A new process that takes everything over from the old one."""
 
 from __future__ import annotations
@@ -203,6 +201,22 @@ class StepTests(TestCase):
         new.close()
         await stopped
         self.assertEqual((self.resumed, self.retired, self.service.starts), (0, 0, 0))
+
+    async def test_old_stops_and_new_takes_long(self) -> None:
+        """A stop refuses one that does not serve in time, and at once where it is in haste."""
+        self.patch(handover, "SERVING", 1e6)
+        for in_haste in (False, True):
+            new = await self.taken()
+            if not in_haste:
+                self.patch(handover, "LIMIT", 0.001)
+            stopped = self.old.stop()
+            if in_haste:
+                self.old.hurry()
+            await stopped
+            with self.assertRaisesRegex(TakeOverError, f"process {os.getpid()} goes on"):
+                await deferToThread(new.relieve)
+            self.assertEqual((self.resumed, self.retired, self.service.starts), (0, 0, 0))
+            self.setUp()
 
     async def test_no_socket(self) -> None:
         """Where no socket can be made all goes on."""

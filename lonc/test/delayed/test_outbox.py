@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Requests that must not be lost, on their way to the disk (protocol section 6)."""
 
 from __future__ import annotations

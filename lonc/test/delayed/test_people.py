@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Delayed requests and those that are kept, as people see them."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Whatever happens, in whatever order: no delayed request is lost, and none is taken for done."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Delayed requests with a key: they are sealed, and otherwise fare as they do without."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Sealing, and the file with the key."""
 
 from __future__ import annotations

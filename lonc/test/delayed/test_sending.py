@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Answers to delayed requests count once their connection is proven since."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Delayed requests: when they are sent, and what becomes of them."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Delayed requests on disk: found, read, removed, set aside."""
 
 from __future__ import annotations

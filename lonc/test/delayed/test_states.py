@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The table of states of a delayed request, and its picture in the documentation."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Whether another lonc was installed."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Tests for lonc.disk.files: our own files and folders, and what may stand in their place."""
 
 from __future__ import annotations

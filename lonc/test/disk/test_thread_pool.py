@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Threads for one kind of work, over the real reactor."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Disk calls in threads, with limits."""
 
 from __future__ import annotations

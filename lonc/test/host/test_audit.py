@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A line too many does not shift answers for long (row F2)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Deferreds' have no annotations:
-# mypy: allow-untyped-calls
 """One connection to a lond, from its first byte, and everything a lond may do wrong."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Deferreds' have no annotations:
-# mypy: allow-untyped-calls
 """How a connection to a lond is made: look-up, addresses in turn, one time limit (row F12)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's testing module and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Delayed requests on their way: which connection carries them, and how it is proven (row F8)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's testing module and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """
 No delayed request is lost or misjudged, whatever londs, clients and people do (row F8).
 

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A name that programs know from before."""
 
 from __future__ import annotations

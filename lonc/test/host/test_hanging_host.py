@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A lond that completes handshakes and answers nothing is no lond that lives (rows S10 and F4)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Retries, DEAD, and the probes that find the way back (rows S10, F4 and F5)."""
 
 from __future__ import annotations

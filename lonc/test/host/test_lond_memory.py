@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What is remembered of a lond for its next handshake."""
 
 from __future__ import annotations

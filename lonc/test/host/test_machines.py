@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """Several host ids on one machine: they share its connections, queue and health."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions, MemoryReactor and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """Hosts without an address in the table, and what happens when their names lead elsewhere."""
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """A host that is paused, alone on its machine or beside others."""
 
 from __future__ import annotations
 
 from lonc.host.pause import Pause
-from lonc.host.service import FAREWELL, HostService
+from lonc.host.service import HostService
+from lonc.local.client_socket import FAREWELL
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage, Together
 from lonc.wire.request import CON_LOST, Cause

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Connections by state, and requests that wait (rows S8 and F3)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """
 No request is carried out for another host id, whichever releases of a lond answer at its address.
 

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a host reports of its past: each field is filled in, and its times are Unix time."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Deferreds' have no annotations:
-# mypy: allow-untyped-calls
 """Host names to addresses, with a resolver that answers when the test says so."""
 
 from __future__ import annotations

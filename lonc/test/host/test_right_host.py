@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's Services have no annotations:
-# mypy: allow-untyped-calls
 """A request reaches the host that it is for, or nobody: londs that know no sethost, or break."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """A host that starts afresh, is given another row or other settings, or stops."""
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from typing import Any
 import attrs
 from twisted.logger import LogLevel
 
-from lonc.host.service import FAREWELL
+from lonc.local.client_socket import FAREWELL
 from lonc.test.fixtures.doubles import FakeClient, NotedReceiver, a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request

@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """What ends a request on its way through a host: an answer, or ``con_lost`` at its time."""
 
 from __future__ import annotations

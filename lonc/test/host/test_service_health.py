@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """When a host is DEAD, and how it comes back (rows S10, F4 and F5)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Memory that runs short: requests in flight, and answers that are not whole yet (row F3)."""
 
 from __future__ import annotations

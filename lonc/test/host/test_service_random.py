@@ -1,5 +1,3 @@
-# trial's assertions, Deferreds and Services have no annotations:
-# mypy: allow-untyped-calls
 """
 What holds whatever happens: clients, londs and the administrator do anything in any order.
 

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's services have no annotations:
-# mypy: allow-untyped-calls
 """Requests that name a host, and sockets that bear host names and are shared by several ids."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A slow answer is no dead host (rows F1, S10 and S12), and what a long rest does."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Deferreds have no annotations:
-# mypy: allow-untyped-calls
 """Clients that misbehave: the limits on lines, on unread answers and on their number (row F3)."""
 
 from __future__ import annotations

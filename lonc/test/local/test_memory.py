@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What requests take in memory, of all clients together (row F3)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Silent clients, where every place is taken (row F3)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Deferreds have no annotations:
-# mypy: allow-untyped-calls
 """What speaks on the UNIX sockets: how clients ask, and how they go."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The cluster on one machine: its files, its ports, its londs."""
 
 from __future__ import annotations

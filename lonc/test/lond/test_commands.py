@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a lond answers to requests."""
 
 from __future__ import annotations

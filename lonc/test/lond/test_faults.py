@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a lond is told to do wrong."""
 
 from __future__ import annotations

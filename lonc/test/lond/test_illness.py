@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Londs that are ill to order."""
 
 from __future__ import annotations

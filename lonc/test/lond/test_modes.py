@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The other ways in as the embedded lond sees them (protocol, section 9), and their faults."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The exchange as a lond sees it."""
 
 from __future__ import annotations

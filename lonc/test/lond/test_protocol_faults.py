@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """A lond that was told to do wrong, step by step."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The data of a lond on disk."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Twisted's web server have no annotations:
-# mypy: allow-untyped-calls
 """The embedded cluster's web server, over real sockets."""
 
 from __future__ import annotations

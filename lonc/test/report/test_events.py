@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The names of what is logged."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What an administrator is told to look at."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The log files and the echo."""
 
 from __future__ import annotations

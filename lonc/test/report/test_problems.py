@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The list of what is wrong now."""
 
 from __future__ import annotations

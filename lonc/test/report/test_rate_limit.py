@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Lines that others can cause."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What a host's last five minutes and its last day were like."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The slowest requests, and those that are watched."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """What hosts report, the status file and the process title."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Text for people, on a stream that perhaps nobody reads."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Durations in buckets, and those of late."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Numbers as people read them."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's test cases have no annotations:
-# mypy: allow-untyped-calls
 """
 The same cases over the transport and over its double, `lonc.test.fixtures.doubles.Wire`.
 

@@ -1,5 +1,3 @@
-# Twisted's test cases have no annotations:
-# mypy: allow-untyped-calls
 """UNIX sockets that listen, over real ones of this machine."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's test cases have no annotations:
-# mypy: allow-untyped-calls
 """The network of a real reactor."""
 
 from __future__ import annotations

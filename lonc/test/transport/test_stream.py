@@ -1,5 +1,3 @@
-# Twisted's test cases have no annotations:
-# mypy: allow-untyped-calls
 """Tests for lonc.transport.stream, over socket pairs."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's test cases have no annotations:
-# mypy: allow-untyped-calls
 """TCP connections that are made, over real sockets of this machine."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """UNIX sockets in the file system."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """HTTP connections: their places, their time, and what is refused."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Twisted's Service, its processes and trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Where the page can be had: the port, and the page of a daemon that runs."""
 
 from __future__ import annotations

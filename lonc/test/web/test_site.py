@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The pages and the metrics, over HTTP."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The session key and the encrypted frames, against what other implementations printed."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Values in requests and replies."""
 
 from __future__ import annotations

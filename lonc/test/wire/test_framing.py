@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Bytes become lines, however they come, and no line is too long."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """The handshake, without a network: bytes in, bytes out (rows S6 and F15)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """
 The handshake of later londs, without a network: version and sethost, key files, TLS.
 

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """Text of others, for people."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions and Deferreds' have no annotations:
-# mypy: allow-untyped-calls
 """A request, and who waits for its outcome."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# trial's assertions have no annotations:
-# mypy: allow-untyped-calls
 """TLS for the length of one line, without a network: bytes in, bytes out (protocol, section 9)."""
 
 from __future__ import annotations
