@@ -14,7 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.hosts import Host
 from lonc.host.resolver import NameTrouble
+from lonc.local.client_socket import ClientSocket
 from lonc.local.limits import Clients
+from lonc.local.protocol import RequestTaker
 from lonc.report.request_log import RequestLog
 from lonc.transport.epoll_loop import Moment
 from lonc.transport.network import Network
@@ -57,3 +59,7 @@ class HostDependencies:
     connection_numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
     moment: Moment = attrs.field(factory=Moment)
     keeper: Keeper = attrs.field(factory=NoKeeper)
+
+    def socket_for(self, host: RequestTaker) -> ClientSocket:
+        """Return a socket for the clients of a host; it is not open yet."""
+        return ClientSocket(host, self.clients, self.network, self.keeper, self.clock)

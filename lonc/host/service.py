@@ -23,7 +23,7 @@ from lonc.host.machine import Machine
 from lonc.host.machines import Machines
 from lonc.host.pause import Hold, Pause
 from lonc.host.report import connection_statuses, host_status
-from lonc.local.client_socket import FAREWELL, ClientSocket
+from lonc.local.client_socket import FAREWELL
 from lonc.local.protocol import CLOSE_CONNECTIONS
 from lonc.report.events import Logger
 from lonc.report.recent import NOTHING_LATELY, Lately
@@ -92,10 +92,7 @@ class HostService(Service):
         self._dependencies = dependencies
         self._seconds = dependencies.clock.seconds
         self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
-        shared = dependencies
-        self._socket = ClientSocket(
-            self, shared.clients, shared.network, shared.keeper, shared.clock
-        )
+        self._socket = dependencies.socket_for(self)
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
         self._hold = Hold(dependencies.clock, self.resume)

@@ -18,7 +18,6 @@ from twisted.internet.task import deferLater
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.service import HostDependencies, HostService
-from lonc.local.client_socket import ClientSocket
 from lonc.local.limits import Clients
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import ADDRESSED, Cause, Request, addressee
@@ -44,10 +43,7 @@ class SharedSocket:
         self.serve(ids)
         self._find = find
         self._clock = dependencies.clock
-        shared = dependencies
-        self._socket = ClientSocket(
-            self, shared.clients, shared.network, shared.keeper, shared.clock
-        )
+        self._socket = dependencies.socket_for(self)
         self._last_asked: HostService | None = None
         self._over = False
 
