@@ -251,6 +251,9 @@ class Shared:
             self.assertEqual(producer.calls, ["pause"])
             self.hear()
             self.assertEqual(producer.calls, ["pause", "resume"])
+            self.fill()
+            transport.write(b"x")
+            self.assertEqual(producer.calls, ["pause", "resume", "pause"])
 
         def test_close_waits_for_producer(self) -> None:
             """`loseConnection` closes when it is unregistered, which may be done again."""
