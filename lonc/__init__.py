@@ -1,3 +1,3 @@
-"""lonc: a local concentrator of lond connections, as a Twisted plugin."""
+"""lonc: a local concentrator of lond connections, as a Twisted plug-in."""
 
 __version__ = "0.1.0"

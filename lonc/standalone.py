@@ -1,5 +1,5 @@
 """
-``--standalone``: lonc with a cluster of its own, and what to try on it.
+``--standalone``: lonc with its own cluster, and commands to try with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lonc.config.hosts import HostTable
 from lonc.config.settings import PARAMETERS, Settings, SettingsError, find_config_file
 from lonc.web.port import address
 
-#: What ``--standalone`` tells once all is running.
+#: Printed by ``--standalone`` once everything is running.
 SCREEN = """
 lonc serves a cluster of its own: {ids}
 
@@ -43,7 +43,7 @@ Make a lond fail, and see what lonc reports (stopped, silent, slow, breaking, es
 Ctrl-C ends it; the data is kept.
 """
 
-#: What helps where a port is taken.
+#: Advice if a port is in use.
 ANOTHER_PORT = "--lond-port takes another port, as in make run PORT=6663"
 
 LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
@@ -51,14 +51,14 @@ LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
 
 def prepare_cluster(folder: str, given: dict[str, str]) -> str:
     """
-    Make a cluster's files where there are none; return the path of its ``loncapa.conf``.
+    Create missing files of a cluster; return the path of its ``loncapa.conf``.
 
-    :param given: the settings that were given as options.
-    :raises lonc.config.settings.SettingsError: that cannot be done.
+    :param given: settings given as options.
+    :raises lonc.config.settings.SettingsError: that failed.
     """
     from lonc.lond.cluster import ClusterError, prepare
 
-    # It is checked first, because it goes into the new loncapa.conf.
+    # Checked first, because it is written to the new loncapa.conf.
     port = given.get("lond-port")
     try:
         return prepare(folder, None if port is None else LOND_PORT.read(port, "--lond-port"))
@@ -68,9 +68,9 @@ def prepare_cluster(folder: str, given: dict[str, str]) -> str:
 
 def check_cluster(settings: Settings, table: HostTable) -> None:
     """
-    Check that the londs can have their ports.
+    Check that the ports of the londs are available.
 
-    :raises lonc.config.settings.SettingsError: one cannot.
+    :raises lonc.config.settings.SettingsError: one is not.
     """
     from lonc.lond.cluster import ClusterError, NoPort, check_ports
 
@@ -84,7 +84,7 @@ def check_cluster(settings: Settings, table: HostTable) -> None:
 def cluster(
     reactor: Any, folder: str, settings: Settings, table: HostTable, access: Access
 ) -> IService:
-    """Return the londs."""
+    """Return the service of the londs."""
     from lonc.lond.cluster import Cluster
 
     certificates = access.certificates
@@ -100,12 +100,12 @@ def cluster(
 
 
 def screen(folder: str, settings: Settings, table: HostTable) -> str:
-    """Return what is told once all is running."""
+    """Return the text that is printed once everything is running."""
     from lonc.lond import illness
 
     hosts = table.hosts.values()
     ill = []
-    with contextlib.suppress(OSError):  # which the cluster logs
+    with contextlib.suppress(OSError):  # logged by the cluster
         ill = [f"{host_id} is {state}" for host_id, state in illness.read(folder).items()]
     return SCREEN.format(
         ids=", ".join(host.id for host in hosts),
@@ -122,7 +122,7 @@ def screen(folder: str, settings: Settings, table: HostTable) -> str:
 
 
 def table_server(reactor: Any, port: int, table: HostTable) -> IService:
-    """Return what serves the host table over HTTP."""
+    """Return the service that serves the host table over HTTP."""
     from lonc.lond.table_server import TableServer, table_text
 
     text = table_text(table.hosts.values())
@@ -130,7 +130,7 @@ def table_server(reactor: Any, port: int, table: HostTable) -> IService:
 
 
 def _command(name: str, folder: str) -> str:
-    """Return how to call one for the cluster in a folder; that in `var` it finds by itself."""
+    """Return a command for the cluster in a folder; the one in `var` is found by itself."""
     command = _near(os.path.join(os.path.dirname(sys.executable), name))
     try:
         find_config_file()
@@ -141,7 +141,7 @@ def _command(name: str, folder: str) -> str:
 
 
 def _near(path: str) -> str:
-    """Return an absolute path as it is shortest to type in the source folder."""
+    """Return the shorter of an absolute path and its relative form, in the source folder."""
     if not os.path.isdir(os.path.join("docs", "examples")):
-        return path  # the screen's commands are typed elsewhere
+        return path  # the commands are typed in another folder
     return min(path, os.path.relpath(path), key=len)

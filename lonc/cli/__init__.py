@@ -1,5 +1,5 @@
 """
 The ``lonc`` command.
 
-It asks a running lonc, or reads the files that one would read; it serves nobody.
+It queries and controls a running lonc, or reads its files.
 """

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, and those by which a lonc is found."""
+"""Arguments and options shared by several commands, and those that select a lonc."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ T = TypeVar("T")
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
-#: Seconds: ten years. What is longer is a mistake, and has no date that a clock can show.
+#: Maximum duration in seconds: ten years. Anything longer is a mistake.
 _LONGEST: Final = 3650 * 86_400.0
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A time in seconds, or with ``s``, ``m``, ``h`` or ``d`` behind the number."""
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """A duration in seconds, or a number followed by ``s``, ``m``, ``h`` or ``d``."""
 
     name = "duration"
 
     def convert(
         self, value: object, parameter: click.Parameter | None, context: click.Context | None
     ) -> float:
-        """Return seconds."""
+        """Convert to seconds."""
         if isinstance(value, float):
             return value
         found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([smhd]?)", str(value), re.ASCII)
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
         if not 0.0 < seconds <= _LONGEST:
-            self.fail(f"{value!r} is no duration such as 90, 90s, 5m, 2h or 1d", parameter, context)
+            self.fail(
+                f"{value!r} is not a duration such as 90, 90s, 5m, 2h or 1d", parameter, context
+            )
         return seconds
 
 
 def _host_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what cannot be sent as text, as no table can have it."""
+    """Refuse an id that is not ASCII, which no table can contain."""
     if not value.isascii():
         raise click.ClickException(f"{printable(value)} is not in hosts.tab")
     return value
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what a script's empty variable leaves: to the daemon it would mean all hosts."""
+    """Refuse an empty value, as from an empty variable: for the daemon it would mean all hosts."""
     if not value.strip():
         raise click.BadParameter("it is empty")
     return value
@@ -57,26 +59,30 @@ def _one_host_id(context: click.Context, parameter: click.Parameter, value: str)
 
 
 def _file(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what cannot be sent as text: lonnet and lonc name no file so."""
+    """Refuse a file name that is not UTF-8, which lonnet and lonc never create."""
     if any(0xDC80 <= ord(each) <= 0xDCFF for each in value):
         raise click.ClickException(f"no delayed request {printable(value)}")
     return value
 
 
 one_file = click.argument("file", callback=_file)
-json_option = click.option("--json", "wants_json", is_flag=True, help="One JSON object.")
+json_option = click.option("--json", "wants_json", is_flag=True, help="Print one JSON object.")
 
 
 def sort_option(default: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return the option that names the column to sort by."""
+    """Return the option for the column to sort by."""
     return click.option(
-        "--sort", metavar="COLUMN", default=default, show_default=True, help="By which."
+        "--sort",
+        metavar="COLUMN",
+        default=default,
+        show_default=True,
+        help="The column to sort by.",
     )
 
 
-reverse_option = click.option("--reverse", is_flag=True, help="The other way round.")
+reverse_option = click.option("--reverse", is_flag=True, help="Reverse the order.")
 limit_option = click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="No more than the first N."
+    "--limit", type=click.IntRange(1), metavar="N", help="Show only the first N."
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 any_host = click.argument("host", required=False, default="", callback=_host_id)
@@ -85,10 +91,10 @@ one_host = click.argument("host", callback=_one_host_id)
 
 def confirm(question: str, yes: bool) -> None:
     """
-    Have a person say yes, unless the command line did.
+    Ask for confirmation, unless it was given on the command line.
 
     :raises click.Abort: the answer is no.
-    :raises click.UsageError: there is nobody to ask.
+    :raises click.UsageError: there is no terminal.
     """
     if yes:
         return
@@ -97,24 +103,22 @@ def confirm(question: str, yes: bool) -> None:
     except click.Abort:
         if sys.stdin is None or not sys.stdin.isatty():
             click.echo()
-            raise click.UsageError(
-                "there is no terminal to ask at: --yes does it unasked"
-            ) from None
+            raise click.UsageError("there is no terminal for a confirmation: use --yes") from None
         raise
 
 
-#: The exit status when no daemon answers.
+#: The exit status if no daemon answers.
 NO_DAEMON: Final = 3
 
 
 def chosen() -> dict[str, str]:
-    """Return which lonc the command line means, before or behind a command's name."""
+    """Return the options that select a lonc, given before or after a command's name."""
     found: dict[str, str] = click.get_current_context().find_root().ensure_object(dict)
     return found
 
 
 def targeted(command: Callable[P, T]) -> Callable[P, T]:
-    """Give a command the three options by which a lonc is found; they are kept in the context."""
+    """Add the three options that select a lonc to a command; they are stored in the context."""
 
     def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value is not None:

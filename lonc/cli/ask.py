@@ -1,4 +1,4 @@
-"""Ask a lond over its host's own socket, as a client does: ``lonc ask``."""
+"""Send a request over a host's socket, as a client does: ``lonc ask``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lonc.config.settings import Settings
 @click.argument("request")
 @click.option(
     "--timeout", type=Duration(), metavar="DURATION",
-    help="How long to wait, as 90s or 5m [default: a bit longer than lonc does].",
+    help="How long to wait, such as 90s or 5m [default: slightly longer than lonc].",
 )  # fmt: skip
 @targeted
 def ask(host: str, request: str, timeout: float | None) -> None:
     """
     Send REQUEST to HOST, and print the answer.
 
-    Ends with 1 at con_lost, for which the reason is told. A REQUEST that begins with `encrypt:`
-    goes to the lond enciphered.
+    After con_lost the exit status is 1, and the reason is printed. A REQUEST that begins with
+    `encrypt:` is sent to the lond encrypted.
     """
     settings = target().settings()
     try:

@@ -1,4 +1,4 @@
-"""Look at the configuration without starting anything: ``lonc check``."""
+"""Check the configuration without starting anything: ``lonc check``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lonc.daemon.check import LEVELS, Checked
 from lonc.daemon.check import check as look_at
 from lonc.wire.printable import printable
 
-#: What the levels come to in all, and what the command ends with then.
+#: The overall states, and the exit status for each level.
 STATES: Final = ("ok", "warning", "error")
-INDENT: Final = 1 + max(map(len, LEVELS))  #: Columns before the words.
+INDENT: Final = 1 + max(map(len, LEVELS))  #: Width of the column of levels.
 STATE: Final = {"ok": 0, "note": 0, "warning": 1, "critical": 1, "error": 2}
 
 
@@ -26,9 +26,9 @@ STATE: Final = {"ok": 0, "note": 0, "warning": 1, "critical": 1, "error": 2}
 @targeted
 def check(wants_json: bool) -> None:
     """
-    Look at configuration, tables, folders, certificates, limits and sockets; change nothing.
+    Check configuration, tables, folders, certificates, limits and sockets; change nothing.
 
-    Ends with 0 when all is well, 1 when something is wrong, 2 when lonc would not start.
+    The exit status is 0, 1 with warnings, or 2 if lonc would not start.
     """
     try:
         found = list(look_at(target().config_file()))

@@ -1,4 +1,4 @@
-"""Delayed requests, and those that could not be done: ``lonc delayed``."""
+"""Delayed requests, and those that failed: ``lonc delayed``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COLUMNS: Final[Sequence[Column[DelayedStatus]]] = (
 @click.group()
 @targeted
 def delayed() -> None:
-    """Look after requests that wait on disk for their host."""
+    """Manage requests that wait on disk for their host."""
 
 
 @delayed.command("list")
@@ -70,7 +70,7 @@ async def kept(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -
 @one_file
 @asks
 async def show_(lonc: ManagementClient, file: str) -> None:
-    """Show what is in a delayed request; lonc deciphers it where it is sealed."""
+    """Show the content of a delayed request, decrypted if it is sealed."""
     content, more = await lonc.show_delayed(file)
     write(content)
     if more:
@@ -81,7 +81,7 @@ async def show_(lonc: ManagementClient, file: str) -> None:
 @any_host
 @asks
 async def retry(lonc: ManagementClient, host: str) -> None:
-    """Try the delayed requests of HOST, or of all hosts, now."""
+    """Try to send the delayed requests of HOST, or of all hosts, now."""
     await lonc.retry_delayed(host)
     click.echo(f"The delayed requests of {printable(host) or 'all hosts'} are tried now.")
 
@@ -91,7 +91,7 @@ async def retry(lonc: ManagementClient, host: str) -> None:
 @yes_option
 @asks
 async def drop(lonc: ManagementClient, file: str, yes: bool) -> None:
-    """Delete a delayed request for good: what it should have changed stays as it is."""
+    """Delete a delayed request for good: the change it requests is not made."""
     confirm(f"Delete {file} for good?", yes)
     await lonc.drop_delayed(file)
     click.echo(f"{printable(file)} is deleted.")
@@ -101,7 +101,7 @@ async def drop(lonc: ManagementClient, file: str, yes: bool) -> None:
 @one_file
 @asks
 async def requeue(lonc: ManagementClient, file: str) -> None:
-    """Put a kept request back among those that are sent."""
+    """Move a kept request back to those that are sent."""
     await lonc.requeue_delayed(file)
     click.echo(f"{printable(file)} is sent again.")
 
@@ -110,9 +110,9 @@ async def requeue(lonc: ManagementClient, file: str) -> None:
 @targeted
 def unfold() -> None:
     """
-    Move what is sealed to where an earlier lonc looks for it.
+    Move sealed requests to where an earlier lonc looks for them.
 
-    lonc must not run: it would move all of it back.
+    lonc must not be running, because it would move them back.
     """
     settings = target().settings()
     pid_file = PidFile(settings.pid_file)

@@ -1,4 +1,4 @@
-"""The hosts, and all about one of them: ``lonc hosts``."""
+"""The hosts, and details of one of them: ``lonc hosts``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lonc.report.status import HostStatus
 from lonc.report.units import ago, clock_time, duration, measured
 from lonc.wire.printable import printable
 
-#: What a row may have as its state, the worst first.
+#: The states of a row, the worst first.
 STATES: Final = ("DEAD", "unproven", "stopping", "paused", "up", "untried")
 
 
@@ -33,7 +33,7 @@ class Row:
     A host in a listing.
 
     :ivar host: its status.
-    :ivar problems: what is wrong with it, the worst first.
+    :ivar problems: its problems, the worst first.
     """
 
     host: HostStatus
@@ -46,12 +46,12 @@ class Row:
 
     @property
     def reason(self) -> str:
-        """What is wrong with it, for a person who has its state before it."""
+        """Its problems, without repeating its state."""
         return "; ".join(each.what.removeprefix(f"{self.state}: ") for each in self.problems)
 
     @property
     def badness(self) -> tuple[int, int, int, int, int, str]:
-        """What rows are sorted by, so that the worst are the first."""
+        """A sort key that puts the worst first."""
         level = LEVELS.index(self.problems[0].level) if self.problems else -1
         state = STATES.index(self.state)
         lately = sum(self.host.con_lost_lately.values())
@@ -59,7 +59,7 @@ class Row:
 
 
 def rows(hosts: Iterable[HostStatus], problems: Iterable[Problem]) -> list[Row]:
-    """Put hosts and their problems together."""
+    """Combine hosts and their problems."""
     wrong: dict[str, list[Problem]] = {}
     for each in problems:
         wrong.setdefault(each.host, []).append(each)
@@ -87,8 +87,10 @@ HOST_COLUMNS: Final[Sequence[Column[Row]]] = (
 @click.command()
 @any_host
 @json_option
-@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only these.")
-@click.option("--problems", "ill", is_flag=True, help="Only those with a problem.")
+@click.option(
+    "--state", "states", type=click.Choice(STATES), multiple=True, help="Only hosts in this state."
+)
+@click.option("--problems", "ill", is_flag=True, help="Only hosts with a problem.")
 @sort_option("state")
 @reverse_option
 @limit_option
@@ -103,7 +105,7 @@ async def hosts(
     reverse: bool,
     limit: int | None,
 ) -> None:
-    """List the hosts, the worst first; or tell all about HOST."""
+    """List the hosts, the worst first; or show HOST in detail."""
     every = rows(await lonc.hosts(), await lonc.problems())
     chosen = [
         row
@@ -132,7 +134,7 @@ def _as_object(row: Row) -> Mapping[str, object]:
 
 
 def about(row: Row, connections: Sequence[ConnectionStatus], now: float) -> Iterator[Text]:
-    """Yield lines with all that is known of a host."""
+    """Yield lines with the details of a host."""
     host = row.host
     title = Text(f"{printable(host.host_id)} is ")
     title.append(row.state, style=STYLES.get(row.state, ""))

@@ -1,4 +1,4 @@
-"""Make a lond of the embedded cluster ill, and well again: ``lonc-lond``."""
+"""Make a lond of the embedded cluster fail, and recover: ``lonc-lond``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lonc.lond import illness
 @click.argument("state", required=False, type=click.Choice([*illness.ILLNESSES]))
 def lond(folder: str, host: str | None, state: str | None) -> None:
     """
-    Say how the lond of HOST shall be, in the cluster that `make run` started.
+    Set the state of the lond of HOST, in the cluster started by `make run`.
 
-    Without STATE tell how it is; without HOST tell that of all.
+    Without STATE print its state; without HOST those of all.
     """
     try:
         table = read_host_table(os.path.join(folder, "tabs", "hosts.tab"))

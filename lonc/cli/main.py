@@ -1,8 +1,8 @@
 """
-The ``lonc`` command: what an administrator does beside the daemon.
+The ``lonc`` command, for administrators.
 
-Whatever goes wrong ends it with one line that says why, and status 1; 3 where no lonc answers, and
-64 where the command line cannot be understood.
+Any error ends it with one line that gives the reason, and status 1; 3 if no lonc answers, and
+64 for an invalid command line.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from lonc.cli import streams
 from lonc.cli.arguments import NO_DAEMON, targeted
 from lonc.wire.printable import printable
 
-#: The exit status of a usage error, as ``sysexits.h`` has it: no state of lonc is that.
+#: The exit status of a usage error, as in ``sysexits.h``; no state of lonc has it.
 USAGE: Final = 64
 
-#: Where each command is, and what the list of commands says of it. Modules are loaded when they are
-#: used, since that takes longer than all else that ``lonc --help`` does.
+#: The module of each command, and its text in the list of commands. Modules are imported on demand,
+#: because that would take most of the time of ``lonc --help``.
 COMMANDS: Final = {
-    "status": ("status", "Say whether all is well, and what to do if not."),
-    "hosts": ("hosts", "List the hosts, the worst first; or tell all about HOST."),
+    "status": ("status", "Show the overall state, and what to do about problems."),
+    "hosts": ("hosts", "List the hosts, the worst first; or show HOST in detail."),
     "clients": (
         "requests",
         "List the open clients, of HOST or of all, those with the most requests first.",
     ),
-    "slow": ("requests", "Show the slowest 100 requests of late, and where their time went."),
+    "slow": ("requests", "Show the slowest 100 recent requests, and where their time was spent."),
     "trace": ("requests", "Show requests as they end, of HOST or of all, until Ctrl-C."),
     "settings": (
         "settings",
-        "List every setting in force, where it comes from, and whether the file has another now.",
+        "List every setting in force, its source, and the value now in the file if that differs.",
     ),
     "top": ("top", "Show the hosts live, with keys to sort, filter, pause, resume and retry."),
     "ask": ("ask", "Send REQUEST to HOST, and print the answer."),
     "check": (
         "check",
-        "Look at configuration, tables, folders, certificates, limits and sockets; change nothing.",
+        "Check configuration, tables, folders, certificates, limits and sockets; change nothing.",
     ),
-    "delayed": ("delayed", "Look after requests that wait on disk for their host."),
-    "pause": ("steer", "Send HOST nothing for a while."),
+    "delayed": ("delayed", "Manage requests that wait on disk for their host."),
+    "pause": ("steer", "Stop sending requests to HOST for a while."),
     "resume": ("steer", "End the pause of HOST."),
     "retry": (
         "steer",
-        "Give HOST its retries back, or all hosts: one that is DEAD is tried again.",
+        "Restore the retries of HOST, or of all hosts: a DEAD one is probed at once.",
     ),
     "reconnect": (
         "steer",
-        "Close the connections of HOST, or of all hosts, and start afresh; requests get con_lost.",
+        "Close the connections of HOST, or of all hosts; their requests get con_lost.",
     ),
     "debug": ("steer", "Set the debug level of HOST, 0 (off) to 9; `all` means all hosts."),
     "reload": (
         "steer",
-        "Read the configuration and the host table again, and tell what has changed.",
+        "Read the configuration and the host table again, and show what has changed.",
     ),
     "stop": ("steer", "Stop lonc, as TERM does."),
-    "make-delayed-key": ("sealing", "Make a key that seals delayed requests."),
+    "make-delayed-key": ("sealing", "Create a key that seals delayed requests."),
     "show-delayed": (
         "sealing",
         "Show a sealed delayed request, or the note beside one that was set aside.",
@@ -69,14 +69,14 @@ COMMANDS: Final = {
 
 
 class Commands(click.Group):
-    """The commands, each loaded when it is used."""
+    """The commands, imported on demand."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Return their names."""
         return sorted(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Return the one with this name, if there is one."""
+        """Return the command with this name, or None."""
         if name not in COMMANDS:
             return None
         module, _ = COMMANDS[name]
@@ -85,7 +85,7 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """List them with what each is for."""
+        """List them with their descriptions."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(context)])
 
@@ -103,10 +103,10 @@ class Commands(click.Group):
 @click.pass_context
 def commands(context: click.Context) -> None:
     """
-    Look after lonc. The daemon itself is `twistd lonc`.
+    Query and control lonc. The daemon itself is `twistd lonc`.
 
-    It is found by loncapa.conf, or by --management, --config, --standalone, before a command's name
-    or behind it.
+    It is found through loncapa.conf, or with --management, --config or --standalone, before or
+    after the name of a command.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -120,12 +120,12 @@ def main(
     """
     Run a command.
 
-    :raise SystemExit: with one line, when something is wrong.
+    :raises SystemExit: after printing one line, if something is wrong.
     """
     streams.prepare()
     status, message = _run(arguments, command, name)
     if message and "--monitoring" in (sys.argv if arguments is None else arguments):
-        # It shows what is on the standard output; 3 is "unknown" there, and no daemon is known.
+        # Nagios shows standard output, and 3 means "unknown" there.
         status, state = (2, "CRITICAL") if status == NO_DAEMON else (3, "UNKNOWN")
         print(f"LONC {state} - {printable(message).replace('|', '/')}", flush=True)
         message = ""
@@ -136,7 +136,7 @@ def main(
 
 
 def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> tuple[int, str]:
-    """Return the exit status, and what is wrong."""
+    """Return the exit status, and an error message."""
     try:
         try:
             command.main(arguments, prog_name=name, standalone_mode=False)
@@ -153,7 +153,7 @@ def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> 
         return error.exit_code, error.format_message()
     except BrokenPipeError:
         streams.discard(sys.stdout)
-        return 1, ""  # whoever read the listing has seen enough
+        return 1, ""  # the reader has closed the pipe
     except OSError as error:
         if error.filename is not None:
             return 1, f"{error.filename}: {error.strerror}"

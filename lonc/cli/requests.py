@@ -1,4 +1,4 @@
-"""Who asks, and what becomes of it: ``lonc clients``, ``slow``, ``trace``."""
+"""Clients and their requests: ``lonc clients``, ``slow``, ``trace``."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ REQUEST_COLUMNS: Final[Sequence[Column[RequestRecord]]] = (
 @sort_option("total")
 @asks
 async def slow(lonc: ManagementClient, host: str, wants_json: bool, sort: str) -> None:
-    """Show the slowest 100 requests of late, and where their time went."""
-    rows, empty = await lonc.slow(host), "No request of late."
+    """Show the slowest 100 recent requests, and where their time was spent."""
+    rows, empty = await lonc.slow(host), "No recent requests."
     listing("slow", rows, REQUEST_COLUMNS, sort, wants_json, empty, as_object=_with_total)
 
 
@@ -77,9 +77,9 @@ def _with_total(record: RequestRecord) -> Mapping[str, object]:
 
 @click.command()
 @any_host
-@click.option("--contents", is_flag=True, help="With the requests themselves; the owner may.")
-@click.option("--json", "wants_json", is_flag=True, help="One JSON object a line.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many.")
+@click.option("--contents", is_flag=True, help="Show the requests themselves; for the owner only.")
+@click.option("--json", "wants_json", is_flag=True, help="Print one JSON object per line.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after N requests.")
 @asks
 async def trace(
     lonc: ManagementClient, host: str, contents: bool, wants_json: bool, count: int | None

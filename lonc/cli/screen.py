@@ -32,24 +32,24 @@ from lonc.wire.printable import printable
 
 T = TypeVar("T")
 
-#: What the client does: a coroutine of Twisted's.
+#: A coroutine of the client, which uses Twisted.
 Work = Coroutine[Any, Any, T]
 
-#: Seconds between two looks.
+#: Seconds between updates.
 PAUSE: Final = 2.0
 
-#: Columns of the terminal that the table leaves to its scroll bar.
+#: Columns of the terminal reserved for the scroll bar of the table.
 SCROLL_BAR: Final = 2
 
-#: Causes of problems above the table, those that are worst.
+#: Number of causes of problems shown above the table, the worst ones.
 CAUSES: Final = 3
 
 
 class Wait(Protocol):
-    """Turns a coroutine of the client into something asyncio can await."""
+    """Turns a coroutine of the client into an awaitable of asyncio."""
 
     def __call__(self, work: Work[T], /) -> Awaitable[T]:
-        """Begin it."""
+        """Start it."""
 
 
 def _cell(column: Column[Row], text: str) -> Text:
@@ -59,7 +59,7 @@ def _cell(column: Column[Row], text: str) -> Text:
 
 
 class Question(ModalScreen[str | None]):
-    """Asks for a line, or for yes; Escape takes it back."""
+    """Asks for a line, or for yes; Escape cancels."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave it")]
     DEFAULT_CSS = """
@@ -73,7 +73,7 @@ class Question(ModalScreen[str | None]):
         self._hint = hint
 
     def compose(self) -> ComposeResult:
-        """Return what it consists of, from the top."""
+        """Yield the widgets, from top to bottom."""
         with Vertical():
             yield Label(self._text, markup=False)
             yield Input(placeholder=self._hint)
@@ -88,7 +88,7 @@ class Question(ModalScreen[str | None]):
 
 
 class About(ModalScreen[None]):
-    """All about one host, renewed as long as it is shown."""
+    """Details of one host, updated periodically."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "leave", "Back")]
     DEFAULT_CSS = "About VerticalScroll { background: $surface; padding: 1 2; }"
@@ -98,18 +98,18 @@ class About(ModalScreen[None]):
         self._lines = lines
 
     def compose(self) -> ComposeResult:
-        """Return what it consists of, from the top."""
+        """Yield the widgets, from top to bottom."""
         with VerticalScroll():
             yield Static(markup=False)
         yield Footer()
 
     async def on_mount(self) -> None:
-        """Look for the first time."""
+        """Show the first state, and start updating."""
         await self.look()
         self.set_interval(PAUSE, self.look)
 
     async def look(self) -> None:
-        """Ask, and show the answer."""
+        """Fetch and show the current state."""
         try:
             text = Text("\n").join(await self._lines())
         except ManagementError as error:
@@ -123,10 +123,11 @@ class About(ModalScreen[None]):
 
 class Top(App[None]):
     """
-    The screen: how the daemon is, and a table of its hosts, renewed again and again.
+    The screen: the state of the daemon, and a table of its hosts, updated periodically.
 
-    :param lonc: is asked again and again.
-    :param wait: takes the client's coroutines.
+    :param lonc: the client.
+    :param wait: runs the client's coroutines.
+    :param by: who pauses hosts.
     """
 
     TITLE = "lonc"
@@ -155,19 +156,19 @@ class Top(App[None]):
         self._looking = False
 
     def compose(self) -> ComposeResult:
-        """Return what it consists of, from the top."""
+        """Yield the widgets, from top to bottom."""
         yield Static(id="summary", markup=False)
         yield DataTable[Text](cursor_type="row", zebra_stripes=True)
         yield Footer()
 
     async def on_mount(self) -> None:
-        """Look for the first time."""
+        """Show the first state, and start updating."""
         self.query_one(DataTable).focus()
         await self.look()
         self.set_interval(PAUSE, self.look)
 
     async def look(self) -> None:
-        """Ask, and show the answer; an answer that is late is not asked for twice."""
+        """Fetch and show the current state, unless an earlier call is still waiting."""
         if self._looking:
             return
         self._looking = True
@@ -200,7 +201,7 @@ class Top(App[None]):
 
     def _show_rows(self, listed: Sequence[Row]) -> None:
         table = self.query_one(DataTable)
-        # Under a cursor that nobody has moved the worst stay in view, whichever they are by now.
+        # Unless the user has moved the cursor, the worst hosts stay in view, whichever they are.
         chosen = self._chosen() if table.cursor_row else None
         row, scrolled = table.cursor_row, table.scroll_offset
         table.clear(columns=True)
@@ -240,12 +241,12 @@ class Top(App[None]):
         await self._from_the_top()
 
     async def action_reverse(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         self._reverse = not self._reverse
         await self._from_the_top()
 
     def action_filter(self) -> None:
-        """Show only hosts with some text in their id, state or reason."""
+        """Show only hosts with a given text in their id, state or reason."""
 
         async def answered(text: str | None) -> None:
             if text is not None:
@@ -255,7 +256,7 @@ class Top(App[None]):
         self.push_screen(Question("Show hosts with", "a part of id, state or reason"), answered)
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Show all about the host under the cursor."""
+        """Show details of the host under the cursor."""
         self.push_screen(About(lambda: self._about(str(event.row_key.value))))
 
     async def _about(self, host_id: str) -> Iterable[Text]:
@@ -268,7 +269,7 @@ class Top(App[None]):
         return about(found[0], connections, time.time())
 
     def action_pause(self) -> None:
-        """Pause a host, once there is a reason."""
+        """Pause a host, after asking for the reason."""
         self._ask(
             "Pause {host}: why?",
             "a reason; Escape leaves it",
@@ -284,7 +285,7 @@ class Top(App[None]):
         )
 
     def action_retry(self) -> None:
-        """Give a host its retries back."""
+        """Restore a host's retries."""
         self._ask(
             "Give {host} its retries back?",
             "yes",
@@ -312,9 +313,9 @@ def run(
     endpoint: str, timeout: float, by: str, certificates: CertificateFiles | None = None
 ) -> None:
     """
-    Show the screen until the user leaves it.
+    Show the screen until the user quits.
 
-    :raises lonc.control.errors.NoAnswer: no lonc answers there.
+    :raises lonc.control.errors.NoAnswer: no lonc answers.
     """
     from twisted.internet import asyncioreactor
 

@@ -20,7 +20,7 @@ from lonc.delayed.sealing import (
 )
 from lonc.disk.files import read_file
 
-#: Bytes of a sealed request at most: loncMaxLine cannot be more.
+#: Maximum size of a sealed request in bytes, from the maximum of loncMaxLine.
 SIZE_LIMIT: Final = 1024 * 1024 * 1024 + OVERHEAD
 
 
@@ -28,10 +28,10 @@ SIZE_LIMIT: Final = 1024 * 1024 * 1024 + OVERHEAD
 @click.argument("file")
 def make_delayed_key(file: str) -> None:
     """
-    Make a key that seals delayed requests.
+    Create a key that seals delayed requests.
 
-    FILE is made, with 32 random bytes that only its owner can read. Nothing is ever overwritten.
-    Run this as the user that lonc runs as.
+    FILE is created with 32 random bytes that only its owner can read. An existing file is never
+    overwritten. Run this as the user that lonc runs as.
     """
     make_key_file(file)
     click.echo("The key is made. Keep a copy elsewhere, and put into loncapa.conf:")
@@ -47,7 +47,7 @@ def show_delayed(file: str, key: str | None) -> None:
     """
     Show a sealed delayed request, or the note beside one that was set aside.
 
-    FILE is a sealed file, with the name that lonc gave it.
+    FILE must have the name that lonc gave it.
     """
     key_file = key or target().settings().delayed_key_file
     if key_file is None:
@@ -55,7 +55,7 @@ def show_delayed(file: str, key: str | None) -> None:
     secret = read_key_file(key_file)
     try:
         content = unseal(secret, file, read_file(file, SIZE_LIMIT))
-    except OSError as error:  # that of a read names no file
+    except OSError as error:  # read errors do not contain the file
         raise click.ClickException(f"{file}: {error.strerror}") from None
     except NotAuthentic as error:
         raise click.ClickException(f"{file}: {error}") from None

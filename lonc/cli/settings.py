@@ -1,4 +1,4 @@
-"""What is set: ``lonc settings``."""
+"""The settings in force: ``lonc settings``."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SETTING_COLUMNS: Final[Sequence[Column[SettingStatus]]] = (
 @sort_option("setting")
 @asks
 async def settings(lonc: ManagementClient, wants_json: bool, sort: str) -> None:
-    """List every setting in force, where it comes from, and whether the file has another now."""
+    """List every setting in force, its source, and the value now in the file if that differs."""
     rows, empty = await lonc.settings(), "There are no settings."
     listing("settings", rows, SETTING_COLUMNS, sort, wants_json, empty, as_object=_with_numbers)
 
 
 def _with_numbers(setting: SettingStatus) -> Mapping[str, object]:
-    """Return a setting for programs: seconds, bytes and counts as numbers, switches as such."""
+    """Return a setting for JSON: seconds, bytes and counts as numbers, switches as booleans."""
     kinds = {each.variable: each.kind for each in PARAMETERS if each.kind not in (MODE, GROUP)}
 
     def value(text: str) -> object:

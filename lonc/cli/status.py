@@ -1,4 +1,4 @@
-"""How lonc fares: ``lonc status``."""
+"""The overall state: ``lonc status``."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ from lonc.report.status import DaemonStatus
 from lonc.report.units import clock_time, count, duration
 from lonc.wire.printable import printable
 
-#: What ``lonc status`` ends with, as monitoring plugins have it.
+#: The exit status of ``lonc status``, as of monitoring plug-ins.
 EXIT_STATUS: Final = {"ok": 0, "warning": 1, "critical": 2}
 
-#: Hosts of a group that are named where nothing limits the width of a line.
+#: Maximum number of hosts of a group that are named in a line.
 NAMED: Final = 10
 
-#: What the performance data have: all totals; these only grow.
+#: The performance data are all totals; these are counters.
 _GROWING: Final = ("requests", "answers", "con_lost")
 
 
 @click.command()
 @json_option
-@click.option("--all", "every", is_flag=True, help="Each problem by itself, however many.")
-@click.option("--monitoring", is_flag=True, help="One line, as a Nagios plugin has it.")
+@click.option("--all", "every", is_flag=True, help="List each problem separately.")
+@click.option("--monitoring", is_flag=True, help="Print one line, as a Nagios plug-in does.")
 @asks
 async def status(lonc: ManagementClient, wants_json: bool, every: bool, monitoring: bool) -> int:
     """
-    Say whether all is well, and what to do if not.
+    Show the overall state, and what to do about problems.
 
-    Problems with one cause are one line, and all fits on one screen. In brackets behind an advice
-    stands a section of the page "When something is wrong", docs/trouble.rst.
+    Problems with the same cause are shown as one line, and all fit on one screen. The name in
+    brackets after the advice is a section of the page "When something is wrong",
+    docs/trouble.rst.
 
-    Ends with 0 when all is well, 1 when there is something to look at, 2 when it is urgent, and 3
-    when no lonc answers. With --monitoring 2 says that as well, and 3 that it could not be asked.
+    The exit status is 0 if all is well, 1 with warnings, 2 if something is critical, and 3 if no
+    lonc answers. With --monitoring, 2 also means that no lonc answers, and 3 that the check could
+    not be made.
     """
     problems, daemon = await lonc.problems(), await lonc.about()
     groups = [Group([each]) for each in problems] if every else by_cause(problems)
@@ -84,7 +86,7 @@ def show(
     groups: Sequence[Group],
     every: bool,
 ) -> None:
-    """Show all of it; in a terminal no more than fits, unless every problem is asked for."""
+    """Print the status; in a terminal only what fits, unless ``every`` is set."""
     for line in _head(daemon, problems, time.time()):
         out.print(line, no_wrap=True, overflow=overflow(out))
     told = [(line_of(each, out.width), Text(f"    {printable(each.advice)}")) for each in groups]
@@ -111,7 +113,7 @@ def _height(line: Text, width: int) -> int:
 
 
 def line_of(group: Group, width: int) -> Text:
-    """Say in a line what is wrong, naming as many hosts as fit."""
+    """Format a group of problems as one line, naming as many hosts as fit."""
     line = Text().append(group.level, style=STYLES[group.level]).append("  ")
     starts = [each.since for each in group.members if each.since]
     since = f"  (since {clock_time(min(starts))})" if starts else ""
@@ -122,7 +124,7 @@ def line_of(group: Group, width: int) -> Text:
 
 
 def monitored(level: str, groups: Sequence[Group], sums: Mapping[str, int]) -> str:
-    """Return the line of a Nagios plugin: what is wrong, and behind a bar the numbers."""
+    """Return the line of a Nagios plug-in: problems, and performance data after a bar."""
     what = "; ".join(group.what for group in groups if group.level != "note")
     told = printable(what or count(sums["hosts"], "host")).replace("|", "/")
     data = " ".join(f"{name}={sums[name]}{'c' * (name in _GROWING)}" for name in sums)

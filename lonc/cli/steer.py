@@ -1,6 +1,6 @@
 """
-What can be steered: ``lonc pause``, ``resume``, ``retry``, ``reconnect``, ``debug``, ``reload``,
-``stop``.
+Commands that change something: ``lonc pause``, ``resume``, ``retry``, ``reconnect``, ``debug``,
+``reload``, ``stop``.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from lonc.wire.printable import printable
 @click.command()
 @one_host
 @click.option("--reason", metavar="R", required=True, callback=not_empty,
-              help="Why; everybody who looks sees it.")  # fmt: skip
+              help="The reason, shown to everybody.")  # fmt: skip
 @click.option("--for", "seconds", type=Duration(), metavar="DURATION",
-              help="How long, as 90s, 5m, 2h or 1d [default: until it is resumed].")  # fmt: skip
-@click.option("--fail", is_flag=True, help="Requests get con_lost at once, and do not wait.")
+              help="How long, such as 90s, 5m, 2h or 1d [default: until resumed].")  # fmt: skip
+@click.option("--fail", is_flag=True, help="Requests get con_lost at once instead of waiting.")
 @asks
 async def pause(
     lonc: ManagementClient, host: str, reason: str, seconds: float | None, fail: bool
 ) -> None:
     """
-    Send HOST nothing for a while.
+    Stop sending requests to HOST for a while.
 
-    Requests that are in flight end; this returns when they have. Others wait, as long as the queue
-    timeout allows.
+    This returns when requests in flight have ended. Other requests wait, up to the queue
+    timeout.
     """
     await lonc.pause(host, who(), reason, seconds or 0.0, fail)
     end = f"for {duration(seconds)}" if seconds else f"until `lonc resume {host}`"
@@ -54,17 +54,17 @@ async def resume(lonc: ManagementClient, host: str) -> None:
 @any_host
 @asks
 async def retry(lonc: ManagementClient, host: str) -> None:
-    """Give HOST its retries back, or all hosts: one that is DEAD is tried again."""
+    """Restore the retries of HOST, or of all hosts: a DEAD one is probed at once."""
     await lonc.reset_retries(host)
     click.echo(f"{printable(host) or 'Every host'} has its retries back.")
 
 
 @click.command()
 @any_host
-@click.option("--yes", is_flag=True, help="Do not ask, where it is for all hosts.")
+@click.option("--yes", is_flag=True, help="Do not ask before closing those of all hosts.")
 @asks
 async def reconnect(lonc: ManagementClient, host: str, yes: bool) -> None:
-    """Close the connections of HOST, or of all hosts, and start afresh; requests get con_lost."""
+    """Close the connections of HOST, or of all hosts; their requests get con_lost."""
     confirm("Close the connections of all hosts?", yes or bool(host))
     await lonc.close_connections(host)
     click.echo(f"The connections of {printable(host) or 'all hosts'} are closed.")
@@ -83,7 +83,7 @@ async def debug(lonc: ManagementClient, host: str, level: int) -> None:
 @click.command()
 @asks
 async def reload(lonc: ManagementClient) -> None:
-    """Read the configuration and the host table again, and tell what has changed."""
+    """Read the configuration and the host table again, and show what has changed."""
     for line in (await lonc.reload()).split("\n"):
         click.echo(printable(line))
 

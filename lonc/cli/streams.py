@@ -1,5 +1,5 @@
 """
-Standard output and error: no text ends the command, and none moves the cursor of a terminal.
+Standard output and error: no text causes an error, and none moves the cursor of a terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lonc.wire.printable import printable
 
 
 def _as_well_as_can_be(error: UnicodeError) -> tuple[bytes, int]:
-    """Encode what a stream's encoding lacks: a byte of no UTF-8 as it was, others escaped."""
+    """Encode characters that the encoding lacks: surrogate escapes as bytes, others escaped."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     done = b"".join(
@@ -28,7 +28,7 @@ def _as_well_as_can_be(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def prepare() -> None:
-    """Have both streams take every text; one that who started us has closed is the null device."""
+    """Make both streams accept any text; a closed one is replaced by the null device."""
     codecs.register_error("lonc", _as_well_as_can_be)
     sys.stdout = _prepared(sys.stdout)
     sys.stderr = _prepared(sys.stderr)
@@ -43,7 +43,7 @@ def _prepared(stream: TextIO | None) -> TextIO:
 
 
 def write(content: bytes) -> None:
-    """Write what others wrote: byte for byte, but so that it is harmless where it is a terminal."""
+    """Write external content: byte for byte, but escaped on a terminal."""
     if sys.stdout.isatty():
         lines = content.decode("utf-8", "surrogateescape").split("\n")
         sys.stdout.write("\n".join(map(printable, lines)))
@@ -54,7 +54,7 @@ def write(content: bytes) -> None:
 
 
 def report_error(message: str) -> None:
-    """Write a line to the standard error; where that cannot be written, nobody can be told."""
+    """Write a line to standard error; write errors are ignored."""
     try:
         print(f"lonc: {printable(message)}", file=sys.stderr, flush=True)
     except OSError:
@@ -62,7 +62,7 @@ def report_error(message: str) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Lose what a stream could not write: Python would try again at its end, and report_error."""
+    """Discard buffered output, which Python would try to write again at exit."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -1,8 +1,8 @@
 """
-How listings look in a terminal, and as JSON.
+Listings as tables and as JSON.
 
-A table never wraps: where the terminal is narrow its less important columns are left out, and at
-last the longest text is cut. Where the output is no terminal nothing is cut.
+Tables never wrap: on a narrow terminal less important columns are left out, and finally the longest
+text is cut. Output to files and pipes is not cut.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from lonc.wire.printable import printable
 
 R = TypeVar("R")
 
-#: Characters in a line where the output is no terminal: nothing is cut there.
+#: Width of lines that are not written to a terminal: nothing is cut there.
 UNLIMITED: Final = 10_000
 
 #: Characters between two columns.
 _GAP: Final = 2
 
-#: The style of each state, mode of a pause and level of a finding.
+#: Styles of states and levels.
 STYLES: Final = {
     "DEAD": "bold red",
     "critical": "bold red",
@@ -43,13 +43,13 @@ STYLES: Final = {
 
 
 def console() -> Console:
-    """Return what to print to: colour on terminals only, and not where ``NO_COLOR`` is set."""
+    """Return the console, with colours only on a terminal and without ``NO_COLOR``."""
     width = None if sys.stdout.isatty() else UNLIMITED
     return Console(width=width, highlight=False, soft_wrap=width is not None, emoji=False)
 
 
 def overflow(printed: Console) -> OverflowMethod:
-    """Return how a line is cut that does not fit: with an ellipsis where the encoding has one."""
+    """Return how to cut a long line: with an ellipsis if the encoding has one."""
     return "ellipsis" if printed.encoding.startswith("utf") else "crop"
 
 
@@ -59,11 +59,11 @@ class Column(Generic[R]):
     One column of a listing.
 
     :ivar name: its heading, by which the listing can be sorted.
-    :ivar text: gives the cell of a row.
-    :ivar weight: how important it is; the lightest are left out first, 9 never.
-    :ivar order: gives what rows are sorted by, where that is not the text.
-    :ivar number: whether it stands to the right.
-    :ivar least: how narrow it may become before others are left out for it; 0: not at all.
+    :ivar text: returns the text of a cell.
+    :ivar weight: importance; columns with the least are left out first, those with 9 never.
+    :ivar order: returns the sort key, if that is not the text.
+    :ivar number: whether it is right-aligned.
+    :ivar least: minimum width to which it is cut before others are left out; 0 if it is not cut.
     """
 
     name: str
@@ -80,15 +80,15 @@ def numbers(
     value: Callable[[R], float],
     text: Callable[[float], str] = "{:.0f}".format,
 ) -> Column[R]:
-    """Return a column of numbers, which stand to the right and are sorted by size."""
+    """Return a column of numbers, right-aligned and sorted with the largest first."""
     return Column(name, lambda row: text(value(row)), weight, lambda row: -value(row), number=True)
 
 
 def show(rows: Sequence[R], columns: Sequence[Column[R]], empty: str) -> None:
     """
-    Print a listing; where it is longer than the terminal, page by page.
+    Print a listing, page by page if it is longer than the terminal.
 
-    :param empty: what to say when there is no row.
+    :param empty: text for an empty listing.
     """
     if not rows:
         click.echo(empty)
@@ -128,7 +128,7 @@ def _line(
 def fitting(
     rows: Sequence[R], columns: Sequence[Column[R]], width: int
 ) -> tuple[list[Column[R]], list[int]]:
-    """Choose the columns that fit, and how wide each may be."""
+    """Select the columns that fit, and their widths."""
     wanted = {
         column.name: max(
             [len(column.name), *(cell_len(printable(column.text(row))) for row in rows)]
@@ -188,9 +188,9 @@ def listing(
     """
     Print rows in order, as a table or as JSON.
 
-    :param name: of the list in JSON.
-    :param empty: what to say when there is no row.
-    :param as_object: gives what JSON has of a row.
+    :param name: name of the list in JSON.
+    :param empty: text for an empty listing.
+    :param as_object: returns the JSON object of a row.
     """
     listed = ordered(rows, columns, sort, reverse)
     if wants_json:
@@ -200,5 +200,5 @@ def listing(
 
 
 def as_json(**named: object) -> None:
-    """Print one object: its schema and what is named; records become objects of their fields."""
+    """Print a JSON object with the schema and the arguments; records become objects."""
     click.echo(json.dumps({"schema": 1, **named}, default=attrs.asdict, indent=2))

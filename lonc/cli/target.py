@@ -1,11 +1,10 @@
 # Twisted's task and Failure have no annotations:
 # mypy: allow-untyped-calls
 """
-Which lonc a command is for, and how it is asked.
+Selects the lonc that a command is for, and connects to it.
 
-It is found as the daemon finds its own files: by ``--management``, ``--standalone`` or
-``--config``; without any by the usual ``loncapa.conf``, else by ``var`` in the folder where the
-command is called.
+It is given by ``--management``, ``--standalone`` or ``--config``; otherwise by the usual
+``loncapa.conf``, or else by the folder ``var`` in the current folder.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ from lonc.control.errors import NoAnswer
 
 P = ParamSpec("P")
 
-#: What to do where nobody listens.
+#: Advice if nothing listens.
 START: Final = "is lonc running? Start it (systemctl start lonc, twistd lonc)"
 
-#: Seconds for connecting and for each answer: a person waits for it.
+#: Seconds for connecting and for each answer, for which a person waits.
 TIMEOUT: Final = 10.0
 
 
 class NoDaemon(click.ClickException):
-    """No lonc answers; the message says where it was looked for, and what to do."""
+    """No lonc answers; the message says where, and what to do."""
 
     exit_code = NO_DAEMON
 
@@ -56,10 +55,10 @@ class NoDaemon(click.ClickException):
 @attrs.frozen
 class Target:
     """
-    Where the lonc is that is meant.
+    The selected lonc.
 
-    :ivar config: a ``loncapa.conf``.
-    :ivar management: a client endpoint's description.
+    :ivar config: path of a ``loncapa.conf``.
+    :ivar management: a client endpoint description.
     :ivar standalone: the folder of ``twistd lonc --standalone``.
     """
 
@@ -69,7 +68,7 @@ class Target:
 
     def config_file(self) -> str:
         """
-        Return the ``loncapa.conf`` of the lonc that is meant.
+        Return its ``loncapa.conf``.
 
         :raises lonc.config.settings.SettingsError: there is none.
         """
@@ -87,7 +86,7 @@ class Target:
 
     def settings(self) -> Settings:
         """
-        Return the settings of the lonc that is meant.
+        Return its settings.
 
         :raises lonc.config.settings.SettingsError: they cannot be read.
         """
@@ -101,13 +100,13 @@ class Target:
         """
         if self.management is not None:
             return self.management
-        # A lonc that runs is found, and can be asked, while its file is being edited.
+        # A running lonc must be found even while its file is being edited.
         found = read_settings(self.config_file(), {}, only=("lonSockDir", "loncManagement"))
         return client_endpoint(found)
 
     def certificates(self) -> CertificateFiles | None:
         """
-        Return the own certificates, where the endpoint takes any.
+        Return the own certificates, if the endpoint needs them.
 
         :raises lonc.config.settings.SettingsError: the settings cannot be read.
         """
@@ -118,9 +117,9 @@ class Target:
 
 def client_endpoint(settings: Settings) -> str:
     """
-    Turn the server endpoint that the settings name into the one to connect to.
+    Return the client endpoint for the server endpoint in the settings.
 
-    :raises click.ClickException: it does not tell.
+    :raises click.ClickException: it cannot be derived.
     """
     endpoint = Endpoint.parse(settings.management)
     if endpoint.unix_path is not None:
@@ -136,12 +135,12 @@ def client_endpoint(settings: Settings) -> str:
 
 
 def target() -> Target:
-    """Return which lonc the command line means."""
+    """Return the lonc selected on the command line."""
     return Target(**chosen())
 
 
 def who() -> str:
-    """Return who gives the command, for people; the daemon logs who it really is."""
+    """Return the name of the user, for display; the daemon logs the verified user."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -149,10 +148,10 @@ def who() -> str:
 
 
 def no_daemon(error: NoAnswer | SettingsError) -> click.ClickException:
-    """Return what to raise when nobody answers, with what to do where that is known."""
+    """Return the exception to raise if no lonc answers, with advice if possible."""
     cause = error.__cause__
     if isinstance(cause, (ValueError, TypeError)) and target().management is not None:
-        return click.UsageError(str(error))  # no endpoint's description: nobody was asked
+        return click.UsageError(str(error))  # an invalid endpoint description
     number = cause.osError if isinstance(cause, ConnectError) else None
     advice = ""
     if number in (errno.ENOENT, errno.ECONNREFUSED) and target().management is None:
@@ -163,7 +162,7 @@ def no_daemon(error: NoAnswer | SettingsError) -> click.ClickException:
 
 
 def _owner(endpoint: str) -> str:
-    """Return whom a management socket answers, as far as that can be seen from here."""
+    """Return who has access to a management socket, as far as is known."""
     path = endpoint.removeprefix("unix:").replace("\\:", ":")
     try:
         owner = pwd.getpwuid(os.stat(path).st_uid).pw_name
@@ -178,9 +177,9 @@ def asks(
     command: Callable[Concatenate[ManagementClient, P], Coroutine[object, object, int | None]],
 ) -> Callable[P, None]:
     """
-    Make a command of a coroutine that asks the daemon.
+    Turn a coroutine that uses the daemon into a command.
 
-    It gets a client as its first argument; what it returns is the exit status, 0 for None.
+    It gets a client as its first argument, and returns the exit status, or None for 0.
     """
 
     @functools.wraps(command)
@@ -211,10 +210,9 @@ def asks(
 
 def in_reactor(work: Callable[[Any], Awaitable[int | None]]) -> int | None:
     """
-    Run a coroutine to its end, in a reactor that lives for this only; return what it returns.
+    Run a coroutine in the reactor, which is started and stopped for it; return its result.
 
-    What it raises is raised here; a signal that ends the reactor is :exc:`click.Abort`, whatever
-    became of the connections meanwhile.
+    Its exceptions are raised; a signal that stops the reactor raises :exc:`click.Abort`.
     """
     from twisted.internet import reactor
 

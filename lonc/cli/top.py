@@ -1,4 +1,4 @@
-"""All hosts, live, in the terminal: ``lonc top``."""
+"""A live view of all hosts in the terminal: ``lonc top``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """
-The page, the metrics and the answers for health checks: GET and HEAD only, nothing changes here.
+The status page, the metrics and health checks: read-only, with GET and HEAD.
 
-What it shows comes from the same reports as the management port's answers. It is open to every
-local user, so no client's and no command's data pass through here.
+The content comes from the same reports as the answers of the management port. It may be accessible
+to every local user, so it contains no data of clients or requests.
 """

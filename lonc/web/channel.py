@@ -1,10 +1,10 @@
 # twisted.web has few annotations:
 # mypy: allow-untyped-calls
 """
-One HTTP connection: its place among others, its time, and what is refused before it is served.
+HTTP connections with limits on their number, time and requests.
 
-Whoever reaches the port may be in no hurry, send what nobody asked for, or ask under a name that
-somebody else has made lead here (DNS rebinding).
+Clients may be slow, send unexpected data, or use a name that an attacker has made resolve to this
+machine (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from twisted.web.http import Request as BaseRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-#: Connections at a time: some browsers, each with a few, and what scrapes.
+#: Maximum number of connections: some browsers, each with a few, and scrapers.
 MAX_CONNECTIONS: Final = 64
 
-#: Connections besides, from this machine, that ask whether lonc is well.
+#: Additional connections from this machine for health checks.
 MAX_CHECKS: Final = 8
 
-#: Seconds from the first byte of a request until its answer is taken, and between two requests.
+#: Seconds from the first byte of a request until its answer was read, and between two requests.
 TIME_LIMIT: Final = 30
 
-#: Seconds without a request after which a connection is one that can be closed: whoever has just
-#: connected is about to ask.
+#: Seconds without a request after which a connection counts as idle and may be closed first; a new
+#: one is about to send its request.
 RESTING: Final = 1.0
 
-#: What these paths answer is for who watches over the daemon.
+#: Paths of health checks.
 CHECKS: Final = (b"/healthz", b"/readyz")
 
 _BODY_REFUSED: Final = (
@@ -57,10 +57,11 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOT
 @attrs.frozen
 class Names:
     """
-    The names under which the port may be asked.
+    The host names that requests may use.
 
-    :ivar own: this machine's.
-    :ivar given: those of the settings; empty where any name will do from elsewhere.
+    :ivar own: this machine's names.
+    :ivar given: names in the settings; if empty, any name is accepted on other addresses than
+        loopback.
     """
 
     own: Collection[str]
@@ -70,8 +71,8 @@ class Names:
         """
         Return whether a request may be served.
 
-        :param host: what its ``Host`` header says; empty without one, as no browser asks.
-        :param loopback: whether it came in on a loopback address.
+        :param host: its ``Host`` header; empty without one, which no browser does.
+        :param loopback: whether it arrived on a loopback address.
         """
         if not host or not (loopback or self.given):
             return True
@@ -92,7 +93,7 @@ def _is_address(text: str) -> bool:
 
 
 def _is_loopback(address: IAddress) -> bool:
-    """Return whether an address of Twisted's is one that only this machine reaches, over TCP."""
+    """Return whether a Twisted address is a loopback TCP address."""
     if not isinstance(address, IPv4Address | IPv6Address):
         return False
     ip = ipaddress.ip_address(address.host.partition("%")[0])
@@ -101,7 +102,7 @@ def _is_loopback(address: IAddress) -> bool:
 
 
 class Places:
-    """Who is connected: past the limit, whoever has been waited for longest makes room."""
+    """The open connections; beyond the limit, one that is idle or unfinished is closed."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -109,16 +110,16 @@ class Places:
         self.checks: dict[Channel, None] = {}
 
     def add(self, channel: Channel) -> None:
-        """Give a newcomer a place."""
+        """Add a new connection."""
         self._put(self.usual, channel, MAX_CONNECTIONS)
 
     def move_to_checks(self, channel: Channel) -> None:
-        """Give it a place that others cannot take."""
+        """Move it to the slots reserved for health checks."""
         self.remove(channel)
         self._put(self.checks, channel, MAX_CHECKS)
 
     def to_the_end(self, channel: Channel) -> None:
-        """It has begun to ask, or has its answer: it has waited, or is waited for, from now on."""
+        """Move it to the end of the order, because a request has begun or ended."""
         if channel in self.usual:
             del self.usual[channel]
             self.usual[channel] = None
@@ -129,14 +130,14 @@ class Places:
             channel.transport.abortConnection()
 
     def remove(self, channel: Channel) -> None:
-        """It has gone."""
+        """Remove a connection that has ended."""
         self.usual.pop(channel, None)
         self.checks.pop(channel, None)
 
     def _put(self, places: dict[Channel, None], channel: Channel, limit: int) -> None:
         places[channel] = None
         if len(places) > limit:
-            # One that asks nothing, if there is one, else the oldest request that is unfinished.
+            # Close an idle one if there is one, else that with the oldest unfinished request.
             before = self._clock.seconds() - RESTING
             resting = (each for each in islice(places, limit) if each.rests_since(before))
             oldest = next(resting, next(iter(places)))
@@ -152,7 +153,7 @@ class Channel(HTTPChannel):
     """
     One connection.
 
-    :ivar since: when it was made, began to ask, or had its answer.
+    :ivar since: when it was opened, or its last request began or ended.
     """
 
     site: LimitedSite
@@ -161,13 +162,13 @@ class Channel(HTTPChannel):
     def __init__(self) -> None:
         super().__init__()
         self.since = 0.0
-        self._asking = False  # a request has begun, and its answer has not been taken
-        self._unread: BaseRequest | None = None  # the request whose answer is not taken yet
+        self._asking = False  # a request has begun, and its answer was not read yet
+        self._unread: BaseRequest | None = None  # the request whose answer was not read yet
         self._blocked = False
         self._end: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Take a place; its time begins."""
+        """Take a slot, and start the time limit."""
         super().connectionMade()
         self._restart(asking=False)
         self.site.places.add(self)
@@ -182,17 +183,17 @@ class Channel(HTTPChannel):
         self.site.places.to_the_end(self)
 
     def rests_since(self, before: float) -> bool:
-        """Return whether it has asked nothing since before a time."""
+        """Return whether it has been idle since before a time."""
         return not self._asking and self.since <= before
 
     def dataReceived(self, data: bytes) -> None:
-        """Note the first byte of a request."""
+        """Restart the time limit at the first byte of a request."""
         if not self._asking:
             self._restart(asking=True)
         super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
-        """Refuse a body before it is read: nothing here takes one."""
+        """Refuse a request with a body before it is read."""
         if self.length == 0:
             super().allHeadersReceived()
             return
@@ -200,7 +201,7 @@ class Channel(HTTPChannel):
         self.loseConnection()
 
     def requestDone(self, request: BaseRequest) -> None:
-        """Begin with the next request, but not before this one's answer has been taken."""
+        """Begin with the next request once the answer to this one was read."""
         if self._blocked:
             self._unread = request
             return
@@ -208,13 +209,13 @@ class Channel(HTTPChannel):
         super().requestDone(request)
 
     def pauseProducing(self) -> None:
-        """The client does not read: nothing more of it is read until it does."""
+        """Stop reading from a client that does not read."""
         self._blocked = True
         super().pauseProducing()
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The client has read."""
+        """The client reads again."""
         self._blocked = False
         super().resumeProducing()
         request, self._unread = self._unread, None
@@ -222,7 +223,7 @@ class Channel(HTTPChannel):
             self.requestDone(request)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Leave the place."""
+        """Free the slot."""
         self.site.places.remove(self)
         if self._end is not None and self._end.active():
             self._end.cancel()
@@ -230,12 +231,12 @@ class Channel(HTTPChannel):
 
 
 class PageRequest(Request):
-    """A request, served if it asks under a name that is ours."""
+    """A request, which is only served under an allowed host name."""
 
     channel: Channel
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Take the target's path, also where a proxy would stand (RFC 9112, section 3.2.2)."""
+        """Accept the absolute form of a target too (RFC 9112, section 3.2.2)."""
         absolute = _ABSOLUTE.fullmatch(path)
         if absolute is not None:
             self.requestHeaders.setRawHeaders(b"Host", [absolute[1]])
@@ -243,7 +244,7 @@ class PageRequest(Request):
         super().requestReceived(command, path, version)
 
     def process(self) -> None:
-        """Serve it, or say that it came to the wrong place."""
+        """Serve it, or answer with status 421."""
         site, host = self.channel.site, self.getHeader(b"host") or b""
         if not site.names().allow(host.strip(), _is_loopback(self.channel.getHost())):
             self.setResponseCode(421, b"Misdirected Request")
@@ -263,7 +264,7 @@ class LimitedSite(Site):
     """
     A site whose connections have limits.
 
-    :param names: returns the names under which it may be asked.
+    :param names: returns the allowed host names.
     :ivar places: its connections.
     """
 
@@ -273,19 +274,19 @@ class LimitedSite(Site):
     requestFactory = PageRequest
 
     def __init__(self, root: Resource, names: Callable[[], Names], clock: IReactorTime) -> None:
-        super().__init__(root, timeout=None, reactor=clock)  # a channel has a limit of its own
+        super().__init__(root, timeout=None, reactor=clock)  # a channel has its own limit
         self.names = names
         self.places = Places(clock)
 
     def logPrefix(self) -> str:
-        """Name it in Twisted's line that it listens."""
+        """Its name in Twisted's log lines."""
         return "the HTTP port"
 
     def startFactory(self) -> None:
-        """Keep no clock for lines that are not written."""
+        """Do not start Twisted's access log."""
 
     def stopFactory(self) -> None:
-        """There is nothing to end."""
+        """Do not stop Twisted's access log."""
 
     def log(self, request: BaseRequest) -> None:
-        """Write no line: each scrape would be one, in a log that people read."""
+        """Do not log requests: each scrape would be a line in a log that people read."""

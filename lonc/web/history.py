@@ -1,4 +1,4 @@
-"""The last hour of all hosts together and of each, for the graphs on the pages."""
+"""Samples of the last hour, in total and for each host, for the graphs on the pages."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import attrs
 
 from lonc.report.status import HostStatus
 
-#: Seconds between two samples, and how many there are: an hour.
+#: Seconds between two samples, and number of samples in an hour.
 PAUSE: Final = 30.0
 SAMPLES: Final = 120
 
-#: Units of a drawing: a sample is two wide.
+#: Size of a graph in units; a sample is two wide.
 WIDTH: Final = 2 * SAMPLES
 HEIGHT: Final = 40
 
-#: Seconds of a minute, in which losses are told.
+#: Losses are shown per minute; in seconds.
 MINUTE: Final = 60.0
 
 
 class Series:
     """
-    Samples of the last hour, the latest last. A host's take some 2 KB.
+    Samples of the last hour, the latest last. They take about 2 KB.
 
-    :ivar rate: requests a second.
-    :ivar waiting: requests that waited for a connection.
-    :ivar p99: seconds; of all hosts together, the slowest one's.
-    :ivar lost: ``con_lost`` a minute.
+    :ivar rate: requests per second.
+    :ivar waiting: requests waiting for a connection.
+    :ivar p99: in seconds; in the total, that of the slowest host.
+    :ivar lost: ``con_lost`` per minute.
     """
 
     __slots__ = ("lost", "p99", "rate", "waiting")
@@ -39,7 +39,7 @@ class Series:
         self.p99, self.lost = array("f"), array("f")
 
     def add(self, rate: float, waiting: float, p99: float, lost: float) -> None:
-        """Take a sample, and forget the one of an hour ago."""
+        """Add a sample, and drop the one of an hour ago."""
         values = (rate, waiting, p99, lost)
         for series, value in zip(
             (self.rate, self.waiting, self.p99, self.lost), values, strict=True
@@ -50,7 +50,7 @@ class Series:
 
 @attrs.frozen
 class _Counted:
-    """What had been counted of a host at a sample."""
+    """The counters of a host at a sample."""
 
     requests: int
     lost: int
@@ -58,29 +58,29 @@ class _Counted:
 
 class History:
     """
-    The last hour; a host of which there is nothing to tell has no series.
+    The last hour; a host without any requests has no series.
 
-    :ivar total: of all hosts together.
-    :ivar hosts: host id -> its own.
+    :ivar total: the series of all hosts together.
+    :ivar hosts: host id -> its series.
     """
 
     def __init__(self) -> None:
         self.total = Series()
         self.hosts: dict[str, Series] = {}
-        self._when: float | None = None  # the last sample was complete
+        self._when: float | None = None  # the last sample was completed
         self._before: dict[str, _Counted] = {}
         self._now: dict[str, tuple[_Counted, int, float]] = {}
 
     def note(self, host: HostStatus) -> None:
-        """Take what a host reports into the sample that is being made."""
+        """Add the status of a host to the current sample."""
         counted = _Counted(host.requests, host.lost)
         self._now[host.host_id] = counted, host.waiting, host.total["p99"]
 
     def complete(self, now: float) -> None:
         """
-        Complete a sample; hosts that it has not are forgotten.
+        Complete the current sample; hosts that are not in it are forgotten.
 
-        :param now: in seconds of the reactor's clock.
+        :param now: the reactor's time.
         """
         noted, self._now = self._now, {}
         before, self._before = self._before, {each: noted[each][0] for each in noted}
@@ -91,7 +91,7 @@ class History:
         sums = [0.0, 0.0, 0.0, 0.0]
         self.hosts = {each: series for each, series in self.hosts.items() if each in noted}
         for host_id, (counted, waiting, p99) in noted.items():
-            # A host that came, or was started again, counts from 0.
+            # The counters of a new or restarted host begin at 0.
             then = before.get(host_id, _Counted(0, 0))
             rate = max(0, counted.requests - then.requests) / took
             lost = max(0, counted.lost - then.lost) * MINUTE / took
@@ -105,16 +105,16 @@ class History:
 
     def lost_per_minute(self, host: HostStatus, now: float) -> float:
         """
-        Return how many ``con_lost`` a minute a host has of late.
+        Return the recent ``con_lost`` per minute of a host.
 
-        :param now: in seconds of the reactor's clock.
+        :param now: the reactor's time.
         """
         series = self.hosts.get(host.host_id)
         last = series.lost[-1] if series is not None else 0.0
         counted = self._before.get(host.host_id)
         if counted is None or self._when is None:
             return last
-        # What came since the last sample, with as much of that as makes half a minute.
+        # Losses since the last sample, extended with that sample to at least half a minute.
         since = now - self._when
         more = max(0, host.lost - counted.lost)
         part = max(0.0, PAUSE - since)
@@ -124,12 +124,12 @@ class History:
 @attrs.frozen
 class Graph:
     """
-    A line, to be drawn in a box of :data:`WIDTH` and :data:`HEIGHT`.
+    A line in a box of :data:`WIDTH` and :data:`HEIGHT`.
 
-    :ivar points: as SVG's ``polyline`` takes them.
-    :ivar last: the latest value; 0.0 when there is none.
-    :ivar highest: the greatest.
-    :ivar top: what the upper edge stands for; the lower one is 0.
+    :ivar points: for SVG's ``polyline``.
+    :ivar last: the latest value; 0.0 if there is none.
+    :ivar highest: the maximum.
+    :ivar top: the value at the upper edge; that at the lower edge is 0.
     """
 
     points: str
@@ -139,19 +139,21 @@ class Graph:
 
 
 def graph(values: Sequence[float]) -> Graph:
-    """Draw a line whose latest value is at the right."""
+    """Compute a graph with the latest value at the right edge."""
     highest = max(values, default=0.0)
     top = scale_end(highest)
     left = WIDTH - 2 * len(values)
     points = " ".join(
         f"{left + 2 * index},{HEIGHT - value * HEIGHT / top:.1f}"
-        for index, value in enumerate([*values, *values[-1:]])  # the latest lasts until now
+        for index, value in enumerate(
+            [*values, *values[-1:]]
+        )  # the latest value extends to the edge
     )
     return Graph(points, values[-1] if values else 0.0, highest, top)
 
 
 def scale_end(highest: float) -> float:
-    """Return the end of a scale up to a value: 1, 2 or 5 times a power of ten, 1 where it is 0."""
+    """Return the end of a scale: 1, 2 or 5 times a power of ten, or 1 if the value is 0."""
     if highest <= 0.0:
         return 1.0
     power = 1e-6

@@ -1,8 +1,8 @@
 """
-What Prometheus scrapes (``/metrics``), made as text, a few hosts at a time.
+The metrics for Prometheus (``/metrics``) as text, generated a few hosts at a time.
 
-This module is pure. The Prometheus client's own objects are too slow for some hundred hosts; its
-parser reads what comes from here in the tests.
+This module is pure. The objects of prometheus-client are too slow for hundreds of hosts; the tests
+check the text with its parser.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lonc.report.problems import Problem
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.times import BOUNDS, Totals
 
-#: Hosts whose lines are made at once; about a millisecond of work.
+#: Hosts whose lines are generated at a time; about a millisecond of work.
 SLICE: Final = 20
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -28,13 +28,13 @@ _BOUNDS: Final = [*(f"{bound:g}" for bound in BOUNDS), "+Inf"]
 
 
 class Watched(NamedTuple):
-    """One host, and how long its requests take."""
+    """A host and its durations."""
 
     status: HostStatus
     times: Mapping[str, Totals]
 
 
-#: Lines of a metric: what stands behind its name, and the value.
+#: Lines of a metric: labels or suffix, and value.
 _Lines = Iterator[tuple[str, float]]
 
 S = TypeVar("S", HostStatus, DaemonStatus)
@@ -45,9 +45,9 @@ class Family(Generic[S]):
     """
     A metric.
 
-    :ivar kind: as Prometheus has it.
-    :ivar lines: gives them, from a status, the times of a host and the label that says which.
-    :ivar of_machine: whether hosts that share a machine share it too: then the first of them has
+    :ivar kind: the type in Prometheus.
+    :ivar lines: generates its lines from a status, the durations of a host and the host's label.
+    :ivar of_machine: whether hosts on one machine share it: then only the first of them has
         it, so that a sum counts each once.
     """
 
@@ -67,7 +67,7 @@ def _labels(*labels: str) -> str:
 
 
 def _one(name: str, text: str, value: Callable[[S], float | None]) -> Family[S]:
-    """Return a metric with one value; ``None`` for none."""
+    """Return a metric with one value; it is omitted if that is ``None``."""
 
     def lines(status: S, times: Mapping[str, Totals], label: str) -> _Lines:
         found = value(status)
@@ -84,7 +84,7 @@ def _by(
     counts: Callable[[S], Mapping[str, float]],
     of_machine: bool = False,
 ) -> Family[S]:
-    """Return a metric with a value for each that a label can be."""
+    """Return a metric with one value for each value of a label."""
 
     def lines(status: S, times: Mapping[str, Totals], label: str) -> _Lines:
         for each, count in counts(status).items():
@@ -94,7 +94,7 @@ def _by(
 
 
 def _histogram(name: str, text: str, of: str, of_machine: bool = False) -> Family[HostStatus]:
-    """Return a metric of how long something took."""
+    """Return a histogram of durations."""
 
     def lines(status: HostStatus, times: Mapping[str, Totals], label: str) -> _Lines:
         counted = times[of]
@@ -112,10 +112,14 @@ def _connections(host: HostStatus) -> Mapping[str, float]:
     return dict(zip(states, attrgetter(*states)(host), strict=True))
 
 
-#: What there is of each host.
+#: Metrics of each host.
 HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
-    _one("lonc_requests_total", "Requests of clients.", lambda host: host.requests),
-    _one("lonc_answers_total", "Answers of londs.", lambda host: host.answers),
+    _one(
+        "lonc_requests_total",
+        "Requests from clients and from the disk.",
+        lambda host: host.requests,
+    ),
+    _one("lonc_answers_total", "Answers from the lond.", lambda host: host.answers),
     _by(
         "lonc_con_lost_total",
         "Requests that ended with con_lost, by cause.",
@@ -123,9 +127,7 @@ HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
         lambda host: host.con_lost,
     ),
     _by("lonc_connections", "Connections to the lond, by state.", "state", _connections, True),
-    _one(
-        "lonc_waiting_requests", "Requests that wait for a connection.", lambda host: host.waiting
-    ),
+    _one("lonc_waiting_requests", "Requests waiting for a connection.", lambda host: host.waiting),
     _one(
         "lonc_oldest_waiting_seconds",
         "How long the oldest of them has waited.",
@@ -133,28 +135,28 @@ HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
     ),
     _one(
         "lonc_host_up",
-        "1 where the host is up; 0 where it is DEAD, unproven or stopping.",
+        "1 if the host is up; 0 if it is DEAD, unproven or stopping.",
         lambda host: host.state == "up",
     ),
     _one(
         "lonc_host_tried",
-        "1 where the host was tried since the start: until then nobody knows whether it is up.",
+        "1 if the host was tried since the start: until then it is unknown whether it is up.",
         lambda host: host.tried,
     ),
     _one(
         "lonc_host_paused",
-        "1 where somebody has paused the host.",
+        "1 if somebody has paused the host.",
         lambda host: bool(host.paused),
     ),
     _one(
         "lonc_retries_left",
-        "Failures that are left before the host is DEAD.",
+        "Further failures until the host is DEAD.",
         lambda host: host.retries_left,
     ),
     _one("lonc_delayed_requests", "Delayed requests on disk.", lambda host: host.delayed),
     _one(
         "lonc_delayed_oldest_seconds",
-        "How old the oldest of them is.",
+        "Age of the oldest of them.",
         lambda host: host.oldest_delayed,
     ),
     _one("lonc_clients", "Open client connections.", lambda host: host.clients),
@@ -167,12 +169,10 @@ HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
     ),
     _histogram("lonc_queue_seconds", "How long requests waited for a connection.", "queue"),
     _histogram("lonc_lond_seconds", "How long the lond took to answer.", "lond"),
-    _histogram(
-        "lonc_handshake_seconds", "How long handshakes took that succeeded.", "handshake", True
-    ),
+    _histogram("lonc_handshake_seconds", "How long successful handshakes took.", "handshake", True),
 )
 
-#: What there is of the daemon.
+#: Metrics of the daemon.
 DAEMON_FAMILIES: Final[Sequence[Family[DaemonStatus]]] = (
     _one(
         "lonc_kept_requests",
@@ -181,23 +181,23 @@ DAEMON_FAMILIES: Final[Sequence[Family[DaemonStatus]]] = (
     ),
     _one(
         "lonc_clients_refused_total",
-        "Clients turned away because all places were taken.",
+        "Clients refused because all slots were taken.",
         lambda daemon: daemon.refused,
     ),
     _one(
         "lonc_clients_cut_off_total",
-        "Clients closed because they broke a limit or made room.",
+        "Clients closed because they exceeded a limit or to free a slot.",
         lambda daemon: daemon.cut_off,
     ),
     _by(
         "lonc_reloads_total",
-        "Reloads and tables that were read, by outcome.",
+        "Reloads of the settings or the table, by outcome.",
         "outcome",
         lambda daemon: daemon.reloads,
     ),
     _one(
         "lonc_certificate_expiry_timestamp_seconds",
-        "When the own certificate ends, in Unix time.",
+        "When the own certificate expires, in Unix time.",
         lambda daemon: daemon.certificate_ends if daemon.certificate else None,
     ),
     _one(
@@ -218,14 +218,14 @@ def _build(daemon: DaemonStatus) -> tuple[str, str]:
     return f'version="{_escaped(daemon.version)}"', f'host_id="{_escaped(daemon.host_id)}"'
 
 
-#: How many problems there are.
+#: The number of problems.
 PROBLEMS: Final = Family[DaemonStatus](
-    "lonc_problems", "gauge", "What is wrong now, by kind and level.", lambda *_: iter(())
+    "lonc_problems", "gauge", "Current problems, by kind and level.", lambda *_: iter(())
 )
 
 
 def _counts(problems: Iterable[Problem]) -> Iterator[str]:
-    """Count the problems of each kind, those too of which there is none now."""
+    """Count the problems of each kind, including kinds without any."""
     counts: Counter[tuple[str, str]] = Counter()
     counts.update({(kind, rules.level): 0 for kind, rules in KINDS.items()})
     counts.update((each.kind, each.level) for each in problems)
@@ -237,10 +237,10 @@ def exposition(
     daemon: DaemonStatus, hosts: Iterable[Watched], problems: Iterable[Problem]
 ) -> Iterator[str]:
     """
-    Give the text, in pieces of about a millisecond's work each.
+    Yield the text, in pieces of about a millisecond of work each.
 
-    :param hosts: may be lazy; they are taken a slice at a time.
-    :param problems: may be lazy; they are taken after the hosts.
+    :param hosts: may be lazy; consumed in slices.
+    :param problems: may be lazy; consumed after the hosts.
     """
     for about in DAEMON_FAMILIES:
         yield _head(about) + _text(about, about.lines(daemon, {}, ""))

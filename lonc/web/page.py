@@ -1,8 +1,8 @@
 """
-The pages, as HTML: all hosts, and one.
+The HTML pages of all hosts and of one host.
 
-They read well without scripts, in a narrow window and in the dark. Whatever is not ours (host ids,
-what londs say) is escaped by the templates.
+They need no scripts, and support narrow windows and dark mode. The templates escape all external
+data (host ids, texts of londs).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration, measured
 from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph
 
-#: Seconds after which a browser asks again, and folds what was unfolded.
+#: Seconds after which a browser reloads the page, which folds what was unfolded.
 REFRESH: Final = 30
 
-#: Hosts in the table unless all are asked for: more would be slow to draw.
+#: Maximum number of hosts in the table unless all are requested: more would be slow to draw.
 IN_TABLE: Final = 200
 
-#: Lines of problems that are seen at once, so that graphs and table are on the first screen too.
+#: Lines of problems that are not folded, so that graphs and table are on the first screen too.
 GROUPS: Final = 6
 
 #: Seconds after which people who wait for a page notice.
 SLOW: Final = 5.0
 
-#: Hosts that are named in such a line, and listed where it is unfolded.
+#: Hosts that are named in such a line, and listed when it is unfolded.
 NAMED: Final = 4
 LISTED: Final = 100
 
-#: Pieces of a template that are put together before they are sent: some kilobytes.
+#: Pieces of a template that are joined before they are sent: some kilobytes.
 _PIECES: Final = 100
 
 _STATES: Final = ("DEAD", "unproven", "stopping", "up")
@@ -50,8 +50,8 @@ class Row:
     """
     A host in the table.
 
-    :ivar lost: ``con_lost`` a minute.
-    :ivar level: of its worst problem, as an index of ``LEVELS``; -1 without one.
+    :ivar lost: ``con_lost`` per minute.
+    :ivar level: level of its worst problem, as an index of ``LEVELS``; -1 without one.
     """
 
     host: HostStatus
@@ -60,10 +60,10 @@ class Row:
 
     def severity(self) -> tuple[object, ...]:
         """
-        Return what the table is sorted by.
+        Return a sort key.
 
-        Whoever hangs or is slow is before who is DEAD, for there people wait; and both are before
-        who does nothing.
+        Hosts that hang or are slow come before those that are DEAD, because there people wait; idle
+        ones come last.
         """
         host, p99 = self.host, self.host.total["p99"]
         rank = _STATES.index(host.state) if max(p99, host.oldest_waiter) < SLOW else -1
@@ -99,7 +99,7 @@ def _is(state: str, row: Row) -> bool:
     return row.host.state == state and (row.host.tried or state != "up")
 
 
-#: Which hosts there are to choose from, in words for a link; their numbers are those of the totals.
+#: Filters by the text of their links; the numbers of hosts are those of the totals.
 FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
     "with problems": lambda row: row.level >= 0,
     **{name: partial(_is, name) for name in _STATES},
@@ -111,13 +111,13 @@ FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
 @attrs.frozen
 class View:
     """
-    What of the table is shown, and in which order: what a link says behind the ``?``.
+    The selection and order of the table, from the query of the URL.
 
-    :ivar sort: a name of :data:`COLUMNS`, with ``-`` in front for the other way round; empty for
+    :ivar sort: a name in :data:`COLUMNS`, prefixed with ``-`` for the reverse order; empty for
         the worst first.
-    :ivar only: a name of :data:`FILTERS`; empty for all.
-    :ivar problem: a kind of problem that the hosts have; empty for all.
-    :ivar all: ``yes`` for all that there are, not only the first.
+    :ivar only: a name in :data:`FILTERS`; empty for all hosts.
+    :ivar problem: only hosts with this kind of problem; empty for all.
+    :ivar all: ``yes`` for all rows, not only the first.
     """
 
     sort: str = ""
@@ -127,7 +127,7 @@ class View:
 
     @classmethod
     def of(cls, query: Mapping[bytes, Sequence[bytes]]) -> View:
-        """Return what a query asks for; what it cannot be is left out."""
+        """Parse a query; invalid values are ignored."""
         asked = {
             name: query[name.encode()][0].decode("utf-8", "replace")
             for name in ("sort", "only", "problem", "all")
@@ -142,16 +142,16 @@ class View:
         return cls(**{name: value for name, value in asked.items() if known[name]})
 
     def but(self, **changes: str) -> str:
-        """Return the link to a view that differs so."""
+        """Return the link to a view with changes."""
         fields = attrs.asdict(attrs.evolve(self, **changes))
         return "?" + urlencode({name: value for name, value in fields.items() if value}) + "#hosts"
 
     def by(self, column: str) -> str:
-        """Return the link to the table sorted by a column, or the other way round by the same."""
+        """Return the link to the table sorted by a column, or in reverse if it already is."""
         return self.but(sort=f"-{column}" if self.sort == column else column)
 
     def order(self, column: str) -> str:
-        """Say how a column is sorted, as HTML has it."""
+        """Return the value of ``aria-sort`` for a column."""
         if self.sort.removeprefix("-") != column:
             return "none"
         down = COLUMNS[column].number != self.sort.startswith("-")
@@ -159,9 +159,9 @@ class View:
 
     def rows(self, rows: Iterable[Row], members: Mapping[str, set[str]]) -> list[Row]:
         """
-        Return the rows to be shown, in order.
+        Return the selected rows, in order.
 
-        :param members: kind of problem -> the hosts that have it.
+        :param members: kind of problem -> hosts with it.
         """
         chosen = [row for row in rows if not self.only or FILTERS[self.only](row)]
         if self.problem:
@@ -198,7 +198,7 @@ def _environment() -> Environment:
 
 _TEMPLATES: Final = _environment()
 for _name in ("index.html", "host.html", "parts.html"):
-    _TEMPLATES.get_template(_name)  # compiled now, so that nobody has to wait for that
+    _TEMPLATES.get_template(_name)  # compiled now, so that no request waits for it
 
 
 @attrs.frozen
@@ -227,10 +227,10 @@ def index(
     now: float,
 ) -> Iterator[str]:
     """
-    Give the page of all hosts, in pieces of a few milliseconds' work.
+    Yield the page of all hosts, in pieces of a few milliseconds of work.
 
     :param series: the last hour of all hosts together.
-    :param lost: tells how many ``con_lost`` a minute a host has of late.
+    :param lost: returns the recent ``con_lost`` per minute of a host.
     :param now: Unix time.
     """
     found = list(problems)

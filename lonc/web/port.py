@@ -1,6 +1,6 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
-"""Where the page and the metrics can be had (setting ``loncHTTP``)."""
+"""The HTTP port for the page and the metrics (setting ``loncHTTP``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def address(description: str | None) -> str:
     """
-    Tell a person where the page is.
+    Return the readable address of the page.
 
     :param description: a server endpoint description; None for no page.
     """
@@ -37,9 +37,9 @@ def address(description: str | None) -> str:
 
 class HTTPPort(EndpointPort):
     """
-    Listens for browsers, and for what scrapes.
+    Listens for browsers and scrapers.
 
-    :param reporter: tells what the pages show.
+    :param reporter: provides the content of the pages.
     :param description: a server endpoint description; None for no port.
     """
 
@@ -55,8 +55,8 @@ class HTTPPort(EndpointPort):
 
     def _listen(self, description: str | None) -> None:
         if description is not None and self._site is None:
-            # Only here, for most daemons have no such port; and not when somebody asks, for it
-            # takes a tenth of a second, which all clients would wait.
+            # Imported only here, because most daemons have no such port; and not at the first
+            # request, because the import would block all clients for a tenth of a second.
             from lonc.web.site import site
 
             self._factory = self._site = site(self._reporter, self._history, self._reactor)
@@ -64,9 +64,7 @@ class HTTPPort(EndpointPort):
 
     def sampling(self) -> Iterator[None]:
         """
-        Add to the last hour's history; begun every :data:`lonc.web.history.PAUSE` seconds.
-
-        :return: a host at each step.
+        Add a sample to the history, one host per step; every :data:`lonc.web.history.PAUSE` s.
         """
         if self.description is None:
             return
@@ -76,6 +74,6 @@ class HTTPPort(EndpointPort):
         self._history.complete(self._reactor.seconds())
 
     async def disconnect(self) -> None:
-        """Close the connections that are open: whoever looks asks again."""
+        """Close all connections; clients will request again."""
         if self._site is not None:
             self._site.places.close()

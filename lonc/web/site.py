@@ -1,6 +1,6 @@
 # twisted.web has few annotations:
 # mypy: allow-untyped-calls
-"""The pages as twisted.web serves them: ``/``, ``/hosts/<id>``, ``/metrics`` and health checks."""
+"""The resources for twisted.web: ``/``, ``/hosts/<id>``, ``/metrics`` and health checks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
 from lonc.web.page import NAMED, View, host_page, index
 
-#: The problems with which lonc is not ready: clients do not get to a host's socket. That hosts do
-#: not answer says nothing about this machine, and sending its users elsewhere would not help them.
+#: Problems with which lonc is not ready, because clients cannot reach a host's socket. Hosts that
+#: do not answer are no reason to send users to another machine.
 UNREADY: Final = frozenset({"host-not-served", "hosts-not-served", "runs-as-root", "files-used-up"})
 
-#: Seconds of one turn of the loop that may go into the text of the metrics.
+#: Seconds per iteration of the event loop that may be spent on generating pages.
 TURN: Final = 0.005
 
-#: Seconds for which a look at all hosts is good enough for another request.
+#: Seconds for which a snapshot of all hosts is shared with further requests.
 FRESH: Final = 1.0
 
-#: Nothing but our own style; and no other site may frame the page or read it.
+#: Only our own style is allowed, and no other site may frame or read the page.
 _HEADERS: Final = {
     b"Content-Security-Policy": b"default-src 'none'; style-src 'unsafe-inline'; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -52,9 +52,9 @@ T = TypeVar("T")
 @attrs.frozen
 class Source:
     """
-    What the pages are made of.
+    The data for the pages.
 
-    :ivar cooperator: makes those about all hosts, a few milliseconds at a time.
+    :ivar cooperator: generates pages about all hosts, a few milliseconds at a time.
     """
 
     reporter: Reporter
@@ -74,20 +74,20 @@ class _Page(Resource):
         self.source = source
 
     def render_GET(self, request: Request) -> bytes | int:
-        """Send the headers that every page has, and the page."""
+        """Set the common headers, and return the page."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         request.setHeader(b"Content-Type", self.content_type)
         return self.content(request)
 
     def content(self, request: Request) -> bytes | int:
-        """Return what the page holds."""
+        """Return the content of the page."""
         raise NotImplementedError
 
 
 @implementer(IPushProducer)
 class _Pieces:
-    """Makes a page as fast as it is taken."""
+    """Generates a page as fast as the client reads it."""
 
     def __init__(self, work: CooperativeTask[Iterator[None]]) -> None:
         self._work = work
@@ -107,9 +107,9 @@ class _Pieces:
 
 class Look(Generic[T]):
     """
-    A look at all hosts that several requests share: nothing is looked at, or kept, twice.
+    A snapshot of all hosts that several requests share.
 
-    Each goes through it at its own pace; the foremost has the next host reported.
+    Each iterates at its own pace; the fastest one fetches the next host for all.
     """
 
     def __init__(self, hosts: Iterator[T], since: float) -> None:
@@ -118,7 +118,7 @@ class Look(Generic[T]):
         self.since = since
 
     def __iter__(self) -> Iterator[T]:
-        """Give each host, those first that others have had reported."""
+        """Yield each host, first those that were already fetched."""
         for at in count():
             if at == len(self._seen):
                 self._seen.extend(islice(self._next, 1))
@@ -128,18 +128,18 @@ class Look(Generic[T]):
 
 
 class _Sliced(_Page, Generic[T]):
-    """A page about all hosts, made in short steps."""
+    """A page about all hosts, generated in short steps."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._latest: Callable[[], Look[T] | None] = lambda: None
 
     def look(self, hosts: Callable[[], Iterator[T]]) -> Look[T]:
-        """Return the latest look at all hosts if it was begun just now, else begin another."""
+        """Return the latest snapshot if it is fresh, else begin another."""
         now, latest = self.source.clock.seconds(), self._latest()
         if latest is None or now - latest.since >= FRESH:
             latest = Look(hosts(), now)
-            self._latest = ref(latest)  # it lasts as long as somebody goes through it
+            self._latest = ref(latest)  # it is kept only while a request uses it
         return latest
 
     def content(self, request: Request) -> int:
@@ -161,7 +161,7 @@ class _Sliced(_Page, Generic[T]):
         request.finish()
 
     def pieces(self, request: Request) -> Iterator[str]:
-        """Give its text, a piece at each step; some are empty."""
+        """Yield its text in pieces, of which some are empty."""
         raise NotImplementedError
 
 
@@ -221,7 +221,7 @@ class _Metrics(_Sliced[Watched]):
     def _watched(self) -> Iterator[Watched]:
         reporter = self.source.reporter
         for status in reporter.looking():
-            with contextlib.suppress(KeyError):  # it has left the table meanwhile
+            with contextlib.suppress(KeyError):  # it was removed meanwhile
                 yield Watched(status, reporter.times(status.host_id))
 
 
@@ -234,7 +234,7 @@ class _Health(_Page):
 
 class _Ready(_Health):
     def content(self, request: Request) -> bytes:
-        """Say what ``lonc status`` says; the status code tells whether lonc itself serves."""
+        """Return what ``lonc status`` says; the status code is whether lonc itself serves."""
         problems = list(self.source.reporter.problems)
         if any(each.kind in UNREADY for each in problems):
             request.setResponseCode(503)
@@ -243,10 +243,10 @@ class _Ready(_Health):
 
 
 class _Gzip(GzipEncoderFactory):
-    compressLevel = 1  # most of the gain, for a fraction of the time
+    compressLevel = 1  # most of the gain for a fraction of the time
 
     def encoderForRequest(self, request: Request) -> object:
-        """Leave HEAD alone: Twisted would write what a compressor has at its end."""
+        """Do not compress HEAD: Twisted would write the compressor's trailer."""
         return None if request.method == b"HEAD" else super().encoderForRequest(request)
 
 

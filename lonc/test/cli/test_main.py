@@ -268,9 +268,9 @@ class CommandLineTests(CommandCase):
         self.assertEqual(convert("2d", None, None), 172_800.0)
         for text in ("0", "-1", "inf", "nan", "1e300", "9999d", "", "m", "5 m", "\u0663", "9" * 99):
             told = self.refusal("pause", "l2", "--reason", "x", f"--for={text}", status=64)
-            self.assertIn("is no duration such as 90, 90s, 5m, 2h or 1d", told)
+            self.assertIn("is not a duration such as 90, 90s, 5m, 2h or 1d", told)
             self.assertIn(
-                "is no duration", self.refusal("ask", "l2", "x", "--timeout", text, status=64)
+                "is not a duration", self.refusal("ask", "l2", "x", "--timeout", text, status=64)
             )
 
     def test_no_utf8(self) -> None:
