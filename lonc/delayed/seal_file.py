@@ -146,7 +146,7 @@ class _Parts:
 
     def __iter__(self) -> Iterator[bytes]:
         self._file.seek(0)
-        with held_against(self._path, self.stamp):
+        with held_against(self.stamp):
             self._step("read request")
             while part := self._file.read(PART):
                 yield part

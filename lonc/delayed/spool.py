@@ -225,7 +225,7 @@ class Spool:
         limit = max_line + 1 + overhead
         with open_file(path, self.step) as opened:
             before = Stamp.of(os.fstat(opened.fileno()))
-            with held_against(path, before):
+            with held_against(before):
                 data = opened.read(limit + 1)
             self.step("look again")
             info = os.fstat(opened.fileno())

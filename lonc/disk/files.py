@@ -98,7 +98,7 @@ def check(path: str, stamp: Stamp) -> None:
 
 
 @contextlib.contextmanager
-def held_against(path: str, stamp: Stamp) -> Iterator[None]:
+def held_against(stamp: Stamp) -> Iterator[None]:
     """Make an error while a file is read into Unusable, when the file itself is at fault."""
     try:
         yield
@@ -117,7 +117,7 @@ def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
     """
     info = os.lstat(path)
     if stat.S_ISREG(info.st_mode):
-        with held_against(path, Stamp.of(info)):
+        with held_against(Stamp.of(info)):
             step("open request")
             fd = os.open(path, READ)
         with open(fd, "rb") as file:
