@@ -159,22 +159,13 @@ class InForce:
         limit = raise_file_limit(self.needed_files)
         return room_for_clients(limit, sockets, hosts * self.settings.max_connections)
 
-    def problems(self, user: int | None = None) -> list[Problem]:
-        """
-        Find the problems of the configuration, and raise the limit on open files as needed.
-
-        :param user: the user id that lonc runs as; None for that of this process.
-        """
+    def problems(self) -> list[Problem]:
+        """Find the problems of the configuration, and raise the limit on open files as needed."""
         needed = self.needed_files
         limit = raise_file_limit(needed)
         return [
             *configuration_problems(
-                self.settings,
-                self.table,
-                self.access,
-                needed,
-                limit,
-                os.geteuid() if user is None else user,
+                self.settings, self.table, self.access, needed, limit, os.geteuid()
             ),
             *(problem("restart-needed", name, what) for name, what in self.later.items()),
         ]

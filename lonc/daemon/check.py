@@ -7,6 +7,7 @@ folders.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -19,7 +20,9 @@ from lonc.config.current import InForce
 from lonc.config.hosts import TableError
 from lonc.config.judgement import ended_certificate
 from lonc.config.settings import SettingsError
+from lonc.control.access import user_name
 from lonc.daemon.load import Loader
+from lonc.daemon.own_process import acting_as
 from lonc.daemon.pidfile import holder_of, who_serves
 from lonc.report.problems import Problem, problem
 from lonc.report.units import count
@@ -43,18 +46,39 @@ class Checked:
     advice: str = ""
 
 
-def check(config_file: str) -> Iterator[Checked]:
-    """Look at everything that a start looks at, and name all that is wrong."""
+def check(config_file: str) -> list[Checked]:
+    """
+    Look at everything that a start looks at, and name all that is wrong.
+
+    Root looks with the rights of the user that lonc runs as, if it does: whatever root may do says
+    nothing of a reload.
+    """
     loader = Loader(config_file)
+    pid = ""
+    with contextlib.suppress(SettingsError):  # which is told below
+        pid = holder_of(loader.settings().pid_file)
+    user = _number_of(pid, "Uid")
+    with contextlib.ExitStack() as rights:
+        with contextlib.suppress(OSError):  # root in a container may not change its user
+            rights.enter_context(acting_as(user, _number_of(pid, "Gid")))
+        found = [*_checked(loader, pid)]
+        me = os.geteuid()
+        if user is not None and user != me:
+            runs, looks = user_name(user), user_name(me)
+            what = f"lonc runs as {runs}, and this is what {looks} may do"
+            found.append(Checked("note", what, f"look as that user: sudo -u {runs} lonc check"))
+    return found
+
+
+def _checked(loader: Loader, pid: str) -> Iterator[Checked]:
     try:
         in_force = InForce(loader.everything(lenient=True))
     except (SettingsError, TableError) as error:
         for each in error.errors if isinstance(error, SettingsError) else [error]:
             yield Checked("error", str(each), "lonc does not start, and a reload is refused")
         return
-    pid = holder_of(in_force.settings.pid_file)
     problems = [
-        *in_force.problems(_user_of(pid)),
+        *in_force.problems(),
         *ended_certificate(in_force.access.certificates),
         *_sockets(in_force),
     ]
@@ -75,11 +99,13 @@ def _sockets(in_force: InForce) -> Iterator[Problem]:
             yield problem("host-not-served", host_id, f"has no socket: something else is at {path}")
 
 
-def _user_of(pid: str) -> int | None:
-    """Return the user id of the lonc that runs; None for a start by whoever looks."""
+def _number_of(pid: str, name: str) -> int | None:
+    """Return the effective user or group id of a process; None where there is none."""
     try:
-        return os.stat(f"/proc/{pid}").st_uid if pid else None
-    except OSError:
+        # Who owns the folder in /proc says nothing: it is root's once lonc has changed its user.
+        with open(f"/proc/{pid}/status") as file:
+            return next(int(line.split()[2]) for line in file if line.startswith(f"{name}:"))
+    except (OSError, StopIteration):
         return None
 
 

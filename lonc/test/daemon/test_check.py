@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
+from collections.abc import Callable
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -14,6 +16,31 @@ from lonc.daemon.check import Checked, check
 from lonc.daemon.pidfile import PidFile
 from lonc.lond.cluster import prepare
 from lonc.test.fixtures.certificates import Authority
+
+
+def held_by(uid: int, path: str) -> Callable[[], object]:
+    """Have a process of another user hold a pid file; return what ends it."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setuid(uid)
+            claim = PidFile(path)
+            claim.acquire()
+            claim.write()
+            os.write(write, b".")
+            signal.pause()
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.read(read, 1)
+    os.close(read)
+
+    def end() -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    return end
 
 
 class CheckTests(SynchronousTestCase):
@@ -73,6 +100,24 @@ class CheckTests(SynchronousTestCase):
         claim.write()
         self.assertEqual(self.bad(), [before])
         self.assertEqual(before.level, "critical")
+
+    def test_user(self) -> None:
+        """Root looks with the rights of the user that lonc runs as; others are told of that one."""
+        if os.getuid():
+            raise SkipTest("only root can play this")
+        os.chmod(self.folder, 0o755)
+        logs = os.path.join(self.folder, "daemons", "logs")
+        os.makedirs(logs, exist_ok=True)
+        for path, _, _ in os.walk(self.folder):
+            os.chown(path, 1, 1)
+        self.addCleanup(held_by(1, os.path.join(logs, "lonc.pid")))
+        self.assertEqual(self.bad(), [])
+        os.chown(logs, 0, 0)
+        [found] = self.bad()
+        self.assertIn("cannot be written by the user that lonc runs as", found.what)
+        self.addCleanup(os.seteuid, os.geteuid())
+        os.seteuid(2)
+        self.assertIn("and this is what", self.bad()[-1].what)
 
     def test_lonc_runs(self) -> None:
         """That lonc runs is no fault, and looking at it changes nothing."""
