@@ -141,7 +141,8 @@ class _Clients:
             self._reactor.removeReader(self)
             self.connectionLost()
             return
-        self._serve(message["client"], descriptors[0], asked)
+        for descriptor in descriptors:  # none, where no more files may be open here
+            self._serve(message["client"], descriptor, asked)
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Close the connection; the reactor calls it too, when it stops."""

@@ -312,8 +312,9 @@ class Machine:
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """Tell who asked that there is no answer."""
-        request.host.lose(request, cause, sent)
-        request.host.passed_on()
+        host = request.host  # the client may use the request for another at once
+        host.lose(request, cause, sent)
+        host.passed_on()
 
     def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
         """Tell those who wait, for one host or all, that there will be no answer."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.testing import MemoryReactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -321,6 +322,24 @@ class OldEndsTests(SynchronousTestCase):
         with self.assertRaisesRegex(TakeOverError, "its process id is not known"):
             self.predecessor().relieve()
         self.assertEqual(self.killed, [])
+
+    def test_client_without_its_descriptor(self) -> None:
+        """Where this process has no room for a client's descriptor, it serves the next ones."""
+        readers = MemoryReactor()
+        served: list[tuple[str, bytes]] = []
+
+        def serve(name: str, descriptor: int, asked: bytes) -> None:
+            os.close(descriptor)
+            served.append((name, asked))
+
+        self.predecessor().serve_clients(readers, serve)
+        (reading,) = readers.readers
+        with open(os.devnull) as null:
+            handover.send(self.old, {"client": "/lost"}, [])
+            handover.send(self.old, {"client": "/l2"}, [null.fileno()], b"ping")
+        reading.doRead()
+        reading.doRead()
+        self.assertEqual(served, [("/l2", b"ping")])
 
     def test_stays(self) -> None:
         """One that had no patience goes on, even where it closes the connection at once."""

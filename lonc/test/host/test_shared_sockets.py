@@ -10,6 +10,7 @@ import attrs
 from twisted.logger import LogLevel
 
 from lonc.config.settings import Settings
+from lonc.host.pause import Pause
 from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table, spoil
 from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
@@ -209,6 +210,19 @@ class SharedSocketTests(SharingTestCase):
         self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 1)
         second.hang_up()
         self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 0)
+
+    def test_lost_before_another_host_is_asked(self) -> None:
+        """A host is quiet once its last request is lost, though the client asks another at once."""
+        self.network.prepare = lambda lond: None
+        daemon = self.started()
+        client = self.client("two.test", b"sethost:l2:a\nsethost:l3:b\n")
+        self.advance(1)
+        quiet = daemon.hosts["l2"].pause(Pause("root", "", 0.0, 0.0, False), 0.0)
+        self.assertNoResult(quiet)
+        self.network.londs[0].close()
+        self.advance(1)
+        self.assertEqual(client.read, CON_LOST)
+        self.successResultOf(quiet)
 
     def test_close_connections(self) -> None:
         """S14: close_connection_exit is for all hosts of the name, or for the one that is named."""
