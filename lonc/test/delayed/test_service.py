@@ -9,6 +9,7 @@ import time
 from functools import partial
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
@@ -175,14 +176,20 @@ class UnfinishedTests(DelayedCase):
     """F7: files that are still being written."""
 
     def test_no_newline(self) -> None:
-        """F7: a file without a newline goes when it has been the same for 2 s, within 5 s more."""
+        """
+        F7: a file without a newline goes when it has been the same for 2 s, within 5 s more; so
+        does one whose time stamp is old, as after a step of the clock.
+        """
         self.service.startService()
-        for text in [b"p", b"put", b"put:a", b"put:a:b"]:
-            self.put(FIRST, text)
-            self.tick(1)
-            self.assertEqual(self.l1.asked, [])
-        self.tick(6)
-        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
+        for name, asked in ((FIRST, self.l1.asked), (OTHER, self.l2.asked)):
+            for text in [b"p", b"put", b"put:a", b"put:a:b"]:
+                path = self.put(name, text)
+                if name == OTHER:
+                    os.utime(path, (1e9 + len(text), 1e9 + len(text)))
+                self.tick(1)
+                self.assertEqual(asked, [])
+            self.tick(6)
+            self.assertEqual(asked, [b"put:a:b\n"])
 
     def test_several_without_newline(self) -> None:
         """F7: they need not be waited for one after the other: their times run together."""
@@ -192,18 +199,6 @@ class UnfinishedTests(DelayedCase):
         self.tick(3)
         self.l1.answer()
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
-
-    def test_time_stamps_tell_nothing(self) -> None:
-        """F7: a file whose time stamp is old, as after a step of the clock, is waited for too."""
-        self.start()
-        for text in [b"p", b"put", b"put:a", b"put:a:b"]:
-            self.put(FIRST, text)
-            path = os.path.join(self.settings.delayed_dir, FIRST)
-            os.utime(path, (1e9 + len(text), 1e9 + len(text)))
-            self.tick(1)
-            self.assertEqual(self.l1.asked, [])
-        self.tick(6)
-        self.assertEqual(self.l1.asked, [b"put:a:b\n"])
 
     def test_completed(self) -> None:
         """F7: one that gets its newline goes at once."""
@@ -280,30 +275,21 @@ class KeptTests(DelayedCase):
         self.tick(2)
         self.assertEqual(self.in_kept(), {FIRST: b"", FIRST + ".reason": b"it is empty\n"})
 
-    def test_answer_too_long(self) -> None:
-        """One whose answer is over the limit is kept: that would be so each time."""
-        self.put(FIRST)
-        self.put(SECOND, b"put:2\n")
+    def test_hopeless(self) -> None:
+        """One that would fail each time is kept with the reason, and holds nothing up."""
+        reasons = {
+            Cause.TOO_LONG: b"over the line limit",
+            Cause.WRONG_HOST: b"for another host",
+            Cause.CONTROL_BYTE: b"control byte",
+        }
+        names = [f"106200000{number}.1.put.l1" for number in range(len(reasons) + 1)]
+        for name in names:
+            self.put(name)
         self.start()
-        self.l1.lose(Cause.TOO_LONG)
-        self.assertIn(b"over the line limit", self.in_kept()[FIRST + ".reason"])
-        self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
-
-    def test_wrong_host(self) -> None:
-        """So is one that begins with the name of a host that it is not sent to."""
-        self.put(FIRST)
-        self.put(SECOND, b"put:2\n")
-        self.start()
-        self.l1.lose(Cause.WRONG_HOST)
-        self.assertIn(b"for another host", self.in_kept()[FIRST + ".reason"])
-        self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
-
-    def test_control_byte(self) -> None:
-        """So is one whose command holds a control byte: it would never be sent."""
-        self.put(FIRST)
-        self.start()
-        self.l1.lose(Cause.CONTROL_BYTE)
-        self.assertIn(b"control byte", self.in_kept()[FIRST + ".reason"])
+        for name, (cause, reason) in zip(names, reasons.items(), strict=False):
+            self.l1.lose(cause)
+            self.assertIn(reason, self.in_kept()[name + ".reason"])
+        self.assertEqual((len(self.l1.asked), self.on_disk()), (len(names), names[-1:]))
 
     def test_cannot_be_moved(self) -> None:
         """One that cannot be set aside holds nothing up; it is tried again, and a problem."""
@@ -399,6 +385,9 @@ class FailureTests(DelayedCase):
         self.assertEqual(self.on_disk(), [FIRST, SECOND])
         (line,) = self.logged(LogLevel.info)
         self.assertRegex(line, rf"{FIRST} stays, next try in [01]\.\d s: timeout")
+        rows = self.successResultOf(Deferred.fromCoroutine(self.service.requests.listed("l1")))
+        tries = [(row.tries, row.last_answer) for row in rows]
+        self.assertEqual(tries, [(1, "timeout"), (0, "")])
         self.assertEqual(self.perm, [])
 
     def tries(self, count: int) -> list[float]:
