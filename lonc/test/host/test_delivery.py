@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -42,6 +42,22 @@ class DeliveryCase(HostTestCase):
 
         stage.network.prepare = prepare
         return stage
+
+    def know_hosts(
+        self,
+        stage: Stage,
+        also: Callable[[ScriptedLond], object] = lambda lond: None,
+        served: Sequence[str] = (),
+    ) -> None:
+        """Let its londs know sethost, and serve these ids or any."""
+        prepare = stage.network.prepare
+
+        def knows_hosts(lond: ScriptedLond) -> None:
+            prepare(lond)
+            lond.know_hosts(*served)
+            also(lond)
+
+        stage.network.prepare = knows_hosts
 
     def deliver(
         self, stage: Stage, line: bytes = b"put\n", fresh: bool = False
@@ -138,14 +154,7 @@ class DeliveryTests(DeliveryCase):
     def test_several_ids(self) -> None:
         """The name of its host comes before it, where the lond has several."""
         stage = self.stage(ids=("l2", "l3"))
-        prepare = stage.network.prepare
-
-        def knows_hosts(lond: ScriptedLond) -> None:
-            prepare(lond)
-            lond.know_hosts()
-            self.pong = lambda: b"l2\n"
-
-        stage.network.prepare = knows_hosts
+        self.know_hosts(stage)
         reply, _ = self.successResultOf(self.deliver(stage))
         self.assertEqual(reply, echo(b"sethost:l2:put\n"))
 
@@ -201,13 +210,7 @@ class DeliveryTests(DeliveryCase):
     def test_makes_room_twice(self) -> None:
         """It gets another connection, too, if the one that ends for it is closed sooner."""
         stage = self.stage(ids=("l2", "l3"), max_connections=1)
-        prepare = stage.network.prepare
-
-        def knows_hosts(lond: ScriptedLond) -> None:
-            prepare(lond)
-            lond.know_hosts()
-
-        stage.network.prepare = knows_hosts
+        self.know_hosts(stage)
         host = stage.serve(attrs.evolve(a_host(), id="l3"))
         host.startService()
         self.reply = lambda lond, line: None
@@ -228,15 +231,12 @@ class DeliveryTests(DeliveryCase):
         stage = self.stage(ids=ids, max_connections=1)
         pongs = iter(range(100))
         self.pong = lambda: b"load %d\n" % next(pongs)
-        prepare = stage.network.prepare
 
-        def knows_hosts(lond: ScriptedLond) -> None:
-            prepare(lond)
-            lond.know_hosts()
+        def differ(lond: ScriptedLond) -> None:
             reply = lond.answer
             lond.answer = lambda x: self.pong() if x.endswith(b":ping\n") else reply(x)
 
-        stage.network.prepare = knows_hosts
+        self.know_hosts(stage, differ)
         hosts = [stage.service]
         hosts += [stage.serve(attrs.evolve(a_host(), id=each)) for each in ids[1:]]
         for _ in range(2):
@@ -254,15 +254,12 @@ class DeliveryTests(DeliveryCase):
         stage = self.stage(ids=("l2", "l3"), max_connections=1)
         host = stage.serve(attrs.evolve(a_host(), id="l3"))
         host.startService()
-        prepare = stage.network.prepare
 
-        def knows_hosts(lond: ScriptedLond) -> None:
-            prepare(lond)
-            lond.know_hosts()
+        def stall(lond: ScriptedLond) -> None:
             if len(stage.londs) == 1:
                 lond.stalls_at = b"sethost:l3\n"
 
-        stage.network.prepare = knows_hosts
+        self.know_hosts(stage, stall)
         outcome = host.deliver(b"put\n", True)
         stage.turn()
         client = stage.client(b"get\n")
@@ -464,14 +461,7 @@ class NotServedTests(StoredCase):
     def test_served_later(self) -> None:
         """The requests stay on the disk; lonc asks again by itself, and they go when it does."""
         stage = self.stage(ids=("l2", "l3"))
-        prepare = stage.network.prepare
-        served = ["l3"]
-
-        def knows_hosts(lond: ScriptedLond) -> None:
-            prepare(lond)
-            lond.know_hosts(*served)
-
-        stage.network.prepare = knows_hosts
+        self.know_hosts(stage, served=(served := ["l3"]))
         self.delayed(stage, b"put:1\n")
         stage.advance(100)
         self.assertEqual(os.listdir(stage.settings.delayed_dir), ["1.1.4711.put.l2"])

@@ -9,7 +9,7 @@ from twisted.logger import LogLevel
 
 from lonc.host.audit import EARLIEST, ROUND, SHORTEST
 from lonc.host.connection import PING
-from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, echo
+from lonc.test.fixtures.doubles import FakeClient, echo
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause
 
@@ -37,10 +37,7 @@ class HangingTestCase(HostTestCase):
         """Return a stage with such londs."""
         stage = Stage(self, **{"request_timeout": 10, **settings})
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = self.answer
-
-        stage.network.prepare = prepare
+        stage.answering(self.answer)
         return stage
 
     def hang(self) -> None:

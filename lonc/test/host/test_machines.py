@@ -223,10 +223,7 @@ class NoSethostTests(HostTestCase):
         """The id that it gives for ping is served, the others get con_lost."""
         stage = Together(self)
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
         clients = {host_id: stage.client_of(host_id, b"get\n") for host_id in stage.hosts}
         stage.turn()
         self.assertEqual(
@@ -240,10 +237,7 @@ class NoSethostTests(HostTestCase):
         """Whom the lond does not serve is asked for again, after pauses, and told when it does."""
         stage = Together(self)
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
         stage.client_of("l3", b"get\n")
         stage.turn()
         before = len(stage.londs)
@@ -280,10 +274,7 @@ class NoSethostTests(HostTestCase):
         """So it is where the host was DEAD meanwhile, and has come back by a late answer."""
         stage = Together(self, retries=1)
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else None
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else None)
         stage.client_of("l3", b"get\n")
         stage.advance(2.5)  # it asks after 1 s and after 3
         stage.client_of("l3", b"get\n")
@@ -308,10 +299,7 @@ class NoSethostTests(HostTestCase):
         stage.turn()
         (new,) = stage.londs
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
         clients = {each: stage.client_of(each, b"get\n") for each in ("l3", "l4")}
         stage.turn()
         self.assertEqual((clients["l3"].read, clients["l4"].read), (b"re:get\n", b""))
@@ -331,10 +319,7 @@ class NoSethostTests(HostTestCase):
         new.stalls_at = b"sethost:l4\n"
         waiting = stage.client_of("l4", b"put\n")
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
         stage.client_of("l3", b"get\n")
         stage.turn()
         old = stage.londs[1]
@@ -352,10 +337,7 @@ class NoSethostTests(HostTestCase):
         stage.client_of("l4", b"stay\n")
         stage.turn()
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l3\n" if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
         stage.client_of("l3", b"get\n")
         stage.turn()
         old = stage.londs[1]
@@ -371,10 +353,7 @@ class NoSethostTests(HostTestCase):
         """A lond that comes to know sethost serves all; older connections serve one id only."""
         stage = Together(self, max_connections=3)
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: {b"ping\n": b"l3\n", b"warm\n": b"ok\n"}.get(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: {b"ping\n": b"l3\n", b"warm\n": b"ok\n"}.get(line))
         stage.client_of("l3", b"warm\n")
         stage.turn()
         flying = stage.client_of("l3", b"flying\n")
@@ -462,10 +441,7 @@ class ChangesTests(HostTestCase):
         """What has waited for it gets con_lost, and nothing is sent to another id's lond."""
         stage = self.apart("l4")
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: b"l2\n" if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: b"l2\n" if line == b"ping\n" else echo(line))
         stage.client_of("l2", b"warm\n")
         stage.turn()
         (other,) = stage.londs

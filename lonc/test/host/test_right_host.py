@@ -112,10 +112,7 @@ class SethostTests(HostTestCase):
         """Return a host whose londs answer ``ping`` with a word, and all else with itself."""
         stage = Stage(self, ids=ids, retries=2)
 
-        def prepare(lond: ScriptedLond) -> None:
-            lond.answer = lambda line: word if line == b"ping\n" else echo(line)
-
-        stage.network.prepare = prepare
+        stage.answering(lambda line: word if line == b"ping\n" else echo(line))
         return stage
 
     def ask(self, stage: Stage) -> bytes:
