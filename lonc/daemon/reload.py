@@ -144,7 +144,7 @@ class Reloader:
             settings = self._in_force.settings
             return settings, self._outside.sources.table(settings)
 
-        return Deferred.fromCoroutine(self._take_over(read))
+        return Deferred.fromCoroutine(self._take_over(read, self._in_force.settings.hosts_file))
 
     def everything(self) -> Deferred[str]:
         """
@@ -154,19 +154,21 @@ class Reloader:
             unusable, and what was in force stays.
         """
         time.tzset()  # the machine may have another time zone since
-        return Deferred.fromCoroutine(self._take_over(self._outside.sources.everything))
+        return Deferred.fromCoroutine(
+            self._take_over(self._outside.sources.everything, self._in_force.settings.config_file)
+        )
 
-    async def _take_over(self, read: Callable[[], Configuration]) -> str:
+    async def _take_over(self, read: Callable[[], Configuration], file: str) -> str:
         await self._one_at_a_time.acquire()
         try:
-            answer, moved = await self._take_over_next(read)
+            answer, moved = await self._take_over_next(read, file)
         finally:
             self._one_at_a_time.release()
         ports = [line for each in moved for line in await each]
         return str(attrs.evolve(answer, not_done=[*ports, *answer.not_done]))
 
     async def _take_over_next(
-        self, read: Callable[[], Configuration]
+        self, read: Callable[[], Configuration], file: str
     ) -> tuple[ReloadAnswer, list[Deferred[list[str]]]]:
         """
         Carry out a change.
@@ -175,7 +177,7 @@ class Reloader:
         """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
-        proposal = await self._read(read)
+        proposal = await self._read(read, file)
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
         before = self._in_force.settings, self._in_force.table, self._in_force.access
@@ -188,6 +190,9 @@ class Reloader:
         if before[2].certificates != self._in_force.access.certificates:
             lines.append("the certificates have changed")
         self._reporter.reloaded("done", lines)
+        # The table alone tells nothing of loncapa.conf, which may be unusable as before.
+        for read_file in {file, before[0].hosts_file}:
+            self._reporter.problems.over("reload-failed", read_file)
         for each in self._followers:
             each.reconfigure(settings)
         sockets: list[SocketError | None] = []
@@ -209,7 +214,7 @@ class Reloader:
         wrong = [each.what for each in (*ends, *problems)]
         return ReloadAnswer(summary, lines, not_done, wrong), moved
 
-    async def _read(self, read: Callable[[], Configuration]) -> Proposal:
+    async def _read(self, read: Callable[[], Configuration], file: str) -> Proposal:
         """Read in a thread: a long table takes a while, and a disk may hang."""
         settings = self._in_force.settings
         path = settings.hosts_file
@@ -222,6 +227,11 @@ class Reloader:
         except (SettingsError, TableError, Stuck) as error:
             log.critical("nothing is changed: {error}", error=error)
             self._reporter.reloaded("failed", [str(error)])
+            what, problems = f"the last reload failed: {error}", self._reporter.problems
+            if isinstance(error, TableError):  # all else could be used
+                problems.over("reload-failed", file)
+                file = path
+            problems.tell("reload-failed", file, what, since=time.time())
             raise ReloadFailed(f"nothing is changed: {error}") from None
 
     async def _in_slices(self, steps: Iterator[None]) -> None:

@@ -91,9 +91,6 @@ def judge_daemon(
     if daemon.kept:
         what = f"{count(daemon.kept, 'delayed request')} failed"
         yield problem("delayed-kept", "", what)
-    if daemon.last_reload.get("outcome") == "failed":
-        what = "the last reload failed: " + "; ".join(daemon.last_reload.get("changes", ()))
-        yield problem("reload-failed", "", what, since=daemon.last_reload.get("when"))
 
 
 def certificate_problem(file: str, days: float) -> Iterator[Problem]:

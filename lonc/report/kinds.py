@@ -128,9 +128,6 @@ JUDGED: Final[Mapping[str, Kind]] = {
     "delayed-kept": Kind(
         "warning", "kept", "lonc delayed kept shows them, with the answers", logged=False
     ),
-    "reload-failed": Kind(
-        "warning", "reload-failed", "lonc check gives file and line", logged=False
-    ),
 }
 
 #: Found in the configuration by checking the disk, so they can end without a reload.
@@ -233,6 +230,9 @@ TOLD: Final[Mapping[str, Kind]] = {
     "pid-file": _file("warning", "pid-file", "find out whose it is, then remove it"),
     "log-file": _file("critical", "cannot-write", _MAKE_ROOM, logged=False),
     "status-file": _file("warning", "cannot-write", _MAKE_ROOM, logged=False),
+    "reload-failed": _file(
+        "warning", "reload-failed", "lonc check gives file and line", logged=False
+    ),
 }
 
 #: All kinds, by name. Names are stable, because programs read them.

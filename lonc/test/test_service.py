@@ -468,6 +468,23 @@ class ReadAgainTests(ServiceTestCase):
         )
         self.assertTrue(self.there("l1", "l2"))
 
+    def test_unusable_lasts(self) -> None:
+        """It is a problem until that file can be used: a table that can says nothing of another."""
+
+        def wrong() -> list[str]:
+            return [each.what for each in self.daemon.problems if each.kind == "reload-failed"]
+
+        self.settings = SettingsError("a.conf, line 1: no")
+        self.failureResultOf(self.daemon.reload(), ReloadFailed)
+        self.successResultOf(self.daemon.reread_table())
+        self.assertEqual(wrong(), ["the last reload failed: a.conf, line 1: no"])
+        self.settings, self.table = self.first, TableError("hosts.tab: no host")
+        self.failureResultOf(self.daemon.reload(), ReloadFailed)
+        self.assertEqual(wrong(), ["the last reload failed: hosts.tab: no host"])
+        self.table = a_table()
+        self.successResultOf(self.daemon.reread_table())
+        self.assertEqual(wrong(), [])
+
     def test_table_only(self) -> None:
         """F13: USR2 does not look at ``loncapa.conf``."""
         self.settings = SettingsError("a.conf, line 1: no")

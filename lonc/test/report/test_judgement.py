@@ -188,13 +188,6 @@ class JudgementTests(SynchronousTestCase):
         self.assertEqual(self.judge(refused=4, last_refused=NOW - 299.0)[0], "critical")
         self.assertEqual(self.judge(refused=4, last_refused=NOW - 301.0)[0], "ok")
 
-    def test_reload(self) -> None:
-        """A reload that failed leaves the file and what is in force apart."""
-        failed = {"outcome": "failed", "when": NOW, "changes": ["line 3: what?"]}
-        level, [finding] = self.judge(last_reload=failed)
-        self.assertEqual((level, finding.since), ("warning", NOW))
-        self.assertIn("line 3: what?", finding.what)
-
 
 class SummaryTests(SynchronousTestCase):
     """What programs read."""
