@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -429,7 +430,7 @@ def _output(*command: str) -> str:
 
 def build_programs() -> None:
     """
-    Build the C programs.
+    Build the C programs, and compile this lonc as pip does for one that it installs.
 
     :raises BenchmarkError: it did not work, with the compiler's first line.
     """
@@ -439,3 +440,4 @@ def build_programs() -> None:
         raise BenchmarkError(f"make: {error.strerror}") from None
     if done.returncode != 0:
         raise BenchmarkError(f"cannot build: {done.stderr.strip().splitlines()[0]}")
+    compileall.compile_dir(os.path.join(os.path.dirname(HERE), "lonc"), quiet=2)

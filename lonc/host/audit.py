@@ -159,9 +159,9 @@ class Auditor:
     def is_due(self, connection: LondConnection, request: Request) -> bool:
         """Return whether a connection has to be asked before its next request."""
         answers = connection.unchecked
-        early = answers >= EARLIEST or bool(connection.proofs)
-        due = early and self._may_ask and not request.line.endswith(PING)
-        return due or answers >= ROUND
+        if answers < EARLIEST and not connection.proofs:
+            return False
+        return answers >= ROUND or (self._may_ask and not request.line.endswith(PING))
 
     def ask(self, connection: LondConnection) -> bool:
         """
@@ -228,6 +228,10 @@ class Auditor:
     def ping_tells(self) -> bool:
         """Whether the answers to ``ping`` tell anything, as far as is known."""
         return not any(each.hopeless for each in self._answers.values())
+
+    def expects(self, connection: LondConnection, reply: bytes) -> bool:
+        """Return whether a connection's first answer is the one that is known."""
+        return not connection.pongs and self._of(connection).known == reply
 
     def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
         """Judge a connection by what it has answered so far."""

@@ -95,10 +95,17 @@ class Lond:
 
     # ------------------------------------------------------------------ a line too many
 
-    def audit(self, connection: LondConnection) -> None:
-        """See whether a connection is in step: it has answered long without a proof (row F2)."""
-        if not self.auditor.ask(connection):
+    def audit(self, connection: LondConnection, request: Request) -> bool:
+        """
+        See whether a connection is in step, if it has answered long without a proof (row F2).
+
+        :param request: the last one that it has answered.
+        :return: whether it serves no other request now.
+        """
+        due = self.auditor.is_due(connection, request)
+        if due and not self.auditor.ask(connection):
             self._replace(connection)
+        return due
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """Judge a connection by its answer to ``ping``."""
@@ -113,6 +120,10 @@ class Lond:
             connection.note_in_step(now)
             self._welcome(came_back)
             return
+        # So nearly every one ends.
+        if self.auditor.expects(connection, reply) and not connection.surplus:
+            self._in_step(connection, now)
+            return
         verdict = self.auditor.judge(connection, reply)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
@@ -126,9 +137,12 @@ class Lond:
         elif verdict is Verdict.UNKNOWN:
             self._replace(connection)
         else:
-            connection.note_in_step(now)
-            self.move(connection, ConnectionState.IDLE)
-            self._machine.pair(new=0)
+            self._in_step(connection, now)
+
+    def _in_step(self, connection: LondConnection, now: float) -> None:
+        connection.note_in_step(now)
+        self._machine.use(connection)
+        if connection.proofs:
             connection.end_proofs(True)
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:

@@ -51,6 +51,9 @@ class LondUser(Protocol):
     def pair(self, new: int) -> None:
         """Pair the requests that wait with connections, and have so many made at most."""
 
+    def use(self, connection: LondConnection) -> None:
+        """Send what waits longest on a connection that owes nothing, or let it rest."""
+
     def median_answer(self) -> float:
         """Return how long its answers usually take, in seconds."""
 

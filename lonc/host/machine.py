@@ -141,8 +141,8 @@ class Machine:
             connection.since = now
             self._replied_seldom(connection, request, reply)
             return
-        if self._arrivals:
-            connection.send(self._arrivals.popleft(), now)
+        if arrivals := self._arrivals:
+            connection.send(arrivals.pop(0), now)
         elif self._queue.turns:
             connection.send(self._queue.take(), now)
         else:
@@ -154,24 +154,27 @@ class Machine:
     def _replied_seldom(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Do so where there is more to be seen to."""
         host, lond = request.host, self.lond
-        if host.debug_level >= 8:
+        if self.seldom and host.debug_level >= 8:
             host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
         if not self._health.well:
             lond.revive()
-        following = None
         if connection.state is not _BUSY:
             lond.part_with(connection)
-        elif (connection.unchecked >= EARLIEST or connection.proofs) and lond.auditor.is_due(
-            connection, request
-        ):
-            lond.audit(connection)
-        elif (following := self._next_for(connection)) is not None:
-            connection.send(following, connection.since)
-        else:
-            self.pool.move(connection, _IDLE)
+        elif not lond.audit(connection, request):
+            self.use(connection)
         request.asker.answered(reply)
         if host.awaits_answers:
             host.note_answered(connection, request)
+
+    def use(self, connection: LondConnection) -> None:
+        """Send what waits longest on a connection that owes nothing, or let it rest."""
+        following = self._next_for(connection)
+        if following is None:
+            self.pool.move(connection, _IDLE)
+        else:
+            self.pool.move(connection, _BUSY)
+            connection.rested_since = connection.since
+            connection.send(following, connection.since)
 
     def reconsider(self) -> None:
         """See whether a request's way is the usual one: something may have changed."""

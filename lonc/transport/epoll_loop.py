@@ -227,10 +227,11 @@ class SocketLoop:
                     except OSError as problem:
                         transport.read_failed(problem)
                         continue
-                    if not data:
-                        transport.input_ended(mask)
-                        continue
-                    if len(data) == READ_SIZE:
+                    size = len(data)
+                    if not 0 < size < READ_SIZE:
+                        if not size:
+                            transport.input_ended(mask)
+                            continue
                         data += _more(descriptor)
                     try:
                         # A call of its own for each kind: Python remembers what it found there.
