@@ -1,5 +1,5 @@
 """
-Requests that must not be lost: found on disk, sealed, sent in order, and kept when refused.
+Delayed requests: found on disk, sealed, sent in order, and kept if rejected.
 
-Connections are none of its business: it asks a host as a client does.
+This package does not deal with connections: it submits requests to a host as a client does.
 """

@@ -1,6 +1,6 @@
 """
-What is told of delayed requests: to lonc's own log, to ``lonnet.perm.log`` (row F9), and, where it
-lasts, to the list of what is wrong now.
+Logging about delayed requests: to lonc's own log, to ``lonnet.perm.log`` (row F9), and, for lasting
+problems, to the list of problems.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from lonc.wire.request import command_word, is_secret, refusal
 
 class DelayedLogs:
     """
-    Tells what becomes of delayed requests.
+    Logs events and problems with delayed requests.
 
-    :param perm_log: takes the lines of ``lonnet.perm.log``.
-    :param problems: what is wrong now.
+    :param perm_log: writes a line to ``lonnet.perm.log``.
+    :param problems: the list of problems.
     """
 
     def __init__(self, log: Logger, perm_log: Callable[[str], None], problems: Problems) -> None:
@@ -32,7 +32,7 @@ class DelayedLogs:
         self._problems = problems
 
     def tell_answered(self, host_id: str, request: StoredRequest) -> None:
-        """Tell that a request has an answer that counts; no more of it than may be told."""
+        """Log that a request has a proven answer; only the command if the request is secret."""
         line, spool = request.line, request.spool
         command = command_word(line)
         hidden = spool.key is not None or is_secret(line)
@@ -52,7 +52,7 @@ class DelayedLogs:
             )
 
     def tell_not_proven(self, host_id: str, files: Sequence[str]) -> None:
-        """Tell that answers do not count, since their connection may have been out of step."""
+        """Log that answers are discarded because their connection may have been out of step."""
         self._log.warn(
             "delayed requests are sent again, because their answers cannot be trusted: "
             "{file}{more}",
@@ -62,7 +62,7 @@ class DelayedLogs:
         )
 
     def tell_set_aside(self, request: StoredRequest, reason: str) -> None:
-        """Tell that a request cannot be sent."""
+        """Log that a request cannot be sent."""
         self._log.warn(
             "delayed request {file} goes to {kept}: {reason}",
             file=name_of(request.file),
@@ -72,7 +72,7 @@ class DelayedLogs:
         )
 
     def tell_put_off(self, request: StoredRequest, pause: float, cause: str) -> None:
-        """Tell that a request has failed, and when the next one is tried."""
+        """Log that a request has failed, and the pause until the next attempt."""
         self._log.info(
             "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
             file=name_of(request.file),
@@ -82,45 +82,45 @@ class DelayedLogs:
         )
 
     def tell_changed(self, request: StoredRequest) -> None:
-        """Tell that somebody has written to a request that was sent."""
+        """Log that a file was written to while its request was being sent."""
         message = "delayed request {file} changed while it was being sent: sending it again"
         self._log.warn(message, file=name_of(request.file), host_id=request.host_id)
 
     def tell_left(self, host_id: str, stuck: Stuck) -> None:
-        """Tell that the disk does not answer."""
+        """Log that the disk does not answer."""
         self._log.warn("delayed request left for later: {why}", why=stuck, host_id=host_id)
 
-    # ------------------------------------------------------------------ what lasts
+    # ------------------------------------------------------------------ problems
 
     def tell_unreadable(self, folder: str, why: str) -> None:
-        """Tell that the folder cannot be listed."""
+        """Report that the folder cannot be listed."""
         self._problems.tell("delayed-folder", folder, f"cannot look for delayed requests: {why}")
 
     def tell_faults(self, spool: Spool) -> None:
-        """Tell what is wrong with the folders that were listed, if anything is."""
+        """Report the problems of the folders found by a scan."""
         found = [problem(kind, path, what) for (kind, path), what in spool.faults.items()]
         self._problems.replace(found, ("delayed-folder", "delayed-disk-full"))
 
     def tell_not_cleared(self, request: StoredRequest, error: OSError) -> None:
-        """Tell that a file cannot be deleted or moved."""
+        """Report that a file cannot be deleted or moved."""
         what = f"delayed requests cannot be cleared away: {name_of(request.file)}: {error.strerror}"
         self._problems.tell("delayed-not-cleared", request.spool.folder, what)
 
     def end_not_cleared(self) -> None:
-        """Tell that nothing is left to be deleted or moved."""
+        """Report that this is over."""
         self._problems.replace((), ("delayed-not-cleared",))
 
     def tell_unsealed(self, folder: str, why: str) -> None:
-        """Tell that a file cannot be sealed."""
+        """Report that a file cannot be sealed."""
         what = f"delayed requests cannot be sealed, and stay in the clear: {why}"
         self._problems.tell("delayed-unsealed", folder, what)
 
     def end_unsealed(self) -> None:
-        """Tell that all can be sealed again."""
+        """Report that this is over."""
         self._problems.replace((), ("delayed-unsealed",))
 
     def tell_unknown(self, counts: Mapping[str, int]) -> None:
-        """Tell how many requests there are for hosts that the table does not have."""
+        """Report the numbers of requests for hosts that are not in the table."""
         what = "is not in the host table, and has {}"
         found = [
             problem("delayed-unknown", host_id, what.format(count(number, "delayed request")))
@@ -129,7 +129,7 @@ class DelayedLogs:
         self._problems.replace(found, ("delayed-unknown",))
 
     def tell_locked(self, number: int) -> None:
-        """Tell how many requests are sealed while there is no key."""
+        """Report the number of sealed requests without a key."""
         if number:
             sealed = count(number, "sealed delayed request")
             what = f"{sealed}, and no key is set (loncDelayedKeyFile)"

@@ -1,8 +1,8 @@
 """
-Storing a request that must not be lost (protocol, section 6), for lonc to send it later.
+Stores a request for lonc to send it later (protocol, section 6).
 
-Everything here blocks. A request is in the folder under its name as a whole and on the disk, or
-not at all: it is written under a hidden name first, which lonc passes over.
+All functions block. A request appears under its name completely and synced, or not at all: it is
+first written under a hidden name, which lonc ignores.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from lonc.report.logs import PermLog
 from lonc.wire.escaping import to_text
 from lonc.wire.request import command_word, is_secret
 
-#: Names that are tried for a request when others have them already.
+#: Number of names that are tried if they are taken.
 TRIES = 100
 
 
 def is_being_stored(path: str, stamp: Stamp) -> bool:
-    """Return whether a request still has its hidden name as well, for a moment or after a crash."""
+    """Return whether a request still has its hidden name too, briefly or after a crash."""
     folder, name = os.path.split(path)
     try:
         return Stamp.of(os.lstat(os.path.join(folder, hidden_name(name)))) == stamp
@@ -45,16 +45,16 @@ def is_being_stored(path: str, stamp: Stamp) -> bool:
 
 
 class NotStored(Exception):
-    """A request cannot be stored; the message says why, on one line."""
+    """A request cannot be stored; the message is a readable line with the reason."""
 
 
 def _take_back(path: str, inode: int) -> str:
-    """Delete a request that was stored; return the path at which it is all the same, if it is."""
+    """Delete a stored request; return its path if it still exists, otherwise an empty text."""
     try:
         if os.lstat(path).st_ino != inode:
-            return ""  # another's
+            return ""  # a different file
         os.unlink(path)
-    except FileNotFoundError:  # a lonc that seals may have been quick
+    except FileNotFoundError:  # lonc may have sealed it already
         return _sealed_form(path)
     except OSError:
         return path
@@ -62,7 +62,7 @@ def _take_back(path: str, inode: int) -> str:
 
 
 def _sealed_form(path: str) -> str:
-    """Return the path at which lonc keeps a request that it has sealed; empty: there is none."""
+    """Return the path of the sealed form of a request; empty if there is none."""
     folder, name = os.path.split(path.removesuffix(SEALED))
     form = os.path.join(folder, SEALED_FOLDER, name + SEALED)
     return form if os.path.lexists(form) else ""
@@ -70,9 +70,9 @@ def _sealed_form(path: str) -> str:
 
 class Numbers:
     """
-    Numbers the requests of a process, so that their names are in the order in which they came.
+    Numbers the requests of a process, so that their names sort in the order of storing.
 
-    :param now: gives the Unix time.
+    :param now: returns the Unix time.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -81,7 +81,7 @@ class Numbers:
         self._last = (0, 0)
 
     def next(self) -> tuple[int, int]:
-        """Return a Unix time that never goes back, and a number within that second, from 0."""
+        """Return a Unix time that never decreases, and a number within that second, from 0."""
         with self._lock:
             second, number = self._last
             now = int(self._now())
@@ -89,11 +89,11 @@ class Numbers:
             return self._last
 
     def forked(self) -> None:
-        """Go on in a child process, where a thread that had the lock does not exist."""
+        """Replace the lock in a child process, where the thread holding it does not exist."""
         self._lock = threading.Lock()
 
 
-#: All clients of a process share them, as they share the process id that stands in the names.
+#: Shared by all clients of a process, like the process id in the names.
 _NUMBERS = Numbers()
 os.register_at_fork(after_in_child=_NUMBERS.forked)
 
@@ -101,13 +101,13 @@ os.register_at_fork(after_in_child=_NUMBERS.forked)
 @attrs.define(eq=False)
 class Outbox:
     """
-    The folder of delayed requests, as those see it who write there.
+    The folder of delayed requests, for programs that store them.
 
-    :param folder: is made when it is missing; the one that it is in is not.
-    :param perm_log: the path of ``lonnet.perm.log``; None for no notes.
-    :param read_key: gives the key to seal requests with, each time, or raises; None: they are not
-        sealed here.
-    :param step: called before each step on the disk with its name; a test stops there.
+    :param folder: created if it is missing; its parent must exist.
+    :param perm_log: the path of ``lonnet.perm.log``; None to write no lines.
+    :param read_key: returns the key, called for each request, or raises; None if requests are not
+        sealed.
+    :param step: called with the name of each step on the disk before it; used by tests.
     """
 
     folder: str
@@ -119,15 +119,16 @@ class Outbox:
 
     def store(self, host_id: str, request: bytes) -> str:
         """
-        Store a request; return the path of its file, which is on the disk by then.
+        Store a request; return the path of its file once it is synced to disk.
 
-        :raise NotStored: it could not be stored, and is not there unless the message says so.
-        :raise OSError: it could not be stored, and is not there; so does what ``read_key`` raises.
+        :raises NotStored: it could not be stored; its file only exists if the message says so.
+        :raises OSError: it could not be stored, and its file does not exist. The same applies to
+            exceptions of ``read_key``.
         """
         self._step("make folder")
         make_own_folder(self.folder, 0o770)
-        sync_folder(os.path.dirname(self.folder))  # costs nothing once it is on the disk
-        # Without its key nothing is stored: whoever asks for sealing wants nothing in the clear.
+        sync_folder(os.path.dirname(self.folder))  # costs nothing if it is already on disk
+        # If the key cannot be read, nothing is stored, rather than storing it in the clear.
         key = self._read_key() if self._read_key else None
         content = request + b"\n"
         for _ in range(TRIES):
@@ -140,12 +141,12 @@ class Outbox:
 
     def note(self, letter: str, host_id: str, request: bytes) -> None:
         """
-        Write into ``lonnet.perm.log`` what became of a request (protocol, section 7).
+        Write a line about a request to ``lonnet.perm.log`` (protocol, section 7).
 
-        No more than the command is told of one that is secret on its way, or sealed.
+        It has only the command of an encrypted or sealed request.
 
-        :param letter: ``D``, it was delayed, or ``F``, it has failed.
-        :raise NotStored: it cannot be written.
+        :param letter: ``D`` for delayed, or ``F`` for failed.
+        :raises NotStored: it cannot be written.
         """
         if self._perm_log is None:
             return
@@ -160,13 +161,13 @@ class Outbox:
         second, number = self._numbers.next()
         pid = os.getpid()
         letters = re.sub(r"\W|^\d+$", "", command_word(request))
-        # lonc sends in the order of the names, and `<pid>.` comes before `<pid>0`: so those of one
-        # second follow each other, whatever their letters are.
+        # lonc sends in the order of the names. The number makes those of one second sort in the
+        # order in which they were stored, whatever their letters are.
         again = f"{pid}{number:06}." if number else ""
         return f"{second}.{again}{pid}.{letters}.{host_id}"
 
     def _store(self, name: str, content: bytes) -> str:
-        """Write a file and give it its name; FileExistsError: another has it."""
+        """Write a file and give it its name; raises FileExistsError if that is taken."""
         path = os.path.join(self.folder, name)
         hidden = os.path.join(self.folder, hidden_name(name))
         with new_file(hidden, "file", self._step) as file:
@@ -176,25 +177,25 @@ class Outbox:
         try:
             try:
                 self._step("name file")
-                os.link(hidden, path)  # unlike a move it takes no other file's place
+                os.link(hidden, path)  # unlike rename, this never replaces a file
             finally:
                 with contextlib.suppress(OSError):
                     os.unlink(hidden)
-            # At once: lonc leaves a new file alone for some seconds, and a slow disk takes longer.
+            # Checked before the sync, which may take longer than lonc leaves a new file alone.
             self._step("read back")
             self._check(path, content)
             self._step("sync folder")
             sync_folder(self.folder)
         except BaseException as error:
-            # Or lonc would send what its program takes for lost.
+            # Otherwise lonc would send a request that the program considers failed.
             there = _take_back(path, inode)
             if there and isinstance(error, Exception):
-                raise NotStored(f"{error}; {there} is there all the same") from error
+                raise NotStored(f"{error}; {there} exists nevertheless") from error
             raise
         return path
 
     def _let_lonc_read(self, fd: int) -> None:
-        """Give a file to lonc's user: its folder's owner, unless that is root for safety's sake."""
+        """Give a file to lonc's user, the owner of its folder, unless that is root."""
         owner = os.stat(self.folder).st_uid
         if owner not in (0, os.geteuid()):
             self._step("give file")
@@ -205,7 +206,7 @@ class Outbox:
             with open_file(path, lambda _: None) as file:
                 found = file.read(len(content) + 1)
         except FileNotFoundError:
-            # lonc may be quick to seal it, and has that on the disk before it deletes this.
+            # lonc may have sealed it already; it syncs the sealed form before it deletes this file.
             if not _sealed_form(path):
                 raise
             return

@@ -1,6 +1,6 @@
 """
-Delayed requests and those that are kept, for people: list them, look into one, drop it, send it
-again (rows F7 and F8).
+Listing, showing, dropping and requeueing delayed and kept requests, for administrators (rows F7
+and F8).
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from lonc.report.records import DelayedStatus
 from lonc.wire.escaping import to_text
 from lonc.wire.request import command_word
 
-#: Bytes of a request or an answer that are looked at for a listing: a command word, or a reason.
+#: Bytes of a file that are read for a listing: a command word, or a reason.
 _HEAD: Final = 256
 
-#: Rows at a time: more than fit into an answer of the management port.
+#: Rows returned at a time: more than fit into an answer of the management port.
 MOST: Final = 200
 
-#: In whose name people's looks at the folder are done.
+#: The name under which disk calls for listings are made.
 LISTING: Final = "listing"
 
-#: Two requests of one name are not put back at the same time: one would take the other's place.
+#: Requeueing is serialised: of two requests with one name, one would replace the other.
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 T = TypeVar("T")
 
 
 class UnknownRequest(Exception):
-    """There is no such delayed request, or it cannot be looked into; the message says why."""
+    """There is no such delayed request, or it cannot be read; the message says why."""
 
 
 @attrs.define(eq=False)
 class DelayedRequests:
     """
-    The delayed requests of the daemon: each call to the disk in a thread, with a time limit.
+    The delayed requests of the daemon; each disk call runs in a thread, with a time limit.
 
-    :param spool: gives the folder in use.
-    :param limit: gives the seconds for a disk call.
-    :param requests: gives what is known of each file.
-    :param is_in_hand: whether a request is being dealt with, and to be left alone.
-    :param is_known: whether the table has a host.
-    :param retry: tries a host's requests at once; None: those of all hosts.
+    :param spool: returns the folder in use.
+    :param limit: returns the time limit of a disk call in seconds.
+    :param requests: returns the records of all files.
+    :param is_in_hand: whether a request is being processed, and must not be touched.
+    :param is_known: whether a host is in the table.
+    :param retry: tries a host's requests at once; None for those of all hosts.
     """
 
     _disk: Disk
@@ -78,11 +78,12 @@ class DelayedRequests:
 
     async def listed(self, host_id: str | None, after: str = "") -> Sequence[DelayedStatus]:
         """
-        List delayed requests and those kept, as many as there is room for; None: of all hosts.
+        List delayed and kept requests, at most :data:`MOST`.
 
-        :param after: leave out those up to this one.
-        :raise OSError: the folder cannot be read.
-        :raise lonc.disk.threads.Stuck: not within the disk timeout.
+        :param host_id: None for all hosts.
+        :param after: only those after this one.
+        :raises OSError: the folder cannot be read.
+        :raises lonc.disk.threads.Stuck: the disk timeout is over.
         """
         tries = {each.file: (each.tries, self._outcome(each)) for each in self._requests()}
         return await self._run(partial(self._listing().rows, host_id, tries, after))
@@ -96,17 +97,17 @@ class DelayedRequests:
 
     async def show(self, file: str, limit: int) -> tuple[bytes, bool]:
         """
-        Return the beginning of a request, and whether it goes on; errors as of :meth:`listed`.
+        Return the beginning of a request, and whether it was cut; raises also as :meth:`listed`.
 
-        :raise UnknownRequest: there is none of that name.
+        :raises UnknownRequest: there is no such request.
         """
         return await self._run(partial(self._listing().show, file, limit))
 
     async def drop(self, file: str) -> None:
         """
-        Delete a request; errors as of :meth:`show`.
+        Delete a request; raises also as :meth:`show`.
 
-        :raise UnknownRequest: it is being sent, too.
+        :raises UnknownRequest: it is being sent.
         """
         if not file.startswith(KEPT_FOLDER):
             twins = (each for each in self._requests() if name_of(each.file) == name_of(file))
@@ -115,7 +116,7 @@ class DelayedRequests:
         await self._run(partial(self._listing().drop, file), self._spool().path(file))
 
     async def requeue(self, file: str) -> None:
-        """Put a request that is kept back among those that are sent; errors as of :meth:`show`."""
+        """Move a kept request back to those that are sent; raises as :meth:`show`."""
         await self._run(partial(self._listing().requeue, file))
 
     def _listing(self) -> Listing:
@@ -128,10 +129,10 @@ class DelayedRequests:
 @attrs.frozen
 class Listing:
     """
-    The folder of delayed requests, with those inside it; all of this blocks.
+    The folder of delayed requests, with its subfolders; all methods block.
 
-    :ivar spool: where they are, with the key.
-    :ivar now: gives the Unix time.
+    :ivar spool: the folder, with the key.
+    :ivar now: returns the Unix time.
     """
 
     spool: Spool
@@ -141,18 +142,18 @@ class Listing:
         self, host_id: str | None, tries: Mapping[str, tuple[int, str]], after: str = ""
     ) -> list[DelayedStatus]:
         """
-        List them in the order in which they are sent, then those kept, :data:`MOST` at most.
+        List them in the order in which they are sent, then those kept, at most :data:`MOST`.
 
-        :param host_id: of which host; None: of all.
-        :param tries: for each file that was tried: how often, and what came of it last.
-        :param after: leave out those up to this one.
-        :raise OSError: the folder cannot be read.
+        :param host_id: None for all hosts.
+        :param tries: for each file, the number of attempts and the last result.
+        :param after: only those after this one.
+        :raises OSError: the folder cannot be read.
         """
         kept = set(self._names(KEPT_FOLDER))
         waiting = [*self._names(""), *self._names(SEALED_FOLDER)]
         sealed = {name_of(file) for file in waiting if file.endswith(SEALED)}
         files = [
-            # What is there sealed as well is the same request.
+            # Without those that also exist sealed, which are the same request.
             *(x for x in waiting if x.endswith(SEALED) or name_of(x) not in sealed),
             *filter(is_kept, kept),
         ]
@@ -165,14 +166,14 @@ class Listing:
             and host_id in (None, host)
         )
         rows: list[DelayedStatus] = []
-        now = self.now()  # the same for all: by age they stay in their order
+        now = self.now()  # the same for all rows, to keep their order by age
         for _, (*_, file) in islice(wanted, MOST):
-            with contextlib.suppress(OSError):  # it has gone meanwhile
+            with contextlib.suppress(OSError):  # deleted meanwhile
                 rows.append(self._row(file, now, kept, tries))
         return rows
 
     def _names(self, folder: str) -> list[str]:
-        """Return the files of a folder."""
+        """Return the files in a folder."""
         names = self.spool.names(self.spool.path(folder.rstrip("/")))
         return [folder + name for name in names]
 
@@ -198,7 +199,7 @@ class Listing:
             return ""
 
     def _note(self, file: str, kept: set[str]) -> str:
-        """Return what stands beside a request that is kept."""
+        """Return the note beside a kept request."""
         for beside in _notes(file):
             if beside in kept:
                 with contextlib.suppress(UnknownRequest, OSError):
@@ -208,10 +209,10 @@ class Listing:
 
     def show(self, file: str, limit: int) -> tuple[bytes, bool]:
         """
-        Return the beginning of a request, and whether it goes on.
+        Return the beginning of a request, and whether it was cut.
 
-        :param limit: bytes.
-        :raise UnknownRequest: there is none of that name, or it cannot be read.
+        :param limit: number of bytes.
+        :raises UnknownRequest: there is no such request, or it cannot be read.
         """
         self._check(file, [file])
         try:
@@ -221,7 +222,7 @@ class Listing:
         return content[:limit], len(content) > limit
 
     def _content(self, file: str, limit: int) -> bytes:
-        """Return the beginning of a file, or all of it where it is sealed."""
+        """Return the beginning of a file, decrypted if it is sealed."""
         is_sealed, key = file.endswith(SEALED), self.spool.key
         if is_sealed and key is None:
             raise UnknownRequest(f"{file} is sealed, and there is no key (loncDelayedKeyFile)")
@@ -235,12 +236,10 @@ class Listing:
 
     def drop(self, file: str) -> None:
         """
-        Delete a request, and what stands beside it.
+        Delete a request and its notes, and also what an interrupted call left.
 
-        What an earlier call left, since the machine stopped, goes as well.
-
-        :raise UnknownRequest: there is none of that name.
-        :raise OSError: it cannot be deleted.
+        :raises UnknownRequest: there is no such request.
+        :raises OSError: it cannot be deleted.
         """
         name = name_of(file)
         if file.startswith(KEPT_FOLDER):
@@ -255,12 +254,12 @@ class Listing:
 
     def requeue(self, file: str) -> str:
         """
-        Put a request that is kept back among those that are sent; return its name there.
+        Move a kept request back to those that are sent; return its name there.
 
-        What an earlier call left undone, since the machine stopped, is done as well.
+        This also completes an interrupted call.
 
-        :raise UnknownRequest: it is not kept, or one of its name waits already.
-        :raise OSError: it cannot be moved.
+        :raises UnknownRequest: it is not kept, or one with its name is waiting already.
+        :raises OSError: it cannot be moved.
         """
         notes = _notes(file)
         self._check(file, [file, *notes])
@@ -268,7 +267,7 @@ class Listing:
             raise UnknownRequest(f"{file} is not kept: it is sent by itself")
         target = own_name(file) + (SEALED if file.endswith(SEALED) else "")
         with _ONE_AT_A_TIME:
-            if os.path.lexists(self.spool.path(file)):  # else only its notes are left
+            if os.path.lexists(self.spool.path(file)):  # otherwise only its notes are left
                 self._move_back(file, target)
         self.spool.step("sync folder")
         sync_folder(self.spool.folder)
@@ -282,7 +281,7 @@ class Listing:
         info = os.lstat(path)
         for link in self._links(info) if info.st_nlink > 1 else ():
             if link != file and own_name(link) == own_name(file):
-                # Left by a lonc that stopped when the request had both names.
+                # An interrupted lonc left the request under both names.
                 self._delete([link, *_notes(link)] if link.startswith(KEPT_FOLDER) else [link])
         if os.path.lexists(target_path):
             raise UnknownRequest(f"{target} waits already: drop one of the two")
@@ -290,7 +289,7 @@ class Listing:
         os.rename(path, target_path)
 
     def _links(self, info: os.stat_result) -> list[str]:
-        """Return the files, waiting or kept, that are this one."""
+        """Return all names of this file, waiting or kept."""
         found = []
         for file in [*self._names(""), *self._names(KEPT_FOLDER)]:
             with contextlib.suppress(FileNotFoundError):
@@ -306,10 +305,11 @@ class Listing:
 
     def _check(self, file: str, forms: Iterable[str]) -> None:
         """
-        See that a name is one of a request, and of nothing else that is or is not there.
+        Check that a name is that of an existing request.
 
-        :param forms: what may be there of it.
-        :raise OSError: its folder is a link, or no folder.
+        :param forms: files of which at least one must exist.
+        :raises UnknownRequest: it is not.
+        :raises OSError: its folder is a link, or not a folder.
         """
         folder = os.path.dirname(file)
         if folder not in ("", SEALED_FOLDER[:-1], KEPT_FOLDER[:-1]) or host_of_file(file) is None:
@@ -322,7 +322,7 @@ class Listing:
 
 
 def _place(file: str) -> tuple[bool, Order]:
-    """Return by what files are listed: those kept come last."""
+    """Return the sort key of a listing: kept requests come last."""
     return file.startswith(KEPT_FOLDER), order(file)
 
 

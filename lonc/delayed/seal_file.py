@@ -1,7 +1,7 @@
 """
-Puts a sealed form in the place of a file, so that no crash loses or doubles what is in it.
+Replaces a file by its sealed form, so that no crash loses or duplicates its content.
 
-Everything here blocks, and is called in a thread.
+All functions block, and are called in a thread.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from lonc.disk.files import (
     sync_folder,
 )
 
-#: Bytes that are sealed at a time.
+#: Bytes sealed at a time.
 PART = 1024 * 1024
 
 
 class PlainStays(Exception):
     """
-    A file has its sealed form, and cannot be deleted.
+    The sealed form exists, but the unsealed file cannot be deleted.
 
-    :ivar form: the form.
-    :ivar stamp: the state of the file of which the form is.
-    :ivar error: why.
+    :ivar form: the name of the form.
+    :ivar stamp: the state of the file from which the form was made.
+    :ivar error: why it cannot be deleted.
     """
 
     def __init__(self, form: str, stamp: Stamp, error: OSError) -> None:
@@ -49,7 +49,7 @@ class PlainStays(Exception):
 
 
 def free_name(folder: str, own_name: str) -> str:
-    """Return the first name for a sealed form that nothing in a folder has."""
+    """Return the first free name for a sealed form in a folder."""
     names = (numbered(own_name, number) + SEALED for number in count())
     return next(name for name in names if not os.path.lexists(os.path.join(folder, name)))
 
@@ -58,20 +58,20 @@ def seal_file(
     key: bytes, path: str, target: str, is_whole: Callable[[Stamp], bool], step: StepHook
 ) -> str:
     """
-    Put a sealed form into a folder in the place of a file in the clear; return the form's name.
+    Replace a file by its sealed form in a folder; return the form's name.
 
-    It is written under another name, synced and renamed, and its folder is synced, before the file
-    in the clear goes. So whatever step the machine stops at, one of them is there, or both. When
-    both are found it is seen that they are the same, and the one in the clear goes.
+    The form is written under another name, synced and renamed, and its folder is synced, before the
+    file is deleted. So whenever the machine stops, one of them exists, or both. If both exist with
+    the same content, the unsealed one is deleted.
 
     :param target: the folder of the form, which may be that of the file.
-    :param is_whole: whether the file is whole in this state without a newline at its end.
-    :param step: called before each step on the disk with its name; a test stops there.
-    :raise Unfinished: it may still be being written.
-    :raise Unusable: it cannot be read, or holds nothing that can be sealed.
-    :raise Changed: it has changed meanwhile; it and the form of what it was are there.
-    :raise PlainStays: the form is there, and the file in the clear cannot be deleted.
-    :raise OSError: something else that passes.
+    :param is_whole: whether the file is complete in this state without a newline at its end.
+    :param step: called with the name of each step on the disk before it; used by tests.
+    :raises Unfinished: it may still be being written.
+    :raises Unusable: it cannot be read, or has no content that can be sealed.
+    :raises Changed: it has changed meanwhile; it exists beside the form of its previous content.
+    :raises PlainStays: the form exists, but the file cannot be deleted.
+    :raises OSError: another error, possibly temporary.
     """
     form, stamp = _write_form(key, path, target, is_whole, step)
     step("sync forms")
@@ -88,13 +88,13 @@ def seal_file(
 def _write_form(
     key: bytes, path: str, target: str, is_whole: Callable[[Stamp], bool], step: StepHook
 ) -> tuple[str, Stamp]:
-    """Write a file's form, unless it is there; return its name, and of which state it is."""
+    """Write the form of a file unless it exists; return its name, and the file's state."""
     name = os.path.basename(path)
     with open_file(path, step) as file:
         stamp = Stamp.of(os.fstat(file.fileno()))
         parts = _Parts(file, path, stamp, step)
         if os.fstat(file.fileno()).st_nlink > 1 and not is_being_stored(path, stamp):
-            # Somebody may be about to take the other name away, as who stores it may be.
+            # The other name may be about to be removed, as while the request is stored.
             if is_whole(stamp):
                 raise Unusable(LINKED, stamp)
             raise Unfinished(stamp)
@@ -109,7 +109,7 @@ def _write_form(
                 return form, stamp
         writing = os.path.join(target, name + SEALING)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(writing)  # a crash has left it
+            os.unlink(writing)  # left by a crash
         with new_file(writing, "form", step) as made:
             made.writelines(seal_parts(key, name, parts))
             step("look again")
@@ -125,7 +125,7 @@ def _write_form(
 
 
 def _is_form(key: bytes, form: str, parts: _Parts, step: StepHook) -> bool:
-    """Return whether this is a form of the file, as a crash leaves it beside it."""
+    """Return whether this is a form of the file, which a crash may have left beside it."""
     try:
         with open_file(form, step) as sealed:
             if os.fstat(sealed.fileno()).st_size != parts.stamp.size + OVERHEAD:
@@ -136,7 +136,7 @@ def _is_form(key: bytes, form: str, parts: _Parts, step: StepHook) -> bool:
 
 
 class _Parts:
-    """An open file's content in parts, as often as it is asked for."""
+    """The content of an open file in parts; can be iterated repeatedly."""
 
     def __init__(self, file: BinaryIO, path: str, stamp: Stamp, step: StepHook) -> None:
         self.stamp = stamp
@@ -152,7 +152,7 @@ class _Parts:
                 yield part
 
     def end_in_newline(self) -> bool:
-        """Return whether there is something, and a newline at its end."""
+        """Return whether the file is not blank and ends in a newline."""
         if not any(part.strip() for part in self):
             return False
         self._file.seek(-1, os.SEEK_END)

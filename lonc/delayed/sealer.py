@@ -1,9 +1,9 @@
 """
-Seals the delayed requests of all hosts, those of DEAD and of unknown ones too.
+Seals the delayed requests of all hosts, including DEAD and unknown ones.
 
-It goes on after each scan of the folder, from file to file, each a disk call of its own, and takes
-the first request of every host first. A request is sealed before it is sent, but does not wait
-when it cannot be sealed.
+After each scan of the folder it seals file by file, each in a separate disk call, beginning with
+the first request of every host. A request is sealed before it is sent, but sent anyway if it cannot be
+sealed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lonc.delayed.states import State, StoredRequest
 from lonc.disk.files import Changed, Unfinished, Unusable
 from lonc.disk.threads import Disk, NoPlace, Stuck
 
-#: Seconds after which it is tried again to seal a file, and to find some among those set aside:
-#: there they are in the clear when they are from a time without a key.
+#: Seconds until sealing a file is tried again, and between searches for unsealed files among those
+#: set aside, which may date from a time without a key.
 TRY_AGAIN = 60.0
 
 T = TypeVar("T")
@@ -36,10 +36,10 @@ _NOT_SEALED = (State.FOUND, State.GROWING, State.WHOLE)
 @attrs.define(eq=False)
 class Sealer:
     """
-    Seals what is whole.
+    Seals complete requests.
 
-    :param clock: the reactor's time.
-    :param go_on: is told of a request that waits no longer; None: of all of them.
+    :param clock: the reactor's clock.
+    :param go_on: called with a request that need not wait any longer; None for all of them.
     """
 
     _clock: IReactorTime
@@ -56,14 +56,14 @@ class Sealer:
     _hangs_at: str = attrs.field(init=False, default="")
 
     def reset(self) -> None:
-        """Forget what was found, and begin nothing more."""
+        """Forget what was found, and start nothing new."""
         self._spool = None
         self._queue.clear()
         self._kept.clear()
         self._logs.end_unsealed()
 
     def must_wait(self, request: StoredRequest) -> bool:
-        """Return whether a request is not to be sent before it is sealed."""
+        """Return whether a request must be sealed before it is sent."""
         return (
             self._spool is not None
             and request.state in _NOT_SEALED
@@ -73,11 +73,11 @@ class Sealer:
 
     def plan(self, spool: Spool, limit: float, requests: Iterable[Sequence[StoredRequest]]) -> None:
         """
-        Seal what a scan found.
+        Plan sealing the requests found by a scan.
 
-        :param spool: has a key.
-        :param limit: seconds for a disk call.
-        :param requests: of each host, in order.
+        :param spool: must have a key.
+        :param limit: time limit of a disk call in seconds.
+        :param requests: the requests of each host, in order.
         """
         now = self._clock.seconds()
         self._spool, self._limit = spool, limit
@@ -110,7 +110,7 @@ class Sealer:
             else:
                 return False
         except NoPlace:
-            self._queue.clear()  # those that hang have been named
+            self._queue.clear()  # the calls that hang were reported
         except Stuck as stuck:
             self._logs.tell_unsealed(spool.folder, str(stuck))
             self._queue.clear()
@@ -120,7 +120,7 @@ class Sealer:
 
     async def _seal(self, spool: Spool, request: StoredRequest) -> None:
         if request.busy or not self.must_wait(request) or self._disk.is_at(request.path):
-            return  # since the scan
+            return  # it has changed since the scan
         request.busy = True
         path, now = request.path, self._clock.seconds()
         try:
@@ -151,7 +151,7 @@ class Sealer:
             self._go_on(request)
 
     def _look(self, spool: Spool) -> None:
-        """Find what was set aside in the clear."""
+        """Find unsealed files among those set aside."""
         self._kept.extend(spool.kept_in_clear())
         self._kept_fails = False
 

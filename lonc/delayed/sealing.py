@@ -1,8 +1,8 @@
 """
-Sealed files: delayed requests that only who holds the key can read, or make.
+Sealed files: encryption and authentication of delayed requests.
 
-AES-256-GCM, with a nonce of its own for each file. The file's name is authenticated along with its
-content, and with the name the host that the request is for. Nothing here knows a reactor.
+AES-256-GCM, with a random nonce for each file. The name of the file, and so the host that the
+request is for, is authenticated together with its content. This module uses no reactor.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lonc.disk.files import CREATE, READ, sync_folder
 if TYPE_CHECKING:
     from Crypto.Cipher._mode_gcm import GcmMode
 
-#: What the name of a sealed file ends in. No host id holds a ``~``, so no reader of the folder
-#: takes such a file for a request in the clear.
+#: Ending of the name of a sealed file. No host id contains a ``~``, so other programs do not take
+#: such a file for a request.
 SEALED: Final = "~sealed"
 
 KEY_SIZE: Final = 32  # bytes
@@ -30,12 +30,12 @@ _NONCE_SIZE: Final = 12
 _TAG_SIZE: Final = 16
 _HEAD_SIZE: Final = len(_MAGIC) + _NONCE_SIZE
 
-#: Bytes that a sealed file has more than its content.
+#: Additional bytes of a sealed file.
 OVERHEAD: Final = _HEAD_SIZE + _TAG_SIZE
 
 
 class Key(bytes):
-    """A key, which does not show itself in logs and tracebacks."""
+    """A key, which is not shown in logs and tracebacks."""
 
     def __repr__(self) -> str:
         return "<key>"
@@ -44,32 +44,32 @@ class Key(bytes):
 
 
 class NotAuthentic(Exception):
-    """A file is not what was sealed with this key under this name; the message says so."""
+    """A file was not sealed with this key under this name."""
 
 
 class UnusableKey(SettingsError):
-    """A key file cannot be used, or made. The message is one line and names it."""
+    """A key file is unusable, or cannot be created. The message is a line that names it."""
 
 
 # Sealing
 
 
 def numbered(name: str, number: int) -> str:
-    """Return the name of the file that is the number-th of this name; 0: it itself."""
+    """Return a name with a number, or the name itself for 0."""
     return f"{name}~{number}" if number else name
 
 
 def own_name(file: str) -> str:
     """
-    Return the name that is authenticated, for the path or the name of a file or its sealed form.
+    Return the authenticated name, for the path or name of a file or its sealed form.
 
-    It is without numbers: a file may get one when it is moved.
+    It excludes numbers, because a file may get one when it is moved.
     """
     return re.sub(r"~\d+", "", os.path.basename(file).removesuffix(SEALED), flags=re.ASCII)
 
 
 def seal(key: bytes, file: str, content: bytes) -> bytes:
-    """Return what to write into a file of that name (see :func:`own_name`)."""
+    """Return the content of a sealed file with that name (see :func:`own_name`)."""
     return b"".join(seal_parts(key, file, [content]))
 
 
@@ -77,9 +77,9 @@ def seal_parts(
     key: bytes, file: str, parts: Iterable[bytes], nonce: bytes = b""
 ) -> Iterator[bytes]:
     """
-    Seal what is too long to be held in memory.
+    Seal content that is too long for memory, in parts.
 
-    :param nonce: only to see what was sealed before; a new file gets a new one.
+    :param nonce: only for comparison with an existing file; a new file gets a new one.
     """
     from Crypto.Random import get_random_bytes
 
@@ -105,8 +105,8 @@ def unseal(key: bytes, file: str, sealed: bytes) -> bytes:
     """
     Return the content of a sealed file.
 
-    :param file: its path or its name.
-    :raise NotAuthentic: it is none, or was not sealed with this key under this name.
+    :param file: its path or name.
+    :raises NotAuthentic: it is not a sealed file, or not sealed with this key under this name.
     """
     head, body, tag = sealed[:_HEAD_SIZE], sealed[_HEAD_SIZE:-_TAG_SIZE], sealed[-_TAG_SIZE:]
     if len(sealed) < OVERHEAD or not head.startswith(_MAGIC):
@@ -121,7 +121,7 @@ def unseal(key: bytes, file: str, sealed: bytes) -> bytes:
 
 
 def _cipher(key: bytes, file: str, nonce: bytes) -> GcmMode:
-    # Here, because it brings two megabytes along and most machines seal nothing.
+    # Imported here, because it takes two megabytes and most machines seal nothing.
     from Crypto.Cipher import AES
 
     cipher = AES.new(key, AES.MODE_GCM, nonce=nonce, mac_len=_TAG_SIZE)
@@ -133,14 +133,14 @@ def _cipher(key: bytes, file: str, nonce: bytes) -> GcmMode:
 
 def make_key_file(path: str) -> None:
     """
-    Write a new random key into a new file that only its owner can read.
+    Write a new random key to a new file that only its owner can read.
 
-    :raise UnusableKey: it cannot be written, or is there already and left as it is.
+    :raises UnusableKey: it cannot be written, or exists already and is left unchanged.
     """
     try:
         fd = os.open(path, CREATE, 0o600)
     except FileExistsError:
-        raise UnusableKey(f"{path}: it exists, and is left as it is") from None
+        raise UnusableKey(f"{path}: it exists, and is left unchanged") from None
     except OSError as error:
         raise UnusableKey(f"{path}: {error.strerror}") from None
     from Crypto.Random import get_random_bytes
@@ -161,14 +161,14 @@ def read_key_file(path: str, owners: Collection[int] | None = None) -> Key:
     """
     Return the key in a file.
 
-    :param owners: whose the file may be; None: anybody's, for who only wants to look.
-    :raise UnusableKey: it cannot be read, others can read it, or it holds no key.
+    :param owners: allowed owners of the file; None for any.
+    :raises UnusableKey: it cannot be read, others have access to it, or it is not a key.
     """
     try:
         info = os.lstat(path)
         if not stat.S_ISREG(info.st_mode):
-            what = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "no regular file"
-            raise UnusableKey(f"{path}: it is {what}; a key has to be a file itself")
+            what = "a symbolic link" if stat.S_ISLNK(info.st_mode) else "not a regular file"
+            raise UnusableKey(f"{path}: it is {what}; a key must be a file itself")
         with open(os.open(path, READ), "rb") as file:
             info = os.fstat(file.fileno())
             key = file.read(KEY_SIZE + 1)
@@ -177,7 +177,7 @@ def read_key_file(path: str, owners: Collection[int] | None = None) -> Key:
     mode = stat.S_IMODE(info.st_mode)
     if mode & 0o077:
         raise UnusableKey(
-            f"{path}: its mode is {mode:04o}, so others have a way to it: make it 0600"
+            f"{path}: its mode is {mode:04o}, so others have access to it: make it 0600"
         )
     if owners is not None and info.st_uid not in owners:
         raise UnusableKey(
@@ -191,9 +191,9 @@ def read_key_file(path: str, owners: Collection[int] | None = None) -> Key:
 
 def key_of(settings: Settings) -> Key | None:
     """
-    Return the key that the settings name; None when they name none.
+    Return the key configured in the settings, or None.
 
-    :raise UnusableKey: it cannot be used.
+    :raises UnusableKey: it is unusable.
     """
     if settings.delayed_key_file is None:
         return None

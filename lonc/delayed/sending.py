@@ -1,8 +1,8 @@
 """
-Sends the delayed requests of each host, one after the other, and clears away what has its answer.
+Sends the delayed requests of each host, one after the other, and removes those that are answered.
 
-An answer counts once its connection has been proven since: a lond that has said one line too many
-answers each request with the answer to the one before. Later requests go on meanwhile.
+An answer is only valid once its connection has been proven afterwards: a lond that has sent an
+extra line answers each request with the answer to the previous one. Later requests are sent meanwhile.
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.report.events import Logger
 from lonc.wire.request import Cause, ConLost, Provable, refusal
 
-#: Seconds after which a request is tried again that failed while its host was alive: they double.
+#: Seconds until a request is tried again that failed while its host was alive; doubled each time.
 FIRST_PAUSE: Final = 1.0
 LAST_PAUSE: Final = 60.0
 
-#: Seconds after which it is tried again to delete or to move a file.
+#: Seconds until deleting or moving a file is tried again.
 TRY_AGAIN: Final = 60.0
 
-#: A connection is proven at most so often, in seconds, unless so many answers wait for it.
+#: Minimum seconds between proofs of a connection, unless this many answers wait for one.
 PROOF_PAUSE: Final = 1.0
 PROOF_ANSWERS: Final = 32
 
-#: Answers that may wait for proofs: so many requests, and the one that is sent, are sent again at
-#: most after a crash, or where a lond has said a line too many.
+#: Maximum number of unproven answers: this many requests, and the one in flight, may be sent again
+#: after a crash, or after an extra line of a lond.
 UNPROVEN: Final = 2 * PROOF_ANSWERS
 
-#: Failures that would be the same each time.
+#: Failures that would occur again each time.
 _HOPELESS: Final = {
     Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
     Cause.CONTROL_BYTE: "its command word holds a control byte",
-    Cause.WRONG_HOST: "it is for another host than its name says",
+    Cause.WRONG_HOST: "it is for another host than its file name says",
 }
 
 
 @attrs.define(eq=False)
 class DelayedQueue:
     """
-    One host's requests.
+    The requests of one host.
 
     :ivar requests: those of the last scan, in the order in which they are sent, and those that
-        are not done with, though their files are somewhere else.
-    :ivar waiting: those that are still to be looked at, the first at the end.
-    :ivar unproven: those whose answers wait for a proof, in the order in which they were sent.
-    :ivar proving: the connections that are being proven.
-    :ivar busy: whether one of them is being looked at, or sent.
-    :ivar overtaken: whether one before that has to be sent again: then it has to wait, or to be
-        sent again as well.
-    :ivar pause: how long the last failure made us wait; 0.0 after a success.
-    :ivar not_before: when the next one may be tried.
-    :ivar proved: when it was last begun to prove a connection.
+        are still being processed although their files are elsewhere.
+    :ivar waiting: those still to be processed, with the first one at the end.
+    :ivar unproven: those with an unproven answer, in the order in which they were sent.
+    :ivar proving: connections that are being proven.
+    :ivar busy: whether one of them is being processed.
+    :ivar overtaken: whether an earlier one must be sent again, so that the current one must wait or
+        be sent again as well.
+    :ivar pause: pause after the last failure, in seconds; 0.0 after a success.
+    :ivar not_before: time before which the next one may not be tried.
+    :ivar proved: when the last proof was begun.
     """
 
     host_id: str
@@ -79,7 +79,7 @@ class DelayedQueue:
     proved: float = float("-inf")
 
     def refill(self, has_key: bool) -> None:
-        """Look at all of them from the first on; at what is sealed, or may be, only with a key."""
+        """Process all of them again; those that exist sealed only with a key."""
         sealed = (each.file for each in self.requests if each.file.endswith(SEALED))
         locked = frozenset() if has_key else frozenset(map(name_of, sealed))
         self.waiting = [x for x in reversed(self.requests) if name_of(x.file) not in locked]
@@ -88,15 +88,15 @@ class DelayedQueue:
 @attrs.define(eq=False)
 class Sending:
     """
-    Works through the queues.
+    Processes the queues.
 
-    :param sender_of: a host id -> who sends to it; None when the table has no such host.
-    :param settings: gives those in force.
-    :param must_wait: whether a request is not to be sent yet, since it is to be sealed.
-    :param spawn: runs a coroutine that the end of lonc waits for.
-    :param random: the jitter of the pauses.
-    :ivar running: whether anything new is begun.
-    :ivar cannot_clear: whether something could not be cleared away.
+    :param sender_of: host id -> its sender; None if the host is not in the table.
+    :param settings: returns the settings in force.
+    :param must_wait: whether a request must be sealed before it is sent.
+    :param spawn: runs a coroutine for which the stop of lonc waits.
+    :param random: for the jitter of the pauses.
+    :ivar running: whether new requests are processed.
+    :ivar cannot_clear: whether a file could not be deleted or moved.
     """
 
     _clock: IReactorTime
@@ -112,25 +112,25 @@ class Sending:
     cannot_clear: bool = attrs.field(init=False, default=False)
 
     def begin(self, queue: DelayedQueue) -> None:
-        """Go on with a queue, unless that is being done."""
+        """Process a queue, unless it is already being processed."""
         if self.running and not queue.busy and queue.waiting:
             queue.busy = True
             self._spawn(self._work(queue))
 
     def is_in_hand(self, request: StoredRequest) -> bool:
-        """Return whether something is being done with a request, or it has its answer."""
+        """Return whether a request is being processed, or was answered."""
         answered = request.state in (State.SENDING, State.ANSWERED, State.PROVEN)
         return answered or request.busy or self._disk.is_at(request.path)
 
     async def _work(self, queue: DelayedQueue) -> None:
-        """Deal with a host's requests, until there is nothing to be done now."""
+        """Process a host's requests until nothing more can be done now."""
         request = queue.waiting[-1]
         try:
             while queue.waiting:
                 request = queue.waiting[-1]
                 if self._must_wait(request) or not await self._deal_with(queue, request):
                     return
-                # A scan may have put others here meanwhile.
+                # A scan may have refilled the queue meanwhile.
                 if queue.waiting and queue.waiting[-1] is request:
                     queue.waiting.pop()
         except Exception:
@@ -142,13 +142,13 @@ class Sending:
             queue.busy = False
 
     async def _deal_with(self, queue: DelayedQueue, request: StoredRequest) -> bool:
-        """Do what can be done with a request now; return whether the next one may follow."""
+        """Process a request as far as possible; return whether the next one may follow."""
         now = self._clock.seconds()
         if request.state in (State.PROVEN, State.SKIPPED):
             return request.again > now or await self._clear(request)
         if request.busy or self._disk.is_at(request.path) or request.state in _PASSED_OVER:
             return True
-        if request.is_locked:  # since the last scan
+        if request.is_locked:  # the key was removed since the last scan
             return True
         sender = self._sender_of(queue.host_id)
         if sender is None or not sender.alive or now < queue.not_before:
@@ -172,13 +172,13 @@ class Sending:
         return await self._pass_over(request)
 
     async def _pass_over(self, request: StoredRequest) -> bool:
-        """Return whether the next one may follow one that was not sent."""
+        """Return whether the next request may follow one that was not sent."""
         if request.state is State.SKIPPED:
             return await self._clear(request)
         return request.state is State.GONE
 
     async def _read(self, queue: DelayedQueue, request: StoredRequest) -> bytes | None:
-        """Return the line to send; None where it cannot be sent, or not yet."""
+        """Return the line to send; None if it cannot be sent, or not yet."""
         limit, max_line = self._settings().disk_timeout, self._settings().max_line
         still = request.settled_stamp(self._clock.seconds())
         read = partial(request.spool.read, request.file, max_line, still)
@@ -204,15 +204,13 @@ class Sending:
         return line
 
     async def _time_growth(self, queue: DelayedQueue, request: StoredRequest, stamp: Stamp) -> None:
-        """Time how long a file stays as it is, and with it those that wait behind it."""
+        """Record when a file last changed, and the same for those that wait behind it."""
         now, before = self._clock.seconds(), request.stamp
-        if (
-            request.first_state is State.SEALED
-        ):  # nobody writes there but lonc: it is left for later
+        if request.first_state is State.SEALED:  # only lonc writes there: try again later
             return
         request.note_growth(stamp, now)
         if stamp != before:
-            # Or each would take its time anew when its turn comes.
+            # Otherwise each would have to wait separately when its turn comes.
             behind = {x.file: x for x in queue.waiting if x.state is State.FOUND}
             look = partial(request.spool.stamps, list(behind))
             found = await self._disk.run(request.path, self._settings().disk_timeout, look)
@@ -255,7 +253,7 @@ class Sending:
         return True
 
     def prove(self, queue: DelayedQueue) -> None:
-        """Prove the connections whose answers wait for it."""
+        """Prove the connections of unproven answers."""
         if queue.unproven:
             queue.proved = self._clock.seconds()
         for connection in dict.fromkeys(each.connection for each in queue.unproven):
@@ -271,21 +269,21 @@ class Sending:
             queue.proving.remove(connection)
         if is_proven:
             for each in answered:
-                if each.connection is connection:  # or it has another answer by now
+                if each.connection is connection:  # otherwise it was sent again meanwhile
                     each.connection = None
             await self._settle(queue)
             self.begin(queue)
         else:
             self._send_again(queue, connection)
         if not self.running:
-            self.prove(queue)  # what was answered meanwhile
+            self.prove(queue)  # those answered meanwhile
 
     def _send_again(self, queue: DelayedQueue, connection: Provable) -> None:
         """
-        Take back the answers of a connection that is not proven.
+        Discard the answers of a connection that failed its proof.
 
-        Later ones of the same host are taken back with them: the last request of all has to be the
-        last to be carried out.
+        Later answers of the same host are discarded too, because the last request must be carried
+        out last.
         """
         since = [each.connection is connection for each in queue.unproven]
         if True not in since:
@@ -301,7 +299,7 @@ class Sending:
         self.begin(queue)
 
     async def _settle(self, queue: DelayedQueue) -> bool:
-        """Clear away, from the first one on, what has an answer that counts."""
+        """Remove requests with proven answers, in order."""
         may_follow = True
         while queue.unproven and queue.unproven[0].connection is None:
             request = queue.unproven.pop(0)
@@ -311,10 +309,10 @@ class Sending:
             may_follow = await self._clear(request)
         return may_follow
 
-    # ------------------------------------------------------------------ clearing away
+    # ------------------------------------------------------------------ removing
 
     def _skip(self, request: StoredRequest, stamp: Stamp, reason: str) -> None:
-        """A request cannot be sent: it is to be set aside."""
+        """Mark a request that cannot be sent, so that it is set aside."""
         self._logs.tell_set_aside(request, reason)
         request.files = {request.file: stamp}
         request.ending, request.note = REASON, f"{reason}\n".encode()
@@ -333,10 +331,10 @@ class Sending:
         except Stuck as stuck:
             self._logs.tell_left(host_id, stuck)
         except Changed:
-            # What has been written meanwhile was not sent, so the whole file is, once more.
+            # The new content was not sent, so the whole file is sent again.
             self._logs.tell_changed(request)
             request.forget_answer(request.first_state, self._clock.seconds())
-        except FileNotFoundError:  # somebody took it away
+        except FileNotFoundError:  # deleted by somebody else
             request.move(State.GONE, self._clock.seconds())
         except OSError as error:
             self.cannot_clear = True
@@ -350,7 +348,7 @@ class Sending:
         return True
 
     def _put_off(self, queue: DelayedQueue, request: StoredRequest, cause: str) -> None:
-        """Let a host rest after a failure, longer each time."""
+        """Pause a host's queue after a failure, longer each time."""
         request.tries, request.outcome = request.tries + 1, cause
         queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = queue.pause * self._random.uniform(0.8, 1.0)
@@ -358,5 +356,5 @@ class Sending:
         self._logs.tell_put_off(request, pause, cause)
 
 
-#: What needs nothing to be done when its turn comes.
+#: States in which nothing needs to be done with a request in the queue.
 _PASSED_OVER: Final = (State.SENDING, State.ANSWERED, State.KEPT, State.GONE)

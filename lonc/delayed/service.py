@@ -1,9 +1,9 @@
 """
-Looks after the requests that wait on disk for a host (protocol, section 6; rows S13 and F6).
+The service for delayed requests (protocol, section 6; rows S13 and F6).
 
 The folder is scanned for all hosts at once, and each file has a record (:mod:`lonc.delayed.states`)
-in the queue of its host. :mod:`lonc.delayed.sealer` seals them where there is a key,
-:mod:`lonc.delayed.sending` sends them; the files themselves are :mod:`lonc.delayed.spool`'s.
+in the queue of its host. :mod:`lonc.delayed.sealer` seals them if there is a key,
+:mod:`lonc.delayed.sending` sends them; :mod:`lonc.delayed.spool` accesses the files.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from lonc.report.problems import Problems
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
 
-#: Seconds after a scan in which sealing goes on before the next one.
+#: Seconds after each scan that may be spent on sealing.
 SEALING_TIME = 0.75
 
 
 class DelayedService(Service):
     """
-    Looks after delayed requests.
+    Scans for, seals and sends delayed requests.
 
-    :param clock: the reactor's time.
-    :param sender_of: a host id -> who sends to it; None when the table has no such host. It is
-        asked each time, so hosts may come and go.
+    :param clock: the reactor's clock.
+    :param sender_of: host id -> its sender; None if the host is not in the table. Called each time,
+        because hosts may be added and removed.
     :param in_thread: runs a function in a thread, as ``deferToThread`` does.
-    :param perm_log: takes the lines of ``lonnet.perm.log``.
-    :param random: the jitter of the pauses.
-    :param problems: what is wrong now.
+    :param perm_log: writes a line to ``lonnet.perm.log``.
+    :param random: for the jitter of the pauses.
+    :param problems: the list of problems.
     :param make_spool: folder, key -> :class:`lonc.delayed.spool.Spool`.
-    :raise lonc.delayed.sealing.UnusableKey: the key that the settings name cannot be used.
-    :ivar requests: the requests for people, who look at them and steer them.
-    :ivar kept: how many the last scan found set aside.
+    :raises lonc.delayed.sealing.UnusableKey: the key configured in the settings is unusable.
+    :ivar requests: the interface for administrators.
+    :ivar kept: number of requests set aside, at the last scan.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class DelayedService(Service):
         self._tasks: set[Deferred[None]] = set()
         self._handed_on: dict[str, Answered] = {}
 
-    # ------------------------------------------------------------------ from outside
+    # ------------------------------------------------------------------ interface
 
     def startService(self) -> None:
-        """Scan the folder now and every second; it is made when it is missing."""
+        """Scan the folder now and every second; it is created if it is missing."""
         super().startService()  # type: ignore[no-untyped-call]
         self._sending.running = True
         self._scans = LoopingCall(lambda: self._spawn(self._scan()))
@@ -118,11 +118,10 @@ class DelayedService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Begin nothing new.
+        Start nothing new.
 
-        :return: fires when nothing is under way: requests end with their hosts, what has its
-            answer is proven, and deleted or moved, and a disk that hangs is waited for no longer
-            than ever.
+        :return: fires when nothing is in progress: requests end with their hosts, answers are
+            proven and their files deleted or moved, and disk calls have their usual time limit.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         if self._scans is not None:
@@ -134,7 +133,7 @@ class DelayedService(Service):
         return Deferred.fromCoroutine(self._ended())
 
     def stop_within(self, limit: float) -> Deferred[None]:
-        """Do so; what takes longer than so many seconds goes on, and is not waited for."""
+        """Stop; fires after at most ``limit`` seconds, even if something is still in progress."""
         done: Deferred[None] = Deferred()
         timer = self._clock.callLater(limit, done.callback, None)
 
@@ -152,10 +151,10 @@ class DelayedService(Service):
 
     def reconfigure(self, settings: Settings) -> None:
         """
-        Use other settings from now on; what is under way ends where it began.
+        Use new settings; operations in progress finish with the old ones.
 
-        The key file is read again, unless the settings are the very same; if it cannot be used the
-        key of before stays.
+        The key file is read again, unless the settings object is the same; if it is unusable the
+        previous key stays in use.
         """
         if settings is self._settings:
             return
@@ -176,33 +175,33 @@ class DelayedService(Service):
             queue.waiting.clear()
 
     def kick(self, host_id: str) -> None:
-        """Try a host's requests at once: it has come back."""
+        """Try a host's requests at once, because it has come back."""
         queue = self._queues.get(host_id)
         if queue is not None:
             queue.pause = queue.not_before = 0.0
             self._sending.begin(queue)
 
     def retry(self, host_id: str | None) -> None:
-        """Try a host's requests now; None: those of all hosts."""
+        """Try a host's requests now; None for those of all hosts."""
         for each in list(self._queues) if host_id is None else [host_id]:
             self.kick(each)
 
     def counts(self) -> Mapping[str, int]:
-        """Return how many delayed requests the last scan found, for each host that has any."""
+        """Return the number of requests of each host that has any, at the last scan."""
         return self._counts
 
     def oldest(self) -> Mapping[str, float]:
-        """Return when the oldest of these was stored, in Unix time, as far as its name tells."""
+        """Return when the oldest request of each host was stored, in Unix time, from its name."""
         return self._oldest
 
     def answered(self) -> list[Answered]:
-        """Return what another process must not send again, to be given to its :meth:`take_on`."""
+        """Return requests that another process must not send again, for its :meth:`take_on`."""
         return [x.as_dict() for x in self._all() if x.state in (State.PROVEN, State.SKIPPED)]
 
     def take_on(self, answered: Sequence[Answered]) -> None:
-        """Do not send again what a process before this one could not clear away."""
+        """Do not send requests again that the previous process could not remove."""
         for each in answered:
-            StoredRequest(self._spool, each["file"], 0.0).restore(each, 0.0)  # errors come now
+            StoredRequest(self._spool, each["file"], 0.0).restore(each, 0.0)  # to raise errors now
             self._handed_on[each["file"]] = each
 
     def _all(self) -> list[StoredRequest]:
@@ -222,14 +221,14 @@ class DelayedService(Service):
     async def _scan(self) -> None:
         spool, began = self._spool, self._clock.seconds()
         for queue in list(self._queues.values()):
-            if began >= queue.proved + 0.9 * PROOF_PAUSE:  # a scan may come a moment early
+            if began >= queue.proved + 0.9 * PROOF_PAUSE:  # a scan may be slightly early
                 self._sending.prove(queue)
         if self._disk.is_at(spool.folder):
             return
         try:
             found = await self._disk.run(spool.folder, self._settings.disk_timeout, spool.scan)
         except NoPlace:
-            return  # those that hang have been named
+            return  # the calls that hang were reported
         except (Stuck, OSError) as error:
             self._logs.tell_unreadable(spool.folder, why(error))
             return
@@ -248,7 +247,7 @@ class DelayedService(Service):
             pass
 
     def _is_as_before(self, found: Found) -> bool:
-        """Return whether nothing has come or gone; if so, go on where a host may be asked."""
+        """Return whether nothing has changed; if so, continue with the queues of alive hosts."""
         known = frozenset(x for x in found.requests if self._sender_of(x) is not None)
         same = found is self._found and known == self._known
         self._found, self._known = found, known
@@ -282,13 +281,13 @@ class DelayedService(Service):
             self._fill(queue)
 
     def _reconcile_queue(self, queue: DelayedQueue, files: Sequence[str], began: float) -> None:
-        """Bring a queue up to date with a scan: new files, and those that have gone."""
+        """Update a queue from a scan: add new files, remove those that are gone."""
         now, over = self._clock.seconds(), (State.KEPT, State.GONE)
         known = {path: x for x in queue.requests if x.state not in over for path in x.paths}
         requests = dict.fromkeys(
             known.get(self._spool.path(file)) or self._begun(file, now) for file in files
         )
-        # The scan did not see what has moved meanwhile, nor what is still in an earlier folder.
+        # The scan did not see files moved meanwhile, nor those in a previous folder.
         left = [
             x
             for x in dict.fromkeys(known.values())
@@ -308,7 +307,7 @@ class DelayedService(Service):
         return request
 
     def _is_to_stay(self, request: StoredRequest) -> bool:
-        """Return whether something is still to be done for a request whose file was not found."""
+        """Return whether a request must be kept although its file was not found."""
         if request.spool.folder != self._spool.folder:
             return request.state in (State.PROVEN, State.SENDING, State.ANSWERED)
         return request.busy or request.state in (State.SENDING, State.ANSWERED)
@@ -318,7 +317,7 @@ class DelayedService(Service):
         self._sending.begin(queue)
 
     def _go_on(self, request: StoredRequest | None) -> None:
-        """Go on with the queue of a request that was to be sealed, or with all."""
+        """Continue with the queue of a request that had to be sealed, or with all."""
         for queue in list(self._queues.values()):
             if request is None or queue.host_id == request.host_id:
                 self._sending.begin(queue)

@@ -1,13 +1,13 @@
 """
-The folder of delayed requests (protocol section 6; rows F7 and F8): find, read, seal, remove, set
-aside.
+The folder of delayed requests (protocol section 6; rows F7 and F8): finding, reading, sealing,
+removing and setting aside files.
 
-Programs write requests into the folder itself. With a key, lonc moves each into a folder of its own
-inside of that, sealed (see :mod:`lonc.delayed.sealing`); without one it sends them from where they
-are. What it will not send goes to a third folder.
+Programs write requests to the folder itself. With a key, lonc seals each of them into a subfolder
+(see :mod:`lonc.delayed.sealing`); without one it sends them from where they are. Requests that it
+will not send are moved to another subfolder.
 
-Everything here blocks, and is called in a thread; nothing here knows a reactor. Whatever step the
-machine stops at, a request is in one of these folders, perhaps in two.
+All methods block, and are called in a thread; this module uses no reactor. At whatever step the
+machine stops, a request is in one of these folders, or in two.
 """
 
 from __future__ import annotations
@@ -54,23 +54,23 @@ from lonc.disk.files import (
     sync_folder,
 )
 
-#: Seconds after which what is half written is the work of a crash. Who stores a request needs a
-#: moment; the day is for a disk that hangs, and for clocks that are set.
+#: Seconds after which an unfinished file must have been left by a crash. Storing a request takes a
+#: moment; a day allows for hanging disks and clock changes.
 UNFINISHED_AGE = 86_400.0
 
-#: The mode of the folder of sealed requests: programs of the folder's group, which store requests,
-#: may see whether a request of theirs is there.
+#: The mode of the folder of sealed requests: programs in the folder's group, which store requests,
+#: may check whether one of theirs is there.
 SEALED_MODE = 0o710
 
 
 @attrs.frozen
 class Found:
     """
-    What is in the folder.
+    The result of a scan.
 
-    :ivar requests: the files of requests for each host id, in the order in which they are sent.
-    :ivar unsealed: how many of them are where programs store them.
-    :ivar kept: how many were set aside.
+    :ivar requests: host id -> files of its requests, in the order in which they are sent.
+    :ivar unsealed: number of files where programs store requests.
+    :ivar kept: number of requests that were set aside.
     """
 
     requests: dict[str, list[str]]
@@ -82,13 +82,13 @@ class Spool:
     """
     A folder of delayed requests.
 
-    :ivar folder: where they are stored.
-    :ivar sealed: where sealed ones wait; inside ``folder``, and made when needed.
-    :ivar kept: where those go that are set aside; inside ``folder``, and made when needed.
-    :ivar key: seals them; None: what is sealed cannot be read, and what is not stays so.
-    :ivar faults: what the last scan found wrong with the folders: kind of problem and path -> text.
-    :ivar step: called before each step on the disk with its name; a test stops there.
-    :param now: gives the Unix time.
+    :ivar folder: the folder where programs store them.
+    :ivar sealed: the subfolder of sealed ones, created when needed.
+    :ivar kept: the subfolder of those set aside, created when needed.
+    :ivar key: the key; None if files are neither sealed nor unsealed.
+    :ivar faults: problems of the folders at the last scan: kind and path -> text.
+    :ivar step: called with the name of each step on the disk before it; used by tests.
+    :param now: returns the Unix time.
     """
 
     def __init__(
@@ -109,18 +109,18 @@ class Spool:
         self._resting = RestingFolder()
 
     def path(self, file: str) -> str:
-        """Return where a file of that name, or of that path below the folder, is."""
+        """Return the absolute path of a file."""
         return os.path.join(self.folder, file)
 
     def scan(self) -> Found:
         """
-        Return what is there, the very same record as the last time where nothing has changed.
+        Return the content; the same object as the last time if nothing has changed.
 
-        No file is opened, and none looked at but what a crash left unfinished: after a day it is
-        deleted. A missing folder is made, for its owner and group as far as
-        the umask allows: lonnet, which writes here, runs as the same user.
+        No file is opened. Unfinished files left by a crash are deleted after a day. A missing
+        folder is created with mode 0770, subject to the umask: lonnet, which writes here, runs as
+        the same user.
 
-        :raise OSError: the folder can neither be read nor made.
+        :raises OSError: the folder can neither be read nor created.
         """
         self.step("scan")
         self.faults = {}
@@ -133,17 +133,17 @@ class Spool:
         return self._found
 
     def _check_folder(self, folder: str) -> None:
-        """Find out whether what belongs there can be written there."""
+        """Record problems with access to a folder."""
         try:
             check_own_folder(folder)
             if folder != self.folder:
                 check_owner(folder)
-            # Asked for only where the two differ: not every system can tell of the effective user.
+            # Only if the two differ: not every system supports checks for the effective user.
             effective = os.geteuid() != os.getuid()
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=effective):
                 raise PermissionError(errno.EACCES, "lonc may not read and write there")
         except FileNotFoundError:
-            return  # it is made when it is needed
+            return  # created when needed
         except OSError as error:
             self.faults["delayed-folder", folder] = f"{folder}: {error.strerror}"
             return
@@ -156,19 +156,19 @@ class Spool:
         stored = [*self._requests(there)]
         names: list[str] = []
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.lstat(self.sealed).st_mode):  # else it is told with the faults
+            if stat.S_ISDIR(os.lstat(self.sealed).st_mode):  # otherwise it is among the faults
                 names = os.listdir(self.sealed)
         sealed = [*self._requests(SEALED_FOLDER + name for name in names)]
         requests: dict[str, list[str]] = {}
         for file in sorted([*stored, *sealed], key=order):
             requests.setdefault(host_of_file(file) or "", []).append(file)
         kept = 0
-        with contextlib.suppress(OSError):  # which is told with the faults
+        with contextlib.suppress(OSError):  # which is among the faults
             kept = sum(map(is_kept, self.names(self.kept)))
         return Found(requests, len(stored), kept)
 
     def names(self, folder: str) -> list[str]:
-        """List a folder of ours, which may be missing."""
+        """List one of lonc's folders, which may be missing."""
         try:
             check_own_folder(folder)
         except FileNotFoundError:
@@ -176,7 +176,7 @@ class Spool:
         return os.listdir(folder)
 
     def _requests(self, files: Iterable[str]) -> Iterator[str]:
-        """Choose the requests, and clear away what was never finished."""
+        """Select the requests, and delete old unfinished files."""
         for file in files:
             if is_unfinished(os.path.basename(file)):
                 self._clear_old(self.path(file))
@@ -184,7 +184,7 @@ class Spool:
                 yield file
 
     def _clear_old(self, path: str) -> None:
-        with contextlib.suppress(OSError):  # who writes it has named it meanwhile; or it stays
+        with contextlib.suppress(OSError):  # it was renamed meanwhile, or cannot be deleted
             info = os.lstat(path)
             if not stat.S_ISDIR(info.st_mode) and info.st_mtime < self._now() - UNFINISHED_AGE:
                 self.step("remove unfinished")
@@ -196,12 +196,12 @@ class Spool:
         """
         Read a request (row F7); return its line, with one newline at its end, and its file's state.
 
-        :param max_line: bytes that its line may have, the newline not counted.
-        :param still: a state in which the file has been long enough to be whole as it is.
-        :raise Unfinished: it has no newline at its end yet, or nothing in it.
-        :raise Unusable: it cannot be read, or holds no request that can be sent.
-        :raise FileNotFoundError: it has gone.
-        :raise OSError: something else that passes.
+        :param max_line: maximum length of its line in bytes, without the newline.
+        :param still: a state in which the file was unchanged for long enough to be complete.
+        :raises Unfinished: it has no newline at its end yet, or is empty.
+        :raises Unusable: it cannot be read, or does not contain a request that can be sent.
+        :raises FileNotFoundError: it was deleted.
+        :raises OSError: another error, possibly temporary.
         """
         if file.endswith(SEALED):
             data, stamp, _ = self._content(file, max_line, OVERHEAD)
@@ -215,12 +215,12 @@ class Spool:
         is_linked = links > 1 and not is_being_stored(self.path(file), stamp)
         if stamp != still and (is_linked or not (data.endswith(b"\n") and data.strip())):
             raise Unfinished(stamp)
-        if is_linked:  # of what lonc may read and its other user may not, for all we know
+        if is_linked:  # it may be a file that only lonc can read
             raise Unusable(LINKED, stamp)
         return _line(data, stamp), stamp
 
     def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp, int]:
-        """Read a file as a whole; return its content, its state, and how many names it has."""
+        """Read a whole file; return its content, its state, and its number of links."""
         path = self.path(file)
         limit = max_line + 1 + overhead
         with open_file(path, self.step) as opened:
@@ -237,21 +237,21 @@ class Spool:
         return data, stamp, info.st_nlink
 
     def stamps(self, files: Iterable[str]) -> Files:
-        """Return the states in which files are now; none is opened."""
+        """Return the current states of files, without opening them."""
         found = {}
         for file in files:
             with contextlib.suppress(OSError):
                 found[file] = Stamp.of(os.lstat(self.path(file)))
         return found
 
-    # ------------------------------------------------------------------ clearing away
+    # ------------------------------------------------------------------ removing
 
     def remove(self, files: Files) -> None:
         """
-        Delete what is done with.
+        Delete files of requests that are done.
 
-        :raise Changed: what was written meanwhile has not been sent.
-        :raise OSError: it cannot be deleted.
+        :raises Changed: a file has new content, which was not sent.
+        :raises OSError: it cannot be deleted.
         """
         for file, stamp in files.items():
             with contextlib.suppress(FileNotFoundError):
@@ -263,14 +263,14 @@ class Spool:
         """
         Set a request aside with a note beside it (row F8), both sealed if there is a key.
 
-        What bears the name there already stays: the new one gets ``~1``, ``~2`` and so on.
+        An existing file of that name is kept: the new one gets ``~1``, ``~2`` and so on.
 
-        :param files: the request's file, in the state in which it was read, and what else is to go.
-            It is kept true to the disk: a sealed form takes the place of what it is of.
-        :param ending: :data:`ANSWER` or :data:`REASON`, what the note's name ends in.
+        :param files: the request's file, in the state in which it was read, and other files to
+            delete. It is updated: a sealed form replaces its file.
+        :param ending: :data:`ANSWER` or :data:`REASON`, the ending of the note's name.
         :return: the request's new path.
-        :raise Changed: it is not in that state any more.
-        :raise OSError: it cannot be moved, or has gone, or a power failure may still undo the move.
+        :raises Changed: it is no longer in that state.
+        :raises OSError: it cannot be moved, was deleted, or the move could not be synced.
         """
         file, *others = files
         check(self.path(file), files[file])
@@ -291,7 +291,7 @@ class Spool:
             os.unlink(note_path)
             raise
         self.step("close request to others")
-        # Not sooner: nobody else can put a link in its place here.
+        # Only now, because here nobody else can replace it by a link.
         info = os.lstat(target)
         if stat.S_ISREG(info.st_mode) and info.st_nlink == 1:
             with contextlib.suppress(PermissionError):  # it belongs to another user
@@ -317,7 +317,7 @@ class Spool:
         return form
 
     def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
-        """Write the note under the first free name; return the request's path and its own."""
+        """Write the note under the first free name; return the paths of request and note."""
         for number in count():
             target = os.path.join(self.kept, numbered(name, number))
             if any(os.path.lexists(target + what) for what in ("", SEALED, *NOTES)):
@@ -332,12 +332,12 @@ class Spool:
 
     def seal(self, file: str, still: Stamp | None = None) -> str:
         """
-        Put a sealed form into the folder of sealed ones in place of a file; return which it is.
+        Replace a file by a sealed form in the folder of sealed ones; return the form.
 
-        One that is sealed already, as who stored it or moved it there did, is moved.
+        A file that is already sealed is moved.
 
-        :param still: a state in which the file has been long enough to be whole as it is.
-        :raise: what :func:`lonc.delayed.seal_file.seal_file` raises.
+        :param still: a state in which the file was unchanged for long enough to be complete.
+        :raises Exception: those of :func:`lonc.delayed.seal_file.seal_file`.
         """
         assert self.key is not None
         self.step("make sealed folder")
@@ -354,7 +354,7 @@ class Spool:
             raise PlainStays(SEALED_FOLDER + fault.form, fault.stamp, fault.error) from None
 
     def _move_sealed(self, folder: str, target: str, file: str) -> str:
-        """Move a sealed file under the first free name of another folder; return the name."""
+        """Move a sealed file to the first free name in another folder; return the name."""
         name = free_name(target, own_name(file))
         self.step("move sealed")
         os.rename(os.path.join(folder, file), os.path.join(target, name))
@@ -366,9 +366,9 @@ class Spool:
 
     def kept_in_clear(self) -> list[str]:
         """
-        Return the names of those files, notes included, that were set aside and are not sealed.
+        Return the names of unsealed files among those set aside, including notes.
 
-        :raise OSError: the folder cannot be read.
+        :raises OSError: the folder cannot be read.
         """
         return [
             name
@@ -377,23 +377,23 @@ class Spool:
         ]
 
     def seal_kept(self, name: str) -> str:
-        """Seal such a file where it is; otherwise like :meth:`seal`."""
+        """Seal such a file in its folder; otherwise like :meth:`seal`."""
         assert self.key is not None
         path = os.path.join(self.kept, name)
         return seal_file(self.key, path, self.kept, lambda _: True, self.step)
 
     def unfold(self) -> int:
         """
-        Move what is sealed back into the folder itself, where an older lonc looks for it.
+        Move sealed files back to the folder itself, where an older lonc looks for them.
 
-        :return: how many there were.
-        :raise OSError: not all could be moved; what was is where it belongs.
+        :return: the number of files.
+        :raises OSError: not all could be moved.
         """
         names = sorted(self.names(self.sealed), key=order)
         files = [name for name in names if name.endswith(SEALED) and host_of_file(name)]
         for name in files:
             self._move_sealed(self.sealed, self.folder, name)
-        with contextlib.suppress(OSError):  # there is something else, or it is not there
+        with contextlib.suppress(OSError):  # not empty, or missing
             os.rmdir(self.sealed)
         return len(files)
 

@@ -1,5 +1,5 @@
 """
-What is known of each file of a delayed request, and the states that it goes through.
+The record of a delayed request, and its states.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from lonc.delayed.spool import Spool
 from lonc.disk.files import Files, Stamp
 from lonc.wire.request import Provable
 
-#: Seconds without a change after which a file is whole without a newline at its end (F7).
+#: Seconds without a change after which a file without a newline at its end is complete (F7).
 STILL: Final = 2.0
 
-#: Seconds from a file's discovery to its being moved or sent. lonnet looks after a pause of up to
-#: two seconds whether what it wrote is there; were it gone, it would tell its caller con_failed.
+#: Seconds from the discovery of a file until it may be moved or sent. lonnet reads back what it
+#: wrote after up to two seconds; if the file were gone, it would return con_failed to its caller.
 READ_BACK: Final = 2.5
 
 
 class State(Enum):
-    """How far a file has come."""
+    """The state of a delayed request."""
 
-    FOUND = "found"  #: where programs store requests, and left alone until it was read back
+    FOUND = "found"  #: where programs store requests; left alone until it was read back
     GROWING = "growing"  #: it may still be being written
     WHOLE = "whole"  #: to be sent from where it is
-    SEALED = "sealed"  #: to be sent from the folder of sealed ones
-    SENDING = "sending"  #: the request waits for its answer
-    ANSWERED = "answered"  #: the answer is there, but its connection may be out of step
-    PROVEN = "proven"  #: the answer counts: the file is to be deleted or set aside
-    SKIPPED = "skipped"  #: it cannot be sent: the file is to be set aside
+    SEALED = "sealed"  #: to be sent from the folder of sealed requests
+    SENDING = "sending"  #: submitted, and waiting for its answer
+    ANSWERED = "answered"  #: answered, but the connection may be out of step
+    PROVEN = "proven"  #: the answer is valid: to be deleted or set aside
+    SKIPPED = "skipped"  #: it cannot be sent: to be set aside
     KEPT = "kept"  #: it was set aside
     GONE = "gone"  #: it was deleted
 
@@ -44,7 +44,7 @@ def _states(names: str) -> frozenset[State]:
     return frozenset(map(State, names.split()))
 
 
-#: From each state to which others. ``docs/architecture.rst`` says when.
+#: The possible transitions; ``docs/architecture.rst`` explains them.
 MOVES: Final[Mapping[State, frozenset[State]]] = {
     State.FOUND: _states("growing whole sealed proven skipped gone"),
     State.GROWING: _states("whole sealed proven skipped gone"),
@@ -60,29 +60,29 @@ MOVES: Final[Mapping[State, frozenset[State]]] = {
 
 
 class Sender(Protocol):
-    """What takes requests for one host: a :class:`lonc.host.service.HostService`."""
+    """Sends requests to one host: a :class:`lonc.host.service.HostService`."""
 
     @property
     def alive(self) -> bool:
-        """Whether a request has a chance; false while the host is DEAD."""
+        """Whether requests can be sent; false while the host is DEAD."""
 
     def deliver(self, line: bytes, fresh: bool) -> Deferred[tuple[bytes, Provable | None]]:
         """
-        Send a request that must not be lost.
+        Send a delayed request.
 
-        :param line: with its newline.
-        :param fresh: whether it has to be the first one on its connection.
-        :return: fires with the answer and its newline, and with the connection that has to be
-            proven before the answer counts, None where it counts already: it was the first one on
-            its connection. Fails with :exc:`lonc.wire.request.ConLost`.
+        :param line: the request with its newline.
+        :param fresh: whether it must be the first one on its connection.
+        :return: fires with the answer and its newline, and with the connection that must be
+            proven before the answer is valid; None if it is valid already, because the request was
+            the first one on its connection. Fails with :exc:`lonc.wire.request.ConLost`.
         """
 
 
 class Answered(TypedDict):
     """
-    What another process has to know so as not to send a request again; JSON can hold it.
+    What another process needs to know so that it does not send a request again, as JSON.
 
-    ``files`` has inode, size and time of change of each; for the rest see `StoredRequest`.
+    ``files`` has inode, size and modification time of each; for the rest see `StoredRequest`.
     """
 
     file: str
@@ -97,20 +97,21 @@ class StoredRequest:
     A file with a delayed request.
 
     :ivar file: its path below the folder.
-    :ivar found: when it was found, in seconds of the reactor's clock.
-    :ivar moved: when it came into its state.
-    :ivar stamp: while it grows: how it was when it was looked at last, for the first time.
-    :ivar busy: whether something is being done with it.
-    :ivar again: when to try again what could not be done on the disk; 0.0 where nothing failed.
-    :ivar files: what is to be cleared away: itself as it was read, and perhaps another form of it.
-    :ivar ending: with which name the note stands beside it when it is set aside; empty: it is
+    :ivar found: when it was found, in the reactor's time.
+    :ivar moved: when it entered its state.
+    :ivar stamp: in the state GROWING, the state of the file when it was last checked.
+    :ivar busy: whether it is being processed.
+    :ivar again: when to try a failed disk operation again; 0.0 if none has failed.
+    :ivar files: the files to be removed: its own in the state in which it was read, and possibly
+        another form of it.
+    :ivar ending: the ending of the note's name if it is to be set aside; empty if it is to be
         deleted.
     :ivar note: the answer, or why it cannot be sent.
-    :ivar line: the request, while it waits for its answer, or for this to count.
-    :ivar connection: what has to be proven before its answer counts.
-    :ivar doubted: whether that has failed once: it goes out on a fresh connection.
-    :ivar tries: how often it was sent, or tried to be.
-    :ivar outcome: what came of that last.
+    :ivar line: the request, until it has a proven answer.
+    :ivar connection: the connection that must be proven before its answer is valid.
+    :ivar doubted: whether a proof has failed: then it is sent on a new connection.
+    :ivar tries: number of failed attempts to send it.
+    :ivar outcome: result of the last one.
     """
 
     spool: Spool
@@ -135,12 +136,12 @@ class StoredRequest:
 
     @property
     def first_state(self) -> State:
-        """The state in which it is found."""
+        """Its state when it is found."""
         return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.FOUND
 
     @property
     def ready_state(self) -> State:
-        """The state in which it may be sent."""
+        """Its state when it may be sent."""
         return State.SEALED if self.file.startswith(SEALED_FOLDER) else State.WHOLE
 
     @property
@@ -150,32 +151,32 @@ class StoredRequest:
 
     @property
     def host_id(self) -> str:
-        """Whom it is for."""
+        """The host it is for."""
         return host_of_file(self.file) or ""
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """Its absolute path."""
         return self.spool.path(self.file)
 
     @property
     def paths(self) -> list[str]:
-        """Where it is, and its other form if there is one."""
+        """Its absolute path, and that of its other form if there is one."""
         return [self.spool.path(file) for file in dict.fromkeys([self.file, *self.files])]
 
     def move(self, state: State, now: float) -> None:
-        """Go on to another state."""
+        """Change the state."""
         assert state in MOVES[self.state], f"{self.file}: from {self.state} to {state}"
         self.state, self.moved = state, now
 
     def forget_answer(self, state: State, now: float) -> None:
-        """Begin again from a state: its answer does not count, or was that to another request."""
+        """Discard its answer, which is not valid, and return to an earlier state."""
         self.ending, self.note, self.line, self.again = "", b"", b"", 0.0
         self.connection = None
         self.move(state, now)
 
     def note_sealed(self, form: str, now: float) -> None:
-        """Its sealed form has taken its place."""
+        """Record that its file was replaced by a sealed form."""
         self.file, self.again = form, 0.0
         self.move(State.SEALED, now)
 
@@ -184,7 +185,7 @@ class StoredRequest:
         return self.first_state is State.SEALED or now >= self.found + READ_BACK
 
     def note_growth(self, stamp: Stamp, now: float) -> None:
-        """It may not be whole: time how long it stays as it is."""
+        """Record the state of a file that may be incomplete, to see how long it stays unchanged."""
         if self.state is not State.GROWING:
             self.move(State.GROWING, now)
         elif stamp == self.stamp:
@@ -192,7 +193,7 @@ class StoredRequest:
         self.stamp, self.moved = stamp, now
 
     def settled_stamp(self, now: float) -> Stamp | None:
-        """Return the state in which it has been for long enough to be whole, if it has."""
+        """Return the state in which it was unchanged for long enough to be complete, or None."""
         is_still = self.state is State.GROWING and now - self.moved >= STILL
         return self.stamp if is_still else None
 
@@ -200,8 +201,8 @@ class StoredRequest:
         """
         Delete it, or set it aside with its note; this blocks.
 
-        :raise lonc.disk.files.Changed: somebody has written to it since it was read.
-        :raise OSError: it cannot be done.
+        :raises lonc.disk.files.Changed: it was written to since it was read.
+        :raises OSError: that failed.
         """
         if self.ending:
             self.spool.set_aside(self.files, self.ending, self.note)
@@ -211,7 +212,7 @@ class StoredRequest:
     # ------------------------------------------------------------------ for another process
 
     def as_dict(self) -> Answered:
-        """Return what another process has to know so as not to send it again; JSON can hold it."""
+        """Return what another process needs to know so that it does not send it again, as JSON."""
         return {
             "file": self.file,
             "files": {x: (s.inode, s.size, s.mtime_ns) for x, s in self.files.items()},
@@ -220,7 +221,7 @@ class StoredRequest:
         }
 
     def restore(self, fields: Answered, now: float) -> None:
-        """Go on where another process had to leave it; errors as those of a wrong dict."""
+        """Restore the state from another process; raises KeyError and the like for a wrong dict."""
         self.files = {file: Stamp(*stamp) for file, stamp in fields["files"].items()}
         self.ending, self.note = fields["ending"], fields["note"].encode("latin-1")
         self.state, self.moved = State.PROVEN, now

@@ -95,7 +95,7 @@ class MakeKeyTests(CommandCase):
         """A file that is there stays."""
         key = self.put("key", b"x")
         line = self.refusal("make-delayed-key", key)
-        self.assertEqual(line, f"{key}: it exists, and is left as it is")
+        self.assertEqual(line, f"{key}: it exists, and is left unchanged")
         with open(key, "rb") as file:
             self.assertEqual(file.read(), b"x")
 

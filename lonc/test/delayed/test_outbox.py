@@ -287,7 +287,7 @@ class OutboxTests(SynchronousTestCase):
         error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         (name,) = self.files()
         path = os.path.join(self.folder, name)
-        told = f"[Errno 5] Input/output error; {path} is there all the same"
+        told = f"[Errno 5] Input/output error; {path} exists nevertheless"
         self.assertEqual(str(error), told)
 
     def test_named_with_an_error(self) -> None:
@@ -381,7 +381,7 @@ class OutboxTests(SynchronousTestCase):
 
         self.before["sync folder"] = seal_it
         error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
-        self.assertIn(f"{SEALED} is there all the same", str(error))
+        self.assertIn(f"{SEALED} exists nevertheless", str(error))
 
     def test_gone(self) -> None:
         """A file that has gone without a trace is no promise."""

@@ -198,7 +198,7 @@ class KeyFileTests(SynchronousTestCase):
         for make in (lambda: None, lambda: os.symlink("nowhere", self.path)):
             make()
             error = self.assertRaises(UnusableKey, make_key_file, self.path)
-            self.assertEqual(str(error), f"{self.path}: it exists, and is left as it is")
+            self.assertEqual(str(error), f"{self.path}: it exists, and is left unchanged")
             os.unlink(self.path)
         self.assertEqual(os.listdir(self.folder), [])
 
@@ -223,7 +223,7 @@ class KeyFileTests(SynchronousTestCase):
             os.unlink(self.path)
         for mode in (0o601, 0o602, 0o604, 0o610, 0o620, 0o640):
             self.put(mode=mode)
-            told = f"its mode is {mode:04o}, so others have a way to it: make it 0600"
+            told = f"its mode is {mode:04o}, so others have access to it: make it 0600"
             self.assertEqual(self.refusal(), told)
 
     def test_owner(self) -> None:
@@ -241,17 +241,17 @@ class KeyFileTests(SynchronousTestCase):
         """What is no file is refused, and a pipe is not waited for."""
         self.assertEqual(self.refusal(), "No such file or directory")
         os.mkdir(self.path)
-        self.assertEqual(self.refusal(), "it is no regular file; a key has to be a file itself")
+        self.assertEqual(self.refusal(), "it is not a regular file; a key must be a file itself")
         os.rmdir(self.path)
         os.mkfifo(self.path, 0o600)
-        self.assertEqual(self.refusal(), "it is no regular file; a key has to be a file itself")
+        self.assertEqual(self.refusal(), "it is not a regular file; a key must be a file itself")
 
     def test_link(self) -> None:
         """A link is refused, wherever it leads."""
         self.put()
         os.rename(self.path, self.path + "2")
         os.symlink("key2", self.path)
-        self.assertEqual(self.refusal(), "it is a symbolic link; a key has to be a file itself")
+        self.assertEqual(self.refusal(), "it is a symbolic link; a key must be a file itself")
 
     def test_settings(self) -> None:
         """The settings name a file, or none; what is wrong with it is told with the setting."""
