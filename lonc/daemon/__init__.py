@@ -1,5 +1,5 @@
 """
-What keeps the daemon running: supervisor, reload, reporter, signals, pid file.
+What keeps the daemon running: supervisor, reload, periodic work, signals, pid file, take-over.
 
-No request passes through here.
+Requests do not pass through this package.
 """

@@ -1,8 +1,8 @@
 """
 ``lonc check``: what a start would report about the configuration.
 
-It uses the functions of the start, changes nothing, and can be run while lonc runs on the same
-folders.
+It uses the functions of the start, changes nothing, and can be run while lonc is running in the
+same folders.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from lonc.daemon.pidfile import holder_of, who_serves
 from lonc.report.problems import Problem, problem
 from lonc.report.units import count
 
-#: From the least to the worst: an error keeps lonc from starting.
+#: In increasing order of severity: an error prevents a start.
 LEVELS: Final = ("ok", "note", "warning", "critical", "error")
 
 
 @attrs.frozen
 class Checked:
     """
-    One thing that was looked at.
+    The result of one check.
 
     :ivar level: one of :data:`LEVELS`.
-    :ivar what: what it is, with file and line where there are any.
-    :ivar advice: what to do; empty where there is nothing.
+    :ivar what: a readable result, with file and line if there are any.
+    :ivar advice: what to do; empty if there is nothing to do.
     """
 
     level: str
@@ -110,7 +110,7 @@ def _number_of(pid: str, name: str) -> int | None:
 
 
 def _running(in_force: InForce, pid: str) -> Iterator[Checked]:
-    """Say who runs on these folders and sockets."""
+    """Report a lonc or loncnew that is running in these folders."""
     settings = in_force.settings
     if pid:
         yield Checked("ok", f"lonc runs on these folders: process {pid}")
@@ -120,9 +120,9 @@ def _running(in_force: InForce, pid: str) -> Iterator[Checked]:
 
 def _well(in_force: InForce, wrong: Collection[str]) -> Iterator[Checked]:
     """
-    Say what could be read, and suffices.
+    Report what is in order.
 
-    :param wrong: the kinds of problems that there are.
+    :param wrong: the kinds of the problems found.
     """
     settings, table = in_force.settings, in_force.table
     yield Checked("ok", f"{settings.config_file} can be read")

@@ -1,4 +1,4 @@
-"""What programs that embed lonc called on the daemon itself, until 1.0."""
+"""Deprecated methods and attributes of the daemon, kept until 1.0 for programs that embed lonc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lonc.host.service import HostService
 
 _REPORTED: Final = ("about", "host_ids", "status", "statuses", "status_text", "report")
 
-#: Each former name, and what takes its place.
+#: Deprecated methods and their replacements.
 FORMER: Final = {name: f"use reporter.{name}" for name in _REPORTED} | {
     "reset_retries": "use reset_retries of each of its hosts",
     "close_connections": "use close_connections of each of its hosts",
@@ -24,7 +24,7 @@ FORMER: Final = {name: f"use reporter.{name}" for name in _REPORTED} | {
 
 
 def former(name: str, reporter: Reporter, hosts: Mapping[str, HostService]) -> Callable[..., Any]:
-    """Return what a former method of the daemon did, with a DeprecationWarning."""
+    """Return the replacement of a deprecated method, with a DeprecationWarning."""
     warnings.warn(f"LoncService.{name}: {FORMER[name]}", DeprecationWarning, stacklevel=3)
     return getattr(reporter, name) if name in _REPORTED else partial(_steer, hosts, name)
 
@@ -42,7 +42,7 @@ class _Chooser(Protocol):
 
 
 class FormerChoice:
-    """One of `Choices`, which was set after the daemon had been made."""
+    """A deprecated attribute that sets one of `Choices`."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name

@@ -2,7 +2,7 @@
 The old process's side of ``--take-over``: it hands everything over to a new process and ends.
 
 ====  ==================  =====================================  ===================================
-step  what is said        who serves if the old process ends     who serves if the new process ends
+step  message             who serves if the old process ends     who serves if the new process ends
 ====  ==================  =====================================  ===================================
 1     new: ``HandOver``   new, by a start as after a crash       old
 2     old: its holdings   new, with these                        old
@@ -50,8 +50,8 @@ from lonc.transport.peer import peer_of
 from lonc.transport.stream import SocketTransport
 from lonc.wire.request import Cause
 
-#: Seconds for each step: both processes are on one machine. So long, too, the old one waits for the
-#: new one to serve when it has to stop meanwhile: who stops it waits as well.
+#: Seconds for each step: both processes are on one machine. Also how long the old process waits for
+#: the new one to serve if it has to stop meanwhile.
 LIMIT: Final = 10.0
 
 #: Seconds the new process gets to listen on every socket: 5,000 hosts take about 1 s.
@@ -72,12 +72,12 @@ LONGEST: Final = 80_000
 ASKED: Final = 32_768
 
 #: Seconds between two attempts to pass a client on while the new process has not read the last
-#: ones, and between two looks whether it has said something.
+#: ones, and between two checks for a message.
 PAUSE: Final = 0.02
 
 log = Logger()
 
-#: What a process knows: kind -> key -> anything that JSON can say.
+#: State of a process: kind -> key -> a JSON value.
 Knowledge = Mapping[str, Mapping[str, Any]]
 
 
@@ -119,13 +119,13 @@ class HandOver:
     """
     The old process's side.
 
-    :param clock: the reactor's time.
-    :param in_thread: runs what waits for the new process.
+    :param clock: the reactor's clock.
+    :param in_thread: runs the function that waits for the new process.
     :param path: returns the path of the socket to create.
     :param holdings: copies what is handed over; raises OSError.
-    :param services: are stopped first, and started again if the hand-over fails.
-    :param resume: is called if it fails.
-    :param retire: is called once the new process serves: this one has to end.
+    :param services: stopped first, and started again if the hand-over fails.
+    :param resume: called if it fails.
+    :param retire: called once the new process serves, to end this one.
     :ivar under_way: whether a hand-over has begun and has not failed.
     """
 
@@ -138,7 +138,7 @@ class HandOver:
     _retire: Callable[[], None]
     under_way: bool = attrs.field(init=False, default=False)
     _stopping: bool = attrs.field(init=False, default=False)
-    _until: float = attrs.field(init=False, default=inf)  # it is waited for the new process
+    _until: float = attrs.field(init=False, default=inf)  # time limit for the new process
     _given: Deferred[object] = attrs.field(init=False, factory=lambda: succeed(None))
     _successor: socket.socket | None = attrs.field(init=False, default=None)
     _unheard: list[socket.socket] = attrs.field(init=False, factory=list)
@@ -148,7 +148,8 @@ class HandOver:
         Wait for the new process, for a limited time.
 
         :return: the path of the socket that it has to connect to.
-        :raises NotDone: another process is taking over, lonc stops, or the socket cannot be made.
+        :raises NotDone: another process is taking over, lonc is stopping, or the socket cannot be
+            created.
         """
         if self.under_way or self._stopping:
             raise NotDone("another process takes over, or lonc stops")
@@ -205,7 +206,7 @@ class HandOver:
         return None
 
     def _speaks(self, connected: socket.socket, limit: float) -> bool:
-        """Wait for the other side, at most so many seconds, and no longer than a stop allows."""
+        """Wait for data, at most ``limit`` seconds, and no longer than a stop allows."""
         until = self._clock.seconds() + limit
         while not _is_ready(connected, select.POLLIN, PAUSE):
             if self._clock.seconds() >= min(until, self._until):
@@ -217,7 +218,7 @@ class HandOver:
         try:
             successor.send(STAYS)
         except OSError:
-            # It does not read, or has died. If we closed this, it would take us for dead.
+            # It does not read, or has died. It would take a closed connection for our death.
             self._unheard.append(successor)
         else:
             successor.close()
@@ -249,14 +250,14 @@ class HandOver:
         for each in self._services:
             try:
                 each.startService()  # type: ignore[no-untyped-call]
-            except PortError as error:  # somebody has been quicker; it is tried again
+            except PortError as error:  # another process took it; it is tried again
                 log.critical("{error}", error=error, event="port-not-restored")
 
     def stop(self) -> Deferred[None]:
         """
-        Refuse hand-overs from now on: lonc stops.
+        Refuse hand-overs from now on, because lonc is stopping.
 
-        :return: fires once the one that is under way, if any, has succeeded or failed: soon.
+        :return: fires once the one in progress, if any, has succeeded or failed, soon.
         """
         self._stopping = True
         self._until = self._clock.seconds() + LIMIT
@@ -265,12 +266,12 @@ class HandOver:
         return decided
 
     def hurry(self) -> None:
-        """Refuse the one that is under way too, unless the new process serves already."""
+        """Also refuse the one in progress, unless the new process serves already."""
         self._until = 0.0
 
     async def pass_on(self, clients: Iterable[tuple[str, ClientProtocol]]) -> None:
         """
-        Pass on the connections of clients that have no request in flight; they notice nothing.
+        Pass on the connections of clients without a request in flight, transparently.
 
         :param clients: each with the name of the listening socket that it connected to.
         """
@@ -299,7 +300,7 @@ class HandOver:
 
 
 def _is_ready(connected: socket.socket, event: int, seconds: float = 0.0) -> bool:
-    """Return whether a message can be sent or received without blocking, perhaps after a while."""
+    """Return whether a message can be sent or received without blocking, within some seconds."""
     poll = select.poll()
     poll.register(connected, event)
     return bool(poll.poll(1000 * seconds))
@@ -341,7 +342,7 @@ def _listen(path: str) -> socket.socket:
         os.unlink(path)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        os.fchmod(listening.fileno(), 0o600)  # before there is a file
+        os.fchmod(listening.fileno(), 0o600)  # before the file exists
         listening.bind(path)
         listening.listen(1)
     except OSError:

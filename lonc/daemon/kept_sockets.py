@@ -53,7 +53,7 @@ class KeptSockets:
         return bool(self._resumed)
 
     def store(self, path: str, port: IListeningPort) -> None:
-        """Have a socket stored, if there is room; the manager may have it already."""
+        """Store a socket, if there is room; the manager may have it already."""
         name = _name(path)
         if not isinstance(port, Port) or name is None:
             return
@@ -72,9 +72,9 @@ class KeptSockets:
 
     def release(self, port: IListeningPort) -> bool:
         """
-        Have the manager drop a socket that is to be closed.
+        Make the manager drop a socket that will be closed.
 
-        :return: True if it must not be closed: the next lonc gets it.
+        :return: True if it must not be closed, because the next lonc gets it.
         """
         if not isinstance(port, Port):
             return False
@@ -90,7 +90,7 @@ class KeptSockets:
         """
         Return duplicates of all descriptors, by name; the caller owns them.
 
-        :raises OSError: the limit of open files is reached.
+        :raises OSError: the limit on open files is reached.
         """
         copies: dict[str, int] = {}
         try:
@@ -124,7 +124,7 @@ class KeptSockets:
 
     def stop_accepting(self, handed_over: bool = False) -> bool:
         """
-        Accept no more clients on the sockets that the next lonc gets.
+        Stop accepting clients on the sockets that the next lonc gets.
 
         :param handed_over: whether that lonc has all of them already.
         :return: whether there are any.
@@ -135,7 +135,7 @@ class KeptSockets:
         return bool(self._left)
 
     def give_back(self) -> None:
-        """Let go of the sockets of another lonc, which goes on serving them; close all others."""
+        """Leave the sockets of another lonc, which continues to serve them; close all others."""
         for port, name in self._names.items():
             if name in self._resumed:
                 self._left.add(port)
@@ -183,7 +183,7 @@ def _listens_at(kept: socket.socket, path: str) -> bool:
 
 
 def _name(path: str) -> str | None:
-    """Return the name under which the socket of a path is kept, None where no file is."""
+    """Return the name under which the socket of a path is stored, None if it has no file."""
     try:
         found = os.lstat(path)
     except OSError:

@@ -1,7 +1,7 @@
 # Twisted's endpoints have no annotations:
 # mypy: allow-untyped-calls
 """
-How the configuration is read and judged: the same at the start, at a reload and by ``lonc check``.
+Reads and checks the configuration, in the same way at the start, at a reload and in ``lonc check``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Loader:
     """
     Reads ``loncapa.conf`` and the tables.
 
-    :ivar config_file: where the settings are.
-    :ivar options: those of the command line, which win.
+    :ivar config_file: path of ``loncapa.conf``.
+    :ivar options: options of the command line, which override it.
     """
 
     config_file: str
@@ -35,19 +35,19 @@ class Loader:
 
     def settings(self) -> Settings:
         """
-        Read the settings alone.
+        Read only the settings.
 
-        :raises SettingsError: they cannot be used.
+        :raises SettingsError: they are unusable.
         """
         return read_settings(self.config_file, self.options)
 
     def table(self, settings: Settings, lenient: bool = False) -> HostTable:
         """
-        Read the tables that the settings name.
+        Read the host tables.
 
-        :param lenient: serve without a fetched table that cannot be used. A start serves what it
-            can; while lonc runs, a table that served is better than a part of it.
-        :raises TableError: there is none that can be used.
+        :param lenient: ignore an unusable fetched table. This is for the start; a running lonc
+            keeps the previous table instead.
+        :raises TableError: there is no usable table.
         """
         return read_both_tables(
             settings.hosts_file,
@@ -58,11 +58,11 @@ class Loader:
 
     def everything(self, lenient: bool = False) -> Configuration:
         """
-        Read all there is, and see whether it can be used.
+        Read and check the whole configuration.
 
-        :param lenient: as of :meth:`table`.
-        :raises SettingsError: something cannot; its ``errors`` are all that was found.
-        :raises TableError: the table alone cannot.
+        :param lenient: as for :meth:`table`.
+        :raises SettingsError: it is unusable; ``errors`` has all errors found.
+        :raises TableError: only the table is unusable.
         """
         settings = self.settings()
         table: HostTable | None = None
@@ -75,7 +75,7 @@ class Loader:
         try:
             table = self.table(settings, lenient)
         except TableError as error:
-            if os.path.isdir(settings.tab_dir):  # else that has been said
+            if os.path.isdir(settings.tab_dir):  # otherwise already reported
                 errors.append(error)
         try:
             access = read_access(settings, table or HostTable({}, ()))
@@ -101,6 +101,6 @@ def _port_errors(settings: Settings, access: Access) -> Iterator[SettingsError]:
     try:
         if settings.http is not None:
             serverFromString(None, settings.http)
-    except Exception:  # endpoints raise whatever they like, and say it in words of their own
+    except Exception:  # endpoints raise any exception
         usual = "tcp:8080:interface=127.0.0.1"
-        yield SettingsError(f"loncHTTP: {settings.http}: no server endpoint, such as {usual}")
+        yield SettingsError(f"loncHTTP: {settings.http}: not a server endpoint such as {usual}")

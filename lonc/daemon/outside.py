@@ -1,5 +1,5 @@
 """
-What the daemon is given by the process and the machine that it runs on.
+What the daemon gets from its process and its machine.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from lonc.transport.network import Network
 @attrs.frozen(kw_only=True)
 class Choices:
     """
-    What lonc may have of the process that it runs in: without a word, nothing.
+    Which process-wide resources lonc uses; none by default.
 
-    :ivar own_process: whether the process is lonc's own, so that it may be ended, and takes no
-        signal for anything else.
-    :ivar takes_signals: whether HUP, USR1 and the others are lonc's (row S17).
-    :ivar sets_title: whether the process title sums the hosts up (row S16).
-    :ivar takes_log: whether the application that the daemon becomes part of logs where lonc does,
-        and nowhere else.
+    :ivar own_process: whether the process is lonc's own, so that lonc may end it and handle all
+        signals.
+    :ivar takes_signals: whether lonc handles HUP, USR1 and the others (row S17).
+    :ivar sets_title: whether lonc sets the process title (row S16).
+    :ivar takes_log: whether the application that contains the daemon logs only to lonc's log.
     """
 
     own_process: bool = False
@@ -46,17 +45,17 @@ class Choices:
 @attrs.frozen(kw_only=True)
 class Outside:
     """
-    What the daemon is given: the process and the machine that it runs on.
+    What the daemon gets from its process and its machine.
 
-    :ivar hosts: empty; host id -> its service, once the daemon has put them there.
-    :ivar sources: where the configuration is read again.
+    :ivar hosts: host id -> its service; empty until the daemon fills it.
+    :ivar sources: read the configuration again.
     :ivar observer: writes ``lonc.log``.
-    :ivar lonc_log: knows the last line of each host.
+    :ivar lonc_log: has the last line of each host.
     :ivar perm_log: writes a line to ``lonnet.perm.log``.
-    :ivar random: the jitter.
-    :ivar make_threads: makes a pool of threads: reactor, name and the most at a time.
+    :ivar random: for jitter.
+    :ivar make_threads: creates a thread pool; arguments: reactor, name, maximum number of threads.
     :ivar resolve: looks a name up, in a thread.
-    :ivar choices: what of the process is lonc's.
+    :ivar choices: which process-wide resources lonc uses.
     :ivar predecessor: the process that this one takes over from.
     :ivar beside: services that run as long as the daemon does.
     """

@@ -1,10 +1,10 @@
 """
 What lonc changes in its own process: standard descriptors, clock, signals, and the user.
 
-A program that embeds lonc decides these for itself. Where root starts lonc to run as another user
-(twistd's ``--uid`` and ``--gid``), root opens no file: twistd drops root's privileges after the
-application is made. By then files have been opened, in folders where the other user can place
-links, so this is done with the other user's rights.
+A program that embeds lonc controls these itself. If root starts lonc to run as another user
+(twistd's ``--uid`` and ``--gid``), twistd drops root's privileges only after the application was
+created. By then files have been opened, in folders where the other user can place links, so they
+are opened with the other user's rights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fill_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # has the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
@@ -59,7 +59,7 @@ def acting_as(uid: int | None, gid: int | None, umask: int | None = None) -> Ite
     :return: whether the user has changed: with a group alone it is still root.
     """
     if os.geteuid() != 0 or (uid is None and gid is None):
-        yield False  # who is not root cannot; twistd says so
+        yield False  # only root can do this; twistd reports it
         return
     name = None
     if uid is not None:

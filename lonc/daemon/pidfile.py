@@ -1,9 +1,9 @@
 """
-Who runs on these folders: ``lonc.pid``, which is the daemon's lock too (row S3), and the sockets.
+The pid file ``lonc.pid``, which is also the daemon's lock (row S3), and who uses the sockets.
 
-The kernel releases the lock when the process ends, so a file that a crash left behind never
+The kernel releases the lock when the process ends, so a file left behind by a crash never
 prevents a start, whatever process has the old process id by then. loncnew does not lock the file: a
-lonc beside it would overwrite it, delete it at its end, and get none of the sockets.
+lonc started beside it would overwrite it, delete it at its end, and get none of the sockets.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _number_in(descriptor: int) -> str:
 
 class PidFile:
     """
-    One process's claim to a set of folders.
+    The pid file, locked by one process for a set of folders.
 
-    :ivar path: of the file.
+    :ivar path: the path of the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -60,8 +60,8 @@ class PidFile:
         """
         Lock the file; the lock survives a fork.
 
-        :param patience: seconds to wait for whoever holds it.
-        :raises PidFileError: naming the process that holds it, or the reason.
+        :param patience: seconds to wait for another holder.
+        :raises PidFileError: another process holds it, or another reason.
         """
         until = monotonic() + patience
         while True:
@@ -83,7 +83,7 @@ class PidFile:
             if self._is_current(descriptor):
                 self._descriptor = descriptor
                 return
-            # The one before us removed the file after we opened it.
+            # Its previous holder deleted the file after it was opened here.
             os.close(descriptor)
 
     def _opened(self, flags: int) -> int:
@@ -153,7 +153,7 @@ class PidFile:
         descriptor = self._opened(os.O_CREAT | os.O_EXCL)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # another lonc has been quicker
+        except OSError as error:  # another lonc was faster
             os.close(descriptor)
             raise PidFileError(f"{self.path}: {error.strerror}") from None
         os.close(self._descriptor)
@@ -176,7 +176,7 @@ class PidFile:
         os.close(descriptor)
 
 
-#: Hosts that are looked at: a lonc serves all hosts of its table.
+#: Number of sockets that are checked: a lonc serves all hosts of its table.
 LOOKED_AT = 20
 
 
@@ -184,8 +184,8 @@ def who_serves(settings: Settings, table: HostTable) -> str:
     """
     Return a sentence about who listens on the hosts' sockets; empty if nobody does.
 
-    A program on the socket of a single host is no lonc, and the other hosts can be served all the
-    same: more than half of the sockets have to be taken.
+    More than half of the sockets must be in use: a program on the socket of a single host is not a
+    lonc, and does not prevent serving the other hosts.
     """
     hosts = list(islice(table.hosts.values(), LOOKED_AT))
     by_name = settings.socket_names == "hostname"

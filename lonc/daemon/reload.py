@@ -4,8 +4,8 @@
 Reloading the configuration while lonc runs (HUP, USR2 and fetched tables; row F13).
 
 The files are read in a thread. If all of them are usable, each part of the daemon is reconfigured,
-a few hosts in each turn of the event loop. What has not changed is left alone. Reloads are
-serialized: the files for the next one are not read before the last one is complete.
+a few hosts in each iteration of the event loop. Unchanged parts are not touched. Reloads are
+serialised: the files for the next one are read after the last one is complete.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ from lonc.transport.unix_socket import GroupError, SocketError
 log = Logger()
 
 
-#: So many hosts that come, go or change have a line of their own; the rest is counted. A cluster's
-#: table can name thousands.
+#: Added, removed or changed hosts that are logged individually; the rest is counted. A cluster's
+#: table can have thousands.
 HOSTS_TOLD = 20
 
 
-#: Of what could not be carried out, and of what is wrong, so many lines are told.
+#: Maximum number of failures, and of problems, in the answer.
 MOST_TOLD: Final = 8
 
-#: Characters of what has changed that are told: AMP has no room for more than 65,535 bytes.
+#: Maximum length of the changes in the answer: AMP allows 65,535 bytes.
 MOST_CHARACTERS: Final = 15_000
 
 
 @attrs.frozen
 class ReloadAnswer:
     """
-    What a person is told of a configuration that has been taken over.
+    The answer to a successful reload.
 
-    :ivar summary: how many hosts are new, gone, changed or as before.
-    :ivar changes: what has changed, setting by setting and host by host.
+    :ivar summary: numbers of added, removed, changed and unchanged hosts.
+    :ivar changes: changed settings and hosts.
     :ivar not_done: what could not be carried out, and why.
-    :ivar problems: what is wrong with what is in force.
+    :ivar problems: problems of the new configuration.
     """
 
     summary: str
@@ -67,7 +67,7 @@ class ReloadAnswer:
     problems: Sequence[str]
 
     def __str__(self) -> str:
-        """Put them together: a line, one for each change, and last one for each problem."""
+        """Return the summary, a line for each change, and a line for each problem."""
         told = self.summary
         if self.not_done:
             told += f"; not carried out: {'; '.join(_first(self.not_done))}"
@@ -83,9 +83,9 @@ def _first(lines: Sequence[str]) -> list[str]:
 
 def told_of_sockets(errors: Sequence[SocketError], group: int | None) -> Iterator[str]:
     """
-    Yield a line for each error, but a single one for a group that no socket can be given to.
+    Yield a line for each error, but a single one for all sockets whose group cannot be set.
 
-    :param group: the id of the group that may connect; None for none.
+    :param group: the id of the group; None for none.
     """
     groups = [str(error) for error in errors if isinstance(error, GroupError)]
     if groups:
@@ -102,21 +102,21 @@ def _group_name(group: int | None) -> str:
 
 
 class Follower(Protocol):
-    """A part of the daemon that has settings."""
+    """A part of the daemon that depends on settings."""
 
     def reconfigure(self, settings: Settings) -> None:
-        """Go by others from now on."""
+        """Use new settings."""
 
 
 @attrs.define
 class Reloader:
     """
-    Replaces what is in force, and has the parts of the daemon follow it.
+    Replaces the configuration in force, and reconfigures the parts of the daemon.
 
-    :param outside: where the files are read.
-    :param disk: runs the reading.
-    :param ports: where lonc listens beside the hosts' sockets.
-    :param followers: parts that only have to be told the settings.
+    :param outside: has the functions that read the files.
+    :param disk: runs them in a thread.
+    :param ports: the ports other than the hosts' sockets.
+    :param followers: parts that only need the new settings.
     """
 
     _outside: Outside
@@ -132,12 +132,12 @@ class Reloader:
 
     def table(self) -> Deferred[str]:
         """
-        Read the table again: only hosts that changed are touched.
+        Read the table again; only hosts that changed are affected.
 
-        All get their retries back, and report.
+        The retries of all hosts are restored, and the status file is written.
 
-        :return: what has changed, for a person; fails with ReloadFailed when the table is unusable,
-            and the old one stays.
+        :return: readable changes; fails with ReloadFailed if the table is unusable, and the old one
+            stays in force.
         """
 
         def read() -> Configuration:
@@ -148,12 +148,12 @@ class Reloader:
 
     def everything(self) -> Deferred[str]:
         """
-        Read ``loncapa.conf`` and the table again; open requests end as they would.
+        Read ``loncapa.conf`` and the table again, without interrupting requests.
 
-        :return: what has changed, for a person; fails with ReloadFailed when one of them is
-            unusable, and what was in force stays.
+        :return: readable changes; fails with ReloadFailed if one of them is unusable, and the old
+            configuration stays in force.
         """
-        time.tzset()  # the machine may have another time zone since
+        time.tzset()  # the time zone of the machine may have changed
         return Deferred.fromCoroutine(
             self._take_over(self._outside.sources.everything, self._in_force.settings.config_file)
         )
@@ -171,9 +171,9 @@ class Reloader:
         self, read: Callable[[], Configuration], file: str
     ) -> tuple[ReloadAnswer, list[Deferred[list[str]]]]:
         """
-        Carry out a change.
+        Perform a reload.
 
-        :return: what to tell, and what each port will have to add.
+        :return: the answer, and Deferreds with further errors of each port.
         """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
@@ -215,7 +215,7 @@ class Reloader:
         return ReloadAnswer(summary, lines, not_done, wrong), moved
 
     async def _read(self, read: Callable[[], Configuration], file: str) -> Proposal:
-        """Read in a thread: a long table takes a while, and a disk may hang."""
+        """Read in a thread, because tables may be long and disks may hang."""
         settings = self._in_force.settings
         path = settings.hosts_file
         try:
@@ -236,9 +236,9 @@ class Reloader:
 
     async def _in_slices(self, steps: Iterator[None]) -> None:
         """
-        Take steps of the change.
+        Run steps of the reload.
 
-        :raises ReloadFailed: lonc stops; what has not been done need not be done.
+        :raises ReloadFailed: lonc is stopping, so the remaining steps are skipped.
         """
         await in_slices(self._outside.reactor, steps, lambda: not self._stopping)
         if self._stopping:
@@ -274,6 +274,6 @@ class Reloader:
             log.info("{count} more new hosts", count=len(changes.new) - HOSTS_TOLD)
 
     def stop(self) -> Deferred[list[tuple[bool, list[str]]]]:
-        """Take nothing over any more; fires when the ports are where they shall be."""
+        """Refuse further reloads; fires when all ports have been moved."""
         self._stopping = True
         return self._ports.relocated()

@@ -1,8 +1,8 @@
 # LoopingCall has no annotations:
 # mypy: allow-untyped-calls
 """
-Periodic work that goes on after errors, and the look at every time limit, several times a second
-(rows F1, S9 and S11).
+Periodic calls that continue after errors, and the sweep that checks all time limits several times a
+second (rows F1, S9 and S11).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def guarded(act: Callable[[], object]) -> Callable[[], Deferred[None]]:
 
 class Rounds:
     """
-    Calls functions periodically: a LoopingCall alone stops at its first error.
+    Calls functions periodically; unlike a LoopingCall, it does not stop at the first error.
 
-    :param clock: the reactor's time.
-    :param periods: function -> seconds between two calls; none is called while it still runs.
+    :param clock: the reactor's clock.
+    :param periods: function -> seconds between two calls; none is called while it is still running.
     """
 
     def __init__(self, clock: IReactorTime, periods: Mapping[Callable[[], object], float]) -> None:
@@ -62,24 +62,25 @@ class Rounds:
                 call.stop()
 
 
-#: Seconds between two looks at the time limits: a request ends so much late at the most.
+#: Seconds between two checks of the time limits: the maximum delay with which a request ends.
 SWEEP: Final = 0.25
 
-#: Seconds by which a look is late after a pause: the process was stopped, the machine suspended, or
-#: a turn of the reactor took long. What has arrived meanwhile has not been read.
+#: Delay in seconds from which a check counts as following a pause: the process was stopped, the
+#: machine suspended, or an iteration of the reactor was slow. Data that arrived meanwhile is
+#: unread.
 LATE: Final = 1.0
 
-#: Turns of the reactor after a pause in which what has arrived is read, at most. One deals with
-#: 2,000 events, and fewer than this times as many sockets are open.
+#: Maximum number of iterations of the reactor after a pause for reading data that has arrived. One
+#: iteration handles 2,000 events, and the number of open sockets is less than this many times that.
 TURNS: Final = 32
 
 
 class Sweep:
     """
-    Looks at every time limit; after a pause, not before all that has arrived in it is read.
+    Checks all time limits; after a pause, only once the data that arrived in it has been read.
 
-    :param network: knows whether there is something to read.
-    :param look: looks at every time limit; it raises nothing.
+    :param network: has the information whether there is unread data.
+    :param look: checks all time limits; must not raise.
     """
 
     def __init__(self, reactor: IReactorTime, network: Network, look: Callable[[], object]) -> None:
@@ -87,10 +88,10 @@ class Sweep:
         self._network = network
         self._look = look
         self._last = reactor.seconds()
-        self._turns = 0  # that are left to read in
+        self._turns = 0  # remaining iterations for reading
 
     def __call__(self) -> None:
-        """Look at every time limit, now or when what has arrived is read."""
+        """Check all time limits, now or after unread data has been read."""
         now = self._reactor.seconds()
         paused, self._last = now - self._last > SWEEP + LATE, now
         if self._turns:

@@ -34,7 +34,7 @@ def hold() -> None:
     """
     Block all signals that would end the process until `Signals` handles them.
 
-    Sockets and files that are created from now on have to be removed at the end. Only for lonc's
+    Sockets and files created from now on must be removed at the end. Only for lonc's
     own process.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -42,10 +42,10 @@ def hold() -> None:
 
 class Signals:
     """
-    Calls functions for signals, in the reactor's thread between events.
+    Calls functions for signals, in the reactor's thread.
 
-    Signals of one number that arrive while its function runs, or before it has begun, cause one
-    more call together.
+    Repeated signals that arrive before the function was called, or while it is running, cause only
+    one more call.
 
     :param reactor: the reactor.
     :param actions: signal -> function. Its exceptions are logged; if it returns a Deferred or a
@@ -106,7 +106,7 @@ class Signals:
             self._reactor.callLater(0, self._act, number)
 
     def uninstall(self) -> None:
-        """Restore the former handlers; a process of lonc's own ignores signals from now on."""
+        """Restore the previous handlers; lonc's own process ignores signals from now on."""
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_IGN if self._own_process else before)
         self._before.clear()

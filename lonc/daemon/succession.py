@@ -1,10 +1,10 @@
 """
-The processes before and after this one: what is taken over from one, and left to the other.
+Taking over state from the previous process, and leaving state to the next one.
 
-State that is in no file and that the next process needs: pauses, delayed requests that have been
-answered, and which hosts are DEAD. A take-over passes on all of it. A restart with stored sockets
-passes on which hosts are DEAD, in a file: clients wait meanwhile, and should not find a DEAD host
-taken for a healthy one.
+The next process needs state that is not in files: pauses, answered delayed requests, and which
+hosts are DEAD. A take-over passes on all of it. A restart with stored sockets only passes on which
+hosts are DEAD, in a file: clients wait meanwhile, and should not run into a DEAD host that is
+considered healthy.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from lonc.host.service import HostService
 from lonc.local.limits import Clients
 from lonc.report.events import Logger
 
-#: Seconds in which clients that have connected can ask, and have their answers, where newcomers
-#: wait for the next lonc. Programs ask at once, but on a busy machine not within a tenth of that.
+#: Seconds in which connected clients can still send requests and get answers, while new clients
+#: wait for the next lonc. Programs send at once, but on a busy machine that may take a while.
 LAST_WORDS: Final = 1.0
 
-#: Seconds after which the file is out of date.
+#: Maximum age of the file in seconds.
 FRESH: Final = 60.0
 
-#: Bytes of the file at most: those of 50,000 hosts take less.
+#: Maximum size of the file in bytes: enough for 50,000 hosts.
 SIZE_LIMIT: Final = 4 * 1024 * 1024
 
 log = Logger()
@@ -54,11 +54,11 @@ log = Logger()
 @attrs.define(eq=False)
 class Succession:
     """
-    Follows the process before this one, and makes way for the next.
+    Takes over from the previous process, and hands over to the next.
 
     :param kept: the listening sockets of the hosts.
-    :param in_thread: runs what waits for a new process.
-    :param unshared: what two processes cannot have at a time.
+    :param in_thread: runs the function that waits for a new process.
+    :param unshared: services that only one process can have at a time.
     """
 
     _outside: Outside
@@ -89,24 +89,24 @@ class Succession:
     def _first_predecessor(self) -> Predecessor | None:
         return self._outside.predecessor
 
-    # ------------------------------------------------------------------ the process before
+    # ------------------------------------------------------------------ the previous process
 
     @property
     def following(self) -> bool:
-        """Whether the process before this one still serves."""
+        """Whether the previous process still serves."""
         return self._predecessor is not None
 
     def claim(self) -> None:
         """
-        Write the pid file, unless it is still that of the process before.
+        Write the pid file, unless the previous process still uses it.
 
-        :raises lonc.daemon.pidfile.PidFileError: that cannot be done.
+        :raises lonc.daemon.pidfile.PidFileError: that failed.
         """
         if not self.following:
             self._outside.pid_file.write()
 
     def restore_pid_file(self) -> None:
-        """Write the pid file again where it has gone or names another process."""
+        """Write the pid file again if it was deleted or names another process."""
         pid_file, problems = self._outside.pid_file, self._outside.problems
         try:
             if not self.handing_over and pid_file.restore():
@@ -118,9 +118,9 @@ class Succession:
 
     def complete(self) -> None:
         """
-        Serve in place of the process before; all hosts listen by now.
+        Replace the previous process; all hosts must listen already.
 
-        :raises lonc.daemon.takeover.TakeOverError: it goes on.
+        :raises lonc.daemon.takeover.TakeOverError: it continues.
         """
         if self.following:
             dead = self._take_over()
@@ -131,7 +131,7 @@ class Succession:
         self._kept.close_unclaimed()
 
     def _take_over(self) -> Iterable[str]:
-        """Know what the old process knew, and have it go; return the hosts that it found DEAD."""
+        """Restore the old process's state, and make it end; return its DEAD hosts."""
         predecessor = self._predecessor
         assert predecessor is not None
         knowledge = predecessor.holdings.knowledge
@@ -148,23 +148,23 @@ class Succession:
         predecessor.serve_clients(self._outside.reactor, self._kept.serve)
         return knowledge.get("dead", {})
 
-    # ------------------------------------------------------------------ the process after
+    # ------------------------------------------------------------------ the next process
 
     @property
     def handing_over(self) -> bool:
-        """Whether a new process gets what there is."""
+        """Whether a hand-over is in progress."""
         return self._hand_over.under_way
 
     async def hand_over(self) -> str:
-        """Get ready for a new process; see :meth:`lonc.daemon.handover.HandOver.offer`."""
+        """Prepare for a new process; see :meth:`lonc.daemon.handover.HandOver.offer`."""
         return await self._hand_over.offer()
 
     def stop_handing_over(self) -> Deferred[None]:
-        """Hand over to no process that has not come yet; fires when it is decided for one."""
+        """Refuse new hand-overs; fires when one in progress is decided."""
         return self._hand_over.stop()
 
     def hurry(self) -> None:
-        """Wait for no new process any more: lonc has been told to stop twice."""
+        """Do not wait for a new process any longer, because lonc was told to stop twice."""
         self._hand_over.hurry()
 
     def _holdings(self) -> Holdings:
@@ -176,38 +176,38 @@ class Succession:
         )
 
     def _retire(self) -> None:
-        """End: a new process serves."""
+        """Stop, because a new process serves."""
         self._retired = True
-        with contextlib.suppress(ReactorNotRunning):  # it stops already
+        with contextlib.suppress(ReactorNotRunning):  # it is already stopping
             self._outside.reactor.stop()
 
     def stop_accepting(self) -> bool:
-        """Return whether sockets go on listening for the next process, which serves newcomers."""
+        """Stop accepting; return whether sockets keep listening for the next process."""
         if self.following:
             self._kept.give_back()
             return False
         return self._kept.stop_accepting(self._retired)
 
     async def leave_to_next(self) -> None:
-        """Leave the next process what it needs, and have clients connect to it."""
-        if not self._retired:  # else it knows
+        """Leave state to the next process, and make clients connect to it."""
+        if not self._retired:  # otherwise it was handed over
             settings = self._in_force.settings
             path, limit, dead = (
                 settings.health_file,
                 settings.disk_timeout,
                 dead_of(self._outside.hosts),
             )
-            with contextlib.suppress(OSError, Stuck):  # it will find out
+            with contextlib.suppress(OSError, Stuck):  # the next process will find out
                 await self._disk.run(path, limit, partial(leave_dead, path, dead))
         await self._hand_over.pass_on(self._kept.clients())
         until = self._outside.reactor.seconds() + LAST_WORDS
         while self._clients.everyone and self._outside.reactor.seconds() < until:
             for client in list(self._clients.everyone):
-                client.hang_up()  # it connects to the next lonc when it asks again
+                client.hang_up()  # its next request goes to the next lonc
             await deferLater(self._outside.reactor, LAST_WORDS / 20)
 
     def release(self) -> None:
-        """Give the folders free for another lonc."""
+        """Release the folders for another lonc."""
         if self._predecessor is not None:
             self._kept.give_back()
             self._predecessor.close()
@@ -230,7 +230,7 @@ def take_on(
     knowledge: Knowledge, hosts: Mapping[str, HostService], delayed: DelayedService
 ) -> None:
     """
-    Take over the state of the process before this one; all hosts have to listen already.
+    Restore the state of the previous process; all hosts must listen already.
 
     :raises ValueError: it is not what `knowledge_of` returns.
     """
@@ -249,7 +249,7 @@ def distrust(dead: Iterable[str], hosts: Mapping[str, HostService]) -> None:
     """
     Make these hosts unproven and probe them at once.
 
-    They were DEAD a moment ago, and may have come back.
+    They were DEAD a moment ago, and may have recovered.
     """
     for host_id in dead:
         if host_id in hosts:

@@ -1,9 +1,9 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-Hosts come, go and change (row S2), and one that fails is started again (row S19).
+Adds, removes and reconfigures hosts (row S2), and restarts those that fail (row S19).
 
-Whatever goes wrong in the service of one host is logged and is that host's own.
+Errors in the service of one host are logged and do not affect the others.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ log = Logger()
 
 class Supervisor(MultiService):
     """
-    Serves every host of the table: it is the parent of their services.
+    Serves every host of the table, as the parent of their services.
 
     :param hosts: host id -> its service; only the supervisor changes it.
     :param in_force: the settings and the table.
     :param dependencies: what all hosts share.
-    :param problems: gets the hosts that have no socket.
-    :param machines: those of the hosts.
+    :param problems: where hosts without a socket are reported.
+    :param machines: the machines of the hosts.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Supervisor(MultiService):
         self._leaving: dict[HostService, Deferred[object]] = {}
         self._sockets = RestingFolder()
 
-    # ------------------------------------------------------------------ come, change and go
+    # ------------------------------------------------------------------ add, change and remove
 
     def add(self, host_id: str) -> SocketError | None:
         """
         Serve a host of the table.
 
-        :return: why its socket cannot be had; that is tried again.
+        :return: why its socket cannot be opened, which is tried again; None if it is open.
         """
         host = self._in_force.table.hosts[host_id]
         service = self._hosts[host_id] = HostService(
@@ -86,9 +86,9 @@ class Supervisor(MultiService):
         return error
 
     def reconfigure(self, host_id: str) -> SocketError | None:
-        """Have a host follow the table and the settings; returns as :meth:`add` does."""
+        """Apply the current table and settings to a host; returns as :meth:`add` does."""
         host = self._hosts.get(host_id)
-        if host is None:  # starting it again failed
+        if host is None:  # restarting it failed
             return self.add(host_id)
         try:
             host.reconfigure(self._in_force.table.hosts[host_id], self._in_force.settings)
@@ -102,7 +102,7 @@ class Supervisor(MultiService):
         return None
 
     def remove(self, host_id: str) -> None:
-        """Serve a host no more; its requests in flight may end."""
+        """Stop serving a host; its requests in flight may finish."""
         self._problems.over(NOT_SERVED, host_id)
         service = self._hosts.pop(host_id, None)
         if service is None:
@@ -120,7 +120,7 @@ class Supervisor(MultiService):
         self._departed.update(service.counts())
 
     def departed(self) -> Mapping[str, int]:
-        """Return the counts of all hosts that were removed: those since the start have them."""
+        """Return the counts of all removed hosts, for the totals since the start."""
         counts = Counter(self._departed)
         for service in self._leaving:
             counts.update(service.counts())
@@ -133,15 +133,15 @@ class Supervisor(MultiService):
         return DeferredList(list(self._leaving.values()), consumeErrors=True)
 
     def stop_at_once(self) -> None:
-        """End the requests for which hosts that stop are waiting."""
+        """End the requests that stopping hosts are waiting for."""
         for service in list(self._leaving):
             service.end_drain()
 
-    # ------------------------------------------------------------------ look after them
+    # ------------------------------------------------------------------ checks
 
     def sweep(self, now: float) -> None:
         """
-        Look at every host's time limits.
+        Check the time limits of all hosts.
 
         :param now: the reactor's time.
         """
@@ -149,7 +149,7 @@ class Supervisor(MultiService):
 
     def restore(self) -> None:
         """
-        Restart services that have failed, and open sockets again that were removed.
+        Restart failed services, and open removed sockets again.
 
         The sockets of thousands of hosts are checked only if their folder has changed.
         """
@@ -160,9 +160,11 @@ class Supervisor(MultiService):
                     log.critical("the host's service has been restarted", host_id=host_id)
                     neighbours = host.neighbours
                     self.remove(host_id)
-                    if host_id in self._in_force.table.hosts:  # else it is about to be removed
+                    if host_id in self._in_force.table.hosts:  # otherwise it is about to be removed
                         self.add(host_id)
-                    for each in neighbours:  # they share what is new, and leave what may be broken
+                    for (
+                        each
+                    ) in neighbours:  # they move from the possibly broken machine to the new one
                         if each in self._in_force.table.hosts:
                             self.reconfigure(each)
                 elif not rests and not host.listening:

@@ -1,7 +1,7 @@
 """
-Notifications to a service manager such as systemd, when they are sent, and its descriptor store.
+Notifications to a service manager such as systemd, and its descriptor store.
 
-The protocol is a datagram of ``NAME=value`` lines to the socket that ``NOTIFY_SOCKET`` names
+A notification is a datagram of ``NAME=value`` lines to the socket given in ``NOTIFY_SOCKET``
 (``sd_notify(3)``). Without a manager nothing is sent.
 """
 
@@ -28,7 +28,7 @@ from lonc.report.events import Logger
 #: The first descriptor that a manager hands over (``sd_listen_fds(3)``).
 FIRST: Final = 3
 
-#: Characters of a descriptor's name at most.
+#: Maximum length of a descriptor's name.
 _NAME_LIMIT: Final = 255
 
 #: Seconds to wait for a manager whose queue is full; after one such wait, none until it reads
@@ -36,10 +36,10 @@ _NAME_LIMIT: Final = 255
 _PATIENCE: Final = 1.0
 
 
-#: Seconds between two status lines where the manager does not watch.
+#: Seconds between two status lines if the manager has no watchdog.
 STATUS: Final = 10.0
 
-#: Seconds that a stop may take beside the drain: a second for clients, the rest for a slow disk.
+#: Seconds that a stop may take in addition to the drain: one for clients, the rest for a slow disk.
 AFTER_DRAIN: Final = 10.0
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ class Manager:
     """
     The service manager, if there is one.
 
-    :param environment: is read once; variables that are meant for this process alone are removed,
-        so that no child inherits them.
+    :param environment: read once; variables meant only for this process are removed, so that no
+        child inherits them.
     :ivar watchdog: seconds of silence after which the manager kills this process; 0.0 for never.
     :ivar room: how many descriptors it stores during a restart.
     """
@@ -80,23 +80,23 @@ class Manager:
         return bool(self._address)
 
     def tell_ready(self, status: str) -> None:
-        """Tell the manager that all sockets listen."""
+        """Notify the manager that all sockets listen."""
         self.tell("READY=1", f"STATUS={status}")
 
     def tell_reloading(self) -> None:
-        """Tell the manager that a reload begins; :meth:`tell_ready` ends it."""
+        """Notify the manager that a reload begins; :meth:`tell_ready` ends it."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def tell_stopping(self, seconds: float) -> None:
         """
-        Tell the manager that lonc begins to stop.
+        Notify the manager that lonc begins to stop.
 
-        :param seconds: how long that may take: the manager does not kill lonc before.
+        :param seconds: how long that may take before the manager kills lonc.
         """
         self.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def tell_alive(self, status: str) -> None:
-        """Tell the manager that the reactor still runs: its watchdog waits for that."""
+        """Notify the manager's watchdog that the reactor is still running."""
         self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
 
     def store(self, name: str, descriptor: int) -> bool:
@@ -104,7 +104,7 @@ class Manager:
         return self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
 
     def remove(self, name: str) -> None:
-        """Have the manager drop a stored socket."""
+        """Make the manager drop a stored socket."""
         self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
 
     def claim(self, name: str) -> int | None:
@@ -197,8 +197,8 @@ def _room(environment: MutableMapping[str, str]) -> int:
     """
     Return how many descriptors the manager keeps.
 
-    systemd has a descriptor store since release 219, and tells its size since 254. Without one it
-    closes what it is sent, and tells nobody: lonc then learns at the next start that none came.
+    systemd has a descriptor store since release 219, and reports its size since 254. Without a
+    store it silently closes what it is sent, which lonc only notices at the next start.
     """
     room = environment.pop("FDSTORE", "")
     return int(room) if room.isdecimal() else sys.maxsize
@@ -217,7 +217,7 @@ def _inherited(environment: MutableMapping[str, str]) -> dict[str, int]:
         try:
             os.set_inheritable(descriptor, False)
         except OSError:
-            continue  # it was promised, and is not there
+            continue  # announced, but not open
         if name in kept:
             os.close(descriptor)
         else:
@@ -241,7 +241,7 @@ def _handed_over(environment: MutableMapping[str, str]) -> Iterable[tuple[str, i
 
 
 def _twisted_has_them() -> bool:
-    """Whether Twisted has found descriptors: importing its endpoints takes all but their names."""
+    """Whether Twisted has found descriptors: its endpoints remove the variables at import."""
     try:
         serverFromString(None, "systemd:UNIX:index=0")
     except LookupError:
@@ -266,7 +266,7 @@ class Notices:
         self._stopping = False
 
     def started(self) -> None:
-        """Say that lonc is ready, once the reactor runs."""
+        """Notify the manager that lonc is ready, once the reactor runs."""
         if self._manager.present:
             self._reactor.callWhenRunning(self._ready)
 
@@ -280,7 +280,7 @@ class Notices:
     def _say_alive(self) -> None:
         try:
             status = self._status()
-        except Exception:  # the loop turns all the same
+        except Exception:  # the event loop is running nevertheless
             log.failure("a fault inside lonc")
             status = ""
         self._manager.tell_alive(status)
@@ -305,14 +305,14 @@ class Notices:
 
     def stopping(self, drain: float) -> None:
         """
-        The end begins; the loop turns on until :meth:`stopped`.
+        Notify the manager that lonc begins to stop.
 
-        :param drain: seconds that requests in flight get.
+        :param drain: seconds that requests in flight may take.
         """
         self._stopping = True
         self._manager.tell_stopping(drain + AFTER_DRAIN)
 
     def stopped(self) -> None:
-        """Send nothing more: everything has ended."""
+        """Stop sending notifications."""
         if self._alive.running:
             self._alive.stop()

@@ -1,7 +1,7 @@
 # twisted.protocols.amp has no annotations:
 # mypy: allow-untyped-calls
 """
-The new process's side of ``--take-over``: it gets everything from the process that runs.
+The new process's side of ``--take-over``: it gets everything from the running process.
 
 The steps are described in :mod:`lonc.daemon.handover`. The new process blocks in its start until
 the old one has decided, so it has accepted and sent nothing by then.
@@ -32,14 +32,14 @@ from lonc.daemon.handover import (
 from lonc.report.events import Logger
 from lonc.transport.peer import peer_of
 
-#: Seconds after which delayed requests in flight have their answers, or have timed out.
+#: Seconds within which delayed requests in flight are answered or time out.
 ENDED = 600.0
 
 log = Logger()
 
 
 class TakeOverError(Exception):
-    """The old process goes on; the message says why."""
+    """The old process continues; the message says why."""
 
 
 class Predecessor:
@@ -58,9 +58,9 @@ class Predecessor:
 
     def relieve(self) -> None:
         """
-        Tell the old process that this one serves; return once it goes, or has died.
+        Tell the old process that this one serves; return once it ends, or has died.
 
-        :raises TakeOverError: it goes on.
+        :raises TakeOverError: it continues.
         """
         self._connection.settimeout(LIMIT)
         # It may have closed the connection already; its answer can still be read.
@@ -82,7 +82,7 @@ class Predecessor:
         """Kill a process that does not answer: it was stopped, or hangs."""
         log.critical("process {pid} does not answer: killing it", pid=self.pid)
         try:
-            if not self.pid:  # of another pid namespace; to kill() this is our own process group
+            if not self.pid:  # in another pid namespace; for kill(), 0 is our own process group
                 raise OSError("its process id is not known")
             os.kill(self.pid, signal.SIGKILL)
             self._connection.recv(LONGEST)
@@ -95,7 +95,7 @@ class Predecessor:
             ) from None
 
     def close(self) -> None:
-        """Close the connection: unless the old process has gone, it goes on."""
+        """Close the connection: the old process continues, unless it has ended."""
         self._connection.close()
 
     def decline(self) -> None:
@@ -128,7 +128,7 @@ class _Clients:
         return self._connection.fileno()
 
     def logPrefix(self) -> str:
-        """Return who is at work."""
+        """Return a name for log lines."""
         return "clients of the old process"
 
     def doRead(self) -> None:
@@ -151,12 +151,12 @@ class _Clients:
 
 def take_over(management: str, pid_file: str) -> Predecessor | None:
     """
-    Get everything from the old process, which goes on until this one serves. This takes a while.
+    Get everything from the old process, which serves until this one does. This blocks.
 
     :param management: the description of the management port.
     :param pid_file: the path of the pid file.
-    :return: None if no lonc runs, or it has died meanwhile: the lock of the pid file tells.
-    :raises TakeOverError: the old process goes on.
+    :return: None if no lonc is running, or it has died; the lock on the pid file shows which.
+    :raises TakeOverError: the old process continues.
     """
     path = Endpoint.parse(management).unix_path
     if path is None:
@@ -191,7 +191,7 @@ def _check_user(path: str, uid: int) -> None:
 
 
 def _ask(asking: socket.socket) -> str:
-    # AMP takes two megabytes: it is imported only here.
+    # Imported only here, because AMP takes two megabytes.
     from twisted.protocols import amp
 
     from lonc.control.commands import HandOver as Command

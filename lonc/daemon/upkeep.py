@@ -1,5 +1,5 @@
 """
-What the daemon looks after while it runs: time limits, sockets, ports, files, and what is wrong.
+Periodic work of the daemon: time limits, sockets, ports, files and problems.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from lonc.report.problems import Problem, problem
 from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
 
-#: Seconds between two looks at whether every host is served (row S19).
+#: Seconds between two checks that every host is served (row S19).
 WATCH = 1.0
 
-#: Seconds between two looks at what the hosts report: a problem that nobody asks about becomes a
-#: line of the log so much late.
+#: Seconds between two checks of the hosts' status: the maximum delay until a problem is logged.
 LOOK = 10.0
 
 log = Logger()
@@ -46,11 +45,11 @@ class Upkeep:
     """
     Does all of that periodically, from :meth:`start` to :meth:`stop`.
 
-    :param ports: where lonc listens beside the hosts' sockets.
+    :param ports: the ports other than the hosts' sockets.
     :param kept: the sockets that are kept over a restart.
-    :param also: what else is to be done, a step at a time, and every how many seconds.
-    :param running: tells whether the daemon runs.
-    :param sets_title: tells whether the process title is lonc's.
+    :param also: further work in steps -> its period in seconds.
+    :param running: whether the daemon is running.
+    :param sets_title: whether to set the process title.
     """
 
     _outside: Outside
@@ -81,15 +80,15 @@ class Upkeep:
         return Rounds(self._outside.reactor, rounds)
 
     def start(self) -> None:
-        """Begin, with everything once."""
+        """Do everything once, and then periodically."""
         self._rounds.start()
 
     def stop(self) -> None:
-        """Do nothing more."""
+        """Stop."""
         self._rounds.stop()
 
     def _sweep(self) -> None:
-        """Look at every time limit."""
+        """Check all time limits."""
         now = self._outside.reactor.seconds()
         self._clients.sweep(now)
         self._supervisor.sweep(now)
@@ -101,11 +100,11 @@ class Upkeep:
         await in_slices(self._outside.reactor, steps, self._running)
 
     async def _begin_slots(self) -> None:
-        """Let the five minutes of which is told move on."""
+        """Advance the window of the last five minutes."""
         await self._in_slices(self._reporter.beginning_slots())
 
     async def refresh_problems(self) -> None:
-        """Bring the list of problems up to date with what the hosts report."""
+        """Update the list of problems from the status of the hosts."""
         for each in [each for each in self._outside.problems if each.kind == "log-file"]:
             if has_room(each.subject):  # its next line may be hours away
                 self._outside.problems.over(each.kind, each.subject)
@@ -114,11 +113,11 @@ class Upkeep:
         await self._in_slices(self._reporter.looking())
 
     async def report_and_reset(self) -> None:
-        """Open the logs again, write the status file, and give all hosts their retries back."""
+        """Reopen the logs, write the status file, and restore the retries of all hosts."""
         await self._in_slices(self._reporter.reporting_and_resetting())
 
     def _restore(self) -> None:
-        """Start again what does not serve, and say so in the process title."""
+        """Restart and reopen what does not serve, and update problems and process title."""
         self._supervisor.restore()
         self._shared.restore()
         self._succession.restore_pid_file()
@@ -131,7 +130,7 @@ class Upkeep:
             self._reporter.show_title()
 
     def _own_problems(self) -> Iterator[Problem]:
-        """Say which ports do not listen, whether no file can be opened, and whether to restart."""
+        """Yield problems of ports, of the limit on open files, and of an upgrade."""
         yield from self._ports.problems()
         why = why_no_file()
         if why:

@@ -2,8 +2,8 @@
 Seals the delayed requests of all hosts, including DEAD and unknown ones.
 
 After each scan of the folder it seals file by file, each in a separate disk call, beginning with
-the first request of every host. A request is sealed before it is sent, but sent anyway if it cannot be
-sealed.
+the first request of every host. A request is sealed before it is sent, but sent anyway if it cannot
+be sealed.
 """
 
 from __future__ import annotations

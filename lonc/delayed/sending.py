@@ -2,7 +2,8 @@
 Sends the delayed requests of each host, one after the other, and removes those that are answered.
 
 An answer is only valid once its connection has been proven afterwards: a lond that has sent an
-extra line answers each request with the answer to the previous one. Later requests are sent meanwhile.
+extra line answers each request with the answer to the previous one. Later requests are sent
+meanwhile.
 """
 
 from __future__ import annotations

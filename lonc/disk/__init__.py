@@ -1,5 +1,5 @@
 """
-Disk work: calls in threads with a limit, and files that are opened and written with care.
+Disk access: calls in threads with a time limit, and opening and writing files safely.
 
-Nothing here knows what a file holds.
+This package is independent of the content of files.
 """

@@ -1,5 +1,5 @@
 """
-Whether the code on disk is still the code that runs: an upgrade replaces it under a running lonc.
+Detects that lonc's code on disk was replaced, by an upgrade, while it is running.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _STARTED_WITH: Final = _stamp()
 
 def is_replaced() -> bool:
     """
-    Return whether lonc has been installed anew since this process started.
+    Return whether lonc was reinstalled since this process started.
 
-    What is loaded on demand does not fit then: pages, and the commands of the management port.
+    Modules that are imported on demand may not match then: pages, and commands of the management
+    port.
     """
     return _stamp() != _STARTED_WITH

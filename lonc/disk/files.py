@@ -1,8 +1,8 @@
 """
-Opens files without blocking and without following links, replaces them as a whole, and tells
-whether a file or a folder has changed.
+Opens files without blocking and without following links, replaces them atomically, and detects
+changes of files and folders.
 
-Everything here blocks.
+All functions make disk calls, which block.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ import attrs
 
 _UNWAITED = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CAREFUL = _UNWAITED | os.O_NOFOLLOW
-#: How a file is read that somebody else may have put there.
+#: Flags for reading a file that others may have placed there.
 READ = os.O_RDONLY | _CAREFUL
-#: How a file is made; what is there, were it a link, is left.
+#: Flags for creating a file; an existing file or link is not touched.
 CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL
 
-#: Looks at a folder without a change after which it rests, a second apart: a change within the same
-#: tick of a file system's clock leaves no trace, and some have one of two seconds.
+#: Checks of a folder without a change, a second apart, after which it counts as unchanged: changes
+#: within one tick of a file system's clock are invisible, and some clocks have ticks of two
+#: seconds.
 REST_AFTER = 3
 
-#: After so many looks it does not, though nothing seems to have changed.
+#: Every so many checks, it does not count as unchanged even if it seems so.
 LOOK_ANYWAY = 60
 
-#: What tells that the file itself is at fault. Other errors (no descriptors left) pass.
+#: Errors caused by the file itself. Others, such as a lack of descriptors, are temporary.
 _FAULTS = {errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP, errno.ENXIO, errno.ENODEV}
 
-#: Called before each step on the disk with its name; a test stops there.
+#: Called with the name of each step on the disk before it; used by tests.
 StepHook = Callable[[str], object]
 
 
 @attrs.frozen
 class Stamp:
-    """Which file it is, and in which state."""
+    """The identity and state of a file."""
 
     inode: int
     size: int
@@ -47,11 +48,11 @@ class Stamp:
 
     @classmethod
     def of(cls, info: os.stat_result) -> Stamp:
-        """Take it from what ``stat`` says."""
+        """Return the stamp for a result of ``stat``."""
         return cls(info.st_ino, info.st_size, info.st_mtime_ns)
 
 
-#: Names of files, each with the state in which it was looked at.
+#: Names of files, with their states.
 Files = dict[str, Stamp]
 
 
@@ -64,7 +65,7 @@ class Unfinished(Exception):
 
 
 class Unusable(Exception):
-    """The file holds nothing that can be used; the message says why, on one line."""
+    """The file has no usable content; the message is a line with the reason."""
 
     def __init__(self, reason: str, stamp: Stamp) -> None:
         super().__init__(reason)
@@ -75,12 +76,12 @@ class Changed(Exception):
     """The file is no longer the one that was read."""
 
 
-#: Said of a file with several names: one may be in a folder where others cannot read it.
+#: The reason for refusing a file with several names: another one may be in a private folder.
 LINKED = "it is a hard link: the file has another name as well"
 
 
 def why(error: Exception) -> str:
-    """Say for a person why a call failed: ``PATH: No such file or directory``."""
+    """Return a readable reason for a failed call: ``PATH: No such file or directory``."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -88,10 +89,10 @@ def why(error: Exception) -> str:
 
 def check(path: str, stamp: Stamp) -> None:
     """
-    See whether a file is still in this state.
+    Check that a file is still in this state.
 
-    :raise Changed: it is not.
-    :raise FileNotFoundError: it has gone.
+    :raises Changed: it is not.
+    :raises FileNotFoundError: it was deleted.
     """
     if stamp != Stamp.of(os.lstat(path)):
         raise Changed(f"{path} has changed since it was read")
@@ -99,7 +100,7 @@ def check(path: str, stamp: Stamp) -> None:
 
 @contextlib.contextmanager
 def held_against(stamp: Stamp) -> Iterator[None]:
-    """Make an error while a file is read into Unusable, when the file itself is at fault."""
+    """Convert read errors that the file itself causes to Unusable."""
     try:
         yield
     except OSError as error:
@@ -111,9 +112,9 @@ def held_against(stamp: Stamp) -> Iterator[None]:
 @contextlib.contextmanager
 def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
     """
-    Open a regular file to read it; it is not waited for, and links are not followed.
+    Open a regular file for reading, without blocking and without following links.
 
-    :raise Unusable: it is none, or may not be read.
+    :raises Unusable: it is not a regular file, or cannot be read.
     """
     info = os.lstat(path)
     if stat.S_ISREG(info.st_mode):
@@ -130,9 +131,10 @@ def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
 
 def read_file(path: str, limit: int) -> bytes:
     """
-    Read an administrator's file, which may be a link; a FIFO is not waited for.
+    Read an administrator's file, which may be a link, without blocking on a FIFO.
 
-    :raises OSError: it cannot be read, is something else than a file, or has more bytes than that.
+    :param limit: maximum size in bytes.
+    :raises OSError: it cannot be read, is not a regular file, or is too long.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a file", path)
@@ -146,12 +148,12 @@ def read_file(path: str, limit: int) -> bytes:
 @contextlib.contextmanager
 def new_file(path: str, what: str, step: StepHook) -> Iterator[BinaryIO]:
     """
-    Make a file that only its owner can read; at the end of the block it is on the disk.
+    Create a file that only its owner can read; at the end of the block it is synced to disk.
 
-    When something fails it goes again.
+    If the block fails, the file is deleted.
 
-    :param what: what it is, in the names of the steps.
-    :raise FileExistsError: there is something of that name.
+    :param what: a word for it, in the names of the steps.
+    :raises FileExistsError: the name is taken.
     """
     step(f"make {what}")
     fd = os.open(path, CREATE, 0o600)
@@ -169,9 +171,9 @@ def new_file(path: str, what: str, step: StepHook) -> Iterator[BinaryIO]:
 
 def check_own_folder(path: str) -> None:
     """
-    See that a folder of ours is one itself. Those above it may be links, as an administrator makes.
+    Check that one of lonc's folders is not a link. Its parents may be links.
 
-    :raise OSError: it is not there, or something else, or a link to a folder.
+    :raises OSError: it does not exist, or is not a folder, or a link.
     """
     mode = os.lstat(path).st_mode
     if stat.S_ISLNK(mode):
@@ -182,9 +184,9 @@ def check_own_folder(path: str) -> None:
 
 def make_own_folder(path: str, mode: int = 0o777) -> bool:
     """
-    Make a folder of ours where it is missing; return whether it was.
+    Create one of lonc's folders if it is missing; return whether it was.
 
-    :raise OSError: it cannot be made, or something else is there, or a link to a folder.
+    :raises OSError: it cannot be created, or is not a folder, or a link.
     """
     try:
         os.mkdir(path, mode)
@@ -196,9 +198,9 @@ def make_own_folder(path: str, mode: int = 0o777) -> bool:
 
 def check_owner(path: str) -> None:
     """
-    See that a folder is ours, root's, or of who owns the folder that it is in.
+    Check that a folder belongs to lonc's user, to root, or to the owner of its parent.
 
-    :raise OSError: it is another's, who could take away what is put there.
+    :raises OSError: it belongs to another user, who could remove files in it.
     """
     owners = {0, os.geteuid(), os.stat(os.path.dirname(path)).st_uid}
     if os.lstat(path).st_uid not in owners:
@@ -207,10 +209,10 @@ def check_owner(path: str) -> None:
 
 def open_own(path: str, flags: int, mode: int = 0o600) -> int:
     """
-    Open a file of ours to write it, or make it; return its descriptor.
+    Open or create one of lonc's own files for writing; return its descriptor.
 
-    :param flags: those of ``os.open``, without ``O_TRUNC``: it might be another's file yet.
-    :raise OSError: it cannot be had, is a link, a FIFO or a socket, or has another name as well.
+    :param flags: those of ``os.open``, without ``O_TRUNC``, since the file might belong to others.
+    :raises OSError: it cannot be opened, is a link, a FIFO or a socket, or has another name too.
     """
     try:
         fd = os.open(path, flags | _CAREFUL, mode)
@@ -224,7 +226,9 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
         raise
     info = os.fstat(fd)
     regular = stat.S_ISREG(info.st_mode)
-    if (regular and info.st_nlink <= 1) or stat.S_ISCHR(info.st_mode):  # root alone makes devices
+    if (regular and info.st_nlink <= 1) or stat.S_ISCHR(
+        info.st_mode
+    ):  # only root can create devices
         return fd
     os.close(fd)
     if regular:
@@ -234,17 +238,17 @@ def open_own(path: str, flags: int, mode: int = 0o600) -> int:
 
 def replace_file(path: str, content: bytes, sync: bool = True) -> None:
     """
-    Put a file that everybody may read in place as a whole, so that nobody reads half of it.
+    Atomically replace a file that everybody may read.
 
-    :param sync: so it is after a power failure too.
-    :raise OSError: it cannot be written; the file that was there stays.
+    :param sync: whether to sync it, so that this also holds after a power failure.
+    :raises OSError: it cannot be written; the previous file is left.
     """
-    # One name, not a random one: what a crash leaves behind is removed by the next.
+    # A fixed name, so that a file left by a crash is removed by the next call.
     new = f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
     with open(os.open(new, CREATE, 0o644), "wb") as file:
-        os.fchmod(file.fileno(), 0o644)  # whatever the umask says
+        os.fchmod(file.fileno(), 0o644)  # regardless of the umask
         file.write(content)
         file.flush()
         if sync:
@@ -256,7 +260,7 @@ def replace_file(path: str, content: bytes, sync: bool = True) -> None:
 
 class RestingFolder:
     """
-    Tells when the files in a folder need not be looked at one by one, since none has come or gone.
+    Detects that a folder is unchanged, so that its files need not be checked one by one.
     """
 
     def __init__(self) -> None:
@@ -265,9 +269,9 @@ class RestingFolder:
 
     def rests(self, path: str, *inner: str) -> bool:
         """
-        Return whether it has been the same for some looks, and so have folders inside of it.
+        Return whether a folder and its subfolders have been unchanged for some checks.
 
-        One that cannot be seen never is; those inside may be missing.
+        A missing folder does not count as unchanged; subfolders may be missing.
         """
         state = [_folder_state(each) for each in (path, *inner)]
         self._looks = self._looks + 1 if state[0] is not None and state == self._state else 0
@@ -275,12 +279,12 @@ class RestingFolder:
         return self._looks >= REST_AFTER and self._looks % LOOK_ANYWAY != 0
 
     def disturb(self) -> None:
-        """Let it rest no more: something is missing there."""
+        """Count it as changed, because something is missing there."""
         self._state = [None]
 
 
 def _folder_state(path: str) -> tuple[int, int, int, int] | None:
-    """Return what is different once a name has come or gone; None for no such folder."""
+    """Return a state that differs after a file was added or removed; None for no folder."""
     try:
         info = os.stat(path)
     except OSError:
@@ -289,7 +293,7 @@ def _folder_state(path: str) -> tuple[int, int, int, int] | None:
 
 
 def sync_folder(path: str) -> None:
-    """Let a power failure no longer undo what was made, moved or deleted in a folder."""
+    """Sync a folder, so that a power failure does not undo changes in it."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,8 +1,8 @@
 """
-Work in threads: a pool for each kind, independent of all others, and disk calls with a limit.
+Thread pools, one for each kind of work, and disk calls with a time limit.
 
-A disk that hangs keeps a thread until it answers, and nothing can be done about that. So what hangs
-keeps its place, and as many as there are places is all that a bad disk ever takes.
+A call to a hanging disk cannot be interrupted and occupies its thread. So it also keeps its slot,
+which limits the number of threads that a hanging disk can occupy.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
-#: Disk calls at a time.
+#: Maximum number of concurrent disk calls.
 PLACES = 4
 
 
 class InThread(Protocol):
-    """Who runs a function elsewhere: ``deferToThread``, or :class:`lonc.disk.threads.Threads`."""
+    """Runs a function in a thread: ``deferToThread``, or :class:`lonc.disk.threads.Threads`."""
 
     def __call__(self, work: Callable[[], T], /) -> Deferred[T]:
-        """Run it; fire with what it returns or raises."""
+        """Run it; fires with its result or exception."""
 
 
 class Stuck(Exception):
-    """A disk call did not return in time. It goes on in its thread, and may still succeed."""
+    """A disk call did not return in time. It continues in its thread, and may still succeed."""
 
 
 class NoPlace(Stuck):
-    """A disk call was not begun: those before it hang."""
+    """A disk call was not started, because earlier ones hang."""
 
 
 class Disk:
     """
     Runs disk calls.
 
-    :param clock: the reactor's time.
+    :param clock: the reactor's clock.
     :param in_thread: runs a function in a thread.
     """
 
@@ -58,11 +58,11 @@ class Disk:
 
     async def run(self, path: str, limit: float, work: Callable[[], T]) -> T:
         """
-        Run a call for a path, and return what it returns or raises.
+        Run a call for a path; return its result or raise its exception.
 
-        :param limit: seconds to wait for a place, and again for the call.
-        :raise NoPlace: it was not begun.
-        :raise Stuck: it was, and has not returned.
+        :param limit: seconds to wait for a slot, and again for the call.
+        :raises NoPlace: it was not started.
+        :raises Stuck: it was started, but has not returned.
         """
         try:
             await self._places.acquire().addTimeout(limit, self._clock)
@@ -86,14 +86,14 @@ class Disk:
 
 class Threads:
     """
-    Runs functions, each in a thread of its own, with a limit on how many run at a time.
+    Runs each function in a new thread, with a limit on their number.
 
     A system call that hangs occupies its thread. Nothing waits for such a thread at the end: it is
-    a daemon thread and ends with the process. Functions that still wait then never run.
+    a daemon thread and ends with the process. Functions that are still queued then never run.
 
     :param reactor: where the results are delivered.
-    :param name: of the work, for the threads' names.
-    :param most: threads at a time.
+    :param name: a word for the work, for the threads' names.
+    :param most: maximum number of threads.
     """
 
     def __init__(self, reactor: IReactorFromThreads, name: str, most: int) -> None:
@@ -107,7 +107,7 @@ class Threads:
         """
         Run a function in a thread.
 
-        :return: fires with what it returns or raises; fails with OSError if no thread can be
+        :return: fires with its result or exception; fails with OSError if no thread can be
             started. Cancelling it does not stop the function.
         """
         outcome: Deferred[T] = Deferred()
