@@ -1038,5 +1038,5 @@ class StartTests(TapTestCase):
         self.assertEqual(
             str(failure.value),
             f"nothing is changed: loncDelayedKeyFile: {self.key}: its mode is 0640, so others have"
-            " a way to it: make it 0600",
+            " access to it: make it 0600",
         )
