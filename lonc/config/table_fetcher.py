@@ -25,7 +25,7 @@ from lonc.config.settings import Settings
 from lonc.disk.files import replace_file
 from lonc.disk.threads import Disk, InThread, Stuck
 from lonc.report.events import Logger
-from lonc.report.problems import Problems
+from lonc.report.problems import Problems, problem
 
 #: Seconds until the servers are tried again if none had a table; doubled each time, up to the
 #: usual interval. A machine that is starting may have no network yet.
@@ -101,6 +101,7 @@ class TableFetcher(Service):
         self._timer: IDelayedCall | None = None
         self._round: Deferred[bool] | None = None
         self._once_more = False
+        self._why = "unknown"  # until a fetch fails, and of a fault inside lonc
 
     def startService(self) -> None:
         """Fetch the table once the start is complete."""
@@ -129,7 +130,9 @@ class TableFetcher(Service):
 
     def _fetch(self) -> None:
         self._timer = None
-        if self._current()[1].servers:
+        if not self._current()[1].servers:
+            self._problems.replace((), (NOT_FETCHED,))
+        else:
             self._round = under_way = Deferred.fromCoroutine(self._ask_in_turn())
             under_way.addErrback(self._failed).addCallback(self._plan)
 
@@ -156,10 +159,10 @@ class TableFetcher(Service):
             self._once_more, pause = False, 0.0
         file = self._current()[0].fetched_hosts_file
         if succeeded:
-            self._problems.over(NOT_FETCHED, file)
+            self._problems.replace((), (NOT_FETCHED,))
         else:
-            what = "no server gives a host table: the last one serves"
-            self._problems.tell(NOT_FETCHED, file, what)
+            what = f"no new host table, the last one stays in use: {self._why}"
+            self._problems.replace([problem(NOT_FETCHED, file, what)], (NOT_FETCHED,))
             message = "no new host table: the last one stays in use, next try in {pause:.0f} s"
             log.warn(message, pause=pause)
         self._timer = self._clock.callLater(pause, self._fetch)
@@ -171,9 +174,11 @@ class TableFetcher(Service):
             try:
                 count = await self._take_from(server)
             except FetchError as error:
+                self._why = f"{server.url}: {error}"
                 log.warn("no host table from {url}: {error}", url=server.url, error=error)
                 continue
             except (OSError, Stuck) as error:
+                self._why = str(error)
                 log.error("the fetched host table cannot be written: {error}", error=error)
                 return False
             log.info("hosts fetched from {url}: {count}", count=count, url=server.url)

@@ -26,7 +26,7 @@ from lonc.report.events import PARENT, Logger
 from lonc.report.judgement import judge_daemon, judge_host, totals
 from lonc.report.kinds import JUDGED
 from lonc.report.logs import LoncLog
-from lonc.report.problems import Problem, Problems
+from lonc.report.problems import Problem, Problems, problem
 from lonc.report.recent import Recent
 from lonc.report.status import (
     DaemonStatus,
@@ -220,9 +220,10 @@ class Reporter:
         try:
             write_status(path, statuses, os.getpid(), time.time())
         except OSError as error:
-            self.problems.tell("status-file", path, f"{path}: cannot be written: {error.strerror}")
+            what = f"{path}: cannot be written: {error.strerror}"
+            self.problems.replace([problem("status-file", path, what)], ("status-file",))
             raise
-        self.problems.over("status-file", path)
+        self.problems.replace((), ("status-file",))
 
     def reporting_and_resetting(self) -> Iterator[None]:
         """

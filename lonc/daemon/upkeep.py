@@ -132,6 +132,7 @@ class Upkeep:
     def _own_problems(self) -> Iterator[Problem]:
         """Yield problems of ports, of the limit on open files, and of an upgrade."""
         yield from self._ports.problems()
+        yield from self._shared.problems()
         why = why_no_file()
         if why:
             yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")

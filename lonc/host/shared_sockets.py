@@ -19,6 +19,7 @@ from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.service import HostDependencies, HostService
 from lonc.local.limits import Clients
+from lonc.report.problems import Problem, problem
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import ADDRESSED, Cause, Request, addressee
 
@@ -151,6 +152,7 @@ class SharedSockets:
         self._settings: Settings | None = None
         self._taken: frozenset[str] = frozenset()
         self._leaving: set[Deferred[None]] = set()
+        self._missing: dict[str, SocketError] = {}
 
     def arranging(
         self,
@@ -176,6 +178,7 @@ class SharedSockets:
         wanted = {name: tuple(ids) for name, ids in named.items() if not by_id or ids != [name]}
         for name in [name for name in self._sockets if name not in wanted]:
             self._dismiss(self._sockets.pop(name), settings.drain_timeout)
+            self._missing.pop(name, None)
             yield
         for name, ids in wanted.items():
             if name in self._sockets:
@@ -204,8 +207,15 @@ class SharedSockets:
         except SocketError as error:
             what = f"clients cannot be served: {error}"
             self._clients.warn("shared socket", shared.host_id, what)
+            self._missing[name] = error
             return error
+        self._missing.pop(name, None)
         return None
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a problem for each host name without a socket."""
+        for name, error in self._missing.items():
+            yield problem("name-not-served", name, f"{name} has no socket: {error}")
 
     def restore(self) -> None:
         """Open again what somebody removed; called once a second."""

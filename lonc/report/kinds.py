@@ -194,6 +194,13 @@ UPKEEP: Final[Mapping[str, Kind]] = {
         "lonc settings; free what it names, then lonc reload",
         logged=False,
     ),
+    "name-not-served": Kind(
+        "critical",
+        "not-served",
+        "remove what is in the way; see loncSocketNames",
+        cause="host names have no socket",
+        logged=False,
+    ),
     "files-used-up": Kind("critical", "open-files", _RAISE_THE_LIMIT),
     "lonc-replaced": Kind("note", "files", "restart lonc: until then the old one runs"),
 }

@@ -80,7 +80,7 @@ EVENTS = {
 LASTING = {
     "a problem: {} ({})": (),
     "{} more problems ({})": (),
-    "clients cannot be served: {}": ("host-not-served",),
+    "clients cannot be served: {}": ("host-not-served", "name-not-served"),
     "nothing is changed: {}": ("reload-failed",),
     "the previous key stays in use: {}": ("reload-failed",),
     "{error}": ("port-not-open",),

@@ -899,8 +899,9 @@ class ManagedTests(ServiceTestCase):
         self.assertRaises(OSError, self.daemon.reporter.report)
         kinds = [each.kind for each in self.daemon.problems]
         self.assertIn("status-file", kinds)
-        os.rmdir(self.first.status_file)
-        self.daemon.reporter.report()
+        self.settings = attrs.evolve(self.first, doc_root=os.path.join(self.folder, "elsewhere"))
+        os.mkdir(self.settings.doc_root)
+        self.successResultOf(self.daemon.reload())
         self.assertNotIn("status-file", [each.kind for each in self.daemon.problems])
 
     def test_reset_retries(self) -> None:

@@ -28,7 +28,9 @@ from lonc.web.page import NAMED, View, host_page, index
 
 #: Problems with which lonc is not ready, because clients cannot reach a host's socket. Hosts that
 #: do not answer are no reason to send users to another machine.
-UNREADY: Final = frozenset({"host-not-served", "hosts-not-served", "runs-as-root", "files-used-up"})
+UNREADY: Final = frozenset(
+    {"host-not-served", "name-not-served", "hosts-not-served", "runs-as-root", "files-used-up"}
+)
 
 #: Seconds per iteration of the event loop that may be spent on generating pages.
 TURN: Final = 0.005

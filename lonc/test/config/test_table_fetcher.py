@@ -326,11 +326,25 @@ class FetcherTests(SynchronousTestCase):
         (line,) = self.told(LogLevel.error)
         self.assertIn("the fetched host table cannot be written: ", line)
         self.assertIn(self.settings.fetched_hosts_file, line)
-        self.assertEqual([each.kind for each in self.problems], ["table-not-fetched"])
+        (problem,) = self.problems
+        self.assertEqual(problem.kind, "table-not-fetched")
+        self.assertIn(self.settings.fetched_hosts_file, problem.what)
         os.rmdir(self.settings.fetched_hosts_file)
         self.clock.advance(FIRST_PAUSE * 1.1)
         self.web.send(*ROWS)
         self.assertEqual(self.arrivals, 1)
+        self.assertEqual(list(self.problems), [])
+
+    def test_no_server_any_more(self) -> None:
+        """Where no server is to be asked any more, that none has answered is no problem."""
+        self.start()
+        self.web.fail()
+        self.web.fail("gone")
+        (problem,) = self.problems
+        self.assertIn(f"{B}: gone", problem.what)
+        self.table = self.parsed(*self.own[2:])
+        self.fetcher.fetch_soon()
+        self.clock.advance(0)
         self.assertEqual(list(self.problems), [])
 
     def test_disk_hangs(self) -> None:

@@ -254,6 +254,27 @@ class SharedSocketTests(SharingTestCase):
         self.assertEqual(self.say("two.test", b"sethost:l3:a\n"), [b"re:a\n"])
         self.assertFalse(daemon.hosts["l3"].crashed)
 
+    def test_in_the_way(self) -> None:
+        """A name whose socket cannot be had is a problem until it can, or the name has gone."""
+        self.settings = self.with_names("hostname")
+        for name in ("one.test", "two.test"):
+            os.mkdir(os.path.join(self.folder, name))
+        daemon = self.started()
+
+        def wrong() -> dict[str, str]:
+            self.advance(1)
+            found = [each for each in daemon.problems if each.kind == "name-not-served"]
+            return {each.subject: each.what for each in found}
+
+        found = wrong()
+        self.assertEqual(set(found), {"one.test", "two.test"})
+        self.assertIn(f"has no socket: {self.folder}/two.test: something", found["two.test"])
+        os.rmdir(os.path.join(self.folder, "two.test"))
+        self.assertEqual([*wrong()], ["one.test"])
+        self.settings = self.with_names("id")
+        self.successResultOf(daemon.reload())
+        self.assertEqual(wrong(), {})
+
     def test_removed(self) -> None:
         """A socket that somebody removed is there again a second later."""
         self.started()
