@@ -42,6 +42,16 @@ class RequestQueue:
         """How many wait."""
         return sum(map(len, self._programs.values()))
 
+    def add(self, request: Request) -> tuple[int, deque[Request]]:
+        """Let a request wait, room or not; return its program, and what waits of that."""
+        program = request.asker.known_program or request.asker.program
+        own = self._programs.get(program)
+        if own is None:
+            own = self._programs[program] = deque()
+            self.turns.append((program, own))
+        own.append(request)
+        return program, own
+
     def put(self, request: Request) -> Request | None:
         """
         Let a request wait; return the one for which there is no room, if there is one.
@@ -49,12 +59,7 @@ class RequestQueue:
         That is the last one of the program with the most, so that one program cannot shut the
         others out.
         """
-        program = request.asker.known_program or request.asker.program
-        own = self._programs.get(program)
-        if own is None:
-            own = self._programs[program] = deque()
-            self.turns.append((program, own))
-        own.append(request)
+        program, own = self.add(request)
         if len(own) <= self.size and (len(self.turns) == 1 or self.waiting <= self.size):
             return None
         most = max(self.turns, key=lambda each: len(each[1]))
@@ -154,17 +159,13 @@ class FairQueue:
         self.room = 0 if self.turns or self._held else self._size
 
     def take_turns(self) -> None:
-        """Begin with turns: each arrival waits behind those of its program."""
+        """Begin with turns: each arrival waits behind those of its program; all had room."""
         arrivals = self.arrivals[:]
         self.arrivals.clear()
         for request in arrivals:
-            self._put_in_turn(request)
-
-    def _put_in_turn(self, request: Request) -> Request | None:
-        queue = self._hosts[request.host.host_id]
-        surplus = queue.put(request)
-        self._settle(queue)
-        return surplus
+            queue = self._hosts[request.host.host_id]
+            queue.add(request)
+            self._settle(queue)
 
     def review(self, now: float) -> None:
         """See whether turns have to be taken; to be called several times a second."""
@@ -225,7 +226,10 @@ class FairQueue:
             self.arrivals.append(request)
             return None
         self.take_turns()
-        return self._put_in_turn(request)
+        queue = self._hosts[request.host.host_id]
+        surplus = queue.put(request)
+        self._settle(queue)
+        return surplus
 
     def take(self) -> Request:
         """Return the request to be sent next; one has to wait that may go out."""

@@ -298,6 +298,18 @@ class ReconfigureTests(HostTestCase):
         stage.advance(5)
         self.assertGreater(stage.lost(Cause.TIMEOUT), 0)
 
+    def test_lower_limit(self) -> None:
+        """F13: those who wait already are answered, though there would be no room for them now."""
+        stage, first = self.busy_stage(queue_limit=10)
+        clients = [first, *stage.clients_of(5)]
+        self.change(stage, queue_limit=2)
+        stage.advance(1)
+        self.assertEqual(stage.status.waiting, 5)
+        for _ in clients:
+            stage.londs[0].say(b"ok\n")
+            stage.turn()
+        self.assertEqual(self.answers(clients), [b"ok\n"] * 6)
+
     def test_retries(self) -> None:
         """F13: a new number of retries counts at once, where none was lost."""
         stage = Stage(self, retries=2)
