@@ -206,7 +206,7 @@ class LoncService(MultiService):
         )
         self.problems.replace(self.in_force.problems(), CONFIGURED)
         if not self._common.enciphers:
-            what = "OpenSSL has no IDEA: requests that are to be enciphered get con_lost"
+            what = "OpenSSL has no IDEA: requests that are to be encrypted get con_lost"
             self.problems.tell("no-idea", "", what)
         if not self._succession.following:  # else the process before still uses some
             self.in_force.access.key_folder.sweep()

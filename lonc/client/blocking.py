@@ -186,7 +186,7 @@ class Client:
 
         The reply is ``con_delayed`` when it is on the disk, and will be done at least once: it may
         have been done already. It is ``con_failed`` when it could not be stored. A request that
-        has to go enciphered begins with ``encrypt:``.
+        has to go encrypted begins with ``encrypt:``.
 
         :param timeout: seconds for the exchange; storing has its own, ``limits.store``.
         :raise ValueError: the host id or the request cannot be one; nothing was sent or stored.

@@ -72,7 +72,7 @@ class Installation:
         return Exchange(path, line, limits, self._settings.max_line, seconds, prefix)
 
     def encrypted(self, request: Value) -> bytes:
-        """Return a request so that it goes to the lond enciphered (protocol, section 4)."""
+        """Return a request so that it goes to the lond encrypted (protocol, section 4)."""
         return b"encrypt:" + self._line(request)
 
     def _line(self, request: Value, more: int = 0) -> bytes:

@@ -45,7 +45,7 @@ UNPROVEN: Final = 2 * PROOF_ANSWERS
 #: Failures that would occur again each time.
 _HOPELESS: Final = {
     Cause.TOO_LONG: "it was sent, but it or its answer is over the line limit",
-    Cause.CONTROL_BYTE: "its command word holds a control byte",
+    Cause.CONTROL_BYTE: "its command word contains a control byte",
     Cause.WRONG_HOST: "it is for another host than its file name says",
 }
 

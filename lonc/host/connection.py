@@ -40,7 +40,7 @@ from lonc.wire.handshake import (
 )
 from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addressee
 
-#: An enciphered line is a bit more than twice as long as what it holds: two hexadecimal digits a
+#: An encrypted line is a bit more than twice as long as what it holds: two hexadecimal digits a
 #: byte, at most one block of padding, and ``enc:<length>:``.
 _ENCIPHERED = b"enc:"
 _FIRST = _ENCIPHERED[0]
@@ -502,7 +502,7 @@ class LondConnection(Protocol):
         self._owner.release(self)
 
     def _overlong(self) -> bytes | None:
-        """Allow an enciphered reply the length that its plain text may have, and no other."""
+        """Allow an encrypted reply the length that its plain text may have, and no other."""
         lines = self._lines
         if lines.limit == self._max_line and lines.begins_with(_ENCIPHERED):
             lines.limit = 2 * self._max_line + _FRAME_OVERHEAD
@@ -519,7 +519,7 @@ class LondConnection(Protocol):
 
     @property
     def _cipher(self) -> SessionCipher:
-        """Made when it is needed first: most connections never carry an enciphered line."""
+        """Made when it is needed first: most connections never carry an encrypted line."""
         if self._made_cipher is None:
             assert self._key is not None
             self._made_cipher = SessionCipher(self._key)
@@ -531,7 +531,7 @@ class LondConnection(Protocol):
         try:
             plain = (self._made_cipher or self._cipher).decrypt(reply[:-1])
         except FrameError as error:
-            self._fail(Trouble.BROKEN, f"an enciphered reply is wrong: {error}", Cause.BROKEN)
+            self._fail(Trouble.BROKEN, f"an encrypted reply is wrong: {error}", Cause.BROKEN)
             return None
         plain = plain.removesuffix(b"\n")
         if len(plain) > self._max_line:
@@ -539,7 +539,7 @@ class LondConnection(Protocol):
             return None
         if b"\n" in plain:
             # To the client it would be two answers, and the second that of its next request.
-            message = "an enciphered reply holds more than one line"
+            message = "an encrypted reply holds more than one line"
             self._fail(Trouble.BROKEN, message, Cause.BROKEN)
             return None
         return plain + b"\n"

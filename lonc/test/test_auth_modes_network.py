@@ -140,7 +140,7 @@ class NetworkTestCase(TestCase):
         return host.status(0, "")
 
     async def check_served(self, host: HostService, mode: str, version: str = "1.0") -> None:
-        """Ask in the clear and enciphered; check the answers, and how they came."""
+        """Ask in the clear and encrypted; check the answers, and how they came."""
         self.assertEqual(await host.ask(b"ping\n"), b"l2\n")
         self.assertEqual(await host.ask(b"encrypt:put:d:u:n:secret=1\n"), b"ok\n")
         self.assertEqual(await host.ask(b"eget:d:u:n:secret\n"), b"1\n")

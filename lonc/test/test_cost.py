@@ -148,8 +148,8 @@ class CostTests(HostTestCase):
 
         self.assert_costs("a connection each", turn)
 
-    def test_enciphered(self) -> None:
-        """A request is enciphered, and so is its answer."""
+    def test_encrypted(self) -> None:
+        """A request is encrypted, and so is its answer."""
         if not has_idea():
             self.skipTest("OpenSSL has no IDEA here")
         stage, lond, client = self.ready()
@@ -162,4 +162,4 @@ class CostTests(HostTestCase):
             lond.say(answer)
             stage.turn()
 
-        self.assert_costs("enciphered", turn)
+        self.assert_costs("encrypted", turn)

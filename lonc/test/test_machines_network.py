@@ -107,7 +107,7 @@ class SharedTests(MachineTestCase):
         await self.end(lonc)
 
     async def test_data(self) -> None:
-        """Each id has data of its own, in the clear and enciphered, over the one connection."""
+        """Each id has data of its own, in the clear and encrypted, over the one connection."""
         lonc = self.begin(variables={"loncMaxConnections": "1"})
         for host_id in IDS:
             put = f"encrypt:put:msu:alice:grades:a={host_id}"

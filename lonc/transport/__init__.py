@@ -1,5 +1,5 @@
 """
-Listening and connecting, with transports that write at once and share one epoll.
+Listening and connecting, with transports that write immediately and share one epoll instance.
 
-Nothing here knows the protocols: no hosts, no requests, no settings.
+This package is independent of the protocols: it knows no hosts, requests or settings.
 """

@@ -26,19 +26,17 @@ log = Logger()
 
 
 class PortError(Exception):
-    """A port cannot be had; the message names it and its description, for a person."""
+    """Listening failed; the readable message contains the port and its description."""
 
 
 class ListeningReactor:
     """
-    The reactor as an endpoint sees it.
-
-    Endpoints differ in how they are described, and all come here with what they have made of it.
+    The reactor that is passed to an endpoint; it intercepts listening on UNIX sockets.
 
     :param network: listens on UNIX sockets.
-    :param description: of the endpoint.
-    :param keeper: has UNIX sockets kept over a restart.
-    :ivar file: of the UNIX socket that was made, if one was.
+    :param description: the endpoint description.
+    :param keeper: keeps UNIX sockets open across a restart.
+    :ivar file: the file of the UNIX socket, if one was created.
     """
 
     def __init__(self, reactor: Any, network: Network, description: str, keeper: Keeper) -> None:
@@ -59,7 +57,7 @@ class ListeningReactor:
         mode: int = 0o666,
         wantPID: bool = False,
     ) -> IListeningPort:
-        """Listen, replacing the socket that a crash has left behind."""
+        """Listen, replacing a socket left behind by a crash."""
         port = listen(self._network, self._keeper, address, factory, backlog, mode)
         self.file = SocketFile(address)
         return port
@@ -69,13 +67,13 @@ class EndpointPort(Service, metaclass=ABCMeta):
     """
     Listens on a Twisted endpoint.
 
-    :param network: listens where the description is a UNIX socket's.
-    :param name: what it is, for people.
+    :param network: listens on UNIX sockets.
+    :param name: for messages.
     :param description: a server endpoint description; None for no port.
-    :param keeper: has a UNIX socket kept over a restart.
-    :cvar error: what is raised when it cannot be had.
-    :cvar advice: what helps then, to stand behind the reason.
-    :cvar reactor_for: what the endpoint listens with.
+    :param keeper: keeps a UNIX socket open across a restart.
+    :cvar error: the exception raised when listening fails.
+    :cvar advice: appended to the reason in the error message.
+    :cvar reactor_for: the reactor class passed to the endpoint.
     """
 
     error: type[PortError] = PortError
@@ -108,7 +106,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
         """Close the connections that are open."""
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> IStreamServerEndpoint:
-        """Return the endpoint of a description; raises whatever it likes."""
+        """Return the endpoint of a description; may raise any exception."""
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
         return endpoint
 
@@ -116,16 +114,16 @@ class EndpointPort(Service, metaclass=ABCMeta):
         """
         Listen.
 
-        :raises PortError: when that cannot be.
+        :raises PortError: listening failed.
         """
         super().startService()
         self._listen(self.description)
 
     async def relocate(self, description: str | None) -> None:
         """
-        Listen elsewhere; connections that are open are closed in the next turn of the reactor.
+        Listen elsewhere; open connections are closed in the next iteration of the reactor.
 
-        :raises PortError: when that cannot be, and it listens where it did.
+        :raises PortError: listening failed; it continues to listen at the old place.
         """
         async with self._moving:
             before = self.description
@@ -139,23 +137,23 @@ class EndpointPort(Service, metaclass=ABCMeta):
                 self._not_moved = str(error)
                 self._listen(before)
                 raise
-        # Whoever asked for this over such a connection gets an answer first.
+        # Such a connection may have requested this: its answer is sent first.
         self._reactor.callLater(0, lambda: Deferred.fromCoroutine(self.disconnect()))
 
     @property
     def failure(self) -> str:
-        """Why it does not listen where it should, for a person; empty where it does."""
+        """Why it does not listen at its configured place; empty if it does."""
         return self._gone or self._not_moved
 
     @property
     def listening(self) -> bool:
-        """Whether it can be found: somebody may have removed or replaced its socket."""
+        """Whether clients can reach it: its socket file may have been removed or replaced."""
         if self._port is None or self._file is None:
             return self._port is not None or self.description is None
         return self._file.intact
 
     def restore(self) -> None:
-        """Listen again where the socket has gone; connections that are open stay."""
+        """Listen again if the socket file is missing; open connections are kept."""
         if self.running and not self._moving.locked and not self.listening:
             restoring = Deferred.fromCoroutine(self._restore())
             restoring.addErrback(self._not_restored)
@@ -179,7 +177,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
         reactor = self.reactor_for(self._reactor, self._network, description, self._keeper)
         try:
             listening = self.endpoint(reactor, description).listen(self._factory)
-        except Exception as error:  # endpoints raise whatever they like
+        except Exception as error:  # endpoints may raise anything
             raise self.error(f"{self.name} {description}: {error}") from None
         failures: list[Failure] = []
         listening.addCallbacks(self._listens, failures.append)
@@ -196,7 +194,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
         self._gone = ""
 
     def stopService(self) -> Deferred[None]:
-        """Listen no more and close every connection; fires when all is closed."""
+        """Stop listening and close all connections; fires when everything is closed."""
         super().stopService()
         return Deferred.fromCoroutine(self._close())
 

@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-A listening UNIX socket on the epoll of lonc, and its file, which may be removed or replaced.
+A listening UNIX socket on lonc's epoll instance, and its file, which may be removed or replaced.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from lonc.report.events import Logger
 from lonc.transport.epoll_loop import SocketLoop
 from lonc.transport.stream import IN, SocketTransport
 
-#: Clients that are accepted at a time on one port.
+#: Clients accepted per event of one port.
 ACCEPTS = 64
 
-#: Seconds without accepting when there is no descriptor for another client.
+#: Seconds before accepting again after running out of descriptors.
 ACCEPT_PAUSE = 0.5
 
-#: How often a port that stops waits so: other clients have left by then, with their descriptors.
+#: How many times a stopping port waits so for other clients to release their descriptors.
 LAST_PAUSES = 20
 
-#: Errors by which the kernel says that the lack is ours.
+#: Errors of accept() which mean that this process or system lacks resources.
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-#: Who connects to a UNIX socket has no name.
+#: Clients of a UNIX socket have no address.
 _NAMELESS = UNIXAddress(None)
 
 log = Logger()
 
 
 class SocketFile:
-    """The file of a UNIX socket that has just been made: others may remove or replace it."""
+    """The file of a UNIX socket just created; others may remove or replace it."""
 
     __slots__ = ("_inode", "path")
 
@@ -59,27 +59,27 @@ class SocketFile:
 
     @property
     def intact(self) -> bool:
-        """Whether it is there, and no other in its place."""
+        """Whether the file still exists and has not been replaced."""
         return self._inode is not None and self._found() == self._inode
 
     def remove(self) -> None:
-        """Remove it if it is there; it is no longer ours."""
+        """Remove the file if it is intact, and forget it."""
         if self.intact:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
         self.disown()
 
     def disown(self) -> None:
-        """Forget the file, which belongs to another process now."""
+        """Forget the file, which now belongs to another process."""
         self._inode = None
 
 
 @implementer(IListeningPort)
 class Port:
     """
-    A UNIX socket that listens.
+    A listening UNIX socket.
 
-    :ivar factory: makes the protocols of its clients.
+    :ivar factory: creates the protocols of its clients.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Port:
         self._file: SocketFile | None = None
         self._pause: IDelayedCall | None = None
         self._refused = False  # the last client could not be accepted
-        self._pauses = -1  # how many are left; -1: it does not stop
+        self._pauses = -1  # remaining; -1: not stopping
         self._closed = Deferred[None]()
 
     def startListening(self) -> None:
@@ -103,7 +103,7 @@ class Port:
         file = None
         try:
             listening.setblocking(False)
-            # Linux makes the file with the socket's own mode: it is at no time more open.
+            # Linux creates the file with the socket's mode, so access is never wider than that.
             os.fchmod(listening.fileno(), self._mode)
             listening.bind(self._path)
             file = SocketFile(self._path)
@@ -120,33 +120,33 @@ class Port:
         self.factory.doStart()
 
     def resume(self, listening: socket.socket) -> None:
-        """Take over a socket on which another process has listened."""
+        """Take over a socket on which another process was listening."""
         listening.setblocking(False)
         os.chmod(self._path, self._mode)
-        listening.listen(self._backlog)  # this process is the one that clients see now
+        listening.listen(self._backlog)  # SO_PEERCRED of clients now shows this process
         self._loop.register(listening.fileno(), self, IN)
         self._socket, self._file = listening, SocketFile(self._path)
         self._pauses, self._closed = -1, Deferred()
         self.factory.doStart()
 
     def fileno(self) -> int:
-        """Return its descriptor, -1 once it is closed."""
+        """Return the descriptor, -1 once closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def stop_accepting(self) -> None:
-        """Accept nobody any more; the socket and its file are for another process."""
+        """Stop accepting; the socket and its file are left to another process."""
         if self._file is not None:
             self._file.disown()
         self._close()
 
     def ready(self, mask: int) -> None:
-        """Accept the clients that wait."""
+        """Accept waiting clients."""
         self._accept()
 
     def _accept(self) -> bool:
         """Accept at most `ACCEPTS` clients; return whether there may be more."""
         assert self._socket is not None
-        # What socket.accept() is made of: a socket object for each client would cost 2 µs.
+        # The lower half of socket.accept(): a socket object for each client would cost 2 µs.
         accept = self._socket._accept  # type: ignore[attr-defined]
         for _ in range(ACCEPTS):
             try:
@@ -156,7 +156,7 @@ class Port:
             except OSError as problem:
                 if problem.errno in NO_DESCRIPTORS:
                     self._wait(problem)
-                return False  # otherwise the client has gone already
+                return False  # otherwise the client has already disconnected
             self._refused = False
             os.set_blocking(descriptor, False)
             try:
@@ -172,7 +172,7 @@ class Port:
         return True
 
     def serve(self, descriptor: int, data: bytes) -> None:
-        """Serve a client that another process has accepted, and of which it has read this."""
+        """Serve a client accepted by another process, which has read `data` from it."""
         protocol = self.factory.buildProtocol(_NAMELESS)
         if protocol is None:
             os.close(descriptor)
@@ -182,7 +182,7 @@ class Port:
             protocol.dataReceived(data)
 
     def _wait(self, problem: OSError) -> None:
-        """Leave clients waiting until there are descriptors again."""
+        """Leave clients waiting until descriptors may be available again."""
         if not self._refused:
             log.warn("{path}: cannot accept clients: {why}", path=self._path, why=problem.strerror)
         self._refused = True
@@ -200,16 +200,16 @@ class Port:
 
     def stopListening(self) -> Deferred[None]:
         """
-        Refuse new clients, accept those that have connected, and stop.
+        Refuse new clients, accept those already connected, and stop.
 
-        Closing the socket would end those connections without a word; the kernel made them, so
-        these clients take themselves for served. It takes a while when there are no descriptors.
+        Closing the socket would reset connections that the kernel has already established. Stopping
+        takes a while if there are no descriptors.
 
         :return: fires when the socket is closed.
         """
         if self._socket is not None and self._pauses < 0:
             self._remove_file()
-            # Refuses those who found the path before it was removed.
+            # Refuses clients that opened the path before it was removed.
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
             self._pauses = LAST_PAUSES
@@ -236,7 +236,7 @@ class Port:
             self._pause.cancel()
             self._pause = None
         self._remove_file()
-        # Another process may have it open, and then closing alone would not end the events.
+        # Closing alone would not end the events if another process has the socket open.
         self._loop.unregister(listening.fileno())
         self._loop.close(listening.detach())
         self.factory.doStop()
@@ -247,7 +247,7 @@ class Port:
             self._file.remove()
 
     def shut_down(self, reason: Failure) -> None:
-        """Stop listening, for the reactor stops."""
+        """Stop listening because the reactor stops."""
         self._close()
 
     def getHost(self) -> UNIXAddress:

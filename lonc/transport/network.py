@@ -3,7 +3,8 @@
 """
 Listening on UNIX sockets, and connecting to londs.
 
-That is `SocketNetwork`, with the connections of :mod:`lonc.transport.stream`; tests hand in others.
+`SocketNetwork` does this with the connections of :mod:`lonc.transport.stream`; tests pass in
+others.
 """
 
 from __future__ import annotations
@@ -21,51 +22,51 @@ from lonc.transport.tcp import TCPConnector
 
 class Network(Interface):
     """
-    Listens on UNIX sockets, and makes TCP connections.
+    Listens on UNIX sockets and makes TCP connections.
 
-    :ivar moment: when what is being handled was found to have happened.
+    :ivar moment: the time at which the event being handled was noticed.
     """
 
     moment: Moment
 
     @property
     def behind(self) -> bool:
-        """Whether something has arrived that has not been read."""
+        """Whether data has arrived that has not been read."""
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> IListeningPort:
         """
-        Listen on a UNIX socket. The port, when it stops, removes its own file and no other.
+        Listen on a UNIX socket. When the port stops, it removes its own file only.
 
-        :param backlog: how many may wait to be accepted.
+        :param backlog: number of clients that may wait to be accepted.
         :param mode: the file's permissions.
-        :raises twisted.internet.error.CannotListenError: with the path.
+        :raises twisted.internet.error.CannotListenError: contains the path.
         """
 
     def resumeUNIX(
         self, listening: socket.socket, path: str, factory: Factory, backlog: int, mode: int
     ) -> IListeningPort:
-        """Accept clients on a socket that listens already, and is the port's from now on."""
+        """Accept clients on a listening socket, which the port then owns."""
 
     def connectTCP(
         self, host: str, port: int, factory: ClientFactory, timeout: float
     ) -> IConnector:
         """
-        Connect to an IPv4 or IPv6 address, no name; the factory learns the outcome.
+        Connect to an IPv4 or IPv6 address (not a name); the factory is informed of the outcome.
 
         :param timeout: seconds.
         """
 
 
 def network(reactor: Reactor) -> Network:
-    """Return the network of a reactor for POSIX; it takes Linux."""
+    """Return the network of a POSIX reactor; requires Linux."""
     return SocketNetwork(reactor)
 
 
 class SocketNetwork:
     """
-    Listens and connects with lonc's own sockets, on an epoll of their own.
+    Listens and connects with lonc's own sockets and epoll instance.
 
-    :param reactor: a reactor that can watch an epoll, and has the time.
+    :param reactor: can watch the epoll descriptor, and provides the time.
     """
 
     def __init__(self, reactor: Reactor) -> None:

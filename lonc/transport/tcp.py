@@ -1,7 +1,7 @@
 # Twisted's Failure and BaseConnector have few annotations:
 # mypy: allow-untyped-calls
 """
-Making TCP connections on the epoll of lonc, and TCP keepalive.
+Making TCP connections on lonc's epoll instance, and TCP keepalive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = Logger()
 
 
 class TCPConnector(BaseConnector):
-    """Makes one TCP connection, as often as `connect` is called."""
+    """Makes one TCP connection per call of `connect`."""
 
     def __init__(
         self, loop: SocketLoop, host: str, port: int, factory: ClientFactory, timeout: float
@@ -47,10 +47,10 @@ class TCPConnector(BaseConnector):
 
 def _wants_loss(factory: object) -> bool:
     """
-    Return whether a factory does anything at a connection's end.
+    Return whether a factory handles the loss of a connection.
 
-    Where it does not, factory and connector need not stay in memory as long as the connection:
-    that is a third of what one of thousands takes.
+    If not, factory and connector need not stay in memory as long as the connection: they make up a
+    third of an idle connection's memory.
     """
     if not isinstance(factory, ClientFactory):
         return True
@@ -58,7 +58,7 @@ def _wants_loss(factory: object) -> bool:
 
 
 class _Attempt:
-    """A connection that is being made."""
+    """A connection attempt."""
 
     def __init__(self, connector: TCPConnector) -> None:
         self._connector = connector
@@ -82,7 +82,7 @@ class _Attempt:
             self._loop.reactor.callLater(0, self.failIfNotConnected, failure)
 
     def ready(self, mask: int) -> None:
-        """It is connected, or has failed."""
+        """Handle the end of the attempt: it succeeded or failed."""
         assert self._socket is not None
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -110,11 +110,12 @@ class _Attempt:
             transport.loseConnection()
 
     def failIfNotConnected(self, reason: BaseException) -> None:
-        """End an attempt to connect, and tell the factory why."""
+        """End the attempt and inform the factory of the reason."""
         if self._over:
             return
         if isinstance(reason, error.TimeoutError) and self._is_made():
-            # Timers come before sockets: the process was stopped, or busy, until the time was over.
+            # Timers are handled before sockets: the process was stopped, or busy, until the
+            # timeout.
             self.ready(OUT)
             return
         self._over = True
@@ -129,20 +130,20 @@ class _Attempt:
             return False
 
     def shut_down(self, reason: Failure) -> None:
-        """Give the attempt up, for the reactor stops."""
+        """Abort the attempt because the reactor stops."""
         self.failIfNotConnected(error.UserError())
 
 
 def keep_alive(transport: ITCPTransport, idle: int, interval: int, probes: int) -> None:
     """
-    Turn on TCP keepalive: the kernel probes an idle peer.
+    Enable TCP keepalive: the kernel probes an idle peer.
 
-    :param idle: seconds of silence before it is asked first.
-    :param interval: seconds between two questions.
-    :param probes: questions without an answer after which the connection breaks.
+    :param idle: seconds without traffic before the first probe.
+    :param interval: seconds between probes.
+    :param probes: unanswered probes after which the connection breaks.
     """
     transport.setTcpKeepAlive(True)
-    handle = transport.getHandle()  # type: ignore[attr-defined]  # Twisted's have it all the same
+    handle = transport.getHandle()  # type: ignore[attr-defined]  # Twisted's transports have it
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)

@@ -1,5 +1,5 @@
 """
-A host's UNIX socket, and what may be in its place in the file system (rows S4 and F14).
+A host's UNIX socket, and what may already exist at its path (rows S4 and F14).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from lonc.transport.listening import SocketFile
 from lonc.transport.network import Network
 from lonc.transport.peer import peer_of
 
-#: Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn.
+#: Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn.
 BACKLOG = 1024
 
 
 class SocketError(Exception):
-    """A socket cannot be had; the message names its path and the reason, for a person."""
+    """A socket cannot be opened; the readable message contains its path and the reason."""
 
 
 class GroupError(SocketError):
-    """A socket is there, and lonc's user may not give it to the group that it is for."""
+    """A socket is open, but lonc's user may not change its group to the configured one."""
 
 
 def listener_at(path: str) -> int | None:
-    """Return the process that listens there, 0 for one that is not told, None for nobody."""
+    """Return the id of the process listening there, 0 if unknown, None if there is none."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -46,9 +46,9 @@ def listener_at(path: str) -> int | None:
 
 def clear_stale_socket(path: str) -> None:
     """
-    Remove the socket that a crash left behind.
+    Remove a socket left behind by a crash.
 
-    :raises SocketError: when somebody listens on it, or it is no socket.
+    :raises SocketError: a process is listening on it, or it is not a socket.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -69,20 +69,20 @@ def clear_stale_socket(path: str) -> None:
 
 
 class Keeper(Protocol):
-    """Who has listening sockets kept open over a restart."""
+    """Keeps listening sockets open across a restart."""
 
     def claim(self, path: str) -> socket.socket | None:
-        """Return the socket of this path that was kept, once, if there is one: it listens."""
+        """Return the kept listening socket of this path, if any; only once."""
 
     def store(self, path: str, port: IListeningPort) -> None:
-        """Have a socket kept from now on."""
+        """Keep a socket from now on."""
 
     def release(self, port: IListeningPort) -> bool:
-        """Have it kept no longer; return whether it has to be left as it is instead."""
+        """Stop keeping it; return whether it has to be left open instead of closed."""
 
 
 class NoKeeper:
-    """Stands in for a keeper where sockets end with the process."""
+    """A keeper that does nothing: sockets end with the process."""
 
     def claim(self, path: str) -> None:
         """Return None: no socket was kept."""
@@ -99,10 +99,10 @@ def listen(
     network: Network, keeper: Keeper, path: str, factory: Factory, backlog: int, mode: int
 ) -> IListeningPort:
     """
-    Listen on the socket that was kept, or on a new one; it is kept from now on.
+    Listen on the kept socket, or on a new one, which is kept from now on.
 
-    :raises SocketError: when somebody listens there, or what is in the way is no socket.
-    :raises CannotListenError: when it cannot be had.
+    :raises SocketError: another process is listening there, or something else exists at the path.
+    :raises CannotListenError: listening failed.
     """
     kept = keeper.claim(path)
     if kept is None:
@@ -118,7 +118,7 @@ class LocalSocket:
     """
     A listening UNIX socket that can be moved while its clients stay connected.
 
-    :param keeper: may have one from before, and keeps this.
+    :param keeper: may hold a socket from before a restart, and keeps this one.
     """
 
     def __init__(self, network: Network, factory: Factory, keeper: Keeper) -> None:
@@ -130,17 +130,17 @@ class LocalSocket:
 
     def open(self, path: str, mode: int, group: int | None) -> None:
         """
-        Listen there; what was open at another path is closed.
+        Listen at a path; a socket open at another path is closed.
 
-        :param group: a group id, None to leave it.
-        :raises SocketError: naming the path.
+        :param group: a group id, None to leave the group unchanged.
+        :raises SocketError: the message contains the path.
         """
         try:
             if path != self._file.path or not self.intact:
                 self.close()
                 self._port = listen(self._network, self._keeper, path, self._factory, BACKLOG, mode)
                 self._file = SocketFile(path)
-            if self.intact:  # not what somebody has put there meanwhile
+            if self.intact:  # not a file that replaced it meanwhile
                 os.chmod(path, mode)
         except CannotListenError as error:
             raise SocketError(f"{path}: {error.socketError}") from None
@@ -154,18 +154,18 @@ class LocalSocket:
 
     @property
     def intact(self) -> bool:
-        """Whether clients find it: somebody may have removed or replaced the file."""
+        """Whether clients can reach it: the file may have been removed or replaced."""
         return self._port is not None and self._file.intact
 
     def close(self) -> Deferred[object]:
         """
-        Listen no more and take the file away, unless the next lonc has both.
+        Stop listening and remove the file, unless the next lonc process takes over both.
 
-        :return: fires when that is done.
+        :return: fires when done.
         """
         port, self._port = self._port, None
         if port is None or self._keeper.release(port):
             return succeed(None)
-        # At once, for the port may take its time, and another may be opened there meanwhile.
+        # Immediately: the port may take a while, and another may be opened there meanwhile.
         self._file.remove()
         return maybeDeferred(port.stopListening).addErrback(lambda _: None)

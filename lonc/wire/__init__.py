@@ -1,6 +1,6 @@
 """
-What passes on the wire: lines, keys, frames, the handshake, and what a request is.
+The wire protocol: lines, keys, frames, the handshake, and requests.
 
-Pure: bytes go in and bytes come out. Nothing here knows a reactor, a socket or a file, or imports
-anything of lonc outside this package.
+The modules are pure: bytes in, bytes out. They use no reactor, socket or file, and import nothing
+of lonc outside this package.
 """

@@ -3,8 +3,8 @@ The session key and the encrypted frames (protocol, sections 3 and 4; row S7).
 
 This module is pure: it imports nothing of lonc, and both sides of the exchange use it.
 
-IDEA block by block is what every lond speaks, so it is what lonc speaks. It hides a text from a
-passer-by; it does not notice a changed one.
+The cipher is IDEA in ECB mode, because that is what every lond supports. It conceals a text, but
+does not detect changes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 _BLOCK: Final = 8  # bytes
-#: Blanks behind a text whose last block has so many bytes: at least one.
+#: Padding (spaces, at least one) for a text whose last block has so many bytes.
 _PADDING: Final = [b" " * (_BLOCK - size) for size in range(_BLOCK)]
-_KEY_TEXT: Final = 32  # characters that name the 16 bytes of a key
-#: Digits of a length: more than any line limit needs, few enough for `int` to be quick.
+_KEY_TEXT: Final = 32  # hex digits of the 16 bytes of a key
+#: Digits of a length: more than any line limit needs, few enough for a fast `int`.
 _LENGTH_DIGITS: Final = 10
 
 #: Letters past F become digits, ten at a time: G..P and then Q..Z.
@@ -29,7 +29,7 @@ _HEXISH: Final = bytes.maketrans(b"GHIJKLMNOPQRSTUVWXYZ", b"01234567890123456789
 
 
 class FrameError(Exception):
-    """An ``enc:`` frame that is none; the message says what is wrong, not what it held."""
+    """An invalid ``enc:`` frame; the message does not contain its content."""
 
 
 def session_key(lond_id: str, lonc_id: str, buildkey: bytes) -> bytes:
@@ -41,7 +41,7 @@ def session_key(lond_id: str, lonc_id: str, buildkey: bytes) -> bytes:
     :param buildkey: the lond's answer to ``ekey``, without its newline.
     :return: 16 bytes.
     """
-    # bytes.upper() knows ASCII only, as the rule asks.
+    # bytes.upper() changes ASCII only, as the protocol demands.
     names = (lond_id + lonc_id).encode().upper().translate(_HEXISH)
     text = ((names + buildkey) * 3)[:_KEY_TEXT].ljust(_KEY_TEXT, b"0")
     digits = bytes(_hex_value(character) for character in text)
@@ -49,12 +49,12 @@ def session_key(lond_id: str, lonc_id: str, buildkey: bytes) -> bytes:
 
 
 def _hex_value(character: int) -> int:
-    """Read a character as Perl's ``pack "H"`` does: what is no hex digit has a value too."""
+    """Read a character as Perl's ``pack "H"`` does, which accepts any character."""
     return (character + 9 if chr(character).isalpha() and character < 128 else character) & 15
 
 
 def has_idea() -> bool:
-    """Whether OpenSSL has the cipher: some systems build it without."""
+    """Return whether OpenSSL has the cipher: some systems build it without."""
     try:
         SessionCipher(bytes(16))
     except FrameError:
@@ -67,14 +67,14 @@ class SessionCipher:
     Encrypts and decrypts the texts of one connection (protocol, section 4).
 
     :param key: 16 bytes.
-    :raise FrameError: OpenSSL has no IDEA.
+    :raises FrameError: OpenSSL has no IDEA.
     """
 
     __slots__ = ("_decrypt_blocks", "_encrypt_blocks")
 
     def __init__(self, key: bytes) -> None:
         cipher = Cipher(IDEA(key), ECB())
-        # ECB carries nothing from one block to the next, so one context serves every frame.
+        # ECB has no state between blocks, so one context serves all frames.
         try:
             self._encrypt_blocks = cipher.encryptor().update
             self._decrypt_blocks = cipher.decryptor().update
@@ -91,10 +91,10 @@ class SessionCipher:
         """
         Read a frame without its newline.
 
-        A text that ends with a block may come with the block of blanks that the protocol adds to
-        it or without; any other number of blocks is an error.
+        For a text of whole blocks, the block of spaces that the protocol appends may be missing;
+        any other number of blocks is an error.
 
-        :raise FrameError: for anything that is not such a frame.
+        :raises FrameError: not a valid frame.
         """
         try:
             prefix, digits, encrypted = frame.split(b":", 2)

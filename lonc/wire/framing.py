@@ -1,32 +1,33 @@
 """
-Bytes to lines, with a limit (F2, F3).
+Splitting a stream of bytes into lines of limited length (F2, F3).
 
-This module is pure: it imports nothing of lonc, and every way in and out of lonc uses it.
+This module is pure: it imports nothing of lonc.
 """
 
 from __future__ import annotations
 
-#: What a stream has that keeps nothing: thousands share it. It is never changed.
+#: The empty buffer that idle streams share. It is never changed.
 _NOTHING = bytearray()
 
 
 class LineTooLong(Exception):
     """
-    A line is over the limit.
+    A line is longer than the limit.
 
-    It stays in the buffer, for who can raise the limit; for all others the stream is at its end.
+    It stays in the buffer, so that the caller may raise the limit and try again; otherwise the
+    stream cannot be continued.
     """
 
 
 class LineBuffer:
     """
-    What came in on a stream and is not yet taken as lines.
+    Data received on a stream and not yet taken as lines.
 
-    The work is linear in the bytes, however they are cut up: nothing is searched twice, and
-    CPython's ``bytearray`` gives up bytes at its front without moving the rest.
+    The work is linear in the number of bytes, however they are split: nothing is searched twice,
+    and CPython's ``bytearray`` deletes bytes at its front without moving the rest.
 
-    :ivar limit: bytes a line may have, its newline not counted; may be changed at any time.
-    :ivar rest: the bytes that are buffered; only to be looked at.
+    :ivar limit: maximum bytes of a line without its newline; may be changed at any time.
+    :ivar rest: the buffered bytes; read-only.
     """
 
     __slots__ = ("_searched", "limit", "rest")
@@ -34,33 +35,33 @@ class LineBuffer:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.rest = _NOTHING
-        self._searched = 0  # so many bytes of the data are known to hold no newline
+        self._searched = 0  # bytes at the front known to contain no newline
 
     def __len__(self) -> int:
-        """Count the bytes that are buffered."""
+        """Return the number of buffered bytes."""
         return len(self.rest)
 
     def push(self, data: bytes) -> bytes | None:
         """
-        Add data; return the first whole line with its newline, or None when there is none yet.
+        Add data; return the first complete line with its newline, or None if there is none yet.
 
-        :raise LineTooLong: when that line is over the limit, or already longer without an end.
+        :raises LineTooLong: that line, complete or not, is longer than the limit.
         """
-        # What nearly always comes: one line, and nothing before it. It is not even copied.
+        # The usual case, one complete line and an empty buffer, without copying.
         if not self.rest and 0 < len(data) == data.find(b"\n") + 1 <= self.limit + 1:
             return data
         self.feed(data)
         return self.take()
 
     def feed(self, data: bytes) -> None:
-        """Add data without looking at it."""
+        """Add data without looking for lines."""
         if self.rest:
             self.rest += data
         else:
             self.rest = bytearray(data)
 
     def drain(self) -> bytes:
-        """Take all that is buffered: what follows is no line."""
+        """Remove and return all buffered data, when no line follows."""
         data = bytes(self.rest)
         self.rest = _NOTHING
         self._searched = 0
@@ -72,9 +73,9 @@ class LineBuffer:
 
     def take(self) -> bytes | None:
         """
-        Return the next whole line with its newline, or None when there is none.
+        Return the next complete line with its newline, or None if there is none.
 
-        :raise LineTooLong: as `push` does.
+        :raises LineTooLong: see `push`.
         """
         end = self.rest.find(b"\n", self._searched) + 1
         if (end or len(self.rest) + 1) > self.limit + 1:

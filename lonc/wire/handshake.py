@@ -1,8 +1,9 @@
 """
-What passes between a new connection and its first request (protocol, sections 2, 3 and 9).
+The handshake at the start of a connection (protocol, sections 2, 3 and 9).
 
-Pure: bytes go in, bytes to send come out; :class:`lonc.host.connection.LondConnection` moves them.
-The key file of one of the ways in is made and removed by an object that is handed in.
+This module is pure: bytes received go in, bytes to send come out;
+:class:`lonc.host.connection.LondConnection` transfers them. The key file of the local mode is
+created and removed by an object that is passed in.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from lonc.wire.cipher import session_key
 from lonc.wire.printable import quoted
 from lonc.wire.tls import TLSError, TLSPhase
 
-#: No line of a handshake comes near this length, in bytes; a lond of 2003 sends fewer than 40.
+#: Maximum bytes of a handshake line; a lond of 2003 sends fewer than 40.
 MAX_LINE = 1024
 
 _CHALLENGE = re.compile(rb"[0-9]{1,64}")
 _BUILD_KEY = re.compile(rb"[0-9A-F]{1,256}")
 _KEY = re.compile(rb"[0-9A-Fa-f]{32}")
 _REVISION = re.compile(rb"\$Revision[: ]*([!-#%-~]{0,40}) *\$")
-#: A number with a point in it, else one that stands alone.
+#: A number with a point, else a separate integer.
 _NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]+)+"), re.compile(rb"(?<!\w)[0-9]+(?!\w)")
 _UNKNOWN = b"unknown_cmd"
 _UNABLE = b"unable_to_set"
 
-#: Seconds that a lond has to delete the key file after it has said that it took it.
+#: Seconds within which a lond must delete the key file after reporting that it took it.
 TAKE_LIMIT = 1.0
 
 
 class HandshakeError(Exception):
     """
-    The lond does not speak the handshake, or will not have us. The message is for a person.
+    The lond violated the handshake protocol or refused us. The message is readable.
 
-    :ivar farewell: what to send before hanging up.
+    :ivar farewell: bytes to send before disconnecting.
     """
 
     def __init__(self, message: str, farewell: bytes = b"") -> None:
@@ -48,13 +49,13 @@ class HandshakeError(Exception):
 
 
 class OtherLondError(HandshakeError):
-    """The lond is there, but does not serve the host id that is wanted."""
+    """The lond responds, but does not serve the wanted host id."""
 
 
 class State(Enum):
     """
-    The states of protocol, section 2, and more: for section 9, and for a lond that cannot be told
-    which of its host ids is wanted.
+    The states of protocol, section 2, and more: those of section 9, and those for a lond without
+    ``sethost`` that serves several host ids.
     """
 
     CONNECTED = "Connected"
@@ -76,7 +77,7 @@ class State(Enum):
 
 
 class AuthMode(Enum):
-    """The ways in, by what decides on the key (protocol, section 9); the best one first."""
+    """The authentication modes (protocol, section 9), the most secure first."""
 
     LOCAL = "local"
     SSL = "ssl"
@@ -84,7 +85,7 @@ class AuthMode(Enum):
 
 
 class KeyFile(Protocol):
-    """A file with a key in it: see :class:`lonc.config.key_files.KeyFile`."""
+    """A file containing a key: see :class:`lonc.config.key_files.KeyFile`."""
 
     @property
     def path(self) -> str: ...  # noqa: D102
@@ -99,13 +100,13 @@ class KeyFile(Protocol):
 
 
 class KeyFiles(Protocol):
-    """Where key files come from: see :class:`lonc.config.key_files.KeyFolder`."""
+    """Creates key files: see :class:`lonc.config.key_files.KeyFolder`."""
 
     def make(self) -> KeyFile: ...  # noqa: D102
 
 
 class Certificates(Protocol):
-    """What makes our end of TLS: see :class:`lonc.config.certificates.Certificates`."""
+    """Creates our end of TLS: see :class:`lonc.config.certificates.Certificates`."""
 
     def client(self, name: str) -> TLSPhase: ...  # noqa: D102
 
@@ -113,12 +114,12 @@ class Certificates(Protocol):
 @attrs.frozen
 class AuthModes:
     """
-    The ways in that are open for a host's connections.
+    The authentication modes possible for a host's connections.
 
-    :ivar key_files: makes key files; None where the lond is on another machine.
-    :ivar certificates: what TLS needs; None where there is no certificate of our own.
-    :ivar insecure: whether a connection in the clear will do.
-    :ivar name: the host's name: the lond's certificate has to be for it.
+    :ivar key_files: creates key files; None if the lond is on another machine.
+    :ivar certificates: for TLS; None without a certificate of our own.
+    :ivar insecure: whether the insecure mode is allowed.
+    :ivar name: the host name that the lond's certificate must be for.
     """
 
     key_files: KeyFiles | None = None
@@ -128,7 +129,7 @@ class AuthModes:
 
 
 class Omission(Enum):
-    """What a handshake can leave out, where the lond does not know it or has failed at it."""
+    """A step of the handshake to omit because the lond failed at it."""
 
     VERSION = "version"
     KEY_FILES = "key files"
@@ -137,17 +138,17 @@ class Omission(Enum):
 @attrs.define
 class LondFacts:
     """
-    What one handshake has shown of the lond at its other end: its connection acts by that alone.
+    What one handshake revealed about the lond; its connection relies on nothing else.
 
-    :ivar host_id: the host id that the lond speaks for where a request names none.
-    :ivar version: what it says it is; empty when it does not say.
-    :ivar mode: the `AuthMode` by which the handshake went, in words; empty until it is complete.
-    :ivar knows_version: whether it does; None where it was not asked.
-    :ivar knows_sethost: whether it does; False only once it has said ``unknown_cmd``.
-    :ivar names: whether each request has to name its host: the lond serves several, and can be told
-        which one is wanted.
-    :ivar only: the one host id that it serves of several, for it cannot be told; else empty.
-    :ivar unserved: the host ids that it refused to speak for.
+    :ivar host_id: the host id that applies to requests that name none.
+    :ivar version: as reported by the lond; empty if unknown.
+    :ivar mode: the value of the `AuthMode` used; empty until the handshake is complete.
+    :ivar knows_version: whether the lond supports ``version``; None if not asked.
+    :ivar knows_sethost: whether it supports ``sethost``; False only after ``unknown_cmd``.
+    :ivar names: whether each request has to name its host: the lond serves several and supports
+        ``sethost``.
+    :ivar only: the single host id served if the lond has several but no ``sethost``; else empty.
+    :ivar unserved: the host ids that the lond refused.
     """
 
     host_id: str
@@ -164,20 +165,20 @@ class Handshake:
     """
     Our side of one handshake (rows S6 and F15).
 
-    Whoever drives it calls `fail` or `close` when it ends before it is complete, and
-    `check_key_file` now and then while ``state`` is ``TAKING_KEY_FILE``, for `TAKE_LIMIT` at most.
+    The caller must call `fail` or `close` when it ends before it is complete, and
+    `check_key_file` repeatedly while ``state`` is ``TAKING_KEY_FILE``, for at most `TAKE_LIMIT`.
 
-    ``sethost`` is asked in each handshake: what another connection has found out may be true of
-    another release, and a connection that is not set acts for the lond's own id.
+    ``sethost`` is sent in each handshake: the lond may have been replaced by another release since
+    the last one, and without ``sethost`` a connection acts for the lond's default host id.
 
-    :param lond_id: the host id of the lond that is wanted.
+    :param lond_id: the wanted host id of the lond.
     :param own_id: our own host id.
-    :param others: further host ids that this lond should serve: one of them will do as well.
-    :param several: whether the lond has several host ids by the table, wanted here or not.
-    :param omissions: what to leave out, where there is another way.
-    :ivar facts: what it has shown so far.
-    :ivar state: where it stands.
-    :ivar key: the session's key of 16 bytes, once ``state`` is ``IDLE``.
+    :param others: further host ids that this lond should serve; any of them is acceptable.
+    :param several: whether the lond has several host ids according to the table.
+    :param omissions: steps to omit if there is an alternative.
+    :ivar facts: what is known about the lond so far.
+    :ivar state: the current state.
+    :ivar key: the session key of 16 bytes, once ``state`` is ``IDLE``.
     """
 
     def __init__(
@@ -206,17 +207,17 @@ class Handshake:
 
     def start(self) -> bytes:
         """
-        Return what opens the exchange.
+        Return the first bytes to send.
 
-        :raises HandshakeError: there is no way in.
+        :raises HandshakeError: no authentication mode is possible.
         """
         return self._go(State.CONNECTED)
 
     def receive(self, data: bytes) -> bytes:
         """
-        Take bytes from the lond, however they are split, and return what to send.
+        Handle bytes from the lond, however they are split, and return what to send.
 
-        :raises HandshakeError: when they are not what this state awaits.
+        :raises HandshakeError: they are not valid in the current state.
         """
         said = b""
         if data and self.state is State.TAKING_KEY_FILE:
@@ -224,7 +225,7 @@ class Handshake:
         if self._tls is not None:
             said, data = self._through_tls(self._tls, data)
         self._received += data
-        # A lond that refuses may leave out the newline; nothing else begins like that.
+        # A refusing lond may omit the newline; no other reply begins like this.
         if self.state is State.INITIALIZED and self._received.rstrip(b"\r\n") == b"refused":
             raise HandshakeError(f"refused: that lond does not know {self._own_id}")
         line, newline, rest = self._received.partition(b"\n")
@@ -238,7 +239,7 @@ class Handshake:
         return said + self._go(self._TAKES[self.state](self, line)) + self.check_key_file()
 
     def check_key_file(self) -> bytes:
-        """See whether the lond has taken the key file that it says it took; return what to send."""
+        """If the lond has taken the key file, go on; return what to send."""
         key_file = self._key_file
         if self.state is not State.TAKING_KEY_FILE or key_file is None or not key_file.taken:
             return b""
@@ -248,10 +249,10 @@ class Handshake:
 
     def fail(self) -> Omission | None:
         """
-        Learn from an end that the lond has brought about, and leave nothing behind.
+        Handle a disconnection by the lond, and clean up.
 
-        :return: what is worth another try without it: the key file that the lond did not take, or
-            the question for its version, which one of the first releases may not even answer with
+        :return: the step that the next attempt should omit: the key file, if the lond did not take
+            it, or ``version``, which some of the first releases do not even answer with
             ``unknown_cmd``.
         """
         if self.state is State.READING_VERSION_STRING:
@@ -262,7 +263,7 @@ class Handshake:
         return Omission.KEY_FILES if self._has_others else None
 
     def close(self) -> None:
-        """Leave nothing behind: the handshake will never be complete."""
+        """Clean up a handshake that will not be completed."""
         self._drop_key_file()
 
     @property
@@ -270,7 +271,7 @@ class Handshake:
         return self.state.value
 
     def _go(self, state: State) -> bytes:
-        """Go on to a state, and through those in which we speak; return what is said."""
+        """Enter a state, and pass through those in which we send; return what to send."""
         said = b""
         while state in self._SPEAKS:
             speak, then, otherwise = self._SPEAKS[state]
@@ -284,10 +285,10 @@ class Handshake:
             facts.names = self._several and facts.knows_sethost
         return said
 
-    # What we say. Nothing: there is no need to.
+    # What we send; nothing if not needed.
 
     def _open(self) -> bytes:
-        """Take the best way in; what the lond answers tells whether it will do."""
+        """Try the best authentication mode; the lond's answer decides whether it is used."""
         modes = self._auth_modes
         omits = Omission.KEY_FILES in self._omissions and self._has_others
         if modes.key_files is not None and not omits:
@@ -304,7 +305,7 @@ class Handshake:
 
     @property
     def _has_others(self) -> bool:
-        """Whether there is a way in beside key files."""
+        """Whether there is a mode other than key files."""
         return self._auth_modes.certificates is not None or self._auth_modes.insecure
 
     def _make_key_file(self, key_files: KeyFiles) -> bytes:
@@ -335,13 +336,13 @@ class Handshake:
         return f"sethost:{self.facts.host_id}\n".encode()
 
     def _ask_for_id(self) -> bytes:
-        """Where the lond serves several ids and cannot be told which one, it has to tell us."""
+        """Ask which id the lond serves if it has several but no ``sethost``."""
         return b"ping\n" if self._several and not self.facts.knows_sethost else b""
 
     def _ask_for_key(self) -> bytes:
         return b"ekey\n" if self.key is None else b""
 
-    #: The states in which we speak: what we say, and the states after that, spoken or not.
+    #: The states in which we send: what, and the next state if something was sent or not.
     _SPEAKS: dict[State, tuple[Callable[[Handshake], bytes], State, State]] = {
         State.CONNECTED: (_open, State.INITIALIZED, State.INITIALIZED),
         State.CHALLENGE_RECEIVED: (_echo, State.CHALLENGE_REPLIED, State.CHALLENGE_REPLIED),
@@ -352,7 +353,7 @@ class Handshake:
         State.REQUESTING_KEY: (_ask_for_key, State.RECEIVING_KEY, State.IDLE),
     }
 
-    # What the lond says.
+    # What the lond sends.
 
     def _opened(self, line: bytes) -> State:
         if self._auth_mode is AuthMode.SSL and line == b"ok:ssl":
@@ -366,14 +367,14 @@ class Handshake:
                 "it is an old lond without a secure authentication mode, and loncAllowInsecure is 0"
             )
         if self._auth_mode is AuthMode.LOCAL and self._auth_modes.certificates is not None:
-            raise HandshakeError("that lond takes no key files")  # it may know TLS
+            raise HandshakeError("that lond takes no key files")  # it may support TLS
         self._auth_mode = AuthMode.INSECURE
         self._drop_key_file()
         self._challenge = line
         return State.CHALLENGE_RECEIVED
 
     def _through_tls(self, tls: TLSPhase, data: bytes) -> tuple[bytes, bytes]:
-        """Return what to send, and what has come behind TLS."""
+        """Return what to send, and the plain bytes received after TLS."""
         try:
             said = tls.receive(data)
         except TLSError as error:
@@ -399,7 +400,7 @@ class Handshake:
         self.facts.knows_version = line != _UNKNOWN
         if self.facts.knows_version:
             if _BUILD_KEY.fullmatch(line):
-                # One of the first releases takes whatever comes third for ``ekey``.
+                # Some of the first releases take any third line for ``ekey``.
                 self._early_key = line
             self.facts.version = _number_in(line)
         return State.SET_HOST
@@ -433,12 +434,12 @@ class Handshake:
         if line == _UNKNOWN and self._early_key:
             line = self._early_key
         if not _BUILD_KEY.fullmatch(line):
-            # Not shown: it may be a good key with something wrong at its end.
+            # Not logged: it may be a valid key followed by garbage.
             raise HandshakeError(f"expected a key, got {len(line)} other bytes")
         self.key = session_key(self.facts.host_id, self._own_id, line)
         return State.IDLE
 
-    #: The states in which a line is awaited: what takes it, and tells the state after that.
+    #: The states in which a line is expected: its handler, which returns the next state.
     _TAKES: dict[State, Callable[[Handshake, bytes], State]] = {
         State.INITIALIZED: _opened,
         State.CHALLENGE_REPLIED: _accepted,
@@ -450,7 +451,7 @@ class Handshake:
 
 
 def _number_in(line: bytes) -> str:
-    """Return the number in a lond's version, and the line as it is where there is none."""
+    """Return the number in a lond's version, or the line itself if there is none."""
     if revision := _REVISION.search(line):
         line = revision[1] or line
     if found := _NUMBER[0].search(line) or _NUMBER[1].search(line):

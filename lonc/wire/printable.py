@@ -1,5 +1,5 @@
 """
-Text that came from others, made harmless for people: in a line of a log, and on a terminal.
+Making text from others safe for log lines and terminals.
 
 This module is pure: it imports nothing of lonc.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 def printable(text: str) -> str:
     r"""
-    Write as ``\n``, ``\x1b`` what would end a line, move a cursor, change colours, turn text round.
+    Escape unprintable characters as ``\n``, ``\x1b``: line ends, terminal and bidi control codes.
 
-    A byte that was no UTF-8 (one of ``surrogateescape``'s) becomes ``\xff`` as well.
+    A byte that was not UTF-8 (``surrogateescape``) becomes ``\xff`` as well.
     """
     if text.isprintable():
         return text
@@ -27,9 +27,9 @@ def _escaped(character: str) -> str:
 
 def quoted(text: str | bytes, most: int = 60) -> str:
     """
-    Return the beginning of a text in quotes, in ASCII: some letters look like others.
+    Return the beginning of a text in quotes, in ASCII, since some letters look alike.
 
-    :param most: characters of it; three dots stand for the rest.
+    :param most: maximum characters; a longer text is cut off with three dots.
     """
     if isinstance(text, bytes):
         text = text.decode("latin-1")

@@ -1,8 +1,7 @@
 """
-A request on its way: what a client wrote, who wants the answer, why it may end without one, and
-which answers say no.
+Requests: their lines, receivers of their replies, causes of failure, and negative replies.
 
-This module is pure: it imports nothing of lonc and knows no reactor.
+This module is pure: it imports nothing of lonc and uses no reactor.
 """
 
 from __future__ import annotations
@@ -13,56 +12,58 @@ from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
 
-#: What a client reads when there is no answer for it (protocol, section 5).
+#: Sent to a client instead of a reply (protocol, section 5).
 CON_LOST = b"con_lost\n"
 
 
 class Cause(Enum):
-    """Why a request ended with ``con_lost``; the status counts them by these names."""
+    """Why a request ended with ``con_lost``; the status counts requests by these names."""
 
     TIMEOUT = "timeout"  #: no answer within the request timeout
     BROKEN = "broken"  #: its connection broke, or the lond broke the protocol
     UNREACHABLE = "unreachable"  #: no connection could be made while it waited
     DEAD = "dead"  #: the host is DEAD
-    QUEUE_FULL = "queue_full"  #: too many requests wait for this host already
+    QUEUE_FULL = "queue_full"  #: too many requests are already waiting for this host
     QUEUE_TIMEOUT = "queue_timeout"  #: it waited too long for a connection
-    TOO_LONG = "too_long"  #: the request or its reply is over the line limit
+    TOO_LONG = "too_long"  #: the request or its reply exceeds the line limit
     MEMORY = "memory"  #: the memory for requests is used up
-    TOO_MANY_CLIENTS = "too_many_clients"  #: the client came past the client limit, or made room
+    TOO_MANY_CLIENTS = (
+        "too_many_clients"  #: over the client limit, or disconnected to make room for others
+    )
     CLOSED = "closed"  #: connections were closed on request, or lonc stops
-    PAUSED = "paused"  #: somebody has paused the host, and wants requests to fail
-    NO_CIPHER = "no_cipher"  #: it is to be enciphered, and OpenSSL has no IDEA
-    CONTROL_BYTE = "control_byte"  #: its command word holds a control byte
+    PAUSED = "paused"  #: the host has been paused such that requests fail
+    NO_CIPHER = "no_cipher"  #: it must be encrypted, and OpenSSL has no IDEA
+    CONTROL_BYTE = "control_byte"  #: its command word contains a control byte
     WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
     NOT_SERVED = "not_served"  #: the host's lond does not serve the host, or not yet
 
 
-#: Each cause in words for a person.
+#: A readable text for each cause.
 WHY = {
     Cause.TIMEOUT: "no answer within the request timeout",
     Cause.BROKEN: "its connection broke, or the lond broke the protocol",
     Cause.UNREACHABLE: "no connection to the lond could be made",
     Cause.DEAD: "the host is DEAD",
-    Cause.QUEUE_FULL: "too many requests wait for this host already",
+    Cause.QUEUE_FULL: "too many requests are already waiting for this host",
     Cause.QUEUE_TIMEOUT: "it waited too long for a connection",
     Cause.TOO_LONG: "the request or its reply is too long",
     Cause.MEMORY: "the memory for requests is used up",
     Cause.TOO_MANY_CLIENTS: "there are too many clients",
     Cause.CLOSED: "its connection was closed on request, or the host stops",
-    Cause.NO_CIPHER: "it is to be enciphered, and OpenSSL has no IDEA",
-    Cause.CONTROL_BYTE: "its command word holds a control byte",
+    Cause.NO_CIPHER: "it must be encrypted, and OpenSSL has no IDEA",
+    Cause.CONTROL_BYTE: "its command word contains a control byte",
     Cause.WRONG_HOST: "it names a host that is not served here",
     Cause.NOT_SERVED: "the lond at the host's address does not serve the host",
-    Cause.PAUSED: "somebody has paused the host, and requests fail meanwhile",
+    Cause.PAUSED: "the host is paused, and requests fail meanwhile",
 }
 
 
 class ConLost(Exception):
     """
-    A request ended without lond's answer. Its text says so in words, and for which host.
+    A request ended without a reply of lond. The text contains host and cause.
 
     :ivar cause: why.
-    :ivar host_id: the host that was asked; empty where that is not known.
+    :ivar host_id: the host of the request; empty if unknown.
     """
 
     def __init__(self, cause: Cause, host_id: str = "") -> None:
@@ -71,46 +72,46 @@ class ConLost(Exception):
         self.host_id = host_id
 
     def __str__(self) -> str:
-        """Return a line for a person."""
+        """Return a readable line."""
         host = f"{self.host_id}: " if self.host_id else ""
         return f"{host}con_lost ({self.cause.value}): {WHY[self.cause]}"
 
 
-#: The program on whose behalf lonc itself asks: delayed requests, and what is asked over AMP.
+#: The program id of lonc's own requests: delayed ones, and those made over AMP.
 LONC = 0
 
 
 class ReplyReceiver(Protocol):
-    """Who wants an answer. Exactly one of the two methods is called, once, for each request."""
+    """Receives replies. Exactly one of the two methods is called, once, for each request."""
 
     @property
     def program(self) -> int:
-        """On whose behalf: programs whose requests wait for a connection take turns."""
+        """The id of the client program, for fair scheduling of waiting requests."""
 
     @property
     def known_program(self) -> int:
-        """`program`, where that is known without another call; else 0."""
+        """`program` if already known without a system call; else 0."""
 
     def answered(self, reply: bytes) -> None:
-        """Take lond's reply, one line with its newline."""
+        """Handle lond's reply, one line with its newline."""
 
     def lost(self, cause: Cause) -> None:
-        """There is no answer: the request may or may not have reached lond."""
+        """Handle the loss of the request, which may or may not have reached lond."""
 
 
 class Provable(Protocol):
-    """The connection that an answer came by."""
+    """The connection on which a reply was received."""
 
     def prove(self) -> Deferred[bool]:
         """
-        Fire with whether each answer so far belonged to its request; False: nobody can tell.
+        Fire with whether all replies so far belonged to their requests; False if unknown.
 
-        It fires within the time limit of a request, also while the host is paused.
+        It fires within the request timeout, also while the host is paused.
         """
 
 
 class Durations(Protocol):
-    """Where the times that requests took are noted: see :class:`lonc.report.times.HostTimes`."""
+    """Records the durations of requests: see :class:`lonc.report.times.HostTimes`."""
 
     direct: list[float]
     queue: list[float]
@@ -118,7 +119,7 @@ class Durations(Protocol):
 
 
 class RequestHost(Protocol):
-    """The host that a request is for, and what becomes of the request: its service."""
+    """The service of the host of a request, which handles its outcome."""
 
     host_id: str
     debug_level: int
@@ -126,33 +127,33 @@ class RequestHost(Protocol):
 
     @property
     def times(self) -> Durations:
-        """How long its requests take."""
+        """The durations of its requests."""
 
     def trace(self, level: int, text: str, request: Request, size: object) -> None:
-        """Log what becomes of a request, at a debug level."""
+        """Log the progress of a request, at a debug level."""
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
-        """Tell who asked that there is no answer; ``sent`` is when it was sent, if it was."""
+        """Report a lost request to its receiver; ``sent``: the time it was sent, or 0.0."""
 
     def resubmit(self, request: Request) -> None:
-        """Send a request that a connection has not sent yet, and will not."""
+        """Send a request that its connection cannot send."""
 
     def note_answered(self, connection: Provable, request: Request) -> None:
-        """Note an answer that was passed on, and who has brought it, if `awaits_answers`."""
+        """Record a delivered reply and its connection, if `awaits_answers`."""
 
     def passed_on(self) -> None:
-        """An answer was passed on, or an answer will never come."""
+        """Note that a reply was delivered, or will never come."""
 
 
 class Request:
     """
     One line for a lond.
 
-    :ivar line: the request as it was written, with its newline.
-    :ivar asker: who is told the outcome.
-    :ivar host: for which host; set by the host's service, which is told what becomes of it.
-    :ivar since: when it began to wait for a connection, in seconds of the reactor's clock; 0.0 when
-        it did not have to.
+    :ivar line: as received, with its newline.
+    :ivar asker: receives the outcome.
+    :ivar host: set by the host's service.
+    :ivar since: when it began to wait for a connection, in seconds of the reactor's clock; 0.0 if
+        it did not wait.
     """
 
     __slots__ = ("asker", "host", "line", "since")
@@ -166,15 +167,15 @@ class Request:
 
     @property
     def command(self) -> str:
-        """The command word: all of a request that may stand in a log."""
+        """The command word: the only part of a request that may be logged."""
         return command_word(self.line)
 
 
 class Waiter:
     """
-    An asker for those who want a Deferred.
+    Passes a reply on to a Deferred.
 
-    :param host_id: who is asked, for the text of the error.
+    :param host_id: for the text of the error.
     :ivar outcome: fires with the reply, or fails with :exc:`ConLost`.
     """
 
@@ -194,26 +195,26 @@ class Waiter:
 
 
 class Nobody:
-    """The asker of a request whose client has gone: its answer is thrown away."""
+    """Discards the reply to a request whose client has disconnected."""
 
     program = known_program = LONC
 
     def answered(self, reply: bytes) -> None:
-        """Throw the reply away."""
+        """Discard the reply."""
 
     def lost(self, cause: Cause) -> None:
         """Do nothing."""
 
 
-#: A command, with what stands before it when it asks to be enciphered, behind the name of a host.
-#: What is to be enciphered and has no colon may be a secret from its first letter on.
+#: A command word, with ``encrypt:`` if present, after the name of a host. A request to be encrypted
+#: that has no colon may be secret as a whole.
 _COMMAND = re.compile(
     rb"(?:sethost:[\w.-]*:)?(encrypt:\w{1,32}(?=:)|\w{1,32}(?=[:\n]|\r?\n|\Z))", re.ASCII
 )
 
 
 def command_word(line: bytes) -> str:
-    """Return the command word: all of a request that may stand in a log, ``?`` if it has none."""
+    """Return the command word, the only part of a request to be logged; ``?`` if none."""
     found = _COMMAND.match(line)
     return found[1].decode() if found else "?"
 
@@ -222,42 +223,41 @@ _SECRET = re.compile(rb"(?:sethost:[^:\n]*:)*encrypt:")
 
 
 def is_secret(line: bytes) -> bool:
-    """Return whether the content of a request passes over the network only enciphered."""
+    """Return whether a request may be sent over the network only encrypted."""
     return _SECRET.match(line) is not None
 
 
-#: What stands before a command. Each may come again: a lond would go on to the next one.
+#: Prefixes of a command. They may be repeated, as londs accept that.
 _PREFIXES = rb"(?:encrypt:|sethost:[^:\n]*:)*"
 
-#: A control byte in the command word; one carriage return that ends the line is none.
+#: A control byte in the command word, other than one carriage return at the end of the line.
 _CONTROL = re.compile(_PREFIXES + rb"[^:\x00-\x1f\x7f]*(?!\r?\n)[\x00-\x1f\x7f]")
 
-#: The control bytes of a request, but for its newline.
+#: All control bytes except the newline.
 CONTROL: Final = bytes(x for x in (*range(0x20), 0x7F) if x != 0x0A)
 
-#: Matches a request whose command stands at its beginning and has no control byte, as nearly every
-#: one.
+#: Matches the usual request: it begins with its command, which has no control byte.
 is_plain = re.compile(rb"(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
 
-#: The same, for one that may be enciphered.
+#: The same, for a request that may have to be encrypted.
 is_plain_inside = re.compile(rb"(?:encrypt:)?(?!sethost|encrypt:)[^:\x00-\x1f\x7f]*[:\n]").match
 
 
 def has_control_byte(line: bytes) -> bool:
     """
-    Return whether there is a control byte in a request's command word, behind its prefixes.
+    Return whether there is a control byte in a request's command word, after its prefixes.
 
-    A lond that drops it would read another command than lonc, perhaps ``ekey`` or ``sethost``.
+    A lond that ignores it would read another command than lonc, perhaps ``ekey`` or ``sethost``.
     """
     return _CONTROL.match(line) is not None
 
 
-#: How a request begins that may name a host (protocol, section 5); there is no need to look closer
-#: at any other. What is to be enciphered counts too, for a lond would obey it all the same.
+#: Beginnings of requests that may name a host (protocol, section 5). ``encrypt:`` is included
+#: because a lond would obey such a request too.
 ADDRESSED = (b"sethost", b"encrypt:sethost")
 
-#: How those begin that name a host, are to be enciphered or ask for a key: a look at one byte
-#: spares the usual request the others.
+#: First bytes of requests that name a host, must be encrypted or ask for a key: testing one byte
+#: saves further tests for the usual request.
 PECULIAR = b"es"
 
 _SETHOST = re.compile(rb"(encrypt:)?sethost(?![^:\n])")
@@ -267,8 +267,8 @@ def addressee(line: bytes) -> str | None:
     """
     Return the host id that a request names with ``sethost:<id>:``, None if it names none.
 
-    It is empty where the request must not be sent: a lond would take a host that is named further
-    inside, or not at all, for every later request on the connection, whoever asks it.
+    It is empty if the request must not be sent: a nested or incomplete ``sethost`` would change the
+    host of all later requests on the connection, also those of other clients.
 
     :param line: the request with its newline.
     """
@@ -283,9 +283,9 @@ def addressee(line: bytes) -> str | None:
 
 def without_addressee(line: bytes) -> tuple[bytes, bytes]:
     """
-    Part a request into the prefix that names a host, colon included, and the rest.
+    Split a request into the prefix that names a host, with its colon, and the rest.
 
-    One that does nothing but name a host is all rest.
+    A request that only names a host has no prefix.
     """
     if line.startswith(b"sethost:") and line.count(b":") > 1:
         end = line.index(b":", 8) + 1
@@ -293,8 +293,8 @@ def without_addressee(line: bytes) -> tuple[bytes, bytes]:
     return b"", line
 
 
-#: Answers that say no, by their first word; ``error`` and whatever follows it is one too. Programs
-#: of the network compare answers with these. All else (``ok``, values, numbers, nothing) is a yes.
+#: First words of negative replies; ``error`` may be followed by anything. Programs of the network
+#: compare replies with these. All others (``ok``, values, numbers, nothing) are positive.
 _NO = frozenset(
     b"refused rejected unknown_cmd unknown_user unknown_host no_host no_such_host no_such_user"
     b" no_such_file file_not_found not_found not_home not_right_home non_authorized unauthorized"
@@ -302,12 +302,12 @@ _NO = frozenset(
     b" con_lost con_delayed con_failed error".split()
 )
 
-#: The first word, where it is one: values go on with ``=`` or ``&``.
+#: The first word; values are excluded, since they continue with ``=`` or ``&``.
 _WORD = re.compile(rb"\s*(error(?![\w=&])|\w+(?=[:\s]|\Z))", re.IGNORECASE)
 
 
 def refusal(answer: bytes) -> str | None:
-    """Return the word by which an answer says no (row F8); None when it says yes."""
+    """Return the first word of a negative reply (row F8); None if it is positive."""
     match = _WORD.match(answer)
     word = match[1].lower() if match else b""
     return word.decode() if word in _NO else None

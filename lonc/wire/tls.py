@@ -1,9 +1,9 @@
 """
-TLS for the length of one line, on a connection plain before and after it (protocol, section 9).
+TLS for a single line, on a connection that is plain before and after it (protocol, section 9).
 
-Pure: bytes come in, bytes to send go out. TLS ends without a word, since both sides know when;
-what comes behind it is plain again. So records are taken one at a time: OpenSSL is given no byte
-that is not TLS.
+This module is pure: bytes received go in, bytes to send come out. TLS usually ends without
+``close_notify``, since both sides know when, and plain data follows. So records are passed to
+OpenSSL one at a time, and it never gets a byte that does not belong to TLS.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-#: What `ssl.SSLObject.getpeercert` returns.
+#: The result of `ssl.SSLObject.getpeercert`.
 Certificate = Mapping[str, Any]
 
-#: Bytes of the line inside, its newline included: a key of 32 digits.
+#: Bytes of the line sent inside TLS, with its newline: a key of 32 digits.
 LINE: Final = 33
 
 _HEADER: Final = 5  # bytes: type, version, length
 _LONGEST: Final = _HEADER + 2**14 + 2048  # bytes of a record at most
 _KINDS: Final = range(20, 24)
-#: The kinds of record that may still come when the line has: what ends TLS, and a late ticket.
+#: The record types that may follow the line: an alert (close_notify) and a late session ticket.
 _BELATED: Final = (0x15, 0x17)
 
-#: OpenSSL's codes for a certificate that does not lead to the authority.
+#: OpenSSL's codes for a certificate not signed by the authority.
 _OTHER_AUTHORITY: Final = (2, 7, 18, 19, 20, 21, 30)
 _EXPIRED: Final = 10
 _NOT_YET_VALID: Final = 9
@@ -33,9 +33,9 @@ _NOT_YET_VALID: Final = 9
 
 class TLSError(Exception):
     """
-    TLS failed. The message is for a person.
+    TLS failed. The message is readable.
 
-    :ivar farewell: what to send before hanging up, so that the other side learns the reason.
+    :ivar farewell: bytes to send before disconnecting, which tell the other side the reason.
     """
 
     def __init__(self, message: str, farewell: bytes = b"") -> None:
@@ -47,14 +47,14 @@ class TLSPhase:
     """
     Our end of TLS on a connection.
 
-    The client awaits a line inside TLS, the server sends one; then it is over for both.
+    The server sends one line inside TLS to the client; then TLS ends.
 
-    :param context: of the client's or the server's kind.
-    :param check: is given the other side's certificate, which is of our authority and in its
-        time; raises TLSError for one that is not good enough.
+    :param context: for a client or a server.
+    :param check: called with the other side's certificate, which is signed by our authority and
+        within its validity period; raises TLSError to reject it.
 
-    :ivar established: whether both sides are sure of each other, as far as this one knows.
-    :ivar line: the line that came inside, without its newline; None as long as there is none.
+    :ivar established: whether the TLS handshake is complete on this side.
+    :ivar line: the line received inside TLS, without its newline; None until then.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TLSPhase:
         context: ssl.SSLContext,
         check: Callable[[Certificate], None] = lambda certificate: None,
     ) -> None:
-        self._raw = bytearray()  # what came and was not taken yet
+        self._raw = bytearray()  # received, but not yet processed
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._is_server = context.protocol is ssl.PROTOCOL_TLS_SERVER
@@ -70,20 +70,20 @@ class TLSPhase:
         self._check = check
         self._inside = b""
         self._over = False
-        self._closed = False  # the other side has said that it is over
+        self._closed = False  # the other side has sent close_notify
         self.established = False
         self.line: bytes | None = None
 
     def start(self) -> bytes:
-        """Return what opens TLS: nothing on the server's side."""
+        """Return the first bytes to send: none on the server's side."""
         self._advance()
         return self._outgoing.read()
 
     def receive(self, data: bytes) -> bytes:
         """
-        Take bytes, however they are split, and return what to send.
+        Handle bytes, however they are split, and return what to send.
 
-        :raises TLSError: and nothing more can be done with it.
+        :raises TLSError: TLS failed; the object is no longer usable.
         """
         self._raw += data
         while record := self._next_record():
@@ -93,7 +93,7 @@ class TLSPhase:
 
     def send(self, data: bytes) -> bytes:
         """
-        Return what takes these bytes inside TLS to the client.
+        Return the TLS records that carry this data to the client.
 
         :param data: the line with its newline, or a part of it.
         """
@@ -102,13 +102,13 @@ class TLSPhase:
         return self._outgoing.read()
 
     def close(self) -> bytes:
-        """Return what says that TLS is over. Nobody has to; some programs do, londs do not."""
+        """Return close_notify. It is optional: some programs send it, londs do not."""
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         return self._outgoing.read()
 
     def rest(self) -> bytes:
-        """Take the plain bytes that came behind TLS."""
+        """Remove and return the plain bytes received after TLS."""
         if not self._raw or self._awaits_record:
             return b""
         rest = bytes(self._raw)
@@ -117,7 +117,7 @@ class TLSPhase:
 
     @property
     def _awaits_record(self) -> bool:
-        """Whether what has come is TLS: no plain line begins like a record."""
+        """Whether the received data belongs to TLS: no plain line begins like a record."""
         return not self._over or (not self._closed and self._raw[0] in _BELATED)
 
     def _next_record(self) -> bytes:
@@ -138,7 +138,7 @@ class TLSPhase:
         return record
 
     def _advance(self) -> None:
-        """Do what the records that have come allow."""
+        """Proceed as far as the received records allow."""
         try:
             if not self.established:
                 self._tls.do_handshake()
@@ -153,11 +153,11 @@ class TLSPhase:
     def _peer_certificate(self) -> Certificate:
         try:
             return self._tls.getpeercert() or {}
-        except (ValueError, OverflowError):  # of Python's own, where a name is not in its encoding
+        except (ValueError, OverflowError):  # of Python itself, if a name is wrongly encoded
             raise TLSError("the certificate shown cannot be read") from None
 
     def _take(self, data: bytes) -> None:
-        """Take what came inside TLS."""
+        """Handle data received inside TLS."""
         if not data:
             self._closed = True
             if not self._over:
@@ -173,7 +173,7 @@ class TLSPhase:
 
 
 def _words(error: ssl.SSLError) -> str:
-    """Say what OpenSSL found."""
+    """Return a readable text for an error of OpenSSL."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code == _EXPIRED:
             return "the certificate shown has expired"

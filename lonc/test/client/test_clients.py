@@ -219,7 +219,7 @@ class ClientTests(Place):
         self.assertEqual(self.client.ask("l2", request), b"re:" + request)
 
     def test_ask_encrypted(self) -> None:
-        """What goes enciphered is marked so for lonc (protocol, section 4)."""
+        """What goes encrypted is marked so for lonc (protocol, section 4)."""
         server = self.serve()
         self.client.ask_encrypted("l2", "passwd:msu:alice:né")
         self.assertEqual(server.asked, ["encrypt:passwd:msu:alice:né\n".encode()])
@@ -450,7 +450,7 @@ class ClientTests(Place):
                 os.unlink(self.path)
 
     def test_encrypted(self) -> None:
-        """Of a request that goes enciphered, the log has no more than the command."""
+        """Of a request that goes encrypted, the log has no more than the command."""
         self.client.critical("l2", "encrypt:passwd:msu:alice:secret")
         self.assertEqual(self.stored(), [b"encrypt:passwd:msu:alice:secret\n"])
         self.assertIn(":D:l2:encrypt:passwd:", self.notes())
@@ -618,7 +618,7 @@ class TwistedClientTests(Place):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_ask_encrypted(self) -> None:
-        """What goes enciphered is marked so for lonc (protocol, section 4)."""
+        """What goes encrypted is marked so for lonc (protocol, section 4)."""
         asked = self.client.ask_encrypted("l2", "passwd:x")
         lonc = self.exchange()
         self.assertEqual(lonc.heard, b"encrypt:passwd:x\n")

@@ -403,7 +403,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertTrue(second.startswith(f"{NOW}:F:l2:put:\\xff:"), second)
 
     def test_secret_note(self) -> None:
-        """Of a request that is enciphered, or sealed on the disk, only the command is noted."""
+        """Of a request that is encrypted, or sealed on the disk, only the command is noted."""
         self.outbox.note("D", "l2", b"encrypt:passwd:msu:alice:secret")
         self.outbox.note("D", "l2", b"sethost:l2:encrypt:passwd:msu:alice:secret")
         self.make(lambda: KEY).note("D", "l2", PUT)

@@ -55,8 +55,8 @@ class SendingTests(DelayedCase):
         self.assertEqual(formatEvent(event), f"l1: delayed request sent: {FIRST} (put)")
         self.assertEqual((event["host_id"], event["success"]), ("l1", True))
 
-    def test_enciphered(self) -> None:
-        """What goes over the network enciphered is written to no log."""
+    def test_encrypted(self) -> None:
+        """What goes over the network encrypted is written to no log."""
         self.put(FIRST, b"encrypt:passwd:dom:user:secret\n")
         self.put(SECOND, b"sethost:l1:encrypt:passwd:dom:user:secret\n")
         self.start()

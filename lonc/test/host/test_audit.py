@@ -165,8 +165,8 @@ class AuditTests(HostTestCase):
             wrong = sum(client.read != right.get(line, echo(line)) for line, client in clients)
             self.assertTrue(1 <= wrong <= 64, wrong)
 
-    def test_enciphered(self) -> None:
-        """F2, S7: so it is where all requests are enciphered; the question itself is plain."""
+    def test_encrypted(self) -> None:
+        """F2, S7: so it is where all requests are encrypted; the question itself is plain."""
         self.extra_at = (30,)
         stage = self.stage()
         clients = [stage.client(b"encrypt:ask:%d\n" % each) for each in range(300)]

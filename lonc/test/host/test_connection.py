@@ -306,7 +306,7 @@ class RequestTests(ConnectionTestCase):
 
 
 class EncryptTests(ConnectionTestCase):
-    """Requests and answers that are enciphered (row S7)."""
+    """Requests and answers that are encrypted (row S7)."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -342,13 +342,13 @@ class EncryptTests(ConnectionTestCase):
         self.assertEqual(replies, [b"ok\n", b"secret\n"])
 
     def test_newline_inside(self) -> None:
-        """S7: a newline that a lond enciphered with the reply does not become a second one."""
+        """S7: a newline that a lond encrypted with the reply does not become a second one."""
         self.make_ready(b"eget:x\n")
         self.wire.deliver(self.cipher.encrypt(b"secret\n") + b"\n")
         self.assertEqual(self.owner.told, [("replied", b"eget:x\n", b"secret\n")])
 
     def test_lines_inside(self) -> None:
-        """F2: an enciphered reply of two lines would answer the next request too: it is refused."""
+        """F2: an encrypted reply of two lines would answer the next request too: it is refused."""
         for plain in (b"one\ntwo", b"one\n\n", b"\n\n", b"\nx"):
             self.setUp()
             self.make_ready(b"eget:x\n")
@@ -386,7 +386,7 @@ class EncryptTests(ConnectionTestCase):
         self.assertEqual(len(self.owner.told), 1)
 
     def test_longest_reply(self) -> None:
-        """F3: an enciphered reply may be as long as a plain one: its limit is that of its text."""
+        """F3: an encrypted reply may be as long as a plain one: its limit is that of its text."""
         plain = b"x" * MAX_LINE
         for size in (10**9, 700, 1):
             self.setUp()
@@ -397,7 +397,7 @@ class EncryptTests(ConnectionTestCase):
             self.assertEqual(self.owner.told, [("replied", b"eget:x\n", plain + b"\n")])
 
     def test_reply_too_long(self) -> None:
-        """F3: an enciphered reply whose text is over the limit is refused, whole or endless."""
+        """F3: an encrypted reply whose text is over the limit is refused, whole or endless."""
         for data in (
             self.cipher.encrypt(b"x" * (MAX_LINE + 1)) + b"\n",
             self.cipher.encrypt(b"x" * (MAX_LINE + 100)) + b"\n",
@@ -410,7 +410,7 @@ class EncryptTests(ConnectionTestCase):
             self.assert_dead()
 
     def test_limit_is_back(self) -> None:
-        """F3: after a long enciphered reply the limit for plain ones holds again."""
+        """F3: after a long encrypted reply the limit for plain ones holds again."""
         self.make_ready(b"eget:x\n")
         self.wire.deliver(self.cipher.encrypt(b"x" * MAX_LINE) + b"\n")
         self.owner.told.clear()
@@ -419,7 +419,7 @@ class EncryptTests(ConnectionTestCase):
         self.assertEqual(self.failure()[:2], (Trouble.BROKEN, Cause.TOO_LONG))
 
     def test_surplus_behind_a_frame(self) -> None:
-        """F2: bytes behind an enciphered reply are surplus too."""
+        """F2: bytes behind an encrypted reply are surplus too."""
         self.make_ready(b"eget:x\n")
         self.wire.deliver(self.cipher.encrypt(b"y" * MAX_LINE) + b"\nx")
         self.assertEqual(self.owner.told[0][0], "replied")
@@ -429,7 +429,7 @@ class EncryptTests(ConnectionTestCase):
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.binary(max_size=60))
     def test_noise(self, noise: bytes) -> None:
-        """F2: whatever an enciphered reply holds, the owner gets one line, or a failure."""
+        """F2: whatever an encrypted reply holds, the owner gets one line, or a failure."""
         self.setUp()
         self.make_ready(b"eget:x\n")
         self.wire.deliver(self.cipher.encrypt(noise) + b"\n")

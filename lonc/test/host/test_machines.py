@@ -80,7 +80,7 @@ class SharedTests(HostTestCase):
         self.assertNotEqual(late.read, b"")
 
     def test_own_name_in_front(self) -> None:
-        """A client may name the id itself; what is enciphered is named as well."""
+        """A client may name the id itself; what is encrypted is named as well."""
         stage = Together(self)
         stage.serving()
         named = stage.client_of("l3", b"sethost:l3:get\n")

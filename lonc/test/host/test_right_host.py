@@ -275,7 +275,7 @@ class CipherTests(HostTestCase):
     """An OpenSSL without IDEA."""
 
     def test_never_in_the_clear(self) -> None:
-        """What is to be enciphered gets con_lost and is not sent; all else is served."""
+        """What must be encrypted gets con_lost and is not sent; all else is served."""
         stage = Stage(self, enciphers=False)
         stage.echoing()
         clients = [

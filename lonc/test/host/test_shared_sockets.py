@@ -56,8 +56,8 @@ class NamedHostTests(HostTestCase):
         """A request without the prefix is not given one."""
         self.assertEqual(self.ask(b"ping\n", knowing)[1], [b"ping\n"])
 
-    def test_enciphered(self) -> None:
-        """S7: what shall be enciphered is, and the prefix stays in front of it in the clear."""
+    def test_encrypted(self) -> None:
+        """S7: what shall be encrypted is, and the prefix stays in front of it in the clear."""
         _, asked, _ = self.ask(b"sethost:l2:encrypt:put:d:u:x\n")
         self.assertEqual(asked, [b"encrypt:put:d:u:x\n"])
         _, _, stage = self.ask(b"sethost:l2:encrypt:put:d:u:x\n", knowing)

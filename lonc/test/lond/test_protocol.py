@@ -126,7 +126,7 @@ class VersionTests(LondTestCase):
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_named_request(self) -> None:
-        """A request may begin with the lond's own id, what is enciphered too; no other will do."""
+        """A request may begin with the lond's own id, what is encrypted too; no other will do."""
         caller = self.entered()
         self.assertEqual(caller.say(b"sethost:l2:ping"), b"l2\n")
         self.assertEqual(caller.say(b"sethost:l1:ping"), b"unable_to_set\n")

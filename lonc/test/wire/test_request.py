@@ -67,7 +67,7 @@ class CommandWordTests(SynchronousTestCase):
         self.assertEqual(command_word(b"ping\r\n"), "ping")
 
     def test_secret(self) -> None:
-        """What is to be enciphered is secret, whatever host it names."""
+        """What must be encrypted is secret, whatever host it names."""
         for line in (b"encrypt:x\n", b"sethost:l2:encrypt:x\n", b"sethost:a:sethost:b:encrypt:x\n"):
             self.assertTrue(is_secret(line), line)
         for line in (b"put:encrypt:x\n", b"encrypted:x\n", b"sethost:l2:put:encrypt:\n"):
@@ -108,8 +108,8 @@ class ControlByteTests(SynchronousTestCase):
                 self.assertFalse(has_control_byte(prefix + line), line)
         self.assertTrue(has_control_byte(b"ping\r\r\n"))
 
-    def test_enciphered(self) -> None:
-        """A plain request may be enciphered; what names a host or holds a control byte is none."""
+    def test_encrypted(self) -> None:
+        """A plain request may be encrypted; what names a host or holds a control byte is none."""
         for line in (b"get:a\n", b"encrypt:get:a\n", b"encrypt:ping\n", b"encrypt:ekey\n"):
             self.assertTrue(is_plain_inside(line), line)
         for line in (
