@@ -181,6 +181,7 @@ class ManagementPort(EndpointPort):
     ) -> None:
         self._group = group
         self._shared = False
+        self._not_shared = ""
         self._certificates = certificates
         self._made_on_demand = _OnDemand(parts, reactor, names)
         super().__init__(reactor, network, self._made_on_demand, name, description, keeper)
@@ -194,6 +195,11 @@ class ManagementPort(EndpointPort):
         # Other machines may connect here, since they must present a certificate.
         return ServerEndpoint(reactor.reactor, description, self._certificates)
 
+    @property
+    def failure(self) -> str:
+        """Why it does not listen where it should, or not for whom; empty where all is well."""
+        return super().failure or self._not_shared
+
     def share(self, group: int | None) -> None:
         """
         Set the group that may see.
@@ -205,6 +211,7 @@ class ManagementPort(EndpointPort):
             self._share()
 
     def _share(self) -> None:
+        self._not_shared = ""
         if self._file is None or (self._group is None and not self._shared):
             return
         try:
@@ -212,7 +219,8 @@ class ManagementPort(EndpointPort):
             os.chmod(self._file.path, 0o600 if self._group is None else 0o660)
         except OSError as error:
             told = f"not for group {self._group}: {error.strerror}"
-            raise ManagementPortError(f"{self.name} {self.description}: {told}") from None
+            self._not_shared = f"{self.name} {self.description}: {told}"
+            raise ManagementPortError(self._not_shared) from None
         self._shared = self._group is not None
 
     def _listen(self, description: str | None) -> None:

@@ -82,7 +82,7 @@ class Supervisor(MultiService):
     def _not_served(self, host_id: str, error: SocketError) -> SocketError:
         self._sockets.disturb()
         log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
-        self._problems.tell(NOT_SERVED, host_id, f"has no socket: {error}")
+        self._problems.tell(NOT_SERVED, host_id, f"has no socket that clients can use: {error}")
         return error
 
     def reconfigure(self, host_id: str) -> SocketError | None:
@@ -175,6 +175,8 @@ class Supervisor(MultiService):
             except SocketError as error:
                 what = f"clients cannot be served: {error}"
                 self._dependencies.clients.warn("socket", host_id, what)
-                self._problems.tell(NOT_SERVED, host_id, f"has no socket: {error}")
+                self._problems.tell(
+                    NOT_SERVED, host_id, f"has no socket that clients can use: {error}"
+                )
             except Exception:
                 log.failure("a fault inside lonc", host_id=host_id)

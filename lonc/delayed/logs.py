@@ -128,6 +128,11 @@ class DelayedLogs:
         ]
         self._problems.replace(found, ("delayed-unknown",))
 
+    def tell_key(self, config_file: str, error: Exception) -> None:
+        """Report that another key cannot be used; the next reload ends that, or says so again."""
+        what = f"the previous key for delayed requests stays in use: {error}"
+        self._problems.tell("reload-failed", config_file, what)
+
     def tell_locked(self, number: int) -> None:
         """Report the number of sealed requests without a key."""
         if number:

@@ -164,6 +164,7 @@ class DelayedService(Service):
             self._key = key_of(settings)
         except UnusableKey as error:
             self.log.error("the previous key stays in use: {error}", error=error)
+            self._logs.tell_key(settings.config_file, error)
         if settings.delayed_dir != before.delayed_dir:
             self._counts = {}
         elif self._key == key_before:

@@ -215,7 +215,9 @@ class SharedSockets:
     def problems(self) -> Iterator[Problem]:
         """Yield a problem for each host name without a socket."""
         for name, error in self._missing.items():
-            yield problem("name-not-served", name, f"{name} has no socket: {error}")
+            yield problem(
+                "name-not-served", name, f"{name} has no socket that clients can use: {error}"
+            )
 
     def restore(self) -> None:
         """Open again what somebody removed; called once a second."""

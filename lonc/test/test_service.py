@@ -81,7 +81,9 @@ class StartTests(ServiceTestCase):
         reason = f"clients cannot be served: {why}"
         self.assertIn(reason, self.notes.at(LogLevel.critical))
         (problem,) = [each for each in daemon.problems if each.kind == "host-not-served"]
-        self.assertEqual((problem.subject, problem.what), ("l1", f"has no socket: {why}"))
+        self.assertEqual(
+            (problem.subject, problem.what), ("l1", f"has no socket that clients can use: {why}")
+        )
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.advance(5 * WATCH)
         self.assertEqual(self.notes.at(LogLevel.warn).count(reason), 1)  # RateLimited
@@ -563,6 +565,27 @@ class ReadAgainTests(ServiceTestCase):
             "Operation not permitted (and 1 more)",
             answer,
         )
+
+    def test_management_group(self) -> None:
+        """A group that may not have the management port is a problem until it may, or need not."""
+
+        def refuse(path: str, user: int, group: int) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        def wrong() -> list[str]:
+            self.advance(WATCH)
+            return [each.what for each in self.daemon.problems if each.kind == "port-not-open"]
+
+        self.patch(os, "chown", refuse)
+        self.settings = attrs.evolve(self.first, management_group=7)
+        self.daemon.reload()
+        self.advance(0)
+        (what,) = wrong()
+        self.assertTrue(what.endswith(": not for group 7: Operation not permitted"), what)
+        self.settings = self.first
+        self.daemon.reload()
+        self.advance(0)
+        self.assertEqual(wrong(), [])
 
     def test_management_cannot_move(self) -> None:
         """F13: a management port that cannot be had stands in the answer, with the reason."""

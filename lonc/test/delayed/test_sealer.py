@@ -666,6 +666,7 @@ class KeyTests(SealedCase):
         self.l1.alive = False
         self.tick(4)
         self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
+        self.assertIn("reload-failed", [each.kind for each in self.problems])
         (line,) = self.logged(LogLevel.error)
         self.assertEqual(
             line,

@@ -268,7 +268,10 @@ class SharedSocketTests(SharingTestCase):
 
         found = wrong()
         self.assertEqual(set(found), {"one.test", "two.test"})
-        self.assertIn(f"has no socket: {self.folder}/two.test: something", found["two.test"])
+        self.assertIn(
+            f"has no socket that clients can use: {self.folder}/two.test: something",
+            found["two.test"],
+        )
         os.rmdir(os.path.join(self.folder, "two.test"))
         self.assertEqual([*wrong()], ["one.test"])
         self.settings = self.with_names("id")
