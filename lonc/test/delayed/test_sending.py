@@ -57,6 +57,17 @@ class ProofTests(DelayedCase):
         self.prove()
         self.assertEqual(self.in_kept(), {FIRST: b"put:a:b\n", FIRST + ".answer": b"refused\n"})
 
+    def test_behind_one_that_waits(self) -> None:
+        """A later one whose answer counts at once is cleared away behind it, not before."""
+        self.put_many(3)
+        self.start()
+        self.l1.answer(b"ok\n", self.connection)
+        self.l1.answer()
+        self.assertEqual(len(self.l1.asked), 3)
+        self.assertEqual((len(self.on_disk()), self.perm), (3, []))
+        self.prove()
+        self.assertEqual((len(self.on_disk()), len(self.perm)), (1, 2))
+
     def test_later_ones_go_on(self) -> None:
         """Those behind it do not wait for the proof, and are not sent twice meanwhile."""
         self.put_many(3)

@@ -144,6 +144,7 @@ class SendingTests(DelayedCase):
             self.put(name)
         self.start()
         self.assertEqual(self.service.counts(), {"l1": 2, "l2": 1})
+        self.assertEqual(self.service.oldest(), dict.fromkeys(("l1", "l2"), 1062000000.0))
         self.l2.answer()
         self.tick(1)
         self.assertEqual(self.service.counts(), {"l1": 2})
@@ -470,6 +471,12 @@ class FailureTests(DelayedCase):
         self.service.kick("l1")
         self.assertEqual(len(self.l1.asked), tried + 1)
         self.assertEqual(self.tries(1), [1.0])
+        for host_id in ("l1", None):  # as when an administrator wants it
+            self.tries(6)
+            self.l1.lose()
+            tried = len(self.l1.asked)
+            self.service.retry(host_id)
+            self.assertEqual(len(self.l1.asked), tried + 1)
 
     def test_kick_nothing(self) -> None:
         """A host for which there is nothing may come back too, or one the service never saw."""
