@@ -1,5 +1,5 @@
 """
-One host of the network: its sockets, its queue, its connections and their health.
+A host of the network: its sockets, queue, connections and their health.
 
-Nothing here knows the daemon around it: signals, reports, management.
+This package is independent of the daemon: signals, reports, management.
 """

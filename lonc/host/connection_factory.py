@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-How a connection to a lond is made: its name is looked up, and its addresses are tried in turn.
+Connecting to a lond: looking up its name and trying its addresses in turn.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from lonc.transport.network import Network
 
 class LondConnectionFactory(ClientFactory):
     """
-    Makes one :class:`LondConnection`: looks the name up where there is no address, and tries the
+    Makes one :class:`LondConnection`: looks up the name if there is no address, and tries the
     addresses in turn, all within one time limit (row F12).
 
-    :param port: where the lond listens.
-    :param timeout: seconds for look-up and connect together, from now on.
+    :param port: of the lond.
+    :param timeout: seconds for look-up and connecting together, from now on.
     """
 
     noisy = False
@@ -63,7 +63,7 @@ class LondConnectionFactory(ClientFactory):
 
     def connect(self, target: str) -> None:
         """
-        Look up where to connect to, and connect.
+        Look up the target if it is a name, and connect.
 
         :param target: an address, or a name to look up.
         """
@@ -85,19 +85,19 @@ class LondConnectionFactory(ClientFactory):
         self._pending = None
         self._addresses = addresses[1:] or ()
         self._connection.address = addresses[0]
-        # An address that is silent must leave time for those behind it.
+        # An unresponsive address must leave time for the others.
         share = (self._deadline - self.clock.seconds()) / len(addresses)
         self._connector = self._network.connectTCP(
             addresses[0], self._port, self, max(share, 0.001)
         )
 
     def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
-        """Return the connection that is to be made."""
-        self._connector = None  # which knows us: a circle would outlive the handshake
+        """Return the connection."""
+        self._connector = None  # it refers to us: avoids a reference cycle
         return self._connection
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Try the next address, or tell the connection what went wrong."""
+        """Try the next address, or report the failure to the connection."""
         if self._addresses and self.clock.seconds() < self._deadline:
             self._try(self._addresses)
             return
@@ -116,7 +116,7 @@ class LondConnectionFactory(ClientFactory):
         self._connection.unreachable(trouble, message)
 
     def give_up(self) -> None:
-        """Stop trying; the connection is told nothing more."""
+        """Stop trying, without reporting anything to the connection."""
         self._addresses = ()
         if self._pending is not None:
             self._pending.cancel()

@@ -1,5 +1,5 @@
 """
-What a connection to a lond is about, and what may end it.
+The states of a connection to a lond, and the failures that may end it.
 """
 
 from __future__ import annotations
@@ -9,44 +9,44 @@ from enum import Enum, IntEnum
 
 class ConnectionState(IntEnum):
     """
-    What a connection is about. ``ConnectionPool.move`` changes it; the two moves that each request
-    brings, from ``IDLE`` to ``BUSY`` and back, ``Machine`` makes itself.
+    The state of a connection. ``ConnectionPool.move`` changes it, except the two transitions of
+    each request, from ``IDLE`` to ``BUSY`` and back, which ``Machine`` makes itself.
 
     ================  =============================  ===========================================
-    In the state      when                           it comes to
+    State             Event                          New state
     ================  =============================  ===========================================
     ``CONNECTING``    the socket is connected        ``HANDSHAKING``
-    ``HANDSHAKING``   the handshake is complete      ``IDLE``, or ``PROVING`` in doubt
-    ``IDLE``          it gets a request              ``BUSY``; ``INTRODUCING`` if its lond has
-                                                     not yet said ok to the name of the host
-    ``INTRODUCING``   the lond says ok               ``BUSY``: the request is sent
-    ``INTRODUCING``   it says anything else          ``IDLE``: the host is not served
-    ``BUSY``          the answer comes               ``IDLE``, or ``BUSY`` with who waits next
-    ``BUSY``          it has answered often enough   ``PROVING``: it is asked ``ping``
-    ``PROVING``       the right answer comes         ``IDLE``
+    ``HANDSHAKING``   the handshake is complete      ``IDLE``, or ``PROVING`` if in doubt
+    ``IDLE``          it gets a request              ``BUSY``, or ``INTRODUCING`` if its lond has
+                                                     not yet accepted ``sethost`` for the host
+    ``INTRODUCING``   the lond answers ``ok``        ``BUSY``: the request is sent
+    ``INTRODUCING``   any other answer               ``IDLE``: the host is not served
+    ``BUSY``          the answer arrives             ``IDLE``, or ``BUSY`` with a waiting request
+    ``BUSY``          it is time for a check         ``PROVING``: ``ping`` is sent
+    ``PROVING``       the right answer arrives       ``IDLE``
     ``BUSY``          it may not be used again       ``RETIRING``
-    ``RETIRING``      the answer comes               ``CLOSED``
-    any other         it may not be used again       ``CLOSED``; what it was to send goes elsewhere
+    ``RETIRING``      the answer arrives             ``CLOSED``
+    any other         it may not be used again       ``CLOSED``; an unsent request goes elsewhere
     any               it breaks, or takes too long   ``CLOSED``
     ================  =============================  ===========================================
     """
 
-    CONNECTING = 0  #: its address is looked up, or it is being connected
-    HANDSHAKING = 1  #: connected, not yet ready
-    IDLE = 2  #: ready, and owes nothing
-    INTRODUCING = 3  #: its lond is asked whether it serves the host of a request; then that is sent
-    BUSY = 4  #: owes the answer to a request
-    PROVING = 5  #: owes the answer to a ``ping`` of ours
-    RETIRING = 6  #: owes the answer to a request, and is closed after that
+    CONNECTING = 0  #: looking up the address, or connecting
+    HANDSHAKING = 1  #: connected, but not ready
+    IDLE = 2  #: ready, without an outstanding request
+    INTRODUCING = 3  #: ``sethost`` is outstanding; the request follows
+    BUSY = 4  #: a request is outstanding
+    PROVING = 5  #: a ``ping`` of ours is outstanding
+    RETIRING = 6  #: a request is outstanding; closed after its answer
     CLOSED = 7  #: ended; never used again
 
 
 class Trouble(Enum):
     """
-    What ended a connection.
+    Why a connection ended.
 
-    Each counts once against the host's retries (row F5), but for `NO_FILES`: that is no fault of
-    the host's.
+    Each counts once against the host's retries (row F5), except `NO_FILES`, which is not the host's
+    fault.
     """
 
     LOOK_UP = "look-up failed"

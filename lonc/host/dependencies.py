@@ -1,5 +1,5 @@
 """
-What the daemon hands to every host: the clock, the network, look-ups, limits.
+What the daemon passes to every host: clock, network, name look-up, limits.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from lonc.wire.handshake import AuthModes
 @attrs.frozen
 class HostDependencies:
     """
-    What all hosts share.
+    Objects shared by all hosts.
 
     :ivar clock: the reactor's time.
-    :ivar network: who listens and connects.
+    :ivar network: listens and connects.
     :ivar look_up: a host name -> its addresses.
     :ivar name_trouble: a host name -> why it cannot be looked up, or None.
-    :ivar random: the jitter of the probes.
+    :ivar random: for the jitter of probes.
     :ivar clients: the limits on clients.
-    :ivar revived: called with a host's id when it is no longer DEAD.
-    :ivar auth_modes: a host -> the ways in to its lond, by the settings in force.
+    :ivar revived: called with the id of a host that is no longer DEAD.
+    :ivar auth_modes: a host -> the authentication modes of its lond, according to the settings in
+        force.
     :ivar enciphers: whether OpenSSL has the cipher for ``encrypt:`` requests.
-    :ivar ids: a host -> the ids that its lond serves, by the table in force.
-    :ivar request_log: notes requests that take long, or are watched.
-    :ivar connection_numbers: counts the connections to londs.
-    :ivar moment: when the events that are being handled were found, where the network tells.
-    :ivar keeper: who has listening sockets kept over a restart.
+    :ivar ids: a host -> the ids that its lond serves, according to the table in force.
+    :ivar request_log: logs requests that take long, or are watched.
+    :ivar connection_numbers: numbers the connections to londs.
+    :ivar moment: the time of the events being handled, if the network provides it.
+    :ivar keeper: keeps listening sockets open across a restart.
     """
 
     clock: IReactorTime
@@ -61,5 +62,5 @@ class HostDependencies:
     keeper: Keeper = attrs.field(factory=NoKeeper)
 
     def socket_for(self, host: RequestTaker) -> ClientSocket:
-        """Return a socket for the clients of a host; it is not open yet."""
+        """Return a socket for the clients of a host, not yet open."""
         return ClientSocket(host, self.clients, self.network, self.keeper, self.clock)

@@ -1,5 +1,5 @@
 """
-What a lond and the machine that it belongs to are to each other.
+The interface between a lond and its machine.
 """
 
 from __future__ import annotations
@@ -23,57 +23,57 @@ class Member(RequestHost, Protocol):
 
     @property
     def times(self) -> HostTimes:
-        """How long its requests take."""
+        """The durations of its requests."""
 
     def revived(self) -> None:
-        """The lond answers again, or is to be tried afresh."""
+        """Note that the lond answers again, or is to be tried anew."""
 
     def set_served(self, served: bool) -> None:
-        """Whether any connection serves this id."""
+        """Note whether any connection serves this id."""
 
 
 class LondUser(Protocol):
-    """The machine that a lond belongs to: what the lond tells it."""
+    """The machine of a lond: what the lond reports to it."""
 
     members: dict[str, Member]
     last_answer: float
 
     @property
     def waiting(self) -> int:
-        """How many requests may go out and wait for a connection."""
+        """The number of requests waiting for a connection that are not held back."""
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Pass an answer on; see :class:`lonc.host.connection.Owner`."""
+        """Deliver an answer; see :class:`lonc.host.connection.Owner`."""
 
     def reconsider(self) -> None:
-        """See whether a request's way is the usual one: something may have changed."""
+        """Check again whether the fast path for requests applies, after a change."""
 
     def pair(self, new: int) -> None:
-        """Pair the requests that wait with connections, and have so many made at most."""
+        """Assign waiting requests to connections, and make at most `new` connections."""
 
     def use(self, connection: LondConnection) -> None:
-        """Send what waits longest on a connection that owes nothing, or let it rest."""
+        """Send the longest waiting request on a free connection, or leave that idle."""
 
     def median_answer(self) -> float:
-        """Return how long its answers usually take, in seconds."""
+        """Return the median time of its answers, in seconds."""
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
-        """Tell who asked that there is no answer."""
+        """Report a lost request to its receiver."""
 
     def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
-        """Tell those who wait, for one host or all, that there will be no answer."""
+        """Report waiting requests as lost, for one host or all."""
 
     def ended(self) -> None:
-        """Its last host has left, and all its sockets are closed."""
+        """Note that its last host has left, and all its sockets are closed."""
 
 
 @attrs.frozen
 class LondStatus:
     """
-    What there is to report of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
+    The status of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
 
-    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 when it never has.
-    :ivar since: when it came to its state, likewise.
+    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 for never.
+    :ivar since: when it entered its state, likewise.
     """
 
     state: str

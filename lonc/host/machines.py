@@ -1,5 +1,5 @@
 """
-Which hosts live on one machine, and so share the connections to its lond.
+Which hosts are on the same machine, and so share the connections to its lond.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ log = Logger()
 @attrs.frozen
 class MachineKey:
     """
-    What makes two rows of the table the same machine.
+    What identifies the machine of a row of the table.
 
-    :ivar target: where to connect to: the row's address, else its host name, in its one spelling.
-    :ivar certificate_name: whom its certificate has to be for; empty without TLS.
+    :ivar target: the row's address, else its host name, in normal form.
+    :ivar certificate_name: the name that its certificate must be for; empty without TLS.
     :ivar takes_key_files: whether its lond is on this machine.
     """
 
@@ -36,7 +36,7 @@ class Machines:
     """
     All machines that have hosts.
 
-    One that the last host has left ends what is in flight, and is looked after until then.
+    A machine without hosts is kept until its outstanding requests have ended.
     """
 
     def __init__(self, dependencies: HostDependencies) -> None:
@@ -59,16 +59,16 @@ class Machines:
         self._all.pop(machine, None)
 
     def close(self, machine: Machine) -> None:
-        """Let no host come to a machine any more."""
+        """Assign no more hosts to a machine."""
         for key, serving in list(self._serving.items()):
             if serving is machine:
                 del self._serving[key]
 
     def sweep(self, now: float) -> None:
         """
-        Look at every time limit.
+        Check all time limits.
 
-        A fault inside lonc is logged, and the hosts that it shows at have to be started again.
+        A fault inside lonc is logged, and the hosts concerned have to be restarted.
 
         :param now: the reactor's time.
         """
@@ -83,9 +83,10 @@ class Machines:
 
     def readdress(self, name: str, gone: Set[str]) -> None:
         """
-        Follow a name, in its one spelling, to other addresses.
+        React to a change of a name's addresses.
 
-        :param gone: addresses that are its own no more.
+        :param name: in normal form.
+        :param gone: addresses that it no longer has.
         """
         serving = list(self._serving.items())
         for machine in [machine for key, machine in serving if key.target == name]:

@@ -1,5 +1,5 @@
 """
-Why a host's requests do not go out for a while: it is paused, not served by its lond, or stops.
+Why a host's requests are held back: it is paused, not served by its lond, or stopping.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from lonc.wire.request import Cause
 @attrs.frozen
 class Pause:
     """
-    Why nothing is sent to a host for a while.
+    A pause of a host.
 
-    :ivar by: who wants it.
-    :ivar since: since when, in Unix time.
-    :ivar until: until when, in Unix time; 0.0 for no end.
-    :ivar fail: whether requests get ``con_lost`` at once.
+    :ivar by: who requested it.
+    :ivar since: its beginning, in Unix time.
+    :ivar until: its end, in Unix time; 0.0 for none.
+    :ivar fail: whether requests get ``con_lost`` immediately.
     """
 
     by: str
@@ -33,13 +33,13 @@ class Pause:
 
 class Hold:
     """
-    Whether the requests for one host are held back, and what becomes of them.
+    Whether the requests for one host are held back, and their outcome.
 
-    :param clock: of the end of a pause.
-    :param resume: called when a pause has had its time.
+    :param clock: for the end of a pause.
+    :param resume: called when a pause expires.
     :ivar paused: the pause, if any.
     :ivar served: whether its lond serves it.
-    :ivar stopping: whether its service stops, or has stopped.
+    :ivar stopping: whether its service is stopping or has stopped.
     """
 
     __slots__ = ("_clock", "_end", "_resume", "paused", "served", "stopping")
@@ -54,12 +54,12 @@ class Hold:
 
     @property
     def holds(self) -> bool:
-        """Whether no request goes out."""
+        """Whether no request is sent."""
         return self.paused is not None or not self.served or self.stopping
 
     @property
     def cause(self) -> Cause | None:
-        """Why a request gets ``con_lost`` now; None while it waits for the end of a pause."""
+        """Why a request now gets ``con_lost``; None if it waits for the end of a pause."""
         if self.stopping:
             return Cause.CLOSED
         if not self.served:
@@ -68,13 +68,14 @@ class Hold:
 
     @property
     def status(self) -> PauseStatus:
-        """The fields of the pause; none where there is none."""
+        """The fields of the pause; empty without one."""
         return PauseStatus() if self.paused is None else PauseStatus(**attrs.asdict(self.paused))  # type: ignore[typeddict-item]
 
     def pause(self, pause: Pause | None, seconds: float = 0.0) -> None:
         """
-        Begin a pause in place of one that there may be, or end that.
+        Begin a pause, replacing any other, or end the pause.
 
+        :param pause: None to end it.
         :param seconds: after which it ends by itself; 0.0 for never.
         """
         self.end_timer()
@@ -83,7 +84,7 @@ class Hold:
             self._end = self._clock.callLater(seconds, self._resume)
 
     def end_timer(self) -> None:
-        """Leave a pause as it is until the host has stopped."""
+        """Cancel the timer, so that a pause lasts until the host has stopped."""
         end, self._end = self._end, None
         if end is not None and end.active():
             end.cancel()

@@ -1,5 +1,5 @@
 """
-What there is to report of a host (row S16): the fields of its status, and its connections.
+The status of a host (row S16) and its connections.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lonc.report.status import HostStatus, PauseStatus
 
 
 class Reported(Member, Protocol):
-    """A :class:`lonc.host.service.HostService`, as far as it is reported on."""
+    """The part of :class:`lonc.host.service.HostService` needed for reports."""
 
     host: Host
     machine: Machine
@@ -27,7 +27,7 @@ class Reported(Member, Protocol):
 
     @property
     def clients(self) -> int:
-        """How many are connected to its socket."""
+        """The number of clients connected to its socket."""
 
     @property
     def con_lost(self) -> Mapping[str, int]:
@@ -39,7 +39,7 @@ class Reported(Member, Protocol):
 
     @property
     def state(self) -> str:
-        """One word on how it is."""
+        """Its state in one word."""
 
 
 def host_status(
@@ -51,12 +51,12 @@ def host_status(
     lately: Lately,
 ) -> HostStatus:
     """
-    Report on a host, with what others know of it.
+    Return the status of a host.
 
-    :param delayed: its delayed requests on disk.
-    :param last_log: its last line in the log.
-    :param oldest_delayed: how old the oldest of the requests is, in seconds.
-    :param lately: its last five minutes.
+    :param delayed: the number of its delayed requests on disk.
+    :param last_log: its last log line.
+    :param oldest_delayed: age of the oldest delayed request, in seconds.
+    :param lately: figures of the last five minutes.
     """
     pool, waiting = host.machine.pool, host.machine.waiting_since(host.host_id)
     lond = host.machine.lond.status()
@@ -110,7 +110,7 @@ def host_status(
 
 def connection_statuses(host: Reported, seconds: float) -> Iterator[ConnectionStatus]:
     """
-    Report on each connection to a host's lond, in the order in which they were made.
+    Yield the status of each connection to a host's lond, in the order in which they were made.
 
     :param seconds: now, by the clock.
     """

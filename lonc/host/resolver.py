@@ -1,21 +1,21 @@
 # Failure has few annotations:
 # mypy: allow-untyped-calls
 """
-Host names to addresses, without blocking (row F12), and how long an answer is kept.
+Resolving host names without blocking (row F12), and caching the addresses.
 
-The system's resolver does not tell for how long an answer holds, so that is a setting. Names that
-are in use are looked up again when their time is over, for a host that moves may leave its old
-connections open.
+The system's resolver does not return the TTL of an answer, so the lifetime is a setting. Names in
+use are looked up again when it has expired, since a host that moves may leave its old connections
+open.
 
-What is known of a name outlives a name server that is in trouble:
+The cache bridges failures of a name server:
 
-* While look-ups fail or hang, the addresses of the last answer serve, for a time that is a setting.
-* An answer that there is no such name ends their use for new connections, and no other.
-* An address that is missing from an answer is gone only after `ANSWERS` of them running: of several
-  addresses a name server may give another one each time.
+* While look-ups fail or hang, the last addresses are used, for a time that is a setting.
+* Only the answer that there is no such name ends their use for new connections.
+* An address missing from an answer is gone only after `ANSWERS` such answers in a row: some name
+  servers return only some of several addresses each time.
 
-A look-up cannot be interrupted: one that hangs keeps its thread until the system gives it up. So
-no name is ever looked up twice at a time, and there are threads for many names that hang.
+A look-up cannot be interrupted: one that hangs occupies its thread until the system gives up. So
+each name is looked up only once at a time, and there are threads for many hanging look-ups.
 """
 
 from __future__ import annotations
@@ -35,52 +35,52 @@ from lonc.config.hosts import normal_target
 from lonc.config.settings import Settings
 from lonc.report.events import Logger
 
-#: Seconds for which a failure is the answer to all who ask: a name that does not exist is asked for
-#: once a second, however many requests want it.
+#: Seconds for which a failure is cached: a name that does not exist is looked up at most once a
+#: second, however many requests need it.
 FAILURE_LIFETIME: Final = 1.0
 
-#: Seconds until a name that could not be looked up is tried again though nobody asks, so that the
-#: end of the trouble is noticed.
+#: Seconds after which a failed look-up is repeated even without a request for it, so that the end
+#: of the problem is noticed.
 RETRY: Final = 60.0
 
-#: Seconds after which a look-up is said to hang; the system asks each name server for 5 s.
+#: Seconds after which a look-up is reported as hanging; the system waits 5 s for each name server.
 HANGS: Final = 10.0
 
-#: Answers running that an address has to be missing from until it is gone.
+#: Number of consecutive answers without an address after which it is gone.
 ANSWERS: Final = 3
 
-#: Host names that are looked up at a time, each in a thread. A name server that hangs holds each
-#: for tens of seconds; those who ask for other names shall not wait behind them.
+#: Maximum concurrent look-ups, each in a thread. With a hanging name server each takes tens of
+#: seconds, and other names should not have to wait for them.
 PLACES: Final = 128
 
-#: What `getaddrinfo` says of a name that has no address; all else may be over in a moment.
+#: Errors of `getaddrinfo` for a name without an address; all others may be temporary.
 _NO_SUCH_NAME: Final = (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
 
 log = Logger()
 
 
 class LookUpError(Exception):
-    """The addresses of a name cannot be found out. The message says why, for a person."""
+    """A look-up failed. The readable message contains the reason."""
 
 
 class NoSuchName(LookUpError):
-    """A name has no address that can be used, and that is certain."""
+    """A name definitely has no usable address."""
 
 
 def addresses_of(name: str) -> list[str]:
     """
-    Return the addresses of a name, IPv4 and IPv6. It blocks, and belongs into a thread.
+    Return the IPv4 and IPv6 addresses of a name. It blocks, so it must be called in a thread.
 
-    Those that would be refused in the host table, such as 0.0.0.0, are left out: behind them is
-    this machine, or nobody.
+    Addresses that would be refused in the host table, such as 0.0.0.0, are omitted: they lead to
+    this machine or nowhere.
 
     :raises NoSuchName: there is none.
-    :raises LookUpError: that cannot be found out now.
+    :raises LookUpError: the look-up failed.
     """
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise NoSuchName(f"it is no host name: {error}") from None
+        raise NoSuchName(f"not a host name: {error}") from None
     except OSError as error:
         certain = isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME
         raise (NoSuchName if certain else LookUpError)(error.strerror) from None
@@ -90,7 +90,7 @@ def addresses_of(name: str) -> list[str]:
     if not usable:
         refused = f"{', '.join(dict.fromkeys(addresses))} is not the address of one host"
         raise NoSuchName(refused if addresses else "it has no IP address")
-    return list(dict.fromkeys(usable))  # each once, in the system's order
+    return list(dict.fromkeys(usable))  # without duplicates, in the system's order
 
 
 @attrs.frozen
@@ -98,8 +98,8 @@ class NameTrouble:
     """
     Why a name cannot be looked up.
 
-    :ivar since: since when that is so, in seconds of the clock.
-    :ivar why: what the last look-up said, for a person.
+    :ivar since: in seconds of the clock.
+    :ivar why: the result of the last look-up, readable.
     """
 
     since: float
@@ -108,17 +108,17 @@ class NameTrouble:
 
 class _Name:
     """
-    What is known of a name.
+    The cache entry of a name.
 
-    :ivar addresses: of the last answer that counts; empty where there is no such name.
+    :ivar addresses: of the last valid answer; empty if there is no such name.
     :ivar answered: when that was, in seconds of the clock.
-    :ivar missing: an address that is not gone -> from how many answers running it was missing.
-    :ivar failure: of the last look-up, None where that had an answer.
+    :ivar missing: an address that is not gone -> the number of consecutive answers without it.
+    :ivar failure: of the last look-up, None if it succeeded.
     :ivar failed_at: when that was, likewise.
-    :ivar trouble: why it cannot be looked up; None where it can.
-    :ivar renew_at: when it is to be looked up again even if nobody asks.
-    :ivar begun: when the look-up under way began, None without one.
-    :ivar waiters: who waits for a look-up.
+    :ivar trouble: why it cannot be looked up; None if it can.
+    :ivar renew_at: when it is due to be looked up again.
+    :ivar begun: when the look-up in progress began, None without one.
+    :ivar waiters: those waiting for a look-up.
     """
 
     def __init__(self) -> None:
@@ -131,20 +131,20 @@ class _Name:
         self.waiters: list[Deferred[list[str]]] = []
 
     def wait(self) -> Deferred[list[str]]:
-        """Return a Deferred for the answer to the look-up under way; it may be cancelled."""
+        """Return a Deferred for the look-up in progress; it may be cancelled."""
         waiter = Deferred[list[str]](self._gone)
         self.waiters.append(waiter)
         return waiter
 
     def _gone(self, waiter: Deferred[list[str]]) -> None:
-        if waiter in self.waiters:  # not while answers are given out
+        if waiter in self.waiters:  # not while answers are being delivered
             self.waiters.remove(waiter)
 
     def tell(self) -> None:
-        """Give the answer to all who wait."""
+        """Deliver the answer to all waiters."""
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
-            if waiter.called:  # cancelled by what an earlier one did with the answer
+            if waiter.called:  # cancelled by a callback of an earlier one
                 continue
             if self.failure is not None:
                 waiter.errback(self.failure)
@@ -152,7 +152,7 @@ class _Name:
                 waiter.callback(list(self.addresses))
 
     def note(self, addresses: list[str]) -> tuple[bool, Set[str]]:
-        """Note an answer; return whether it has addresses that are new, and those that are gone."""
+        """Record an answer; return whether there are new addresses, and which are gone."""
         before = self.missing
         news = bool(before) and not before.keys() >= set(addresses)
         counts = {each: count + 1 for each, count in before.items()} | dict.fromkeys(addresses, 0)
@@ -161,20 +161,20 @@ class _Name:
         return news, counts.keys() - self.missing.keys()
 
     def fail(self, now: float, why: str) -> None:
-        """Note that it cannot be looked up."""
+        """Record that it cannot be looked up."""
         self.trouble = NameTrouble(now if self.trouble is None else self.trouble.since, why)
 
 
 class Names:
     """
-    Looks names up and keeps the answers for their time.
+    Looks up names and caches the answers.
 
-    :param ask: looks a name up, as :func:`addresses_of` does; it may answer as late as it likes.
+    :param ask: looks up a name like :func:`addresses_of`, without a time limit.
     :param clock: the reactor's time.
-    :param settings: for how long an answer is kept, and how much longer in times of trouble.
-    :param moved: called with a name in its one spelling and addresses, when it has others that it
-        did not have before, or these are its own no more.
-    :param places: names that are looked up at a time; others wait until one of them is through.
+    :param settings: contain the lifetime of answers, and its extension if look-ups fail.
+    :param moved: called with a name in normal form and the addresses that it no longer has (maybe
+        none), when it has got or lost addresses.
+    :param places: the number of threads of `ask`; renewing leaves half of them to requests.
     """
 
     def __init__(
@@ -194,25 +194,25 @@ class Names:
         self._names: dict[str, _Name] = {}
 
     def reconfigure(self, settings: Settings) -> None:
-        """Take over new settings, which count from the next look-up on."""
+        """Apply new settings, effective from the next look-up on."""
         self._settings = settings
 
     def trouble(self, target: str) -> NameTrouble | None:
-        """Return why a name cannot be looked up, None where it can or needs no look-up."""
+        """Return why a name cannot be looked up, None if it can or needs no look-up."""
         name = self._names.get(normal_target(target))
         return None if name is None else name.trouble
 
     def look_up(self, target: str) -> Deferred[list[str]]:
         """
-        Return the addresses of a host, IPv4 and IPv6.
+        Return the IPv4 and IPv6 addresses of a host.
 
-        Nobody waits where the last ones may still be used, though a look-up may be due. All others
-        who ask for a name while it is being looked up wait for the same look-up; one of them may
-        cancel without the others noticing.
+        As long as the cached ones may be used, they are returned immediately, even if a look-up is
+        due. Otherwise concurrent calls for a name share one look-up; cancelling one of them does
+        not affect the others.
 
-        :param target: a name, or an address, which is its own only address.
-        :return: fails with :exc:`NoSuchName` when there is none, and with :exc:`LookUpError` when
-            that cannot be found out. It may be cancelled; the time limit is the caller's.
+        :param target: a name, or an address, which is returned unchanged.
+        :return: fails with :exc:`NoSuchName` if there is none, and with :exc:`LookUpError` if the
+            look-up failed. It may be cancelled; time limits are up to the caller.
         """
         if isIPAddress(target) or isIPv6Address(target):
             return succeed([target])
@@ -221,8 +221,8 @@ class Names:
         now = self._seconds()
         if self._serves(name, now):
             if name.renew_at <= now and name.begun is None and self._looking < self._places:
-                self._begin(target, name)  # else renew() sees to it
-            if name.addresses:  # it may have been answered at once
+                self._begin(target, name)  # otherwise renew() does it
+            if name.addresses:  # the look-up may have ended immediately
                 return succeed(list(name.addresses))
         if name.failure is not None and now < name.failed_at + FAILURE_LIFETIME:
             return fail(name.failure)
@@ -232,7 +232,7 @@ class Names:
         return waiter
 
     def _serves(self, name: _Name, now: float) -> bool:
-        """Whether the addresses of the last answer may be used."""
+        """Return whether the cached addresses may be used."""
         until = name.answered + self._settings.name_lifetime + self._settings.name_grace
         return bool(name.addresses) and now < until
 
@@ -258,27 +258,27 @@ class Names:
                 return
             news, gone = name.note(answer)
             name.answered = now
-            # Where an address is missing, it is soon known whether it is gone.
+            # If an address is missing, check soon whether it is gone.
             name.renew_at = now + (lifetime / ANSWERS if any(name.missing.values()) else lifetime)
             if news or gone:
-                # Sooner than those who wait: what they wait for may have to begin anew.
+                # Before the waiters, whose work may have to be restarted.
                 self._moved(target, gone)
         finally:
             name.tell()
 
     def renew(self, used: Set[str]) -> None:
         """
-        Look up again what is over its time, a few at a time; called once a second.
+        Look up expired names again, a few at a time; called once a second.
 
-        :param used: the names of all hosts; what is known of others is forgotten.
+        :param used: the names of all hosts; others are removed from the cache.
         """
         now = self._seconds()
         used = {normal_target(each) for each in used}
-        # Half of the places are left to names that somebody waits for.
+        # Half of the places are left for names that requests wait for.
         free = max(1, self._places // 2) - self._looking
         for target, name in list(self._names.items()):
             if name.begun is not None:
-                # One that is being looked up is kept, or it could be looked up twice at a time.
+                # Kept while being looked up, lest it be looked up twice at a time.
                 if now - name.begun >= HANGS:
                     name.fail(now, "the name server does not answer")
             elif target not in used:

@@ -1,5 +1,5 @@
 """
-Which host ids of a machine its lond serves, by its newest word on it.
+Which host ids of a machine its lond serves, according to its latest answers.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _NOT_SERVED = "the lond does not serve it"
 
 class ServedIds:
     """
-    Who is served, and who is asked for again.
+    Which ids are served, and which are to be tried again.
 
-    :ivar refused: the host ids that the lond does not serve, by its last word -> why. That is told,
-        and they are asked for again; it keeps no request back.
-    :ivar only: where the last handshake found no ``sethost`` and several ids: the one that it
-        serves. Then connections that serve this id alone may stand beside others.
-    :param ask_again: has a handshake made after a pause.
+    :ivar refused: the host ids that the lond does not serve, with the reason. They are reported and
+        tried again; requests are not held back.
+    :ivar only: the only id that the lond serves, if it has several but the last handshake found no
+        ``sethost``. Then such connections may coexist with others.
+    :param ask_again: starts a handshake after a delay.
     """
 
     def __init__(self, machine: LondUser, clients: Clients, ask_again: Pauses) -> None:
         self.refused: dict[str, str] = {}
         self.only = ""
-        self._judged = ""  # what `only` came to when it was last looked at
+        self._judged = ""  # the effective `only` of the last `judge`
         self._machine = machine
         self._clients = clients
         self._ask_again = ask_again
 
     def learn(self, facts: LondFacts, connections: Iterable[LondConnection]) -> None:
-        """Take over what a handshake has shown."""
+        """Record the result of a handshake."""
         self.refused = {}
         self._set_only(facts.only)
         for host_id in facts.unserved:
@@ -47,7 +47,7 @@ class ServedIds:
             self._ask_again.reset()
 
     def forget(self) -> None:
-        """Go by nothing of before any more: it may be another lond from now on."""
+        """Forget what is known: it may be another lond from now on."""
         self._set_only("")
         self.judge(())
 
@@ -56,13 +56,13 @@ class ServedIds:
         self._machine.reconsider()  # before the next request
 
     def judge(self, connections: Iterable[LondConnection]) -> None:
-        """Where the lond cannot be told which id is wanted, it serves the one that it names."""
+        """Without ``sethost``, mark only the id that the lond names as served."""
         only = self.only
         if only and any(each.confirmed is not None for each in connections):
-            only = ""  # these serve the others
+            only = ""  # these connections serve the others
         before, self._judged = self._judged, only
         if not before and not only:
-            return  # all of what may be thousands of ids are served, as they were
+            return  # no change: skips what may be thousands of ids
         for host_id, host in list(self._machine.members.items()):
             served = only in ("", host_id)
             if not served:
@@ -70,7 +70,7 @@ class ServedIds:
             host.set_served(served)
 
     def refuse(self, host_id: str, why: str = _NOT_SERVED) -> None:
-        """Tell those who wait for a host that its lond does not serve it, and ask again."""
+        """Report waiting requests for a host as not served, and try again later."""
         if host_id in self._machine.members:
             self.refused[host_id] = why
             self._ask_again.start()
@@ -78,12 +78,12 @@ class ServedIds:
             self._machine.lose_waiting(host_id, Cause.NOT_SERVED)
 
     def accept(self, host_id: str) -> None:
-        """Note that the lond serves a host."""
+        """Record that the lond serves a host."""
         if self.refused.pop(host_id, None) is not None:
             self.tell_served([host_id])
 
     def tell_served(self, host_ids: Iterable[str]) -> None:
-        """Tell hosts that were not served that they are."""
+        """Inform hosts that were not served that they are now."""
         for host_id in host_ids:
             if host_id in self._machine.members and host_id not in self.refused:
                 self._machine.members[host_id].revived()

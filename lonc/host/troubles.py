@@ -1,7 +1,7 @@
 """
-What the log says of a host's connections: mostly what is wrong with them (rows S10, S15 and F2).
+Log messages about a host's connections, mostly about failures (rows S10, S15 and F2).
 
-Every line here can be caused by others as often as they like: so each kind is rare.
+Others could cause any of these messages arbitrarily often, so each kind is rate limited.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 from lonc.host.connection_states import Trouble
 from lonc.report.events import Logger, RateLimited
 
-#: Seconds between two lines about a host that stays away: its probes fail once a minute.
+#: Seconds between messages about a host that remains DEAD: its probes fail once a minute.
 TOLD_AGAIN: Final = 3600.0
 
-#: Seconds between two lines of the same kind.
+#: Seconds between messages of the same kind.
 APART: Final = 10.0
 
 log = Logger()
@@ -24,9 +24,9 @@ log = Logger()
 
 class TroubleLog:
     """
-    The lines about one machine.
+    The log messages about one machine.
 
-    :ivar host_id: in whose name they are written: that of its first host.
+    :ivar host_id: to which they are attributed: that of the first host.
     """
 
     __slots__ = ("_away", "_clock", "_lines", "host_id")
@@ -38,12 +38,12 @@ class TroubleLog:
         self._away = RateLimited(clock, TOLD_AGAIN)
 
     def tell_ready(self, count: int) -> None:
-        """Say that a connection is ready, as one of so many."""
+        """Log that a connection is ready, with the number of connections."""
         if self._lines.allow(str(count)) is not None:
             log.info("connection {count} is ready", count=count, success=True, host_id=self.host_id)
 
     def tell_other_way(self, reason: str) -> None:
-        """Say that a connection failed and is made again in another way."""
+        """Log that a connection failed and another authentication mode is tried."""
         more = self._lines.allow("other way")
         if more is not None:
             log.warn(
@@ -55,10 +55,10 @@ class TroubleLog:
 
     def tell_failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
         """
-        Say that a connection failed.
+        Log that a connection failed.
 
-        :param at: where it led to.
-        :param away: whether the host was DEAD already: then it is said once an hour.
+        :param at: its destination.
+        :param away: whether the host was already DEAD: then it is logged once an hour.
         """
         if away and self._away.allow() is None:
             return
@@ -74,9 +74,9 @@ class TroubleLog:
             )
 
     def tell_died(self, at: str, trouble: Trouble, reason: str) -> None:
-        """Say that the host is DEAD by the failure of a connection."""
+        """Log that the host became DEAD because a connection failed."""
         self._away = RateLimited(self._clock, TOLD_AGAIN)
-        self._away.allow()  # this line is that of the first hour
+        self._away.allow()  # counts as the message of the first hour
         log.critical(
             "host marked dead: con_lost at once until it answers a probe; "
             "connection to {at} {trouble}: {reason}",
@@ -87,7 +87,7 @@ class TroubleLog:
         )
 
     def tell_out_of_step(self, count: int, reason: str) -> None:
-        """Say how many answers of a connection may have reached the wrong clients."""
+        """Log how many answers of a connection may have reached the wrong clients."""
         more = self._lines.allow("out of step")
         if more is not None:
             log.critical(
@@ -100,7 +100,7 @@ class TroubleLog:
             )
 
     def tell_cannot_be_asked(self, count: int) -> None:
-        """Say that its answers to ping tell nothing, so that connections serve so many requests."""
+        """Log that connections are replaced after `count` requests, since ping is no check."""
         if self._lines.allow("ping") is not None:
             log.warn(
                 "its answers to ping differ or are missing: each connection is replaced after "

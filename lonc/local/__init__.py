@@ -1,5 +1,5 @@
 """
-The local side: what speaks with clients on UNIX sockets, and the limits that all clients share.
+The local side: the protocol with clients on UNIX sockets, and the limits shared by all clients.
 
-Nothing here knows a lond.
+This package is independent of londs.
 """

@@ -1,7 +1,7 @@
 # Twisted's delayed calls have no annotations:
 # mypy: allow-untyped-calls
 """
-The UNIX socket at which clients find a host, and the clients that are connected to it.
+The UNIX socket of a host, and the clients connected to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lonc.local.protocol import ClientListener, RequestTaker
 from lonc.transport.network import Network
 from lonc.transport.unix_socket import Keeper, LocalSocket
 
-#: Seconds that clients have to read their last answers when a host stops.
+#: Seconds for clients to read their last answers when a host stops.
 FAREWELL: Final = 1.0
 
 
@@ -24,9 +24,9 @@ class ClientSocket(LocalSocket):
     """
     Listens for the clients of a host (rows S4 and F14).
 
-    :param host: takes their requests.
+    :param host: accepts their requests.
     :param shared: the limits on all clients.
-    :param keeper: has the socket kept over a restart.
+    :param keeper: keeps the socket open across a restart.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class ClientSocket(LocalSocket):
 
     @property
     def clients(self) -> int:
-        """How many are connected."""
+        """The number of connected clients."""
         return len(self._listener.clients)
 
     async def dismiss(self, closed: Deferred[object]) -> None:
         """
         Let the clients read their last answers, and close their connections.
 
-        :param closed: of :meth:`close`; clients may come until then.
+        :param closed: the result of :meth:`close`; clients may be accepted until it fires.
         """
         farewell = self._clock.callLater(FAREWELL, self._listener.abort)
         await self._listener.finish()
         await closed
-        await self._listener.finish()  # those too for whom there were no descriptors
+        await self._listener.finish()  # also those accepted late for lack of descriptors
         if farewell.active():
             farewell.cancel()

@@ -54,7 +54,7 @@ class AddressesTests(SynchronousTestCase):
         for found, why in (
             (socket.gaierror(socket.EAI_NONAME, "not known"), "not known"),
             (socket.gaierror(socket.EAI_NODATA, "no address"), "no address"),
-            (UnicodeError("label too long"), "it is no host name: label too long"),
+            (UnicodeError("label too long"), "not a host name: label too long"),
             ((socket.AF_UNIX, "/socket"), "it has no IP address"),
         ):
             self.answers(found)
