@@ -319,17 +319,13 @@ def folder_errors(
         ("lonDaemons", settings.daemons_dir, settings.logs_dir),
         ("lonDocRoot", settings.doc_root, settings.status_dir),
     ):
-        where = f"{file}: PerlSetVar {variable}"
         there = [each for each in inner if os.path.lexists(each)]
         written = folder == settings.sock_dir or len(there) < len(inner)
-        try:
-            _check_folder(where, folder, os.W_OK | os.X_OK if written else os.X_OK, access)
-            for each in there:
-                _check_folder(where, each, os.W_OK | os.X_OK, access)
-                if each != settings.logs_dir:  # a link to another place for logs is common
-                    _check_own_folder(where, each)
-        except SettingsError as error:
-            yield error
+        # A link to another place for logs is common.
+        checks = [(each, os.W_OK | os.X_OK, each != settings.logs_dir) for each in there]
+        for path, mode, own in [(folder, os.W_OK * written | os.X_OK, False), *checks]:
+            if why := _why_unusable(path, mode, own, access):
+                yield SettingsError(f"{file}: PerlSetVar {variable}: {path}{why}")
     if settings.max_host_id < len(MANAGEMENT_SOCKET):
         yield SettingsError(
             f"{file}: PerlSetVar lonSockDir: {settings.sock_dir} is too long: the path of a "
@@ -337,19 +333,14 @@ def folder_errors(
         )
 
 
-def _check_own_folder(where: str, folder: str) -> None:
-    try:
-        check_own_folder(folder)
-    except OSError as error:
-        raise SettingsError(f"{where}: {folder}: {error.strerror}") from None
-
-
-def _check_folder(where: str, folder: str, mode: int, access: Callable[[str, int], bool]) -> None:
+def _why_unusable(folder: str, mode: int, own: bool, access: Callable[[str, int], bool]) -> str:
     try:
         if not stat.S_ISDIR(os.stat(folder).st_mode):
-            raise SettingsError(f"{where}: {folder} is not a folder")
+            return " is not a folder"
+        if own:
+            check_own_folder(folder)
     except OSError as error:
-        raise SettingsError(f"{where}: {folder}: {error.strerror}") from None
-    if not access(folder, mode):
-        verb = "written" if mode & os.W_OK else "entered"
-        raise SettingsError(f"{where}: {folder} cannot be {verb} by the user that lonc runs as")
+        return f": {error.strerror}"
+    if access(folder, mode):
+        return ""
+    return f" cannot be {'written' if mode & os.W_OK else 'entered'} by the user that lonc runs as"

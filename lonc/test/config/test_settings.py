@@ -762,6 +762,15 @@ class FolderTests(SettingsCase):
         folder = self.folders["sock_dir"]
         self.assertIn(f"{folder} cannot be written by", self.refused(folder))
 
+    def test_allAtOnce(self) -> None:
+        """All folders of one setting that cannot be used are named."""
+        names = [self.settings.sock_dir, self.settings.delayed_dir, self.settings.kept_dir]
+        for inner in names[1:]:
+            os.mkdir(inner)
+        found = folder_errors(self.settings, lambda folder, mode: folder not in names)
+        told = [str(each).split()[3] for each in found]
+        self.assertEqual(told, names)
+
     def test_needNotBeWritable(self) -> None:
         """The table is only read, and what holds an existing subfolder need not be writable."""
         os.mkdir(self.settings.logs_dir)
