@@ -1,7 +1,7 @@
 # Twisted's Clock and LoopingCall have no annotations:
 # mypy: allow-untyped-calls
 """
-For tests of programs that ask lonc: a host, its lond and what goes wrong, in three lines of a test.
+Support for tests of lonc's clients: a host, its lond and its faults in three lines of a test.
 
 ::
 
@@ -9,7 +9,7 @@ For tests of programs that ask lonc: a host, its lond and what goes wrong, in th
     host.faults.order(Step.REQUEST, STALL, command=b"put")
     reply = await host.ask("put:msu:alice:grades:essay=A")
 
-The sockets are real. So is the time, of which a test can skip as much as it likes.
+Sockets and time are real, but a test can skip time.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ __all__ = [
     "Step",
 ]
 
-#: Where the lond is.
+#: The address of the lond.
 ADDRESS: Final = "127.0.0.1"
-#: Own id of the lonc that serves the host.
+#: The own host id of the lonc that serves the host.
 CALLER: Final = "l1"
 
 
 class SkippingClock(Clock):
     """
-    The reactor's time, and what has been skipped of it.
+    The reactor's time plus skipped time.
 
-    :param reactor: has the real time.
+    :param reactor: provides the real time.
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -73,38 +73,38 @@ class SkippingClock(Clock):
         self._stopped = False
 
     def seconds(self) -> float:
-        """Return the time; the base class counts what was skipped."""
+        """Return the time; the base class counts skipped time."""
         now: float = self._reactor.seconds() + self.rightNow
         return now
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> IDelayedCall:
-        """Call something when its time has come, or was skipped."""
+        """Call a function after a delay, real or skipped."""
         call: IDelayedCall = super().callLater(delay, callable, *args, **kw)
         self._arrange()
         return call
 
     def advance(self, amount: float) -> None:
-        """Skip so many seconds at once, and make the calls that are due."""
+        """Skip time in one step, and make the calls that are due."""
         try:
             super().advance(amount)
         finally:
             self._arrange()
 
     def skip(self, seconds: float) -> None:
-        """Skip so many seconds in steps short enough for what looks at the time again and again."""
+        """Skip time in steps short enough for periodic checks."""
         while seconds > 0:
             self.advance(min(SWEEP, seconds))
             seconds -= SWEEP
 
     def stop(self) -> None:
-        """Make no delayed call any more."""
+        """Make no more delayed calls."""
         self._stopped = True
         self._forget_wake()
 
     def _arrange(self) -> None:
-        """Have the reactor wake us for the next call."""
+        """Schedule a call of the reactor for the next delayed call."""
         self._forget_wake()
         if self.calls and not self._stopped:
             due = min(call.getTime() for call in self.calls) - self.seconds()
@@ -117,32 +117,32 @@ class SkippingClock(Clock):
 
 
 class CleansUp(Protocol):
-    """What is needed of a test: trial's ``TestCase`` is one."""
+    """The required part of a test case, such as trial's ``TestCase``."""
 
     def addCleanup(self, function: Callable[[], object], /) -> object:
-        """Call a function when the test is over, and await the Deferred that it may return."""
+        """Call a function after the test, and wait for the Deferred that it may return."""
 
 
 class ServedHost:
     """
-    A host of the network, as lonc serves it, in a test: its UNIX socket, and a lond behind it.
+    A host served by lonc, for a test: its UNIX socket and its lond.
 
-    All of it runs once this is made, and is gone when the test is over: no port, no connection, no
-    timer and no file is left. What the test asked then ends with ``con_lost``. The lond keeps its
-    data in memory, over a stop and a start.
+    It runs from its creation until the end of the test, which closes all ports, connections and
+    timers and removes all files; requests still outstanding get ``con_lost``. The lond keeps its
+    data in memory, also while stopped.
 
-    :param test: the test, whose ``addCleanup`` is used.
-    :param host_id: the host's id; several hosts in a test need different ones no more than they
-        need different folders, for each has its own.
-    :param settings: attributes of :class:`lonc.config.settings.Settings` that are not to have
-        their defaults, such as ``request_timeout=5.0``.
-    :raise lonc.transport.unix_socket.SocketError: its socket cannot be had.
+    :param test: its ``addCleanup`` is used.
+    :param host_id: the host's id. Several hosts in a test may have the same, since each has a
+        folder of its own.
+    :param settings: attributes of :class:`lonc.config.settings.Settings` to differ from their
+        defaults, such as ``request_timeout=5.0``.
+    :raises lonc.transport.unix_socket.SocketError: its socket cannot be opened.
     :ivar host_id: its id.
-    :ivar path: where its socket is.
-    :ivar settings: its settings; a client may be made with them.
-    :ivar faults: what the lond does wrong, see :class:`lonc.lond.faults.Faults`; none at first.
-    :ivar requests: what the lond was asked, deciphered and without newlines, the first one first.
-    :ivar clock: the time of the host and of the lond.
+    :ivar path: of its socket.
+    :ivar settings: its settings, which can be passed to a client.
+    :ivar faults: the faults of the lond, see :class:`lonc.lond.faults.Faults`; none at first.
+    :ivar requests: the requests received by the lond, decrypted, without newlines, oldest first.
+    :ivar clock: the time of the host and the lond.
     :ivar lond: the lond, a :class:`lonc.lond.protocol.LondFactory`.
     :ivar service: the host, a :class:`lonc.host.service.HostService`.
     """
@@ -152,7 +152,7 @@ class ServedHost:
 
         self._reactor: Any = reactor
         self._listener: IListeningPort | None = None
-        self._port = 0  # any that is free, and then always the same
+        self._port = 0  # any free port, and then always the same
         self._awaited: list[tuple[bytes, Deferred[bytes]]] = []
         self.host_id = host_id
         self.requests: list[bytes] = []
@@ -160,7 +160,7 @@ class ServedHost:
         self._store = Store(":memory:")
         self.lond = LondFactory(self.clock, host_id, CALLER, self._store, witness=self._witness)
         self.faults = self.lond.faults
-        # Not below trial's folder: a socket's path has to be short.
+        # Not in trial's folder, since socket paths must be short.
         self._folder = tempfile.mkdtemp(prefix="lonc-")
         test.addCleanup(self._clear_away)
         self.start_lond()
@@ -196,16 +196,16 @@ class ServedHost:
 
     def ask(self, request: Value) -> Deferred[Reply]:
         """
-        Ask over the host's socket, as any client does.
+        Send a request over the host's socket, as any client does.
 
         :param request: without a newline.
-        :return: fires with the reply, without its newline; :data:`CON_LOST` is one like any other.
-        :raise ValueError: the request cannot be one.
+        :return: fires with the reply, without its newline; this may be :data:`CON_LOST`.
+        :raises ValueError: the request is invalid.
         """
         return self._client.ask(self.host_id, request)
 
     def reached(self, command: Value) -> Deferred[bytes]:
-        """Fire with the first of :attr:`requests` with that command word, once it is there."""
+        """Fire with the first of :attr:`requests` with a command word, when it has arrived."""
         word = to_bytes(command)
         for request in self.requests:
             if request.partition(b":")[0] == word:
@@ -216,26 +216,26 @@ class ServedHost:
 
     def skip(self, seconds: float) -> None:
         """
-        Let so many seconds pass at once, for the host and for the lond.
+        Skip time for the host and the lond.
 
-        Nothing arrives meanwhile: await what has to be there before. What :meth:`ask` waits
-        itself, some ten seconds longer than the host, is not skipped.
+        No data arrives meanwhile, so wait before for what must have arrived. The time limit of
+        :meth:`ask` itself, ten seconds longer than that of the host, is in real time.
         """
         self.clock.skip(seconds)
 
     @property
     def status(self) -> HostStatus:
-        """What lonc reports on the host; of each ``con_lost`` it has counted the cause."""
+        """The host's status, with the number of ``con_lost`` by cause."""
         return self.service.status(delayed=0, last_log="")
 
     def start_lond(self) -> None:
-        """Start the lond again where it was; nothing happens if it runs."""
+        """Start the lond again at the same port, unless it is running."""
         if self._listener is None:
             listener = self._reactor.listenTCP(self._port, self.lond, interface=ADDRESS)
             self._listener, self._port = listener, listener.getHost().port
 
     def stop_lond(self) -> Deferred[None]:
-        """Hang up, and refuse connections from now on; fires when all are closed."""
+        """Close all connections and refuse new ones; fires when all are closed."""
         return Deferred.fromCoroutine(self._stop_lond())
 
     async def _stop_lond(self) -> None:
@@ -250,7 +250,7 @@ class ServedHost:
         awaited, self._awaited = self._awaited, []
         for command, reached in awaited:
             if command == word:
-                # In the next turn, when the lond is at its answer: a test may skip that now.
+                # In the next iteration, when the lond is answering: now the test may skip that.
                 self.clock.callLater(0, reached.callback, request)
             else:
                 self._awaited.append((command, reached))
@@ -261,8 +261,8 @@ class ServedHost:
         self.service.sweep(now)
 
     async def _stop(self) -> None:
-        stopped = self.service.stopService()  # it begins nothing new from now on
-        await self._stop_lond()  # what it owes an answer ends
+        stopped = self.service.stopService()  # starts nothing new
+        await self._stop_lond()  # ends outstanding requests
         await stopped
 
     def _clear_away(self) -> None:

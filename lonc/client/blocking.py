@@ -1,4 +1,4 @@
-"""The client that blocks: a socket, and a thread for each call to a disk."""
+"""The blocking client, which uses a socket, and a thread for each disk operation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lonc.delayed.outbox import Outbox
 from lonc.disk.threads import PLACES, NoPlace, Stuck
 from lonc.wire.escaping import Value
 
-#: Bytes that are read at a time.
+#: Bytes read at a time.
 CHUNK = 65536
 
 
 class Connection:
     """
-    A connection to one host for many requests, one after the other: not for several threads.
+    A connection to one host for a sequence of requests. It is not thread-safe.
 
-    It is made with the first request, and made anew when lonc has closed it meanwhile. Its methods
-    are those of :class:`Client`, without the host id. Leaving its ``with`` block closes it.
+    It is opened by the first request, and reopened if lonc has closed it meanwhile. Its methods are
+    those of :class:`Client`, without the host id. Leaving its ``with`` block closes it.
     """
 
     def __init__(self, lonc: Installation, host_id: str, places: threading.Semaphore) -> None:
@@ -35,19 +35,19 @@ class Connection:
         self._lonc = lonc
         self._host_id = host_id
         self._places = places
-        # Between requests neither side owes anything on it.
+        # Open only while no request is outstanding on it, or during a request.
         self._socket: socket.socket | None = None
 
     def ask(self, request: Value, timeout: float | None = None) -> Reply:
-        """Ask, and return the reply."""
+        """Send a request and return the reply."""
         return self._ask(self._exchange(request, timeout))
 
     def ask_encrypted(self, request: Value, timeout: float | None = None) -> Reply:
-        """Ask so that nobody on the way between the machines can read it."""
+        """Send a request that is encrypted on the network, and return the reply."""
         return self.ask(self._lonc.encrypted(request), timeout)
 
     def critical(self, request: Value, timeout: float | None = None) -> Reply:
-        """Ask, and store the request when the answer is ``con_lost``."""
+        """Send a request, and store it if the reply is ``con_lost``."""
         exchange = self._exchange(request, timeout)
         reply = self._ask(exchange)
         if reply != CON_LOST:
@@ -59,7 +59,7 @@ class Connection:
         return self._lonc.critical_reply(reply, not_stored, not_noted)
 
     def close(self) -> None:
-        """Close it; the next request would open it again."""
+        """Close the connection; the next request would reopen it."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -88,12 +88,12 @@ class Connection:
         except OSError as error:
             return exchange.con_lost(error.strerror or str(error))
         finally:
-            # Also when it is interrupted: it leaves nothing that the next could trip over.
+            # Also if interrupted: a late reply must not reach the next request.
             if not exchange.is_reusable:
                 self.close()
 
     def _connected(self, exchange: Exchange) -> socket.socket:
-        """Return the connection, made anew unless it is there and silent as it should be."""
+        """Return the connection, reopened unless it is open and nothing has arrived on it."""
         if self._socket is not None:
             self._socket.settimeout(0)
             with contextlib.suppress(OSError):
@@ -101,7 +101,7 @@ class Connection:
                     self._socket.recv(1)
                 except BlockingIOError:
                     return self._socket
-            self.close()  # lonc has closed it, perhaps because it was started anew
+            self.close()  # lonc has closed it, perhaps by a restart
         limit = exchange.connect_limit()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(limit)
@@ -112,7 +112,7 @@ class Connection:
         return self._socket
 
     def _fault_of(self, call: Callable[[], object]) -> Exception | None:
-        """Do it in a thread, for nothing else can end a wait for a disk; return what it raised."""
+        """Call in a thread, since disk waits cannot be interrupted; return its exception."""
         limit = self._lonc.limits.store
         if not self._places.acquire(timeout=limit):
             return NoPlace()
@@ -129,7 +129,7 @@ class Connection:
 
         try:
             threading.Thread(target=work, name="lonc disk", daemon=True).start()
-        except RuntimeError as error:  # the system has no thread left
+        except RuntimeError as error:  # no more threads available
             self._places.release()
             return error
         try:
@@ -140,13 +140,13 @@ class Connection:
 
 class Client:
     """
-    Asks hosts, and waits for their answers. Threads may share it.
+    Sends requests to hosts and waits for their replies. It is thread-safe.
 
-    :param where: lonc's settings (:func:`lonc.config.settings.read_settings`), or no more than its
-        ``lonSockDir``: then lonc is taken to have its default limits, no note goes to
-        ``lonnet.perm.log``, and what is stored is not sealed.
-    :param limits: other time limits than those that follow from the settings.
-    :param outbox: another way to store than ``lonc.delayed.outbox.Outbox`` does by itself.
+    :param where: lonc's settings (:func:`lonc.config.settings.read_settings`), or just its
+        ``lonSockDir``: then lonc's default limits are assumed, ``lonnet.perm.log`` is not written,
+        and stored requests are not sealed.
+    :param limits: time limits; those following from the settings by default.
+    :param outbox: stores requests; by default a ``lonc.delayed.outbox.Outbox`` for the settings.
     :ivar limits: the time limits in use.
     """
 
@@ -159,37 +159,37 @@ class Client:
 
     def connection(self, host_id: str) -> Connection:
         """
-        Return a connection for many requests; ``with client.connection("l2") as l2: ...``.
+        Return a connection for many requests: ``with client.connection("l2") as l2: ...``.
 
-        :raise ValueError: this cannot be a host id.
+        :raises ValueError: not a valid host id.
         """
         return Connection(self._lonc, host_id, self._places)
 
     def ask(self, host_id: str, request: Value, timeout: float | None = None) -> Reply:
         """
-        Ask a host, and return the reply.
+        Send a request to a host and return the reply.
 
-        :param timeout: seconds for all of it, in place of ``limits.exchange``.
-        :raise ValueError: the host id or the request cannot be one; nothing was sent.
+        :param timeout: seconds in total, instead of ``limits.exchange``.
+        :raises ValueError: the host id or the request is invalid; nothing was sent.
         """
         with self.connection(host_id) as connection:
             return connection.ask(request, timeout)
 
     def ask_encrypted(self, host_id: str, request: Value, timeout: float | None = None) -> Reply:
-        """Ask so that nobody on the way between the machines can read it; else as :meth:`ask`."""
+        """Like :meth:`ask`, but the request is encrypted on the network."""
         with self.connection(host_id) as connection:
             return connection.ask_encrypted(request, timeout)
 
     def critical(self, host_id: str, request: Value, timeout: float | None = None) -> Reply:
         """
-        Ask; on ``con_lost`` store the request, for lonc to send it once it reaches the host.
+        Send a request; on ``con_lost`` store it, for lonc to send it when it reaches the host.
 
-        The reply is ``con_delayed`` when it is on the disk, and will be done at least once: it may
-        have been done already. It is ``con_failed`` when it could not be stored. A request that
-        has to go encrypted begins with ``encrypt:``.
+        The reply is ``con_delayed`` if the request is stored; it will be executed at least once,
+        and may have been executed already. It is ``con_failed`` if storing failed. A request to be
+        encrypted on the network must begin with ``encrypt:``.
 
-        :param timeout: seconds for the exchange; storing has its own, ``limits.store``.
-        :raise ValueError: the host id or the request cannot be one; nothing was sent or stored.
+        :param timeout: seconds for the exchange; storing has its own limit, ``limits.store``.
+        :raises ValueError: the host id or the request is invalid; nothing was sent or stored.
         """
         with self.connection(host_id) as connection:
             return connection.critical(request, timeout)

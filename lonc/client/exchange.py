@@ -1,8 +1,8 @@
 """
-A program's side of the exchange (protocol, section 5): one request, its reply, and their time.
+The client side of an exchange (protocol, section 5): a request, its reply, and its time limits.
 
-Nothing here opens a socket or a file: :mod:`lonc.client.blocking` and :mod:`lonc.client.twisted`
-connect, send ``line``, and pass on what they receive.
+This module uses no socket or file: :mod:`lonc.client.blocking` and :mod:`lonc.client.twisted`
+connect, send ``line``, and pass on the received data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 from lonc.wire.escaping import to_text
 from lonc.wire.framing import LineBuffer, LineTooLong
 
-#: The request may or may not have been done.
+#: The request may or may not have been executed.
 CON_LOST = b"con_lost"
 #: The request is stored and will be sent.
 CON_DELAYED = b"con_delayed"
@@ -24,37 +24,37 @@ CON_FAILED = b"con_failed"
 
 class Reply(bytes):
     """
-    A reply: bytes, without the newline.
+    A reply without its newline.
 
-    :ivar why: for a person: what led to ``con_lost``, ``con_delayed`` or ``con_failed``; empty
-        when it is a lond's own answer.
+    :ivar why: the readable reason of ``con_lost``, ``con_delayed`` or ``con_failed``; empty for a
+        reply of lond.
     """
 
     why: str
 
     def __new__(cls, value: bytes, why: str = "") -> Reply:
-        """Add a reason to a reply."""
+        """Create a reply with a reason."""
         reply = super().__new__(cls, value)
         reply.why = why
         return reply
 
     @property
     def text(self) -> str:
-        r"""The reply as text for a person; bytes that are no UTF-8 are written as ``\xff``."""
+        r"""The reply as readable text; bytes that are not UTF-8 are written as ``\xff``."""
         return to_text(self)
 
 
 @attrs.frozen
 class Limits:
     """
-    How long a program waits, in seconds.
+    Time limits of a program, in seconds.
 
     :ivar connect: for the connection to lonc.
-    :ivar exchange: from the call to the reply's last byte, connecting included. lonc gives a
-        request up by itself after it has waited 60 s for a connection and 60 s for the answer.
-        This is longer, so that it is lonc that says ``con_lost``: it then knows that it is done
-        with the request, while whoever hangs up first leaves it under way.
-    :ivar store: for a disk, at each of its steps; there are two: the request and its note.
+    :ivar exchange: from the call to the last byte of the reply, including connecting. By default
+        lonc itself gives up a request after waiting 60 s for a connection and 60 s for the reply.
+        This limit is longer, so that lonc sends ``con_lost`` first: then the request has ended in
+        lonc, too.
+    :ivar store: for each of two disk operations: storing the request and its note.
     """
 
     connect: float = 10.0
@@ -64,18 +64,17 @@ class Limits:
 
 class Exchange:
     """
-    One request to one host, on a connection that carries no other meanwhile.
+    One request to one host, the only one at a time on its connection.
 
-    :param limits: of which ``exchange`` runs from now.
-    :param max_line: bytes that a reply may have.
-    :param seconds: a clock.
-    :param prefix: names the host where several share the socket.
+    :param limits: ``exchange`` is counted from now.
+    :param max_line: maximum bytes of a reply.
+    :param seconds: returns the time.
+    :param prefix: names the host if several share the socket.
     :ivar path: the host's socket.
     :ivar request: the request, without its newline.
-    :ivar line: what is to be sent.
-    :ivar is_reusable: the reply is there, and nothing else has come. Otherwise the connection is to
-        be closed, before anything else is done: lonc drops a request whose client has gone, if it
-        still waits.
+    :ivar line: the bytes to send.
+    :ivar is_reusable: whether the reply, and nothing else, has arrived. Otherwise the connection
+        must be closed immediately, so that lonc drops the request if it is still waiting.
     """
 
     def __init__(
@@ -97,18 +96,18 @@ class Exchange:
         self._lines = LineBuffer(max_line)
 
     def left(self) -> float:
-        """Return the seconds that are left; TimeoutError: none are."""
+        """Return the remaining seconds; raise TimeoutError if there are none."""
         left = self._deadline - self._seconds()
         if left <= 0:
             raise TimeoutError
         return left
 
     def connect_limit(self) -> float:
-        """Return the seconds for connecting; TimeoutError: none are left."""
+        """Return the seconds for connecting; raise TimeoutError if none remain."""
         return min(self._limits.connect, self.left())
 
     def receive(self, data: bytes) -> Reply | None:
-        """Take what came, nothing at the end; return the reply, None when more is to come."""
+        """Handle received data (empty: closed); return the reply, None if incomplete."""
         if not data:
             return self.con_lost("closed without an answer")
         try:
@@ -117,7 +116,7 @@ class Exchange:
             return self.con_lost(str(error))
         if line is None:
             return None
-        self.is_reusable = not self._lines.rest  # lonc never says more than it was asked
+        self.is_reusable = not self._lines.rest  # lonc sends nothing unasked
         reply = line[:-1]
         return Reply(
             reply,
@@ -127,9 +126,9 @@ class Exchange:
         )
 
     def con_lost(self, why: str) -> Reply:
-        """Return the reply to a request of which nobody knows whether it was done."""
+        """Return ``con_lost`` with a reason."""
         return Reply(CON_LOST, f"{self.path}: {why}")
 
     def late(self) -> Reply:
-        """Return the reply when no time is left."""
+        """Return ``con_lost`` after the time limit."""
         return self.con_lost(f"no answer within {self._limits.exchange:g} s")

@@ -1,4 +1,4 @@
-"""What both clients know of a lonc: its sockets, its limits, its folder of delayed requests."""
+"""What both clients need of a lonc: its sockets, limits and folder of delayed requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lonc.disk.files import Stamp
 from lonc.disk.threads import NoPlace, Stuck
 from lonc.wire.escaping import Value, to_bytes
 
-#: Seconds that we wait longer than lonc itself does.
+#: Seconds to wait longer than lonc itself does.
 SPARE = 10.0
 
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")
@@ -27,10 +27,10 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
 class Installation:
     """
-    A lonc on this machine, as its settings or its ``lonSockDir`` tell.
+    A lonc on this machine, described by its settings or its ``lonSockDir``.
 
     :ivar limits: the time limits in use.
-    :ivar outbox: stores what must not be lost, and blocks.
+    :ivar outbox: stores critical requests; it blocks.
     """
 
     def __init__(self, where: Settings | str, limits: Limits | None, outbox: Outbox | None) -> None:
@@ -42,17 +42,16 @@ class Installation:
         self.limits = limits or Limits(exchange=lonc_waits + SPARE, store=settings.disk_timeout)
 
     def check_host_id(self, host_id: str) -> None:
-        """Raise ValueError where this cannot be a host id."""
+        """Raise ValueError if this is not a valid host id."""
         self._socket(host_id)
 
     def _socket(self, host_id: str) -> tuple[str, bytes]:
         """
-        Return the path of a host's socket, and what names the host there (protocol, section 5).
+        Return the path of a host's socket, and the prefix for it (protocol, section 5).
 
-        Where sockets bear host names alone, the table tells the host's. A host that it does not
-        have has no socket.
+        If sockets are named after host names only, the name is looked up in the table.
 
-        :raises ValueError: this cannot be a host id.
+        :raises ValueError: not a valid host id.
         """
         if not _HOST.fullmatch(host_id) or host_id in (".", "..") or host_id in RESERVED_IDS:
             raise ValueError(f"{host_id!a} is not a host id")
@@ -65,14 +64,14 @@ class Installation:
     def exchange(
         self, host_id: str, request: Value, timeout: float | None, seconds: Callable[[], float]
     ) -> Exchange:
-        """Begin an exchange, whose time runs from now; ValueError: it cannot be asked."""
+        """Begin an exchange; raise ValueError if host id or request are invalid."""
         path, prefix = self._socket(host_id)
         line = self._line(request, len(prefix))
         limits = self.limits if timeout is None else attrs.evolve(self.limits, exchange=timeout)
         return Exchange(path, line, limits, self._settings.max_line, seconds, prefix)
 
     def encrypted(self, request: Value) -> bytes:
-        """Return a request so that it goes to the lond encrypted (protocol, section 4)."""
+        """Return a request with the prefix for encryption (protocol, section 4)."""
         return b"encrypt:" + self._line(request)
 
     def _line(self, request: Value, more: int = 0) -> bytes:
@@ -82,7 +81,7 @@ class Installation:
         if not line.strip():
             raise ValueError("the request is empty")
         max_line = self._settings.max_line
-        if len(line) + more > max_line:  # it would only be thrown out, now and when it is stored
+        if len(line) + more > max_line:  # lonc would reject it, now and when stored
             raise ValueError(f"the request is longer than lonc's limit of {max_line} bytes")
         return line
 
@@ -90,13 +89,13 @@ class Installation:
         self, lost: Reply, not_stored: Exception | None, not_noted: Exception | None
     ) -> Reply:
         """
-        Return the reply to a request that must not be lost (protocol, section 6).
+        Return the reply to a critical request (protocol, section 6).
 
-        Whatever made it ``con_lost``, it is stored: also when only our own time was over, and lonc
-        may still come to send it. Done twice is the lesser evil, and lonc promises no more itself.
+        It is stored after any ``con_lost``, even if our own time limit expired and lonc may still
+        send it: executing it twice is the lesser evil, and lonc promises no more either.
 
-        :param not_stored: what went wrong with its file, if anything.
-        :param not_noted: what went wrong with its note.
+        :param not_stored: the error of storing, if any.
+        :param not_noted: the error of writing the note, if any.
         """
         why = [lost.why]
         if not_stored:
@@ -107,7 +106,7 @@ class Installation:
         return Reply(CON_FAILED if not_stored else CON_DELAYED, "; ".join(filter(None, why)))
 
     def _fault(self, error: Exception) -> str:
-        """Say for a person what went wrong on a disk."""
+        """Return a readable text for a disk error."""
         if isinstance(error, NoPlace):
             return "other disk calls hang"
         if isinstance(error, Stuck):
@@ -120,7 +119,7 @@ class Installation:
 
 
 class _HostNames:
-    """The host names of the table, read anew when one of its files has changed."""
+    """The host names of the table, read again when one of its files has changed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -129,11 +128,11 @@ class _HostNames:
         self._names: dict[str, str] = {}
 
     def of(self, host_id: str) -> str | None:
-        """Return a host's name; None where the table does not have it, or cannot be read."""
+        """Return a host's name; None if it is not in the table, or that is unreadable."""
         stamps = [_stamp(each) for each in self._files]
         if stamps != self._stamps:
             self._stamps = stamps
-            with contextlib.suppress(TableError):  # the last one that could be read will do
+            with contextlib.suppress(TableError):  # keep the last readable one
                 table = read_both_tables(*self._files, self._settings.max_host_id, lenient=True)
                 self._names = {row.id: row.hostname for row in table.hosts.values()}
         return self._names.get(host_id)
@@ -147,7 +146,7 @@ def _stamp(file: str) -> Stamp | None:
 
 
 def note_letter(not_stored: Exception | None) -> str:
-    """Return what ``lonnet.perm.log`` has: ``D``, the request was delayed, or ``F``, has failed."""
+    """Return the letter for ``lonnet.perm.log``: ``D`` for delayed, ``F`` for failed."""
     return "F" if not_stored else "D"
 
 

@@ -1,4 +1,4 @@
-"""The client for Twisted: a protocol for each exchange, and the reactor's threads for the disk."""
+"""The client for Twisted, with a protocol for each exchange, and threads for the disk."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 class TwistedClient:
     """
-    Asks hosts, and returns a Deferred for each answer. To be used in the reactor's thread.
+    Sends requests to hosts and returns Deferreds. To be used in the reactor's thread only.
 
-    The methods are those of :class:`Client`. ``ValueError`` is raised at once. Cancelling a
+    The methods are those of :class:`Client`. ``ValueError`` is raised immediately. Cancelling a
     Deferred closes the connection; a critical request may or may not be stored then.
 
-    :param reactor: connects (``connectUNIX``), has the time and a thread pool.
-    :param in_thread: runs a function in a thread; the reactor's pool unless given.
+    :param reactor: provides ``connectUNIX``, the time and a thread pool.
+    :param in_thread: runs a function in a thread; the reactor's pool by default.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ class TwistedClient:
         self._disk = Disk(reactor, in_thread or self._in_pool)
 
     def ask(self, host_id: str, request: Value, timeout: float | None = None) -> Deferred[Reply]:
-        """Ask a host; see :meth:`Client.ask`."""
+        """See :meth:`Client.ask`."""
         return Deferred.fromCoroutine(self._ask(self._exchange(host_id, request, timeout)))
 
     def ask_encrypted(
         self, host_id: str, request: Value, timeout: float | None = None
     ) -> Deferred[Reply]:
-        """Ask so that nobody on the way between the machines can read it."""
+        """See :meth:`Client.ask_encrypted`."""
         return self.ask(host_id, self._lonc.encrypted(request), timeout)
 
     def critical(
         self, host_id: str, request: Value, timeout: float | None = None
     ) -> Deferred[Reply]:
-        """Ask, and store the request when the answer is con_lost; see :meth:`Client.critical`."""
+        """See :meth:`Client.critical`."""
         exchange = self._exchange(host_id, request, timeout)
         return Deferred.fromCoroutine(self._critical(host_id, exchange))
 
@@ -96,18 +96,18 @@ class TwistedClient:
     async def _connect(self, exchange: Exchange) -> _OneExchange:
         limit = exchange.connect_limit()
         factory = Factory.forProtocol(partial(_OneExchange, exchange))
-        factory.noisy = False  # no lines in the program's log for each request
+        factory.noisy = False  # no log messages for each request
         endpoint: Any = UNIXClientEndpoint(self._reactor, exchange.path, timeout=limit)  # type: ignore[no-untyped-call]
         try:
             protocol: _OneExchange = await endpoint.connect(factory)
         except ConnectTimeout:
             raise ConnectionError(f"no connection within {limit:g} s") from None
         except ConnectingCancelledError:
-            raise defer.CancelledError from None  # the same as at every other step
+            raise defer.CancelledError from None  # as everywhere else
         return protocol
 
     async def _fault_of(self, call: Callable[[], object]) -> Exception | None:
-        """Do it in a thread; return what it raised."""
+        """Call in a thread; return its exception, if any."""
         try:
             await self._disk.run("", self.limits.store, call)
         except defer.CancelledError:
@@ -138,10 +138,10 @@ class _OneExchange(Protocol):
         self.transport.write(self._exchange.line)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on until the reply is there."""
+        """Pass data on until the reply is complete."""
         if not self.reply.called and (reply := self._exchange.receive(data)) is not None:
             self.reply.callback(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Have the exchange end: nothing more will come."""
+        """End the exchange."""
         self.dataReceived(b"")

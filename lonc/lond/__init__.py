@@ -1,22 +1,22 @@
 """
-The embedded lond: a real lond for the exchange, its data in SQLite.
+The embedded lond, which implements the protocol and stores its data in SQLite.
 
-It is for a first run, for people without a cluster, and for tests, which can order its faults.
+It serves for a first run, for users without a cluster, and for tests, which can inject faults.
 
 `cluster`
-    several londs as one Service, and the files of a cluster of two hosts to begin with.
+    several londs as one Service, and the initial files of a cluster of two hosts.
 `protocol`
-    the exchange on one connection, and the factory that makes it.
+    the protocol on one connection, and its factory.
 `commands`
-    what a lond answers to a request.
+    the answers to requests.
 `regexp`
-    regular expressions of strangers, with a bound on their cost.
+    untrusted regular expressions with bounded cost.
 `store`
     the data on disk.
 `faults`
-    what a lond can be told to do wrong.
+    fault injection.
 `illness`
-    the faults that a person orders by name while the cluster runs.
+    named faults that can be chosen while the cluster is running.
 `reply_writer`
-    how it says what it says, faults included.
+    sends replies, with faults.
 """

@@ -1,9 +1,9 @@
 """
-A cluster on one machine: the londs of a table, and the files to begin with.
+A cluster on one machine: the londs of a table, and the initial files.
 
-`prepare` writes the files, `check_ports` says beforehand whether the ports can be had, and
-`Cluster` is the Service. The londs share one port, as in any cluster, each at its own address;
-hosts with one address share a lond.
+`prepare` writes the files, `check_ports` checks beforehand whether the ports are available, and
+`Cluster` is the Service. All londs use the same port, as in any cluster, each at its own address;
+hosts with the same address share a lond.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from lonc.transport.endpoint_port import PortError
 
 log = Logger()
 
-#: The port of a lond where nobody says otherwise.
+#: The default port of londs.
 LOND_PORT: Final = 5663
-#: Own id of the lonc of a new cluster.
+#: The own host id of lonc in a new cluster.
 CALLER: Final = "l1"
 
 _HOSTS: Final = """\
@@ -57,24 +57,24 @@ PerlSetVar londPort   {port}
 
 
 class ClusterError(PortError):
-    """The cluster cannot run. The message is one line for a person and names what is missing."""
+    """The cluster cannot run. The message is a readable line with the reason."""
 
 
 class NoPort(ClusterError):
-    """A lond cannot have its port at its address."""
+    """A lond cannot listen on its port at its address."""
 
 
 def prepare(folder: str, lond_port: int | None = None) -> str:
     """
-    Make the folders and files of a cluster of two hosts, those that are not there yet.
+    Create the missing folders and files of a cluster of two hosts.
 
-    A file that is there is whole, because it is put in place as a whole; so a run that was
-    interrupted is made good by the next, and what somebody changed stays as it is.
+    Files are created atomically, so the next run completes an interrupted one. Existing files are
+    not changed.
 
-    :param folder: where; made when it is not there.
-    :param lond_port: for a ``loncapa.conf`` that is not there yet; 5663 when None.
+    :param folder: created if missing.
+    :param lond_port: for a new ``loncapa.conf``; 5663 if None.
     :return: the absolute path of ``loncapa.conf``.
-    :raise ClusterError: when one of them cannot be made; names it.
+    :raises ClusterError: a file or folder cannot be created; the message contains its path.
     """
     folder = os.path.abspath(folder)
     if not folder.isprintable():
@@ -117,11 +117,11 @@ def _address(host: Host) -> str:
 
 def _in_the_way(host: Host, port: int, error: OSError) -> NoPort:
     reason = error.strerror or str(error)
-    return NoPort(f"the lond {host.id} cannot have port {port} at {host.address}: {reason}")
+    return NoPort(f"the lond {host.id} cannot listen on port {port} at {host.address}: {reason}")
 
 
 def _londs(table: HostTable) -> list[list[Host]]:
-    """Return the hosts of each lond: those with one address."""
+    """Return the hosts of each lond: those with the same address."""
     found: dict[str, list[Host]] = {}
     for host in table.hosts.values():
         found.setdefault(str(ip_address(_address(host))), []).append(host)
@@ -130,9 +130,9 @@ def _londs(table: HostTable) -> list[list[Host]]:
 
 def check_ports(table: HostTable, port: int) -> None:
     """
-    Have the port at every address for a moment, all at once.
+    Check that the port is available at all addresses, by binding to all at the same time.
 
-    :raise ClusterError: as starting a `Cluster` would; names address and port.
+    :raises ClusterError: not available; the message contains address and port.
     """
     with ExitStack() as held:
         for host, *_ in _londs(table):
@@ -147,17 +147,17 @@ def check_ports(table: HostTable, port: int) -> None:
 
 
 class _Reactor(IReactorTCP, IReactorTime):
-    """What a lond needs of its reactor."""
+    """The interfaces of the reactor that a lond needs."""
 
 
 class LondService(Service):
     """
-    One lond, listening while it runs. Its name is its first host id.
+    A lond as a Service, named after its first host id.
 
-    :param hosts: those that it serves, at one address.
-    :param paths: the files with the data of each.
-    :ivar factory: the lond itself, while it runs.
-    :ivar faults: what it does wrong; stays over a stop and a start.
+    :param hosts: the hosts that it serves, at the same address.
+    :param paths: the data files of the hosts.
+    :ivar factory: the lond itself, while running.
+    :ivar faults: its faults, which are kept when it is stopped and started.
     """
 
     factory: LondFactory
@@ -189,10 +189,10 @@ class LondService(Service):
         """
         Open the data and listen.
 
-        :raise ClusterError: when either cannot be done.
+        :raises ClusterError: one of these failed.
         """
         with ExitStack() as opened:
-            # Opened here, not sooner: an SQLite connection does not survive the fork of a daemon.
+            # Not opened earlier: SQLite connections do not survive the fork of a daemon.
             try:
                 stores = [opened.enter_context(closing(Store(path))) for path in self._paths]
             except StoreError as error:
@@ -213,7 +213,7 @@ class LondService(Service):
                 )
             except CannotListenError as error:
                 raise _in_the_way(self._host, self._port, error.socketError) from error
-            except OSError as error:  # from listen(), which the reactor does not look after
+            except OSError as error:  # from listen(), which the reactor does not handle
                 raise _in_the_way(self._host, self._port, error) from error
             self._stores = opened.pop_all()
         super().startService()  # type: ignore[no-untyped-call]
@@ -226,7 +226,7 @@ class LondService(Service):
             )
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, hang up and close the data; fires when all that is done."""
+        """Stop listening, close connections and data; fires when done."""
         super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
@@ -241,19 +241,19 @@ class LondService(Service):
 
 class Cluster(MultiService):
     """
-    The londs of a table, one at each address; each is a `LondService`.
+    The londs of a table, one per address; each is a `LondService`.
 
-    ``cluster.getServiceNamed("l2")``, with any of its host ids, can be stopped and started by
-    itself, and its ``faults`` ordered, to see what lonc makes of that.
+    ``cluster.getServiceNamed("l2")``, with any host id of a lond, can be stopped and started
+    separately, and given ``faults``, to observe the reaction of lonc.
 
-    :param folder: what `prepare` made; the data are in ``data/<host id>.sqlite`` there.
-    :param port: the port of every lond.
-    :param caller: the host id of the lonc that the londs know.
-    :param tls: what all of them need for TLS, which they do not have without it.
-    :param key_folder: where that lonc's key files are, which the lond of the caller takes.
+    :param folder: prepared by `prepare`; the data are in ``data/<host id>.sqlite`` there.
+    :param port: of all londs.
+    :param caller: the host id of the lonc known to the londs.
+    :param tls: the context for TLS of all londs; without it they do not support TLS.
+    :param key_folder: the folder of that lonc's key files, used by the lond of the caller.
     """
 
-    #: Seconds between two looks at how the londs shall be.
+    #: Seconds between checks of the wanted state of the londs.
     PAUSE: Final = 1.0
 
     def __init__(
@@ -274,7 +274,9 @@ class Cluster(MultiService):
         for hosts in _londs(table):
             ids = [host.id for host in hosts]
             paths = [os.path.join(folder, "data", f"{each}.sqlite") for each in ids]
-            own = key_folder if caller in ids else None  # the others play londs elsewhere
+            own = (
+                key_folder if caller in ids else None
+            )  # the others simulate londs on other machines
             lond = LondService(reactor, hosts, port, caller, paths, tls, own)
             lond.setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -282,7 +284,7 @@ class Cluster(MultiService):
         """
         Return the lond that serves a host id.
 
-        :raise KeyError: none does.
+        :raises KeyError: there is none.
         """
         for lond in self:
             if name in lond.host_ids:
@@ -291,9 +293,9 @@ class Cluster(MultiService):
 
     def startService(self) -> None:
         """
-        Start every lond, or none.
+        Start all londs, or none.
 
-        :raise ClusterError: when one cannot have its port or its data.
+        :raises ClusterError: a port or data are not available.
         """
         try:
             super().startService()  # type: ignore[no-untyped-call]
@@ -303,27 +305,27 @@ class Cluster(MultiService):
         self._looks.start(self.PAUSE)
 
     def stopService(self) -> Deferred[None]:
-        """Stop every lond; fires when all have."""
+        """Stop all londs; fires when done."""
         if self._looks.running:
             self._looks.stop()
         stopped: Deferred[None] = super().stopService()  # type: ignore[no-untyped-call]
         return stopped
 
     async def _look(self) -> None:
-        """Have the londs be as `lonc.lond.illness` has it now."""
+        """Apply the states recorded by `lonc.lond.illness`."""
         try:
             ill = illness.read(self._folder)
             for lond in self:
                 wanted = next((ill[each] for each in lond.host_ids if each in ill), illness.WELL)
                 if wanted != self._ill.get(lond, illness.WELL):
                     await self._change(lond, wanted)
-        except (OSError, ClusterError) as error:  # the next look tries again
+        except (OSError, ClusterError) as error:  # the next check tries again
             log.warn("the londs cannot be changed: {error}", error=error)
 
     async def _change(self, lond: LondService, wanted: str) -> None:
         illness.order(lond.faults, wanted)
         if lond.running:
-            await lond.stopService()  # so that nothing of before hangs on
+            await lond.stopService()  # ends replies begun before
         if wanted != illness.STOPPED and self.running:
             lond.startService()
         self._ill[lond] = wanted

@@ -1,9 +1,9 @@
 """
-What a lond answers to a request: the part of the commands that a first run and tests need.
+The answers of the lond to requests: those commands that a first run and tests need.
 
-A request about data is ``command:domain:user:namespace:what``. Keys and values come escaped by
-the caller (``%3d`` for ``=``) and are stored as they come; only what has to be read, the numbers
-of ``inc`` and the regular expression of ``dump``, is unescaped.
+A request for data is ``command:domain:user:namespace:what``. Keys and values have been escaped by
+the caller (``%3d`` for ``=``) and are stored so; only the numbers of ``inc`` and the regular
+expression of ``dump`` are unescaped.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from lonc.report.events import Logger
 
 log = Logger()
 
-#: The answer to a command that a lond does not have.
+#: The answer to an unknown command.
 UNKNOWN: Final = b"unknown_cmd"
 
-#: Commands whose answers go out encrypted, also when they came in clear.
+#: Commands whose answers are encrypted, even if the request was not.
 SECRET: Final = frozenset({b"eget"})
 
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]{1,18}(\.[0-9]{1,9})?")
 
 
 class CommandError(Exception):
-    """A request that cannot be served as it is; the message follows ``error:`` in the answer."""
+    """An invalid request; the message follows ``error:`` in the answer."""
 
 
 def _load_average() -> float:
@@ -43,7 +43,7 @@ class Commands:
     The commands of one lond.
 
     :param host_id: its own host id.
-    :param load: gives the machine's load.
+    :param load: returns the machine's load.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Commands:
         """
         Answer a request; both are without a newline.
 
-        What goes wrong is part of the answer: ``unknown_cmd``, or ``error:`` and the reason.
+        Errors are answers, too: ``unknown_cmd``, or ``error:`` and the reason.
 
         :param caller: the host id of the lonc.
         """
@@ -133,7 +133,7 @@ class Commands:
 
 
 def _place(rest: bytes) -> tuple[Place, bytes | None]:
-    """Split what follows the command word; what follows the place is None when it is left out."""
+    """Split the arguments of a command into place and the rest, which is None if missing."""
     parts = rest.split(b":", 3)
     if len(parts) < 3 or not all(parts[:3]):
         raise CommandError("the command takes a domain, a user and a namespace")
@@ -151,7 +151,7 @@ def _pairs(what: bytes | None, default: bytes | None = None) -> list[tuple[bytes
     """
     Split ``key=value&key=value``.
 
-    :param default: the value where one is left out together with its ``=``; an error when None.
+    :param default: the value of a key without ``=``; None: this is an error.
     """
     pairs = []
     for pair in _needed(what).removesuffix(b"&").split(b"&"):

@@ -1,7 +1,7 @@
 """
-Faults to order: what a lond does wrong, at which step, and how often.
+Fault injection: what a lond does wrong, at which step, and how often.
 
-This module is pure. A demonstration, or a test, orders like this::
+This module is pure. Example::
 
     faults = Faults()
     faults.order(Step.KEY, STALL)                              # no key, ever
@@ -9,7 +9,7 @@ This module is pure. A demonstration, or a test, orders like this::
     faults.order(Step.REQUEST, Fault(delay=3.0, pause=0.001))   # late, and byte by byte
     faults.clear()
 
-and hands ``faults`` to `lonc.lond.protocol.LondFactory`. Orders may change while it runs.
+``faults`` is passed to `lonc.lond.protocol.LondFactory`, and may be changed at any time.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import Final
 
 import attrs
 
-#: Seconds between two pieces of a line that never ends.
+#: Seconds between two pieces of an endless line.
 _BREATH: Final = 0.001
 #: One such piece.
 _PIECE: Final = b"x" * 65536
 
 
 class Step(Enum):
-    """Where a fault happens: at the lond's answer to what comes in (protocol, sections 2 and 9)."""
+    """When a fault happens: at the lond's answer to the given input (protocol, sections 2, 9)."""
 
-    CONNECT = "connect"  #: the connection itself, where a lond has nothing to say
+    CONNECT = "connect"  #: the connection itself; no answer
     INIT = "init"  #: ``init``: the challenge
     LOCAL = "local"  #: ``init:local``: ``ok:local``
     SSL = "ssl"  #: ``init:ssl``: ``ok:ssl``
-    TLS = "tls"  #: the caller's part of establishing TLS: the lond's, which is no line
-    TLS_KEY = "tls-key"  #: TLS is established: the key, inside it; so is what a fault sends
-    TLS_END = "tls-end"  #: the end of TLS, behind the key, where a lond has nothing to say
+    TLS = "tls"  #: the TLS handshake of the caller: that of the lond, which is not a line
+    TLS_KEY = "tls-key"  #: TLS is established: the key; faults, too, send data inside TLS
+    TLS_END = "tls-end"  #: the end of TLS, after the key; no answer
     CHALLENGE = "challenge"  #: the challenge sent back: ``ok``
     VERSION = "version"  #: ``version``: the revision
     SETHOST = "sethost"  #: ``sethost``: ``ok``
@@ -44,31 +44,31 @@ class Step(Enum):
 
 
 class Close(Enum):
-    """The act that is no bytes: hang up."""
+    """Closing the connection."""
 
     CLOSE = "close"
 
 
-#: What a lond does, one after the other: wait so many seconds, send bytes, or close.
+#: A single action of a lond: wait (seconds), send bytes, or close.
 Act = float | bytes | Close
 
 
 @attrs.frozen(kw_only=True)
 class Fault:
     """
-    How an answer goes wrong. The fields combine; a Fault without any changes nothing.
+    A fault of an answer. The fields can be combined; with the defaults nothing is changed.
 
-    While one is under way its connection does nothing else, as a lond answers a line at a time;
-    its own time limits hold.
+    During a fault the connection does nothing else, since a lond answers one line at a time; its
+    time limits still apply.
 
     :ivar delay: seconds before the answer.
-    :ivar instead: these bytes take the place of the answer; no newline is added.
-    :ivar cut: so many bytes at the end of the answer are held back.
-    :ivar after: bytes that follow the answer, in the same segment unless ``after_delay`` is set.
+    :ivar instead: sent instead of the answer, without an additional newline.
+    :ivar cut: number of bytes omitted at the end of the answer.
+    :ivar after: sent after the answer, in the same segment unless ``after_delay`` is set.
     :ivar after_delay: seconds between the answer and ``after``.
-    :ivar endless: a line without an end follows, for as long as the caller takes it.
-    :ivar pause: seconds between the bytes of the answer, each then in a segment of its own.
-    :ivar close: hang up at the end.
+    :ivar endless: an endless line follows, as long as the caller reads it.
+    :ivar pause: seconds between the bytes of the answer, which are then sent one at a time.
+    :ivar close: close the connection at the end.
     """
 
     delay: float = 0.0
@@ -81,7 +81,7 @@ class Fault:
     close: bool = False
 
     def acts(self, answer: bytes) -> Iterator[Act]:
-        """Play the fault on an answer, newline included: yield what to do, in order."""
+        """Yield the actions of the fault for an answer (with newline), in order."""
         said = answer if self.instead is None else self.instead
         said = said[: len(said) - self.cut]
         together = b"" if self.after_delay else self.after
@@ -117,7 +117,7 @@ NOT_OK: Final = Fault(instead=b"no\n")
 NOT_A_KEY: Final = Fault(instead=b"not a key\n")
 NOT_A_FRAME: Final = Fault(instead=b"enc:5:zz\n")
 
-#: The faults above by the name a person calls them.
+#: The faults above by name.
 NAMED: Final[dict[str, Fault]] = {
     "refuse": REFUSE,
     "refuse-without-newline": REFUSE_WITHOUT_NEWLINE,
@@ -144,7 +144,7 @@ class _Order:
 
 
 class Faults:
-    """The orders that stand, oldest first; a lond without any makes no fault."""
+    """The faults of a lond, oldest first; none initially."""
 
     def __init__(self) -> None:
         self._orders: list[_Order] = []
@@ -153,19 +153,19 @@ class Faults:
         self, step: Step, fault: Fault, *, times: int | None = None, command: bytes = b""
     ) -> None:
         """
-        Order a fault. Where several fit, the oldest serves until its times are over.
+        Add a fault. If several apply, the oldest is used until its number of times is reached.
 
-        :param times: how often; for ever when None.
-        :param command: only for requests with this command word; for any when empty.
+        :param times: how often; None: forever.
+        :param command: only for requests with this command word; empty: for any.
         """
         self._orders.append(_Order(step, fault, times, command))
 
     def clear(self, step: Step | None = None) -> None:
-        """Forget the orders for a step, or all."""
+        """Remove the faults of a step, or all."""
         self._orders = [order for order in self._orders if step not in (None, order.step)]
 
     def next_fault(self, step: Step, command: bytes = b"") -> Fault | None:
-        """Return the fault to make now, and count it; None for a plain answer."""
+        """Return the fault to apply now, and count it; None for a correct answer."""
         for order in self._orders:
             if order.step is step and order.command in (b"", command):
                 if order.times is not None:

@@ -1,8 +1,8 @@
 """
-What can be wrong with a lond of the embedded cluster, by the name a person gives it.
+Named faults of londs of the embedded cluster, called illnesses.
 
-``lonc-lond`` writes into a file of the cluster's folder which lond is how, and the cluster follows
-that within a second: so a lond's illness can be played while lonc runs.
+``lonc-lond`` writes the illness of each lond to a file in the cluster's folder, and the cluster
+applies it within a second, so that it can be tried out while lonc is running.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Final
 from lonc.disk.files import read_file, replace_file
 from lonc.lond.faults import CLOSE, REFUSE, STALL, Fault, Faults, Step
 
-#: Nothing is wrong.
+#: No fault.
 WELL: Final = "well"
 
-#: Nobody listens.
+#: The lond does not listen.
 STOPPED: Final = "stopped"
 
-#: Name -> what it means.
+#: Name -> description.
 ILLNESSES: Final[Mapping[str, str]] = {
     WELL: "it does what a lond should",
     STOPPED: "nobody listens at its address: its machine is up, its lond is not",
     "silent": "it accepts connections and answers no request",
     "slow": "it answers each request, after 6 s",
-    "breaking": "it hangs up at each request",
+    "breaking": "it closes the connection at each request",
     "estranged": "it does not know this machine, and refuses its connections",
 }
 
@@ -38,14 +38,14 @@ _FAULTS: Final[Mapping[str, tuple[Step, Fault]]] = {
 }
 
 _FILE: Final = "londs"
-_SIZE_LIMIT: Final = 65536  # bytes of it
+_SIZE_LIMIT: Final = 65536  # bytes of the file
 
 
 def read(folder: str) -> dict[str, str]:
     """
-    Return how each lond is that is not well, by a host id of it; what has no meaning is left out.
+    Return the illnesses, by a host id of the lond; invalid entries are ignored.
 
-    :param folder: the cluster's.
+    :param folder: of the cluster.
     """
     try:
         text = read_file(os.path.join(folder, _FILE), _SIZE_LIMIT).decode(errors="replace")
@@ -57,7 +57,7 @@ def read(folder: str) -> dict[str, str]:
 
 def write(folder: str, host_id: str, illness: str) -> None:
     """
-    Say how a lond shall be.
+    Set the illness of a lond.
 
     :raises OSError: the file cannot be read or written.
     """
@@ -67,7 +67,7 @@ def write(folder: str, host_id: str, illness: str) -> None:
 
 
 def order(faults: Faults, illness: str) -> None:
-    """Have a lond that listens make the faults of an illness, and no others."""
+    """Set the faults of an illness, and no others."""
     faults.clear()
     if illness in _FAULTS:
         faults.order(*_FAULTS[illness])

@@ -1,4 +1,4 @@
-"""The exchange as a lond sees it (protocol, sections 2 to 4 and 9), one connection at a time."""
+"""The server side of the protocol between lonc and lond (protocol, sections 2 to 4 and 9)."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ from lonc.wire.tls import TLSError, TLSPhase
 
 log = Logger()
 
-#: Bytes of a line, and seconds in all, before a caller has shown what it is.
+#: Bytes of a line and total seconds of the handshake.
 _HANDSHAKE_LINE: Final = 4096
 _HANDSHAKE_LIMIT: Final = 60.0
 #: Bytes of a request: lonc's 16 MiB, encrypted.
 LINE_LIMIT: Final = 33 * 1024 * 1024
 #: Seconds without a byte from the caller: twice the hour after which a lonc closes.
 IDLE_LIMIT: Final = 7200.0
-#: Seconds that a caller may take over the last answer once the lond has hung up.
+#: Seconds for a caller to read the last answer after the lond has closed the connection.
 _CLOSE_LIMIT: Final = 5.0
 
 
 class _Transport(ITCPTransport, IConsumer, IPushProducer):
-    """What a connection needs of its transport."""
+    """The interfaces of its transport that a connection needs."""
 
 
 @implementer(IPushProducer)
 class LondProtocol(TimeoutMixin, Protocol):
     """
-    One connection: the handshake, then a line in and a line out, until somebody hangs up.
+    One connection: the handshake, then requests and replies until one side closes it.
 
-    A caller that takes no answers gets no more of them until it does; every wait has a limit, and
-    a connection past its limit is cut.
+    While a caller does not read, no more replies are sent. Every wait has a time limit, after which
+    the connection is aborted.
     """
 
     transport: _Transport
@@ -66,10 +66,10 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._work_on: Callable[[], bool] = self._take_line
         self._next: Callable[[bytes], None] = self._initialize
         self._caller = ""
-        self._host_id = factory.host_id  # for whom it acts where a request names nobody
+        self._host_id = factory.host_id  # of requests that name none
         self._challenge = b""
         self._cipher: SessionCipher | None = None
-        self._tls: TLSPhase | None = None  # until plain lines follow
+        self._tls: TLSPhase | None = None  # until plain data follows
         self._closing = False
 
     def connectionMade(self) -> None:
@@ -78,7 +78,9 @@ class LondProtocol(TimeoutMixin, Protocol):
         factory.connections.add(self)
         factory.accepted += 1
         if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)  # answers at once, and split where a fault splits
+            self.transport.setTcpNoDelay(
+                True
+            )  # send immediately, and separately if a fault demands it
         self._replies = ReplyWriter(
             factory.faults, factory.clock, self.transport.write, self.close, self._work
         )
@@ -94,29 +96,29 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._factory.forget(self)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
-        """Run the mixin's time limit on the factory's clock."""
+        """Use the factory's clock for the mixin's time limit."""
         return self._factory.clock.callLater(period, func)
 
     def timeoutConnection(self) -> None:
-        """End a wait that went on for too long."""
+        """Abort the connection at its time limit."""
         log.info("{lond}: cut a connection at its time limit", lond=self._factory.host_id)
         self.transport.abortConnection()
 
-    # What comes in.
+    # Receiving.
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes, and answer the lines among them."""
+        """Handle data, and answer the lines in it."""
         if self._closing:
             return
-        if self._next == self._serve:  # a handshake's limit is for the whole of it
+        if self._next == self._serve:  # the limit of the handshake is for all of it
             self.resetTimeout()  # type: ignore[no-untyped-call]
         self._lines.feed(data)
         if self._replies.interrupted and len(self._lines) > self._lines.limit:
-            self.transport.abortConnection()  # it talks on while it is owed an answer
+            self.transport.abortConnection()  # too much data sent before the answer
         self._work()
 
     def _work(self) -> None:
-        """Answer what has come, as long as nothing is in the way."""
+        """Answer received data as long as possible."""
         while not self._replies.busy and not self._closing and self._work_on():
             pass
 
@@ -147,8 +149,8 @@ class LondProtocol(TimeoutMixin, Protocol):
         elif way.startswith(b"local:") and factory.revision and factory.key_folder:
             self._take_key_file(factory.key_folder, way.partition(b":")[2])
         else:
-            # An answer of digits tells a caller that asked for another way in that this lond does
-            # not have it (protocol, section 9).
+            # A challenge also tells the caller that this lond does not support the authentication
+            # mode that it asked for (protocol, section 9).
             self._challenge = b"%016d" % secrets.randbelow(10**16)
             self._next = self._compare
             self._say(Step.INIT, self._challenge)
@@ -162,7 +164,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._enter(bytes.fromhex(key.decode()))
         self._say(Step.LOCAL, b"ok:local")
 
-    # TLS, for the length of the key: three steps, and what follows.
+    # TLS for the key: three steps, and the following lines.
 
     def _establish_tls(self) -> bool:
         assert self._tls is not None
@@ -201,7 +203,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         return True
 
     def _await_lines(self) -> bool:
-        """Go back to lines once one has begun: a caller may say first that TLS is over."""
+        """Return to plain lines when one begins: the caller may send close_notify before."""
         assert self._tls is not None
         try:
             self._tls.receive(self._lines.drain())
@@ -215,7 +217,7 @@ class LondProtocol(TimeoutMixin, Protocol):
             self._work_on = self._take_line
         return len(rest) > 0
 
-    # The way in that every lond has.
+    # The insecure mode, which every lond supports.
 
     def _compare(self, line: bytes) -> None:
         if line != self._challenge:
@@ -225,7 +227,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._say(Step.CHALLENGE, b"ok")
 
     def _enter(self, key: bytes | None = None) -> None:
-        """Let the caller ask, from now on."""
+        """Accept requests from now on."""
         if key is not None:
             self._cipher = SessionCipher(key)
         self._next = self._serve
@@ -272,7 +274,7 @@ class LondProtocol(TimeoutMixin, Protocol):
             self._say(Step.REQUEST, f"error:{error}".encode())
             return
         if b"\n" in request:
-            # It could store a value that breaks another request's answer in two.
+            # It could store a value that splits the answer to another request.
             self._say(Step.REQUEST, b"error:more than one line in a frame")
             return
         self._request(request, host_id)
@@ -290,28 +292,28 @@ class LondProtocol(TimeoutMixin, Protocol):
             answer = self._cipher.encrypt(answer)
         self._say(Step.REQUEST, answer, word)
 
-    # What goes out.
+    # Sending.
 
     def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
         self._replies.say(step, answer + b"\n", command)
 
     def pauseProducing(self) -> None:
-        """Say nothing and take nothing in: the caller does not read."""
+        """Stop sending and receiving, since the caller does not read."""
         self._replies.choked = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Go on: the caller reads again."""
+        """Continue, since the caller reads again."""
         self._replies.choked = False
         self.transport.resumeProducing()
         self._replies.resume()
 
     def stopProducing(self) -> None:
-        """Stop: the transport is gone."""
+        """Stop, since the transport is closed."""
         self.close()
 
     def close(self) -> None:
-        """Hang up once what was said is on its way, which has a limit too."""
+        """Close the connection once all data is sent, within a time limit."""
         if self._closing:
             return
         self._closing = True
@@ -323,30 +325,29 @@ class LondProtocol(TimeoutMixin, Protocol):
 @attrs.define(eq=False, slots=False)
 class LondFactory(ServerFactory):
     """
-    A lond: what its connections have in common.
+    A lond.
 
     :param clock: the reactor, or a test's clock.
-    :param host_id: its own host id; the first one where it serves several.
-    :param caller: the host id of whoever calls; or the host ids by address, and a caller from
-        any other address is refused.
-    :param store: its data; in memory when None. Whoever made it closes it.
-    :param others: the other host ids that it serves, each with its data, where it knows
-        ``sethost``.
-    :param faults: what it does wrong; may change at any time.
-    :param revision: what it says it is; a lond of loncnew's time, which knows neither
-        ``version`` nor ``sethost`` nor another way in than the one, when None.
-    :param knows_sethost: whether one that tells its version knows ``sethost`` too.
-    :param tls: its certificates and those that it accepts; without them it has no TLS.
-    :param key_folder: where the key files are that it takes, of a lonc on the same machine.
-    :param close_notify: whether it says when TLS is over, as londs do not.
-    :param witness: is told every request, deciphered and without its newline.
-    :param line_limit: bytes of a request.
-    :param idle_limit: seconds without a byte from the caller before it is cut.
+    :param host_id: its host id; the first one if it serves several.
+    :param caller: the host id of any caller; or a mapping from addresses to host ids, and callers
+        from other addresses are refused.
+    :param store: its data, closed by the caller; in memory if None.
+    :param others: further host ids that it serves by ``sethost``, each with its data.
+    :param faults: may change at any time.
+    :param revision: its version; None: a lond of loncnew's time, which supports neither
+        ``version`` nor ``sethost``, and the insecure mode only.
+    :param knows_sethost: whether a lond with a version supports ``sethost``.
+    :param tls: its certificate and the accepted authority; without it, TLS is not supported.
+    :param key_folder: the folder of key files of a lonc on the same machine.
+    :param close_notify: whether it sends close_notify at the end of TLS; londs do not.
+    :param witness: called with every request, decrypted and without its newline.
+    :param line_limit: maximum bytes of a request.
+    :param idle_limit: seconds without data from the caller before the connection is aborted.
 
-    :ivar commands: what it answers, for each host id.
-    :ivar connections: those that are open.
-    :ivar accepted: connections since the start.
-    :ivar requests: requests since the start, those that met a fault included.
+    :ivar commands: the commands of each host id.
+    :ivar connections: the open connections.
+    :ivar accepted: number of connections since the start.
+    :ivar requests: number of requests since the start, including those with faults.
     """
 
     noisy = False
@@ -378,21 +379,21 @@ class LondFactory(ServerFactory):
 
     @property
     def knows_sethost(self) -> bool:
-        """Whether a request may say for which host id it is."""
+        """Whether ``sethost`` is supported."""
         return self._knows_sethost and self.revision is not None
 
     def buildProtocol(self, addr: IAddress | None) -> LondProtocol:
-        """Return the lond's side of a new connection."""
+        """Return the protocol of a new connection."""
         return LondProtocol(self)
 
     def caller_at(self, peer: IAddress) -> str | None:
-        """Return the host id of the lonc at an address, or None when it is unknown."""
+        """Return the host id of the lonc at an address, or None if unknown."""
         if isinstance(self._caller, str):
             return self._caller
         return self._caller.get(getattr(peer, "host", ""))
 
     def forget(self, connection: LondProtocol) -> None:
-        """Take note that a connection is no more."""
+        """Remove a closed connection."""
         self.connections.discard(connection)
         if not self.connections:
             closed, self._closed = self._closed, []
@@ -400,7 +401,7 @@ class LondFactory(ServerFactory):
                 deferred.callback(None)
 
     def close_connections(self) -> Deferred[None]:
-        """Hang up on everybody; fires once all connections are gone."""
+        """Close all connections; fires when done."""
         if not self.connections:
             return succeed(None)
         deferred: Deferred[None] = Deferred()

@@ -1,11 +1,11 @@
 """
-Regular expressions of strangers, with a bound on their cost. This module is pure.
+Untrusted regular expressions with bounded cost. This module is pure.
 
-Python's `re` tries one way through an expression after the other and knows no time limit; while
-it does, nothing else in the process runs. The number of ways can be bounded before it starts, as
-long as no group is repeated: each repetition ends at one of the ``length + 1`` places of the
-text, and each group takes one of its branches. Each way has no more steps than the expression has
-bytes. An expression whose bound is too high is refused.
+Python's `re` backtracks without a time limit, and blocks the process meanwhile. But as long as no
+group is repeated, the number of paths through an expression can be bounded in advance: each
+repetition ends at one of the ``length + 1`` positions of the text, and each group takes one of its
+branches. Each path has at most as many steps as the expression has bytes. An expression whose bound
+is too high is refused.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-#: Steps for one request at most: under a second, and far from it in ordinary use.
+#: Maximum steps for one request: below a second, and far more than ordinary use needs.
 _STEPS: Final = 100_000_000
-#: Bytes of an expression.
+#: Maximum bytes of an expression.
 _LENGTH: Final = 500
 
 _PART: Final = re.compile(
@@ -34,7 +34,7 @@ _PART: Final = re.compile(
 
 
 class RegexpError(Exception):
-    """The expression is none, or would take too long. The message is for a person."""
+    """The expression is invalid, or would take too long. The message is readable."""
 
 
 def matching(regexp: bytes, keys: Iterable[bytes]) -> set[bytes]:
@@ -42,8 +42,8 @@ def matching(regexp: bytes, keys: Iterable[bytes]) -> set[bytes]:
     Return the keys that an expression matches anywhere.
 
     :param regexp: the expression, escaped as keys and values are (``%5e`` for ``^``).
-    :param keys: escaped; the expression is held against what they stand for.
-    :raise RegexpError: when it is not understood, or costs too much on these keys.
+    :param keys: escaped; the expression is matched with the unescaped keys.
+    :raises RegexpError: the expression is invalid, or too costly for these keys.
     """
     text = unquote_to_bytes(regexp)
     if len(text) > _LENGTH:
@@ -57,7 +57,7 @@ def matching(regexp: bytes, keys: Iterable[bytes]) -> set[bytes]:
     steps = 0
     for key in keys:
         plain = unquote_to_bytes(key)
-        ways = branches * (len(plain) + 1) ** (repeats + 1)  # + 1: it may begin anywhere
+        ways = branches * (len(plain) + 1) ** (repeats + 1)  # + 1: the match may begin anywhere
         steps += ways * len(text)
         if steps > _STEPS:
             raise RegexpError("a regular expression that would take too long on this data")
@@ -67,9 +67,9 @@ def matching(regexp: bytes, keys: Iterable[bytes]) -> set[bytes]:
 
 
 def _count(text: bytes) -> tuple[int, int]:
-    """Return how many repetitions there are, and how many combinations of branches."""
+    """Return the numbers of repetitions and of combinations of branches."""
     repeats, branches = 0, 1
-    open_groups = [1]  # branches of each group that is still open; the first is the whole
+    open_groups = [1]  # branches of each open group; the first is the whole expression
     after_group = False
     for part in _PART.finditer(text):
         kind = part.lastgroup
@@ -86,4 +86,4 @@ def _count(text: bytes) -> tuple[int, int]:
         elif kind == "end" and len(open_groups) > 1:
             branches *= open_groups.pop()
         after_group = kind == "end"
-    return repeats, branches  # of the whole, one branch is tried and then the next
+    return repeats, branches  # branches of the whole are tried in turn

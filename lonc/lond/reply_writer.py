@@ -1,4 +1,4 @@
-"""What a lond says on one connection: at once, or as a fault will have it."""
+"""Sending the replies of a lond on one connection, with faults."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lonc.lond.faults import Act, Close, Faults, Step
 @attrs.define(eq=False)
 class ReplyWriter:
     """
-    Says one thing at a time.
+    Sends one reply at a time.
 
-    :param faults: what is to go wrong.
-    :param clock: gives a fault its pauses.
+    :param faults: the faults to apply.
+    :param clock: for the pauses of faults.
     :param write: sends bytes.
-    :param hang_up: ends the connection, where a fault wants that.
-    :param go_on: called when something that took a while has been said.
+    :param hang_up: closes the connection, if a fault demands it.
+    :param go_on: called at the end of a reply that took time.
 
-    :ivar choked: whether the caller takes nothing; a fault waits as long.
+    :ivar choked: whether the caller does not read; faults are suspended meanwhile.
     """
 
     _faults: Faults
@@ -29,20 +29,20 @@ class ReplyWriter:
     _write: Callable[[bytes], None]
     _hang_up: Callable[[], None]
     _go_on: Callable[[], None]
-    #: What a fault still has to do.
+    #: The remaining actions of a fault.
     _acts: Iterator[Act] | None = attrs.field(init=False, default=None)
     _wrap: Callable[[bytes], bytes] = attrs.field(init=False, default=bytes)
-    _wait: IDelayedCall | None = attrs.field(init=False, default=None)  # until its next act
+    _wait: IDelayedCall | None = attrs.field(init=False, default=None)  # until the next action
     choked: bool = attrs.field(init=False, default=False)
 
     @property
     def busy(self) -> bool:
-        """Whether something is still being said, or cannot be."""
+        """Whether a reply is being sent, or nothing can be sent."""
         return self._acts is not None or self.choked
 
     @property
     def interrupted(self) -> bool:
-        """Whether a fault is under way."""
+        """Whether a fault is in progress."""
         return self._acts is not None
 
     def say(
@@ -53,11 +53,11 @@ class ReplyWriter:
         wrap: Callable[[bytes], bytes] = bytes,
     ) -> None:
         """
-        Say something, or do wrong what is ordered to go wrong.
+        Send a reply, with a fault if one applies.
 
-        :param said: all of it, its newline included.
-        :param command: the command word of the request that it answers.
-        :param wrap: makes of each piece what is sent.
+        :param said: the whole reply, with its newline.
+        :param command: the command word of the request.
+        :param wrap: applied to each piece before it is sent.
         """
         fault = self._faults.next_fault(step, command)
         if fault is not None:
@@ -68,7 +68,7 @@ class ReplyWriter:
             self._write(wrap(said))
 
     def _act(self) -> None:
-        """Do what a fault has to do, up to its next pause."""
+        """Perform the actions of a fault, up to its next pause."""
         assert self._acts is not None
         for act in self._acts:
             if isinstance(act, bytes):
@@ -82,7 +82,7 @@ class ReplyWriter:
         self._acts = None
 
     def resume(self) -> None:
-        """Go on after a pause, the fault's own or the caller's."""
+        """Continue after a pause of the fault or the caller."""
         if self._wait is not None and self._wait.active():
             return
         self._wait = None
@@ -93,7 +93,7 @@ class ReplyWriter:
         self._go_on()
 
     def stop(self) -> None:
-        """Say nothing more."""
+        """Stop sending."""
         if self._wait is not None and self._wait.active():
             self._wait.cancel()
         self._wait = None

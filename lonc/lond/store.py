@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-#: The form of the file, as SQLite's `user_version`: a file of any other form is left alone.
+#: The format of the file (SQLite's `user_version`); files of other formats are not touched.
 _VERSION: Final = 1
 
 _TABLE: Final = """
@@ -23,23 +23,22 @@ Place = tuple[bytes, bytes, bytes]
 
 
 class StoreError(Exception):
-    """The file cannot be used. The message is one line for a person and begins with its path."""
+    """The file cannot be used. The message is a readable line that begins with its path."""
 
 
 class Store:
     """
-    Keys and values by place. Everything happens in a `transaction`.
+    Keys and values by place. All methods must be called in a `transaction`.
 
-    :param path: the file, which is made when it is not there; ``:memory:`` for none.
-    :param patience: seconds to wait for another process that has the file to itself, during which
-        nothing else runs.
-    :raise StoreError: when it can be neither made nor used, or is something else.
+    :param path: the file, created if missing; ``:memory:`` for none.
+    :param patience: seconds to wait, blocking, for another process that has locked the file.
+    :raises StoreError: the file cannot be created or used, or is something else.
     """
 
     def __init__(self, path: str, patience: float = 1.0) -> None:
         self._path = path
         with self._errors_named():
-            # Transactions are begun and ended below, not by the module's own guesses.
+            # Transactions are managed below instead of implicitly by the module.
             self._db = sqlite3.connect(path, timeout=patience, isolation_level=None)
         try:
             with self._errors_named():
@@ -57,7 +56,7 @@ class Store:
                 self._db.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise StoreError(f"{self._path}: not the data of a lond, or of a later release")
-        # An `ok` is a promise: with FULL it is on the disk by then.
+        # With FULL, data is on the disk before `ok` is sent.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
 
@@ -71,16 +70,16 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """
-        Make everything inside happen as a whole, or not at all when it raises.
+        Execute the body as a transaction, which is rolled back on an exception.
 
-        :raise StoreError: when the file fails, or another process keeps it.
+        :raises StoreError: the file fails, or another process has locked it.
         """
         with self._errors_named(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
             yield
 
     def get(self, place: Place, keys: Iterable[bytes]) -> list[bytes]:
-        """Return the values of keys in their order, empty for a key that is not there."""
+        """Return the values of keys in their order, empty for a missing key."""
         query = f"SELECT value FROM entry WHERE {_HERE} AND key = ?"
         rows = (self._db.execute(query, (*place, key)).fetchone() for key in keys)
         return [row[0] if row else b"" for row in rows]
@@ -91,15 +90,15 @@ class Store:
         return self._db.execute(query, place).fetchall()
 
     def put(self, place: Place, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Set keys to values; the last one counts where a key comes twice."""
+        """Set keys to values; if a key occurs twice, the last value counts."""
         rows = [(*place, key, value) for key, value in pairs]
         self._db.executemany("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?)", rows)
 
     def delete(self, place: Place, keys: Iterable[bytes]) -> None:
-        """Remove keys; one that is not there is no error."""
+        """Remove keys; missing ones are ignored."""
         query = f"DELETE FROM entry WHERE {_HERE} AND key = ?"
         self._db.executemany(query, [(*place, key) for key in keys])
 
     def close(self) -> None:
-        """Close the file; doing so twice is no error."""
+        """Close the file; may be called twice."""
         self._db.close()

@@ -1,7 +1,7 @@
 # Twisted's services and its web server have few annotations:
 # mypy: allow-untyped-calls
 """
-A web server that has the cluster's host table, as a LON-CAPA machine does (protocol, section 7).
+A web server for the cluster's host table, as on a LON-CAPA machine (protocol, section 7).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lonc.config.hosts import Host
 from lonc.lond.cluster import ClusterError
 from lonc.report.events import Logger
 
-#: Where it listens: the table is for this machine alone.
+#: The address to listen at: the table is for this machine only.
 ADDRESS = "127.0.0.1"
 
 log = Logger()
 
 
 def table_text(hosts: Iterable[Host]) -> bytes:
-    """Return the lines of a table with these hosts."""
+    """Return the text of a table with these hosts."""
     return "".join(f"{_line(host)}\n" for host in hosts).encode("ascii")
 
 
@@ -43,12 +43,12 @@ def _line(host: Host) -> str:
 
 class TableServer(Service):
     """
-    Serves ``/adm/dns/hosts`` while it runs.
+    Serves ``/adm/dns/hosts`` while running.
 
-    :param port: 0 for any that is free.
-    :param table: gives what stands there, each time it is asked for.
-    :param tls: the own certificate, for https.
-    :ivar port: where it listens.
+    :param port: 0 for any free port.
+    :param table: called for each request; returns the table.
+    :param tls: its certificate, for https.
+    :ivar port: on which it listens.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TableServer(Service):
         """
         Listen.
 
-        :raise ClusterError: when the port cannot be had.
+        :raises ClusterError: the port is not available.
         """
         try:
             if self._tls is None:
@@ -80,7 +80,7 @@ class TableServer(Service):
                 )
         except CannotListenError as error:
             raise ClusterError(
-                f"the host table cannot have port {self.port} at {ADDRESS}: "
+                f"the web server of the host table cannot listen on port {self.port} at {ADDRESS}: "
                 f"{error.socketError.strerror}"
             ) from error
         self._listener = listener
@@ -91,7 +91,7 @@ class TableServer(Service):
         log.info("the cluster's host table is at {url}", url=url)
 
     def stopService(self) -> Deferred[Any]:
-        """Stop listening; fires when that is done."""
+        """Stop listening; fires when done."""
         super().stopService()
         listener, self._listener = self._listener, None
         return succeed(None) if listener is None else maybeDeferred(listener.stopListening)
@@ -104,7 +104,7 @@ def _folder(name: bytes, content: Resource) -> Resource:
 
 
 class _Table(Resource):
-    """What serves the table."""
+    """The web resource of the table."""
 
     isLeaf = True
 
@@ -113,6 +113,6 @@ class _Table(Resource):
         self._table = table
 
     def render_GET(self, request: Request) -> bytes:
-        """Return it as it is now."""
+        """Return the current table."""
         request.setHeader("content-type", "text/plain")
         return self._table()

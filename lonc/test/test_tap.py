@@ -253,7 +253,9 @@ class MakeServiceTests(TapTestCase):
             other.bind(("127.0.0.2", port))
             other.listen()
             told = self.refusal(*options)
-        self.assertIn(f"the lond l2 cannot have port {port} at 127.0.0.2: Address already", told)
+        self.assertIn(
+            f"the lond l2 cannot listen on port {port} at 127.0.0.2: Address already", told
+        )
         self.assertTrue(told.endswith("another port, as in make run PORT=6663"), told)
         self.made(*options)
 
@@ -346,7 +348,7 @@ class MakeDaemonTests(TapTestCase):
         options = ("--standalone", self.path("new"), "--lond-port", str(port))
         with socket.create_server(("127.0.0.2", port)):
             for _ in range(2):
-                with self.assertRaisesRegex(SettingsError, "the lond l2 cannot have port"):
+                with self.assertRaisesRegex(SettingsError, "the lond l2 cannot listen on port"):
                     self.embedded(*options)
 
 

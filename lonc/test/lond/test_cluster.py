@@ -136,7 +136,7 @@ class CheckPortsTests(SynchronousTestCase):
             check_ports(a_table("127.0.0.2", "127.0.0.1"), self.port)
         self.assertEqual(
             str(caught.exception),
-            f"the lond l2 cannot have port {self.port} at 127.0.0.1: Address already in use",
+            f"the lond l2 cannot listen on port {self.port} at 127.0.0.1: Address already in use",
         )
 
     def test_address_of_another_machine(self) -> None:
@@ -145,7 +145,7 @@ class CheckPortsTests(SynchronousTestCase):
             check_ports(a_table("192.0.2.1"), self.port)
         self.assertEqual(
             str(caught.exception),
-            f"the lond l1 cannot have port {self.port} at 192.0.2.1: "
+            f"the lond l1 cannot listen on port {self.port} at 192.0.2.1: "
             "Cannot assign requested address",
         )
 
@@ -222,7 +222,7 @@ class StartTests(SynchronousTestCase):
             self.cluster.startService()
         self.assertEqual(
             str(caught.exception),
-            "the lond l2 cannot have port 5663 at 127.0.0.2: Address already in use",
+            "the lond l2 cannot listen on port 5663 at 127.0.0.2: Address already in use",
         )
         self.assertFalse(self.lond("l1").running)
         self.assertFalse(self.cluster.running)
@@ -395,6 +395,6 @@ class NetworkTests(TestCase):
             second.startService()
         self.assertEqual(
             str(caught.exception),
-            f"the lond l1 cannot have port {self.port} at 127.0.0.1: Address already in use",
+            f"the lond l1 cannot listen on port {self.port} at 127.0.0.1: Address already in use",
         )
         self.assertEqual(await self.talk("127.0.0.1", b"ping"), [b"l1\n"])

@@ -64,6 +64,6 @@ class TableServerTests(TestCase):
         """A port that another has is named; the other goes on."""
         second = TableServer(reactor, self.server.port, lambda: b"")
         error = self.assertRaises(ClusterError, second.startService)
-        self.assertIn(f"cannot have port {self.server.port} at 127.0.0.1: Address", str(error))
+        self.assertIn(f"cannot listen on port {self.server.port} at 127.0.0.1: Address", str(error))
         await second.stopService()
         await download(reactor, f"{self.url}/adm/dns/hosts", 100)
