@@ -76,6 +76,7 @@ class Lond:
         self._memory = LondMemory(self._seconds())
         self._handshaking = Times()
         self._failed_handshakes = 0
+        self._astray, self._last_astray = 0, -1.0
         self._place_before = self._place
         self._closing: dict[LondConnection, None] = {}  # takes less room than a set
         self._closed: Deferred[None] | None = None
@@ -160,6 +161,8 @@ class Lond:
         # Later than any answer, it is but what some londs say before they hang up.
         if connection.unchecked and idle < self._settings.request_timeout:
             self._troubles.tell_out_of_step(connection.unchecked, message)
+            self._astray += connection.unchecked
+            self._last_astray = self._seconds()
 
     # ------------------------------------------------------------------ connections come
 
@@ -564,4 +567,6 @@ class Lond:
             handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
             handshaking=handshaking,
             ping_tells=self.auditor.ping_tells,
+            astray=self._astray,
+            last_astray=self._last_astray,
         )

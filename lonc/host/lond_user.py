@@ -74,6 +74,7 @@ class LondStatus:
 
     :ivar last_answer: when it last answered, in seconds of the clock; -1.0 for never.
     :ivar since: when it entered its state, likewise.
+    :ivar last_astray: when answers last may have gone astray, likewise.
     """
 
     state: str
@@ -87,3 +88,5 @@ class LondStatus:
     handshakes: Mapping[str, int]
     handshaking: Totals
     ping_tells: bool
+    astray: int
+    last_astray: float

@@ -90,6 +90,8 @@ def host_status(
         oldest_owed=max((seconds - each.since for each in owing), default=0.0),
         paused=host.paused,
         ping_tells=lond.ping_tells,
+        astray=lond.astray,
+        last_astray=now - (seconds - lond.last_astray) if lond.last_astray >= 0.0 else 0.0,
         not_served=host.machine.lond.served.refused.get(host.host_id, ""),
         machine=host.machine.lond.name,
         name_failure="" if name is None else name.why,

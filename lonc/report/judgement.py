@@ -55,6 +55,10 @@ EXPECTED: Final = frozenset(
 #: Seconds for which refused clients are a problem.
 REFUSED_LATELY: Final = 300.0
 
+#: Seconds for which answers that may have reached the wrong clients are a problem: long enough for
+#: somebody to see it who looks now and then.
+ASTRAY_LATELY: Final = 3600.0
+
 #: Beginning of the text of a host's last failure -> the kind of problem if it is DEAD.
 CAUSES: Final = {
     "refused": "host-refused",
@@ -131,6 +135,9 @@ def _judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[
     elif host.name_failure:
         what = f"has a name that cannot be resolved: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
+    if host.last_astray and now - host.last_astray < ASTRAY_LATELY:
+        what = f"was out of step: up to {count(host.astray, 'answer')} reached the wrong clients"
+        yield problem("host-out-of-step", name, what, since=host.last_astray)
     if not host.ping_tells:
         what = "answers ping differently or not at all: its connections are replaced more often"
         yield problem("host-ping", name, what)

@@ -101,6 +101,12 @@ JUDGED: Final[Mapping[str, Kind]] = {
         "the lond hangs: restart it there; lonc clients {subject}",
         logged=True,
     ),
+    "host-out-of-step": _host(
+        "were out of step",
+        "out-of-step",
+        "warn those who used it; find out what runs there: lonc hosts {subject}",
+        "critical",
+    ),
     "host-ping": _host(
         "answer ping differently or not at all",
         "host-ping",

@@ -87,6 +87,9 @@ class HostStatus:
     :ivar handshakes: numbers since the start, by outcome: ``ready`` or ``failed``.
     :ivar ping_tells: whether the lond's answers to ``ping`` show that a connection is in step; if
         not, connections are replaced after some requests.
+    :ivar astray: answers since the start that may have reached the wrong clients, because the lond
+        was out of step.
+    :ivar last_astray: when that last happened, in Unix time; 0.0 for never.
     :ivar not_served: why its lond does not serve it, or not yet; empty if it does.
     :ivar oldest_owed: how long the oldest request in flight has been waiting for its answer, in
         seconds; 0.0 if there is none.
@@ -127,6 +130,8 @@ class HostStatus:
     machine: str
     handshakes: Mapping[str, int]
     ping_tells: bool
+    astray: int
+    last_astray: float
     not_served: str
     oldest_owed: float
     oldest_delayed: float

@@ -61,7 +61,6 @@ EVENTS = {
     "the host is no longer in the table",
     "the {} was missing and has been created again",
     "the lond does not accept this authentication mode, trying another: {}{}",
-    "the lond is out of step, {} answers may have reached the wrong clients: {}{}",
     "closing every connection on request{}",
     "a client is closed: {}",
     "delayed requests are sent again, because their answers cannot be trusted: {}{}",
@@ -80,6 +79,9 @@ EVENTS = {
 LASTING = {
     "a problem: {} ({})": (),
     "{} more problems ({})": (),
+    "the lond is out of step, {} answers may have reached the wrong clients: {}{}": (
+        "host-out-of-step",
+    ),
     "clients cannot be served: {}": ("host-not-served", "name-not-served"),
     "nothing is changed: {}": ("reload-failed",),
     "the previous key stays in use: {}": ("reload-failed",),

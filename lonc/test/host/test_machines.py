@@ -554,6 +554,8 @@ class ChangesTests(HostTestCase):
         lond.say(b"re:late\nok\n")
         (line,) = self.notes.at(LogLevel.critical)
         self.assertIn("out of step, 3 answers", line)
+        status = stage.hosts["l2"].status(0, "")
+        self.assertEqual((status.astray, status.last_astray > 0.0), (3, True))
 
     def test_a_name_that_is_given_up(self) -> None:
         """A lond that does not take a name any more costs con_lost, and is asked again."""

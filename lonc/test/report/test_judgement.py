@@ -140,6 +140,11 @@ class JudgementTests(SynchronousTestCase):
             _, [problem] = self.judge(a_status("msu", not_served=f"the lond {why}"))
             self.assertEqual(problem.what, f"leads to another lond, which {why}")
 
+    def test_out_of_step(self) -> None:
+        """Answers that may have reached the wrong clients are critical for an hour."""
+        for ago, level in ((3599.0, "critical"), (3601.0, "ok")):
+            self.assertEqual(self.judge(a_status("msu", astray=3, last_astray=NOW - ago))[0], level)
+
     def test_slow(self) -> None:
         """It is slow where it takes long and longer than usual; one of these is only told."""
 
