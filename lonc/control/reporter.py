@@ -106,6 +106,8 @@ class Reporter:
             cut_off=self._clients.cut_off.count,
             last_reload=self._last_reload,
             reloads=dict(self._reloads),
+            faults=self._lonc_log.faults,
+            last_fault=self._lonc_log.last_fault,
             totals=self._totals,
         )
 

@@ -55,9 +55,9 @@ EXPECTED: Final = frozenset(
 #: Seconds for which refused clients are a problem.
 REFUSED_LATELY: Final = 300.0
 
-#: Seconds for which answers that may have reached the wrong clients are a problem: long enough for
-#: somebody to see it who looks now and then.
-ASTRAY_LATELY: Final = 3600.0
+#: Seconds for which answers that may have reached the wrong clients, and faults inside lonc, are a
+#: problem: long enough for somebody to see it who looks now and then.
+SHOWN_LONG: Final = 3600.0
 
 #: Beginning of the text of a host's last failure -> the kind of problem if it is DEAD.
 CAUSES: Final = {
@@ -92,6 +92,9 @@ def judge_daemon(
     if daemon.certificate:
         file = daemon.certificate_first or daemon.certificate
         yield from certificate_problem(file, daemon.certificate_days)
+    if daemon.last_fault and now - daemon.last_fault < SHOWN_LONG:
+        what = f"{count(daemon.faults, 'fault')} inside lonc since the start"
+        yield problem("lonc-fault", "", what, since=daemon.last_fault)
     if daemon.kept:
         what = f"{count(daemon.kept, 'delayed request')} failed"
         yield problem("delayed-kept", "", what)
@@ -135,7 +138,7 @@ def _judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[
     elif host.name_failure:
         what = f"has a name that cannot be resolved: {host.name_failure}"
         yield problem("host-name", name, what, since=host.name_failing_since)
-    if host.last_astray and now - host.last_astray < ASTRAY_LATELY:
+    if host.last_astray and now - host.last_astray < SHOWN_LONG:
         what = f"was out of step: up to {count(host.astray, 'answer')} reached the wrong clients"
         yield problem("host-out-of-step", name, what, since=host.last_astray)
     if not host.ping_tells:

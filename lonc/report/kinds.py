@@ -128,6 +128,9 @@ JUDGED: Final[Mapping[str, Kind]] = {
     "many-dead": Kind(
         "critical", "many-dead", "check this machine's network, name server and certificate"
     ),
+    "lonc-fault": Kind(
+        "warning", "stuck", "please report it, with its lines in lonc.log", logged=False
+    ),
     "clients-refused": Kind("critical", "clients-refused", _WHO_HOLDS_THEM, logged=False),
     "certificate-ends": _file("warning", "certificate", _RENEW),
     "certificate-ended": _file("critical", "certificate", _RENEW),

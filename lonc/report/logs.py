@@ -249,9 +249,12 @@ class LoncLog:
     :param file: the file.
     :param seed_form: the seed's format.
     :param form: the format of the file; None for the seed's.
+    :ivar faults: exceptions logged since the start: none is expected.
+    :ivar last_fault: when the last was, in Unix time; 0.0 for never.
     """
 
     def __init__(self, file: LineFile, seed_form: SeedForm, form: Form | None = None) -> None:
+        self.faults, self.last_fault = 0, 0.0
         self._file = file
         self._seed_form = seed_form
         self._form = form
@@ -261,6 +264,9 @@ class LoncLog:
         """Write an event, if it should be logged."""
         if not wanted(event):
             return
+        if "log_failure" in event:
+            self.faults += 1
+            self.last_fault = event.get("log_time", 0.0)
         line = self._seed_form(event)
         self._last[_host_id(event)] = line
         self._file.append(line if self._form is None else self._form(event))

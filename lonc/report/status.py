@@ -205,6 +205,8 @@ class DaemonStatus:
     :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (readable lines) of the
         last reload of settings or table; empty before the first.
     :ivar reloads: reloads since the start, by outcome.
+    :ivar faults: faults inside lonc that were logged since the start.
+    :ivar last_fault: when the last was, in Unix time; 0.0 for never.
     :ivar totals: totals of all hosts, at most ten seconds old.
     """
 
@@ -227,6 +229,8 @@ class DaemonStatus:
     last_refused: float
     last_reload: LastReload
     reloads: Mapping[str, int]
+    faults: int
+    last_fault: float
     totals: Mapping[str, int]
 
 

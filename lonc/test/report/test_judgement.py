@@ -184,6 +184,11 @@ class JudgementTests(SynchronousTestCase):
         _, [finding] = self.judge(certificate="/c.pem", certificate_days=-1.0)
         self.assertIn("has expired", finding.what)
 
+    def test_fault(self) -> None:
+        """A fault inside lonc is a warning for an hour."""
+        self.assertEqual(self.judge(faults=1, last_fault=NOW - 3599.0)[0], "warning")
+        self.assertEqual(self.judge(faults=1, last_fault=NOW - 3601.0)[0], "ok")
+
     def test_kept(self) -> None:
         """Each kept request is a change that somebody believes to be made."""
         self.assertEqual(self.judge(kept=1)[0], "warning")

@@ -17,6 +17,7 @@ from twisted.logger import (
     eventsFromJSONLogFile,
     formatEvent,
 )
+from twisted.python.failure import Failure
 from twisted.python.log import LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -225,6 +226,15 @@ class LoncLogTests(SynchronousTestCase):
         self.assertIn("INFO: one<", lines[1])
         self.assertIn("INFO: zwei \N{SNOWMAN}<", lines[2])
         self.assertEqual(len(lines), 3)
+
+    def test_faults(self) -> None:
+        """Exceptions that are logged are counted, and whatever else is logged is not."""
+        observer = self.observer()
+        log = Logger(observer=observer)
+        log.critical("host marked dead")
+        self.assertEqual((observer.faults, observer.last_fault), (0, 0.0))
+        log.failure("a fault inside lonc", Failure(KeyError()))
+        self.assertEqual((observer.faults, observer.last_fault > 0.0), (1, True))
 
     def test_debug(self) -> None:
         """S20: a debug event that a host's level asked for is written, any other is not."""
