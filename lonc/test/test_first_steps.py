@@ -23,7 +23,7 @@ LONC = f'lonc() {{ "{sys.executable}" -m lonc "$@" --standalone var; }}; '
 
 def typed() -> Iterator[tuple[str, str]]:
     """Yield each command of the page, and what it is said to print."""
-    page = read("docs", "first-steps.rst").partition("The same from a file\n")[0]
+    page = read("docs", "first-steps.rst").partition("Run it from a .tac file\n")[0]
     for block in re.findall(r"::\n\n((?:    .*\n|\n)+)", page):
         for command in re.split(r"^    \$ ", block, flags=re.MULTILINE)[1:]:
             line, _, output = command.partition("\n")
