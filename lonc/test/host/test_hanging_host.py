@@ -136,6 +136,10 @@ class DoubtTests(HangingTestCase):
         stage.londs[-1].say(b"answer\n")
         self.assertEqual((late.read, stage.status.state), (b"answer\n", "up"))
         self.assertEqual(stage.status.retries_left, 5)
+        stage.client(b"get\n")
+        stage.client(b"get\n")
+        stage.turn()
+        self.assertEqual(stage.londs[-1].asked, [b"get\n"])
 
     def test_slow_is_not_dead(self) -> None:
         """A host that answers others keeps its retries, and is not doubted."""

@@ -126,6 +126,21 @@ class EndingTests(HostTestCase):
         stage.londs[0].say(b"2\n")
         self.assertEqual(self.answers([first, one, two]), [b"1\n", CON_LOST, b"2\n"])
 
+    def test_queue_timeout_of_the_next(self) -> None:
+        """F3: a client's next request has all of its time to wait, however long the last waited."""
+        stage, _ = self.busy_stage(queue_timeout=20, request_timeout=100)
+        stage.advance(1)  # the clock's 0 is no time
+        client, other = stage.clients_of(2)
+        stage.advance(15)
+        for _ in range(2):
+            stage.londs[0].say(b"1\n")
+            stage.turn()
+        client.write(b"ping\n")
+        stage.advance(15)
+        self.assertEqual(client.read, b"1\n")
+        stage.advance(5)
+        self.assertEqual((client.answers, other.read), ([b"1\n", CON_LOST], b""))
+
     def test_queue_full(self) -> None:
         """F3: past the queue's limit a request gets con_lost at once, and the log says why."""
         stage, _ = self.busy_stage(waiting=3, queue_limit=3)
