@@ -1,9 +1,9 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-The daemon: puts its parts together, starts them, stops them, and lets them be managed.
+The daemon: composes its parts, starts and stops them, and makes them available for management.
 
-No request passes through here.
+No request passes through this module.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from lonc.web.history import PAUSE
 from lonc.web.port import HTTPPort
 from lonc.wire.cipher import has_idea
 
-#: Disk calls at a time, of delayed requests, the fetched table and the configuration together. Each
-#: limits its own to fewer, so that what hangs for one leaves threads to the others.
+#: Concurrent disk operations of delayed requests, the fetched table and the configuration together.
+#: Each of these has a lower limit of its own, so that hanging ones leave threads to the others.
 DISK_THREADS = 16
 
-#: Seconds in which answers to delayed requests are proven before the hosts close their connections:
-#: a round trip, as a rule. What is not proven is sent again by the next lonc.
+#: Seconds for proving answers to delayed requests before the hosts close their connections, which
+#: usually takes a round trip. Unproven requests are sent again by the next lonc.
 PROOFS = 2.0
 
 log = Logger()
@@ -63,19 +63,19 @@ class LoncService(MultiService):
     """
     The whole daemon (rows S2, S3, S16, S17, S18, S19 and S20).
 
-    :ivar in_force: the settings and the table.
+    :ivar in_force: the settings and the table in force.
     :ivar hosts: host id -> its service.
-    :ivar problems: what is wrong now; whoever notices something tells it there.
+    :ivar problems: the current problems, reported by the parts.
     :ivar reporter: reports on the daemon and its hosts.
-    :ivar observer: writes ``lonc.log``, and knows the last line of each host for the status. An
-        embedder who has not chosen ``takes_log`` can add it to a publisher by hand.
-    :ivar choices: what of the process is lonc's.
+    :ivar observer: writes ``lonc.log``, and keeps the last line of each host for the status.
+        Without ``takes_log``, an embedding program can add it to a publisher itself.
+    :ivar choices: which resources of the process lonc uses.
     """
 
     takes_signals, sets_title, takes_log = FormerChoice(), FormerChoice(), FormerChoice()
 
     def __init__(self, outside: Outside) -> None:
-        """Make the parts, and tell them of each other: here is all that the daemon is made of."""
+        """Create all parts of the daemon and connect them."""
         super().__init__()
         self._outside, self.observer, self.choices = outside, outside.observer, outside.choices
         reactor, network, random = outside.reactor, outside.network, outside.random
@@ -86,7 +86,7 @@ class LoncService(MultiService):
         look_up = outside.make_threads(reactor, "names", PLACES)
         self._disk = disk = Disk(reactor, in_threads)
 
-        # Requests: from a client's socket through a host to its lond.
+        # Requests, from a client's socket through a host to its lond.
         self._clients = clients = Clients(settings, reactor, in_force.room_for_clients)
         names = Names(
             lambda name: look_up(partial(outside.resolve, name)),
@@ -116,14 +116,14 @@ class LoncService(MultiService):
             reactor, settings, hosts.get, in_threads, outside.perm_log, random, problems
         )
 
-        # What is seen and steered.
+        # Reports and control.
         self.reporter = reporter = Reporter(
             hosts, in_force, clients, delayed, outside.lonc_log, problems, supervisor.departed
         )
         http = HTTPPort(reactor, network, reporter, settings.http)
         self._ports = ports = Ports(reactor, network, in_force, self.parts, kept, http)
 
-        # How it becomes another: a new configuration, a new table, a new process.
+        # Changes: a new configuration, a new table, a new process.
         self._reloader = reloader = Reloader(
             *(outside, disk, in_force, supervisor, shared, reporter, ports),
             [clients, names, delayed],
@@ -137,7 +137,7 @@ class LoncService(MultiService):
             outside, in_force, kept, delayed, clients, disk, in_threads, [delayed, *ports.unshared]
         )
 
-        # What sets it going.
+        # Periodic work, notifications and signals.
         self._upkeep = Upkeep(
             *(outside, in_force, clients, names, supervisor, shared, kept, ports, reporter),
             succession,
@@ -151,7 +151,7 @@ class LoncService(MultiService):
             each.setServiceParent(self)
 
     def _actions(self) -> dict[signal.Signals, Callable[[], object]]:
-        """Return what is done at each signal (row S17)."""
+        """Return the action of each signal (row S17)."""
         return {
             signal.SIGINT: self.stop,
             signal.SIGTERM: self.stop,
@@ -161,7 +161,7 @@ class LoncService(MultiService):
         }
 
     def parts(self) -> Parts:
-        """Return what is shown and steered over the management port."""
+        """Return the parts accessible over the management port."""
         return Parts(
             clock=self._outside.reactor,
             hosts=self.hosts,
@@ -183,20 +183,19 @@ class LoncService(MultiService):
     # ------------------------------------------------------------------ start and stop
 
     def setServiceParent(self, parent: Any) -> None:
-        """Take over the logging of the application that this becomes part of, if it shall be."""
+        """Take over the logging of the parent application, if chosen."""
         if self.choices.takes_log and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self.observer)
         super().setServiceParent(parent)
 
     def startService(self) -> None:
         """
-        Serve all hosts; one whose socket cannot be had is logged and tried again.
+        Serve all hosts; a host whose socket cannot be opened is logged and tried again.
 
-        :raises lonc.transport.endpoint_port.PortError: when the management port or the HTTP port
-            cannot be had.
-        :raises lonc.daemon.pidfile.PidFileError: when the pid file cannot be written.
-        :raises lonc.daemon.takeover.TakeOverError: when the process that this one takes over from
-            goes on.
+        :raises lonc.transport.endpoint_port.PortError: the management port or the HTTP port is not
+            available.
+        :raises lonc.daemon.pidfile.PidFileError: the pid file cannot be written.
+        :raises lonc.daemon.takeover.TakeOverError: the process to take over from continues.
         """
         table = self.in_force.table
         self._succession.claim()
@@ -208,7 +207,7 @@ class LoncService(MultiService):
         if not self._common.enciphers:
             what = "OpenSSL has no IDEA: requests that are to be encrypted get con_lost"
             self.problems.tell("no-idea", "", what)
-        if not self._succession.following:  # else the process before still uses some
+        if not self._succession.following:  # otherwise the old process still uses some
             self.in_force.access.key_folder.sweep()
         self._ports.setServiceParent(self)
         super().startService()
@@ -224,9 +223,9 @@ class LoncService(MultiService):
 
     def stopService(self) -> Deferred[None]:
         """
-        Let every host end its requests, then close the rest and remove the pid file.
+        Let all hosts complete their requests, close everything and remove the pid file.
 
-        :return: fires when all of that is done.
+        :return: fires when done.
         """
         return Deferred.fromCoroutine(self._stop())
 
@@ -251,11 +250,11 @@ class LoncService(MultiService):
         log.info("stopped", start_or_end=True)
 
     def release(self) -> None:
-        """Give the folders free for another lonc."""
+        """Release the folders for another lonc."""
         self._succession.release()
 
     def stop(self) -> None:
-        """Begin to stop, as at TERM; when it stops already, wait for nothing more."""
+        """Begin to stop, as at TERM; if already stopping, wait for nothing more."""
         try:
             self._outside.reactor.stop()
         except ReactorNotRunning:
@@ -263,24 +262,25 @@ class LoncService(MultiService):
             log.info("already stopping: ending requests in flight")
             self._supervisor.stop_at_once()
 
-    # ------------------------------------------------------------------ what is asked for
+    # ------------------------------------------------------------------ reload
 
     def reread_table(self) -> Deferred[str]:
         """
-        Read the table again (USR2; row F13), and ask the cluster for its own.
+        Read the table again (USR2; row F13), and fetch the table of the cluster.
 
-        :return: what has changed, for a person; fails with ReloadFailed when the table is
-            unusable, and the old one stays.
+        :return: readable changes; fails with ReloadFailed if the table is unusable, and the old one
+            stays in force.
         """
         self._tables.fetch_soon()
         return self._reloader.table()
 
     def reload(self) -> Deferred[str]:
         """
-        Read ``loncapa.conf`` and the table again (HUP; row F13), and ask the cluster for its own.
+        Read ``loncapa.conf`` and the table again (HUP; row F13), and fetch the table of the
+        cluster.
 
-        :return: what has changed, for a person; fails with ReloadFailed when one of them is
-            unusable, and what was in force stays.
+        :return: readable changes; fails with ReloadFailed if one of them is unusable, and the old
+            configuration stays in force.
         """
         self._tables.fetch_soon()
         return self._notices.reload(self._reloader.everything)

@@ -1,7 +1,7 @@
 # Twisted's Options has no annotations:
 # mypy: allow-untyped-calls
 """
-``twistd lonc``: its options, and the one place where everything is put together.
+``twistd lonc``: its options, and the composition of the daemon.
 """
 
 from __future__ import annotations
@@ -47,19 +47,18 @@ from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, 
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
 
-#: How ``lonc.log`` may look; the seed's form is what is left.
+#: The formats of ``lonc.log``; None: that of loncnew, the default of `LoncLog`.
 FORMS = {"seed": None, "json": json_form, "text": text_form}
 
-#: Seconds that what goes on in threads gets when all else has ended.
+#: Seconds for threads to end after everything else.
 THREADS_END = 1.0
 
-#: Seconds in which who has the pid file may go, by whether this process takes over. A script that
-#: sees whether it is locked has it for some milliseconds; an old process that did not hand over is
-#: just ending.
+#: Seconds to wait for the lock of the pid file, by whether this process takes over. A script that
+#: tests the lock holds it for milliseconds; an old process that did not hand over is just ending.
 PATIENCE = {False: 0.1, True: 2.0}
 
-#: What is imported only where it is needed: not every Python can be read by the user that lonc runs
-#: as, when root starts it.
+#: Modules otherwise imported on demand: when root starts lonc, the user that lonc runs as may not
+#: be able to read the Python installation.
 IMPORTED_LATER = (
     "Crypto.Cipher.AES",
     "Crypto.Random",
@@ -88,7 +87,7 @@ class Options(usage.Options):
         "option wins."
     )
     optFlags = [
-        ["take-over", None, "Take everything over from the lonc that runs on the same folders"],
+        ["take-over", None, "Take over from the lonc that is running on the same folders"],
     ]
     optParameters = [
         ["config", "c", None, "Read this loncapa.conf [default: where the web server has it]"],
@@ -99,19 +98,19 @@ class Options(usage.Options):
 
     @property
     def twistd(self) -> usage.Options | None:
-        """The options of the `twistd` that stands before them, if one does."""
+        """The options of `twistd`, if these options belong to one."""
         return getattr(self, "parent", None)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """
-        Parse; behind ``twistd lonc`` a wrong option ends the program with one line and status 1.
+        Parse options; within `twistd` a wrong option ends the program with one line and status 1.
 
-        :raises twisted.python.usage.UsageError: where there is no `twistd` before it.
+        :raises twisted.python.usage.UsageError: a wrong option, without `twistd`.
         """
         if "pidfile" not in (self.parent or {"pidfile": None}):
-            raise SystemExit("twist lonc: what runs lonc in the foreground is twistd -n lonc")
+            raise SystemExit("twist lonc: use twistd -n lonc to run lonc in the foreground")
         if self.twistd:
-            fill_standard_descriptors()  # nothing is opened to stay before twistd has these options
+            fill_standard_descriptors()  # before any file is opened for good
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -120,16 +119,17 @@ class Options(usage.Options):
             raise SystemExit(f"twistd lonc: {error}") from None
 
     def parseArgs(self, *arguments: str) -> None:
-        """There are no arguments."""
+        """Refuse arguments."""
         if arguments:
-            raise usage.UsageError(f"{arguments[0]!r} is no option")
+            raise usage.UsageError(f"{arguments[0]!r} is not an option")
 
     def postOptions(self) -> None:
         """
-        Leave ``twistd.pid`` out: it would land in whatever folder the command was given in, and
-        one of another application there would keep lonc from starting.
+        Change defaults of `twistd`.
 
-        In the background files are as readable as loncnew left them.
+        There is no ``twistd.pid``: it would be written to the current folder, and that of another
+        application there would keep lonc from starting. In the background, the umask is the same as
+        loncnew's.
         """
         twistd = self.twistd
         if twistd is not None and os.path.basename(twistd["pidfile"]) == "twistd.pid":
@@ -138,20 +138,20 @@ class Options(usage.Options):
             twistd["umask"] = 0o022
 
     def given(self) -> dict[str, str]:
-        """Return the settings that were given as options."""
+        """Return the settings given as options."""
         options = [*(each.option for each in PARAMETERS if each.option), *REMOVED.values()]
         return {name: self[name] for name in options if self[name] is not None}
 
     @property
     def in_background(self) -> bool:
-        """Whether `twistd` goes there, and gives the terminal back to the user."""
+        """Whether `twistd` runs lonc in the background."""
         return self.twistd is not None and not self.twistd["nodaemon"]
 
     def terminal(self) -> Callable[[str], None] | None:
         """
-        Return what shows the log besides, if anything.
+        Return a function that shows log lines on the terminal or in twistd's log file, if any.
 
-        :raises SettingsError: the file that `twistd` would write cannot be opened.
+        :raises SettingsError: the log file given to `twistd` cannot be opened.
         """
         twistd = self.twistd
         if self.in_background:
@@ -164,18 +164,18 @@ class Options(usage.Options):
                 raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
         try:
             return TextOutput(sys.stdout).show
-        except (OSError, ValueError):  # it is closed, or no file
+        except (OSError, ValueError):  # it is closed, or not a file
             return None
 
 
 class TwistdService(LoncService):
     """
-    What `twistd` runs.
+    The service run by `twistd`.
 
-    :param terminal: shows a line of the log, None in the background.
-    :param screen: what to tell there once all is running.
-    :param complaints: stderr, before twistd takes it for the log, or lets it go.
-    :param announcements: in the background stdout, likewise.
+    :param terminal: shows a log line; None in the background.
+    :param screen: text to show there when everything is running.
+    :param complaints: a copy of stderr from before twistd redirects or closes it.
+    :param announcements: the same of stdout, in the background.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class TwistdService(LoncService):
         self.announcements = announcements
 
     def startService(self) -> None:
-        """Start; what a user can cause ends `twistd` with one line."""
+        """Start; errors that a user can cause end `twistd` with one line."""
         if self.choices.own_process:
             self._outside.reactor.addSystemEventTrigger("during", "shutdown", self._leave_threads)
         with self.complaints:
@@ -203,17 +203,17 @@ class TwistdService(LoncService):
                 log.critical("cannot start: {error}", error=error)
                 self.release()
                 print(f"lonc: {error}", file=self.complaints)
-                # It has to reach twistd, or the command that the user gave would wait for ever;
-                # from there it would end as a traceback in the log.
+                # It must reach twistd, or the user's command would wait forever; the hook
+                # suppresses the traceback that twistd would log.
                 sys.excepthook = lambda *_: None
                 raise
         if self.announcements is not None:
-            with self.announcements, contextlib.suppress(OSError):  # nobody looks at it
+            with self.announcements, contextlib.suppress(OSError):  # nobody reads it
                 print(self._announcement(), file=self.announcements)
-        # What the imports made stays for good: let the collector look at it this once.
+        # Imported objects are permanent: exclude them from later garbage collections.
         gc.collect()
         gc.freeze()
-        # Who reads it may press Ctrl-C: signals are taken by then.
+        # When the user reads it, Ctrl-C must work: signal handlers are installed by then.
         self._outside.reactor.callWhenRunning(self._show_screen)
 
     def _announcement(self) -> str:
@@ -229,7 +229,7 @@ class TwistdService(LoncService):
             self.terminal(self.screen)
 
     def _leave_threads(self) -> None:
-        """All has ended but for look-ups, or a disk, that hang: end without them."""
+        """End the process even if threads hang in look-ups or disk operations."""
         last_resort = threading.Timer(THREADS_END, os._exit, (0,))
         last_resort.daemon = True
         last_resort.start()
@@ -237,9 +237,9 @@ class TwistdService(LoncService):
 
 def makeService(options: Options) -> TwistdService:
     """
-    Put the daemon together for `twistd`: signals, process title and log are lonc's.
+    Create the daemon for `twistd`, with control of signals, process title and log.
 
-    :raises SystemExit: with one line that names the cause, when it cannot start.
+    :raises SystemExit: it cannot start; contains a line with the reason.
     """
     twistd = options.twistd or {"uid": None, "gid": None, "umask": None}
     from twisted.internet import reactor
@@ -283,20 +283,20 @@ def make_daemon(
     takes_log: bool = False,
 ) -> LoncService:
     """
-    Put the daemon together for a program of one's own.
+    Create the daemon for another program.
 
-    It leaves signals, process title and log to that program, but for what is chosen here. It has
-    the folders from now on, until it has been stopped, or ``release`` is called.
+    Signals, process title and log are left to that program unless chosen here. The daemon holds the
+    lock of the folders from now on, until it has been stopped, or ``release`` is called.
 
-    :param options: parsed, with no `twistd` before them.
-    :param takes_signals: whether HUP, USR1, USR2, TERM and INT are lonc's while it runs.
-    :param sets_title: whether the process title sums the hosts up.
-    :param takes_log: whether the application that the daemon becomes part of logs where lonc does,
-        and nowhere else.
+    :param options: parsed, without `twistd`.
+    :param takes_signals: whether lonc handles HUP, USR1, USR2, TERM and INT while running.
+    :param sets_title: whether the process title shows a summary of the hosts.
+    :param takes_log: whether the application that the daemon becomes part of logs to lonc's log
+        only.
     :raises lonc.config.settings.SettingsError: a setting, file or folder cannot be used.
     :raises lonc.config.hosts.TableError: the host table cannot be used.
-    :raises lonc.daemon.pidfile.PidFileError: another lonc has the folders.
-    :raises lonc.daemon.takeover.TakeOverError: with ``take-over``: the lonc that runs goes on.
+    :raises lonc.daemon.pidfile.PidFileError: another lonc is using the folders.
+    :raises lonc.daemon.takeover.TakeOverError: with ``take-over``: the running lonc continues.
     """
     choices = Choices(takes_signals=takes_signals, sets_title=sets_title, takes_log=takes_log)
     with _prepared(options, reactor, choices) as outside:
@@ -304,10 +304,11 @@ def make_daemon(
 
 
 def _check_pid_file(path: str) -> None:
-    """Refuse twistd's own pid file, which root writes, where the present user can put a link."""
+    """Refuse twistd's pid file, written by root, in a folder where the user can place a link."""
     if path and os.access(os.path.dirname(path), os.W_OK, effective_ids=True):
         raise SettingsError(
-            f"--pidfile {path}: root would write it in a folder of the other user; lonc has its own"
+            f"--pidfile {path}: root would write it in a folder of the other user; omit it,"
+            " lonc has its own"
         )
 
 
@@ -320,25 +321,27 @@ def _prepared(
     terminal: Callable[[str], None] | None = None,
 ) -> Iterator[Outside]:
     """
-    Read the files, take the lock and open the log; give them back if the daemon is not made.
+    Read the files, acquire the lock and open the log; undo this if the daemon is not created.
 
     :param for_another: whether lonc will run as another user than now.
-    :param terminal: where the log is shown too.
+    :param terminal: also shows the log.
     """
     given = options.given()
     folder, table_port = options["standalone"], options["table-port"]
     if table_port is not None:
         table_port = LOND_PORT.read(table_port, "--table-port")
         if folder is None:
-            raise SettingsError("--table-port goes with --standalone only")
+            raise SettingsError("--table-port requires --standalone")
     if options["take-over"] and folder is not None:
-        raise SettingsError("--take-over is not for --standalone: its londs cannot be taken over")
+        raise SettingsError(
+            "--take-over does not work with --standalone: its londs cannot be taken over"
+        )
     if folder is None:
         config = os.path.abspath(options["config"] or find_config_file())
     elif options["config"] is None:
         config = prepare_cluster(folder, given)
     else:
-        raise SettingsError("--standalone has a loncapa.conf of its own: leave --config out")
+        raise SettingsError("--standalone has a loncapa.conf of its own: omit --config")
 
     loader = Loader(config, given)
     settings, table = loader.everything(lenient=True)
@@ -357,7 +360,7 @@ def _prepared(
             pid_file.acquire(PATIENCE[taking_over])
             others = "" if manager.has_inherited else who_serves(settings, table)
             if others:
-                pid_file.close()  # it may be loncnew's
+                pid_file.close()  # the file may be loncnew's
                 raise PidFileError(f"{others}; stop it before you start lonc")
             undo.callback(pid_file.release)
         else:
@@ -370,7 +373,7 @@ def _prepared(
         log_file = LineFile(settings.log_file, problems=problems)
         if for_another:
             try:
-                log_file.open()  # the next to write to it is root yet
+                log_file.open()  # the next writer would still be root
             except OSError as error:
                 raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
         hosts: dict[str, HostService] = {}
@@ -404,12 +407,12 @@ def _prepared(
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file, or fail, without waiting for the reader of a FIFO."""
+    """Open a file without waiting for the reader of a FIFO."""
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def _kept(descriptor: int) -> TextIO:
     try:
         return open(os.dup(descriptor), "w", encoding="utf-8", errors="backslashreplace")
-    except OSError:  # somebody closed it before us
+    except OSError:  # it was already closed
         return open(os.devnull, "w", encoding="utf-8")

@@ -1,7 +1,7 @@
 """
-The lond of a machine, as far as it shows: its connections, what is known of it, whether it lives.
+The lond of a machine: its connections, what is known about it, and its health.
 
-What its connections carry is :mod:`lonc.host.machine`'s.
+:mod:`lonc.host.machine` handles the requests on its connections.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from lonc.transport.tcp import keep_alive
 from lonc.wire.handshake import Handshake, LondFacts, Omission
 from lonc.wire.request import Cause, Request
 
-#: Seconds of idleness after which a firewall may have forgotten a connection: the shortest that
-#: is met in practice.
+#: Seconds of idleness after which a firewall may have dropped a connection: the shortest time limit
+#: found in practice.
 LONG_REST: Final = 60.0
 
 log = Logger()
@@ -41,18 +41,17 @@ log = Logger()
 
 class Lond:
     """
-    Has the connections to one lond, and judges by them how it is (S10, S12, F2, F4, F5).
+    The connections to one lond, from which its health is derived (S10, S12, F2, F4, F5).
 
-    Each connection acts by what its own handshake has shown. What the lond remembers of them is for
-    the next handshake and for the status: `LondMemory`, `ServedIds` and `Auditor` have it until it
-    ends, for that, when all its connections are gone by its doing, when a handshake shows another
-    release, when it has had no connection for an hour, and when the table or somebody asks for new
-    connections.
+    Each connection relies on the result of its own handshake. For the next handshake and the
+    status, `LondMemory`, `ServedIds` and `Auditor` keep what the connections revealed. They forget
+    it when all connections have ended by failures, when a handshake reveals another release, after
+    an hour without connections, and when the table or a command demands new connections.
 
     :ivar pool: the connections.
-    :ivar health: whether it is worth a try.
-    :ivar served: which host ids it serves.
-    :ivar auditor: asks its connections whether they are in step.
+    :ivar health: the state of the lond.
+    :ivar served: the host ids that it serves.
+    :ivar auditor: checks that the connections are in step.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Lond:
         self._failed_handshakes = 0
         self._astray, self._last_astray = 0, -1.0
         self._place_before = self._place
-        self._closing: dict[LondConnection, None] = {}  # takes less room than a set
+        self._closing: dict[LondConnection, None] = {}  # needs less memory than a set
         self._closed: Deferred[None] | None = None
         self.pool = ConnectionPool()
         self.auditor = Auditor(machine, self.pool, self._troubles, self._seconds)
@@ -90,18 +89,18 @@ class Lond:
 
     @property
     def name(self) -> str:
-        """Of the machine, for people: one for each that has connections of its own."""
+        """The readable name of the machine, unique among those with own connections."""
         certificate = f" ({self._modes.name})" if self._modes.name else ""
         return f"{self._target}:{self._settings.lond_port}{certificate}"
 
-    # ------------------------------------------------------------------ a line too many
+    # ------------------------------------------------------------------ surplus lines
 
     def audit(self, connection: LondConnection, request: Request) -> bool:
         """
-        See whether a connection is in step, if it has answered long without a proof (row F2).
+        Check that a connection is in step, if that is due (row F2).
 
-        :param request: the last one that it has answered.
-        :return: whether it serves no other request now.
+        :param request: the last one answered on it.
+        :return: whether the connection is not available for other requests now.
         """
         due = self.auditor.is_due(connection, request)
         if due and not self.auditor.ask(connection):
@@ -109,19 +108,19 @@ class Lond:
         return due
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
-        """Judge a connection by its answer to ``ping``."""
+        """Handle the answer to ``ping`` on a connection."""
         self._failures.last_pong = now = self._seconds()
         self._memory.answers_ping = True
         came_back = self.health.away
         if not self.health.well:
             self.revive()
         if not connection.unchecked and not connection.surplus:
-            # It is new and was asked whether the lond lives: any line says that.
+            # A new connection, asked only whether the lond is alive: any answer will do.
             self.move(connection, ConnectionState.IDLE)
             connection.note_in_step(now)
             self._welcome(came_back)
             return
-        # So nearly every one ends.
+        # The usual case.
         if self.auditor.expects(connection, reply) and not connection.surplus:
             self._in_step(connection, now)
             return
@@ -147,34 +146,34 @@ class Lond:
             connection.end_proofs(True)
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
-        """Fire with whether a connection has been in step: see `Provable.prove`."""
+        """Fire with whether a connection is in step: see `Provable.prove`."""
         return self.auditor.prove(connection)
 
     def _replace(self, connection: LondConnection) -> None:
-        """Close a connection that owes nothing; who waits gets another."""
+        """Close a connection without outstanding request; waiting requests get another."""
         connection.close()
         self._machine.pair(new=self._machine.waiting)
 
     def _tell_out_of_step(self, connection: LondConnection, message: str) -> None:
-        """Say how many answers may have reached the wrong clients."""
+        """Log how many answers may have reached the wrong clients."""
         idle = 0.0 if connection.request is not None else self._seconds() - connection.since
-        # Later than any answer, it is but what some londs say before they hang up.
+        # After that time it is only what some londs send before they disconnect.
         if connection.unchecked and idle < self._settings.request_timeout:
             self._troubles.tell_out_of_step(connection.unchecked, message)
             self._astray += connection.unchecked
             self._last_astray = self._seconds()
 
-    # ------------------------------------------------------------------ connections come
+    # ------------------------------------------------------------------ new connections
 
     def connect(self) -> None:
-        """Begin to make a connection."""
+        """Start connecting."""
         settings, shared, now = self._settings, self._dependencies, self._seconds()
         if not self.pool and now - self._memory.last_connected >= MEMORY:
             self._forget()
         members = self._machine.members
         if not members:
             return
-        # One that the table has elsewhere by now is about to leave; who is not served is asked for.
+        # Members no longer in the table's list are about to leave; refused ids are tried first.
         wanted = [each for each in members if each in self._ids] or list(members)
         first, *others = sorted(wanted, key=lambda each: each not in self.served.refused)
         omissions = self._memory.omissions(now)
@@ -192,7 +191,7 @@ class Lond:
         factory.connect(self._target)
 
     def connected(self, connection: LondConnection) -> None:
-        """Note that a connection is made, and its handshake begins."""
+        """Handle the beginning of the handshake."""
         connection.note_connected(self._seconds())
         self.move(connection, ConnectionState.HANDSHAKING)
         settings = self._settings
@@ -204,17 +203,17 @@ class Lond:
         )
 
     def ready(self, connection: LondConnection, facts: LondFacts) -> None:
-        """Its handshake is complete; in doubt it has to answer as well."""
+        """Handle the end of a handshake; if in doubt, check the lond with ``ping`` as well."""
         self._failures.last_handshake = now = self._seconds()
         self._handshaking.add(now - connection.since)
         connection.established = connection.since = now
         before = set(self.served.refused)
-        self.pool.retire_nameless(connection)  # before who is refused can ask again
+        self.pool.retire_nameless(connection)  # before refused ids can be requested again
         if self._memory.is_of_another(facts):
             self._forget()
             self._memory.answers_ping = None
         self._memory.learn(facts)
-        # One that never answers ping is tried with a request, and comes back from DEAD for that.
+        # A lond that never answers ping is tried with a request instead, and so is no longer DEAD.
         no_ping = self._answers_no_ping
         if no_ping and self.health.dead and self.health.forgive():
             self._tell_revived()
@@ -230,8 +229,8 @@ class Lond:
         self.served.tell_served(before)
 
     def _welcome(self, came_back: bool) -> None:
-        """Let a new connection serve whose turn it is; without a doubt all is well then."""
-        if not came_back:  # which is a line of its own
+        """Use a new connection; unless there is doubt, the lond is up then."""
+        if not came_back:  # this is logged by revive()
             self._troubles.tell_ready(len(self.pool))
         self._machine.pair(new=0)
         if not self.health.doubtful:
@@ -239,11 +238,11 @@ class Lond:
 
     @property
     def _answers_no_ping(self) -> bool:
-        """Whether it has answered requests and never ``ping``: then a request has to tell."""
+        """Whether it has answered requests but never ``ping``: then requests serve as checks."""
         return self._memory.answers_ping is False and self._machine.last_answer >= 0.0
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
-        """Note that a connection comes to a state."""
+        """Change the state of a connection."""
         self.pool.move(connection, state)
         if state is ConnectionState.CLOSED:
             connection.end_proofs(False)
@@ -253,15 +252,15 @@ class Lond:
                 self.served.judge(self.pool.all())
 
     def socket_closed(self, connection: LondConnection) -> None:
-        """Note that the socket of a connection is closed."""
+        """Handle the closing of a connection's socket."""
         self._closing.pop(connection, None)
         self.check_closed()
 
-    # ------------------------------------------------------------------ whom it serves
+    # ------------------------------------------------------------------ served host ids
 
     @property
     def _names(self) -> frozenset[str]:
-        """The ids of the machine, by the table, and those that have not left it yet."""
+        """The ids of the machine according to the table, and members that have not left yet."""
         return frozenset([*self._ids, *self._machine.members])
 
     @property
@@ -270,13 +269,13 @@ class Lond:
         return len(self._ids) > 1 or len(self._machine.members) > 1 or len(self._names) > 1
 
     def _forget(self) -> None:
-        """Know nothing of the lond any more: it may be another from now on."""
+        """Forget what is known about the lond: it may be another from now on."""
         self._memory.forget()
         self.auditor.forget()
         self.served.forget()
 
     def _ask_for_unserved(self) -> None:
-        """See whether the lond serves now whom it did not serve."""
+        """Check again whether the lond serves refused ids."""
         if not self.served.refused.keys() & self._machine.members.keys():
             return
         self._ask_again.start()
@@ -288,15 +287,15 @@ class Lond:
             self.connect()
 
     def introduced(self, connection: LondConnection, request: Request) -> None:
-        """The lond speaks for the host of a request, which can be sent now."""
+        """Send a request after the lond has accepted ``sethost`` for its host."""
         self.served.accept(request.host.host_id)
         self.move(connection, ConnectionState.BUSY)
         connection.send(request, connection.since)
 
     def not_served(self, connection: LondConnection, request: Request) -> None:
-        """The lond does not speak for the host of a request: that is no fault of the others."""
+        """Lose a request after the lond has refused ``sethost`` for its host."""
         self._machine.last_answer = connection.since = self._seconds()
-        connection.unchecked += 1  # for it may be the answer to what was asked before
+        connection.unchecked += 1  # it may be the answer to an earlier request
         if connection.state is ConnectionState.RETIRING:
             self.part_with(connection)
         else:
@@ -305,16 +304,16 @@ class Lond:
         self.served.refuse(request.host.host_id)
         self._machine.lose(request, Cause.NOT_SERVED)
 
-    # ------------------------------------------------------------------ connections fail and go
+    # ------------------------------------------------------------------ failures
 
     def failed(
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
     ) -> None:
-        """Count the failure once (row F5), and tell those who cannot be served any more."""
+        """Count the failure once (row F5), and lose requests that cannot be served."""
         if connection.omission is not None:
             self._leave_out(connection.omission, message)
             return
-        if not connection.host_id:  # it was never ready
+        if not connection.host_id:  # its handshake is not complete
             self._failed_handshakes += bool(connection.connected)
         if connection.surplus:
             self._tell_out_of_step(connection, message)
@@ -322,10 +321,10 @@ class Lond:
             connection.request is not None
             and connection.since - connection.rested_since >= LONG_REST
         ):
-            # A firewall that has forgotten this one has forgotten the others.
+            # A firewall that dropped this connection has dropped the others, too.
             self.pool.close_idle(connection.rested_since)
         proving = connection.request is PROOF
-        # A ping that is not answered tells nothing where none is, or while requests are.
+        # An unanswered ping is no failure if none is ever answered, or while requests are answered.
         excused = proving and (
             self._answers_no_ping or (trouble is Trouble.TIMEOUT and connection.unchecked > 0)
         )
@@ -341,30 +340,30 @@ class Lond:
         self._failures.note(self._target, trouble, message, died and not was_away, was_away)
         self._probe_later()
         if died:
-            self.pool.close_idle(inf)  # as doubtful as what failed; what is owed may still come
+            self.pool.close_idle(inf)  # probably broken, too; busy ones may still answer
             self._machine.lose_waiting(None, Cause.DEAD)
         elif trouble not in AT_ONCE_AGAIN and (self.pool or proving or not counts):
-            # Those that are left may hang, and nobody else may come to have one made.
+            # The remaining ones may hang, and there may be no other occasion to connect.
             self._machine.pair(new=1)
         elif not self.pool:
-            # Row S12: with the last connection goes the hope of all who wait.
+            # Row S12: without connections, waiting requests are lost.
             self._machine.lose_waiting(None, Cause.UNREACHABLE)
         if not self.pool and not (proving and trouble is Trouble.TIMEOUT):
-            # One whose ping hangs has not gone; nor must that be found out with each connection.
+            # If ping hangs, the lond has not gone; its silence must be remembered.
             self._forget()
         if request is not None:
             self._machine.lose(request, cause, connection.since)
         self.check_closed()
 
     def _leave_out(self, omission: Omission, message: str) -> None:
-        """Try again without something that the lond has failed at."""
+        """Connect again without the step that the lond failed at."""
         if not self.health.away:
             self._troubles.tell_other_way(message)
         self._memory.leave_out(omission, self._seconds())
         self.connect()
 
     def part_with(self, connection: LondConnection) -> None:
-        """Close a connection that has answered but may not be used again."""
+        """Close a connection after its answer, because it may not be used again."""
         connection.close()
         if connection.surplus and self._machine.members:
             message = "the lond sent more than its answer"
@@ -374,12 +373,12 @@ class Lond:
         self.check_closed()
 
     def count_unfinished(self, connection: LondConnection, size: int) -> None:
-        """Count what an unfinished answer takes, which may end this connection or another."""
+        """Record the size of an incomplete answer, which may end this connection or another."""
         self._dependencies.clients.replies.note(connection, size)
 
     def release(self, connection: LondConnection) -> None:
-        """End a connection whose unfinished answer takes too much memory (row F3)."""
-        what = "the memory for answers is used up: the longest loses its connection"
+        """End a connection whose incomplete answer needs too much memory (row F3)."""
+        what = "the memory for answers is used up: the connection of the longest one is closed"
         self._dependencies.clients.warn("answers", self._troubles.host_id, what)
         self._dependencies.clients.released.note()
         request, since = self.cut_off(connection), connection.since
@@ -387,7 +386,7 @@ class Lond:
             self._machine.lose(request, Cause.MEMORY, since)
 
     def cut_off(self, connection: LondConnection) -> Request | None:
-        """Close a connection, which is no fault of the host's; return what it owes an answer to."""
+        """Close a connection without blaming the host; return its outstanding request."""
         connection.close()
         request = connection.give_up()
         self._machine.pair(new=self._machine.waiting)
@@ -395,10 +394,10 @@ class Lond:
         self.check_closed()
         return request
 
-    # ------------------------------------------------------------------ DEAD, and back
+    # ------------------------------------------------------------------ probes
 
     def _probe(self) -> None:
-        """See whether a host that is away completes a handshake, and in doubt answers (row F4)."""
+        """Probe a host that is not up by connecting to it (row F4)."""
         pool = self.pool
         if len(pool) >= self._settings.max_connections:
             self.health.probe_later()
@@ -406,12 +405,12 @@ class Lond:
             self.connect()
 
     def _probe_later(self) -> None:
-        """Probe again where it is not up: what has ended may have been the probe."""
+        """Schedule a probe if it is not up: the ended connection may have been the probe."""
         if self.health.state is not State.UP and self._machine.members:
             self.health.probe_later()
 
     def revive(self) -> None:
-        """A success: the host has all its retries again (row S10)."""
+        """Handle a success: the host has all its retries again (row S10)."""
         if self.health.restore():
             log.info("host answers again", host_id=self._troubles.host_id, success=True)
             self._tell_revived()
@@ -421,14 +420,14 @@ class Lond:
             host.revived()
 
     def reset_retries(self) -> None:
-        """Give the host its retries back (rows S17 and S18), and probe it if it was DEAD."""
+        """Reset the retries of the host (rows S17 and S18), and probe it if it was DEAD."""
         if self.health.forgive():
             self._tell_revived()
         if self.health.state is State.UNPROVEN and self.health.next_probe < 0:
             self._probe()
 
     def distrust(self) -> None:
-        """Probe it at once, and till then take it for unproven: it was DEAD a moment ago."""
+        """Probe it immediately as unproven: it was DEAD in the previous process."""
         if self._machine.last_answer < 0.0:
             self.health.distrust()
             self.reset_retries()
@@ -436,18 +435,19 @@ class Lond:
     # ------------------------------------------------------------------ time limits
 
     def sweep(self, now: float) -> None:
-        """End what takes too long (rows F1 and S11)."""
+        """Apply time limits (rows F1 and S11)."""
         limit = self._settings.request_timeout
         for connection in [*self.pool.handshaking, *self.pool.owing]:
             if now - connection.since >= limit:
                 connection.expire(limit)
         self.auditor.sweep(now, limit)
         if self._memory.retries_key_files(now):
-            # An accident must not leave the lond of this machine on a worse way in for good.
+            # A temporary failure must not leave a local lond on another authentication mode
+            # forever.
             self.connect_anew()
 
     def close_eldest(self) -> None:
-        """Close the idle connection that was used least lately (row S9)."""
+        """Close the least recently used idle connection (row S9)."""
         self.pool.idle[0].close()
         log.info(
             "idle connection closed, {left} left",
@@ -455,17 +455,17 @@ class Lond:
             host_id=self._troubles.host_id,
         )
 
-    # ------------------------------------------------------------------ elsewhere, and the end
+    # ------------------------------------------------------------------ changes and end
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
-        """Take over a row and settings; what is under way ends where it began."""
+        """Apply a row and settings; outstanding requests are not affected."""
         self._settings, self._modes = settings, self._dependencies.auth_modes(host)
         self._ids = tuple(self._dependencies.ids(host))
         self.health.set_retries(settings.retries)
         self.follow_members()
 
     def follow_members(self) -> None:
-        """See whether connections would be made otherwise than those that there are."""
+        """Make new connections if existing ones do not match the members and settings."""
         self._troubles.host_id = next(iter(self._machine.members), self._troubles.host_id)
         before, self._place_before = self._place_before, self._place
         if before != self._place:
@@ -474,13 +474,13 @@ class Lond:
 
     @property
     def _place(self) -> tuple[object, ...]:
-        """Where connections go to, as whom, in which ways, and for which id if for one only."""
+        """What new connections depend on: port, own id, modes, and the id if there is one only."""
         settings = self._settings
         alone = None if self.several else self._names
         return settings.lond_port, settings.host_id, self._modes, alone
 
     def member_left(self, host_id: str) -> None:
-        """Have an id that comes back introduced again; with the last one end what is in flight."""
+        """Handle the departure of a member; after the last one, close everything."""
         self.served.refused.pop(host_id, None)
         if not self._machine.members:
             self._closing |= dict.fromkeys(each for each in self.pool.all() if each.connected)
@@ -497,7 +497,7 @@ class Lond:
         self.check_closed()
 
     def connect_anew(self) -> None:
-        """Use connections no longer than for the answers that they owe: they lead elsewhere now."""
+        """Retire all connections after their outstanding answers, and make new ones."""
         self.forget()
         self._memory.answers_ping = None
         self.served.refused.clear()
@@ -506,7 +506,7 @@ class Lond:
         self.reset_retries()
 
     def retire_from(self, gone: Set[str]) -> None:
-        """Use what leads to these addresses no longer than for the answers that it owes."""
+        """Retire connections to these addresses after their outstanding answers."""
         if gone >= {each.address for each in self.pool.all()}:
             self.connect_anew()
             return
@@ -515,12 +515,12 @@ class Lond:
         self.reset_retries()
 
     def forget(self) -> None:
-        """Know nothing of the lond any more, and probe it no more."""
+        """Forget what is known about the lond, and stop probing it."""
         self._forget()
         self.health.stop()
 
     def all_closed(self) -> Deferred[None]:
-        """Return a Deferred that fires when all sockets are closed; after the last host left."""
+        """Fire when all sockets are closed, after the last host has left."""
         if not self._closing:
             return succeed(None)
         if self._closed is None:
@@ -528,12 +528,12 @@ class Lond:
         return self._closed
 
     def abort(self) -> None:
-        """Close what has not closed yet, and drop what is unsent."""
+        """Abort connections that have not closed yet."""
         for connection in list(self._closing):
             connection.transport.abortConnection()
 
     def check_closed(self) -> None:
-        """See whether the last host has left and all is closed."""
+        """Check whether the last host has left and everything is closed."""
         if self._machine.members or self._closing or self.pool:
             return
         closed, self._closed = self._closed, None
@@ -541,19 +541,19 @@ class Lond:
             closed.callback(None)
         self._machine.ended()
 
-    # ------------------------------------------------------------------ what is reported
+    # ------------------------------------------------------------------ reports
 
     @property
     def state(self) -> str:
-        """As the status has it: ``up``, ``DEAD`` or ``unproven``."""
+        """The state as in the status: ``up``, ``DEAD`` or ``unproven``."""
         return self.health.state.value
 
     def begin_slot(self) -> None:
-        """Let the five minutes of which times are told move on."""
+        """Advance the five minutes for which durations are reported."""
         self._handshaking.begin_slot()
 
     def status(self) -> LondStatus:
-        """Report on the lond, and on what is known of it."""
+        """Return the status of the lond."""
         handshaking = self._handshaking.totals()
         return LondStatus(
             state=self.health.state.value,

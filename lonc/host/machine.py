@@ -1,9 +1,9 @@
 """
-What the requests for one machine go through: its lond's connections, and the queue for one.
+Requests for one machine: they are sent on its lond's connections, or wait for one in a queue.
 
-Several host ids may live on one machine and share it. A request's way is a straight line: a host
-hands it over, an idle connection takes it or it waits in the queue, and the connection hands the
-answer back. No Deferred, timer or log call stands on it.
+Several host ids may share a machine. The path of a request is short: its host passes it on, an idle
+connection sends it or it waits in the queue, and the connection passes the answer back, without any
+Deferred, timer or log call.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from lonc.wire.request import Cause, Request
 
 log = Logger()
 
-#: Seconds between two connections that are closed because they were idle, and between two times
-#: that all are closed on request.
+#: Seconds between closing idle connections, and between closings of all connections on request.
 APART = 1.0
 
 _IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
@@ -37,12 +36,12 @@ class Machine:
 
     :ivar lond: the machine's lond.
     :ivar pool: its connections.
-    :ivar idle: those of them that owe nothing; the one used last is at the end.
-    :ivar seldom: whether there is more to do than requests usually bring: for a host that is paused
-        or watched, or a lond that has failed or serves one id of several.
-    :ivar last_answer: when its lond last answered, in seconds of the clock; -1.0 when it never has.
-    :ivar members: the hosts that live there, by id.
-    :param left: called when nothing of it is left: the last host has gone, and all is closed.
+    :ivar idle: its idle connections, the most recently used one at the end.
+    :ivar seldom: whether requests need additional work, because a host is paused or watched, or the
+        lond has failed or serves only one of several ids.
+    :ivar last_answer: when its lond last answered, in seconds of the clock; -1.0 for never.
+    :ivar members: its hosts, by id.
+    :param left: called when the last host has left and everything is closed.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Machine:
         self._log = dependencies.request_log
         self._left = left
         self._queue = FairQueue()
-        self._firsts: list[Request] = []  # each has to be the first one on its connection
+        self._firsts: list[Request] = []  # each must be the first one on its connection
         self._arrivals = self._queue.arrivals
         self._last_wait = self._seconds()
         self._last_prune = 0.0
@@ -70,12 +69,12 @@ class Machine:
         self.lond = Lond(self, host, settings, dependencies)
         self.pool, self._health = self.lond.pool, self.lond.health
         self.idle, self._connections = self.pool.idle, self.pool.everyone
-        self._most = settings.max_connections  # here, for a look at the settings takes longer
+        self._most = settings.max_connections  # a copy, for speed
 
-    # ------------------------------------------------------------------ a request's way
+    # ------------------------------------------------------------------ requests
 
     def start(self, request: Request) -> None:
-        """Send a request on the idle connection used last; there has to be one."""
+        """Send a request on the most recently used idle connection; there must be one."""
         if self.seldom and self.lond.served.only:
             self._start_where_served(request)
         else:
@@ -88,14 +87,14 @@ class Machine:
         now, rested_since = self._moment.now or self._seconds(), connection.since
         connection.rested_since = rested_since
         if connection.unchecked and now - rested_since >= self._settings.request_timeout:
-            connection.note_in_step(rested_since)  # a line that is to come would have come
+            connection.note_in_step(rested_since)  # a surplus line would have arrived by now
         connection.send(request, now)
 
     def wait(self, request: Request, connect: bool = True) -> None:
         """
-        Let a request wait for a connection, as long as the settings allow.
+        Let a request wait for a connection, within the queue timeout.
 
-        :param connect: whether to have one made if there is a place.
+        :param connect: whether to make a new connection if possible.
         """
         if self._health.dead:
             self.lose(request, Cause.DEAD)
@@ -107,11 +106,11 @@ class Machine:
         elif not self._wait_in_turn(request):
             return
         if connect and len(self._connections) < self._most:
-            # One that is asked for its ping is free again in a moment, or else at the next sweep.
+            # A connection in state PROVING is usually free soon; otherwise see sweep().
             self.pair(new=int(self._queue.waiting > len(self.pool.proving)))
 
     def _wait_in_turn(self, request: Request) -> bool:
-        """Let a request wait where the hosts and programs take turns; return whether it does."""
+        """Enqueue a request for fair scheduling; return whether there was room."""
         request.since = request.since or self._moment.now or self._seconds()
         surplus = self._queue.put(request)
         if surplus is not None:
@@ -119,14 +118,14 @@ class Machine:
         return surplus is None
 
     def _refuse(self, request: Request) -> None:
-        """Tell who asked that too many wait."""
+        """Lose a request because the queue is full."""
         size = self._settings.queue_limit
         what = f"{size} requests are already waiting: another gets con_lost"
         self._clients.warn("queue", request.host.host_id, what)
         self.lose(request, Cause.QUEUE_FULL)
 
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Use the connection for who waits longest, and pass the answer on."""
+        """Use the connection for the next waiting request, and deliver the answer."""
         self.last_answer = now = self._moment.now or self._seconds()
         sent, since, times = connection.since, request.since, request.host.times
         connection.unchecked = unchecked = connection.unchecked + 1
@@ -152,7 +151,7 @@ class Machine:
         request.asker.answered(reply)
 
     def _replied_seldom(self, connection: LondConnection, request: Request, reply: bytes) -> None:
-        """Do so where there is more to be seen to."""
+        """Do the same with the additional work of `seldom`, or a check that is due."""
         host, lond = request.host, self.lond
         if self.seldom and host.debug_level >= 8:
             host.trace(8, "reply to {command}, {size} bytes", request, len(reply))
@@ -167,7 +166,7 @@ class Machine:
             host.note_answered(connection, request)
 
     def use(self, connection: LondConnection) -> None:
-        """Send what waits longest on a connection that owes nothing, or let it rest."""
+        """Send the next waiting request on a free connection, or leave that idle."""
         following = self._next_for(connection)
         if following is None:
             self.pool.move(connection, _IDLE)
@@ -177,7 +176,7 @@ class Machine:
             connection.send(following, connection.since)
 
     def reconsider(self) -> None:
-        """See whether a request's way is the usual one: something may have changed."""
+        """Determine again, after a change, whether requests need additional work."""
         self.seldom = bool(
             self.lond.served.only
             or not self._health.well
@@ -189,7 +188,7 @@ class Machine:
     def _note(
         self, connection: LondConnection, request: Request, sent: float, now: float, size: int
     ) -> None:
-        """Tell where the time of a request went that took long, or is watched."""
+        """Log the durations of a request that took long, or is watched."""
         since = request.since or sent
         shaking = connection.begun + connection.connecting
         self._log.note(
@@ -206,7 +205,7 @@ class Machine:
         )
 
     def deliver(self, request: Request) -> None:
-        """Send a delayed request as the first one on its connection, once there is one."""
+        """Send a delayed request as the first one on a connection."""
         if self._health.dead:
             self.lose(request, Cause.DEAD)
             return
@@ -219,7 +218,7 @@ class Machine:
             self.pair(new=1)
 
     def _send_firsts(self) -> None:
-        """Send what has to be the first request, where a connection has had none."""
+        """Send requests that must be the first ones, on unused connections."""
         for request in self._firsts[:]:
             host_id = request.host.host_id
             if self._queue.is_held(host_id):
@@ -232,23 +231,23 @@ class Machine:
                     break
 
     def _take_firsts(self, host_id: str | None) -> list[Request]:
-        """Take back what waits for a connection of its own, for one host or all."""
+        """Remove and return the requests waiting for unused connections, for one host or all."""
         taken = [x for x in self._firsts if host_id in (None, x.host.host_id)]
         self._firsts = [x for x in self._firsts if x not in taken]
         return taken
 
     def pair(self, new: int) -> None:
         """
-        Pair the requests that wait with connections.
+        Assign waiting requests to connections.
 
-        * An idle connection takes whose turn it is; the one used last goes first, so that others
-          can grow old and be closed (row S9).
-        * One that serves a single id of several takes what waits for that id.
-        * Where none is left, as many are made as are asked for, but no more than there are requests
-          that wait and places.
-        * A connection that answers while others wait takes the next one itself: see `replied`.
+        * An idle connection gets the next request; the most recently used ones are used first, so
+          that others can be closed when idle for long (row S9).
+        * A connection that serves only one of several ids gets a request for that id.
+        * If there are not enough, new ones are made: at most `new`, one per waiting request, and up
+          to the maximum.
+        * After an answer, a connection gets the next request directly: see `replied`.
 
-        :param new: connections to make at most.
+        :param new: maximum number of new connections.
         """
         queue, pool = self._queue, self.pool
         if self._firsts:
@@ -267,14 +266,14 @@ class Machine:
             self.lond.connect()
 
     def _next_for(self, connection: LondConnection) -> Request | None:
-        """Return what a connection is to send next: whose turn it is, of those that it serves."""
+        """Return the next waiting request that a connection may carry."""
         if self.lond.served.only and connection.confirmed is None:
             return self._queue.take_of(connection.host_id)
         queue = self._queue
         return queue.take() if queue.arrivals or queue.turns else None
 
     def _start_where_served(self, request: Request) -> None:
-        """Send a request on an idle connection that serves its host, or let it wait for one."""
+        """Send a request on an idle connection that serves its host, or let it wait."""
         host_id = request.host.host_id
         for connection in reversed(self.idle):
             if connection.confirmed is not None or connection.host_id == host_id:
@@ -284,53 +283,52 @@ class Machine:
         self.wait(request)
 
     def withdraw(self, request: Request) -> bool:
-        """Forget a request that waits, for its client has gone; return whether it did."""
+        """Remove a waiting request of a disconnected client; return whether it was waiting."""
         return self._queue.drop(request)
 
     def cut_off(self, request: Request) -> None:
-        """Close the connection that owes the answer to a request; nobody is told."""
+        """Close the connection on which a request is outstanding, without reporting it."""
         for connection in self.pool.owing:
             if connection.request is request:
                 self.lond.cut_off(connection)
                 return
 
     def sent_at(self, request: Request) -> float:
-        """Return when a request was sent to the lond; 0.0 where it was not, or is answered."""
+        """Return when an outstanding request was sent; 0.0 if it is not outstanding."""
         owing = (each.since for each in self.pool.owing if each.request is request)
         return next(owing, 0.0)
 
     def waiting_since(self, host_id: str) -> list[float]:
-        """Return since when each request waits that waits for a host; none, if that has left."""
+        """Return the times since when requests wait for a host; none if that has left."""
         return self._queue.since(host_id)
 
     @property
     def waiting(self) -> int:
-        """How many requests may go out and wait for a connection."""
+        """The number of requests waiting for a connection that are not held back."""
         return self._queue.waiting + len(self._firsts)
 
     def median_answer(self) -> float:
-        """Return how long its answers usually take, in seconds."""
+        """Return the median time of its answers, in seconds."""
         durations = [host.times.answered() for host in self.members.values()]
         return sum(durations[1:], durations[0]).median() if durations else 0.0
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
-        """Tell who asked that there is no answer."""
-        host = request.host  # the client may use the request for another at once
+        """Report a lost request to its asker."""
+        host = request.host  # the client may reuse the object immediately
         host.lose(request, cause, sent)
         host.passed_on()
 
     def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
-        """Tell those who wait, for one host or all, that there will be no answer."""
+        """Report waiting requests as lost, for one host or all."""
         for request in [*self._queue.drain(host_id), *self._take_firsts(host_id)]:
             self.lose(request, cause)
 
     def start_afresh(self, member: Member) -> None:
         """
-        Retire every connection (rows S14 and F11).
+        Retire all connections (rows S14 and F11).
 
-        Requests for that host are lost, those for others on this machine end as they would, and
-        handshakes go on. It takes effect once a second at most: each time costs the others on this
-        machine their connections.
+        Requests for that host are lost; those for other hosts of this machine, and handshakes, are
+        completed. It takes effect at most once a second, since it affects the other hosts.
         """
         now, host_id = self._seconds(), member.host_id
         if now - self._last_afresh < APART or host_id not in self.members:
@@ -338,7 +336,7 @@ class Machine:
         self._last_afresh = now
         lost = [*self._queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
         self.lond.forget()
-        self.pool.retire_all(lambda each: each.host_id)  # those that are ready
+        self.pool.retire_all(lambda each: each.host_id)  # those with a completed handshake
         for request in lost:
             self.lose(request, Cause.CLOSED)
         self.lond.reset_retries()
@@ -347,10 +345,10 @@ class Machine:
     # ------------------------------------------------------------------ time limits
 
     def sweep(self, now: float) -> None:
-        """End what is over its time; called several times a second (rows F1, S9 and S11)."""
+        """Apply time limits; called several times a second (rows F1, S9 and S11)."""
         settings, pool, queue = self._settings, self.pool, self._queue
         if not pool and queue.empty and not self._firsts:
-            return  # as thousands of quiet hosts are
+            return  # saves time for thousands of idle hosts
         if self.seldom:
             self.reconsider()
         for host in self.members.values():
@@ -365,11 +363,11 @@ class Machine:
             self.lose(self._firsts.pop(0), Cause.QUEUE_TIMEOUT)
         may_go = any(not queue.is_held(each.host.host_id) for each in self._firsts)
         if may_go and pool.idle and len(pool) >= settings.max_connections:
-            self.pool.make_room()  # those that are idle have had their first request
+            self.pool.make_room()  # idle ones have all been used
             self.pair(new=1)
         if queue.waiting:
             self._last_wait = now
-            # What is asked for its ping should have been free by now.
+            # Connections in state PROVING should have been free by now.
             beginning = len(pool.connecting) + len(pool.handshaking)
             if pool.proving and queue.waiting > beginning and not self._health.doubtful:
                 self.pair(new=1)
@@ -377,35 +375,35 @@ class Machine:
             self._prune(now)
 
     def _prune(self, now: float) -> None:
-        """Close the idle connection that was used least lately, one each second (row S9)."""
+        """Close the least recently used idle connection, one per second (row S9)."""
         eldest = self.idle[0]
         if now - self._last_prune >= APART and now - eldest.since > self._settings.idle_timeout:
             self._last_prune = now
             self.lond.close_eldest()
 
-    # ------------------------------------------------------------------ hosts come, change and go
+    # ------------------------------------------------------------------ hosts
 
     def add_member(self, member: Member, host: Host, settings: Settings) -> None:
         """
-        Serve a host.
+        Add a host.
 
-        Connections made for one id alone are used no more: they name none.
+        Connections made for a single id are retired, since they do not name hosts.
         """
         self.members[member.host_id] = member
         self._queue.add_host(member.host_id, settings.queue_limit)
         self.reconfigure(host, settings)
 
     def requeue(self, waiting: Iterable[Request]) -> None:
-        """Let requests wait that have waited elsewhere."""
+        """Enqueue requests that were waiting elsewhere."""
         for request in waiting:
             self.wait(request)
         self.pair(new=0)
 
     def remove_member(self, member: Member) -> list[Request]:
         """
-        Serve a host no more; what is in flight may end.
+        Remove a host; its outstanding requests may end.
 
-        :return: what waited for it.
+        :return: its waiting requests.
         """
         del self.members[member.host_id]
         self.lond.member_left(member.host_id)
@@ -414,20 +412,20 @@ class Machine:
         return self._queue.remove_host(member.host_id)
 
     def ended(self) -> None:
-        """Nothing of it is left."""
+        """Note that the last host has left and everything is closed."""
         self._left(self)
 
     def owes(self, member: Member) -> bool:
-        """Return whether an answer is owed to a host, one too that has left."""
+        """Return whether a request of a host, current or former, is outstanding."""
         return bool(self.owing_to(member))
 
     def owing_to(self, member: Member) -> list[LondConnection]:
-        """Return the connections that owe an answer to a host."""
+        """Return the connections with outstanding requests of a host."""
         owing = ((each, each.request) for each in self.pool.owing)
         return [each for each, request in owing if request and request.host is member]
 
     def drop(self, member: Member) -> list[Request]:
-        """Close the connections that owe an answer to a host; return what it will not get."""
+        """Close the connections with outstanding requests of a host; return these."""
         lost = []
         for connection in self.owing_to(member):
             connection.close()
@@ -437,13 +435,13 @@ class Machine:
         return lost
 
     def hold(self, host_id: str, held: bool) -> None:
-        """Send a host's requests out no more, or again."""
+        """Hold a host's requests back, or send them again."""
         if held != self._queue.is_held(host_id):
             self._queue.hold(host_id, held)
             self.pair(new=self.waiting)
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
-        """Take over a row and settings; what is under way ends where it began."""
+        """Apply a row and settings; outstanding requests are not affected."""
         self._settings = settings
         self._most = settings.max_connections
         self._queue.resize(host.id, settings.queue_limit)

@@ -1,10 +1,10 @@
 # Twisted's Service has no annotations:
 # mypy: allow-untyped-calls
 """
-One host of the network as a Service: its socket and its clients, its counts, its start, change,
-pause and stop.
+A host of the network as a Service: its socket, clients and counters, its start, change, pause and
+stop.
 
-What becomes of a request is :mod:`lonc.host.machine`'s.
+:mod:`lonc.host.machine` handles its requests.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from lonc.wire.request import (
 
 __all__ = ["FAREWELL", "HostDependencies", "HostService", "Pause"]
 
-#: Bytes of a request that are looked at whole; of a longer one the command is looked for.
+#: Maximum bytes of a request that is checked as a whole; of longer ones only the command is.
 _SHORT: Final = 512
 
 _NONE_LOST: Final = {cause.value: 0 for cause in Cause}
 
-#: Causes of a ``con_lost`` that come after a wait, which counts among the times.
+#: Causes of a ``con_lost`` after a wait that is included in the durations.
 OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
 
 log = Logger()
@@ -66,13 +66,13 @@ class HostService(Service):
 
     :ivar host: its row of the table.
     :ivar host_id: its id.
-    :ivar crashed: whether a fault inside lonc showed here: it has to be started again (row S19).
-    :ivar machine: the machine that serves it.
-    :ivar machines: that one, and those of before that may still owe answers.
-    :ivar times: how long its requests take.
-    :ivar requests: how many there were.
-    :ivar is_watched: whether its requests have to be looked at, as they come or are answered.
-    :ivar awaits_answers: whether it wants to hear of each answer, by `note_answered`.
+    :ivar crashed: whether a fault inside lonc occurred, so that it has to be restarted (row S19).
+    :ivar machine: its machine.
+    :ivar machines: its machine, and former ones that may still owe answers.
+    :ivar times: the durations of its requests.
+    :ivar requests: the number of requests.
+    :ivar is_watched: whether its requests need checks when they arrive or are answered.
+    :ivar awaits_answers: whether `note_answered` is to be called for each answer.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class HostService(Service):
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
         self._hold = Hold(dependencies.clock, self.resume)
-        self._held = False  # what it says: each request has to be looked at
-        self._quiet: list[Deferred[None]] = []  # who waits until nothing is in flight
+        self._held = False  # copy of _hold.holds
+        self._quiet: list[Deferred[None]] = []  # wait until no request is outstanding
         self.awaits_answers = self.is_watched = False
         self._deliveries = 0
         self._stopped: Deferred[None] | None = None
@@ -106,13 +106,13 @@ class HostService(Service):
         self.machines = [self.machine]
         self.machine.add_member(self, host, settings)
 
-    # ------------------------------------------------------------------ a request's way
+    # ------------------------------------------------------------------ requests
 
     def submit(self, request: Request) -> None:
         """
-        Send a request on the idle connection used last, or let it wait for one (row S8).
+        Send a request on the most recently used idle connection, or let it wait for one (row S8).
 
-        Who asks hears of it exactly once, perhaps before this returns.
+        The asker is called exactly once, maybe before this returns.
         """
         self.requests += 1
         request.host = self
@@ -126,7 +126,7 @@ class HostService(Service):
             machine.wait(request)
 
     def _admits(self, request: Request) -> bool:
-        """Return whether a request may go out now; otherwise it ends here, or waits."""
+        """Return whether a request may be sent now; otherwise end it, or let it wait."""
         if self._debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
         if not self._is_plain(request.line) and not self._may_go(request):
@@ -134,14 +134,14 @@ class HostService(Service):
         return not (self._held and self._holds(request))
 
     def _reconsider(self) -> None:
-        """See whether its requests have to be looked at: something has changed."""
+        """Determine again, after a change, whether its requests need checks."""
         self.is_watched = self._held or self.awaits_answers or self._debug_level >= 6
         for machine in self.machines:
             machine.reconsider()
 
     @property
     def debug_level(self) -> int:
-        """Which debug messages are written, 0 to 9 (row S20)."""
+        """The debug level, 0 to 9 (row S20)."""
         return self._debug_level
 
     @debug_level.setter
@@ -151,14 +151,14 @@ class HostService(Service):
 
     def _may_go(self, request: Request) -> bool:
         """
-        See whether a request is what it seems, and names this host if any; otherwise it ends here.
+        Return whether a request is valid and names no other host; otherwise end it.
 
-        What names another is not sent: to a lond that serves several ids it would be a request to
-        that one, and an answer of our own would look like a lond's.
+        A request that names another host gets ``con_lost``: a lond that serves several ids would
+        execute it for that host, and any other reply would look like one of lond.
         """
         warn, line = self._dependencies.clients.warn, request.line
         if has_control_byte(line):
-            what = "a request's command holds a control byte: it gets con_lost"
+            what = "a request's command contains a control byte: it gets con_lost"
             warn("control byte", self.host_id, what)
             self.lose(request, Cause.CONTROL_BYTE)
             return False
@@ -169,7 +169,7 @@ class HostService(Service):
             return False
         bare = without_addressee(line)[1]
         if not self._dependencies.enciphers and bare.startswith(b"encrypt:"):
-            self.lose(request, Cause.NO_CIPHER)  # never in the clear; the log said so at the start
+            self.lose(request, Cause.NO_CIPHER)  # never unencrypted; logged at the start
             return False
         if bare == CLOSE_CONNECTIONS:
             self.close_connections()
@@ -178,7 +178,7 @@ class HostService(Service):
         return True
 
     def _holds(self, request: Request) -> bool:
-        """Deal with a request that may not go out now; return whether that was so."""
+        """End a request that is held back, or let it wait; return True."""
         cause = self._hold.cause
         if cause is None:
             self.machine.wait(request, connect=False)
@@ -187,7 +187,7 @@ class HostService(Service):
         return True
 
     def passed_on(self) -> None:
-        """Nothing may be in flight any more, which some wait for."""
+        """Fire waiting Deferreds if no request is outstanding any more."""
         if self._quiet and not any(each.owes(self) for each in self.machines):
             quiet, self._quiet = self._quiet, []
             self._await_answers()
@@ -195,7 +195,7 @@ class HostService(Service):
                 waiting.callback(None)
 
     def resubmit(self, request: Request) -> None:
-        """Send a request that a connection has not sent yet, for it was retired; others follow."""
+        """Send a request again that its connection, now retired, has not sent."""
         if isinstance(request.asker, Delivery) and request.asker.is_first:
             self._send_first(request)
         elif not (self._held and self._holds(request)):
@@ -203,22 +203,22 @@ class HostService(Service):
         self.passed_on()
 
     def withdraw(self, request: Request) -> bool:
-        """Forget a request that waits, for its client has gone; return whether it did."""
+        """Remove a waiting request of a disconnected client; return whether it was waiting."""
         return self.machine.withdraw(request)
 
     def cut_off(self, request: Request) -> None:
-        """Close the connection that owes the answer to a request; nobody is told."""
+        """Close the connection on which a request is outstanding, without reporting it."""
         for machine in self.machines:
             machine.cut_off(request)
         self.passed_on()
 
     def sent_at(self, request: Request) -> float:
-        """Return when a request was sent to its lond; 0.0 while it waits for a connection."""
+        """Return when a request was sent to its lond; 0.0 if it waits for a connection."""
         return max(machine.sent_at(request) for machine in self.machines)
 
     def ask(self, line: bytes) -> Deferred[bytes]:
         """
-        Ask for one who wants a Deferred.
+        Send a request and return a Deferred.
 
         :param line: a request with its newline.
         :return: fires with the reply; fails with :exc:`lonc.wire.request.ConLost`.
@@ -231,15 +231,14 @@ class HostService(Service):
         """
         Send a delayed request (row F8).
 
-        :param fresh: whether it has to be the first one on its connection, after a proof that
-            failed; so it is, too, until it is known what ``ping`` tells, and where it tells
-            nothing.
+        :param fresh: whether it must be the first one on its connection, because a proof failed.
+            This also applies until it is known whether ``ping`` is a valid check, and if it is not.
         :return: fires with the answer, and with the connection that has to be proven before it
-            counts, None where it counts; fails with :exc:`lonc.wire.request.ConLost`.
+            counts, or None if it counts already; fails with :exc:`lonc.wire.request.ConLost`.
         """
         auditor = self.machine.lond.auditor
         is_first = fresh or not auditor.knows
-        # Were it not to count either, a lond that is never in step would be sent it for ever.
+        # These answers count: otherwise a lond that is never in step would be sent it forever.
         delivery = Delivery(self.host_id, is_first, lambda: fresh or not auditor.ping_tells)
         request = Request(line, delivery)
         self._deliveries += 1
@@ -248,7 +247,7 @@ class HostService(Service):
             self._deliver_first(request)
         else:
             self.submit(request)
-        delivery.came_by(None)  # where lonc has answered itself
+        delivery.came_by(None)  # if lonc itself has answered
         return delivery.outcome.addBoth(self._delivered)
 
     def _deliver_first(self, request: Request) -> None:
@@ -273,16 +272,16 @@ class HostService(Service):
         self._reconsider()
 
     def note_answered(self, connection: Provable, request: Request) -> None:
-        """Note an answer, where a delayed request or a pause waits for one."""
+        """Handle an answer that a delayed request or a pause waits for."""
         if isinstance(request.asker, Delivery):
             request.asker.came_by(connection)
         self.passed_on()
 
     def lose(self, request: Request, cause: Cause, sent: float = 0.0) -> None:
         """
-        Tell who asked that there is no answer, and count it.
+        Report a lost request to its asker, and count it.
 
-        :param sent: when the request was sent to the lond, if it was.
+        :param sent: when the request was sent to the lond; 0.0 if it was not.
         """
         self.count_lost(cause)
         now, log_of_requests = self._seconds(), self._dependencies.request_log
@@ -308,47 +307,47 @@ class HostService(Service):
         self._con_lost[cause] = self._con_lost.get(cause, 0) + 1
 
     def count_refused(self, cause: Cause) -> None:
-        """Count a request that was not taken from its client, and its ``con_lost``."""
+        """Count a request that was not accepted from its client, and its ``con_lost``."""
         self.requests += 1
         self.count_lost(cause)
 
     def trace(self, level: int, text: str, request: Request, size: object) -> None:
-        """Log what becomes of a request, at a debug level."""
+        """Log the progress of a request, at a debug level."""
         log.debug(text, command=request.command, size=size, debug_level=level, host_id=self.host_id)
 
-    # ------------------------------------------------------------------ what the lond does
+    # ------------------------------------------------------------------ the lond
 
     @property
     def neighbours(self) -> list[str]:
-        """The other ids that share its connections, but for those that start again themselves."""
+        """The other ids that share its connections, except those being restarted."""
         members = self.machine.members.values()
         return [each.host_id for each in members if each is not self and not each.crashed]
 
     @property
     def alive(self) -> bool:
-        """Whether a request has a chance."""
+        """Whether requests are sent at present."""
         return not self._held and not self.machine.lond.health.dead
 
     def revived(self) -> None:
-        """The host is not DEAD any more, or shall be tried afresh."""
+        """Note that the host is no longer DEAD, or is to be tried anew."""
         self._dependencies.revived(self.host_id)
 
     def set_served(self, served: bool) -> None:
-        """Take note whether any connection serves this id."""
+        """Note whether any connection serves this id."""
         if served != self._hold.served:
             self._hold.served = served
             self._follow_hold()
 
     def distrust(self) -> None:
-        """See whether the host has come back, which was DEAD for the process before this one."""
+        """Probe the host, which was DEAD in the previous process."""
         self.machine.lond.distrust()
 
     def reset_retries(self) -> None:
-        """Give the host its retries back (rows S17 and S18), and try it if it was DEAD."""
+        """Reset the host's retries (rows S17 and S18), and probe it if it was DEAD."""
         self.machine.lond.reset_retries()
 
     def close_connections(self) -> None:
-        """Close every connection and start afresh (rows S14 and F11); open requests are lost."""
+        """Close all connections and start anew (rows S14 and F11); open requests are lost."""
         more = self._dependencies.clients.may_log("close", self.host_id)
         if more is not None:
             what = "closing every connection on request{more}"
@@ -362,7 +361,7 @@ class HostService(Service):
         Send nothing until :meth:`resume`.
 
         :param seconds: after which it ends by itself; 0.0 for never.
-        :return: fires when nothing is in flight any more.
+        :return: fires when no request is outstanding.
         """
         self._hold.pause(pause, seconds)
         self._follow_hold()
@@ -373,11 +372,11 @@ class HostService(Service):
 
     @property
     def paused(self) -> PauseStatus:
-        """The fields of its `Pause`; none where it is not paused."""
+        """The fields of its `Pause`; empty if it is not paused."""
         return self._hold.status
 
     def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
-        """Fire a Deferred once nothing is in flight."""
+        """Fire a Deferred when no request is outstanding."""
         self._quiet.append(quiet)
         self._await_answers()
         self.passed_on()
@@ -390,7 +389,7 @@ class HostService(Service):
         self.revived()
 
     def _follow_hold(self) -> None:
-        """Let requests go their way, or look at each: something has changed."""
+        """Apply a change of the hold."""
         self._held = self._hold.holds
         self._reconsider()
         if not self._hold.stopping:
@@ -402,16 +401,16 @@ class HostService(Service):
         """
         Listen for clients.
 
-        :raises lonc.transport.unix_socket.SocketError: naming the path.
+        :raises lonc.transport.unix_socket.SocketError: the message contains the path.
         """
         super().startService()
         self.listen()
 
     def listen(self) -> None:
         """
-        Listen on the socket that the settings name, if it is not there as it should be.
+        Listen on the socket according to the settings, if it is not already open.
 
-        :raises lonc.transport.unix_socket.SocketError: naming the path.
+        :raises lonc.transport.unix_socket.SocketError: the message contains the path.
         """
         settings = self._settings
         if settings.socket_names == "hostname":
@@ -424,18 +423,18 @@ class HostService(Service):
 
     @property
     def listening(self) -> bool:
-        """Whether clients find the socket, if it shall be there: somebody may have removed it."""
+        """Whether clients can reach the socket, if it is to exist: it may have been removed."""
         return self._settings.socket_names == "hostname" or self._socket.intact
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """
-        Take over a new row and new settings without disturbing an open request (row F13).
+        Apply a new row and new settings without disturbing open requests (row F13).
 
-        Connections to another address, in another name or by ways in that have changed finish
-        what they do and are not used again; clients notice nothing, and who waits is served where
-        the host is now. The socket moves when its path, mode or group changed.
+        Connections to a former address, or with a former host id or authentication mode, finish
+        their requests and are not used again; clients notice nothing, and waiting requests are sent
+        to the new address. The socket is changed if its path, mode or group has changed.
 
-        :raises lonc.transport.unix_socket.SocketError: when it cannot.
+        :raises lonc.transport.unix_socket.SocketError: the socket cannot be changed.
         """
         self.host, self._settings = host, settings
         machine = self._every_machine.machine_of(host, settings)
@@ -456,10 +455,12 @@ class HostService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop accepting, let what is in flight end, tell the rest ``con_lost``, and close.
+        Stop accepting clients, complete outstanding requests, end others with ``con_lost``, and
+        close.
 
-        :return: fires when all its sockets are closed, after at most the drain timeout and a
-            second; also when it stops already.
+        It may be called again while stopping.
+
+        :return: fires when all sockets are closed, after at most the drain timeout and a second.
         """
         super().stopService()
         if self._stopped is None:
@@ -482,7 +483,7 @@ class HostService(Service):
             farewell.cancel()
 
     def _drain(self) -> Deferred[None]:
-        """Let what is in flight end, for as long as the settings say; tell the rest."""
+        """Let outstanding requests end within the drain timeout; lose waiting ones."""
         drained: Deferred[None] = Deferred()
         for request in self._leave_machine():
             self.lose(request, Cause.CLOSED)
@@ -497,7 +498,7 @@ class HostService(Service):
         return waiting
 
     def end_drain(self) -> None:
-        """Tell the clients whose requests are in flight ``con_lost``: they have had their time."""
+        """Lose the outstanding requests: the drain timeout has expired."""
         for machine in self.machines:
             for request in machine.drop(self):
                 self.lose(request, Cause.CLOSED)
@@ -512,40 +513,40 @@ class HostService(Service):
             machine.lond.abort()
 
     def sweep(self, now: float) -> None:
-        """End what is over its time, for all hosts of all machines; several times a second."""
+        """Apply time limits for all hosts of all machines; called several times a second."""
         self._every_machine.sweep(now)
 
-    # ------------------------------------------------------------------ what is reported
+    # ------------------------------------------------------------------ reports
 
     @property
     def state(self) -> str:
-        """What :meth:`status` says; these three are asked for each second."""
+        """The state as in :meth:`status`; this and the next two are read each second."""
         return "stopping" if self._hold.stopping else self.machine.lond.state
 
     @property
     def connections(self) -> int:
-        """Connections, those too that are being made; a machine's count once, with a host of it."""
+        """Connections, including those being made; counted for one host of a machine only."""
         return len(self.machine.pool) if self._is_first else 0
 
     @property
     def _is_first(self) -> bool:
-        """Whether what a machine has once is told of this one of its hosts."""
+        """Whether this host is the one for which shared figures of the machine are reported."""
         return next(iter(self.machine.members), "") == self.host_id
 
     def begin_slot(self) -> None:
-        """Let the five minutes of which times are told move on."""
+        """Advance the five minutes for which durations are reported."""
         self.times.begin_slot()
         if self._is_first:
             self.machine.lond.begin_slot()
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a connection."""
+        """The number of requests waiting for a connection."""
         return len(self.machine.waiting_since(self.host_id))
 
     @property
     def clients(self) -> int:
-        """How many are connected to its socket."""
+        """The number of clients connected to its socket."""
         return self._socket.clients
 
     def status(
@@ -556,12 +557,12 @@ class HostService(Service):
         lately: Lately = NOTHING_LATELY,
     ) -> HostStatus:
         """
-        Report on the host, with what others know of it.
+        Return the status of the host.
 
-        :param delayed: its delayed requests on disk.
-        :param last_log: its last line in the log.
-        :param oldest_delayed: how old the oldest of the requests is, in seconds.
-        :param lately: its last five minutes, which take long to find out.
+        :param delayed: the number of its delayed requests on disk.
+        :param last_log: its last log line.
+        :param oldest_delayed: age of the oldest delayed request, in seconds.
+        :param lately: figures of the last five minutes, which are costly to compute.
         """
         return host_status(self, self._dependencies, delayed, last_log, oldest_delayed, lately)
 
@@ -571,14 +572,14 @@ class HostService(Service):
         return _NONE_LOST | {cause.value: count for cause, count in self._con_lost.items()}
 
     def connection_statuses(self) -> Iterator[ConnectionStatus]:
-        """Report on each connection to its machine's lond, in the order in which they were made."""
+        """Yield the status of each connection to its machine's lond, in order of creation."""
         return connection_statuses(self, self._seconds())
 
     def counts(self) -> dict[str, int]:
-        """Return how many ``requests``, ``answers`` and ``con_lost`` there were."""
+        """Return the numbers of ``requests``, ``answers`` and ``con_lost``."""
         lost = sum(self._con_lost.values())
         return {"requests": self.requests, "answers": self.times.answers, "con_lost": lost}
 
     def totals(self) -> dict[str, Totals]:
-        """Return how long its requests and its machine's handshakes take."""
+        """Return the durations of its requests and its machine's handshakes."""
         return {**self.times.totals(), "handshake": self.machine.lond.status().handshaking}

@@ -342,7 +342,7 @@ class Clients:
             )
             return False
         self.warn(
-            "silent", silent.host_id, f"there are {limit} clients: one that is silent makes room"
+            "silent", silent.host_id, f"there are {limit} clients: an idle one is disconnected"
         )
         silent.turn_away(Cause.TOO_MANY_CLIENTS)
         return True

@@ -73,16 +73,14 @@ class OptionsTests(TapTestCase):
         """Section 8: a wrong option, or an argument, ends the program with one line."""
         wrong = "twistd lonc: option --tries not recognized"
         self.assertEqual(self.refusal("lonc", "--tries", "7"), wrong)
-        self.assertEqual(self.refusal("lonc", "start"), "twistd lonc: 'start' is no option")
+        self.assertEqual(self.refusal("lonc", "start"), "twistd lonc: 'start' is not an option")
 
     def test_twist(self) -> None:
         """Twisted's other command cannot run it, and says so in one line."""
         ended = self.assertRaises(
             SystemExit, TwistOptions().parseOptions, ["lonc", "--retries", "7"]
         )
-        self.assertEqual(
-            str(ended), "twist lonc: what runs lonc in the foreground is twistd -n lonc"
-        )
+        self.assertEqual(str(ended), "twist lonc: use twistd -n lonc to run lonc in the foreground")
 
     def test_pid_file_of_twistd(self) -> None:
         """S3: ``lonc.pid`` takes the place of ``twistd.pid``; one that was asked for stays."""
@@ -191,7 +189,7 @@ class MakeServiceTests(TapTestCase):
         config = self.configured()
         for *options, cause in (
             ("-c", config, "--max-line", "1 mile", "--max-line: '1 mile' is not a size"),
-            ("-c", config, "--table-port", "8080", "--table-port goes with --standalone only"),
+            ("-c", config, "--table-port", "8080", "--table-port requires --standalone"),
             ("--standalone", self.folder, "--table-port", "x", "--table-port: 'x' is not"),
             ("--standalone", self.folder, "--lond-port", "²", "--lond-port: '²' is not"),
         ):

@@ -28,7 +28,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual((two.read, one.read, three.read), (CON_LOST, b"re:ping\n", b""))
         self.assertEqual(self.host.asked[1:], [b"hello\n"])
         self.assertEqual((self.host.lost, self.clients.cut_off.count), ([], 1))
-        self.assertIn("makes room", self.notes.events[0]["what"])
+        self.assertIn("an idle one is disconnected", self.notes.events[0]["what"])
         for client in (one, two, three, newcomer):
             client.hang_up()
         self.assert_forgotten()
