@@ -1,1 +1,1 @@
-At a start in the background the terminal has one line: how many hosts are served, by which process, and where the log is.
+When started in the background, lonc prints a line with the number of hosts served, the process id and the path of the log.

@@ -1,1 +1,1 @@
-A request takes less CPU time: requests that wait are served in order of arrival until one has waited for 10 ms, a client uses one object for all its requests, and the clock is read once for all that arrives together.
+Requests take less CPU time: waiting requests are served in order of arrival until one has waited for 10 ms, each client reuses a single request object, and the clock is read once for all data that arrives together.

@@ -1,1 +1,1 @@
-Clients whose process the kernel does not tell, as those in containers, take turns and share places by their user id, not each connection for itself.
+Clients without a process id known to the kernel, such as those in containers, are scheduled and limited by user id instead of per connection.

@@ -1,2 +1,1 @@
-A host that is away is a line in the log when it dies, with the reason, one when it is back, and one an hour between, however
-often it is tried.
+A DEAD host is logged when it becomes DEAD, with the reason, when it answers again, and once an hour meanwhile, however often it is probed.

@@ -1,2 +1,1 @@
-In the log of a program that embeds lonc, a line that concerns a host names it, and a normal start or end is not
-`critical`. `TwistedClient` leaves no lines of factories there.
+In the log of an embedding program, messages about a host contain its id, and normal starts and stops are not `critical`. `TwistedClient` no longer logs its factories there.

@@ -1,2 +1,1 @@
-A Twisted program that contains lonc keeps its signals, process title and log, and gets exceptions where lonc
-cannot start: see "Serve all of them" in docs/embedding.rst.
+A Twisted program that embeds lonc keeps control of its signals, process title and log, and gets exceptions if lonc cannot start: see "Serve all of them" in docs/embedding.rst.

@@ -1,1 +1,1 @@
-Each line of a log in JSON has the name of its event as `event`, such as `host-marked-dead`, for programs that watch the log.
+Each JSON log message contains the name of its event as `event`, such as `host-marked-dead`, for programs that monitor the log.

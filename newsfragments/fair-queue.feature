@@ -1,1 +1,1 @@
-Where requests wait for a connection, the programs that ask take turns: one with hundreds of connections no longer delays the others. The kernel tells which process a client is; one of another pid namespace counts for itself.
+Requests waiting for a connection are scheduled fairly among client programs, so that a program with hundreds of connections no longer delays others. Programs are identified by their process id; clients in another pid namespace count separately.

@@ -1,1 +1,1 @@
-A fault inside lonc that was logged is a warning in `lonc status` for an hour; `faults` and `last_fault` are new in what `about` gives.
+A logged fault inside lonc is shown as a warning in `lonc status` for an hour; `faults` and `last_fault` are new in the result of `about`.

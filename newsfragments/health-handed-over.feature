@@ -1,1 +1,1 @@
-After a take-over, and after a restart under systemd, a host that was DEAD begins as `unproven` and is probed at once.
+After a take-over, and after a restart under systemd, hosts that were DEAD are `unproven` and probed immediately.

@@ -1,1 +1,1 @@
-`lonc hosts` says why a host is ill, shows the worst first and page by page, and takes `--problems`, `--state` and `--limit`.
+`lonc hosts` shows why a host has problems, lists the worst first and page by page, and supports `--problems`, `--state` and `--limit`.

@@ -1,1 +1,1 @@
-On a loopback address the page and the metrics are served under this machine's own names only; a request under another is answered with 421. Where a web server in front of lonc passes another name on, set `loncHTTPNames`, which holds on every address once it is set.
+At a loopback address, the page and the metrics are only served under names of this machine; requests for other names get 421. If a reverse proxy passes on another name, set `loncHTTPNames`, which, once set, applies to all addresses.

@@ -1,2 +1,1 @@
-`lonc status` names hosts that lose requests (with the causes of the last five minutes), that are slow (`loncSlowAnswer`,
-and slower than usual), whose address leads to another host's lond, and that have no socket.
+`lonc status` reports hosts that lose requests (with the causes in the last five minutes), that are slow (`loncSlowAnswer`, and slower than usual), whose address leads to the lond of another host, and that have no socket.

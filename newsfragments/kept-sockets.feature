@@ -1,2 +1,1 @@
-`systemctl restart lonc` refuses no client: systemd keeps the hosts' listening sockets, new clients wait in the backlog, and
-the next lonc takes the sockets back.
+`systemctl restart lonc` refuses no clients: systemd keeps the listening sockets of the hosts, new clients wait in the backlog, and the next lonc process uses the sockets again.

@@ -1,2 +1,1 @@
-Whatever a warning of the log says that lasts is a problem until it is over: a port that does not listen where it should, a
-host table that no server gives, descriptors that are used up, answers to `ping` that tell nothing.
+Every persistent condition that is logged as a warning is also a problem until it ends: a port that does not listen, a host table not available from any server, exhausted descriptors, useless answers to `ping`.

@@ -1,1 +1,1 @@
-Two levels over the management port: lonc's own user and root steer, whoever else the socket lets in sees; `loncManagementGroup` names a group that may see. Over TCP of this machine one may only see. Each act is logged with user and process.
+There are two access levels to the management port: lonc's own user and root may control lonc, others who can access the socket may only read; `loncManagementGroup` is the group that may. Local TCP connections may only read. Each control command is logged with user and process.

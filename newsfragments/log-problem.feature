@@ -1,1 +1,1 @@
-A log or a status file that cannot be written is a problem that `lonc status` names until it can be.
+A log or status file that cannot be written is shown as a problem by `lonc status` until it can be.

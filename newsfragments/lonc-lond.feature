@@ -1,1 +1,1 @@
-`lonc-lond HOST STATE` makes a lond of the embedded cluster stop, hang, slow down, hang up or refuse, so that one can see what lonc says of it.
+`lonc-lond HOST STATE` makes a lond of the embedded cluster stop, hang, answer slowly, disconnect or refuse connections, to see how lonc reports it.

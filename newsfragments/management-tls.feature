@@ -1,1 +1,1 @@
-`loncManagementTLS lonctls:PORT` lets other machines of the cluster see, or steer, over TLS with certificates of the cluster's authority on both sides: those in `loncManagementNames`, nobody unless set. `lonc --management lonctls:HOST:PORT` asks.
+With `loncManagementTLS lonctls:PORT`, other machines of the cluster can read, or control, over TLS with certificates of the cluster's authority on both sides, if listed in `loncManagementNames`; by default, nobody is. The client is `lonc --management lonctls:HOST:PORT`.

@@ -1,2 +1,1 @@
-Under systemd (`Type=notify-reload`, as in the unit) lonc says when it is ready, reloads and stops, feeds the watchdog, and
-shows a summary of all hosts in `systemctl status`.
+Under systemd (`Type=notify-reload`, as in the unit), lonc reports when it is ready, reloading and stopping, serves the watchdog, and shows a summary of all hosts in `systemctl status`.

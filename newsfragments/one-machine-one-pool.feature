@@ -1,2 +1,1 @@
-Host ids on one machine share their connections to its lond, at most `loncMaxConnections` for all of them together, and its retries; they take turns
-where requests wait. Their requests begin with `sethost:<id>:` where the lond knows it. Hosts of a cluster of its own (`--standalone`) may have one address.
+Host ids on one machine share the connections to its lond, at most `loncMaxConnections` in total, and its retries; waiting requests are scheduled fairly among them. Requests are prefixed with `sethost:<id>:` if the lond supports it. Hosts of a standalone cluster (`--standalone`) may share an address.

@@ -1,1 +1,1 @@
-The page shows problems by their cause, folded, then graphs with scales, then the table, which can be sorted and filtered by links and has the `con_lost` of the last minute. The page of a host has graphs of its own hour.
+The page shows problems grouped by cause, then graphs with scales, then the table, which can be sorted and filtered by links and shows the `con_lost` of the last minute. The page of a host shows graphs of its last hour.

@@ -1,1 +1,1 @@
-`lonc pause HOST --reason R` lets a host's requests wait, or get `con_lost` at once with `--fail`, and returns when none is in flight any more; it ends at `lonc resume HOST`, or by itself with `--for SECONDS`.
+`lonc pause HOST --reason R` makes a host's requests wait, or fail with `con_lost` immediately with `--fail`, and returns when no request is outstanding; it ends with `lonc resume HOST`, or by itself with `--for SECONDS`.

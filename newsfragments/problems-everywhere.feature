@@ -1,1 +1,1 @@
-`lonc_problems` is a metric that counts what `lonc status` says is wrong, by kind and level; the alert rules and `/readyz` go by the same list. A host without a socket is a problem that the status names.
+The metric `lonc_problems` counts the problems shown by `lonc status`, by kind and level; alert rules and `/readyz` use the same list. A host without a socket is a problem.

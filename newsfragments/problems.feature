@@ -1,3 +1,1 @@
-What is wrong now is kept on one list in the daemon: `lonc status`, `lonc top` and the page show it. Each problem has a
-kind whose name stays (`kind` and `subject` are new in `findings` of `lonc status --json`), and the log has a line when
-one begins and when it is over. A certificate that has ended is critical.
+The daemon keeps a list of current problems, shown by `lonc status`, `lonc top` and the page. Each problem has a stable kind (`kind` and `subject` are new in `findings` of `lonc status --json`), and its beginning and end are logged. An expired certificate is critical.

@@ -1,1 +1,1 @@
-`/readyz` has every problem that `lonc status` has, as text. Its status code is 503 only while lonc itself does not serve: also when no file can be opened, or when it runs as root and nobody else may ask.
+`/readyz` lists all problems of `lonc status` as text. Its status code is 503 only while lonc itself does not serve, which includes exhausted file descriptors, and running as root with sockets that other users cannot use.

@@ -1,1 +1,1 @@
-Where another lonc has been installed and the one that runs was not restarted, `lonc status` has a note that says so, and a command that fails for that reason says it, too.
+If another release of lonc has been installed and the running one was not restarted, `lonc status` shows a note, and so does a command that fails for that reason.

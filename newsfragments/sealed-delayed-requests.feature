@@ -1,3 +1,1 @@
-Delayed requests can be sealed on the disk, so that a password in one cannot be read there:
-`lonc make-delayed-key FILE` makes a key, `loncDelayedKeyFile` names it, and `lonc show-delayed FILE` shows
-a sealed request to who holds the key. See `docs/sealing.rst`.
+Delayed requests can be sealed on disk, so that passwords in them cannot be read there: `lonc make-delayed-key FILE` creates a key, `loncDelayedKeyFile` names it, and `lonc show-delayed FILE` shows a sealed request to owners of the key. See `docs/sealing.rst`.

@@ -1,1 +1,1 @@
-With a key, sealed requests lie in a folder of their own, `delayed/sealed`; what lies sealed in `delayed` is moved there. Before you go back to an earlier lonc, say `lonc delayed unfold`.
+With a key, sealed requests are stored in a separate folder, `delayed/sealed`; existing sealed requests in `delayed` are moved there. Before going back to an earlier lonc, run `lonc delayed unfold`.

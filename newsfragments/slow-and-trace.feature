@@ -1,1 +1,1 @@
-The `lonc` command shows where the time of slow requests went (`lonc slow`), each request as it ends (`lonc trace`) and the connections to a host one by one (`lonc hosts HOST`).
+The `lonc` command shows what slow requests spent their time on (`lonc slow`), each request when it ends (`lonc trace`) and the individual connections to a host (`lonc hosts HOST`).

@@ -1,2 +1,1 @@
-`loncSocketNames` makes sockets by host name, for programs of later LON-CAPA releases, instead of those by
-host id or beside them. Their requests say with `sethost:<id>:` which host they mean. See `docs/table.rst`.
+`loncSocketNames` creates sockets named after host names, for programs of later LON-CAPA releases, instead of or in addition to those named after host ids. Their requests name the host with `sethost:<id>:`. See `docs/table.rst`.

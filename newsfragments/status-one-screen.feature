@@ -1,1 +1,1 @@
-`lonc status` puts hosts with the same problem on one line, those first that lost most requests, and fits on one screen at any size of network; `--all` has each by itself. `lonc status --monitoring` is a Nagios plugin.
+`lonc status` groups hosts with the same problem on one line, those that lost the most requests first, and fits on one screen for any size of network; `--all` lists each separately. `lonc status --monitoring` is a Nagios plugin.

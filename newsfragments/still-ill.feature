@@ -1,1 +1,1 @@
-Londs of the embedded cluster that `lonc-lond` has made ill are named when it is started again: they stay ill until they are made well.
+When the embedded cluster is started again, londs with a fault set by `lonc-lond` are listed: they keep it until set to `well`.

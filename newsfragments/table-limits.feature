@@ -1,3 +1,1 @@
-The cluster's host table has limits on its length and its growth (``loncTableLimit``, ``loncTableGrowth``). Hosts beyond what the limit of open files leaves room
-for are not served, so that lonc can still be managed and stopped. Many bad lines of a table are one line in the log.
-Where the limit of open files is low, clients leave some to the management port and the disk.
+The length and growth of the cluster's host table are limited (``loncTableLimit``, ``loncTableGrowth``). Hosts for which the limit of open files is too low are not served, so that lonc can still be managed and stopped. Many bad lines of a table are logged as one message. If the limit of open files is low, some descriptors are reserved for the management port and the disk.

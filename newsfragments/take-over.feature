@@ -1,2 +1,1 @@
-`twistd lonc --take-over` replaces a running lonc, without systemd too: clients keep their connections or wait, and pauses and the pid file's
-lock pass to the new process. Whenever one of the two ends before the new one serves, the other one does.
+`twistd lonc --take-over` replaces a running lonc, also without systemd: clients keep their connections or wait, and pauses and the lock of the pid file pass to the new process. If either process ends before the new one serves, the other one serves.

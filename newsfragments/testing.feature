@@ -1,2 +1,1 @@
-`lonc.testing` gives a trial test a host with its socket, and a lond that can be told to do wrong, in three
-lines.
+`lonc.testing` provides trial tests with a host, its socket, and a lond with configurable faults, in three lines.

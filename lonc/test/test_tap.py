@@ -274,7 +274,7 @@ class MakeServiceTests(TapTestCase):
         self.assertTrue(told.startswith(f"lonc: {self.path('file', 'new')}"), told)
         self.assertTrue(told.endswith(": Not a directory"), told)
         told = self.refusal("lonc", "--standalone", self.path("new"), "--config", "/a.conf")
-        self.assertIn("leave --config out", told)
+        self.assertIn("omit --config", told)
 
     def test_from_a_file(self) -> None:
         """Without a `twistd` command line, as in ``tap/lonc.tac``, the same is made."""
@@ -329,7 +329,7 @@ class MakeDaemonTests(TapTestCase):
             self.embedded("--config", "/nowhere/a.conf")
         with self.assertRaisesRegex(SettingsError, "--retries: 'x' is not a whole number"):
             self.embedded("--config", config, "--retries", "x")
-        with self.assertRaisesRegex(SettingsError, "leave --config out"):
+        with self.assertRaisesRegex(SettingsError, "omit --config"):
             self.embedded("--config", config, "--standalone", self.path("new"))
         with self.assertRaises(usage.UsageError):
             self.embedded("--no-such-option")
