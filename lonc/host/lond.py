@@ -441,9 +441,10 @@ class Lond:
             if now - connection.since >= limit:
                 connection.expire(limit)
         self.auditor.sweep(now, limit)
+
+    def retry_key_files(self, now: float) -> None:
+        """Try key files again: a temporary failure must not leave the lond without them forever."""
         if self._memory.retries_key_files(now):
-            # A temporary failure must not leave a local lond on another authentication mode
-            # forever.
             self.connect_anew()
 
     def close_eldest(self) -> None:

@@ -68,7 +68,9 @@ class LondMemory:
 
     def retries_key_files(self, now: float) -> bool:
         """Return whether key files, omitted so far, are due to be tried again."""
-        return bool(self._left_out) and now >= self._left_out.get(Omission.KEY_FILES, inf)
+        if not self._left_out:
+            return False
+        return Omission.KEY_FILES in self._left_out and now >= self._left_out[Omission.KEY_FILES]
 
     def forget(self) -> None:
         """Omit nothing any more."""

@@ -347,14 +347,21 @@ class Machine:
     def sweep(self, now: float) -> None:
         """Apply time limits; called several times a second (rows F1, S9 and S11)."""
         settings, pool, queue = self._settings, self.pool, self._queue
-        if not pool and queue.empty and not self._firsts:
+        rests = len(self.idle) == len(self._connections) and queue.empty and not self._firsts
+        if rests and not self.idle:
             return  # saves time for thousands of idle hosts
-        if self.seldom:
-            self.reconsider()
         for host in self.members.values():
             if host.times.queue:
                 self._last_wait = now
-            host.times.count_up()
+            if host.times.queue or host.times.direct:
+                host.times.count_up()
+        self.lond.retry_key_files(now)
+        if rests and not self.seldom:
+            if now - self._last_wait > settings.idle_timeout:
+                self._prune(now)
+            return
+        if self.seldom:
+            self.reconsider()
         self.lond.sweep(now)
         for request in queue.overdue(now - settings.queue_timeout):
             self.lose(request, Cause.QUEUE_TIMEOUT)

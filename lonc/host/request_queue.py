@@ -290,4 +290,5 @@ class FairQueue:
     @property
     def empty(self) -> bool:
         """Whether nobody waits, not even for a host that is held."""
-        return not (self.arrivals or self.turns or any(self.of(x).turns for x in self._held))
+        held = self._held and any(self.of(each).turns for each in self._held)
+        return not (self.arrivals or self.turns or held)
