@@ -752,54 +752,17 @@ class KeepTests(SpoolCase):
         )
 
     def test_nothing_overwritten(self) -> None:
-        """What bears the name already stays; the new ones are numbered."""
-        for text in [b"1\n", b"2\n", b"3\n"]:
-            self.put(text)
-            self.keep(REASON, b"why " + text)
-        self.assertEqual(
-            self.in_kept(),
-            {
-                NAME: b"1\n",
-                NAME + ".reason": b"why 1\n",
-                NAME + "~1": b"2\n",
-                NAME + "~1.reason": b"why 2\n",
-                NAME + "~2": b"3\n",
-                NAME + "~2.reason": b"why 3\n",
-            },
-        )
-
-    def test_other_note(self) -> None:
-        """Nor does one that has an answer take the place of one that has a reason."""
-        self.put(b"1\n")
-        self.keep(REASON, b"why\n")
-        self.put(b"2\n")
-        self.keep(ANSWER, b"refused\n")
-        self.assertEqual(
-            self.in_kept(),
-            {
-                NAME: b"1\n",
-                NAME + ".reason": b"why\n",
-                NAME + "~1": b"2\n",
-                NAME + "~1.answer": b"refused\n",
-            },
-        )
-
-    def test_note_left_over(self) -> None:
-        """A note that a crash left behind stays too."""
+        """What bears the name stays, a note that a crash left too; the new ones are numbered."""
         os.mkdir(self.kept)
         for left in (".answer", "~1.reason"):
             write(os.path.join(self.kept, NAME + left), b"old\n")
-        self.put(b"x\n")
-        self.keep()
-        self.assertEqual(
-            self.in_kept(),
-            {
-                NAME + ".answer": b"old\n",
-                NAME + "~1.reason": b"old\n",
-                NAME + "~2": b"x\n",
-                NAME + "~2.answer": b"refused\n",
-            },
-        )
+        expected = self.in_kept()
+        for number, ending in enumerate((REASON, REASON, ANSWER, REASON), 2):
+            self.put(b"%d\n" % number)
+            self.keep(ending, b"why %d\n" % number)
+            name = f"{NAME}~{number}"
+            expected |= {name: b"%d\n" % number, name + ending: b"why %d\n" % number}
+        self.assertEqual(self.in_kept(), expected)
 
     def test_changed(self) -> None:
         """A file that has changed since it was read stays where it is."""

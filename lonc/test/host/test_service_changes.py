@@ -350,6 +350,12 @@ class ReconfigureTests(HostTestCase):
 class StopTests(HostTestCase):
     """INT and TERM, and a host that leaves the table."""
 
+    def say_farewell(self, stage: Stage) -> None:
+        """Let the time pass that clients have for their last answer."""
+        stage.turn()
+        stage.clock.advance(FAREWELL)
+        stage.turn()
+
     def test_nothing_to_do(self) -> None:
         """A host without clients stops at once, takes its socket away and leaves no timer."""
         stage = Stage(self)
@@ -388,9 +394,7 @@ class StopTests(HostTestCase):
         stage.advance(4)
         self.assertEqual((done, client.read), ([], b""))
         stage.londs[0].say(b"ok\n")
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((done, client.read, client.closed), ([True], b"ok\n", True))
         self.assertTrue(stage.londs[0].wire.closed)
         self.assertEqual(stage.state, (0, 0, 0, 0))
@@ -403,9 +407,7 @@ class StopTests(HostTestCase):
         stage.clock.advance(4.9)
         self.assertEqual((done, client.read), ([], b""))
         stage.clock.advance(0.1)
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
         self.assertTrue(stage.londs[0].wire.closed)
         self.assertEqual(stage.lost(Cause.CLOSED), 1)
@@ -415,9 +417,7 @@ class StopTests(HostTestCase):
         """Without a drain time what is in flight is con_lost at once."""
         stage, client = self.busy_stage(drain_timeout=0)
         done = stage.stop()
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
 
     def test_waiting(self) -> None:
@@ -443,9 +443,7 @@ class StopTests(HostTestCase):
             old.wire.clear()
             stage.turn()
         stage.londs[0].say(b"ok\n")
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((flying.read, done), (b"ok\n", [True]))
         self.assertEqual([lond.asked for lond in stage.londs], [[b"flying\n"], [], []])
 
@@ -488,9 +486,7 @@ class StopTests(HostTestCase):
         lond.answer = echo
         client = stage.client(b"".join(b"%d\n" % number for number in range(100)))
         done = stage.stop()
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual(done, [True])
         self.assertLessEqual(len(lond.asked), 1)
         self.assertEqual(len(client.answers), 100)
@@ -533,9 +529,7 @@ class StopTests(HostTestCase):
         stage.turn()
         stage.clock.advance(0.9)
         client.wire.take()
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
         self.assertEqual(stage.clock.getDelayedCalls(), [])
 
@@ -579,9 +573,7 @@ class StopTests(HostTestCase):
         done = stage.stop()
         stage.turn()
         stage.londs[0].say(b"ok\nmore\n")
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((client.read, done), (b"ok\n", [True]))
 
     def test_dead_host(self) -> None:
@@ -591,9 +583,7 @@ class StopTests(HostTestCase):
         stage.client(b"ping\n")
         stage.turn()
         done = stage.stop()
-        stage.turn()
-        stage.clock.advance(FAREWELL)
-        stage.turn()
+        self.say_farewell(stage)
         self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
 
     def test_others_who_ask(self) -> None:

@@ -318,27 +318,18 @@ class HealthTests(HostTestCase):
         self.assertEqual(stage.state, (0, 0, 0, 0))
 
     def test_probe_while_connecting(self) -> None:
-        """F4: what is connecting already tells as much as a probe would."""
-        stage = self.dead_stage()
-        stage.service.reset_retries()
-        stage.turn()
-        stage.network.on_connect = leave_pending
-        stage.client(b"ping\n")
-        before = len(stage.network.attempts)
-        stage.advance(2)
-        self.assertEqual((len(stage.network.attempts), stage.state), (before, (1, 0, 0, 0)))
-
-    def test_probe_during_a_handshake(self) -> None:
-        """F4: so does a handshake that is under way."""
-        stage = self.dead_stage()
-        stage.service.reset_retries()
-        stage.turn()
-        stage.accept()
-        stage.stall_at(b"init\n")
-        stage.client(b"ping\n")
-        before = len(stage.network.attempts)
-        stage.advance(2)
-        self.assertEqual((len(stage.network.attempts), stage.state), (before, (0, 1, 0, 0)))
+        """F4: what is connecting already, or in a handshake, tells as much as a probe would."""
+        for handshaking in (0, 1):
+            stage = self.dead_stage()
+            stage.service.reset_retries()
+            stage.turn()
+            stage.network.on_connect = Attempt.accept if handshaking else leave_pending
+            stage.stall_at(b"init\n")
+            stage.client(b"ping\n")
+            before = len(stage.network.attempts)
+            stage.advance(2)
+            self.assertEqual(len(stage.network.attempts), before)
+            self.assertEqual(stage.state, (1 - handshaking, handshaking, 0, 0))
 
     def test_lines_of_a_dead_host(self) -> None:
         """Its death is a line, its return another, and between them it is told once an hour."""

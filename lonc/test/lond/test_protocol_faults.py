@@ -60,41 +60,19 @@ class FaultTests(LondTestCase):
         for step, _, answer in self.LINES:
             self.assertEqual(self.at(step)[1], answer)
 
-    def test_stall(self) -> None:
-        """At each step the lond can fall silent."""
+    def test_each_step(self) -> None:
+        """At each step the lond can fall silent, hang up, refuse or say something else."""
         for step in STEPS:
-            self.faults.clear()
-            self.faults.order(step, STALL)
-            caller, said = self.at(step)
-            self.assertEqual(said, b"", step)
-            self.assertFalse(caller.hung_up, step)
-
-    def test_close(self) -> None:
-        """At each step the lond can hang up."""
-        for step in STEPS:
-            self.faults.clear()
-            self.faults.order(step, CLOSE)
-            caller, said = self.at(step)
-            self.assertEqual(said, b"", step)
-            self.assertTrue(caller.hung_up, step)
-
-    def test_refuse(self) -> None:
-        """At each step the lond can refuse."""
-        for step in STEPS:
-            self.faults.clear()
-            self.faults.order(step, REFUSE)
-            caller, said = self.at(step)
-            self.assertEqual(said, b"refused\n", step)
-            self.assertTrue(caller.hung_up, step)
-
-    def test_lie(self) -> None:
-        """At each step the lond can say something else."""
-        for step in STEPS:
-            self.faults.clear()
-            self.faults.order(step, Fault(instead=b"lie\n"))
-            caller, said = self.at(step)
-            self.assertEqual(said, b"lie\n", step)
-            self.assertFalse(caller.hung_up, step)
+            for fault, says, hangs_up in (
+                (STALL, b"", False),
+                (CLOSE, b"", True),
+                (REFUSE, b"refused\n", True),
+                (Fault(instead=b"lie\n"), b"lie\n", False),
+            ):
+                self.faults.clear()
+                self.faults.order(step, fault)
+                caller, said = self.at(step)
+                self.assertEqual((said, caller.hung_up), (says, hangs_up), (step, fault))
 
     def test_split(self) -> None:
         """An answer comes byte by byte, and the next one after it."""
