@@ -98,6 +98,15 @@ class DeliveryTests(DeliveryCase):
         self.delivered(stage)
         self.assertEqual([lond.asked for lond in stage.londs], [[b"put\n"]])
 
+    def test_another_lond(self) -> None:
+        """What ``ping`` brings is learned anew of a lond that comes after one that has ended."""
+        stage = self.known()
+        stage.londs[0].close()
+        stage.turn()
+        self.pong = lambda: b"another\n"
+        self.assertEqual(self.successResultOf(self.deliver(stage)), (echo(b"put\n"), None))
+        self.assertEqual(stage.londs[1].asked, [b"put\n", PING, PING])
+
     def test_fresh(self) -> None:
         """If it has to be the first request, another connection is made for it."""
         stage = self.known()
