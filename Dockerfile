@@ -1,11 +1,11 @@
-# lonc in a container, not as root. Mount LON-CAPA's folders where loncapa.conf says they are:
+# lonc in a container, not as root. Mount LON-CAPA's folders at the paths given in loncapa.conf:
 #
 #   docker build -t lonc .
 #   docker run --user 1000 -v /etc/httpd/conf:/etc/httpd/conf:ro -v /home/httpd:/home/httpd lonc
 FROM python:3.11-slim AS build
 WORKDIR /source
 COPY . .
-# twistd notes the plugins that it finds beside them, which it may not once it runs.
+# Makes twistd write its plugin cache, which it has no permission for at run time.
 RUN python -m venv /opt/lonc && /opt/lonc/bin/pip install --no-cache-dir '.[top]' \
     && /opt/lonc/bin/twistd --help >/dev/null
 

@@ -1,18 +1,18 @@
-# make run   a cluster of two hosts on this machine, with lonc in front of it;
-#            PORT=6663 for londs at another port than 5663, HTTP=none for no page at port 8663
-# make test  every check: tests, lint, types, and that the documentation can be built
-#            PYTHON=python3.13 for another Python: .venv is made anew of it
+# make run   run a cluster of two hosts on this machine, served by lonc;
+#            PORT=6663 for another port of the londs than 5663, HTTP=none for no page at port 8663
+# make test  all checks: tests, lint, types, and building the documentation;
+#            PYTHON=python3.13 for another Python, with which .venv is created again
 # make test-oldest  the tests with the oldest packages that setup.cfg allows; TESTS=lonc.test.host for some
-# make docs  the documentation, in docs/_build/html
-# make man   the manual pages lonc.1 and twistd-lonc.1, in docs/man
-# make pictures  the pictures of the documentation anew, from what lonc prints
-# make bench how fast it is, against a relay in C (needs gcc); BENCH=--quick for the short form,
-#            BENCH='--against COMMIT' to measure another commit in turn
-# make soak  what it promises, in figures; SOAK='--size 20 --seed 7' for a longer run
-# All of them first set up what they need in .venv; nothing else has to be installed.
+# make docs  build the documentation in docs/_build/html
+# make man   write the manual pages lonc.1 and twistd-lonc.1 in docs/man
+# make pictures  create the pictures of the documentation again, from output of lonc
+# make bench measure the performance, compared with a relay in C (needs gcc); BENCH=--quick for a short run,
+#            BENCH='--against COMMIT' to compare with another commit
+# make soak  long reliability tests; SOAK='--size 20 --seed 7' for a longer run
+# All of them first install what they need in .venv; nothing else has to be installed.
 
-# With PYTHON=python3.13 .venv is made of that one. Otherwise one that is there stays if it is of use,
-# or is made of the first of these that runs: a name may be there that starts nothing.
+# With PYTHON=python3.13, .venv is created with that. Otherwise an existing usable one is kept, or it is created with
+# the first of these that works (some may exist without working).
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 USABLE := -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 VERSION := -c 'import sys; print(*sys.version_info[:2])' 2>/dev/null
@@ -26,17 +26,17 @@ ifneq ($(if $(PYTHON),$(shell $(PYTHON) $(VERSION))),$(shell $(BIN)/python $(VER
 REMAKE := remake
 endif
 endif
-# One retry: where there is no network, pip's own five would take more than a minute.
+# One retry: without a network, pip's default of five would take more than a minute.
 PIP := PIP_RETRIES=1 $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED = 2>.venv/pip.log || { echo "make: pip cannot install what lonc needs. Is there a network," \
-            "or a mirror in pip.conf? What pip says is in .venv/pip.log" >&2; exit 1; }
+            "or a mirror in pip.conf? See .venv/pip.log" >&2; exit 1; }
 
 .PHONY: run test test-oldest lint docs man pictures bench soak clean remake
 
 run: .venv/installed-top
 	@exec $(BIN)/twistd -n lonc --standalone var $(if $(PORT),--lond-port $(PORT)) --http $(or $(HTTP),tcp:8663:interface=127.0.0.1)
 
-# Two at a time: one often waits for a daemon to start.
+# Two jobs, since tests often wait for a daemon to start.
 test: .venv/installed-test lint docs
 	$(BIN)/trial --jobs=2 lonc
 
@@ -69,12 +69,12 @@ soak: .venv/installed-test
 
 remake: ;
 
-# An editable install: a changed source needs no new one, a changed dependency does.
+# An editable install: it is repeated if dependencies change, not for source changes.
 .venv/installed: setup.cfg pyproject.toml $(REMAKE)
-	@$(if $(PYTHON),,$(error no Python 3.11 or later with its venv module is found: \
-	    install it, or name it: make PYTHON=/path/to/python3))
+	@$(if $(PYTHON),,$(error no Python 3.11 or later with the venv module found: \
+	    install it, or specify it: make PYTHON=/path/to/python3))
 	@$(if $(shell $(PYTHON) $(USABLE) && echo yes),,$(error \
-	    $(PYTHON) is no Python 3.11 or later with its venv module))
+	    $(PYTHON) is not Python 3.11 or later with the venv module))
 	@$(if $(REMAKE),rm -rf .venv && $(PYTHON) -m venv .venv)
 	@$(PIP) install --editable . $(INSTALLED)
 	@touch $@

@@ -1,4 +1,4 @@
-# How Sphinx builds the documentation: `make docs`. It needs sphinx, lonc itself and no network.
+# Configuration of Sphinx for `make docs`. It requires sphinx and lonc, but no network.
 
 from docutils.parsers.rst import Directive
 
@@ -11,7 +11,7 @@ version = release = lonc.__version__
 
 extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
-# An option's two dashes are two dashes.
+# Keep the two dashes of options.
 smartquotes = False
 
 autodoc_member_order = "bysource"
@@ -29,7 +29,7 @@ html_copy_source = False
 
 
 class SettingDirective(Directive):
-    """``.. setting:: NAME``: what the table of settings has on one."""
+    """``.. setting:: NAME``: the description of a setting."""
 
     required_arguments = 1
 

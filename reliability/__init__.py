@@ -1,1 +1,1 @@
-"""What lonc promises, put to the test for as long as one likes: ``make soak``."""
+"""Long tests of lonc's guarantees: ``make soak``."""

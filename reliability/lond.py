@@ -1,4 +1,4 @@
-"""A lond that does wrong by chance: it hangs up, stalls, splits its bytes, says a line too many."""
+"""A lond with random faults: it disconnects, stalls, splits its output, sends extra lines."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from random import Random
 
 import attrs
 
-#: Seconds for which an answer is held back where a lond is slow.
+#: Delay of an answer of a slow lond, in seconds.
 SLOW = 0.02
 
-#: Seconds between an answer and a line that nobody asked for: the next request has come by then.
+#: Seconds between an answer and an extra line: the next request has arrived by then.
 APART = 0.002
 
-#: Seconds, where it is not to come at all.
+#: Delay of an answer that is never sent, in seconds.
 NEVER = 3600.0
 
 
 @attrs.define
 class Chances:
     """
-    How often each fault happens, as a share of the requests.
+    The frequency of each fault, as a fraction of the requests.
 
-    :ivar close_before: the lond hangs up, and has not done what was asked.
-    :ivar close_after: it has done it, and hangs up.
-    :ivar stall: it has done it, and never answers.
-    :ivar slow: it answers after a while.
-    :ivar split: each byte of the answer comes for itself.
-    :ivar refuse: it hangs up on who connects; a share of the connections.
+    :ivar close_before: the lond disconnects without executing the request.
+    :ivar close_after: it executes the request and disconnects.
+    :ivar stall: it executes the request, but never answers.
+    :ivar slow: it answers with a delay.
+    :ivar split: each byte of the answer is sent separately.
+    :ivar refuse: it closes new connections; a fraction of the connections.
     """
 
     close_before: float = 0.0
@@ -42,13 +42,12 @@ class Chances:
 
 class Lond:
     """
-    One lond (protocol, section 2).
+    A lond (protocol, section 2).
 
     It answers ``echo:<nonce>`` with ``<host id>:<nonce>``, and ``put:<nonce>`` with ``ok``.
 
-    :ivar done: nonce -> how often it was put.
-    :ivar extra: how many lines too many it shall still say, each in a packet of its own behind an
-        answer.
+    :ivar done: nonce -> number of times it was put.
+    :ivar extra: number of extra lines to send, each in a separate packet after an answer.
     """
 
     def __init__(self, host_id: str, address: str, port: int, random: Random) -> None:
@@ -67,7 +66,7 @@ class Lond:
         self._server = await asyncio.start_server(self._serve, self.address, self.port)
 
     async def stop(self) -> None:
-        """Listen no more, and break every connection."""
+        """Stop listening, and abort all connections."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -85,7 +84,7 @@ class Lond:
                 if not await self._answer(line, writer):
                     return
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the caller has gone, or the run is over
+            pass  # the caller has disconnected, or the run has ended
         finally:
             self._open.discard(writer)
             with contextlib.suppress(OSError):
@@ -101,7 +100,7 @@ class Lond:
                 return
 
     async def _answer(self, line: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Answer a request; return whether the connection goes on."""
+        """Answer a request; return whether to keep the connection."""
         chances = self.chances
         if self._happens(chances.close_before):
             return False

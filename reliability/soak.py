@@ -1,8 +1,8 @@
 """
-Put what lonc promises to the test: ``make soak``, or ``python -m reliability.soak --help``.
+Test lonc's guarantees: ``make soak``, or ``python -m reliability.soak --help``.
 
-Each promise has a run of its own, with a lonc, its londs and its clients. The exit status is 1 when
-one was not kept. ``docs/reliability.rst`` has the table of a long run.
+Each guarantee has a run of its own, with a lonc, its londs and its clients. The exit status is 1 if
+one was broken. ``docs/reliability.rst`` contains the table of a long run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FAULTS = Chances(
     close_before=0.002, close_after=0.002, stall=0.0005, slow=0.01, split=0.02, refuse=0.02
 )
 
-#: Answers that may go wrong after a lond has said one line too many.
+#: Answers that may be wrong after an extra line of a lond.
 DOUBT = 64
 
-#: Seconds that a host may take to serve again once its lond is back: the longest pause between two
-#: probes of a host that was away for some seconds, and room for a busy machine.
+#: Seconds until a host is served again after its lond is back: the longest interval between probes
+#: of a host that was down for some seconds, and a reserve for a busy machine.
 BACK = 16.0
 
-#: Seconds in which a busy connection has long had the answers of which one is asked for as proof.
+#: Seconds within which a busy connection certainly reaches the number of answers for a check.
 NOTICED = 4.0
 
 _ROW = "{:<66} {:<42} {:<46} {}"
@@ -42,11 +42,11 @@ _ROW = "{:<66} {:<42} {:<46} {}"
 @attrs.frozen
 class Result:
     """
-    What a run showed.
+    The result of a run.
 
-    :ivar run: what was done.
-    :ivar figure: what came of it.
-    :ivar kept: whether that is what was promised.
+    :ivar run: describes it.
+    :ivar figure: its result.
+    :ivar kept: whether the guarantee was kept.
     """
 
     run: str
@@ -59,7 +59,7 @@ def _told(world: World, *names: str) -> str:
 
 
 async def requests(world: World, size: int) -> Result:
-    """No answer reaches another client, and every client hears something."""
+    """No answer reaches another client, and every client gets an answer."""
     for lond in world.londs:
         lond.chances = FAULTS
     await world.start()
@@ -71,7 +71,7 @@ async def requests(world: World, size: int) -> Result:
 
 
 async def extra_lines(world: World, size: int) -> Result:
-    """A line too many costs 64 answers at most."""
+    """An extra line affects at most 64 answers."""
     await world.start()
     worst = 0
     lines = 5 * size
@@ -84,8 +84,8 @@ async def extra_lines(world: World, size: int) -> Result:
             lond.extra = 1
             await asyncio.sleep(NOTICED)
             worst = max(worst, world.outcomes["wrong"] - before)
-    figure = f"{worst} wrong answers a line at most"
-    return Result(f"{lines} times an extra line, 90 clients", figure, worst <= DOUBT)
+    figure = f"at most {worst} wrong answers per line"
+    return Result(f"{lines} extra lines, 90 clients", figure, worst <= DOUBT)
 
 
 async def delayed(world: World, size: int) -> Result:
@@ -122,7 +122,7 @@ async def delayed(world: World, size: int) -> Result:
 
 
 async def flaps(world: World, size: int) -> Result:
-    """A host serves again by itself when its lond is back."""
+    """A host is served again by itself when its lond is back."""
     await world.start()
     slowest = 0.0
     for _ in range(size):
@@ -136,12 +136,12 @@ async def flaps(world: World, size: int) -> Result:
                 await asyncio.sleep(0.05)
             slowest = max(slowest, time.monotonic() - back)
     bad = world.outcomes["wrong"] + world.outcomes["hangs"] + world.outcomes["closed"]
-    figure = f"back after {slowest:.1f} s at most; " + _told(world, "wrong", "hangs")
-    return Result(f"{size} londs gone and back", figure, slowest <= BACK and bad == 0)
+    figure = f"back after at most {slowest:.1f} s; " + _told(world, "wrong", "hangs")
+    return Result(f"{size} londs down and back", figure, slowest <= BACK and bad == 0)
 
 
 async def reloads(world: World, size: int) -> Result:
-    """HUP, USR1 and USR2 are noticed by nobody."""
+    """HUP, USR1 and USR2 affect no client."""
     await world.start()
     signals = 50 * size
     async with world.asking(40):
@@ -155,7 +155,7 @@ async def reloads(world: World, size: int) -> Result:
 
 
 async def restarts(world: World, size: int) -> Result:
-    """Who has asked hears an answer or con_lost when lonc stops."""
+    """When lonc stops, every request gets an answer or con_lost."""
     await world.start()
     for lond in world.londs:
         lond.chances = Chances(slow=0.5)
@@ -174,7 +174,7 @@ async def restarts(world: World, size: int) -> Result:
 async def kept_sockets(world: World, size: int) -> Result:
     """A restart under a manager that keeps sockets refuses nobody."""
     world.keep_sockets()
-    world.reconnects = 1.0  # as lonnet has it
+    world.reconnects = 1.0  # like lonnet
     await world.start()
     ends = []
     async with world.asking(40):
@@ -190,7 +190,7 @@ async def kept_sockets(world: World, size: int) -> Result:
 
 async def take_overs(world: World, size: int) -> Result:
     """A process that takes over refuses nobody, and sends nothing twice."""
-    world.reconnects = 1.0  # as lonnet has it
+    world.reconnects = 1.0  # like lonnet
     await world.start()
     ends = []
     nonces = set()
@@ -213,7 +213,7 @@ async def take_overs(world: World, size: int) -> Result:
     return Result(run, figure, bad == 0)
 
 
-#: Each promise, and the run that puts it to the test.
+#: The runs by name.
 PROMISES: dict[str, Callable[[World, int], Awaitable[Result]]] = {
     "requests": requests,
     "extra-lines": extra_lines,
@@ -238,12 +238,12 @@ async def _keep(name: str, size: int, seed: int) -> Result:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what was chosen, and print the table; return the exit status."""
+    """Run the chosen tests and print the table; return the exit status."""
     parser = argparse.ArgumentParser(prog="reliability.soak", description=__doc__)
-    parser.add_argument("--size", type=int, default=1, metavar="N", help="how much of each (1)")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all chances (1)")
+    parser.add_argument("--size", type=int, default=1, metavar="N", help="amount of work (1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of random numbers (1)")
     parser.add_argument(
-        "--only", choices=PROMISES, action="append", help="this one; again for more"
+        "--only", choices=PROMISES, action="append", help="run only this; repeatable"
     )
     options = parser.parse_args(arguments)
     if options.size < 1:

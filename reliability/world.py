@@ -1,4 +1,4 @@
-"""A lonc in a process of its own, with its files, its londs and its clients."""
+"""A lonc process with its files, londs and clients."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from random import Random
 from lonc.test.fixtures.manager import StandIn
 from reliability.lond import Lond
 
-#: Short limits: what lonc waits for ends within seconds, and the run with it.
+#: Short time limits, so that runs end within seconds.
 SETTINGS = {"loncRequestTimeout": 3, "loncQueueTimeout": 3, "loncConnectTimeout": 2}
 
-#: Seconds after which a client without an answer counts as one that hangs: lonc's own limits, a
-#: look at them every quarter of a second, and room for a busy machine.
+#: Seconds after which a client without an answer counts as hanging: lonc's own limits, checked
+#: every quarter of a second, and a reserve for a busy machine.
 HANGS = 3 + 3 + 0.25 + 5
 
 START_LIMIT = 30.0
@@ -30,14 +30,14 @@ STOP_LIMIT = 30.0
 
 class World:
     """
-    lonc and what is around it.
+    lonc and its environment.
 
-    :ivar londs: one for each host.
-    :ivar outcomes: what became of the requests: ``answered``, ``con_lost``, ``wrong``, ``hangs``,
-        ``closed`` (without a word), ``no lonc`` (no connection to its socket). Under a manager, and
-        when a new lonc takes over, the failures of who had connected before are ``in flight``.
-    :ivar manager: what keeps the listening sockets over a restart, if anything does.
-    :ivar reconnects: how often a client takes another connection, as a share of its requests.
+    :ivar londs: one per host.
+    :ivar outcomes: of the requests: ``answered``, ``con_lost``, ``wrong``, ``hangs``, ``closed``
+        (without an answer), ``no lonc`` (no connection to its socket). With a manager, and at a
+        take-over, failures of clients connected before are ``in flight``.
+    :ivar manager: keeps the listening sockets across restarts, if set.
+    :ivar reconnects: how often a client opens another connection, as a fraction of its requests.
     """
 
     def __init__(self, folder: str, hosts: int, random: Random) -> None:
@@ -64,7 +64,7 @@ class World:
                 config.write(f"PerlSetVar {name} {value}\n")
 
     async def take_over(self) -> int:
-        """Have a new lonc take over; return the exit status of the old one once it has gone."""
+        """Start a new lonc that takes over; return the exit status of the old one."""
         self._stops += 1
         self._hands_over = True
         before = self._lonc
@@ -73,7 +73,7 @@ class World:
         return await asyncio.wait_for(before.wait(), STOP_LIMIT)
 
     async def start(self, *options: str) -> None:
-        """Start lonc, and wait until its sockets are there."""
+        """Start lonc, and wait until its sockets are listening."""
         twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
         command = [twistd, "-n", "lonc", "--config", os.path.join(self._folder, "loncapa.conf")]
         command += options
@@ -93,7 +93,7 @@ class World:
             await asyncio.sleep(0.02)
 
     def keep_sockets(self) -> None:
-        """Have a manager keep the listening sockets over restarts."""
+        """Use a manager that keeps the listening sockets across restarts."""
         self.manager = StandIn(os.path.join(self._folder, "notify"))
 
     async def _listens(self) -> bool:
@@ -108,7 +108,7 @@ class World:
         return True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send lonc a signal."""
+        """Send a signal to lonc."""
         assert self._lonc is not None
         self._lonc.send_signal(number)
 
@@ -120,13 +120,13 @@ class World:
         return await asyncio.wait_for(self._lonc.wait(), STOP_LIMIT)
 
     async def kill(self) -> None:
-        """End lonc as a crash would."""
+        """End lonc like a crash."""
         self.signal(signal.SIGKILL)
         assert self._lonc is not None
         await self._lonc.wait()
 
     async def close(self) -> None:
-        """End every process and close every connection."""
+        """End all processes and close all connections."""
         if self._lonc is not None and self._lonc.returncode is None:
             await self.kill()
         if self.manager is not None:
@@ -139,25 +139,25 @@ class World:
         return os.path.join(self._folder, "sock", lond.host_id)
 
     def delay(self, lond: Lond, nonce: bytes, number: int) -> None:
-        """Leave a delayed request, as lonnet does (protocol, section 6)."""
+        """Store a delayed request, as lonnet does (protocol, section 6)."""
         name = f"{int(time.time())}.{number}.put.{lond.host_id}"
         with open(os.path.join(self._folder, "sock", "delayed", name), "wb") as file:
             file.write(b"put:" + nonce + b"\n")
 
     def delayed(self) -> int:
-        """Return how many delayed requests are on disk, those that are kept too."""
+        """Return the number of delayed requests on disk, including kept ones."""
         folder = os.path.join(self._folder, "sock", "delayed")
         return sum(len(files) for _, _, files in os.walk(folder))
 
     # ------------------------------------------------------------------ clients
 
     async def clients(self, count: int, requests: Iterator[int]) -> None:
-        """Have so many clients ask one request after the other, until none is left."""
+        """Send requests with a number of clients until there are none left."""
         await asyncio.gather(*(self._client(requests) for _ in range(count)))
 
     @contextlib.asynccontextmanager
     async def asking(self, count: int) -> AsyncIterator[None]:
-        """Have so many clients ask all the time."""
+        """Send requests with a number of clients within the context."""
         ended = asyncio.Event()
         requests = itertools.takewhile(lambda _: not ended.is_set(), itertools.count())
         clients = asyncio.ensure_future(self.clients(count, requests))

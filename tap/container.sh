@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the image runs: `container.sh start OPTIONS` is lonc, `container.sh health` asks that lonc.
-# The two are separate processes, so which lonc it is (--config, --standalone) is noted at the start.
+# The commands of the image: `container.sh start OPTIONS` runs lonc, `container.sh health` checks it.
+# These are separate processes, so the options that identify the lonc (--config, --standalone) are saved at the start.
 set -eu
 which=${LONC_WHICH:-/tmp/lonc-which}
 
@@ -24,7 +24,7 @@ health)
     while IFS= read -r each; do set -- "$@" "$each"; done <"$which"
     status=0
     lonc status "$@" >/dev/null || status=$?
-    # 1 and 2 are mostly about other machines, and to start this container again mends none of them.
+    # 1 and 2 are mostly problems of other machines, which restarting this container would not fix.
     test "$status" -le 2
     ;;
 *)

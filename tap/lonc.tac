@@ -1,8 +1,8 @@
 """
 The same application as ``twistd lonc``, from a file: ``twistd -ny tap/lonc.tac``.
 
-Its options stand in the environment: ``LONC_OPTIONS="--standalone var" twistd -ny tap/lonc.tac``.
-Without any it reads the web server's ``loncapa.conf``, as ``twistd lonc`` does.
+Its options are in the environment: ``LONC_OPTIONS="--standalone var" twistd -ny tap/lonc.tac``.
+Without options it reads the web server's ``loncapa.conf``, as ``twistd lonc`` does.
 """
 
 import os

@@ -1,7 +1,7 @@
 """
-Ask one question of a host: ``python docs/examples/ask.py var/sock/l2 ping``.
+Send a request to a host: ``python docs/examples/ask.py var/sock/l2 ping``.
 
-This is all that a client of lonc has to do: connect, write one line, read one line.
+This is everything that a client of lonc has to do: connect, write one line, read one line.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 
 
 def ask(path: str, request: bytes, timeout: float = 130.0) -> bytes:
-    """Return the answer; the time limit, in seconds, is above lonc's own two of 60 s each."""
+    """Return the answer. The timeout is longer than lonc's two limits of 60 s each."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(timeout)
         client.connect(path)
@@ -18,7 +18,7 @@ def ask(path: str, request: bytes, timeout: float = 130.0) -> bytes:
         with client.makefile("rb") as answers:
             answer = answers.readline()
     if not answer.endswith(b"\n"):
-        raise ConnectionError("closed without a whole answer")
+        raise ConnectionError("closed without a complete answer")
     return answer[:-1]
 
 
@@ -30,6 +30,6 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"{sys.argv[1]}: {error}")
     try:
-        os.write(1, answer + b"\n")  # bytes, for an answer need not be text
+        os.write(1, answer + b"\n")  # bytes, since an answer need not be text
     except OSError as error:
         sys.exit(f"ask.py: {error}")

@@ -1,7 +1,7 @@
 """
 Keep a student's grades on another machine: ``python client_blocking.py LONCAPA_CONF HOST``.
 
-It waits for each answer, as most scripts do.
+It uses the blocking client, as most scripts do.
 """
 
 import os
@@ -13,18 +13,18 @@ from lonc.wire.escaping import escape, pack, to_text, unescape, unpack
 
 
 def main(config: str, host: str) -> None:
-    """Put some grades, read them again, and ask for what may not be read on the way."""
+    """Store some grades, read one of them, and read all of them encrypted."""
     client = Client(read_settings(config, {}))
     where = b"msu:alice:" + escape("grades 2026")
 
     grades = {"essay: my home": "A", "oral, part 2": "B+"}
     reply = client.critical(host, b"put:" + where + b":" + pack(grades))
     if reply == CON_DELAYED:
-        print("the grades will be put later:", reply.why)
+        print("the grades will be stored later:", reply.why)
         return
     print("put:", reply.text)
 
-    # Several questions: one connection for all of them.
+    # One connection for several requests.
     with client.connection(host) as connection:
         reply = connection.ask(b"get:" + where + b":" + escape("oral, part 2"))
         print("oral, part 2:", to_text(unescape(reply)))
@@ -42,5 +42,5 @@ if __name__ == "__main__":
         main(sys.argv[1], sys.argv[2])
         sys.stdout.flush()
     except (SettingsError, ValueError, OSError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for output that is no longer read
         sys.exit(f"client_blocking.py: {error}")

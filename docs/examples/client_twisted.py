@@ -1,7 +1,7 @@
 """
-Ask several machines at once for their load: ``python client_twisted.py SOCKETS HOST...``.
+Ask several machines concurrently for their load: ``python client_twisted.py SOCKETS HOST...``.
 
-SOCKETS is lonc's folder of sockets, ``lonSockDir``; nothing else has to be known of lonc.
+SOCKETS is lonc's folder of sockets, ``lonSockDir``; nothing else is needed.
 """
 
 import os
@@ -15,7 +15,7 @@ from lonc.client import Reply, TwistedClient
 
 
 async def main(reactor: Any, sock_dir: str, *hosts: str) -> None:
-    """Print what each says; a minute is long enough for us."""
+    """Print the answers, waiting up to a minute."""
     client = TwistedClient(reactor, sock_dir)
     try:
         asked: list[Deferred[Reply]] = [client.ask(host, "load", timeout=60) for host in hosts]
@@ -23,7 +23,7 @@ async def main(reactor: Any, sock_dir: str, *hosts: str) -> None:
             print(f"{host}: {reply.text}", f"({reply.why})" if reply.why else "")
         sys.stdout.flush()
     except (ValueError, OSError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for output that is no longer read
         raise SystemExit(f"client_twisted.py: {error}") from None
 
 

@@ -1,8 +1,9 @@
 # mypy: allow-untyped-calls
 """
-Serve one host inside a Twisted program, and ask it: ``python docs/examples/embed.py FOLDER``.
+Serve a host inside a Twisted program, and send requests to it: ``python docs/examples/embed.py
+FOLDER``.
 
-The lond is the embedded one, at a free port of 127.0.0.1. FOLDER takes the host's UNIX socket.
+It uses the embedded lond, on a free port of 127.0.0.1. The host's UNIX socket is created in FOLDER.
 """
 
 import os
@@ -24,7 +25,7 @@ from lonc.transport.unix_socket import SocketError
 
 
 async def main(reactor: Any, folder: str) -> None:
-    """Serve the host l2 for as long as it takes to ask it three questions."""
+    """Serve the host l2 and send it three requests."""
     lond = LondFactory(reactor, "l2", "l1")
     port = reactor.listenTCP(0, lond, interface="127.0.0.1")
 
@@ -50,7 +51,7 @@ async def main(reactor: Any, folder: str) -> None:
     host = HostService(row, settings, around)
 
     def sweep() -> None:
-        # Nobody else watches the time limits: LoncService would.
+        # Applies the time limits, as LoncService would do.
         now = reactor.seconds()
         clients.sweep(now)
         host.sweep(now)
@@ -69,12 +70,12 @@ async def main(reactor: Any, folder: str) -> None:
 
 
 async def run(reactor: Any, folder: str) -> None:
-    """Do it; what goes wrong is one line."""
+    """Run it; report errors in one line."""
     try:
         await main(reactor, folder)
         sys.stdout.flush()
     except (SocketError, OSError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for output that is no longer read
         raise SystemExit(f"embed.py: {error}") from None
 
 

@@ -1,8 +1,8 @@
 """
 Manage a running lonc from another process.
 
-ENDPOINT is where lonc listens for this, for example unix:/home/httpd/sockets/lonc.amp.
-HOST is a host id; without one, or when it is empty, all hosts are meant.
+ENDPOINT is lonc's management port, for example unix:/home/httpd/sockets/lonc.amp.
+HOST is a host id; all hosts if missing or empty.
 """
 
 import argparse
@@ -39,7 +39,7 @@ async def show_hosts(lonc: ManagementClient) -> None:
 
 
 async def carry_out(lonc: ManagementClient, asked: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Execute the command."""
     if asked.command == "list":
         await show_hosts(lonc)
     elif asked.command == "report":
@@ -59,22 +59,22 @@ async def carry_out(lonc: ManagementClient, asked: argparse.Namespace) -> None:
 
 
 async def main(reactor: IReactorTime, asked: argparse.Namespace) -> None:
-    """Connect, do it, and close; what goes wrong is one line."""
+    """Connect, execute the command and close; report errors in one line."""
     try:
         lonc = await ManagementClient.connect(reactor, asked.endpoint)
         await carry_out(lonc, asked)
         await lonc.close()
         sys.stdout.flush()
     except (ManagementError, OSError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for output that is no longer read
         raise SystemExit(f"manage.py: {error}") from error
 
 
 class OneLine(argparse.ArgumentParser):
-    """Says in one line what is wrong with the command line."""
+    """Reports errors of the command line in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """End."""
+        """Exit."""
         self.exit(2, f"manage.py: {message}; see --help\n")
 
 

@@ -1,8 +1,8 @@
 # mypy: allow-untyped-calls
 """
-A test against a lond that is told to do wrong: ``trial docs/examples/test_with_faults.py``.
+A test with a lond that has a fault: ``trial docs/examples/test_with_faults.py``.
 
-The sockets are real and the time can be skipped, so a time limit of a minute takes no time at all.
+The sockets are real, but time can be skipped, so a timeout of a minute takes no time.
 """
 
 from twisted.trial.unittest import TestCase
@@ -11,10 +11,10 @@ from lonc.testing import CON_LOST, STALL, ServedHost, Step
 
 
 class SilentLondTests(TestCase):
-    """What becomes of a request when the lond does not answer it."""
+    """A lond that does not answer."""
 
     async def test_put(self) -> None:
-        """It ends when its minute is over, and the status tells the cause."""
+        """A request ends after a minute, and the status contains the cause."""
         host = ServedHost(self)
         host.faults.order(Step.REQUEST, STALL, command=b"put")
         reply = host.ask("put:msu:alice:grades:essay=A")

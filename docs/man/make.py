@@ -1,7 +1,7 @@
 """
 Write the manual pages ``lonc.1`` and ``twistd-lonc.1``: ``make man``.
 
-They are made from the definitions that the commands themselves parse their arguments with.
+They are generated from the definitions by which the commands parse their arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def roff(text: str) -> str:
-    """Return a text that troff takes as it is."""
+    """Escape a text for troff."""
     text = re.sub(r"\s+", " ", text.strip()).replace("\\", r"\e").replace("-", r"\-")
     return "\\&" + text if text.startswith((".", "'")) else text
 
@@ -33,13 +33,13 @@ def head(name: str, text: str) -> Iterator[str]:
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """Yield paragraphs, which have an empty line between them."""
+    """Yield paragraphs, separated by empty lines in the text."""
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         yield from (".PP", roff(paragraph))
 
 
 def named(term: str, text: str) -> Iterator[str]:
-    """Yield a term and what it means."""
+    """Yield a term and its description."""
     yield from (".TP", f".B {roff(term)}", roff(text))
 
 
@@ -53,7 +53,7 @@ def options(command: click.Command) -> Iterator[str]:
 
 
 def described(command: click.Command, name: str) -> Iterator[str]:
-    """Yield the section of a command, or those of a group's."""
+    """Yield the section of a command, or of all commands of a group."""
     if isinstance(command, click.Group):
         context = click.Context(command)
         for word in sorted(command.list_commands(context)):
@@ -68,7 +68,7 @@ def described(command: click.Command, name: str) -> Iterator[str]:
 
 def lonc_page() -> Iterator[str]:
     """Yield the lines of ``lonc.1``."""
-    yield from head("lonc", "look after a lonc that runs")
+    yield from head("lonc", "control and inspect a running lonc")
     yield from (".SH SYNOPSIS", ".B lonc", roff("[OPTIONS] COMMAND [ARGUMENTS]"))
     yield from (".SH DESCRIPTION", *paragraphs(commands.help or ""))
     yield from (".SH OPTIONS", *options(commands), ".SH COMMANDS")
@@ -78,7 +78,7 @@ def lonc_page() -> Iterator[str]:
     yield from named("1", "It failed; or there are warnings; or con_lost.")
     yield from named("2", "lonc status: something is critical; lonc check: lonc would not start.")
     yield from named("3", "No lonc answers.")
-    yield from named("64", "The command line makes no sense.")
+    yield from named("64", "Wrong command line.")
     yield from (".SH SEE ALSO", ".BR twistd-lonc (1)".replace("-", r"\-"))
 
 
@@ -93,12 +93,15 @@ def twistd_page() -> Iterator[str]:
     flags: list[Any] = [(long, short, "", text) for long, short, text in Options.optFlags]
     for long, short, value, text in sorted((*parameters, *flags), key=lambda each: str(each[0])):
         yield from named((f"-{short}, " if short else "") + f"--{long}{value}", text)
-    yield from (".SH SIGNALS", roff("INT and TERM stop it; HUP has it read everything again."))
+    yield from (
+        ".SH SIGNALS",
+        roff("INT and TERM stop it; HUP makes it reload the configuration and the table."),
+    )
     yield from (".SH SEE ALSO", ".BR lonc (1),", ".BR twistd (1)")
 
 
 def main() -> None:
-    """Write both."""
+    """Write both pages."""
     for name, lines in (("lonc.1", lonc_page()), ("twistd-lonc.1", twistd_page())):
         with open(os.path.join(HERE, name), "w", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))

@@ -1,7 +1,7 @@
 """
-Make the pictures of the pages from what ``lonc`` really prints: ``make pictures``.
+Create the pictures of the documentation from real output of ``lonc``: ``make pictures``.
 
-A small cluster runs for it, with a host whose lond does not.
+It runs a small cluster, which includes a host without a lond.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BIN = os.path.dirname(sys.executable)
 #: Columns and lines of the terminal.
 WIDTH, HEIGHT = 96, 16
 
-#: What is asked before the pictures are made.
+#: Commands executed before the pictures are created.
 ASKED = (
     ("reload",),
     ("ask", "l2", "put:msu:alice:grades:essay=A"),
@@ -35,13 +35,13 @@ ASKED = (
     ("ask", "l3", "ping"),
 )
 
-#: The port of the page, and how large its picture is.
+#: The port of the page, and the size of its picture.
 PAGE, SIZE = "8790", "900,690"
 
 
 @contextmanager
 def cluster(port: str) -> Iterator[str]:
-    """Run a cluster; give its folder."""
+    """Run a cluster; yield its folder."""
     with tempfile.TemporaryDirectory(prefix="lonc-") as folder:
         command = [os.path.join(BIN, "twistd"), "-n", "lonc", "--standalone", folder]
         with subprocess.Popen(
@@ -74,7 +74,7 @@ def shown(folder: str, *arguments: str, **variables: str) -> str:
         while True:
             try:
                 output += os.read(ours, 65536)
-            except OSError:  # the terminal has no other end any more
+            except OSError:  # the other end of the terminal is closed
                 break
     os.close(ours)
     return output.decode().replace("\r\n", "\n")
@@ -89,7 +89,7 @@ def picture(text: str, title: str, path: str) -> None:
 
 
 def with_own_fonts(path: str) -> None:
-    """Have a picture drawn with the fonts of whoever looks, and fetch none."""
+    """Remove fonts fetched from the network: the viewer's fonts are used."""
     with open(path, "r+", encoding="utf-8") as file:
         drawn = re.sub(r"@font-face \{.*?\}\s*", "", file.read(), flags=re.DOTALL)
         file.seek(0)
@@ -98,9 +98,9 @@ def with_own_fonts(path: str) -> None:
 
 
 def photograph() -> None:
-    """Make a picture of the page, where there is a browser that does it by command."""
+    """Create the picture of the page, if Chromium is installed."""
     if (browser := shutil.which("chromium")) is None:
-        print("the picture of the page stays as it is: there is no chromium")
+        print("the picture of the page is not updated: chromium is not installed")
         return
     command = [browser, "--headless", "--hide-scrollbars", f"--window-size={SIZE}"]
     if os.getuid() == 0:  # Chromium's sandbox refuses root.
@@ -110,7 +110,7 @@ def photograph() -> None:
 
 
 def main() -> None:
-    """Make them all."""
+    """Create all pictures."""
     with cluster("5790") as folder:
         with open(os.path.join(folder, "tabs", "hosts.tab"), "a", encoding="utf-8") as table:
             table.write("l3:local:access:l3.localhost:127.0.0.3\n")
@@ -118,7 +118,7 @@ def main() -> None:
             shown(folder, *asked)
         for name in ("status", "hosts"):
             picture(shown(folder, name), f"lonc {name}", os.path.join(HERE, f"{name}.svg"))
-        # Textual has a camera of its own.
+        # Textual can take screenshots.
         camera = {"TEXTUAL_SCREENSHOT_LOCATION": HERE, "TEXTUAL_SCREENSHOT_FILENAME": "top.svg"}
         shown(folder, "top", TEXTUAL_SCREENSHOT="2", **camera)
         photograph()

@@ -95,7 +95,7 @@ class MakefileTests(SynchronousTestCase):
         old = self.python("python3.9", 3, 9)
         status, out, err = self.make(f"PYTHON={old}")
         self.assertEqual((status, out, err.count("\n")), (2, "", 1))
-        self.assertIn(f"{old} is no Python 3.11 or later", err)
+        self.assertIn(f"{old} is not Python 3.11 or later", err)
 
     def test_no_network(self) -> None:
         """Where pip gets nothing, a line says what to look at; pip's own words are in a file."""

@@ -181,7 +181,7 @@ class LoncTests(TestCase):
         self.assertEqual(self.delayed(), [])
         self.host.reached = False
         out = await self.run_example("client_blocking.py", config, "l2")
-        self.assertTrue(out.startswith("the grades will be put later: "), out)
+        self.assertTrue(out.startswith("the grades will be stored later: "), out)
         self.assertEqual(len(self.delayed()), 1)
 
     async def test_twisted_example(self) -> None:
