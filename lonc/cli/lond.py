@@ -35,7 +35,8 @@ def lond(folder: str, host: str | None, state: str | None) -> None:
         raise click.ClickException(f"{host} is not in hosts.tab")
     if host is not None and state is not None:
         illness.write(folder, host, state)
-        click.echo(f"Within a second the lond of {host} is {state}: {illness.ILLNESSES[state]}.")
+        click.echo(f"The lond of {host} is to be {state}: {illness.ILLNESSES[state]}.")
+        click.echo("The cluster follows within a second, or when it is started.")
         return
     ill = illness.read(folder)
     for each in table.hosts if host is None else [host]:
