@@ -360,7 +360,7 @@ def _prepared(
             pid_file.acquire(PATIENCE[taking_over])
             others = "" if manager.has_inherited else who_serves(settings, table)
             if others:
-                pid_file.close()  # the file may be loncnew's
+                pid_file.abandon()
                 raise PidFileError(f"{others}; stop it before you start lonc")
             undo.callback(pid_file.release)
         else:

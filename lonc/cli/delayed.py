@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -116,7 +115,6 @@ def unfold() -> None:
     """
     settings = target().settings()
     pid_file = PidFile(settings.pid_file)
-    was_there = os.path.lexists(pid_file.path)
     try:
         pid_file.acquire()
     except PidFileError as error:
@@ -124,8 +122,5 @@ def unfold() -> None:
     try:
         moved = Spool(settings.delayed_dir).unfold()
     finally:
-        if was_there:
-            pid_file.close()
-        else:
-            pid_file.release()
+        pid_file.abandon()
     click.echo(f"{count(moved, 'sealed request')} moved to {settings.delayed_dir}.")

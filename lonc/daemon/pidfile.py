@@ -55,6 +55,7 @@ class PidFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._descriptor: int | None = None
+        self._was_there = False
 
     def acquire(self, patience: float = 0.0) -> None:
         """
@@ -64,6 +65,7 @@ class PidFile:
         :raises PidFileError: another process holds it, or another reason.
         """
         until = monotonic() + patience
+        self._was_there = os.path.lexists(self.path)
         while True:
             descriptor = self._opened(os.O_CREAT)
             try:
@@ -112,6 +114,13 @@ class PidFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def abandon(self) -> None:
+        """Release the lock, and leave the file as it was before: it may be loncnew's."""
+        if self._was_there:
+            self.close()
+        else:
+            self.release()
 
     def write(self) -> None:
         """

@@ -117,6 +117,9 @@ class OptionsTests(TapTestCase):
         self.assertIn(f"process {os.getpid()} has {self.path('l1')}; stop it", told)
         with open(self.path("logs", "lonc.pid")) as file:
             self.assertEqual(file.read(), "4711\n")
+        os.unlink(self.path("logs", "lonc.pid"))
+        self.assertEqual(self.refusal("lonc", "--config", config), told)
+        self.assertEqual(os.listdir(self.path("logs")), [])
 
     def test_log_file_of_twistd(self) -> None:
         """What `twistd --logfile` names takes what would be shown; a wrong name is one line."""
