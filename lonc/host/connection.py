@@ -115,7 +115,7 @@ class Owner(Interface):
     def count_unfinished(self, connection: LondConnection, size: int) -> None:
         """Its unfinished answer takes so many bytes; 0 for so few that they are not counted."""
 
-    def release(self, connection: LondConnection) -> None:
+    def free_memory(self, connection: LondConnection) -> None:
         """End it, for its unfinished answer takes too much memory."""
 
 
@@ -497,9 +497,9 @@ class LondConnection(Protocol):
         """Whether nobody waits for the answer that it owes."""
         return self.request is not None and isinstance(self.request.asker, Nobody)
 
-    def release(self) -> None:
+    def free_memory(self) -> None:
         """Free what its unfinished answer takes, for others need it."""
-        self._owner.release(self)
+        self._owner.free_memory(self)
 
     def _overlong(self) -> bytes | None:
         """Allow an encrypted reply the length that its plain text may have, and no other."""

@@ -186,7 +186,7 @@ class Health:
             self._probes.start()
         return died
 
-    def restore(self) -> bool:
+    def success(self) -> bool:
         """Give all retries back, for the host lives; return whether it was away."""
         was_away, self.away = self.away, False
         self.doubtful = False

@@ -376,7 +376,7 @@ class Lond:
         """Record the size of an incomplete answer, which may end this connection or another."""
         self._dependencies.clients.replies.note(connection, size)
 
-    def release(self, connection: LondConnection) -> None:
+    def free_memory(self, connection: LondConnection) -> None:
         """End a connection whose incomplete answer needs too much memory (row F3)."""
         what = "the memory for answers is used up: the connection of the longest one is closed"
         self._dependencies.clients.warn("answers", self._troubles.host_id, what)
@@ -411,7 +411,7 @@ class Lond:
 
     def revive(self) -> None:
         """Handle a success: the host has all its retries again (row S10)."""
-        if self.health.restore():
+        if self.health.success():
             log.info("host answers again", host_id=self._troubles.host_id, success=True)
             self._tell_revived()
 

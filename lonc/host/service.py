@@ -348,7 +348,7 @@ class HostService(Service):
 
     def close_connections(self) -> None:
         """Close all connections and start anew (rows S14 and F11); open requests are lost."""
-        more = self._dependencies.clients.may_log("close", self.host_id)
+        more = self._dependencies.clients.allow_line("close", self.host_id)
         if more is not None:
             what = "closing every connection on request{more}"
             log.critical(what, more=more, host_id=self.host_id)

@@ -50,7 +50,7 @@ class Holder(Protocol):
     def abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
 
-    def release(self) -> None:
+    def free_memory(self) -> None:
         """Free those bytes at once."""
 
 
@@ -137,7 +137,7 @@ class Budget(Generic[K]):
         self.used = 0
 
     def note(self, holder: K, size: int) -> None:
-        """Note how many bytes a holder has now; past the limit, have one release its own."""
+        """Note how many bytes a holder has now; past the limit, have one give up its own."""
         before = self.sizes.pop(holder, 0)
         if size > 0:
             self.sizes[holder] = size
@@ -145,7 +145,7 @@ class Budget(Generic[K]):
         while size > before and self.used > self.limit and len(self.sizes) > 1:
             chosen = self._choose(self.sizes)
             self.used -= self.sizes.pop(chosen)
-            chosen.release()
+            chosen.free_memory()
 
 
 def largest(sizes: Mapping[K, int]) -> K:
@@ -168,7 +168,7 @@ class Unread:
         self.since = now
         self.unsent = client.unsent
 
-    def release(self) -> None:
+    def free_memory(self) -> None:
         """Close the client."""
         self.client.disconnect(
             "its answers are not read and the memory for such answers is used up"
@@ -315,13 +315,13 @@ class Clients:
         self.requests.limit = self.replies.limit = settings.max_request_memory
         self._unread_memory.limit = settings.max_unread
 
-    def may_log(self, key: str, host_id: str) -> str | None:
+    def allow_line(self, key: str, host_id: str) -> str | None:
         """Tell whether a line that clients can cause may be logged now; see `RateLimited.allow`."""
         return self._limited.allow(f"{key} {host_id}")
 
     def warn(self, key: str, host_id: str, what: str) -> None:
         """Log a warning that clients could repeat as often as they like."""
-        more = self.may_log(key, host_id)
+        more = self.allow_line(key, host_id)
         if more is not None:
             log.warn("{what}{more}", what=what, more=more, host_id=host_id)
 

@@ -368,7 +368,7 @@ class ClientProtocol(Protocol):
         self._clients.warn("line", self._host.host_id, what)
         self.turn_away(cause)
 
-    def release(self) -> None:
+    def free_memory(self) -> None:
         """Free what its requests take, for others need it: they end with ``con_lost`` (F3)."""
         self._clients.released.note()
         self.give_up_line("the memory for requests is used up", Cause.MEMORY)
@@ -575,7 +575,7 @@ class Abandoned(Nobody):
         """Count the request no more."""
         self._memory.note(self, 0)
 
-    def release(self) -> None:
+    def free_memory(self) -> None:
         """End the request now."""
         self._released.note()
         self._host.cut_off(self._request)

@@ -106,7 +106,7 @@ class DoubtTests(HangingTestCase):
         while not stage.service.machine.pool.proving:
             stage.advance(1)
         (probing,) = stage.service.machine.pool.proving
-        probing.release()
+        probing.free_memory()
         self.assertEqual(stage.status.state, "DEAD")
         self.pong = b"l2\n"
         stage.advance(60)

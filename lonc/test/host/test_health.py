@@ -59,7 +59,7 @@ class RetriesTests(HealthTestCase):
         health.failure()
         health.set_retries(7)
         self.assertEqual((health.left, health.dead), (0, True))
-        health.restore()
+        health.success()
         self.assertEqual(health.left, 7)
 
 
@@ -109,7 +109,7 @@ class ProbeTests(HealthTestCase):
         """F4: a host that is back is not probed, and its next death begins with 1 second."""
         health = self.dead()
         self.failing(health, 5)
-        health.restore()
+        health.success()
         self.assertEqual(health.next_probe, -1.0)
         before = len(self.probes)
         self.clock.advance(1000)

@@ -56,7 +56,7 @@ class DeafOwner:
     def count_unfinished(self, connection: LondConnection, size: int) -> None:
         pass
 
-    def release(self, connection: LondConnection) -> None:
+    def free_memory(self, connection: LondConnection) -> None:
         pass
 
 
