@@ -401,6 +401,16 @@ class ProofTests(DeliveryCase):
             lond.say(b"got\n")
             stage.turn()
 
+    def test_ping_tells_nothing_by_then(self) -> None:
+        """Nor does one that could not be asked before ``ping`` turned out to tell nothing."""
+        stage = self.known()
+        connections = [self.delivered(stage) for _ in range(2)]
+        proofs = [each.prove() for each in connections]
+        stage.service.machine.lond.auditor._answers["l2"].hopeless = True
+        self.assertNoResult(proofs[0])
+        stage.advance(1)
+        self.assertEqual([self.successResultOf(each) for each in proofs], [False, False])
+
     def test_many_are_asked(self) -> None:
         """It is asked before it has answered too often, however many others are being asked."""
         stage, connection = self.busy()

@@ -312,6 +312,20 @@ class AuditTests(HangingTestCase):
         self.assertEqual(sum(self.pings(stage)[before:]), 0)
         self.assertEqual(sum("answers to ping differ" in line for line in self.warnings), 1)
 
+    def test_now_and_then(self) -> None:
+        """Where it hangs now and then, and is answered between, it goes on being asked."""
+        stage = self.stage(request_timeout=60, max_connections=1)
+        client = stage.client()
+        self.rounds(stage, [client], 2 * ROUND)
+        for _ in range(4):
+            self.pong = b""
+            self.rounds(stage, [client], ROUND)
+            stage.advance(SHORTEST + 1)
+            self.pong = b"l2\n"
+            self.rounds(stage, [client], 2 * ROUND)
+        self.assertTrue(stage.status.ping_tells)
+        self.assertGreater(self.pings(stage)[-1], 0)
+
     def test_a_slow_lond_has_longer(self) -> None:
         """The limit is ten times what its answers usually take."""
         stage = self.stage(request_timeout=60, max_connections=1)
