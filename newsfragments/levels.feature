@@ -1,1 +1,1 @@
-There are two access levels to the management port: lonc's own user and root may control lonc, others who can access the socket may only read; `loncManagementGroup` is the group that may. Local TCP connections may only read. Each control command is logged with user and process.
+There are two access levels to the management port: lonc's own user and root may steer lonc, all others who can access the socket may only see; `loncManagementGroup` is the group that may see. Over local TCP one may only see. Each command that changes something is logged with user and process.

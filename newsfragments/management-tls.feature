@@ -1,1 +1,1 @@
-With `loncManagementTLS lonctls:PORT`, other machines of the cluster can read, or control, over TLS with certificates of the cluster's authority on both sides, if listed in `loncManagementNames`; by default, nobody is. The client is `lonc --management lonctls:HOST:PORT`.
+With `loncManagementTLS lonctls:PORT`, other machines of the cluster can see, or steer, over TLS with certificates of the cluster's authority on both sides, if listed in `loncManagementNames`; by default, nobody is. The client is `lonc --management lonctls:HOST:PORT`.

@@ -52,4 +52,4 @@ def _why_no_socket(host: str, settings: Settings) -> str:
         return str(error)
     if host not in table.hosts:
         return f"{host} is not in hosts.tab"
-    return f"{settings.socket_path(host)} is not there; {START}"
+    return f"{settings.socket_path(host)} does not exist; {START}"

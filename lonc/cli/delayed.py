@@ -73,7 +73,7 @@ async def show_(lonc: ManagementClient, file: str) -> None:
     content, more = await lonc.show_delayed(file)
     write(content)
     if more:
-        click.echo("... it goes on.", err=True)
+        click.echo("... (truncated)", err=True)
 
 
 @delayed.command()

@@ -126,7 +126,7 @@ async def hosts(
         for line in about(chosen[0], connections, time.time()):
             out.print(line, no_wrap=True, overflow=overflow(out))
     else:
-        show(chosen, HOST_COLUMNS, "No host is like that." if every else "hosts.tab has no host.")
+        show(chosen, HOST_COLUMNS, "No host matches." if every else "hosts.tab has no host.")
 
 
 def _as_object(row: Row) -> Mapping[str, object]:
@@ -162,10 +162,14 @@ def _facts(host: HostStatus, now: float) -> dict[str, str]:
     failure = host.last_failure
     lost = ", ".join(f"{number} {cause}" for cause, number in host.con_lost.items() if number)
     facts = {
-        "lond": f"version {host.lond_version or 'not told'}, mode {host.mode or 'not known yet'}",
+        "lond": f"version {host.lond_version or 'unknown'}, mode {host.mode or 'not yet known'}",
         "connections": f"{host.connecting} connecting, {host.handshaking} in the handshake, "
         f"{host.idle} idle, {host.busy} busy"
-        + (f"; an answer is owed for {duration(host.oldest_owed)}" if host.oldest_owed else ""),
+        + (
+            f"; oldest outstanding request: {duration(host.oldest_owed)}"
+            if host.oldest_owed
+            else ""
+        ),
         "queue": f"{host.waiting} waiting, the oldest for {duration(host.oldest_waiter)}"
         if host.waiting
         else "nobody waits",

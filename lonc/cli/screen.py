@@ -272,7 +272,7 @@ class Top(App[None]):
         """Pause a host, after asking for the reason."""
         self._ask(
             "Pause {host}: why?",
-            "a reason; Escape leaves it",
+            "a reason; Escape cancels",
             lambda host, reason: self._lonc.pause(host, self._by, reason) if reason else None,
         )
 
@@ -287,7 +287,7 @@ class Top(App[None]):
     def action_retry(self) -> None:
         """Restore a host's retries."""
         self._ask(
-            "Give {host} its retries back?",
+            "Reset the retries of {host}?",
             "yes",
             lambda host, answer: self._lonc.reset_retries(host) if answer == "yes" else None,
         )

@@ -34,7 +34,7 @@ def make_delayed_key(file: str) -> None:
     overwritten. Run this as the user that lonc runs as.
     """
     make_key_file(file)
-    click.echo("The key is made. Keep a copy elsewhere, and put into loncapa.conf:")
+    click.echo("Key created. Keep a copy elsewhere, and add to loncapa.conf:")
     path = os.path.abspath(file).replace("\\", r"\\").replace('"', r"\"")
     click.echo(f'PerlSetVar loncDelayedKeyFile "{path}"')
 

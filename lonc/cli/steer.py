@@ -47,7 +47,7 @@ async def pause(
 async def resume(lonc: ManagementClient, host: str) -> None:
     """End the pause of HOST."""
     await lonc.resume(host)
-    click.echo(f"{printable(host)} is not paused any more.")
+    click.echo(f"{printable(host)} is no longer paused.")
 
 
 @click.command()
@@ -56,7 +56,7 @@ async def resume(lonc: ManagementClient, host: str) -> None:
 async def retry(lonc: ManagementClient, host: str) -> None:
     """Restore the retries of HOST, or of all hosts: a DEAD one is probed at once."""
     await lonc.reset_retries(host)
-    click.echo(f"{printable(host) or 'Every host'} has its retries back.")
+    click.echo(f"The retries of {printable(host) or 'all hosts'} are reset.")
 
 
 @click.command()

@@ -242,7 +242,7 @@ class ManagementClient:
         try:
             command.makeArguments(arguments, self._protocol)
         except Exception as error:  # AMP's types raise any exception
-            raise BadArguments(f"{command.__name__} is not asked like this: {error}") from error
+            raise BadArguments(f"wrong arguments for {command.__name__}: {error}") from error
         limit = self._timeout + more_time
         try:
             asking: Deferred[dict[str, Any]] = self._protocol.callRemote(command, **arguments)
@@ -261,5 +261,5 @@ class ManagementClient:
             what = "the lonc that runs there is older than this command: restart it"
             raise NoAnswer(f"{self._where}: {what}") from error
         except Exception as error:
-            what = f"the answer is none that AMP can carry: {type(error).__name__}"
+            what = f"the answer cannot be sent over AMP: {type(error).__name__}"
             raise NoAnswer(f"{self._where}: {what}") from error

@@ -63,7 +63,7 @@ class ClientConnection(BoundedAMP):
             box.setdefault(amp.ERROR_DESCRIPTION, b"")
             super().ampBoxReceived(box)
         except Exception:  # AMP raises whatever it comes across
-            self.refuse("what came answers no question")
+            self.refuse("unexpected answer")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail all commands without an answer."""
@@ -139,7 +139,7 @@ async def connect(
         try:
             target = clientFromString(reactor, endpoint)
         except (ValueError, TypeError) as error:
-            told = "no client endpoint like unix:PATH or tcp:HOST:PORT"
+            told = "not a client endpoint such as unix:PATH or tcp:HOST:PORT"
             raise NoAnswer(f"{endpoint}: {told}") from error
         connection = ClientConnection()
     try:

@@ -149,7 +149,7 @@ class ManagementCommand(amp.Command):
         try:
             arguments: dict[str, object] = super().parseArguments(box, protocol)
         except Exception as error:  # AMP's types raise any exception
-            what = f"{cls.__name__} has not the arguments that it takes"
+            what = f"{cls.__name__} has wrong arguments"
             raise BadArguments(f"{what} ({type(error).__name__})") from error
         return arguments
 
@@ -194,7 +194,7 @@ def rows_after(rows: Mapping[K, T], after: object) -> list[T]:
     try:
         return [rows[key] for key in sorted(key for key in rows if last is None or key > last)]
     except TypeError:
-        raise BadArguments(f"after is no key of these rows: {after!r}") from None
+        raise BadArguments(f"after is not a key of these rows: {after!r}") from None
 
 
 class _HostCommand(ManagementCommand):

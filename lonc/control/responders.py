@@ -177,7 +177,7 @@ class Responders(amp.CommandLocator):
         The host need not be in the table.
         """
         if not isinstance(after, str | None):
-            raise BadArguments("after is no file")
+            raise BadArguments("after is not a file name")
         with _disk_errors("delayed requests cannot be listed"):
             rows = await self._parts.delayed.listed(host or None, after or "")
         if not rows:
@@ -236,7 +236,7 @@ class Responders(amp.CommandLocator):
     def set_debug_level(self, host: str, level: int) -> Deferred[Answer]:
         """Set a host's debug level (row S20)."""
         if not 0 <= level <= 9:
-            raise BadLevel(f"{host or 'all hosts'}: {level} is no debug level from 0 to 9")
+            raise BadLevel(f"{host or 'all hosts'}: {level} is not a debug level from 0 to 9")
         self._log_asked(f"debug level {level}", host)
         return self._each(host, partial(_set_debug_level, level))
 

@@ -214,7 +214,7 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         """Handle the failure of a command without an answer, or of sending an answer."""
         if failure.check(amp.RemoteAmpError) is None:
             self._factory.log.tell_fault(failure, b"with its answer")
-        self.refuse("a command that wants no answer has failed")
+        self.refuse("a command without an answer has failed")
 
     def _fit_to_send(self, failure: Failure, command: bytes) -> Failure:
         error = failure.value
@@ -227,9 +227,9 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
                 self._factory.log.tell_not_understood(error.description)
             return failure
         self._factory.log.tell_fault(failure, command)
-        told = "something is wrong inside lonc; its log says what"
+        told = "internal error of lonc; see its log"
         if is_replaced():
-            told = "lonc has been installed anew since it started: restart it"
+            told = "lonc has been reinstalled since it started: restart it"
         return Failure(amp.RemoteAmpError(ManagementCommand.errors[InternalError], told))
 
 

@@ -81,7 +81,7 @@ class _Server:
         if now is not None and (self._made is None or self._made[0] != now):
             self._made = now, context_of(now.files)
         if self._made is None:
-            raise NoCertificates("it takes certificates: see lonnetCertificate")
+            raise NoCertificates("certificates are required: see lonnetCertificate")
         return self._made[1]
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
@@ -175,7 +175,7 @@ def client_endpoint(
     if described.named or len(described.arguments) != 2 or not port.isdecimal():
         raise ValueError("it is lonctls:HOST:PORT")
     if files is None:
-        raise NoCertificates("it takes certificates: see lonnetCertificate")
+        raise NoCertificates("certificates are required: see lonnetCertificate")
     connecting = endpoints.HostnameEndpoint(reactor, host, int(port), timeout)
     return endpoints.wrapClientTLS(_Client(context_of(files)), connecting), host
 

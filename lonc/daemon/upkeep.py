@@ -137,4 +137,4 @@ class Upkeep:
         if why:
             yield problem("files-used-up", "", f"no file and no connection can be opened: {why}")
         if is_replaced():
-            yield problem("lonc-replaced", "", "lonc has been installed anew since it started")
+            yield problem("lonc-replaced", "", "lonc has been reinstalled since it started")

@@ -131,8 +131,10 @@ def _judge_host(host: HostStatus, daemon: DaemonStatus, now: float) -> Iterator[
         what = "does not answer, and is being probed" + (f": {why}" if why else "")
         yield problem("host-unproven", name, what, since=since)
     elif host.oldest_owed > WAITS_LONG and now - host.last_answer > host.oldest_owed:
-        owed = count(host.busy, "answer")
-        what = f"has answered nothing for {duration(host.oldest_owed)}, and owes {owed}"
+        open_requests = count(host.busy, "request")
+        what = (
+            f"has not answered for {duration(host.oldest_owed)}, with {open_requests} outstanding"
+        )
         since = now - host.oldest_owed
         yield problem("host-silent", name, what, level=level, since=since)
     elif host.name_failure:

@@ -210,10 +210,10 @@ class _Card:
 
 def _cards(series: Series, slowest: str) -> list[_Card]:
     return [
-        _Card("Requests a second", graph(series.rate), _count),
+        _Card("Requests per second", graph(series.rate), _count),
         _Card("Waiting", graph(series.waiting), _count),
         _Card(slowest, graph(series.p99), measured),
-        _Card("con_lost a minute", graph(series.lost), _count),
+        _Card("con_lost per minute", graph(series.lost), _count),
     ]
 
 

@@ -128,7 +128,7 @@ class CommandsTests(DaemonTestCase):
 
     async def steer(self) -> None:
         """Have it do what it does for one host."""
-        self.assertIn("l2 has its retries back", await self.run_lonc("retry", "l2"))
+        self.assertIn("The retries of l2 are reset", await self.run_lonc("retry", "l2"))
         self.assertIn("of l2 are closed", await self.run_lonc("reconnect", "l2"))
         self.assertIn("of l2 is 3", await self.run_lonc("debug", "l2", "3"))
         told = await self.run_lonc("pause", "l2", "--reason", "a new disk", "--for", "60", "--fail")

@@ -363,7 +363,7 @@ class ProgramTests(TestCase):
         for arguments, ended, told in (
             (["--standalone", "/nothing"], 2, b"LONC CRITICAL - configuration /nothing"),
             (["--nothing"], 3, b"LONC UNKNOWN - No such option"),
-            (["--management", "lonc.amp"], 3, b"LONC UNKNOWN - lonc.amp: no client endpoint"),
+            (["--management", "lonc.amp"], 3, b"LONC UNKNOWN - lonc.amp: not a client endpoint"),
         ):
             output, complaints, status = await self.run_python(
                 "-m", "lonc", "status", "--monitoring", *arguments

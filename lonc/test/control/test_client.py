@@ -190,7 +190,7 @@ class ErrorsTests(ConnectedTests):
         """S20: levels are 0 to 9."""
         for level in [-1, 10]:
             text = self.refused(self.client.set_debug_level("msul1", level), BadLevel)
-            self.assertEqual(text, f"msul1: {level} is no debug level from 0 to 9")
+            self.assertEqual(text, f"msul1: {level} is not a debug level from 0 to 9")
         self.assertEqual(self.daemon.asked, [])
 
     def test_report_failed(self) -> None:
@@ -219,7 +219,7 @@ class ErrorsTests(ConnectedTests):
         self.patch(code, "_STARTED_WITH", (0, 0))
         self.daemon.report_error = RuntimeError()
         text = self.refused(self.client.report(), InternalError)
-        self.assertEqual(text, "lonc has been installed anew since it started: restart it")
+        self.assertEqual(text, "lonc has been reinstalled since it started: restart it")
         self.flushLoggedErrors(RuntimeError)
 
     def test_unknown_command(self) -> None:
@@ -241,13 +241,10 @@ class ErrorsTests(ConnectedTests):
         with capturedLogs() as events:
             for _ in range(3):
                 asking = self.client._ask(SetDebugLevel, host="", level="high")
-                self.assertIn("SetDebugLevel has not the arg", self.refused(asking, BadArguments))
+                self.assertIn("SetDebugLevel has wrong arg", self.refused(asking, BadArguments))
         self.assertEqual(
             warnings(events),
-            [
-                "Management command not understood: SetDebugLevel has not the arguments that it "
-                "takes (ValueError)"
-            ],
+            ["Management command not understood: SetDebugLevel has wrong arguments (ValueError)"],
         )
         self.answer(self.client.report())
 
@@ -387,7 +384,7 @@ class ConnectTests(SynchronousTestCase):
         """What is no endpoint description is named."""
         for wrong in ["", "lonc.amp", "unix:/x:mode=600", "tcp:h:port"]:
             text = str(self.failureResultOf(self.connecting(wrong), NoAnswer).value)
-            self.assertTrue(text.startswith(f"{wrong}: no client endpoint"), text)
+            self.assertTrue(text.startswith(f"{wrong}: not a client endpoint"), text)
 
 
 class ExampleTests(TestCase):

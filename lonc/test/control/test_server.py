@@ -187,7 +187,7 @@ class LimitsTests(ConnectedTests):
                 b"".join(b"\0\1a\0\xff" + b"x" * 255 for _ in range(300)),
                 "a box is longer than 65536 bytes",
             ),
-            (box(_command=b"nosuch").serialize(), "a command that wants no answer has failed"),
+            (box(_command=b"nosuch").serialize(), "a command without an answer has failed"),
         ):
             factory = ManagementFactory(
                 self.daemon.responders, self.clock, visitor_of=lambda _: OWNER

@@ -149,4 +149,4 @@ class TLSTests(TestCase):
             self.assertIn("it is lonctls:PORT", str(error))
         self.certificates = None
         error = self.assertRaises(ManagementPortError, self.port.startService)
-        self.assertIn("it takes certificates: see lonnetCertificate", str(error))
+        self.assertIn("certificates are required: see lonnetCertificate", str(error))

@@ -99,7 +99,7 @@ class JudgementTests(SynchronousTestCase):
         fields = {"busy": 2, "oldest_owed": 14.0}
         level, [problem] = self.judge(a_status("msu", last_answer=NOW - 15.0, **fields))
         self.assertEqual((level, problem.kind, problem.since), ("warning", "host-silent", NOW - 14))
-        self.assertEqual(problem.what, "has answered nothing for 14 s, and owes 2 answers")
+        self.assertEqual(problem.what, "has not answered for 14 s, with 2 requests outstanding")
         _, [problem] = self.judge(a_status("own", **fields))
         self.assertEqual(problem.level, "critical")
         self.assertEqual(self.judge(a_status("msu", last_answer=NOW - 13.0, **fields))[0], "ok")

@@ -132,7 +132,7 @@ class PageTests(SiteCase):
             self.history.complete(float(requests))
         for path in ("/", "/hosts/up1"):
             text = self.page(path)
-            self.assertIn("Requests a second: <b>0</b>", text)
+            self.assertIn("Requests per second: <b>0</b>", text)
             self.assertIn("60 min<", text)
         drawn = graph([1.0, 3.0, 0.0])
         self.assertEqual((drawn.top, drawn.highest, drawn.last), (5.0, 3.0, 0.0))
