@@ -138,7 +138,7 @@ class CommandsTests(DaemonTestCase):
         self.assertIn("a new disk", found["findings"][0]["what"])
         out, _, ended = await self.process("ask", "l2", "ping")
         self.assertEqual((out, ended), (b"con_lost\n", 1))
-        self.assertIn("not paused any more", await self.run_lonc("resume", "l2"))
+        self.assertIn("no longer paused", await self.run_lonc("resume", "l2"))
         self.assertEqual(await self.run_lonc("ask", "l2", "ping"), "l2\n")
 
     async def look_after_delayed(self) -> None:

@@ -116,7 +116,7 @@ class TLSTests(TestCase):
     async def test_without(self) -> None:
         """Who has no certificate cannot ask, and is told so by his own side."""
         error = await self.refusal(self.client(None))
-        self.assertIn("it takes certificates", str(error))
+        self.assertIn("certificates are required", str(error))
 
     async def test_plain(self) -> None:
         """Who speaks no TLS gets nothing."""

@@ -150,7 +150,7 @@ class CheckTests(SynchronousTestCase):
         for line, told in (
             ("loncManagement tcp:7000", "an interface of this machine only"),
             ("loncManagement no:such", "loncManagement: no:such"),
-            ("loncManagementTLS lonctls:8664", "it takes certificates"),
+            ("loncManagementTLS lonctls:8664", "certificates are required"),
             ("loncManagementTLS lonctls:x", "it is lonctls:PORT"),
             ("loncHTTP tcp:x:y:z:a", "loncHTTP: tcp:x:y:z:a"),
         ):
