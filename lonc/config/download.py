@@ -91,7 +91,7 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
         if len(downloaded.content) > limit:
             raise FetchError(f"it is longer than {limit} bytes")
         if not (downloaded.certain or endpoints.ended_cleanly):
-            raise FetchError("it may be cut short: it came without a length, and it broke off")
+            raise FetchError("it may be truncated: it came without a length, and it broke off")
         return downloaded
     except CancelledError:
         raise
@@ -178,7 +178,7 @@ class _Uncompressed:
     def _check(self, response: IResponse) -> IResponse:
         encodings: Sequence[str] = response.headers.getRawHeaders("content-encoding", [])
         if any(encoding.lower() != "identity" for encoding in encodings):
-            raise FetchError("it is compressed, and was asked not to be")
+            raise FetchError("it is compressed, although this was not requested")
         return response
 
 

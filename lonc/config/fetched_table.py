@@ -47,7 +47,7 @@ def check_table(
     """
     text = downloaded.content
     if not downloaded.certain and not text.endswith(b"\n"):
-        raise FetchError("it may be cut short: it came without a length, and it ends within a line")
+        raise FetchError("it may be truncated: it came without a length, and it ends within a line")
     try:
         table = parse_host_table(
             text, "the table", settings.max_host_id, max_problems=1, fetched=True
@@ -66,7 +66,7 @@ def check_table(
         raise FetchError(f"it has {count} hosts, fewer than half of the {known} that are known")
     if not downloaded.certain and last is not None and count < LEAST_UNCERTAIN * last:
         raise FetchError(
-            f"it may be cut short: it came without a length, and it has {count} hosts where the "
+            f"it may be truncated: it came without a length, and it has {count} hosts where the "
             f"last one had {last}"
         )
     if last is not None and count > max(settings.table_growth * last, last + FREE_GROWTH):

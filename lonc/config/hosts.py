@@ -140,7 +140,7 @@ def parse_host_table(
             unusable += 1
         else:
             if earlier := hosts.pop(found.id, None):
-                problem = f"{found.id} stands in line {number} too, which is used"
+                problem = f"{found.id} is also in line {number}, which is used"
                 place = earlier.line
             hosts[found.id] = found
         problem_count += bool(problem)

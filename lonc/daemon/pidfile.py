@@ -158,7 +158,7 @@ class PidFile:
             self.write()
             return True
         if os.path.lexists(self.path):
-            raise PidFileError(f"{self.path}: somebody has put another file in its place")
+            raise PidFileError(f"{self.path}: another file has replaced it")
         descriptor = self._opened(os.O_CREAT | os.O_EXCL)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -139,8 +139,8 @@ class Succession:
             take_on(knowledge, self._outside.hosts, self._delayed)
         except ValueError as error:  # it is of another release
             raise TakeOverError(
-                f"cannot take over: process {predecessor.pid} goes on: this lonc does not "
-                f"understand what it sent: {error}"
+                f"cannot take over: process {predecessor.pid} continues running: this lonc does "
+                f"not understand what it sent: {error}"
             ) from None
         self._outside.pid_file.write()
         predecessor.relieve()

@@ -75,7 +75,7 @@ class Predecessor:
         except OSError:
             pass  # it has ended
         if said == STAYS:
-            raise TakeOverError(f"cannot take over: process {self.pid} goes on")
+            raise TakeOverError(f"cannot take over: process {self.pid} continues running")
         log.critical("taken over from process {pid}", pid=self.pid)
 
     def _kill(self) -> None:
@@ -179,7 +179,9 @@ def take_over(management: str, pid_file: str) -> Predecessor | None:
         return None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise TakeOverError(f"cannot take over: the lonc at {path} goes on: {why}") from None
+        raise TakeOverError(
+            f"cannot take over: the lonc at {path} continues running: {why}"
+        ) from None
 
 
 def _check_user(path: str, uid: int) -> None:
@@ -228,7 +230,7 @@ def receive(connection: socket.socket, pid_file: str) -> Holdings:
             taken += descriptors
             if os.path.realpath(message.get("pid_file", pid_file)) != os.path.realpath(pid_file):
                 raise TakeOverError(
-                    f"cannot take over: the lonc that goes on has {message['pid_file']}, not "
+                    f"cannot take over: the running lonc has {message['pid_file']}, not "
                     f"{pid_file}: to change lonDaemons, stop lonc and start it again"
                 )
             if "sockets" in message:

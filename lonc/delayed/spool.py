@@ -411,5 +411,5 @@ def _line(data: bytes, stamp: Stamp) -> bytes:
     line, _, rest = data.lstrip(b"\n").partition(b"\n")
     if rest.strip():
         # Sending the first and deleting the file would lose the others.
-        raise Unusable("it holds more than one line", stamp)
+        raise Unusable("it contains more than one line", stamp)
     return line + b"\n"

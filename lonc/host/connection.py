@@ -539,7 +539,7 @@ class LondConnection(Protocol):
             return None
         if b"\n" in plain:
             # To the client it would be two answers, and the second that of its next request.
-            message = "an encrypted reply holds more than one line"
+            message = "an encrypted reply contains more than one line"
             self._fail(Trouble.BROKEN, message, Cause.BROKEN)
             return None
         return plain + b"\n"

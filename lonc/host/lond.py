@@ -127,7 +127,7 @@ class Lond:
         verdict = self.auditor.judge(connection, reply)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
-            message = "its answer to ping is not the usual one"
+            message = "its answer to ping is unexpected"
             self._tell_out_of_step(connection, message)
             self.auditor.note_wrong(connection)
             self._failures.note(self._target, Trouble.BROKEN, message, False, self.health.away)

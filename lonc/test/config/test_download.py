@@ -278,7 +278,7 @@ class PlainTests(DownloadTestCase):
             found = await download(reactor, self.url, LIMIT)
             self.assertEqual(found, Downloaded(b"abc\n", certain=False))
         self.server.breaks_off = True
-        why = "it may be cut short: it came without a length, and it broke off"
+        why = "it may be truncated: it came without a length, and it broke off"
         self.assertEqual(await self.refused(), why)
 
     async def test_interim(self) -> None:
@@ -322,7 +322,7 @@ class PlainTests(DownloadTestCase):
         """What is compressed all the same is refused: nobody knows what it may become."""
         packed = gzip.compress(b"x" * 1_000_000)
         headers = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-        why = "it is compressed, and was asked not to be"
+        why = "it is compressed, although this was not requested"
         self.assertEqual(await self.answered(OK + headers + packed), why)
 
     async def test_nobody_listens(self) -> None:

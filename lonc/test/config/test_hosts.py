@@ -321,9 +321,7 @@ class ProblemTests(SynchronousTestCase):
         )
         self.assertEqual(table.hosts["a"], Host("a", "d", "library", "h", "10.0.0.3", 4))
         self.assertEqual(list(table.hosts), ["b", "a"])
-        self.assertEqual(
-            table.problems, ("hosts.tab, line 1: a stands in line 4 too, which is used",)
-        )
+        self.assertEqual(table.problems, ("hosts.tab, line 1: a is also in line 4, which is used",))
 
     def test_twiceButBad(self) -> None:
         """A later line that is no use does not take the place of a good one."""

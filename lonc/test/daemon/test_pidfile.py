@@ -79,7 +79,7 @@ class PidFileTests(SynchronousTestCase):
         os.unlink(self.path)
         self.written("1\n")
         for _ in range(2):
-            with self.assertRaisesRegex(PidFileError, "another file in its place"):
+            with self.assertRaisesRegex(PidFileError, "another file has replaced it"):
                 claim.restore()
         claim.release()
         self.assertEqual(self.read(), "1\n")

@@ -160,7 +160,7 @@ class StepTests(TestCase):
         self.patch(handover, "SERVING", 0.001)
         new = await self.taken()
         await self.assert_goes_on()
-        with self.assertRaisesRegex(TakeOverError, f"process {os.getpid()} goes on"):
+        with self.assertRaisesRegex(TakeOverError, f"process {os.getpid()} continues running"):
             await deferToThread(new.relieve)
 
     async def test_new_too_late_and_deaf(self) -> None:
@@ -214,7 +214,7 @@ class StepTests(TestCase):
             if in_haste:
                 self.old.hurry()
             await stopped
-            with self.assertRaisesRegex(TakeOverError, f"process {os.getpid()} goes on"):
+            with self.assertRaisesRegex(TakeOverError, f"process {os.getpid()} continues running"):
                 await deferToThread(new.relieve)
             self.assertEqual((self.resumed, self.retired, self.service.starts), (0, 0, 0))
             self.setUp()

@@ -299,7 +299,7 @@ class SealedTests(SealedCase):
         self.l1.answer()
         self.l2.answer(b"refused: secret\n")
         logged = " ".join([*self.logged(), *self.perm, *(str(event) for event in self.events)])
-        self.assertEqual(self.in_kept()[SECOND + ".reason"], b"it holds more than one line\n")
+        self.assertEqual(self.in_kept()[SECOND + ".reason"], b"it contains more than one line\n")
         self.assertNotIn("secret", logged)
         self.assertNotIn("alice", logged)
 

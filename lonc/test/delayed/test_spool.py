@@ -258,7 +258,7 @@ class TakeTests(SpoolCase):
         """A file with two requests is not sent: one of them would be lost."""
         for data in [b"put:a\nput:b\n", b"put:a\n\nput:b\n", b"  \nput:b\n"]:
             self.put(data)
-            self.assert_unusable("it holds more than one line")
+            self.assert_unusable("it contains more than one line")
 
     def test_empty(self) -> None:
         """An empty file may be about to be written; when it stays so it is unusable."""
@@ -499,7 +499,7 @@ class SealedTests(SpoolCase):
 
     def test_no_request(self) -> None:
         """What is none in the clear is none when it is sealed."""
-        for data, reason in [(b"", "it is empty"), (b"a\nb\n", "it holds more than one line")]:
+        for data, reason in [(b"", "it is empty"), (b"a\nb\n", "it contains more than one line")]:
             self.put_sealed(data)
             fault = self.assertRaises(Unusable, self.read)
             self.assertEqual((str(fault), fault.stamp), (reason, *self.files().values()))
