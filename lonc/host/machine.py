@@ -357,7 +357,7 @@ class Machine:
                 host.times.count_up()
         self.lond.retry_key_files(now)
         if rests and not self.seldom:
-            if now - self._last_wait > settings.idle_timeout:
+            if self.idle and now - self._last_wait > settings.idle_timeout:
                 self._prune(now)
             return
         if self.seldom:

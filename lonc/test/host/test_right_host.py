@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
+
+from twisted.logger import LogLevel
 
 from lonc.config.hosts import parse_host_table
 from lonc.config.key_files import KeyFolder
@@ -184,10 +187,16 @@ class KeyFileTests(HostTestCase):
 
         lond.wire.heard = heard
 
-    def stage(self, insecure: bool) -> Stage:
+    def prepare_accident(self, lond: ScriptedLond) -> None:
+        """Have londs that hang up instead, and answer who asks them in the clear."""
+        hear = lond.wire.heard
+        lond.wire.heard = lambda d: lond.close() if d.startswith(b"init:local") else hear(d)
+        lond.answer = echo
+
+    def stage(self, insecure: bool, **settings: Any) -> Stage:
         """Return a host with such londs."""
         modes = AuthModes(key_files=self.folder, insecure=insecure)
-        stage = Stage(self, modes=modes)
+        stage = Stage(self, modes=modes, **settings)
         stage.network.prepare = self.prepare
         return stage
 
@@ -215,13 +224,7 @@ class KeyFileTests(HostTestCase):
         """A lond that hangs up once is asked in the clear for an hour, and not for good."""
         stage = self.stage(insecure=True)
         hang_up = stage.network.prepare
-
-        def prepare(lond: ScriptedLond) -> None:
-            hear = lond.wire.heard
-            lond.wire.heard = lambda d: lond.close() if d.startswith(b"init:local") else hear(d)
-            lond.answer = echo
-
-        stage.network.prepare = prepare
+        stage.network.prepare = self.prepare_accident
         client = stage.client(b"put\n")
         stage.turn()
         self.assertEqual((client.read, stage.status.mode), (b"re:put\n", "insecure"))
@@ -240,16 +243,10 @@ class KeyFileTests(HostTestCase):
     def test_accident_is_over(self) -> None:
         """Who waits when the hour is over gets a connection at once."""
         stage = self.stage(insecure=True)
-
-        def prepare(lond: ScriptedLond) -> None:
-            hear = lond.wire.heard
-            lond.wire.heard = lambda d: lond.close() if d.startswith(b"init:local") else hear(d)
-
-        stage.network.prepare = prepare
+        stage.network.prepare = self.prepare_accident
         stage.client(b"get\n")
-        stage.turn()
-        stage.londs[-1].say(b"got\n")
         stage.advance(3570)
+        stage.londs[-1].answer = lambda request: None
         stage.client(b"get\n")
         stage.turn()
         stage.stall_at(b"init\n")
@@ -259,6 +256,18 @@ class KeyFileTests(HostTestCase):
         stage.echoing()
         stage.advance(25)
         self.assertEqual(waiting.read, b"re:wait\n")
+
+    def test_accident_is_over_at_rest(self) -> None:
+        """When the hour is over while all connections rest, they are closed, and no fault shows."""
+        stage = self.stage(insecure=True, idle_timeout=100)
+        stage.network.prepare = self.prepare_accident
+        client = stage.client(b"put\n")
+        for _ in range(50):  # it never waits, and is never idle for long
+            stage.advance(80)
+            client.write(b"put\n")
+        stage.turn()
+        self.assertEqual(client.read, b"re:put\n" * 51)
+        self.assertEqual((stage.service.crashed, self.notes.at(LogLevel.critical)), (False, []))
 
     def test_stopped_meanwhile(self) -> None:
         """Nothing is left of a connection that ends meanwhile."""
