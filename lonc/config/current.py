@@ -160,7 +160,7 @@ class InForce:
         return room_for_clients(limit, sockets, hosts * self.settings.max_connections)
 
     def problems(self) -> list[Problem]:
-        """Find the problems of the configuration, and raise the limit on open files as needed."""
+        """Return the problems of the configuration; raise the limit of open files if necessary."""
         needed = self.needed_files
         limit = raise_file_limit(needed)
         return [

@@ -101,7 +101,7 @@ class TableFetcher(Service):
         self._timer: IDelayedCall | None = None
         self._round: Deferred[bool] | None = None
         self._once_more = False
-        self._why = "unknown"  # until a fetch fails, and of a fault inside lonc
+        self._why = "unknown"  # the reason of the last failure, if known
 
     def startService(self) -> None:
         """Fetch the table once the start is complete."""

@@ -197,7 +197,7 @@ class ManagementPort(EndpointPort):
 
     @property
     def failure(self) -> str:
-        """Why it does not listen where it should, or not for whom; empty where all is well."""
+        """Why it does not listen at its configured place or for its group; empty if it does."""
         return super().failure or self._not_shared
 
     def share(self, group: int | None) -> None:

@@ -48,18 +48,18 @@ class Checked:
 
 def check(config_file: str) -> list[Checked]:
     """
-    Look at everything that a start looks at, and name all that is wrong.
+    Perform all checks of a start, and return all problems.
 
-    Root looks with the rights of the user that lonc runs as, if it does: whatever root may do says
-    nothing of a reload.
+    For root, permissions are checked as the user of a running lonc, since root's own permissions
+    are irrelevant for a reload.
     """
     loader = Loader(config_file)
     pid = ""
-    with contextlib.suppress(SettingsError):  # which is told below
+    with contextlib.suppress(SettingsError):  # reported below
         pid = holder_of(loader.settings().pid_file)
     user = _number_of(pid, "Uid")
     with contextlib.ExitStack() as rights:
-        with contextlib.suppress(OSError):  # root in a container may not change its user
+        with contextlib.suppress(OSError):  # root in a container may be unable to change its user
             rights.enter_context(acting_as(user, _number_of(pid, "Gid")))
         found = [*_checked(loader, pid)]
         me = os.geteuid()
@@ -100,9 +100,9 @@ def _sockets(in_force: InForce) -> Iterator[Problem]:
 
 
 def _number_of(pid: str, name: str) -> int | None:
-    """Return the effective user or group id of a process; None where there is none."""
+    """Return the effective user or group id of a process; None if there is no process."""
     try:
-        # Who owns the folder in /proc says nothing: it is root's once lonc has changed its user.
+        # The owner of the folder in /proc is root if lonc has changed its user.
         with open(f"/proc/{pid}/status") as file:
             return next(int(line.split()[2]) for line in file if line.startswith(f"{name}:"))
     except (OSError, StopIteration):

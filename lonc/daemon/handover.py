@@ -185,7 +185,7 @@ class HandOver:
         try:
             with listening:
                 if not self._speaks(listening, LIMIT):
-                    return None  # nobody came
+                    return None  # no connection
                 successor, _ = listening.accept()
         except OSError:
             return None
@@ -206,7 +206,7 @@ class HandOver:
         return None
 
     def _speaks(self, connected: socket.socket, limit: float) -> bool:
-        """Wait for data, at most ``limit`` seconds, and no longer than a stop allows."""
+        """Wait for data, at most ``limit`` seconds, and less if a stop demands it."""
         until = self._clock.seconds() + limit
         while not _is_ready(connected, select.POLLIN, PAUSE):
             if self._clock.seconds() >= min(until, self._until):

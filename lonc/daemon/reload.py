@@ -190,7 +190,7 @@ class Reloader:
         if before[2].certificates != self._in_force.access.certificates:
             lines.append("the certificates have changed")
         self._reporter.reloaded("done", lines)
-        # The table alone tells nothing of loncapa.conf, which may be unusable as before.
+        # Reading the table alone does not end a failure of loncapa.conf.
         for read_file in {file, before[0].hosts_file}:
             self._reporter.problems.over("reload-failed", read_file)
         for each in self._followers:
@@ -228,7 +228,7 @@ class Reloader:
             log.critical("nothing is changed: {error}", error=error)
             self._reporter.reloaded("failed", [str(error)])
             what, problems = f"the last reload failed: {error}", self._reporter.problems
-            if isinstance(error, TableError):  # all else could be used
+            if isinstance(error, TableError):  # loncapa.conf was usable
                 problems.over("reload-failed", file)
                 file = path
             problems.tell("reload-failed", file, what, since=time.time())

@@ -141,7 +141,7 @@ class _Clients:
             self._reactor.removeReader(self)
             self.connectionLost()
             return
-        for descriptor in descriptors:  # none, where no more files may be open here
+        for descriptor in descriptors:  # empty if this process is out of descriptors
             self._serve(message["client"], descriptor, asked)
 
     def connectionLost(self, reason: Failure | None = None) -> None:

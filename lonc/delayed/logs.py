@@ -129,7 +129,7 @@ class DelayedLogs:
         self._problems.replace(found, ("delayed-unknown",))
 
     def tell_key(self, config_file: str, error: Exception) -> None:
-        """Report that another key cannot be used; the next reload ends that, or says so again."""
+        """Report that a new key cannot be used, until the next reload."""
         what = f"the previous key for delayed requests stays in use: {error}"
         self._problems.tell("reload-failed", config_file, what)
 

@@ -74,7 +74,7 @@ class LondStatus:
 
     :ivar last_answer: when it last answered, in seconds of the clock; -1.0 for never.
     :ivar since: when it entered its state, likewise.
-    :ivar last_astray: when answers last may have gone astray, likewise.
+    :ivar last_astray: when answers may last have reached the wrong clients, likewise.
     """
 
     state: str

@@ -56,7 +56,7 @@ EXPECTED: Final = frozenset(
 REFUSED_LATELY: Final = 300.0
 
 #: Seconds for which answers that may have reached the wrong clients, and faults inside lonc, are a
-#: problem: long enough for somebody to see it who looks now and then.
+#: problem: long enough to be noticed by occasional checks.
 SHOWN_LONG: Final = 3600.0
 
 #: Beginning of the text of a host's last failure -> the kind of problem if it is DEAD.

@@ -178,7 +178,7 @@ CONFIGURED: Final[Mapping[str, Kind]] = {
     "certificate-unusable": _file("warning", "certificate", "correct the file, then lonc reload"),
 }
 
-#: What all clients together lack.
+#: Shortages shared by all clients.
 SHORTAGES: Final[Mapping[str, Kind]] = {
     "clients-full": Kind("warning", "clients-refused", _WHO_HOLDS_THEM, logged=False),
     "clients-one-program": Kind(
@@ -195,7 +195,7 @@ SHORTAGES: Final[Mapping[str, Kind]] = {
     ),
 }
 
-#: What else is checked every second.
+#: Other problems checked every second.
 UPKEEP: Final[Mapping[str, Kind]] = {
     "port-not-open": Kind(
         "warning",
@@ -214,7 +214,7 @@ UPKEEP: Final[Mapping[str, Kind]] = {
     "lonc-replaced": Kind("note", "files", "restart lonc: until then the old one runs"),
 }
 
-#: Reported, and ended, by whoever notices them.
+#: Reported, and ended, by the code that notices them.
 TOLD: Final[Mapping[str, Kind]] = {
     "host-not-served": _host(
         "have no socket",

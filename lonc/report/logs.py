@@ -249,7 +249,7 @@ class LoncLog:
     :param file: the file.
     :param seed_form: the seed's format.
     :param form: the format of the file; None for the seed's.
-    :ivar faults: exceptions logged since the start: none is expected.
+    :ivar faults: number of exceptions logged since the start; none is expected.
     :ivar last_fault: when the last was, in Unix time; 0.0 for never.
     """
 

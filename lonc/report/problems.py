@@ -214,7 +214,7 @@ class Group:
         return f"{rules.advice.format(subject=rules.of.upper())} ({rules.section})"
 
     def sentence(self, most: int) -> str:
-        """Say what is wrong, and name the first of several."""
+        """Return a text for these problems, with the first of several."""
         names = self.subjects(most)
         return f"{self.what}: {names}" if names else self.what
 

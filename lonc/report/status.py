@@ -205,7 +205,7 @@ class DaemonStatus:
     :ivar last_reload: ``outcome``, ``when`` (Unix time) and ``changes`` (readable lines) of the
         last reload of settings or table; empty before the first.
     :ivar reloads: reloads since the start, by outcome.
-    :ivar faults: faults inside lonc that were logged since the start.
+    :ivar faults: number of faults inside lonc logged since the start.
     :ivar last_fault: when the last was, in Unix time; 0.0 for never.
     :ivar totals: totals of all hosts, at most ten seconds old.
     """
