@@ -1,9 +1,9 @@
 """
-Whether a connection's answers still belong to its requests (row F2).
+Checks that the answers on a connection still belong to its requests (row F2).
 
-A lond that says one line too many while its connection is never idle shifts every later answer to
-the next request. Nothing in an answer tells: so a connection is asked something whose answer is
-known, before too many can have gone wrong.
+If a lond sends a surplus line on a connection that is never idle, every later answer is shifted to
+the next request. This cannot be seen from the answers, so from time to time a request with a known
+answer is sent.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
 from lonc.wire.request import Request
 
-#: Answers after which a connection is asked, at the latest: that many, and the one that was
-#: shifted first, can go to the wrong client.
+#: Number of answers after which a connection is checked at the latest. At most that many, and the
+#: surplus line itself, can reach the wrong clients.
 ROUND: Final = 63
 
-#: Answers after which it is asked unless the last request was a `ping` itself: the answer to one
-#: that is still to come would pass for the one that is asked for.
+#: Number of answers after which it is checked, unless the last request was a client's `ping`, whose
+#: late answer would be taken for that of the check.
 EARLIEST: Final = 56
 
-#: Questions until two answers running have to be equal: lines that are still to come stand before
-#: the first one.
+#: Number of pings within which two consecutive answers must be equal; surplus lines may precede the
+#: first one.
 TRIES: Final = 5
 
-#: Questions running without an answer, with answers to requests between them, until it is given up
-#: to ask: all else works, and only this does not.
+#: Number of consecutive unanswered pings, while requests are answered, after which checks are given
+#: up.
 SILENCES: Final = 2
 
-#: Seconds of rest, at least, before a connection is asked whose last request may be a `ping`.
+#: Minimum idle seconds before checking a connection whose last request may have been a `ping`.
 REST: Final = 0.25
 
-#: The shortest limit for an answer to `ping`, in seconds, and how many times the usual answer to a
-#: request it may take: a lond under load must not be taken for one that hangs.
+#: The minimum time limit for the answer to `ping`, in seconds, and as a multiple of the median time
+#: of answers: a lond under load must not be considered hanging.
 SHORTEST: Final = 2.0
 TIMES_USUAL: Final = 10
 
-#: The shortest limit where delayed requests wait for the answer: they are sent again without it,
-#: and a lond that has just come back, which gets them, is often slow for a while.
+#: The minimum time limit if delayed requests wait for the check, because they would be sent again
+#: without it, and a lond that has just come back is often slow.
 PATIENCE: Final = 10.0
 
-#: Times that the known answer may become another, as when a lond is renewed in place, until it is
-#: given up to learn it.
+#: Number of changes of the known answer (as when a lond is upgraded) after which checks are given
+#: up.
 CHANGES: Final = 3
 
 
 class Verdict(Enum):
-    """What the answers to ping say about their connection."""
+    """The result of a check."""
 
     IN_STEP = "in step"
     AGAIN = "to be asked once more"
@@ -65,11 +65,11 @@ class Verdict(Enum):
 
 class PingAnswer:
     """
-    What one lond answers to ping, learned by asking twice.
+    A lond's answer to ping, learned from two equal answers.
 
-    :ivar known: the answer, once it is known.
-    :ivar hopeless: whether this lond gives no answer, or another now and then: so a connection
-        serves one round only.
+    :ivar known: the answer, once known.
+    :ivar hopeless: whether the lond does not answer, or with varying answers. Then a connection is
+        only used for one round.
     """
 
     __slots__ = ("_changes", "_last", "_last_silence", "_silences", "hopeless", "known")
@@ -77,13 +77,13 @@ class PingAnswer:
     def __init__(self) -> None:
         self.known: bytes | None = None
         self.hopeless = False
-        self._last: bytes | None = None  # that was known
+        self._last: bytes | None = None  # the previous `known`
         self._changes = 0
         self._silences = 0
         self._last_silence = -1.0
 
     def judge(self, answers: Sequence[bytes]) -> Verdict:
-        """Judge a connection by what it has answered to one ping after the other."""
+        """Return the verdict on a connection from its consecutive answers to ping."""
         if self.known is None:
             if len(answers) < 2 or answers[-1] != answers[-2]:
                 self.hopeless = self.hopeless or len(answers) == TRIES
@@ -99,28 +99,28 @@ class PingAnswer:
         self.known = self._last = answer
 
     def note_wrong(self) -> None:
-        """Take note of an answer that was wrong: it has to be learned anew."""
+        """Forget the known answer after a wrong one, to learn it again."""
         self.known = None
 
     def note_silence(self, now: float, last_answer: float) -> None:
         """
-        Take note of an answer that did not come.
+        Handle a missing answer.
 
-        :param last_answer: when a request was answered last.
+        :param last_answer: when a request was last answered.
         """
         self.known = None
         if last_answer > self._last_silence:
             self._silences += 1
         self._last_silence = now
-        # Where it never gave one, the next would only wait in vain.
+        # If ping was never answered, it probably never is.
         self.hopeless = self.hopeless or self._last is None or self._silences >= SILENCES
 
 
 class Auditor:
     """
-    Asks the connections to one lond for their ``ping``, and judges by the answers.
+    Checks the connections to one lond with ``ping``.
 
-    At most a third of them are asked at a time: where ``ping`` hangs, the others have to go on.
+    At most a third of them are checked at a time, so that the others continue if ``ping`` hangs.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class Auditor:
         self._pool = pool
         self._troubles = troubles
         self._seconds = seconds
-        self._to_prove: dict[LondConnection, None] = {}  # once they owe nothing
-        #: By the host id that a connection speaks for by itself: a lond may answer for each.
+        self._to_prove: dict[LondConnection, None] = {}  # when they are idle
+        #: By the connection's `host_id`, on which the answer may depend.
         self._answers: dict[str, PingAnswer] = {}
 
     def forget(self) -> None:
-        """Learn the answers anew: it may be another lond from now on."""
+        """Forget the known answers: it may be another lond from now on."""
         self._answers.clear()
 
     def _of(self, connection: LondConnection) -> PingAnswer:
@@ -148,7 +148,7 @@ class Auditor:
 
     @property
     def knows(self) -> bool:
-        """Whether it is known what the lond answers, for whomever it was asked."""
+        """Whether the lond's answers are known, for all host ids asked."""
         known = (each.known is not None and not each.hopeless for each in self._answers.values())
         return bool(self._answers) and all(known)
 
@@ -157,7 +157,7 @@ class Auditor:
         return len(self._pool.proving) < max(1, len(self._pool.everyone) // 3)
 
     def is_due(self, connection: LondConnection, request: Request) -> bool:
-        """Return whether a connection has to be asked before its next request."""
+        """Return whether a connection has to be checked before its next request."""
         answers = connection.unchecked
         if answers < EARLIEST and not connection.proofs:
             return False
@@ -165,9 +165,11 @@ class Auditor:
 
     def ask(self, connection: LondConnection) -> bool:
         """
-        Ask a connection that owes nothing; return whether it may be asked, and is.
+        Start checking a free connection, unless too many are being checked or it is hopeless.
 
-        It may, whatever others do, where delayed requests would be sent again.
+        For delayed requests it is always checked, since they would be sent again.
+
+        :return: whether it is being checked.
         """
         asks = bool(self._may_ask or connection.proofs) and not self._of(connection).hopeless
         if asks:
@@ -175,9 +177,9 @@ class Auditor:
         return asks
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
-        """Fire with whether a connection has been in step: see `Provable.prove`."""
+        """Fire with whether a connection is in step: see `Provable.prove`."""
         if not connection.unchecked:
-            return succeed(True)  # others have asked since
+            return succeed(True)  # it has been checked since
         ending = connection.state in (ConnectionState.CLOSED, ConnectionState.RETIRING)
         if ending or self._of(connection).hopeless:
             return succeed(False)
@@ -186,12 +188,12 @@ class Auditor:
         if connection.state is not ConnectionState.PROVING:
             self._to_prove[connection] = None
             self._ask_for_proofs()
-            self._machine.reconsider()  # it may never be idle
+            self._machine.reconsider()  # it may never become idle
         return proof
 
     def _ask_for_proofs(self) -> None:
-        for connection in list(self._to_prove):  # who hears of one may want another at once
-            if not connection.proofs:  # it was asked for another reason meanwhile
+        for connection in list(self._to_prove):  # callbacks may add others
+            if not connection.proofs:  # it has been checked meanwhile
                 self._to_prove.pop(connection, None)
             elif (
                 connection.state is ConnectionState.IDLE
@@ -203,17 +205,17 @@ class Auditor:
                     connection.end_proofs(False)
 
     def _has_rested(self, connection: LondConnection) -> bool:
-        """Return whether the answer to a client's ``ping`` would be here, were it asked last."""
+        """Return whether a late answer to a client's ``ping`` would have arrived."""
         if connection.unchecked == 1:
-            return True  # it was not: the only answer is the one to be proven
+            return True  # the only request was the delayed one
         usual = TIMES_USUAL * self._machine.median_answer()
         return self._seconds() - connection.since >= min(max(REST, usual), SHORTEST)
 
     def sweep(self, now: float, longest: float) -> None:
         """
-        End those whose answer does not come.
+        Apply time limits to checks, and start those waiting.
 
-        :param longest: seconds that any answer may take.
+        :param longest: the request timeout in seconds.
         """
         if self._to_prove:
             self._ask_for_proofs()
@@ -226,15 +228,15 @@ class Auditor:
 
     @property
     def ping_tells(self) -> bool:
-        """Whether the answers to ``ping`` tell anything, as far as is known."""
+        """Whether ``ping`` is useful for checks, as far as is known."""
         return not any(each.hopeless for each in self._answers.values())
 
     def expects(self, connection: LondConnection, reply: bytes) -> bool:
-        """Return whether a connection's first answer is the one that is known."""
+        """Return whether this is the first answer in a check, and the known one."""
         return not connection.pongs and self._of(connection).known == reply
 
     def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
-        """Judge a connection by what it has answered so far."""
+        """Record an answer to ``ping``, and return the verdict on the connection."""
         connection.pongs += (reply,)
         answer = self._of(connection)
         before = answer.hopeless
@@ -243,11 +245,11 @@ class Auditor:
         return verdict
 
     def note_wrong(self, connection: LondConnection) -> None:
-        """Take note that a connection ended by a wrong answer."""
+        """Handle the end of a connection after a wrong answer."""
         self._of(connection).note_wrong()
 
     def note_silence(self, connection: LondConnection) -> None:
-        """Take note that a connection ended while it was asked; see `PingAnswer`."""
+        """Handle the end of a connection without an answer to ping; see `PingAnswer`."""
         answer = self._of(connection)
         before = answer.hopeless
         answer.note_silence(self._seconds(), self._machine.last_answer)

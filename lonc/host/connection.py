@@ -1,10 +1,10 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-One connection to a lond: made, taken through the handshake, then one request at a time.
+A connection to a lond: connecting, the handshake, then one request at a time.
 
-The connection knows its owner (a :class:`lonc.host.lond.Lond`) only by a few calls, and nothing of
-clients. Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
+It uses only the few methods of `Owner` (a :class:`lonc.host.lond.Lond`), and knows no clients.
+Exactly one of :meth:`Owner.failed` and :meth:`LondConnection.close` ends it.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ from lonc.wire.handshake import (
 )
 from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addressee
 
-#: An encrypted line is a bit more than twice as long as what it holds: two hexadecimal digits a
-#: byte, at most one block of padding, and ``enc:<length>:``.
+#: An encrypted line is a bit more than twice as long as its text: two hex digits per byte, at most
+#: one block of padding, and ``enc:<length>:``.
 _ENCIPHERED = b"enc:"
 _FIRST = _ENCIPHERED[0]
 _TO_ENCIPHER = b"encrypt:"
 _INSIDE = len(_TO_ENCIPHER)
-#: By which a lond is asked for a key, and from then on uses that.
+#: The request for a new key, which the lond uses from then on.
 _NEW_KEY = b"ekey"
 _TO_PREPARE = (_TO_ENCIPHER, b"sethost:", _NEW_KEY)
 _FRAME_OVERHEAD = 64
-#: The answer to a name that the lond does not speak for.
+#: The answer to ``sethost`` for a host that the lond does not serve.
 _UNABLE = b"unable_to_set\n"
-#: Every first byte of a request.
+#: All possible first bytes of a request.
 _EVERY = bytes(range(256))
 
-#: Seconds between two looks whether a lond has deleted the key file that it says it took.
+#: Seconds between checks whether a lond has deleted the key file after ``ok:local``.
 _LOOK = 0.02
 
-#: What a connection is asked to show that its lond answers, and that its answers are in step.
+#: Sent to check that the lond answers, and that its answers are in step.
 PING: Final = b"ping\n"
 
 
-# One look-up for each, where requests pass.
+# Module variables, for speed.
 _INTRODUCING, _BUSY = ConnectionState.INTRODUCING, ConnectionState.BUSY
 _PROVING, _CLOSED = ConnectionState.PROVING, ConnectionState.CLOSED
 
 
 class Attempt(Interface):
-    """What makes the connection: :class:`lonc.host.connection_factory.LondConnectionFactory`."""
+    """Makes the connection: :class:`lonc.host.connection_factory.LondConnectionFactory`."""
 
     clock: IReactorTime
 
@@ -77,79 +77,78 @@ class Attempt(Interface):
 
 
 class Owner(Interface):
-    """Whom a connection tells what happens to it."""
+    """Is informed of what happens to a connection."""
 
     @property
     def replied(self) -> Callable[[LondConnection, Request, bytes], None]:
-        """Called with the answer to a request, when the connection owes nothing any more."""
+        """Called with the answer to a request, when the connection is free again."""
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
-        """The connection comes to a state."""
+        """Change the state of the connection."""
 
     def connected(self, connection: LondConnection) -> None:
-        """The connection is made; its handshake begins."""
+        """Handle the beginning of the handshake."""
 
     def ready(self, connection: LondConnection, facts: LondFacts) -> None:
-        """The handshake is complete, and has shown this."""
+        """Handle the end of the handshake, with its result."""
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
-        """The answer to our ``ping`` has come, and the connection owes nothing any more."""
+        """Handle the answer to our ``ping``; the connection is free again."""
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
-        """Fire with whether the connection has been in step."""
+        """Fire with whether the connection is in step."""
 
     def introduced(self, connection: LondConnection, request: Request) -> None:
-        """The lond speaks for the host of a request, which is to be sent now."""
+        """Send a request: the lond has accepted ``sethost`` for its host."""
 
     def not_served(self, connection: LondConnection, request: Request) -> None:
-        """The lond does not speak for the host of a request, which it has not carried out."""
+        """Lose a request: the lond has refused ``sethost`` for its host."""
 
     def failed(
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
     ) -> None:
-        """The connection has ended; ``cause`` is for the request that it still owes, if any."""
+        """Handle a failure; ``cause`` is that of the outstanding request, if any."""
 
     def socket_closed(self, connection: LondConnection) -> None:
-        """Its socket is closed, whoever ended it."""
+        """Handle the closing of the socket, for any reason."""
 
     def count_unfinished(self, connection: LondConnection, size: int) -> None:
-        """Its unfinished answer takes so many bytes; 0 for so few that they are not counted."""
+        """Record the size of an incomplete answer; 0 for too few bytes to be counted."""
 
     def free_memory(self, connection: LondConnection) -> None:
-        """End it, for its unfinished answer takes too much memory."""
+        """End it because its incomplete answer needs too much memory."""
 
 
 class LondConnection(Protocol):
     """
     A connection to a lond (protocol, sections 2 and 4).
 
-    What its own handshake has shown stays with it, and it acts by that alone: another connection
-    may lead to another release.
+    It relies only on the result of its own handshake: another connection may lead to another
+    release.
 
-    :ivar state: what it is about.
-    :ivar address: where it leads to, once it is being made.
+    :ivar state: its state.
+    :ivar address: its destination, once connecting.
     :ivar number: counts the connections to all londs since the start.
-    :ivar request: what it owes the answer to, or will send once the host is introduced; `PROOF`
-        while it is asked for its ``ping``.
-    :ivar since: when it last began something (to connect, the handshake, a request, to be idle),
-        in seconds of the reactor's clock.
-    :ivar rested_since: since when it had been idle when it got its last request; -1.0 before it
-        has had one.
+    :ivar request: the outstanding request, or the one to be sent after ``sethost``; `PROOF` while
+        ``ping`` is outstanding.
+    :ivar since: when its current phase (connecting, handshake, request, idle) began, in seconds of
+        the reactor's clock.
+    :ivar rested_since: the beginning of the idle phase before its last request; -1.0 before the
+        first request.
     :ivar established: when its handshake was complete; 0.0 before.
     :ivar begun: when it was begun.
     :ivar connecting: how many seconds it took to connect.
-    :ivar unchecked: answers since it was last known to be in step.
-    :ivar pongs: what it has answered to ``ping`` since it was last known to be in step.
-    :ivar proofs: who waits to hear whether it has been in step.
-    :ivar omission: what is left out in another try, after it ended because the lond did not go
-        along.
-    :ivar host_id: the host id that the lond speaks for by itself, once it is ready.
-    :ivar confirmed: where the lond serves several host ids, those that it has said ``ok`` to: each
-        request names its own. None where requests carry no name: all are for `host_id`.
-    :ivar knows_sethost: whether the lond understands requests that name a host (section 5).
+    :ivar unchecked: number of answers since it was last known to be in step.
+    :ivar pongs: its answers to ``ping`` since it was last known to be in step.
+    :ivar proofs: fired with whether it is in step.
+    :ivar omission: the step that the next handshake should omit, after the lond failed at it.
+    :ivar host_id: the host id that applies to requests without a name, once it is ready.
+    :ivar confirmed: the host ids accepted by a lond with several; each request names its own. None
+        if requests are sent without a name, all for `host_id`.
+    :ivar knows_sethost: whether the lond supports ``sethost`` in requests (section 5).
     """
 
-    # There are thousands, and what is set outside of __init__ would make each a dict of its own.
+    # There are thousands, so they have no __dict__.
     __slots__ = (
         "_counted",
         "_handshake",
@@ -223,7 +222,7 @@ class LondConnection(Protocol):
         self.confirmed: set[str] | None = None
 
     def connectionMade(self) -> None:
-        """Open the exchange."""
+        """Start the handshake."""
         if self.state is _CLOSED:
             self.transport.abortConnection()
             return
@@ -231,11 +230,11 @@ class LondConnection(Protocol):
         self._owner.connected(self)
         self._go_on(self._handshake, self._handshake.start)
 
-    # What we say.
+    # Sending.
 
     def send(self, request: Request, now: float = 0.0) -> None:
         """
-        Send a request; the connection must owe nothing, and be moved to ``BUSY``.
+        Send a request; the connection must be free, and already in state ``BUSY``.
 
         :param now: see `since`.
         """
@@ -248,7 +247,7 @@ class LondConnection(Protocol):
             self.transport.write(line)
 
     def _send_inspected(self, request: Request, line: bytes) -> None:
-        """Send a request that may have to be written otherwise than it came."""
+        """Send a request that may have to be changed."""
         if self.confirmed is not None:
             self._send_addressed(request, self.confirmed)
         elif line.startswith(_TO_ENCIPHER) and line[_INSIDE] not in PECULIAR:
@@ -261,10 +260,10 @@ class LondConnection(Protocol):
 
     def _send_addressed(self, request: Request, confirmed: set[str]) -> None:
         """
-        Name the host that a request is for, so that it does not depend on what came before it.
+        Send a request with the name of its host, so that it does not depend on earlier ones.
 
-        The lond has to say once that it knows that name: some act for the host of before where they
-        cannot follow.
+        Before the first one for a host, the lond must accept ``sethost``: some londs would
+        otherwise use the previous host.
         """
         host_id = request.host.host_id
         name = b"sethost:" + host_id.encode()
@@ -273,22 +272,22 @@ class LondConnection(Protocol):
             self.transport.write(name + b"\n")
             return
         line = without_addressee(request.line)[1]
-        # One that does no more than name its host is the same as ours.
+        # A request that only names its host is the same as ours.
         prefix = b"" if line.startswith(b"sethost:") else name + b":"
         self.transport.write(prefix + self._prepared(line))
 
     def ask_ping(self, now: float) -> None:
-        """Ask for the answer to ``ping``; the connection must owe nothing."""
+        """Send ``ping``; the connection must be free."""
         self._owner.move(self, _PROVING)
         self.request = PROOF
         self.since = now
         name = b"" if self.confirmed is None else b"sethost:" + self.host_id.encode() + b":"
         self.transport.write(name + PING)
 
-    # What the owner notes here; besides, `since` and `unchecked` where an answer has come.
+    # Set by the owner, like `since` and `unchecked` after an answer.
 
     def note_in_step(self, now: float) -> None:
-        """Note that it is in step."""
+        """Record that it is in step."""
         self.unchecked = 0
         self.pongs = ()
         self.since = now
@@ -299,22 +298,22 @@ class LondConnection(Protocol):
         return self.rested_since < 0.0
 
     def prove(self) -> Deferred[bool]:
-        """Fire with whether each answer so far belonged to its request; False: nobody can tell."""
+        """Fire with whether all answers so far belonged to their requests; False if unknown."""
         return self._owner.prove(self)
 
     def end_proofs(self, in_step: bool) -> None:
-        """Tell those who wait to hear whether it has been in step."""
+        """Fire the Deferreds that wait for whether it is in step."""
         proofs, self.proofs = self.proofs, ()
         for proof in proofs:
             proof.callback(in_step)
 
     def note_connected(self, now: float) -> None:
-        """Note that it is connected."""
+        """Record that it is connected."""
         self.connecting = now - self.begun
         self.since = now
 
     def retire(self) -> None:
-        """Serve no further request: after the answer that it owes it is closed, else at once."""
+        """Serve no more requests: close it after an outstanding answer, or immediately."""
         if self.state is _BUSY:
             self._owner.move(self, ConnectionState.RETIRING)
         elif self.state is _INTRODUCING:
@@ -326,7 +325,7 @@ class LondConnection(Protocol):
             self.close()
 
     def forget_host(self, host_id: str) -> None:
-        """Forget that the lond has said ``ok``, or is about to, to a host that leaves."""
+        """Forget that the lond has accepted, or is about to accept, a host that leaves."""
         if self.confirmed is not None:
             self.confirmed.discard(host_id)
         if self._asks_for == host_id:
@@ -339,7 +338,7 @@ class LondConnection(Protocol):
 
     @property
     def _asks_for(self) -> str | None:
-        """The host that its lond is being asked for, or was in a handshake that is not over."""
+        """The host of an outstanding ``sethost``, or of an incomplete handshake."""
         if self._handshake is not None:
             return self._handshake.facts.host_id
         if self.state is _INTRODUCING and self.request is not None:
@@ -347,25 +346,25 @@ class LondConnection(Protocol):
         return None
 
     def give_up(self) -> Request | None:
-        """Return what it owes an answer to, for it will not give one; None if to nobody."""
+        """Return the outstanding request, which will not be answered; None if there is none."""
         request, self.request = self.request, None
         return None if request is PROOF else request
 
-    # What the lond says.
+    # Receiving.
 
     def _prepared(self, line: bytes) -> bytes:
-        """Encipher what shall be, and leave the name of the host out where the lond has none."""
+        """Encrypt a request if necessary, and remove ``sethost`` if the lond lacks it."""
         prefix, line = without_addressee(line)
         if line.removeprefix(_TO_ENCIPHER).startswith(_NEW_KEY):
-            # Enciphered requests of others would be unreadable to the lond from now on.
+            # The lond could not decrypt requests of others any more.
             self._owner.move(self, ConnectionState.RETIRING)
         if line.startswith(_TO_ENCIPHER):
             line = self._cipher.encrypt(line[len(_TO_ENCIPHER) : -1]) + b"\n"
         return prefix + line if self.knows_sethost else line
 
     def dataReceived(self, data: bytes) -> None:
-        """Take bytes from the lond: of the handshake, or of the one answer that is owed."""
-        # So nearly every reply comes: whole, in the clear, and nothing before or behind it.
+        """Handle data of the lond: for the handshake, or the outstanding answer."""
+        # The usual case: a complete, unencrypted reply, without other data before or after it.
         if (
             self.state is _BUSY
             and data.find(b"\n") + 1 == len(data) <= self._usual
@@ -379,7 +378,7 @@ class LondConnection(Protocol):
             self._receive(data)
 
     def _receive(self, data: bytes) -> None:
-        """Take any other bytes."""
+        """Handle any other data."""
         if self.state is _CLOSED:
             return
         request = self.request
@@ -405,7 +404,7 @@ class LondConnection(Protocol):
             self._introduced(request, reply)
         else:
             if lines.rest:
-                # The answer stands, but whoever asked next would get what came behind it.
+                # The answer is valid, but the surplus data would become the next answer.
                 self.retire()
             if self.confirmed is not None and reply == _UNABLE:
                 self.confirmed.discard(request.host.host_id)
@@ -414,7 +413,7 @@ class LondConnection(Protocol):
                 self._owner.replied(self, request, reply)
 
     def _introduced(self, request: Request, reply: bytes) -> None:
-        """The lond has said whether it speaks for the host of a request."""
+        """Handle the answer to ``sethost`` for the host of a request."""
         assert self.confirmed is not None
         if self._lines.rest:
             self.request, self._spoke_out = request, True
@@ -426,7 +425,7 @@ class LondConnection(Protocol):
             self._owner.not_served(self, request)
 
     def _unasked(self, data: bytes) -> None:
-        """Bytes that belong to no request: the handshake's, or a violation (section 2)."""
+        """Handle data without a request: for the handshake, or a violation (section 2)."""
         handshake = self._handshake
         if handshake is None:
             self._spoke_out = True
@@ -436,9 +435,9 @@ class LondConnection(Protocol):
 
     def _go_on(self, handshake: Handshake, step: Callable[[], bytes], until: float = 0.0) -> None:
         """
-        Take a step of the handshake, which may be its last.
+        Perform a step of the handshake, which may be the last.
 
-        :param until: when the lond has to have taken the key file that it says it took.
+        :param until: the time limit for the lond to delete the key file after ``ok:local``.
         """
         try:
             answer = step()
@@ -458,14 +457,14 @@ class LondConnection(Protocol):
             self._key = handshake.key
             self.host_id, self.knows_sethost = facts.host_id, facts.knows_sethost
             if facts.names:
-                # Each request has to be looked at, and each reply.
+                # All requests and replies must be inspected.
                 self.confirmed, self._inspected, self._usual = {facts.host_id}, _EVERY, 0
             self._handshake = None
             self.factory = None
             self._owner.ready(self, facts)
 
     def _await_key_file(self, handshake: Handshake, until: float) -> None:
-        """Believe ``ok:local`` once the key file is gone: nobody else could have deleted it."""
+        """Accept ``ok:local`` once the key file is gone: nobody else could have deleted it."""
         assert self.factory is not None
         clock = self.factory.clock
         until = until or clock.seconds() + TAKE_LIMIT
@@ -476,7 +475,7 @@ class LondConnection(Protocol):
         self._look = clock.callLater(_LOOK, self._go_on, handshake, handshake.check_key_file, until)
 
     def _pieced(self, data: bytes) -> bytes | None:
-        """Return the reply once it is whole."""
+        """Return the reply once it is complete."""
         try:
             reply = self._lines.push(data)
         except LineTooLong:
@@ -488,21 +487,21 @@ class LondConnection(Protocol):
         return reply
 
     def _count(self, size: int) -> None:
-        """Note what an unfinished answer takes in memory; this may end the connection (F3)."""
+        """Record the memory of an incomplete answer; this may end the connection (F3)."""
         self._counted = size > UNCOUNTED and self.state is not _CLOSED
         self._owner.count_unfinished(self, size if self._counted else 0)
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for the answer that it owes."""
+        """Whether nobody waits for the outstanding answer."""
         return self.request is not None and isinstance(self.request.asker, Nobody)
 
     def free_memory(self) -> None:
-        """Free what its unfinished answer takes, for others need it."""
+        """Free the memory of its incomplete answer, which others need."""
         self._owner.free_memory(self)
 
     def _overlong(self) -> bytes | None:
-        """Allow an encrypted reply the length that its plain text may have, and no other."""
+        """Allow an encrypted reply the length of the longest plain text, and no other reply."""
         lines = self._lines
         if lines.limit == self._max_line and lines.begins_with(_ENCIPHERED):
             lines.limit = 2 * self._max_line + _FRAME_OVERHEAD
@@ -519,14 +518,14 @@ class LondConnection(Protocol):
 
     @property
     def _cipher(self) -> SessionCipher:
-        """Made when it is needed first: most connections never carry an encrypted line."""
+        """The cipher, created on demand: most connections never need it."""
         if self._made_cipher is None:
             assert self._key is not None
             self._made_cipher = SessionCipher(self._key)
         return self._made_cipher
 
     def _deciphered(self, reply: bytes) -> bytes | None:
-        """Return the plain reply, or end the connection: a wrong frame proves a wrong key."""
+        """Return the plain reply; end the connection if invalid, since the key must be wrong."""
         self._lines.limit = self._max_line
         try:
             plain = (self._made_cipher or self._cipher).decrypt(reply[:-1])
@@ -538,14 +537,14 @@ class LondConnection(Protocol):
             self._fail_overlong()
             return None
         if b"\n" in plain:
-            # To the client it would be two answers, and the second that of its next request.
+            # The client would take the second line as the answer to its next request.
             message = "an encrypted reply contains more than one line"
             self._fail(Trouble.BROKEN, message, Cause.BROKEN)
             return None
         return plain + b"\n"
 
     def connectionLost(self, reason: Failure | None = None) -> None:
-        """The lond has closed it, or it broke."""
+        """Handle the end of the connection by the lond or an error."""
         what = "closed by the lond"
         if reason is not None and not reason.check(ConnectionDone):
             what = reason.getErrorMessage().rstrip(".")
@@ -558,11 +557,11 @@ class LondConnection(Protocol):
 
     @property
     def surplus(self) -> bool:
-        """Whether the lond sent more than the answer that it owed."""
+        """Whether the lond sent more than the outstanding answer."""
         return self._spoke_out or (self.request is None and len(self._lines.rest) > 0)
 
     def expire(self, seconds: float) -> None:
-        """End it because its handshake or its answer took longer than these seconds."""
+        """End it because its handshake or answer took longer than these seconds."""
         if self._handshake is not None:
             message = f"no end of the handshake after {seconds:g} s"
             message += f" in state {self._handshake.state.value}"
@@ -572,7 +571,7 @@ class LondConnection(Protocol):
             self._fail(Trouble.TIMEOUT, f"{what} after {seconds:g} s", Cause.TIMEOUT)
 
     def unreachable(self, trouble: Trouble, message: str) -> None:
-        """Take note that no connection could be made."""
+        """Handle the failure to connect."""
         self._fail(trouble, message, Cause.UNREACHABLE)
 
     def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
@@ -582,11 +581,11 @@ class LondConnection(Protocol):
             proofs, self.proofs = self.proofs, ()
             self.close()
             self._owner.failed(self, trouble, message, cause)
-            self.proofs = proofs  # told now: what failed says whether ping tells anything
+            self.proofs = proofs  # fired after failed(), which decides whether ping is useful
             self.end_proofs(False)
 
     def close(self) -> None:
-        """End it without a word to the owner but that it is closed."""
+        """Close it; the owner is only informed of the state ``CLOSED``."""
         if self.state is _CLOSED:
             return
         self._owner.move(self, _CLOSED)
@@ -600,11 +599,11 @@ class LondConnection(Protocol):
             if self.request is None and self._handshake is None:
                 self.transport.loseConnection()
             else:
-                # What is unsent must not keep the descriptor open.
+                # Unsent data must not keep the descriptor open.
                 self.transport.abortConnection()
         elif self.factory is not None:
             self.factory.give_up()
 
 
-#: What a connection owes the answer to while it is asked for its ``ping``: no host's request.
+#: The outstanding request while ``ping`` is outstanding, which belongs to no host.
 PROOF = Request(PING, Nobody())

@@ -1,11 +1,11 @@
 """
-Delayed requests on their way: their file goes when their answer is known to be theirs.
+Sending delayed requests: their files are deleted when their answers are known to belong to them.
 
-A lond that says a line too many answers each later request on that connection with the answer to
-the one before. So the answer to a delayed request counts when the connection has answered ``ping``
-rightly since, or when the request was the first one on it and ``ping`` tells nothing. Before the
-lond's answer to ``ping`` is known, it is learned from the connection of a first request: one line
-too many may have come before that.
+After a surplus line of a lond, each later request on that connection gets the answer to the
+previous one. So the answer to a delayed request only counts after ``ping`` has been answered
+correctly on the connection, or, if ``ping`` is not useful, when the request was the first one on
+it. As long as the lond's answer to ``ping`` is unknown, requests are also sent as the first ones,
+and the answer is learned there.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lonc.wire.request import LONC, Cause, ConLost, Provable
 
 class Delivery:
     """
-    Who asks a delayed request, and hears by which connection the answer came.
+    The asker of a delayed request, which also learns the connection of the answer.
 
-    :param host_id: who is asked, for the text of the error.
-    :param counts: asked once ``ping`` has not proven the answer to a first request: whether it
-        counts all the same.
-    :ivar is_first: whether it has to be the first request on its connection.
-    :ivar outcome: fires with the answer, and with the connection that has to be proven, None where
+    :param host_id: for the text of the error.
+    :param counts: called if ``ping`` has not proven the answer to a first request; returns whether
+        it counts nevertheless.
+    :ivar is_first: whether it must be the first request on its connection.
+    :ivar outcome: fires with the answer, and with the connection that has to be proven, or None if
         it counts already; fails with :exc:`lonc.wire.request.ConLost`.
     """
 
@@ -39,11 +39,11 @@ class Delivery:
         self._reply = b""
 
     def answered(self, reply: bytes) -> None:
-        """Keep the reply until it is known where it came from."""
+        """Keep the reply until its connection is known."""
         self._reply = reply
 
     def came_by(self, connection: Provable | None) -> None:
-        """Fire with the reply, which this connection has brought; None: it is lonc's own."""
+        """Fire with the reply and its connection, which is None for a reply of lonc itself."""
         reply, self._reply = self._reply, b""
         if not reply:
             return

@@ -1,5 +1,5 @@
 """
-What fails on the way to a lond: whether it is the host's fault, and what is said of it (row F5).
+Failures of connections: whether they count against the host, and their reports (row F5).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from lonc.host.troubles import TroubleLog
 from lonc.local.limits import Clients
 from lonc.report.status import LastFailure
 
-#: What would end the next attempt at once, and so on without an end.
+#: Failures that would occur again immediately, so that retrying would be an endless loop.
 AT_ONCE_AGAIN: Final = (Trouble.NO_FILES, Trouble.LOOK_UP)
 
 
 class Failures:
     """
-    Counts the failures of one lond's connections, and remembers the last one.
+    Counts the failures of one lond's connections, and keeps the last one.
 
-    :ivar last: it, for the status.
+    :ivar last: the last failure, for the status.
     :ivar last_pong: when the lond last answered ``ping``, in seconds of the clock; -1.0 for never.
     :ivar last_handshake: when it last completed a handshake, likewise.
     """
@@ -52,9 +52,9 @@ class Failures:
         self, connection: LondConnection, trouble: Trouble, excused: bool
     ) -> tuple[bool, bool]:
         """
-        Charge the host with the end of a connection, if that is its fault.
+        Count the end of a connection against the host, if it is its fault.
 
-        :param excused: whether what it was asked tells nothing.
+        :param excused: whether it does not count in any case.
         :return: whether it counts, and whether it made the host DEAD.
         """
         if excused or not self._is_the_hosts(connection, trouble):
@@ -71,35 +71,35 @@ class Failures:
         return True, died
 
     def _is_the_hosts(self, connection: LondConnection, trouble: Trouble) -> bool:
-        """Return whether a failure is the host's: a slow answer says nothing of the others."""
+        """Return whether a failure counts against the host."""
         if not self._machine.members:
             return False
         if trouble is Trouble.NO_FILES:
-            # The fault is ours; a DEAD host's next probe is due all the same.
+            # This is our own lack, but a DEAD host still needs its next probe.
             return self._health.state is not State.UP
         if trouble is Trouble.LOOK_UP:
-            # Those who wait for one look-up fail with it, and it is one failure; where a connection
-            # stands, the host is there.
+            # All connections waiting for one look-up fail together, which counts once; while a
+            # connection is open, the host is reachable.
             return not self._pool or self._health.state is not State.UP
         if trouble is not Trouble.TIMEOUT:
             return True
         answered = max(self._machine.last_answer, self.last_pong)
-        if not connection.host_id:  # it was never ready
+        if not connection.host_id:  # its handshake is not complete
             heard = max(answered, self.last_handshake)
             return heard <= connection.since or self._health.state is not State.UP
-        # What was asked before a failure says nothing that the failure has not said.
+        # Requests sent before a counted failure belong to that failure.
         return answered <= connection.since >= self._last_counted
 
     def note(self, at: str, trouble: Trouble, message: str, died: bool, was_away: bool) -> None:
         """
-        Remember a failure for the status, and say it in the log.
+        Keep a failure for the status, and log it.
 
-        :param at: where the connection led to.
-        :param died: whether the host is DEAD by it, and was not away before.
+        :param at: the destination of the connection.
+        :param died: whether it made the host DEAD, which was not away before.
         """
         self.last = {"what": f"{trouble.value}: {message}", "when": time.time()}
         if trouble is Trouble.NO_FILES:
-            # Each request brings it about again: a line for each would fill the disk as well.
+            # Rate limited, since it may happen for every request.
             what = f"no connection attempted: {message}"
             self._clients.warn("files", self._troubles.host_id, what)
         elif died:

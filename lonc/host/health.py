@@ -1,5 +1,5 @@
 """
-Whether a host is worth a try: its retries, DEAD, and the probes that find its way back.
+The health of a host: its retries, the state DEAD, and probes.
 
 Rows S10, F4 and F5.
 """
@@ -13,8 +13,8 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: Seconds before the first probe of a DEAD host, and the longest pause between two. A lond that
-#: was restarted is back within a second or two; one that stays away costs one attempt a minute.
+#: Seconds before the first probe of a DEAD host, and the maximum interval. A restarted lond is
+#: noticed within a second or two; one that stays down costs an attempt per minute.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 
@@ -23,9 +23,9 @@ _NEVER: Final = -1.0
 
 class Pauses:
     """
-    Has something done after a pause, which grows each time until it is stopped.
+    Calls a function after a pause, which doubles each time up to a maximum.
 
-    The jitter keeps the machines of a network from knocking at the same moment.
+    The jitter avoids that the machines of a network connect at the same moment.
     """
 
     __slots__ = ("_act", "_clock", "_pause", "_random", "_timer")
@@ -38,7 +38,7 @@ class Pauses:
         self._timer: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Wait for the next time, if nobody waits yet."""
+        """Start a pause, unless one is running."""
         if self._timer is None:
             pause = self._pause * self._random.uniform(0.8, 1.0)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -49,23 +49,23 @@ class Pauses:
         self._act()
 
     def stop(self) -> None:
-        """Wait no more; the pauses stay as long as they are."""
+        """Cancel the pause; the length of the next one is kept."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def reset(self) -> None:
-        """Begin with short pauses again."""
+        """Return to short pauses."""
         self._pause = FIRST_PAUSE
 
     @property
     def left(self) -> float:
-        """Seconds until the next time, -1.0 when none is due."""
+        """Seconds until the next call, -1.0 if none is due."""
         return -1.0 if self._timer is None else self._timer.getTime() - self._clock.seconds()
 
 
 class State(Enum):
-    """How a host is, in the words of the status."""
+    """The state of a host, as shown in the status."""
 
     UP = "up"
     UNPROVEN = "unproven"
@@ -74,31 +74,31 @@ class State(Enum):
 
 class Health:
     """
-    One host's retries.
+    The state and retries of one host.
 
     ============  ================================  ================================================
-    In the state  when                              it comes to
+    State         Event                             New state
     ============  ================================  ================================================
-    ``UP``        a request is met with silence     ``UNPROVEN``, in doubt, and a retry is taken
-    any           anything else fails               as it was, and a retry is taken
-    not ``DEAD``  the last retry is taken           ``DEAD``
-    ``DEAD``      its retries are given back        ``UNPROVEN``
-    any           it answers                        ``UP``, with all retries and no doubt
-    not in doubt  it completes a handshake          ``UP``, with all retries
-    in doubt      it completes a handshake          as it was: others that hang do that too
+    ``UP``        a request is not answered         ``UNPROVEN``, doubtful, one retry less
+    any           any other failure                 unchanged, one retry less
+    not ``DEAD``  no retries left                   ``DEAD``
+    ``DEAD``      its retries are reset             ``UNPROVEN``
+    any           it answers                        ``UP``, with all retries, not doubtful
+    not doubtful  it completes a handshake          ``UP``, with all retries
+    doubtful      it completes a handshake          unchanged: a hanging lond can do that, too
     ============  ================================  ================================================
 
-    Where it is not ``UP`` it is probed now and then.
+    It is probed periodically when not ``UP``.
 
-    :ivar retries: failures that make a host DEAD.
-    :ivar left: how many of them are left.
-    :ivar state: as the table has it.
-    :ivar doubtful: whether only an answer proves that it lives.
-    :ivar dead: whether it is ``DEAD``: requests fail at once.
+    :ivar retries: number of failures that make a host DEAD.
+    :ivar left: the remaining retries.
+    :ivar state: see the table.
+    :ivar doubtful: whether a handshake is not enough to make it ``UP``.
+    :ivar dead: whether it is ``DEAD``: requests fail immediately.
     :ivar away: whether it was DEAD and has not been UP since.
-    :ivar since: when it came to its state, in seconds of the clock.
-    :ivar well: whether nothing has failed since its last answer.
-    :param changed: called when that is so no more, or again.
+    :ivar since: when it entered its state, in seconds of the clock.
+    :ivar well: whether it is ``UP`` with all retries.
+    :param changed: called when `well` changes.
     """
 
     __slots__ = (
@@ -138,7 +138,7 @@ class Health:
         self._last_break = _NEVER
 
     def _come_to(self, state: State, left: int) -> None:
-        """Be in a state, with so many retries left."""
+        """Set the state and the remaining retries."""
         if state is not self.state:
             self.state, self.since = state, self._clock.seconds()
         self.left, self.dead = left, state is State.DEAD
@@ -148,10 +148,10 @@ class Health:
 
     def broke(self, established: float) -> bool:
         """
-        Count the break of a connection that was ready; return whether it made the host DEAD.
+        Count the break of a ready connection; return whether it made the host DEAD.
 
-        When a lond goes, all its connections break: those that stood before the first of them
-        broke are part of the same failure.
+        When a lond goes down, all its connections break: those established before the first break
+        count as the same failure.
 
         :param established: when its handshake was complete, in seconds of the clock.
         """
@@ -161,20 +161,20 @@ class Health:
         return self.failure()
 
     def set_retries(self, retries: int) -> None:
-        """Take over another number of retries; those that were lost stay lost."""
+        """Change the number of retries; those used remain used."""
         left = max(1, self.left + retries - self.retries) if self.left else 0
         self.retries = retries
         self._come_to(self.state, left)
 
     def silence(self) -> bool:
-        """Count a request that nobody answered; return whether it made the host DEAD."""
+        """Count an unanswered request; return whether it made the host DEAD."""
         self.doubtful = True
         if self.state is State.UP:
             self._come_to(State.UNPROVEN, self.left)
         return self.failure()
 
     def failure(self) -> bool:
-        """Count one failure; return whether it made the host DEAD."""
+        """Count a failure; return whether it made the host DEAD."""
         left = max(0, self.left - 1)
         died = left == 0 and not self.dead
         if died:
@@ -187,7 +187,7 @@ class Health:
         return died
 
     def success(self) -> bool:
-        """Give all retries back, for the host lives; return whether it was away."""
+        """Restore all retries after a success; return whether it was away."""
         was_away, self.away = self.away, False
         self.doubtful = False
         self._come_to(State.UP, self.retries)
@@ -198,10 +198,10 @@ class Health:
 
     def forgive(self) -> bool:
         """
-        Give all retries back on request; return whether the host was DEAD.
+        Reset the retries on request; return whether the host was DEAD.
 
-        Then it is unproven, and should be probed at once. The pauses between probes go on where
-        they were, for this may be asked for often.
+        If so, it is unproven, and should be probed immediately. The pauses between probes are not
+        shortened, since this may be requested often.
         """
         was_dead = self.dead
         if was_dead:
@@ -210,19 +210,19 @@ class Health:
         return was_dead
 
     def distrust(self) -> None:
-        """Take it that the host is DEAD: a process before this one has found it so."""
+        """Set the host DEAD, as in the previous process."""
         self.away = True
         self._come_to(State.DEAD, 0)
 
     def probe_later(self) -> None:
-        """Probe after the next pause, for there was no room now."""
+        """Probe after the next pause."""
         self._probes.start()
 
     def stop(self) -> None:
-        """Probe no more."""
+        """Stop probing."""
         self._probes.stop()
 
     @property
     def next_probe(self) -> float:
-        """Seconds until the next probe, -1.0 when none is due."""
+        """Seconds until the next probe, -1.0 if none is due."""
         return self._probes.left

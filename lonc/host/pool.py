@@ -1,8 +1,8 @@
 """
-The connections to one lond, by what each of them is doing (row S8).
+The connections to one lond, by state (row S8).
 
-Every connection is in exactly one state, and one method moves it, but for the two moves that each
-request brings: `Machine` makes these itself.
+Every connection is in exactly one state, changed by `ConnectionPool.move` only, except the two
+transitions of each request, which `Machine` makes itself.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 from lonc.host.connection import LondConnection
 from lonc.host.connection_states import ConnectionState
 
-#: Connections in the order in which they came to this state.
+#: Connections in the order in which they entered this state.
 Collection = dict[LondConnection, None]
 
 _IDLE, _BUSY, _CLOSED = ConnectionState.IDLE, ConnectionState.BUSY, ConnectionState.CLOSED
 
-#: The states in which the answer to a request is owed.
+#: The states in which a request is outstanding.
 _OWING: Final = (ConnectionState.INTRODUCING, ConnectionState.BUSY, ConnectionState.RETIRING)
 
 
@@ -26,11 +26,11 @@ class ConnectionPool:
     """
     A lond's connections by state.
 
-    :ivar everyone: all of them, in the order in which they were made.
-    :ivar idle: ready and owing nothing; the one used last is at the end.
-    :ivar connecting: being looked up or connected.
-    :ivar handshaking: connected, not yet ready.
-    :ivar proving: owing the answer to a ``ping`` of ours.
+    :ivar everyone: all, in the order of creation.
+    :ivar idle: ready, without an outstanding request; the most recently used one at the end.
+    :ivar connecting: looking up the name, or connecting.
+    :ivar handshaking: connected, but not ready.
+    :ivar proving: with an outstanding ``ping`` of ours.
     """
 
     __slots__ = ("_seldom", "connecting", "everyone", "handshaking", "idle", "proving")
@@ -48,11 +48,11 @@ class ConnectionPool:
         }
 
     def add(self, connection: LondConnection) -> None:
-        """Take in a connection that is being made."""
+        """Add a new connection."""
         self.everyone[connection] = self.connecting[connection] = None
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
-        """Bring a connection to a state; one that is closed leaves the pool."""
+        """Change the state of a connection; a closed one is removed from the pool."""
         before, connection.state = connection.state, state
         if before is _IDLE:
             self.idle.remove(connection)
@@ -66,7 +66,7 @@ class ConnectionPool:
             del self.everyone[connection]
 
     def shrink(self) -> None:
-        """Give the room back that empty collections keep, as they seldom have something."""
+        """Free the memory of empty collections, which are seldom used."""
         for collection in self._seldom.values():
             if not collection:
                 collection.clear()
@@ -76,25 +76,25 @@ class ConnectionPool:
 
     @property
     def owing(self) -> list[LondConnection]:
-        """Those that owe the answer to a request, as a list that stays as it is."""
+        """Those with an outstanding request, as a new list."""
         return [each for each in self.everyone if each.state in _OWING]
 
     def all(self) -> list[LondConnection]:
-        """Return every connection, as a list that stays as it is while they are moved."""
+        """Return all connections, as a new list."""
         return list(self.everyone)
 
-    # ------------------------------------------------------------------ used no more
+    # ------------------------------------------------------------------ retiring
 
     def retire_all(self, which: Callable[[LondConnection], object] = lambda each: True) -> None:
-        """Use no connection, or none of a kind, for more than the answer that it owes."""
-        # What has not been sent yet goes elsewhere, and must not find one that is next to retire.
+        """Retire all connections, or those of a kind, after their outstanding answers."""
+        # Their unsent requests must not be sent on connections that are retired next.
         introducing = ConnectionState.INTRODUCING
         for each in sorted(self.everyone, key=lambda each: each.state is introducing):
             if which(each):
                 each.retire()
 
     def retire_nameless(self, newest: LondConnection) -> None:
-        """A lond may know sethost now, or serve another id: older connections may not stand in."""
+        """Retire older connections without names if the newest differs in that or its id."""
         self.retire_all(
             lambda each: (
                 each.host_id
@@ -105,15 +105,15 @@ class ConnectionPool:
 
     def make_room(self) -> None:
         """
-        Retire a connection, so that another can be made; but none that is itself being made.
+        Retire a connection, so that another can be made; but none that is being made.
 
-        What waits for a proof would be sent again: it is another connection if there is one.
+        If possible, it is one that no delayed request waits to be proven on.
         """
         usable = [*self.idle, *self.owing, *self.proving]
         for each in sorted(usable, key=lambda each: bool(each.proofs))[:1]:
             each.retire()
 
     def close_idle(self, since: float) -> None:
-        """Close what has been idle since then, or longer."""
+        """Close connections that have been idle since then or longer."""
         for each in [each for each in self.idle if each.since <= since]:
             each.close()

@@ -1,5 +1,5 @@
 """
-Who waits for a connection to a lond: host ids take turns, and for each the programs that ask.
+The queue of requests for a connection to a lond: round robin of host ids, and of their programs.
 
 Rows S8 and F3.
 """
@@ -16,16 +16,16 @@ from lonc.wire.request import Request
 
 class RequestQueue:
     """
-    One host's requests that found no idle connection (rows S8 and F3).
+    The waiting requests of one host (rows S8 and F3).
 
-    The programs that ask take turns, and each one's requests go out in the order in which they
-    came: so one that sends a lot delays itself, and a newcomer by one request for each of them.
+    Client programs are served in turn (round robin), and each one's requests in order of arrival.
+    So a program that sends many requests delays itself, but others by one request per round only.
 
     :ivar host_id: the host's id.
-    :ivar size: how many may wait.
-    :ivar held: whether they wait whatever connections there are.
-    :ivar in_turn: whether the :class:`FairQueue` that it is in gives it its turn.
-    :ivar turns: each program that has requests, and them; the first one's turn is next.
+    :ivar size: maximum number of requests.
+    :ivar held: whether they are held back.
+    :ivar in_turn: whether it takes part in the round robin of its :class:`FairQueue`.
+    :ivar turns: the programs with their requests; the first one is next.
     """
 
     __slots__ = ("_programs", "held", "host_id", "in_turn", "size", "turns")
@@ -39,11 +39,11 @@ class RequestQueue:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiting requests."""
         return sum(map(len, self._programs.values()))
 
     def add(self, request: Request) -> tuple[int, deque[Request]]:
-        """Let a request wait, room or not; return its program, and what waits of that."""
+        """Add a request without a limit; return its program, and that one's requests."""
         program = request.asker.known_program or request.asker.program
         own = self._programs.get(program)
         if own is None:
@@ -54,10 +54,10 @@ class RequestQueue:
 
     def put(self, request: Request) -> Request | None:
         """
-        Let a request wait; return the one for which there is no room, if there is one.
+        Add a request; if the queue is full, remove and return one.
 
-        That is the last one of the program with the most, so that one program cannot shut the
-        others out.
+        That is the last one of the program with the most, so that one program cannot exclude the
+        others.
         """
         program, own = self.add(request)
         if len(own) <= self.size and (len(self.turns) == 1 or self.waiting <= self.size):
@@ -70,7 +70,7 @@ class RequestQueue:
         return surplus
 
     def take(self) -> Request:
-        """Return the first request of the program whose turn it is."""
+        """Remove and return the first request of the program that is next."""
         program, requests = self.turns.pop(0)
         request = requests.popleft()
         self.turns.append((program, requests))
@@ -78,13 +78,13 @@ class RequestQueue:
         return request
 
     def _forget_empty(self, program: int, requests: deque[Request]) -> None:
-        """Give a program no turn if it has no requests."""
+        """Remove a program without requests."""
         if not requests:
             del self._programs[program]
             self.turns.remove((program, requests))
 
     def drop(self, request: Request) -> bool:
-        """Take a request out whose client has gone; return whether it was there."""
+        """Remove the request of a disconnected client; return whether it was waiting."""
         program = request.asker.program
         requests = self._programs.get(program, deque())
         if request not in requests:
@@ -94,15 +94,15 @@ class RequestQueue:
         return True
 
     def __contains__(self, request: object) -> bool:
-        """Return whether a request waits."""
+        """Return whether a request is waiting."""
         return any(request in requests for requests in self._programs.values())
 
     def drain(self) -> list[Request]:
-        """Empty the queue and return what was in it."""
+        """Remove and return all requests."""
         return self.overdue(inf)
 
     def overdue(self, before: float) -> list[Request]:
-        """Take out and return the requests that have waited since before a time."""
+        """Remove and return the requests waiting since before a time."""
         late = []
         for program, requests in list(self.turns):
             while requests and requests[0].since <= before:
@@ -112,45 +112,43 @@ class RequestQueue:
 
     @property
     def oldest(self) -> Request | None:
-        """The request that has waited longest."""
+        """The request waiting for longest."""
         firsts = (requests[0] for requests in self._programs.values())
         return min(firsts, key=attrgetter("since"), default=None)
 
     def since(self) -> list[float]:
-        """Return since when each request has waited."""
+        """Return the times since when the requests have been waiting."""
         return [each.since for requests in self._programs.values() for each in requests]
 
 
-#: Seconds that a request may have waited at a sweep before turns are taken. Until then nobody
-#: notices whose came first, and no client is asked for its program: two system calls for each that
-#: is new.
+#: Seconds that a request may have waited at a sweep before round robin begins. Until then the order
+#: does not matter, and two system calls per new client for its program are saved.
 PATIENCE: Final = 0.01
 
 
 class FairQueue:
     """
-    The requests that wait for one lond: its host ids take turns, and for each its programs.
+    The waiting requests for one lond: round robin of its host ids, and of their programs.
 
-    As long as none has waited for longer than `PATIENCE` at a sweep, the first to come is the first
-    to be served, and there are no turns to take.
+    As long as none has waited for longer than `PATIENCE` at a sweep, they are served in order of
+    arrival instead.
 
-    :ivar arrivals: the requests in the order in which they came; empty where turns are taken.
-    :ivar room: how many of these there may be; 0 where turns are taken.
-    :ivar turns: the hosts that have requests which may go out, of which none is held; the first
-        one's turn is next.
+    :ivar arrivals: the requests in order of arrival; empty during round robin.
+    :ivar room: the maximum number of these; 0 during round robin.
+    :ivar turns: the hosts with requests that are not held back; the first one is next.
     """
 
     __slots__ = ("_held", "_hosts", "_size", "arrivals", "room", "turns")
 
     def __init__(self) -> None:
-        self.arrivals: list[Request] = []  # a deque takes 760 bytes, and there are thousands
+        self.arrivals: list[Request] = []  # a deque needs 760 bytes, and there are thousands
         self.turns: list[RequestQueue] = []
         self._hosts: dict[str, RequestQueue] = {}
         self._held: set[str] = set()
         self._size = self.room = 0
 
     def _settle(self, queue: RequestQueue) -> None:
-        """See whose turn it is after a host's queue has changed."""
+        """Add a host to the round robin, or remove it, after its queue has changed."""
         before, queue.in_turn = queue.in_turn, bool(queue.turns) and not queue.held
         if queue.in_turn and not before:
             self.turns.append(queue)
@@ -159,7 +157,7 @@ class FairQueue:
         self.room = 0 if self.turns or self._held else self._size
 
     def take_turns(self) -> None:
-        """Begin with turns: each arrival waits behind those of its program; all had room."""
+        """Begin round robin with the arrivals, for which there was room."""
         arrivals = self.arrivals[:]
         self.arrivals.clear()
         for request in arrivals:
@@ -168,7 +166,7 @@ class FairQueue:
             self._settle(queue)
 
     def review(self, now: float) -> None:
-        """See whether turns have to be taken; to be called several times a second."""
+        """Begin or end round robin if necessary; called several times a second."""
         if self.arrivals and self.arrivals[0].since < now - PATIENCE:
             self.take_turns()
             return
@@ -179,37 +177,37 @@ class FairQueue:
 
     @property
     def waiting(self) -> int:
-        """How many may go out; those of a host that is held are not among them."""
+        """The number of waiting requests that are not held back."""
         return len(self.arrivals) + sum(each.waiting for each in self.turns)
 
     def of(self, host_id: str) -> RequestQueue:
-        """Return what waits for a host, where turns are taken."""
+        """Return the queue of a host, for round robin."""
         return self._hosts.get(host_id) or RequestQueue(0)
 
     def since(self, host_id: str) -> list[float]:
-        """Return since when each of a host's requests has waited."""
+        """Return the times since when a host's requests have been waiting."""
         arrivals = [each.since for each in self.arrivals if each.host.host_id == host_id]
         return arrivals or self.of(host_id).since()
 
     def add_host(self, host_id: str, size: int) -> None:
-        """Take requests for a host, at most so many at a time."""
+        """Add a host, with the maximum number of its requests."""
         self._hosts[host_id] = RequestQueue(size, host_id)
 
     def resize(self, host_id: str, size: int) -> None:
-        """Let so many requests wait for a host."""
+        """Change the maximum number of a host's requests."""
         queue = self._hosts[host_id]
         queue.size = self._size = size
         self._settle(queue)
 
     def remove_host(self, host_id: str) -> list[Request]:
-        """Take none for it any more, and return those that waited."""
+        """Remove a host and return its waiting requests."""
         waiting = self.drain(host_id)
         del self._hosts[host_id]
         self._held.discard(host_id)
         return waiting
 
     def hold(self, host_id: str, held: bool) -> None:
-        """Let a host's requests wait whatever connections there are, or no more."""
+        """Hold a host's requests back, or no longer."""
         self.take_turns()
         queue = self._hosts[host_id]
         queue.held = held
@@ -217,11 +215,11 @@ class FairQueue:
         self._settle(queue)
 
     def is_held(self, host_id: str) -> bool:
-        """Return whether a host's requests wait whatever connections there are."""
+        """Return whether a host's requests are held back."""
         return host_id in self._held
 
     def put(self, request: Request) -> Request | None:
-        """Let a request wait; return the one for which there is no room, if there is one."""
+        """Add a request; if the queue is full, remove and return one."""
         if len(self.arrivals) < self.room:
             self.arrivals.append(request)
             return None
@@ -232,7 +230,7 @@ class FairQueue:
         return surplus
 
     def take(self) -> Request:
-        """Return the request to be sent next; one has to wait that may go out."""
+        """Remove and return the next request; there must be one that is not held back."""
         if self.arrivals:
             return self.arrivals.pop(0)
         queue = self.turns[0]
@@ -243,7 +241,7 @@ class FairQueue:
         return request
 
     def take_of(self, host_id: str) -> Request | None:
-        """Return the first request of a host that may go out, if there is one."""
+        """Remove and return the next request of a host, if any is not held back."""
         self.take_turns()
         queue = self.of(host_id)
         if not queue.in_turn:
@@ -253,7 +251,7 @@ class FairQueue:
         return request
 
     def drop(self, request: Request) -> bool:
-        """Take a request out whose client has gone; return whether it was there."""
+        """Remove the request of a disconnected client; return whether it was waiting."""
         if request in self.arrivals:
             self.arrivals.remove(request)
             return True
@@ -264,11 +262,11 @@ class FairQueue:
         return found
 
     def __contains__(self, request: Request) -> bool:
-        """Return whether a request waits."""
+        """Return whether a request is waiting."""
         return request in self.arrivals or request in self.of(request.host.host_id)
 
     def drain(self, host_id: str | None = None) -> list[Request]:
-        """Empty a host's queue, or all, and return what was in it."""
+        """Remove and return all requests of a host, or of all hosts."""
         self.take_turns()
         drained = []
         for queue in list(self._hosts.values()) if host_id is None else [self._hosts[host_id]]:
@@ -277,7 +275,7 @@ class FairQueue:
         return drained
 
     def overdue(self, before: float) -> list[Request]:
-        """Take out and return the requests that have waited since before a time."""
+        """Remove and return the requests waiting since before a time."""
         if self.arrivals and self.arrivals[0].since <= before:
             self.take_turns()
         late = []
@@ -289,6 +287,6 @@ class FairQueue:
 
     @property
     def empty(self) -> bool:
-        """Whether nobody waits, not even for a host that is held."""
+        """Whether no requests are waiting, including those held back."""
         held = self._held and any(self.of(each).turns for each in self._held)
         return not (self.arrivals or self.turns or held)

@@ -1,7 +1,7 @@
 """
-The limits that all clients of all hosts share (rows F3 and F16).
+The limits shared by the clients of all hosts (rows F3 and F16).
 
-Descriptors and memory are the process's and not a host's.
+Descriptors and memory belong to the process, not to hosts.
 """
 
 from __future__ import annotations
@@ -21,41 +21,40 @@ from lonc.report.problems import Problem, problem
 from lonc.transport.peer import Peer
 from lonc.wire.request import Cause
 
-#: Bytes of requests that each client may have without being counted: many times a usual request,
-#: and 32 MiB for the 4,096 clients that there may be unless set otherwise. A lond's unfinished
-#: answer is counted from there on too.
+#: Bytes of requests per client that are not counted: many times a usual request, and 32 MiB for the
+#: default maximum of 4,096 clients. The same applies to incomplete answers of londs.
 UNCOUNTED = 8192
 
-#: Clients past the limit that are still read, so that they find their ``con_lost`` and no broken
-#: pipe; more than that are closed at once.
+#: Clients over the limit that are still read, so that they get ``con_lost`` instead of a broken
+#: pipe; more than that are closed immediately.
 TURNED_AWAY = 256
 
-#: Lines of one client that are answered in one turn of the loop: some 50 µs, where each is answered
-#: at once, as for a DEAD host.
+#: Lines of one client that are handled per iteration of the loop: some 50 µs, if each is answered
+#: immediately, as for a DEAD host.
 LINES_A_TURN = 8
 
-#: Seconds for which what befell clients is news.
+#: Seconds for which disconnections of clients are reported as problems.
 NEWS = 300.0
 
-#: Clients that go on in one turn of the loop with what they sent ahead: 5 ms or so.
+#: Postponed clients that continue per iteration of the loop: about 5 ms.
 HELD_A_TURN = 128
 
 log = Logger()
 
 
 class Holder(Protocol):
-    """Something that holds bytes in memory which a `Budget` counts."""
+    """Something that occupies memory counted by a `Budget`."""
 
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
 
     def free_memory(self) -> None:
-        """Free those bytes at once."""
+        """Free its memory immediately."""
 
 
 class Client(Holder, Protocol):
-    """A client, as far as the limits concern it: see `lonc.local.protocol.ClientProtocol`."""
+    """The part of `lonc.local.protocol.ClientProtocol` that is relevant for the limits."""
 
     number: int
     quiet_since: float
@@ -64,15 +63,15 @@ class Client(Holder, Protocol):
 
     @property
     def host_id(self) -> str:
-        """Whose socket it is on."""
+        """The host of its socket."""
 
     @property
     def program(self) -> int:
-        """Which program it belongs to."""
+        """The program that it belongs to."""
 
     @property
     def peer(self) -> Peer:
-        """Who is at the other end."""
+        """The process at the other end."""
 
     @property
     def waits_for(self) -> tuple[str, float]:
@@ -84,33 +83,33 @@ class Client(Holder, Protocol):
 
     @property
     def silent(self) -> bool:
-        """Whether all it has asked is answered and read, as far as it has been read."""
+        """Whether all its requests, as far as read, are answered and the answers read."""
 
     @property
     def unread(self) -> int:
-        """Bytes from it that are still in its socket."""
+        """The number of received bytes that have not been read from its socket."""
 
     @property
     def unsent(self) -> int:
-        """Bytes for it that it has not taken."""
+        """The number of bytes that could not be sent to it yet."""
 
     def next_turn(self) -> None:
-        """Go on with what was sent ahead."""
+        """Continue with its buffered requests."""
 
     def give_up_line(self, why: str, cause: Cause) -> None:
         """Answer ``con_lost`` and close it."""
 
     def turn_away(self, cause: Cause) -> None:
-        """Say ``con_lost`` as the last thing."""
+        """Send a last ``con_lost`` and close it."""
 
     def disconnect(self, why: str) -> None:
-        """Close it now, and say why in the log."""
+        """Close it immediately, and log the reason."""
 
     def hang_up(self) -> None:
-        """Answer what it has asked, and close it."""
+        """Answer its requests, and close it."""
 
     def abort(self) -> None:
-        """Close it now."""
+        """Close it immediately."""
 
 
 K = TypeVar("K", bound=Holder)
@@ -118,14 +117,14 @@ K = TypeVar("K", bound=Holder)
 
 class Budget(Generic[K]):
     """
-    A limit on the bytes that many holders have in memory together.
+    A limit on the total memory of many holders.
 
-    Past it one of them has to free its bytes at once. A single holder may exceed it.
+    If it is exceeded, one of them has to free its memory. A single holder may exceed it.
 
     :param limit: in bytes.
-    :param choose: returns the holder that has to free its bytes, given all of them.
-    :ivar sizes: holder -> its bytes; the one that changed last is the last.
-    :ivar used: bytes of all holders.
+    :param choose: returns the holder that has to free its memory, given all of them.
+    :ivar sizes: holder -> bytes, the most recently changed one last.
+    :ivar used: total bytes.
     """
 
     __slots__ = ("_choose", "limit", "sizes", "used")
@@ -149,16 +148,16 @@ class Budget(Generic[K]):
 
 
 def largest(sizes: Mapping[K, int]) -> K:
-    """Return the largest holder that is abandoned; where none is, the largest."""
+    """Return the largest abandoned holder, or the largest if there is none."""
     return max(sizes, key=lambda each: (each.abandoned, sizes[each]))
 
 
 class Unread:
     """
-    What one client has not read of its answers.
+    The unread answers of one client.
 
-    :ivar since: when it last read something, in seconds of the reactor's clock.
-    :ivar unsent: bytes that were unsent then.
+    :ivar since: when it last read data, in seconds of the reactor's clock.
+    :ivar unsent: the unsent bytes at that time.
     """
 
     abandoned = False
@@ -176,7 +175,7 @@ class Unread:
 
 
 def largest_of_program(sizes: Mapping[Unread, int]) -> Unread:
-    """Return the client with most unread bytes, of the program with most of them."""
+    """Return the client with the most unread bytes, of the program with the most."""
     of_program: Counter[int] = Counter()
     for each, size in sizes.items():
         of_program[each.client.program] += size
@@ -185,28 +184,28 @@ def largest_of_program(sizes: Mapping[Unread, int]) -> Unread:
 
 class Places:
     """
-    Who has the places at one moment, the silent ones in order.
+    A snapshot of the connected clients, with idle ones in order.
 
-    It takes milliseconds to see that of thousands, so one look has to do for the newcomers of the
-    next moment: a flood of them would else be all that the loop is busy with.
+    It takes milliseconds to create with thousands of clients, so it is used until the next sweep:
+    otherwise a flood of newcomers would keep the loop busy.
     """
 
     def __init__(self, clients: Iterable[Client]) -> None:
         staying = [client for client in clients if not client.leaving]
         self._held = Counter(client.program for client in staying)
         self._silent: dict[int, list[Client]] = {}
-        # The last one of each list has been silent for longest.
+        # The last one of each list has been idle for longest.
         silent = [client for client in staying if client.silent]
         for client in sorted(silent, key=lambda each: (-each.quiet_since, -each.number)):
             self._silent.setdefault(client.program, []).append(client)
 
     def make_room(self, newcomer: Client) -> Client | None:
         """
-        Return the client that makes room for a newcomer, None if nobody has to.
+        Return the client to be disconnected for a newcomer, None if there is none.
 
-        It is the one that has been silent for longest, of the program with most places, or of the
-        next where all of that one's have something to say; but never of a program with fewer
-        places than the newcomer's own, for else one program could push out all others.
+        It is the one that has been idle for longest, of the program with the most clients that has
+        idle ones; but never of a program with fewer clients than the newcomer's own, since
+        otherwise one program could displace all others.
         """
         held, silent = self._held, self._silent
         held[newcomer.program] += 1
@@ -217,7 +216,7 @@ class Places:
             client = silent[program].pop()
             if not silent[program]:
                 del silent[program]
-            # It may have said something since, or gone.
+            # It may have sent something since, or have disconnected.
             if client.silent and not client.unread:
                 held[program] -= 1
                 return client
@@ -226,10 +225,10 @@ class Places:
 
 class Tally:
     """
-    Counts what happens to clients.
+    Counts events.
 
-    :ivar count: how often since the start.
-    :ivar last: when it last did, in Unix time; 0.0 when never.
+    :ivar count: number since the start.
+    :ivar last: time of the last one, in Unix time; 0.0 for never.
     """
 
     __slots__ = ("count", "last")
@@ -239,7 +238,7 @@ class Tally:
         self.last = 0.0
 
     def note(self) -> None:
-        """Count one more."""
+        """Count an event."""
         self.count += 1
         self.last = time.time()
 
@@ -250,22 +249,22 @@ class Tally:
 
 class Clients:
     """
-    All clients of all hosts: the limits that they share (rows F3 and F16).
+    The clients of all hosts, and their common limits (rows F3 and F16).
 
-    :ivar everyone: who is connected, the first one first.
-    :ivar usual_size: bytes of a request at most for which there is nothing to count or to cut.
-    :param room: returns how many the limit of open files allows; it is asked again when the
-        settings change.
-    :ivar requests: the memory that their large requests take: begun, sent ahead and under way.
-    :ivar replies: the memory that the unfinished large answers of londs take.
-    :ivar next_number: returns the number of a client that comes.
-    :ivar refused: newcomers that were turned away because all places were taken.
-    :ivar cut_off: those that lonc closed, for they broke a limit or made room.
-    :ivar released: large requests and answers that ended because others needed their memory.
-    :ivar now: the time of the last sweep: near enough for who has been silent longest.
-    :ivar unread: clients that do not read their answers, or are to be closed when they have.
-    :ivar unfinished: clients that began a line -> since when.
-    :ivar leaving: clients that were turned away and have not gone yet -> since when.
+    :ivar everyone: the connected clients, oldest first.
+    :ivar usual_size: maximum bytes of a request that needs no counting or checking of limits.
+    :param room: returns the number of clients that the limit of open files allows; called again
+        when the settings change.
+    :ivar requests: the memory of large requests: incomplete, buffered and outstanding.
+    :ivar replies: the memory of large incomplete answers of londs.
+    :ivar next_number: returns the number of a new client.
+    :ivar refused: new clients refused because of the client limit.
+    :ivar cut_off: clients disconnected because they exceeded a limit, or to make room.
+    :ivar released: large requests and answers ended because others needed their memory.
+    :ivar now: the time of the last sweep, accurate enough to order idle clients.
+    :ivar unread: clients that do not read their answers, or are to be closed after reading them.
+    :ivar unfinished: clients with an incomplete line -> since when.
+    :ivar leaving: clients being disconnected -> since when.
     """
 
     def __init__(
@@ -299,16 +298,16 @@ class Clients:
 
     @property
     def open(self) -> int:
-        """How many are connected."""
+        """The number of connected clients."""
         return len(self.everyone)
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes of answers that clients do not read."""
+        """Total bytes of answers not read by clients."""
         return self._unread_memory.used
 
     def reconfigure(self, settings: Settings) -> None:
-        """Take over new settings; a lower limit is for what comes from now on."""
+        """Apply new settings; lower limits apply to new clients and data only."""
         self.settings = settings
         self._room = self._room_now()
         self.usual_size = min(UNCOUNTED, settings.max_line)
@@ -316,20 +315,20 @@ class Clients:
         self._unread_memory.limit = settings.max_unread
 
     def allow_line(self, key: str, host_id: str) -> str | None:
-        """Tell whether a line that clients can cause may be logged now; see `RateLimited.allow`."""
+        """Return whether a message caused by clients may be logged; see `RateLimited.allow`."""
         return self._limited.allow(f"{key} {host_id}")
 
     def warn(self, key: str, host_id: str, what: str) -> None:
-        """Log a warning that clients could repeat as often as they like."""
+        """Log a warning that clients could cause arbitrarily often, rate limited."""
         more = self.allow_line(key, host_id)
         if more is not None:
             log.warn("{what}{more}", what=what, more=more, host_id=host_id)
 
     def admit(self, client: Client) -> bool:
-        """Count a newcomer in; return whether there is a place for it."""
+        """Add a new client; return whether it is within the limits."""
         self.everyone[client] = None
         count = len(self.everyone) - len(self.leaving)
-        if count <= self.settings.max_clients and count <= self._room:  # each client passes here
+        if count <= self.settings.max_clients and count <= self._room:  # the fast path
             return True
         limit = min(self.settings.max_clients, self._room)
         if self._places is None:
@@ -348,7 +347,7 @@ class Clients:
         return True
 
     def postpone(self, client: Client) -> None:
-        """Let a client go on in the loop's next turn: it has had its share of this one."""
+        """Let a client continue in the next iteration of the loop."""
         self._held[client] = None
         if not self._turn_is_due:
             self._turn_is_due = True
@@ -363,23 +362,23 @@ class Clients:
             self.postpone(next(iter(self._held)))
 
     def note_unread(self, client: Client) -> None:
-        """Count what did not fit into a client's socket, and begin its time limit."""
+        """Count the unsent data of a client, and start its time limit."""
         self.unread[client] = unread = Unread(client, self.seconds())
         self._unread_memory.note(unread, unread.unsent)
 
     def note_read(self, client: Client) -> None:
-        """Count it no more: the client has read it, or has gone."""
+        """Stop counting unsent data: the client has read it, or has disconnected."""
         unread = self.unread.pop(client, None)
         if unread is not None:
             self._unread_memory.note(unread, 0)
 
     def close_when_read(self, client: Client) -> None:
-        """Begin the time limit of a client that is closed once it has read its last answer."""
+        """Start the time limit of a client that is closed after reading its last answer."""
         if client not in self.unread:
             self.unread[client] = Unread(client, self.seconds())
 
     def forget(self, client: Client) -> None:
-        """Forget a client that has gone."""
+        """Remove a disconnected client."""
         self.everyone.pop(client, None)
         if self.unread:
             self.note_read(client)
@@ -389,7 +388,7 @@ class Clients:
 
     def problems(self, now: float) -> Iterator[Problem]:
         """
-        Report shortages of places and of memory.
+        Yield problems with the client limit and memory.
 
         :param now: Unix time.
         """
@@ -412,7 +411,7 @@ class Clients:
             yield problem("memory-used-up", "", what, since=self.released.last)
 
     def sweep(self, now: float) -> None:
-        """End the waits of clients that are over their time; called several times a second."""
+        """Apply time limits to clients; called several times a second."""
         self.now = now
         self._places = None
         limit = self.settings.write_timeout
@@ -430,7 +429,7 @@ class Clients:
 
 
 def overdue(since: Iterable[tuple[Client, float]], before: float) -> list[Client]:
-    """Return those that have waited since before a time; the pairs are in the order of time."""
+    """Return the clients waiting since before a time; the pairs are in order of time."""
     late = []
     for client, began in since:
         if began > before:

@@ -1,16 +1,16 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-Event dispatch for all sockets on one epoll, which the reactor watches as a single reader.
+Event dispatch for all sockets on one epoll instance, which the reactor watches as a single reader.
 
-With Twisted's own transports the reactor looks after each socket by itself; here, when it wakes,
-`SocketLoop.doRead` gives out everything that has arrived. Three rules hold it together:
+With Twisted's own transports the reactor handles each socket itself; here `SocketLoop.doRead`
+dispatches everything that has arrived. It follows three rules:
 
-* No protocol is told of the end of its connection while it calls its transport: such an end is
-  kept until the events at hand have been given out.
-* No descriptor is closed while events are given out. So its number cannot come back meanwhile, and
-  an event that was meant for the old socket cannot reach a new one.
-* The ordinary way of a read or a write makes no Deferred, no timer and no log line.
+* `connectionLost` is never called while a protocol calls its transport, but after the current
+  events have been dispatched.
+* No descriptor is closed while events are dispatched, so that its number is not reused and an event
+  of the old socket cannot reach a new one.
+* An ordinary read or write creates no Deferred, timer or log message.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from zope.interface import implementer
 from lonc.report.events import Logger
 from lonc.transport.stream import IN, OUT, READ_NORMAL, SocketTransport
 
-#: Bytes that the first read of an event takes at most, and each that follows it. What a read may
-#: take is allocated first; Python does so in a moment up to 512 bytes, and asks the C library for
-#: more. From 65536 on that would look through all that it has.
+#: Maximum bytes of the first read of an event, and of each following one. The buffer is allocated
+#: before reading: quickly by Python up to 512 bytes, beyond that by the C library, which becomes
+#: slow from 65536 bytes on.
 READ_SIZE = 448
 MORE = 32768
 
-#: Events that one look at the epoll takes at most.
+#: Maximum events per poll.
 EVENTS = 256
 
-#: Looks at the epoll before the reactor has its turn again, which costs it 3 µs. At most some 2,000
-#: events, about 10 ms, lie between two turns.
+#: Maximum polls per iteration of the reactor, which itself costs 3 µs. At most some 2,000 events,
+#: about 10 ms, are handled per iteration.
 LOOKS = 8
 
 _mask_of = itemgetter(1)
@@ -56,22 +56,22 @@ class Watched(Protocol):
         """Handle the epoll events in this mask."""
 
     def shut_down(self, reason: Failure) -> None:
-        """Close the descriptor, for the reactor stops."""
+        """Close the descriptor because the reactor stops."""
 
 
 class Reactor(Protocol):
-    """What the sockets need of the reactor."""
+    """The part of the reactor used here."""
 
     def addReader(self, reader: IReadDescriptor) -> object:
         """Watch a descriptor."""
 
     def removeReader(self, reader: IReadDescriptor) -> object:
-        """Watch it no longer."""
+        """Stop watching it."""
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object
     ) -> IDelayedCall:
-        """Call something after a delay in seconds."""
+        """Call a function after a delay in seconds."""
 
     def seconds(self) -> float:
         """Return the time."""
@@ -79,13 +79,13 @@ class Reactor(Protocol):
 
 def _more(descriptor: int) -> bytes:
     """
-    Return what else has come to a socket, 1 MiB at most.
+    Return further data of a socket, at most 1 MiB.
 
-    A protocol sees at once what stands behind the line that it waits for: handed over later, it
-    would look like the next.
+    A protocol must get data that follows an expected line together with it: later, it would look
+    like the next line.
     """
     pieces = []
-    with contextlib.suppress(OSError):  # nothing more, for now or for good
+    with contextlib.suppress(OSError):  # no more data, or closed
         for _ in range(32):
             pieces.append(os.read(descriptor, MORE))
             if len(pieces[-1]) < MORE:
@@ -95,12 +95,11 @@ def _more(descriptor: int) -> bytes:
 
 class Moment:
     """
-    The time at which what is being handled was found to have happened.
+    The time of the events being handled.
 
-    One look at the sockets finds many events, and each reading of the clock would cost as much as a
-    call.
+    One poll returns many events, and reading the clock for each would cost as much as a call.
 
-    :ivar now: in seconds of the reactor's clock while the events of a look are handled, else 0.0.
+    :ivar now: in seconds of the reactor's clock while events are handled, else 0.0.
     """
 
     __slots__ = ("now",)
@@ -112,36 +111,36 @@ class Moment:
 @implementer(IReadDescriptor)
 class SocketLoop:
     """
-    The sockets of one epoll. The reactor has it only while there are sockets.
+    The sockets of one epoll instance, which is registered with the reactor while there are any.
 
-    :param reactor: watches the epoll, and is the clock.
-    :ivar moment: when the events that are being handled were found.
+    :param reactor: watches the epoll descriptor, and provides the time.
+    :ivar moment: the time of the events being handled.
     """
 
     def __init__(self, reactor: Reactor) -> None:
         self.reactor = reactor
         self.moment = Moment()
         self._epoll: select.epoll | None = None
-        self._reading: dict[int, SocketTransport] = {}  # transports that wait for data
+        self._reading: dict[int, SocketTransport] = {}  # transports waiting for data
         self._others: dict[int, Watched] = {}
-        self._events: list[tuple[int, int]] = []  # at hand
+        self._events: list[tuple[int, int]] = []  # current
         self._ending: list[tuple[SocketTransport, Failure]] = []
         self._closing: list[int] = []
         self._closed: list[Deferred[None]] = []
-        self._busy = False  # `_settle` is called in this turn of the reactor
-        self._called = False  # the reactor will call it
+        self._busy = False  # `_settle` will be called in this iteration
+        self._called = False  # `_settle_now` is scheduled
 
-    # ------------------------------------------------------------------ what is watched
+    # ------------------------------------------------------------------ registration
 
     def adopt(self, connected: socket.socket, protocol: IProtocol) -> SocketTransport:
-        """Take over a connected stream socket; its object is detached from it."""
+        """Take over a connected stream socket; its object is detached."""
         connected.setblocking(False)
         transport = SocketTransport(self, connected.detach(), protocol)
         self.start(transport)
         return transport
 
     def start(self, transport: SocketTransport) -> None:
-        """Tell its protocol that it is connected, and read."""
+        """Connect a transport with its protocol, and start reading."""
         try:
             self._add(transport.descriptor, transport.reading)
         except OSError:
@@ -154,17 +153,17 @@ class SocketLoop:
             transport.protocol_failed()
 
     def register(self, descriptor: int, watched: Watched, mask: int) -> None:
-        """Have an object handle these events of a descriptor."""
+        """Register an object for events of a descriptor."""
         self._add(descriptor, mask)
         self._others[descriptor] = watched
 
     def set_events(self, descriptor: int, mask: int) -> None:
-        """Change the events of a descriptor; a mask of 0 is for none."""
+        """Change the events of a descriptor; 0 for none."""
         assert self._epoll is not None
         self._epoll.modify(descriptor, mask)
 
     def unregister(self, descriptor: int) -> None:
-        """Get no more events of a descriptor, even if another process keeps it open."""
+        """Stop watching a descriptor, even if another process keeps it open."""
         assert self._epoll is not None
         self._others.pop(descriptor, None)
         self._epoll.unregister(descriptor)
@@ -187,7 +186,7 @@ class SocketLoop:
         self._epoll.register(descriptor, mask)
 
     def _rest(self) -> None:
-        """Remove the epoll from the reactor when there are no sockets."""
+        """Close the epoll instance when there are no sockets."""
         if self._epoll and not (self._reading or self._others or self._ending or self._closing):
             self.reactor.removeReader(self)
             self._epoll.close()
@@ -197,11 +196,11 @@ class SocketLoop:
 
     @property
     def behind(self) -> bool:
-        """Whether there are events that have not been handled."""
+        """Whether there are unhandled events."""
         return self._epoll is not None and bool(self._epoll.poll(0, 1))
 
     def doRead(self) -> None:
-        """Dispatch what has arrived."""
+        """Dispatch events."""
         if self._epoll is None:
             return
         poll, reading, read = self._epoll.poll, self._reading, os.read
@@ -213,8 +212,8 @@ class SocketLoop:
                 if not events:
                     break
                 self.moment.now = seconds()
-                # READ_NORMAL, the highest bit, first: what a lond sent out of turn is seen before
-                # a client's request can find that connection idle.
+                # READ_NORMAL, the highest bit, first: unrequested data of a lond is noticed before
+                # a client's request can use that connection.
                 if len(events) > 1:
                     events.sort(key=_mask_of, reverse=True)
                 for descriptor, mask in events:
@@ -234,7 +233,7 @@ class SocketLoop:
                             continue
                         data += _more(descriptor)
                     try:
-                        # A call of its own for each kind: Python remembers what it found there.
+                        # Separate calls for each kind, so that Python can specialise them.
                         if mask & READ_NORMAL:
                             transport.protocol.dataReceived(data)
                         else:
@@ -243,7 +242,7 @@ class SocketLoop:
                         transport.protocol_failed()
                 if self._ending or self._closing:
                     self._settle()
-                if self._epoll is None:  # the reactor has stopped by what was told
+                if self._epoll is None:  # a protocol has stopped the reactor
                     break
         finally:
             self._busy = False
@@ -251,33 +250,33 @@ class SocketLoop:
         self._rest()
 
     def _unusual(self, watched: Watched | None, mask: int) -> None:
-        """Handle an event other than that a transport has data."""
-        if watched is not None:  # else it has ended since the event was fetched
+        """Handle events other than data for a transport."""
+        if watched is not None:  # otherwise it has ended since the poll
             try:
                 watched.ready(mask)
             except BaseException:
                 log.failure("a fault in the events of {watched}", watched=watched)
 
     def read_soon(self, descriptor: int) -> None:
-        """Try to read after the current events: a new client usually has sent its request."""
+        """Try to read after the current events: a new client has usually sent its request."""
         self._events.append((descriptor, IN))
 
     def connectionLost(self, reason: Failure) -> None:
-        """End everything: the reactor stops."""
+        """End all transports because the reactor stops."""
         self._busy = True
         for watched in [*self._reading.values(), *self._others.values()]:
             watched.shut_down(reason)
         self._settle_now()
 
     def fileno(self) -> int:
-        """Return the epoll's descriptor."""
+        """Return the epoll descriptor."""
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """Return the prefix of log lines that are written during `doRead`."""
+        """Return the prefix of log messages written during `doRead`."""
         return "sockets"
 
-    # ------------------------------------------------------------------ ends
+    # ------------------------------------------------------------------ closing
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Disconnect a transport once the current events have been dispatched."""
@@ -296,7 +295,7 @@ class SocketLoop:
             self._settle_soon()
 
     def when_closed(self) -> Deferred[None]:
-        """Return a Deferred that fires when all that is to be closed is closed."""
+        """Fire when everything to be closed is closed."""
         closed = Deferred[None]()
         self._closed.append(closed)
         return closed

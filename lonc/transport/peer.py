@@ -1,5 +1,5 @@
 """
-Who is at the other end of a UNIX socket.
+The process at the other end of a UNIX socket.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 class Peer(NamedTuple):
     """
-    A process and its user, by their numbers.
+    The ids of a process and its user.
 
-    :ivar pid: 0 where the kernel does not tell, as for a process of another pid namespace.
-    :ivar uid: -1 where it does not tell.
+    :ivar pid: 0 if unknown, as for a process in another pid namespace.
+    :ivar uid: -1 if unknown.
     """
 
     pid: int
@@ -27,22 +27,22 @@ _UCRED: Final = struct.Struct("iII")
 
 
 def peer_of(connected: socket.socket) -> Peer:
-    """Return who has connected, or who listens if this end has; `UNKNOWN` for no UNIX socket."""
+    """Return the client, or the listening process; `UNKNOWN` if not a UNIX socket."""
     return peer_at(connected.fileno()) if connected.family == socket.AF_UNIX else UNKNOWN
 
 
 def peer_at(descriptor: int) -> Peer:
     """
-    Return who is at the other end of the UNIX socket with this descriptor, as `peer_of`.
+    Return the process at the other end of the UNIX socket with this descriptor, like `peer_of`.
 
-    It makes no ``socket.socket``, for each client that waits may be asked for it.
+    It creates no ``socket.socket`` object, since it may be called for each waiting client.
     """
     if descriptor < 0:
         return UNKNOWN
     handle = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
     try:
         found = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    except OSError:  # it is closed
+    except OSError:  # closed
         return UNKNOWN
     finally:
         handle.detach()

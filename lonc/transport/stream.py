@@ -1,9 +1,9 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-A connected stream socket as a transport that sends at once and keeps only what did not fit.
+A connected stream socket as a transport that sends immediately and buffers only the rest.
 
-Twisted's own transports send in the reactor's next turn. The loop that watches these is
+Twisted's own transports send in the next iteration of the reactor. The event loop is
 :class:`lonc.transport.epoll_loop.SocketLoop`.
 """
 
@@ -39,7 +39,7 @@ from lonc.transport.peer import UNKNOWN, Peer, peer_at
 
 # Events of epoll.
 IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP
-#: Comes whenever `IN` does, where it was asked for.
+#: Reported together with `IN`, if requested.
 READ_NORMAL = select.EPOLLRDNORM
 
 _DONE = Failure(error.ConnectionDone())
@@ -50,7 +50,7 @@ log = Logger()
 
 
 class Loop(Protocol):
-    """What a transport needs of its event loop."""
+    """The part of the event loop used by transports."""
 
     def change(self, transport: SocketTransport, mask: int) -> None:
         """Change the events of a transport."""
@@ -62,7 +62,7 @@ class Loop(Protocol):
         """Close a descriptor once the current events have been dispatched."""
 
     def unregister(self, descriptor: int) -> None:
-        """Get no more events of a descriptor."""
+        """Stop watching a descriptor."""
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer, ISystemHandle)
@@ -70,14 +70,14 @@ class SocketTransport:
     """
     A connected stream socket.
 
-    Unlike Twisted's, it drops what is written after `loseConnection`, has no pull producers, and
-    tells a protocol with half-close of the end when the other side has gone altogether.
+    Unlike Twisted's, it discards data written after `loseConnection`, does not support pull
+    producers, and calls `connectionLost` of a half-close protocol when both directions are closed.
 
-    :param descriptor: the socket's; it must not block.
-    :param then: called after the protocol has been told of the connection's end.
-    :param first: whether its data is given out before that of others.
-    :ivar connected: until its protocol has been told of its end.
-    :ivar disconnecting: it closes as soon as nothing is unsent.
+    :param descriptor: of the socket; it must be non-blocking.
+    :param then: called after `connectionLost` of the protocol.
+    :param first: whether its data is delivered before that of others.
+    :ivar connected: True until `connectionLost` of the protocol.
+    :ivar disconnecting: whether it closes once everything is sent.
     """
 
     __slots__ = (
@@ -111,32 +111,32 @@ class SocketTransport:
         self.descriptor = descriptor
         self.protocol = protocol
         self._then = then
-        self.reading = IN | READ_NORMAL if first else IN  # the events to ask for while it is read
-        self._mask = self.reading  # those that are asked for now
+        self.reading = IN | READ_NORMAL if first else IN  # the events requested while reading
+        self._mask = self.reading  # the events currently requested
         self.connected = True
         self.disconnecting = False
-        self._direct = True  # nothing is unsent, and more may be written
-        self._keeping = False  # something is unsent, and more may be written
+        self._direct = True  # nothing is unsent, and writing is allowed
+        self._keeping = False  # data is unsent, and writing is allowed
         self._unsent: bytearray | None = None
-        self._shutting = False  # nothing more may be written
-        self._input_over = False  # the other side writes nothing more
+        self._shutting = False  # writing is no longer allowed
+        self._input_over = False  # the other side has closed its sending direction
         self._producer: IPushProducer | None = None
-        self._paused = False  # the producer is
+        self._paused = False  # the producer is paused
         self._socket: socket.socket | None = None
 
     @property
     def disconnected(self) -> bool:
-        """Whether its protocol has been told of its end."""
+        """Whether `connectionLost` of the protocol has been called."""
         return not self.connected
 
     @property
     def unsent(self) -> int:
-        """Bytes in the write buffer, because the peer does not read."""
+        """The number of bytes in the write buffer."""
         return 0 if self._unsent is None else len(self._unsent)
 
     @property
     def unread(self) -> int:
-        """Bytes that wait in the kernel's receive buffer."""
+        """The number of bytes in the kernel's receive buffer."""
         try:
             size = fcntl.ioctl(self.descriptor, termios.FIONREAD, bytes(4))
         except OSError:
@@ -145,13 +145,13 @@ class SocketTransport:
 
     @property
     def peer(self) -> Peer:
-        """Who is at the other end of a UNIX socket."""
+        """The process at the other end of a UNIX socket."""
         return peer_at(self.descriptor) if self.connected else UNKNOWN
 
     # ------------------------------------------------------------------ writing
 
     def write(self, data: bytes) -> None:
-        """Send what the socket takes, and keep the rest."""
+        """Send as much as possible, and buffer the rest."""
         if self._direct:
             try:
                 sent = os.write(self.descriptor, data)
@@ -168,7 +168,7 @@ class SocketTransport:
         elif self._keeping and self._unsent is not None:
             self._unsent += data
         if self._producer is not None and not self._paused and self._unsent:
-            # At once: its owner is to know of all that the other side does not read.
+            # Immediately, so that the producer knows of all unread data.
             self._paused = True
             self._producer.pauseProducing()
 
@@ -177,7 +177,7 @@ class SocketTransport:
         self.write(b"".join(iovec))
 
     def _flush(self) -> None:
-        """Send what is unsent, then do what waited for that."""
+        """Send buffered data, then continue with what waited for it."""
         if self._unsent is not None:
             try:
                 sent = os.write(self.descriptor, self._unsent)
@@ -197,7 +197,7 @@ class SocketTransport:
             self._paused = False
             self._producer.resumeProducing()
         if self._unsent is not None:
-            return  # of what the producer has written now
+            return  # the producer has written more
         if self.disconnecting:
             if self._producer is None:
                 self.disconnect(_DONE)
@@ -205,7 +205,7 @@ class SocketTransport:
             self._shut()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """Pause and resume this push producer as the other side reads."""
+        """Pause and resume a push producer depending on the other side's reading."""
         if self._producer is not None:
             raise RuntimeError(f"there is a producer already: {self._producer!r}")
         if not streaming:
@@ -216,7 +216,7 @@ class SocketTransport:
             producer.stopProducing()
 
     def unregisterProducer(self) -> None:
-        """Forget the producer; a close that waited for it goes on."""
+        """Remove the producer; continue a close that waited for it."""
         self._producer = None
         if self.disconnecting and self._unsent is None:
             self._end(_DONE)
@@ -224,7 +224,7 @@ class SocketTransport:
     # ------------------------------------------------------------------ closing
 
     def loseConnection(self) -> None:
-        """Send what is unsent, then close; nothing more is read."""
+        """Send buffered data, then close; nothing more is read."""
         if self.disconnecting:
             return
         self.disconnecting = True
@@ -235,11 +235,11 @@ class SocketTransport:
             self._set_events(self._mask & ~self.reading)
 
     def abortConnection(self) -> None:
-        """Close, and drop what is unsent."""
+        """Close, and discard unsent data."""
         self._end(_ABORTED)
 
     def loseWriteConnection(self) -> None:
-        """Send what is unsent, then tell the other side that nothing more comes."""
+        """Send buffered data, then close the sending direction."""
         if not self._shutting and not self.disconnecting:
             self._shutting = True
             self._direct = self._keeping = False
@@ -253,7 +253,7 @@ class SocketTransport:
             half.writeConnectionLost()
 
     def _end(self, reason: Failure) -> None:
-        """Close, and tell the protocol when it has returned."""
+        """Close, and inform the protocol after the current call."""
         if self.connected:
             self.disconnecting = True
             self._direct = self._keeping = False
@@ -263,29 +263,29 @@ class SocketTransport:
     # ------------------------------------------------------------------ reading
 
     def pauseProducing(self) -> None:
-        """Read nothing until `resumeProducing`."""
+        """Stop reading until `resumeProducing`."""
         self._set_events(self._mask & ~self.reading)
 
     def resumeProducing(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if not self._input_over and not self.disconnecting:
             self._set_events(self._mask | self.reading)
 
     def read_last(self) -> bytes:
         """
-        Let the other side write no more, and return what it has written, 1 MiB at most.
+        Shut down the receiving direction, and return the unread data, at most 1 MiB.
 
-        For who is about to close, and must not miss what has come since the last event.
+        Used before closing, so that data received since the last event is not missed.
         """
         pieces: list[bytes] = []
-        with contextlib.suppress(OSError):  # nothing more, or the other side has gone
+        with contextlib.suppress(OSError):  # no more data, or disconnected
             self.getHandle().shutdown(socket.SHUT_RD)
             while len(pieces) < 16 and (data := os.read(self.descriptor, 65536)):
                 pieces.append(data)
         return b"".join(pieces)
 
     def stopProducing(self) -> None:
-        """Close the connection: nothing more is wanted of it."""
+        """Close the connection."""
         self.loseConnection()
 
     def _set_events(self, mask: int) -> None:
@@ -293,10 +293,10 @@ class SocketTransport:
             self._mask = mask
             self._loop.change(self, mask)
 
-    # ------------------------------------------------------------------ told by the loop
+    # ------------------------------------------------------------------ events
 
     def ready(self, mask: int) -> None:
-        """The socket takes bytes again, or the other side has gone while we do not read."""
+        """Handle writability, or a disconnection while not reading."""
         if mask & self._mask & OUT:
             try:
                 self._flush()
@@ -306,12 +306,12 @@ class SocketTransport:
             self.disconnect(_LOST if mask & ERROR else _DONE)
 
     def read_failed(self, problem: OSError) -> None:
-        """Handle an error of `read`, which may be that there is no data yet."""
+        """Handle an error of `read`, including EAGAIN."""
         if not isinstance(problem, BlockingIOError):
             self.disconnect(_LOST)
 
     def input_ended(self, mask: int) -> None:
-        """Handle the end of the peer's data; with `HANG_UP` it does not read either."""
+        """Handle the end of input; with `HANG_UP` both directions are closed."""
         half = None if mask & HANG_UP else IHalfCloseableProtocol(self.protocol, None)
         if half is None:
             self.disconnect(_DONE)
@@ -324,13 +324,13 @@ class SocketTransport:
             self.protocol_failed()
 
     def protocol_failed(self) -> None:
-        """Log the protocol's exception; it ends this connection and no other."""
+        """Log an exception of the protocol, and end this connection only."""
         reason = Failure()
         log.failure("a fault in {protocol}", reason, protocol=self.protocol)
         self.disconnect(reason)
 
     def disconnect(self, reason: Failure) -> None:
-        """Close, and tell the protocol."""
+        """Close, and inform the protocol."""
         if not self.connected:
             return
         self.connected = self._direct = self._keeping = False
@@ -341,7 +341,7 @@ class SocketTransport:
             self._socket.detach()
         self._loop.close(self.descriptor)
         protocol, producer, then = self.protocol, self._producer, self._then
-        # Without a way back the two need no garbage collection.
+        # Avoids a reference cycle.
         del self.protocol
         self._producer = self._then = None
         if producer is not None and cast(object, producer) is not protocol:
@@ -351,18 +351,18 @@ class SocketTransport:
             _tell(then, reason)
 
     def abandon(self) -> None:
-        """Close our descriptor only: another process has the connection, and goes on with it."""
+        """Close our descriptor only: another process continues the connection."""
         self._loop.unregister(self.descriptor)
         self.disconnect(_DONE)
 
     def shut_down(self, reason: Failure) -> None:
-        """Close the connection, for the reactor stops."""
+        """Close the connection because the reactor stops."""
         self.disconnect(reason)
 
     # ------------------------------------------------------------------ the socket itself
 
     def getHandle(self) -> socket.socket:
-        """Return the socket, which remains the transport's."""
+        """Return the socket, which the transport continues to own."""
         if not self.connected:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         if self._socket is None:
@@ -370,7 +370,7 @@ class SocketTransport:
         return self._socket
 
     def forget_handle(self) -> None:
-        """Let go of the socket object, which must not be used any more: each takes its room."""
+        """Free the socket object, which must not be used any more, to save memory."""
         if self._socket is not None:
             self._socket.detach()
             self._socket = None
@@ -381,28 +381,28 @@ class SocketTransport:
         return _address(handle.family, handle.getsockname())
 
     def getPeer(self) -> Any:
-        """Return the other side's address; one without a name is ``UNIXAddress(None)``."""
+        """Return the other side's address; ``UNIXAddress(None)`` if unnamed."""
         handle = self.getHandle()
         return _address(handle.family, handle.getpeername())
 
     def getTcpNoDelay(self) -> bool:
-        """Return whether small pieces are sent at once, which a UNIX socket always does."""
+        """Return whether TCP_NODELAY is set; True for UNIX sockets."""
         handle = self.getHandle()
         if handle.family == socket.AF_UNIX:
             return True
         return bool(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Send small pieces at once."""
+        """Set TCP_NODELAY."""
         if self.getHandle().family != socket.AF_UNIX:
             self.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """Return whether a silent connection is probed."""
+        """Return whether TCP keepalive is enabled."""
         return bool(self.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Probe a silent connection."""
+        """Enable or disable TCP keepalive."""
         self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
 
