@@ -226,11 +226,10 @@ class SocketLoop:
                     except OSError as problem:
                         transport.read_failed(problem)
                         continue
-                    size = len(data)
-                    if not 0 < size < READ_SIZE:
-                        if not size:
-                            transport.input_ended(mask)
-                            continue
+                    if not data:
+                        transport.input_ended(mask)
+                        continue
+                    if len(data) == READ_SIZE:
                         data += _more(descriptor)
                     try:
                         # Separate calls for each kind, so that Python can specialise them.
