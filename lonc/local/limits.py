@@ -274,8 +274,8 @@ class Clients:
         room: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         self.settings = settings
-        self._room_now = room
-        self._room = room()
+        self._room = room
+        self._limit = min(settings.max_clients, room())
         self.usual_size = min(UNCOUNTED, settings.max_line)
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
@@ -309,7 +309,7 @@ class Clients:
     def reconfigure(self, settings: Settings) -> None:
         """Apply new settings; lower limits apply to new clients and data only."""
         self.settings = settings
-        self._room = self._room_now()
+        self._limit = min(settings.max_clients, self._room())
         self.usual_size = min(UNCOUNTED, settings.max_line)
         self.requests.limit = self.replies.limit = settings.max_request_memory
         self._unread_memory.limit = settings.max_unread
@@ -328,9 +328,9 @@ class Clients:
         """Add a new client; return whether it is within the limits."""
         self.everyone[client] = None
         count = len(self.everyone) - len(self.leaving)
-        if count <= self.settings.max_clients and count <= self._room:  # the fast path
+        limit = self._limit
+        if count <= limit:  # the fast path
             return True
-        limit = min(self.settings.max_clients, self._room)
         if self._places is None:
             self._places = Places(each for each in self.everyone if each is not client)
         silent = self._places.make_room(client)
@@ -392,7 +392,7 @@ class Clients:
 
         :param now: Unix time.
         """
-        places = min(self.settings.max_clients, self._room)
+        places = self._limit
         taken = len(self.everyone) - len(self.leaving)
         if taken >= places:
             yield problem("clients-full", "", f"{taken} of {places} places for clients are taken")
