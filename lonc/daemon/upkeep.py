@@ -71,7 +71,7 @@ class Upkeep:
     def _make_rounds(self) -> Rounds:
         rounds: dict[Callable[[], object], float] = {
             Sweep(self._outside.reactor, self._outside.network, guarded(self._sweep)): SWEEP,
-            self._restore: WATCH,
+            partial(self._do, self._restoring): WATCH,
             self._begin_slots: SLOT,
             self.refresh_problems: LOOK,
         }
@@ -116,16 +116,20 @@ class Upkeep:
         """Reopen the logs, write the status file, and restore the retries of all hosts."""
         await self._in_slices(self._reporter.reporting_and_resetting())
 
-    def _restore(self) -> None:
+    def _restoring(self) -> Iterator[None]:
         """Restart and reopen what does not serve, and update problems and process title."""
         self._supervisor.restore()
+        yield
         self._shared.restore()
         self._succession.restore_pid_file()
         self._outside.problems.replace(self._clients.problems(time.time()), SHORTAGES)
+        yield
         self._kept.store_missing()
         self._ports.restore()
         self._outside.problems.replace(self._own_problems(), UPKEEP)
+        yield
         self._names.renew({host.target for host in self._in_force.table.hosts.values()})
+        yield
         if self._sets_title():
             self._reporter.show_title()
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 #: Seconds of work per slice, plus at most one step; too short for anybody to notice.
-SLICE = 0.01
+SLICE = 0.005
 
 
 async def in_slices(
