@@ -355,11 +355,13 @@ class Clients:
 
     def _next_turn(self) -> None:
         self._turn_is_due = False
-        for client in list(islice(self._held, HELD_A_TURN)):
-            del self._held[client]
-            client.next_turn()
-        if self._held and not self._turn_is_due:
-            self.postpone(next(iter(self._held)))
+        try:
+            for client in list(islice(self._held, HELD_A_TURN)):
+                del self._held[client]
+                client.next_turn()
+        finally:
+            if self._held and not self._turn_is_due:
+                self.postpone(next(iter(self._held)))
 
     def note_unread(self, client: Client) -> None:
         """Count the unsent data of a client, and start its time limit."""

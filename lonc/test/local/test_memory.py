@@ -269,6 +269,17 @@ class TurnTests(ClientTestCase):
         self.assertEqual((client.read, client.closed), (b"ok\n" * 20, True))
         self.assert_forgotten()
 
+    def test_fault(self) -> None:
+        """A fault that shows in the turn of one does not keep the others waiting."""
+        self.host.at_once = b"ok\n"
+        for _ in range(3):
+            self.client(b"a\n" * 20)
+        self.host.at_once = RuntimeError("a fault")
+        self.assertRaises(RuntimeError, self.one_turn)
+        self.host.at_once = b"ok\n"
+        self.clock.pump([TICK] * 300)
+        self.assertEqual(len(self.host.asked), 8 + 1 + 2 * 20)
+
     def test_it_goes_meanwhile(self) -> None:
         """Nothing more is asked for a client that has gone."""
         self.host.at_once = b"ok\n"
