@@ -169,7 +169,7 @@ class Reporter:
                 hosts.append(self.status(host_id))
                 found += judge_host(hosts[-1], daemon, time.time())
                 yield hosts[-1]
-        self._totals = totals(hosts, self._departed(), self._delayed.kept)
+        self._totals = totals(hosts, daemon.departed, daemon.kept, daemon.delayed_unknown)
         found += judge_daemon(self.about(), hosts, time.time())
         self.problems.replace(found, JUDGED)
 

@@ -210,12 +210,15 @@ def _machine(host: HostStatus) -> str:
     return host.machine or host.host_id
 
 
-def totals(hosts: Sequence[HostStatus], gone: Mapping[str, int], kept: int) -> Mapping[str, int]:
+def totals(
+    hosts: Sequence[HostStatus], gone: Mapping[str, int], kept: int, unknown: int = 0
+) -> Mapping[str, int]:
     """
     Add up all hosts.
 
     :param gone: counts since the start of hosts that are no longer served.
     :param kept: number of delayed requests that were set aside.
+    :param unknown: number of delayed requests for hosts that are not in the table.
     """
     return {
         "hosts": len(hosts),
@@ -230,7 +233,7 @@ def totals(hosts: Sequence[HostStatus], gone: Mapping[str, int], kept: int) -> M
         "requests": sum(host.requests for host in hosts) + gone.get("requests", 0),
         "answers": sum(host.answers for host in hosts) + gone.get("answers", 0),
         "con_lost": sum(host.lost for host in hosts) + gone.get("con_lost", 0),
-        "delayed": sum(host.delayed for host in hosts),
+        "delayed": sum(host.delayed for host in hosts) + unknown,
         "kept": kept,
     }
 

@@ -175,6 +175,11 @@ HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
 #: Metrics of the daemon.
 DAEMON_FAMILIES: Final[Sequence[Family[DaemonStatus]]] = (
     _one(
+        "lonc_delayed_unknown_requests",
+        "Delayed requests on disk for hosts that are not in the table.",
+        lambda daemon: daemon.delayed_unknown,
+    ),
+    _one(
         "lonc_kept_requests",
         "Delayed requests that failed and are kept.",
         lambda daemon: daemon.kept,

@@ -174,7 +174,9 @@ class DelayedTests(RespondersTestCase):
         """Those for a host that is not in the table are counted, and listed with why they wait."""
         os.rename(self.path, f"{self.path[:-2]}l9")
         self.advance(1.5)
-        self.assertEqual(self.daemon.reporter.about().delayed_unknown, 1)
+        list(self.daemon.reporter.looking())
+        about = self.daemon.reporter.about()
+        self.assertEqual((about.delayed_unknown, about.totals["delayed"]), (1, 1))
         (row,) = self.result(self.lonc.delayed("l9"))
         self.assertEqual((row.host_id, row.last_answer), ("l9", "the host table has no l9"))
         self.assertEqual(self.result(self.lonc.delayed("l1")), [])
