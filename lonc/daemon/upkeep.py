@@ -4,6 +4,7 @@ Periodic work of the daemon: time limits, sockets, ports, files and problems.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -108,6 +109,9 @@ class Upkeep:
         for each in [each for each in self._outside.problems if each.kind == "log-file"]:
             if has_room(each.subject):  # its next line may be hours away
                 self._outside.problems.over(each.kind, each.subject)
+        if any(each.kind == "status-file" for each in self._outside.problems):
+            with contextlib.suppress(OSError):  # it stays a problem
+                await self._in_slices(self._reporter.reporting())
         in_force = self._in_force
         self._outside.problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
         await self._in_slices(self._reporter.looking())

@@ -922,10 +922,23 @@ class ManagedTests(ServiceTestCase):
         self.assertRaises(OSError, self.daemon.reporter.report)
         kinds = [each.kind for each in self.daemon.problems]
         self.assertIn("status-file", kinds)
+        self.advance(LOOK)
+        self.assertIn("status-file", [each.kind for each in self.daemon.problems])
         self.settings = attrs.evolve(self.first, doc_root=os.path.join(self.folder, "elsewhere"))
         os.mkdir(self.settings.doc_root)
         self.successResultOf(self.daemon.reload())
         self.assertNotIn("status-file", [each.kind for each in self.daemon.problems])
+
+    def test_status_file_again(self) -> None:
+        """S16: one that could not be written is written as soon as it can be, unasked."""
+        folder = os.path.dirname(self.first.status_file)
+        os.makedirs(folder, exist_ok=True)
+        os.mkdir(self.first.status_file)
+        self.assertRaises(OSError, self.daemon.reporter.report)
+        os.rmdir(self.first.status_file)
+        self.advance(LOOK)
+        self.assertNotIn("status-file", [each.kind for each in self.daemon.problems])
+        self.assertTrue(os.path.isfile(self.first.status_file))
 
     def test_reset_retries(self) -> None:
         """S18, S13: a DEAD host has its retries again, and its delayed requests go at once."""
