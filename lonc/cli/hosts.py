@@ -177,7 +177,9 @@ def _facts(host: HostStatus, now: float) -> dict[str, str]:
         "requests": f"{host.requests}, {host.answers} answered",
         "con_lost": lost or "none",
         "last answer": ago(host.last_answer, now) or "none yet",
-        "last failure": f"{failure['what']}, {ago(failure['when'], now)}" if failure else "none",
+        "last failure": f"{failure['what']}, {ago(failure['when'], now)}"
+        if failure
+        else host.not_served or "none",
         "retries": f"{host.retries_left} left"
         + (f", next probe in {duration(host.next_probe)}" if host.next_probe >= 0.0 else ""),
         "delayed": f"{host.delayed}"

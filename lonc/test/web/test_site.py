@@ -226,6 +226,12 @@ class PageTests(SiteCase):
         self.assertEqual(self.listed("/?problem=host-dead&sort=host"), ["down1"])
         self.assertIn("<details open>", self.page("/hosts/down1"))
 
+    def test_another_lond(self) -> None:
+        """A host whose address leads to another lond has a reason, though no failure."""
+        self.reports.hosts["up1"] = a_status("up1", not_served="the lond serves msu9")
+        for path in ("/", "/hosts/up1"):
+            self.assertIn("the lond serves msu9</td>", self.ask(path)[2].replace("\n", ""))
+
     def test_untried(self) -> None:
         """A host that was never tried is not shown as up."""
         self.reports.hosts["new"] = a_status("new", tried=False)
