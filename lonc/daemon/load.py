@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import attrs
 from twisted.internet.endpoints import serverFromString
@@ -19,6 +20,9 @@ from lonc.config.kinds import SettingsErrors
 from lonc.config.settings import Settings, SettingsError, folder_errors, read_settings
 from lonc.control.port import ManagementPortError, check_description
 from lonc.delayed.sealing import UnusableKey, key_of
+
+#: Settings that are read even if others are wrong, so that errors in folders and tables are found.
+_FOLDERS: Final = ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot", "loncSocketNames")
 
 
 @attrs.frozen
@@ -64,10 +68,18 @@ class Loader:
         :raises SettingsError: it is unusable; ``errors`` has all errors found.
         :raises TableError: only the table is unusable.
         """
-        settings = self.settings()
+        errors: list[Exception] = []
         table: HostTable | None = None
         access: Access | None = None
-        errors: list[SettingsError | TableError] = [*folder_errors(settings)]
+        try:
+            settings = self.settings()
+        except SettingsError as error:
+            errors += error.errors
+            try:
+                settings = read_settings(self.config_file, self.options, only=_FOLDERS)
+            except SettingsError:
+                raise error from None
+        errors += folder_errors(settings)
         try:
             key_of(settings)
         except UnusableKey as error:

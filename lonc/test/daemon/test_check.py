@@ -138,6 +138,22 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(found.level, "error")
         self.assertRegex(found.what, "loncapa.conf, line [0-9]+: PerlSetVar loncRetries")
 
+    def test_setting_table_and_folder(self) -> None:
+        """All are told at once: one who has corrected a setting is not sent on to a folder."""
+        self.add("loncapa.conf", "PerlSetVar loncRetries many")
+        self.add("loncapa.conf", 'PerlSetVar lonDocRoot "/nowhere"')
+        os.unlink(os.path.join(self.folder, "tabs", "hosts.tab"))
+        found = [each.what for each in self.bad()]
+        self.assertEqual(len(found), 3)
+        for what, told in zip(found, ("loncRetries", "lonDocRoot", "hosts.tab"), strict=True):
+            self.assertIn(told, what)
+
+    def test_setting_of_a_folder(self) -> None:
+        """Without a folder to look at, there is nothing to be told of it but that."""
+        self.add("loncapa.conf", "PerlSetVar loncRetries many")
+        self.add("loncapa.conf", "PerlSetVar lonDocRoot")
+        self.assertEqual(len(self.bad()), 2)
+
     def test_without_effect(self) -> None:
         """A setting that does nothing is a warning."""
         self.add("loncapa.conf", "PerlSetVar loncretries 3")
