@@ -46,7 +46,7 @@ SHORTEST: Final = 2.0
 TIMES_USUAL: Final = 10
 
 #: The minimum time limit if delayed requests wait for the check, because they would be sent again
-#: without it, and a lond that has just come back is often slow.
+#: without it, and for probes of a DEAD host: a lond that has just come back is often slow.
 PATIENCE: Final = 10.0
 
 #: Number of changes of the known answer (as when a lond is upgraded) after which checks are given
@@ -211,18 +211,20 @@ class Auditor:
         usual = TIMES_USUAL * self._machine.median_answer()
         return self._seconds() - connection.since >= min(max(REST, usual), SHORTEST)
 
-    def sweep(self, now: float, longest: float) -> None:
+    def sweep(self, now: float, longest: float, dead: bool) -> None:
         """
         Apply time limits to checks, and start those waiting.
 
         :param longest: the request timeout in seconds.
+        :param dead: whether these are probes of a DEAD host, for which no client waits.
         """
         if self._to_prove:
             self._ask_for_proofs()
         shortest = min(SHORTEST, longest)
         for connection in [x for x in self._pool.proving if now - x.since >= shortest]:
             usual = TIMES_USUAL * self._machine.median_answer()
-            limit = min(max(PATIENCE if connection.proofs else SHORTEST, usual), longest)
+            least = PATIENCE if dead or connection.proofs else SHORTEST
+            limit = min(max(least, usual), longest)
             if now - connection.since >= limit:
                 connection.expire(limit)
 

@@ -440,7 +440,7 @@ class Lond:
         for connection in [*self.pool.handshaking, *self.pool.owing]:
             if now - connection.since >= limit:
                 connection.expire(limit)
-        self.auditor.sweep(now, limit)
+        self.auditor.sweep(now, limit, self.health.dead)
 
     def retry_key_files(self, now: float) -> None:
         """Try key files again: a temporary failure must not leave the lond without them forever."""

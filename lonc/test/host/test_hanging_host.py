@@ -97,6 +97,25 @@ class DoubtTests(HangingTestCase):
             stage.turn()
             self.assertEqual(client.read, echo(b"get\n"))
 
+    def test_back_but_slow(self) -> None:
+        """F4: a DEAD host also comes back if its lond, once fast, takes seconds to answer."""
+        stage = self.stage(retries=1, request_timeout=60)
+        stage.client(b"get\n")
+        stage.advance(1)
+        self.hang()
+        stage.client(b"get\n")
+        stage.advance(62)
+        self.assertEqual(stage.status.state, "DEAD")
+        for _ in range(60):
+            stage.advance(1)
+            if stage.service.machine.pool.proving:
+                break
+        (probing,) = stage.service.machine.pool.proving
+        stage.advance(6)
+        self.assertEqual(stage.service.machine.pool.proving, {probing: None})
+        stage.londs[-1].say(b"l2\n")
+        self.assertEqual(stage.status.state, "up")
+
     def test_probe_cut_off(self) -> None:
         """F4: it is probed again where the memory for its endless answer was wanted elsewhere."""
         self.hang()
