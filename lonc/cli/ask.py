@@ -10,6 +10,7 @@ from lonc.cli.arguments import Duration, targeted
 from lonc.cli.streams import report_error, write
 from lonc.cli.target import START, target
 from lonc.client import CON_LOST, Client
+from lonc.client.installation import Installation
 from lonc.config.hosts import TableError, read_both_tables
 from lonc.config.settings import Settings
 
@@ -31,8 +32,9 @@ def ask(host: str, request: str, timeout: float | None) -> None:
     """
     settings = target().settings()
     try:
-        if not os.path.lexists(settings.socket_path(host)):
-            raise click.ClickException(_why_no_socket(host, settings))
+        path, _ = Installation(settings, None, None).socket(host)
+        if not os.path.lexists(path):
+            raise click.ClickException(_why_no_socket(host, path, settings))
         reply = Client(settings).ask(host, os.fsencode(request), timeout)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
@@ -43,7 +45,7 @@ def ask(host: str, request: str, timeout: float | None) -> None:
         raise SystemExit(1)
 
 
-def _why_no_socket(host: str, settings: Settings) -> str:
+def _why_no_socket(host: str, path: str, settings: Settings) -> str:
     try:
         table = read_both_tables(
             settings.hosts_file, settings.fetched_hosts_file, settings.max_host_id, lenient=True
@@ -52,4 +54,4 @@ def _why_no_socket(host: str, settings: Settings) -> str:
         return str(error)
     if host not in table.hosts:
         return f"{host} is not in hosts.tab"
-    return f"{settings.socket_path(host)} does not exist; {START}"
+    return f"{path} does not exist; {START}"

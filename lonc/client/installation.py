@@ -43,9 +43,9 @@ class Installation:
 
     def check_host_id(self, host_id: str) -> None:
         """Raise ValueError if this is not a valid host id."""
-        self._socket(host_id)
+        self.socket(host_id)
 
-    def _socket(self, host_id: str) -> tuple[str, bytes]:
+    def socket(self, host_id: str) -> tuple[str, bytes]:
         """
         Return the path of a host's socket, and the prefix for it (protocol, section 5).
 
@@ -65,7 +65,7 @@ class Installation:
         self, host_id: str, request: Value, timeout: float | None, seconds: Callable[[], float]
     ) -> Exchange:
         """Begin an exchange; raise ValueError if host id or request are invalid."""
-        path, prefix = self._socket(host_id)
+        path, prefix = self.socket(host_id)
         line = self._line(request, len(prefix))
         limits = self.limits if timeout is None else attrs.evolve(self.limits, exchange=timeout)
         return Exchange(path, line, limits, self._settings.max_line, seconds, prefix)

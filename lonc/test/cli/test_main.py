@@ -280,6 +280,18 @@ class CommandLineTests(CommandCase):
         told = self.refusal("delayed", "show", os.fsdecode(b"1.1.put\xff.l1"))
         self.assertEqual(told, "no delayed request 1.1.put\\xff.l1")
 
+    def test_sockets_with_names_of_hosts(self) -> None:
+        """Where sockets have host names, a request is sent to the one with the host's name."""
+        self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
+        conf = CONF.replace("/tabs", self.folder).replace("/sockets", self.folder)
+        conf += "PerlSetVar loncSocketNames hostname\n"
+        ask = ("--config", self.put("loncapa.conf", conf.encode()), "ask")
+        told = self.refusal(*ask, "l2", "ping")
+        self.assertIn(f"{self.path('two.test')} does not exist; is lonc running?", told)
+        self.put("two.test", b"")
+        self.assertIn(f"{self.path('two.test')}: ", self.refusal(*ask, "l2", "ping"))
+        self.assertEqual(self.refusal(*ask, "l3", "ping"), "l3 is not in hosts.tab")
+
     def test_nobody_there(self) -> None:
         """Which lonc is meant may stand before, between and behind a command's words."""
         for arguments in (
