@@ -13,6 +13,7 @@ from lonc.client import CON_LOST, Client
 from lonc.client.installation import Installation
 from lonc.config.hosts import TableError, read_both_tables
 from lonc.config.settings import Settings
+from lonc.daemon.pidfile import holder_of
 
 
 @click.command()
@@ -54,4 +55,5 @@ def _why_no_socket(host: str, path: str, settings: Settings) -> str:
         return str(error)
     if host not in table.hosts:
         return f"{host} is not in hosts.tab"
-    return f"{path} does not exist; {START}"
+    runs = holder_of(settings.pid_file)
+    return f"{path} does not exist; {'lonc status tells why' if runs else START}"

@@ -292,6 +292,22 @@ class CommandLineTests(CommandCase):
         self.assertIn(f"{self.path('two.test')}: ", self.refusal(*ask, "l2", "ping"))
         self.assertEqual(self.refusal(*ask, "l3", "ping"), "l3 is not in hosts.tab")
 
+    def test_host_that_is_not_served(self) -> None:
+        """Where lonc runs and a host has no socket, nobody is told to start lonc."""
+        self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
+        conf = CONF
+        for folder in ("/tabs", "/sockets", "/daemons"):
+            conf = conf.replace(folder, self.folder)
+        os.mkdir(self.path("logs"))
+        claim = PidFile(os.path.join(self.folder, "logs", "lonc.pid"))
+        claim.acquire()
+        self.addCleanup(claim.release)
+        claim.write()
+        told = self.refusal(
+            "--config", self.put("loncapa.conf", conf.encode()), "ask", "l2", "ping"
+        )
+        self.assertEqual(told, f"{self.path('l2')} does not exist; lonc status tells why")
+
     def test_nobody_there(self) -> None:
         """Which lonc is meant may stand before, between and behind a command's words."""
         for arguments in (
