@@ -123,7 +123,7 @@ class RequestQueue:
 
 #: Seconds that a request may have waited at a sweep before round robin begins. Until then the order
 #: does not matter, and two system calls per new client for its program are saved.
-PATIENCE: Final = 0.01
+PATIENCE: Final = 0.05
 
 
 class FairQueue:

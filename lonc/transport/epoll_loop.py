@@ -29,12 +29,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.stream import IN, OUT, READ_NORMAL, SocketTransport
+from lonc.transport.stream import IN, OUT, READ_NORMAL, READ_SIZE, SocketTransport
 
-#: Maximum bytes of the first read of an event, and of each following one. The buffer is allocated
-#: before reading: quickly by Python up to 512 bytes, beyond that by the C library, which becomes
-#: slow from 65536 bytes on.
-READ_SIZE = 448
+#: Maximum bytes of a read where the last one brought `READ_SIZE` bytes or more. The buffer is
+#: allocated before reading, by the C library, which becomes slow from 65536 bytes on.
 MORE = 32768
 
 #: Maximum events per poll.
@@ -222,15 +220,19 @@ class SocketLoop:
                         self._unusual(transport or self._others.get(descriptor), mask)
                         continue
                     try:
-                        data = read(descriptor, READ_SIZE)
+                        data = read(descriptor, transport.read_size)
                     except OSError as problem:
                         transport.read_failed(problem)
                         continue
                     if not data:
                         transport.input_ended(mask)
                         continue
-                    if len(data) == READ_SIZE:
-                        data += _more(descriptor)
+                    if len(data) >= READ_SIZE:
+                        if len(data) == transport.read_size:
+                            data += _more(descriptor)
+                        transport.read_size = MORE
+                    elif transport.read_size != READ_SIZE:
+                        transport.read_size = READ_SIZE
                     try:
                         # Separate calls for each kind, so that Python can specialise them.
                         if mask & READ_NORMAL:

@@ -42,6 +42,10 @@ IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, sele
 #: Reported together with `IN`, if requested.
 READ_NORMAL = select.EPOLLRDNORM
 
+#: Maximum bytes of a read as long as no more has come at once: Python itself allocates up to 512
+#: bytes, quickly.
+READ_SIZE = 448
+
 _DONE = Failure(error.ConnectionDone())
 _LOST = Failure(error.ConnectionLost())
 _ABORTED = Failure(error.ConnectionAborted())
@@ -77,6 +81,7 @@ class SocketTransport:
     :param then: called after `connectionLost` of the protocol.
     :param first: whether its data is delivered before that of others.
     :ivar connected: True until `connectionLost` of the protocol.
+    :ivar read_size: maximum bytes of the next read.
     :ivar disconnecting: whether it closes once everything is sent.
     """
 
@@ -96,6 +101,7 @@ class SocketTransport:
         "descriptor",
         "disconnecting",
         "protocol",
+        "read_size",
         "reading",
     )
 
@@ -110,6 +116,7 @@ class SocketTransport:
         self._loop = loop
         self.descriptor = descriptor
         self.protocol = protocol
+        self.read_size = READ_SIZE
         self._then = then
         self.reading = IN | READ_NORMAL if first else IN  # the events requested while reading
         self._mask = self.reading  # the events currently requested

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from lonc.test.fixtures.streams import Recorder, StreamTestCase
-from lonc.transport.epoll_loop import EVENTS, LOOKS, READ_SIZE, SocketLoop
-from lonc.transport.stream import IN, SocketTransport
+from lonc.transport.epoll_loop import EVENTS, LOOKS, MORE, SocketLoop
+from lonc.transport.stream import IN, READ_SIZE, SocketTransport
 
 
 class Caller(Recorder):
@@ -46,9 +46,22 @@ class EventTests(StreamTestCase):
         pieces: list[int] = []
         recorder = Caller(lambda: pieces.append(len(recorder.got)))
         theirs = self.pair(recorder)
-        theirs.send(b"x" * READ_SIZE + b"more")
-        self.turn()
-        self.assertEqual(pieces, [READ_SIZE + 4])
+        sizes = [READ_SIZE + 4, MORE + 4, 3, READ_SIZE + 4, MORE, MORE + 4]
+        for size in sizes:
+            theirs.send(b"x" * size)
+            self.turn()
+        self.assertEqual(pieces, [sum(sizes[: count + 1]) for count in range(len(sizes))])
+
+    def test_read_size(self) -> None:
+        """It reads more at once from whom more has come, as long as more comes."""
+        recorder = Recorder()
+        theirs = self.pair(recorder)
+        found = []
+        for size in (1, READ_SIZE, READ_SIZE + 1, READ_SIZE - 1):
+            theirs.send(b"x" * size)
+            self.turn()
+            found.append(recorder.transport.read_size)
+        self.assertEqual(found, [READ_SIZE, MORE, MORE, READ_SIZE])
 
     def test_closed_by_another(self) -> None:
         """One whose connection another's event has closed does not get the data it had already."""
