@@ -123,15 +123,15 @@ class RequestQueue:
 
 #: Seconds that a request may have waited at a sweep before round robin begins. Until then the order
 #: does not matter, and two system calls per new client for its program are saved.
-PATIENCE: Final = 0.05
+ROUND_ROBIN_AFTER: Final = 0.05
 
 
 class FairQueue:
     """
     The waiting requests for one lond: round robin of its host ids, and of their programs.
 
-    As long as none has waited for longer than `PATIENCE` at a sweep, they are served in order of
-    arrival instead.
+    As long as none has waited for longer than `ROUND_ROBIN_AFTER` at a sweep, they are served in
+    order of arrival instead.
 
     :ivar arrivals: the requests in order of arrival; empty during round robin.
     :ivar room: the maximum number of these; 0 during round robin.
@@ -167,11 +167,11 @@ class FairQueue:
 
     def review(self, now: float) -> None:
         """Begin or end round robin if necessary; called several times a second."""
-        if self.arrivals and self.arrivals[0].since < now - PATIENCE:
+        if self.arrivals and self.arrivals[0].since < now - ROUND_ROBIN_AFTER:
             self.take_turns()
             return
         firsts = [each.oldest.since for each in self.turns if each.oldest]
-        recent = bool(firsts) and min(firsts) >= now - PATIENCE
+        recent = bool(firsts) and min(firsts) >= now - ROUND_ROBIN_AFTER
         if recent and not self._held and self.waiting < self._size:
             self.arrivals.extend(sorted(self.drain(), key=attrgetter("since")))
 

@@ -14,7 +14,7 @@ from lonc.delayed.service import DelayedService
 from lonc.host.audit import EARLIEST, ROUND
 from lonc.host.connection import PING
 from lonc.host.pause import Pause
-from lonc.host.request_queue import PATIENCE
+from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
 from lonc.test.fixtures.delayed import read, write
@@ -388,7 +388,7 @@ class ProofTests(DeliveryCase):
         self.reply = lambda lond, line: echo(line) if line == b"put\n" else None
         stage.clients_of(300, b"get\n")
         outcome = self.deliver(stage)
-        stage.advance(2 * PATIENCE)  # the programs take turns
+        stage.advance(2 * ROUND_ROBIN_AFTER)  # the programs take turns
         self.answer(stage, stage.londs[0], 2)
         reply, connection = self.successResultOf(outcome)
         self.assertEqual(reply, echo(b"put\n"))

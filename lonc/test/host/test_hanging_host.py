@@ -44,6 +44,13 @@ class HangingTestCase(HostTestCase):
         """Let nothing be answered any more."""
         self.answers_requests, self.pong = False, b""
 
+    def hang_after_an_answer(self, stage: Stage) -> None:
+        """Let one request be answered, and nothing after it."""
+        stage.client(b"get\n")
+        stage.turn()
+        self.hang()
+        stage.client(b"slow\n")
+
     def pings(self, stage: Stage) -> list[int]:
         """Return how often each connection was asked ``ping``."""
         return [lond.asked.count(PING) for lond in stage.londs]
@@ -223,10 +230,7 @@ class NoPingTests(HangingTestCase):
     def test_dead_again(self) -> None:
         """Tried with requests, it is DEAD again when as many as it has retries time out."""
         stage = self.stage(retries=2, max_connections=1)
-        stage.client(b"get\n")
-        stage.turn()
-        self.hang()
-        stage.client(b"slow\n")
+        self.hang_after_an_answer(stage)
         stage.advance(15)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 2))
         states = []
@@ -241,10 +245,7 @@ class NoPingTests(HangingTestCase):
     def test_hangs_as_a_whole(self) -> None:
         """Once a request in place of ``ping`` has hung too, only an answer brings it back."""
         stage = self.stage(retries=1)
-        stage.client(b"get\n")
-        stage.turn()
-        self.hang()
-        stage.client(b"slow\n")
+        self.hang_after_an_answer(stage)
         stage.advance(20)
         stage.client(b"in its place\n")
         for _ in range(5):
@@ -274,10 +275,7 @@ class NoPingTests(HangingTestCase):
     def test_back_by_ping(self) -> None:
         """One that was not asked before it hung is up again once it answers, without a request."""
         stage = self.stage(retries=1)
-        stage.client(b"get\n")
-        stage.turn()
-        self.hang()
-        stage.client(b"slow\n")
+        self.hang_after_an_answer(stage)
         stage.advance(30)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
         self.pong = b"l2\n"

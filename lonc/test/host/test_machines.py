@@ -9,7 +9,7 @@ from twisted.logger import LogLevel
 
 from lonc.host.connection import PING
 from lonc.host.pause import Pause
-from lonc.host.request_queue import PATIENCE
+from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.host.service import HostService
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
@@ -69,7 +69,7 @@ class SharedTests(HostTestCase):
         for number in range(5):
             stage.client_of("l2", b"%d\n" % number)
         late = stage.client_of("l3", b"late\n")
-        stage.advance(2 * PATIENCE)
+        stage.advance(2 * ROUND_ROBIN_AFTER)
         lond = stage.londs[0]
         lond.answer = echo
         lond.say(b"done\n")
@@ -313,9 +313,7 @@ class NoSethostTests(HostTestCase):
         """What a connection has not sent yet is not sent where another id is served."""
         stage = Together(self, max_connections=2)
         stage.serving()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (new,) = stage.londs
+        new = stage.warm("l2")
         new.stalls_at = b"sethost:l4\n"
         waiting = stage.client_of("l4", b"put\n")
 
@@ -395,9 +393,7 @@ class ChangesTests(HostTestCase):
     def test_to_an_id_that_was_alone(self) -> None:
         """Its connections are not used for another id: they carry no names."""
         stage = self.apart()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (alone,) = stage.londs
+        alone = stage.warm("l2")
         _, client = self.waiting_elsewhere(stage)
         stage.serving()
         stage.move("l3", "127.0.0.2")
@@ -442,9 +438,7 @@ class ChangesTests(HostTestCase):
         stage = self.apart("l4")
 
         stage.answering(lambda line: b"l2\n" if line == b"ping\n" else echo(line))
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (other,) = stage.londs
+        other = stage.warm("l2")
         _, client = self.waiting_elsewhere(stage)
         stage.move("l3", "127.0.0.2")
         stage.turn()
@@ -471,9 +465,7 @@ class ChangesTests(HostTestCase):
         """A connection that shall serve nothing more serves the request that it has taken."""
         stage = Together(self, max_connections=1)
         stage.network.prepare = lambda lond: lond.know_hosts()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (lond,) = stage.londs
+        lond = stage.warm("l2")
         lond.answer = echo
         lond.stalls_at = b"sethost:l3\n"
         client, waiting = stage.client_of("l3", b"get\n"), stage.client_of("l3", b"next\n")
@@ -491,9 +483,7 @@ class ChangesTests(HostTestCase):
         """That is the connection's fault: the id is served by the next one."""
         stage = Together(self, max_connections=1)
         stage.serving()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (lond,) = stage.londs
+        lond = stage.warm("l2")
         lond.stalls_at = b"sethost:l3\n"
         client = stage.client_of("l3", b"get\n")
         stage.turn()
@@ -561,9 +551,7 @@ class ChangesTests(HostTestCase):
         """A lond that does not take a name any more costs con_lost, and is asked again."""
         stage = Together(self)
         stage.serving()
-        stage.client_of("l3", b"warm\n")
-        stage.turn()
-        (lond,) = stage.londs
+        lond = stage.warm("l3")
         lond.answer = lambda line: b"unable_to_set\n"
         self.assertEqual(stage.client_of("l3", b"get\n").read, b"")
         stage.turn()
@@ -595,9 +583,7 @@ class ChangesTests(HostTestCase):
         """So is one that the lond was being asked for when it left; its request goes along."""
         stage = Together(self)
         stage.serving()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
-        (lond,) = stage.londs
+        lond = stage.warm("l2")
         lond.stalls_at = b"sethost:l3\n"
         client = stage.client_of("l3", b"get\n")
         stage.turn()

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.host.connection import LondConnection
 from lonc.host.connection_states import ConnectionState
 from lonc.host.pool import ConnectionPool
-from lonc.host.request_queue import PATIENCE, FairQueue, RequestQueue
+from lonc.host.request_queue import ROUND_ROBIN_AFTER, FairQueue, RequestQueue
 from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.handshake import Handshake, LondFacts
 from lonc.wire.request import Cause, Request, RequestHost
@@ -276,7 +276,7 @@ class FairQueueTests(SynchronousTestCase):
     def test_first_come_first_served(self) -> None:
         """While nobody has waited longer than a moment, requests leave as they came."""
         requests = [self.put(0.0), self.put(0.0), self.put(0.0, 8), self.put(0.0, 9, "l2")]
-        self.queue.review(PATIENCE)
+        self.queue.review(ROUND_ROBIN_AFTER)
         self.assertEqual(self.taken(), requests)
         self.assertTrue(self.queue.empty)
 
@@ -284,7 +284,7 @@ class FairQueueTests(SynchronousTestCase):
         """Once one has waited longer, the hosts take turns, and for each the programs."""
         first, second = self.put(0.0), self.put(0.0)
         other, elsewhere = self.put(0.0, 8), self.put(0.0, 9, "l2")
-        self.queue.review(2 * PATIENCE)
+        self.queue.review(2 * ROUND_ROBIN_AFTER)
         self.assertEqual(self.taken(), [first, elsewhere, other, second])
 
     def test_turns_end(self) -> None:
@@ -293,9 +293,9 @@ class FairQueueTests(SynchronousTestCase):
         self.queue.review(1.0)
         self.assertIs(self.queue.take(), first)
         third = self.put(1.002, 9)
-        self.queue.review(1.0 + 2 * PATIENCE)
+        self.queue.review(1.0 + 2 * ROUND_ROBIN_AFTER)
         self.assertEqual((self.queue.room, len(self.queue.arrivals)), (0, 0))
-        self.queue.review(1.0 + PATIENCE)
+        self.queue.review(1.0 + ROUND_ROBIN_AFTER)
         self.assertEqual(list(self.queue.arrivals), [second, other, third])
         self.assertEqual(self.taken(), [second, other, third])
 

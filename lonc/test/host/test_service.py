@@ -8,7 +8,7 @@ import stat
 
 from twisted.logger import LogLevel
 
-from lonc.host.request_queue import PATIENCE
+from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.transport.peer import Peer
@@ -319,7 +319,7 @@ class FairShareTests(HostTestCase):
         newcomer = stage.client()
         newcomer.wire.peer = Peer(8, 0)
         newcomer.write(b"few\n")
-        stage.advance(2 * PATIENCE)
+        stage.advance(2 * ROUND_ROBIN_AFTER)
         stage.turn()
         (lond,) = stage.londs
         for _ in range(3):
