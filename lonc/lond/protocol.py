@@ -24,8 +24,7 @@ from zope.interface import implementer
 
 from lonc.config.key_files import KeyFileError, KeyFolder
 from lonc.lond.commands import SECRET, Commands
-from lonc.lond.faults import Faults, Step
-from lonc.lond.reply_writer import ReplyWriter
+from lonc.lond.faults import Faults, ReplyWriter, Step
 from lonc.lond.store import Store
 from lonc.report.events import Logger
 from lonc.wire.cipher import FrameError, SessionCipher, session_key
