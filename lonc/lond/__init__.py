@@ -5,6 +5,8 @@ It serves for a first run, for users without a cluster, and for tests, which can
 
 `cluster`
     several londs as one Service, and the initial files of a cluster of two hosts.
+`table_server`
+    a web server for the host table.
 `protocol`
     the protocol on one connection, and its factory.
 `commands`

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from ipaddress import ip_address
 from typing import Final
 
@@ -115,9 +115,20 @@ def _address(host: Host) -> str:
     return host.address
 
 
-def _in_the_way(host: Host, port: int, error: OSError) -> NoPort:
-    reason = error.strerror or str(error)
-    return NoPort(f"the lond {host.id} cannot listen on port {port} at {host.address}: {reason}")
+@contextmanager
+def who_listens(who: str, port: int, address: str) -> Iterator[None]:
+    """
+    Listen in the body of the ``with``.
+
+    :param who: for the message, such as the name of a lond.
+    :raises NoPort: that failed; the message has all of these.
+    """
+    try:
+        yield
+    except (CannotListenError, OSError) as error:  # the reactor does not convert all
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        told = reason.strerror or reason
+        raise NoPort(f"{who} cannot listen on port {port} at {address}: {told}") from error
 
 
 def _londs(table: HostTable) -> list[list[Host]]:
@@ -136,14 +147,13 @@ def check_ports(table: HostTable, port: int) -> None:
     """
     with ExitStack() as held:
         for host, *_ in _londs(table):
-            family = socket.AF_INET6 if ":" in _address(host) else socket.AF_INET
-            try:
+            address = _address(host)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with who_listens(f"the lond {host.id}", port, address):
                 listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((_address(host), port))
+                listener.bind((address, port))
                 listener.listen()
-            except OSError as error:
-                raise _in_the_way(host, port, error) from error
 
 
 class _Reactor(IReactorTCP, IReactorTime):
@@ -207,14 +217,11 @@ class LondService(Service):
                 tls=self._tls,
                 key_folder=self._key_folder,
             )
-            try:
+            address = _address(self._host)
+            with who_listens(f"the lond {self.name}", self._port, address):
                 self._listener = self._reactor.listenTCP(
-                    self._port, self.factory, interface=_address(self._host)
+                    self._port, self.factory, interface=address
                 )
-            except CannotListenError as error:
-                raise _in_the_way(self._host, self._port, error.socketError) from error
-            except OSError as error:  # from listen(), which the reactor does not handle
-                raise _in_the_way(self._host, self._port, error) from error
             self._stores = opened.pop_all()
         super().startService()  # type: ignore[no-untyped-call]
         for host_id in self.host_ids:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -66,10 +67,9 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._next: Callable[[bytes], None] = self._initialize
         self._caller = ""
         self._host_id = factory.host_id  # of requests that name none
-        self._challenge = b""
         self._cipher: SessionCipher | None = None
-        self._tls: TLSPhase | None = None  # until plain data follows
         self._closing = False
+        self.closed: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
         """Wait for ``init``."""
@@ -92,7 +92,8 @@ class LondProtocol(TimeoutMixin, Protocol):
         self.setTimeout(None)  # type: ignore[no-untyped-call]
         self._closing = True
         self._replies.stop()
-        self._factory.forget(self)
+        self._factory.connections.discard(self)
+        self.closed.callback(None)
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
         """Use the factory's clock for the mixin's time limit."""
@@ -118,17 +119,19 @@ class LondProtocol(TimeoutMixin, Protocol):
 
     def _work(self) -> None:
         """Answer received data as long as possible."""
-        while not self._replies.busy and not self._closing and self._work_on():
-            pass
+        try:
+            while not self._replies.busy and not self._closing and self._work_on():
+                pass
+        except LineTooLong as error:
+            self._end(f"error:{error}\n".encode())
+        except TLSError as error:
+            host_id = self._factory.host_id
+            log.warn("{lond}: TLS with a caller failed: {error}", lond=host_id, error=error)
+            self._end(error.farewell)
 
     def _take_line(self) -> bool:
         """Answer a line; return whether there was one."""
-        try:
-            line = self._lines.take()
-        except LineTooLong as error:
-            self.transport.write(f"error:{error}\n".encode())
-            self.close()
-            return False
+        line = self._lines.take()
         if line is not None:
             self._next(line[:-1])
         return line is not None
@@ -142,17 +145,16 @@ class LondProtocol(TimeoutMixin, Protocol):
             return
         self._caller = caller
         if way == b"ssl" and factory.revision and factory.tls is not None:
-            self._tls = TLSPhase(factory.tls)
-            self._work_on = self._establish_tls
+            self._work_on = partial(self._establish_tls, TLSPhase(factory.tls))
             self._say(Step.SSL, b"ok:ssl")
         elif way.startswith(b"local:") and factory.revision and factory.key_folder:
             self._take_key_file(factory.key_folder, way.partition(b":")[2])
         else:
             # A challenge also tells the caller that this lond does not support the authentication
             # mode that it asked for (protocol, section 9).
-            self._challenge = b"%016d" % secrets.randbelow(10**16)
-            self._next = self._compare
-            self._say(Step.INIT, self._challenge)
+            challenge = b"%016d" % secrets.randbelow(10**16)
+            self._next = partial(self._compare, challenge)
+            self._say(Step.INIT, challenge)
 
     def _take_key_file(self, folder: KeyFolder, path: bytes) -> None:
         try:
@@ -165,61 +167,41 @@ class LondProtocol(TimeoutMixin, Protocol):
 
     # TLS for the key: three steps, and the following lines.
 
-    def _establish_tls(self) -> bool:
-        assert self._tls is not None
-        try:
-            said = self._tls.receive(self._lines.drain())
-        except TLSError as error:
-            self._fail_tls(error)
-            return False
-        if self._tls.established:
-            self._work_on = self._say_key
+    def _establish_tls(self, tls: TLSPhase) -> bool:
+        said = tls.receive(self._lines.drain())
+        if tls.established:
+            self._work_on = partial(self._say_key, tls)
         if said:
             self._replies.say(Step.TLS, said)
-        return self._tls.established
+        return tls.established
 
-    def _fail_tls(self, error: TLSError) -> None:
-        log.warn(
-            "{lond}: TLS with a caller failed: {error}", lond=self._factory.host_id, error=error
-        )
-        self.transport.write(error.farewell)
-        self.close()
-
-    def _say_key(self) -> bool:
-        assert self._tls is not None
+    def _say_key(self, tls: TLSPhase) -> bool:
         key = secrets.token_hex(16)
         self._enter(bytes.fromhex(key))
-        self._work_on = self._end_tls
-        self._replies.say(Step.TLS_KEY, key.encode() + b"\n", wrap=self._tls.send)
+        self._work_on = partial(self._end_tls, tls)
+        self._replies.say(Step.TLS_KEY, key.encode() + b"\n", wrap=tls.send)
         return True
 
-    def _end_tls(self) -> bool:
-        assert self._tls is not None
-        self._work_on = self._await_lines
+    def _end_tls(self, tls: TLSPhase) -> bool:
+        self._work_on = partial(self._await_lines, tls)
         if self._factory.close_notify:
-            self.transport.write(self._tls.close())
+            self.transport.write(tls.close())
         self._replies.say(Step.TLS_END, b"")
         return True
 
-    def _await_lines(self) -> bool:
+    def _await_lines(self, tls: TLSPhase) -> bool:
         """Return to plain lines when one begins: the caller may send close_notify before."""
-        assert self._tls is not None
-        try:
-            self._tls.receive(self._lines.drain())
-        except TLSError as error:
-            self._fail_tls(error)
-            return False
-        rest = self._tls.rest()
+        tls.receive(self._lines.drain())
+        rest = tls.rest()
         if rest:
-            self._tls = None
             self._lines.feed(rest)
             self._work_on = self._take_line
         return len(rest) > 0
 
     # The insecure mode, which every lond supports.
 
-    def _compare(self, line: bytes) -> None:
-        if line != self._challenge:
+    def _compare(self, challenge: bytes, line: bytes) -> None:
+        if line != challenge:
             self._refuse("does not send the challenge back")
             return
         self._enter()
@@ -235,8 +217,7 @@ class LondProtocol(TimeoutMixin, Protocol):
 
     def _refuse(self, why: str) -> None:
         log.warn("{lond}: refused a caller that {why}", lond=self._factory.host_id, why=why)
-        self.transport.write(b"refused\n")
-        self.close()
+        self._end(b"refused\n")
 
     def _serve(self, line: bytes) -> None:
         factory, host_id = self._factory, self._host_id
@@ -295,6 +276,10 @@ class LondProtocol(TimeoutMixin, Protocol):
 
     def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
         self._replies.say(step, answer + b"\n", command)
+
+    def _end(self, farewell: bytes) -> None:
+        self.transport.write(farewell)
+        self.close()
 
     def pauseProducing(self) -> None:
         """Stop sending and receiving, since the caller does not read."""
@@ -369,7 +354,6 @@ class LondFactory(ServerFactory):
     accepted: int = attrs.field(init=False, default=0)
     requests: int = attrs.field(init=False, default=0)
     commands: Mapping[str, Commands] = attrs.field(init=False)
-    _closed: list[Deferred[None]] = attrs.field(init=False, factory=list)
 
     @commands.default
     def _make_commands(self) -> Mapping[str, Commands]:
@@ -391,20 +375,9 @@ class LondFactory(ServerFactory):
             return self._caller
         return self._caller.get(getattr(peer, "host", ""))
 
-    def forget(self, connection: LondProtocol) -> None:
-        """Remove a closed connection."""
-        self.connections.discard(connection)
-        if not self.connections:
-            closed, self._closed = self._closed, []
-            for deferred in closed:
-                deferred.callback(None)
-
     def close_connections(self) -> Deferred[None]:
         """Close all connections; fires when done."""
-        if not self.connections:
-            return succeed(None)
-        deferred: Deferred[None] = Deferred()
-        self._closed.append(deferred)
-        for connection in list(self.connections):
+        connections = list(self.connections)
+        for connection in connections:
             connection.close()
-        return deferred
+        return DeferredList([each.closed for each in connections]).addCallback(lambda _: None)

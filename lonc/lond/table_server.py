@@ -11,13 +11,12 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from lonc.config.hosts import Host
-from lonc.lond.cluster import ClusterError
+from lonc.lond.cluster import who_listens
 from lonc.report.events import Logger
 
 #: The address to listen at: the table is for this machine only.
@@ -71,18 +70,13 @@ class TableServer(Service):
 
         :raises ClusterError: the port is not available.
         """
-        try:
+        with who_listens("the web server of the host table", self.port, ADDRESS):
             if self._tls is None:
                 listener = self._reactor.listenTCP(self.port, self._site, interface=ADDRESS)
             else:
                 listener = self._reactor.listenSSL(
                     self.port, self._site, self._tls, interface=ADDRESS
                 )
-        except CannotListenError as error:
-            raise ClusterError(
-                f"the web server of the host table cannot listen on port {self.port} at {ADDRESS}: "
-                f"{error.socketError.strerror}"
-            ) from error
         self._listener = listener
         self.port = listener.getHost().port
         super().startService()
