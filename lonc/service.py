@@ -167,7 +167,7 @@ class LoncService(MultiService):
             hosts=self.hosts,
             in_force=self.in_force,
             clients=self._clients,
-            delayed=self._delayed.requests,
+            delayed=self._delayed,
             request_log=self._common.request_log,
             reporter=self.reporter,
             disk=self._disk,

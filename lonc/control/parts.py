@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from lonc.config.current import InForce
 from lonc.config.settings import Settings
 from lonc.control.reporter import Reporter
-from lonc.delayed.people import DelayedRequests
+from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
@@ -45,7 +45,7 @@ class Parts:
     hosts: Mapping[str, HostService]
     in_force: InForce
     clients: Clients
-    delayed: DelayedRequests
+    delayed: DelayedService
     request_log: RequestLog
     reporter: Reporter
     disk: Disk

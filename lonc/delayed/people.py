@@ -9,10 +9,9 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 
@@ -29,9 +28,7 @@ from lonc.delayed.names import (
 )
 from lonc.delayed.sealing import SEALED, NotAuthentic, own_name, unseal
 from lonc.delayed.spool import Spool
-from lonc.delayed.states import StoredRequest
 from lonc.disk.files import Unusable, check_own_folder, open_file, sync_folder
-from lonc.disk.threads import Disk
 from lonc.report.records import DelayedStatus
 from lonc.wire.escaping import to_text
 from lonc.wire.request import command_word
@@ -42,88 +39,12 @@ _HEAD: Final = 256
 #: Rows returned at a time: more than fit into an answer of the management port.
 MOST: Final = 200
 
-#: The name under which disk calls for listings are made.
-LISTING: Final = "listing"
-
 #: Requeueing is serialised: of two requests with one name, one would replace the other.
 _ONE_AT_A_TIME: Final = threading.Lock()
-
-T = TypeVar("T")
 
 
 class UnknownRequest(Exception):
     """There is no such delayed request, or it cannot be read; the message says why."""
-
-
-@attrs.define(eq=False)
-class DelayedRequests:
-    """
-    The delayed requests of the daemon; each disk call runs in a thread, with a time limit.
-
-    :param spool: returns the folder in use.
-    :param limit: returns the time limit of a disk call in seconds.
-    :param requests: returns the records of all files.
-    :param is_in_hand: whether a request is being processed, and must not be touched.
-    :param is_known: whether a host is in the table.
-    :param retry: tries a host's requests at once; None for those of all hosts.
-    """
-
-    _disk: Disk
-    _spool: Callable[[], Spool]
-    _limit: Callable[[], float]
-    _requests: Callable[[], Iterable[StoredRequest]]
-    _is_in_hand: Callable[[StoredRequest], bool]
-    _is_known: Callable[[str], bool]
-    retry: Callable[[str | None], None]
-
-    async def listed(self, host_id: str | None, after: str = "") -> Sequence[DelayedStatus]:
-        """
-        List delayed and kept requests, at most :data:`MOST`.
-
-        :param host_id: None for all hosts.
-        :param after: only those after this one.
-        :raises OSError: the folder cannot be read.
-        :raises lonc.disk.threads.Stuck: the disk timeout is over.
-        """
-        tries = {each.file: (each.tries, self._outcome(each)) for each in self._requests()}
-        return await self._run(partial(self._listing().rows, host_id, tries, after))
-
-    def _outcome(self, request: StoredRequest) -> str:
-        if not self._is_known(request.host_id):
-            return f"the host table has no {request.host_id}"
-        if request.is_locked:
-            return "it is sealed, and no key is set"
-        return request.outcome
-
-    async def show(self, file: str, limit: int) -> tuple[bytes, bool]:
-        """
-        Return the beginning of a request, and whether it was cut; raises also as :meth:`listed`.
-
-        :raises UnknownRequest: there is no such request.
-        """
-        return await self._run(partial(self._listing().show, file, limit))
-
-    async def drop(self, file: str) -> None:
-        """
-        Delete a request; raises also as :meth:`show`.
-
-        :raises UnknownRequest: it is being sent.
-        """
-        if not file.startswith(KEPT_FOLDER):
-            twins = (each for each in self._requests() if name_of(each.file) == name_of(file))
-            if any(self._is_in_hand(each) for each in twins):
-                raise UnknownRequest(f"{file} is being sent")
-        await self._run(partial(self._listing().drop, file), self._spool().path(file))
-
-    async def requeue(self, file: str) -> None:
-        """Move a kept request back to those that are sent; raises as :meth:`show`."""
-        await self._run(partial(self._listing().requeue, file))
-
-    def _listing(self) -> Listing:
-        return Listing(self._spool())
-
-    async def _run(self, work: Callable[[], T], path: str = LISTING) -> T:
-        return await self._disk.run(path, self._limit(), work)
 
 
 @attrs.frozen

@@ -32,20 +32,18 @@ from lonc.disk.files import (
 PART = 1024 * 1024
 
 
-class PlainStays(Exception):
+class PlainStays(OSError):
     """
     The sealed form exists, but the unsealed file cannot be deleted.
 
     :ivar form: the name of the form.
     :ivar stamp: the state of the file from which the form was made.
-    :ivar error: why it cannot be deleted.
     """
 
-    def __init__(self, form: str, stamp: Stamp, error: OSError) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: OSError, form: str, stamp: Stamp) -> None:
+        super().__init__(error.errno, error.strerror)
         self.form = form
         self.stamp = stamp
-        self.error = error
 
 
 def free_name(folder: str, own_name: str) -> str:
@@ -81,7 +79,7 @@ def seal_file(
         step("remove plain")
         os.unlink(path)
     except OSError as error:
-        raise PlainStays(form, stamp, error) from None
+        raise PlainStays(error, form, stamp) from None
     return form
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
+from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
 from lonc.delayed.seal_file import PlainStays
 from lonc.delayed.spool import Spool
@@ -39,16 +40,15 @@ class Sealer:
     Seals complete requests.
 
     :param clock: the reactor's clock.
+    :param settings: returns the settings in force.
     :param go_on: called with a request that need not wait any longer; None for all of them.
     """
 
     _clock: IReactorTime
     _disk: Disk
+    _settings: Callable[[], Settings]
     _go_on: Callable[[StoredRequest | None], None]
     _logs: DelayedLogs
-    _spool: Spool | None = attrs.field(init=False, default=None)
-    _limit: float = attrs.field(init=False, default=0.0)
-    _queue: deque[StoredRequest] = attrs.field(init=False, factory=deque)
     _kept: deque[str] = attrs.field(init=False, factory=deque)
     _next_look: float = attrs.field(init=False, default=0.0)
     _kept_fails: bool = attrs.field(init=False, default=False)
@@ -56,67 +56,58 @@ class Sealer:
     _hangs_at: str = attrs.field(init=False, default="")
 
     def reset(self) -> None:
-        """Forget what was found, and start nothing new."""
-        self._spool = None
-        self._queue.clear()
+        """Forget what was found in another folder, or with another key."""
         self._kept.clear()
         self._logs.end_unsealed()
 
     def must_wait(self, request: StoredRequest) -> bool:
         """Return whether a request must be sealed before it is sent."""
         return (
-            self._spool is not None
+            request.spool.key is not None
             and request.state in _NOT_SEALED
             and request.again <= self._clock.seconds()
             and not self._disk.is_at(self._hangs_at)
         )
 
-    def plan(self, spool: Spool, limit: float, requests: Iterable[Sequence[StoredRequest]]) -> None:
+    async def seal(
+        self, spool: Spool, requests: Iterable[Sequence[StoredRequest]], is_over: Callable[[], bool]
+    ) -> None:
         """
-        Plan sealing the requests found by a scan.
+        Seal the requests found by a scan, and then what was set aside without a key.
 
         :param spool: must have a key.
-        :param limit: time limit of a disk call in seconds.
         :param requests: the requests of each host, in order.
+        :param is_over: asked after each disk call whether the rest is left to the next scan.
         """
+        if self._disk.is_at(self._hangs_at):
+            return
         now = self._clock.seconds()
-        self._spool, self._limit = spool, limit
         ranked: list[tuple[int, StoredRequest]] = []
-        failing = False
+        failing = self._kept_fails
         for of_host in requests:
-            mine = [request for request in of_host if self.must_wait(request)]
-            ranked.extend(enumerate(mine))
             failing = failing or any(request.again > 0.0 for request in of_host)
-        if not failing and not self._kept_fails and not self._disk.is_at(self._hangs_at):
+            ranked.extend(enumerate(filter(self.must_wait, of_host)))
+        if not failing:
             self._logs.end_unsealed()
         ranked.sort(key=lambda pair: pair[0])
-        self._queue = deque(request for _, request in ranked if request.is_ripe(now))
-
-    async def step(self) -> bool:
-        """Make one disk call; return whether there was anything to do."""
-        spool, now = self._spool, self._clock.seconds()
-        if spool is None or self._disk.is_at(self._hangs_at):
-            return False
         try:
-            if self._queue:
-                await self._seal(spool, self._queue.popleft())
-            elif self._kept:
+            for _, request in ranked:
+                if request.is_ripe(now):
+                    await self._seal(spool, request)
+                    if is_over():
+                        return
+            if not self._kept and self._next_look <= self._clock.seconds():
+                await self._look(spool)
+            while self._kept and not is_over():
                 name = self._kept.popleft()
                 path = os.path.join(spool.kept, name)
                 await self._try_kept(spool, path, partial(spool.seal_kept, name))
-            elif self._next_look <= now:
-                self._next_look = now + TRY_AGAIN
-                await self._try_kept(spool, spool.kept, partial(self._look, spool))
-            else:
-                return False
         except NoPlace:
-            self._queue.clear()  # the calls that hang were reported
+            pass  # the calls that hang were reported
         except Stuck as stuck:
             self._logs.tell_unsealed(spool.folder, str(stuck))
-            self._queue.clear()
             self._kept.clear()
             self._go_on(None)
-        return True
 
     async def _seal(self, spool: Spool, request: StoredRequest) -> None:
         if request.busy or not self.must_wait(request) or self._disk.is_at(request.path):
@@ -132,7 +123,7 @@ class Sealer:
         except Changed:
             pass
         except PlainStays as fault:
-            self._tell(spool, request.path, fault.error)
+            self._tell(spool, request.path, fault)
             request.files, request.again = {request.file: fault.stamp}, now + TRY_AGAIN
             request.move(State.PROVEN, now)
         except FileNotFoundError:
@@ -150,24 +141,25 @@ class Sealer:
             request.busy = False
             self._go_on(request)
 
-    def _look(self, spool: Spool) -> None:
+    async def _look(self, spool: Spool) -> None:
         """Find unsealed files among those set aside."""
-        self._kept.extend(spool.kept_in_clear())
+        self._next_look = self._clock.seconds() + TRY_AGAIN
         self._kept_fails = False
+        self._kept.extend(await self._try_kept(spool, spool.kept, spool.kept_in_clear) or ())
 
-    async def _try_kept(self, spool: Spool, path: str, call: Callable[[], object]) -> None:
+    async def _try_kept(self, spool: Spool, path: str, call: Callable[[], T]) -> T | None:
         try:
-            await self._run(path, call)
+            return await self._run(path, call)
         except (Unfinished, Unusable, Changed):
             pass
-        except (PlainStays, OSError) as fault:
+        except OSError as error:
             self._kept_fails = True
-            error = fault.error if isinstance(fault, PlainStays) else fault
             self._tell(spool, path, error)
+        return None
 
     async def _run(self, path: str, call: Callable[[], T]) -> T:
         try:
-            return await self._disk.run(path, self._limit, call)
+            return await self._disk.run(path, self._settings().disk_timeout, call)
         except Stuck as stuck:
             if not isinstance(stuck, NoPlace):
                 self._hangs_at = path

@@ -9,7 +9,9 @@ in the queue of its host. :mod:`lonc.delayed.sealer` seals them if there is a ke
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from random import Random
+from typing import TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -18,8 +20,8 @@ from twisted.internet.task import LoopingCall
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
-from lonc.delayed.names import name_of, order, stored_at
-from lonc.delayed.people import DelayedRequests
+from lonc.delayed.names import KEPT_FOLDER, name_of, order, stored_at
+from lonc.delayed.people import Listing, UnknownRequest
 from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of
 from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
@@ -29,12 +31,15 @@ from lonc.disk.files import why
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
+from lonc.report.records import DelayedStatus
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
 
 #: Seconds after each scan that may be spent on sealing.
 SEALING_TIME = 0.75
+
+T = TypeVar("T")
 
 
 class DelayedService(Service):
@@ -50,7 +55,6 @@ class DelayedService(Service):
     :param problems: the list of problems.
     :param make_spool: folder, key -> :class:`lonc.delayed.spool.Spool`.
     :raises lonc.delayed.sealing.UnusableKey: the key configured in the settings is unusable.
-    :ivar requests: the interface for administrators.
     :ivar kept: number of requests set aside, at the last scan.
     """
 
@@ -76,7 +80,7 @@ class DelayedService(Service):
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, self._key)
         self._queues: dict[str, DelayedQueue] = {}
-        self._sealer = Sealer(clock, self._disk, self._go_on, self._logs)
+        self._sealer = Sealer(clock, self._disk, lambda: self._settings, self._go_on, self._logs)
         self._sending = Sending(
             clock,
             self._disk,
@@ -87,15 +91,6 @@ class DelayedService(Service):
             self._logs,
             random,
             self.log,
-        )
-        self.requests = DelayedRequests(
-            self._disk,
-            lambda: self._spool,
-            lambda: self._settings.disk_timeout,
-            self._all,
-            self._sending.is_in_hand,
-            lambda host_id: self._sender_of(host_id) is not None,
-            self.retry,
         )
         self._counts: dict[str, int] = {}
         self._oldest: dict[str, float] = {}
@@ -135,15 +130,8 @@ class DelayedService(Service):
     def stop_within(self, limit: float) -> Deferred[None]:
         """Stop; fires after at most ``limit`` seconds, even if something is still in progress."""
         done: Deferred[None] = Deferred()
-        timer = self._clock.callLater(limit, done.callback, None)
-
-        def ended(_: object) -> None:
-            if timer.active():
-                timer.cancel()
-                done.callback(None)
-
-        self.stopService().addCallback(ended)
-        return done
+        self.stopService().chainDeferred(done)
+        return done.addTimeout(limit, self._clock, lambda cancelled, limit: None)
 
     async def _ended(self) -> None:
         while self._tasks:
@@ -186,6 +174,56 @@ class DelayedService(Service):
         """Try a host's requests now; None for those of all hosts."""
         for each in list(self._queues) if host_id is None else [host_id]:
             self.kick(each)
+
+    # ------------------------------------------------------------------ for administrators
+
+    async def listed(self, host_id: str | None, after: str = "") -> Sequence[DelayedStatus]:
+        """
+        List delayed and kept requests, at most :data:`lonc.delayed.people.MOST`.
+
+        :param host_id: None for all hosts.
+        :param after: only those after this one.
+        :raises OSError: the folder cannot be read.
+        :raises lonc.disk.threads.Stuck: the disk timeout is over.
+        """
+        tries = {each.file: (each.tries, self._outcome(each)) for each in self._all()}
+        return await self._ask(partial(Listing(self._spool).rows, host_id, tries, after))
+
+    def _outcome(self, request: StoredRequest) -> str:
+        if self._sender_of(request.host_id) is None:
+            return f"the host table has no {request.host_id}"
+        if request.is_locked:
+            return "it is sealed, and no key is set"
+        return request.outcome
+
+    async def show(self, file: str, limit: int) -> tuple[bytes, bool]:
+        """
+        Return the beginning of a request, and whether it was cut; raises also as :meth:`listed`.
+
+        :raises lonc.delayed.people.UnknownRequest: there is no such request.
+        """
+        return await self._ask(partial(Listing(self._spool).show, file, limit))
+
+    async def drop(self, file: str) -> None:
+        """
+        Delete a request; raises also as :meth:`show`.
+
+        :raises lonc.delayed.people.UnknownRequest: it is being sent.
+        """
+        if not file.startswith(KEPT_FOLDER):
+            twins = (each for each in self._all() if name_of(each.file) == name_of(file))
+            if any(self._sending.is_in_hand(each) for each in twins):
+                raise UnknownRequest(f"{file} is being sent")
+        await self._ask(partial(Listing(self._spool).drop, file), self._spool.path(file))
+
+    async def requeue(self, file: str) -> None:
+        """Move a kept request back to those that are sent; raises as :meth:`show`."""
+        await self._ask(partial(Listing(self._spool).requeue, file))
+
+    async def _ask(self, work: Callable[[], T], path: str = "listing") -> T:
+        return await self._disk.run(path, self._settings.disk_timeout, work)
+
+    # ------------------------------------------------------------------ for the daemon
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests of each host that has any, at the last scan."""
@@ -243,9 +281,15 @@ class DelayedService(Service):
             self._logs.end_not_cleared()
         if not self._is_as_before(found):
             self._reconcile(found, began)
-        until = self._clock.seconds() + SEALING_TIME
-        while self.running and await self._sealer.step() and self._clock.seconds() < until:
-            pass
+        if self._key is not None:
+            unsealed = [x.requests for x in self._queues.values()] if found.unsealed else []
+            until = self._clock.seconds() + SEALING_TIME
+
+            def is_over() -> bool:
+                is_replaced = spool is not self._spool
+                return is_replaced or not self.running or self._clock.seconds() >= until
+
+            await self._sealer.seal(spool, unsealed, is_over)
 
     def _is_as_before(self, found: Found) -> bool:
         """Return whether nothing has changed; if so, continue with the queues of alive hosts."""
@@ -272,8 +316,6 @@ class DelayedService(Service):
         self._handed_on.clear()
         if self._key is not None:
             self._logs.tell_locked(0)
-            limit = self._settings.disk_timeout
-            self._sealer.plan(self._spool, limit, [x.requests for x in self._queues.values()])
         else:
             sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
             self._logs.tell_locked(len(sealed))

@@ -311,7 +311,7 @@ class Spool:
             return file
         except PlainStays as fault:
             _put_first(files, fault.form, self.path(fault.form))
-            raise fault.error from None
+            raise
         _put_first(files, form, self.path(form))
         del files[file]
         return form
@@ -351,7 +351,7 @@ class Spool:
                 self.key, self.path(file), self.sealed, lambda stamp: stamp == still, self.step
             )
         except PlainStays as fault:
-            raise PlainStays(SEALED_FOLDER + fault.form, fault.stamp, fault.error) from None
+            raise PlainStays(fault, SEALED_FOLDER + fault.form, fault.stamp) from None
 
     def _move_sealed(self, folder: str, target: str, file: str) -> str:
         """Move a sealed file to the first free name in another folder; return the name."""

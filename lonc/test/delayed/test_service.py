@@ -386,7 +386,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(self.on_disk(), [FIRST, SECOND])
         (line,) = self.logged(LogLevel.info)
         self.assertRegex(line, rf"{FIRST} stays, next try in [01]\.\d s: timeout")
-        rows = self.successResultOf(Deferred.fromCoroutine(self.service.requests.listed("l1")))
+        rows = self.successResultOf(Deferred.fromCoroutine(self.service.listed("l1")))
         tries = [(row.tries, row.last_answer) for row in rows]
         self.assertEqual(tries, [(1, "timeout"), (0, "")])
         self.assertEqual(self.perm, [])
