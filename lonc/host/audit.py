@@ -233,10 +233,6 @@ class Auditor:
         """Whether ``ping`` is useful for checks, as far as is known."""
         return not any(each.hopeless for each in self._answers.values())
 
-    def expects(self, connection: LondConnection, reply: bytes) -> bool:
-        """Return whether this is the first answer in a check, and the known one."""
-        return not connection.pongs and self._of(connection).known == reply
-
     def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
         """Record an answer to ``ping``, and return the verdict on the connection."""
         connection.pongs += (reply,)

@@ -1,5 +1,5 @@
 """
-The health of a host: its retries, the state DEAD, and probes.
+The health of a host: which failures count, its retries, the state DEAD, and probes.
 
 Rows S10, F4 and F5.
 """
@@ -12,6 +12,9 @@ from random import Random
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from lonc.host.connection import LondConnection
+from lonc.host.connection_states import Trouble
 
 #: Seconds before the first probe of a DEAD host, and the maximum interval. A restarted lond is
 #: noticed within a second or two; one that stays down costs an attempt per minute.
@@ -98,6 +101,8 @@ class Health:
     :ivar away: whether it was DEAD and has not been UP since.
     :ivar since: when it entered its state, in seconds of the clock.
     :ivar well: whether it is ``UP`` with all retries.
+    :ivar last_pong: when it last answered ``ping``, in seconds of the clock; -1.0 for never.
+    :ivar last_handshake: when it last completed a handshake, likewise.
     :param changed: called when `well` changes.
     """
 
@@ -105,10 +110,13 @@ class Health:
         "_changed",
         "_clock",
         "_last_break",
+        "_last_counted",
         "_probes",
         "away",
         "dead",
         "doubtful",
+        "last_handshake",
+        "last_pong",
         "left",
         "retries",
         "since",
@@ -135,7 +143,8 @@ class Health:
         self._changed = changed
         self._clock = clock
         self._probes = Pauses(clock, random, probe)
-        self._last_break = _NEVER
+        self.last_pong = self.last_handshake = _NEVER
+        self._last_break = self._last_counted = _NEVER
 
     def _come_to(self, state: State, left: int) -> None:
         """Set the state and the remaining retries."""
@@ -145,6 +154,44 @@ class Health:
         well, self.well = self.well, left == self.retries and state is State.UP
         if well is not self.well:
             self._changed()
+
+    def charge(
+        self, connection: LondConnection, trouble: Trouble, last_answer: float, is_last: bool
+    ) -> tuple[bool, bool]:
+        """
+        Count the end of a connection against the host, if it is its fault.
+
+        :param last_answer: when a request was last answered, in seconds of the clock.
+        :param is_last: whether there is no other connection.
+        :return: whether it counts, and whether it made the host DEAD.
+        """
+        if not self._is_the_hosts(connection, trouble, last_answer, is_last):
+            return False, False
+        if trouble is Trouble.BROKEN:
+            return True, self.broke(connection.established)
+        if trouble is Trouble.TIMEOUT and connection.host_id:
+            return True, self.silence()
+        return True, self.failure()
+
+    def _is_the_hosts(
+        self, connection: LondConnection, trouble: Trouble, last_answer: float, is_last: bool
+    ) -> bool:
+        """Return whether a failure counts against the host."""
+        up = self.state is State.UP
+        if trouble is Trouble.NO_FILES:
+            # This is our own lack, but a DEAD host still needs its next probe.
+            return not up
+        if trouble is Trouble.LOOK_UP:
+            # All connections waiting for one look-up fail together, which counts once; while a
+            # connection is open, the host is reachable.
+            return is_last or not up
+        if trouble is not Trouble.TIMEOUT:
+            return True
+        answered = max(last_answer, self.last_pong)
+        if not connection.host_id:  # its handshake is not complete
+            return max(answered, self.last_handshake) <= connection.since or not up
+        # Requests sent before a counted failure belong to that failure.
+        return answered <= connection.since >= self._last_counted
 
     def broke(self, established: float) -> bool:
         """
@@ -175,6 +222,8 @@ class Health:
 
     def failure(self) -> bool:
         """Count a failure; return whether it made the host DEAD."""
+        if self.left:
+            self._last_counted = self._clock.seconds()
         left = max(0, self.left - 1)
         died = left == 0 and not self.dead
         if died:

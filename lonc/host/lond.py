@@ -19,10 +19,9 @@ from lonc.host.connection import PROOF, LondConnection
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.dependencies import HostDependencies
-from lonc.host.failures import AT_ONCE_AGAIN, Failures
 from lonc.host.health import Health, Pauses, State
 from lonc.host.lond_memory import MEMORY, LondMemory
-from lonc.host.lond_user import LondStatus, LondUser
+from lonc.host.lond_user import LondUser
 from lonc.host.pool import ConnectionPool
 from lonc.host.served import ServedIds
 from lonc.host.troubles import TroubleLog
@@ -35,6 +34,9 @@ from lonc.wire.request import Cause, Request
 #: Seconds of idleness after which a firewall may have dropped a connection: the shortest time limit
 #: found in practice.
 LONG_REST: Final = 60.0
+
+#: Failures that would occur again immediately, so that retrying would be an endless loop.
+AT_ONCE_AGAIN: Final = (Trouble.NO_FILES, Trouble.LOOK_UP)
 
 log = Logger()
 
@@ -52,6 +54,12 @@ class Lond:
     :ivar health: the state of the lond.
     :ivar served: the host ids that it serves.
     :ivar auditor: checks that the connections are in step.
+    :ivar memory: what is remembered for the next handshake and the status.
+    :ivar troubles: the log messages, and the last failure.
+    :ivar handshake_times: the durations of the handshakes.
+    :ivar failed_handshakes: the number of those that failed.
+    :ivar astray: number of answers that may have reached the wrong clients.
+    :ivar last_astray: when they last may have, in seconds of the clock; -1.0 for never.
     """
 
     def __init__(
@@ -71,19 +79,16 @@ class Lond:
         clock, random = dependencies.clock, dependencies.random
         self.health = Health(settings.retries, clock, random, self._probe, machine.reconsider)
         self._ask_again = Pauses(clock, random, self._ask_for_unserved)
-        self._troubles = TroubleLog(host.id, clock)
-        self._memory = LondMemory(self._seconds())
-        self._handshaking = Times()
-        self._failed_handshakes = 0
-        self._astray, self._last_astray = 0, -1.0
+        self.troubles = TroubleLog(host.id, self._target, clock, dependencies.clients)
+        self.memory = LondMemory(self._seconds())
+        self.handshake_times = Times()
+        self.failed_handshakes = 0
+        self.astray, self.last_astray = 0, -1.0
         self._place_before = self._place
         self._closing: dict[LondConnection, None] = {}  # needs less memory than a set
         self._closed: Deferred[None] | None = None
         self.pool = ConnectionPool()
-        self.auditor = Auditor(machine, self.pool, self._troubles, self._seconds)
-        self._failures = Failures(
-            machine, self.health, self.pool, self._troubles, dependencies.clients, self._seconds
-        )
+        self.auditor = Auditor(machine, self.pool, self.troubles, self._seconds)
         self.served = ServedIds(machine, dependencies.clients, self._ask_again)
         self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
@@ -104,13 +109,13 @@ class Lond:
         """
         due = self.auditor.is_due(connection, request)
         if due and not self.auditor.ask(connection):
-            self._replace(connection)
+            self.cut_off(connection)
         return due
 
     def proved(self, connection: LondConnection, reply: bytes) -> None:
         """Handle the answer to ``ping`` on a connection."""
-        self._failures.last_pong = now = self._seconds()
-        self._memory.answers_ping = True
+        self.health.last_pong = now = self._seconds()
+        self.memory.answers_ping = True
         came_back = self.health.away
         if not self.health.well:
             self.revive()
@@ -120,55 +125,42 @@ class Lond:
             connection.note_in_step(now)
             self._welcome(came_back)
             return
-        # The usual case.
-        if self.auditor.expects(connection, reply) and not connection.surplus:
-            self._in_step(connection, now)
-            return
         verdict = self.auditor.judge(connection, reply)
         if verdict is Verdict.OUT_OF_STEP or connection.surplus:
             connection.close()
             message = "its answer to ping is unexpected"
             self._tell_out_of_step(connection, message)
             self.auditor.note_wrong(connection)
-            self._failures.note(self._target, Trouble.BROKEN, message, False, self.health.away)
+            self.troubles.tell_failed(Trouble.BROKEN, message, died=False, away=self.health.away)
             self._machine.pair(new=1)
         elif verdict is Verdict.AGAIN:
             connection.ask_ping(now)
         elif verdict is Verdict.UNKNOWN:
-            self._replace(connection)
+            self.cut_off(connection)
         else:
-            self._in_step(connection, now)
-
-    def _in_step(self, connection: LondConnection, now: float) -> None:
-        connection.note_in_step(now)
-        self._machine.use(connection)
-        if connection.proofs:
+            connection.note_in_step(now)
+            self._machine.use(connection)
             connection.end_proofs(True)
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
         """Fire with whether a connection is in step: see `Provable.prove`."""
         return self.auditor.prove(connection)
 
-    def _replace(self, connection: LondConnection) -> None:
-        """Close a connection without outstanding request; waiting requests get another."""
-        connection.close()
-        self._machine.pair(new=self._machine.waiting)
-
     def _tell_out_of_step(self, connection: LondConnection, message: str) -> None:
         """Log how many answers may have reached the wrong clients."""
         idle = 0.0 if connection.request is not None else self._seconds() - connection.since
         # After that time it is only what some londs send before they disconnect.
         if connection.unchecked and idle < self._settings.request_timeout:
-            self._troubles.tell_out_of_step(connection.unchecked, message)
-            self._astray += connection.unchecked
-            self._last_astray = self._seconds()
+            self.troubles.tell_out_of_step(connection.unchecked, message)
+            self.astray += connection.unchecked
+            self.last_astray = self._seconds()
 
     # ------------------------------------------------------------------ new connections
 
     def connect(self) -> None:
         """Start connecting."""
         settings, shared, now = self._settings, self._dependencies, self._seconds()
-        if not self.pool and now - self._memory.last_connected >= MEMORY:
+        if not self.pool and now - self.memory.last_connected >= MEMORY:
             self._forget()
         members = self._machine.members
         if not members:
@@ -176,7 +168,7 @@ class Lond:
         # Members no longer in the table's list are about to leave; refused ids are tried first.
         wanted = [each for each in members if each in self._ids] or list(members)
         first, *others = sorted(wanted, key=lambda each: each not in self.served.refused)
-        omissions = self._memory.omissions(now)
+        omissions = self.memory.omissions(now)
         handshake = Handshake(first, settings.host_id, self._modes, others, self.several, omissions)
         number = next(shared.connection_numbers)
         connection = LondConnection(self, handshake, settings.max_line, now, number)
@@ -204,15 +196,15 @@ class Lond:
 
     def ready(self, connection: LondConnection, facts: LondFacts) -> None:
         """Handle the end of a handshake; if in doubt, check the lond with ``ping`` as well."""
-        self._failures.last_handshake = now = self._seconds()
-        self._handshaking.add(now - connection.since)
+        self.health.last_handshake = now = self._seconds()
+        self.handshake_times.add(now - connection.since)
         connection.established = connection.since = now
         before = set(self.served.refused)
         self.pool.retire_nameless(connection)  # before refused ids can be requested again
-        if self._memory.is_of_another(facts):
+        if self.memory.is_of_another(facts):
             self._forget()
-            self._memory.answers_ping = None
-        self._memory.learn(facts)
+            self.memory.answers_ping = None
+        self.memory.learn(facts)
         # A lond that never answers ping is tried with a request instead, and so is no longer DEAD.
         no_ping = self._answers_no_ping
         if no_ping and self.health.dead and self.health.forgive():
@@ -223,7 +215,6 @@ class Lond:
         else:
             self.move(connection, ConnectionState.IDLE)
         self.served.learn(facts, self.pool.all())
-        self.pool.shrink()
         if not proving:
             self._welcome(self.health.away)
         self.served.tell_served(before)
@@ -231,7 +222,7 @@ class Lond:
     def _welcome(self, came_back: bool) -> None:
         """Use a new connection; unless there is doubt, the lond is up then."""
         if not came_back:  # this is logged by revive()
-            self._troubles.tell_ready(len(self.pool))
+            self.troubles.tell_ready(len(self.pool))
         self._machine.pair(new=0)
         if not self.health.doubtful:
             self.revive()
@@ -239,7 +230,7 @@ class Lond:
     @property
     def _answers_no_ping(self) -> bool:
         """Whether it has answered requests but never ``ping``: then requests serve as checks."""
-        return self._memory.answers_ping is False and self._machine.last_answer >= 0.0
+        return self.memory.answers_ping is False and self._machine.last_answer >= 0.0
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Change the state of a connection."""
@@ -247,7 +238,7 @@ class Lond:
         if state is ConnectionState.CLOSED:
             connection.end_proofs(False)
             if not self.pool:
-                self._memory.last_connected = self._seconds()
+                self.memory.last_connected = self._seconds()
             if self.served.only:
                 self.served.judge(self.pool.all())
 
@@ -270,7 +261,7 @@ class Lond:
 
     def _forget(self) -> None:
         """Forget what is known about the lond: it may be another from now on."""
-        self._memory.forget()
+        self.memory.forget()
         self.auditor.forget()
         self.served.forget()
 
@@ -314,7 +305,7 @@ class Lond:
             self._leave_out(connection.omission, message)
             return
         if not connection.host_id:  # its handshake is not complete
-            self._failed_handshakes += bool(connection.connected)
+            self.failed_handshakes += bool(connection.connected)
         if connection.surplus:
             self._tell_out_of_step(connection, message)
         elif (
@@ -329,15 +320,18 @@ class Lond:
             self._answers_no_ping or (trouble is Trouble.TIMEOUT and connection.unchecked > 0)
         )
         if proving:
-            self._memory.note_no_pong(connection.since)
+            self.memory.note_no_pong(connection.since)
             if connection.unchecked:
                 self.auditor.note_silence(connection)
         request = connection.give_up()
         was_away = self.health.away
-        counts, died = self._failures.charge(connection, trouble, excused)
+        counts = died = False
+        if self._machine.members and not excused:
+            answered = self._machine.last_answer
+            counts, died = self.health.charge(connection, trouble, answered, not self.pool)
         if counts and request is not None and trouble is Trouble.TIMEOUT:
-            self._memory.note_silence(self._machine.last_answer)
-        self._failures.note(self._target, trouble, message, died and not was_away, was_away)
+            self.memory.note_silence(self._machine.last_answer)
+        self.troubles.tell_failed(trouble, message, died=died, away=was_away)
         self._probe_later()
         if died:
             self.pool.close_idle(inf)  # probably broken, too; busy ones may still answer
@@ -358,8 +352,8 @@ class Lond:
     def _leave_out(self, omission: Omission, message: str) -> None:
         """Connect again without the step that the lond failed at."""
         if not self.health.away:
-            self._troubles.tell_other_way(message)
-        self._memory.leave_out(omission, self._seconds())
+            self.troubles.tell_other_way(message)
+        self.memory.leave_out(omission, self._seconds())
         self.connect()
 
     def part_with(self, connection: LondConnection) -> None:
@@ -369,8 +363,7 @@ class Lond:
             message = "the lond sent more than its answer"
             self.failed(connection, Trouble.BROKEN, message, Cause.BROKEN)
             return
-        self._machine.pair(new=self._machine.waiting)
-        self.check_closed()
+        self.cut_off(connection)
 
     def count_unfinished(self, connection: LondConnection, size: int) -> None:
         """Record the size of an incomplete answer, which may end this connection or another."""
@@ -379,14 +372,18 @@ class Lond:
     def free_memory(self, connection: LondConnection) -> None:
         """End a connection whose incomplete answer needs too much memory (row F3)."""
         what = "the memory for answers is used up: the connection of the longest one is closed"
-        self._dependencies.clients.warn("answers", self._troubles.host_id, what)
+        self._dependencies.clients.warn("answers", self.troubles.host_id, what)
         self._dependencies.clients.released.note()
         request, since = self.cut_off(connection), connection.since
         if request is not None:
             self._machine.lose(request, Cause.MEMORY, since)
 
     def cut_off(self, connection: LondConnection) -> Request | None:
-        """Close a connection without blaming the host; return its outstanding request."""
+        """
+        Close a connection without blaming the host, and make another for waiting requests.
+
+        :return: its outstanding request.
+        """
         connection.close()
         request = connection.give_up()
         self._machine.pair(new=self._machine.waiting)
@@ -412,7 +409,7 @@ class Lond:
     def revive(self) -> None:
         """Handle a success: the host has all its retries again (row S10)."""
         if self.health.success():
-            log.info("host answers again", host_id=self._troubles.host_id, success=True)
+            log.info("host answers again", host_id=self.troubles.host_id, success=True)
             self._tell_revived()
 
     def _tell_revived(self) -> None:
@@ -444,7 +441,7 @@ class Lond:
 
     def retry_key_files(self, now: float) -> None:
         """Try key files again: a temporary failure must not leave the lond without them forever."""
-        if self._memory.retries_key_files(now):
+        if self.memory.retries_key_files(now):
             self.connect_anew()
 
     def close_eldest(self) -> None:
@@ -453,7 +450,7 @@ class Lond:
         log.info(
             "idle connection closed, {left} left",
             left=len(self.pool),
-            host_id=self._troubles.host_id,
+            host_id=self.troubles.host_id,
         )
 
     # ------------------------------------------------------------------ changes and end
@@ -467,7 +464,7 @@ class Lond:
 
     def follow_members(self) -> None:
         """Make new connections if existing ones do not match the members and settings."""
-        self._troubles.host_id = next(iter(self._machine.members), self._troubles.host_id)
+        self.troubles.host_id = next(iter(self._machine.members), self.troubles.host_id)
         before, self._place_before = self._place_before, self._place
         if before != self._place:
             self.connect_anew()
@@ -500,7 +497,7 @@ class Lond:
     def connect_anew(self) -> None:
         """Retire all connections after their outstanding answers, and make new ones."""
         self.forget()
-        self._memory.answers_ping = None
+        self.memory.answers_ping = None
         self.served.refused.clear()
         self.pool.retire_all()
         self._machine.pair(new=self._machine.waiting)
@@ -551,23 +548,4 @@ class Lond:
 
     def begin_slot(self) -> None:
         """Advance the five minutes for which durations are reported."""
-        self._handshaking.begin_slot()
-
-    def status(self) -> LondStatus:
-        """Return the status of the lond."""
-        handshaking = self._handshaking.totals()
-        return LondStatus(
-            state=self.health.state.value,
-            last_answer=self._machine.last_answer,
-            since=self.health.since,
-            retries_left=self.health.left,
-            next_probe=self.health.next_probe,
-            version=self._memory.facts.version,
-            mode=self._memory.facts.mode,
-            last_failure=self._failures.last,
-            handshakes={"ready": sum(handshaking.counts), "failed": self._failed_handshakes},
-            handshaking=handshaking,
-            ping_tells=self.auditor.ping_tells,
-            astray=self._astray,
-            last_astray=self._last_astray,
-        )
+        self.handshake_times.begin_slot()

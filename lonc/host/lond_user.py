@@ -4,14 +4,10 @@ The interface between a lond and its machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
-import attrs
-
 from lonc.host.connection import LondConnection
-from lonc.report.status import LastFailure
-from lonc.report.times import HostTimes, Totals
+from lonc.report.times import HostTimes
 from lonc.wire.request import Cause, Request, RequestHost
 
 
@@ -65,28 +61,3 @@ class LondUser(Protocol):
 
     def ended(self) -> None:
         """Note that its last host has left, and all its sockets are closed."""
-
-
-@attrs.frozen
-class LondStatus:
-    """
-    The status of a lond (row S16): see :class:`lonc.report.status.HostStatus`.
-
-    :ivar last_answer: when it last answered, in seconds of the clock; -1.0 for never.
-    :ivar since: when it entered its state, likewise.
-    :ivar last_astray: when answers may last have reached the wrong clients, likewise.
-    """
-
-    state: str
-    last_answer: float
-    since: float
-    retries_left: int
-    next_probe: float
-    version: str
-    mode: str
-    last_failure: LastFailure
-    handshakes: Mapping[str, int]
-    handshaking: Totals
-    ping_tells: bool
-    astray: int
-    last_astray: float

@@ -8,76 +8,66 @@ transitions of each request, which `Machine` makes itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from lonc.host.connection import LondConnection
 from lonc.host.connection_states import ConnectionState
 
-#: Connections in the order in which they entered this state.
-Collection = dict[LondConnection, None]
-
-_IDLE, _BUSY, _CLOSED = ConnectionState.IDLE, ConnectionState.BUSY, ConnectionState.CLOSED
-
-#: The states in which a request is outstanding.
-_OWING: Final = (ConnectionState.INTRODUCING, ConnectionState.BUSY, ConnectionState.RETIRING)
+_IDLE, _CLOSED = ConnectionState.IDLE, ConnectionState.CLOSED
 
 
 class ConnectionPool:
     """
-    A lond's connections by state.
+    A lond's connections by state. They are few, so those in a state are looked for.
 
     :ivar everyone: all, in the order of creation.
     :ivar idle: ready, without an outstanding request; the most recently used one at the end.
-    :ivar connecting: looking up the name, or connecting.
-    :ivar handshaking: connected, but not ready.
-    :ivar proving: with an outstanding ``ping`` of ours.
     """
 
-    __slots__ = ("_seldom", "connecting", "everyone", "handshaking", "idle", "proving")
+    __slots__ = ("everyone", "idle")
 
     def __init__(self) -> None:
-        self.everyone: Collection = {}
+        self.everyone: dict[LondConnection, None] = {}
         self.idle: list[LondConnection] = []
-        self.connecting: Collection = {}
-        self.handshaking: Collection = {}
-        self.proving: Collection = {}
-        self._seldom: dict[int, Collection] = {
-            ConnectionState.CONNECTING: self.connecting,
-            ConnectionState.HANDSHAKING: self.handshaking,
-            ConnectionState.PROVING: self.proving,
-        }
 
     def add(self, connection: LondConnection) -> None:
         """Add a new connection."""
-        self.everyone[connection] = self.connecting[connection] = None
+        self.everyone[connection] = None
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Change the state of a connection; a closed one is removed from the pool."""
         before, connection.state = connection.state, state
         if before is _IDLE:
             self.idle.remove(connection)
-        elif before in self._seldom:
-            del self._seldom[before][connection]
         if state is _IDLE:
             self.idle.append(connection)
-        elif state in self._seldom:
-            self._seldom[state][connection] = None
         elif state is _CLOSED:
             del self.everyone[connection]
-
-    def shrink(self) -> None:
-        """Free the memory of empty collections, which are seldom used."""
-        for collection in self._seldom.values():
-            if not collection:
-                collection.clear()
 
     def __len__(self) -> int:
         return len(self.everyone)
 
+    def _in(self, *states: ConnectionState) -> list[LondConnection]:
+        return [each for each in self.everyone if each.state in states]
+
+    @property
+    def connecting(self) -> list[LondConnection]:
+        """Those looking up the name, or connecting."""
+        return self._in(ConnectionState.CONNECTING)
+
+    @property
+    def handshaking(self) -> list[LondConnection]:
+        """Those that are connected, but not ready."""
+        return self._in(ConnectionState.HANDSHAKING)
+
     @property
     def owing(self) -> list[LondConnection]:
-        """Those with an outstanding request, as a new list."""
-        return [each for each in self.everyone if each.state in _OWING]
+        """Those with an outstanding request."""
+        return self._in(ConnectionState.INTRODUCING, ConnectionState.BUSY, ConnectionState.RETIRING)
+
+    @property
+    def proving(self) -> list[LondConnection]:
+        """Those with an outstanding ``ping`` of ours."""
+        return self._in(ConnectionState.PROVING)
 
     def all(self) -> list[LondConnection]:
         """Return all connections, as a new list."""

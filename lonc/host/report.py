@@ -6,15 +6,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from lonc.config.hosts import Host
+from lonc.host.connection_states import ConnectionState
 from lonc.host.dependencies import HostDependencies
 from lonc.host.lond_user import Member
 from lonc.host.machine import Machine
 from lonc.report.recent import Lately
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus, PauseStatus
+
+_WORDS: Final = {
+    ConnectionState.CONNECTING: "connecting",
+    ConnectionState.HANDSHAKING: "handshaking",
+    ConnectionState.IDLE: "idle",
+}
 
 
 class Reported(Member, Protocol):
@@ -59,7 +66,9 @@ def host_status(
     :param lately: figures of the last five minutes.
     """
     pool, waiting = host.machine.pool, host.machine.waiting_since(host.host_id)
-    lond = host.machine.lond.status()
+    lond, last_answer = host.machine.lond, host.machine.last_answer
+    handshake_times = lond.handshake_times.totals()
+    handshakes = {"ready": sum(handshake_times.counts), "failed": lond.failed_handshakes}
     owing = [each for machine in host.machines for each in machine.owing_to(host)]
     now, seconds = time.time(), dependencies.clock.seconds()
     name = dependencies.name_trouble(host.host.target)
@@ -73,34 +82,34 @@ def host_status(
         clients=host.clients,
         waiting=len(waiting),
         oldest_waiter=seconds - min(waiting, default=seconds),
-        retries_left=lond.retries_left,
-        next_probe=lond.next_probe,
+        retries_left=lond.health.left,
+        next_probe=lond.health.next_probe,
         delayed=delayed,
         requests=host.requests,
         answers=host.times.answers,
         con_lost=host.con_lost,
-        lond_version=lond.version,
-        mode=lond.mode,
+        lond_version=lond.memory.facts.version,
+        mode=lond.memory.facts.mode,
         debug_level=host.debug_level,
         last_log=last_log,
-        since=now - (seconds - lond.since),
-        last_failure=lond.last_failure,
-        last_answer=now - (seconds - lond.last_answer) if lond.last_answer >= 0.0 else 0.0,
-        handshakes=lond.handshakes,
+        since=now - (seconds - lond.health.since),
+        last_failure=lond.troubles.last_failure,
+        last_answer=now - (seconds - last_answer) if last_answer >= 0.0 else 0.0,
+        handshakes=handshakes,
         oldest_owed=max((seconds - each.since for each in owing), default=0.0),
         paused=host.paused,
-        ping_tells=lond.ping_tells,
+        ping_tells=lond.auditor.ping_tells,
         astray=lond.astray,
         last_astray=now - (seconds - lond.last_astray) if lond.last_astray >= 0.0 else 0.0,
-        not_served=host.machine.lond.served.refused.get(host.host_id, ""),
-        machine=host.machine.lond.name,
+        not_served=lond.served.refused.get(host.host_id, ""),
+        machine=lond.name,
         name_failure="" if name is None else name.why,
         name_failing_since=0.0 if name is None else now - (seconds - name.since),
         tried=bool(
             lond.state != "up"
-            or lond.last_answer >= 0.0
-            or lond.last_failure
-            or any(lond.handshakes.values())
+            or last_answer >= 0.0
+            or lond.troubles.last_failure
+            or any(handshakes.values())
         ),
         oldest_delayed=oldest_delayed,
         requests_lately=lately.requests,
@@ -116,19 +125,12 @@ def connection_statuses(host: Reported, seconds: float) -> Iterator[ConnectionSt
 
     :param seconds: now, by the clock.
     """
-    pool, now = host.machine.pool, time.time()
-    states = {
-        "connecting": pool.connecting,
-        "handshaking": pool.handshaking,
-        "idle": pool.idle,
-        "busy": [*pool.owing, *pool.proving],
-    }
-    found = [(each, state) for state, place in states.items() for each in place]
-    for connection, state in sorted(found, key=lambda item: item[0].begun):
+    now = time.time()
+    for connection in host.machine.pool.all():
         yield ConnectionStatus(
             number=connection.number,
             host_id=host.host_id,
-            state=state,
+            state=_WORDS.get(connection.state, "busy"),
             since=now - (seconds - connection.begun),
             seconds=seconds - connection.since,
         )

@@ -582,4 +582,4 @@ class HostService(Service):
 
     def totals(self) -> dict[str, Totals]:
         """Return the durations of its requests and its machine's handshakes."""
-        return {**self.times.totals(), "handshake": self.machine.lond.status().handshaking}
+        return {**self.times.totals(), "handshake": self.machine.lond.handshake_times.totals()}

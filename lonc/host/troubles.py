@@ -1,17 +1,21 @@
 """
-Log messages about a host's connections, mostly about failures (rows S10, S15 and F2).
+Log messages about a host's connections, mostly about failures, and the last failure (rows S10, S15
+and F2).
 
 Others could cause any of these messages arbitrarily often, so each kind is rate limited.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.host.connection_states import Trouble
+from lonc.local.limits import Clients
 from lonc.report.events import Logger, RateLimited
+from lonc.report.status import LastFailure
 
 #: Seconds between messages about a host that remains DEAD: its probes fail once a minute.
 TOLD_AGAIN: Final = 3600.0
@@ -26,14 +30,19 @@ class TroubleLog:
     """
     The log messages about one machine.
 
+    :param at: the destination of its connections.
     :ivar host_id: to which they are attributed: that of the first host.
+    :ivar last_failure: the last failure of a connection, for the status.
     """
 
-    __slots__ = ("_away", "_clock", "_lines", "host_id")
+    __slots__ = ("_at", "_away", "_clients", "_clock", "_lines", "host_id", "last_failure")
 
-    def __init__(self, host_id: str, clock: IReactorTime) -> None:
+    def __init__(self, host_id: str, at: str, clock: IReactorTime, clients: Clients) -> None:
         self.host_id = host_id
+        self.last_failure = LastFailure()
+        self._at = at
         self._clock = clock
+        self._clients = clients
         self._lines = RateLimited(clock, APART)
         self._away = RateLimited(clock, TOLD_AGAIN)
 
@@ -53,38 +62,40 @@ class TroubleLog:
                 host_id=self.host_id,
             )
 
-    def tell_failed(self, at: str, trouble: Trouble, reason: str, *, away: bool) -> None:
+    def tell_failed(self, trouble: Trouble, reason: str, *, died: bool, away: bool) -> None:
         """
         Log that a connection failed.
 
-        :param at: its destination.
-        :param away: whether the host was already DEAD: then it is logged once an hour.
+        :param died: whether that made the host DEAD.
+        :param away: whether the host has not been up since it was DEAD before: then it is logged
+            once an hour.
         """
-        if away and self._away.allow() is None:
-            return
-        more = self._lines.allow(trouble.value)
-        if more is not None:
-            log.warn(
-                "connection to {at} {trouble}: {reason}{more}",
-                at=at,
+        self.last_failure = {"what": f"{trouble.value}: {reason}", "when": time.time()}
+        if trouble is Trouble.NO_FILES:
+            # Rate limited, since it may happen for every request.
+            self._clients.warn("files", self.host_id, f"no connection attempted: {reason}")
+        elif died and not away:
+            self._away = RateLimited(self._clock, TOLD_AGAIN)
+            self._away.allow()  # counts as the message of the first hour
+            log.critical(
+                "host marked dead: con_lost at once until it answers a probe; "
+                "connection to {at} {trouble}: {reason}",
+                at=self._at,
                 trouble=trouble.value,
                 reason=reason,
-                more=more,
                 host_id=self.host_id,
             )
-
-    def tell_died(self, at: str, trouble: Trouble, reason: str) -> None:
-        """Log that the host became DEAD because a connection failed."""
-        self._away = RateLimited(self._clock, TOLD_AGAIN)
-        self._away.allow()  # counts as the message of the first hour
-        log.critical(
-            "host marked dead: con_lost at once until it answers a probe; "
-            "connection to {at} {trouble}: {reason}",
-            at=at,
-            trouble=trouble.value,
-            reason=reason,
-            host_id=self.host_id,
-        )
+        elif not away or self._away.allow() is not None:
+            more = self._lines.allow(trouble.value)
+            if more is not None:
+                log.warn(
+                    "connection to {at} {trouble}: {reason}{more}",
+                    at=self._at,
+                    trouble=trouble.value,
+                    reason=reason,
+                    more=more,
+                    host_id=self.host_id,
+                )
 
     def tell_out_of_step(self, count: int, reason: str) -> None:
         """Log how many answers of a connection may have reached the wrong clients."""

@@ -119,7 +119,7 @@ class DoubtTests(HangingTestCase):
                 break
         (probing,) = stage.service.machine.pool.proving
         stage.advance(6)
-        self.assertEqual(stage.service.machine.pool.proving, {probing: None})
+        self.assertEqual(stage.service.machine.pool.proving, [probing])
         stage.londs[-1].say(b"l2\n")
         self.assertEqual(stage.status.state, "up")
 
@@ -304,7 +304,7 @@ class AuditTests(HangingTestCase):
         self.assertEqual(len(stage.service.machine.pool.proving), 3)
         self.assertEqual(answers, 10 * 3 * ROUND)
         stage.advance(SHORTEST)
-        self.assertEqual(stage.service.machine.pool.proving, {})
+        self.assertEqual(stage.service.machine.pool.proving, [])
         self.assertEqual(stage.status.retries_left, 2)
 
     def test_one_of_few(self) -> None:
