@@ -13,25 +13,19 @@ import attrs
 
 
 class SettingsError(Exception):
-    """The settings are unusable. The message is a readable line with file and line, or option."""
+    """
+    The settings are unusable. The message is a readable line with file and line, or option.
+
+    It is made from such a line, or from several errors, whose messages it joins.
+    """
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
 
     @property
     def errors(self) -> Sequence[Exception]:
         """All errors, each with its own message."""
-        return [self]
-
-
-class SettingsErrors(SettingsError):
-    """Several errors."""
-
-    def __init__(self, errors: Sequence[Exception]) -> None:
-        super().__init__("; ".join(str(error) for error in errors))
-        self._errors = tuple(errors)
-
-    @property
-    def errors(self) -> Sequence[Exception]:
-        """See SettingsError."""
-        return self._errors
+        return self.args if len(self.args) > 1 else [self]
 
 
 # Kinds of values
@@ -64,41 +58,38 @@ def _check(allowed: bool) -> None:
         raise ValueError
 
 
-def whole(unit: str, least: int, most: int) -> Kind:
-    """Return the kind of whole numbers in a range, both ends included."""
+def _range(unit: str, what: str, least: object, most: object, read: Callable[[str], float]) -> Kind:
+    """Return the kind of values in a range, both ends included."""
 
-    def parse(text: str) -> int:
-        value = int(_match("[0-9]{1,18}", text)[0])
-        _check(least <= value <= most)
+    def parse(text: str) -> float:
+        value = read(text)
+        _check(read(str(least)) <= value <= read(str(most)))
         return value
 
-    return Kind(unit, f"a whole number from {least} to {most}", parse)
+    return Kind(unit, f"{what} from {least} to {most}", parse)
+
+
+def whole(unit: str, least: int, most: int) -> Kind:
+    """Return the kind of whole numbers in a range."""
+    return _range(
+        unit, "a whole number", least, most, lambda text: int(_match("[0-9]{1,18}", text)[0])
+    )
 
 
 def seconds(least: float, most: float) -> Kind:
-    """Return the kind of times in seconds, with fractions, in a range, both ends included."""
-
-    def parse(text: str) -> float:
-        value = float(_match(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}", text)[0])
-        _check(least <= value <= most)
-        return value
-
-    return Kind("seconds", f"a number from {least} to {most}", parse)
+    """Return the kind of times in seconds, with fractions, in a range."""
+    form = r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}"
+    return _range("seconds", "a number", least, most, lambda text: float(_match(form, text)[0]))
 
 
 def size(least: str, most: str) -> Kind:
-    """Return the kind of sizes in bytes, KiB, MiB or GiB in a range, both ends included."""
+    """Return the kind of sizes in bytes, KiB, MiB or GiB in a range."""
+    return _range("bytes", "a size", least, most, _in_bytes)
 
-    def in_bytes(text: str) -> int:
-        match = _match(r"([0-9]{1,18})[ \t]*(?:([KMG])(?:iB)?)?", text)
-        return int(match[1]) << 10 * " KMG".index((match[2] or " ").upper())
 
-    def parse(text: str) -> int:
-        value = in_bytes(text)
-        _check(in_bytes(least) <= value <= in_bytes(most))
-        return value
-
-    return Kind("bytes", f"a size from {least} to {most}", parse)
+def _in_bytes(text: str) -> int:
+    match = _match(r"([0-9]{1,18})[ \t]*(?:([KMG])(?:iB)?)?", text)
+    return int(match[1]) << 10 * " KMG".index((match[2] or " ").upper())
 
 
 def _mode(text: str) -> int:
@@ -117,20 +108,19 @@ def _group(text: str) -> int:
         raise ValueError(text) from None
 
 
-def _folder(text: str) -> str:
+def _name_of_file(text: str) -> str:
     # A path with other characters could not be shown in a log line.
-    _check(text.startswith("/") and text.isprintable())
-    return text.rstrip("/") or "/"
+    _check(bool(text) and text.isprintable())
+    return text
 
 
 def _file(text: str) -> str:
-    _check(text.startswith("/") and text.isprintable())
-    return text
+    _check(text.startswith("/"))
+    return _name_of_file(text)
 
 
-def _name_of_file(text: str) -> str:
-    _check(bool(text) and text.isprintable())
-    return text
+def _folder(text: str) -> str:
+    return _file(text).rstrip("/") or "/"
 
 
 def _switch(text: str) -> bool:

@@ -8,6 +8,8 @@ import errno
 import os
 import resource
 
+from lonc.config.settings import Settings
+
 #: Descriptors for everything but clients and connections: logs, the event loop, files of threads,
 #: the management ports (32 for each level, and TLS handshakes), the standard library.
 SPARE = 192
@@ -19,12 +21,18 @@ FEWEST_HOSTS = 16
 FEWEST_CLIENTS = 16
 
 
-def needed_files(hosts: int, max_connections: int, max_clients: int) -> int:
-    """Return the maximum number of descriptors needed for a table of this size."""
-    return hosts * (1 + max_connections) + max_clients + SPARE
+def sockets_of_a_host(settings: Settings) -> int:
+    """Return the maximum number of sockets of a host."""
+    return 2 if settings.socket_names == "both" else 1
 
 
-def room_for_hosts(limit: int, sockets: int) -> int:
+def needed_files(settings: Settings, hosts: int) -> int:
+    """Return the maximum number of descriptors needed for a number of hosts."""
+    for_each = sockets_of_a_host(settings) + settings.max_connections
+    return hosts * for_each + settings.max_clients + SPARE
+
+
+def room_for_hosts(settings: Settings, limit: int) -> int:
     """
     Return how many hosts can be served.
 
@@ -32,21 +40,21 @@ def room_for_hosts(limit: int, sockets: int) -> int:
     socket and no descriptors to serve it is useless.
 
     :param limit: the limit on open files.
-    :param sockets: number of sockets of each host.
     """
-    return max(FEWEST_HOSTS, (limit - SPARE) // 2 // sockets)
+    return max(FEWEST_HOSTS, (limit - SPARE) // 2 // sockets_of_a_host(settings))
 
 
-def room_for_clients(limit: int, sockets: int, connections: int) -> int:
+def room_for_clients(settings: Settings, limit: int, hosts: int) -> int:
     """
     Return how many clients can be served without using the reserve.
 
+    Connections to londs get at most half of what the hosts' sockets leave.
+
     :param limit: the limit on open files.
-    :param sockets: number of sockets of all hosts.
-    :param connections: maximum for all hosts; they get at most half of the rest.
+    :param hosts: number of hosts served.
     """
-    rest = limit - SPARE - sockets
-    return max(FEWEST_CLIENTS, rest - min(connections, rest // 2))
+    rest = limit - SPARE - hosts * sockets_of_a_host(settings)
+    return max(FEWEST_CLIENTS, rest - min(hosts * settings.max_connections, rest // 2))
 
 
 def raise_file_limit(needed: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from lonc.config.kinds import Kind, SettingsErrors
+from lonc.config.kinds import Kind
 from lonc.config.kinds import SettingsError as SettingsError
 from lonc.config.parameters import MANAGEMENT_SOCKET as MANAGEMENT_SOCKET
 from lonc.config.parameters import SOCKET_PATH_LIMIT as SOCKET_PATH_LIMIT
@@ -247,40 +247,37 @@ def read_settings(
     values: dict[str, Any] = {}
     written = {}
     errors: list[SettingsError] = []
+    warnings = [*_warnings(assignments)]
     for parameter in PARAMETERS:
-        written[parameter.variable] = (parameter.default or "", "default")
-        if only is not None and parameter.variable not in only:
+        variable, attribute = parameter.variable, parameter.attribute
+        option, assignment = options.get(parameter.option or ""), last.get(variable)
+        written[variable] = (parameter.default or "", "default")
+        text: str | None
+        if only is not None and variable not in only:
             if parameter.default is None:
-                values[parameter.attribute] = ""
+                values[attribute] = ""
             continue
-        option = options.get(parameter.option) if parameter.option else None
+        if option is not None:
+            text, where = option, f"--{parameter.option}"
+        elif assignment is not None:
+            text, where = assignment.value, assignment.where
+        else:
+            if parameter.default is None:
+                near = [each for each in warnings if variable.lower() in each.lower()]
+                hint = f" ({near[0]})" if near else ""
+                what = f"{printable(file)}: PerlSetVar {variable} is missing{hint}"
+                errors.append(SettingsError(what))
+            continue
+        written[variable] = (text or "", where.partition(": PerlSetVar ")[0])
         try:
-            if option is not None:
-                written[parameter.variable] = (option, f"--{parameter.option}")
-                values[parameter.attribute] = parameter.read(option, f"--{parameter.option}")
-                continue
-            if assignment := last.get(parameter.variable):
-                place = assignment.where.partition(": PerlSetVar ")[0]
-                written[parameter.variable] = (assignment.value or "", place)
-                values[parameter.attribute] = parameter.read(assignment.value, assignment.where)
-                continue
+            values[attribute] = parameter.read(text, where)
         except SettingsError as error:
             errors.append(error)
-            continue
-        if parameter.default is None:
-            near = (
-                warning
-                for warning in _warnings(assignments)
-                if parameter.variable.lower() in warning.lower()
-            )
-            hint = next((f" ({warning})" for warning in near), "")
-            what = f"{printable(file)}: PerlSetVar {parameter.variable} is missing{hint}"
-            errors.append(SettingsError(what))
     if errors:
-        raise errors[0] if len(errors) == 1 else SettingsErrors(errors)
+        raise errors[0] if len(errors) == 1 else SettingsError(*errors)
     removed = [option for option in REMOVED.values() if options.get(option) is not None]
-    warnings = (*_warnings(assignments), *(f"--{each}: {NO_LONGER_NEEDED}" for each in removed))
-    return Settings(config_file=file, warnings=warnings, written=written, **values)
+    warnings += [f"--{each}: {NO_LONGER_NEEDED}" for each in removed]
+    return Settings(config_file=file, warnings=tuple(warnings), written=written, **values)
 
 
 def changed_settings(before: Settings, after: Settings) -> Iterator[str]:

@@ -18,7 +18,6 @@ import attrs
 
 from lonc.config.current import InForce
 from lonc.config.hosts import TableError
-from lonc.config.judgement import ended_certificate
 from lonc.config.settings import SettingsError
 from lonc.control.access import user_name
 from lonc.daemon.load import Loader
@@ -79,7 +78,7 @@ def _checked(loader: Loader, pid: str) -> Iterator[Checked]:
         return
     problems = [
         *in_force.problems(),
-        *ended_certificate(in_force.access.certificates),
+        *in_force.ended_certificate(),
         *_sockets(in_force),
     ]
     for found in problems:

@@ -16,7 +16,6 @@ from twisted.internet.endpoints import serverFromString
 from lonc.config.auth_modes import Access, read_access
 from lonc.config.current import Configuration
 from lonc.config.hosts import HostTable, TableError, read_both_tables
-from lonc.config.kinds import SettingsErrors
 from lonc.config.settings import Settings, SettingsError, folder_errors, read_settings
 from lonc.control.port import ManagementPortError, check_description
 from lonc.delayed.sealing import UnusableKey, key_of
@@ -96,7 +95,7 @@ class Loader:
         else:
             errors += _port_errors(settings, access)
         if errors or table is None:
-            raise errors[0] if len(errors) == 1 else SettingsErrors(errors)
+            raise errors[0] if len(errors) == 1 else SettingsError(*errors)
         return settings, table
 
 

@@ -18,9 +18,8 @@ from typing import Final, Protocol
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 
-from lonc.config.current import Configuration, InForce, Proposal
+from lonc.config.current import Configuration, InForce
 from lonc.config.hosts import Changes, TableError, changed_hosts
-from lonc.config.judgement import ended_certificate
 from lonc.config.settings import Settings, SettingsError, changed_settings
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import Ports
@@ -177,11 +176,11 @@ class Reloader:
         """
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
-        proposal = await self._read(read, file)
+        new, changes = await self._read(read, file)
         if self._stopping:
             raise ReloadFailed("nothing is changed: lonc stops")
         before = self._in_force.settings, self._in_force.table, self._in_force.access
-        changes = self._in_force.replace(proposal)
+        self._in_force.replace(new)
         settings, table = self._in_force.settings, self._in_force.table
         lines = [
             *changed_settings(before[0], settings),
@@ -210,11 +209,10 @@ class Reloader:
         log.info("{told}", told=summary, success=True, event="reloaded")
         errors = [error for error in sockets if error is not None]
         not_done = [*shared, *told_of_sockets(errors, settings.socket_group)]
-        ends = ended_certificate(self._in_force.access.certificates)
-        wrong = [each.what for each in (*ends, *problems)]
+        wrong = [each.what for each in (*self._in_force.ended_certificate(), *problems)]
         return ReloadAnswer(summary, lines, not_done, wrong), moved
 
-    async def _read(self, read: Callable[[], Configuration], file: str) -> Proposal:
+    async def _read(self, read: Callable[[], Configuration], file: str) -> tuple[InForce, Changes]:
         """Read in a thread, because tables may be long and disks may hang."""
         settings = self._in_force.settings
         path = settings.hosts_file

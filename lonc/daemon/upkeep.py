@@ -12,7 +12,6 @@ from functools import partial
 import attrs
 
 from lonc.config.current import InForce
-from lonc.config.judgement import exposed
 from lonc.config.rlimit import why_no_file
 from lonc.control.port import Ports
 from lonc.control.reporter import Reporter
@@ -112,8 +111,7 @@ class Upkeep:
         if any(each.kind == "status-file" for each in self._outside.problems):
             with contextlib.suppress(OSError):  # it stays a problem
                 await self._in_slices(self._reporter.reporting())
-        in_force = self._in_force
-        self._outside.problems.replace(exposed(in_force.settings, in_force.access), EXPOSED)
+        self._outside.problems.replace(self._in_force.exposed(), EXPOSED)
         await self._in_slices(self._reporter.looking())
 
     async def report_and_reset(self) -> None:

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.main import commands
 from lonc.config.rlimit import SPARE, needed_files
-from lonc.config.settings import MANAGEMENT_SOCKET, PARAMETERS
+from lonc.config.settings import MANAGEMENT_SOCKET
 from lonc.report.judgement import finding, summary
 from lonc.report.kinds import KINDS
 from lonc.report.problems import problem
@@ -31,6 +31,7 @@ from lonc.report.records import (
 )
 from lonc.report.times import HostTimes, Times
 from lonc.tap import Options
+from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.source import TREE, read
 from lonc.test.fixtures.statuses import a_daemon, a_status
 from lonc.web.metrics import Watched, exposition
@@ -149,10 +150,8 @@ class TroublePageTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """How many files there may have to be is what lonc itself reckons with."""
-        defaults = {each.variable: each.default for each in PARAMETERS}
-        at_once = int(defaults["loncMaxConnections"] or 0), int(defaults["loncMaxClients"] or 0)
         section = read("docs", "trouble.rst").partition(".. _open-files:")[2]
-        self.assertIn(f"which is {needed_files(500, *at_once):,} for 500 hosts", section)
+        self.assertIn(f"which is {needed_files(some_settings(), 500):,} for 500 hosts", section)
         self.assertIn(f" {SPARE} files are reserved", section)
         for page in (section, read("docs", "capacity.rst")):
             self.assertIn(f"``loncMaxClients`` + {SPARE}", page)

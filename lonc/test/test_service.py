@@ -135,7 +135,7 @@ class StartTests(ServiceTestCase):
         message = "14 hosts of the table cannot be served: "
         told = [line for line in self.notes.at(LogLevel.critical) if message in line]
         self.assertEqual(len(told), 1)
-        needed = needed_files(30, self.first.max_connections, self.first.max_clients)
+        needed = needed_files(self.first, 30)
         self.assertIn(f"{needed} files may be needed at once, but the limit is 77", told[0])
         self.assertIn(f"\nproblem: {message}", self.successResultOf(daemon.reread_table()))
         self.assertNotIn("open-files", [each.kind for each in daemon.problems])

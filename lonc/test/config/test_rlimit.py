@@ -18,6 +18,7 @@ from lonc.config.rlimit import (
     room_for_hosts,
     why_no_file,
 )
+from lonc.test.fixtures.doubles import some_settings
 
 
 def in_child(limits: tuple[int, int], needed: int) -> tuple[int, int, int]:
@@ -43,7 +44,7 @@ class WhyNoFileTests(SynchronousTestCase):
     """Whether any file can be opened."""
 
     def test_why(self) -> None:
-        """It is told why where none can, and nothing else."""
+        """The reason is returned if none can."""
         self.assertEqual(why_no_file(), "")
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1, before[1]))
@@ -58,21 +59,26 @@ class NeededFilesTests(SynchronousTestCase):
     """What a table needs."""
 
     def test_needed(self) -> None:
-        """A socket and all its connections for each host, all clients, and some for the rest."""
-        self.assertEqual(needed_files(100, 10, 4096), 100 * 11 + 4096 + SPARE)
+        """Each host needs its sockets and its connections; clients and the rest come on top."""
+        for names, sockets in (("id", 1), ("both", 2)):
+            needed = needed_files(some_settings(socket_names=names), 100)
+            self.assertEqual(needed, 100 * (sockets + 10) + 4096 + SPARE)
 
     def test_room(self) -> None:
-        """Half of what is not spare is for hosts' sockets; a few hosts are served in any case."""
-        self.assertEqual(room_for_hosts(SPARE + 1000, 1), 500)
-        self.assertEqual(room_for_hosts(SPARE + 1000, 2), 250)
-        self.assertEqual(room_for_hosts(10, 1), FEWEST_HOSTS)
+        """Half of what is not spare is for hosts' sockets; a few hosts are always served."""
+        for names, limit, room in (
+            ("id", SPARE + 1000, 500),
+            ("both", SPARE + 1000, 250),
+            ("id", 10, FEWEST_HOSTS),
+        ):
+            self.assertEqual(room_for_hosts(some_settings(socket_names=names), limit), room)
 
     def test_room_for_clients(self) -> None:
-        """What is spare stays so: connections get their part, half of it where that is too much."""
-        enough = needed_files(10, 10, 4096)
-        self.assertEqual(room_for_clients(enough, 10, 100), 4096)
-        self.assertEqual(room_for_clients(SPARE + 1010, 10, 10000), 500)
-        self.assertEqual(room_for_clients(10, 10, 100), FEWEST_CLIENTS)
+        """Clients get what sockets and connections leave, but at least half."""
+        few, many = some_settings(), some_settings(max_connections=1000)
+        self.assertEqual(room_for_clients(few, needed_files(few, 10), 10), 4096)
+        self.assertEqual(room_for_clients(many, SPARE + 1010, 10), 500)
+        self.assertEqual(room_for_clients(few, 10, 10), FEWEST_CLIENTS)
 
 
 class RaiseFileLimitTests(SynchronousTestCase):
