@@ -12,11 +12,15 @@ import os
 import re
 from typing import Final
 
-from lonc.delayed.sealing import SEALED, own_name
+from lonc.disk.files import Stamp
 
 #: ``<time>.<pid>.<letters>.<host id>``. Older programs omit the pid, later ones put a count before
 #: it. The letters are never only digits, so names are unambiguous.
 _NAME = re.compile(r"(?:\d+\.){1,3}(?!\d+\.)\w*\.([\w.-]+)", re.ASCII)
+
+#: Ending of the name of a sealed file. No host id contains a ``~``, so other programs do not take
+#: such a file for a request.
+SEALED: Final = "~sealed"
 
 #: Endings of the note beside a request that was set aside: the answer, or why it was not sent.
 ANSWER: Final = ".answer"
@@ -34,6 +38,20 @@ SEALING: Final = "~sealing"
 Order = tuple[str, bool, int, str]
 
 _NUMBER = re.compile(r"([0-9]+)")
+
+
+def numbered(name: str, number: int) -> str:
+    """Return a name with a number, or the name itself for 0."""
+    return f"{name}~{number}" if number else name
+
+
+def own_name(file: str) -> str:
+    """
+    Return the authenticated name, for the path or name of a file or its sealed form.
+
+    It excludes numbers, because a file may get one when it is moved.
+    """
+    return re.sub(r"~\d+", "", os.path.basename(file).removesuffix(SEALED), flags=re.ASCII)
 
 
 def host_of(name: str) -> str | None:
@@ -98,3 +116,19 @@ def is_unfinished(file: str) -> bool:
         if file not in (hidden_name(name), hidden_name(name + SEALED)):
             return False
     return host_of(name) is not None
+
+
+def has_another_name(path: str, info: os.stat_result) -> bool:
+    """
+    Return whether a file has a name other than its own and its temporary one.
+
+    While a request is stored it has both, and after a crash it may keep both.
+    """
+    if info.st_nlink <= 1:
+        return False
+    folder, name = os.path.split(path)
+    try:
+        hidden = os.lstat(os.path.join(folder, hidden_name(name)))
+    except OSError:
+        return True
+    return Stamp.of(hidden) != Stamp.of(info)

@@ -16,10 +16,9 @@ from collections.abc import Callable
 
 import attrs
 
-from lonc.delayed.names import SEALED_FOLDER, hidden_name
-from lonc.delayed.sealing import SEALED, seal
+from lonc.delayed.names import SEALED, SEALED_FOLDER, hidden_name
+from lonc.delayed.sealing import seal
 from lonc.disk.files import (
-    Stamp,
     StepHook,
     Unusable,
     make_own_folder,
@@ -33,15 +32,6 @@ from lonc.wire.request import command_word, is_secret
 
 #: Number of names that are tried if they are taken.
 TRIES = 100
-
-
-def is_being_stored(path: str, stamp: Stamp) -> bool:
-    """Return whether a request still has its hidden name too, briefly or after a crash."""
-    folder, name = os.path.split(path)
-    try:
-        return Stamp.of(os.lstat(os.path.join(folder, hidden_name(name)))) == stamp
-    except OSError:
-        return False
 
 
 class NotStored(Exception):

@@ -18,15 +18,17 @@ import attrs
 from lonc.delayed.names import (
     KEPT_FOLDER,
     NOTES,
+    SEALED,
     SEALED_FOLDER,
     Order,
     host_of_file,
     is_kept,
     name_of,
     order,
+    own_name,
     stored_at,
 )
-from lonc.delayed.sealing import SEALED, NotAuthentic, own_name, unseal
+from lonc.delayed.sealing import NotAuthentic, unseal
 from lonc.delayed.spool import Spool
 from lonc.disk.files import Unusable, check_own_folder, open_file, sync_folder
 from lonc.report.records import DelayedStatus

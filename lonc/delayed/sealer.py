@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
-from lonc.delayed.seal_file import PlainStays
+from lonc.delayed.sealing import PlainStays
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import State, StoredRequest
 from lonc.disk.files import Changed, Unfinished, Unusable

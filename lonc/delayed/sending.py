@@ -19,8 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
-from lonc.delayed.names import ANSWER, REASON, name_of
-from lonc.delayed.sealing import SEALED
+from lonc.delayed.names import ANSWER, REASON, SEALED, name_of
 from lonc.delayed.states import Sender, State, StoredRequest
 from lonc.disk.files import Changed, Stamp, Unfinished, Unusable, why
 from lonc.disk.threads import Disk, NoPlace, Stuck

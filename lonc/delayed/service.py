@@ -20,10 +20,10 @@ from twisted.internet.task import LoopingCall
 
 from lonc.config.settings import Settings
 from lonc.delayed.logs import DelayedLogs
-from lonc.delayed.names import KEPT_FOLDER, name_of, order, stored_at
+from lonc.delayed.names import KEPT_FOLDER, SEALED, name_of, order, stored_at
 from lonc.delayed.people import Listing, UnknownRequest
 from lonc.delayed.sealer import Sealer
-from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of
+from lonc.delayed.sealing import Key, UnusableKey, key_of
 from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
 from lonc.delayed.spool import Found, Spool
 from lonc.delayed.states import Answered, Sender, State, StoredRequest

@@ -25,16 +25,26 @@ import attrs
 from lonc.delayed.names import (
     KEPT_FOLDER,
     NOTES,
+    SEALED,
     SEALED_FOLDER,
+    has_another_name,
     host_of,
     host_of_file,
     is_kept,
     is_unfinished,
+    numbered,
     order,
+    own_name,
 )
-from lonc.delayed.outbox import is_being_stored
-from lonc.delayed.seal_file import PlainStays, free_name, seal_file
-from lonc.delayed.sealing import OVERHEAD, SEALED, NotAuthentic, numbered, own_name, seal, unseal
+from lonc.delayed.sealing import (
+    OVERHEAD,
+    NotAuthentic,
+    PlainStays,
+    free_name,
+    seal,
+    seal_file,
+    unseal,
+)
 from lonc.disk.files import (
     LINKED,
     Changed,
@@ -211,16 +221,15 @@ class Spool:
             except NotAuthentic as fault:
                 raise Unusable(str(fault), stamp) from None
             return _line(data, stamp), stamp
-        data, stamp, links = self._content(file, max_line)
-        is_linked = links > 1 and not is_being_stored(self.path(file), stamp)
+        data, stamp, is_linked = self._content(file, max_line)
         if stamp != still and (is_linked or not (data.endswith(b"\n") and data.strip())):
             raise Unfinished(stamp)
         if is_linked:  # it may be a file that only lonc can read
             raise Unusable(LINKED, stamp)
         return _line(data, stamp), stamp
 
-    def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp, int]:
-        """Read a whole file; return its content, its state, and its number of links."""
+    def _content(self, file: str, max_line: int, overhead: int = 0) -> tuple[bytes, Stamp, bool]:
+        """Read a whole file; return its content, its state, and whether it has another name."""
         path = self.path(file)
         limit = max_line + 1 + overhead
         with open_file(path, self.step) as opened:
@@ -234,7 +243,7 @@ class Spool:
             raise Unusable(f"it is longer than the limit of {max_line} bytes", stamp)
         if stamp != before:
             raise Unfinished(stamp)
-        return data, stamp, info.st_nlink
+        return data, stamp, has_another_name(path, info)
 
     def stamps(self, files: Iterable[str]) -> Files:
         """Return the current states of files, without opening them."""

@@ -11,8 +11,7 @@ from typing import Final, Protocol, TypedDict
 import attrs
 from twisted.internet.defer import Deferred
 
-from lonc.delayed.names import SEALED_FOLDER, host_of_file
-from lonc.delayed.sealing import SEALED
+from lonc.delayed.names import SEALED, SEALED_FOLDER, host_of_file
 from lonc.delayed.spool import Spool
 from lonc.disk.files import Files, Stamp
 from lonc.wire.request import Provable

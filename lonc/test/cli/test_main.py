@@ -30,7 +30,8 @@ from lonc.config.settings import find_config_file, read_settings
 from lonc.control.errors import NoAnswer
 from lonc.daemon.check import Checked
 from lonc.daemon.pidfile import PidFile
-from lonc.delayed.sealing import KEY_SIZE, SEALED, read_key_file, seal
+from lonc.delayed.names import SEALED
+from lonc.delayed.sealing import KEY_SIZE, read_key_file, seal
 
 NAME = "1062000000.4711.passwd.l1"
 LINE = b"passwd:msu:alice:\xffsecret\n"

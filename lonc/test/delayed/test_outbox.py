@@ -11,9 +11,8 @@ from unittest import skipIf
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.delayed.names import order
+from lonc.delayed.names import SEALED, order
 from lonc.delayed.outbox import TRIES, NotStored, Numbers, Outbox
-from lonc.delayed.sealing import SEALED
 from lonc.delayed.spool import Spool
 
 NOW = 1062000000

@@ -10,8 +10,9 @@ from itertools import count
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.delayed.names import SEALED
 from lonc.delayed.people import Listing, UnknownRequest
-from lonc.delayed.sealing import SEALED, seal
+from lonc.delayed.sealing import seal
 from lonc.delayed.spool import Spool
 from lonc.test.fixtures.delayed import Crash, Steps, write
 

@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from lonc.control.errors import ReloadFailed
+from lonc.delayed.names import SEALED
 from lonc.delayed.people import UnknownRequest
 from lonc.delayed.sealer import TRY_AGAIN
-from lonc.delayed.sealing import SEALED, Key, UnusableKey, key_of, make_key_file, seal, unseal
+from lonc.delayed.sealing import Key, UnusableKey, key_of, make_key_file, seal, unseal
 from lonc.delayed.sending import TRY_AGAIN as CLEARED_AGAIN
 from lonc.delayed.states import READ_BACK
 from lonc.disk.threads import PLACES, Disk

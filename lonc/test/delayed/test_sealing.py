@@ -10,6 +10,7 @@ import tempfile
 from Crypto.Cipher import AES
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.delayed.names import own_name
 from lonc.delayed.sealing import (
     KEY_SIZE,
     OVERHEAD,
@@ -19,7 +20,6 @@ from lonc.delayed.sealing import (
     is_form_of,
     key_of,
     make_key_file,
-    own_name,
     read_key_file,
     seal,
     seal_parts,

@@ -13,9 +13,8 @@ from itertools import cycle, pairwise
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.delayed.names import ANSWER, REASON, host_of, order
-from lonc.delayed.seal_file import PlainStays
-from lonc.delayed.sealing import SEALED, own_name, seal, unseal
+from lonc.delayed.names import ANSWER, REASON, SEALED, host_of, order, own_name
+from lonc.delayed.sealing import PlainStays, seal, unseal
 from lonc.delayed.spool import Found, Spool
 from lonc.disk.files import LOOK_ANYWAY, REST_AFTER, Changed, Files, Stamp, Unfinished, Unusable
 from lonc.test.fixtures.delayed import Crash, Steps, disk_calls, mode, read, write
