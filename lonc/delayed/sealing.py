@@ -14,6 +14,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -154,9 +155,7 @@ def free_name(folder: str, own_name: str) -> str:
     return next(name for name in names if not os.path.lexists(os.path.join(folder, name)))
 
 
-def seal_file(
-    key: bytes, path: str, target: str, is_whole: Callable[[Stamp], bool], step: StepHook
-) -> str:
+def seal_file(key: bytes, path: str, target: str, still: Stamp | None, step: StepHook) -> str:
     """
     Replace a file by its sealed form in a folder; return the form's name.
 
@@ -165,7 +164,7 @@ def seal_file(
     the same content, the unsealed one is deleted.
 
     :param target: the folder of the form, which may be that of the file.
-    :param is_whole: whether the file is complete in this state without a newline at its end.
+    :param still: a state in which the file is complete without a newline at its end.
     :param step: called with the name of each step on the disk before it; used by tests.
     :raises Unfinished: it may still be being written.
     :raises Unusable: it cannot be read, or has no content that can be sealed.
@@ -173,7 +172,7 @@ def seal_file(
     :raises PlainStays: the form exists, but the file cannot be deleted.
     :raises OSError: another error, possibly temporary.
     """
-    form, stamp = _write_form(key, path, target, is_whole, step)
+    form, stamp = _write_form(key, path, target, still, step)
     step("sync forms")
     sync_folder(target)
     check(path, stamp)
@@ -186,33 +185,31 @@ def seal_file(
 
 
 def _write_form(
-    key: bytes, path: str, target: str, is_whole: Callable[[Stamp], bool], step: StepHook
+    key: bytes, path: str, target: str, still: Stamp | None, step: StepHook
 ) -> tuple[str, Stamp]:
     """Write the form of a file unless it exists; return its name, and the file's state."""
     name = os.path.basename(path)
     with open_file(path, step) as file:
         info = os.fstat(file.fileno())
         stamp = Stamp.of(info)
-        parts = _Parts(file, path, stamp, step)
+        parts = partial(_parts, file, stamp, step)
         if has_another_name(path, info):
             # The other name may be about to be removed, as while the request is stored.
-            if is_whole(stamp):
-                raise Unusable(LINKED, stamp)
-            raise Unfinished(stamp)
-        if not is_whole(stamp) and not parts.end_in_newline():
+            raise Unusable(LINKED, stamp) if stamp == still else Unfinished(stamp)
+        if stamp != still and not _is_complete(parts()):
             raise Unfinished(stamp)
         for number in count():
             form = numbered(name, number) + SEALED
             form_path = os.path.join(target, form)
             if not os.path.lexists(form_path):
                 break
-            if _is_form(key, form_path, parts, step):
+            if _is_form(key, form_path, stamp, parts, step):
                 return form, stamp
         writing = os.path.join(target, name + SEALING)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(writing)  # left by a crash
         with new_file(writing, "form", step) as made:
-            made.writelines(seal_parts(key, name, parts))
+            made.writelines(seal_parts(key, name, parts()))
             step("look again")
             if Stamp.of(os.fstat(file.fileno())) != stamp:
                 raise Unfinished(stamp)
@@ -225,39 +222,34 @@ def _write_form(
     return form, stamp
 
 
-def _is_form(key: bytes, form: str, parts: _Parts, step: StepHook) -> bool:
-    """Return whether this is a form of the file, which a crash may have left beside it."""
+def _is_form(
+    key: bytes, form: str, stamp: Stamp, parts: Callable[[], Iterator[bytes]], step: StepHook
+) -> bool:
+    """Return whether this is a form of a file, which a crash may have left beside it."""
     try:
         with open_file(form, step) as sealed:
-            if os.fstat(sealed.fileno()).st_size != parts.stamp.size + OVERHEAD:
+            if os.fstat(sealed.fileno()).st_size != stamp.size + OVERHEAD:
                 return False
-            return is_form_of(key, os.path.basename(form), sealed, parts)
+            return is_form_of(key, os.path.basename(form), sealed, parts())
     except Unusable:
         return False
 
 
-class _Parts:
-    """The content of an open file in parts; can be iterated repeatedly."""
+def _parts(file: BinaryIO, stamp: Stamp, step: StepHook) -> Iterator[bytes]:
+    """Read an open file from its beginning."""
+    file.seek(0)
+    with held_against(stamp):
+        step("read request")
+        while part := file.read(PART):
+            yield part
 
-    def __init__(self, file: BinaryIO, path: str, stamp: Stamp, step: StepHook) -> None:
-        self.stamp = stamp
-        self._file = file
-        self._path = path
-        self._step = step
 
-    def __iter__(self) -> Iterator[bytes]:
-        self._file.seek(0)
-        with held_against(self.stamp):
-            self._step("read request")
-            while part := self._file.read(PART):
-                yield part
-
-    def end_in_newline(self) -> bool:
-        """Return whether the file is not blank and ends in a newline."""
-        if not any(part.strip() for part in self):
-            return False
-        self._file.seek(-1, os.SEEK_END)
-        return self._file.read(1) == b"\n"
+def _is_complete(parts: Iterable[bytes]) -> bool:
+    """Return whether content is not blank, and ends in a newline."""
+    is_blank, last = True, b""
+    for last in parts:
+        is_blank = is_blank and not last.strip()
+    return not is_blank and last.endswith(b"\n")
 
 
 # The key file

@@ -319,11 +319,17 @@ class Spool:
         except Unusable:
             return file
         except PlainStays as fault:
-            _put_first(files, fault.form, self.path(fault.form))
+            self._put_first(files, SEALED_FOLDER + fault.form)
             raise
-        _put_first(files, form, self.path(form))
+        self._put_first(files, form)
         del files[file]
         return form
+
+    def _put_first(self, files: Files, file: str) -> None:
+        others = dict(files)
+        files.clear()
+        files[file] = Stamp.of(os.lstat(self.path(file)))
+        files.update(others)
 
     def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
         """Write the note under the first free name; return the paths of request and note."""
@@ -355,12 +361,7 @@ class Spool:
         check_owner(self.sealed)
         if file.endswith(SEALED):
             return SEALED_FOLDER + self._move_sealed(self.folder, self.sealed, file)
-        try:
-            return SEALED_FOLDER + seal_file(
-                self.key, self.path(file), self.sealed, lambda stamp: stamp == still, self.step
-            )
-        except PlainStays as fault:
-            raise PlainStays(fault, SEALED_FOLDER + fault.form, fault.stamp) from None
+        return SEALED_FOLDER + seal_file(self.key, self.path(file), self.sealed, still, self.step)
 
     def _move_sealed(self, folder: str, target: str, file: str) -> str:
         """Move a sealed file to the first free name in another folder; return the name."""
@@ -389,7 +390,7 @@ class Spool:
         """Seal such a file in its folder; otherwise like :meth:`seal`."""
         assert self.key is not None
         path = os.path.join(self.kept, name)
-        return seal_file(self.key, path, self.kept, lambda _: True, self.step)
+        return seal_file(self.key, path, self.kept, Stamp.of(os.lstat(path)), self.step)
 
     def unfold(self) -> int:
         """
@@ -405,13 +406,6 @@ class Spool:
         with contextlib.suppress(OSError):  # not empty, or missing
             os.rmdir(self.sealed)
         return len(files)
-
-
-def _put_first(files: Files, file: str, path: str) -> None:
-    others = dict(files)
-    files.clear()
-    files[file] = Stamp.of(os.lstat(path))
-    files.update(others)
 
 
 def _line(data: bytes, stamp: Stamp) -> bytes:

@@ -567,7 +567,7 @@ class SealedTests(SpoolCase):
         self.put(b"x\n")
         self.steps.fail("remove plain", errno.EROFS)
         fault = self.assertRaises(PlainStays, self.spool.seal, NAME)
-        self.assertEqual(fault.form, f"sealed/{NAME}{SEALED}")
+        self.assertEqual(fault.form, NAME + SEALED)
         self.assertEqual(self.waiting(), {NAME, f"sealed/{NAME}{SEALED}"})
 
     def test_sealing_a_hard_link(self) -> None:
