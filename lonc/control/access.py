@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from lonc.config.certificates import check_name, names_in
 from lonc.control.errors import NotAllowed
 from lonc.report.events import Logger, RateLimited
-from lonc.transport.peer import UNKNOWN, Peer, peer_of
+from lonc.transport.unix_socket import UNKNOWN, Peer, peer_of
 from lonc.wire.printable import quoted
 from lonc.wire.tls import Certificate, TLSError
 

@@ -26,8 +26,7 @@ from lonc.config.settings import Settings
 from lonc.report.events import Logger
 from lonc.report.problems import Problem, problem
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
-from lonc.transport.network import Network
-from lonc.transport.unix_socket import Keeper
+from lonc.transport.network import Keeper, Network
 
 if TYPE_CHECKING:
     from lonc.config.certificates import Certificates

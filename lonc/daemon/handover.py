@@ -46,8 +46,8 @@ from lonc.disk.threads import InThread
 from lonc.local.protocol import ClientProtocol
 from lonc.report.events import Logger
 from lonc.transport.endpoint_port import PortError
-from lonc.transport.peer import peer_of
 from lonc.transport.stream import SocketTransport
+from lonc.transport.unix_socket import peer_of
 from lonc.wire.request import Cause
 
 #: Seconds for each step: both processes are on one machine. Also how long the old process waits for

@@ -14,14 +14,15 @@ from twisted.internet.interfaces import IListeningPort
 from lonc.daemon.systemd import Manager, name_of
 from lonc.local.protocol import ClientListener, ClientProtocol
 from lonc.transport.listening import Port
+from lonc.transport.network import Keeper
 
 #: The answer to clients that waited for a host that is no longer served.
 _REFUSAL = b"con_lost\n"
 
 
-class KeptSockets:
+class KeptSockets(Keeper):
     """
-    The sockets that the manager stores. See :class:`lonc.transport.unix_socket.Keeper`.
+    The sockets that the manager stores.
 
     A socket's name identifies its file, so a socket whose file was replaced is not used again.
     """

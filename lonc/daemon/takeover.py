@@ -30,7 +30,7 @@ from lonc.daemon.handover import (
     received,
 )
 from lonc.report.events import Logger
-from lonc.transport.peer import peer_of
+from lonc.transport.unix_socket import peer_of
 
 #: Seconds within which delayed requests in flight are answered or time out.
 ENDED = 600.0

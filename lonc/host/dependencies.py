@@ -19,8 +19,7 @@ from lonc.local.limits import Clients
 from lonc.local.protocol import RequestTaker
 from lonc.report.request_log import RequestLog
 from lonc.transport.epoll_loop import Moment
-from lonc.transport.network import Network
-from lonc.transport.unix_socket import Keeper, NoKeeper
+from lonc.transport.network import Keeper, Network
 from lonc.wire.handshake import AuthModes
 
 
@@ -59,7 +58,7 @@ class HostDependencies:
     request_log: RequestLog = attrs.field(factory=RequestLog)
     connection_numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
     moment: Moment = attrs.field(factory=Moment)
-    keeper: Keeper = attrs.field(factory=NoKeeper)
+    keeper: Keeper = attrs.field(factory=Keeper)
 
     def socket_for(self, host: RequestTaker) -> ClientSocket:
         """Return a socket for the clients of a host, not yet open."""

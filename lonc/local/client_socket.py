@@ -6,27 +6,32 @@ The UNIX socket of a host, and the clients connected to it.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 
 from lonc.local.limits import Clients
 from lonc.local.protocol import ClientListener, RequestTaker
-from lonc.transport.network import Network
-from lonc.transport.unix_socket import Keeper, LocalSocket
+from lonc.transport.network import Keeper, Network, listen
+from lonc.transport.unix_socket import GroupError, SocketError, SocketFile
+
+#: Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn.
+BACKLOG: Final = 1024
 
 #: Seconds for clients to read their last answers when a host stops.
 FAREWELL: Final = 1.0
 
 
-class ClientSocket(LocalSocket):
+class ClientSocket:
     """
-    Listens for the clients of a host (rows S4 and F14).
+    Listens for the clients of a host; it can be moved while they stay connected (rows S4 and F14).
 
     :param host: accepts their requests.
     :param shared: the limits on all clients.
-    :param keeper: keeps the socket open across a restart.
+    :param keeper: may hold a socket from before a restart, and keeps this one.
     """
 
     def __init__(
@@ -38,13 +43,60 @@ class ClientSocket(LocalSocket):
         clock: IReactorTime,
     ) -> None:
         self._listener = ClientListener(host, shared)
-        super().__init__(network, self._listener, keeper)
+        self._network = network
+        self._keeper = keeper
         self._clock = clock
+        self._port: IListeningPort | None = None
+        self._file = SocketFile("")
 
     @property
     def clients(self) -> int:
         """The number of connected clients."""
         return len(self._listener.clients)
+
+    def open(self, path: str, mode: int, group: int | None) -> None:
+        """
+        Listen at a path; a socket open at another path is closed.
+
+        :param group: a group id, None to leave the group unchanged.
+        :raises SocketError: the message contains the path.
+        """
+        try:
+            if path != self._file.path or not self.intact:
+                self.close()
+                self._port = listen(
+                    self._network, self._keeper, path, self._listener, BACKLOG, mode
+                )
+                self._file = SocketFile(path)
+            if self.intact:  # not a file that replaced it meanwhile
+                os.chmod(path, mode)
+        except CannotListenError as error:
+            raise SocketError(f"{path}: {error.socketError}") from None
+        except OSError as error:
+            raise SocketError(f"{path}: {error.strerror}") from None
+        try:
+            if group is not None and self.intact:
+                os.chown(path, -1, group)
+        except OSError as error:
+            raise GroupError(f"{path}: not for group {group}: {error.strerror}") from None
+
+    @property
+    def intact(self) -> bool:
+        """Whether clients can reach it: the file may have been removed or replaced."""
+        return self._port is not None and self._file.intact
+
+    def close(self) -> Deferred[object]:
+        """
+        Stop listening and remove the file, unless the next lonc process takes over both.
+
+        :return: fires when done.
+        """
+        port, self._port = self._port, None
+        if port is None or self._keeper.release(port):
+            return succeed(None)
+        # Immediately: the port may take a while, and another may be opened there meanwhile.
+        self._file.remove()
+        return maybeDeferred(port.stopListening).addErrback(lambda _: None)
 
     async def dismiss(self, closed: Deferred[object]) -> None:
         """

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from lonc.config.settings import Settings
 from lonc.report.events import Logger, RateLimited
 from lonc.report.problems import Problem, problem
-from lonc.transport.peer import Peer
+from lonc.transport.unix_socket import Peer
 from lonc.wire.request import Cause
 
 #: Bytes of requests per client that are not counted: many times a usual request, and 32 MiB for the

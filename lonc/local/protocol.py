@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Clients
-from lonc.transport.peer import UNKNOWN, Peer
+from lonc.transport.unix_socket import UNKNOWN, Peer
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 

@@ -18,9 +18,8 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from lonc.report.events import Logger, RateLimited
-from lonc.transport.listening import SocketFile
-from lonc.transport.network import Network
-from lonc.transport.unix_socket import Keeper, NoKeeper, listen
+from lonc.transport.network import Keeper, Network, listen
+from lonc.transport.unix_socket import SocketFile
 
 log = Logger()
 
@@ -91,7 +90,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
     ) -> None:
         self.setName(name)
         self.description = description
-        self._keeper = keeper or NoKeeper()
+        self._keeper = keeper or Keeper()
         self._reactor = reactor
         self._network = network
         self._factory = factory

@@ -1,7 +1,7 @@
 # Twisted's Failure has no annotations:
 # mypy: allow-untyped-calls
 """
-A listening UNIX socket on lonc's epoll instance, and its file, which may be removed or replaced.
+A listening UNIX socket on lonc's epoll instance.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from zope.interface import implementer
 from lonc.report.events import Logger
 from lonc.transport.epoll_loop import SocketLoop
 from lonc.transport.stream import IN, SocketTransport
+from lonc.transport.unix_socket import SocketFile
 
 #: Clients accepted per event of one port.
 ACCEPTS = 64
@@ -39,39 +40,6 @@ NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NAMELESS = UNIXAddress(None)
 
 log = Logger()
-
-
-class SocketFile:
-    """The file of a UNIX socket just created; others may remove or replace it."""
-
-    __slots__ = ("_inode", "path")
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._inode = self._found()
-
-    def _found(self) -> tuple[int, int] | None:
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    @property
-    def intact(self) -> bool:
-        """Whether the file still exists and has not been replaced."""
-        return self._inode is not None and self._found() == self._inode
-
-    def remove(self) -> None:
-        """Remove the file if it is intact, and forget it."""
-        if self.intact:
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
-        self.disown()
-
-    def disown(self) -> None:
-        """Forget the file, which now belongs to another process."""
-        self._inode = None
 
 
 @implementer(IListeningPort)
@@ -108,25 +76,23 @@ class Port:
             listening.bind(self._path)
             file = SocketFile(self._path)
             os.chmod(self._path, self._mode)  # whatever the umask
-            listening.listen(self._backlog)
-            self._loop.register(listening.fileno(), self, IN)
+            self._begin(listening, file)
         except OSError as problem:
             listening.close()
             if file is not None:
                 file.remove()
             raise error.CannotListenError(None, self._path, problem) from problem
-        self._socket, self._file = listening, file
-        self._pauses, self._closed = -1, Deferred()
-        self.factory.doStart()
 
     def resume(self, listening: socket.socket) -> None:
         """Take over a socket on which another process was listening."""
         listening.setblocking(False)
         os.chmod(self._path, self._mode)
-        listening.listen(self._backlog)  # SO_PEERCRED of clients now shows this process
+        self._begin(listening, SocketFile(self._path))
+
+    def _begin(self, listening: socket.socket, file: SocketFile) -> None:
+        listening.listen(self._backlog)  # SO_PEERCRED of clients shows this process
         self._loop.register(listening.fileno(), self, IN)
-        self._socket, self._file = listening, SocketFile(self._path)
-        self._pauses, self._closed = -1, Deferred()
+        self._socket, self._file = listening, file
         self.factory.doStart()
 
     def fileno(self) -> int:

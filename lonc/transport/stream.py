@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.peer import UNKNOWN, Peer, peer_at
+from lonc.transport.unix_socket import UNKNOWN, Peer, peer_at
 
 # Events of epoll.
 IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, select.EPOLLHUP

@@ -1,26 +1,56 @@
 """
-A host's UNIX socket, and what may already exist at its path (rows S4 and F14).
+The file of a UNIX socket, what may already exist at its path (row S4), and the process at the other
+end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import stat
-from typing import Protocol
+import struct
+from typing import Final, NamedTuple
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
 
-from lonc.transport.listening import SocketFile
-from lonc.transport.network import Network
-from lonc.transport.peer import peer_of
+class Peer(NamedTuple):
+    """
+    The ids of a process and its user.
 
-#: Clients that may wait to be accepted; the kernel limits it to net.core.somaxconn.
-BACKLOG = 1024
+    :ivar pid: 0 if unknown, as for a process in another pid namespace.
+    :ivar uid: -1 if unknown.
+    """
+
+    pid: int
+    uid: int
+
+
+UNKNOWN: Final = Peer(0, -1)
+_NOBODY: Final = 2**32 - 1
+_UCRED: Final = struct.Struct("iII")
+
+
+def peer_of(connected: socket.socket) -> Peer:
+    """Return the client, or the listening process; `UNKNOWN` if not a UNIX socket."""
+    return peer_at(connected.fileno()) if connected.family == socket.AF_UNIX else UNKNOWN
+
+
+def peer_at(descriptor: int) -> Peer:
+    """
+    Return the process at the other end of the UNIX socket with this descriptor, like `peer_of`.
+
+    It creates no ``socket.socket`` object, since it may be called for each waiting client.
+    """
+    if descriptor < 0:
+        return UNKNOWN
+    handle = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+    try:
+        found = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    finally:
+        handle.detach()
+    pid, uid, _ = _UCRED.unpack(found)
+    return Peer(pid, -1 if uid == _NOBODY else uid)
 
 
 class SocketError(Exception):
@@ -68,104 +98,34 @@ def clear_stale_socket(path: str) -> None:
         raise SocketError(f"{path}: {error.strerror}") from None
 
 
-class Keeper(Protocol):
-    """Keeps listening sockets open across a restart."""
+class SocketFile:
+    """The file of a UNIX socket just created; others may remove or replace it."""
 
-    def claim(self, path: str) -> socket.socket | None:
-        """Return the kept listening socket of this path, if any; only once."""
+    __slots__ = ("_inode", "path")
 
-    def store(self, path: str, port: IListeningPort) -> None:
-        """Keep a socket from now on."""
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._inode = self._found()
 
-    def release(self, port: IListeningPort) -> bool:
-        """Stop keeping it; return whether it has to be left open instead of closed."""
-
-
-class NoKeeper:
-    """A keeper that does nothing: sockets end with the process."""
-
-    def claim(self, path: str) -> None:
-        """Return None: no socket was kept."""
-
-    def store(self, path: str, port: IListeningPort) -> None:
-        """Do nothing: the socket ends with the process."""
-
-    def release(self, port: IListeningPort) -> bool:
-        """Return False: the socket is to be closed."""
-        return False
-
-
-def listen(
-    network: Network, keeper: Keeper, path: str, factory: Factory, backlog: int, mode: int
-) -> IListeningPort:
-    """
-    Listen on the kept socket, or on a new one, which is kept from now on.
-
-    :raises SocketError: another process is listening there, or something else exists at the path.
-    :raises CannotListenError: listening failed.
-    """
-    kept = keeper.claim(path)
-    if kept is None:
-        clear_stale_socket(path)
-        port = network.listenUNIX(path, factory, backlog, mode)
-    else:
-        port = network.resumeUNIX(kept, path, factory, backlog, mode)
-    keeper.store(path, port)
-    return port
-
-
-class LocalSocket:
-    """
-    A listening UNIX socket that can be moved while its clients stay connected.
-
-    :param keeper: may hold a socket from before a restart, and keeps this one.
-    """
-
-    def __init__(self, network: Network, factory: Factory, keeper: Keeper) -> None:
-        self._network = network
-        self._factory = factory
-        self._keeper = keeper
-        self._port: IListeningPort | None = None
-        self._file = SocketFile("")
-
-    def open(self, path: str, mode: int, group: int | None) -> None:
-        """
-        Listen at a path; a socket open at another path is closed.
-
-        :param group: a group id, None to leave the group unchanged.
-        :raises SocketError: the message contains the path.
-        """
+    def _found(self) -> tuple[int, int] | None:
         try:
-            if path != self._file.path or not self.intact:
-                self.close()
-                self._port = listen(self._network, self._keeper, path, self._factory, BACKLOG, mode)
-                self._file = SocketFile(path)
-            if self.intact:  # not a file that replaced it meanwhile
-                os.chmod(path, mode)
-        except CannotListenError as error:
-            raise SocketError(f"{path}: {error.socketError}") from None
-        except OSError as error:
-            raise SocketError(f"{path}: {error.strerror}") from None
-        try:
-            if group is not None and self.intact:
-                os.chown(path, -1, group)
-        except OSError as error:
-            raise GroupError(f"{path}: not for group {group}: {error.strerror}") from None
+            found = os.lstat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     @property
     def intact(self) -> bool:
-        """Whether clients can reach it: the file may have been removed or replaced."""
-        return self._port is not None and self._file.intact
+        """Whether the file still exists and has not been replaced."""
+        return self._inode is not None and self._found() == self._inode
 
-    def close(self) -> Deferred[object]:
-        """
-        Stop listening and remove the file, unless the next lonc process takes over both.
+    def remove(self) -> None:
+        """Remove the file if it is intact, and forget it."""
+        if self.intact:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.disown()
 
-        :return: fires when done.
-        """
-        port, self._port = self._port, None
-        if port is None or self._keeper.release(port):
-            return succeed(None)
-        # Immediately: the port may take a while, and another may be opened there meanwhile.
-        self._file.remove()
-        return maybeDeferred(port.stopListening).addErrback(lambda _: None)
+    def disown(self) -> None:
+        """Forget the file, which now belongs to another process."""
+        self._inode = None

@@ -20,7 +20,7 @@ from lonc.control.errors import ManagementError, NotAllowed
 from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
-from lonc.transport.peer import UNKNOWN, Peer
+from lonc.transport.unix_socket import UNKNOWN, Peer
 
 #: What who may see is allowed; everything else is for who steers.
 SEEING = {"About", "ListHosts", "ListClients", "ListConnections", "ListSlow", "ListSettings"}

@@ -22,7 +22,7 @@ from lonc.control.reporter import Reporter
 from lonc.control.responders import UNREADABLE, Responders
 from lonc.control.server import ManagementFactory
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
-from lonc.transport.peer import Peer
+from lonc.transport.unix_socket import Peer
 
 REQUEST = "1.1.put.l2"
 

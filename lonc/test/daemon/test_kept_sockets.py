@@ -10,26 +10,21 @@ import sys
 import tempfile
 from unittest.mock import patch
 
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.control.client import ManagementClient
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.systemd import Manager
+from lonc.local.client_socket import ClientSocket
+from lonc.local.limits import Clients
 from lonc.test.fixtures.daemon import TWISTD, Child, free_port, reactor
+from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.load import LoadTestCase
+from lonc.test.fixtures.local_client import FakeHost
 from lonc.test.fixtures.manager import StandIn
-from lonc.transport.network import SocketNetwork
-from lonc.transport.unix_socket import LocalSocket
-
-
-class Greeting(Protocol):
-    """Tells a client that it has been accepted."""
-
-    def connectionMade(self) -> None:
-        """Say who answers."""
-        self.transport.write(b"hello")  # type: ignore[union-attr]
+from lonc.transport.network import Network
 
 
 class NextManager(Manager):
@@ -51,7 +46,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.manager = StandIn(os.path.join(folder.name, "notify"))
         self.addCleanup(self.manager.close)
         self.clock = MemoryReactorClock()
-        self.sockets: list[LocalSocket] = []
+        self.sockets: list[ClientSocket] = []
         self.addCleanup(self.let_go)
         self.kept = self.process()
 
@@ -65,19 +60,22 @@ class KeptSocketsTests(SynchronousTestCase):
 
     def process(self, **environment: str) -> KeptSockets:
         """Return what a new process has of the manager."""
-        self.network = SocketNetwork(self.clock)
+        self.network = Network(self.clock)
         self.kept = KeptSockets(NextManager(self.manager, **environment))
         return self.kept
 
-    def opened(self, path: str = "", mode: int = 0o660) -> LocalSocket:
+    def opened(self, path: str = "", mode: int = 0o660) -> ClientSocket:
         """Return a socket that the present process has opened."""
-        made = LocalSocket(self.network, Factory.forProtocol(Greeting), self.kept)
+        host, clock = FakeHost(), Clock()
+        host.at_once = b"hello\n"
+        clients = Clients(some_settings(), clock)
+        made = ClientSocket(host, clients, self.network, self.kept, clock)
         self.sockets.append(made)
         made.open(path or self.path, mode, None)
         self.manager.look()
         return made
 
-    def ended(self, local: LocalSocket) -> None:
+    def ended(self, local: ClientSocket) -> None:
         """Let the process end."""
         self.kept.stop_accepting()
         local.close()
@@ -102,8 +100,9 @@ class KeptSocketsTests(SynchronousTestCase):
         found = os.stat(self.path)
         self.assertEqual((found.st_ino, stat.S_IMODE(found.st_mode)), (inode, 0o600))
         self.assertTrue(again.intact)
+        client.send(b"ping\n")
         self.network.loop.doRead()
-        self.assertEqual(client.recv(100), b"hello")
+        self.assertEqual(client.recv(100), b"hello\n")
 
     def test_moved(self) -> None:
         """A socket that is closed while lonc goes on is not kept, and its file is gone."""

@@ -28,7 +28,7 @@ from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
 from lonc.transport.endpoint_port import PortError
-from lonc.transport.peer import UNKNOWN, Peer
+from lonc.transport.unix_socket import UNKNOWN, Peer
 
 
 def of_null() -> int:

@@ -11,8 +11,7 @@ from twisted.logger import LogLevel
 from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
-from lonc.transport.peer import Peer
-from lonc.transport.unix_socket import SocketError
+from lonc.transport.unix_socket import Peer, SocketError
 from lonc.wire.request import Cause, ConLost
 
 
