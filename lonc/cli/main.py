@@ -34,13 +34,13 @@ COMMANDS: Final = {
     "slow": ("requests", "Show the slowest 100 recent requests, and where their time was spent."),
     "trace": ("requests", "Show requests as they end, of HOST or of all, until Ctrl-C."),
     "settings": (
-        "settings",
+        "configuration",
         "List every setting in force, its source, and the value now in the file if that differs.",
     ),
     "top": ("top", "Show the hosts live, with keys to sort, filter, pause, resume and retry."),
-    "ask": ("ask", "Send REQUEST to HOST, and print the answer."),
+    "ask": ("requests", "Send REQUEST to HOST, and print the answer."),
     "check": (
-        "check",
+        "configuration",
         "Check configuration, tables, folders, certificates, limits and sockets; change nothing.",
     ),
     "delayed": ("delayed", "Manage requests that wait on disk for their host."),
@@ -60,9 +60,9 @@ COMMANDS: Final = {
         "Read the configuration and the host table again, and show what has changed.",
     ),
     "stop": ("steer", "Stop lonc, as TERM does."),
-    "make-delayed-key": ("sealing", "Create a key that seals delayed requests."),
+    "make-delayed-key": ("delayed", "Create a key that seals delayed requests."),
     "show-delayed": (
-        "sealing",
+        "delayed",
         "Show a sealed delayed request, or the note beside one that was set aside.",
     ),
 }

@@ -1,8 +1,9 @@
-"""Clients and their requests: ``lonc clients``, ``slow``, ``trace``."""
+"""Requests: ``lonc ask`` sends one; ``clients``, ``slow`` and ``trace`` show those of clients."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,70 @@ from typing import Final
 import attrs
 import click
 
-from lonc.cli.arguments import any_host, json_option, reverse_option, sort_option
+from lonc.cli.arguments import (
+    Duration,
+    any_host,
+    json_option,
+    reverse_option,
+    sort_option,
+    targeted,
+)
+from lonc.cli.streams import report_error, write
 from lonc.cli.tables import Column, listing, numbers
-from lonc.cli.target import asks
+from lonc.cli.target import START, asks, target
+from lonc.client import CON_LOST, Client
+from lonc.client.installation import Installation
+from lonc.config.hosts import TableError, read_both_tables
+from lonc.config.settings import Settings
 from lonc.control.client import ManagementClient
+from lonc.daemon.pidfile import holder_of
 from lonc.report.records import ClientStatus, RequestRecord
 from lonc.report.units import clock_time, duration, measured, size
 from lonc.wire.printable import printable
+
+
+@click.command()
+@click.argument("host")
+@click.argument("request")
+@click.option(
+    "--timeout", type=Duration(), metavar="DURATION",
+    help="How long to wait, such as 90s or 5m [default: slightly longer than lonc].",
+)  # fmt: skip
+@targeted
+def ask(host: str, request: str, timeout: float | None) -> None:
+    """
+    Send REQUEST to HOST, and print the answer.
+
+    After con_lost the exit status is 1, and the reason is printed. A REQUEST that begins with
+    `encrypt:` is sent to the lond encrypted.
+    """
+    settings = target().settings()
+    try:
+        path, _ = Installation(settings, None, None).socket(host)
+        if not os.path.lexists(path):
+            raise click.ClickException(_why_no_socket(host, path, settings))
+        reply = Client(settings).ask(host, os.fsencode(request), timeout)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    write(reply + b"\n")
+    if reply == CON_LOST:
+        if reply.why:
+            report_error(reply.why)
+        raise SystemExit(1)
+
+
+def _why_no_socket(host: str, path: str, settings: Settings) -> str:
+    try:
+        table = read_both_tables(
+            settings.hosts_file, settings.fetched_hosts_file, settings.max_host_id, lenient=True
+        )
+    except TableError as error:
+        return str(error)
+    if host not in table.hosts:
+        return f"{host} is not in hosts.tab"
+    runs = holder_of(settings.pid_file)
+    return f"{path} does not exist; {'lonc status tells why' if runs else START}"
+
 
 CLIENT_COLUMNS: Final[Sequence[Column[ClientStatus]]] = (
     Column("host", lambda client: client.host_id),

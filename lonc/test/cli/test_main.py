@@ -23,7 +23,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 import lonc
-from lonc.cli import check, target
+from lonc.cli import configuration, target
 from lonc.cli.arguments import Duration, chosen
 from lonc.cli.main import COMMANDS, commands, main
 from lonc.config.settings import find_config_file, read_settings
@@ -235,7 +235,7 @@ class CommandLineTests(CommandCase):
     def test_check_has_a_column_of_words(self) -> None:
         """What is found, and what to do, begin in one column, whatever the level."""
         found = [Checked("critical", "it is bad", "mend it"), Checked("ok", "it is well")]
-        self.patch(check, "look_at", lambda file: found)
+        self.patch(configuration, "look_at", lambda file: found)
         open(self.path("loncapa.conf"), "w").close()
         output = io.StringIO()
         with redirect_stdout(output):
