@@ -24,7 +24,7 @@ from lonc.cli.streams import report_error, write
 from lonc.cli.tables import Column, listing, numbers
 from lonc.cli.target import START, asks, target
 from lonc.client import CON_LOST, Client
-from lonc.client.installation import Installation
+from lonc.client.exchange import Installation
 from lonc.config.hosts import TableError, read_both_tables
 from lonc.config.settings import Settings
 from lonc.control.client import ManagementClient

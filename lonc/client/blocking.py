@@ -11,8 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from lonc.client.exchange import CON_LOST, Exchange, Limits, Reply
-from lonc.client.installation import Installation, note_letter
+from lonc.client.exchange import CON_LOST, Exchange, Installation, Limits, Reply, note_letter
 from lonc.config.settings import Settings
 from lonc.delayed.outbox import Outbox
 from lonc.disk.threads import PLACES, NoPlace, Stuck

@@ -16,8 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from lonc.client.exchange import CON_LOST, Exchange, Limits, Reply
-from lonc.client.installation import Installation, note_letter
+from lonc.client.exchange import CON_LOST, Exchange, Installation, Limits, Reply, note_letter
 from lonc.config.settings import Settings
 from lonc.delayed.outbox import Outbox
 from lonc.disk.threads import Disk, InThread

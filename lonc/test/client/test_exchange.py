@@ -5,8 +5,16 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.client.exchange import CON_DELAYED, CON_FAILED, CON_LOST, Exchange, Limits, Reply
-from lonc.client.installation import Installation, note_letter
+from lonc.client.exchange import (
+    CON_DELAYED,
+    CON_FAILED,
+    CON_LOST,
+    Exchange,
+    Installation,
+    Limits,
+    Reply,
+    note_letter,
+)
 from lonc.delayed.outbox import NotStored
 from lonc.disk.threads import NoPlace, Stuck
 
