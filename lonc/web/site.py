@@ -7,11 +7,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from typing import Final, Generic, TypeVar
 from weakref import ref
 
-import attrs
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.task import CooperativeTask, Cooperator, TaskFinished
 from twisted.web.resource import EncodingResourceWrapper, Resource
@@ -38,6 +38,9 @@ TURN: Final = 0.005
 #: Seconds for which a snapshot of all hosts is shared with further requests.
 FRESH: Final = 1.0
 
+HTML: Final = b"text/html; charset=utf-8"
+PLAIN: Final = b"text/plain; charset=utf-8"
+
 #: Only our own style is allowed, and no other site may frame or read the page.
 _HEADERS: Final = {
     b"Content-Security-Policy": b"default-src 'none'; style-src 'unsafe-inline'; "
@@ -50,49 +53,30 @@ _HEADERS: Final = {
 
 T = TypeVar("T")
 
-
-@attrs.frozen
-class Source:
-    """
-    The data for the pages.
-
-    :ivar cooperator: generates pages about all hosts, a few milliseconds at a time.
-    """
-
-    reporter: Reporter
-    history: History
-    clock: IReactorTime
-    cooperator: Cooperator
-
-
-class _Page(Resource):
-    """One page: GET and HEAD."""
-
-    isLeaf = True
-    content_type = b"text/html; charset=utf-8"
-
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        self.source = source
-
-    def render_GET(self, request: Request) -> bytes | int:
-        """Set the common headers, and return the page."""
-        for name, value in _HEADERS.items():
-            request.setHeader(name, value)
-        request.setHeader(b"Content-Type", self.content_type)
-        return self.content(request)
-
-    def content(self, request: Request) -> bytes | int:
-        """Return the content of the page."""
-        raise NotImplementedError
+#: A page as a whole, or its text in pieces, of which some are empty.
+Content = bytes | Iterator[str]
 
 
 @implementer(IPushProducer)
-class _Pieces:
-    """Generates a page as fast as the client reads it."""
+class _Writing:
+    """Writes a page in pieces, as fast as the client reads them."""
 
-    def __init__(self, work: CooperativeTask[Iterator[None]]) -> None:
-        self._work = work
+    def __init__(self, request: Request, pieces: Iterator[str], cooperator: Cooperator) -> None:
+        self._request = request
+        self._work: CooperativeTask[Iterator[None]] = cooperator.cooperate(self._write(pieces))
+        request.registerProducer(self, True)
+        request.notifyFinish().addErrback(lambda _: self.stopProducing())
+        self._work.whenDone().addCallbacks(lambda _: self._finish(), lambda _: None)
+
+    def _write(self, pieces: Iterator[str]) -> Iterator[None]:
+        for piece in pieces:
+            if piece:
+                self._request.write(piece.encode())
+            yield None
+
+    def _finish(self) -> None:
+        self._request.unregisterProducer()
+        self._request.finish()
 
     def pauseProducing(self) -> None:
         with contextlib.suppress(TaskFinished):
@@ -129,119 +113,116 @@ class Look(Generic[T]):
             yield self._seen[at]
 
 
-class _Sliced(_Page, Generic[T]):
-    """A page about all hosts, generated in short steps."""
+class _Looks(Generic[T]):
+    """The latest snapshot, kept only while a request uses it."""
 
-    def __init__(self, source: Source) -> None:
-        super().__init__(source)
+    def __init__(self, hosts: Callable[[], Iterator[T]], clock: IReactorTime) -> None:
+        self._hosts = hosts
+        self._clock = clock
         self._latest: Callable[[], Look[T] | None] = lambda: None
 
-    def look(self, hosts: Callable[[], Iterator[T]]) -> Look[T]:
+    def look(self) -> Look[T]:
         """Return the latest snapshot if it is fresh, else begin another."""
-        now, latest = self.source.clock.seconds(), self._latest()
+        now, latest = self._clock.seconds(), self._latest()
         if latest is None or now - latest.since >= FRESH:
-            latest = Look(hosts(), now)
-            self._latest = ref(latest)  # it is kept only while a request uses it
+            latest = Look(self._hosts(), now)
+            self._latest = ref(latest)
         return latest
 
-    def content(self, request: Request) -> int:
-        work = self.source.cooperator.cooperate(self._writing(request))
-        pieces = _Pieces(work)
-        request.registerProducer(pieces, True)
-        request.notifyFinish().addErrback(lambda _: pieces.stopProducing())
-        work.whenDone().addCallbacks(lambda _: self._finish(request), lambda _: None)
-        return NOT_DONE_YET
 
-    def _writing(self, request: Request) -> Iterator[None]:
-        for piece in self.pieces(request):
-            if piece:
-                request.write(piece.encode())
-            yield None
+class Pages:
+    """The content of each page, from what the daemon reports."""
 
-    def _finish(self, request: Request) -> None:
-        request.unregisterProducer()
-        request.finish()
+    def __init__(self, reporter: Reporter, history: History, clock: IReactorTime) -> None:
+        self._reporter = reporter
+        self._history = history
+        self._clock = clock
+        self._hosts = _Looks(reporter.looking, clock)
+        self._watched = _Looks(self._watching, clock)
 
-    def pieces(self, request: Request) -> Iterator[str]:
-        """Yield its text in pieces, of which some are empty."""
-        raise NotImplementedError
+    def _watching(self) -> Iterator[Watched]:
+        for status in self._reporter.looking():
+            with contextlib.suppress(KeyError):  # it was removed meanwhile
+                yield Watched(status, self._reporter.times(status.host_id))
 
-
-class _Index(_Sliced[HostStatus]):
-    def pieces(self, request: Request) -> Iterator[str]:
-        reporter, history, clock = self.source.reporter, self.source.history, self.source.clock
+    def index(self, request: Request) -> Iterator[str]:
+        """Yield the page of all hosts."""
         hosts: list[HostStatus] = []
-        for status in self.look(reporter.looking):
+        for status in self._hosts.look():
             hosts.append(status)
             yield ""
         yield from index(
-            reporter.about(),
+            self._reporter.about(),
             hosts,
-            reporter.problems,
-            history.total,
-            lambda host: history.lost_per_minute(host, clock.seconds()),
+            self._reporter.problems,
+            self._history.total,
+            lambda host: self._history.lost_per_minute(host, self._clock.seconds()),
             View.of(request.args),
             time.time(),
         )
 
-
-class _Host(_Page):
-    def __init__(self, source: Source, host_id: str) -> None:
-        super().__init__(source)
-        self._host_id = host_id
-
-    def content(self, request: Request) -> bytes:
-        reporter = self.source.reporter
+    def host(self, host_id: str, request: Request) -> bytes:
+        """Return the page of one host."""
         try:
-            status = reporter.status(self._host_id)
+            status = self._reporter.status(host_id)
         except KeyError:
             request.setResponseCode(404)
-            request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+            request.setHeader(b"Content-Type", PLAIN)
             return b"There is no such host.\n"
-        series = self.source.history.hosts.get(self._host_id) or Series()
-        page = host_page(reporter.about(), status, reporter.problems, series, time.time())
-        return page.encode()
+        daemon, problems = self._reporter.about(), self._reporter.problems
+        series = self._history.hosts.get(host_id) or Series()
+        return host_page(daemon, status, problems, series, time.time()).encode()
 
+    def metrics(self, request: Request) -> Iterator[str]:
+        """Yield the metrics."""
+        daemon, problems = self._reporter.about(), self._reporter.problems
+        return exposition(daemon, self._watched.look(), problems)
 
-class _Hosts(Resource):
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        self._source = source
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Return the page of the host with that id."""
-        return _Host(self._source, path.decode("utf-8", "replace"))
-
-
-class _Metrics(_Sliced[Watched]):
-    content_type = CONTENT_TYPE
-
-    def pieces(self, request: Request) -> Iterator[str]:
-        reporter = self.source.reporter
-        return exposition(reporter.about(), self.look(self._watched), reporter.problems)
-
-    def _watched(self) -> Iterator[Watched]:
-        reporter = self.source.reporter
-        for status in reporter.looking():
-            with contextlib.suppress(KeyError):  # it was removed meanwhile
-                yield Watched(status, reporter.times(status.host_id))
-
-
-class _Health(_Page):
-    content_type = b"text/plain; charset=utf-8"
-
-    def content(self, request: Request) -> bytes:
+    def healthy(self, request: Request) -> bytes:
+        """Return that the reactor runs."""
         return b"ok\n"
 
-
-class _Ready(_Health):
-    def content(self, request: Request) -> bytes:
+    def ready(self, request: Request) -> bytes:
         """Return what ``lonc status`` says; the status code is whether lonc itself serves."""
-        problems = list(self.source.reporter.problems)
+        problems = list(self._reporter.problems)
         if any(each.kind in UNREADY for each in problems):
             request.setResponseCode(503)
         told = [f"{each.level}  {each.sentence(NAMED)}" for each in by_cause(problems)]
         return "".join(f"{line}\n" for line in (state(problems), *told)).encode()
+
+
+class _Page(Resource):
+    """One page: GET and HEAD."""
+
+    isLeaf = True
+
+    def __init__(
+        self, cooperator: Cooperator, kind: bytes, content: Callable[[Request], Content]
+    ) -> None:
+        super().__init__()
+        self._content = content
+        self._cooperator = cooperator
+        self._headers = {**_HEADERS, b"Content-Type": kind}
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """Set the headers, and return the page or begin to write it."""
+        for name, value in self._headers.items():
+            request.setHeader(name, value)
+        content = self._content(request)
+        if isinstance(content, bytes):
+            return content
+        _Writing(request, content, self._cooperator)
+        return NOT_DONE_YET
+
+
+class _Hosts(Resource):
+    def __init__(self, page: Callable[[str], Resource]) -> None:
+        super().__init__()
+        self._page = page
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Return the page of the host with that id."""
+        return self._page(path.decode("utf-8", "replace"))
 
 
 class _Gzip(GzipEncoderFactory):
@@ -258,13 +239,14 @@ def site(reporter: Reporter, history: History, clock: IReactorTime) -> LimitedSi
         terminationPredicateFactory=lambda: _turn(clock),
         scheduler=lambda work: clock.callLater(0.0, work),
     )
-    source = Source(reporter, history, clock, cooperator)
+    pages, page = Pages(reporter, history, clock), partial(_Page, cooperator)
     root = Resource()
-    root.putChild(b"", _Index(source))
-    root.putChild(b"hosts", _Hosts(source))
-    root.putChild(b"metrics", EncodingResourceWrapper(_Metrics(source), [_Gzip()]))
-    root.putChild(b"healthz", _Health(source))
-    root.putChild(b"readyz", _Ready(source))
+    root.putChild(b"", page(HTML, pages.index))
+    root.putChild(b"hosts", _Hosts(lambda host_id: page(HTML, partial(pages.host, host_id))))
+    metrics = page(CONTENT_TYPE, pages.metrics)
+    root.putChild(b"metrics", EncodingResourceWrapper(metrics, [_Gzip()]))
+    root.putChild(b"healthz", page(PLAIN, pages.healthy))
+    root.putChild(b"readyz", page(PLAIN, pages.ready))
     return LimitedSite(root, lambda: Names(*reporter.http_names()), clock)
 
 
