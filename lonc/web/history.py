@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from lonc.report.status import HostStatus
 
 #: Seconds between two samples, and number of samples in an hour.
 PAUSE: Final = 30.0
 SAMPLES: Final = 120
-
-#: Size of a graph in units; a sample is two wide.
-WIDTH: Final = 2 * SAMPLES
-HEIGHT: Final = 40
 
 #: Losses are shown per minute; in seconds.
 MINUTE: Final = 60.0
@@ -48,12 +41,13 @@ class Series:
             del series[:-SAMPLES]
 
 
-@attrs.frozen
-class _Counted:
-    """The counters of a host at a sample."""
+class _Sample(NamedTuple):
+    """What counts of a host at one time; the first two are counters since the start."""
 
-    requests: int
-    lost: int
+    requests: int = 0
+    lost: int = 0
+    waiting: int = 0
+    p99: float = 0.0
 
 
 class History:
@@ -68,13 +62,13 @@ class History:
         self.total = Series()
         self.hosts: dict[str, Series] = {}
         self._when: float | None = None  # the last sample was completed
-        self._before: dict[str, _Counted] = {}
-        self._now: dict[str, tuple[_Counted, int, float]] = {}
+        self._before: dict[str, _Sample] = {}
+        self._now: dict[str, _Sample] = {}
 
     def note(self, host: HostStatus) -> None:
         """Add the status of a host to the current sample."""
-        counted = _Counted(host.requests, host.lost)
-        self._now[host.host_id] = counted, host.waiting, host.total["p99"]
+        sample = _Sample(host.requests, host.lost, host.waiting, host.total["p99"])
+        self._now[host.host_id] = sample
 
     def complete(self, now: float) -> None:
         """
@@ -83,18 +77,19 @@ class History:
         :param now: the reactor's time.
         """
         noted, self._now = self._now, {}
-        before, self._before = self._before, {each: noted[each][0] for each in noted}
+        before, self._before = self._before, noted
         when, self._when = self._when, now
         if when is None:
             return
         took = max(now - when, 1.0)
         sums = [0.0, 0.0, 0.0, 0.0]
         self.hosts = {each: series for each, series in self.hosts.items() if each in noted}
-        for host_id, (counted, waiting, p99) in noted.items():
+        for host_id, sample in noted.items():
             # The counters of a new or restarted host begin at 0.
-            then = before.get(host_id, _Counted(0, 0))
-            rate = max(0, counted.requests - then.requests) / took
-            lost = max(0, counted.lost - then.lost) * MINUTE / took
+            then = before.get(host_id, _Sample())
+            rate = max(0, sample.requests - then.requests) / took
+            lost = max(0, sample.lost - then.lost) * MINUTE / took
+            waiting, p99 = sample.waiting, sample.p99
             sums = [sums[0] + rate, sums[1] + waiting, max(sums[2], p99), sums[3] + lost]
             series = self.hosts.get(host_id)
             if series is None and (rate or waiting or lost):
@@ -119,44 +114,3 @@ class History:
         more = max(0, host.lost - counted.lost)
         part = max(0.0, PAUSE - since)
         return (more * MINUTE + last * part) / max(since + part, 1.0)
-
-
-@attrs.frozen
-class Graph:
-    """
-    A line in a box of :data:`WIDTH` and :data:`HEIGHT`.
-
-    :ivar points: for SVG's ``polyline``.
-    :ivar last: the latest value; 0.0 if there is none.
-    :ivar highest: the maximum.
-    :ivar top: the value at the upper edge; that at the lower edge is 0.
-    """
-
-    points: str
-    last: float
-    highest: float
-    top: float
-
-
-def graph(values: Sequence[float]) -> Graph:
-    """Compute a graph with the latest value at the right edge."""
-    highest = max(values, default=0.0)
-    top = scale_end(highest)
-    left = WIDTH - 2 * len(values)
-    points = " ".join(
-        f"{left + 2 * index},{HEIGHT - value * HEIGHT / top:.1f}"
-        for index, value in enumerate(
-            [*values, *values[-1:]]
-        )  # the latest value extends to the edge
-    )
-    return Graph(points, values[-1] if values else 0.0, highest, top)
-
-
-def scale_end(highest: float) -> float:
-    """Return the end of a scale: 1, 2 or 5 times a power of ten, or 1 if the value is 0."""
-    if highest <= 0.0:
-        return 1.0
-    power = 1e-6
-    while highest > 10 * power:
-        power *= 10
-    return next(step * power for step in (1, 2, 5, 10) if highest <= step * power)

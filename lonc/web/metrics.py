@@ -38,6 +38,7 @@ class Watched(NamedTuple):
 _Lines = Iterator[tuple[str, float]]
 
 S = TypeVar("S", HostStatus, DaemonStatus)
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -66,11 +67,17 @@ def _labels(*labels: str) -> str:
     return "{" + ",".join(filter(None, labels)) + "}" if any(labels) else ""
 
 
-def _one(name: str, text: str, value: Callable[[S], float | None]) -> Family[S]:
+def _of(value: str | Callable[[S], T]) -> Callable[[S], T]:
+    """Return a function of a status that may be given as the name of a field."""
+    return attrgetter(value) if isinstance(value, str) else value
+
+
+def _one(name: str, text: str, value: str | Callable[[S], float | None]) -> Family[S]:
     """Return a metric with one value; it is omitted if that is ``None``."""
+    value_of = _of(value)
 
     def lines(status: S, times: Mapping[str, Totals], label: str) -> _Lines:
-        found = value(status)
+        found = value_of(status)
         if found is not None:
             yield _labels(label), found
 
@@ -81,13 +88,14 @@ def _by(
     name: str,
     text: str,
     by: str,
-    counts: Callable[[S], Mapping[str, float]],
+    counts: str | Callable[[S], Mapping[str, float]],
     of_machine: bool = False,
 ) -> Family[S]:
     """Return a metric with one value for each value of a label."""
+    counts_of = _of(counts)
 
     def lines(status: S, times: Mapping[str, Totals], label: str) -> _Lines:
-        for each, count in counts(status).items():
+        for each, count in counts_of(status).items():
             yield _labels(label, f'{by}="{_escaped(each)}"'), count
 
     return Family(name, _kind(name), text, lines, of_machine)
@@ -114,25 +122,12 @@ def _connections(host: HostStatus) -> Mapping[str, float]:
 
 #: Metrics of each host.
 HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
-    _one(
-        "lonc_requests_total",
-        "Requests from clients and from the disk.",
-        lambda host: host.requests,
-    ),
-    _one("lonc_answers_total", "Answers from the lond.", lambda host: host.answers),
-    _by(
-        "lonc_con_lost_total",
-        "Requests that ended with con_lost, by cause.",
-        "cause",
-        lambda host: host.con_lost,
-    ),
+    _one("lonc_requests_total", "Requests from clients and from the disk.", "requests"),
+    _one("lonc_answers_total", "Answers from the lond.", "answers"),
+    _by("lonc_con_lost_total", "Requests that ended with con_lost, by cause.", "cause", "con_lost"),
     _by("lonc_connections", "Connections to the lond, by state.", "state", _connections, True),
-    _one("lonc_waiting_requests", "Requests waiting for a connection.", lambda host: host.waiting),
-    _one(
-        "lonc_oldest_waiting_seconds",
-        "How long the oldest of them has waited.",
-        lambda host: host.oldest_waiter,
-    ),
+    _one("lonc_waiting_requests", "Requests waiting for a connection.", "waiting"),
+    _one("lonc_oldest_waiting_seconds", "How long the oldest of them has waited.", "oldest_waiter"),
     _one(
         "lonc_host_up",
         "1 if the host is up; 0 if it is DEAD, unproven or stopping.",
@@ -141,30 +136,18 @@ HOST_FAMILIES: Final[Sequence[Family[HostStatus]]] = (
     _one(
         "lonc_host_tried",
         "1 if the host was tried since the start: until then it is unknown whether it is up.",
-        lambda host: host.tried,
+        "tried",
     ),
-    _one(
-        "lonc_host_paused",
-        "1 if somebody has paused the host.",
-        lambda host: bool(host.paused),
-    ),
-    _one(
-        "lonc_retries_left",
-        "Further failures until the host is DEAD.",
-        lambda host: host.retries_left,
-    ),
-    _one("lonc_delayed_requests", "Delayed requests on disk.", lambda host: host.delayed),
-    _one(
-        "lonc_delayed_oldest_seconds",
-        "Age of the oldest of them.",
-        lambda host: host.oldest_delayed,
-    ),
-    _one("lonc_clients", "Open client connections.", lambda host: host.clients),
+    _one("lonc_host_paused", "1 if somebody has paused the host.", lambda host: bool(host.paused)),
+    _one("lonc_retries_left", "Further failures until the host is DEAD.", "retries_left"),
+    _one("lonc_delayed_requests", "Delayed requests on disk.", "delayed"),
+    _one("lonc_delayed_oldest_seconds", "Age of the oldest of them.", "oldest_delayed"),
+    _one("lonc_clients", "Open client connections.", "clients"),
     _by(
         "lonc_handshakes_total",
         "Handshakes with the lond, by outcome.",
         "outcome",
-        lambda host: host.handshakes,
+        "handshakes",
         True,
     ),
     _histogram("lonc_queue_seconds", "How long requests waited for a connection.", "queue"),
@@ -177,39 +160,27 @@ DAEMON_FAMILIES: Final[Sequence[Family[DaemonStatus]]] = (
     _one(
         "lonc_delayed_unknown_requests",
         "Delayed requests on disk for hosts that are not in the table.",
-        lambda daemon: daemon.delayed_unknown,
+        "delayed_unknown",
     ),
-    _one(
-        "lonc_kept_requests",
-        "Delayed requests that failed and are kept.",
-        lambda daemon: daemon.kept,
-    ),
-    _one(
-        "lonc_clients_refused_total",
-        "Clients refused because all slots were taken.",
-        lambda daemon: daemon.refused,
-    ),
+    _one("lonc_kept_requests", "Delayed requests that failed and are kept.", "kept"),
+    _one("lonc_clients_refused_total", "Clients refused because all slots were taken.", "refused"),
     _one(
         "lonc_clients_cut_off_total",
         "Clients closed because they exceeded a limit or to free a slot.",
-        lambda daemon: daemon.cut_off,
+        "cut_off",
     ),
     _by(
         "lonc_reloads_total",
         "Reloads of the settings or the table, by outcome.",
         "outcome",
-        lambda daemon: daemon.reloads,
+        "reloads",
     ),
     _one(
         "lonc_certificate_expiry_timestamp_seconds",
         "When the own certificate expires, in Unix time.",
         lambda daemon: daemon.certificate_ends if daemon.certificate else None,
     ),
-    _one(
-        "lonc_start_timestamp_seconds",
-        "When lonc was started, in Unix time.",
-        lambda daemon: daemon.started,
-    ),
+    _one("lonc_start_timestamp_seconds", "When lonc was started, in Unix time.", "started"),
     Family(
         "lonc_build_info",
         "gauge",

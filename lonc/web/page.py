@@ -21,7 +21,7 @@ from lonc.report.kinds import KINDS, LEVELS
 from lonc.report.problems import Group, Problem, by_cause, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration, measured
-from lonc.web.history import HEIGHT, WIDTH, Graph, Series, graph
+from lonc.web.history import SAMPLES, Series
 
 #: Seconds after which a browser reloads the page, which folds what was unfolded.
 REFRESH: Final = 30
@@ -38,6 +38,10 @@ SLOW: Final = 5.0
 #: Hosts that are named in such a line, and listed when it is unfolded.
 NAMED: Final = 4
 LISTED: Final = 100
+
+#: Size of a graph in units; a sample is two wide.
+WIDTH: Final = 2 * SAMPLES
+HEIGHT: Final = 40
 
 #: Pieces of a template that are joined before they are sent: some kilobytes.
 _PIECES: Final = 100
@@ -202,18 +206,53 @@ for _name in ("index.html", "host.html", "parts.html"):
 
 
 @attrs.frozen
-class _Card:
+class Graph:
+    """
+    A line in a box of :data:`WIDTH` and :data:`HEIGHT`.
+
+    :ivar say: formats a value.
+    :ivar points: for SVG's ``polyline``.
+    :ivar last: the latest value; 0.0 if there is none.
+    :ivar highest: the maximum.
+    :ivar top: the value at the upper edge; that at the lower edge is 0.
+    """
+
     title: str
-    graph: Graph
     say: Callable[[float], str]
+    points: str
+    last: float
+    highest: float
+    top: float
 
 
-def _cards(series: Series, slowest: str) -> list[_Card]:
+def graph(title: str, values: Sequence[float], say: Callable[[float], str] = _count) -> Graph:
+    """Compute a graph with the latest value at the right edge."""
+    highest = max(values, default=0.0)
+    top = scale_end(highest)
+    left = WIDTH - 2 * len(values)
+    points = " ".join(
+        f"{left + 2 * index},{HEIGHT - value * HEIGHT / top:.1f}"
+        for index, value in enumerate([*values, *values[-1:]])  # the latest extends to the edge
+    )
+    return Graph(title, say, points, values[-1] if values else 0.0, highest, top)
+
+
+def scale_end(highest: float) -> float:
+    """Return the end of a scale: 1, 2 or 5 times a power of ten, or 1 if the value is 0."""
+    if highest <= 0.0:
+        return 1.0
+    power = 1e-6
+    while highest > 10 * power:
+        power *= 10
+    return next(step * power for step in (1, 2, 5, 10) if highest <= step * power)
+
+
+def _graphs(series: Series, slowest: str) -> list[Graph]:
     return [
-        _Card("Requests per second", graph(series.rate), _count),
-        _Card("Waiting", graph(series.waiting), _count),
-        _Card(slowest, graph(series.p99), measured),
-        _Card("con_lost per minute", graph(series.lost), _count),
+        graph("Requests per second", series.rate),
+        graph("Waiting", series.waiting),
+        graph(slowest, series.p99, measured),
+        graph("con_lost per minute", series.lost),
     ]
 
 
@@ -261,7 +300,7 @@ def index(
         view=view,
         columns=COLUMNS,
         filters=[(name, count) for name, count in filters if count or name == view.only],
-        cards=_cards(series, "p99 of the slowest host"),
+        graphs=_graphs(series, "p99 of the slowest host"),
     )
 
 
@@ -274,8 +313,8 @@ def host_page(
 ) -> str:
     """Return the page of one host; ``now`` is Unix time."""
     found = [Group([each]) for each in problems if each.host == host.host_id]
-    cards = _cards(series, "p99")
-    return "".join(_pieces("host.html", daemon, now, host=host, groups=found, cards=cards))
+    graphs = _graphs(series, "p99")
+    return "".join(_pieces("host.html", daemon, now, host=host, groups=found, graphs=graphs))
 
 
 def _pieces(name: str, daemon: DaemonStatus, now: float, **values: object) -> Iterator[str]:

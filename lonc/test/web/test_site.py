@@ -17,7 +17,7 @@ from lonc.report.times import BOUNDS, HostTimes, Parts
 from lonc.test.fixtures.statuses import NOW, a_daemon, a_status
 from lonc.test.fixtures.web_reports import Reports, metric_families
 from lonc.web import page
-from lonc.web.history import HEIGHT, PAUSE, SAMPLES, History, graph, scale_end
+from lonc.web.history import PAUSE, SAMPLES, History
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 from lonc.web.site import site
 
@@ -134,17 +134,19 @@ class PageTests(SiteCase):
             text = self.page(path)
             self.assertIn("Requests per second: <b>0</b>", text)
             self.assertIn("60 min<", text)
-        drawn = graph([1.0, 3.0, 0.0])
+        drawn = page.graph("", [1.0, 3.0, 0.0])
         self.assertEqual((drawn.top, drawn.highest, drawn.last), (5.0, 3.0, 0.0))
-        self.assertEqual(drawn.points, f"234,{HEIGHT * 0.8} 236,{HEIGHT * 0.4} 238,40.0 240,40.0")
-        self.assertEqual(graph([]).points, "")
+        self.assertEqual(
+            drawn.points, f"234,{page.HEIGHT * 0.8} 236,{page.HEIGHT * 0.4} 238,40.0 240,40.0"
+        )
+        self.assertEqual(page.graph("", []).points, "")
 
     def test_scales(self) -> None:
         """A scale ends at 1, 2 or 5 times a power of ten, not far above the highest value."""
         for highest, end in ((0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (2.5, 5.0), (7.0, 10.0)):
-            self.assertAlmostEqual(scale_end(highest), end)
-            self.assertAlmostEqual(scale_end(highest * 1000), end * 1000 if highest else 1.0)
-        self.assertAlmostEqual(scale_end(0.003), 0.005)
+            self.assertAlmostEqual(page.scale_end(highest), end)
+            self.assertAlmostEqual(page.scale_end(highest * 1000), end * 1000 if highest else 1.0)
+        self.assertAlmostEqual(page.scale_end(0.003), 0.005)
 
     def test_folded(self) -> None:
         """Hosts with one cause are one line, which unfolds to all of them, or many."""
