@@ -397,7 +397,6 @@ class Machine:
         Connections made for a single id are retired, since they do not name hosts.
         """
         self.members[member.host_id] = member
-        self._queue.add_host(member.host_id, settings.queue_limit)
         self.reconfigure(host, settings)
 
     def requeue(self, waiting: Iterable[Request]) -> None:
@@ -451,5 +450,5 @@ class Machine:
         """Apply a row and settings; outstanding requests are not affected."""
         self._settings = settings
         self._most = settings.max_connections
-        self._queue.resize(host.id, settings.queue_limit)
+        self._queue.resize(settings.queue_limit)
         self.lond.reconfigure(host, settings)

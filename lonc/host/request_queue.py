@@ -138,13 +138,13 @@ class FairQueue:
     :ivar turns: the hosts with requests that are not held back; the first one is next.
     """
 
-    __slots__ = ("_held", "_hosts", "_size", "arrivals", "room", "turns")
+    __slots__ = ("_hosts", "_size", "arrivals", "room", "turns")
 
     def __init__(self) -> None:
         self.arrivals: list[Request] = []  # a deque needs 760 bytes, and there are thousands
         self.turns: list[RequestQueue] = []
+        #: The hosts with requests during round robin, and those that are held back.
         self._hosts: dict[str, RequestQueue] = {}
-        self._held: set[str] = set()
         self._size = self.room = 0
 
     def _settle(self, queue: RequestQueue) -> None:
@@ -154,14 +154,18 @@ class FairQueue:
             self.turns.append(queue)
         elif before and not queue.in_turn:
             self.turns.remove(queue)
-        self.room = 0 if self.turns or self._held else self._size
+        if queue.turns or queue.held:
+            self._hosts[queue.host_id] = queue
+        else:
+            self._hosts.pop(queue.host_id, None)
+        self.room = 0 if self._hosts else self._size
 
     def take_turns(self) -> None:
         """Begin round robin with the arrivals, for which there was room."""
         arrivals = self.arrivals[:]
         self.arrivals.clear()
         for request in arrivals:
-            queue = self._hosts[request.host.host_id]
+            queue = self.of(request.host.host_id)
             queue.add(request)
             self._settle(queue)
 
@@ -172,7 +176,8 @@ class FairQueue:
             return
         firsts = [each.oldest.since for each in self.turns if each.oldest]
         recent = bool(firsts) and min(firsts) >= now - ROUND_ROBIN_AFTER
-        if recent and not self._held and self.waiting < self._size:
+        none_held = len(self.turns) == len(self._hosts)
+        if recent and none_held and self.waiting < self._size:
             self.arrivals.extend(sorted(self.drain(), key=attrgetter("since")))
 
     @property
@@ -181,42 +186,37 @@ class FairQueue:
         return len(self.arrivals) + sum(each.waiting for each in self.turns)
 
     def of(self, host_id: str) -> RequestQueue:
-        """Return the queue of a host, for round robin."""
-        return self._hosts.get(host_id) or RequestQueue(0)
+        """Return the queue of a host, for round robin; `_settle` keeps it if necessary."""
+        return self._hosts.get(host_id) or RequestQueue(self._size, host_id)
 
     def since(self, host_id: str) -> list[float]:
         """Return the times since when a host's requests have been waiting."""
         arrivals = [each.since for each in self.arrivals if each.host.host_id == host_id]
         return arrivals or self.of(host_id).since()
 
-    def add_host(self, host_id: str, size: int) -> None:
-        """Add a host, with the maximum number of its requests."""
-        self._hosts[host_id] = RequestQueue(size, host_id)
-
-    def resize(self, host_id: str, size: int) -> None:
-        """Change the maximum number of a host's requests."""
-        queue = self._hosts[host_id]
-        queue.size = self._size = size
-        self._settle(queue)
+    def resize(self, size: int) -> None:
+        """Change the maximum number of each host's requests."""
+        self._size = size
+        for queue in self._hosts.values():
+            queue.size = size
+        self.room = 0 if self._hosts else size
 
     def remove_host(self, host_id: str) -> list[Request]:
         """Remove a host and return its waiting requests."""
         waiting = self.drain(host_id)
-        del self._hosts[host_id]
-        self._held.discard(host_id)
+        self.hold(host_id, False)
         return waiting
 
     def hold(self, host_id: str, held: bool) -> None:
         """Hold a host's requests back, or no longer."""
         self.take_turns()
-        queue = self._hosts[host_id]
+        queue = self.of(host_id)
         queue.held = held
-        (self._held.add if held else self._held.discard)(host_id)
         self._settle(queue)
 
     def is_held(self, host_id: str) -> bool:
         """Return whether a host's requests are held back."""
-        return host_id in self._held
+        return self.of(host_id).held
 
     def put(self, request: Request) -> Request | None:
         """Add a request; if the queue is full, remove and return one."""
@@ -224,7 +224,7 @@ class FairQueue:
             self.arrivals.append(request)
             return None
         self.take_turns()
-        queue = self._hosts[request.host.host_id]
+        queue = self.of(request.host.host_id)
         surplus = queue.put(request)
         self._settle(queue)
         return surplus
@@ -269,7 +269,7 @@ class FairQueue:
         """Remove and return all requests of a host, or of all hosts."""
         self.take_turns()
         drained = []
-        for queue in list(self._hosts.values()) if host_id is None else [self._hosts[host_id]]:
+        for queue in list(self._hosts.values()) if host_id is None else [self.of(host_id)]:
             drained += queue.drain()
             self._settle(queue)
         return drained
@@ -279,7 +279,7 @@ class FairQueue:
         if self.arrivals and self.arrivals[0].since <= before:
             self.take_turns()
         late = []
-        for queue in [*self.turns, *map(self.of, self._held)]:
+        for queue in list(self._hosts.values()):
             if queued := queue.overdue(before):
                 late += queued
                 self._settle(queue)
@@ -288,5 +288,4 @@ class FairQueue:
     @property
     def empty(self) -> bool:
         """Whether no requests are waiting, including those held back."""
-        held = self._held and any(self.of(each).turns for each in self._held)
-        return not (self.arrivals or self.turns or held)
+        return not self.arrivals and not any(each.turns for each in self._hosts.values())

@@ -258,9 +258,7 @@ class FairQueueTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.queue = FairQueue()
-        for host_id in ("l1", "l2"):
-            self.queue.add_host(host_id, 6)
-            self.queue.resize(host_id, 6)
+        self.queue.resize(6)
 
     def put(self, since: float, program: int = 7, host_id: str = "l1") -> Request:
         """Let a request wait."""
