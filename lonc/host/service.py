@@ -19,7 +19,6 @@ from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.delivery import Delivery
 from lonc.host.dependencies import HostDependencies
-from lonc.host.machine import Machine
 from lonc.host.machines import Machines
 from lonc.host.pause import Hold, Pause
 from lonc.host.report import connection_statuses, host_status
@@ -72,7 +71,6 @@ class HostService(Service):
     :ivar times: the durations of its requests.
     :ivar requests: the number of requests.
     :ivar is_watched: whether its requests need checks when they arrive or are answered.
-    :ivar awaits_answers: whether `note_answered` is to be called for each answer.
     """
 
     def __init__(
@@ -96,10 +94,9 @@ class HostService(Service):
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
         self._hold = Hold(dependencies.clock, self.resume)
-        self._held = False  # copy of _hold.holds
         self._quiet: list[Deferred[None]] = []  # wait until no request is outstanding
-        self.awaits_answers = self.is_watched = False
         self._deliveries = 0
+        self.is_watched = False
         self._stopped: Deferred[None] | None = None
         self._every_machine = machines or Machines(dependencies)
         self.machine = self._every_machine.machine_of(host, settings)
@@ -131,11 +128,31 @@ class HostService(Service):
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
         if not self._is_plain(request.line) and not self._may_go(request):
             return False
-        return not (self._held and self._holds(request))
+        return not (self.is_watched and self._diverts(request))
+
+    def _diverts(self, request: Request) -> bool:
+        """Return whether a request is not sent as usual; if so, do with it what is due."""
+        if isinstance(request.asker, Delivery) and request.asker.is_first:
+            if self._hold.holds:
+                self.lose(request, Cause.DEAD)
+            else:
+                self.machine.deliver(request)
+        elif not self._hold.holds:
+            return False
+        elif self._hold.cause is None:
+            self.machine.wait(request, connect=False)
+        else:
+            self.lose(request, self._hold.cause)
+        return True
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether `note_answered` is to be called for each answer."""
+        return bool(self._quiet or self._deliveries)
 
     def _reconsider(self) -> None:
         """Determine again, after a change, whether its requests need checks."""
-        self.is_watched = self._held or self.awaits_answers or self._debug_level >= 6
+        self.is_watched = self._hold.holds or self.awaits_answers or self._debug_level >= 6
         for machine in self.machines:
             machine.reconsider()
 
@@ -177,28 +194,17 @@ class HostService(Service):
             return False
         return True
 
-    def _holds(self, request: Request) -> bool:
-        """End a request that is held back, or let it wait; return True."""
-        cause = self._hold.cause
-        if cause is None:
-            self.machine.wait(request, connect=False)
-        else:
-            self.lose(request, cause)
-        return True
-
     def passed_on(self) -> None:
         """Fire waiting Deferreds if no request is outstanding any more."""
         if self._quiet and not any(each.owes(self) for each in self.machines):
             quiet, self._quiet = self._quiet, []
-            self._await_answers()
+            self._reconsider()
             for waiting in quiet:
                 waiting.callback(None)
 
     def resubmit(self, request: Request) -> None:
         """Send a request again that its connection, now retired, has not sent."""
-        if isinstance(request.asker, Delivery) and request.asker.is_first:
-            self._send_first(request)
-        elif not (self._held and self._holds(request)):
+        if not self._diverts(request):
             self.machine.wait(request, connect=False)
         self.passed_on()
 
@@ -240,36 +246,16 @@ class HostService(Service):
         is_first = fresh or not auditor.knows
         # These answers count: otherwise a lond that is never in step would be sent it forever.
         delivery = Delivery(self.host_id, is_first, lambda: fresh or not auditor.ping_tells)
-        request = Request(line, delivery)
         self._deliveries += 1
-        self._await_answers()
-        if is_first:
-            self._deliver_first(request)
-        else:
-            self.submit(request)
+        self._reconsider()
+        self.submit(Request(line, delivery))
         delivery.came_by(None)  # if lonc itself has answered
         return delivery.outcome.addBoth(self._delivered)
 
-    def _deliver_first(self, request: Request) -> None:
-        self.requests += 1
-        request.host = self
-        if is_plain(request.line) or self._may_go(request):
-            self._send_first(request)
-
-    def _send_first(self, request: Request) -> None:
-        if self.alive:
-            self.machine.deliver(request)
-        else:
-            self.lose(request, Cause.DEAD)
-
     def _delivered(self, outcome: T) -> T:
         self._deliveries -= 1
-        self._await_answers()
-        return outcome
-
-    def _await_answers(self) -> None:
-        self.awaits_answers = bool(self._quiet or self._deliveries)
         self._reconsider()
+        return outcome
 
     def note_answered(self, connection: Provable, request: Request) -> None:
         """Handle an answer that a delayed request or a pause waits for."""
@@ -326,7 +312,7 @@ class HostService(Service):
     @property
     def alive(self) -> bool:
         """Whether requests are sent at present."""
-        return not self._held and not self.machine.lond.health.dead
+        return not self._hold.holds and not self.machine.lond.health.dead
 
     def revived(self) -> None:
         """Note that the host is no longer DEAD, or is to be tried anew."""
@@ -367,18 +353,18 @@ class HostService(Service):
         self._follow_hold()
         if pause.fail:
             self.machine.lose_waiting(self.host_id, Cause.PAUSED)
-        quiet: Deferred[None] = Deferred()
-        return self._until_quiet(quiet)
+        return self._until_quiet()
 
     @property
     def paused(self) -> PauseStatus:
         """The fields of its `Pause`; empty if it is not paused."""
         return self._hold.status
 
-    def _until_quiet(self, quiet: Deferred[None]) -> Deferred[None]:
-        """Fire a Deferred when no request is outstanding."""
+    def _until_quiet(self) -> Deferred[None]:
+        """Fire when no request is outstanding."""
+        quiet: Deferred[None] = Deferred()
         self._quiet.append(quiet)
-        self._await_answers()
+        self._reconsider()
         self.passed_on()
         return quiet
 
@@ -390,7 +376,6 @@ class HostService(Service):
 
     def _follow_hold(self) -> None:
         """Apply a change of the hold."""
-        self._held = self._hold.holds
         self._reconsider()
         if not self._hold.stopping:
             self.machine.hold(self.host_id, self._hold.paused is not None)
@@ -446,7 +431,7 @@ class HostService(Service):
             self.machines.append(machine)
             machine.add_member(self, host, settings)
             self._follow_hold()
-            machine.requeue(each for each in waiting if not (self._held and self._holds(each)))
+            machine.requeue(each for each in waiting if not self._diverts(each))
             if was_dead:
                 self.revived()
         else:
@@ -474,22 +459,18 @@ class HostService(Service):
         self._hold.end_timer()
         self._follow_hold()
         closed = self._socket.close()
-        await self._drain()
-        farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
-        await self._socket.dismiss(closed)
-        for machine in self._deserted:
-            await machine.lond.all_closed()
-        if farewell.active():
-            farewell.cancel()
-
-    def _drain(self) -> Deferred[None]:
-        """Let outstanding requests end within the drain timeout; lose waiting ones."""
-        drained: Deferred[None] = Deferred()
         for request in self._leave_machine():
             self.lose(request, Cause.CLOSED)
         late = self._dependencies.clock.callLater(self._settings.drain_timeout, self.end_drain)
-        drained.addBoth(lambda _: late.cancel() if late.active() else None)
-        return self._until_quiet(drained)
+        await self._until_quiet()
+        if late.active():
+            late.cancel()
+        farewell = self._dependencies.clock.callLater(FAREWELL, self._abort)
+        await self._socket.dismiss(closed)
+        for machine in [each for each in self.machines if not each.members]:
+            await machine.lond.all_closed()
+        if farewell.active():
+            farewell.cancel()
 
     def _leave_machine(self) -> list[Request]:
         waiting = self.machine.remove_member(self)
@@ -504,13 +485,10 @@ class HostService(Service):
                 self.lose(request, Cause.CLOSED)
         self.passed_on()
 
-    @property
-    def _deserted(self) -> list[Machine]:
-        return [each for each in self.machines if not each.members]
-
     def _abort(self) -> None:
-        for machine in self._deserted:
-            machine.lond.abort()
+        for machine in self.machines:
+            if not machine.members:
+                machine.lond.abort()
 
     def sweep(self, now: float) -> None:
         """Apply time limits for all hosts of all machines; called several times a second."""

@@ -123,7 +123,10 @@ class RequestHost(Protocol):
 
     host_id: str
     debug_level: int
-    awaits_answers: bool
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether `note_answered` is to be called for each answer."""
 
     @property
     def times(self) -> Durations:
