@@ -15,7 +15,7 @@ from typing import Final
 from twisted.internet.defer import Deferred, succeed
 
 from lonc.host.connection import PING, LondConnection
-from lonc.host.connection_states import ConnectionState
+from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.lond_user import LondUser
 from lonc.host.pool import ConnectionPool
 from lonc.host.troubles import TroubleLog
@@ -98,10 +98,6 @@ class PingAnswer:
         self.hopeless = self._changes >= CHANGES
         self.known = self._last = answer
 
-    def note_wrong(self) -> None:
-        """Forget the known answer after a wrong one, to learn it again."""
-        self.known = None
-
     def note_silence(self, now: float, last_answer: float) -> None:
         """
         Handle a missing answer.
@@ -121,6 +117,10 @@ class Auditor:
     Checks the connections to one lond with ``ping``.
 
     At most a third of them are checked at a time, so that the others continue if ``ping`` hangs.
+
+    :ivar request_timeout: the setting, in seconds.
+    :ivar astray: number of answers that may have reached the wrong clients.
+    :ivar last_astray: when they last may have, in seconds of the clock; -1.0 for never.
     """
 
     def __init__(
@@ -129,7 +129,10 @@ class Auditor:
         pool: ConnectionPool,
         troubles: TroubleLog,
         seconds: Callable[[], float],
+        request_timeout: float,
     ) -> None:
+        self.request_timeout = request_timeout
+        self.astray, self.last_astray = 0, -1.0
         self._machine = machine
         self._pool = pool
         self._troubles = troubles
@@ -156,14 +159,22 @@ class Auditor:
     def _may_ask(self) -> bool:
         return len(self._pool.proving) < max(1, len(self._pool.everyone) // 3)
 
-    def is_due(self, connection: LondConnection, request: Request) -> bool:
-        """Return whether a connection has to be checked before its next request."""
+    def check(self, connection: LondConnection, request: Request) -> bool:
+        """
+        Check a free connection, if that is due (row F2).
+
+        :param request: the last one answered on it.
+        :return: whether the connection is not available for other requests now.
+        """
         answers = connection.unchecked
         if answers < EARLIEST and not connection.proofs:
             return False
-        return answers >= ROUND or (self._may_ask and not request.line.endswith(PING))
+        due = answers >= ROUND or (self._may_ask and not request.line.endswith(PING))
+        if due and not self._ask(connection):
+            self._replace(connection)
+        return due
 
-    def ask(self, connection: LondConnection) -> bool:
+    def _ask(self, connection: LondConnection) -> bool:
         """
         Start checking a free connection, unless too many are being checked or it is hopeless.
 
@@ -175,6 +186,43 @@ class Auditor:
         if asks:
             connection.ask_ping(self._seconds())
         return asks
+
+    def _replace(self, connection: LondConnection) -> None:
+        """Close a free connection, and make another for waiting requests."""
+        connection.close()
+        self._machine.pair(new=self._machine.waiting)
+
+    def proved(self, connection: LondConnection, reply: bytes) -> None:
+        """Handle the answer to ``ping`` on a connection that has carried requests."""
+        connection.pongs += (reply,)
+        answer = self._of(connection)
+        before = answer.hopeless
+        verdict = answer.judge(connection.pongs)
+        self._tell(answer, before)
+        if verdict is Verdict.OUT_OF_STEP or connection.surplus:
+            connection.close()
+            message = "its answer to ping is unexpected"
+            self.tell_out_of_step(connection, message)
+            answer.known = None  # to be learned again
+            self._troubles.tell_failed(Trouble.BROKEN, message)
+            self._machine.pair(new=1)
+        elif verdict is Verdict.AGAIN:
+            connection.ask_ping(self._seconds())
+        elif verdict is Verdict.UNKNOWN:
+            self._replace(connection)
+        else:
+            connection.note_in_step(self._seconds())
+            self._machine.use(connection)
+            connection.end_proofs(True)
+
+    def tell_out_of_step(self, connection: LondConnection, message: str) -> None:
+        """Log how many answers may have reached the wrong clients."""
+        idle = 0.0 if connection.request is not None else self._seconds() - connection.since
+        # After that time it is only what some londs send before they disconnect.
+        if connection.unchecked and idle < self.request_timeout:
+            self._troubles.tell_out_of_step(connection.unchecked, message)
+            self.astray += connection.unchecked
+            self.last_astray = self._seconds()
 
     def prove(self, connection: LondConnection) -> Deferred[bool]:
         """Fire with whether a connection is in step: see `Provable.prove`."""
@@ -201,7 +249,7 @@ class Auditor:
                 and self._has_rested(connection)
             ):
                 self._to_prove.pop(connection, None)
-                if not self.ask(connection):
+                if not self._ask(connection):
                     connection.end_proofs(False)
 
     def _has_rested(self, connection: LondConnection) -> bool:
@@ -211,20 +259,19 @@ class Auditor:
         usual = TIMES_USUAL * self._machine.median_answer()
         return self._seconds() - connection.since >= min(max(REST, usual), SHORTEST)
 
-    def sweep(self, now: float, longest: float, dead: bool) -> None:
+    def sweep(self, now: float, dead: bool) -> None:
         """
         Apply time limits to checks, and start those waiting.
 
-        :param longest: the request timeout in seconds.
         :param dead: whether these are probes of a DEAD host, for which no client waits.
         """
         if self._to_prove:
             self._ask_for_proofs()
-        shortest = min(SHORTEST, longest)
+        shortest = min(SHORTEST, self.request_timeout)
         for connection in [x for x in self._pool.proving if now - x.since >= shortest]:
             usual = TIMES_USUAL * self._machine.median_answer()
             least = PATIENCE if dead or connection.proofs else SHORTEST
-            limit = min(max(least, usual), longest)
+            limit = min(max(least, usual), self.request_timeout)
             if now - connection.since >= limit:
                 connection.expire(limit)
 
@@ -232,19 +279,6 @@ class Auditor:
     def ping_tells(self) -> bool:
         """Whether ``ping`` is useful for checks, as far as is known."""
         return not any(each.hopeless for each in self._answers.values())
-
-    def judge(self, connection: LondConnection, reply: bytes) -> Verdict:
-        """Record an answer to ``ping``, and return the verdict on the connection."""
-        connection.pongs += (reply,)
-        answer = self._of(connection)
-        before = answer.hopeless
-        verdict = answer.judge(connection.pongs)
-        self._tell(answer, before)
-        return verdict
-
-    def note_wrong(self, connection: LondConnection) -> None:
-        """Handle the end of a connection after a wrong answer."""
-        self._of(connection).note_wrong()
 
     def note_silence(self, connection: LondConnection) -> None:
         """Handle the end of a connection without an answer to ping; see `PingAnswer`."""

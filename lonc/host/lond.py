@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from lonc.config.hosts import Host, normal_target
 from lonc.config.settings import Settings
-from lonc.host.audit import Auditor, Verdict
+from lonc.host.audit import Auditor
 from lonc.host.connection import PROOF, LondConnection
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.connection_states import ConnectionState, Trouble
@@ -58,8 +58,6 @@ class Lond:
     :ivar troubles: the log messages, and the last failure.
     :ivar handshake_times: the durations of the handshakes.
     :ivar failed_handshakes: the number of those that failed.
-    :ivar astray: number of answers that may have reached the wrong clients.
-    :ivar last_astray: when they last may have, in seconds of the clock; -1.0 for never.
     """
 
     def __init__(
@@ -83,12 +81,13 @@ class Lond:
         self.memory = LondMemory(self._seconds())
         self.handshake_times = Times()
         self.failed_handshakes = 0
-        self.astray, self.last_astray = 0, -1.0
         self._place_before = self._place
         self._closing: dict[LondConnection, None] = {}  # needs less memory than a set
         self._closed: Deferred[None] | None = None
         self.pool = ConnectionPool()
-        self.auditor = Auditor(machine, self.pool, self.troubles, self._seconds)
+        self.auditor = Auditor(
+            machine, self.pool, self.troubles, self._seconds, settings.request_timeout
+        )
         self.served = ServedIds(machine, dependencies.clients, self._ask_again)
         self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
@@ -97,63 +96,6 @@ class Lond:
         """The readable name of the machine, unique among those with own connections."""
         certificate = f" ({self._modes.name})" if self._modes.name else ""
         return f"{self._target}:{self._settings.lond_port}{certificate}"
-
-    # ------------------------------------------------------------------ surplus lines
-
-    def audit(self, connection: LondConnection, request: Request) -> bool:
-        """
-        Check that a connection is in step, if that is due (row F2).
-
-        :param request: the last one answered on it.
-        :return: whether the connection is not available for other requests now.
-        """
-        due = self.auditor.is_due(connection, request)
-        if due and not self.auditor.ask(connection):
-            self.cut_off(connection)
-        return due
-
-    def proved(self, connection: LondConnection, reply: bytes) -> None:
-        """Handle the answer to ``ping`` on a connection."""
-        self.health.last_pong = now = self._seconds()
-        self.memory.answers_ping = True
-        came_back = self.health.away
-        if not self.health.well:
-            self.revive()
-        if not connection.unchecked and not connection.surplus:
-            # A new connection, asked only whether the lond is alive: any answer will do.
-            self.move(connection, ConnectionState.IDLE)
-            connection.note_in_step(now)
-            self._welcome(came_back)
-            return
-        verdict = self.auditor.judge(connection, reply)
-        if verdict is Verdict.OUT_OF_STEP or connection.surplus:
-            connection.close()
-            message = "its answer to ping is unexpected"
-            self._tell_out_of_step(connection, message)
-            self.auditor.note_wrong(connection)
-            self.troubles.tell_failed(Trouble.BROKEN, message, died=False, away=self.health.away)
-            self._machine.pair(new=1)
-        elif verdict is Verdict.AGAIN:
-            connection.ask_ping(now)
-        elif verdict is Verdict.UNKNOWN:
-            self.cut_off(connection)
-        else:
-            connection.note_in_step(now)
-            self._machine.use(connection)
-            connection.end_proofs(True)
-
-    def prove(self, connection: LondConnection) -> Deferred[bool]:
-        """Fire with whether a connection is in step: see `Provable.prove`."""
-        return self.auditor.prove(connection)
-
-    def _tell_out_of_step(self, connection: LondConnection, message: str) -> None:
-        """Log how many answers may have reached the wrong clients."""
-        idle = 0.0 if connection.request is not None else self._seconds() - connection.since
-        # After that time it is only what some londs send before they disconnect.
-        if connection.unchecked and idle < self._settings.request_timeout:
-            self.troubles.tell_out_of_step(connection.unchecked, message)
-            self.astray += connection.unchecked
-            self.last_astray = self._seconds()
 
     # ------------------------------------------------------------------ new connections
 
@@ -218,6 +160,25 @@ class Lond:
         if not proving:
             self._welcome(self.health.away)
         self.served.tell_served(before)
+
+    def proved(self, connection: LondConnection, reply: bytes) -> None:
+        """Handle the answer to ``ping`` on a connection."""
+        self.health.last_pong = now = self._seconds()
+        self.memory.answers_ping = True
+        came_back = self.health.away
+        if not self.health.well:
+            self.revive()
+        if connection.unchecked or connection.surplus:
+            self.auditor.proved(connection, reply)
+            return
+        # A new connection, asked only whether the lond is alive: any answer will do.
+        self.move(connection, ConnectionState.IDLE)
+        connection.note_in_step(now)
+        self._welcome(came_back)
+
+    def prove(self, connection: LondConnection) -> Deferred[bool]:
+        """Fire with whether a connection is in step: see `Provable.prove`."""
+        return self.auditor.prove(connection)
 
     def _welcome(self, came_back: bool) -> None:
         """Use a new connection; unless there is doubt, the lond is up then."""
@@ -307,7 +268,7 @@ class Lond:
         if not connection.host_id:  # its handshake is not complete
             self.failed_handshakes += bool(connection.connected)
         if connection.surplus:
-            self._tell_out_of_step(connection, message)
+            self.auditor.tell_out_of_step(connection, message)
         elif (
             connection.request is not None
             and connection.since - connection.rested_since >= LONG_REST
@@ -437,7 +398,7 @@ class Lond:
         for connection in [*self.pool.handshaking, *self.pool.owing]:
             if now - connection.since >= limit:
                 connection.expire(limit)
-        self.auditor.sweep(now, limit, self.health.dead)
+        self.auditor.sweep(now, self.health.dead)
 
     def retry_key_files(self, now: float) -> None:
         """Try key files again: a temporary failure must not leave the lond without them forever."""
@@ -460,6 +421,7 @@ class Lond:
         self._settings, self._modes = settings, self._dependencies.auth_modes(host)
         self._ids = tuple(self._dependencies.ids(host))
         self.health.set_retries(settings.retries)
+        self.auditor.request_timeout = settings.request_timeout
         self.follow_members()
 
     def follow_members(self) -> None:

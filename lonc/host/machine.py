@@ -159,7 +159,7 @@ class Machine:
             lond.revive()
         if connection.state is not _BUSY:
             lond.part_with(connection)
-        elif not lond.audit(connection, request):
+        elif not lond.auditor.check(connection, request):
             self.use(connection)
         request.asker.answered(reply)
         if host.awaits_answers:

@@ -99,8 +99,10 @@ def host_status(
         oldest_owed=max((seconds - each.since for each in owing), default=0.0),
         paused=host.paused,
         ping_tells=lond.auditor.ping_tells,
-        astray=lond.astray,
-        last_astray=now - (seconds - lond.last_astray) if lond.last_astray >= 0.0 else 0.0,
+        astray=lond.auditor.astray,
+        last_astray=now - (seconds - lond.auditor.last_astray)
+        if lond.auditor.last_astray >= 0.0
+        else 0.0,
         not_served=lond.served.refused.get(host.host_id, ""),
         machine=lond.name,
         name_failure="" if name is None else name.why,

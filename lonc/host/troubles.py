@@ -62,7 +62,9 @@ class TroubleLog:
                 host_id=self.host_id,
             )
 
-    def tell_failed(self, trouble: Trouble, reason: str, *, died: bool, away: bool) -> None:
+    def tell_failed(
+        self, trouble: Trouble, reason: str, *, died: bool = False, away: bool = False
+    ) -> None:
         """
         Log that a connection failed.
 
