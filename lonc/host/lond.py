@@ -20,10 +20,9 @@ from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.dependencies import HostDependencies
 from lonc.host.health import Health, Pauses, State
-from lonc.host.lond_memory import MEMORY, LondMemory
+from lonc.host.lond_memory import MEMORY, LondMemory, ServedIds
 from lonc.host.lond_user import LondUser
 from lonc.host.pool import ConnectionPool
-from lonc.host.served import ServedIds
 from lonc.host.troubles import TroubleLog
 from lonc.report.events import Logger
 from lonc.report.times import Times
