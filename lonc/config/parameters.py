@@ -69,6 +69,18 @@ def _beside_the_sockets(settings: Settings) -> str:
     return f"unix:{quoted(settings.socket_path(MANAGEMENT_SOCKET))}:mode=600"
 
 
+@attrs.frozen
+class _Path:
+    """The path of a file or folder: its name, in the folder that another attribute names."""
+
+    folder: str
+    name: str
+
+    def __get__(self, settings: Settings, _: type[Settings]) -> str:
+        folder: str = getattr(settings, self.folder)
+        return os.path.join(folder, self.name)
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """
@@ -360,6 +372,27 @@ class Settings:
     warnings: tuple[str, ...] = ()
     written: Mapping[str, tuple[str, str]] = attrs.field(factory=dict, eq=False, repr=False)
 
+    # Where files are (protocol, section 7); the folders of the first column are settings, or
+    # one of the rows above.
+    hosts_file = _Path("tab_dir", "hosts.tab")
+    #: The last host table fetched from the cluster.
+    fetched_hosts_file = _Path("tab_dir", "dns_hosts.tab")
+    logs_dir = _Path("daemons_dir", "logs")
+    #: Where a process records for the next one which hosts are DEAD.
+    health_file = _Path("logs_dir", "lonc.health")
+    pid_file = _Path("logs_dir", "lonc.pid")
+    log_file = _Path("logs_dir", "lonc.log")
+    #: The log of delayed requests, to which other programs write too.
+    perm_log_file = _Path("logs_dir", "lonnet.perm.log")
+    status_dir = _Path("doc_root", "lon-status")
+    status_file = _Path("status_dir", "loncstatus.txt")
+    #: The folder of the delayed requests (section 6), those that are sealed, and those set aside.
+    delayed_dir = _Path("sock_dir", "delayed")
+    sealed_dir = _Path("delayed_dir", "sealed")
+    kept_dir = _Path("delayed_dir", "kept")
+    #: The folder of the short-lived key files (section 9).
+    key_dir = _Path("sock_dir", "lonc.keys")
+
     def socket_path(self, name: str) -> str:
         """Return the path of the UNIX socket of the host with that id or host name."""
         return os.path.join(self.sock_dir, name)
@@ -377,68 +410,3 @@ class Settings:
     def max_host_id(self) -> int:
         """Maximum length of a host id in bytes, so that the path of its socket fits."""
         return SOCKET_PATH_LIMIT - len(os.fsencode(self.socket_path("")))
-
-    @property
-    def hosts_file(self) -> str:
-        """The host table."""
-        return os.path.join(self.tab_dir, "hosts.tab")
-
-    @property
-    def fetched_hosts_file(self) -> str:
-        """The last host table fetched from the cluster."""
-        return os.path.join(self.tab_dir, "dns_hosts.tab")
-
-    @property
-    def logs_dir(self) -> str:
-        """The folder of the log files and the pid file."""
-        return os.path.join(self.daemons_dir, "logs")
-
-    @property
-    def health_file(self) -> str:
-        """Where a process records for the next one which hosts are DEAD."""
-        return os.path.join(self.logs_dir, "lonc.health")
-
-    @property
-    def pid_file(self) -> str:
-        """The file with the daemon's process id."""
-        return os.path.join(self.logs_dir, "lonc.pid")
-
-    @property
-    def log_file(self) -> str:
-        """The log."""
-        return os.path.join(self.logs_dir, "lonc.log")
-
-    @property
-    def perm_log_file(self) -> str:
-        """The log of delayed requests, to which other programs write too."""
-        return os.path.join(self.logs_dir, "lonnet.perm.log")
-
-    @property
-    def status_dir(self) -> str:
-        """The folder of the status file."""
-        return os.path.join(self.doc_root, "lon-status")
-
-    @property
-    def status_file(self) -> str:
-        """The status of every host, for the web server."""
-        return os.path.join(self.status_dir, "loncstatus.txt")
-
-    @property
-    def delayed_dir(self) -> str:
-        """The folder of the delayed requests (protocol, section 6)."""
-        return os.path.join(self.sock_dir, "delayed")
-
-    @property
-    def key_dir(self) -> str:
-        """The folder of the short-lived key files (protocol, section 9)."""
-        return os.path.join(self.sock_dir, "lonc.keys")
-
-    @property
-    def sealed_dir(self) -> str:
-        """The folder of the delayed requests that lonc has sealed."""
-        return os.path.join(self.delayed_dir, "sealed")
-
-    @property
-    def kept_dir(self) -> str:
-        """The folder of the delayed requests that lonc has set aside (row F8)."""
-        return os.path.join(self.delayed_dir, "kept")
