@@ -20,13 +20,13 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from lonc.config.current import InForce
-from lonc.config.table_fetcher import TableFetcher, web_client
+from lonc.config.table_fetcher import TableFetcher
 from lonc.control.parts import Parts
 from lonc.control.port import Ports
 from lonc.control.reporter import Reporter
 from lonc.daemon.former import FORMER, FormerChoice, former
 from lonc.daemon.kept_sockets import KeptSockets
-from lonc.daemon.outside import Outside
+from lonc.daemon.outside import Outside, web_client
 from lonc.daemon.reload import Reloader
 from lonc.daemon.rounds import guarded
 from lonc.daemon.signals import Signals

@@ -40,8 +40,8 @@ from zope.interface import implementer
 
 import lonc
 from lonc.config.certificates import SIZE_LIMIT
-from lonc.config.fetched_table import Downloaded, FetchError
 from lonc.config.hosts import same_target
+from lonc.config.table_fetcher import Downloaded, FetchError
 from lonc.disk.files import read_file
 
 #: Bytes that a server may send in addition to the file: headers and chunk sizes.

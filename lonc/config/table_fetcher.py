@@ -12,15 +12,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Final
 
+import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from lonc.config.fetched_table import Downloaded, FetchError, check_table
-from lonc.config.hosts import HostTable, TableServer
+from lonc.config.hosts import HostTable, TableError, TableServer, parse_host_table
 from lonc.config.settings import Settings
 from lonc.disk.files import replace_file
 from lonc.disk.threads import Disk, InThread, Stuck
@@ -37,26 +37,77 @@ JITTER = 0.1
 #: The kind of problem while no table can be fetched.
 NOT_FETCHED: Final = "table-not-fetched"
 
+#: Additional hosts that a table may always have, however few the last one had.
+FREE_GROWTH = 100
+
+#: Fraction of the last table's hosts that a table sent without a length must have.
+LEAST_UNCERTAIN = 0.9
+
 log = Logger()
 
 
-class Download(Protocol):
-    """Downloads a file from a web server, as :func:`lonc.config.download.download` does."""
-
-    def __call__(self, url: str, limit: int, authority: str | None, /) -> Deferred[Downloaded]:
-        """Download it; fails with FetchError."""
+class FetchError(Exception):
+    """A server has no usable table; the message is a readable reason."""
 
 
-def web_client(reactor: Any) -> Download:
-    """Return a Download that uses a reactor."""
+@attrs.frozen
+class Downloaded:
+    """
+    A file from a web server.
 
-    def get(url: str, limit: int, authority: str | None) -> Deferred[Downloaded]:
-        # Imported only when needed, because most tables name no server.
-        from lonc.config.download import download
+    :ivar certain: whether its length was sent; otherwise the end of the connection was its end.
+    """
 
-        return Deferred.fromCoroutine(download(reactor, url, limit, authority))
+    content: bytes
+    certain: bool = True
 
-    return get
+
+#: Downloads a file, like :func:`lonc.config.download.download`: its URL, the maximum size in bytes
+#: and a file with an authority for ``https``; fails with FetchError.
+Download = Callable[[str, int, str | None], Deferred[Downloaded]]
+
+
+def check_table(
+    downloaded: Downloaded, settings: Settings, known: int, last: int | None = None
+) -> HostTable:
+    """
+    Parse a table sent by a server, and check that it is plausible.
+
+    :param settings: for the limits.
+    :param known: number of known hosts.
+    :param last: number of hosts in the last such table, None if there was none.
+    :raises FetchError: it is not a table, or implausible.
+    """
+    text = downloaded.content
+    if not downloaded.certain and not text.endswith(b"\n"):
+        raise FetchError("it may be truncated: it came without a length, and it ends within a line")
+    try:
+        table = parse_host_table(
+            text, "the table", settings.max_host_id, max_problems=1, fetched=True
+        )
+    except TableError as error:
+        raise FetchError(str(error)) from None
+    count = len(table.hosts)
+    if count < table.unusable:
+        raise FetchError(
+            f"{table.unusable} of its lines cannot be understood, and only {count} can; "
+            f"{table.problems[0]}"
+        )
+    if not count:
+        raise FetchError("it has no hosts")
+    if 2 * count < known:
+        raise FetchError(f"it has {count} hosts, fewer than half of the {known} that are known")
+    if not downloaded.certain and last is not None and count < LEAST_UNCERTAIN * last:
+        raise FetchError(
+            f"it may be truncated: it came without a length, and it has {count} hosts where the "
+            f"last one had {last}"
+        )
+    if last is not None and count > max(settings.table_growth * last, last + FREE_GROWTH):
+        raise FetchError(
+            f"it has {count} hosts, and the last one had {last}: more growth than loncTableGrowth "
+            "allows"
+        )
+    return table
 
 
 def _authority(settings: Settings) -> str | None:

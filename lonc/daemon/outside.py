@@ -10,9 +10,11 @@ from typing import Any
 
 import attrs
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver
 
 from lonc.config.current import Configuration, Sources
+from lonc.config.table_fetcher import Download, Downloaded
 from lonc.daemon.pidfile import PidFile
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import Predecessor
@@ -77,3 +79,15 @@ class Outside:
     predecessor: Predecessor | None = None
     problems: Problems = attrs.field(factory=Problems)
     beside: Sequence[IService] = ()
+
+
+def web_client(reactor: Any) -> Download:
+    """Return a function that downloads a file with a reactor."""
+
+    def get(url: str, limit: int, authority: str | None) -> Deferred[Downloaded]:
+        # Imported only when needed, because most tables name no server.
+        from lonc.config.download import download
+
+        return Deferred.fromCoroutine(download(reactor, url, limit, authority))
+
+    return get

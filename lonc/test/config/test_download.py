@@ -22,7 +22,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from lonc.config.download import OVERHEAD, download, redirected
-from lonc.config.fetched_table import Downloaded, FetchError
+from lonc.config.table_fetcher import Downloaded, FetchError
 from lonc.lond.table_server import TableServer
 from lonc.test.fixtures.certificates import Authority
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.config.fetched_table import Downloaded, FetchError, check_table
+from lonc.config.table_fetcher import Downloaded, FetchError, check_table
 from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.properties import given, settings, st
 

@@ -12,9 +12,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.config.fetched_table import Downloaded, FetchError
 from lonc.config.hosts import HostTable, TableError, parse_host_table
-from lonc.config.table_fetcher import FIRST_PAUSE, TableFetcher
+from lonc.config.table_fetcher import FIRST_PAUSE, Downloaded, FetchError, TableFetcher
 from lonc.control.errors import ReloadFailed
 from lonc.disk.files import replace_file
 from lonc.disk.threads import InThread

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.config.download import download
-from lonc.config.fetched_table import FetchError
 from lonc.config.hosts import parse_host_table
+from lonc.config.table_fetcher import FetchError
 from lonc.lond.cluster import ClusterError
 from lonc.lond.table_server import TableServer, table_text
 
