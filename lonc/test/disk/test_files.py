@@ -80,18 +80,33 @@ class OwnTests(SynchronousTestCase):
             self.assertRaises(NotADirectoryError, look, self.other)
 
     def test_replaced(self) -> None:
-        """What stands where a new file is prepared goes; nothing that it leads to is changed."""
-        for put in (
-            lambda path: os.symlink(self.other, path),
-            lambda path: os.link(self.other, path),
-            os.mkfifo,
-        ):
-            put(f"{self.path}.new")
-            replace_file(self.path, b"content")
-            with open(self.path) as own, open(self.other) as other:
-                self.assertEqual((own.read(), other.read()), ("content", "another's"))
+        """
+        Whatever is where the new file is prepared is removed, and nothing it leads to is changed;
+        the file is for everybody to read, and whoever has the old one open reads that to its end.
+        """
+        self.addCleanup(os.umask, os.umask(0o077))
+        replace_file(self.path, b"old")
+        with open(self.path, "rb", buffering=0) as reader:
+            for put in (
+                lambda path: os.symlink(self.other, path),
+                lambda path: os.link(self.other, path),
+                os.mkfifo,
+            ):
+                put(f"{self.path}.new")
+                replace_file(self.path, b"content")
+                with open(self.path) as own, open(self.other) as other:
+                    self.assertEqual((own.read(), other.read()), ("content", "another's"))
+            self.assertEqual(reader.read(), b"old")
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o644)
         self.assertEqual(set(os.listdir(self.folder)), {"own", "other"})
+
+    def test_not_replaced(self) -> None:
+        """A file that cannot be replaced is left, and the error names it."""
+        os.mkdir(self.path)
+        for path in (self.path, "/nowhere/own"):
+            error = self.assertRaises(OSError, replace_file, path, b"content")
+            self.assertIn(path, str(error))
+        self.assertTrue(os.path.isdir(self.path))
 
 
 class RestingTests(SynchronousTestCase):
