@@ -54,6 +54,8 @@ _FRAME_OVERHEAD = 64
 _UNABLE = b"unable_to_set\n"
 #: All possible first bytes of a request.
 _EVERY = bytes(range(256))
+#: The empty buffer of all connections without an incomplete answer. It is never changed.
+_NO_LINES = LineBuffer(0)
 
 #: Seconds between checks whether a lond has deleted the key file after ``ok:local``.
 _LOOK = 0.02
@@ -199,7 +201,7 @@ class LondConnection(Protocol):
         self._made_cipher: SessionCipher | None = None
         self._max_line = self._usual = max_line
         self._inspected = PECULIAR
-        self._lines = LineBuffer(max_line)
+        self._lines = _NO_LINES
         self._counted = False
         self._spoke_out = False
         self._look: IDelayedCall | None = None
@@ -385,8 +387,7 @@ class LondConnection(Protocol):
         if request is None:
             self._unasked(data)
             return
-        lines = self._lines
-        if not lines.rest and data.find(b"\n") + 1 == len(data) <= lines.limit:
+        if self._lines is _NO_LINES and data.find(b"\n") + 1 == len(data) <= self._max_line:
             reply: bytes | None = data
         else:
             reply = self._pieced(data)
@@ -403,7 +404,7 @@ class LondConnection(Protocol):
         elif self.state is _INTRODUCING:
             self._introduced(request, reply)
         else:
-            if lines.rest:
+            if self._lines.rest:
                 # The answer is valid, but the surplus data would become the next answer.
                 self.retire()
             if self.confirmed is not None and reply == _UNABLE:
@@ -476,11 +477,15 @@ class LondConnection(Protocol):
 
     def _pieced(self, data: bytes) -> bytes | None:
         """Return the reply once it is complete."""
+        if self._lines is _NO_LINES:
+            self._lines = LineBuffer(self._max_line)
         try:
             reply = self._lines.push(data)
         except LineTooLong:
             reply = self._overlong()
         size = len(self._lines)
+        if not size:
+            self._lines = _NO_LINES
         self._usual = 0 if size or self.confirmed is not None else self._max_line
         if self._counted or (reply is None and size > UNCOUNTED):
             self._count(size if reply is None else 0)
@@ -526,7 +531,6 @@ class LondConnection(Protocol):
 
     def _deciphered(self, reply: bytes) -> bytes | None:
         """Return the plain reply; end the connection if invalid, since the key must be wrong."""
-        self._lines.limit = self._max_line
         try:
             plain = (self._made_cipher or self._cipher).decrypt(reply[:-1])
         except FrameError as error:
