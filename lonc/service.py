@@ -126,7 +126,7 @@ class LoncService(MultiService):
         # Changes: a new configuration, a new table, a new process.
         self._reloader = reloader = Reloader(
             *(outside, disk, in_force, supervisor, shared, reporter, ports),
-            [clients, names, delayed],
+            [clients.reconfigure, names.reconfigure, delayed.reconfigure],
         )
         self._tables = TableFetcher(
             *(reactor, in_force.configuration, web_client(reactor), in_threads, random),
@@ -146,19 +146,16 @@ class LoncService(MultiService):
             sets_title=lambda: self.choices.sets_title,
         )
         self._notices = Notices(reactor, outside.manager, reporter.status_line)
-        self._signals = Signals(reactor, self._actions())
-        for each in (supervisor, delayed, self._tables, *outside.beside):
-            each.setServiceParent(self)
-
-    def _actions(self) -> dict[signal.Signals, Callable[[], object]]:
-        """Return the action of each signal (row S17)."""
-        return {
+        actions: dict[signal.Signals, Callable[[], object]] = {
             signal.SIGINT: self.stop,
             signal.SIGTERM: self.stop,
             signal.SIGHUP: guarded(self.reload),
             signal.SIGUSR1: self._upkeep.report_and_reset,
             signal.SIGUSR2: guarded(self.reread_table),
         }
+        self._signals = Signals(reactor, actions)
+        for each in (supervisor, delayed, self._tables, *outside.beside):
+            each.setServiceParent(self)
 
     def parts(self) -> Parts:
         """Return the parts accessible over the management port."""
@@ -174,8 +171,8 @@ class LoncService(MultiService):
             read_settings=self._outside.sources.settings,
             reread_table=self.reread_table,
             reload=self.reload,
-            hand_over=self._succession.hand_over,
-            handing_over=lambda: self._succession.handing_over,
+            hand_over=self._succession.hand_over.offer,
+            handing_over=lambda: self._succession.hand_over.under_way,
             refresh_problems=self._upkeep.refresh_problems,
             stop=self.stop,
         )
@@ -231,7 +228,7 @@ class LoncService(MultiService):
 
     async def _stop(self) -> None:
         log.info("stopping", start_or_end=True)
-        await self._succession.stop_handing_over()
+        await self._succession.hand_over.stop()
         await self._delayed.stop_within(PROOFS)
         left = self._succession.stop_accepting()
         self._notices.stopping(self.in_force.settings.drain_timeout)
@@ -258,7 +255,7 @@ class LoncService(MultiService):
         try:
             self._outside.reactor.stop()
         except ReactorNotRunning:
-            self._succession.hurry()
+            self._succession.hand_over.hurry()
             log.info("already stopping: ending requests in flight")
             self._supervisor.stop_at_once()
 

@@ -266,7 +266,7 @@ class HandOver:
         return decided
 
     def hurry(self) -> None:
-        """Also refuse the one in progress, unless the new process serves already."""
+        """Also refuse the one in progress, unless the new process serves: a second stop."""
         self._until = 0.0
 
     async def pass_on(self, clients: Iterable[tuple[str, ClientProtocol]]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import grp
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock
@@ -100,13 +100,6 @@ def _group_name(group: int | None) -> str:
         return str(group)
 
 
-class Follower(Protocol):
-    """A part of the daemon that depends on settings."""
-
-    def reconfigure(self, settings: Settings) -> None:
-        """Use new settings."""
-
-
 @attrs.define
 class Reloader:
     """
@@ -115,7 +108,7 @@ class Reloader:
     :param outside: has the functions that read the files.
     :param disk: runs them in a thread.
     :param ports: the ports other than the hosts' sockets.
-    :param followers: parts that only need the new settings.
+    :param followers: called with the new settings, for parts that need no more than these.
     """
 
     _outside: Outside
@@ -125,7 +118,7 @@ class Reloader:
     _shared: SharedSockets
     _reporter: Reporter
     _ports: Ports
-    _followers: Sequence[Follower]
+    _followers: Sequence[Callable[[Settings], object]]
     _one_at_a_time: DeferredLock = attrs.field(init=False, factory=DeferredLock)
     _stopping: bool = attrs.field(init=False, default=False)
 
@@ -193,7 +186,7 @@ class Reloader:
         for read_file in {file, before[0].hosts_file}:
             self._reporter.problems.over("reload-failed", read_file)
         for each in self._followers:
-            each.reconfigure(settings)
+            each(settings)
         sockets: list[SocketError | None] = []
         problems = self._in_force.problems()
         self._reporter.problems.replace(problems, CONFIGURED)

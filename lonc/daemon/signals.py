@@ -15,12 +15,9 @@ from lonc.report.events import Logger
 
 #: Signals that report faults, belong to job control, or cannot be caught.
 _LEFT = {
-    getattr(signal, name)
-    for name in (
-        *("SIGKILL", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGCONT", "SIGCHLD", "SIGWINCH"),
-        *("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGXCPU"),
-    )
-    if hasattr(signal, name)
+    *(signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+    *(signal.SIGCONT, signal.SIGCHLD, signal.SIGWINCH, signal.SIGSEGV, signal.SIGBUS),
+    *(signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS, signal.SIGXCPU),
 }
 
 #: All others: by default they end the process and leave its sockets and pid file behind.

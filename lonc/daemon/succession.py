@@ -19,7 +19,6 @@ from typing import Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 
@@ -59,6 +58,7 @@ class Succession:
     :param kept: the listening sockets of the hosts.
     :param in_thread: runs the function that waits for a new process.
     :param unshared: services that only one process can have at a time.
+    :ivar hand_over: hands everything over to a new process.
     """
 
     _outside: Outside
@@ -69,11 +69,11 @@ class Succession:
     _disk: Disk
     _in_thread: InThread
     _unshared: Sequence[Service]
-    _hand_over: HandOver = attrs.field(init=False)
+    hand_over: HandOver = attrs.field(init=False)
     _retired: bool = attrs.field(init=False, default=False)  # a new process serves
     _predecessor: Predecessor | None = attrs.field(init=False)  # until this one serves
 
-    @_hand_over.default
+    @hand_over.default
     def _make_hand_over(self) -> HandOver:
         return HandOver(
             self._outside.reactor,
@@ -109,7 +109,7 @@ class Succession:
         """Write the pid file again if it was deleted or names another process."""
         pid_file, problems = self._outside.pid_file, self._outside.problems
         try:
-            if not self.handing_over and pid_file.restore():
+            if not self.hand_over.under_way and pid_file.restore():
                 log.warn("{path} has been written again", path=pid_file.path)
         except PidFileError as error:
             problems.tell("pid-file", pid_file.path, str(error))
@@ -150,30 +150,11 @@ class Succession:
 
     # ------------------------------------------------------------------ the next process
 
-    @property
-    def handing_over(self) -> bool:
-        """Whether a hand-over is in progress."""
-        return self._hand_over.under_way
-
-    async def hand_over(self) -> str:
-        """Prepare for a new process; see :meth:`lonc.daemon.handover.HandOver.offer`."""
-        return await self._hand_over.offer()
-
-    def stop_handing_over(self) -> Deferred[None]:
-        """Refuse new hand-overs; fires when one in progress is decided."""
-        return self._hand_over.stop()
-
-    def hurry(self) -> None:
-        """Do not wait for a new process any longer, because lonc was told to stop twice."""
-        self._hand_over.hurry()
-
     def _holdings(self) -> Holdings:
         """Copy what a new process gets; raises OSError."""
         knowledge = knowledge_of(self._outside.hosts, self._delayed)
-        sockets = self._kept.copies()
-        return Holdings(
-            self._outside.pid_file.path, self._outside.pid_file.duplicate(), sockets, knowledge
-        )
+        sockets, pid_file = self._kept.copies(), self._outside.pid_file
+        return Holdings(pid_file.path, pid_file.duplicate(), sockets, knowledge)
 
     def _retire(self) -> None:
         """Stop, because a new process serves."""
@@ -191,15 +172,11 @@ class Succession:
     async def leave_to_next(self) -> None:
         """Leave state to the next process, and make clients connect to it."""
         if not self._retired:  # otherwise it was handed over
-            settings = self._in_force.settings
-            path, limit, dead = (
-                settings.health_file,
-                settings.disk_timeout,
-                dead_of(self._outside.hosts),
-            )
+            settings, dead = self._in_force.settings, dead_of(self._outside.hosts)
+            leave = partial(leave_dead, settings.health_file, dead)
             with contextlib.suppress(OSError, Stuck):  # the next process will find out
-                await self._disk.run(path, limit, partial(leave_dead, path, dead))
-        await self._hand_over.pass_on(self._kept.clients())
+                await self._disk.run(settings.health_file, settings.disk_timeout, leave)
+        await self.hand_over.pass_on(self._kept.clients())
         until = self._outside.reactor.seconds() + LAST_WORDS
         while self._clients.everyone and self._outside.reactor.seconds() < until:
             for client in list(self._clients.everyone):

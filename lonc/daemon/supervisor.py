@@ -79,9 +79,14 @@ class Supervisor(MultiService):
         self._problems.over(NOT_SERVED, host_id)
         return None
 
-    def _not_served(self, host_id: str, error: SocketError) -> SocketError:
+    def _not_served(self, host_id: str, error: SocketError, again: bool = False) -> SocketError:
+        """Report that the socket of a host cannot be opened; return why."""
         self._sockets.disturb()
-        log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
+        if again:
+            what = f"clients cannot be served: {error}"
+            self._dependencies.clients.warn("socket", host_id, what)
+        else:
+            log.critical("clients cannot be served: {error}", error=error, host_id=host_id)
         self._problems.tell(NOT_SERVED, host_id, f"has no socket that clients can use: {error}")
         return error
 
@@ -162,9 +167,8 @@ class Supervisor(MultiService):
                     self.remove(host_id)
                     if host_id in self._in_force.table.hosts:  # otherwise it is about to be removed
                         self.add(host_id)
-                    for (
-                        each
-                    ) in neighbours:  # they move from the possibly broken machine to the new one
+                    # They move from the possibly broken machine to the new one.
+                    for each in neighbours:
                         if each in self._in_force.table.hosts:
                             self.reconfigure(each)
                 elif not rests and not host.listening:
@@ -173,10 +177,6 @@ class Supervisor(MultiService):
                     log.warn("the socket was missing and has been created again", host_id=host_id)
                     self._problems.over(NOT_SERVED, host_id)
             except SocketError as error:
-                what = f"clients cannot be served: {error}"
-                self._dependencies.clients.warn("socket", host_id, what)
-                self._problems.tell(
-                    NOT_SERVED, host_id, f"has no socket that clients can use: {error}"
-                )
+                self._not_served(host_id, error, again=True)
             except Exception:
                 log.failure("a fault inside lonc", host_id=host_id)

@@ -7,7 +7,6 @@ A notification is a datagram of ``NAME=value`` lines to the socket given in ``NO
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 import stat
@@ -79,26 +78,6 @@ class Manager:
         """Whether there is a service manager."""
         return bool(self._address)
 
-    def tell_ready(self, status: str) -> None:
-        """Notify the manager that all sockets listen."""
-        self.tell("READY=1", f"STATUS={status}")
-
-    def tell_reloading(self) -> None:
-        """Notify the manager that a reload begins; :meth:`tell_ready` ends it."""
-        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-
-    def tell_stopping(self, seconds: float) -> None:
-        """
-        Notify the manager that lonc begins to stop.
-
-        :param seconds: how long that may take before the manager kills lonc.
-        """
-        self.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
-
-    def tell_alive(self, status: str) -> None:
-        """Notify the manager's watchdog that the reactor is still running."""
-        self._send(("WATCHDOG=1", f"STATUS={status}"), (), 0.0)
-
     def store(self, name: str, descriptor: int) -> bool:
         """Send the manager a listening socket to store; return whether that was possible."""
         return self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", descriptors=(descriptor,))
@@ -120,27 +99,23 @@ class Manager:
         rest, self._inherited = self._inherited, {}
         return rest
 
-    def tell(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
+    def tell(
+        self, *lines: str, descriptors: Sequence[int] = (), patience: float = _PATIENCE
+    ) -> bool:
         """
-        Send lines, without waiting long for a manager that is slow or gone.
+        Send lines.
 
+        :param patience: seconds to wait for a manager that is slow, unless it let lonc wait before.
         :return: whether they were sent.
         """
-        return self._send(lines, descriptors, _PATIENCE if self._patient else 0.0)
-
-    def _send(self, lines: Sequence[str], descriptors: Sequence[int], patience: float) -> bool:
         if not self._address:
             return False
         # A name from the host table must not become a line of its own.
         data = "\n".join(line.replace("\n", " ") for line in lines).encode()
-        ancillary = []
-        if descriptors:
-            rights = array.array("i", descriptors)
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
         try:
             connected = self._connected()
-            connected.settimeout(patience)
-            connected.sendmsg([data], ancillary)
+            connected.settimeout(patience if self._patient else 0.0)
+            socket.send_fds(connected, [data], descriptors)
             self._patient = True
             return True
         except TimeoutError:
@@ -273,7 +248,7 @@ class Notices:
     def _ready(self) -> None:
         if self._stopping:
             return
-        self._manager.tell_ready(self._status())
+        self._tell_ready()
         # Twice as often as the manager requires: one that is late does no harm.
         self._alive.start(self._manager.watchdog / 2 or STATUS, now=False)
 
@@ -283,7 +258,10 @@ class Notices:
         except Exception:  # the event loop is running nevertheless
             log.failure("a fault inside lonc")
             status = ""
-        self._manager.tell_alive(status)
+        self._manager.tell("WATCHDOG=1", f"STATUS={status}", patience=0.0)
+
+    def _tell_ready(self) -> None:
+        self._manager.tell("READY=1", f"STATUS={self._status()}")
 
     def reload(self, begin: Callable[[], Deferred[str]]) -> Deferred[str]:
         """
@@ -292,7 +270,7 @@ class Notices:
         :param begin: begins the reload.
         """
         self._reloads += 1
-        self._manager.tell_reloading()
+        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         reload = begin()
         reload.addBoth(self._reloaded)
         return reload
@@ -300,7 +278,7 @@ class Notices:
     def _reloaded(self, result: T) -> T:
         self._reloads -= 1
         if not self._reloads and not self._stopping:  # the manager waits for the last one
-            self._manager.tell_ready(self._status())
+            self._tell_ready()
         return result
 
     def stopping(self, drain: float) -> None:
@@ -310,7 +288,8 @@ class Notices:
         :param drain: seconds that requests in flight may take.
         """
         self._stopping = True
-        self._manager.tell_stopping(drain + AFTER_DRAIN)
+        limit = round((drain + AFTER_DRAIN) * 1e6)  # after which the manager kills lonc
+        self._manager.tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={limit}")
 
     def stopped(self) -> None:
         """Stop sending notifications."""

@@ -296,11 +296,11 @@ class HandingOverTests(RespondersTestCase):
 
     def test_refused(self) -> None:
         """It has been told which hosts are paused: neither pause nor resume would reach it."""
-        self.daemon._succession._hand_over.under_way = True
+        self.daemon._succession.hand_over.under_way = True
         pausing = self.failureResultOf(self.ask(self.lonc.pause("l2", "me", "", 0.0)), NotDone)
         self.assertIn("try again", str(pausing.value))
         self.failureResultOf(self.ask(self.lonc.resume("l2")), NotDone)
-        self.daemon._succession._hand_over.under_way = False
+        self.daemon._succession.hand_over.under_way = False
         self.result(self.lonc.pause("l2", "me", "", 0.0))
 
 

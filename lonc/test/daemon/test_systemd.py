@@ -42,26 +42,9 @@ class TellTests(ManagerCase):
         super().setUp()
         self.manager = Manager({"NOTIFY_SOCKET": self.path})
 
-    def test_life(self) -> None:
-        """The manager is told of the start, of each sign of life, and of the stop."""
-        self.manager.tell_ready("2 hosts")
-        self.assertEqual(self.told(), ["READY=1", "STATUS=2 hosts"])
-        self.manager.tell_alive("3 hosts")
-        self.assertEqual(self.told(), ["WATCHDOG=1", "STATUS=3 hosts"])
-        self.manager.tell_stopping(90.5)
-        self.assertEqual(self.told(), ["STOPPING=1", "EXTEND_TIMEOUT_USEC=90500000"])
-
-    def test_reload(self) -> None:
-        """The manager wants to know when it began, by the clock that is never set."""
-        self.manager.tell_reloading()
-        first, second = self.told()
-        self.assertEqual(first, "RELOADING=1")
-        name, _, value = second.partition("=")
-        self.assertEqual((name, value.isdecimal()), ("MONOTONIC_USEC", True))
-
     def test_no_line_too_many(self) -> None:
         """What others named cannot become a line."""
-        self.manager.tell_ready("a\nMAINPID=1")
+        self.manager.tell("READY=1", "STATUS=a\nMAINPID=1")
         self.assertEqual(self.told(), ["READY=1", "STATUS=a MAINPID=1"])
 
     def test_keep(self) -> None:
@@ -80,15 +63,14 @@ class TellTests(ManagerCase):
     def test_nobody_listens(self) -> None:
         """A manager that has gone, or takes nothing, costs nothing."""
         gone = Manager({"NOTIFY_SOCKET": self.path + "-gone"})
-        gone.tell_ready("")
-        for _ in range(2000):
-            self.manager.tell_alive("")
+        self.assertFalse(gone.tell("READY=1"))
+        sent = [self.manager.tell("WATCHDOG=1", patience=0.0) for _ in range(2000)]
+        self.assertEqual((sent[0], sent[-1]), (True, False))
 
     def test_without_a_manager(self) -> None:
         """Nothing is sent."""
         manager = Manager({})
-        self.assertFalse(manager.present)
-        manager.tell_ready("")
+        self.assertEqual((manager.present, manager.tell("READY=1")), (False, False))
         self.assertEqual((manager.watchdog, manager.claim("x")), (0.0, None))
 
 
