@@ -17,45 +17,38 @@ CON_LOST = b"con_lost\n"
 
 
 class Cause(Enum):
-    """Why a request ended with ``con_lost``; the status counts requests by these names."""
+    """
+    Why a request ended with ``con_lost``; the status counts requests by these names, which
+    :doc:`states` explains.
 
-    TIMEOUT = "timeout"  #: no answer within the request timeout
-    BROKEN = "broken"  #: its connection broke, or the lond broke the protocol
-    UNREACHABLE = "unreachable"  #: no connection could be made while it waited
-    DEAD = "dead"  #: the host is DEAD
-    QUEUE_FULL = "queue_full"  #: too many requests are already waiting for this host
-    QUEUE_TIMEOUT = "queue_timeout"  #: it waited too long for a connection
-    TOO_LONG = "too_long"  #: the request or its reply exceeds the line limit
-    MEMORY = "memory"  #: the memory for requests is used up
-    TOO_MANY_CLIENTS = (
-        "too_many_clients"  #: over the client limit, or disconnected to make room for others
-    )
-    CLOSED = "closed"  #: connections were closed on request, or lonc stops
-    PAUSED = "paused"  #: the host has been paused such that requests fail
-    NO_CIPHER = "no_cipher"  #: it must be encrypted, and OpenSSL has no IDEA
-    CONTROL_BYTE = "control_byte"  #: its command word contains a control byte
-    WRONG_HOST = "wrong_host"  #: it names a host that its socket does not serve
-    NOT_SERVED = "not_served"  #: the host's lond does not serve the host, or not yet
+    :ivar why: the cause in words.
+    """
 
+    _value_: str
+    why: str
 
-#: A readable text for each cause.
-WHY = {
-    Cause.TIMEOUT: "no answer within the request timeout",
-    Cause.BROKEN: "its connection broke, or the lond broke the protocol",
-    Cause.UNREACHABLE: "no connection to the lond could be made",
-    Cause.DEAD: "the host is DEAD",
-    Cause.QUEUE_FULL: "too many requests are already waiting for this host",
-    Cause.QUEUE_TIMEOUT: "it waited too long for a connection",
-    Cause.TOO_LONG: "the request or its reply is too long",
-    Cause.MEMORY: "the memory for requests is used up",
-    Cause.TOO_MANY_CLIENTS: "there are too many clients",
-    Cause.CLOSED: "its connection was closed on request, or the host stops",
-    Cause.NO_CIPHER: "it must be encrypted, and OpenSSL has no IDEA",
-    Cause.CONTROL_BYTE: "its command word contains a control byte",
-    Cause.WRONG_HOST: "it names a host that is not served here",
-    Cause.NOT_SERVED: "the lond at the host's address does not serve the host",
-    Cause.PAUSED: "the host is paused, and requests fail meanwhile",
-}
+    def __new__(cls, name: str, why: str) -> Cause:
+        """Make the name the value of the member."""
+        cause = object.__new__(cls)
+        cause._value_ = name
+        cause.why = why
+        return cause
+
+    TIMEOUT = "timeout", "no answer within the request timeout"
+    BROKEN = "broken", "its connection broke, or the lond broke the protocol"
+    UNREACHABLE = "unreachable", "no connection to the lond could be made"
+    DEAD = "dead", "the host is DEAD"
+    QUEUE_FULL = "queue_full", "too many requests are already waiting for this host"
+    QUEUE_TIMEOUT = "queue_timeout", "it waited too long for a connection"
+    TOO_LONG = "too_long", "the request or its reply is too long"
+    MEMORY = "memory", "the memory for requests is used up"
+    TOO_MANY_CLIENTS = "too_many_clients", "there are too many clients"
+    CLOSED = "closed", "its connection was closed on request, or the host stops"
+    PAUSED = "paused", "the host is paused, and requests fail meanwhile"
+    NO_CIPHER = "no_cipher", "it must be encrypted, and OpenSSL has no IDEA"
+    CONTROL_BYTE = "control_byte", "its command word contains a control byte"
+    WRONG_HOST = "wrong_host", "it names a host that is not served here"
+    NOT_SERVED = "not_served", "the lond at the host's address does not serve the host"
 
 
 class ConLost(Exception):
@@ -74,7 +67,7 @@ class ConLost(Exception):
     def __str__(self) -> str:
         """Return a readable line."""
         host = f"{self.host_id}: " if self.host_id else ""
-        return f"{host}con_lost ({self.cause.value}): {WHY[self.cause]}"
+        return f"{host}con_lost ({self.cause.value}): {self.cause.why}"
 
 
 #: The program id of lonc's own requests: delayed ones, and those made over AMP.

@@ -8,7 +8,6 @@ from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.request import (
     ADDRESSED,
     CON_LOST,
-    WHY,
     Cause,
     ConLost,
     Nobody,
@@ -182,7 +181,7 @@ class WaiterTests(SynchronousTestCase):
             waiter.lost(cause)
             failure = self.failureResultOf(waiter.outcome, ConLost)
             self.assertIs(failure.value.cause, cause)
-            self.assertEqual(str(failure.value), f"l2: con_lost ({cause.value}): {WHY[cause]}")
+            self.assertEqual(str(failure.value), f"l2: con_lost ({cause.value}): {cause.why}")
         self.assertEqual(str(ConLost(Cause.DEAD)), "con_lost (dead): the host is DEAD")
 
     def test_deferreds_are_fresh(self) -> None:
