@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import ssl
-import tempfile
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import attrs
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import TestCase
 
 from lonc.config.auth_modes import Access, read_access
@@ -31,9 +30,9 @@ from lonc.local.limits import Clients
 from lonc.lond.faults import CLOSE, REFUSE, SPLIT, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
 from lonc.report.status import HostStatus
+from lonc.test.fixtures.beginnings import notes_of, short_folder
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.doubles import some_settings
-from lonc.test.fixtures.stage import Notes
 from lonc.transport.network import Network, network
 from lonc.wire.handshake import AuthModes, Handshake
 from lonc.wire.request import ConLost
@@ -76,12 +75,8 @@ class NetworkTestCase(TestCase):
     table = FAR
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        self.notes = Notes()
-        globalLogPublisher.addObserver(self.notes)
-        self.addCleanup(globalLogPublisher.removeObserver, self.notes)
+        self.folder = short_folder(self)
+        self.notes = notes_of(self)
         self.authority = Authority(self.folder)
         self.files = self.authority.issue("two.test", file="lond")
         self.own_files = self.authority.issue("one.test", file="lonc")

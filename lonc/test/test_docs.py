@@ -14,9 +14,7 @@ import inspect
 import io
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import chain
@@ -32,6 +30,7 @@ from lonc.report.kinds import KINDS
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.standalone import SCREEN
 from lonc.tap import Options
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
 from lonc.wire.request import Cause
 
@@ -422,8 +421,7 @@ class ExampleTests(TestCase):
 
     def setUp(self) -> None:
         """Have a folder whose path leaves room for a UNIX socket's name."""
-        self.folder = tempfile.mkdtemp(prefix="lonc-")
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = short_folder(self)
 
     async def test_embed(self) -> None:
         """The program that serves a host by itself prints what the page says it does."""

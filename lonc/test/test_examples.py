@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from typing import Any
 
 from twisted.internet import reactor
@@ -16,6 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from lonc.control.access import OWNER
 from lonc.control.server import ManagementFactory
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import NotedDaemon
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE
@@ -43,8 +42,7 @@ class ExamplesTests(TestCase):
     skip = None if os.path.exists(EXAMPLES) else "the source tree is not at hand"
 
     def setUp(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="lonc-")  # trial's own is too long for a socket
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = short_folder(self)
         self.config = os.path.join(self.folder, "loncapa.conf")
         with open(self.config, "w") as file:
             for name in ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot"):

@@ -9,7 +9,6 @@ import inspect
 import io
 import os
 import pwd
-import shutil
 import socket
 import stat
 import sys
@@ -32,6 +31,7 @@ from lonc.daemon.check import Checked
 from lonc.daemon.pidfile import PidFile
 from lonc.delayed.names import SEALED
 from lonc.delayed.sealing import KEY_SIZE, read_key_file, seal
+from lonc.test.fixtures.beginnings import short_folder
 
 NAME = "1062000000.4711.passwd.l1"
 LINE = b"passwd:msu:alice:\xffsecret\n"
@@ -372,8 +372,7 @@ class ProgramTests(TestCase):
 
     async def test_advice(self) -> None:
         """lonc is said to be started where nobody listens, and nowhere else."""
-        folder = tempfile.mkdtemp(prefix="lonc-")
-        self.addCleanup(shutil.rmtree, folder)
+        folder = short_folder(self)
         with open(os.path.join(folder, "loncapa.conf"), "w") as file:
             file.write(CONF.replace("/sockets", folder))
         where = os.path.join(folder, "lonc.amp")

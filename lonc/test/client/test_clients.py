@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ from lonc.config.settings import SOCKET_PATH_LIMIT, Settings
 from lonc.delayed.outbox import Outbox
 from lonc.delayed.sealing import make_key_file, read_key_file, unseal
 from lonc.disk.threads import PLACES
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.doubles import some_settings
 
 T = TypeVar("T")
@@ -144,8 +144,7 @@ class Place(SynchronousTestCase):
     """A test with a folder of sockets."""
 
     def setUp(self) -> None:
-        self.folder = tempfile.mkdtemp()  # trial's own would be too long for a socket's path
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = short_folder(self)
         os.mkdir(os.path.join(self.folder, "logs"))
         self.settings: Settings = some_settings(self.folder)
         self.path = self.settings.socket_path("l2")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import doctest
 import io
 import os
-import shutil
 import sys
-import tempfile
 from typing import Any
 from unittest import SkipTest
 
@@ -24,6 +22,7 @@ from lonc.local.limits import Clients
 from lonc.local.protocol import ClientListener
 from lonc.lond.commands import Commands
 from lonc.lond.store import Store
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.doubles import some_settings
 from lonc.wire.escaping import pack, unpack
 from lonc.wire.request import Cause, Request
@@ -82,8 +81,7 @@ class LoncTests(TestCase):
     """Against lonc's own client side, on a real socket, with a lond's answers."""
 
     def setUp(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="lonc-")
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = short_folder(self)
         os.mkdir(os.path.join(self.folder, "logs"))
         self.settings = some_settings(self.folder)
         self.host = LocalHost()

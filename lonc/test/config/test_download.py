@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -24,6 +24,7 @@ from zope.interface import implementer
 from lonc.config.download import OVERHEAD, download, redirected
 from lonc.config.table_fetcher import Downloaded, FetchError
 from lonc.lond.table_server import TableServer
+from lonc.test.fixtures.beginnings import notes_of
 from lonc.test.fixtures.certificates import Authority
 
 reactor: Any = global_reactor
@@ -207,10 +208,7 @@ class PlainTests(DownloadTestCase):
 
     async def test_silent(self) -> None:
         """A download says nothing of what Twisted does for it."""
-        events: list[LogEvent] = []
-        observer: Any = events.append
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        events = notes_of(self).events
         self.server.answer = OK + b"Content-Length: 1\r\n\r\nx"
         await download(reactor, self.url, LIMIT)
         await self.server.all_closed()

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.config.hosts import HostTable, TableError, parse_host_table
@@ -22,10 +22,10 @@ from lonc.config.table_fetcher import (
 from lonc.control.errors import ReloadFailed
 from lonc.disk.threads import InThread
 from lonc.report.problems import Problems
+from lonc.test.fixtures.beginnings import notes_of
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
 from lonc.test.fixtures.doubles import NoJitter, some_settings
 from lonc.test.fixtures.properties import given, settings, st
-from lonc.test.fixtures.stage import Notes
 
 #: A table as a server sends it.
 ROWS = [f"h{number}:d:library:h{number}.test:10.0.0.{number}" for number in range(1, 9)]
@@ -172,9 +172,7 @@ class FetcherTests(SynchronousTestCase):
         os.mkdir(folder)
         self.settings = some_settings(folder)
         self.table = self.parsed(*self.own)
-        self.notes = Notes()
-        globalLogPublisher.addObserver(self.notes)
-        self.addCleanup(globalLogPublisher.removeObserver, self.notes)
+        self.notes = notes_of(self)
         self.clock = Clock()
         self.web = Web()
         self.arrivals: list[None] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from typing import Any
 
 from twisted.internet import reactor
@@ -18,6 +17,7 @@ from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import ManagementError, NotAllowed
 from lonc.control.port import ManagementPort, ManagementPortError
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
 from lonc.transport.unix_socket import UNKNOWN, Peer
@@ -106,9 +106,8 @@ class SocketTests(TestCase):
     """With the reactor's own sockets."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.path = os.path.join(folder.name, "lonc.amp")
+        folder = short_folder(self)
+        self.path = os.path.join(folder, "lonc.amp")
         self.daemon = NotedDaemon()
 
     async def test_own_socket(self) -> None:

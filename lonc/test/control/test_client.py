@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +42,7 @@ from lonc.control.server import (
 )
 from lonc.disk import code
 from lonc.report.status import DaemonStatus
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
 from lonc.test.fixtures.statuses import a_daemon, a_status
 
@@ -395,8 +394,7 @@ class ExampleTests(TestCase):
     def setUp(self) -> None:
         if not os.path.exists(EXAMPLE):
             self.skipTest("lonc is installed without its documentation")
-        folder = tempfile.mkdtemp()  # trial's own would be too long for a socket's path
-        self.addCleanup(shutil.rmtree, folder)
+        folder = short_folder(self)
         self.path = os.path.join(folder, "lonc.amp")
         self.daemon = NotedDaemon(
             a_status("msul1", idle=3, waiting=4, con_lost={"timeout": 5, "dead": 6}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import tempfile
 
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
@@ -16,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.control.client import ManagementClient
 from lonc.control.port import ManagementPort, ManagementPortError
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import NotedDaemon, PortsReactor
 from lonc.test.fixtures.networks import ReactorNetwork
 from lonc.transport.network import network
@@ -165,9 +165,8 @@ class RealSocketTests(TestCase):
     timeout = 600
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.path = os.path.join(folder.name, "lonc.amp")
+        folder = short_folder(self)
+        self.path = os.path.join(folder, "lonc.amp")
         self.daemon = NotedDaemon()
         self.port = ManagementPort(
             reactor, network(reactor), self.daemon.parts, f"unix:{self.path}:mode=600"

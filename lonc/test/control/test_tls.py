@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Any
 
 from twisted.internet import reactor
@@ -15,6 +14,7 @@ from lonc.config.certificates import CertificateFiles, Certificates
 from lonc.control.client import ManagementClient
 from lonc.control.errors import ManagementError, NoAnswer, NotAllowed
 from lonc.control.port import ManagementPort, ManagementPortError
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.management import NotedDaemon
 from lonc.transport.network import network
@@ -26,9 +26,8 @@ class TLSTests(TestCase):
     timeout = 600
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.authority = Authority(folder.name)
+        folder = short_folder(self)
+        self.authority = Authority(folder)
         self.own = self.authority.issue("localhost")
         self.names: tuple[tuple[str, bool], ...] = (("l2.test", False), ("l3.test", True))
         self.daemon = NotedDaemon()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -15,6 +13,7 @@ from lonc.config import current
 from lonc.daemon.check import Checked, check
 from lonc.daemon.pidfile import PidFile
 from lonc.lond.cluster import prepare
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.certificates import Authority
 
 
@@ -47,9 +46,7 @@ class CheckTests(SynchronousTestCase):
     """A cluster of two hosts, and what can be wrong with it."""
 
     def setUp(self) -> None:
-        # Short, for the paths of sockets are limited.
-        self.folder = tempfile.mkdtemp(prefix="lonc")
-        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder = short_folder(self)
         self.conf = prepare(self.folder)
 
     def add(self, path: str, text: str) -> None:

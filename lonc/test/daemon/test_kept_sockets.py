@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import sys
-import tempfile
 from unittest.mock import patch
 
 from twisted.internet.task import Clock
@@ -19,6 +18,7 @@ from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.systemd import Manager
 from lonc.local.client_socket import ClientSocket
 from lonc.local.limits import Clients
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.daemon import TWISTD, Child, free_port, reactor
 from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.load import LoadTestCase
@@ -40,10 +40,9 @@ class KeptSocketsTests(SynchronousTestCase):
     """A host's socket over restarts, all in this process."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.path = os.path.join(folder.name, "l1")
-        self.manager = StandIn(os.path.join(folder.name, "notify"))
+        folder = short_folder(self)
+        self.path = os.path.join(folder, "l1")
+        self.manager = StandIn(os.path.join(folder, "notify"))
         self.addCleanup(self.manager.close)
         self.clock = MemoryReactorClock()
         self.sockets: list[ClientSocket] = []

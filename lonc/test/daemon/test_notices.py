@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.daemon.systemd import AFTER_DRAIN, STATUS, Manager, Notices
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.daemon import DaemonTestCase
 from lonc.test.fixtures.manager import StandIn
 
@@ -31,9 +31,8 @@ class NoticesTests(SynchronousTestCase):
     """A life under a manager that wants a sign within 4 seconds."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.manager = StandIn(os.path.join(folder.name, "notify"))
+        folder = short_folder(self)
+        self.manager = StandIn(os.path.join(folder, "notify"))
         self.addCleanup(self.manager.close)
         self.clock = MemoryReactorClock()
         self.notices = self.made(WATCHDOG_USEC="4000000")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.daemon.signals import Signals
-from lonc.test.fixtures.stage import Notes
+from lonc.test.fixtures.beginnings import notes_of
 
 
 class TurningReactor(MemoryReactor):
@@ -67,9 +67,7 @@ class SignalsTests(SynchronousTestCase):
 
     def test_acts_in_the_reactors_turn(self) -> None:
         """S17: a signal interrupts nothing; those that come before it begins are one with it."""
-        notes = Notes()
-        globalLogPublisher.addObserver(notes)
-        self.addCleanup(globalLogPublisher.removeObserver, notes)
+        notes = notes_of(self)
         self.signals.install(own_process=False)
         self.reactor.start()
         for _ in range(300):

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tempfile
 
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.daemon import systemd
 from lonc.daemon.systemd import Manager, name_of
-from lonc.test.fixtures.stage import Notes
+from lonc.test.fixtures.beginnings import notes_of
 
 
 class ManagerCase(SynchronousTestCase):
@@ -158,9 +158,7 @@ class InheritedTests(SynchronousTestCase):
 
     def test_no_socket(self) -> None:
         """What is no socket is skipped with a line, closed, and kept no longer."""
-        notes = Notes()
-        globalLogPublisher.addObserver(notes)
-        self.addCleanup(globalLogPublisher.removeObserver, notes)
+        notes = notes_of(self)
         reading, writing = os.pipe()
         self.addCleanup(os.close, writing)
         self.patch(systemd, "FIRST", reading)

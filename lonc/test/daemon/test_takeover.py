@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +23,7 @@ from lonc.daemon import handover, takeover
 from lonc.daemon.handover import HandOver, Holdings
 from lonc.daemon.takeover import Predecessor, TakeOverError, receive, take_over
 from lonc.tap import Options, make_daemon
+from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
@@ -57,10 +57,9 @@ class StepTests(TestCase):
     timeout = 600
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.path = os.path.join(folder.name, "lonc.new")
-        self.pid_file = os.path.join(folder.name, "lonc.pid")
+        folder = short_folder(self)
+        self.path = os.path.join(folder, "lonc.new")
+        self.pid_file = os.path.join(folder, "lonc.pid")
         self.service = Counted()
         self.count = 3
         self.resumed = self.retired = 0
@@ -355,9 +354,8 @@ class AskingTests(TestCase):
     timeout = 600
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="lonc-")
-        self.addCleanup(folder.cleanup)
-        self.path = os.path.join(folder.name, "lonc.amp")
+        folder = short_folder(self)
+        self.path = os.path.join(folder, "lonc.amp")
 
     def take_over(self, management: str = "") -> Predecessor | None:
         """Take over."""

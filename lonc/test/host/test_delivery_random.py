@@ -20,9 +20,10 @@ from lonc.host.connection import PING
 from lonc.host.pause import Pause
 from lonc.report.events import Logger
 from lonc.report.problems import Problems
+from lonc.test.fixtures.beginnings import Notes
 from lonc.test.fixtures.delayed import read, write
 from lonc.test.fixtures.doubles import Attempt, ScriptedLond, a_host, leave_pending
-from lonc.test.fixtures.stage import HostTestCase, Notes, Stage
+from lonc.test.fixtures.stage import HostTestCase, Stage
 
 LIVES = int(os.environ.get("EXAMPLES", "12"))
 

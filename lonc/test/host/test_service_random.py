@@ -10,10 +10,10 @@ from __future__ import annotations
 from random import Random
 
 import attrs
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.host.pause import Pause
+from lonc.test.fixtures.beginnings import notes_of
 from lonc.test.fixtures.doubles import (
     Attempt,
     FakeClient,
@@ -22,7 +22,7 @@ from lonc.test.fixtures.doubles import (
     a_host,
     leave_pending,
 )
-from lonc.test.fixtures.stage import Notes, Stage
+from lonc.test.fixtures.stage import Stage
 from lonc.wire.request import CON_LOST, Cause, Request
 
 SCRIPTS = 100
@@ -347,9 +347,7 @@ class RandomTests(SynchronousTestCase):
         """The scripts are no idle talk: every way in which a request ends comes up in them."""
         seen = dict.fromkeys(Cause, 0)
         answers = 0
-        notes = Notes()
-        globalLogPublisher.addObserver(notes)
-        self.addCleanup(globalLogPublisher.removeObserver, notes)
+        notes = notes_of(self)
         for seed in range(40):
             script = Script(self, seed)
             script.play()

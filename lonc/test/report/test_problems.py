@@ -5,16 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from typing import cast
 
 import attrs
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, formatEvent
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lonc.config.table_fetcher import NOT_FETCHED
 from lonc.daemon.supervisor import NOT_SERVED
 from lonc.report.kinds import KINDS, LEVELS, TOLD
 from lonc.report.problems import Problem, Problems, by_cause, problem, state, worst_first
+from lonc.test.fixtures.beginnings import notes_of
 from lonc.test.fixtures.source import PACKAGE, TREE, read
 
 
@@ -31,11 +31,7 @@ class ProblemsTests(SynchronousTestCase):
 
     def noted(self) -> list[LogEvent]:
         """Return the events that will have been logged."""
-        events: list[LogEvent] = []
-        observer = cast(ILogObserver, events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        return events
+        return notes_of(self).events
 
     def test_lasting(self) -> None:
         """Told again it has the new text, and goes on since the first time."""
