@@ -27,9 +27,9 @@ from lonc.control.reporter import Reporter
 from lonc.daemon.former import FORMER, FormerChoice, former
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside, web_client
+from lonc.daemon.own_process import Signals
 from lonc.daemon.reload import Reloader
 from lonc.daemon.rounds import guarded
-from lonc.daemon.signals import Signals
 from lonc.daemon.succession import Succession
 from lonc.daemon.supervisor import Supervisor
 from lonc.daemon.systemd import Notices

@@ -29,7 +29,7 @@ from lonc.control.access import Caller, Level, ManagementLog, Visitor, is_encryp
 from lonc.control.commands import BoundedAMP, ManagementCommand
 from lonc.control.errors import BadArguments, InternalError, NotAllowed, NotDone
 from lonc.control.responders import Responders, cut
-from lonc.disk.code import is_replaced
+from lonc.disk.files import is_replaced
 
 #: Maximum size of a command in bytes; lonc's commands need less than a tenth of it.
 LONGEST_BOX: Final = 65536

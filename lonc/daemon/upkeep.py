@@ -20,7 +20,7 @@ from lonc.daemon.outside import Outside
 from lonc.daemon.rounds import SWEEP, Rounds, Sweep, guarded
 from lonc.daemon.succession import Succession
 from lonc.daemon.supervisor import Supervisor
-from lonc.disk.code import is_replaced
+from lonc.disk.files import is_replaced
 from lonc.host.resolver import Names
 from lonc.host.shared_sockets import SharedSockets
 from lonc.local.limits import Clients

@@ -1,6 +1,6 @@
 """
 Opens files without blocking and without following links, replaces them atomically, and detects
-changes of files and folders.
+changes of files and folders, also of lonc's own code.
 
 All functions make disk calls, which block.
 """
@@ -12,9 +12,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import attrs
+
+import lonc
 
 _UNWAITED = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CAREFUL = _UNWAITED | os.O_NOFOLLOW
@@ -290,6 +292,26 @@ def _folder_state(path: str) -> tuple[int, int, int, int] | None:
     except OSError:
         return None
     return info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _stamp_of_code() -> Stamp | None:
+    try:
+        return Stamp.of(os.stat(lonc.__file__))
+    except OSError:  # being replaced
+        return None
+
+
+_STARTED_WITH: Final = _stamp_of_code()
+
+
+def is_replaced() -> bool:
+    """
+    Return whether lonc was reinstalled, as by an upgrade, since this process started.
+
+    Modules that are imported on demand may not match then: pages, and commands of the management
+    port.
+    """
+    return _stamp_of_code() != _STARTED_WITH
 
 
 def sync_folder(path: str) -> None:

@@ -26,7 +26,7 @@ from lonc.control.errors import ReloadFailed
 from lonc.daemon.outside import Choices
 from lonc.daemon.rounds import SWEEP
 from lonc.daemon.upkeep import LOOK, WATCH
-from lonc.disk import code
+from lonc.disk import files
 from lonc.disk.threads import Disk
 from lonc.host.service import HostService
 from lonc.local.client_socket import FAREWELL
@@ -909,7 +909,7 @@ class ManagedTests(ServiceTestCase):
 
     def test_installed_anew(self) -> None:
         """That another lonc has been installed is a note until this one is restarted."""
-        self.patch(code, "_STARTED_WITH", (0, 0))
+        self.patch(files, "_STARTED_WITH", (0, 0))
         self.advance(1.0)
         (note,) = [each for each in self.daemon.problems if each.kind == "lonc-replaced"]
         self.assertEqual(note.level, "note")

@@ -40,7 +40,7 @@ from lonc.control.errors import (
 from lonc.control.server import (
     ManagementFactory,
 )
-from lonc.disk import code
+from lonc.disk import files
 from lonc.report.status import DaemonStatus
 from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, a_slow_request, warnings
@@ -215,7 +215,7 @@ class ErrorsTests(ConnectedTests):
 
     def test_installed_anew(self) -> None:
         """Where another lonc was installed meanwhile, a fault is told as what it most likely is."""
-        self.patch(code, "_STARTED_WITH", (0, 0))
+        self.patch(files, "_STARTED_WITH", (0, 0))
         self.daemon.report_error = RuntimeError()
         text = self.refused(self.client.report(), InternalError)
         self.assertEqual(text, "lonc has been reinstalled since it started: restart it")

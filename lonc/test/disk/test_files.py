@@ -1,4 +1,4 @@
-"""Tests for lonc.disk.files: our own files and folders, and what may stand in their place."""
+"""Our own files and folders, what may stand in their place, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import lonc
+from lonc.disk import files
 from lonc.disk.files import (
     LOOK_ANYWAY,
     REST_AFTER,
     RestingFolder,
     check_own_folder,
+    is_replaced,
     make_own_folder,
     open_own,
     replace_file,
@@ -140,3 +143,21 @@ class RestingTests(SynchronousTestCase):
         """A folder that cannot be seen never rests."""
         os.rmdir(self.path)
         self.assertNotIn(True, self.looks())
+
+
+class ReplacedTests(SynchronousTestCase):
+    """Code that runs, and code on disk."""
+
+    def test_installed_anew(self) -> None:
+        """What runs is on disk until an upgrade replaces or removes it, however alike it is."""
+        self.assertFalse(is_replaced())
+        path = self.mktemp()
+        self.patch(lonc, "__file__", path)
+        self.assertTrue(is_replaced())
+        with open(path, "w"):
+            self.assertTrue(is_replaced())
+            self.patch(files, "_STARTED_WITH", files._stamp_of_code())
+            self.assertFalse(is_replaced())
+        with open(f"{path}.new", "w"):
+            os.replace(f"{path}.new", path)
+        self.assertTrue(is_replaced())
