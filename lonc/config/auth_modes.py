@@ -35,16 +35,24 @@ class Access:
     _insecure: bool
     _own: Host | None
     _here: dict[str, bool] = attrs.field(init=False, factory=dict, eq=False, repr=False)
+    #: By whether the lond is on this machine, and the name of its certificate: most hosts have the
+    #: same ones.
+    _modes: dict[tuple[bool, str], AuthModes] = attrs.field(
+        init=False, factory=dict, eq=False, repr=False
+    )
 
     def auth_modes(self, host: Host) -> AuthModes:
         """Return the authentication modes to offer a host's lond."""
-        certificates = self.certificates
-        return AuthModes(
-            key_files=self.key_folder if self._is_here(host) else None,
-            certificates=certificates,
-            insecure=self._insecure,
-            name=normal_target(host.hostname) if certificates is not None else "",
-        )
+        certificates, is_here = self.certificates, self._is_here(host)
+        name = normal_target(host.hostname) if certificates is not None else ""
+        if (is_here, name) not in self._modes:
+            self._modes[is_here, name] = AuthModes(
+                key_files=self.key_folder if is_here else None,
+                certificates=certificates,
+                insecure=self._insecure,
+                name=name,
+            )
+        return self._modes[is_here, name]
 
     def _is_here(self, host: Host) -> bool:
         """Whether a host's lond is on this machine; our host name in its row proves nothing."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
 
 import attrs
 
@@ -142,8 +143,8 @@ def host_in(line: str, number: int, max_id: int) -> Host:
     protocol, internet_domain = _web_server(rest)
     return Host(
         host_id,
-        domain,
-        role,
+        sys.intern(domain),  # many rows have the same
+        sys.intern(role),
         other_name or own_name,
         address,
         number,

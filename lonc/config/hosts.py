@@ -7,6 +7,7 @@ The host table: reads ``hosts.tab`` into a HostTable, compares and merges tables
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
@@ -78,15 +79,15 @@ class HostTable:
 
         It is one lond even if the ids differ in the name that its certificate must have.
         """
-        return tuple(self._by_target.get(normal_target(target), ()))
+        return self._by_target.get(normal_target(target), ())
 
     @cached_property
-    def _by_target(self) -> Mapping[str, list[str]]:
+    def _by_target(self) -> Mapping[str, tuple[str, ...]]:
         found: dict[str, list[str]] = {}
         # Including hosts that are not served: the lond still has several ids.
         for row in (*self.hosts.values(), *self.refused.values()):
             found.setdefault(normal_target(row.target), []).append(row.id)
-        return found
+        return {target: tuple(ids) for target, ids in found.items()}
 
 
 @attrs.frozen
@@ -258,5 +259,5 @@ def _differences(before: Host, after: Host) -> Iterator[str]:
 
 
 def normal_target(target: str) -> str:
-    """Return a target in normal form, for comparison."""
-    return target.lower().removesuffix(".")
+    """Return a target in normal form, for comparison; the same string for equal ones."""
+    return sys.intern(target.lower().removesuffix("."))

@@ -29,6 +29,7 @@ class HostDependencies:
     Objects shared by all hosts.
 
     :ivar clock: the reactor's time.
+    :ivar seconds: its time now; one method object for all hosts.
     :ivar network: listens and connects.
     :ivar look_up: a host name -> its addresses.
     :ivar name_trouble: a host name -> why it cannot be looked up, or None.
@@ -59,6 +60,11 @@ class HostDependencies:
     connection_numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
     moment: Moment = attrs.field(factory=Moment)
     keeper: Keeper = attrs.field(factory=Keeper)
+    seconds: Callable[[], float] = attrs.field(init=False)
+
+    @seconds.default
+    def _clock_seconds(self) -> Callable[[], float]:
+        return self.clock.seconds
 
     def socket_for(self, host: RequestTaker) -> ClientSocket:
         """Return a socket for the clients of a host, not yet open."""

@@ -70,7 +70,7 @@ class Lond:
         self._target = normal_target(host.target)
         self._settings = settings
         self._dependencies = dependencies
-        self._seconds = dependencies.clock.seconds
+        self._seconds = dependencies.seconds
         self._modes = dependencies.auth_modes(host)
         self._ids = tuple(dependencies.ids(host))
         clock, random = dependencies.clock, dependencies.random
@@ -435,7 +435,7 @@ class Lond:
     def _place(self) -> tuple[object, ...]:
         """What new connections depend on: port, own id, modes, and the id if there is one only."""
         settings = self._settings
-        alone = None if self.several else self._names
+        alone = None if self.several else next(iter(self._names), None)
         return settings.lond_port, settings.host_id, self._modes, alone
 
     def member_left(self, host_id: str) -> None:

@@ -53,7 +53,7 @@ class Machine:
     ) -> None:
         self._settings = settings
         self._clients = dependencies.clients
-        self._seconds = dependencies.clock.seconds
+        self._seconds = dependencies.seconds
         self._moment = dependencies.moment
         self._log = dependencies.request_log
         self._left = left

@@ -88,7 +88,7 @@ class HostService(Service):
         self.times = HostTimes()
         self._settings = settings
         self._dependencies = dependencies
-        self._seconds = dependencies.clock.seconds
+        self._seconds = dependencies.seconds
         self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
         self._socket = dependencies.socket_for(self)
         self.requests = 0

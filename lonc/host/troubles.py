@@ -35,7 +35,7 @@ class TroubleLog:
     :ivar last_failure: the last failure of a connection, for the status.
     """
 
-    __slots__ = ("_at", "_away", "_clients", "_clock", "_lines", "host_id", "last_failure")
+    __slots__ = ("_at", "_clients", "_clock", "_lines", "_silent_until", "host_id", "last_failure")
 
     def __init__(self, host_id: str, at: str, clock: IReactorTime, clients: Clients) -> None:
         self.host_id = host_id
@@ -44,7 +44,7 @@ class TroubleLog:
         self._clock = clock
         self._clients = clients
         self._lines = RateLimited(clock, APART)
-        self._away = RateLimited(clock, TOLD_AGAIN)
+        self._silent_until = 0.0  # about its probes while it is DEAD
 
     def tell_ready(self, count: int) -> None:
         """Log that a connection is ready, with the number of connections."""
@@ -77,8 +77,7 @@ class TroubleLog:
             # Rate limited, since it may happen for every request.
             self._clients.warn("files", self.host_id, f"no connection attempted: {reason}")
         elif died and not away:
-            self._away = RateLimited(self._clock, TOLD_AGAIN)
-            self._away.allow()  # counts as the message of the first hour
+            self._silent_until = self._clock.seconds() + TOLD_AGAIN
             log.critical(
                 "host marked dead: con_lost at once until it answers a probe; "
                 "connection to {at} {trouble}: {reason}",
@@ -87,7 +86,9 @@ class TroubleLog:
                 reason=reason,
                 host_id=self.host_id,
             )
-        elif not away or self._away.allow() is not None:
+        elif not away or self._clock.seconds() >= self._silent_until:
+            if away:
+                self._silent_until = self._clock.seconds() + TOLD_AGAIN
             more = self._lines.allow(trouble.value)
             if more is not None:
                 log.warn(
