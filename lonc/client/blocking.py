@@ -11,7 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from lonc.client.exchange import CON_LOST, Exchange, Installation, Limits, Reply, note_letter
+from lonc.client.exchange import CON_LOST, Exchange, Installation, Limits, Reply
 from lonc.config.settings import Settings
 from lonc.delayed.outbox import Outbox
 from lonc.disk.threads import PLACES, NoPlace, Stuck
@@ -30,7 +30,7 @@ class Connection:
     """
 
     def __init__(self, lonc: Installation, host_id: str, places: threading.Semaphore) -> None:
-        lonc.check_host_id(host_id)
+        lonc.socket(host_id)  # raises ValueError if it is not a host id
         self._lonc = lonc
         self._host_id = host_id
         self._places = places
@@ -53,7 +53,7 @@ class Connection:
             return reply
         outbox, host_id, line = self._lonc.outbox, self._host_id, exchange.request
         not_stored = self._fault_of(partial(outbox.store, host_id, line))
-        letter = note_letter(not_stored)
+        letter = "F" if not_stored else "D"  # failed or delayed
         not_noted = self._fault_of(partial(outbox.note, letter, host_id, line))
         return self._lonc.critical_reply(reply, not_stored, not_noted)
 

@@ -167,10 +167,6 @@ class Installation:
         self.outbox = outbox or _outbox(settings)
         self.limits = limits or Limits(exchange=lonc_waits + SPARE, store=settings.disk_timeout)
 
-    def check_host_id(self, host_id: str) -> None:
-        """Raise ValueError if this is not a valid host id."""
-        self.socket(host_id)
-
     def socket(self, host_id: str) -> tuple[str, bytes]:
         """
         Return the path of a host's socket, and the prefix for it (protocol, section 5).
@@ -269,11 +265,6 @@ def _stamp(file: str) -> Stamp | None:
         return Stamp.of(os.stat(file))
     except OSError:
         return None
-
-
-def note_letter(not_stored: Exception | None) -> str:
-    """Return the letter for ``lonnet.perm.log``: ``D`` for delayed, ``F`` for failed."""
-    return "F" if not_stored else "D"
 
 
 def _defaults(sock_dir: str) -> Settings:

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from lonc.client.exchange import CON_LOST, Exchange, Installation, Limits, Reply, note_letter
+from lonc.client.exchange import CON_LOST, Exchange, Installation, Limits, Reply
 from lonc.config.settings import Settings
 from lonc.delayed.outbox import Outbox
 from lonc.disk.threads import Disk, InThread
@@ -75,7 +75,7 @@ class TwistedClient:
             return reply
         outbox, line = self._lonc.outbox, exchange.request
         not_stored = await self._fault_of(partial(outbox.store, host_id, line))
-        letter = note_letter(not_stored)
+        letter = "F" if not_stored else "D"  # failed or delayed
         not_noted = await self._fault_of(partial(outbox.note, letter, host_id, line))
         return self._lonc.critical_reply(reply, not_stored, not_noted)
 

@@ -110,62 +110,44 @@ class ShowTests(CommandCase):
         self.run_command("make-delayed-key", self.key)
         self.secret = read_key_file(self.key)
 
-    def test_request(self) -> None:
-        """A sealed request is printed as it is, byte for byte."""
-        file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
-        self.assertEqual(self.run_command("show-delayed", file, "--key", self.key), LINE)
+    def show(self, *arguments: str) -> bytes:
+        """Return what is shown with the key."""
+        return self.run_command("show-delayed", "--key", self.key, *arguments)
 
-    def test_note(self) -> None:
-        """So is the note beside one that was set aside, whatever number it has."""
-        file = self.put(
-            f"{NAME}~1.answer{SEALED}", seal(self.secret, f"{NAME}.answer", b"refused\n")
-        )
-        self.assertEqual(self.run_command("show-delayed", file, "--key", self.key), b"refused\n")
+    def test_shown(self) -> None:
+        """A sealed request is printed byte for byte, and so is the note beside one set aside."""
+        file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
+        self.assertEqual(self.show(file), LINE)
+        note = seal(self.secret, f"{NAME}.answer", b"refused\n")
+        self.assertEqual(self.show(self.put(f"{NAME}~1.answer{SEALED}", note)), b"refused\n")
 
     def test_config(self) -> None:
         """The key is that of loncapa.conf, unless another is given."""
         file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
-        conf = self.put(
-            "loncapa.conf", f"{CONF}PerlSetVar loncDelayedKeyFile {self.key}\n".encode()
-        )
+        line = f"PerlSetVar loncDelayedKeyFile {self.key}\n"
+        conf = self.put("loncapa.conf", (CONF + line).encode())
         self.assertEqual(self.run_command("show-delayed", "--config", conf, file), LINE)
         self.put("loncapa.conf", CONF.encode())
         self.assertEqual(
             self.refusal("show-delayed", "--config", conf, file),
             "no key: loncapa.conf has no loncDelayedKeyFile; see --key",
         )
-        self.assertEqual(
-            self.run_command("show-delayed", "--config", conf, "--key", self.key, file), LINE
-        )
+        self.assertEqual(self.show("--config", conf, file), LINE)
 
-    def test_not_authentic(self) -> None:
-        """A file of another key, or that was renamed, is not shown."""
-        file = self.put("1062000000.4711.passwd.l2~sealed", seal(self.secret, NAME, LINE))
-        self.assertEqual(
-            self.refusal("show-delayed", "--key", self.key, file),
-            f"{file}: it was sealed with another key, or has been changed or renamed since",
-        )
-
-    def test_in_the_clear(self) -> None:
-        """A file in the clear is not sealed, and that is said."""
-        file = self.put(NAME, LINE * 5)
-        self.assertIn("is not a sealed file", self.refusal("show-delayed", "--key", self.key, file))
-
-    def test_no_file(self) -> None:
-        """A file or a key that is not there is named; a pipe is not waited for."""
-        nothing = self.path("nothing")
-        self.assertEqual(
-            self.refusal("show-delayed", "--key", self.key, nothing),
-            f"{nothing}: No such file or directory",
-        )
-        self.assertEqual(
-            self.refusal("show-delayed", "--key", nothing, self.key),
-            f"{nothing}: No such file or directory",
-        )
-        os.mkfifo(nothing)
-        self.assertEqual(
-            self.refusal("show-delayed", "--key", self.key, nothing), f"{nothing}: not a file"
-        )
+    def test_not_shown(self) -> None:
+        """What cannot be shown is one line that names the file; a pipe is not waited for."""
+        nothing, pipe = self.path("nothing"), self.path("pipe")
+        os.mkfifo(pipe)
+        renamed = self.put("1062000000.4711.passwd.l2~sealed", seal(self.secret, NAME, LINE))
+        clear = self.put(NAME, LINE * 5)
+        for key, file, told in (
+            (self.key, nothing, f"{nothing}: No such file or directory"),
+            (nothing, self.key, f"{nothing}: No such file or directory"),
+            (self.key, pipe, f"{pipe}: not a file"),
+            (self.key, renamed, f"{renamed}: it was sealed with another key, or has been changed"),
+            (self.key, clear, f"{clear}: it is not a sealed file"),
+        ):
+            self.assertIn(told, self.refusal("show-delayed", "--key", key, file))
 
 
 class UnfoldTests(CommandCase):
@@ -206,16 +188,6 @@ class UnfoldTests(CommandCase):
 class CommandLineTests(CommandCase):
     """The command line itself."""
 
-    def test_alone(self) -> None:
-        """Without a command, all are told."""
-        printed = self.run_command().decode()
-        for command in ("make-delayed-key", "show-delayed"):
-            self.assertIn(command, printed)
-
-    def test_version(self) -> None:
-        """The version is that of the package."""
-        self.assertEqual(self.run_command("--version").decode(), VERSION.decode())
-
     def test_wrong(self) -> None:
         """What cannot be understood is one line."""
         for arguments in [["nothing"], ["--nothing"], ["show-delayed"], ["show-delayed", "a", "b"]]:
@@ -226,22 +198,22 @@ class CommandLineTests(CommandCase):
         self.patch(target, "find_config_file", lambda: find_config_file([self.path("none")]))
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
+        self.assertTrue(self.checked().startswith("error    no configuration"))
+
+    def checked(self, *arguments: str) -> str:
+        """Return what the check prints; the status is that of an error."""
         output = io.StringIO()
         with redirect_stdout(output):
-            ended = self.assertRaises(SystemExit, main, ["check"])
+            ended = self.assertRaises(SystemExit, main, ["check", *arguments])
         self.assertEqual(ended.code, 2)
-        self.assertIn("no configuration", output.getvalue())
+        return output.getvalue()
 
     def test_check_has_a_column_of_words(self) -> None:
         """What is found, and what to do, begin in one column, whatever the level."""
-        found = [Checked("critical", "it is bad", "mend it"), Checked("ok", "it is well")]
+        found = [Checked("ok", "it is well"), Checked("error", "it is bad", "mend it")]
         self.patch(configuration, "look_at", lambda file: found)
-        open(self.path("loncapa.conf"), "w").close()
-        output = io.StringIO()
-        with redirect_stdout(output):
-            self.assertRaises(SystemExit, main, ["check", "--config", self.path("loncapa.conf")])
-        lines = ["critical it is bad", "         mend it", "ok       it is well"]
-        self.assertEqual(output.getvalue().splitlines(), lines)
+        lines = ["error    it is bad", "         mend it", "ok       it is well"]
+        self.assertEqual(self.checked("--config", "a.conf").splitlines(), lines)
 
     def test_nameless(self) -> None:
         """A user who has no name, as in a container, is told by the number."""
