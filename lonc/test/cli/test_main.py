@@ -14,7 +14,6 @@ import stat
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
-from unittest import SkipTest
 
 import click
 from twisted.internet.error import ConnectError
@@ -32,17 +31,11 @@ from lonc.daemon.pidfile import PidFile
 from lonc.delayed.names import SEALED
 from lonc.delayed.sealing import KEY_SIZE, read_key_file, seal
 from lonc.test.fixtures.beginnings import short_folder
+from lonc.test.fixtures.programs import SOURCE, run_program
+from lonc.test.fixtures.source import read
 
 NAME = "1062000000.4711.passwd.l1"
 LINE = b"passwd:msu:alice:\xffsecret\n"
-VERSION = f"lonc {lonc.__version__}\n".encode()
-CONF = """\
-PerlSetVar lonHostID msul1
-PerlSetVar lonTabDir /tabs
-PerlSetVar lonSockDir /sockets
-PerlSetVar lonDaemons /daemons
-PerlSetVar lonDocRoot /html
-"""
 
 
 class CommandCase(SynchronousTestCase):
@@ -54,6 +47,13 @@ class CommandCase(SynchronousTestCase):
     def path(self, name: str) -> str:
         """Return a path in the folder."""
         return os.path.join(self.folder, name)
+
+    def configured(self, *lines: str) -> str:
+        """Write a ``loncapa.conf`` with further lines, for this folder; return its path."""
+        names = ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot")
+        settings = [f"PerlSetVar {name} {self.folder}\n" for name in names]
+        content = "".join(["PerlSetVar lonHostID msul1\n", *settings, *lines])
+        return self.put("loncapa.conf", content.encode())
 
     def put(self, name: str, content: bytes) -> str:
         """Write a file; return its path."""
@@ -89,7 +89,7 @@ class MakeKeyTests(CommandCase):
         printed = self.run_command("make-delayed-key", key).decode()
         self.assertEqual(len(read_key_file(key)), KEY_SIZE)
         self.assertEqual(stat.S_IMODE(os.stat(key).st_mode), 0o600)
-        conf = self.put("loncapa.conf", (CONF + printed.splitlines()[1]).encode())
+        conf = self.configured(printed.splitlines()[1])
         self.assertEqual(read_settings(conf, {}).delayed_key_file, key)
 
     def test_there(self) -> None:
@@ -124,10 +124,9 @@ class ShowTests(CommandCase):
     def test_config(self) -> None:
         """The key is that of loncapa.conf, unless another is given."""
         file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
-        line = f"PerlSetVar loncDelayedKeyFile {self.key}\n"
-        conf = self.put("loncapa.conf", (CONF + line).encode())
+        conf = self.configured(f"PerlSetVar loncDelayedKeyFile {self.key}\n")
         self.assertEqual(self.run_command("show-delayed", "--config", conf, file), LINE)
-        self.put("loncapa.conf", CONF.encode())
+        self.configured()
         self.assertEqual(
             self.refusal("show-delayed", "--config", conf, file),
             "no key: loncapa.conf has no loncDelayedKeyFile; see --key",
@@ -157,18 +156,13 @@ class UnfoldTests(CommandCase):
         super().setUp()
         for folder in ("delayed/sealed", "logs"):
             os.makedirs(self.path(folder))
-        conf = CONF.replace("/sockets", self.folder).replace("/daemons", self.folder)
-        self.conf = self.put("loncapa.conf", conf.encode())
+        self.unfold = ("--config", self.configured(), "delayed", "unfold")
         self.put(f"delayed/sealed/{NAME}{SEALED}", LINE)
-
-    def unfold(self) -> tuple[str, ...]:
-        """Return the command's arguments."""
-        return ("--config", self.conf, "delayed", "unfold")
 
     def test_unfold(self) -> None:
         """What is sealed is where an earlier lonc looks for it; nothing else is left behind."""
         self.assertEqual(
-            self.run_command(*self.unfold()).decode(),
+            self.run_command(*self.unfold).decode(),
             f"1 sealed request moved to {self.path('delayed')}.\n",
         )
         self.assertEqual(os.listdir(self.path("delayed")), [NAME + SEALED])
@@ -180,7 +174,7 @@ class UnfoldTests(CommandCase):
         running.acquire()
         self.addCleanup(running.release)
         self.assertIn(
-            "another lonc is already running in these folders", self.refusal(*self.unfold())
+            "another lonc is already running in these folders", self.refusal(*self.unfold)
         )
         self.assertEqual(os.listdir(self.path("delayed")), ["sealed"])
 
@@ -256,9 +250,8 @@ class CommandLineTests(CommandCase):
     def test_sockets_with_names_of_hosts(self) -> None:
         """Where sockets have host names, a request is sent to the one with the host's name."""
         self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
-        conf = CONF.replace("/tabs", self.folder).replace("/sockets", self.folder)
-        conf += "PerlSetVar loncSocketNames hostname\n"
-        ask = ("--config", self.put("loncapa.conf", conf.encode()), "ask")
+        conf = self.configured("PerlSetVar loncSocketNames hostname\n")
+        ask = ("--config", conf, "ask")
         told = self.refusal(*ask, "l2", "ping")
         self.assertIn(f"{self.path('two.test')} does not exist; is lonc running?", told)
         self.put("two.test", b"")
@@ -268,17 +261,12 @@ class CommandLineTests(CommandCase):
     def test_host_that_is_not_served(self) -> None:
         """Where lonc runs and a host has no socket, nobody is told to start lonc."""
         self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
-        conf = CONF
-        for folder in ("/tabs", "/sockets", "/daemons"):
-            conf = conf.replace(folder, self.folder)
         os.mkdir(self.path("logs"))
-        claim = PidFile(os.path.join(self.folder, "logs", "lonc.pid"))
+        claim = PidFile(self.path("logs/lonc.pid"))
         claim.acquire()
         self.addCleanup(claim.release)
         claim.write()
-        told = self.refusal(
-            "--config", self.put("loncapa.conf", conf.encode()), "ask", "l2", "ping"
-        )
+        told = self.refusal("--config", self.configured(), "ask", "l2", "ping")
         self.assertEqual(told, f"{self.path('l2')} does not exist; lonc status tells why")
 
     def test_nobody_there(self) -> None:
@@ -324,39 +312,30 @@ class ProgramTests(TestCase):
             "import sys; from lonc.cli.main import main; main(['--help']); "
             "print(*sorted({'twisted', 'attr', 'rich', 'OpenSSL'} & sys.modules.keys()))"
         )
-        output, complaints, status = await self.run_python("-c", script)
-        self.assertEqual((output.splitlines()[-1], complaints, status), (b"", b"", 0))
-
-    async def run_python(self, *arguments: str) -> tuple[bytes, bytes, int]:
-        """Run Python; return its output, its complaints and its status."""
-        tree = os.path.dirname(os.path.dirname(lonc.__file__))
-        environment = {**os.environ, "PYTHONPATH": tree}
-        found: tuple[bytes, bytes, int] = await getProcessOutputAndValue(
-            sys.executable, arguments, env=environment
+        output, complaints, status = await getProcessOutputAndValue(
+            sys.executable, ["-c", script], env={**os.environ, "PYTHONPATH": SOURCE}
         )
-        return found
-
-    async def refusal(self, *arguments: str) -> str:
-        """Return the line of a command that reaches no lonc."""
-        output, complaints, status = await self.run_python("-m", "lonc", *arguments)
-        self.assertEqual((output, status, complaints.count(b"\n")), (b"", 3, 1), complaints)
-        return complaints.decode().strip()
+        self.assertEqual((output.splitlines()[-1], complaints, status), (b"", b"", 0))
 
     async def test_advice(self) -> None:
         """lonc is said to be started where nobody listens, and nowhere else."""
         folder = short_folder(self)
         with open(os.path.join(folder, "loncapa.conf"), "w") as file:
-            file.write(CONF.replace("/sockets", folder))
+            for name in ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot"):
+                file.write(f"PerlSetVar {name} {folder}\n")
+            file.write("PerlSetVar lonHostID msul1\n")
         where = os.path.join(folder, "lonc.amp")
         started = "; is lonc running? Start it (systemctl start lonc, twistd lonc)"
-        told = await self.refusal("status", "--standalone", folder)
-        self.assertEqual(told, f"lonc: unix:{where}: No such file or directory{started}")
-        told = await self.refusal("status", "--management", f"unix:{where}")
-        self.assertEqual(told, f"lonc: unix:{where}: No such file or directory")
         with socket.socket(socket.AF_UNIX) as bound:
-            bound.bind(where)
-        told = await self.refusal("status", "--standalone", folder)
-        self.assertEqual(told, f"lonc: unix:{where}: Connection refused{started}")
+            for option, value, told in (
+                ("--standalone", folder, f"No such file or directory{started}"),
+                ("--management", f"unix:{where}", "No such file or directory"),
+                ("--standalone", folder, f"Connection refused{started}"),
+            ):
+                if told.startswith("Connection"):
+                    bound.bind(where)
+                found = await run_program("-m", "lonc", "status", option, value)
+                self.assertEqual(found, (b"", f"lonc: unix:{where}: {told}\n".encode(), 3))
 
     async def test_monitoring(self) -> None:
         """Where no lonc answers a plugin says 2, at a wrong use 3: one line on its output."""
@@ -365,27 +344,23 @@ class ProgramTests(TestCase):
             (["--nothing"], 3, b"LONC UNKNOWN - No such option"),
             (["--management", "lonc.amp"], 3, b"LONC UNKNOWN - lonc.amp: not a client endpoint"),
         ):
-            output, complaints, status = await self.run_python(
+            output, complaints, status = await run_program(
                 "-m", "lonc", "status", "--monitoring", *arguments
             )
             self.assertEqual((status, complaints, output.count(b"\n")), (ended, b"", 1))
             self.assertTrue(output.startswith(told), output)
 
     async def test_module(self) -> None:
-        """``python -m lonc`` is the command; an error is a line and status 1."""
-        output, complaints, status = await self.run_python("-m", "lonc", "--version")
-        self.assertEqual((output, complaints, status), (VERSION, b"", 0))
-        output, complaints, status = await self.run_python("-m", "lonc", "show-delayed")
-        self.assertEqual((output, status), (b"", 64))
+        """``python -m lonc`` is the command; an error is a line and a status."""
+        found = await run_program("-m", "lonc", "--version")
+        self.assertEqual(found, (f"lonc {lonc.__version__}\n".encode(), b"", 0))
         told = b"lonc: Missing argument 'FILE'; see lonc show-delayed --help\n"
-        self.assertEqual(complaints, told)
+        self.assertEqual(await run_program("-m", "lonc", "show-delayed"), (b"", told, 64))
 
     def test_script(self) -> None:
         """The package brings a script of that name."""
-        file = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "setup.cfg")
         setup = configparser.ConfigParser()
-        if not setup.read(file):
-            raise SkipTest("installed without its source")
+        setup.read_string(read("setup.cfg"))
         scripts = setup["options.entry_points"]["console_scripts"].split("\n")
         self.assertIn("lonc = lonc.cli.main:main", scripts)
         self.assertIn("click", setup["options"]["install_requires"])
