@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -59,25 +60,32 @@ class Lonc:
         self.done.append(("retry", host_id))
 
 
+def on_screen(
+    test: Callable[[TopTests, Top, Pilot[None]], Awaitable[None]],
+) -> Callable[[TopTests], None]:
+    """Run a test with a screen that is on no terminal."""
+
+    async def wait(work: Any) -> Any:
+        return await work
+
+    async def run(self: TopTests) -> None:
+        top = Top(cast(ManagementClient, self.lonc), wait, "alice")
+        async with top.run_test() as pilot:
+            await pilot.pause()
+            await test(self, top, pilot)
+
+    @functools.wraps(test)
+    def run_test(self: TopTests) -> None:
+        asyncio.run(run(self))
+
+    return run_test
+
+
 class TopTests(SynchronousTestCase):
     """Keys, and what the screen shows then."""
 
     def setUp(self) -> None:
         self.lonc = Lonc()
-
-    def with_screen(self, act: Callable[[Top, Pilot[None]], Awaitable[None]]) -> None:
-        """Run the screen without a terminal, and do something with it."""
-
-        async def wait(work: Any) -> Any:
-            return await work
-
-        async def run() -> None:
-            top = Top(cast(ManagementClient, self.lonc), wait, "alice")
-            async with top.run_test() as pilot:
-                await pilot.pause()
-                await act(top, pilot)
-
-        asyncio.run(run())
 
     def rows(self, top: Top) -> list[str]:
         """Return the hosts in the order in which they stand there."""
@@ -88,128 +96,102 @@ class TopTests(SynchronousTestCase):
         """Return what stands above the table."""
         return str(top.query_one("#summary", Static).render())
 
-    def test_sorting(self) -> None:
+    @on_screen
+    async def test_sorting(self, top: Top, pilot: Pilot[None]) -> None:
         """The unwell stand first; other columns are a key away."""
+        self.assertEqual(self.rows(top), ["dead", "well"])
+        await pilot.press("r")
+        self.assertEqual(self.rows(top), ["well", "dead"])
+        await pilot.press("r", "s", "s", "s")  # waiting
+        self.assertEqual(self.rows(top), ["well", "dead"])
+        await pilot.press("S", "S", "S")  # state
+        self.assertEqual(self.rows(top), ["dead", "well"])
 
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            self.assertEqual(self.rows(top), ["dead", "well"])
-            await pilot.press("r")
-            self.assertEqual(self.rows(top), ["well", "dead"])
-            await pilot.press("r", "s", "s", "s")  # waiting
-            self.assertEqual(self.rows(top), ["well", "dead"])
-            await pilot.press("S", "S", "S")  # state
-            self.assertEqual(self.rows(top), ["dead", "well"])
-
-        self.with_screen(act)
-
-    def test_top_stays(self) -> None:
+    @on_screen
+    async def test_top_stays(self, top: Top, pilot: Pilot[None]) -> None:
         """The worst stay in view when they are others; a host that was chosen stays chosen."""
         self.lonc.listed = [a_status(f"h{each:02}") for each in range(60)]
+        await top.look()
+        table = top.query_one(DataTable)
+        self.lonc.listed[40] = a_status("h40", state="DEAD")
+        await top.look()
+        self.assertEqual(self.rows(top)[0], "h40")
+        self.assertEqual((table.cursor_row, table.scroll_offset.y), (0, 0))
+        await pilot.press("down", "down")
+        self.lonc.listed[50] = a_status("h50", state="DEAD")
+        await top.look()
+        self.assertEqual(self.rows(top)[table.cursor_row], "h01")
+        await pilot.press("end", "s")
+        await pilot.pause()
+        self.assertEqual((table.cursor_row, table.scroll_offset.y), (0, 0))
 
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            table = top.query_one(DataTable)
-            self.lonc.listed[40] = a_status("h40", state="DEAD")
-            await top.look()
-            self.assertEqual(self.rows(top)[0], "h40")
-            self.assertEqual((table.cursor_row, table.scroll_offset.y), (0, 0))
-            await pilot.press("down", "down")
-            self.lonc.listed[50] = a_status("h50", state="DEAD")
-            await top.look()
-            self.assertEqual(self.rows(top)[table.cursor_row], "h01")
-            await pilot.press("end", "s")
-            await pilot.pause()
-            self.assertEqual((table.cursor_row, table.scroll_offset.y), (0, 0))
-
-        self.with_screen(act)
-
-    def test_look(self) -> None:
+    @on_screen
+    async def test_look(self, top: Top, pilot: Pilot[None]) -> None:
         """Why a host is ill stands in its row and, by cause, above; numbers stand to the right."""
+        table = top.query_one(DataTable)
+        row = table.get_row_at(0)
+        self.assertEqual(str(row[-1]), "refused: nobody listens there")
+        justified = {str(each.label): each.label.justify for each in table.ordered_columns}
+        self.assertEqual((justified["waiting"], justified["host"]), ("right", "left"))
+        self.assertEqual(row[list(justified).index("waiting")].justify, "right")
+        self.assertLessEqual(table.virtual_size.width, top.size.width)
+        self.assertIn("warning  dead DEAD: refused", self.summary(top))
 
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            table = top.query_one(DataTable)
-            row = table.get_row_at(0)
-            self.assertEqual(str(row[-1]), "refused: nobody listens there")
-            justified = {str(each.label): each.label.justify for each in table.ordered_columns}
-            self.assertEqual((justified["waiting"], justified["host"]), ("right", "left"))
-            self.assertEqual(row[list(justified).index("waiting")].justify, "right")
-            self.assertLessEqual(table.virtual_size.width, top.size.width)
-            self.assertIn("warning  dead DEAD: refused", self.summary(top))
-
-        self.with_screen(act)
-
-    def test_filter(self) -> None:
+    @on_screen
+    async def test_filter(self, top: Top, pilot: Pilot[None]) -> None:
         """Only hosts with some text are shown, and the screen says so, until it is taken back."""
+        await pilot.press("slash", *"NOBODY", "enter")
+        await pilot.pause()
+        self.assertEqual(self.rows(top), ["dead"])
+        self.assertIn("only with 'nobody'", self.summary(top))
+        await pilot.press("slash", "enter")
+        await pilot.pause()
+        self.assertEqual(self.rows(top), ["dead", "well"])
 
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            await pilot.press("slash", *"NOBODY", "enter")
-            await pilot.pause()
-            self.assertEqual(self.rows(top), ["dead"])
-            self.assertIn("only with 'nobody'", self.summary(top))
-            await pilot.press("slash", "enter")
-            await pilot.pause()
-            self.assertEqual(self.rows(top), ["dead", "well"])
-
-        self.with_screen(act)
-
-    def test_about(self) -> None:
+    @on_screen
+    async def test_about(self, top: Top, pilot: Pilot[None]) -> None:
         """Enter shows all about a host, and Escape leads back."""
+        await pilot.press("enter")
+        await pilot.pause()
+        self.assertIsInstance(top.screen, About)
+        told = str(top.screen.query_one(Static).render())
+        self.assertIn("dead is DEAD", told)
+        self.assertIn("refused: nobody listens there", told)
+        await pilot.press("escape")
+        await pilot.pause()
+        self.assertEqual(self.rows(top), ["dead", "well"])
 
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            await pilot.press("enter")
-            await pilot.pause()
-            self.assertIsInstance(top.screen, About)
-            told = str(top.screen.query_one(Static).render())
-            self.assertIn("dead is DEAD", told)
-            self.assertIn("refused: nobody listens there", told)
-            await pilot.press("escape")
-            await pilot.pause()
-            self.assertEqual(self.rows(top), ["dead", "well"])
-
-        self.with_screen(act)
-
-    def test_pause(self) -> None:
+    @on_screen
+    async def test_pause(self, top: Top, pilot: Pilot[None]) -> None:
         """It wants a reason, and is done to the host under the cursor."""
-
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            await pilot.press("down", "p")
-            self.assertIsInstance(top.screen, Question)
-            await pilot.press(*"disk", "enter")
-            await pilot.pause()
-
-        self.with_screen(act)
+        await pilot.press("down", "p")
+        self.assertIsInstance(top.screen, Question)
+        await pilot.press(*"disk", "enter")
+        await pilot.pause()
         self.assertEqual(self.lonc.done, [("pause", "well", "alice", "disk")])
 
-    def test_taken_back(self) -> None:
+    @on_screen
+    async def test_taken_back(self, top: Top, pilot: Pilot[None]) -> None:
         """Escape, or anything but yes, does nothing."""
-
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            await pilot.press("t", "escape")
-            await pilot.press("t", "n", "enter")
-            await pilot.pause()
-            self.assertEqual(self.lonc.done, [])
-            await pilot.press("t", *"yes", "enter")
-            await pilot.pause()
-
-        self.with_screen(act)
+        await pilot.press("t", "escape")
+        await pilot.press("t", "n", "enter")
+        await pilot.pause()
+        self.assertEqual(self.lonc.done, [])
+        await pilot.press("t", *"yes", "enter")
+        await pilot.pause()
         self.assertEqual(self.lonc.done, [("retry", "dead")])
 
-    def test_refused(self) -> None:
+    @on_screen
+    async def test_refused(self, top: Top, pilot: Pilot[None]) -> None:
         """What lonc refuses is told, and the screen stays."""
+        await pilot.press("u", *"yes", "enter")
+        await pilot.pause()
+        self.assertEqual(self.rows(top), ["dead", "well"])
 
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            await pilot.press("u", *"yes", "enter")
-            await pilot.pause()
-            self.assertEqual(self.rows(top), ["dead", "well"])
-
-        self.with_screen(act)
-
-    def test_lonc_goes(self) -> None:
+    @on_screen
+    async def test_lonc_goes(self, top: Top, pilot: Pilot[None]) -> None:
         """The screen says so, and shows what was there."""
-
-        async def act(top: Top, pilot: Pilot[None]) -> None:
-            self.lonc.error = ManagementError("lonc has gone")
-            await top.look()
-            self.assertIn("lonc has gone", self.summary(top))
-            self.assertEqual(self.rows(top), ["dead", "well"])
-
-        self.with_screen(act)
+        self.lonc.error = ManagementError("lonc has gone")
+        await top.look()
+        self.assertIn("lonc has gone", self.summary(top))
+        self.assertEqual(self.rows(top), ["dead", "well"])
