@@ -3,104 +3,24 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.status import HostStatus
 from lonc.report.times import HostTimes
 from lonc.test.fixtures.statuses import a_status
-from lonc.test.fixtures.web_reports import Reports
+from lonc.test.fixtures.web_reports import LOOPBACK, SiteTestCase
 from lonc.web.channel import MAX_CHECKS, MAX_CONNECTIONS, TIME_LIMIT
-from lonc.web.history import History
-from lonc.web.site import site
 
-LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8663)
 OUTSIDE = IPv4Address("TCP", "192.0.2.7", 8663)
 
 
-class Transport(StringTransport):
-    """
-    A client's transport.
+class ChannelCase(SiteTestCase):
+    """A site with one host."""
 
-    :ivar blocks: whether the client reads nothing.
-    """
-
-    blocks = False
-
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        if self.blocks and self.producer is not None:
-            self.producer.pauseProducing()
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        self.write(b"".join(data))
-
-
-class Connection:
-    """A client's connection to a site, and what it reads."""
-
-    def __init__(self, case: ChannelCase, address: IAddress) -> None:
-        self.clock = case.clock
-        self.channel = case.site.buildProtocol(address)
-        self.transport = Transport(hostAddress=address, peerAddress=address)
-        self.channel.makeConnection(self.transport)
-
-    def say(self, data: bytes) -> None:
-        """Send bytes, if the site reads."""
-        assert self.transport.producerState == "producing"
-        self.channel.dataReceived(data)
-        for _ in range(100):
-            self.clock.advance(0.0)
-
-    def ask(self, target: str, *headers: str, end: str = "") -> None:
-        """Send a request."""
-        lines = [f"GET {target} HTTP/1.1", *headers, "", end]
-        self.say("\r\n".join(lines).encode())
-
-    @property
-    def read(self) -> bytes:
-        """What it could read so far."""
-        value: bytes = self.transport.value()
-        return value
-
-    @property
-    def statuses(self) -> list[int]:
-        """The status of each answer."""
-        parts = self.read.split(b"HTTP/1.1 ")[1:]
-        return [int(part[:3]) for part in parts]
-
-    @property
-    def closed(self) -> bool:
-        """Whether the site has closed it."""
-        return bool(self.transport.disconnecting or self.transport.disconnected)
-
-    def block(self) -> None:
-        """Read nothing more."""
-        self.channel.pauseProducing()
-
-    def take(self) -> None:
-        """Read what is there."""
-        self.channel.resumeProducing()
-        for _ in range(100):
-            self.clock.advance(0.0)
-
-
-class ChannelCase(SynchronousTestCase):
-    """A site in memory."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.reports = Reports(a_status("l1"))
-        self.site = site(self.reports, History(), self.clock)
-
-    def connect(self, address: IAddress = LOOPBACK) -> Connection:
-        """Return a new connection."""
-        return Connection(self, address)
+    hosts = (a_status("l1"),)
 
 
 class PlacesTests(ChannelCase):
@@ -190,23 +110,15 @@ class TimeTests(ChannelCase):
     """How long a request may take."""
 
     def test_drip(self) -> None:
-        """A request that comes byte by byte has to be there in time all the same."""
-        client = self.connect()
-        for _ in range(TIME_LIMIT - 1):
-            client.say(b"G")
-            self.clock.advance(1.0)
-        self.assertFalse(client.closed)
-        client.say(b"G")
-        self.clock.advance(1.0)
-        self.assertTrue(client.closed)
-
-    def test_nothing_asked(self) -> None:
-        """A connection on which nothing comes is closed too."""
-        client = self.connect()
-        self.clock.advance(TIME_LIMIT - 0.1)
-        self.assertFalse(client.closed)
-        self.clock.advance(0.1)
-        self.assertTrue(client.closed)
+        """A request has to be there in time, also if it comes byte by byte or not at all."""
+        for piece in (b"G", b""):
+            client = self.connect()
+            for _ in range(TIME_LIMIT):
+                self.assertFalse(client.closed)
+                if piece:
+                    client.say(piece)
+                self.clock.advance(1.0)
+            self.assertTrue(client.closed)
 
     def test_answer_not_taken(self) -> None:
         """The time ends when the answer is taken, not when it is made."""
@@ -290,7 +202,7 @@ class PipelineTests(ChannelCase):
     def test_it_reads_again(self) -> None:
         """What was sent meanwhile is answered once the answer before it is taken."""
         client = self.connect()
-        client.block()
+        client.channel.pauseProducing()
         client.transport.producerState = "producing"
         client.say(b"GET /hosts/l1 HTTP/1.1\r\n\r\n" * 3)
         self.assertEqual(client.statuses, [200])
@@ -308,21 +220,17 @@ class RefusalTests(ChannelCase):
             client.ask("/", header, end="x" * 1000)
             self.assertEqual((client.statuses, client.closed), ([413], True))
 
-    def test_empty_body(self) -> None:
-        """One that is announced as empty is none."""
-        client = self.connect()
-        client.ask("/healthz", "Content-Length: 0")
-        self.assertEqual(client.statuses, [200])
-
-    def test_absolute_target(self) -> None:
-        """What a proxy would be asked is served as if it had been asked here."""
-        for target in ("http://localhost:8663/healthz", "HTTP://127.0.0.1/healthz?x=1"):
+    def test_served(self) -> None:
+        """An empty body is none; what a proxy is asked is served as if it was asked here."""
+        for target, header, status in (
+            ("/healthz", "Content-Length: 0", 200),
+            ("http://localhost:8663/healthz", "Host: elsewhere.example.org", 200),
+            ("HTTP://127.0.0.1/healthz?x=1", "Host: elsewhere.example.org", 200),
+            ("http://elsewhere.example.org/healthz", "Host: localhost", 421),
+        ):
             client = self.connect()
-            client.ask(target, "Host: elsewhere.example.org")
-            self.assertEqual(client.statuses, [200], target)
-        client = self.connect()
-        client.ask("http://elsewhere.example.org/healthz", "Host: localhost")
-        self.assertEqual(client.statuses, [421])
+            client.ask(target, header)
+            self.assertEqual(client.statuses, [status], (target, header))
 
 
 class NamesTests(ChannelCase):
@@ -355,19 +263,18 @@ class NamesTests(ChannelCase):
         self.assertIn(b"ok", client.read)
 
     def test_given_names(self) -> None:
-        """The setting adds names."""
-        self.reports.names = ["proxy.example.org"]
-        self.assertEqual(self.status("proxy.example.org"), 200)
-        self.assertEqual(self.status("rebound.example.org"), 421)
-
-    def test_elsewhere(self) -> None:
-        """On other addresses and sockets any name will do, unless the setting gives some."""
-        for address in (OUTSIDE, UNIXAddress(None)):
-            self.reports.names = []
-            self.assertEqual(self.status("any.example.org", address), 200)
-            self.reports.names = ["proxy.example.org"]
-            self.assertEqual(self.status("proxy.example.org", address), 200)
-            self.assertEqual(self.status("any.example.org", address), 421)
+        """The setting adds names; elsewhere than on loopback any will do unless it gives some."""
+        for address, names, host, status in (
+            (LOOPBACK, ["proxy.example.org"], "proxy.example.org", 200),
+            (LOOPBACK, ["proxy.example.org"], "rebound.example.org", 421),
+            (OUTSIDE, [], "any.example.org", 200),
+            (OUTSIDE, ["proxy.example.org"], "proxy.example.org", 200),
+            (OUTSIDE, ["proxy.example.org"], "any.example.org", 421),
+            (UNIXAddress(None), [], "any.example.org", 200),
+            (UNIXAddress(None), ["proxy.example.org"], "any.example.org", 421),
+        ):
+            self.reports.names = names
+            self.assertEqual(self.status(host, address), status, (address, names, host))
 
 
 class CompressionTests(ChannelCase):
