@@ -16,26 +16,16 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import lonc
 from lonc.report.kinds import LEVELS
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
+from lonc.test.fixtures.source import TREE, read
 from lonc.web.metrics import DAEMON_FAMILIES, HOST_FAMILIES, PROBLEMS
 
-SOURCE = os.path.dirname(os.path.dirname(lonc.__file__))
-CONTAINER = os.path.join(SOURCE, "tap", "container.sh")
+CONTAINER = os.path.join(TREE, "tap", "container.sh")
 
 #: Name of a metric -> its kind.
 KINDS = {each.name: each.kind for each in HOST_FAMILIES}
 KINDS |= {each.name: each.kind for each in (*DAEMON_FAMILIES, PROBLEMS)}
-
-
-def read(*path: str) -> str:
-    """Return the text of a file in the source folder."""
-    file = os.path.join(SOURCE, *path)
-    if not os.path.exists(file):
-        raise SkipTest("not in a source folder")
-    with open(file, encoding="utf-8") as opened:
-        return opened.read()
 
 
 class MetricNamesTests(SynchronousTestCase):
@@ -91,8 +81,7 @@ class ContainerTests(DaemonTestCase):
 
     def container(self, *arguments: str) -> Child:
         """Run the script of the image."""
-        if not os.path.exists(CONTAINER):
-            raise SkipTest("not in a source folder")
+        read("tap", "container.sh")  # skips the test without the source
         path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
         return self.spawn(
             ["/bin/sh", CONTAINER, *arguments], PATH=path, LONC_WHICH=self.path("which")
@@ -164,7 +153,7 @@ class UnitTests(SynchronousTestCase):
     def test_exposure(self) -> None:
         """Little is left that lonc could do beyond its task."""
         read("tap", "lonc.service")
-        unit = os.path.join(SOURCE, "tap", "lonc.service")
+        unit = os.path.join(TREE, "tap", "lonc.service")
         told = self.analyze("security", "--offline=true", "--no-pager", unit)
         level = re.search(r"Overall exposure level for lonc.service: ([0-9.]+)", told)
         if level is None:
