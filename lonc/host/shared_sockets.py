@@ -17,7 +17,6 @@ from twisted.internet.task import deferLater
 from lonc.config.hosts import Host
 from lonc.config.settings import Settings
 from lonc.host.service import HostDependencies, HostService
-from lonc.local.limits import Clients
 from lonc.report.problems import Problem, problem
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import ADDRESSED, Cause, Request, addressee
@@ -37,13 +36,14 @@ class SharedSocket:
     The socket of one host name; for its clients it acts as the host.
 
     :ivar ids: the host ids of that name, in the table's order.
+    :ivar socket: the socket itself.
     """
 
     def __init__(self, ids: tuple[str, ...], find: Find, dependencies: HostDependencies) -> None:
         self.serve(ids)
         self._find = find
         self._clock = dependencies.clock
-        self._socket = dependencies.socket_for(self)
+        self.socket = dependencies.socket_for(self)
         self._last_asked: HostService | None = None
         self._over = False
 
@@ -104,36 +104,17 @@ class SharedSocket:
     def _hosts(self) -> list[HostService]:
         return [host for host in map(self._find, self.ids) if host is not None]
 
-    # ------------------------------------------------------------------ open and close
-
-    def open(self, path: str, settings: Settings) -> None:
-        """
-        Listen at a path, unless it already does.
-
-        :raises SocketError: the message contains the path.
-        """
-        self._socket.open(path, settings.socket_mode, settings.socket_group)
-
-    @property
-    def listening(self) -> bool:
-        """Whether clients can reach the socket."""
-        return self._socket.intact
-
-    def close(self) -> Deferred[object]:
-        """Stop accepting clients; fires when done."""
-        return self._socket.close()
-
     async def dismiss(self, grace: float) -> None:
         """
         Close the socket and, after a second, the remaining clients.
 
         :param grace: seconds that clients get for outstanding requests.
         """
-        closed = self.close()
+        closed = self.socket.close()
         if grace:
             await deferLater(self._clock, grace)
         self._over = True
-        await self._socket.dismiss(closed)
+        await self.socket.dismiss(closed)
 
 
 class SharedSockets:
@@ -146,7 +127,6 @@ class SharedSockets:
     def __init__(self, find: Find, dependencies: HostDependencies) -> None:
         self._find = find
         self._dependencies = dependencies
-        self._clients: Clients = dependencies.clients
         self._sockets: dict[str, SharedSocket] = {}
         self._settings: Settings | None = None
         self._taken: frozenset[str] = frozenset()
@@ -183,32 +163,34 @@ class SharedSockets:
                 self._sockets[name].serve(ids)
             else:
                 self._sockets[name] = SharedSocket(ids, self._find, self._dependencies)
-            errors.append(self._open(name))
+            self._open(name)
+            errors.append(self._missing.get(name))
             yield
 
-    def _open(self, name: str) -> SocketError | None:
-        assert self._settings is not None
-        shared, path = self._sockets[name], self._settings.socket_path(name)
-        room = self._settings.max_host_id
+    def _open(self, name: str) -> None:
+        """Listen on the socket of a name, or note why that is impossible."""
+        settings = self._settings
+        assert settings is not None
+        shared, path = self._sockets[name], settings.socket_path(name)
+        room = settings.max_host_id
         try:
             if len(name) > room:
                 raise SocketError(
                     f"{path}: too long, there is room for {room} characters of a name"
                 )
-            if name in self._settings.reserved_names:
-                shared.close()
+            if name in settings.reserved_names:
+                shared.socket.close()
                 raise SocketError(f"{path}: the name is reserved for one of lonc's own files")
             if name in self._taken:
-                shared.close()
+                shared.socket.close()
                 raise SocketError(f"{path}: it is the socket of the host with that id")
-            shared.open(path, self._settings)
+            shared.socket.open(path, settings.socket_mode, settings.socket_group)
         except SocketError as error:
             what = f"clients cannot be served: {error}"
-            self._clients.warn("shared socket", shared.host_id, what)
+            self._dependencies.clients.warn("shared socket", shared.host_id, what)
             self._missing[name] = error
-            return error
-        self._missing.pop(name, None)
-        return None
+        else:
+            self._missing.pop(name, None)
 
     def problems(self) -> Iterator[Problem]:
         """Yield a problem for each host name without a socket."""
@@ -220,13 +202,13 @@ class SharedSockets:
     def restore(self) -> None:
         """Open removed sockets again; called once a second."""
         for name, shared in self._sockets.items():
-            if not shared.listening:
+            if not shared.socket.intact:
                 self._open(name)
 
     def close(self) -> None:
         """Stop accepting clients, because lonc stops."""
         for shared in self._sockets.values():
-            shared.close()
+            shared.socket.close()
 
     def dismiss(self) -> Deferred[list[tuple[bool, None]]]:
         """Close all clients once they have read their answers; fires when done."""
