@@ -97,8 +97,7 @@ class CostTests(HostTestCase):
         # Past the first hundred requests, of which each is among the slowest so far.
         stage.dependencies.request_log.threshold = 1.0
         (lond,) = stage.connect()
-        client = stage.client(LINE)
-        stage.turn()
+        client = stage.send(LINE)
         lond.say(b"A\n")
         stage.turn()
         self.assertEqual(client.answers, [b"A\n"])
@@ -139,8 +138,7 @@ class CostTests(HostTestCase):
         stage, lond, _ = self.ready()
 
         def turn() -> None:
-            client = stage.client(LINE)
-            stage.turn()
+            client = stage.send(LINE)
             lond.say(b"A\n")
             stage.turn()
             client.hang_up()

@@ -76,7 +76,6 @@ class AuditTests(HostTestCase):
         for line, answers in ((b"get\n", 56), (b"get:ping\n", 63)):
             stage = self.stage()
             stage.clients_of(100, line)
-            stage.turn()
             self.assertEqual(stage.londs[0].asked.index(PING), answers, line)
 
     def test_rest(self) -> None:
@@ -267,8 +266,7 @@ class AuditTests(HostTestCase):
         """F2: it puts in doubt what came just before, and nothing after a rest."""
         for pause, told in ((59.0, 1), (60.0, 0)):
             self.notes.events.clear()
-            stage = Stage(self)
-            (lond,) = stage.connect()
+            stage, lond = self.connected()
             stage.advance(pause)
             lond.say(b"extra\n")
             self.assertEqual((len(self.critical), stage.state), (told, (0, 0, 0, 0)))
@@ -279,7 +277,6 @@ class AuditTests(HostTestCase):
         stage = self.stage()
         self.ask(stage, 60)
         done = stage.stop()
-        stage.turn()
         self.assertEqual(done, [])
         stage.londs[0].say(b"l2\n")
         stage.advance(2)  # for those who do not read

@@ -123,8 +123,7 @@ class DeliveryTests(DeliveryCase):
         for number in range(5):
             line = b"put:%d\n" % number
             self.assertEqual(self.successResultOf(self.deliver(stage, line)), (echo(line), None))
-            client = stage.client(b"get\n")
-            stage.turn()
+            client = stage.send(b"get\n")
             stage.turn()
             self.assertEqual(client.read, echo(b"get\n"))
         firsts = [lond.asked[0] for lond in stage.londs]
@@ -148,15 +147,13 @@ class DeliveryTests(DeliveryCase):
         """Where all places are taken, a connection ends for it: if need be one that is busy."""
         stage = self.known(max_connections=1)
         self.reply = lambda lond, line: None
-        client = stage.client(b"get\n")
-        stage.turn()
+        client = stage.send(b"get\n")
         outcome = self.deliver(stage, fresh=True)
         self.assertNoResult(outcome)
         stage.londs[0].say(b"got\n")
         for _ in range(4):
             stage.turn()
-        stage.londs[1].say(b"ok\n")
-        stage.turn()
+        stage.londs[1].reply(b"ok\n")
         self.assertEqual(client.read, b"got\n")
         self.assertEqual(self.successResultOf(outcome), (b"ok\n", None))
 
@@ -271,8 +268,7 @@ class DeliveryTests(DeliveryCase):
         self.know_hosts(stage, stall)
         outcome = host.deliver(b"put\n", True)
         stage.turn()
-        client = stage.client(b"get\n")
-        stage.turn()
+        client = stage.send(b"get\n")
         stage.service.close_connections()
         for _ in range(4):
             stage.turn()
@@ -323,8 +319,7 @@ class ProofTests(DeliveryCase):
         stage = self.known()
         connection = self.delivered(stage)
         self.reply = lambda lond, line: None
-        client = stage.client(b"get\n")
-        stage.turn()
+        client = stage.send(b"get\n")
         proof = connection.prove()
         stage.advance(1)
         self.assertNoResult(proof)
@@ -357,8 +352,7 @@ class ProofTests(DeliveryCase):
         self.pong = lambda: None
         proof = connection.prove()
         stage.advance(8)
-        stage.londs[0].say(b"l2\n")
-        stage.turn()
+        stage.londs[0].reply(b"l2\n")
         self.assertTrue(self.successResultOf(proof))
 
     def test_behind_a_ping(self) -> None:
@@ -370,16 +364,14 @@ class ProofTests(DeliveryCase):
         outcome = self.deliver(stage)
         client = stage.client(PING)
         for answer in (b"extra\n", b"got\n", b"ok\n"):
-            stage.londs[0].say(answer)
-            stage.turn()
+            stage.londs[0].reply(answer)
         self.assertEqual(client.read, b"ok\n")
         reply, connection = self.successResultOf(outcome)
         self.assertEqual(reply, b"got\n")
         assert connection is not None
         proof = connection.prove()
         stage.turn()
-        stage.londs[0].say(b"l2\n")
-        stage.turn()
+        stage.londs[0].reply(b"l2\n")
         self.assertFalse(self.successResultOf(proof))
 
     def busy(self) -> tuple[Stage, Provable]:
@@ -398,8 +390,7 @@ class ProofTests(DeliveryCase):
     def answer(self, stage: Stage, lond: ScriptedLond, times: int) -> None:
         """Let a lond answer so many requests, one after the other."""
         for _ in range(times):
-            lond.say(b"got\n")
-            stage.turn()
+            lond.reply(b"got\n")
 
     def test_ping_tells_nothing_by_then(self) -> None:
         """Nor does one that could not be asked before ``ping`` turned out to tell nothing."""

@@ -46,8 +46,7 @@ class HangingTestCase(HostTestCase):
 
     def hang_after_an_answer(self, stage: Stage) -> None:
         """Let one request be answered, and nothing after it."""
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         self.hang()
         stage.client(b"slow\n")
 
@@ -100,8 +99,7 @@ class DoubtTests(HangingTestCase):
             stage.advance(30)
             self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
             self.assertEqual(stage.revived, ["l2"])
-            client = stage.client(b"get\n")
-            stage.turn()
+            client = stage.send(b"get\n")
             self.assertEqual(client.read, echo(b"get\n"))
 
     def test_back_but_slow(self) -> None:
@@ -154,7 +152,6 @@ class DoubtTests(HangingTestCase):
         self.hang()
         stage = self.stage(retries=5)
         stage.clients_of(2, b"get\n")
-        stage.turn()
         stage.advance(5)
         late = stage.client(b"late\n")
         stage.advance(5)
@@ -163,8 +160,7 @@ class DoubtTests(HangingTestCase):
         self.assertEqual((late.read, stage.status.state), (b"answer\n", "up"))
         self.assertEqual(stage.status.retries_left, 5)
         stage.client(b"get\n")
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         self.assertEqual(stage.londs[-1].asked, [b"get\n"])
 
     def test_slow_is_not_dead(self) -> None:
@@ -183,8 +179,7 @@ class DoubtTests(HangingTestCase):
         """Where nothing was asked yet, a completed handshake shows that the host lives (S10)."""
         stage = self.stage(retries=1)
         stage.refuse()
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         self.assertEqual(stage.status.state, "DEAD")
         stage.accept()
         self.pong = b""
@@ -199,8 +194,7 @@ class NoPingTests(HangingTestCase):
         """In doubt a new connection gets a request that waits, and its answer ends the doubt."""
         self.pong = b""
         stage = self.stage(retries=4, max_connections=1)
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         self.answers_requests = False
         stage.client(b"slow\n")
         stage.advance(10)
@@ -214,8 +208,7 @@ class NoPingTests(HangingTestCase):
         """When it was DEAD a handshake brings it back, to be tried; an answer proves it."""
         self.pong = b""
         stage = self.stage(retries=1)
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         self.answers_requests = False
         stage.client(b"slow\n")
         stage.advance(10)

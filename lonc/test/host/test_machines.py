@@ -28,11 +28,9 @@ class SharedTests(HostTestCase):
 
     def test_one_pool(self) -> None:
         """Requests for any id go over the same connection, each with its name in front."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         for host_id in ("l2", "l3", "l2", "l3"):
-            client = stage.client_of(host_id, b"get\n")
-            stage.turn()
+            client = stage.send_to(host_id, b"get\n")
             self.assertEqual(client.read, b"re:sethost:%s:get\n" % host_id.encode())
         (lond,) = stage.londs
         asked = [b"sethost:l2:get\n", b"sethost:l3:get\n"] * 2
@@ -64,16 +62,14 @@ class SharedTests(HostTestCase):
         """The ids take turns, however many requests wait for one."""
         stage = Together(self, max_connections=1)
         stage.network.prepare = lambda lond: lond.know_hosts()
-        busy = stage.client_of("l2", b"first\n")
-        stage.turn()
+        busy = stage.send_to("l2", b"first\n")
         for number in range(5):
             stage.client_of("l2", b"%d\n" % number)
         late = stage.client_of("l3", b"late\n")
         stage.advance(2 * ROUND_ROBIN_AFTER)
         lond = stage.londs[0]
         lond.answer = echo
-        lond.say(b"done\n")
-        stage.turn()
+        lond.reply(b"done\n")
         self.assertEqual(busy.read, b"done\n")
         order = [without_addressee(line)[1] for line in lond.asked]
         self.assertLess(order.index(b"late\n"), order.index(b"1\n"))
@@ -81,20 +77,16 @@ class SharedTests(HostTestCase):
 
     def test_own_name_in_front(self) -> None:
         """A client may name the id itself; what is encrypted is named as well."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         named = stage.client_of("l3", b"sethost:l3:get\n")
-        secret = stage.client_of("l3", b"encrypt:get\n")
-        stage.turn()
+        secret = stage.send_to("l3", b"encrypt:get\n")
         self.assertEqual(named.read, b"re:sethost:l3:get\n")
         self.assertTrue(secret.read.startswith(b"re:sethost:l3:enc:"))
 
     def test_naming_only(self) -> None:
         """A request that does no more than name its host is the lond's to answer."""
-        stage = Together(self)
-        stage.serving()
-        client = stage.client_of("l3", b"sethost:l3\n", b"get\n")
-        stage.turn()
+        stage = Together(self).serving()
+        client = stage.send_to("l3", b"sethost:l3\n", b"get\n")
         self.assertEqual(client.read, b"ok\nre:sethost:l3:get\n")
         (lond,) = stage.londs
         self.assertEqual(lond.asked, [b"sethost:l3\n"] * 2 + [b"sethost:l3:get\n"])
@@ -116,8 +108,7 @@ class SharedTests(HostTestCase):
 
     def test_unable_to_set(self) -> None:
         """It costs that id con_lost, and nothing else."""
-        stage = Together(self)
-        stage.serving("l2", "l4")
+        stage = Together(self).serving("l2", "l4")
         lost, served = stage.client_of("l3", b"get\n"), stage.client_of("l4", b"get\n")
         stage.turn()
         self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l4:get\n"))
@@ -131,8 +122,7 @@ class SharedTests(HostTestCase):
 
     def test_first_id_is_not_served(self) -> None:
         """The connection is made in the name of another."""
-        stage = Together(self)
-        stage.serving("l3")
+        stage = Together(self).serving("l3")
         lost, served = stage.client_of("l2", b"get\n"), stage.client_of("l3", b"get\n")
         stage.turn()
         self.assertEqual((lost.read, served.read), (CON_LOST, b"re:sethost:l3:get\n"))
@@ -142,8 +132,7 @@ class SharedTests(HostTestCase):
         """DEAD is the machine: all its ids are, its death is one line, and one probe finds back."""
         stage = Together(self, retries=1)
         stage.refuse()
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         states = {host.status(0, "").state for host in stage.hosts.values()}
         self.assertEqual(states, {"DEAD"})
         self.assertEqual(len(self.notes.at(LogLevel.critical)), 1)
@@ -162,14 +151,12 @@ class SharedTests(HostTestCase):
         stage = Together(self)
         for host_id in ("l2", "l3"):
             stage.network.prepare = lambda lond: lond.know_hosts()
-            stage.client_of(host_id, b"warm\n")
-            stage.turn()
+            stage.send_to(host_id, b"warm\n")
         mine = stage.client_of("l2")
         for lond in stage.londs:
             lond.say(b"ok\n")
         mine.write(b"mine\n")
-        other = stage.client_of("l3", b"other\n")
-        stage.turn()
+        other = stage.send_to("l3", b"other\n")
         stage.client_of("l2", b"close_connection_exit\n")
         owing = next(lond for lond in stage.londs if b"sethost:l3:other\n" in lond.asked)
         owing.say(b"answer\n")
@@ -179,24 +166,20 @@ class SharedTests(HostTestCase):
 
     def test_stopping_one(self) -> None:
         """A host that goes ends what it owes; the others and their connections stay."""
-        stage = Together(self)
-        stage.serving()
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage = Together(self).serving()
+        stage.send_to("l3", b"get\n")
         done: list[object] = []
         stage.hosts["l2"].stopService().addCallback(done.append)
         stage.turn()
         self.assertEqual(len(done), 1)
-        again = stage.client_of("l3", b"get\n")
-        stage.turn()
+        again = stage.send_to("l3", b"get\n")
         self.assertEqual((again.read, len(stage.londs)), (b"re:sethost:l3:get\n", 1))
 
     def test_moving_to_another_machine(self) -> None:
         """What waits for the id goes along; the others notice nothing."""
         stage = Together(self, max_connections=1)
         stage.network.prepare = lambda lond: lond.know_hosts()
-        stay = stage.client_of("l2", b"stay\n")
-        stage.turn()
+        stay = stage.send_to("l2", b"stay\n")
         goes = stage.client_of("l3", b"goes\n")
         stage.rows["l3"] = attrs.evolve(stage.rows["l3"], address="127.0.0.9")
         stage.serving()
@@ -209,10 +192,8 @@ class SharedTests(HostTestCase):
 
     def test_alone(self) -> None:
         """Where a machine has one id nothing changes on the wire."""
-        stage = Together(self, ids=("l2",))
-        stage.serving()
-        client = stage.client_of("l2", b"get\n")
-        stage.turn()
+        stage = Together(self, ids=("l2",)).serving()
+        client = stage.send_to("l2", b"get\n")
         self.assertEqual(client.read, b"re:get\n")
 
 
@@ -238,8 +219,7 @@ class NoSethostTests(HostTestCase):
         stage = Together(self)
 
         stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         before = len(stage.londs)
         stage.advance(4)
         self.assertEqual(len(stage.londs), before + 2)
@@ -247,18 +227,15 @@ class NoSethostTests(HostTestCase):
         stage.revived.clear()
         stage.advance(4)
         self.assertEqual(set(stage.revived), {"l2", "l4"})
-        client = stage.client_of("l2", b"get\n")
-        stage.turn()
+        client = stage.send_to("l2", b"get\n")
         self.assertEqual(client.read, b"re:sethost:l2:get\n")
         stage.advance(600)
         self.assertEqual(len(stage.londs), before + 3)
 
     def test_not_served_without_connections(self) -> None:
         """Whom the lond did not serve is told so, and asked for, when no connection is left."""
-        stage = Together(self)
-        stage.serving("l2", "l4")
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage = Together(self).serving("l2", "l4")
+        stage.send_to("l3", b"get\n")
         for lond in stage.londs:
             lond.close()
         stage.turn()
@@ -287,16 +264,14 @@ class NoSethostTests(HostTestCase):
         stage.accept()
         stage.serving()
         stage.advance(50)
-        client = stage.client_of("l2", b"get\n")
-        stage.turn()
+        client = stage.send_to("l2", b"get\n")
         self.assertEqual(client.read, b"re:sethost:l2:get\n")
 
     def test_both_releases(self) -> None:
         """Beside a connection that serves one id, one that can be told serves the others."""
         stage = Together(self, max_connections=3)
         stage.network.prepare = lambda lond: lond.know_hosts()
-        stage.client_of("l2", b"stay\n")
-        stage.turn()
+        stage.send_to("l2", b"stay\n")
         (new,) = stage.londs
 
         stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
@@ -304,27 +279,23 @@ class NoSethostTests(HostTestCase):
         stage.turn()
         self.assertEqual((clients["l3"].read, clients["l4"].read), (b"re:get\n", b""))
         new.answer = echo
-        new.say(b"answer\n")
-        stage.turn()
+        new.reply(b"answer\n")
         self.assertEqual(clients["l4"].read, b"re:sethost:l4:get\n")
         self.assertTrue(all(b"sethost:l4" not in lond.asked for lond in stage.londs[1:]))
 
     def test_closed_while_an_id_is_asked_for(self) -> None:
         """What a connection has not sent yet is not sent where another id is served."""
-        stage = Together(self, max_connections=2)
-        stage.serving()
+        stage = Together(self, max_connections=2).serving()
         new = stage.warm("l2")
         new.stalls_at = b"sethost:l4\n"
         waiting = stage.client_of("l4", b"put\n")
 
         stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         old = stage.londs[1]
         self.assertEqual((new.asked[-1], old.asked[-1]), (b"sethost:l2:warm\n", b"get\n"))
         stage.serving()
-        stage.client_of("l3", b"close_connection_exit\n")
-        stage.turn()
+        stage.send_to("l3", b"close_connection_exit\n")
         self.assertEqual(old.asked[-1], b"get\n")
         self.assertEqual(waiting.read, b"re:sethost:l4:put\n")
 
@@ -332,12 +303,10 @@ class NoSethostTests(HostTestCase):
         """Who asks again at con_lost, for a host that is not served, finds no other's place."""
         stage = Together(self, max_connections=3)
         stage.network.prepare = lambda lond: lond.know_hosts()
-        stage.client_of("l4", b"stay\n")
-        stage.turn()
+        stage.send_to("l4", b"stay\n")
 
         stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         old = stage.londs[1]
         stage.network.on_connect = leave_pending
         clients = [stage.client_of("l2", b"one\ntwo\n") for _ in range(3)]
@@ -352,10 +321,8 @@ class NoSethostTests(HostTestCase):
         stage = Together(self, max_connections=3)
 
         stage.answering(lambda line: {b"ping\n": b"l3\n", b"warm\n": b"ok\n"}.get(line))
-        stage.client_of("l3", b"warm\n")
-        stage.turn()
-        flying = stage.client_of("l3", b"flying\n")
-        stage.turn()
+        stage.send_to("l3", b"warm\n")
+        flying = stage.send_to("l3", b"flying\n")
         (old,) = stage.londs
         stage.serving()
         clients = {"l3": stage.client_of("l3", b"get\n")}
@@ -406,13 +373,11 @@ class ChangesTests(HostTestCase):
         """Two ids that were alone change places: neither uses the connections of the other."""
         stage = self.apart()
         for host_id in ("l2", "l3"):
-            stage.client_of(host_id, b"warm\n")
-            stage.turn()
+            stage.send_to(host_id, b"warm\n")
         before = list(stage.londs)
         stage.rows["l3"] = attrs.evolve(stage.rows["l3"], address="127.0.0.2")
         stage.move("l2", "elsewhere.test")
-        between = stage.client_of("l2", b"get\n")
-        stage.turn()
+        between = stage.send_to("l2", b"get\n")
         stage.follow("l3")
         after = [stage.client_of(host_id, b"get\n") for host_id in ("l2", "l3")]
         stage.turn()
@@ -428,8 +393,7 @@ class ChangesTests(HostTestCase):
         lond, _ = self.waiting_elsewhere(stage)
         flying = stage.hosts["l3"]
         stage.move("l3", "127.0.0.2")
-        lond.say(b"answer\n")
-        stage.turn()
+        lond.reply(b"answer\n")
         self.assertEqual(flying.status(0, "").answers, 1)
         self.assertTrue(lond.wire.closed)
 
@@ -448,8 +412,7 @@ class ChangesTests(HostTestCase):
     def test_paused(self) -> None:
         """A host that is paused stays so: what waits for it waits on, elsewhere."""
         stage = self.apart("l4")
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
+        stage.send_to("l2", b"warm\n")
         _, client = self.waiting_elsewhere(stage)
         pause = Pause(by="root", reason="disk", since=1.0, until=0.0, fail=False)
         stage.hosts["l3"].pause(pause, 0.0)
@@ -469,27 +432,22 @@ class ChangesTests(HostTestCase):
         lond.answer = echo
         lond.stalls_at = b"sethost:l3\n"
         client, waiting = stage.client_of("l3", b"get\n"), stage.client_of("l3", b"next\n")
-        lond.say(b"done\n")
-        stage.turn()
+        lond.reply(b"done\n")
         stage.serving()
         stage.client_of("l4", b"close_connection_exit\n")
-        lond.say(b"ok\n")
-        stage.turn()
+        lond.reply(b"ok\n")
         self.assertEqual(client.read, b"re:sethost:l3:get\n")
         self.assertEqual(waiting.read, b"re:sethost:l3:next\n")
         self.assertTrue(lond.wire.closed)
 
     def test_a_line_too_many_while_an_id_is_asked_for(self) -> None:
         """That is the connection's fault: the id is served by the next one."""
-        stage = Together(self, max_connections=1)
-        stage.serving()
+        stage = Together(self, max_connections=1).serving()
         lond = stage.warm("l2")
         lond.stalls_at = b"sethost:l3\n"
-        client = stage.client_of("l3", b"get\n")
-        stage.turn()
+        client = stage.send_to("l3", b"get\n")
         lond.say(b"ok\nok\n")
-        again = stage.client_of("l3", b"again\n")
-        stage.turn()
+        again = stage.send_to("l3", b"again\n")
         self.assertEqual((client.read, again.read), (CON_LOST, b"re:sethost:l3:again\n"))
         status = stage.hosts["l3"].status(0, "")
         self.assertEqual((status.con_lost["broken"], status.con_lost["not_served"]), (1, 0))
@@ -532,15 +490,13 @@ class ChangesTests(HostTestCase):
 
     def test_a_line_too_many_seen_while_an_id_is_asked_for(self) -> None:
         """F2: it is said there too how many answers are in doubt."""
-        stage = Together(self, max_connections=1)
-        stage.serving()
+        stage = Together(self, max_connections=1).serving()
         for each in range(3):
             stage.client_of("l2", b"%d\n" % each)
         stage.turn()
         (lond,) = stage.londs
         lond.stalls_at = b"sethost:l3\n"
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         lond.say(b"re:late\nok\n")
         (line,) = self.notes.at(LogLevel.critical)
         self.assertIn("out of step, 3 answers", line)
@@ -549,15 +505,13 @@ class ChangesTests(HostTestCase):
 
     def test_a_name_that_is_given_up(self) -> None:
         """A lond that does not take a name any more costs con_lost, and is asked again."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         lond = stage.warm("l3")
         lond.answer = lambda line: b"unable_to_set\n"
         self.assertEqual(stage.client_of("l3", b"get\n").read, b"")
         stage.turn()
         lond.answer = echo
-        again = stage.client_of("l3", b"again\n")
-        stage.turn()
+        again = stage.send_to("l3", b"again\n")
         self.assertEqual(again.read, b"re:sethost:l3:again\n")
         named = [b"sethost:l3:get\n", b"sethost:l3\n", b"sethost:l3:again\n"]
         self.assertEqual(lond.asked[-3:], named)
@@ -565,35 +519,28 @@ class ChangesTests(HostTestCase):
 
     def test_coming_back(self) -> None:
         """An id that leaves and comes back is introduced again on each connection."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         for host_id in ("l2", "l3"):
-            stage.client_of(host_id, b"warm\n")
-            stage.turn()
+            stage.send_to(host_id, b"warm\n")
         (lond,) = stage.londs
         stage.move("l3", "elsewhere.test")
         stage.move("l3", "127.0.0.2")
         lond.asked.clear()
-        client = stage.client_of("l3", b"get\n")
-        stage.turn()
+        client = stage.send_to("l3", b"get\n")
         self.assertEqual(client.read, b"re:sethost:l3:get\n")
         self.assertEqual(lond.asked, [b"sethost:l3\n", b"sethost:l3:get\n"])
 
     def test_coming_back_while_it_is_asked_for(self) -> None:
         """So is one that the lond was being asked for when it left; its request goes along."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         lond = stage.warm("l2")
         lond.stalls_at = b"sethost:l3\n"
-        client = stage.client_of("l3", b"get\n")
-        stage.turn()
+        client = stage.send_to("l3", b"get\n")
         stage.move("l3", "elsewhere.test")
         stage.move("l3", "127.0.0.2")
         lond.stalls_at = b""
-        lond.say(b"ok\n")
-        stage.turn()
-        again = stage.client_of("l3", b"again\n")
-        stage.turn()
+        lond.reply(b"ok\n")
+        again = stage.send_to("l3", b"again\n")
         self.assertEqual(client.read, b"re:sethost:l3:get\n")
         self.assertEqual(again.read, b"re:sethost:l3:again\n")
         self.assertNotIn(b"sethost:l3:again\n", lond.asked)
@@ -607,17 +554,14 @@ class ChangesTests(HostTestCase):
             lond.stalls_at = b"ekey\n"
 
         stage.network.prepare = prepare
-        waiting = stage.client_of("l3", b"get\n")
-        stage.turn()
+        waiting = stage.send_to("l3", b"get\n")
         (lond,) = stage.londs
         stage.serving()
         stage.move("l2", "elsewhere.test")
         stage.move("l2", "127.0.0.2")
-        lond.say(BUILD_KEY + b"\n")
-        stage.turn()
+        lond.reply(BUILD_KEY + b"\n")
         self.assertEqual(waiting.read, b"re:sethost:l3:get\n")
-        client = stage.client_of("l2", b"get\n")
-        stage.turn()
+        client = stage.send_to("l2", b"get\n")
         self.assertEqual(client.read, b"re:sethost:l2:get\n")
         carried = stage.londs[-1].raw
         self.assertLess(carried.index(b"sethost:l2\n"), carried.index(b"sethost:l2:get\n"))
@@ -625,25 +569,21 @@ class ChangesTests(HostTestCase):
 
     def test_first_spelling_leaves(self) -> None:
         """When the row goes that a machine's name was spelled by, the name is still looked up."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         stage.move("l2", "ONE.test.")
         stage.move("l3", "one.test")
         stage.move("l2", "elsewhere.test")
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         self.assertEqual(stage.targets[-1], "one.test")
         self.assertEqual(stage.hosts["l3"].status(0, "").machine.partition(":")[0], "one.test")
 
     def test_spelling(self) -> None:
         """A name is the same machine in capitals and with a dot at its end."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         for host_id, target in (("l2", "one.test"), ("l3", "ONE.test."), ("l4", "One.Test")):
             stage.move(host_id, target)
         for host_id in stage.hosts:
-            stage.client_of(host_id, b"get\n")
-            stage.turn()
+            stage.send_to(host_id, b"get\n")
         self.assertEqual(len(stage.londs), 1)
 
     def test_first_one_leaves(self) -> None:
@@ -651,7 +591,6 @@ class ChangesTests(HostTestCase):
         stage = Together(self, retries=1)
         stage.refuse()
         stage.move("l2", "elsewhere.test")
-        stage.client_of("l3", b"get\n")
-        stage.turn()
+        stage.send_to("l3", b"get\n")
         (event,) = [each for each in self.notes.events if each["log_level"] is LogLevel.critical]
         self.assertEqual(event["host_id"], "l3")

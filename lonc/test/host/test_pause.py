@@ -25,10 +25,8 @@ class PauseTests(HostTestCase):
 
     def test_in_flight(self) -> None:
         """It is done when what is in flight has ended; what comes then waits, and is served."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
-        flying = stage.client(b"flying\n")
-        stage.turn()
+        stage, lond = self.connected()
+        flying = stage.send(b"flying\n")
         done = self.pause(stage, stage.service)
         self.assertEqual(done, [])
         waiting = stage.client(b"waiting\n")
@@ -48,18 +46,15 @@ class PauseTests(HostTestCase):
         """It is done, too, when the request that was to be sent next waits like the others."""
         stage = Together(self, max_connections=1)
         stage.network.prepare = lambda lond: lond.know_hosts()
-        stage.client_of("l2", b"warm\n")
-        stage.turn()
+        stage.send_to("l2", b"warm\n")
         (lond,) = stage.londs
         lond.stalls_at = b"sethost:l3\n"
         lond.say(b"done\n")
-        client = stage.client_of("l3", b"get\n")
-        stage.turn()
+        client = stage.send_to("l3", b"get\n")
         host = stage.hosts["l3"]
         done = self.pause(stage, host)
         self.assertEqual(done, [])
-        stage.client_of("l4", b"close_connection_exit\n")
-        stage.turn()
+        stage.send_to("l4", b"close_connection_exit\n")
         self.assertEqual((done, host.waiting, client.read), ([None], 1, b""))
 
     def test_fail(self) -> None:
@@ -83,8 +78,7 @@ class PauseTests(HostTestCase):
 
     def test_one_of_several(self) -> None:
         """The others on its machine go on."""
-        stage = Together(self)
-        stage.serving()
+        stage = Together(self).serving()
         self.pause(stage, stage.hosts["l3"])
         held, served = stage.client_of("l3", b"get\n"), stage.client_of("l4", b"get\n")
         stage.turn()
@@ -99,7 +93,6 @@ class PauseTests(HostTestCase):
         self.pause(stage, stage.service, seconds=60.0)
         waiting = stage.client(b"get\n")
         stage.stop()
-        stage.turn()
         self.assertEqual(waiting.read, CON_LOST)
         stage.clock.advance(FAREWELL)
         stage.turn()
@@ -110,6 +103,5 @@ class PauseTests(HostTestCase):
         stage = Stage(self)
         stage.network.on_connect = leave_pending
         self.pause(stage, stage.service)
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         self.assertEqual(stage.network.attempts, [])

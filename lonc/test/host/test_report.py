@@ -20,9 +20,7 @@ class PastTests(HostTestCase):
 
     def asked(self, stage: Stage) -> FakeClient:
         """Return a client whose request has gone as far as it goes at once."""
-        client = stage.client(b"ping\n")
-        stage.turn()
-        return client
+        return stage.send(b"ping\n")
 
     def test_nothing_has_happened(self) -> None:
         """A host that nobody has asked has no past."""

@@ -52,7 +52,6 @@ class VersionTests(HostTestCase):
         still told which host is meant."""
         stage = self.stage("l2")
         clients = stage.clients_of(10, b"sethost:l2:ping\n")
-        stage.turn()
         self.assertEqual(self.answers(clients), [b"re:sethost:l2:ping\n"] * 10)
         self.assertEqual((stage.status.retries_left, stage.status.state), (2, "up"))
         self.assertEqual(len(self.warnings), 1)
@@ -71,40 +70,32 @@ class VersionTests(HostTestCase):
         """It is not asked again for an hour."""
         stage = self.stage("l2")
         stage.clients_of(1)
-        stage.turn()
         self.assertEqual(self.asked(stage), 1)
         stage.clients_of(2)
-        stage.turn()
         self.assertEqual(self.asked(stage), 1)
         stage.clock.advance(3599)
         stage.clients_of(3)
-        stage.turn()
         self.assertEqual((len(stage.londs), self.asked(stage)), (4, 1))
         self.breaking = False
         stage.clock.advance(1)
         stage.clients_of(4)
-        stage.turn()
         self.assertEqual((self.asked(stage), stage.status.lond_version), (2, "1.400"))
 
     def test_reset(self) -> None:
         """It is asked again at once when the host's connections were reset."""
         stage = self.stage("l2")
         stage.clients_of(1)
-        stage.turn()
         stage.service.close_connections()
         stage.clients_of(1)
-        stage.turn()
         self.assertEqual((self.asked(stage), stage.status.retries_left), (2, 2))
 
     def test_several_ids(self) -> None:
         """Where the lond serves several ids it is a failure like any other."""
         stage = self.stage("l2", "l3")
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         self.assertEqual((client.read, stage.status.retries_left), (CON_LOST, 1))
         self.breaking = False
-        again = stage.client(b"sethost:l2:ping\n")
-        stage.turn()
+        again = stage.send(b"sethost:l2:ping\n")
         self.assertEqual(again.read, b"re:sethost:l2:ping\n")
 
 
@@ -120,8 +111,7 @@ class SethostTests(HostTestCase):
 
     def ask(self, stage: Stage) -> bytes:
         """Ask for the host by its name; return the answer."""
-        client = stage.client(b"sethost:l2:put\n")
-        stage.turn()
+        client = stage.send(b"sethost:l2:put\n")
         return client.read
 
     def test_one_id(self) -> None:
@@ -138,7 +128,6 @@ class SethostTests(HostTestCase):
         self.assertEqual(self.ask(stage), b"re:put\n")
         stage.network.prepare = lambda lond: lond.know_hosts("l2", "l3")
         stage.clients_of(3, b"put\n")
-        stage.turn()
         self.assertEqual([b"sethost:l2\n" in lond.raw for lond in stage.londs], [True] * 3)
 
     def test_the_others(self) -> None:
@@ -225,8 +214,7 @@ class KeyFileTests(HostTestCase):
         stage = self.stage(insecure=True)
         hang_up = stage.network.prepare
         stage.network.prepare = self.prepare_accident
-        client = stage.client(b"put\n")
-        stage.turn()
+        client = stage.send(b"put\n")
         self.assertEqual((client.read, stage.status.mode), (b"re:put\n", "insecure"))
         stage.network.prepare = hang_up
         stage.advance(3590)
@@ -247,8 +235,7 @@ class KeyFileTests(HostTestCase):
         stage.client(b"get\n")
         stage.advance(3570)
         stage.londs[-1].answer = lambda request: None
-        stage.client(b"get\n")
-        stage.turn()
+        stage.send(b"get\n")
         stage.stall_at(b"init\n")
         waiting = stage.client(b"wait\n")
         stage.advance(10)

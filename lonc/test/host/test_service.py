@@ -37,10 +37,8 @@ class ConnectionsTests(HostTestCase):
 
     def test_idle_connection_is_used(self) -> None:
         """S8: an idle connection takes the request at once, and none is made."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
-        stage.client(b"ping\n")
-        stage.turn()
+        stage, lond = self.connected()
+        stage.send(b"ping\n")
         self.assertEqual(lond.asked, [b"ping\n"])
         self.assertEqual(len(stage.network.attempts), 1)
 
@@ -51,8 +49,7 @@ class ConnectionsTests(HostTestCase):
         for lond in (one, two, three):
             lond.answer = echo
         for _ in range(3):
-            stage.client(b"ping\n")
-            stage.turn()
+            stage.send(b"ping\n")
         self.assertEqual((one.asked, two.asked, three.asked), ([], [], [b"ping\n"] * 3))
 
     def test_order_of_use(self) -> None:
@@ -60,24 +57,19 @@ class ConnectionsTests(HostTestCase):
         stage = Stage(self)
         one, two, three = stage.connect(3)
         stage.clients_of(3)
-        stage.turn()
         for lond in (two, three, one):
             lond.say(b"ok\n")
-        stage.client(b"again\n")
-        stage.turn()
+        stage.send(b"again\n")
         self.assertEqual(one.asked, [b"ping\n", b"again\n"])
-        stage.client(b"again\n")
-        stage.turn()
+        stage.send(b"again\n")
         self.assertEqual(three.asked, [b"ping\n", b"again\n"])
 
     def test_one_connection_a_waiter(self) -> None:
         """S8: each request that finds no idle connection starts one, up to the limit."""
         stage = Stage(self, max_connections=3)
         stage.clients_of(2)
-        stage.turn()
         self.assertEqual(stage.state, (0, 0, 0, 2))
         stage.clients_of(5)
-        stage.turn()
         self.assertEqual(stage.state, (0, 0, 0, 3))
         self.assertEqual(stage.status.waiting, 4)
         self.assertEqual(len(stage.network.attempts), 3)
@@ -86,7 +78,6 @@ class ConnectionsTests(HostTestCase):
         """S8: there are at most ten connections unless the setting says otherwise."""
         stage = Stage(self)
         stage.clients_of(50)
-        stage.turn()
         self.assertEqual(stage.state, (0, 0, 0, 10))
 
     def test_connections_under_way_count(self) -> None:
@@ -94,7 +85,6 @@ class ConnectionsTests(HostTestCase):
         stage = Stage(self, max_connections=3)
         stage.network.on_connect = leave_pending
         stage.clients_of(9)
-        stage.turn()
         self.assertEqual(stage.state, (3, 0, 0, 0))
 
     def test_queue_in_order(self) -> None:
@@ -105,23 +95,19 @@ class ConnectionsTests(HostTestCase):
         one, two = stage.londs
         one.answer = two.answer = echo
         self.assertEqual((one.asked, two.asked), ([b"0\n"], [b"1\n"]))
-        two.say(b"re:1\n")
-        stage.turn()
+        two.reply(b"re:1\n")
         self.assertEqual(two.asked, [b"%d\n" % number for number in range(1, 8)])
-        one.say(b"re:0\n")
-        stage.turn()
+        one.reply(b"re:0\n")
         self.assertEqual(self.answers(clients), [b"re:%d\n" % number for number in range(8)])
 
     def test_next_is_sent_before_the_answer_is_passed_on(self) -> None:
         """S8: a client that asks again at once does not overtake those who wait."""
         stage = Stage(self, max_connections=1)
         eager = stage.client(b"a1\na2\n")
-        patient = stage.client(b"b\n")
-        stage.turn()
+        patient = stage.send(b"b\n")
         (lond,) = stage.londs
         for number in range(3):
-            lond.say(b"%d\n" % number)
-            stage.turn()
+            lond.reply(b"%d\n" % number)
         self.assertEqual(lond.asked, [b"a1\n", b"b\n", b"a2\n"])
         self.assertEqual((eager.read, patient.read), (b"0\n2\n", b"1\n"))
 
@@ -129,12 +115,10 @@ class ConnectionsTests(HostTestCase):
         """S6: no request is sent before the handshake is complete."""
         stage = Stage(self)
         stage.stall_at(b"ekey\n")
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         self.assertEqual(stage.state, (0, 1, 0, 0))
         self.assertEqual(stage.londs[0].raw[-1], b"ekey\n")
-        stage.londs[0].say(b"ABCDEF\n")
-        stage.turn()
+        stage.londs[0].reply(b"ABCDEF\n")
         self.assertEqual(stage.londs[0].asked, [b"ping\n"])
         stage.londs[0].say(b"l2\n")
         self.assertEqual(client.read, b"l2\n")
@@ -224,9 +208,7 @@ class CountingTests(HostTestCase):
         stage = Stage(self, max_connections=1, queue_limit=2, retries=5)
         stage.connect()
         stage.clients_of(5)
-        stage.turn()
-        stage.londs[0].say(b"ok\n")
-        stage.turn()
+        stage.londs[0].reply(b"ok\n")
         stage.londs[0].close()
         stage.turn()
         status = stage.status
@@ -251,8 +233,7 @@ class CountingTests(HostTestCase):
         stage.advance(3)
         self.assertEqual(stage.status.oldest_owed, 3.0)
         for answer in (b"1\n", b"2\n"):
-            stage.londs[0].say(answer)
-            stage.turn()
+            stage.londs[0].reply(answer)
         self.assertEqual(stage.status.oldest_owed, 0.0)
 
     def test_out_of_time(self) -> None:
@@ -272,8 +253,7 @@ class CountingTests(HostTestCase):
         self.assertEqual((status.state, status.retries_left, status.next_probe), ("up", 2, -1.0))
         stage.refuse()
         for _ in range(2):
-            stage.client(b"ping\n")
-            stage.turn()
+            stage.send(b"ping\n")
         status = stage.status
         self.assertEqual((status.state, status.retries_left, status.next_probe), ("DEAD", 0, 1.0))
         stage.stop()
@@ -292,12 +272,10 @@ class CountingTests(HostTestCase):
         """S20: with a debug level requests and answers are logged, by their command word only."""
         stage = Stage(self)
         stage.echoing()
-        stage.client(b"put:msu:secret\n")
-        stage.turn()
+        stage.send(b"put:msu:secret\n")
         self.assertEqual(self.notes.at(LogLevel.debug), [])
         stage.service.debug_level = 9
-        stage.client(b"put:msu:secret\n")
-        stage.turn()
+        stage.send(b"put:msu:secret\n")
         lines = self.notes.at(LogLevel.debug)
         self.assertEqual(len(lines), 2)
         for line in lines:
@@ -322,8 +300,7 @@ class FairShareTests(HostTestCase):
         stage.turn()
         (lond,) = stage.londs
         for _ in range(3):
-            lond.say(b"ok\n")
-            stage.turn()
+            lond.reply(b"ok\n")
         self.assertEqual(lond.asked[:3], [b"many:0\n", b"many:1\n", b"few\n"])
         self.assertEqual(newcomer.read, b"ok\n")
 
@@ -340,8 +317,7 @@ class FairShareTests(HostTestCase):
         stage.turn()
         (lond,) = stage.londs
         for _ in range(4):
-            lond.say(b"ok\n")
-            stage.turn()
+            lond.reply(b"ok\n")
         self.assertEqual(lond.asked, [b"many:0\n", b"many:1\n", b"many:2\n", b"few\n"])
         known = [getattr(each, "known_program", None) for each in stage.clients.everyone]
         self.assertEqual(known, [0] * 4)
@@ -372,8 +348,7 @@ class IdleTests(HostTestCase):
             lond.answer = echo
         for _ in range(12):
             stage.advance(10)
-            stage.client(b"ping\n")
-            stage.turn()
+            stage.send(b"ping\n")
         open_londs = stage.network.open_londs
         self.assertEqual(len(open_londs), 1)
         self.assertEqual(len(open_londs[0].asked), 12)
@@ -385,7 +360,6 @@ class IdleTests(HostTestCase):
             lond.answer = echo
         stage.advance(90)
         stage.clients_of(3)
-        stage.turn()
         stage.advance(90)
         self.assertEqual(stage.state[2], 2)
         stage.advance(20)

@@ -34,8 +34,7 @@ class StartAfreshTests(HostTestCase):
         stage = Stage(self)
         for _ in range(100):
             for _ in range(2):
-                stage.client(b"ping\n")
-                stage.turn()
+                stage.send(b"ping\n")
             stage.client(b"close_connection_exit\n")
             stage.clock.advance(1)
         lines = self.notes.at(LogLevel.info)
@@ -44,12 +43,10 @@ class StartAfreshTests(HostTestCase):
     def test_again_and_again(self) -> None:
         """S14: it takes effect once a second, so that others on the machine have connections."""
         stage = Stage(self)
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         for _ in range(60):
             stage.client(b"close_connection_exit\n")
-            stage.client(b"ping\n")
-            stage.turn()
+            stage.send(b"ping\n")
         self.assertEqual((len(stage.londs), stage.lost(Cause.CLOSED)), (11, 1))
         stage.clock.advance(1)
         stage.client(b"close_connection_exit\n")
@@ -59,14 +56,11 @@ class StartAfreshTests(HostTestCase):
         """S14, F11: idle and busy ones are closed, those that are being made go on; ok is said."""
         stage = Stage(self)
         stage.connect(2)
-        asker = stage.client(b"ping\n")
-        stage.turn()
+        asker = stage.send(b"ping\n")
         stage.stall_at(b"ekey\n")
         stage.clients_of(2)
-        stage.turn()
         stage.network.on_connect = leave_pending
         stage.clients_of(2)
-        stage.turn()
         self.assertEqual(stage.state, (2, 1, 0, 2))
         client = stage.client(b"close_connection_exit\n")
         self.assertEqual(client.read, b"ok\n")
@@ -88,10 +82,8 @@ class StartAfreshTests(HostTestCase):
 
     def test_it_is_not_sent_to_lond(self) -> None:
         """S14: the request is lonc's own."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
-        stage.client(b"close_connection_exit\n")
-        stage.turn()
+        stage, lond = self.connected()
+        stage.send(b"close_connection_exit\n")
         self.assertEqual(lond.asked, [])
         self.assertEqual(stage.status.answers, 1)
 
@@ -104,14 +96,12 @@ class StartAfreshTests(HostTestCase):
         """S14: a DEAD host starts afresh too: it has its retries again, and takes requests."""
         stage = Stage(self, retries=1)
         stage.refuse()
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         self.assertFalse(stage.service.alive)
         stage.accept()
         stage.client(b"close_connection_exit\n")
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         self.assertEqual((stage.status.state, stage.status.busy), ("up", 1))
 
     def test_next_request_connects_anew(self) -> None:
@@ -119,8 +109,7 @@ class StartAfreshTests(HostTestCase):
         stage = Stage(self)
         stage.connect()
         stage.service.close_connections()
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         stage.londs[1].say(b"l2\n")
         self.assertEqual(client.read, b"l2\n")
         self.assertEqual(stage.status.retries_left, 2)
@@ -129,16 +118,14 @@ class StartAfreshTests(HostTestCase):
         """F2: an answer that was on its way then reaches nobody."""
         stage, first = self.busy_stage()
         stage.service.close_connections()
-        second = stage.client(b"second\n")
-        stage.turn()
+        second = stage.send(b"second\n")
         stage.londs[0].say(b"answer to first\n")
         self.assertEqual((first.read, second.read), (CON_LOST, b""))
 
     def test_sent_ahead(self) -> None:
         """S14: what a client sent ahead is asked afresh; only what was open is lost."""
         stage = Stage(self, max_connections=1)
-        flying = stage.client(b"a1\na2\na3\n")
-        stage.turn()
+        flying = stage.send(b"a1\na2\na3\n")
         waiting = stage.client(b"b1\nb2\n")
         stage.service.close_connections()
         self.assertEqual((flying.read, waiting.read), (CON_LOST, CON_LOST))
@@ -151,8 +138,7 @@ class StartAfreshTests(HostTestCase):
         """S14: those behind it in a client's lines are not asked; its connection is closed."""
         stage = Stage(self)
         stage.echoing()
-        client = stage.client(b"one\nclose_connection_exit\ntwo\n")
-        stage.turn()
+        client = stage.send(b"one\nclose_connection_exit\ntwo\n")
         self.assertEqual(client.answers, [b"re:one\n", b"ok\n"])
         self.assertTrue(client.closed)
         self.assertEqual(stage.status.requests, 1)
@@ -162,8 +148,7 @@ class StartAfreshTests(HostTestCase):
         stage = Stage(self, max_connections=2)
         clients = [stage.client(b"ping\nclose_connection_exit\n") for _ in range(4)]
         stage.turn()
-        stage.client(b"close_connection_exit\n")
-        stage.turn()
+        stage.send(b"close_connection_exit\n")
         for client in clients:
             self.assertEqual(client.answers, [CON_LOST, b"ok\n"])
             self.assertTrue(client.closed)
@@ -182,8 +167,7 @@ class StartAfreshTests(HostTestCase):
 
     def test_unsent_request(self) -> None:
         """S14: a connection whose lond does not read is cut, not waited for."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         lond.wire.room = 10
         stage.client(b"x" * 100 + b"\n")
         stage.service.close_connections()
@@ -206,8 +190,7 @@ class ReconfigureTests(HostTestCase):
 
     def test_nothing_changed(self) -> None:
         """F13: the same row and settings touch nothing."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         client = stage.client()
         stage.service.reconfigure(a_host(), stage.settings)
         stage.turn()
@@ -220,8 +203,7 @@ class ReconfigureTests(HostTestCase):
         """F13: what is idle is closed; what owes an answer gives it and is not used again."""
         stage = Stage(self)
         idle, busy = stage.connect(2)
-        flying = stage.client(b"flying\n")
-        stage.turn()
+        flying = stage.send(b"flying\n")
         self.move_away(stage)
         self.assertTrue(idle.wire.disconnecting)
         self.assertFalse(busy.wire.disconnecting)
@@ -269,8 +251,7 @@ class ReconfigureTests(HostTestCase):
         """F13: a DEAD host that gets another address is tried afresh."""
         stage = Stage(self, retries=1)
         stage.refuse()
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         stage.accept()
         self.move_away(stage)
         self.assertEqual((stage.status.state, stage.status.next_probe), ("up", -1.0))
@@ -279,8 +260,7 @@ class ReconfigureTests(HostTestCase):
     def test_own_id_and_port(self) -> None:
         """F13: connections in another name or to another port are retired as well."""
         for changes in ({"host_id": "l9"}, {"lond_port": 1234}):
-            stage = Stage(self)
-            (lond,) = stage.connect()
+            stage, lond = self.connected()
             self.change(stage, **changes)
             self.assertTrue(lond.wire.disconnecting)
             stage.client(b"ping\n")
@@ -291,9 +271,7 @@ class ReconfigureTests(HostTestCase):
         stage, _ = self.busy_stage(waiting=2)
         self.change(stage, queue_limit=3, max_connections=2, request_timeout=5)
         stage.clients_of(2)
-        self.assertEqual(stage.status.waiting, 3)
-        self.assertEqual(stage.lost(Cause.QUEUE_FULL), 1)
-        stage.turn()
+        self.assertEqual((stage.status.waiting, stage.lost(Cause.QUEUE_FULL)), (2, 1))
         self.assertEqual(stage.state, (0, 0, 0, 2))
         stage.advance(5)
         self.assertGreater(stage.lost(Cause.TIMEOUT), 0)
@@ -306,8 +284,7 @@ class ReconfigureTests(HostTestCase):
         stage.advance(1)
         self.assertEqual(stage.status.waiting, 5)
         for _ in clients:
-            stage.londs[0].say(b"ok\n")
-            stage.turn()
+            stage.londs[0].reply(b"ok\n")
         self.assertEqual(self.answers(clients), [b"ok\n"] * 6)
 
     def test_retries(self) -> None:
@@ -360,7 +337,6 @@ class StopTests(HostTestCase):
         """A host without clients stops at once, takes its socket away and leaves no timer."""
         stage = Stage(self)
         done = stage.stop()
-        stage.turn()
         self.assertEqual(done, [True])
         self.assertFalse(os.path.exists(stage.path))
         self.assertEqual(stage.clock.getDelayedCalls(), [])
@@ -370,8 +346,7 @@ class StopTests(HostTestCase):
         stage, client = self.busy_stage()
         first, second = stage.stop(), stage.stop()
         self.assertEqual((first, second), ([], []))
-        stage.londs[0].say(b"answer\n")
-        stage.turn()
+        stage.londs[0].reply(b"answer\n")
         stage.turn()
         self.assertEqual(client.read, b"answer\n")
         stage.clock.advance(FAREWELL)
@@ -383,7 +358,6 @@ class StopTests(HostTestCase):
         stage = Stage(self)
         londs = stage.connect(3)
         done = stage.stop()
-        stage.turn()
         self.assertEqual(done, [True])
         self.assertEqual([lond.wire.closed for lond in londs], [True] * 3)
 
@@ -425,7 +399,6 @@ class StopTests(HostTestCase):
         stage, _ = self.busy_stage()
         clients = stage.clients_of(3)
         stage.stop()
-        stage.turn()
         self.assertEqual(self.answers(clients), [CON_LOST] * 3)
         self.assertEqual(stage.lost(Cause.CLOSED), 3)
 
@@ -454,8 +427,7 @@ class StopTests(HostTestCase):
         stage.turn()
         stage.stop()
         old.write(b"close_connection_exit\n")
-        stage.londs[0].say(b"ok\n")
-        stage.turn()
+        stage.londs[0].reply(b"ok\n")
         self.assertEqual((old.read, flying.read), (b"ok\n", b"ok\n"))
 
     def test_sent_ahead(self) -> None:
@@ -464,15 +436,11 @@ class StopTests(HostTestCase):
         stage.echoing()
         client = stage.client(b"one\ntwo\nthree\n")
         done = stage.stop()
-        stage.turn()
         self.assertEqual(client.answers, [CON_LOST] * 3)
         stage = Stage(self)
-        client = stage.client(b"one\ntwo\nthree\n")
-        stage.turn()
+        client = stage.send(b"one\ntwo\nthree\n")
         done = stage.stop()
-        stage.turn()
-        stage.londs[0].say(b"1\n")
-        stage.turn()
+        stage.londs[0].reply(b"1\n")
         self.assertEqual(client.answers, [b"1\n", CON_LOST, CON_LOST])
         self.assertEqual(stage.londs[0].asked, [b"one\n"])
         stage.clock.advance(FAREWELL)
@@ -481,8 +449,7 @@ class StopTests(HostTestCase):
 
     def test_client_that_asks_on(self) -> None:
         """A client that asks on and on does not keep the host from stopping."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         lond.answer = echo
         client = stage.client(b"".join(b"%d\n" % number for number in range(100)))
         done = stage.stop()
@@ -495,12 +462,10 @@ class StopTests(HostTestCase):
         """Connections that are being made are given up."""
         stage = Stage(self)
         stage.stall_at(b"init\n")
-        one = stage.client(b"ping\n")
-        stage.turn()
+        one = stage.send(b"ping\n")
         stage.network.on_connect = leave_pending
         two = stage.client(b"ping\n")
         done = stage.stop()
-        stage.turn()
         self.assertEqual(self.answers([one, two]), [CON_LOST] * 2)
         self.assertTrue(stage.network.attempts[1].given_up)
         self.assertTrue(stage.londs[0].wire.closed)
@@ -513,7 +478,6 @@ class StopTests(HostTestCase):
         stage = Stage(self)
         client = stage.client(b"ping\n", room=1)
         done = stage.stop()
-        stage.turn()
         stage.clock.advance(0.9)
         self.assertEqual((done, client.read, client.closed), ([], b"c", False))
         stage.clock.advance(0.1)
@@ -526,7 +490,6 @@ class StopTests(HostTestCase):
         stage = Stage(self)
         client = stage.client(b"ping\n", room=1)
         done = stage.stop()
-        stage.turn()
         stage.clock.advance(0.9)
         client.wire.take()
         self.say_farewell(stage)
@@ -535,14 +498,12 @@ class StopTests(HostTestCase):
 
     def test_lond_that_does_not_read(self) -> None:
         """A connection that cannot be closed in good order is cut after a second."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         lond.wire.room = 10
         stage.client(b"x" * 100 + b"\n")
         lond.say(b"too long\n")
         self.assertEqual(stage.state, (0, 0, 1, 0))
         done = stage.stop()
-        stage.turn()
         stage.clock.advance(0.9)
         self.assertEqual((done, lond.wire.closed), ([], False))
         stage.clock.advance(0.1)
@@ -553,9 +514,7 @@ class StopTests(HostTestCase):
         """A connection that breaks meanwhile ends its request, and no probe follows."""
         stage = Stage(self, retries=1)
         one, two = stage.clients_of(2)
-        stage.turn()
         done = stage.stop()
-        stage.turn()
         stage.londs[0].close()
         self.assertEqual(self.answers([one, two]), [CON_LOST, b""])
         stage.londs[1].close()
@@ -571,7 +530,6 @@ class StopTests(HostTestCase):
         """An answer with something behind it reaches its client before that is closed."""
         stage, client = self.busy_stage()
         done = stage.stop()
-        stage.turn()
         stage.londs[0].say(b"ok\nmore\n")
         self.say_farewell(stage)
         self.assertEqual((client.read, done), (b"ok\n", [True]))
@@ -580,8 +538,7 @@ class StopTests(HostTestCase):
         """A DEAD host stops without a further probe."""
         stage = Stage(self, retries=1)
         stage.refuse()
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         done = stage.stop()
         self.say_farewell(stage)
         self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
@@ -600,7 +557,6 @@ class StopTests(HostTestCase):
         clients: list[FakeClient] = [stage.client(b"x%d\n" % n, room=n) for n in range(12)]
         stage.turn()
         done = stage.stop()
-        stage.turn()
         stage.londs[0].say(b"ok\n")
         stage.londs[1].close()
         clients[2].hang_up()

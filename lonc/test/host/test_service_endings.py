@@ -19,13 +19,11 @@ class EndingTests(HostTestCase):
         """S12: the request on a connection that breaks gets con_lost; others go on."""
         stage = Stage(self, max_connections=2)
         one, two = stage.clients_of(2)
-        stage.turn()
         three = stage.client(b"ping\n")
         stage.londs[0].close()
         self.assertEqual(self.answers([one, two, three]), [CON_LOST, b"", b""])
         self.assertEqual(stage.lost(Cause.BROKEN), 1)
-        stage.londs[1].say(b"2\n")
-        stage.turn()
+        stage.londs[1].reply(b"2\n")
         stage.londs[1].say(b"3\n")
         self.assertEqual(self.answers([one, two, three]), [CON_LOST, b"2\n", b"3\n"])
 
@@ -53,11 +51,9 @@ class EndingTests(HostTestCase):
         """F1, S11: at the deadline, counted from sending, the client is told."""
         stage = Stage(self, max_connections=1, request_timeout=60, queue_timeout=100)
         first, second = stage.clients_of(2)
-        stage.turn()
         (lond,) = stage.londs
         stage.advance(50)
-        lond.say(b"ok\n")
-        stage.turn()
+        lond.reply(b"ok\n")
         stage.advance(59.5)
         self.assertEqual((first.read, second.read), (b"ok\n", b""))
         stage.advance(0.5)
@@ -83,8 +79,7 @@ class EndingTests(HostTestCase):
     def test_dripping_answer(self) -> None:
         """F1: an answer that drips in does not stretch its deadline: its last byte counts."""
         stage = Stage(self, request_timeout=10)
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         for _ in range(9):
             stage.advance(1)
             stage.londs[0].say(b"x")
@@ -95,17 +90,13 @@ class EndingTests(HostTestCase):
     def test_late_reply(self) -> None:
         """F2: the late reply on a connection that timed out reaches nobody."""
         stage = Stage(self, max_connections=1, request_timeout=10)
-        one = stage.client(b"one\n")
-        stage.turn()
+        one = stage.send(b"one\n")
         (late,) = stage.londs
         stage.advance(10)
-        two = stage.client(b"two\n")
-        stage.turn()
-        late.say(b"answer to one\n")
-        stage.turn()
+        two = stage.send(b"two\n")
+        late.reply(b"answer to one\n")
         self.assertEqual((one.read, two.read), (CON_LOST, b""))
-        stage.londs[1].say(b"l2\n")
-        stage.turn()
+        stage.londs[1].reply(b"l2\n")
         self.assertEqual(stage.londs[1].asked, [PING, b"two\n"])
         stage.londs[1].say(b"answer to two\n")
         self.assertEqual(two.read, b"answer to two\n")
@@ -121,8 +112,7 @@ class EndingTests(HostTestCase):
         stage.advance(0.5)
         self.assertEqual(self.answers([first, one, two]), [b"", CON_LOST, b""])
         self.assertEqual(stage.lost(Cause.QUEUE_TIMEOUT), 1)
-        stage.londs[0].say(b"1\n")
-        stage.turn()
+        stage.londs[0].reply(b"1\n")
         stage.londs[0].say(b"2\n")
         self.assertEqual(self.answers([first, one, two]), [b"1\n", CON_LOST, b"2\n"])
 
@@ -133,8 +123,7 @@ class EndingTests(HostTestCase):
         client, other = stage.clients_of(2)
         stage.advance(15)
         for _ in range(2):
-            stage.londs[0].say(b"1\n")
-            stage.turn()
+            stage.londs[0].reply(b"1\n")
         client.write(b"ping\n")
         stage.advance(15)
         self.assertEqual(client.read, b"1\n")
@@ -166,8 +155,7 @@ class EndingTests(HostTestCase):
         """F1: a handshake has its limit as a whole, however it drips."""
         stage = Stage(self, request_timeout=30, queue_timeout=100)
         stage.stall_at(b"init\n")
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         for _ in range(29):
             stage.advance(1)
             stage.londs[0].say(b"1")
@@ -205,8 +193,7 @@ class EndingTests(HostTestCase):
     def test_reply_too_long(self) -> None:
         """F3: a reply over the limit is con_lost for its asker, and costs the connection."""
         stage = Stage(self, max_line=1000)
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         stage.londs[0].say(b"x" * 1001)
         self.assertEqual(client.read, CON_LOST)
         self.assertEqual(stage.lost(Cause.TOO_LONG), 1)
@@ -227,21 +214,18 @@ class OutOfTurnTests(HostTestCase):
 
     def test_spoke_while_idle(self) -> None:
         """F2: a lond that speaks while nothing is owed is closed, and nobody gets what it said."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         lond.say(b"answer\n")
         self.assertTrue(lond.wire.disconnecting)
         self.assertEqual(stage.state, (0, 0, 0, 0))
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         self.assertEqual(client.read, b"")
         self.assertEqual(stage.londs[1].asked, [b"ping\n"])
 
     def test_more_than_the_answer(self) -> None:
         """F2: the first line is the answer; the rest is nobody's, and the connection is closed."""
         stage = Stage(self, max_connections=1)
-        one = stage.client(b"one\n")
-        stage.turn()
+        one = stage.send(b"one\n")
         two = stage.client(b"two\n")
         stage.londs[0].say(b"1\n2\n")
         self.assertEqual(one.read, b"1\n")
@@ -249,8 +233,7 @@ class OutOfTurnTests(HostTestCase):
         stage.turn()
         self.assertNotEqual(two.read, b"2\n")
         self.assertIn("more than its answer", self.warnings[0])
-        three = stage.client(b"three\n")
-        stage.turn()
+        three = stage.send(b"three\n")
         stage.londs[-1].say(b"3\n")
         self.assertEqual(three.read, b"3\n")
 
@@ -261,8 +244,7 @@ class OutOfTurnTests(HostTestCase):
         first.hang_up()
         self.assertEqual(second.read, b"")
         (lond,) = stage.londs
-        lond.say(b"answer to first\n")
-        stage.turn()
+        lond.reply(b"answer to first\n")
         self.assertEqual((first.read, second.read), (b"", b""))
         lond.say(b"answer to second\n")
         self.assertEqual(second.read, b"answer to second\n")
@@ -274,43 +256,36 @@ class OutOfTurnTests(HostTestCase):
         stays = stage.client(b"stays\n")
         gone.hang_up()
         self.assertEqual(stage.status.waiting, 1)
-        stage.londs[0].say(b"ok\n")
-        stage.turn()
+        stage.londs[0].reply(b"ok\n")
         self.assertEqual(stage.londs[0].asked, [b"first\n", b"stays\n"])
         self.assertEqual(stays.read, b"")
 
     def test_encrypted_answer_that_lies(self) -> None:
         """S7, F2: a false frame is con_lost, and the connection is closed."""
         stage = Stage(self)
-        client = stage.client(b"encrypt:get:x\n")
-        stage.turn()
+        client = stage.send(b"encrypt:get:x\n")
         stage.londs[0].say(b"enc:3:00\n")
         self.assertEqual(client.read, CON_LOST)
         self.assertTrue(stage.londs[0].wire.disconnecting)
 
     def test_control_byte(self) -> None:
         """A command that a lond might read in another way is not sent."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         for line in (b"e\0key\n", b"encrypt:\x1bekey\n", b"sethost:l2:set\x7fhost:l1\n"):
             self.assertEqual(stage.client(line).read, CON_LOST)
-        stage.client(b"ping\r\n")
-        stage.turn()
+        stage.send(b"ping\r\n")
         self.assertEqual(lond.asked, [b"ping\r\n"])
         self.assertEqual(stage.lost(Cause.CONTROL_BYTE), 3)
         self.assertEqual(len(self.warnings), 1)
 
     def test_log_of_a_secret(self) -> None:
         """At no level does the log hold more of a secret request, or its answer, than a command."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
+        stage, lond = self.connected()
         stage.service.debug_level = 9
         for prefix in (b"encrypt:", b"sethost:l2:encrypt:"):
             for request in (b"auth:hunter2", b"hunter2", b"hunter2\r", b"hun\0ter2", b"\0:hunter2"):
-                stage.client(prefix + request + b"\n")
-                stage.turn()
-                lond.say(lond.cipher.encrypt(b"hunter2") + b"\n")
-                stage.turn()
+                stage.send(prefix + request + b"\n")
+                lond.reply(lond.cipher.encrypt(b"hunter2") + b"\n")
         texts = [formatEvent(each) + repr(each) for each in self.notes.events]
         self.assertEqual([text for text in texts if "ter2" in text], [])
         self.assertTrue(any("encrypt:auth" in text for text in texts))
@@ -318,8 +293,7 @@ class OutOfTurnTests(HostTestCase):
     def test_encrypted_exchange(self) -> None:
         """S7: an encrypted request goes and comes through the whole way in clear for the client."""
         stage = Stage(self)
-        client = stage.client(b"encrypt:get:secret\n")
-        stage.turn()
+        client = stage.send(b"encrypt:get:secret\n")
         (lond,) = stage.londs
         self.assertEqual(lond.asked, [b"encrypt:get:secret\n"])
         self.assertTrue(lond.raw[-1].startswith(b"enc:10:"))

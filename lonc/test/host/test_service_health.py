@@ -20,8 +20,7 @@ class HealthTests(HostTestCase):
 
     def fail_once(self, stage: Stage) -> None:
         """Let one connection fail."""
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
 
     def dead_stage(self, **settings: Any) -> Stage:
         """Return a stage whose host is DEAD, and whose lond refuses."""
@@ -52,8 +51,7 @@ class HealthTests(HostTestCase):
         """S6, F5: it is tried again without the question, and its host has lost no retry."""
         stage = Stage(self)
         stage.stall_at(b"version\n")
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         stage.echoing()
         stage.londs[0].close()
         stage.turn()
@@ -78,8 +76,7 @@ class HealthTests(HostTestCase):
         stage.network.on_connect = lambda attempt: attempt.fail(
             ConnectError(errno.EMFILE, "Too many open files")
         )
-        client = stage.client(b"ping\n")
-        stage.turn()
+        client = stage.send(b"ping\n")
         self.assertEqual(client.read, CON_LOST)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
         self.assertIn("no file descriptors left", self.warnings[-1])
@@ -91,10 +88,8 @@ class HealthTests(HostTestCase):
 
     def test_no_descriptors_while_others_wait(self) -> None:
         """S8: without descriptors, one attempt is made for each request, and not one for ever."""
-        stage = Stage(self, max_connections=10)
-        (lond,) = stage.connect()
+        stage, lond = self.connected(max_connections=10)
         stage.clients_of(1)
-        stage.turn()
         before = len(stage.network.attempts)
 
         def fail(attempt: Attempt) -> None:
@@ -103,11 +98,9 @@ class HealthTests(HostTestCase):
 
         stage.network.on_connect = fail
         waiting = stage.clients_of(3)
-        stage.turn()
         self.assertEqual(len(stage.network.attempts) - before, 3)
         lond.answer = echo
-        lond.say(b"first\n")
-        stage.turn()
+        lond.reply(b"first\n")
         self.assertEqual(self.answers(waiting), [echo(b"ping\n")] * 3)
 
     def test_no_descriptors_while_dead(self) -> None:
@@ -126,7 +119,6 @@ class HealthTests(HostTestCase):
         """S8: when one of several connections breaks, one is made for those who still wait."""
         stage = Stage(self, max_connections=2)
         stage.clients_of(2)
-        stage.turn()
         waiting = stage.client(b"ping\n")
         stage.echoing()
         stage.londs[0].close()
@@ -137,7 +129,6 @@ class HealthTests(HostTestCase):
         """S10: those who wait when the host dies are told at once."""
         stage = Stage(self, max_connections=2, retries=1)
         first, second = stage.clients_of(2)
-        stage.turn()
         waiting = stage.clients_of(3)
         stage.londs[0].close()
         self.assertEqual(self.answers([first, second, *waiting]), [CON_LOST, b"", *[CON_LOST] * 3])
@@ -147,7 +138,6 @@ class HealthTests(HostTestCase):
         """S10: what is owed when the host dies may still come, and is a success."""
         stage = Stage(self, max_connections=2, retries=1)
         first, second = stage.clients_of(2)
-        stage.turn()
         stage.londs[0].close()
         self.assertFalse(stage.service.alive)
         stage.londs[1].say(b"ok\n")
@@ -160,8 +150,7 @@ class HealthTests(HostTestCase):
         """S10: idle connections of a host that died are closed; the pool holds none."""
         stage = Stage(self, retries=1)
         one, two = stage.connect(2)
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         two.close()
         self.assertTrue(one.wire.disconnecting)
         self.assertEqual(stage.state, (0, 0, 0, 0))
@@ -218,8 +207,7 @@ class HealthTests(HostTestCase):
         self.assertTrue(stage.service.alive)
         self.assertEqual(stage.revived, ["l2"])
         self.assertEqual((stage.status.retries_left, stage.state), (2, (0, 0, 1, 0)))
-        stage.client(b"ping\n")
-        stage.turn()
+        stage.send(b"ping\n")
         self.assertEqual(stage.londs[0].asked, [b"ping\n"])
         stage.advance(200)
         self.assertEqual(len(stage.network.attempts), 1)
@@ -371,8 +359,7 @@ class HealthTests(HostTestCase):
             def way(stage: Stage) -> None:
                 stage.stall_at(b"init\n")
                 self.fail_once(stage)
-                stage.londs[-1].say(word)
-                stage.turn()
+                stage.londs[-1].reply(word)
 
             return way
 

@@ -98,10 +98,8 @@ class NamedHostTests(HostTestCase):
 
     def test_close_connections(self) -> None:
         """S14: ``close_connection_exit`` behind the prefix closes the connections, too."""
-        stage = Stage(self)
-        (lond,) = stage.connect()
-        client = stage.client(b"sethost:l2:close_connection_exit\n")
-        stage.turn()
+        stage, lond = self.connected()
+        client = stage.send(b"sethost:l2:close_connection_exit\n")
         self.assertEqual((client.read, lond.asked), (b"ok\n", []))
         self.assertEqual(stage.network.open_londs, [])
 
