@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -48,14 +47,12 @@ class PrepareTests(SynchronousTestCase):
         ]:
             self.assertEqual(path, os.path.join(self.folder, name))
             self.assertTrue(os.path.isdir(path))
+        # The data of users are their owner's only.
+        self.assertEqual(os.stat(os.path.join(self.folder, "data")).st_mode & 0o777, 0o700)
         table = read_host_table(settings.hosts_file)
         self.assertEqual(table.problems, ())
         where = {host.id: host.address for host in table.hosts.values()}
         self.assertEqual(where, {"l1": "127.0.0.1", "l2": "127.0.0.2"})
-
-    def test_port(self) -> None:
-        """The port that is asked for stands in the configuration."""
-        self.assertEqual(read_settings(prepare(self.folder, 15663), {}).lond_port, 15663)
 
     def test_folder_with_marks(self) -> None:
         """A folder may have blanks, quotes and backslashes in its name."""
@@ -69,18 +66,14 @@ class PrepareTests(SynchronousTestCase):
         self.assertEqual(conf, os.path.join(self.folder, "loncapa.conf"))
         self.assertEqual(read_settings(conf, {}).sock_dir, os.path.join(self.folder, "sock"))
 
-    def test_data_are_private(self) -> None:
-        """The data of users are their owner's only."""
-        prepare(self.folder)
-        self.assertEqual(os.stat(os.path.join(self.folder, "data")).st_mode & 0o777, 0o700)
-
     def test_second_run(self) -> None:
-        """A later run leaves what somebody changed, whatever port it is asked for."""
-        conf = Path(prepare(self.folder))
+        """A later run leaves what the first wrote, whatever port it is asked for."""
+        conf = Path(prepare(self.folder, 15663))
+        self.assertEqual(read_settings(str(conf), {}).lond_port, 15663)
         table = Path(self.folder, "tabs", "hosts.tab")
         for file in (conf, table):
             file.write_text("changed\n", encoding="utf-8")
-        self.assertEqual(prepare(self.folder, 15663), str(conf))
+        self.assertEqual(prepare(self.folder, 15664), str(conf))
         for file in (conf, table):
             self.assertEqual(file.read_text(encoding="utf-8"), "changed\n")
 
@@ -130,50 +123,21 @@ class CheckPortsTests(SynchronousTestCase):
         for _ in range(2):
             check_ports(a_table("127.0.0.1"), self.port)
 
-    def test_taken(self) -> None:
-        """A port that somebody has is named, with its address and the lond that wants it."""
-        with self.assertRaises(ClusterError) as caught:
-            check_ports(a_table("127.0.0.2", "127.0.0.1"), self.port)
-        self.assertEqual(
-            str(caught.exception),
-            f"the lond l2 cannot listen on port {self.port} at 127.0.0.1: Address already in use",
-        )
-
-    def test_address_of_another_machine(self) -> None:
-        """An address that is not this machine's is named."""
-        with self.assertRaises(ClusterError) as caught:
-            check_ports(a_table("192.0.2.1"), self.port)
-        self.assertEqual(
-            str(caught.exception),
-            f"the lond l1 cannot listen on port {self.port} at 192.0.2.1: "
-            "Cannot assign requested address",
-        )
+    def test_not_available(self) -> None:
+        """One that somebody has, or at another machine's address, or without an address: named."""
+        cannot = f"cannot listen on port {self.port} at"
+        for addresses, why in (
+            (("127.0.0.2", "127.0.0.1"), f"l2 {cannot} 127.0.0.1: Address already in use"),
+            (("192.0.2.1",), f"l1 {cannot} 192.0.2.1: Cannot assign requested address"),
+            (("http",), "l1 has no address in the host table, only a name"),
+        ):
+            error = self.assertRaises(ClusterError, check_ports, a_table(*addresses), self.port)
+            self.assertEqual(str(error), f"the lond {why}")
 
     def test_same_address_twice(self) -> None:
         """Hosts may have one address: they share a lond and its port."""
         self.taken.close()
         check_ports(a_table("127.0.0.1", "127.0.0.1"), self.port)
-
-    def test_name_only(self) -> None:
-        """A host that has a name only has nowhere to listen."""
-        with self.assertRaises(ClusterError) as caught:
-            check_ports(a_table("http"), self.port)
-        self.assertEqual(
-            str(caught.exception), "the lond l1 has no address in the host table, only a name"
-        )
-
-
-class PickyReactor(MemoryReactorClock):
-    """A reactor that has a port everywhere but at one address."""
-
-    taken = ""
-
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """Listen, unless that address is taken."""
-        if interface == self.taken:
-            error = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-            raise CannotListenError(interface, port, error)
-        return super().listenTCP(port, factory, backlog, interface)
 
 
 class StartTests(SynchronousTestCase):
@@ -181,7 +145,7 @@ class StartTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Prepare a cluster of two."""
-        self.reactor = PickyReactor()
+        self.reactor = MemoryReactorClock()
         self.folder = os.path.abspath(self.mktemp())
         self.table = read_host_table(read_settings(prepare(self.folder), {}).hosts_file)
         reactor: Any = self.reactor  # its interfaces are not declared for mypy
@@ -200,39 +164,15 @@ class StartTests(SynchronousTestCase):
         return transport
 
     def test_listens(self) -> None:
-        """Each lond listens at its own address, all on one port, once it is started."""
+        """Each lond listens at its own address, all on one port, and has a file of its own."""
         self.assertEqual(self.reactor.tcpServers, [])
+        self.assertEqual(os.listdir(os.path.join(self.folder, "data")), [])
         self.cluster.startService()
         self.addCleanup(self.cluster.stopService)
         where = [(server[0], server[3]) for server in self.reactor.tcpServers]
         self.assertEqual(where, [(5663, "127.0.0.1"), (5663, "127.0.0.2")])
-
-    def test_data_of_their_own(self) -> None:
-        """Each lond has a file of its own, which is opened when it starts."""
-        self.assertEqual(os.listdir(os.path.join(self.folder, "data")), [])
-        self.cluster.startService()
-        self.addCleanup(self.cluster.stopService)
         files = os.listdir(os.path.join(self.folder, "data"))
         self.assertLessEqual({"l1.sqlite", "l2.sqlite"}, set(files))
-
-    def test_port_in_use(self) -> None:
-        """The error names lond, port and address, and no other lond stays behind."""
-        self.reactor.taken = "127.0.0.2"
-        with self.assertRaises(ClusterError) as caught:
-            self.cluster.startService()
-        self.assertEqual(
-            str(caught.exception),
-            "the lond l2 cannot listen on port 5663 at 127.0.0.2: Address already in use",
-        )
-        self.assertFalse(self.lond("l1").running)
-        self.assertFalse(self.cluster.running)
-        # SQLite removes what it keeps beside an open file when that is closed.
-        files = os.listdir(os.path.join(self.folder, "data"))
-        self.assertEqual(sorted(files), ["l1.sqlite", "l2.sqlite"])
-        self.reactor.taken = ""
-        self.cluster.startService()  # and it starts once the port is free
-        self.addCleanup(self.cluster.stopService)
-        self.assertTrue(self.lond("l2").running)
 
     def test_unusable_data(self) -> None:
         """Data that cannot be opened stop the start, and are named."""
@@ -369,14 +309,6 @@ class NetworkTests(TestCase):
         answers = await self.talk("127.0.0.2", *lines)
         self.assertEqual(answers, [b"\n", b"1\n", b"unable_to_set\n"])
 
-    async def test_yesterdays_data(self) -> None:
-        """The next run finds the data of the one before."""
-        cluster = self.started()
-        await self.talk("127.0.0.2", b"put:d:u:n:a=1")
-        await cluster.stopService()
-        self.started()
-        self.assertEqual(await self.talk("127.0.0.2", b"get:d:u:n:a"), [b"1\n"])
-
     async def test_port_is_given_back(self) -> None:
         """Once stopping is done the ports are free, also where it was the lond that hung up."""
         cluster = self.started()
@@ -388,13 +320,19 @@ class NetworkTests(TestCase):
         check_ports(self.table, self.port)
 
     async def test_port_in_use(self) -> None:
-        """A second cluster on the same port does not start, and the first goes on."""
-        self.started()
-        second = Cluster(self.reactor, self.folder, self.table, self.port, "l1")
-        with self.assertRaises(ClusterError) as caught:
-            second.startService()
+        """The error names lond, port and address; no other lond stays, and it can be tried anew."""
+        cluster = Cluster(self.reactor, self.folder, self.table, self.port, "l1")
+        with socket.create_server(("127.0.0.2", self.port)):
+            error = self.assertRaises(ClusterError, cluster.startService)
         self.assertEqual(
-            str(caught.exception),
-            f"the lond l1 cannot listen on port {self.port} at 127.0.0.1: Address already in use",
+            str(error),
+            f"the lond l2 cannot listen on port {self.port} at 127.0.0.2: Address already in use",
         )
-        self.assertEqual(await self.talk("127.0.0.1", b"ping"), [b"l1\n"])
+        self.assertFalse(cluster.running or cluster.getServiceNamed("l1").running)
+        # SQLite removes what it keeps beside an open file when that is closed.
+        files = os.listdir(os.path.join(self.folder, "data"))
+        self.assertEqual(sorted(files), ["l1.sqlite", "l2.sqlite"])
+        await deferLater(self.reactor, 0)  # the port of l1 closes
+        cluster.startService()
+        self.addCleanup(cluster.stopService)
+        self.assertEqual(await self.talk("127.0.0.2", b"ping"), [b"l2\n"])

@@ -7,8 +7,7 @@ import os
 from contextlib import redirect_stdout
 from typing import Any
 
-from twisted.internet.protocol import connectionDone
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.cli.lond import lond
@@ -16,6 +15,7 @@ from lonc.cli.main import main
 from lonc.config.hosts import read_host_table
 from lonc.lond import illness
 from lonc.lond.cluster import Cluster, LondService, prepare
+from lonc.test.fixtures.lond_caller import Caller
 
 
 class FileTests(SynchronousTestCase):
@@ -60,36 +60,30 @@ class ClusterTests(SynchronousTestCase):
         self.reactor.advance(Cluster.PAUSE)
         return self.cluster.getServiceNamed("l2")
 
-    def answers(self, lond: LondService) -> bytes:
-        """Return what it answers to a caller at once, and hang up."""
-        protocol = lond.factory.buildProtocol(None)
-        transport = StringTransport()
-        protocol.makeConnection(transport)
-        protocol.dataReceived(b"init\n")
-        challenge = transport.value()
-        if challenge.strip().isdigit():
-            transport.clear()
-            for line in (challenge, b"ekey\n", b"ping\n"):
-                protocol.dataReceived(line)
-        protocol.connectionLost(connectionDone)
-        told: bytes = transport.value()
-        return told
+    def caller(self, lond: LondService) -> Caller:
+        """Connect to a lond; the connection does not outlive the test."""
+        caller = Caller(lond.factory)
+        self.addCleanup(caller.hang_up)
+        return caller
 
     def test_stopped(self) -> None:
         """Nobody listens, until it is well again."""
         self.assertFalse(self.become("stopped").running)
-        self.assertTrue(self.become("well").running)
-        self.assertTrue(self.answers(self.become("well")).endswith(b"\nl2\n"))
+        lond = self.become("well")
+        self.assertTrue(lond.running)
+        caller = self.caller(lond)
+        caller.enter()
+        self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_silent(self) -> None:
         """It completes handshakes and answers no request."""
-        answers = self.answers(self.become("silent"))
-        self.assertTrue(answers.startswith(b"ok\n"))
-        self.assertFalse(answers.endswith(b"l2\n"))
+        caller = self.caller(self.become("silent"))
+        caller.enter()
+        self.assertEqual(caller.say(b"ping"), b"")
 
     def test_estranged(self) -> None:
         """It refuses callers."""
-        self.assertEqual(self.answers(self.become("estranged")), b"refused\n")
+        self.assertEqual(self.caller(self.become("estranged")).say(b"init"), b"refused\n")
 
     def test_others(self) -> None:
         """Another lond is as before."""

@@ -14,7 +14,7 @@ from lonc.lond.protocol import LondFactory
 from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.lond_caller import Caller, LondTestCase
 from lonc.wire.cipher import SessionCipher
-from lonc.wire.tls import TLSError
+from lonc.wire.tls import TLSError, TLSPhase
 
 
 class LocalTests(LondTestCase):
@@ -41,16 +41,22 @@ class LocalTests(LondTestCase):
         self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
         self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
 
-    def test_no_key_file(self) -> None:
-        """A file that is none is refused and left alone; the log says so."""
+    def test_refused(self) -> None:
+        """A file that is none, one of somebody else, and a caller from elsewhere; all is left."""
+        other = KeyFolder(os.path.abspath(self.mktemp())).make()
         with open(self.file.path, "w") as file:
             file.write("something else")
-        caller = Caller(self.local_lond())
-        with capturedLogs() as events:
-            self.assertEqual(caller.say(self.line), b"refused\n")
-        self.assertTrue(caller.hung_up)
-        self.assertIn("names no key file: ", events[0]["why"])
-        self.assertTrue(os.path.exists(self.file.path))
+        for path, address, why in (
+            (self.file.path, "127.0.0.1", "names no key file: "),
+            (other.path, "127.0.0.1", "names no key file: "),
+            (self.file.path, "127.0.0.9", "comes from an unknown address"),
+        ):
+            caller = Caller(self.local_lond({"127.0.0.1": "l1"}), address)
+            with capturedLogs() as events:
+                said = caller.say(b"init:local:" + os.fsencode(path))
+            self.assertEqual((said, caller.hung_up), (b"refused\n", True))
+            self.assertIn(why, events[0]["why"])
+            self.assertTrue(os.path.exists(path))
 
     def test_not_known(self) -> None:
         """A lond of the seed's time, or one that does not take files, does not look at it."""
@@ -59,20 +65,6 @@ class LocalTests(LondTestCase):
             caller = Caller(self.lond(**options))
             self.assertRegex(caller.say(self.line), rb"\A[0-9]+\n\Z")
             self.assertTrue(os.path.exists(self.file.path))
-
-    def test_elsewhere(self) -> None:
-        """A key file of somebody else is refused and left alone."""
-        other = KeyFolder(os.path.abspath(self.mktemp())).make()
-        caller = Caller(self.local_lond())
-        line = b"init:local:" + os.fsencode(other.path)
-        self.assertEqual(caller.say(line), b"refused\n")
-        self.assertTrue(os.path.exists(other.path))
-
-    def test_unknown_caller(self) -> None:
-        """A caller from elsewhere cannot have a file read."""
-        caller = Caller(self.local_lond({"127.0.0.1": "l1"}), "127.0.0.9")
-        self.assertEqual(caller.say(self.line), b"refused\n")
-        self.assertTrue(os.path.exists(self.file.path))
 
     def test_faults(self) -> None:
         """The lond can do wrong at this step, and has taken the file all the same."""
@@ -97,7 +89,11 @@ class TLSTestCase(LondTestCase):
         self.authority = Authority(folder)
         self.lond_files = self.authority.issue("l2.test", file="lond")
         self.caller_files = self.authority.issue("l1.test", file="lonc")
-        self.tls = self.caller_files.read(check_names=False).client("l2.test")
+        self.tls = self.new_tls()
+
+    def new_tls(self) -> TLSPhase:
+        """Return a caller's end of TLS."""
+        return self.caller_files.read(check_names=False).client("l2.test")
 
     def secure_lond(self, **options: Any) -> LondFactory:
         """Return a lond that knows TLS."""
@@ -110,7 +106,8 @@ class TLSTestCase(LondTestCase):
             said = self.tls.receive(caller.heard())
 
     def established(self, **options: Any) -> Caller:
-        """Return a caller that has its key."""
+        """Return a caller that has its key, in TLS that has just begun."""
+        self.tls = self.new_tls()
         caller = Caller(self.secure_lond(**options))
         self.assertEqual(caller.say(b"init:ssl"), b"ok:ssl\n")
         self.exchange(caller, self.tls.start())
@@ -154,7 +151,6 @@ class SSLTests(TLSTestCase):
         """Each connection has a key of its own."""
         self.established()
         first = self.tls.line
-        self.tls = self.caller_files.read(check_names=False).client("")
         self.established()
         self.assertNotEqual(first, self.tls.line)
 
@@ -164,14 +160,9 @@ class SSLTests(TLSTestCase):
         caller.lond.dataReceived(self.tls.close())
         self.assertEqual(caller.heard(), b"")
         self.assertEqual(caller.say(b"ping"), b"l2\n")
-        caller = self.established_anew()
+        caller = self.established()
         caller.lond.dataReceived(self.tls.close() + b"ping\n")
         self.assertEqual(caller.heard(), b"l2\n")
-
-    def established_anew(self) -> Caller:
-        """Return another caller that has its key."""
-        self.tls = self.caller_files.read(check_names=False).client("")
-        return self.established()
 
     def test_lond_announces_the_end(self) -> None:
         """A lond can be told to say so too."""
@@ -240,7 +231,7 @@ class FaultTests(TLSTestCase):
         self.heard = caller.say(b"init:ssl")
         if step is Step.SSL:
             return caller
-        self.tls = self.caller_files.read(check_names=False).client("")
+        self.tls = self.new_tls()
         caller.lond.dataReceived(self.tls.start())
         self.heard = caller.heard()
         if step is not Step.TLS:

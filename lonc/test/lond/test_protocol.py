@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.protocol import Protocol
 from twisted.logger import capturedLogs
-from twisted.python.failure import Failure
-from twisted.test.iosim import IOPump, connectedServerAndClient
 
-from lonc.lond.faults import (
-    ENDLESS,
-    SPLIT,
-    Fault,
-    Step,
-)
-from lonc.lond.protocol import LondFactory
+from lonc.lond.faults import ENDLESS, Fault, Step
 from lonc.lond.store import Store
 from lonc.test.fixtures.lond_caller import Caller, LondTestCase
 from lonc.wire.cipher import SessionCipher, session_key
@@ -63,21 +54,14 @@ class HandshakeTests(LondTestCase):
         self.assertEqual(self.requests, [])
 
     def test_wrong_challenge(self) -> None:
-        """Who does not send the challenge back unchanged is refused."""
-        caller = Caller(self.lond())
-        challenge = caller.say(b"init")
-        self.assertEqual(caller.say(b"0" + challenge[:-1]), b"refused\n")
-        self.assertTrue(caller.hung_up)
-
-    def test_deaf_after_refusal(self) -> None:
-        """Nothing a refused caller says is answered."""
+        """Who does not send the challenge back unchanged is refused, and not answered any more."""
         caller = Caller(self.lond())
         challenge = caller.say(b"init")[:-1]
-        caller.say(b"wrong")
-        self.assertEqual(caller.say(challenge), b"")
-        self.assertEqual(caller.say(b"ping"), b"")
+        self.assertEqual(caller.say(b"0" + challenge), b"refused\n")
+        self.assertTrue(caller.hung_up)
+        self.assertEqual([caller.say(challenge), caller.say(b"ping")], [b"", b""])
 
-    def test_deaf_to_lines_behind(self) -> None:
+    def test_lines_behind(self) -> None:
         """Nor is what came together with the line that was refused."""
         self.assertEqual(Caller(self.lond()).say(b"wrong\ninit"), b"refused\n")
 
@@ -113,30 +97,27 @@ class HandshakeTests(LondTestCase):
 class VersionTests(LondTestCase):
     """The two exchanges of later releases."""
 
-    def test_version(self) -> None:
-        """The revision is told in its form."""
-        self.assertEqual(self.entered(revision="1.467").say(b"version"), b"$Revision: 1.467 $\n")
-
-    def test_sethost(self) -> None:
-        """The lond's own id is ok, any other cannot be set; the connection stays."""
-        caller = self.entered()
-        self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
-        for line in (b"sethost:l1", b"sethost:", b"sethost"):
-            self.assertEqual(caller.say(line), b"unable_to_set\n", line)
-        self.assertEqual(caller.say(b"ping"), b"l2\n")
-
-    def test_named_request(self) -> None:
-        """A request may begin with the lond's own id, what is encrypted too; no other will do."""
-        caller = self.entered()
-        self.assertEqual(caller.say(b"sethost:l2:ping"), b"l2\n")
-        self.assertEqual(caller.say(b"sethost:l1:ping"), b"unable_to_set\n")
-        cipher = caller.cipher()
-        self.assertEqual(caller.say(b"sethost:l2:" + cipher.encrypt(b"ping")), b"l2\n")
+    def test_one_id(self) -> None:
+        """The lond's own id is ok, in front of a request too; any other cannot be set."""
+        caller = self.entered(revision="1.467")
+        unable = b"unable_to_set"
+        for _ in range(2):  # on both sides of ekey
+            self.assert_answers(
+                caller,
+                (b"version", b"$Revision: 1.467 $"),
+                (b"sethost:l2", b"ok"),
+                *((line, unable) for line in (b"sethost:l1", b"sethost:", b"sethost")),
+                (b"ping", b"l2"),
+                (b"sethost:l2:ping", b"l2"),
+                (b"sethost:l1:ping", unable),
+            )
+            frame = caller.cipher().encrypt(b"ping")
+            self.assert_answers(caller, (b"sethost:l2:" + frame, b"l2"))
 
     def test_several(self) -> None:
         """A lond of several ids acts for the one named in front, else for the one set last."""
-        caller = self.entered(others={"l3": Store(":memory:")})
-        for request, answer in (
+        self.assert_answers(
+            self.entered(others={"l3": Store(":memory:")}),
             (b"ping", b"l2"),
             (b"sethost:l3:ping", b"l3"),
             (b"ping", b"l2"),
@@ -148,8 +129,7 @@ class VersionTests(LondTestCase):
             (b"sethost:l9", b"unable_to_set"),
             (b"ping", b"l3"),
             (b"sethost:l2:ping", b"l2"),
-        ):
-            self.assertEqual(caller.say(request), answer + b"\n", request)
+        )
 
     def test_key_of_the_id_that_is_set(self) -> None:
         """The key is made with the id that was set last, and serves requests for all."""
@@ -158,55 +138,52 @@ class VersionTests(LondTestCase):
         cipher = SessionCipher(session_key("l3", "l1", caller.say(b"ekey")[:-1]))
         for host_id in (b"l2", b"l3"):
             frame = b"sethost:%s:%s" % (host_id, cipher.encrypt(b"ping"))
-            self.assertEqual(caller.say(frame), host_id + b"\n")
+            self.assert_answers(caller, (frame, host_id))
 
     def test_no_sethost(self) -> None:
         """A lond may know its version and no sethost: it acts for its first id only."""
-        caller = self.entered(others={"l3": Store(":memory:")}, knows_sethost=False)
-        self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
-        self.assertEqual(caller.say(b"sethost:l3"), b"unknown_cmd\n")
-        self.assertEqual(caller.say(b"sethost:l3:ping"), b"unknown_cmd\n")
-        self.assertEqual(caller.say(b"ping"), b"l2\n")
-
-    def test_before_and_after_the_key(self) -> None:
-        """They are answered on both sides of ekey."""
-        caller = self.entered()
-        for _ in range(2):
-            self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
-            self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
-            caller.cipher()
+        self.assert_answers(
+            self.entered(others={"l3": Store(":memory:")}, knows_sethost=False),
+            (b"version", b"$Revision: 1.0 $"),
+            (b"sethost:l3", b"unknown_cmd"),
+            (b"sethost:l3:ping", b"unknown_cmd"),
+            (b"ping", b"l2"),
+        )
 
     def test_old(self) -> None:
         """A lond of the seed's time knows neither."""
-        caller = self.entered(revision=None)
-        self.assertEqual(caller.say(b"version"), b"unknown_cmd\n")
-        self.assertEqual(caller.say(b"sethost:l2"), b"unknown_cmd\n")
-        self.assertEqual(caller.say(b"sethost:l2:ping"), b"unknown_cmd\n")
-        self.assertEqual(caller.say(b"ping"), b"l2\n")
+        self.assert_answers(
+            self.entered(revision=None),
+            (b"version", b"unknown_cmd"),
+            (b"sethost:l2", b"unknown_cmd"),
+            (b"sethost:l2:ping", b"unknown_cmd"),
+            (b"ping", b"l2"),
+        )
 
 
 class EncryptedTests(LondTestCase):
     """Protocol, section 4, from the other side."""
 
     def test_request(self) -> None:
-        """An encrypted request is read; its answer comes in clear."""
+        """An encrypted request is read; its answer comes in clear, and so does each error."""
         caller = self.entered()
         cipher = caller.cipher()
-        self.assertEqual(caller.say(cipher.encrypt(b"put:d:u:n:password=x")), b"ok\n")
-        self.assertEqual(caller.say(b"get:d:u:n:password"), b"x\n")
-        self.assertEqual(self.requests, [b"put:d:u:n:password=x", b"get:d:u:n:password"])
-
-    def test_newline_in_it(self) -> None:
-        """A newline at the end of the text is no part of the request."""
-        caller = self.entered()
-        self.assertEqual(caller.say(caller.cipher().encrypt(b"ping\n")), b"l2\n")
-
-    def test_two_lines_in_it(self) -> None:
-        """A text of two lines is an error: stored, it would break an answer in two."""
-        caller = self.entered()
-        answer = caller.say(caller.cipher().encrypt(b"put:d:u:n:a=1\nb"))
-        self.assertEqual(answer, b"error:more than one line in a frame\n")
-        self.assertEqual(self.requests, [])
+        self.assert_answers(
+            caller,
+            (cipher.encrypt(b"put:d:u:n:password=x"), b"ok"),
+            (b"get:d:u:n:password", b"x"),
+            (b"eget:d:u:n", b"error:no key is given"),
+            # A newline at the end of the text is no part of the request; stored, one in it would
+            # break an answer in two.
+            (cipher.encrypt(b"get:d:u:n:password\n"), b"x"),
+            (cipher.encrypt(b"put:d:u:n:a=1\nb"), b"error:more than one line in a frame"),
+            (b"enc:5:zz", b"error:a text of 5 bytes takes 16 hex digits, not 2"),
+            # An encrypted text is a request, not a frame again.
+            (cipher.encrypt(cipher.encrypt(b"ping")), b"unknown_cmd"),
+        )
+        clear = b"get:d:u:n:password"
+        self.assertEqual(self.requests[:2], [b"put:d:u:n:password=x", clear])
+        self.assertEqual(self.requests[3], clear)
 
     def test_eget(self) -> None:
         """The answer to eget is encrypted, asked for in clear or not."""
@@ -218,30 +195,11 @@ class EncryptedTests(LondTestCase):
             self.assertTrue(answer.startswith(b"enc:"), answer)
             self.assertEqual(cipher.decrypt(answer[:-1]), b"2&1")
 
-    def test_errors_of_eget(self) -> None:
-        """An error hides nothing and comes in clear."""
-        caller = self.entered()
-        caller.cipher()
-        self.assertEqual(caller.say(b"eget:d:u:n"), b"error:no key is given\n")
-
     def test_without_a_key(self) -> None:
         """Before ekey there is nothing to read or to encrypt with."""
-        caller = self.entered()
-        self.assertEqual(caller.say(SessionCipher(bytes(16)).encrypt(b"ping")), b"error:no_key\n")
-        self.assertEqual(caller.say(b"eget:d:u:n:a"), b"error:no_key\n")
-
-    def test_bad_frame(self) -> None:
-        """A frame that is none is an error, and the connection goes on."""
-        caller = self.entered()
-        cipher = caller.cipher()
-        self.assertTrue(caller.say(b"enc:5:zz").startswith(b"error:"))
-        self.assertEqual(caller.say(cipher.encrypt(b"ping")), b"l2\n")
-
-    def test_frame_in_a_frame(self) -> None:
-        """An encrypted text is a request, not a frame again."""
-        caller = self.entered()
-        cipher = caller.cipher()
-        self.assertEqual(caller.say(cipher.encrypt(cipher.encrypt(b"ping"))), b"unknown_cmd\n")
+        frame = SessionCipher(bytes(16)).encrypt(b"ping")
+        no_key = b"error:no_key"
+        self.assert_answers(self.entered(), (frame, no_key), (b"eget:d:u:n:a", no_key))
 
 
 class LimitTests(LondTestCase):
@@ -360,28 +318,18 @@ class FactoryTests(LondTestCase):
         self.assertEqual(self.requests, [b"ping", b"what"])
 
     def test_close_connections(self) -> None:
-        """Everybody is hung up on, and the Deferred fires when the last one is gone."""
+        """Everybody is hung up on; each Deferred fires when the last one is gone."""
         factory = self.lond()
+        self.assertIsNone(self.successResultOf(factory.close_connections()))
         callers = [Caller(factory), Caller(factory)]
-        closed = factory.close_connections()
+        closed = [factory.close_connections(), factory.close_connections()]
         for caller in callers:
             self.assertTrue(caller.hung_up)
-            self.assertNoResult(closed)
+            for deferred in closed:
+                self.assertNoResult(deferred)
             caller.hang_up()
-        self.assertIsNone(self.successResultOf(closed))
-
-    def test_close_connections_twice(self) -> None:
-        """Who asks meanwhile is told at the same time."""
-        factory = self.lond()
-        caller = Caller(factory)
-        closed = [factory.close_connections(), factory.close_connections()]
-        caller.hang_up()
         for deferred in closed:
             self.assertIsNone(self.successResultOf(deferred))
-
-    def test_nobody_to_close(self) -> None:
-        """Without connections there is nothing to wait for."""
-        self.assertIsNone(self.successResultOf(self.lond().close_connections()))
 
     def test_data_are_shared(self) -> None:
         """What one connection puts another gets."""
@@ -401,76 +349,3 @@ class FactoryTests(LondTestCase):
             caller.say(b"get:d:u:n:" + b"secret" * 10)
             Caller(self.lond()).say(b"secret")
         self.assertNotIn("secret", str(events))
-
-
-class Listener(Protocol):
-    """The other end of a simulated connection: remembers, and may answer."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.lost = False
-
-    def dataReceived(self, data: bytes) -> None:
-        """Remember the bytes."""
-        self.pieces.append(data)
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        """Remember the end."""
-        self.lost = True
-
-
-class SimulatedTests(LondTestCase):
-    """Over ``iosim``, with two ends that know each other only by bytes."""
-
-    def connect(self, factory: LondFactory) -> tuple[Listener, IOPump]:
-        """Connect a listener to a lond."""
-        client: Listener
-        client, _, pump = connectedServerAndClient(
-            lambda: factory.buildProtocol(None), Listener, clock=self.clock
-        )
-        return client, pump
-
-    def say(self, client: Listener, pump: IOPump, line: bytes) -> bytes:
-        """Say a line; return what comes back."""
-        assert client.transport is not None
-        client.pieces.clear()
-        client.transport.write(line + b"\n")
-        pump.flush()
-        return b"".join(client.pieces)
-
-    def test_exchange(self) -> None:
-        """Handshake, key, encrypted request."""
-        client, pump = self.connect(self.lond())
-        challenge = self.say(client, pump, b"init")
-        self.assertEqual(self.say(client, pump, challenge[:-1]), b"ok\n")
-        buildkey = self.say(client, pump, b"ekey")[:-1]
-        cipher = SessionCipher(session_key("l2", "l1", buildkey))
-        self.assertEqual(self.say(client, pump, cipher.encrypt(b"pong")), b"l2:l1\n")
-
-    def test_split(self) -> None:
-        """Each byte arrives by itself."""
-        factory = self.lond()
-        factory.faults.order(Step.INIT, SPLIT)
-        client, pump = self.connect(factory)
-        self.say(client, pump, b"init")
-        for _ in range(20):
-            self.clock.advance(0.001)
-            pump.flush()
-        self.assertEqual({len(piece) for piece in client.pieces}, {1})
-        self.assertRegex(b"".join(client.pieces), rb"\A[0-9]+\n\Z")
-
-    def test_refused(self) -> None:
-        """The refusal arrives before the end."""
-        client, pump = self.connect(self.lond({}))
-        self.assertEqual(self.say(client, pump, b"init"), b"refused\n")
-        self.assertTrue(client.lost)
-
-    def test_close_connections(self) -> None:
-        """The other end learns that the lond stops, and the lond that the other end is gone."""
-        factory = self.lond()
-        client, pump = self.connect(factory)
-        closed = factory.close_connections()
-        self.assertNoResult(closed)
-        pump.flush()
-        self.assertTrue(client.lost)
-        self.assertIsNone(self.successResultOf(closed))

@@ -94,11 +94,6 @@ class FaultTests(LondTestCase):
         self.clock.advance(0.1)
         self.assertEqual(caller.heard(), b"l2\n")
 
-    def test_extra_line(self) -> None:
-        """Another line follows the answer at once."""
-        self.faults.order(Step.REQUEST, EXTRA_LINE)
-        self.assertEqual(self.at(Step.REQUEST)[1], b"l2\nnobody asked\n")
-
     def test_line_while_idle(self) -> None:
         """Another line follows later."""
         self.faults.order(Step.REQUEST, Fault(after=b"hello\n", after_delay=5.0))
@@ -107,17 +102,16 @@ class FaultTests(LondTestCase):
         self.clock.advance(5)
         self.assertEqual(caller.heard(), b"hello\n")
 
-    def test_no_newline(self) -> None:
-        """The answer breaks off before its newline."""
-        self.faults.order(Step.REQUEST, NO_NEWLINE)
-        caller, said = self.at(Step.REQUEST)
-        self.assertEqual(said, b"l2")
-        self.assertTrue(caller.hung_up)
-
-    def test_bad_frame(self) -> None:
-        """The answer is a frame that is none."""
-        self.faults.order(Step.REQUEST, NOT_A_FRAME)
-        self.assertEqual(self.at(Step.REQUEST)[1], b"enc:5:zz\n")
+    def test_wrong_answers(self) -> None:
+        """A line too many, one that breaks off before its newline, and a frame that is none."""
+        for fault, answer, hangs_up in (
+            (EXTRA_LINE, b"l2\nnobody asked\n", False),
+            (NO_NEWLINE, b"l2", True),
+            (NOT_A_FRAME, b"enc:5:zz\n", False),
+        ):
+            self.faults.order(Step.REQUEST, fault, times=1)
+            caller, said = self.at(Step.REQUEST)
+            self.assertEqual((said, caller.hung_up), (answer, hangs_up))
 
     def test_by_command(self) -> None:
         """A fault for one command knows it in an encrypted request too."""
