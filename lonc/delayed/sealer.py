@@ -18,12 +18,12 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
-from lonc.delayed.logs import DelayedLogs
 from lonc.delayed.sealing import PlainStays
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import State, StoredRequest
 from lonc.disk.files import Changed, Unfinished, Unusable
 from lonc.disk.threads import Disk, NoPlace, Stuck
+from lonc.report.problems import Problems
 
 #: Seconds until sealing a file is tried again, and between searches for unsealed files among those
 #: set aside, which may date from a time without a key.
@@ -41,6 +41,7 @@ class Sealer:
 
     :param clock: the reactor's clock.
     :param settings: returns the settings in force.
+    :param problems: the list of problems.
     :param go_on: called with a request that need not wait any longer; None for all of them.
     """
 
@@ -48,7 +49,7 @@ class Sealer:
     _disk: Disk
     _settings: Callable[[], Settings]
     _go_on: Callable[[StoredRequest | None], None]
-    _logs: DelayedLogs
+    _problems: Problems
     _kept: deque[str] = attrs.field(init=False, factory=deque)
     _next_look: float = attrs.field(init=False, default=0.0)
     _kept_fails: bool = attrs.field(init=False, default=False)
@@ -58,7 +59,7 @@ class Sealer:
     def reset(self) -> None:
         """Forget what was found in another folder, or with another key."""
         self._kept.clear()
-        self._logs.end_unsealed()
+        self._end_problem()
 
     def must_wait(self, request: StoredRequest) -> bool:
         """Return whether a request must be sealed before it is sent."""
@@ -88,7 +89,7 @@ class Sealer:
             failing = failing or any(request.again > 0.0 for request in of_host)
             ranked.extend(enumerate(filter(self.must_wait, of_host)))
         if not failing:
-            self._logs.end_unsealed()
+            self._end_problem()
         ranked.sort(key=lambda pair: pair[0])
         try:
             for _, request in ranked:
@@ -105,7 +106,7 @@ class Sealer:
         except NoPlace:
             pass  # the calls that hang were reported
         except Stuck as stuck:
-            self._logs.tell_unsealed(spool.folder, str(stuck))
+            self._tell(spool, str(stuck))
             self._kept.clear()
             self._go_on(None)
 
@@ -123,7 +124,7 @@ class Sealer:
         except Changed:
             pass
         except PlainStays as fault:
-            self._tell(spool, request.path, fault)
+            self._tell(spool, f"{request.path}: {fault.strerror}")
             request.files, request.again = {request.file: fault.stamp}, now + TRY_AGAIN
             request.move(State.PROVEN, now)
         except FileNotFoundError:
@@ -131,7 +132,7 @@ class Sealer:
         except (Unusable, OSError) as error:
             request.again = now + TRY_AGAIN
             if isinstance(error, OSError):
-                self._tell(spool, request.path, error)
+                self._tell(spool, f"{request.path}: {error.strerror}")
         except Stuck:
             raise
         except Exception:
@@ -154,7 +155,7 @@ class Sealer:
             pass
         except OSError as error:
             self._kept_fails = True
-            self._tell(spool, path, error)
+            self._tell(spool, f"{path}: {error.strerror}")
         return None
 
     async def _run(self, path: str, call: Callable[[], T]) -> T:
@@ -165,5 +166,9 @@ class Sealer:
                 self._hangs_at = path
             raise
 
-    def _tell(self, spool: Spool, path: str, error: OSError) -> None:
-        self._logs.tell_unsealed(spool.folder, f"{path}: {error.strerror}")
+    def _tell(self, spool: Spool, why: str) -> None:
+        what = f"delayed requests cannot be sealed, and stay in the clear: {why}"
+        self._problems.tell("delayed-unsealed", spool.folder, what)
+
+    def _end_problem(self) -> None:
+        self._problems.replace((), ("delayed-unsealed",))

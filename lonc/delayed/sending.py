@@ -18,13 +18,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
-from lonc.delayed.logs import DelayedLogs
-from lonc.delayed.names import ANSWER, REASON, SEALED, name_of
-from lonc.delayed.states import Sender, State, StoredRequest
+from lonc.delayed.names import ANSWER, REASON, name_of
+from lonc.delayed.states import DelayedQueue, Sender, State, StoredRequest
 from lonc.disk.files import Changed, Stamp, Unfinished, Unusable, why
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.report.events import Logger
-from lonc.wire.request import Cause, ConLost, Provable, refusal
+from lonc.report.problems import Problems
+from lonc.wire.escaping import to_text
+from lonc.wire.request import Cause, ConLost, Provable, command_word, is_secret, refusal
 
 #: Seconds until a request is tried again that failed while its host was alive; doubled each time.
 FIRST_PAUSE: Final = 1.0
@@ -50,42 +51,6 @@ _HOPELESS: Final = {
 
 
 @attrs.define(eq=False)
-class DelayedQueue:
-    """
-    The requests of one host.
-
-    :ivar requests: those of the last scan, in the order in which they are sent, and those that
-        are still being processed although their files are elsewhere.
-    :ivar waiting: those still to be processed, with the first one at the end.
-    :ivar unproven: those with an unproven answer, in the order in which they were sent.
-    :ivar proving: connections that are being proven.
-    :ivar busy: whether one of them is being processed.
-    :ivar overtaken: whether an earlier one must be sent again, so that the current one must wait or
-        be sent again as well.
-    :ivar pause: pause after the last failure, in seconds; 0.0 after a success.
-    :ivar not_before: time before which the next one may not be tried.
-    :ivar proved: when the last proof was begun.
-    """
-
-    host_id: str
-    requests: list[StoredRequest] = attrs.field(factory=list)
-    waiting: list[StoredRequest] = attrs.field(factory=list)
-    unproven: list[StoredRequest] = attrs.field(factory=list)
-    proving: list[Provable] = attrs.field(factory=list)
-    busy: bool = False
-    overtaken: bool = False
-    pause: float = 0.0
-    not_before: float = 0.0
-    proved: float = float("-inf")
-
-    def refill(self, has_key: bool) -> None:
-        """Process all of them again; those that exist sealed only with a key."""
-        sealed = (each.file for each in self.requests if each.file.endswith(SEALED))
-        locked = frozenset() if has_key else frozenset(map(name_of, sealed))
-        self.waiting = [x for x in reversed(self.requests) if name_of(x.file) not in locked]
-
-
-@attrs.define(eq=False)
 class Sending:
     """
     Processes the queues.
@@ -95,6 +60,8 @@ class Sending:
     :param must_wait: whether a request must be sealed before it is sent.
     :param spawn: runs a coroutine for which the stop of lonc waits.
     :param random: for the jitter of the pauses.
+    :param problems: the list of problems.
+    :param perm_log: writes a line to ``lonnet.perm.log``.
     :ivar running: whether new requests are processed.
     :ivar cannot_clear: whether a file could not be deleted or moved.
     """
@@ -105,8 +72,9 @@ class Sending:
     _settings: Callable[[], Settings]
     _must_wait: Callable[[StoredRequest], bool]
     _spawn: Callable[[Coroutine[Deferred[object], object, None]], object]
-    _logs: DelayedLogs
     _random: Random
+    _problems: Problems
+    _perm_log: Callable[[str], None]
     _log: Logger
     running: bool = attrs.field(init=False, default=False)
     cannot_clear: bool = attrs.field(init=False, default=False)
@@ -161,7 +129,7 @@ class Sending:
         except NoPlace:
             return False
         except Stuck as stuck:
-            self._logs.tell_left(queue.host_id, stuck)
+            self._tell_left(queue.host_id, stuck)
             return True
         finally:
             request.busy = False
@@ -217,6 +185,9 @@ class Sending:
             for file, its_stamp in found.items():
                 if behind[file].state is State.FOUND:
                     behind[file].note_growth(its_stamp, now)
+
+    def _tell_left(self, host_id: str, stuck: Stuck) -> None:
+        self._log.warn("delayed request left for later: {why}", why=stuck, host_id=host_id)
 
     # ------------------------------------------------------------------ sending
 
@@ -295,7 +266,13 @@ class Sending:
             each.forget_answer(each.ready_state, now)
         queue.overtaken = True
         queue.waiting.extend(reversed(again))
-        self._logs.tell_not_proven(queue.host_id, [each.file for each in again])
+        self._log.warn(
+            "delayed requests are sent again, because their answers cannot be trusted: "
+            "{file}{more}",
+            file=name_of(again[0].file),
+            more=f" and {len(again) - 1} more" if again[1:] else "",
+            host_id=queue.host_id,
+        )
         self.begin(queue)
 
     async def _settle(self, queue: DelayedQueue) -> bool:
@@ -304,16 +281,41 @@ class Sending:
         while queue.unproven and queue.unproven[0].connection is None:
             request = queue.unproven.pop(0)
             request.move(State.PROVEN, self._clock.seconds())
-            self._logs.tell_answered(queue.host_id, request)
+            self._tell_answered(request)
             request.line = b""
             may_follow = await self._clear(request)
         return may_follow
+
+    def _tell_answered(self, request: StoredRequest) -> None:
+        """Log that a request has a proven answer (row F9); only the command if it is secret."""
+        line, host_id = request.line, request.host_id
+        command = command_word(line)
+        hidden = request.spool.key is not None or is_secret(line)
+        self._perm_log(f"S:{host_id}:{to_text(command.encode() if hidden else line[:-1])}")
+        fields = {"file": name_of(request.file), "command": command, "host_id": host_id}
+        word = refusal(request.note)
+        if word is None:
+            self._log.info("delayed request sent: {file} ({command})", success=True, **fields)
+        else:
+            self._log.warn(
+                "delayed request sent: {file} ({command}); the answer is {word}, so it is kept in"
+                " {kept}",
+                word=word,
+                kept=request.spool.kept,
+                **fields,
+            )
 
     # ------------------------------------------------------------------ removing
 
     def _skip(self, request: StoredRequest, stamp: Stamp, reason: str) -> None:
         """Mark a request that cannot be sent, so that it is set aside."""
-        self._logs.tell_set_aside(request, reason)
+        self._log.warn(
+            "delayed request {file} goes to {kept}: {reason}",
+            file=name_of(request.file),
+            kept=request.spool.kept,
+            reason=reason,
+            host_id=request.host_id,
+        )
         request.files = {request.file: stamp}
         request.ending, request.note = REASON, f"{reason}\n".encode()
         request.move(State.SKIPPED, self._clock.seconds())
@@ -323,22 +325,27 @@ class Sending:
         if request.busy or self._disk.is_at(request.path):
             return True
         request.busy = True
-        host_id, path, limit = request.host_id, request.path, self._settings().disk_timeout
         try:
-            await self._disk.run(path, limit, request.clear)
+            await self._disk.run(request.path, self._settings().disk_timeout, request.clear)
         except NoPlace:
             return False
         except Stuck as stuck:
-            self._logs.tell_left(host_id, stuck)
+            self._tell_left(request.host_id, stuck)
         except Changed:
             # The new content was not sent, so the whole file is sent again.
-            self._logs.tell_changed(request)
+            message = "delayed request {file} changed while it was being sent: sending it again"
+            self._log.warn(message, file=name_of(request.file), host_id=request.host_id)
             request.forget_answer(request.first_state, self._clock.seconds())
         except FileNotFoundError:  # deleted by somebody else
             request.move(State.GONE, self._clock.seconds())
         except OSError as error:
             self.cannot_clear = True
-            self._logs.tell_not_cleared(request, error)
+            what = f"{name_of(request.file)}: {error.strerror}"
+            self._problems.tell(
+                "delayed-not-cleared",
+                request.spool.folder,
+                f"delayed requests cannot be cleared away: {what}",
+            )
             request.file = next(iter(request.files))  # it may be sealed by now
             request.again = self._clock.seconds() + TRY_AGAIN
         else:
@@ -353,7 +360,13 @@ class Sending:
         queue.pause = min(2 * queue.pause, LAST_PAUSE) or FIRST_PAUSE
         pause = queue.pause * self._random.uniform(0.8, 1.0)
         queue.not_before = self._clock.seconds() + pause
-        self._logs.tell_put_off(request, pause, cause)
+        self._log.info(
+            "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
+            file=name_of(request.file),
+            pause=pause,
+            cause=cause,
+            host_id=request.host_id,
+        )
 
 
 #: States in which nothing needs to be done with a request in the queue.

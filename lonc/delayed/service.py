@@ -8,7 +8,7 @@ in the queue of its host. :mod:`lonc.delayed.sealer` seals them if there is a ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -19,19 +19,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from lonc.config.settings import Settings
-from lonc.delayed.logs import DelayedLogs
 from lonc.delayed.names import KEPT_FOLDER, SEALED, name_of, order, stored_at
 from lonc.delayed.people import Listing, UnknownRequest
 from lonc.delayed.sealer import Sealer
 from lonc.delayed.sealing import Key, UnusableKey, key_of
-from lonc.delayed.sending import PROOF_PAUSE, DelayedQueue, Sending
+from lonc.delayed.sending import PROOF_PAUSE, Sending
 from lonc.delayed.spool import Found, Spool
-from lonc.delayed.states import Answered, Sender, State, StoredRequest
+from lonc.delayed.states import Answered, DelayedQueue, Sender, State, StoredRequest
 from lonc.disk.files import why
 from lonc.disk.threads import Disk, InThread, NoPlace, Stuck
 from lonc.report.events import Logger
-from lonc.report.problems import Problems
+from lonc.report.problems import Problem, Problems, problem
 from lonc.report.records import DelayedStatus
+from lonc.report.units import count
 
 #: Seconds between two scans of the folder.
 SCAN_PAUSE = 1.0
@@ -75,12 +75,12 @@ class DelayedService(Service):
         self._settings = settings
         self._sender_of = sender_of
         self._disk = Disk(clock, in_thread)
-        self._logs = DelayedLogs(self.log, perm_log, problems)
+        self._problems = problems
         self._make_spool = make_spool
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, self._key)
         self._queues: dict[str, DelayedQueue] = {}
-        self._sealer = Sealer(clock, self._disk, lambda: self._settings, self._go_on, self._logs)
+        self._sealer = Sealer(clock, self._disk, lambda: self._settings, self._go_on, problems)
         self._sending = Sending(
             clock,
             self._disk,
@@ -88,8 +88,9 @@ class DelayedService(Service):
             lambda: self._settings,
             self._sealer.must_wait,
             self._spawn,
-            self._logs,
             random,
+            problems,
+            perm_log,
             self.log,
         )
         self._counts: dict[str, int] = {}
@@ -152,7 +153,8 @@ class DelayedService(Service):
             self._key = key_of(settings)
         except UnusableKey as error:
             self.log.error("the previous key stays in use: {error}", error=error)
-            self._logs.tell_key(settings.config_file, error)
+            what = f"the previous key for delayed requests stays in use: {error}"
+            self._problems.tell("reload-failed", settings.config_file, what)
         if settings.delayed_dir != before.delayed_dir:
             self._counts = {}
         elif self._key == key_before:
@@ -269,16 +271,17 @@ class DelayedService(Service):
         except NoPlace:
             return  # the calls that hang were reported
         except (Stuck, OSError) as error:
-            self._logs.tell_unreadable(spool.folder, why(error))
+            what = f"cannot look for delayed requests: {why(error)}"
+            self._problems.tell("delayed-folder", spool.folder, what)
             return
         if spool is not self._spool:
             return
-        self._logs.tell_faults(spool)
+        self._problems.replace(spool.faults, ("delayed-folder", "delayed-disk-full"))
         if self._sending.cannot_clear:
             left = (x for x in self._all() if x.state in (State.PROVEN, State.SKIPPED))
             self._sending.cannot_clear = any(x.again for x in left)
         if not self._sending.cannot_clear:
-            self._logs.end_not_cleared()
+            self._problems.replace((), ("delayed-not-cleared",))
         if not self._is_as_before(found):
             self._reconcile(found, began)
         if self._key is not None:
@@ -314,14 +317,21 @@ class DelayedService(Service):
             if not queue.requests and not queue.busy:
                 del self._queues[host_id]
         self._handed_on.clear()
-        if self._key is not None:
-            self._logs.tell_locked(0)
-        else:
-            sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
-            self._logs.tell_locked(len(sealed))
-        self._logs.tell_unknown({x: n for x, n in self._counts.items() if x not in self._known})
+        self._problems.replace(self._problems_found(), ("delayed-locked", "delayed-unknown"))
         for queue in list(self._queues.values()):
             self._fill(queue)
+
+    def _problems_found(self) -> Iterator[Problem]:
+        """Yield the problems of requests that cannot be sent."""
+        sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
+        if sealed and self._key is None:
+            requests = count(len(sealed), "sealed delayed request")
+            what = f"{requests}, and no key is set (loncDelayedKeyFile)"
+            yield problem("delayed-locked", "", what)
+        for host_id, number in self._counts.items():
+            if host_id not in self._known:
+                what = f"is not in the host table, and has {count(number, 'delayed request')}"
+                yield problem("delayed-unknown", host_id, what)
 
     def _reconcile_queue(self, queue: DelayedQueue, files: Sequence[str], began: float) -> None:
         """Update a queue from a scan: add new files, remove those that are gone."""

@@ -63,6 +63,7 @@ from lonc.disk.files import (
     open_file,
     sync_folder,
 )
+from lonc.report.problems import Problem, problem
 
 #: Seconds after which an unfinished file must have been left by a crash. Storing a request takes a
 #: moment; a day allows for hanging disks and clock changes.
@@ -96,7 +97,7 @@ class Spool:
     :ivar sealed: the subfolder of sealed ones, created when needed.
     :ivar kept: the subfolder of those set aside, created when needed.
     :ivar key: the key; None if files are neither sealed nor unsealed.
-    :ivar faults: problems of the folders at the last scan: kind and path -> text.
+    :ivar faults: problems of the folders at the last scan.
     :ivar step: called with the name of each step on the disk before it; used by tests.
     :param now: returns the Unix time.
     """
@@ -113,7 +114,7 @@ class Spool:
         self.sealed = self.path(SEALED_FOLDER.rstrip("/"))
         self.kept = self.path(KEPT_FOLDER.rstrip("/"))
         self.key = key
-        self.faults: dict[tuple[str, str], str] = {}
+        self.faults: list[Problem] = []
         self.step = step
         self._found: Found | None = None
         self._resting = RestingFolder()
@@ -133,7 +134,7 @@ class Spool:
         :raises OSError: the folder can neither be read nor created.
         """
         self.step("scan")
-        self.faults = {}
+        self.faults = []
         if not self._resting.rests(self.folder, self.sealed, self.kept):
             self._found = None
         if self._found is None:
@@ -155,11 +156,13 @@ class Spool:
         except FileNotFoundError:
             return  # created when needed
         except OSError as error:
-            self.faults["delayed-folder", folder] = f"{folder}: {error.strerror}"
+            what = f"{folder}: {error.strerror}"
+            self.faults.append(problem("delayed-folder", folder, what))
             return
         disk = os.statvfs(folder)
         if folder == self.folder and (disk.f_bavail == 0 or (disk.f_files and not disk.f_favail)):
-            self.faults["delayed-disk-full", folder] = f"the disk of {folder} is full"
+            what = f"the disk of {folder} is full"
+            self.faults.append(problem("delayed-disk-full", folder, what))
 
     def _list(self) -> Found:
         there = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)

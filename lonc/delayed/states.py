@@ -1,5 +1,5 @@
 """
-The record of a delayed request, and its states.
+The record of a delayed request, its states, and the queue of a host.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypedDict
 import attrs
 from twisted.internet.defer import Deferred
 
-from lonc.delayed.names import SEALED, SEALED_FOLDER, host_of_file
+from lonc.delayed.names import SEALED, SEALED_FOLDER, host_of_file, name_of
 from lonc.delayed.spool import Spool
 from lonc.disk.files import Files, Stamp
 from lonc.wire.request import Provable
@@ -224,3 +224,39 @@ class StoredRequest:
         self.files = {file: Stamp(*stamp) for file, stamp in fields["files"].items()}
         self.ending, self.note = fields["ending"], fields["note"].encode("latin-1")
         self.state, self.moved = State.PROVEN, now
+
+
+@attrs.define(eq=False)
+class DelayedQueue:
+    """
+    The requests of one host.
+
+    :ivar requests: those of the last scan, in the order in which they are sent, and those that
+        are still being processed although their files are elsewhere.
+    :ivar waiting: those still to be processed, with the first one at the end.
+    :ivar unproven: those with an unproven answer, in the order in which they were sent.
+    :ivar proving: connections that are being proven.
+    :ivar busy: whether one of them is being processed.
+    :ivar overtaken: whether an earlier one must be sent again, so that the current one must wait or
+        be sent again as well.
+    :ivar pause: pause after the last failure, in seconds; 0.0 after a success.
+    :ivar not_before: time before which the next one may not be tried.
+    :ivar proved: when the last proof was begun.
+    """
+
+    host_id: str
+    requests: list[StoredRequest] = attrs.field(factory=list)
+    waiting: list[StoredRequest] = attrs.field(factory=list)
+    unproven: list[StoredRequest] = attrs.field(factory=list)
+    proving: list[Provable] = attrs.field(factory=list)
+    busy: bool = False
+    overtaken: bool = False
+    pause: float = 0.0
+    not_before: float = 0.0
+    proved: float = float("-inf")
+
+    def refill(self, has_key: bool) -> None:
+        """Process all of them again; those that exist sealed only with a key."""
+        sealed = (each.file for each in self.requests if each.file.endswith(SEALED))
+        locked = frozenset() if has_key else frozenset(map(name_of, sealed))
+        self.waiting = [x for x in reversed(self.requests) if name_of(x.file) not in locked]

@@ -478,8 +478,8 @@ class SealedTests(SpoolCase):
         os.symlink(elsewhere, self.spool.sealed)
         self.put(b"x\n")
         self.assertEqual(self.spool.scan().requests, {"l1": [NAME]})
-        (fault,) = self.spool.faults.values()
-        self.assertIn("it is a symbolic link; it must be a folder itself", fault)
+        (fault,) = self.spool.faults
+        self.assertIn("it is a symbolic link; it must be a folder itself", fault.what)
         self.assertRaises(OSError, self.spool.seal, NAME)
 
     def test_read(self) -> None:

@@ -134,7 +134,7 @@ class KindTests(SynchronousTestCase):
             if not path.startswith(os.path.join(PACKAGE, "test"))
         )
         by_name = set(re.findall(r'\.over\(\s*"([a-z-]+)"', source))
-        for names in re.findall(r"problems\.replace\((?:\(\)|\w+), \(([^)]+)\)\)", source):
+        for names in re.findall(r"problems\.replace\([\w.()]+, \(([^)]+)\)\)", source):
             by_name |= set(re.findall(r'"([a-z-]+)"', names))
         by_name |= {NOT_SERVED, NOT_FETCHED, "log-file"}
         self.assertEqual(set(TOLD) - by_name, {"no-idea"})
