@@ -5,9 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from unittest import SkipTest
 
 import attrs
 from twisted.internet.endpoints import serverFromString
@@ -16,7 +14,6 @@ from twisted.internet.testing import MemoryReactor
 from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase
 
-import lonc
 from lonc.config.settings import (
     CONFIG_FILES,
     PARAMETERS,
@@ -28,7 +25,9 @@ from lonc.config.settings import (
     opt_parameters,
     read_settings,
 )
+from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.properties import given, settings, st
+from lonc.test.fixtures.source import read
 
 REQUIRED = """\
 PerlSetVar lonHostID msul1
@@ -40,14 +39,8 @@ PerlSetVar lonDocRoot /home/httpd/html
 FIRST = REQUIRED.count("\n") + 1  #: number of the line that follows the required ones
 
 
-def check_folders(settings: Settings, access: Callable[[str, int], bool] | None = None) -> None:
-    """Raise the first error, if there is any."""
-    for error in folder_errors(settings, access):
-        raise error
-
-
 class SettingsCase(SynchronousTestCase):
-    """A test case that reads configurations from a file of its own."""
+    """A test case that reads configurations from its own file."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -67,7 +60,7 @@ class SettingsCase(SynchronousTestCase):
         )
 
     def refusal(self, text: str | bytes, **options: str | None) -> str:
-        """Return the one line that reading the required lines and ``text`` is refused with."""
+        """Return the line with which the required lines and ``text`` are refused."""
         error = self.assertRaises(SettingsError, self.read, text, **options)
         self.assertNotIn("\n", str(error))
         return str(error)
@@ -77,7 +70,7 @@ class FileTests(SettingsCase):
     """How ``loncapa.conf`` is read."""
 
     def test_common_file(self) -> None:
-        """S1: what loncapa.conf leaves out is found in loncapa_apache.conf beside it, by line."""
+        """S1: settings missing in loncapa.conf are read from loncapa_apache.conf beside it."""
         common = os.path.join(self.folder, "loncapa_apache.conf")
         with open(common, "w") as file:
             file.write(REQUIRED + "PerlSetVar londPort 5700\nPerlSetVar loncRetries 7\n")
@@ -91,35 +84,28 @@ class FileTests(SettingsCase):
         refusal = self.assertRaises(SettingsError, self.read_only, "PerlSetVar lonHostID msua2")
         self.assertIn(f"{common}, line {FIRST + 2}: PerlSetVar loncQueueLimit", str(refusal))
 
-    def test_required(self) -> None:
-        """S1: the names that every LON-CAPA machine sets arrive in the settings."""
-        found = self.read("")
-        self.assertEqual(
-            (found.host_id, found.tab_dir, found.sock_dir, found.daemons_dir, found.doc_root),
-            (
-                "msul1",
-                "/home/httpd/lonTabs",
-                "/home/httpd/sockets",
-                "/home/httpd/perl",
-                "/home/httpd/html",
-            ),
-        )
-        self.assertEqual((found.config_file, found.warnings), (self.file, ()))
-
-    def test_webServerFile(self) -> None:
-        """S1: other directives, sections, comments and blank lines are skipped."""
+    def test_web_server(self) -> None:
+        """S1: other directives, sections, comments and blank lines are ignored."""
         found = self.read(
             "# PerlSetVar loncRetries 9\n"
+            "# continued \\\nPerlSetVar loncRetries 5\n"
             "\n"
             'LogFormat "PerlSetVar loncRetries 8"\n'
             "ServerName loncapa.example.edu\n"
             "<Location /adm>\n  SetHandler perl-script\n  PerlSetVar other thing\n</Location>\n"
             "PerlAddVar loncRetries 7\n"
             "PerlSetVar lonLoadLim 2.0\n"
+            'PerlSetVar lonOther "a b\n'
+            "PerlSetVar lonMore\n"
             "PerlSetVar\n"
             "  <IfModule mod_perl.c>\n    PerlSetVar loncQueueLimit 6\n  </IfModule>\n"
         )
-        self.assertEqual((found.retries, found.queue_limit, found.warnings), (2, 6, ()))
+        self.assertEqual(
+            (found.host_id, found.tab_dir, found.sock_dir, found.daemons_dir, found.doc_root),
+            tuple(line.split()[2] for line in REQUIRED.splitlines()),
+        )
+        self.assertEqual((found.retries, found.queue_limit), (2, 6))
+        self.assertEqual((found.config_file, found.warnings), (self.file, ()))
 
     def test_spelling(self) -> None:
         """Case of the directive, blanks, tabs, CR, quotes and a final comment do not matter."""
@@ -138,56 +124,41 @@ class FileTests(SettingsCase):
             self.assertEqual(self.read(line).retries, 5, line)
             self.assertEqual(self.read(line + "\n").retries, 5, line)
 
-    def test_quoted(self) -> None:
-        """A value in quotes may hold blanks, and quotes and backslashes behind a backslash."""
-        found = self.read(r'PerlSetVar lonDocRoot "/srv/a b/\"c\"\\d"')
-        self.assertEqual(found.doc_root, r"/srv/a b/" + '"c"' + "\\d")
+    def test_values(self) -> None:
+        """Quoted values may contain blanks and escapes; # begins a comment only after a blank."""
+        for text, root in (
+            (r'"/srv/a b/\"c\"\\d"', r"/srv/a b/" + '"c"' + "\\d"),
+            ("/srv/a#b", "/srv/a#b"),
+            ("/srv/a//", "/srv/a"),
+            ("/", "/"),
+        ):
+            self.assertEqual(self.read(f"PerlSetVar lonDocRoot {text}").doc_root, root)
 
-    def test_hashInValue(self) -> None:
-        """A # begins a comment only behind a blank."""
-        self.assertEqual(self.read("PerlSetVar lonDocRoot /srv/a#b").doc_root, "/srv/a#b")
-
-    def test_continuedComment(self) -> None:
-        """A comment goes on in the next line when it ends in a backslash, as for the web server."""
-        self.assertEqual(self.read("# more \\\nPerlSetVar loncRetries 5\n").retries, 2)
-
-    def test_lastWins(self) -> None:
-        """Of several assignments the last one counts, even if an earlier one is no good."""
+    def test_last_wins(self) -> None:
+        """Of several assignments the last one counts, even if an earlier one is invalid."""
         found = self.read("PerlSetVar loncRetries x\nPerlSetVar loncRetries 3\n")
         self.assertEqual(found.retries, 3)
 
-    def test_notUTF8(self) -> None:
-        """Bytes that are no UTF-8, and a byte order mark, do no harm."""
+    def test_not_utf8(self) -> None:
+        """Bytes that are not UTF-8 and a byte order mark do not matter, except in a value."""
         text = b"\xef\xbb\xbf" + REQUIRED.encode() + b"# M\xfcnchen\nPerlSetVar \xfc\xff \xfe\n"
         self.assertEqual(self.read_only(text).host_id, "msul1")
-
-    def test_notUTF8Value(self) -> None:
-        """A value with such bytes is refused in a line that can be printed anywhere."""
         message = self.refusal(b"PerlSetVar lonDocRoot /srv/\xfc\n")
         self.assertTrue(message.isascii())
         self.assertIn(f"line {FIRST}: PerlSetVar lonDocRoot", message)
 
-    def test_lineNumber(self) -> None:
-        """The number named is the one at which a continued line begins."""
-        message = self.refusal("#\\\n\\\n\nPerlSetVar \\\n loncRetries \\\n x\n\n")
-        self.assertIn(f"{self.file}, line {FIRST + 3}: PerlSetVar loncRetries: 'x'", message)
-
     def test_malformed(self) -> None:
-        """No value, more than one and an open quote are refused with file and line."""
+        """A missing value, several values or an open quote are refused with file and line."""
         for rest in ("", " 16 MiB", ' "16 MiB', " 'a' b", " # 16", " 16384#a b"):
             message = self.refusal(f"PerlSetVar loncMaxLine{rest}")
             self.assertEqual(self.refusal(f"PerlSetVar 'loncMaxLine'{rest}"), message)
             self.assertIn(f"{self.file}, line {FIRST}: PerlSetVar loncMaxLine: ", message)
             self.assertIn("one value", message)
 
-    def test_malformedForeign(self) -> None:
-        """What other programs' lines look like is none of lonc's business."""
-        self.assertEqual(self.read('PerlSetVar lonOther "a b\nPerlSetVar lonMore\n').warnings, ())
-
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.binary(max_size=200))
-    def test_anyBytes(self, garbage: bytes) -> None:
-        """Whatever else the file holds, it is read or refused in one line."""
+    def test_any_bytes(self, garbage: bytes) -> None:
+        """Whatever else the file contains, it is read, or refused in one line."""
         try:
             found = self.read(b"\n" + garbage)
         except SettingsError as error:
@@ -197,115 +168,85 @@ class FileTests(SettingsCase):
 
 
 class SectionTests(SettingsCase):
-    """Assignments inside of the web server's sections."""
+    """Assignments in sections of the web server."""
 
-    def test_otherSections(self) -> None:
-        """One that holds for some requests only is skipped, with a warning that says so."""
-        found = self.read("<Location /x>\nPerlSetVar loncRetries 5\n</location>\n")
-        self.assertEqual(found.retries, 2)
-        self.assertEqual(
-            found.warnings,
-            (
-                f"{self.file}, line {FIRST + 1}: PerlSetVar loncRetries: skipped, because it is "
-                "inside <location>",
-            ),
-        )
+    def test_sections(self) -> None:
+        """One for some requests only is skipped with a warning; <If...> at its start counts."""
+        for section, retries in (
+            ("location", 2),
+            ("if", 2),
+            ("IfModule", 5),
+            ("IfDefine", 5),
+            ("ifversion", 5),
+        ):
+            found = self.read(f"<{section} x>\nPerlSetVar loncRetries 5\n</{section.upper()}>\n")
+            self.assertEqual(found.retries, retries, section)
+            skipped = f"skipped, because it is inside <{section}>"
+            where = f"{self.file}, line {FIRST + 1}: PerlSetVar loncRetries"
+            self.assertEqual(found.warnings, (f"{where}: {skipped}",) if retries == 2 else ())
 
     def test_many_sections(self) -> None:
         """Time grows in proportion to the file's length: sections that never end are refused."""
         lines = "<a>\n" * 50000 + "</b>\n" * 50000
         self.assertIn(f"line {FIRST + 100}: more than 100 sections", self.refusal(lines))
 
-    def test_afterSection(self) -> None:
-        """Behind the section's end assignments count again, whatever stood inside of it."""
+    def test_after_section(self) -> None:
+        """After the end of a section assignments count again, whatever was in it."""
         found = self.read(
             "<Perl>\n<STDIN>\n</Nothing>\n</Perl>\n<VirtualHost *>\n<Files x>\n</Files>\n"
             "</VirtualHost>\nPerlSetVar loncRetries 5\n"
         )
         self.assertEqual((found.retries, found.warnings), (5, ()))
 
-    def test_conditions(self) -> None:
-        """Conditions that are settled at the web server's start do not count as sections."""
-        for name in ("IfModule", "IfDefine", "ifversion"):
-            found = self.read(f"<{name} x>\nPerlSetVar loncRetries 5\n</{name}>\n")
-            self.assertEqual(found.retries, 5, name)
-
-    def test_perRequestCondition(self) -> None:
-        """<If> is asked for each request, so it is a section like the others."""
-        self.assertEqual(self.read("<If x>\nPerlSetVar loncRetries 5\n</If>\n").retries, 2)
-
 
 class UnusableFileTests(SettingsCase):
-    """Configurations that cannot be used: one clear line each."""
+    """Configurations that cannot be used are refused in one clear line."""
 
-    def test_missing(self) -> None:
-        """A file that is not there is named."""
-        error = self.assertRaises(SettingsError, read_settings, self.file, {})
-        self.assertEqual(str(error), f"configuration {self.file}: No such file or directory")
-
-    def test_folder(self) -> None:
-        """A folder is no configuration."""
-        error = self.assertRaises(SettingsError, read_settings, self.folder, {})
-        self.assertEqual(str(error), f"configuration {self.folder}: not a file")
-
-    def test_pipe(self) -> None:
-        """A pipe that nobody writes to is refused and not waited for."""
-        os.mkfifo(self.file)
-        error = self.assertRaises(SettingsError, read_settings, self.file, {})
-        self.assertEqual(str(error), f"configuration {self.file}: not a file")
-
-    def test_unreadable(self) -> None:
-        """A file that cannot be opened is named with the system's reason."""
-        os.symlink(self.file, self.file)
-        error = self.assertRaises(SettingsError, read_settings, self.file, {})
-        self.assertIn(f"configuration {self.file}: Too many levels", str(error))
-
-    def test_strangeName(self) -> None:
-        """A name that would break the line is shown in a form that does not."""
+    def test_file(self) -> None:
+        """A file that cannot be read is named with the reason; a FIFO is not waited for."""
+        pipe, link = os.path.join(self.folder, "pipe"), os.path.join(self.folder, "link")
+        os.mkfifo(pipe)
+        os.symlink(link, link)
+        for path, why in (
+            (self.file, "No such file or directory"),
+            (self.folder, "not a file"),
+            (pipe, "not a file"),
+            (link, "Too many levels of symbolic links"),
+        ):
+            error = self.assertRaises(SettingsError, read_settings, path, {})
+            self.assertEqual(str(error), f"configuration {path}: {why}")
         error = self.assertRaises(SettingsError, read_settings, "/no\nthing", {})
         self.assertNotIn("\n", str(error))
-
-    def test_tooLong(self) -> None:
-        """A file of more than 1 MiB is some other file."""
         error = self.assertRaises(SettingsError, self.read, "#" * 1024 * 1024)
         self.assertIn("longer than 1048576 bytes", str(error))
 
     def test_search(self) -> None:
-        """Without a name the first file of the search that exists is read."""
+        """Without a name, the first existing file is read; if there is none, all are named."""
         self.read("PerlSetVar loncRetries 4")
         found = read_settings(None, {}, search=("/nowhere/loncapa.conf", self.file))
         self.assertEqual((found.retries, found.config_file), (4, self.file))
-
-    def test_searchInVain(self) -> None:
-        """When there is none, every place that was searched is named."""
         search = ("/nowhere/loncapa.conf", "/nor/here/loncapa.conf")
         error = self.assertRaises(SettingsError, read_settings, None, {}, search)
         for file in search:
             self.assertIn(file, str(error))
-
-    def test_places(self) -> None:
-        """The places are those of the two families of Linux distributions."""
         self.assertEqual(
             CONFIG_FILES, ("/etc/httpd/conf/loncapa.conf", "/etc/apache2/loncapa.conf")
         )
 
-    def test_requiredMissing(self) -> None:
-        """Each required name is missed by name, with the file's."""
+    def test_required(self) -> None:
+        """A missing setting is named with the file, and with a line that looks like it."""
         lines = REQUIRED.splitlines(keepends=True)
         for left_out in lines:
             text = "".join(line for line in lines if line is not left_out)
             error = self.assertRaises(SettingsError, self.read_only, text)
             name = left_out.split()[1]
             self.assertEqual(str(error), f"{self.file}: PerlSetVar {name} is missing")
-
-    def test_requiredMisspelt(self) -> None:
-        """If a line looks like the missing one, the message points at it."""
         text = REQUIRED.replace("lonHostID", "lonhostid")
         error = self.assertRaises(SettingsError, self.read_only, text)
         self.assertIn("PerlSetVar lonHostID is missing", str(error))
         self.assertIn("line 1: PerlSetVar lonhostid", str(error))
 
-    def test_requiredBad(self) -> None:
+    def test_required_bad(self) -> None:
         """A host id that could leave a folder and a path that is not absolute are refused."""
         for name, value in (
             ("lonHostID", ".."),
@@ -323,60 +264,40 @@ class UnusableFileTests(SettingsCase):
 
 
 class WarningTests(SettingsCase):
-    """Names that look like lonc's and are none."""
+    """Names that look like lonc's, and have no effect."""
 
     def test_unknown(self) -> None:
-        """A name that begins like lonc's is warned about, with file, line and the nearest name."""
-        found = self.read("PerlSetVar loncRetrys 5\n")
-        self.assertEqual(
-            found.warnings,
-            (
-                f"{self.file}, line {FIRST}: PerlSetVar loncRetrys: lonc has no such setting; "
-                "the nearest is loncRetries",
-            ),
-        )
-
-    def test_removed(self) -> None:
-        """What is no setting any more is a warning, whatever its value."""
-        for name, option in REMOVED.items():
-            for line in (
-                f"PerlSetVar {name} 5",
-                f"PerlSetVar {name} nonsense",
-                f"PerlSetVar {name}",
-            ):
-                where = f"{self.file}, line {FIRST}: PerlSetVar {name}"
-                self.assertEqual(self.read(f"{line}\n").warnings, (f"{where}: no longer needed",))
-            found = self.read("", **{option: "nonsense"})
-            self.assertEqual(found.warnings, (f"--{option}: no longer needed",))
-
-    def test_unknownInOtherCase(self) -> None:
-        """The beginning is recognised in any case."""
-        (warning,) = self.read("\nPerlSetVar LONCIDLETIME 5\n").warnings
-        self.assertIn(f"line {FIRST + 1}", warning)
-        self.assertIn("loncIdleTimeout", warning)
-
-    def test_case(self) -> None:
-        """A known name in another case does nothing, and a warning gives the right one."""
-        for wrong, right in (
-            ("loncretries", "loncRetries"),
-            ("londport", "londPort"),
-            ("LonHostID", "lonHostID"),
-            ("lonCAllowInsecure", "loncAllowInsecure"),
+        """
+        A name that begins like lonc's, in any case, is reported with file, line and the nearest
+        name; one in the wrong case with the right one; other programs' names are not.
+        """
+        for wrong, why in (
+            ("loncRetrys", "lonc has no such setting; the nearest is loncRetries"),
+            ("LONCIDLETIME", "lonc has no such setting; the nearest is loncIdleTimeout"),
+            ("loncretries", "skipped, because names are case-sensitive: loncRetries"),
+            ("londport", "skipped, because names are case-sensitive: londPort"),
+            ("LonHostID", "skipped, because names are case-sensitive: lonHostID"),
+            ("lonCAllowInsecure", "skipped, because names are case-sensitive: loncAllowInsecure"),
+            ("lonAdmEMail", ""),
+            ("londAllowInsecure", ""),
+            ("lonnetHostnameCertificate", ""),
         ):
             found = self.read(f"PerlSetVar {wrong} 5\n")
-            (warning,) = found.warnings
-            self.assertIn(f"line {FIRST}: PerlSetVar {wrong}: ", warning)
-            self.assertIn(right, warning)
+            told = f"{self.file}, line {FIRST}: PerlSetVar {wrong}: {why}"
+            self.assertEqual(found.warnings, (told,) if why else ())
             self.assertEqual((found.retries, found.lond_port), (2, 5663))
 
-    def test_others(self) -> None:
-        """Other programs' names are left alone."""
-        found = self.read(
-            "PerlSetVar lonAdmEMail root\n"
-            "PerlSetVar londAllowInsecure 1\n"
-            "PerlSetVar lonnetHostnameCertificate x\n"
-        )
-        self.assertEqual(found.warnings, ())
+    def test_removed(self) -> None:
+        """A removed setting only causes a warning, whatever its value, and is no setting."""
+        for name, option in REMOVED.items():
+            for value in (" 5", " nonsense", ""):
+                where = f"{self.file}, line {FIRST}: PerlSetVar {name}"
+                found = self.read(f"PerlSetVar {name}{value}\n")
+                self.assertEqual(found.warnings, (f"{where}: no longer needed",))
+            found = self.read("", **{option: "nonsense"})
+            self.assertEqual(found.warnings, (f"--{option}: no longer needed",))
+            self.assertNotIn(name, [each.variable for each in PARAMETERS])
+            self.assertNotIn(option, [each.option for each in PARAMETERS])
 
 
 class ValueTests(SettingsCase):
@@ -432,21 +353,22 @@ class ValueTests(SettingsCase):
         ("delayed_key_file", "", "delayed.key", "/a\tb", "None"),
     )
 
-    def test_options(self) -> None:
-        """What is allowed arrives with its type."""
-        for attribute, text, value in self.GOOD:
-            found = getattr(self.read("", **{attribute: text}), attribute)
-            self.assertEqual((found, type(found)), (value, type(value)), (attribute, text))
-
-    def test_variables(self) -> None:
-        """A PerlSetVar takes the same values as its option."""
+    def test_good(self) -> None:
+        """An allowed value has the right type, from an option and from the file."""
         variables = {each.attribute: each.variable for each in PARAMETERS}
-        for attribute, text, value in self.GOOD:
-            found = self.read(f'PerlSetVar {variables[attribute]} "{text}"')
-            self.assertEqual(getattr(found, attribute), value, (attribute, text))
+        group = grp.getgrall()[0]
+        for attribute, text, value in (
+            *self.GOOD,
+            ("socket_group", group.gr_name, group.gr_gid),
+        ):
+            for found in (
+                getattr(self.read("", **{attribute: text}), attribute),
+                getattr(self.read(f'PerlSetVar {variables[attribute]} "{text}"'), attribute),
+            ):
+                self.assertEqual((found, type(found)), (value, type(value)), (attribute, text))
 
-    def test_badOptions(self) -> None:
-        """What is not allowed is refused: the option, the value and what is allowed are named."""
+    def test_bad(self) -> None:
+        """Another value is refused: the option, the value and what is allowed are named."""
         allowed = {each.attribute: each.kind.allowed for each in PARAMETERS}
         for attribute, *texts in self.BAD:
             for text in texts:
@@ -454,54 +376,33 @@ class ValueTests(SettingsCase):
                 self.assertTrue(message.startswith(f"--{attribute.replace('_', '-')}: "), message)
                 self.assertTrue(message.endswith(f" is not {allowed[attribute]}"), message)
                 self.assertIn(repr(text)[1:70].rstrip("'"), message)
+                self.assertLess(len(message), 200)
 
-    def test_badVariable(self) -> None:
-        """A bad value in the file is named with file, line, PerlSetVar and what is allowed."""
+    def test_bad_line(self) -> None:
+        """One in the file is named with file, first line, PerlSetVar and what is allowed."""
         self.assertEqual(
-            self.refusal("\nPerlSetVar loncRetries 0\n"),
-            f"{self.file}, line {FIRST + 1}: PerlSetVar loncRetries: '0' is not "
+            self.refusal("#\\\n\\\n\nPerlSetVar \\\n loncRetries \\\n 0\n\n"),
+            f"{self.file}, line {FIRST + 3}: PerlSetVar loncRetries: '0' is not "
             "a whole number from 1 to 1000",
         )
 
-    def test_longValue(self) -> None:
-        """A very long value does not make a very long message."""
-        self.assertLess(len(self.refusal("", retries="9" * 100_000)), 200)
-
-    def test_optionWins(self) -> None:
-        """An option wins over the file, also over a value there that is no good."""
-        self.assertEqual(self.read("PerlSetVar loncRetries 4", retries="5").retries, 5)
-        self.assertEqual(self.read("PerlSetVar loncRetries x", retries="5").retries, 5)
-
-    def test_optionNotGiven(self) -> None:
-        """None stands for an option that was not given, and an unknown one is not looked at."""
-        found = self.read("PerlSetVar loncRetries 4", retries=None, config="x", standalone=None)
-        self.assertEqual(found.retries, 4)
-
-    def test_group(self) -> None:
-        """A group is found by its name."""
-        group = grp.getgrall()[0]
-        self.assertEqual(self.read("", socket_group=group.gr_name).socket_group, group.gr_gid)
-
-    def test_finalSlash(self) -> None:
-        """A slash at a folder's end is dropped, so that paths look alike."""
-        self.assertEqual(self.read("PerlSetVar lonTabDir /tabs//").tab_dir, "/tabs")
-        self.assertEqual(self.read("PerlSetVar lonTabDir /").tab_dir, "/")
+    def test_option_wins(self) -> None:
+        """An option overrides the file, even an invalid value; None is no option."""
+        for value, option, retries in (("4", "5", 5), ("x", "5", 5), ("4", None, 4)):
+            found = self.read(f"PerlSetVar loncRetries {value}", retries=option, standalone=None)
+            self.assertEqual(found.retries, retries)
 
     @settings(derandomize=True, deadline=None, max_examples=300)
     @given(st.sampled_from([each for each in PARAMETERS if each.option]), st.text(max_size=30))
-    def test_anyText(self, parameter: Parameter, text: str) -> None:
-        """Any text for any option is taken or refused in one line."""
+    def test_any_text(self, parameter: Parameter, text: str) -> None:
+        """Any text for any option is accepted, or refused in one line."""
         try:
             self.read("", **{parameter.attribute: text})
         except SettingsError as error:
             self.assertTrue(str(error).isprintable(), str(error))
 
-
-class WrittenTests(SettingsCase):
-    """What was written, and where."""
-
-    def test_sources(self) -> None:
-        """A default, a line, an option: the last word has the option."""
+    def test_written(self) -> None:
+        """The text of each setting and its source, a default, a line or an option, are kept."""
         found = self.read("PerlSetVar loncRetries 3\nPerlSetVar loncQueueLimit 9", queue_limit="7")
         self.assertEqual(found.written["loncMaxClients"], ("4096", "default"))
         self.assertEqual(found.written["loncQueueLimit"], ("7", "--queue-limit"))
@@ -511,10 +412,10 @@ class WrittenTests(SettingsCase):
 
 
 class DefaultTests(SettingsCase):
-    """What counts when nothing is set."""
+    """The settings of a file with nothing but the required ones."""
 
     def test_defaults(self) -> None:
-        """The defaults are those that were agreed on: the seed's where it has one."""
+        """The defaults are loncnew's, as far as it has any."""
         found = attrs.asdict(self.read(""))
         for name in ("config_file", "host_id", "tab_dir", "sock_dir", "daemons_dir", "doc_root"):
             del found[name]
@@ -569,15 +470,8 @@ class DefaultTests(SettingsCase):
             },
         )
 
-    def test_everyRow(self) -> None:
-        """Every row of the table has its attribute, and every attribute but three its row."""
-        self.assertEqual(
-            {each.attribute for each in PARAMETERS} | {"config_file", "warnings", "written"},
-            {each.name for each in attrs.fields(Settings)},
-        )
-
-    def test_writtenDefaults(self) -> None:
-        """Each default can be written as it is shown, as an option and in the file."""
+    def test_written_defaults(self) -> None:
+        """Each default is allowed as it is displayed, as an option and in the file."""
         expected = self.read("")
         for each in PARAMETERS:
             if each.default is not None and each.option is not None:
@@ -586,50 +480,46 @@ class DefaultTests(SettingsCase):
                 self.assertEqual(self.read(f'PerlSetVar {each.variable} "{text}"'), expected)
 
     def test_management(self) -> None:
-        """The default management endpoint is understood, whatever the folder is called."""
+        """Twisted understands the default management endpoint, whatever the folder's name."""
         for folder in ("/home/httpd/sockets", r"/a:b=c\d e", "/a=b:mode=666"):
-            found = Settings(
-                config_file="x",
-                host_id="x",
-                tab_dir="/",
-                sock_dir=folder,
-                daemons_dir="/",
-                doc_root="/",
-            )
+            found = some_settings(folder)
             reactor = MemoryReactor()
             serverFromString(reactor, found.management).listen(Factory())
             ((path, _factory, _backlog, mode, _lock),) = reactor.unixServers
             self.assertEqual((path, mode), (f"{folder}/lonc.amp", 0o600))
 
     def test_paths(self) -> None:
-        """Files stand where the other programs look for them (protocol, section 7)."""
+        """Files are where the other programs look for them (protocol, section 7)."""
         found = self.read("")
-        self.assertEqual(found.hosts_file, "/home/httpd/lonTabs/hosts.tab")
-        self.assertEqual(found.fetched_hosts_file, "/home/httpd/lonTabs/dns_hosts.tab")
-        self.assertEqual(found.pid_file, "/home/httpd/perl/logs/lonc.pid")
-        self.assertEqual(found.log_file, "/home/httpd/perl/logs/lonc.log")
-        self.assertEqual(found.perm_log_file, "/home/httpd/perl/logs/lonnet.perm.log")
-        self.assertEqual(found.status_file, "/home/httpd/html/lon-status/loncstatus.txt")
-        self.assertEqual(found.delayed_dir, "/home/httpd/sockets/delayed")
-        self.assertEqual(found.kept_dir, "/home/httpd/sockets/delayed/kept")
-        self.assertEqual(found.socket_path("msul1"), "/home/httpd/sockets/msul1")
+        for path, expected in (
+            (found.hosts_file, "/home/httpd/lonTabs/hosts.tab"),
+            (found.fetched_hosts_file, "/home/httpd/lonTabs/dns_hosts.tab"),
+            (found.pid_file, "/home/httpd/perl/logs/lonc.pid"),
+            (found.log_file, "/home/httpd/perl/logs/lonc.log"),
+            (found.perm_log_file, "/home/httpd/perl/logs/lonnet.perm.log"),
+            (found.status_file, "/home/httpd/html/lon-status/loncstatus.txt"),
+            (found.delayed_dir, "/home/httpd/sockets/delayed"),
+            (found.kept_dir, "/home/httpd/sockets/delayed/kept"),
+            (found.socket_path("msul1"), "/home/httpd/sockets/msul1"),
+        ):
+            self.assertEqual(path, expected)
 
-    def test_longestId(self) -> None:
-        """An id of the greatest length makes a path of 107 bytes, what Linux has room for."""
+    def test_longest_id(self) -> None:
+        """The path of the longest id's socket has 107 bytes, the maximum on Linux."""
         found = self.read("PerlSetVar lonSockDir /home/\u00fc")
         path = found.socket_path("x" * found.max_host_id)
         self.assertEqual(len(os.fsencode(path)), 107)
 
 
 class OptionsTests(SynchronousTestCase):
-    """The options as twistd gets them."""
+    """The settings as options of ``twistd lonc``."""
 
     class SomeOptions(Options):
-        """Options as a plugin would declare them."""
+        """Options declared as in a plugin."""
 
         optParameters = opt_parameters()
 
-    def test_notGiven(self) -> None:
+    def test_not_given(self) -> None:
         """An option that is not given is None, so that the file counts."""
         options = self.SomeOptions()
         options.parseOptions(["--retries", "5"])
@@ -637,7 +527,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(len(options), len(opt_parameters()))
 
     def test_help(self) -> None:
-        """The help says of every option what its unit, its default and its range are."""
+        """The help shows unit, default and range of every option."""
         told = "".join(str(self.SomeOptions()).split())
         for each in PARAMETERS:
             if each.option is not None:
@@ -646,169 +536,105 @@ class OptionsTests(SynchronousTestCase):
                     self.assertIn("".join(text.split()), told, each.option)
 
 
-class FolderTests(SettingsCase):
-    """What check_folders says of folders that cannot be used."""
+class FolderTests(SynchronousTestCase):
+    """Folders that cannot be used."""
 
     def setUp(self) -> None:
-        super().setUp()
-        # Relative and therefore short: a socket's path must fit in wherever the tests run.
+        # Relative and therefore short: a socket's path must fit wherever the tests run.
         root = os.path.relpath(self.mktemp())
-        self.folders = {
-            name: os.path.join(root, str(number))
-            for number, name in enumerate(("tab_dir", "sock_dir", "daemons_dir", "doc_root"))
-        }
+        names = ("tab_dir", "sock_dir", "daemons_dir", "doc_root")
+        self.folders = {name: os.path.join(root, name[:3]) for name in names}
         for folder in self.folders.values():
             os.makedirs(folder)
-        self.settings = Settings(
-            config_file="loncapa.conf",
-            host_id="x",
-            tab_dir=self.folders["tab_dir"],
-            sock_dir=self.folders["sock_dir"],
-            daemons_dir=self.folders["daemons_dir"],
-            doc_root=self.folders["doc_root"],
-        )
-
-    def refused(self, closed: str = "") -> str:
-        """Return the message of the refusal, with no writing in the folder ``closed``."""
-        error = self.assertRaises(
-            SettingsError,
-            check_folders,
-            self.settings,
-            lambda folder, mode: folder != closed or not mode & os.W_OK,
-        )
-        return str(error)
-
-    def test_good(self) -> None:
-        """Folders that are there are taken, with and without what lonc makes in them."""
-        check_folders(self.settings)
-        for inner in (self.settings.kept_dir, self.settings.logs_dir, self.settings.status_dir):
-            os.makedirs(inner)
-        check_folders(self.settings)
-
-    def test_missing(self) -> None:
-        """A folder that is not there is named with its PerlSetVar and the file."""
-        variables = {each.attribute: each.variable for each in PARAMETERS}
-        for name, folder in self.folders.items():
-            os.rmdir(folder)
-            self.assertEqual(
-                self.refused(),
-                f"loncapa.conf: PerlSetVar {variables[name]}: {folder}: No such file or directory",
-            )
-            os.mkdir(folder)
-
-    def test_file(self) -> None:
-        """A file in a folder's place is refused."""
-        for folder in self.folders.values():
-            os.rmdir(folder)
-            Path(folder).touch()
-            self.assertIn(f"{folder} is not a folder", self.refused())
-            os.unlink(folder)
-            os.mkdir(folder)
-
-    def test_innerFile(self) -> None:
-        """A file, or a link to nowhere, in the place of a folder within them is refused."""
-        for inner in (
-            self.settings.delayed_dir,
-            self.settings.logs_dir,
-            self.settings.status_dir,
-        ):
-            Path(inner).touch()
-            self.assertIn(f"{inner} is not a folder", self.refused())
-            os.unlink(inner)
-            os.symlink("/nowhere", inner)
-            self.assertIn(f"{inner}: No such file", self.refused())
-            os.unlink(inner)
-
-    def test_innerLink(self) -> None:
-        """A link to a folder is not followed where lonc's own should be; to that of logs it is."""
-        elsewhere = os.path.abspath(self.mktemp())
-        os.mkdir(elsewhere)
-        os.symlink(elsewhere, self.settings.logs_dir)
-        check_folders(self.settings)
-        os.mkdir(self.settings.delayed_dir)
-        why = "it is a symbolic link; it must be a folder itself"
-        for inner in (self.settings.kept_dir, self.settings.sealed_dir):
-            os.symlink(elsewhere, inner)
-            self.assertIn(f"lonSockDir: {inner}: {why}", self.refused())
-            os.unlink(inner)
-        os.rmdir(self.settings.delayed_dir)
-        for inner in (self.settings.delayed_dir, self.settings.status_dir):
-            os.symlink(elsewhere, inner)
-            self.assertIn(f"{inner}: {why}", self.refused())
-            os.unlink(inner)
-
-    def test_linkAbove(self) -> None:
-        """A folder that `loncapa.conf` names may be a link."""
-        folder = self.folders["sock_dir"]
-        os.rename(folder, f"{folder}.elsewhere")
-        os.symlink(os.path.abspath(f"{folder}.elsewhere"), folder)
-        os.makedirs(self.settings.kept_dir)
-        check_folders(self.settings)
-
-    def test_notWritable(self) -> None:
-        """A folder that lonc has to write in, and may not, is named."""
-        for name in ("sock_dir", "daemons_dir", "doc_root"):
-            folder = self.folders[name]
-            self.assertIn(f"{folder} cannot be written by", self.refused(folder))
-        for inner in (
+        self.settings = some_settings(**self.folders)
+        self.inner = (
             self.settings.delayed_dir,
             self.settings.sealed_dir,
             self.settings.kept_dir,
             self.settings.logs_dir,
             self.settings.status_dir,
-        ):
-            os.mkdir(inner)
-            self.assertIn(f"{inner} cannot be written by", self.refused(inner))
-        folder = self.folders["sock_dir"]
-        self.assertIn(f"{folder} cannot be written by", self.refused(folder))
-
-    def test_allAtOnce(self) -> None:
-        """All folders of one setting that cannot be used are named."""
-        names = [self.settings.sock_dir, self.settings.delayed_dir, self.settings.kept_dir]
-        for inner in names[1:]:
-            os.mkdir(inner)
-        found = folder_errors(self.settings, lambda folder, mode: folder not in names)
-        told = [str(each).split()[3] for each in found]
-        self.assertEqual(told, names)
-
-    def test_needNotBeWritable(self) -> None:
-        """The table is only read, and what holds an existing subfolder need not be writable."""
-        os.mkdir(self.settings.logs_dir)
-        os.mkdir(self.settings.status_dir)
-        closed = {self.folders[name] for name in ("tab_dir", "daemons_dir", "doc_root")}
-        check_folders(
-            self.settings, lambda folder, mode: folder not in closed or not mode & os.W_OK
         )
 
-    def test_notEntered(self) -> None:
-        """A folder that cannot be entered is named."""
-        error = self.assertRaises(
-            SettingsError, check_folders, self.settings, lambda folder, mode: False
+    def errors(self, *closed: str, right: int = os.W_OK) -> str:
+        """Return all errors if the user lacks a right in the folders ``closed``."""
+        found = folder_errors(
+            self.settings, lambda folder, mode: folder not in closed or not mode & right
         )
-        self.assertIn(f"{self.folders['tab_dir']} cannot be entered by", str(error))
+        return "\n".join(map(str, found))
 
-    def test_tooLong(self) -> None:
-        """A folder in which no socket's path would fit is refused."""
+    def test_good(self) -> None:
+        """Existing folders are accepted, with and without subfolders; one may be a link."""
+        self.assertEqual(self.errors(), "")
+        folder = self.settings.sock_dir
+        os.rename(folder, f"{folder}.elsewhere")
+        os.symlink(os.path.abspath(f"{folder}.elsewhere"), folder)
+        for inner in self.inner:
+            os.makedirs(inner, exist_ok=True)
+        self.assertEqual(self.errors(), "")
+
+    def test_missing(self) -> None:
+        """A missing folder and a file in its place are named with file and PerlSetVar."""
+        variables = {each.attribute: each.variable for each in PARAMETERS}
+        for name, folder in self.folders.items():
+            os.rmdir(folder)
+            self.assertEqual(
+                self.errors(),
+                f"loncapa.conf: PerlSetVar {variables[name]}: {folder}: No such file or directory",
+            )
+            Path(folder).touch()
+            self.assertIn(f"{folder} is not a folder", self.errors())
+            os.unlink(folder)
+            os.mkdir(folder)
+
+    def test_subfolders(self) -> None:
+        """
+        A file or a link in place of lonc's own subfolders is refused; that of the logs may be a
+        link to a folder.
+        """
+        elsewhere = os.path.abspath(self.mktemp())
+        os.mkdir(elsewhere)
+        for inner in self.inner:
+            os.makedirs(os.path.dirname(inner), exist_ok=True)
+            Path(inner).touch()
+            self.assertIn(f"{inner} is not a folder", self.errors())
+            os.unlink(inner)
+            os.symlink("/nowhere", inner)
+            self.assertIn(f"{inner}: No such file", self.errors())
+            os.unlink(inner)
+            os.symlink(elsewhere, inner)
+            refused = f"{inner}: it is a symbolic link; it must be a folder itself" in self.errors()
+            self.assertEqual(refused, inner != self.settings.logs_dir)
+            os.unlink(inner)
+
+    def test_not_writable(self) -> None:
+        """Folders that lonc must be able to write to or enter are named, all at once."""
+        for name in ("sock_dir", "daemons_dir", "doc_root"):
+            folder = self.folders[name]
+            self.assertIn(f"{folder} cannot be written by", self.errors(folder))
+        folder = self.folders["tab_dir"]
+        self.assertEqual(self.errors(folder), "")
+        self.assertIn(f"{folder} cannot be entered by", self.errors(folder, right=os.X_OK))
+        for inner in self.inner:
+            os.mkdir(inner)
+        told = self.errors(*self.folders.values(), *self.inner)
+        self.assertEqual(
+            [line.split()[3] for line in told.split("\n")], [self.folders["sock_dir"], *self.inner]
+        )
+
+    def test_too_long(self) -> None:
+        """A folder whose path leaves no room for a socket's name is refused."""
         folder = os.path.join(self.folders["sock_dir"], "x" * 100)
         os.mkdir(folder)
         self.settings = attrs.evolve(self.settings, sock_dir=folder)
-        self.assertIn(f"PerlSetVar lonSockDir: {folder} is too long", self.refused())
+        self.assertIn(f"PerlSetVar lonSockDir: {folder} is too long", self.errors())
 
 
 class PageTests(SynchronousTestCase):
     """The page about the settings in the documentation."""
 
-    def test_everySetting(self) -> None:
+    def test_every_setting(self) -> None:
         """Each setting, and nothing else, has a section that begins with its part of the table."""
-        tree = Path(lonc.__file__).parent.parent
-        if not (tree / "setup.cfg").is_file():
-            raise SkipTest("installed without its documentation")
-        page = (tree / "docs" / "settings.rst").read_text(encoding="utf-8")
+        page = read("docs", "settings.rst")
         sections = re.findall(r"^(\w+)\n~+\n\n\.\. setting:: (\w+)$", page, re.MULTILINE)
         named = [each.variable for each in PARAMETERS]
         self.assertCountEqual(sections, [(name, name) for name in named])
-
-    def test_removed(self) -> None:
-        """What is a setting no more is none."""
-        self.assertEqual({*REMOVED} & {each.variable for each in PARAMETERS}, set())
-        self.assertEqual({*REMOVED.values()} & {each.option for each in PARAMETERS}, set())
