@@ -8,11 +8,12 @@ The web client costs memory and time to load, so this module is imported when it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
+import attrs
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
@@ -70,8 +71,8 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
         those that the system trusts.
     :raises FetchError: it failed; with the reason.
     """
-    endpoints = _Endpoints(reactor, limit + OVERHEAD, authority)
-    client = HTTPClient(_Uncompressed(Agent.usingEndpointFactory(reactor, endpoints)))
+    connections = _Connections(reactor, limit + OVERHEAD, authority)
+    client = HTTPClient(_Uncompressed(Agent.usingEndpointFactory(reactor, connections)))
     headers = Headers({"User-Agent": [f"lonc/{lonc.__version__}"]})
     try:
         for _ in range(1 + MOST_REDIRECTIONS):
@@ -90,7 +91,7 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
         downloaded = await body.done
         if len(downloaded.content) > limit:
             raise FetchError(f"it is longer than {limit} bytes")
-        if not (downloaded.certain or endpoints.ended_cleanly):
+        if not (downloaded.certain or connections.ended_cleanly):
             raise FetchError("it may be truncated: it came without a length, and it broke off")
         return downloaded
     except CancelledError:
@@ -98,13 +99,13 @@ async def download(reactor: Any, url: str, limit: int, authority: str | None = N
     except Exception as error:
         if any(failure.check(CancelledError) for failure in getattr(error, "reasons", ())):
             raise CancelledError from None
-        if endpoints.overflow:
+        if connections.overflow:
             raise FetchError(f"it is longer than {limit} bytes") from None
         if isinstance(error, FetchError):
             raise
-        raise FetchError(endpoints.distrust or _reason(error)) from None
+        raise FetchError(connections.distrust or _reason(error)) from None
     finally:
-        endpoints.close()
+        connections.close()
 
 
 def redirected(url: str, location: str) -> str:
@@ -136,7 +137,7 @@ def _reason(error: Exception) -> str:
 
 class _Body(Protocol):
     """
-    Collects the body of a response; `_Limited` limits its size.
+    Collects the body of a response; _Limited limits its size.
 
     :ivar done: fires with the body.
     """
@@ -183,101 +184,88 @@ class _Uncompressed:
 
 
 class _Limited(ProtocolWrapper):
-    """A connection that is aborted when the server sends more than the limit."""
+    """
+    A connection that is aborted when the server sends more than the limit.
 
-    factory: _Limiting
+    :ivar left: bytes that may still be received.
+    :ivar ended_cleanly: whether the server has closed it cleanly; None while it is open.
+    """
+
+    ended_cleanly: bool | None = None
+
+    def __init__(self, factory: WrappingFactory[_Limited], wrapped: IProtocol, limit: int) -> None:
+        super().__init__(factory, wrapped)
+        self.left = limit
 
     def dataReceived(self, data: bytes) -> None:
-        factory = self.factory
-        factory.left -= len(data)
-        if factory.left < 0:
+        self.left -= len(data)
+        if self.left < 0:
             self.transport.abortConnection()  # type: ignore[union-attr]
         else:
             super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.factory.ended_cleanly = reason.check(ConnectionDone) is not None
+        self.ended_cleanly = reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
 
 
-class _Limiting(WrappingFactory):
-    """
-    Creates one connection with these limits, and records how it ended.
-
-    :ivar left: bytes that may still be received.
-    :ivar ended_cleanly: whether the server has closed the connection cleanly.
-    """
-
-    protocol = _Limited
-    noisy = False
-
-    def __init__(self, factory: IProtocolFactory, limit: int) -> None:
-        super().__init__(factory)
-        self.left = limit
-        self.ended_cleanly = False
-
-
 @implementer(IStreamClientEndpoint)
+@attrs.frozen
 class _Endpoint:
     """Limits the connection made by another endpoint."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, limit: int) -> None:
-        self._endpoint = endpoint
-        self._limit = limit
-        self.factory: _Limiting | None = None
+    _endpoint: IStreamClientEndpoint
+    _limited: Callable[[WrappingFactory[_Limited], IProtocol], _Limited]
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        # Otherwise it would log its start and stop.
-        protocolFactory.noisy = False  # type: ignore[attr-defined]
-        self.factory = _Limiting(protocolFactory, self._limit)
-        connecting = self._endpoint.connect(self.factory)
-        return connecting.addCallback(attrgetter("wrappedProtocol"))
+        factory: WrappingFactory[_Limited] = WrappingFactory(protocolFactory)
+        # Otherwise they would log their start and stop.
+        protocolFactory.noisy = factory.noisy = False  # type: ignore[attr-defined]
+        factory.protocol = self._limited
+        return self._endpoint.connect(factory).addCallback(attrgetter("wrappedProtocol"))
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Creates and keeps track of the connections of a download."""
+@attrs.define
+class _Connections:
+    """
+    Makes and keeps track of the connections of a download.
 
-    def __init__(self, reactor: Any, limit: int, authority: str | None) -> None:
-        self._reactor = reactor
-        self._limit = limit
-        self._authority = authority
-        self._made: list[_Endpoint] = []
-        self._checks: list[_Check] = []
+    :ivar distrust: why a server's certificate was rejected; empty if none was.
+    """
+
+    _reactor: Any
+    _limit: int
+    _authority: str | None
+    distrust: str = ""
+    _made: list[_Limited] = attrs.field(factory=list)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(self._reactor, uri.host, uri.port)
         if uri.scheme == b"https":
-            check = _Check(uri.host.decode("ascii"), self._authority)
-            self._checks.append(check)
+            check = _Check(uri.host.decode("ascii"), self._authority, self)
             endpoint = wrapClientTLS(check, endpoint)
-        made = _Endpoint(endpoint, self._limit)
-        self._made.append(made)
-        return made
+        return _Endpoint(endpoint, self._limited)
 
-    def _factories(self) -> list[_Limiting]:
-        return [each.factory for each in self._made if each.factory is not None]
+    def _limited(self, factory: WrappingFactory[_Limited], wrapped: IProtocol) -> _Limited:
+        self._made.append(_Limited(factory, wrapped, self._limit))
+        return self._made[-1]
 
     @property
     def ended_cleanly(self) -> bool:
         """Whether the latest connection was closed cleanly."""
-        return self._factories()[-1].ended_cleanly
+        return bool(self._made[-1].ended_cleanly)
 
     @property
     def overflow(self) -> bool:
         """Whether a server sent too much."""
-        return any(factory.left < 0 for factory in self._factories())
-
-    @property
-    def distrust(self) -> str:
-        """Why a server's certificate was rejected; empty if none was."""
-        return "".join(each.distrust for each in self._checks)
+        return any(each.left < 0 for each in self._made)
 
     def close(self) -> None:
         """Close all connections that are still open."""
         for each in self._made:
-            for connection in list(each.factory.protocols if each.factory else ()):
-                connection.transport.abortConnection()
+            if each.ended_cleanly is None:
+                each.transport.abortConnection()  # type: ignore[union-attr]
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -288,7 +276,8 @@ class _Check:
     Twisted's own class does not report the reason.
     """
 
-    def __init__(self, name: str, authority: str | None) -> None:
+    def __init__(self, name: str, authority: str | None, connections: _Connections) -> None:
+        self._connections = connections
         self._name = name.rstrip(".")
         try:
             self._id = IPAddress_ID(name) if isIPAddress(name) else DNS_ID(self._name)
@@ -302,7 +291,6 @@ class _Check:
                 self._context.load_verify_locations(authority)
             except (OSError, SSL.Error):
                 raise FetchError(f"the certificates in {authority} cannot be used") from None
-        self.distrust = ""
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
         connection = SSL.Connection(self._context, None)
@@ -315,14 +303,14 @@ class _Check:
         self, connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
     ) -> bool:
         """Check the certificate at this depth of the chain; 0 is the server's own."""
-        if not ok:
-            why = _DISTRUST.get(code, f"cannot be used (OpenSSL's code {code})")
-            self.distrust = f"its certificate {why}"
-        elif depth == 0:
+        why = "" if ok else _DISTRUST.get(code, f"cannot be used (OpenSSL's code {code})")
+        if ok and depth == 0:
             try:
                 verify_service_identity(extract_patterns(certificate), [self._id], [])
             except CertificateError:
-                self.distrust = "its certificate has no subjectAltName that can be used"
+                why = "has no subjectAltName that can be used"
             except (VerificationError, ValueError):
-                self.distrust = "its certificate is for another host"
-        return not self.distrust
+                why = "is for another host"
+        if why:
+            self._connections.distrust = f"its certificate {why}"
+        return not why
