@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from lonc.control.access import OWNER
 from lonc.control.server import ManagementFactory
-from lonc.test.fixtures.beginnings import short_folder
+from lonc.test.fixtures.beginnings import configured, short_folder
 from lonc.test.fixtures.management import NotedDaemon
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE
@@ -43,11 +43,7 @@ class ExamplesTests(TestCase):
 
     def setUp(self) -> None:
         self.folder = short_folder(self)
-        self.config = os.path.join(self.folder, "loncapa.conf")
-        with open(self.config, "w") as file:
-            for name in ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot"):
-                file.write(f"PerlSetVar {name} {self.folder}\n")
-            file.write("PerlSetVar lonHostID l1\n")
+        self.config = configured(self.folder)
         port = net.listenUNIX(f"{self.folder}/l2", Factory.forProtocol(Binary))
         self.addCleanup(port.stopListening)
         self.management = ManagementFactory(

@@ -30,7 +30,7 @@ from lonc.daemon.check import Checked
 from lonc.daemon.pidfile import PidFile
 from lonc.delayed.names import SEALED
 from lonc.delayed.sealing import KEY_SIZE, read_key_file, seal
-from lonc.test.fixtures.beginnings import short_folder
+from lonc.test.fixtures.beginnings import configured, short_folder
 from lonc.test.fixtures.programs import SOURCE, run_program
 from lonc.test.fixtures.source import read
 
@@ -50,10 +50,7 @@ class CommandCase(SynchronousTestCase):
 
     def configured(self, *lines: str) -> str:
         """Write a ``loncapa.conf`` with further lines, for this folder; return its path."""
-        names = ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot")
-        settings = [f"PerlSetVar {name} {self.folder}\n" for name in names]
-        content = "".join(["PerlSetVar lonHostID msul1\n", *settings, *lines])
-        return self.put("loncapa.conf", content.encode())
+        return configured(self.folder, *lines)
 
     def put(self, name: str, content: bytes) -> str:
         """Write a file; return its path."""
@@ -320,10 +317,7 @@ class ProgramTests(TestCase):
     async def test_advice(self) -> None:
         """lonc is said to be started where nobody listens, and nowhere else."""
         folder = short_folder(self)
-        with open(os.path.join(folder, "loncapa.conf"), "w") as file:
-            for name in ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot"):
-                file.write(f"PerlSetVar {name} {folder}\n")
-            file.write("PerlSetVar lonHostID msul1\n")
+        configured(folder)
         where = os.path.join(folder, "lonc.amp")
         started = "; is lonc running? Start it (systemctl start lonc, twistd lonc)"
         with socket.socket(socket.AF_UNIX) as bound:

@@ -22,7 +22,7 @@ from lonc.local.limits import Clients
 from lonc.local.protocol import ClientListener
 from lonc.lond.commands import Commands
 from lonc.lond.store import Store
-from lonc.test.fixtures.beginnings import short_folder
+from lonc.test.fixtures.beginnings import configured, short_folder
 from lonc.test.fixtures.doubles import some_settings
 from lonc.wire.escaping import pack, unpack
 from lonc.wire.request import Cause, Request
@@ -169,11 +169,7 @@ class LoncTests(TestCase):
 
     async def test_blocking_example(self) -> None:
         """The program prints what the page says, with the lond reached and without."""
-        config = os.path.join(self.folder, "loncapa.conf")
-        with open(config, "w") as file:
-            for name in ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot"):
-                file.write(f"PerlSetVar {name} {self.folder}\n")
-            file.write("PerlSetVar lonHostID l1\n")
+        config = configured(self.folder)
         out = await self.run_example("client_blocking.py", config, "l2")
         self.assertEqual(out, self.shown("client_blocking.py var/loncapa.conf l2"))
         self.assertEqual(self.delayed(), [])
