@@ -1,5 +1,3 @@
-# Twisted's task and Failure have no annotations:
-# mypy: allow-untyped-calls
 """
 Selects the lonc that a command is for, and connects to it.
 
@@ -14,14 +12,13 @@ import functools
 import getpass
 import os
 import pwd
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, Final, ParamSpec
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import attrs
 import click
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
-from twisted.python.failure import Failure
 
 from lonc.cli.arguments import NO_DAEMON, chosen, targeted
 from lonc.config.auth_modes import certificate_files
@@ -38,6 +35,7 @@ from lonc.control.client import ManagementClient
 from lonc.control.errors import NoAnswer
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Advice if nothing listens.
 START: Final = "is lonc running? Start it (systemctl start lonc, twistd lonc)"
@@ -174,7 +172,7 @@ def _owner(endpoint: str) -> str:
 
 
 def asks(
-    command: Callable[Concatenate[ManagementClient, P], Coroutine[object, object, int | None]],
+    command: Callable[Concatenate[ManagementClient, P], Awaitable[int | None]],
 ) -> Callable[P, None]:
     """
     Turn a coroutine that uses the daemon into a command.
@@ -184,31 +182,25 @@ def asks(
 
     @functools.wraps(command)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
-        try:
-            endpoint, certificates = target().endpoint(), target().certificates()
-        except SettingsError as error:
-            raise no_daemon(error) from None
-
         async def ask(reactor: Any) -> int | None:
-            try:
-                client = await ManagementClient.connect(reactor, endpoint, TIMEOUT, certificates)
-            except NoAnswer as error:
-                raise no_daemon(error) from None
+            client = await ManagementClient.connect(reactor, endpoint, TIMEOUT, certificates)
             try:
                 return await command(client, *arguments, **options)
-            except NoAnswer as error:
-                raise no_daemon(error) from None
             finally:
                 await client.close()
 
-        status = in_reactor(ask)
+        try:
+            endpoint, certificates = target().endpoint(), target().certificates()
+            status = in_reactor(ask)
+        except (NoAnswer, SettingsError) as error:
+            raise no_daemon(error) from None
         if status:
             raise SystemExit(status)
 
     return targeted(run)
 
 
-def in_reactor(work: Callable[[Any], Awaitable[int | None]]) -> int | None:
+def in_reactor(work: Callable[[Any], Awaitable[T]]) -> T:
     """
     Run a coroutine in the reactor, which is started and stopped for it; return its result.
 
@@ -217,28 +209,23 @@ def in_reactor(work: Callable[[Any], Awaitable[int | None]]) -> int | None:
     from twisted.internet import reactor
 
     running: Any = reactor
-    outcome: list[int | Failure | None] = []
-    is_interrupted = False
+    outcomes: list[T | BaseException] = []  # the first one counts
 
-    def stopping() -> None:
-        nonlocal is_interrupted
-        is_interrupted = not outcome
+    def end(outcome: T | BaseException) -> None:
+        if not outcomes:
+            outcomes.append(outcome)
+            running.stop()
 
     async def run() -> None:
         try:
-            outcome.append(await work(running))
-        except BaseException:
-            outcome.append(Failure())
-        if not is_interrupted:
-            running.stop()
+            end(await work(running))
+        except BaseException as error:
+            end(error)
 
-    running.addSystemEventTrigger("before", "shutdown", stopping)
     running.callWhenRunning(lambda: Deferred.fromCoroutine(run()))
+    running.addSystemEventTrigger("before", "shutdown", outcomes.append, click.Abort())
     running.run()
-    if is_interrupted:
-        raise click.Abort
-    result = outcome[0]
-    if isinstance(result, Failure):
-        result.raiseException()
-        raise AssertionError
-    return result
+    outcome = outcomes[0]
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
