@@ -12,7 +12,7 @@ import click
 from rich.text import Text
 
 from lonc.cli.arguments import any_host, json_option, limit_option, reverse_option, sort_option
-from lonc.cli.tables import STYLES, Column, as_json, console, numbers, ordered, overflow, show
+from lonc.cli.tables import STYLES, Column, as_json, console, numbers, ordered, print_line, show
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import finding
@@ -124,7 +124,7 @@ async def hosts(
     elif host and chosen:
         out = console()
         for line in about(chosen[0], connections, time.time()):
-            out.print(line, no_wrap=True, overflow=overflow(out))
+            print_line(out, line)
     else:
         show(chosen, HOST_COLUMNS, "No host matches." if every else "hosts.tab has no host.")
 

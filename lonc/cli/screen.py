@@ -61,7 +61,7 @@ def _cell(column: Column[Row], text: str) -> Text:
 class Question(ModalScreen[str | None]):
     """Asks for a line, or for yes; Escape cancels."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave it")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "Leave it")]
     DEFAULT_CSS = """
     Question { align: center middle; }
     Question Vertical { width: 60; height: auto; border: round $warning; padding: 1 2; }
@@ -82,15 +82,11 @@ class Question(ModalScreen[str | None]):
         """Return what was typed."""
         self.dismiss(event.value)
 
-    def action_leave(self) -> None:
-        """Close the question without an answer."""
-        self.dismiss(None)
-
 
 class About(ModalScreen[None]):
     """Details of one host, updated periodically."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "leave", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,enter,q", "dismiss", "Back")]
     DEFAULT_CSS = "About VerticalScroll { background: $surface; padding: 1 2; }"
 
     def __init__(self, lines: Callable[[], Awaitable[Iterable[Text]]]) -> None:
@@ -115,10 +111,6 @@ class About(ModalScreen[None]):
         except ManagementError as error:
             text = Text(printable(str(error)))
         self.query_one(Static).update(text)
-
-    def action_leave(self) -> None:
-        """Go back to the table."""
-        self.dismiss(None)
 
 
 class Top(App[None]):
@@ -149,7 +141,6 @@ class Top(App[None]):
         self._lonc = lonc
         self._wait = wait
         self._by = by
-        self._columns: Sequence[Column[Row]] = HOST_COLUMNS
         self._sort = 1
         self._reverse = False
         self._filter = ""
@@ -191,7 +182,7 @@ class Top(App[None]):
             f", up for {duration(time.time() - daemon.started)}; {sums['up']} of "
             f"{count(sums['hosts'], 'host')} up, {count(sums['clients'], 'client')}, "
             f"{sums['waiting']} waiting, {sums['delayed']} delayed; by "
-            f"{self._columns[self._sort].name}{', reversed' if self._reverse else ''}"
+            f"{HOST_COLUMNS[self._sort].name}{', reversed' if self._reverse else ''}"
         )
         if self._filter:
             text.append(f"; only with {self._filter!r}")
@@ -205,10 +196,10 @@ class Top(App[None]):
         chosen = self._chosen() if table.cursor_row else None
         row, scrolled = table.cursor_row, table.scroll_offset
         table.clear(columns=True)
-        by = self._columns[self._sort]
+        by = HOST_COLUMNS[self._sort]
         wanted = [each for each in listed if self._is_wanted(each)]
-        shown = ordered(wanted, self._columns, by.name, self._reverse)
-        columns = [attrs.evolve(each, weight=9) if each is by else each for each in self._columns]
+        shown = ordered(wanted, HOST_COLUMNS, by.name, self._reverse)
+        columns = [attrs.evolve(each, weight=9) if each is by else each for each in HOST_COLUMNS]
         columns, widths = fitting(shown, columns, self.size.width - SCROLL_BAR)
         for column, width in zip(columns, widths, strict=True):
             table.add_column(_cell(column, column.name), width=width)
@@ -237,7 +228,7 @@ class Top(App[None]):
 
     async def action_sort(self, step: int) -> None:
         """Sort by another column."""
-        self._sort = (self._sort + step) % len(self._columns)
+        self._sort = (self._sort + step) % len(HOST_COLUMNS)
         await self._from_the_top()
 
     async def action_reverse(self) -> None:
@@ -278,19 +269,14 @@ class Top(App[None]):
 
     def action_resume(self) -> None:
         """End a pause."""
-        self._ask(
-            "Resume {host}?",
-            "yes",
-            lambda host, answer: self._lonc.resume(host) if answer == "yes" else None,
-        )
+        self._confirm("Resume {host}?", self._lonc.resume)
 
     def action_retry(self) -> None:
         """Restore a host's retries."""
-        self._ask(
-            "Reset the retries of {host}?",
-            "yes",
-            lambda host, answer: self._lonc.reset_retries(host) if answer == "yes" else None,
-        )
+        self._confirm("Reset the retries of {host}?", self._lonc.reset_retries)
+
+    def _confirm(self, text: str, act: Callable[[str], Work[None]]) -> None:
+        self._ask(text, "yes", lambda host, answer: act(host) if answer == "yes" else None)
 
     def _ask(self, text: str, hint: str, act: Callable[[str, str], Work[None] | None]) -> None:
         host = self._chosen()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lonc.cli.arguments import json_option
-from lonc.cli.tables import STYLES, as_json, console, overflow
+from lonc.cli.tables import STYLES, as_json, console, print_line
 from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import summary
@@ -88,7 +88,7 @@ def show(
 ) -> None:
     """Print the status; in a terminal only what fits, unless ``every`` is set."""
     for line in _head(daemon, problems, time.time()):
-        out.print(line, no_wrap=True, overflow=overflow(out))
+        print_line(out, line)
     told = [(line_of(each, out.width), Text(f"    {printable(each.advice)}")) for each in groups]
     room = out.height - HEAD
     whole = sum(1 + _height(what, out.width) + _height(advice, out.width) for what, advice in told)
@@ -100,12 +100,11 @@ def show(
         return
     shown = told if len(told) <= room else told[: max(1, room - 1)]
     for what, advice in shown:
-        out.print(what, no_wrap=True, overflow=overflow(out))
+        print_line(out, what)
         if 2 * len(told) <= room:
-            out.print(advice, style="dim", no_wrap=True, overflow=overflow(out))
+            print_line(out, advice, "dim")
     if len(shown) < len(told):
-        more = f"{len(told) - len(shown)} more: lonc status --all"
-        out.print(more, style="dim", no_wrap=True, overflow=overflow(out))
+        print_line(out, f"{len(told) - len(shown)} more: lonc status --all", "dim")
 
 
 def _height(line: Text, width: int) -> int:

@@ -53,6 +53,11 @@ def overflow(printed: Console) -> OverflowMethod:
     return "ellipsis" if printed.encoding.startswith("utf") else "crop"
 
 
+def print_line(out: Console, line: str | Text, style: str | None = None) -> None:
+    """Print one line, cut at the width of the terminal."""
+    out.print(line, style=style, no_wrap=True, overflow=overflow(out))
+
+
 @attrs.frozen
 class Column(Generic[R]):
     """
