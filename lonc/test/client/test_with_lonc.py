@@ -5,17 +5,13 @@ from __future__ import annotations
 import doctest
 import io
 import os
-import sys
 from typing import Any
-from unittest import SkipTest
 
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-import lonc
 from lonc.client import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
 from lonc.delayed.spool import Spool
 from lonc.local.limits import Clients
@@ -24,10 +20,10 @@ from lonc.lond.commands import Commands
 from lonc.lond.store import Store
 from lonc.test.fixtures.beginnings import configured, short_folder
 from lonc.test.fixtures.doubles import some_settings
+from lonc.test.fixtures.programs import run_program
+from lonc.test.fixtures.source import TREE, read
 from lonc.wire.escaping import pack, unpack
 from lonc.wire.request import Cause, Request
-
-DOCS = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs")
 
 PUT = b"put:msu:alice:grades:essay=A"
 
@@ -150,21 +146,16 @@ class LoncTests(TestCase):
 
     async def run_example(self, name: str, *arguments: str) -> str:
         """Run a program of the documentation; return what it prints."""
-        path = os.path.join(DOCS, "examples", name)
-        if not os.path.exists(path):
-            self.skipTest("lonc is installed without its documentation")
-        environment = {**os.environ, "PYTHONPATH": os.path.dirname(DOCS)}
-        out, err, code = await getProcessOutputAndValue(
-            sys.executable, [path, *arguments], env=environment
-        )
-        self.assertEqual((err.decode(), code), ("", 0))
-        output: str = out.decode()
-        return output
+        read("docs", "examples", name)  # skips the test without the documentation
+        path = os.path.join(TREE, "docs", "examples", name)
+        out, err, status = await run_program(path, *arguments)
+        self.assertEqual((err.decode(), status), ("", 0))
+        return out.decode()
 
     def shown(self, command: str) -> str:
         """Return what the page says that a command prints."""
         line = f"    $ .venv/bin/python docs/examples/{command}\n"
-        shown = page().partition(line)[2].partition("\n\n")[0]
+        shown = read("docs", "client.rst").partition(line)[2].partition("\n\n")[0]
         return "".join(f"{line[4:]}\n" for line in shown.splitlines())
 
     async def test_blocking_example(self) -> None:
@@ -191,17 +182,9 @@ class PageTests(SynchronousTestCase):
     def test_prompts(self) -> None:
         """What follows a prompt is what Python says."""
         report = io.StringIO()
-        found = doctest.DocTestParser().get_doctest(page(), {}, "client.rst", "client.rst", 0)
+        page = read("docs", "client.rst")
+        found = doctest.DocTestParser().get_doctest(page, {}, "client.rst", "client.rst", 0)
         runner = doctest.DocTestRunner(verbose=False)
         runner.run(found, out=report.write)
         self.assertEqual(runner.tries, 8)
         self.assertEqual(report.getvalue(), "")
-
-
-def page() -> str:
-    """Return the page of the documentation."""
-    path = os.path.join(DOCS, "client.rst")
-    if not os.path.exists(path):
-        raise SkipTest("lonc is installed without its documentation")
-    with open(path, encoding="utf-8") as file:
-        return file.read()
