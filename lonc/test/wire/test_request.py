@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.test.fixtures.doubles import NotedReceiver
 from lonc.wire.request import (
     ADDRESSED,
-    CON_LOST,
     Cause,
     ConLost,
     Nobody,
@@ -28,10 +26,12 @@ class CommandWordTests(SynchronousTestCase):
     """All of a request that may stand in a log."""
 
     def test_words(self) -> None:
-        """The text before the first colon is shown; behind ``encrypt:``, the next word too."""
+        """The text before the first colon is shown, if short; behind ``encrypt:``, a word more."""
         words = {
             b"ping\n": "ping",
             b"ping": "ping",
+            b"ping\r\n": "ping",
+            b"x" * 32 + b":": "x" * 32,
             b"put:msu:alice:secret\n": "put",
             b"encrypt:auth:msu:alice:password\n": "encrypt:auth",
             b"encrypt\n": "encrypt",
@@ -54,6 +54,7 @@ class CommandWordTests(SynchronousTestCase):
             b"caf\xe9:x\n",
             b"a\0b:\n",
             b"a\x1b[2J:\n",
+            b"x" * 100_000 + b"\n",
         ):
             self.assertEqual(command_word(line), "?")
         for secret in (b"my secret", b"secret", b"secret\r", b"\0:x", b"x" * 33 + b":"):
@@ -61,21 +62,12 @@ class CommandWordTests(SynchronousTestCase):
             self.assertEqual(command_word(b"sethost:l2:encrypt:" + secret + b"\n"), "encrypt")
         self.assertEqual(command_word(b"encrypt:\n"), "encrypt")
 
-    def test_carriage_return(self) -> None:
-        """A carriage return at the end is no part of the word."""
-        self.assertEqual(command_word(b"ping\r\n"), "ping")
-
     def test_secret(self) -> None:
         """What must be encrypted is secret, whatever host it names."""
         for line in (b"encrypt:x\n", b"sethost:l2:encrypt:x\n", b"sethost:a:sethost:b:encrypt:x\n"):
             self.assertTrue(is_secret(line), line)
         for line in (b"put:encrypt:x\n", b"encrypted:x\n", b"sethost:l2:put:encrypt:\n"):
             self.assertFalse(is_secret(line), line)
-
-    def test_long(self) -> None:
-        """A request without a colon neither fills the log nor shows its beginning there."""
-        self.assertEqual(command_word(b"x" * 32 + b":"), "x" * 32)
-        self.assertEqual(command_word(b"x" * 100_000 + b"\n"), "?")
 
     def test_of_a_request(self) -> None:
         """A request tells its own."""
@@ -174,6 +166,11 @@ class WaiterTests(SynchronousTestCase):
         waiter.answered(b"ok\n")
         self.assertEqual(self.successResultOf(waiter.outcome), b"ok\n")
 
+    def test_nobody(self) -> None:
+        """F16: an answer to somebody who has gone disappears without a sound."""
+        Nobody().answered(b"l2\n")
+        Nobody().lost(Cause.BROKEN)
+
     def test_lost(self) -> None:
         """The Deferred fails with ConLost, which says in words why, and who was asked."""
         for cause in Cause:
@@ -183,34 +180,6 @@ class WaiterTests(SynchronousTestCase):
             self.assertIs(failure.value.cause, cause)
             self.assertEqual(str(failure.value), f"l2: con_lost ({cause.value}): {cause.why}")
         self.assertEqual(str(ConLost(Cause.DEAD)), "con_lost (dead): the host is DEAD")
-
-    def test_deferreds_are_fresh(self) -> None:
-        """Two waiters do not share their outcome."""
-        one, other = Waiter(), Waiter()
-        one.answered(b"1\n")
-        self.assertNoResult(other.outcome)
-        self.successResultOf(one.outcome)
-
-
-class OtherTests(SynchronousTestCase):
-    """Askers, and the words for each cause."""
-
-    def test_nobody(self) -> None:
-        """F16: an answer to somebody who has gone disappears without a sound."""
-        request = Request(b"ping\n", NotedReceiver())
-        request.asker = Nobody()
-        request.asker.answered(b"l2\n")
-        request.asker.lost(Cause.BROKEN)
-
-    def test_words_on_the_wire(self) -> None:
-        """What a client reads is one line of protocol, section 5."""
-        self.assertEqual(CON_LOST, b"con_lost\n")
-
-    def test_causes(self) -> None:
-        """The causes have different names, none of which needs quoting in a status."""
-        names = [cause.value for cause in Cause]
-        self.assertEqual(len(set(names)), len(names))
-        self.assertTrue(all(name.replace("_", "").isalpha() for name in names))
 
 
 class RefusalTests(SynchronousTestCase):
