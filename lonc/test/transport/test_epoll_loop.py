@@ -111,17 +111,21 @@ class EventTests(StreamTestCase):
             self.assertEqual(fresh.got, b"for the new one")
         self.assertEqual([recorder.events for recorder in old], [["ConnectionAborted"]] * 3)
 
+    def first(self, protocol: Recorder, first: bool = True) -> socket.socket:
+        """Give one end to a protocol whose data comes first; return the other."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        ours.setblocking(False)
+        self.loop.start(SocketTransport(self.loop, ours.detach(), protocol, first=first))
+        return theirs
+
     def test_first(self) -> None:
         """Data of connections to londs is given out before that of clients."""
         order: list[str] = []
-        ends = []
-        for first in (False, True) * 3:
-            protocol = Caller(partial(order.append, "lond" if first else "client"))
-            ours, theirs = socket.socketpair()
-            self.addCleanup(theirs.close)
-            ours.setblocking(False)
-            self.loop.start(SocketTransport(self.loop, ours.detach(), protocol, first=first))
-            ends.append(theirs)
+        ends = [
+            self.first(Caller(partial(order.append, "lond" if first else "client")), first)
+            for first in (False, True) * 3
+        ]
         for end in ends:
             end.send(b"x")
         self.turn()
@@ -130,10 +134,7 @@ class EventTests(StreamTestCase):
     def test_first_can_pause(self) -> None:
         """A connection whose data comes first can be paused like any other."""
         protocol = Recorder()
-        ours, theirs = socket.socketpair()
-        self.addCleanup(theirs.close)
-        ours.setblocking(False)
-        self.loop.start(SocketTransport(self.loop, ours.detach(), protocol, first=True))
+        theirs = self.first(protocol)
         protocol.transport.pauseProducing()
         theirs.send(b"x")
         self.turn()
@@ -217,8 +218,7 @@ class EndTests(StreamTestCase):
 
     def test_outside_a_turn(self) -> None:
         """An end that begins outside a turn does not wait for one."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         protocol.transport.loseConnection()
         self.reactor.advance(0)
         self.assertEqual(protocol.events, ["ConnectionDone"])
@@ -244,8 +244,7 @@ class EndTests(StreamTestCase):
     def test_leaves_the_reactor(self) -> None:
         """It is with the reactor while it has sockets, and then again with the next."""
         for _ in range(2):
-            protocol = Recorder()
-            theirs = self.pair(protocol)
+            theirs = self.pair(Recorder())
             self.assertEqual(self.reactor.readers, {self.loop})
             theirs.close()
             self.turn()

@@ -30,8 +30,7 @@ class WritingTests(StreamTestCase):
 
     def test_remainder(self) -> None:
         """What does not fit follows, in order, as the other side reads; then all goes at once."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         protocol.transport.write(MUCH)
         self.assertGreater(protocol.transport.unsent, 0)
         protocol.transport.write(b"and more")
@@ -42,8 +41,7 @@ class WritingTests(StreamTestCase):
 
     def test_reads_while_it_has_a_remainder(self) -> None:
         """Data is received though something is unsent."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         protocol.transport.write(MUCH)
         theirs.send(b"still here")
         self.turn(2)
@@ -51,8 +49,7 @@ class WritingTests(StreamTestCase):
 
     def test_broken(self) -> None:
         """A write to one who has gone ends the connection, once, after `write` has returned."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         theirs.close()
         protocol.transport.write(b"anybody?")
         self.assertEqual(protocol.events, [])
@@ -62,8 +59,7 @@ class WritingTests(StreamTestCase):
 
     def test_broken_with_remainder(self) -> None:
         """A remainder that can never be sent ends the connection."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         protocol.transport.write(MUCH)
         protocol.transport.pauseProducing()
         theirs.close()
@@ -72,8 +68,7 @@ class WritingTests(StreamTestCase):
 
     def test_after_the_end(self) -> None:
         """After the end a transport does nothing and keeps nothing."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         transport = protocol.transport
         transport.write(MUCH)
         theirs.close()
@@ -87,33 +82,6 @@ class WritingTests(StreamTestCase):
         transport.abortConnection()
         self.turn()
         self.assertEqual(protocol.events, ["ConnectionLost"])
-
-    def test_after_abort(self) -> None:
-        """From `abortConnection` on nothing is sent or received, whatever is asked for."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
-        transport = protocol.transport
-        transport.abortConnection()
-        self.assertTrue(transport.disconnecting)
-        theirs.send(b"x")
-        transport.write(b"x")
-        transport.pauseProducing()
-        transport.resumeProducing()
-        transport.loseWriteConnection()
-        self.loop.doRead()
-        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionAborted"]))
-        self.assertRaises(ConnectionResetError, theirs.recv, 9)
-
-    def test_abort_while_paused(self) -> None:
-        """An abort of what is not read cannot be undone either."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
-        theirs.send(b"x")
-        protocol.transport.pauseProducing()
-        protocol.transport.abortConnection()
-        protocol.transport.resumeProducing()
-        self.turn()
-        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionAborted"]))
 
 
 class ProducerTests(StreamTestCase):
@@ -164,24 +132,15 @@ class ProducerTests(StreamTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
-class ClosingTests(StreamTestCase):
-    """Ends that begin on this side."""
+class EndTests(StreamTestCase):
+    """Ends, most of which come from the other side."""
 
     def test_half_close_with_nothing_unsent(self) -> None:
         """The other side reads the end."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         protocol.transport.loseWriteConnection()
         self.turn()
-        self.assertEqual(theirs.recv(9), b"")
-        self.assertEqual(protocol.events, [])
-        protocol.transport.loseConnection()
-        self.turn()
-        self.assertEqual(protocol.events, ["ConnectionDone"])
-
-
-class EndTests(StreamTestCase):
-    """Ends that come from the other side."""
+        self.assertEqual((theirs.recv(9), protocol.events), (b"", []))
 
     def test_half_close(self) -> None:
         """S5: one that shuts its writing side can be answered, and its going is noticed."""
@@ -219,8 +178,7 @@ class EndTests(StreamTestCase):
 
     def test_reset(self) -> None:
         """One that closes without reading what it was sent has broken the connection."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         protocol.transport.write(b"unread")
         theirs.close()
         self.turn()
@@ -340,8 +298,7 @@ class MemoryTests(StreamTestCase):
         """A connection that has ended is freed at once, without the garbage collector."""
         gc.disable()
         self.addCleanup(gc.enable)
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         freed = weakref.ref(protocol)
         del protocol
         self.assertIsNotNone(freed())
@@ -355,8 +312,7 @@ class SocketTests(StreamTestCase):
 
     def test_unread(self) -> None:
         """The kernel tells how many bytes have arrived and were not read."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         self.assertEqual(protocol.transport.unread, 0)
         theirs.send(b"four")
         theirs.send(b"five!")
@@ -366,8 +322,7 @@ class SocketTests(StreamTestCase):
 
     def test_peer(self) -> None:
         """The kernel tells which process is at the other end of a UNIX socket."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         self.assertEqual(protocol.transport.peer.pid, os.getpid())
         protocol.transport.abortConnection()
         self.turn(2)
@@ -375,15 +330,13 @@ class SocketTests(StreamTestCase):
 
     def test_interfaces(self) -> None:
         """It is a transport as Twisted means it."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         for interface in (ITCPTransport, IConsumer, IPushProducer, ISystemHandle):
             self.assertTrue(verifyObject(interface, protocol.transport))
 
     def test_unix_addresses(self) -> None:
         """A socket without a name has an address all the same."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         self.assertEqual(protocol.transport.getPeer(), UNIXAddress(None))
         self.assertEqual(protocol.transport.getHost(), UNIXAddress(None))
 
@@ -410,15 +363,13 @@ class SocketTests(StreamTestCase):
 
     def test_unix_options(self) -> None:
         """A UNIX socket never delays, and cannot be made to."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         protocol.transport.setTcpNoDelay(False)
         self.assertTrue(protocol.transport.getTcpNoDelay())
 
     def test_handle(self) -> None:
         """The handle is one and the same socket, and of no use after the end."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         transport = protocol.transport
         handle = transport.getHandle()
         self.assertIs(transport.getHandle(), handle)
@@ -430,8 +381,7 @@ class SocketTests(StreamTestCase):
 
     def test_abandoned(self) -> None:
         """Another process's copy goes on: the other side notices nothing, here nothing comes."""
-        protocol = Recorder()
-        theirs = self.pair(protocol)
+        protocol, theirs = self.recorded()
         with socket.socket(fileno=os.dup(protocol.transport.descriptor)) as copy:
             protocol.transport.abandon()
             theirs.send(b"question")
@@ -442,8 +392,7 @@ class SocketTests(StreamTestCase):
 
     def test_forgotten_handle(self) -> None:
         """It takes no room until it is asked for again, and the connection goes on."""
-        protocol = Recorder()
-        self.pair(protocol)
+        protocol, _ = self.recorded()
         transport = protocol.transport
         handle = transport.getHandle()
         transport.forget_handle()

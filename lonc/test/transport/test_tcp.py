@@ -25,9 +25,14 @@ class ConnectingTests(NetworkTestCase):
         self.addCleanup(server.close)
         return server
 
-    def connect_to(self, server: socket.socket, receiver: ConnectFactory) -> IConnector:
+    def connecting(self, receiver: ConnectFactory, server: socket.socket) -> IConnector:
+        """Begin to connect to a server."""
         host, port = server.getsockname()
         return self.network.connectTCP(host, port, receiver, 5)
+
+    def assert_nothing_left(self) -> None:
+        """The reactor has nothing to watch or to call."""
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
 
     def unused_port(self) -> int:
         with self.serve() as server:
@@ -84,20 +89,20 @@ class ConnectingTests(NetworkTestCase):
             filler.setblocking(False)
             filler.connect_ex(address)
         receiver = ConnectFactory()
-        self.connect_to(server, receiver)
+        self.connecting(receiver, server)
         self.reactor.advance(4.9)
         self.loop.doRead()
         self.assertEqual(receiver.events, ["started"])
         self.reactor.advance(0.2)
         self.turn()
         self.assertEqual(receiver.events, ["started", "failed: TimeoutError"])
-        self.assertEqual(self.reactor.readers, set())
+        self.assert_nothing_left()
 
     def test_made_in_a_pause(self) -> None:
         """A connection that was made while nobody looked is no time-out, however late that is."""
         server = self.serve()
         receiver = ConnectFactory()
-        self.connect_to(server, receiver)
+        self.connecting(receiver, server)
         self.reactor.advance(100)
         self.assertEqual(
             receiver.events[1:], [f"built for {IPv4Address('TCP', *server.getsockname())}"]
@@ -120,20 +125,17 @@ class ConnectingTests(NetworkTestCase):
 
     def test_disconnect(self) -> None:
         """An attempt that is given up fails at once, and leaves nothing."""
-        server = self.serve()
         receiver = ConnectFactory()
-        connector = self.connect_to(server, receiver)
+        connector = self.connecting(receiver, self.serve())
         connector.disconnect()
         self.assertEqual(receiver.events, ["started", "failed: UserError"])
         self.turn()
-        self.assertEqual(self.reactor.readers, set())
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assert_nothing_left()
 
     def test_disconnect_when_connected(self) -> None:
         """A connector that disconnects closes its connection; it can connect again."""
-        server = self.serve()
         receiver = ConnectFactory()
-        connector = self.connect_to(server, receiver)
+        connector = self.connecting(receiver, self.serve())
         self.wait()
         connector.disconnect()
         self.turn()
@@ -144,7 +146,7 @@ class ConnectingTests(NetworkTestCase):
         self.assertTrue(receiver.made.transport.connected)
         connector.disconnect()
         self.turn()
-        self.assertEqual(self.reactor.readers, set())
+        self.assert_nothing_left()
 
     def test_disconnect_in_connection_made(self) -> None:
         """A protocol may disconnect its connector as soon as it is connected."""
@@ -153,20 +155,18 @@ class ConnectingTests(NetworkTestCase):
             def connectionMade(self) -> None:
                 connector.disconnect()
 
-        server = self.serve()
         receiver = ConnectFactory()
         receiver.made = Shy()
-        connector = self.connect_to(server, receiver)
+        connector = self.connecting(receiver, self.serve())
         self.wait()
         self.assertEqual(receiver.made.events, ["ConnectionDone"])
         self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_no_protocol(self) -> None:
         """A factory that wants no protocol loses its connection."""
-        server = self.serve()
         receiver = ConnectFactory()
         receiver.made = None
-        self.connect_to(server, receiver)
+        self.connecting(receiver, self.serve())
         self.wait()
         self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
@@ -177,21 +177,19 @@ class ConnectingTests(NetworkTestCase):
             def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
                 raise ZeroDivisionError
 
-        server = self.serve()
         receiver = Faulty()
-        self.connect_to(server, receiver)
+        self.connecting(receiver, self.serve())
         self.wait()
         self.assertEqual(receiver.events, ["started", "failed: ZeroDivisionError"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_reactor_stops(self) -> None:
         """An attempt fails when the reactor stops."""
-        server = self.serve()
         receiver = ConnectFactory()
-        self.connect_to(server, receiver)
+        self.connecting(receiver, self.serve())
         self.loop.connectionLost(Failure(ConnectionError()))
         self.assertEqual(receiver.events, ["started", "failed: UserError"])
-        self.assertEqual(self.reactor.readers, set())
+        self.assert_nothing_left()
 
 
 class KeepaliveTests(HostTestCase):
