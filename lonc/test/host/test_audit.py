@@ -47,8 +47,7 @@ class AuditTests(HostTestCase):
     def ask(self, stage: Stage, number: int) -> list[FakeClient]:
         """Let so many clients ask at once, each something else; return them."""
         clients = [stage.client(b"ask:%d\n" % each) for each in range(number)]
-        for _ in range(3 * number):
-            stage.turn()
+        stage.turn(3 * number)
         return clients
 
     def wrong(self, clients: list[FakeClient]) -> int:
@@ -158,8 +157,7 @@ class AuditTests(HostTestCase):
             for each in range(600):
                 line = PING if each % 3 == place else b"ask:%d\n" % each
                 clients.append((line, stage.client(line)))
-            for _ in range(2000):
-                stage.turn()
+            stage.turn(2000)
             right = {PING: b"l2\n"}
             wrong = sum(client.read != right.get(line, echo(line)) for line, client in clients)
             self.assertTrue(1 <= wrong <= 64, wrong)
@@ -169,8 +167,7 @@ class AuditTests(HostTestCase):
         self.extra_at = (30,)
         stage = self.stage()
         clients = [stage.client(b"encrypt:ask:%d\n" % each) for each in range(300)]
-        for _ in range(900):
-            stage.turn()
+        stage.turn(900)
         right = [echo(b"encrypt:ask:%d\n" % each) for each in range(300)]
         wrong = sum(client.read != answer for client, answer in zip(clients, right, strict=True))
         self.assertTrue(1 <= wrong <= 64, wrong)
@@ -187,8 +184,7 @@ class AuditTests(HostTestCase):
 
         stage.network.prepare = prepare
         clients = [stage.client(b"sethost:l2:ask:%d\n" % each) for each in range(200)]
-        for _ in range(600):
-            stage.turn()
+        stage.turn(600)
         right = [echo(b"sethost:l2:ask:%d\n" % each) for each in range(200)]
         self.assertEqual(self.answers(clients), right)
         (lond,) = stage.londs
@@ -225,8 +221,7 @@ class AuditTests(HostTestCase):
         stage = self.stage(request_timeout=10)
         clients = self.ask(stage, 200)
         stage.advance(10)
-        for _ in range(600):
-            stage.turn()
+        stage.turn(600)
         self.assertEqual(self.wrong(clients), 0)
         self.assertEqual(sum(stage.status.con_lost.values()), 0)
 
@@ -254,14 +249,6 @@ class AuditTests(HostTestCase):
         self.assertEqual(self.wrong(clients), 0)
         self.assertEqual(stage.status.state, "up")
 
-    def test_line_out_of_turn(self) -> None:
-        """F2: a line that nobody asked for puts the answers before it in doubt."""
-        stage = self.stage()
-        self.ask(stage, 5)
-        stage.londs[0].say(b"extra\n")
-        (line,) = self.critical
-        self.assertIn("5 answers", line)
-
     def test_line_out_of_turn_later(self) -> None:
         """F2: it puts in doubt what came just before, and nothing after a rest."""
         for pause, told in ((59.0, 1), (60.0, 0)):
@@ -270,6 +257,7 @@ class AuditTests(HostTestCase):
             stage.advance(pause)
             lond.say(b"extra\n")
             self.assertEqual((len(self.critical), stage.state), (told, (0, 0, 0, 0)))
+            self.assertTrue(all("1 answers" in line for line in self.critical))
 
     def test_stop_while_asked(self) -> None:
         """S3: an end while a connection is asked waits for that answer, and loses nothing."""

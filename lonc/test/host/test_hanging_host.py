@@ -175,17 +175,6 @@ class DoubtTests(HangingTestCase):
         self.assertEqual((stage.lost(Cause.TIMEOUT), stage.status.state), (1, "up"))
         self.assertEqual(self.pings(stage), [0, 0])
 
-    def test_handshake_alone(self) -> None:
-        """Where nothing was asked yet, a completed handshake shows that the host lives (S10)."""
-        stage = self.stage(retries=1)
-        stage.refuse()
-        stage.send(b"get\n")
-        self.assertEqual(stage.status.state, "DEAD")
-        stage.accept()
-        self.pong = b""
-        stage.advance(1)
-        self.assertEqual((stage.status.state, self.pings(stage)), ("up", [0]))
-
 
 class NoPingTests(HangingTestCase):
     """A lond that answers requests and never ``ping``."""
@@ -299,13 +288,6 @@ class AuditTests(HangingTestCase):
         stage.advance(SHORTEST)
         self.assertEqual(stage.service.machine.pool.proving, [])
         self.assertEqual(stage.status.retries_left, 2)
-
-    def test_one_of_few(self) -> None:
-        """Where there are few connections one is asked at a time."""
-        stage = self.stage(request_timeout=60)
-        self.pong = b""
-        self.rounds(stage, [stage.client(), stage.client()], EARLIEST + 2)
-        self.assertEqual(len(stage.service.machine.pool.proving), 1)
 
     def test_found_out_later(self) -> None:
         """That ``ping`` tells nothing is noticed also of a lond that answered it before."""

@@ -9,7 +9,6 @@ from twisted.logger import LogLevel
 
 from lonc.host.connection import PING
 from lonc.host.pause import Pause
-from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.host.service import HostService
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
@@ -20,7 +19,7 @@ from lonc.test.fixtures.doubles import (
 )
 from lonc.test.fixtures.stage import HostTestCase, Stage, Together
 from lonc.wire.handshake import AuthModes
-from lonc.wire.request import CON_LOST, without_addressee
+from lonc.wire.request import CON_LOST
 
 
 class SharedTests(HostTestCase):
@@ -39,17 +38,6 @@ class SharedTests(HostTestCase):
         named = [line for line in lond.raw if line.startswith(b"sethost") and line.count(b":") == 1]
         self.assertEqual(named, [b"sethost:l2\n", b"sethost:l3\n"])
 
-    def test_limit(self) -> None:
-        """All ids together have no more connections than the settings say."""
-        stage = Together(self, max_connections=2)
-        stage.network.prepare = lambda lond: lond.know_hosts()
-        for host_id in stage.hosts:
-            for _ in range(3):
-                stage.client_of(host_id, b"get\n")
-        stage.turn()
-        self.assertEqual(len(stage.londs), 2)
-        self.assertEqual({host.status(0, "").busy for host in stage.hosts.values()}, {2})
-
     def test_many(self) -> None:
         """A newcomer costs the same however many ids there are: none of them is told anything."""
         told: list[str] = []
@@ -57,23 +45,6 @@ class SharedTests(HostTestCase):
         ids = tuple(f"h{number}" for number in range(50))
         Together(self, ids=ids)
         self.assertLess(len(told), 3 * len(ids))
-
-    def test_turns(self) -> None:
-        """The ids take turns, however many requests wait for one."""
-        stage = Together(self, max_connections=1)
-        stage.network.prepare = lambda lond: lond.know_hosts()
-        busy = stage.send_to("l2", b"first\n")
-        for number in range(5):
-            stage.client_of("l2", b"%d\n" % number)
-        late = stage.client_of("l3", b"late\n")
-        stage.advance(2 * ROUND_ROBIN_AFTER)
-        lond = stage.londs[0]
-        lond.answer = echo
-        lond.reply(b"done\n")
-        self.assertEqual(busy.read, b"done\n")
-        order = [without_addressee(line)[1] for line in lond.asked]
-        self.assertLess(order.index(b"late\n"), order.index(b"1\n"))
-        self.assertNotEqual(late.read, b"")
 
     def test_own_name_in_front(self) -> None:
         """A client may name the id itself; what is encrypted is named as well."""
@@ -174,27 +145,6 @@ class SharedTests(HostTestCase):
         self.assertEqual(len(done), 1)
         again = stage.send_to("l3", b"get\n")
         self.assertEqual((again.read, len(stage.londs)), (b"re:sethost:l3:get\n", 1))
-
-    def test_moving_to_another_machine(self) -> None:
-        """What waits for the id goes along; the others notice nothing."""
-        stage = Together(self, max_connections=1)
-        stage.network.prepare = lambda lond: lond.know_hosts()
-        stay = stage.send_to("l2", b"stay\n")
-        goes = stage.client_of("l3", b"goes\n")
-        stage.rows["l3"] = attrs.evolve(stage.rows["l3"], address="127.0.0.9")
-        stage.serving()
-        stage.hosts["l3"].reconfigure(stage.rows["l3"], stage.settings)
-        stage.turn()
-        self.assertEqual(stage.network.attempts[-1].host, "127.0.0.9")
-        self.assertEqual(goes.read, b"re:goes\n")  # it is alone there
-        stage.londs[0].say(b"answer\n")
-        self.assertEqual(stay.read, b"answer\n")
-
-    def test_alone(self) -> None:
-        """Where a machine has one id nothing changes on the wire."""
-        stage = Together(self, ids=("l2",)).serving()
-        client = stage.send_to("l2", b"get\n")
-        self.assertEqual(client.read, b"re:get\n")
 
 
 class NoSethostTests(HostTestCase):

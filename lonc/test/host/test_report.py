@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from lonc.test.fixtures.doubles import FakeClient
 from lonc.test.fixtures.stage import HostTestCase, Stage
 
 #: What the wall clock shows, all the time: a moment some seconds ago is so much less.
@@ -17,10 +16,6 @@ class PastTests(HostTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(time, "time", lambda: NOW)
-
-    def asked(self, stage: Stage) -> FakeClient:
-        """Return a client whose request has gone as far as it goes at once."""
-        return stage.send(b"ping\n")
 
     def test_nothing_has_happened(self) -> None:
         """A host that nobody has asked has no past."""
@@ -37,7 +32,7 @@ class PastTests(HostTestCase):
         stage.echoing()
         for _ in range(2):
             stage.advance(20)
-            self.asked(stage)
+            stage.send(b"ping\n")
         stage.advance(30)
         status = stage.status
         self.assertAlmostEqual(status.last_answer, NOW - 30.0)
@@ -50,7 +45,7 @@ class PastTests(HostTestCase):
         stage = Stage(self, retries=1)
         stage.stall_at(b"ekey\n")
         stage.advance(20)
-        self.asked(stage)
+        stage.send(b"ping\n")
         stage.londs[0].close()
         stage.turn()
         stage.advance(0.5)  # less than until the first probe

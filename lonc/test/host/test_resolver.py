@@ -163,14 +163,6 @@ class NamesTests(NamesTestCase):
         self.successResultOf(self.look_up())
         self.assertEqual(self.questions, ["a.test"])
 
-    def test_other_lifetime(self) -> None:
-        """Another lifetime counts from the next answer on."""
-        self.names.reconfigure(some_settings(name_lifetime=10.0))
-        self.known("10.0.0.1")
-        self.clock.advance(10)
-        self.look_up()
-        self.assertEqual(len(self.asked), 2)
-
     def test_answers_are_their_own(self) -> None:
         """What one who asked does with the answer changes nobody else's."""
         first, second = self.look_up(), self.look_up()

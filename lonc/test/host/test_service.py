@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 
 from twisted.logger import LogLevel
@@ -11,7 +10,7 @@ from twisted.logger import LogLevel
 from lonc.host.request_queue import ROUND_ROBIN_AFTER
 from lonc.test.fixtures.doubles import echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
-from lonc.transport.unix_socket import Peer, SocketError
+from lonc.transport.unix_socket import Peer
 from lonc.wire.request import Cause, ConLost
 
 
@@ -34,13 +33,6 @@ class ConnectionsTests(HostTestCase):
         stage.londs[0].say(b"l2\n")
         self.assertEqual(client.read, b"l2\n")
         self.assertEqual(stage.state, (0, 0, 1, 0))
-
-    def test_idle_connection_is_used(self) -> None:
-        """S8: an idle connection takes the request at once, and none is made."""
-        stage, lond = self.connected()
-        stage.send(b"ping\n")
-        self.assertEqual(lond.asked, [b"ping\n"])
-        self.assertEqual(len(stage.network.attempts), 1)
 
     def test_last_used_first(self) -> None:
         """S8: of several idle connections the one used last takes the request."""
@@ -73,12 +65,6 @@ class ConnectionsTests(HostTestCase):
         self.assertEqual(stage.state, (0, 0, 0, 3))
         self.assertEqual(stage.status.waiting, 4)
         self.assertEqual(len(stage.network.attempts), 3)
-
-    def test_ten_by_default(self) -> None:
-        """S8: there are at most ten connections unless the setting says otherwise."""
-        stage = Stage(self)
-        stage.clients_of(50)
-        self.assertEqual(stage.state, (0, 0, 0, 10))
 
     def test_connections_under_way_count(self) -> None:
         """S8: connections that are not ready yet count as well."""
@@ -145,37 +131,6 @@ class ListenTests(HostTestCase):
         self.assertTrue(stat.S_ISSOCK(mode))
         self.assertEqual(stat.S_IMODE(mode), 0o660)
         self.assertTrue(stage.service.listening)
-
-    def test_mode_and_group(self) -> None:
-        """F14: mode and group are those of the settings."""
-        stage = Stage(self, socket_mode=0o600, socket_group=os.getegid())
-        found = os.stat(stage.path)
-        self.assertEqual((stat.S_IMODE(found.st_mode), found.st_gid), (0o600, os.getegid()))
-
-    def test_stale_socket(self) -> None:
-        """S4: a socket that a crash left behind is cleared away, also while lonc runs."""
-        stage = Stage(self)
-        os.unlink(stage.path)
-        with socket.socket(socket.AF_UNIX) as stale:
-            stale.bind(stage.path)
-        self.assertFalse(stage.service.listening)
-        stage.service.listen()
-        stage.turn()
-        self.assertTrue(stage.service.listening)
-        stage.client(b"ping\n")
-        self.assertEqual(stage.status.requests, 1)
-
-    def test_in_use(self) -> None:
-        """S4: a socket that another process listens on is left to it, and the error names it."""
-        stage = Stage(self)
-        os.unlink(stage.path)
-        with socket.socket(socket.AF_UNIX) as other:
-            other.bind(stage.path)
-            other.listen()
-            with self.assertRaises(SocketError) as caught:
-                stage.service.listen()
-            self.assertTrue(os.path.exists(stage.path))
-        self.assertIn(stage.path, str(caught.exception))
 
 
 class OtherAskerTests(HostTestCase):

@@ -80,18 +80,6 @@ class StartAfreshTests(HostTestCase):
         self.assertEqual(stage.lost(Cause.CLOSED), 4)
         self.assertEqual(stage.status.waiting, 0)
 
-    def test_it_is_not_sent_to_lond(self) -> None:
-        """S14: the request is lonc's own."""
-        stage, lond = self.connected()
-        stage.send(b"close_connection_exit\n")
-        self.assertEqual(lond.asked, [])
-        self.assertEqual(stage.status.answers, 1)
-
-    def test_without_connections(self) -> None:
-        """S14: with nothing to close it is answered all the same."""
-        stage = Stage(self)
-        self.assertEqual(stage.client(b"close_connection_exit\n").read, b"ok\n")
-
     def test_dead_host(self) -> None:
         """S14: a DEAD host starts afresh too: it has its retries again, and takes requests."""
         stage = Stage(self, retries=1)
@@ -104,23 +92,16 @@ class StartAfreshTests(HostTestCase):
         stage.send(b"ping\n")
         self.assertEqual((stage.status.state, stage.status.busy), ("up", 1))
 
-    def test_next_request_connects_anew(self) -> None:
-        """S14: the next request goes over a new connection, and no retry is lost."""
-        stage = Stage(self)
-        stage.connect()
-        stage.service.close_connections()
-        client = stage.send(b"ping\n")
-        stage.londs[1].say(b"l2\n")
-        self.assertEqual(client.read, b"l2\n")
-        self.assertEqual(stage.status.retries_left, 2)
-
     def test_late_answer(self) -> None:
-        """F2: an answer that was on its way then reaches nobody."""
+        """F2: an answer that was on its way then reaches nobody; the next request has its own."""
         stage, first = self.busy_stage()
-        stage.service.close_connections()
+        stage.client(b"close_connection_exit\n")
         second = stage.send(b"second\n")
         stage.londs[0].say(b"answer to first\n")
         self.assertEqual((first.read, second.read), (CON_LOST, b""))
+        self.assertEqual([lond.asked for lond in stage.londs], [[b"first\n"], [b"second\n"]])
+        stage.londs[1].say(b"l2\n")
+        self.assertEqual((second.read, stage.status.retries_left), (b"l2\n", 2))
 
     def test_sent_ahead(self) -> None:
         """S14: what a client sent ahead is asked afresh; only what was open is lost."""
@@ -142,17 +123,6 @@ class StartAfreshTests(HostTestCase):
         self.assertEqual(client.answers, [b"re:one\n", b"ok\n"])
         self.assertTrue(client.closed)
         self.assertEqual(stage.status.requests, 1)
-
-    def test_two_at_once(self) -> None:
-        """S14: a client that is told con_lost by one and then asks for another is served."""
-        stage = Stage(self, max_connections=2)
-        clients = [stage.client(b"ping\nclose_connection_exit\n") for _ in range(4)]
-        stage.turn()
-        stage.send(b"close_connection_exit\n")
-        for client in clients:
-            self.assertEqual(client.answers, [CON_LOST, b"ok\n"])
-            self.assertTrue(client.closed)
-        self.assertEqual(stage.state, (0, 0, 0, 0))
 
     def test_many_at_once(self) -> None:
         """S14: hundreds of clients that each ask for it next do not pile up on the stack."""
@@ -327,19 +297,20 @@ class ReconfigureTests(HostTestCase):
 class StopTests(HostTestCase):
     """INT and TERM, and a host that leaves the table."""
 
-    def say_farewell(self, stage: Stage) -> None:
-        """Let the time pass that clients have for their last answer."""
+    def assert_stops(self, stage: Stage, done: list[bool]) -> None:
+        """Within the second for last answers it stops; all is closed, and no timer is left."""
         stage.turn()
         stage.clock.advance(FAREWELL)
         stage.turn()
+        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
 
     def test_nothing_to_do(self) -> None:
         """A host without clients stops at once, takes its socket away and leaves no timer."""
         stage = Stage(self)
-        done = stage.stop()
-        self.assertEqual(done, [True])
+        londs = stage.connect(3)
+        self.assertEqual((stage.stop(), stage.clock.getDelayedCalls()), ([True], []))
         self.assertFalse(os.path.exists(stage.path))
-        self.assertEqual(stage.clock.getDelayedCalls(), [])
+        self.assertEqual([lond.wire.closed for lond in londs], [True] * 3)
 
     def test_stopped_twice(self) -> None:
         """S19: whoever stops it while it stops already is told of the same end."""
@@ -347,19 +318,8 @@ class StopTests(HostTestCase):
         first, second = stage.stop(), stage.stop()
         self.assertEqual((first, second), ([], []))
         stage.londs[0].reply(b"answer\n")
-        stage.turn()
-        self.assertEqual(client.read, b"answer\n")
-        stage.clock.advance(FAREWELL)
-        stage.turn()
-        self.assertEqual((first, second), ([True], [True]))
-
-    def test_idle_connections(self) -> None:
-        """Idle connections are closed."""
-        stage = Stage(self)
-        londs = stage.connect(3)
-        done = stage.stop()
-        self.assertEqual(done, [True])
-        self.assertEqual([lond.wire.closed for lond in londs], [True] * 3)
+        self.assert_stops(stage, first)
+        self.assertEqual((client.read, second), (b"answer\n", [True]))
 
     def test_in_flight(self) -> None:
         """What is in flight has its time; its client reads the answer, and has a second more."""
@@ -368,31 +328,20 @@ class StopTests(HostTestCase):
         stage.advance(4)
         self.assertEqual((done, client.read), ([], b""))
         stage.londs[0].say(b"ok\n")
-        self.say_farewell(stage)
-        self.assertEqual((done, client.read, client.closed), ([True], b"ok\n", True))
-        self.assertTrue(stage.londs[0].wire.closed)
-        self.assertEqual(stage.state, (0, 0, 0, 0))
-        self.assertEqual(stage.clock.getDelayedCalls(), [])
+        self.assert_stops(stage, done)
+        self.assertEqual((client.read, stage.state), (b"ok\n", (0, 0, 0, 0)))
 
     def test_in_flight_for_too_long(self) -> None:
-        """At the end of that time it is con_lost."""
-        stage, client = self.busy_stage(drain_timeout=5)
-        done = stage.stop()
-        stage.clock.advance(4.9)
-        self.assertEqual((done, client.read), ([], b""))
-        stage.clock.advance(0.1)
-        self.say_farewell(stage)
-        self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
-        self.assertTrue(stage.londs[0].wire.closed)
-        self.assertEqual(stage.lost(Cause.CLOSED), 1)
-        self.assertEqual(stage.clock.getDelayedCalls(), [])
-
-    def test_no_time_at_all(self) -> None:
-        """Without a drain time what is in flight is con_lost at once."""
-        stage, client = self.busy_stage(drain_timeout=0)
-        done = stage.stop()
-        self.say_farewell(stage)
-        self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
+        """At the end of that time it is con_lost; without such a time at once."""
+        for seconds in (5, 0):
+            stage, client = self.busy_stage(drain_timeout=seconds)
+            done = stage.stop()
+            if seconds:
+                stage.clock.advance(seconds - 0.1)
+                self.assertEqual((done, client.read), ([], b""))
+                stage.clock.advance(0.1)
+            self.assert_stops(stage, done)
+            self.assertEqual((client.read, stage.lost(Cause.CLOSED)), (CON_LOST, 1))
 
     def test_waiting(self) -> None:
         """Who waits gets con_lost at once."""
@@ -416,8 +365,8 @@ class StopTests(HostTestCase):
             old.wire.clear()
             stage.turn()
         stage.londs[0].say(b"ok\n")
-        self.say_farewell(stage)
-        self.assertEqual((flying.read, done), (b"ok\n", [True]))
+        self.assert_stops(stage, done)
+        self.assertEqual(flying.read, b"ok\n")
         self.assertEqual([lond.asked for lond in stage.londs], [[b"flying\n"], [], []])
 
     def test_close_connections(self) -> None:
@@ -443,9 +392,7 @@ class StopTests(HostTestCase):
         stage.londs[0].reply(b"1\n")
         self.assertEqual(client.answers, [b"1\n", CON_LOST, CON_LOST])
         self.assertEqual(stage.londs[0].asked, [b"one\n"])
-        stage.clock.advance(FAREWELL)
-        stage.turn()
-        self.assertEqual(done, [True])
+        self.assert_stops(stage, done)
 
     def test_client_that_asks_on(self) -> None:
         """A client that asks on and on does not keep the host from stopping."""
@@ -453,8 +400,7 @@ class StopTests(HostTestCase):
         lond.answer = echo
         client = stage.client(b"".join(b"%d\n" % number for number in range(100)))
         done = stage.stop()
-        self.say_farewell(stage)
-        self.assertEqual(done, [True])
+        self.assert_stops(stage, done)
         self.assertLessEqual(len(lond.asked), 1)
         self.assertEqual(len(client.answers), 100)
 
@@ -469,9 +415,7 @@ class StopTests(HostTestCase):
         self.assertEqual(self.answers([one, two]), [CON_LOST] * 2)
         self.assertTrue(stage.network.attempts[1].given_up)
         self.assertTrue(stage.londs[0].wire.closed)
-        stage.clock.advance(FAREWELL)
-        stage.turn()
-        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+        self.assert_stops(stage, done)
 
     def test_client_that_does_not_read(self) -> None:
         """A client that does not read its last answer is cut after a second."""
@@ -492,9 +436,8 @@ class StopTests(HostTestCase):
         done = stage.stop()
         stage.clock.advance(0.9)
         client.wire.take()
-        self.say_farewell(stage)
-        self.assertEqual((done, client.read, client.closed), ([True], CON_LOST, True))
-        self.assertEqual(stage.clock.getDelayedCalls(), [])
+        self.assert_stops(stage, done)
+        self.assertEqual(client.read, CON_LOST)
 
     def test_lond_that_does_not_read(self) -> None:
         """A connection that cannot be closed in good order is cut after a second."""
@@ -520,19 +463,15 @@ class StopTests(HostTestCase):
         stage.londs[1].close()
         stage.turn()
         self.assertEqual(self.answers([one, two]), [CON_LOST, CON_LOST])
-        stage.clock.advance(FAREWELL)
-        stage.turn()
-        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
-        stage.clock.advance(100)
-        self.assertEqual(len(stage.network.attempts), 2)
+        self.assert_stops(stage, done)
 
     def test_more_than_the_answer_while_stopping(self) -> None:
         """An answer with something behind it reaches its client before that is closed."""
         stage, client = self.busy_stage()
         done = stage.stop()
         stage.londs[0].say(b"ok\nmore\n")
-        self.say_farewell(stage)
-        self.assertEqual((client.read, done), (b"ok\n", [True]))
+        self.assert_stops(stage, done)
+        self.assertEqual(client.read, b"ok\n")
 
     def test_dead_host(self) -> None:
         """A DEAD host stops without a further probe."""
@@ -540,8 +479,7 @@ class StopTests(HostTestCase):
         stage.refuse()
         stage.send(b"ping\n")
         done = stage.stop()
-        self.say_farewell(stage)
-        self.assertEqual((done, stage.clock.getDelayedCalls()), ([True], []))
+        self.assert_stops(stage, done)
 
     def test_others_who_ask(self) -> None:
         """A delayed request that comes too late fails; it is not lost, its file stays."""

@@ -7,7 +7,7 @@ from twisted.internet.error import DNSLookupError
 from twisted.logger import formatEvent
 
 from lonc.host.connection import PING
-from lonc.test.fixtures.doubles import NotedReceiver, a_host, leave_pending
+from lonc.test.fixtures.doubles import NotedReceiver, a_host
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
 
@@ -131,25 +131,17 @@ class EndingTests(HostTestCase):
         self.assertEqual((client.answers, other.read), ([b"1\n", CON_LOST], b""))
 
     def test_queue_full(self) -> None:
-        """F3: past the queue's limit a request gets con_lost at once, and the log says why."""
+        """F3: past the queue's limit a request gets con_lost at once, and the log says so once."""
         stage, _ = self.busy_stage(waiting=3, queue_limit=3)
-        late = stage.client(b"ping\n")
-        self.assertEqual(late.read, CON_LOST)
-        self.assertFalse(late.closed)
-        self.assertEqual(stage.lost(Cause.QUEUE_FULL), 1)
+        late = [stage.client(b"ping\n") for _ in range(1000)]
+        self.assertEqual(self.answers(late), [CON_LOST] * 1000)
+        self.assertFalse(late[0].closed)
+        self.assertEqual((stage.status.waiting, stage.lost(Cause.QUEUE_FULL)), (3, 1000))
         (warning,) = self.warnings
         self.assertIn("3 requests are already waiting", warning)
         stage.londs[0].say(b"ok\n")
-        late.write(b"ping\n")
-        self.assertEqual(stage.status.waiting, 3)
-        self.assertEqual(late.read, CON_LOST)
-
-    def test_queue_full_log(self) -> None:
-        """F3: a full queue does not fill the log."""
-        stage, _ = self.busy_stage(waiting=1, queue_limit=1)
-        for _ in range(1000):
-            stage.client(b"ping\n")
-        self.assertEqual(len(self.warnings), 1)
+        late[0].write(b"ping\n")
+        self.assertEqual((stage.status.waiting, late[0].read), (3, CON_LOST))
 
     def test_handshake_timeout(self) -> None:
         """F1: a handshake has its limit as a whole, however it drips."""
@@ -164,16 +156,6 @@ class EndingTests(HostTestCase):
         self.assertEqual((client.read, stage.state), (CON_LOST, (0, 0, 0, 0)))
         self.assertIn("Initialized", self.warnings[0])
 
-    def test_connect_timeout(self) -> None:
-        """F1, F12: a connection that nobody answers is given up at its limit."""
-        stage = Stage(self, connect_timeout=5)
-        stage.network.on_connect = leave_pending
-        client = stage.client(b"ping\n")
-        stage.advance(4.75)
-        self.assertEqual(client.read, b"")
-        stage.advance(0.25)
-        self.assertEqual((client.read, stage.state), (CON_LOST, (0, 0, 0, 0)))
-
     def test_look_up_that_never_ends(self) -> None:
         """F12: a look-up holds nobody up: neither another host's requests nor its own for ever."""
         pending: Deferred[list[str]] = Deferred()
@@ -183,22 +165,6 @@ class EndingTests(HostTestCase):
         stage.advance(5)
         self.assertEqual(client.read, CON_LOST)
         self.assertIn("look-up failed", self.warnings[0])
-
-    def test_address_is_not_looked_up_by_name(self) -> None:
-        """F12: where the table has an address, that is what is connected to."""
-        stage = Stage(self, a_host(address="127.0.0.9"))
-        stage.client(b"ping\n")
-        self.assertEqual(stage.targets, ["127.0.0.9"])
-
-    def test_reply_too_long(self) -> None:
-        """F3: a reply over the limit is con_lost for its asker, and costs the connection."""
-        stage = Stage(self, max_line=1000)
-        client = stage.send(b"ping\n")
-        stage.londs[0].say(b"x" * 1001)
-        self.assertEqual(client.read, CON_LOST)
-        self.assertEqual(stage.lost(Cause.TOO_LONG), 1)
-        self.assertTrue(stage.londs[0].wire.aborted)
-        self.assertFalse(client.closed)
 
     def test_failure_within_submit(self) -> None:
         """A request may end before `submit` returns; it still ends once."""
@@ -211,16 +177,6 @@ class EndingTests(HostTestCase):
 
 class OutOfTurnTests(HostTestCase):
     """Rows F2 and S11: connections that cannot be trusted any more."""
-
-    def test_spoke_while_idle(self) -> None:
-        """F2: a lond that speaks while nothing is owed is closed, and nobody gets what it said."""
-        stage, lond = self.connected()
-        lond.say(b"answer\n")
-        self.assertTrue(lond.wire.disconnecting)
-        self.assertEqual(stage.state, (0, 0, 0, 0))
-        client = stage.send(b"ping\n")
-        self.assertEqual(client.read, b"")
-        self.assertEqual(stage.londs[1].asked, [b"ping\n"])
 
     def test_more_than_the_answer(self) -> None:
         """F2: the first line is the answer; the rest is nobody's, and the connection is closed."""
@@ -260,14 +216,6 @@ class OutOfTurnTests(HostTestCase):
         self.assertEqual(stage.londs[0].asked, [b"first\n", b"stays\n"])
         self.assertEqual(stays.read, b"")
 
-    def test_encrypted_answer_that_lies(self) -> None:
-        """S7, F2: a false frame is con_lost, and the connection is closed."""
-        stage = Stage(self)
-        client = stage.send(b"encrypt:get:x\n")
-        stage.londs[0].say(b"enc:3:00\n")
-        self.assertEqual(client.read, CON_LOST)
-        self.assertTrue(stage.londs[0].wire.disconnecting)
-
     def test_control_byte(self) -> None:
         """A command that a lond might read in another way is not sent."""
         stage, lond = self.connected()
@@ -289,13 +237,3 @@ class OutOfTurnTests(HostTestCase):
         texts = [formatEvent(each) + repr(each) for each in self.notes.events]
         self.assertEqual([text for text in texts if "ter2" in text], [])
         self.assertTrue(any("encrypt:auth" in text for text in texts))
-
-    def test_encrypted_exchange(self) -> None:
-        """S7: an encrypted request goes and comes through the whole way in clear for the client."""
-        stage = Stage(self)
-        client = stage.send(b"encrypt:get:secret\n")
-        (lond,) = stage.londs
-        self.assertEqual(lond.asked, [b"encrypt:get:secret\n"])
-        self.assertTrue(lond.raw[-1].startswith(b"enc:10:"))
-        lond.say(lond.cipher.encrypt(b"answer") + b"\n")
-        self.assertEqual(client.read, b"answer\n")

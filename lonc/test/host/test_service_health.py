@@ -15,19 +15,20 @@ from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause
 
 
+def lack_files(attempt: Attempt) -> None:
+    """Let an attempt to connect fail because lonc has no descriptors left."""
+    attempt.fail(ConnectError(errno.EMFILE, "Too many open files"))
+
+
 class HealthTests(HostTestCase):
     """Rows S10, F4 and F5."""
-
-    def fail_once(self, stage: Stage) -> None:
-        """Let one connection fail."""
-        stage.send(b"ping\n")
 
     def dead_stage(self, **settings: Any) -> Stage:
         """Return a stage whose host is DEAD, and whose lond refuses."""
         stage = Stage(self, **settings)
         stage.refuse()
         while stage.service.alive:
-            self.fail_once(stage)
+            stage.send(b"ping\n")
         stage.network.attempts.clear()
         return stage
 
@@ -36,7 +37,7 @@ class HealthTests(HostTestCase):
         stage = Stage(self, retries=3)
         stage.refuse()
         for left in (2, 1, 0):
-            self.fail_once(stage)
+            stage.send(b"ping\n")
             self.assertEqual(stage.status.retries_left, left)
         self.assertEqual(stage.status.text, "l2 >> DEAD <<")
         attempts = len(stage.network.attempts)
@@ -63,19 +64,17 @@ class HealthTests(HostTestCase):
         stage = Stage(self, retries=100)
         stage.refuse()
         for _ in range(30):
-            self.fail_once(stage)
+            stage.send(b"ping\n")
         self.assertEqual(len(self.warnings), 1)
         stage.clock.advance(10)
-        self.fail_once(stage)
+        stage.send(b"ping\n")
         self.assertEqual(len(self.warnings), 2)
         self.assertTrue(self.warnings[-1].endswith(" (29 like this left out)"), self.warnings)
 
     def test_no_descriptors(self) -> None:
         """F5: that lonc has no descriptors left is no failure of the host's; clients are told."""
         stage = Stage(self, retries=1)
-        stage.network.on_connect = lambda attempt: attempt.fail(
-            ConnectError(errno.EMFILE, "Too many open files")
-        )
+        stage.network.on_connect = lack_files
         client = stage.send(b"ping\n")
         self.assertEqual(client.read, CON_LOST)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
@@ -94,7 +93,7 @@ class HealthTests(HostTestCase):
 
         def fail(attempt: Attempt) -> None:
             if len(stage.network.attempts) - before < 20:  # or it would go on for ever
-                attempt.fail(ConnectError(errno.EMFILE, "Too many open files"))
+                lack_files(attempt)
 
         stage.network.on_connect = fail
         waiting = stage.clients_of(3)
@@ -106,9 +105,7 @@ class HealthTests(HostTestCase):
     def test_no_descriptors_while_dead(self) -> None:
         """F4: a probe that lonc has no descriptor for is followed by the next."""
         stage = self.dead_stage(retries=1)
-        stage.network.on_connect = lambda attempt: attempt.fail(
-            ConnectError(errno.EMFILE, "Too many open files")
-        )
+        stage.network.on_connect = lack_files
         stage.advance(1)
         self.assertEqual(len(stage.network.attempts), 1)
         stage.accept()
@@ -159,7 +156,7 @@ class HealthTests(HostTestCase):
         """S10: an answer gives the retries back, and so does a completed handshake."""
         stage = Stage(self, retries=3)
         stage.refuse()
-        self.fail_once(stage)
+        stage.send(b"ping\n")
         stage.accept()
         stage.connect()
         self.assertEqual(stage.status.retries_left, 3)
@@ -183,16 +180,6 @@ class HealthTests(HostTestCase):
         self.assertEqual(times, [1, 3, 7, 15, 31, 63, 123, 183, 243])
         self.assertEqual(seen, 9)
 
-    def test_requests_fail_at_once_meanwhile(self) -> None:
-        """F4: while a probe is under way requests fail at once still."""
-        stage = self.dead_stage()
-        stage.network.on_connect = leave_pending
-        stage.advance(1)
-        self.assertEqual(stage.state, (1, 0, 0, 0))
-        client = stage.client(b"ping\n")
-        self.assertEqual(client.read, CON_LOST)
-        self.assertEqual(len(stage.network.attempts), 1)
-
     def test_probe_succeeds(self) -> None:
         """F4: the first completed handshake brings the host back, and its connection serves."""
         stage = self.dead_stage()
@@ -212,17 +199,6 @@ class HealthTests(HostTestCase):
         stage.advance(200)
         self.assertEqual(len(stage.network.attempts), 1)
 
-    def test_probe_stalls(self) -> None:
-        """F4: a probe whose handshake stalls ends at its limit, and the next one comes."""
-        stage = self.dead_stage(request_timeout=30)
-        stage.stall_at(b"init\n")
-        stage.accept()
-        stage.advance(1 + 30)
-        self.assertEqual(stage.state, (0, 0, 0, 0))
-        self.assertEqual(stage.status.next_probe, 2.0)
-        stage.advance(2)
-        self.assertEqual(len(stage.network.attempts), 2)
-
     def test_every_way_a_probe_fails(self) -> None:
         """F4: however a probe ends, another one follows."""
         stage = self.dead_stage(request_timeout=3, connect_timeout=3)
@@ -235,6 +211,9 @@ class HealthTests(HostTestCase):
             lond.stalls_at = b"init\n"
             stage.clock.callLater(0, lond.say, b"refused")
 
+        def stall(lond: ScriptedLond) -> None:
+            lond.stalls_at = b"init\n"
+
         def unreachable(attempt: Attempt) -> None:
             attempt.fail(NoRouteError())
 
@@ -246,6 +225,7 @@ class HealthTests(HostTestCase):
             (unreachable, nothing),
             (Attempt.accept, hang_up),
             (Attempt.accept, refuse),
+            (Attempt.accept, stall),
         ]
         for stage.network.on_connect, stage.network.prepare in ways:
             before = len(stage.network.attempts)
@@ -343,34 +323,34 @@ class HealthTests(HostTestCase):
         """F5: whatever fails takes exactly one retry, and the log says which it was."""
 
         def broken(stage: Stage) -> None:
-            self.fail_once(stage)
+            stage.send(b"ping\n")
             stage.londs[-1].close()
 
         def stalled(stage: Stage) -> None:
             stage.stall_at(b"init\n")
-            self.fail_once(stage)
+            stage.send(b"ping\n")
             stage.advance(60)
 
         def late(stage: Stage) -> None:
-            self.fail_once(stage)
+            stage.send(b"ping\n")
             stage.advance(60)
 
         def said(word: bytes) -> Callable[[Stage], None]:
             def way(stage: Stage) -> None:
                 stage.stall_at(b"init\n")
-                self.fail_once(stage)
+                stage.send(b"ping\n")
                 stage.londs[-1].reply(word)
 
             return way
 
         def pending(stage: Stage) -> None:
             stage.network.on_connect = leave_pending
-            self.fail_once(stage)
+            stage.send(b"ping\n")
             stage.advance(5)
 
         def refused(stage: Stage) -> None:
             stage.refuse()
-            self.fail_once(stage)
+            stage.send(b"ping\n")
 
         def nonsense(stage: Stage) -> None:
             (lond,) = stage.connect()
@@ -398,7 +378,7 @@ class HealthTests(HostTestCase):
     def test_failed_look_up_counts_once(self) -> None:
         """F5: so does a look-up that fails."""
         stage = Stage(self, retries=5, look_up=lambda name: fail(DNSLookupError("none")))
-        self.fail_once(stage)
+        stage.send(b"ping\n")
         self.assertEqual(stage.status.retries_left, 4)
         self.assertIn("look-up failed", self.warnings[0])
 
@@ -439,11 +419,3 @@ class HealthTests(HostTestCase):
         stage.advance(60)
         self.assertEqual(self.answers(clients), [CON_LOST] * 10)
         self.assertEqual(stage.status.state, "DEAD")
-
-    def test_closing_is_no_failure(self) -> None:
-        """F5: what we close ourselves takes no retry."""
-        stage = Stage(self, idle_timeout=10)
-        stage.connect(3)
-        stage.advance(60)
-        self.assertEqual(stage.state, (0, 0, 0, 0))
-        self.assertEqual(stage.status.retries_left, 2)

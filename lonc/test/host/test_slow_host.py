@@ -6,29 +6,11 @@ import attrs
 
 from lonc.test.fixtures.doubles import a_host, echo, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
-from lonc.wire.request import CON_LOST, Cause
+from lonc.wire.request import CON_LOST
 
 
 class SlowHostTests(HostTestCase):
     """Which time-outs count against a host."""
-
-    def test_host_answers_others(self) -> None:
-        """F1: requests that time out while the host answers others take no retry."""
-        stage = Stage(self, request_timeout=10, retries=1)
-        slow = stage.clients_of(2, b"slow\n")
-        stage.advance(1)
-        stage.connect()
-        stage.advance(9)
-        self.assertEqual(self.answers(slow), [CON_LOST] * 2)
-        self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
-        self.assertEqual(stage.lost(Cause.TIMEOUT), 2)
-
-    def test_together(self) -> None:
-        """F5: requests of a silent host that time out together are one failure, not two."""
-        stage = Stage(self, request_timeout=10, retries=2)
-        stage.clients_of(9)
-        stage.advance(10)
-        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
 
     def test_one_after_the_other(self) -> None:
         """F5: a request that was sent after a failure, and times out, is a failure again."""
@@ -78,13 +60,6 @@ class SlowHostTests(HostTestCase):
         stage.network.attempts[0].accept()
         stage.advance(4)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
-
-    def test_dead_tells_at_once(self) -> None:
-        """S10: a time-out that counts and takes the last retry tells all who wait."""
-        stage, _ = self.busy_stage(waiting=3, request_timeout=10, retries=1)
-        stage.advance(10)
-        self.assertEqual(stage.status.state, "DEAD")
-        self.assertEqual(stage.lost(Cause.DEAD), 3)
 
 
 class LongRestTests(HostTestCase):
