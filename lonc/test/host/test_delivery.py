@@ -175,11 +175,14 @@ class DeliveryTests(DeliveryCase):
         return failure.value.cause
 
     def test_unreachable(self) -> None:
-        """Without a connection it gets con_lost, and from a DEAD host at once."""
+        """Without a connection it gets con_lost; from a DEAD or a paused host at once."""
         stage = self.stage()
         stage.refuse()
         causes = [self.lost(self.deliver(stage)) for _ in range(3)]
         self.assertEqual(causes, [Cause.UNREACHABLE, Cause.DEAD, Cause.DEAD])
+        stage = self.stage()
+        stage.service.pause(Pause("root", "", 0.0, 0.0, False), 0.0)
+        self.assertEqual((self.lost(self.deliver(stage)), stage.londs), (Cause.DEAD, []))
 
     def test_limit(self) -> None:
         """It waits for a connection as long as any other, and for its answer as well."""
