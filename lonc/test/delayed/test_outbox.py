@@ -188,11 +188,6 @@ class OutboxTests(SynchronousTestCase):
 
     # When something goes wrong
 
-    def test_steps(self) -> None:
-        """The file is synced before it has its name, and the folder after that."""
-        self.outbox.store("l2", PUT)
-        self.assertEqual(self.steps, STEPS)
-
     def test_synced(self) -> None:
         """The kernel puts on the disk, in this order: a new folder, the file, the file's name."""
         synced = []
@@ -341,13 +336,6 @@ class OutboxTests(SynchronousTestCase):
         look()
         self.assertEqual(self.steps, STEPS)
         self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
-
-    def test_sealed_order(self) -> None:
-        """Those of one second are in order too."""
-        outbox = self.make(lambda: KEY)
-        for request in (b"put:1", b"inc:2", b"a:3"):
-            outbox.store("l2", request)
-        self.assertEqual(self.found(key=KEY), [b"put:1\n", b"inc:2\n", b"a:3\n"])
 
     def test_no_key(self) -> None:
         """When the key cannot be read, nothing is stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import attrs
 from twisted.internet.defer import Deferred, execute
@@ -14,14 +15,22 @@ from lonc.control.errors import ReloadFailed
 from lonc.delayed.names import SEALED
 from lonc.delayed.people import UnknownRequest
 from lonc.delayed.sealer import TRY_AGAIN
-from lonc.delayed.sealing import Key, UnusableKey, key_of, make_key_file, seal, unseal
+from lonc.delayed.sealing import Key, key_of, make_key_file, seal, unseal
 from lonc.delayed.sending import TRY_AGAIN as CLEARED_AGAIN
-from lonc.delayed.states import READ_BACK
 from lonc.disk.threads import PLACES, Disk
 from lonc.test.delayed import test_service as test_delayed
-from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, mode, read, write
+from lonc.test.fixtures.delayed import (
+    FIRST,
+    OTHER,
+    SECOND,
+    DelayedCase,
+    Host,
+    SlowDisk,
+    mode,
+    read,
+    write,
+)
 from lonc.test.fixtures.options import TapTestCase
-from lonc.test.fixtures.threads import SlowThreads
 from lonc.wire.request import Cause
 
 SECRET = b"passwd:msu:alice:secret\n"
@@ -165,28 +174,8 @@ class SealedTests(SealedCase):
                 mode(os.path.join(self.settings.delayed_dir, "sealed", name + SEALED)), 0o600
             )
 
-    def test_read_back(self) -> None:
-        """lonnet finds what it wrote for more than 2 s."""
-        self.l1.alive = False
-        self.service.startService()
-        self.clock.advance(0.999)
-        self.put(FIRST)
-        for _ in range(25):
-            self.clock.advance(0.1)
-            self.assertEqual(list(self.files()), [FIRST])
-        self.clock.advance(1.0)
-        self.assertEqual(list(self.files()), [FIRST + SEALED])
-        self.assertEqual(READ_BACK, 2.5)
-
-    def test_before_it_is_sent(self) -> None:
-        """A request whose answer takes long lies sealed on the disk meanwhile."""
-        self.put(FIRST, SECRET)
-        self.start()
-        self.assertEqual(self.l1.asked, [SECRET])
-        self.assertEqual(list(self.files()), [FIRST + SEALED])
-
-    def test_while_another_is_sent(self) -> None:
-        """So do those behind it, and those that come meanwhile."""
+    def test_while_one_is_sent(self) -> None:
+        """A request without an answer is sealed; so are those behind it, and those that come."""
         self.put(FIRST)
         self.put(SECOND)
         self.start()
@@ -204,14 +193,6 @@ class SealedTests(SealedCase):
         self.l1.answer()
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
         self.assertEqual(self.files(), {})
-
-    def test_order(self) -> None:
-        """S13: sealed ones and others are sent in one order."""
-        self.put_sealed(SECOND, b"put:2\n")
-        self.put(FIRST, b"put:1\n")
-        self.start()
-        self.l1.answer()
-        self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
 
     def test_unfinished(self) -> None:
         """F7: what is still being written is not sealed; without a newline it is, after a while."""
@@ -304,27 +285,9 @@ class SealedTests(SealedCase):
         self.assertNotIn("secret", logged)
         self.assertNotIn("alice", logged)
 
-    def test_stop(self) -> None:
-        """Nothing is sealed any more once the service stops."""
-        self.put(FIRST)
-        self.service.startService()
-        self.tick(2)
-        self.successResultOf(self.service.stopService())
-        self.tick(10)
-        self.assertEqual(list(self.files()), [FIRST])
-
 
 class CrashTests(SealedCase):
     """Both a sealed form and a file in the clear, or one of them."""
-
-    def restart(self, alive: bool) -> None:
-        """Start afresh, as after a crash: nothing is left but the disk."""
-        self.clock = type(self.clock)()
-        self.steps = type(self.steps)()
-        self.hosts["l1"] = self.l1 = Host()
-        self.l1.alive = alive
-        self.events.clear()
-        self.service = self.make()
 
     def test_sealing(self) -> None:
         """Whatever step the machine stops at, the request is there, and is sent once."""
@@ -369,14 +332,6 @@ class CrashTests(SealedCase):
             ],
         )
 
-    def test_both(self) -> None:
-        """When both are there they are one request: the one in the clear goes, at a DEAD host."""
-        self.l1.alive = False
-        self.put(FIRST, SECRET)
-        self.put_sealed(FIRST, SECRET)
-        self.start()
-        self.assertEqual(self.opened(), {FIRST + SEALED: SECRET})
-
     def test_both_cannot_be_deleted(self) -> None:
         """While the one in the clear cannot be deleted, it is sent once, and both go later."""
         self.steps.fail("remove plain", errno.EROFS)
@@ -408,16 +363,6 @@ class CrashTests(SealedCase):
 
 class KeptSealedTests(SealedCase):
     """delayed/kept is sealed too."""
-
-    def test_refused(self) -> None:
-        """F8: a request whose answer says no is kept sealed, and so is the answer."""
-        self.put(FIRST, SECRET)
-        self.start()
-        self.l1.answer(b"refused\n")
-        self.assertEqual(
-            self.opened("kept"),
-            {FIRST + SEALED: SECRET, f"{FIRST}.answer{SEALED}": b"refused\n"},
-        )
 
     def test_unusable(self) -> None:
         """One that cannot be sent is kept sealed with the reason, however long it is."""
@@ -451,30 +396,6 @@ class KeptSealedTests(SealedCase):
             {name + SEALED: data for name, data in before.items()},
         )
 
-    def test_many_from_before(self) -> None:
-        """However many there are."""
-        os.mkdir(self.settings.kept_dir)
-        for number in range(201):
-            write(os.path.join(self.settings.kept_dir, f"{number}.1.put.l1"), SECRET)
-        self.service.startService()
-        self.assertEqual(len(self.opened("kept")), 201)
-
-    def test_number(self) -> None:
-        """Nothing takes the place of what is there; each note is beside its request."""
-        for answer in (b"refused: 1\n", b"refused: 2\n"):
-            self.put(FIRST, SECRET)
-            self.start() if not self.service.running else self.tick(4)
-            self.l1.answer(answer)
-        self.assertEqual(
-            self.opened("kept"),
-            {
-                FIRST + SEALED: SECRET,
-                f"{FIRST}.answer{SEALED}": b"refused: 1\n",
-                f"{FIRST}~1{SEALED}": SECRET,
-                f"{FIRST}~1.answer{SEALED}": b"refused: 2\n",
-            },
-        )
-
     def test_sent_again(self) -> None:
         """What an administrator moves back is sent again, under whatever number it was kept."""
         self.put(f"{FIRST}~1{SEALED}", seal(self.key, FIRST, SECRET))
@@ -489,44 +410,33 @@ class KeptSealedTests(SealedCase):
 class AuthenticityTests(SealedCase):
     """Sealed files that are not what lonc sealed."""
 
-    REASON = b"it was sealed with another key, or has been changed or renamed since\n"
-
-    def assert_kept(self, name: str, data: bytes) -> None:
-        """The file was set aside as it is and not sent; the log says so."""
-        self.start()
-        self.tick(5)
-        self.assertEqual((self.l1.asked, self.l2.asked), ([], []))
-        self.assertEqual(self.files(), {})
-        kept = self.files("kept")
-        self.assertEqual(kept[name + SEALED], data)
-        note = f"{name}.reason{SEALED}"
-        self.assertEqual(unseal(self.key, note, kept[note]), self.REASON)
-        (line,) = self.logged(LogLevel.warn)
-        self.assertIn(f"{name} goes to", line)
-
-    def test_wrong_key(self) -> None:
-        """One that another key has sealed is set aside."""
-        path = self.put_sealed(FIRST, key=self.key_of("other"))
-        self.assert_kept(FIRST, read(path))
-
-    def test_changed(self) -> None:
-        """One that was changed is set aside."""
-        data = bytearray(read(self.put_sealed(FIRST)))
-        data[-20] ^= 1
-        self.put(f"sealed/{FIRST}{SEALED}", bytes(data))
-        self.assert_kept(FIRST, bytes(data))
-
-    def test_renamed(self) -> None:
-        """One that was renamed, to another time or to another host, is set aside."""
-        for name in (SECOND, OTHER):
-            data = read(self.put_sealed(FIRST))
-            os.rename(
-                os.path.join(self.settings.delayed_dir, "sealed", FIRST + SEALED),
-                os.path.join(self.settings.delayed_dir, "sealed", name + SEALED),
-            )
-            self.assert_kept(name, data)
-            self.successResultOf(self.service.stopService())
-            self.events.clear()
+    def test_set_aside(self) -> None:
+        """
+        One that another key has sealed, that was changed, or that was renamed to another time or to
+        another host, is set aside as it is and not sent; the log says so.
+        """
+        changed = bytearray(seal(self.key, FIRST, SECRET))
+        changed[-20] ^= 1
+        other = seal(self.key_of("other"), FIRST, SECRET)
+        os.mkdir(os.path.join(self.settings.delayed_dir, "sealed"))
+        renamed = seal(self.key, FIRST, SECRET)
+        for name, data in (
+            (FIRST, other),
+            (FIRST, bytes(changed)),
+            (SECOND, renamed),
+            (OTHER, renamed),
+        ):
+            self.put(f"sealed/{name}{SEALED}", data)
+            self.restart()
+            self.start()
+            self.tick(5)
+            self.assertEqual((self.l1.asked, self.l2.asked, self.files()), ([], [], {}))
+            note = b"it was sealed with another key, or has been changed or renamed since\n"
+            self.assertEqual(self.files("kept")[name + SEALED], data)
+            self.assertEqual(self.in_kept()[name + ".reason"], note)
+            (line,) = self.logged(LogLevel.warn)
+            self.assertIn(f"{name} goes to", line)
+            shutil.rmtree(self.settings.kept_dir)
 
     def test_beside_another(self) -> None:
         """One in the clear that has the name of such a one is sent."""
@@ -552,12 +462,6 @@ class KeyTests(SealedCase):
     def without_key(self) -> None:
         """Take the key out of the settings."""
         self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file=None))
-
-    def test_unusable(self) -> None:
-        """With a key that cannot be used there is no service."""
-        os.unlink(self.settings.delayed_key_file or "")
-        error = self.assertRaises(UnusableKey, self.make)
-        self.assertIn("key: No such file or directory", str(error))
 
     def test_gone(self) -> None:
         """Without a key, what is sealed stays; a problem says how many."""
@@ -805,17 +709,6 @@ class FailureToSealTests(SealedCase):
         self.assertEqual((self.l1.asked, self.files()), ([SECRET], {}))
         self.assertEqual(self.in_kept()[FIRST + ".answer"], b"refused\n")
 
-    def test_kept_cannot_be_read(self) -> None:
-        """A folder of those set aside that cannot be read is a problem, and holds nothing up."""
-        write(self.settings.kept_dir, b"in the way")
-        self.put(FIRST, SECRET)
-        self.start()
-        self.tick(10)
-        self.assertEqual(self.l1.asked, [SECRET])
-        self.assertEqual(
-            self.wrong("delayed-folder"), [f"{self.settings.kept_dir}: Not a directory"]
-        )
-
     def test_not_kept_at_once(self) -> None:
         """F8: one that cannot be moved once it is sealed is not sent again, and moved later."""
         for step in ["make note", "sync note", "move request", "sync kept"]:
@@ -831,13 +724,8 @@ class FailureToSealTests(SealedCase):
             self.l1.asked.clear()
 
 
-class BatchTests(SealedCase):
+class BatchTests(SlowDisk, SealedCase):
     """Many requests, and disks that are slow or hang."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.threads = SlowThreads()
-        self.service = self.make(self.threads)
 
     def begin(self) -> None:
         """Start, and let the scans end until there is something to be sealed."""
@@ -897,13 +785,6 @@ class BatchTests(SealedCase):
             self.threads.finish()
         self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:0\n"], [b"put:2\n"]))
         self.assertLess(self.sealed(), 5)
-
-    def pass_time(self, seconds: int, hanging: int = 0) -> None:
-        """Let time pass, in which all disk calls return but the first few."""
-        for _ in range(seconds):
-            self.clock.advance(1.0)
-            while len(self.threads.begun) > hanging:
-                self.threads.finish(hanging)
 
     def test_hangs(self) -> None:
         """A file whose sealing hangs waits; the others are sent as they are."""
@@ -1015,30 +896,20 @@ class BatchTests(SealedCase):
         self.assertEqual(len(self.logged(LogLevel.critical)), 1)
 
 
-class StartTests(TapTestCase):
+class ReloadTests(TapTestCase):
     """The daemon with a key file that cannot be used."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.key = self.path("key")
-        self.config = self.configured(f"PerlSetVar loncDelayedKeyFile {self.key}")
-
-    def test_start(self) -> None:
-        """It does not start, and one line says why."""
-        self.assertEqual(
-            self.refusal("lonc", "--config", self.config),
-            f"lonc: loncDelayedKeyFile: {self.key}: No such file or directory",
-        )
 
     def test_reload(self) -> None:
         """F13: at HUP nothing is changed, and one line says why."""
-        make_key_file(self.key)
-        daemon = self.made("lonc", "--config", self.config)
-        os.chmod(self.key, 0o640)
+        key = self.path("key")
+        make_key_file(key)
+        config = self.configured(f"PerlSetVar loncDelayedKeyFile {key}")
+        daemon = self.made("lonc", "--config", config)
+        os.chmod(key, 0o640)
         daemon._reloader._disk = Disk(Clock(), execute)
         failure = self.failureResultOf(daemon.reload(), ReloadFailed)
         self.assertEqual(
             str(failure.value),
-            f"nothing is changed: loncDelayedKeyFile: {self.key}: its mode is 0640, so others have"
+            f"nothing is changed: loncDelayedKeyFile: {key}: its mode is 0640, so others have"
             " access to it: make it 0600",
         )

@@ -10,14 +10,13 @@ from functools import partial
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
 from lonc.delayed.sending import LAST_PAUSE, TRY_AGAIN
 from lonc.delayed.spool import Spool
+from lonc.delayed.states import READ_BACK
 from lonc.disk.threads import PLACES
-from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, Steps, write
-from lonc.test.fixtures.threads import SlowThreads
+from lonc.test.fixtures.delayed import FIRST, OTHER, SECOND, DelayedCase, Host, SlowDisk, write
 from lonc.wire.request import Cause
 
 
@@ -81,11 +80,11 @@ class SendingTests(DelayedCase):
         """lonnet finds what it wrote for more than 2 s, or it would report a failure."""
         self.service.startService()
         self.clock.advance(0.999)
-        self.put(FIRST)
+        path = self.put(FIRST)
         for _ in range(25):
             self.clock.advance(0.1)
-            self.assertEqual(self.l1.asked, [])
-        self.assertEqual(self.on_disk(), [FIRST])
+            self.assertEqual((self.l1.asked, os.path.exists(path)), ([], True))
+        self.assertEqual(READ_BACK, 2.5)
 
     def test_hosts_apart(self) -> None:
         """Hosts do not wait for each other."""
@@ -354,24 +353,18 @@ class KeptTests(DelayedCase):
             for number in range(steps + 1):
                 self.put(FIRST)
                 self.restart()
+                self.start()
                 self.steps.crash_at = len(self.steps.taken) + number
                 self.l1.answer(answer)
                 crashed = any("log_failure" in event for event in self.events)
                 self.assertEqual(crashed, number < steps)
                 self.restart()
+                self.start()
                 if crashed:
                     kept = b"put:a:b\n" in self.in_kept().values()
                     self.assertTrue(kept or self.l1.asked == [b"put:a:b\n"], number)
                     self.assertEqual(FIRST in self.on_disk(), bool(self.l1.asked))
                 shutil.rmtree(self.settings.kept_dir, ignore_errors=True)
-
-    def restart(self) -> None:
-        """Start afresh, as after a crash: nothing is left but the disk."""
-        self.clock, self.steps = Clock(), Steps()
-        self.hosts["l1"] = self.l1 = Host()
-        self.events.clear()
-        self.service = self.make()
-        self.start()
 
 
 class FailureTests(DelayedCase):
@@ -649,20 +642,8 @@ class FolderTests(DelayedCase):
         self.assertEqual(self.service.counts(), {"l1": 1})
 
 
-class HangingDiskTests(DelayedCase):
+class HangingDiskTests(SlowDisk):
     """A disk that does not answer."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.threads = SlowThreads()
-        self.service = self.make(self.threads)
-
-    def pass_time(self, seconds: int, hanging: int) -> None:
-        """Let time pass, in which all disk calls return but the first few."""
-        for _ in range(seconds):
-            self.clock.advance(1.0)
-            while len(self.threads.begun) > hanging:
-                self.threads.finish(hanging)
 
     def test_read_hangs(self) -> None:
         """A file that hangs is named in the log, gets no second thread, and goes in the end."""
