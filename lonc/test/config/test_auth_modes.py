@@ -1,4 +1,4 @@
-"""Which ways in are open, by the settings and the table."""
+"""The authentication modes that settings and table allow."""
 
 from __future__ import annotations
 
@@ -46,65 +46,59 @@ class AccessTestCase(SynchronousTestCase):
         }
 
     def access(self, table: str = TABLE, **settings: Any) -> Access:
-        """Return what is open by these settings."""
+        """Return what these settings allow."""
         return read_access(some_settings(self.folder, **settings), a_table(table))
 
     def auth_modes(self, to: str, **settings: Any) -> AuthModes:
-        """Return what is open to a host."""
+        """Return the modes to offer a host's lond."""
         return self.access(**settings).auth_modes(a_table().hosts[to])
 
 
 class LocalTests(AccessTestCase):
-    """Key files, for a lond on the same machine."""
+    """Key files, for londs on the same machine."""
 
     def test_own_machine(self) -> None:
-        """They are for our own row, those with its target, and addresses of this machine; a row
-        that bears our name may lead anywhere."""
+        """
+        They are offered to our own row, to rows with its target, and to addresses of this machine.
+        A row with our host name may lead anywhere.
+        """
         for own, local in (("l1", {"l1", "l6", "l7"}), ("l5", {"l5", "l7", "l8"}), ("l9", {"l7"})):
-            open_to = {
+            offered = {
                 to
                 for to in a_table().hosts
                 if self.auth_modes(to, host_id=own).key_files is not None
             }
-            self.assertEqual(open_to, local)
+            self.assertEqual(offered, local)
 
-    def test_addresses_of_ours(self) -> None:
-        """Loopback is ours in both families; what is for examples in books is nobody's."""
+    def test_own_addresses(self) -> None:
+        """Loopback addresses are local, and addresses for documentation are nobody's."""
         for address in ("127.0.0.1", "127.1.2.3", "::1"):
             self.assertTrue(is_address_of_ours(address))
         for address in ("203.0.113.1", "2001:db8::1", "255.255.255.255"):
             self.assertFalse(is_address_of_ours(address))
 
-    def test_who_we_are(self) -> None:
-        """Which row is ours is what lonHostID says; without a row of ours there are none."""
-        self.assertIsNotNone(self.auth_modes("l8", host_id="l5").key_files)
-        self.assertIsNone(self.auth_modes("l1", host_id="l5").key_files)
-        self.assertIsNone(self.auth_modes("l1", host_id="l9").key_files)
-
     def test_folder(self) -> None:
-        """They are in a folder of lonc's own beside the sockets."""
+        """They are in lonc's own folder beside the sockets."""
         self.assertEqual(self.access().key_folder.path, os.path.join(self.folder, "lonc.keys"))
         self.assertEqual(self.auth_modes("l1").key_files, self.access().key_folder)
 
 
 class CertificateTests(AccessTestCase):
-    """TLS, where there are certificates."""
+    """TLS, if there are certificates."""
 
-    def test_none(self) -> None:
-        """Without certificates there is no TLS, and nothing to warn of."""
+    def test_offered(self) -> None:
+        """It is offered to every host, with the host's name, if there are certificates."""
         access = self.access()
         self.assertEqual((access.certificates, access.warnings), (None, ()))
         self.assertEqual(self.auth_modes("l2"), AuthModes())
-
-    def test_there(self) -> None:
-        """With them there is, for every host, in that host's name."""
         for host_id, name in (("l1", "one.test"), ("l2", "two.test"), ("l5", "two.test")):
             modes = self.auth_modes(host_id, **self.named)
             self.assertEqual(modes.certificates, self.files.read())
             self.assertEqual((modes.name, modes.insecure), (name, True))
+        self.assertFalse(self.auth_modes("l2", **self.named, allow_insecure=False).insecure)
 
     def test_paths(self) -> None:
-        """A file may stand elsewhere; then no folder has to be named."""
+        """With absolute paths no folder is necessary, and a folder alone is no reason to warn."""
         found = certificate_files(
             some_settings(
                 certificate_authority=self.files.authority,
@@ -113,35 +107,26 @@ class CertificateTests(AccessTestCase):
             )
         )
         self.assertEqual(found, self.files)
-
-    def test_name_check(self) -> None:
-        """The setting turns the check of the name off, and does not leave it unnoticed."""
-        checked = self.auth_modes("l2", **self.named).certificates
-        unchecked = self.auth_modes("l2", **self.named, certificate_name_check=False).certificates
-        self.assertEqual(unchecked, self.files.read(check_names=False))
-        self.assertNotEqual(checked, unchecked)
+        self.assertEqual(self.access(certificate_directory=self.folder).warnings, ())
 
     def test_equal(self) -> None:
-        """What is open compares equal as long as nothing has changed, so that nothing is moved."""
+        """The modes are equal until something changes, so that connections can stay."""
         for host_id in ("l1", "l2"):
-            self.assertEqual(
-                self.auth_modes(host_id, **self.named), self.auth_modes(host_id, **self.named)
-            )
-            self.assertNotEqual(self.auth_modes(host_id, **self.named), self.auth_modes(host_id))
-            closed = self.auth_modes(host_id, **self.named, allow_insecure=False)
-            self.assertNotEqual(self.auth_modes(host_id, **self.named), closed)
-
-    def test_name_does_not_matter_without(self) -> None:
-        """Without TLS another host name changes nothing."""
+            modes = self.auth_modes(host_id, **self.named)
+            self.assertEqual(modes, self.auth_modes(host_id, **self.named))
+            self.assertNotEqual(modes, self.auth_modes(host_id))
+            for changed in ({"allow_insecure": False}, {"certificate_name_check": False}):
+                self.assertNotEqual(modes, self.auth_modes(host_id, **self.named, **changed))
+        # Without TLS the host name does not matter.
         other = a_table(TABLE.replace("two.test", "three.test")).hosts["l2"]
         self.assertEqual(self.access().auth_modes(other), self.auth_modes("l2"))
 
 
 class UnusableTests(AccessTestCase):
-    """Certificates that are set and cannot be used."""
+    """Certificates that are configured and cannot be used."""
 
     def problems(self, **changes: str | None) -> str:
-        """Return the warning, after a look at what comes of it where TLS is a must."""
+        """Return the warning; if TLS is required, it must be an error instead."""
         settings = self.named | changes
         access = self.access(**settings)
         self.assertIsNone(access.certificates)
@@ -156,13 +141,13 @@ class UnusableTests(AccessTestCase):
         return warning
 
     def test_missing_file(self) -> None:
-        """The file is named: a warning where it can be done without, an error where not."""
+        """A missing file is named."""
         for name in ("certificate_authority", "certificate", "private_key"):
             path = os.path.join(self.folder, "missing.pem")
             self.assertIn(f"{path}: No such file", self.problems(**{name: "missing.pem"}))
 
     def test_not_all_set(self) -> None:
-        """So it is with a setting that is missing beside the others."""
+        """A setting that is missing beside the others is named."""
         for name, variable in (
             ("certificate_authority", "lonnetCertificateAuthority"),
             ("certificate", "lonnetCertificate"),
@@ -173,16 +158,8 @@ class UnusableTests(AccessTestCase):
             self.assertIn(f"/a.conf: PerlSetVar {variable} is missing", told)
 
     def test_nothing_set(self) -> None:
-        """Where TLS is a must and nothing is set there is a warning: only our own lond is left."""
+        """If TLS is required and nothing is set, a warning says that only our own lond is left."""
         (warning,) = self.access(allow_insecure=False).warnings
         self.assertIn("only the lond of this machine can be reached", warning)
         self.assertEqual(self.auth_modes("l2", allow_insecure=False), AuthModes(insecure=False))
         self.assertIsNotNone(self.auth_modes("l1", allow_insecure=False).key_files)
-
-    def test_folder_alone(self) -> None:
-        """A folder without a file named in it is nothing to warn of."""
-        self.assertEqual(self.access(certificate_directory=self.folder).warnings, ())
-
-    def test_must(self) -> None:
-        """Where TLS is a must and the certificates are good the clear is closed."""
-        self.assertFalse(self.auth_modes("l2", **self.named, allow_insecure=False).insecure)
