@@ -25,13 +25,8 @@ class ClientSocketCase(ClientTestCase, SocketFileCase):
     def setUp(self) -> None:
         super().setUp()
         self.network = FakeNetwork(self.clock)
-        self.addCleanup(self.let_go)
+        self.addCleanup(self.network.let_go)
         self.socket = self.made()
-
-    def let_go(self) -> None:
-        """Close every port."""
-        for port in self.network.ports:
-            port.let_go()
 
     def made(self) -> ClientSocket:
         """Return a socket that is not open yet."""
@@ -212,7 +207,7 @@ class DismissTests(ClientSocketCase):
         """Who was accepted before the socket was closed goes too."""
         self.open()
         dismissed = self.dismissed()
-        late = FakeClient(self.clock, self.network.ports[0].factory)
+        late = self.network.client(self.path)
         self.turn()
         self.turn()
         self.successResultOf(dismissed)

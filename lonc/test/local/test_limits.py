@@ -33,9 +33,7 @@ class LineLimitTests(ClientTestCase):
             self.assertEqual(client.read, CON_LOST)
             self.assertEqual((self.host.asked, self.host.lost), ([], [Cause.TOO_LONG]))
             client.half_close()
-            self.turn()
-            self.assertTrue(client.closed)
-            self.assert_forgotten()
+            self.assert_ended(client)
             (event,) = self.notes.events
             self.assertEqual(event["host_id"], "l2")
             self.assertIn(f"longer than {MAX_LINE} bytes", event["what"])
@@ -62,9 +60,7 @@ class LineLimitTests(ClientTestCase):
         client.half_close()
         self.host.answer()
         self.assertEqual(len(self.clients.leaving), 0)
-        self.turn()
-        self.assertEqual((client.answers, client.closed), ([b"re:a\n", CON_LOST], True))
-        self.assert_forgotten()
+        self.assert_ended(client, b"".join([b"re:a\n", CON_LOST]))
 
     def test_it_does_not_stay(self) -> None:
         """F3: one that does not go by itself is cut after the drain time."""
@@ -74,8 +70,7 @@ class LineLimitTests(ClientTestCase):
         self.assertFalse(client.closed)
         client.write(b"x")
         self.advance(0.25)
-        self.assertTrue(client.closed)
-        self.assert_forgotten()
+        self.assert_ended(client)
 
     def test_long_line_behind_others(self) -> None:
         """F3: requests before the long line are answered first, those behind it never."""
@@ -151,9 +146,7 @@ class UnfinishedLineTests(ClientTestCase):
         self.advance(2)
         self.assertEqual(self.host.lost, [Cause.TIMEOUT])
         client.half_close()
-        self.turn()
-        self.assertTrue(client.closed)
-        self.assert_forgotten()
+        self.assert_ended(client)
 
     def test_ended_in_time(self) -> None:
         """F3: a line that ends in time is asked, and the client is left alone."""
@@ -203,6 +196,12 @@ class UnfinishedLineTests(ClientTestCase):
 
 class UnreadAnswerTests(ClientTestCase):
     """Row F3: clients that do not read."""
+
+    def owed(self, size: int, program: int = 0) -> FakeClient:
+        """Return a client that leaves an answer of so many bytes unread."""
+        client = self.client(b"ping\n", room=0, program=program)
+        self.host.answer(b"x" * (size - 1) + b"\n")
+        return client
 
     def test_no_further_request(self) -> None:
         """F3: a client that does not read its answer is not asked for until it does."""
@@ -265,8 +264,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.advance(50)
         self.assertFalse(client.closed)
         self.advance(10)
-        self.assertTrue(client.closed)
-        self.assert_forgotten()
+        self.assert_ended(client)
 
     def test_slow_reader(self) -> None:
         """F3: who takes a byte now and then is waited for, however long the answer is."""
@@ -292,21 +290,17 @@ class UnreadAnswerTests(ClientTestCase):
         for _ in range(2):
             self.advance(50)
             client.wire.take(1)
-        self.turn()
-        self.assertEqual((client.read, client.closed), (b"xx\n", True))
-        self.assert_forgotten()
+        self.assert_ended(client, b"xx\n")
 
     def test_slow_reader_in_need(self) -> None:
         """F3: when memory is short, who reads slowly does not go for what others leave unread."""
         self.begin(max_unread=5000, max_line=5000, write_timeout=60)
-        slow = self.client(b"ping\n", room=0, program=7)
-        self.host.answer(b"x" * 2499 + b"\n")
+        slow = self.owed(2500, program=7)
         others = []
         for _ in range(8):
             slow.wire.take(100)
             self.advance(1)
-            others.append(self.client(b"ping\n", room=0, program=8))
-            self.host.answer(b"x" * 1999 + b"\n")
+            others.append(self.owed(2000, program=8))
             self.turn()
         self.assertFalse(slow.closed)
         self.assertEqual(sum(other.closed for other in others), 7)
@@ -315,8 +309,7 @@ class UnreadAnswerTests(ClientTestCase):
     def test_many_small(self) -> None:
         """F3: a program that leaves a little unread on many connections is who has to go."""
         self.begin(max_unread=2500, max_line=5000)
-        slow = self.client(b"ping\n", room=0, program=7)
-        self.host.answer(b"x" * 999 + b"\n")
+        slow = self.owed(1000, program=7)
         many = [self.client(b"ping\n", room=0, program=8) for _ in range(20)]
         while self.host.waiting:
             self.host.answer(b"x" * 99 + b"\n")
@@ -329,15 +322,13 @@ class UnreadAnswerTests(ClientTestCase):
         self.begin(max_unread=2500, max_line=5000)
         clients = []
         for _ in range(3):
-            clients.append(self.client(b"ping\n", room=0))
-            self.host.answer(b"x" * 999 + b"\n")
+            clients.append(self.owed(1000))
             self.advance(1)
         self.assertEqual([client.closed for client in clients], [True, False, False])
         self.assertEqual(self.clients.unread_bytes, 2000)
         clients[1].wire.take()
         self.assertEqual(self.clients.unread_bytes, 1000)
-        clients.append(self.client(b"ping\n", room=0))
-        self.host.answer(b"x" * 1999 + b"\n")
+        clients.append(self.owed(2000))
         self.turn()
         self.assertEqual([client.closed for client in clients], [True, False, False, True])
         self.assertEqual(self.clients.unread_bytes, 1000)
@@ -356,8 +347,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(self.clients.unread_bytes, 1100)
         clients[0].wire.take()
         self.assertEqual(self.clients.unread_bytes, 1000)
-        clients.append(self.client(b"ping\n", room=0))
-        self.host.answer(b"x" * 1499 + b"\n")
+        clients.append(self.owed(1500))
         self.assertEqual([client.closed for client in clients], [False] * 4)
         for client in clients:
             client.hang_up()
@@ -366,8 +356,7 @@ class UnreadAnswerTests(ClientTestCase):
     def test_one_answer_over_all(self) -> None:
         """F3: an answer that is larger than all that memory is given to its client all the same."""
         self.begin(max_unread=1000, max_line=5000)
-        client = self.client(b"ping\n", room=0)
-        self.host.answer(b"x" * 4999 + b"\n")
+        client = self.owed(5000)
         self.turn()
         self.assertFalse(client.closed)
         client.wire.take()
@@ -379,13 +368,11 @@ class UnreadAnswerTests(ClientTestCase):
         self.begin(max_unread=5000, max_line=5000)
         clients = []
         for _ in range(2):
-            clients.append(self.client(b"ping\n", room=0))
-            self.host.answer(b"x" * 1999 + b"\n")
+            clients.append(self.owed(2000))
         self.clients.reconfigure(some_settings(max_unread=3000))
         self.advance(1)
         self.assertFalse(any(each.closed for each in clients))
-        self.client(b"ping\n", room=0)
-        self.host.answer(b"x" * 99 + b"\n")
+        self.owed(100)
         self.turn()
         self.assertEqual(sum(each.closed for each in clients), 1)
 

@@ -130,9 +130,7 @@ class LeavingTests(ClientTestCase):
         self.turn()
         self.assertFalse(client.closed)
         self.host.answer()
-        self.turn()
-        self.assertEqual((client.read, client.closed), (b"re:ping\n", True))
-        self.assert_forgotten()
+        self.assert_ended(client, b"re:ping\n")
 
     def test_half_close_with_much_ahead(self) -> None:
         """So it is when that is more than is read ahead."""
@@ -149,8 +147,7 @@ class LeavingTests(ClientTestCase):
         self.host.at_once = b"ok\n"
         client = self.client(b"a\nb\n")
         client.half_close()
-        self.turn()
-        self.assertEqual((client.read, client.closed), (b"ok\nok\n", True))
+        self.assert_ended(client, b"ok\nok\n")
 
     def test_half_close_without_a_request(self) -> None:
         """A client that says nothing, or ends within a line, is closed."""
@@ -169,9 +166,7 @@ class LeavingTests(ClientTestCase):
         self.turn()
         self.assertEqual((client.read, client.closed), (b"re:", False))
         client.wire.take()
-        self.turn()
-        self.assertEqual((client.read, client.closed), (b"re:ping\n", True))
-        self.assert_forgotten()
+        self.assert_ended(client, b"re:ping\n")
 
     def test_half_closed_client_that_never_reads(self) -> None:
         """F3: a client that half-closed and never reads is cut, be it little that waits."""
@@ -183,8 +178,7 @@ class LeavingTests(ClientTestCase):
         self.advance(59.75)
         self.assertFalse(client.closed)
         self.advance(0.5)
-        self.assertTrue(client.closed)
-        self.assert_forgotten()
+        self.assert_ended(client)
 
 
 class CloseConnectionsTests(ClientTestCase):
@@ -195,9 +189,7 @@ class CloseConnectionsTests(ClientTestCase):
         client = self.client(b"close_connection_exit\n")
         self.assertEqual((self.host.closings, client.read), (1, b"ok\n"))
         self.assertEqual(self.host.asked, [])
-        self.turn()
-        self.assertTrue(client.closed)
-        self.assert_forgotten()
+        self.assert_ended(client)
 
     def test_split(self) -> None:
         """S14: it counts when it is whole."""
@@ -236,8 +228,7 @@ class CloseConnectionsTests(ClientTestCase):
         self.advance(30)
         self.assertFalse(client.closed)
         self.advance(30)
-        self.assertTrue(client.closed)
-        self.assert_forgotten()
+        self.assert_ended(client)
 
 
 class FaultTests(ClientTestCase):
@@ -275,9 +266,7 @@ class HangingUpTests(ClientTestCase):
         self.hang_up()
         self.assertFalse(client.closed)
         self.answer_all()
-        self.turn()
-        self.assertEqual((client.read, client.closed), (b"re:a\nre:b\n", True))
-        self.assert_forgotten()
+        self.assert_ended(client, b"re:a\nre:b\n")
 
     def test_nothing_asked(self) -> None:
         """Who has asked nothing yet may ask, and is closed the next time."""
@@ -398,9 +387,7 @@ class ListenerTests(ClientTestCase):
         client.wire.pauseProducing()
         client.write(b"b\n")
         self.listener.abort()
-        self.turn()
-        self.assertEqual((client.read, client.closed), (b"ok\n" + CON_LOST, True))
-        self.assert_forgotten()
+        self.assert_ended(client, b"ok\n" + CON_LOST)
 
     def test_newcomer(self) -> None:
         """Who could not be accepted sooner hears con_lost, and keeps nobody waiting."""
