@@ -129,12 +129,16 @@ class NamesTestCase(SynchronousTestCase):
         self.answer(*addresses)
         self.assertEqual(self.successResultOf(found), list(addresses))
 
+    def renew(self, after: float = 0.0) -> int:
+        """Let time pass, and names in use be renewed; return how many were looked up so far."""
+        self.clock.advance(after)
+        self.names.renew({"a.test"})
+        return len(self.asked)
+
     def renewed(self, *addresses: str, after: float = 300, error: Exception | None = None) -> None:
         """Let time pass, and the name be looked up again."""
-        self.clock.advance(after)
         count = len(self.asked)
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), count + 1)
+        self.assertEqual(self.renew(after), count + 1)
         self.answer(*addresses, error=error)
 
 
@@ -222,8 +226,7 @@ class NamesTests(NamesTestCase):
         first = self.look_up()
         self.clock.advance(100_000)
         second = self.look_up()
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), 1)
+        self.assertEqual(self.renew(), 1)
         self.answer("10.0.0.1")
         for each in (first, second):
             self.assertEqual(self.successResultOf(each), ["10.0.0.1"])
@@ -278,9 +281,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(self.told, [("a.test",)])
         self.renewed("10.0.0.2", after=100)
         self.assertEqual(self.told, [("a.test",), ("a.test", "10.0.0.1")])
-        self.clock.advance(299)
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), 4)
+        self.assertEqual(self.renew(299), 4)
         self.renewed("10.0.0.2", after=1)
         self.assertEqual(len(self.told), 2)
 
@@ -314,13 +315,9 @@ class NamesTests(NamesTestCase):
     def test_renewed(self) -> None:
         """A name in use is looked up again when its time is over, though nobody asks."""
         self.known("10.0.0.1")
-        self.clock.advance(299)
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), 1)
-        self.clock.advance(1)
-        self.names.renew({"a.test"})
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), 2)
+        self.assertEqual(self.renew(299), 1)
+        self.renew(1)
+        self.assertEqual(self.renew(), 2)
         self.answer("10.0.0.2")
         self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.2"])
 
@@ -379,8 +376,7 @@ class TroubleTests(NamesTestCase):
     def test_hang(self) -> None:
         """While a look-up hangs they serve at once, and as long; then there is a wait."""
         self.known("10.0.0.1")
-        self.clock.advance(300)
-        self.names.renew({"a.test"})
+        self.renew(300)
         self.clock.advance(3599)
         self.assertEqual(self.successResultOf(self.look_up()), ["10.0.0.1"])
         self.clock.advance(1)
@@ -404,9 +400,7 @@ class TroubleTests(NamesTestCase):
         """A name that could not be looked up is tried again once a minute though nobody asks."""
         self.known("10.0.0.1")
         self.renewed(error=LookUpError("try again"))
-        self.clock.advance(RETRY - 1)
-        self.names.renew({"a.test"})
-        self.assertEqual(len(self.asked), 2)
+        self.assertEqual(self.renew(RETRY - 1), 2)
         self.renewed("10.0.0.1", after=1)
 
     def test_since_when(self) -> None:
@@ -422,13 +416,10 @@ class TroubleTests(NamesTestCase):
     def test_hang_is_told(self) -> None:
         """So it is of a look-up that has no answer for a while."""
         self.known("10.0.0.1")
-        self.clock.advance(300)
-        self.names.renew({"a.test"})
-        self.clock.advance(HANGS - 1)
-        self.names.renew({"a.test"})
+        self.renew(300)
+        self.renew(HANGS - 1)
         self.assertIs(self.names.trouble("a.test"), None)
-        self.clock.advance(1)
-        self.names.renew({"a.test"})
+        self.renew(1)
         why = "the name server does not answer"
         self.assertEqual(self.names.trouble("a.test"), NameTrouble(310.0, why))
         self.answer("10.0.0.1")

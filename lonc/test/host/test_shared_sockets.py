@@ -42,19 +42,16 @@ class NamedHostTests(HostTestCase):
         stage.advance(1)
         return client.read, [each for lond in stage.londs for each in lond.asked], stage
 
-    def test_stripped(self) -> None:
-        """A lond that does not know ``sethost`` gets the request without the prefix."""
-        answer, asked, _ = self.ask(b"sethost:l2:put:d:u:x\n")
-        self.assertEqual((answer, asked), (b"re:put:d:u:x\n", [b"put:d:u:x\n"]))
-
-    def test_passed_on(self) -> None:
-        """A lond that knows it gets it."""
-        answer, asked, _ = self.ask(b"sethost:l2:ping\n", knowing)
-        self.assertEqual((answer, asked), (b"re:sethost:l2:ping\n", [b"sethost:l2:ping\n"]))
-
-    def test_without_prefix(self) -> None:
-        """A request without the prefix is not given one."""
-        self.assertEqual(self.ask(b"ping\n", knowing)[1], [b"ping\n"])
+    def test_prefix(self) -> None:
+        """A lond that knows ``sethost`` gets the prefix as it is; for others it is left out."""
+        for lond, line, asked, answer in (
+            (echoing, b"sethost:l2:put:d:u:x\n", b"put:d:u:x\n", b"re:put:d:u:x\n"),
+            (knowing, b"sethost:l2:ping\n", b"sethost:l2:ping\n", b"re:sethost:l2:ping\n"),
+            (knowing, b"ping\n", b"ping\n", b"re:ping\n"),
+            (echoing, b"sethost:l2\n", b"sethost:l2\n", b"re:sethost:l2\n"),
+            (knowing, b"sethost:l2\n", b"sethost:l2\n", b"ok\n"),
+        ):
+            self.assertEqual(self.ask(line, lond)[:2], (answer, [asked]))
 
     def test_encrypted(self) -> None:
         """S7: what shall be encrypted is, and the prefix stays in front of it in the clear."""
@@ -65,11 +62,6 @@ class NamedHostTests(HostTestCase):
         prefix, frame = lond.raw[-1][:11], lond.raw[-1][11:-1]
         self.assertEqual((prefix, frame[:6]), (b"sethost:l2:", b"enc:9:"))
         self.assertEqual(lond.cipher.decrypt(frame), b"put:d:u:x")
-
-    def test_name_alone(self) -> None:
-        """``sethost:<id>`` for the socket's own id is a request like any other."""
-        for lond in (echoing, knowing):
-            self.assertEqual(self.ask(b"sethost:l2\n", lond)[1], [b"sethost:l2\n"])
 
     def test_another_host(self) -> None:
         """A request for another id gets con_lost, is not sent, is counted, and the log says so."""
@@ -146,6 +138,12 @@ class SharingTestCase(ServiceTestCase):
             asked.setdefault(attempt.host, []).extend(lond.asked)
         return asked
 
+    def reread(self, daemon: LoncService, table: str) -> None:
+        """Let the daemon read another table."""
+        self.table = a_table(table)
+        self.successResultOf(daemon.reread_table())
+        self.advance(1)
+
     def stop(self, daemon: LoncService) -> list[object]:
         """Begin to stop; the list has an entry once it is done."""
         done: list[object] = []
@@ -183,31 +181,18 @@ class SharedSocketTests(SharingTestCase):
         self.assertEqual(self.asked(), {})
 
     def test_client_goes(self) -> None:
-        """F16: a client's waiting request goes with it, whichever host it was for."""
+        """F16: its waiting request goes with it, also where the host has another name by now."""
         self.settings = self.with_names("hostname", max_connections=1)
         self.network.prepare = lambda lond: None
         daemon = self.started()
-        first = self.client("two.test", b"sethost:l3:a\n")
-        second = self.client("two.test", b"sethost:l3:b\n")
+        lines = (b"sethost:l3:a\n", b"sethost:l3:b\n", b"sethost:l3:c\n")
+        first, *others = [self.client("two.test", line) for line in lines]
         self.advance(1)
-        self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 1)
-        second.hang_up()
-        self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 0)
-        self.assertFalse(first.closed)
-
-    def test_client_goes_from_a_host_that_left(self) -> None:
-        """F16: so it does where the host has another name by now."""
-        self.settings = self.with_names("hostname", max_connections=1)
-        self.network.prepare = lambda lond: None
-        daemon = self.started()
-        self.client("two.test", b"sethost:l3:a\n")
-        second = self.client("two.test", b"sethost:l3:b\n")
-        self.advance(1)
-        self.table = a_table(TABLE.replace("l3:msu:access:two", "l3:msu:access:three"))
-        self.successResultOf(daemon.reread_table())
-        self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 1)
-        second.hang_up()
-        self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, 0)
+        for left, other in ((1, others[0]), (0, others[1])):
+            other.hang_up()
+            self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, left)
+            self.assertFalse(first.closed)
+            self.reread(daemon, TABLE.replace("l3:msu:access:two", "l3:msu:access:three"))
 
     def test_lost_before_another_host_is_asked(self) -> None:
         """A host is quiet once its last request is lost, though the client asks another at once."""
@@ -252,30 +237,6 @@ class SharedSocketTests(SharingTestCase):
         self.assertEqual(self.say("two.test", b"sethost:l3:a\n"), [b"re:a\n"])
         self.assertFalse(daemon.hosts["l3"].crashed)
 
-    def test_in_the_way(self) -> None:
-        """A name whose socket cannot be had is a problem until it can, or the name has gone."""
-        self.settings = self.with_names("hostname")
-        for name in ("one.test", "two.test"):
-            os.mkdir(os.path.join(self.folder, name))
-        daemon = self.started()
-
-        def wrong() -> dict[str, str]:
-            self.advance(1)
-            found = [each for each in daemon.problems if each.kind == "name-not-served"]
-            return {each.subject: each.what for each in found}
-
-        found = wrong()
-        self.assertEqual(set(found), {"one.test", "two.test"})
-        self.assertIn(
-            f"has no socket that clients can use: {self.folder}/two.test: something",
-            found["two.test"],
-        )
-        os.rmdir(os.path.join(self.folder, "two.test"))
-        self.assertEqual([*wrong()], ["one.test"])
-        self.settings = self.with_names("id")
-        self.successResultOf(daemon.reload())
-        self.assertEqual(wrong(), {})
-
     def test_removed(self) -> None:
         """A socket that somebody removed is there again a second later."""
         self.started()
@@ -284,17 +245,36 @@ class SharedSocketTests(SharingTestCase):
         self.assertEqual(self.say("two.test", b"a\n"), [b"re:a\n"])
 
     def test_cannot_be_had(self) -> None:
-        """A socket that cannot be had is logged and tried again; the others serve."""
+        """A name without a socket is logged, and a problem until it is had; the others serve."""
         in_the_way = os.path.join(self.folder, "one.test")
         os.mkdir(in_the_way)
-        self.started()
+        daemon = self.started()
+
+        def wrong() -> dict[str, str]:
+            self.advance(1)
+            found = [each for each in daemon.problems if each.kind == "name-not-served"]
+            return {each.subject: each.what for each in found}
+
         message = "clients cannot be served: "
         told = [event for event in self.notes.events if message in str(event.get("what"))]
         self.assertEqual([event["host_id"] for event in told], ["l4"])
         self.assertEqual(self.say("two.test", b"a\n"), [b"re:a\n"])
+        found = wrong()
+        self.assertEqual([*found], ["one.test"])
+        what = f"has no socket that clients can use: {in_the_way}: something"
+        self.assertIn(what, found["one.test"])
         os.rmdir(in_the_way)
-        self.advance(1)
+        self.assertEqual(wrong(), {})
         self.assertEqual(self.say("one.test", b"b\n"), [b"re:b\n"])
+
+    def test_cannot_be_had_and_goes(self) -> None:
+        """Such a name is no problem any more when it needs no socket."""
+        os.mkdir(os.path.join(self.folder, "one.test"))
+        daemon = self.started()
+        self.settings = self.with_names("id")
+        self.successResultOf(daemon.reload())
+        self.advance(1)
+        self.assertNotIn("name-not-served", [each.kind for each in daemon.problems])
 
     def test_long_name(self) -> None:
         """A name too long for a socket's path is logged; the others serve."""
@@ -320,9 +300,7 @@ class SharedSocketTests(SharingTestCase):
         daemon = self.started()
         client = self.client("two.test", b"sethost:l3:a\n")
         self.advance(1)
-        self.table = a_table("l3:msu:access:two.test:127.0.0.3\nl2:msu:access:new.test:127.0.0.2\n")
-        daemon.reread_table()
-        self.advance(1)
+        self.reread(daemon, "l3:msu:access:two.test:127.0.0.3\nl2:msu:access:new.test:127.0.0.2\n")
         self.assertTrue(self.there("new.test", "two.test"))
         for line in (b"b\n", b"sethost:l3:c\n", b"sethost:l2:d\n"):
             client.write(line)
@@ -337,9 +315,7 @@ class SharedSocketTests(SharingTestCase):
         client = self.client("two.test", b"sethost:l3:a\n")
         idle = self.client("two.test")
         self.advance(1)
-        self.table = a_table("l3:msu:access:new.test:127.0.0.3\n")
-        daemon.reread_table()
-        self.advance(1)
+        self.reread(daemon, "l3:msu:access:new.test:127.0.0.3\n")
         self.assertTrue(self.there("new.test"))
         self.network.londs[-1].say(b"re:a\n")
         self.advance(1)
@@ -487,9 +463,7 @@ class StopTests(SharingTestCase):
         """Clients of a name that has just left the table do not hold a stop up for long."""
         daemon = self.started()
         client = self.client("two.test")
-        self.table = a_table("l4:msu:library:one.test:127.0.0.4\n")
-        daemon.reread_table()
-        self.advance(1)
+        self.reread(daemon, "l4:msu:library:one.test:127.0.0.4\n")
         done = self.stop(daemon)
         self.advance(self.first.drain_timeout)
         self.assertEqual((client.closed, done), (True, [None]))
