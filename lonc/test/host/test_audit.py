@@ -233,8 +233,7 @@ class AuditTests(HostTestCase):
         for _ in range(EARLIEST):
             client.write(b"ask:1\n")
             stage.turn()
-        late = stage.client(b"late\n")
-        stage.advance(0.5)
+        late = stage.send(b"late\n", seconds=0.5)
         self.assertEqual(late.read, echo(b"late\n"))
 
     def test_hangs_up(self) -> None:

@@ -78,8 +78,7 @@ class DoubtTests(HangingTestCase):
     def test_limit(self) -> None:
         """What timed out does not count as an answer that took long: the limit stays short."""
         stage = self.stage(retries=2, request_timeout=60)
-        stage.client(b"get\n")
-        stage.advance(1)
+        stage.send(b"get\n", seconds=1)
         self.hang()
         stage.clients_of(9, b"get\n")
         stage.advance(60)
@@ -92,8 +91,7 @@ class DoubtTests(HangingTestCase):
         for pong in (b"l2\n", b"unknown_cmd\n", b"\n"):
             self.hang()
             stage = self.stage(retries=1)
-            stage.client(b"get\n")
-            stage.advance(20)
+            stage.send(b"get\n", seconds=20)
             self.assertEqual(stage.status.state, "DEAD")
             self.answers_requests, self.pong = True, pong
             stage.advance(30)
@@ -105,11 +103,9 @@ class DoubtTests(HangingTestCase):
     def test_back_but_slow(self) -> None:
         """F4: a DEAD host also comes back if its lond, once fast, takes seconds to answer."""
         stage = self.stage(retries=1, request_timeout=60)
-        stage.client(b"get\n")
-        stage.advance(1)
+        stage.send(b"get\n", seconds=1)
         self.hang()
-        stage.client(b"get\n")
-        stage.advance(62)
+        stage.send(b"get\n", seconds=62)
         self.assertEqual(stage.status.state, "DEAD")
         for _ in range(60):
             stage.advance(1)
@@ -125,8 +121,7 @@ class DoubtTests(HangingTestCase):
         """F4: it is probed again where the memory for its endless answer was wanted elsewhere."""
         self.hang()
         stage = self.stage(retries=1)
-        stage.client(b"get\n")
-        stage.advance(20)
+        stage.send(b"get\n", seconds=20)
         while not stage.service.machine.pool.proving:
             stage.advance(1)
         (probing,) = stage.service.machine.pool.proving
@@ -140,8 +135,7 @@ class DoubtTests(HangingTestCase):
         """Nobody has to ask: a probe finds out, and all retries are there again."""
         self.answers_requests = False
         stage = self.stage()
-        stage.client(b"slow\n")
-        stage.advance(10)
+        stage.send(b"slow\n", seconds=10)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
         stage.advance(1)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 2))
@@ -153,8 +147,7 @@ class DoubtTests(HangingTestCase):
         stage = self.stage(retries=5)
         stage.clients_of(2, b"get\n")
         stage.advance(5)
-        late = stage.client(b"late\n")
-        stage.advance(5)
+        late = stage.send(b"late\n", seconds=5)
         self.assertEqual(stage.status.state, "unproven")
         stage.londs[-1].say(b"answer\n")
         self.assertEqual((late.read, stage.status.state), (b"answer\n", "up"))
@@ -167,11 +160,9 @@ class DoubtTests(HangingTestCase):
         """A host that answers others keeps its retries, and is not doubted."""
         stage = self.stage(retries=1)
         self.answers_requests = False
-        stage.client(b"slow\n")
-        stage.advance(5)
+        stage.send(b"slow\n", seconds=5)
         self.answers_requests = True
-        stage.client(b"quick\n")
-        stage.advance(5)
+        stage.send(b"quick\n", seconds=5)
         self.assertEqual((stage.lost(Cause.TIMEOUT), stage.status.state), (1, "up"))
         self.assertEqual(self.pings(stage), [0, 0])
 
@@ -185,11 +176,9 @@ class NoPingTests(HangingTestCase):
         stage = self.stage(retries=4, max_connections=1)
         stage.send(b"get\n")
         self.answers_requests = False
-        stage.client(b"slow\n")
-        stage.advance(10)
+        stage.send(b"slow\n", seconds=10)
         self.answers_requests = True
-        waiting = stage.client(b"get\n")
-        stage.advance(SHORTEST)
+        waiting = stage.send(b"get\n", seconds=SHORTEST)
         self.assertEqual((waiting.read, stage.status.state), (echo(b"get\n"), "up"))
         self.assertEqual(self.pings(stage), [0, 1, 0])
 
@@ -199,14 +188,12 @@ class NoPingTests(HangingTestCase):
         stage = self.stage(retries=1)
         stage.send(b"get\n")
         self.answers_requests = False
-        stage.client(b"slow\n")
-        stage.advance(10)
+        stage.send(b"slow\n", seconds=10)
         self.assertEqual(stage.status.state, "DEAD")
         stage.advance(20)
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
         self.answers_requests = True
-        client = stage.client(b"get\n")
-        stage.advance(SHORTEST)
+        client = stage.send(b"get\n", seconds=SHORTEST)
         self.assertEqual((client.read, stage.status.state), (echo(b"get\n"), "up"))
 
     def test_dead_again(self) -> None:
@@ -217,8 +204,7 @@ class NoPingTests(HangingTestCase):
         self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 2))
         states = []
         for _ in range(25):
-            stage.client(b"get\n")
-            stage.advance(1)
+            stage.send(b"get\n", seconds=1)
             states.append((stage.status.state, stage.status.retries_left))
         self.assertIn(("unproven", 1), states)
         self.assertIn(("DEAD", 0), states)
@@ -244,12 +230,10 @@ class NoPingTests(HangingTestCase):
         stage = self.stage(retries=1)
         for _ in range(3):
             self.answers_requests = True
-            client = stage.client(b"get\n")
-            stage.advance(1)
+            client = stage.send(b"get\n", seconds=1)
             self.assertEqual((client.read, stage.status.state), (echo(b"get\n"), "up"))
             self.answers_requests = False
-            stage.client(b"slow\n")
-            stage.advance(10)
+            stage.send(b"slow\n", seconds=10)
             self.assertEqual(stage.status.state, "DEAD")
             stage.advance(60)
             self.assertEqual(stage.status.state, "unproven")

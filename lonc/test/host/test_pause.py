@@ -69,11 +69,9 @@ class PauseTests(HostTestCase):
         stage = Stage(self, queue_timeout=5)
         stage.echoing()
         self.pause(stage, stage.service, seconds=8.0)
-        early = stage.client(b"early\n")
-        stage.advance(6)
+        early = stage.send(b"early\n", seconds=6)
         self.assertEqual(early.read, CON_LOST)
-        late = stage.client(b"late\n")
-        stage.advance(2)
+        late = stage.send(b"late\n", seconds=2)
         self.assertEqual(late.read, b"re:late\n")
 
     def test_one_of_several(self) -> None:

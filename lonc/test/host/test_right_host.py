@@ -193,8 +193,7 @@ class KeyFileTests(HostTestCase):
         """A second later the file is still there: it is no way in, and nothing was sent."""
         for insecure, answer in ((False, CON_LOST), (True, b"re:put\n")):
             stage = self.stage(insecure)
-            client = stage.client(b"put\n")
-            stage.advance(0.9)
+            client = stage.send(b"put\n", seconds=0.9)
             self.assertEqual((client.read, stage.londs[0].asked), (b"", []))
             stage.advance(0.3)
             self.assertEqual((client.read, stage.londs[0].asked), (answer, []))
@@ -203,8 +202,7 @@ class KeyFileTests(HostTestCase):
     def test_taken_late(self) -> None:
         """It may delete the file after it has spoken."""
         stage = self.stage(insecure=False)
-        client = stage.client(b"put\n")
-        stage.advance(0.5)
+        client = stage.send(b"put\n", seconds=0.5)
         os.unlink(self.path)
         stage.advance(0.1)
         self.assertEqual((client.read, stage.status.mode), (b"re:put\n", "local"))
@@ -232,13 +230,11 @@ class KeyFileTests(HostTestCase):
         """Who waits when the hour is over gets a connection at once."""
         stage = self.stage(insecure=True)
         stage.network.prepare = self.prepare_accident
-        stage.client(b"get\n")
-        stage.advance(3570)
+        stage.send(b"get\n", seconds=3570)
         stage.londs[-1].answer = lambda request: None
         stage.send(b"get\n")
         stage.stall_at(b"init\n")
-        waiting = stage.client(b"wait\n")
-        stage.advance(10)
+        waiting = stage.send(b"wait\n", seconds=10)
         self.assertEqual(stage.state, (0, 1, 0, 1))
         stage.echoing()
         stage.advance(25)
@@ -259,8 +255,7 @@ class KeyFileTests(HostTestCase):
     def test_stopped_meanwhile(self) -> None:
         """Nothing is left of a connection that ends meanwhile."""
         stage = self.stage(insecure=False)
-        stage.client(b"put\n")
-        stage.advance(0.1)
+        stage.send(b"put\n", seconds=0.1)
         stage.stop()
         stage.advance(2)
         self.assertFalse(os.path.exists(self.path))

@@ -175,17 +175,14 @@ class CountingTests(HostTestCase):
         """The age of the oldest waiter is told, 0 when none waits."""
         stage, _ = self.busy_stage()
         self.assertEqual(stage.status.oldest_waiter, 0.0)
-        stage.client(b"ping\n")
-        stage.advance(3)
-        stage.client(b"ping\n")
-        stage.advance(4)
+        stage.send(b"ping\n", seconds=3)
+        stage.send(b"ping\n", seconds=4)
         self.assertEqual((stage.status.waiting, stage.status.oldest_waiter), (2, 7.0))
 
     def test_owed(self) -> None:
         """How long the oldest answer is owed is told, 0 when none is; who waits is owed none."""
         stage, _ = self.busy_stage()
-        stage.client(b"ping\n")
-        stage.advance(3)
+        stage.send(b"ping\n", seconds=3)
         self.assertEqual(stage.status.oldest_owed, 3.0)
         for answer in (b"1\n", b"2\n"):
             stage.londs[0].reply(answer)
@@ -323,8 +320,7 @@ class IdleTests(HostTestCase):
     def test_since_the_last_wait(self) -> None:
         """S9: the time counts from when a request had to wait last, not only from the last use."""
         stage = Stage(self, max_connections=1, idle_timeout=100, request_timeout=1000)
-        stage.client(b"long\n")
-        stage.advance(90)
+        stage.send(b"long\n", seconds=90)
         waiting = stage.client(b"ping\n")
         waiting.hang_up()
         stage.londs[0].say(b"ok\n")
@@ -336,8 +332,7 @@ class IdleTests(HostTestCase):
     def test_busy_stays(self) -> None:
         """S9: a connection that owes an answer is not idle, however long it takes."""
         stage = Stage(self, idle_timeout=10, request_timeout=1000)
-        stage.client(b"ping\n")
-        stage.advance(500)
+        stage.send(b"ping\n", seconds=500)
         self.assertEqual(stage.state, (0, 0, 0, 1))
         stage.londs[0].say(b"ok\n")
         self.assertEqual(stage.state, (0, 0, 1, 0))

@@ -104,10 +104,8 @@ class EndingTests(HostTestCase):
     def test_queue_timeout(self) -> None:
         """F3: who waits too long for a connection gets con_lost, those behind wait on."""
         stage, first = self.busy_stage(queue_timeout=20, request_timeout=100)
-        one = stage.client(b"ping\n")
-        stage.advance(10)
-        two = stage.client(b"ping\n")
-        stage.advance(9.5)
+        one = stage.send(b"ping\n", seconds=10)
+        two = stage.send(b"ping\n", seconds=9.5)
         self.assertEqual(one.read, b"")
         stage.advance(0.5)
         self.assertEqual(self.answers([first, one, two]), [b"", CON_LOST, b""])

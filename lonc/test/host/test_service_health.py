@@ -328,12 +328,10 @@ class HealthTests(HostTestCase):
 
         def stalled(stage: Stage) -> None:
             stage.stall_at(b"init\n")
-            stage.send(b"ping\n")
-            stage.advance(60)
+            stage.send(b"ping\n", seconds=60)
 
         def late(stage: Stage) -> None:
-            stage.send(b"ping\n")
-            stage.advance(60)
+            stage.send(b"ping\n", seconds=60)
 
         def said(word: bytes) -> Callable[[Stage], None]:
             def way(stage: Stage) -> None:
@@ -345,8 +343,7 @@ class HealthTests(HostTestCase):
 
         def pending(stage: Stage) -> None:
             stage.network.on_connect = leave_pending
-            stage.send(b"ping\n")
-            stage.advance(5)
+            stage.send(b"ping\n", seconds=5)
 
         def refused(stage: Stage) -> None:
             stage.refuse()

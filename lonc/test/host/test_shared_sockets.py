@@ -38,8 +38,7 @@ class NamedHostTests(HostTestCase):
         """Return what a client reads, what the lond was asked, and the stage."""
         stage = Stage(self)
         stage.network.prepare = lond
-        client = stage.client(line)
-        stage.advance(1)
+        client = stage.send(line, seconds=1)
         return client.read, [each for lond in stage.londs for each in lond.asked], stage
 
     def test_prefix(self) -> None:
@@ -84,8 +83,7 @@ class NamedHostTests(HostTestCase):
         """What a client asks after that is answered, in order."""
         stage = Stage(self)
         stage.echoing()
-        client = stage.client(b"sethost:l1:a\nb\nsethost:l2:c\n")
-        stage.advance(1)
+        client = stage.send(b"sethost:l1:a\nb\nsethost:l2:c\n", seconds=1)
         self.assertEqual(client.answers, [CON_LOST, b"re:b\n", b"re:c\n"])
 
     def test_close_connections(self) -> None:
