@@ -66,7 +66,10 @@ class Recent:
         :param total: durations of requests in the last five minutes.
         """
         losses = {cause: number for cause, number in con_lost.items() if number}
-        self._before = [*self._before, (requests, losses or _NO_LOSSES)][-SLOTS:]
+        before = requests, losses or _NO_LOSSES
+        if self._before and self._before[-1] == before:
+            before = self._before[-1]  # quiet slots share one, since there are many hosts
+        self._before = [*self._before, before][-SLOTS:]
         self._slots_begun += 1
         if self._slots_begun % TURNS == 0 and total["count"] >= ENOUGH:
             self._medians = [*self._medians, total["p50"]][-MEDIANS:]

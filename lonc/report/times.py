@@ -133,7 +133,10 @@ class Times:
 
     def begin_slot(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
-        slots = [*self._slots, (self._begun, self._highest)][-SLOTS:]
+        slot = self._begun, self._highest
+        if self._slots and self._slots[-1] == slot:
+            slot = self._slots[-1]  # quiet ones share one, for there are many hosts
+        slots = [*self._slots, slot][-SLOTS:]
         while slots and slots[0][1] == _NONE:
             del slots[0]
         self._slots = slots or ()
