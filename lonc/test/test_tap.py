@@ -15,6 +15,7 @@ from twisted.application.twist._options import TwistOptions
 from twisted.internet import reactor as global_reactor
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.logger import ILogObserver, LogLevel
 from twisted.plugin import getPlugins
 from twisted.python import usage
@@ -268,6 +269,23 @@ class MakeServiceTests(TapTestCase):
         self.assertEqual(
             daemon.choices, Choices(takes_signals=True, sets_title=True, takes_log=True)
         )
+
+
+class ImportTests(TestCase):
+    """What is in memory from the start."""
+
+    async def test_seldom_needed(self) -> None:
+        """What few daemons need, or only after a while, is not imported with the daemon."""
+        seldom = {
+            *("twisted.protocols.amp", "twisted.web", "treq", "jinja2", "Crypto"),
+            *("lonc.cli", "lonc.client", "lonc.lond", "click", "rich", "textual"),
+            *("lonc.config.download", "lonc.control.server", "lonc.control.tls", "lonc.web.site"),
+        }
+        program = f"import lonc.tap, sys; print(*({seldom} & sys.modules.keys()))"
+        out, err, status = await getProcessOutputAndValue(
+            sys.executable, ["-c", program], dict(os.environ)
+        )
+        self.assertEqual((out, err, status), (b"\n", b"", 0))
 
 
 class MakeDaemonTests(TapTestCase):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from unittest import SkipTest
 
 from treq.client import HTTPClient
@@ -139,12 +138,3 @@ class RunningTests(DaemonTestCase):
             {**os.environ, "HOME": self.work},
         )
         self.assertIn(b"l2", out)
-
-    async def test_import(self) -> None:
-        """Without the setting what serves pages is not even imported."""
-        out, err, status = await getProcessOutputAndValue(
-            sys.executable,
-            ["-c", "import lonc.tap, sys; print('lonc.web.site' in sys.modules)"],
-            dict(os.environ),
-        )
-        self.assertEqual((out, err, status), (b"False\n", b"", 0))
