@@ -282,6 +282,7 @@ class LondConnection(Protocol):
         """Send ``ping``; the connection must be free."""
         self._owner.move(self, _PROVING)
         self.request = PROOF
+        self._usual = 0
         self.since = now
         name = b"" if self.confirmed is None else b"sethost:" + self.host_id.encode() + b":"
         self.transport.write(name + PING)
@@ -368,14 +369,12 @@ class LondConnection(Protocol):
         """Handle data of the lond: for the handshake, or the outstanding answer."""
         # The usual case: a complete, unencrypted reply, without other data before or after it.
         if (
-            self.state is _BUSY
+            (request := self.request) is not None
             and data.find(b"\n") + 1 == len(data) <= self._usual
             and data[0] != _FIRST
-            and (request := self.request) is not None
         ):
             self.request = None
-            replied = self._owner.replied
-            replied(self, request, data)
+            self._owner.replied(self, request, data)
         else:
             self._receive(data)
 
@@ -400,6 +399,7 @@ class LondConnection(Protocol):
             reply = plain
         self.request = None
         if self.state is _PROVING:
+            self._usual = 0 if self.confirmed is not None else self._max_line
             self._owner.proved(self, reply)
         elif self.state is _INTRODUCING:
             self._introduced(request, reply)
@@ -593,6 +593,7 @@ class LondConnection(Protocol):
         if self.state is _CLOSED:
             return
         self._owner.move(self, _CLOSED)
+        self._usual = 0
         if self._counted:
             self._count(0)
         if self._handshake is not None:

@@ -197,6 +197,7 @@ class Lond:
         self.pool.move(connection, state)
         if state is ConnectionState.CLOSED:
             connection.end_proofs(False)
+            self._machine.queue.close_room()  # there is room for another connection
             if not self.pool:
                 self.memory.last_connected = self._seconds()
             if self.served.only:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lonc.host.connection import LondConnection
+from lonc.host.request_queue import FairQueue
 from lonc.report.times import HostTimes
 from lonc.wire.request import Cause, Request, RequestHost
 
@@ -33,6 +34,7 @@ class LondUser(Protocol):
 
     members: dict[str, Member]
     last_answer: float
+    queue: FairQueue
 
     @property
     def waiting(self) -> int:

@@ -37,6 +37,7 @@ class Machine:
     :ivar lond: the machine's lond.
     :ivar pool: its connections.
     :ivar idle: its idle connections, the most recently used one at the end.
+    :ivar queue: the requests waiting for a connection.
     :ivar seldom: whether requests need additional work, because a host is paused or watched, or the
         lond has failed or serves only one of several ids.
     :ivar last_answer: when its lond last answered, in seconds of the clock; -1.0 for never.
@@ -57,35 +58,27 @@ class Machine:
         self._moment = dependencies.moment
         self._log = dependencies.request_log
         self._left = left
-        self._queue = FairQueue()
+        self.queue = FairQueue()
         self._firsts: list[Request] = []  # each must be the first one on its connection
-        self._arrivals = self._queue.arrivals
+        self._arrivals = self.queue.arrivals
         self._last_wait = self._seconds()
         self._last_prune = 0.0
         self._last_afresh = -APART
         self.members: dict[str, Member] = {}
         self.seldom = False
+        self._unattended = EARLIEST  # the first number of answers that needs attention
         self.last_answer = -1.0
         self.lond = Lond(self, host, settings, dependencies)
         self.pool, self._health = self.lond.pool, self.lond.health
         self.idle, self._connections = self.pool.idle, self.pool.everyone
-        self._most = settings.max_connections  # a copy, for speed
 
     # ------------------------------------------------------------------ requests
 
-    def start(self, request: Request) -> None:
-        """Send a request on the most recently used idle connection; there must be one."""
-        if self.seldom and self.lond.served.only:
-            self._start_where_served(request)
-        else:
-            connection = self.idle.pop()
-            connection.state = _BUSY
-            self._send(connection, request)
-
-    def _send(self, connection: LondConnection, request: Request) -> None:
-        """Send a request on a connection that was idle."""
-        now, rested_since = self._moment.now or self._seconds(), connection.since
-        connection.rested_since = rested_since
+    def start(self, connection: LondConnection, request: Request) -> None:
+        """Send a request on a connection that was idle, and is no longer in `idle`."""
+        connection.state = _BUSY
+        connection.rested_since = rested_since = connection.since
+        now = self._moment.now or self._seconds()
         if connection.unchecked and now - rested_since >= self._settings.request_timeout:
             connection.note_in_step(rested_since)  # a surplus line would have arrived by now
         connection.send(request, now)
@@ -99,23 +92,16 @@ class Machine:
         if self._health.dead:
             self.lose(request, Cause.DEAD)
             return
-        arrivals = self._arrivals
-        if not request.since and len(arrivals) < self._queue.room:
-            request.since = self._moment.now or self._seconds()
-            arrivals.append(request)
-        elif not self._wait_in_turn(request):
-            return
-        if connect and len(self._connections) < self._most:
-            # A connection in state PROVING is usually free soon; otherwise see sweep().
-            self.pair(new=int(self._queue.waiting > len(self.pool.proving)))
-
-    def _wait_in_turn(self, request: Request) -> bool:
-        """Enqueue a request for fair scheduling; return whether there was room."""
         request.since = request.since or self._moment.now or self._seconds()
-        surplus = self._queue.put(request)
+        surplus = self.queue.put(request)
         if surplus is not None:
             self._refuse(surplus)
-        return surplus is None
+        elif len(self._connections) < self._settings.max_connections:
+            if connect:
+                # A connection in state PROVING is usually free soon; otherwise see sweep().
+                self.pair(new=int(self.queue.waiting > len(self.pool.proving)))
+        elif not self.seldom:
+            self.queue.open_room()
 
     def _refuse(self, request: Request) -> None:
         """Lose a request because the queue is full."""
@@ -127,23 +113,23 @@ class Machine:
     def replied(self, connection: LondConnection, request: Request, reply: bytes) -> None:
         """Use the connection for the next waiting request, and deliver the answer."""
         self.last_answer = now = self._moment.now or self._seconds()
-        sent, since, times = connection.since, request.since, request.host.times
-        connection.unchecked = unchecked = connection.unchecked + 1
-        if since:
-            times.queue.append(sent - since)
+        times = request.host.times
+        if since := request.since:
+            times.queue.append(connection.since - since)
             times.waited.append(took := now - since)
         else:
-            times.direct.append(took := now - sent)
+            times.direct.append(took := now - connection.since)
         if took > self._log.threshold:
-            self._note(connection, request, sent, now, len(reply))
-        if unchecked >= EARLIEST or self.seldom or connection.state is not _BUSY:
+            self._note(connection, request, now, len(reply))
+        connection.unchecked = unchecked = connection.unchecked + 1
+        if unchecked >= self._unattended or connection.state is not _BUSY:
             connection.since = now
             self._replied_seldom(connection, request, reply)
             return
         if arrivals := self._arrivals:
             connection.send(arrivals.pop(0), now)
-        elif self._queue.turns:
-            connection.send(self._queue.take(), now)
+        elif self.queue.turns:
+            connection.send(self.queue.take(), now)
         else:
             connection.state = _IDLE
             connection.since = now
@@ -184,11 +170,13 @@ class Machine:
             or any(each.request and each.request.host.awaits_answers for each in self.pool.owing)
             or any(each.proofs for each in self.pool.everyone)
         )
+        self._unattended = 0 if self.seldom else EARLIEST
+        if self.seldom:
+            self.queue.close_room()
 
-    def _note(
-        self, connection: LondConnection, request: Request, sent: float, now: float, size: int
-    ) -> None:
+    def _note(self, connection: LondConnection, request: Request, now: float, size: int) -> None:
         """Log the durations of a request that took long, or is watched."""
+        sent = connection.since
         since = request.since or sent
         shaking = connection.begun + connection.connecting
         self._log.note(
@@ -221,13 +209,13 @@ class Machine:
         """Send requests that must be the first ones, on unused connections."""
         for request in self._firsts[:]:
             host_id = request.host.host_id
-            if self._queue.is_held(host_id):
+            if self.queue.is_held(host_id):
                 continue
             for connection in self.pool.idle:
                 if connection.is_unused and self.lond.served.may_carry(connection, host_id):
                     self._firsts.remove(request)
-                    self.pool.move(connection, _BUSY)
-                    self._send(connection, request)
+                    self.pool.idle.remove(connection)
+                    self.start(connection, request)
                     break
 
     def _take_firsts(self, host_id: str | None) -> list[Request]:
@@ -249,18 +237,18 @@ class Machine:
 
         :param new: maximum number of new connections.
         """
-        queue, pool = self._queue, self.pool
+        queue, pool = self.queue, self.pool
         if self._firsts:
             self._send_firsts()
         if self.lond.served.only:
             for connection in pool.idle[::-1]:
                 request = self._next_for(connection) if connection.state is _IDLE else None
                 if request is not None:
-                    pool.move(connection, _BUSY)
-                    self._send(connection, request)
+                    pool.idle.remove(connection)
+                    self.start(connection, request)
         else:
             while pool.idle and (queue.arrivals or queue.turns):
-                self.start(queue.take())
+                self.start(pool.idle.pop(), queue.take())
         free = self._settings.max_connections - len(pool)
         for _ in range(min(new, free, self.waiting) if new else 0):
             self.lond.connect()
@@ -268,23 +256,22 @@ class Machine:
     def _next_for(self, connection: LondConnection) -> Request | None:
         """Return the next waiting request that a connection may carry."""
         if self.lond.served.only and connection.confirmed is None:
-            return self._queue.take_of(connection.host_id)
-        queue = self._queue
+            return self.queue.take_of(connection.host_id)
+        queue = self.queue
         return queue.take() if queue.arrivals or queue.turns else None
 
-    def _start_where_served(self, request: Request) -> None:
+    def start_where_served(self, request: Request) -> None:
         """Send a request on an idle connection that serves its host, or let it wait."""
-        host_id = request.host.host_id
         for connection in reversed(self.idle):
-            if connection.confirmed is not None or connection.host_id == host_id:
-                self.pool.move(connection, _BUSY)
-                self._send(connection, request)
+            if self.lond.served.may_carry(connection, request.host.host_id):
+                self.idle.remove(connection)
+                self.start(connection, request)
                 return
         self.wait(request)
 
     def withdraw(self, request: Request) -> bool:
         """Remove a waiting request of a disconnected client; return whether it was waiting."""
-        return self._queue.drop(request)
+        return self.queue.drop(request)
 
     def cut_off(self, request: Request) -> None:
         """Close the connection on which a request is outstanding, without reporting it."""
@@ -300,12 +287,12 @@ class Machine:
 
     def waiting_since(self, host_id: str) -> list[float]:
         """Return the times since when requests wait for a host; none if that has left."""
-        return self._queue.since(host_id)
+        return self.queue.since(host_id)
 
     @property
     def waiting(self) -> int:
         """The number of requests waiting for a connection that are not held back."""
-        return self._queue.waiting + len(self._firsts)
+        return self.queue.waiting + len(self._firsts)
 
     def median_answer(self) -> float:
         """Return the median time of its answers, in seconds."""
@@ -320,7 +307,7 @@ class Machine:
 
     def lose_waiting(self, host_id: str | None, cause: Cause) -> None:
         """Report waiting requests as lost, for one host or all."""
-        for request in [*self._queue.drain(host_id), *self._take_firsts(host_id)]:
+        for request in [*self.queue.drain(host_id), *self._take_firsts(host_id)]:
             self.lose(request, cause)
 
     def start_afresh(self, member: Member) -> None:
@@ -334,7 +321,7 @@ class Machine:
         if now - self._last_afresh < APART or host_id not in self.members:
             return
         self._last_afresh = now
-        lost = [*self._queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
+        lost = [*self.queue.drain(host_id), *self._take_firsts(host_id), *self.drop(member)]
         self.lond.forget()
         self.pool.retire_all(lambda each: each.host_id)  # those with a completed handshake
         for request in lost:
@@ -346,7 +333,7 @@ class Machine:
 
     def sweep(self, now: float) -> None:
         """Apply time limits; called several times a second (rows F1, S9 and S11)."""
-        settings, pool, queue = self._settings, self.pool, self._queue
+        settings, pool, queue = self._settings, self.pool, self.queue
         rests = len(self.idle) == len(self._connections) and queue.empty and not self._firsts
         if rests and not self.idle:
             return  # saves time for thousands of idle hosts
@@ -415,7 +402,7 @@ class Machine:
         self.lond.member_left(member.host_id)
         for request in self._take_firsts(member.host_id):
             self.lose(request, Cause.CLOSED)
-        return self._queue.remove_host(member.host_id)
+        return self.queue.remove_host(member.host_id)
 
     def ended(self) -> None:
         """Note that the last host has left and everything is closed."""
@@ -442,13 +429,12 @@ class Machine:
 
     def hold(self, host_id: str, held: bool) -> None:
         """Hold a host's requests back, or send them again."""
-        if held != self._queue.is_held(host_id):
-            self._queue.hold(host_id, held)
+        if held != self.queue.is_held(host_id):
+            self.queue.hold(host_id, held)
             self.pair(new=self.waiting)
 
     def reconfigure(self, host: Host, settings: Settings) -> None:
         """Apply a row and settings; outstanding requests are not affected."""
         self._settings = settings
-        self._most = settings.max_connections
-        self._queue.resize(settings.queue_limit)
+        self.queue.resize(settings.queue_limit)
         self.lond.reconfigure(host, settings)

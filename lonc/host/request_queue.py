@@ -134,7 +134,8 @@ class FairQueue:
     order of arrival instead.
 
     :ivar arrivals: the requests in order of arrival; empty during round robin.
-    :ivar room: the maximum number of these; 0 during round robin.
+    :ivar room: as long as there are fewer, a request may simply be appended to them; 0 unless
+        `open_room` was called, and during round robin.
     :ivar turns: the hosts with requests that are not held back; the first one is next.
     """
 
@@ -158,7 +159,16 @@ class FairQueue:
             self._hosts[queue.host_id] = queue
         else:
             self._hosts.pop(queue.host_id, None)
+        if self._hosts:
+            self.room = 0
+
+    def open_room(self) -> None:
+        """Let requests be appended to `arrivals`, until anything unusual happens."""
         self.room = 0 if self._hosts else self._size
+
+    def close_room(self) -> None:
+        """Have every request put."""
+        self.room = 0
 
     def take_turns(self) -> None:
         """Begin round robin with the arrivals, for which there was room."""
@@ -199,7 +209,7 @@ class FairQueue:
         self._size = size
         for queue in self._hosts.values():
             queue.size = size
-        self.room = 0 if self._hosts else size
+        self.room = 0
 
     def remove_host(self, host_id: str) -> list[Request]:
         """Remove a host and return its waiting requests."""
@@ -220,7 +230,7 @@ class FairQueue:
 
     def put(self, request: Request) -> Request | None:
         """Add a request; if the queue is full, remove and return one."""
-        if len(self.arrivals) < self.room:
+        if not self._hosts and len(self.arrivals) < self._size:
             self.arrivals.append(request)
             return None
         self.take_turns()

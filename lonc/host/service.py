@@ -89,6 +89,7 @@ class HostService(Service):
         self._settings = settings
         self._dependencies = dependencies
         self._seconds = dependencies.seconds
+        self._moment = dependencies.moment
         self._is_plain = is_plain_inside if dependencies.enciphers else is_plain
         self._socket = dependencies.socket_for(self)
         self.requests = 0
@@ -113,12 +114,23 @@ class HostService(Service):
         """
         self.requests += 1
         request.host = self
-        machine, line = self.machine, request.line
-        usual = len(line) <= _SHORT and line.translate(None, CONTROL) is line
-        if (self.is_watched or not usual or line[0] in PECULIAR) and not self._admits(request):
+        line = request.line
+        if (
+            len(line) > _SHORT
+            or line[0] in PECULIAR
+            or line.translate(None, CONTROL) is not line
+            or self.is_watched
+        ) and not self._admits(request):
             return
-        if machine.idle:
-            machine.start(request)
+        machine = self.machine
+        if idle := machine.idle:
+            if machine.seldom:
+                machine.start_where_served(request)
+            else:
+                machine.start(idle.pop(), request)
+        elif len((queue := machine.queue).arrivals) < queue.room:
+            request.since = self._moment.now or self._seconds()
+            queue.arrivals.append(request)
         else:
             machine.wait(request)
 

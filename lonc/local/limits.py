@@ -327,9 +327,8 @@ class Clients:
     def admit(self, client: Client) -> bool:
         """Add a new client; return whether it is within the limits."""
         self.everyone[client] = None
-        count = len(self.everyone) - len(self.leaving)
         limit = self._limit
-        if count <= limit:  # the fast path
+        if len(self.everyone) - len(self.leaving) <= limit:  # the fast path
             return True
         if self._places is None:
             self._places = Places(each for each in self.everyone if each is not client)

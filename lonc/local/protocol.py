@@ -166,9 +166,18 @@ class ClientProtocol(Protocol):
         if (
             self._state is READING
             and data.find(b"\n") + 1 == len(data) <= self._usual
-            and self._lines is _NO_LINES
+            and data != CLOSE_CONNECTIONS
         ):
-            self._ask(data)
+            self._state = ASKED
+            self.requests += 1
+            request = self._request
+            request.line = data
+            request.since = 0.0
+            try:
+                self._host.submit(request)
+            except Exception:
+                self._note_crash(request)
+                raise
             return
         if self.leaving:
             return
@@ -177,6 +186,7 @@ class ClientProtocol(Protocol):
         lines = self._lines
         if lines is _NO_LINES:
             lines = self._lines = LineBuffer(self._clients.settings.max_line)
+            self._usual = 0
         lines.feed(data)
         if self._counted or len(lines.rest) > UNCOUNTED:
             self._count()
@@ -195,7 +205,7 @@ class ClientProtocol(Protocol):
         self._clients.requests.note(self, size if self._counted else 0)
 
     def _ask(self, line: bytes) -> None:
-        """Pass a request to the host; the answer may arrive before this returns."""
+        """Pass a buffered request to the host; the answer may arrive before this returns."""
         if line == CLOSE_CONNECTIONS:
             self._host.close_connections()
             self.answered(b"ok\n")
@@ -205,16 +215,20 @@ class ClientProtocol(Protocol):
         request = self._request
         request.line = line
         request.since = 0.0
-        self._state = AHEAD if self._taking else ASKED
+        self._state = AHEAD
         try:
             self._host.submit(request)
         except Exception:
-            self._host.crashed = True
-            self._request, request.asker = Request(b"", self), _NOBODY
-            self.requests -= 1  # it gets no answer
-            if self.asks:
-                self._state = READING
+            self._note_crash(request)
             raise
+
+    def _note_crash(self, request: Request) -> None:
+        """Abandon a request at which a fault inside lonc occurred."""
+        self._host.crashed = True
+        self._request, request.asker = Request(b"", self), _NOBODY
+        self.requests -= 1  # it gets no answer
+        if self.asks:
+            self._state = READING
 
     def _ask_lines(self, line: bytes | None) -> None:
         """Handle a line and those in the buffer, as long as each is answered immediately."""
@@ -239,6 +253,7 @@ class ClientProtocol(Protocol):
             self._taking = False
         if not self._lines.rest:
             self._lines = _NO_LINES
+            self._usual = self._clients.usual_size
         if self._paused:
             self._resume_reading()
         if not self.asks:

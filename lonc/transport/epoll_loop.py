@@ -15,7 +15,6 @@ dispatches everything that has arrived. It follows three rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -29,11 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.report.events import Logger
-from lonc.transport.stream import IN, OUT, READ_NORMAL, READ_SIZE, SocketTransport
-
-#: Maximum bytes of a read where the last one brought `READ_SIZE` bytes or more. The buffer is
-#: allocated before reading, by the C library, which becomes slow from 65536 bytes on.
-MORE = 32768
+from lonc.transport.stream import IN, READ_NORMAL, READ_SIZE, SocketTransport
 
 #: Maximum events per poll.
 EVENTS = 256
@@ -75,22 +70,6 @@ class Reactor(Protocol):
         """Return the time."""
 
 
-def _more(descriptor: int) -> bytes:
-    """
-    Return further data of a socket, at most 1 MiB.
-
-    A protocol must get data that follows an expected line together with it: later, it would look
-    like the next line.
-    """
-    pieces = []
-    with contextlib.suppress(OSError):  # no more data, or closed
-        for _ in range(32):
-            pieces.append(os.read(descriptor, MORE))
-            if len(pieces[-1]) < MORE:
-                break
-    return b"".join(pieces)
-
-
 class Moment:
     """
     The time of the events being handled.
@@ -119,7 +98,7 @@ class SocketLoop:
         self.reactor = reactor
         self.moment = Moment()
         self._epoll: select.epoll | None = None
-        self._reading: dict[int, SocketTransport] = {}  # transports waiting for data
+        self._usual: dict[int, SocketTransport] = {}  # those that only wait for little data
         self._others: dict[int, Watched] = {}
         self._events: list[tuple[int, int]] = []  # current
         self._ending: list[tuple[SocketTransport, Failure]] = []
@@ -144,7 +123,7 @@ class SocketLoop:
         except OSError:
             os.close(transport.descriptor)
             raise
-        self._reading[transport.descriptor] = transport
+        self._usual[transport.descriptor] = transport
         try:
             transport.protocol.makeConnection(transport)
         except BaseException:
@@ -168,13 +147,17 @@ class SocketLoop:
 
     def change(self, transport: SocketTransport, mask: int) -> None:
         """Change the events of a transport."""
+        self.set_events(transport.descriptor, mask)
+        self.classify(transport)
+
+    def classify(self, transport: SocketTransport) -> None:
+        """Note whether a transport is usual."""
         descriptor = transport.descriptor
-        self.set_events(descriptor, mask)
-        if mask & IN:
+        if transport.usual:
             self._others.pop(descriptor, None)
-            self._reading[descriptor] = transport
+            self._usual[descriptor] = transport
         else:
-            self._reading.pop(descriptor, None)
+            self._usual.pop(descriptor, None)
             self._others[descriptor] = transport
 
     def _add(self, descriptor: int, mask: int) -> None:
@@ -185,7 +168,7 @@ class SocketLoop:
 
     def _rest(self) -> None:
         """Close the epoll instance when there are no sockets."""
-        if self._epoll and not (self._reading or self._others or self._ending or self._closing):
+        if self._epoll and not (self._usual or self._others or self._ending or self._closing):
             self.reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
@@ -201,7 +184,7 @@ class SocketLoop:
         """Dispatch events."""
         if self._epoll is None:
             return
-        poll, reading, read = self._epoll.poll, self._reading, os.read
+        poll, usual, read = self._epoll.poll, self._usual, os.read
         seconds = self.reactor.seconds
         self._busy = True
         try:
@@ -215,24 +198,20 @@ class SocketLoop:
                 if len(events) > 1:
                     events.sort(key=_mask_of, reverse=True)
                 for descriptor, mask in events:
-                    transport = reading.get(descriptor)
-                    if transport is None or mask & OUT:
-                        self._unusual(transport or self._others.get(descriptor), mask)
+                    transport = usual.get(descriptor)
+                    if transport is None:
+                        self._handle_others(descriptor, mask)
                         continue
                     try:
-                        data = read(descriptor, transport.read_size)
+                        data = read(descriptor, READ_SIZE)
                     except OSError as problem:
                         transport.read_failed(problem)
                         continue
                     if not data:
                         transport.input_ended(mask)
                         continue
-                    if len(data) >= READ_SIZE:
-                        if len(data) == transport.read_size:
-                            data += _more(descriptor)
-                        transport.read_size = MORE
-                    elif transport.read_size != READ_SIZE:
-                        transport.read_size = READ_SIZE
+                    if len(data) == READ_SIZE:
+                        data += transport.further_data()
                     try:
                         # Separate calls for each kind, so that Python can specialise them.
                         if mask & READ_NORMAL:
@@ -250,8 +229,9 @@ class SocketLoop:
             self.moment.now = 0.0
         self._rest()
 
-    def _unusual(self, watched: Watched | None, mask: int) -> None:
-        """Handle events other than data for a transport."""
+    def _handle_others(self, descriptor: int, mask: int) -> None:
+        """Handle events other than little data for a transport."""
+        watched = self._others.get(descriptor)
         if watched is not None:  # otherwise it has ended since the poll
             try:
                 watched.ready(mask)
@@ -265,7 +245,7 @@ class SocketLoop:
     def connectionLost(self, reason: Failure) -> None:
         """End all transports because the reactor stops."""
         self._busy = True
-        for watched in [*self._reading.values(), *self._others.values()]:
+        for watched in [*self._usual.values(), *self._others.values()]:
             watched.shut_down(reason)
         self._settle_now()
 
@@ -279,18 +259,20 @@ class SocketLoop:
 
     # ------------------------------------------------------------------ closing
 
+    def _forget(self, descriptor: int) -> None:
+        if self._usual.pop(descriptor, None) is None:
+            self._others.pop(descriptor, None)
+
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Disconnect a transport once the current events have been dispatched."""
-        self._reading.pop(transport.descriptor, None)
-        self._others.pop(transport.descriptor, None)
+        self._forget(transport.descriptor)
         self._ending.append((transport, reason))
         if not self._busy:
             self._settle_soon()
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor once the current events have been dispatched."""
-        self._reading.pop(descriptor, None)
-        self._others.pop(descriptor, None)
+        self._forget(descriptor)
         self._closing.append(descriptor)
         if not self._busy:
             self._settle_soon()

@@ -114,6 +114,7 @@ class Port:
         assert self._socket is not None
         # The lower half of socket.accept(): a socket object for each client would cost 2 µs.
         accept = self._socket._accept  # type: ignore[attr-defined]
+        loop, build_protocol = self._loop, self.factory.buildProtocol
         for _ in range(ACCEPTS):
             try:
                 descriptor, _ = accept()
@@ -126,15 +127,15 @@ class Port:
             self._refused = False
             os.set_blocking(descriptor, False)
             try:
-                protocol = self.factory.buildProtocol(_NAMELESS)
+                protocol = build_protocol(_NAMELESS)
             except Exception:
                 log.failure("a fault in {factory}", factory=self.factory)
                 protocol = None
             if protocol is None:
                 os.close(descriptor)
                 continue
-            self._loop.start(SocketTransport(self._loop, descriptor, protocol))
-            self._loop.read_soon(descriptor)
+            loop.start(SocketTransport(loop, descriptor, protocol))
+            loop.read_soon(descriptor)
         return True
 
     def serve(self, descriptor: int, data: bytes) -> None:

@@ -18,7 +18,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -42,9 +42,14 @@ IN, OUT, ERROR, HANG_UP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR, sele
 #: Reported together with `IN`, if requested.
 READ_NORMAL = select.EPOLLRDNORM
 
-#: Maximum bytes of a read as long as no more has come at once: Python itself allocates up to 512
-#: bytes, quickly.
+#: Maximum bytes of the usual read: Python itself allocates up to 512 bytes, quickly.
 READ_SIZE = 448
+
+#: Maximum bytes of a read where more than `READ_SIZE` bytes have come at once. The buffer is
+#: allocated before reading, by the C library, which becomes slow from 65536 bytes on.
+MORE = 32768
+
+_write = os.write
 
 _DONE = Failure(error.ConnectionDone())
 _LOST = Failure(error.ConnectionLost())
@@ -58,6 +63,9 @@ class Loop(Protocol):
 
     def change(self, transport: SocketTransport, mask: int) -> None:
         """Change the events of a transport."""
+
+    def classify(self, transport: SocketTransport) -> None:
+        """Note whether a transport is usual."""
 
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Call its `disconnect` once the current events have been dispatched."""
@@ -81,7 +89,7 @@ class SocketTransport:
     :param then: called after `connectionLost` of the protocol.
     :param first: whether its data is delivered before that of others.
     :ivar connected: True until `connectionLost` of the protocol.
-    :ivar read_size: maximum bytes of the next read.
+    :ivar much: whether more than `READ_SIZE` bytes have come at once, and no less since.
     :ivar disconnecting: whether it closes once everything is sent.
     """
 
@@ -100,8 +108,8 @@ class SocketTransport:
         "connected",
         "descriptor",
         "disconnecting",
+        "much",
         "protocol",
-        "read_size",
         "reading",
     )
 
@@ -116,7 +124,7 @@ class SocketTransport:
         self._loop = loop
         self.descriptor = descriptor
         self.protocol = protocol
-        self.read_size = READ_SIZE
+        self.much = False
         self._then = then
         self.reading = IN | READ_NORMAL if first else IN  # the events requested while reading
         self._mask = self.reading  # the events currently requested
@@ -161,7 +169,7 @@ class SocketTransport:
         """Send as much as possible, and buffer the rest."""
         if self._direct:
             try:
-                sent = os.write(self.descriptor, data)
+                sent = _write(self.descriptor, data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -218,7 +226,8 @@ class SocketTransport:
         if not streaming:
             raise ValueError("pull producers are not supported")
         if self.connected:
-            self._producer, self._paused = cast(IPushProducer, producer), False
+            self._producer = producer  # type: ignore[assignment]  # a push producer
+            self._paused = False
         else:
             producer.stopProducing()
 
@@ -302,15 +311,57 @@ class SocketTransport:
 
     # ------------------------------------------------------------------ events
 
+    @property
+    def usual(self) -> bool:
+        """Whether it waits for little data, and for nothing else."""
+        return self._mask == self.reading and not self.much
+
     def ready(self, mask: int) -> None:
-        """Handle writability, or a disconnection while not reading."""
-        if mask & self._mask & OUT:
-            try:
+        """Handle events while it is not `usual`."""
+        try:
+            if mask & self._mask & OUT:
                 self._flush()
-            except BaseException:
-                self.protocol_failed()
-        elif mask & (HANG_UP | ERROR) and not self._mask & IN:
-            self.disconnect(_LOST if mask & ERROR else _DONE)
+            elif self._mask & IN:
+                self._read(mask)
+            elif mask & (HANG_UP | ERROR):
+                self.disconnect(_LOST if mask & ERROR else _DONE)
+        except BaseException:
+            self.protocol_failed()
+
+    def _read(self, mask: int) -> None:
+        """Deliver what has come, in case it is much."""
+        try:
+            data = os.read(self.descriptor, MORE)
+        except OSError as problem:
+            self.read_failed(problem)
+            return
+        if not data:
+            self.input_ended(mask)
+            return
+        if len(data) == MORE:
+            data += self.further_data()
+        elif len(data) < READ_SIZE:
+            self.much = False
+            self._loop.classify(self)
+        self.protocol.dataReceived(data)
+
+    def further_data(self) -> bytes:
+        """
+        Return what else has come, at most 1 MiB.
+
+        A protocol must get data that follows an expected line together with it: later, it would
+        look like the next line.
+        """
+        if not self.much:
+            self.much = True
+            self._loop.classify(self)
+        pieces = []
+        with contextlib.suppress(OSError):  # no more data, or closed
+            for _ in range(32):
+                pieces.append(os.read(self.descriptor, MORE))
+                if len(pieces[-1]) < MORE:
+                    break
+        return b"".join(pieces)
 
     def read_failed(self, problem: OSError) -> None:
         """Handle an error of `read`, including EAGAIN."""
@@ -348,10 +399,11 @@ class SocketTransport:
             self._socket.detach()
         self._loop.close(self.descriptor)
         protocol, producer, then = self.protocol, self._producer, self._then
+        ended: object = protocol
         # Avoids a reference cycle.
         del self.protocol
         self._producer = self._then = None
-        if producer is not None and cast(object, producer) is not protocol:
+        if producer is not None and producer is not ended:
             _tell(producer.stopProducing)
         _tell(protocol.connectionLost, reason)
         if then is not None:
