@@ -31,7 +31,7 @@ from lonc.report.status import HostStatus, PauseStatus
 from lonc.report.times import HostTimes, Totals
 from lonc.transport.unix_socket import SocketError
 from lonc.wire.request import (
-    CONTROL,
+    MASK_CONTROL,
     PECULIAR,
     Cause,
     Provable,
@@ -118,7 +118,7 @@ class HostService(Service):
         if (
             len(line) > _SHORT
             or line[0] in PECULIAR
-            or line.translate(None, CONTROL) is not line
+            or line.translate(MASK_CONTROL) is not line
             or self.is_watched
         ) and not self._admits(request):
             return

@@ -279,7 +279,6 @@ class ClientProtocol(Protocol):
         """Send an answer to the client, and continue with buffered requests."""
         if self._state is ASKED:
             self._state = READING
-            self._request.line = b""
             self.quiet_since = self._clients.now
             self.transport.write(reply)
         else:
