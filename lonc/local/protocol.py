@@ -17,6 +17,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
     ITCPTransport,
+    ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -109,7 +110,6 @@ class ClientProtocol(Protocol):
     # There are thousands, so they have no __dict__.
     __slots__ = (
         "_clients",
-        "_counted",
         "_dismissed",
         "_ended_input",
         "_host",
@@ -120,7 +120,6 @@ class ClientProtocol(Protocol):
         "_state",
         "_taking",
         "_usual",
-        "connected",
         "known_program",
         "number",
         "quiet_since",
@@ -132,14 +131,12 @@ class ClientProtocol(Protocol):
     transport: ClientTransport
 
     def __init__(self, host: RequestTaker, clients: Clients, factory: ClientListener) -> None:
-        self.connected = 0
         self._host = host
         self._clients = clients
         self._listener = factory
         self._lines = _NO_LINES
         self._request = Request(b"", self)
         self._usual = clients.usual_size
-        self._counted = False  # whether the bytes of its requests are counted
         self.known_program = 0
         self._taking = False  # _ask_lines() is running, further up the stack
         self._state = READING
@@ -150,8 +147,9 @@ class ClientProtocol(Protocol):
         self.number = clients.next_number()
         self.requests = 0
 
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: ITransport) -> None:
         """Admit or refuse the client."""
+        self.transport = transport  # type: ignore[assignment]
         self._listener.clients[self] = None
         self.transport.registerProducer(self, True)
         if self._listener.finished:
@@ -196,13 +194,17 @@ class ClientProtocol(Protocol):
             self._paused = True
             self.transport.pauseProducing()
 
+    @property
+    def _counted(self) -> bool:
+        """Whether the memory of its requests is counted."""
+        return self in self._clients.requests.sizes
+
     def _count(self) -> None:
         """Record the memory of its requests; this may end the client."""
         size = len(self._lines.rest)
         if self.asks:
             size += len(self._request.line)
-        self._counted = size > UNCOUNTED
-        self._clients.requests.note(self, size if self._counted else 0)
+        self._clients.requests.note(self, size if size > UNCOUNTED else 0)
 
     def _ask(self, line: bytes) -> None:
         """Pass a buffered request to the host; the answer may arrive before this returns."""
@@ -556,7 +558,6 @@ class ClientProtocol(Protocol):
         self._lines = _NO_LINES
         self._clients.unfinished.pop(self, None)
         if self._counted:
-            self._counted = False
             self._clients.requests.note(self, 0)
         request, self._request = self._request, _NO_REQUEST
         if asks:

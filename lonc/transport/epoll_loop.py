@@ -259,20 +259,18 @@ class SocketLoop:
 
     # ------------------------------------------------------------------ closing
 
-    def _forget(self, descriptor: int) -> None:
-        if self._usual.pop(descriptor, None) is None:
-            self._others.pop(descriptor, None)
-
     def end(self, transport: SocketTransport, reason: Failure) -> None:
         """Disconnect a transport once the current events have been dispatched."""
-        self._forget(transport.descriptor)
+        self._usual.pop(transport.descriptor, None)
+        self._others.pop(transport.descriptor, None)
         self._ending.append((transport, reason))
         if not self._busy:
             self._settle_soon()
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor once the current events have been dispatched."""
-        self._forget(descriptor)
+        if self._usual.pop(descriptor, None) is None:
+            self._others.pop(descriptor, None)
         self._closing.append(descriptor)
         if not self._busy:
             self._settle_soon()

@@ -51,6 +51,9 @@ MORE = 32768
 
 _write = os.write
 
+#: What a transport that has ended has to send.
+_NOTHING = bytearray()
+
 _DONE = Failure(error.ConnectionDone())
 _LOST = Failure(error.ConnectionLost())
 _ABORTED = Failure(error.ConnectionAborted())
@@ -94,9 +97,7 @@ class SocketTransport:
     """
 
     __slots__ = (
-        "_direct",
         "_input_over",
-        "_keeping",
         "_loop",
         "_mask",
         "_paused",
@@ -130,9 +131,7 @@ class SocketTransport:
         self._mask = self.reading  # the events currently requested
         self.connected = True
         self.disconnecting = False
-        self._direct = True  # nothing is unsent, and writing is allowed
-        self._keeping = False  # data is unsent, and writing is allowed
-        self._unsent: bytearray | None = None
+        self._unsent: bytearray | None = None  # None as long as data can be sent directly
         self._shutting = False  # writing is no longer allowed
         self._input_over = False  # the other side has closed its sending direction
         self._producer: IPushProducer | None = None
@@ -147,7 +146,7 @@ class SocketTransport:
     @property
     def unsent(self) -> int:
         """The number of bytes in the write buffer."""
-        return 0 if self._unsent is None else len(self._unsent)
+        return len(self._unsent or b"")
 
     @property
     def unread(self) -> int:
@@ -167,7 +166,7 @@ class SocketTransport:
 
     def write(self, data: bytes) -> None:
         """Send as much as possible, and buffer the rest."""
-        if self._direct:
+        if self._unsent is None:
             try:
                 sent = _write(self.descriptor, data)
             except BlockingIOError:
@@ -177,10 +176,9 @@ class SocketTransport:
                 return
             if sent == len(data):
                 return
-            self._direct, self._keeping = False, True
             self._unsent = bytearray(memoryview(data)[sent:])
             self._set_events(self._mask | OUT)
-        elif self._keeping and self._unsent is not None:
+        elif not (self._shutting or self.disconnecting):
             self._unsent += data
         if self._producer is not None and not self._paused and self._unsent:
             # Immediately, so that the producer knows of all unread data.
@@ -193,7 +191,7 @@ class SocketTransport:
 
     def _flush(self) -> None:
         """Send buffered data, then continue with what waited for it."""
-        if self._unsent is not None:
+        if self._unsent:
             try:
                 sent = os.write(self.descriptor, self._unsent)
             except BlockingIOError:
@@ -204,14 +202,13 @@ class SocketTransport:
             del self._unsent[:sent]
             if self._unsent:
                 return
-            self._unsent = None
         self._set_events(self._mask & ~OUT)
-        if self._keeping:
-            self._direct, self._keeping = True, False
+        if not (self._shutting or self.disconnecting):
+            self._unsent = None
         if self._producer is not None and self._paused:
             self._paused = False
             self._producer.resumeProducing()
-        if self._unsent is not None:
+        if self._unsent:
             return  # the producer has written more
         if self.disconnecting:
             if self._producer is None:
@@ -234,7 +231,7 @@ class SocketTransport:
     def unregisterProducer(self) -> None:
         """Remove the producer; continue a close that waited for it."""
         self._producer = None
-        if self.disconnecting and self._unsent is None:
+        if self.disconnecting and not self._unsent:
             self._end(_DONE)
 
     # ------------------------------------------------------------------ closing
@@ -244,8 +241,8 @@ class SocketTransport:
         if self.disconnecting:
             return
         self.disconnecting = True
-        self._direct = self._keeping = False
-        if self._unsent is None and self._producer is None:
+        self._stop_sending()
+        if not self._unsent and self._producer is None:
             self._end(_DONE)
         else:
             self._set_events(self._mask & ~self.reading)
@@ -258,8 +255,13 @@ class SocketTransport:
         """Send buffered data, then close the sending direction."""
         if not self._shutting and not self.disconnecting:
             self._shutting = True
-            self._direct = self._keeping = False
+            self._stop_sending()
             self._set_events(self._mask | OUT)
+
+    def _stop_sending(self) -> None:
+        """Discard data written from now on."""
+        if self._unsent is None:
+            self._unsent = bytearray()
 
     def _shut(self) -> None:
         with contextlib.suppress(OSError):
@@ -272,7 +274,7 @@ class SocketTransport:
         """Close, and inform the protocol after the current call."""
         if self.connected:
             self.disconnecting = True
-            self._direct = self._keeping = False
+            self._stop_sending()
             self._mask = 0
             self._loop.end(self, reason)
 
@@ -391,9 +393,9 @@ class SocketTransport:
         """Close, and inform the protocol."""
         if not self.connected:
             return
-        self.connected = self._direct = self._keeping = False
+        self.connected = False
         self.disconnecting = True
-        self._unsent = None
+        self._unsent = _NOTHING
         self._mask = 0
         if self._socket is not None:
             self._socket.detach()
@@ -405,7 +407,10 @@ class SocketTransport:
         self._producer = self._then = None
         if producer is not None and producer is not ended:
             _tell(producer.stopProducing)
-        _tell(protocol.connectionLost, reason)
+        try:
+            protocol.connectionLost(reason)
+        except BaseException:
+            log.failure("a fault in {protocol}", protocol=protocol)
         if then is not None:
             _tell(then, reason)
 
