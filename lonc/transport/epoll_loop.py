@@ -116,14 +116,20 @@ class SocketLoop:
         self.start(transport)
         return transport
 
+    def accept(self, descriptor: int, protocol: IProtocol) -> None:
+        """Serve a new client, and try to read after the current events."""
+        self.start(SocketTransport(self, descriptor, protocol))
+        self._events.append((descriptor, IN))  # it has usually sent its request
+
     def start(self, transport: SocketTransport) -> None:
         """Connect a transport with its protocol, and start reading."""
+        descriptor = transport.descriptor
         try:
-            self._add(transport.descriptor, transport.reading)
+            (self._epoll or self._begin()).register(descriptor, transport.reading)
         except OSError:
-            os.close(transport.descriptor)
+            os.close(descriptor)
             raise
-        self._usual[transport.descriptor] = transport
+        self._usual[descriptor] = transport
         try:
             transport.protocol.makeConnection(transport)
         except BaseException:
@@ -131,7 +137,7 @@ class SocketLoop:
 
     def register(self, descriptor: int, watched: Watched, mask: int) -> None:
         """Register an object for events of a descriptor."""
-        self._add(descriptor, mask)
+        (self._epoll or self._begin()).register(descriptor, mask)
         self._others[descriptor] = watched
 
     def set_events(self, descriptor: int, mask: int) -> None:
@@ -160,11 +166,11 @@ class SocketLoop:
             self._usual.pop(descriptor, None)
             self._others[descriptor] = transport
 
-    def _add(self, descriptor: int, mask: int) -> None:
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self.reactor.addReader(self)
-        self._epoll.register(descriptor, mask)
+    def _begin(self) -> select.epoll:
+        """Create the epoll instance for the first socket."""
+        epoll = self._epoll = select.epoll()
+        self.reactor.addReader(self)
+        return epoll
 
     def _rest(self) -> None:
         """Close the epoll instance when there are no sockets."""
@@ -237,10 +243,6 @@ class SocketLoop:
                 watched.ready(mask)
             except BaseException:
                 log.failure("a fault in the events of {watched}", watched=watched)
-
-    def read_soon(self, descriptor: int) -> None:
-        """Try to read after the current events: a new client has usually sent its request."""
-        self._events.append((descriptor, IN))
 
     def connectionLost(self, reason: Failure) -> None:
         """End all transports because the reactor stops."""

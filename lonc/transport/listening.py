@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from lonc.report.events import Logger
 from lonc.transport.epoll_loop import SocketLoop
-from lonc.transport.stream import IN, SocketTransport
+from lonc.transport.stream import IN
 from lonc.transport.unix_socket import SocketFile
 
 #: Clients accepted per event of one port.
@@ -134,8 +134,7 @@ class Port:
             if protocol is None:
                 os.close(descriptor)
                 continue
-            loop.start(SocketTransport(loop, descriptor, protocol))
-            loop.read_soon(descriptor)
+            loop.accept(descriptor, protocol)
         return True
 
     def serve(self, descriptor: int, data: bytes) -> None:

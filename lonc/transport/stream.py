@@ -97,10 +97,8 @@ class SocketTransport:
     """
 
     __slots__ = (
-        "_input_over",
         "_loop",
         "_mask",
-        "_paused",
         "_producer",
         "_shutting",
         "_socket",
@@ -127,15 +125,14 @@ class SocketTransport:
         self.protocol = protocol
         self.much = False
         self._then = then
-        self.reading = IN | READ_NORMAL if first else IN  # the events requested while reading
+        # The events requested while reading; 0 when the other side has closed that direction.
+        self.reading = IN | READ_NORMAL if first else IN
         self._mask = self.reading  # the events currently requested
         self.connected = True
         self.disconnecting = False
         self._unsent: bytearray | None = None  # None as long as data can be sent directly
         self._shutting = False  # writing is no longer allowed
-        self._input_over = False  # the other side has closed its sending direction
         self._producer: IPushProducer | None = None
-        self._paused = False  # the producer is paused
         self._socket: socket.socket | None = None
 
     @property
@@ -178,12 +175,10 @@ class SocketTransport:
                 return
             self._unsent = bytearray(memoryview(data)[sent:])
             self._set_events(self._mask | OUT)
+            if self._producer is not None:
+                self._producer.pauseProducing()
         elif not (self._shutting or self.disconnecting):
             self._unsent += data
-        if self._producer is not None and not self._paused and self._unsent:
-            # Immediately, so that the producer knows of all unread data.
-            self._paused = True
-            self._producer.pauseProducing()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """Write several pieces as one."""
@@ -191,6 +186,7 @@ class SocketTransport:
 
     def _flush(self) -> None:
         """Send buffered data, then continue with what waited for it."""
+        producer = self._producer if self._unsent else None  # it is paused
         if self._unsent:
             try:
                 sent = os.write(self.descriptor, self._unsent)
@@ -205,9 +201,8 @@ class SocketTransport:
         self._set_events(self._mask & ~OUT)
         if not (self._shutting or self.disconnecting):
             self._unsent = None
-        if self._producer is not None and self._paused:
-            self._paused = False
-            self._producer.resumeProducing()
+        if producer is not None:
+            producer.resumeProducing()
         if self._unsent:
             return  # the producer has written more
         if self.disconnecting:
@@ -224,7 +219,8 @@ class SocketTransport:
             raise ValueError("pull producers are not supported")
         if self.connected:
             self._producer = producer  # type: ignore[assignment]  # a push producer
-            self._paused = False
+            if self._unsent and self._producer is not None:
+                self._producer.pauseProducing()
         else:
             producer.stopProducing()
 
@@ -286,7 +282,7 @@ class SocketTransport:
 
     def resumeProducing(self) -> None:
         """Resume reading."""
-        if not self._input_over and not self.disconnecting:
+        if not self.disconnecting:
             self._set_events(self._mask | self.reading)
 
     def read_last(self) -> bytes:
@@ -316,7 +312,7 @@ class SocketTransport:
     @property
     def usual(self) -> bool:
         """Whether it waits for little data, and for nothing else."""
-        return self._mask == self.reading and not self.much
+        return self._mask == self.reading != 0 and not self.much
 
     def ready(self, mask: int) -> None:
         """Handle events while it is not `usual`."""
@@ -376,8 +372,8 @@ class SocketTransport:
         if half is None:
             self.disconnect(_DONE)
             return
-        self._input_over = True
         self._set_events(self._mask & ~self.reading)
+        self.reading = 0
         try:
             half.readConnectionLost()
         except BaseException:
