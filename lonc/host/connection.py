@@ -147,6 +147,7 @@ class LondConnection(Protocol):
     :ivar host_id: the host id that applies to requests without a name, once it is ready.
     :ivar confirmed: the host ids accepted by a lond with several; each request names its own. None
         if requests are sent without a name, all for `host_id`.
+    :ivar inspected: the first bytes of requests that may have to be changed for this connection.
     :ivar knows_sethost: whether the lond supports ``sethost`` in requests (section 5).
     """
 
@@ -154,7 +155,6 @@ class LondConnection(Protocol):
     __slots__ = (
         "_counted",
         "_handshake",
-        "_inspected",
         "_key",
         "_lines",
         "_look",
@@ -171,6 +171,7 @@ class LondConnection(Protocol):
         "established",
         "factory",
         "host_id",
+        "inspected",
         "knows_sethost",
         "number",
         "omission",
@@ -200,7 +201,7 @@ class LondConnection(Protocol):
         self._key: bytes | None = None
         self._made_cipher: SessionCipher | None = None
         self._max_line = self._usual = max_line
-        self._inspected = PECULIAR
+        self.inspected = PECULIAR
         self._lines = _NO_LINES
         self._counted = False
         self._spoke_out = False
@@ -243,12 +244,12 @@ class LondConnection(Protocol):
         self.request = request
         self.since = now
         line = request.line
-        if line[0] in self._inspected:
-            self._send_inspected(request, line)
+        if line[0] in self.inspected:
+            self.send_inspected(request, line)
         else:
             self.transport.write(line)
 
-    def _send_inspected(self, request: Request, line: bytes) -> None:
+    def send_inspected(self, request: Request, line: bytes) -> None:
         """Send a request that may have to be changed."""
         if self.confirmed is not None:
             self._send_addressed(request, self.confirmed)
@@ -459,7 +460,7 @@ class LondConnection(Protocol):
             self.host_id, self.knows_sethost = facts.host_id, facts.knows_sethost
             if facts.names:
                 # All requests and replies must be inspected.
-                self.confirmed, self._inspected, self._usual = {facts.host_id}, _EVERY, 0
+                self.confirmed, self.inspected, self._usual = {facts.host_id}, _EVERY, 0
             self._handshake = None
             self.factory = None
             self._owner.ready(self, facts)

@@ -127,7 +127,14 @@ class Machine:
             self._replied_seldom(connection, request, reply)
             return
         if arrivals := self._arrivals:
-            connection.send(arrivals.pop(0), now)
+            # The same as `LondConnection.send`, which is not called to save time.
+            connection.request = following = arrivals.pop(0)
+            connection.since = now
+            line = following.line
+            if line[0] in connection.inspected:
+                connection.send_inspected(following, line)
+            else:
+                connection.transport.write(line)
         elif self.queue.turns:
             connection.send(self.queue.take(), now)
         else:
