@@ -21,7 +21,6 @@ from itertools import chain
 from unittest import SkipTest
 
 import attrs
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -31,6 +30,7 @@ from lonc.report.status import DaemonStatus, HostStatus
 from lonc.standalone import SCREEN
 from lonc.tap import Options
 from lonc.test.fixtures.beginnings import short_folder
+from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import PACKAGE, PASSED_ON, TREE, Source, canonical, has_words, read
 from lonc.wire.request import Cause
 
@@ -313,28 +313,6 @@ class NamedTests(SynchronousTestCase):
                 self.assertTrue(os.path.exists(os.path.join(TREE, path)), f"{page}: {path}")
 
 
-class ManualTests(SynchronousTestCase):
-    """The manual pages, which are installed with the package."""
-
-    skip = SKIP
-
-    def test_complete(self) -> None:
-        """They have every command and every option, which `make man` writes into them."""
-        try:
-            from lonc.cli.main import commands
-        except ImportError as missing:
-            raise SkipTest(f"lonc is not installed with all that it needs: {missing}") from None
-        page = read("docs", "man", "lonc.1").replace("\\-", "-")
-        for name, command in commands.all.items():
-            self.assertRegex(page, rf"(?m)^\.SS lonc {name}\b")
-            for each in command.params:
-                for flag in (*each.opts, *each.secondary_opts) if each.opts[0][0] == "-" else ():
-                    self.assertIn(flag, page, f"{name}: make man")
-        page = read("docs", "man", "twistd-lonc.1").replace("\\-", "-")
-        for long, *_ in (*Options.optParameters, *Options.optFlags):
-            self.assertRegex(page, rf"--{long}\b", "make man")
-
-
 class InterfaceTests(SynchronousTestCase):
     """The page on the API: all that the others tell programs to use."""
 
@@ -402,7 +380,7 @@ class ExampleTests(TestCase):
 
     def test_prompts(self) -> None:
         """What follows a prompt on a page is what Python says."""
-        for page in ("protocol.rst", "embedding.rst"):
+        for page in ("client.rst", "embedding.rst", "protocol.rst"):
             report = io.StringIO()
             found = doctest.DocTestParser().get_doctest(read("docs", page), {}, page, page, 0)
             runner = doctest.DocTestRunner(verbose=False)
@@ -410,30 +388,23 @@ class ExampleTests(TestCase):
             self.assertGreater(runner.tries, 0)
             self.assertEqual(report.getvalue(), "")
 
-    async def run_python(self, *arguments: str) -> tuple[str, str]:
-        """Run Python in a folder of the test's own; return what it says, and its complaints."""
-        environment = {**os.environ, "PYTHONPATH": TREE}
-        output, errors, code = await getProcessOutputAndValue(
-            sys.executable, arguments, env=environment, path=self.folder
-        )
+    async def run_example(self, *arguments: str) -> str:
+        """Run a program in a folder whose path is short; return what it says."""
+        output, errors, code = await run_program(*arguments, folder=short_folder(self))
         self.assertEqual(code, 0, errors.decode())
-        return output.decode(), errors.decode()
-
-    def setUp(self) -> None:
-        """Have a folder whose path leaves room for a UNIX socket's name."""
-        self.folder = short_folder(self)
+        return output.decode()
 
     async def test_embed(self) -> None:
         """The program that serves a host by itself prints what the page says it does."""
         program = os.path.join(DOCS, "examples", "embed.py")
-        output, _ = await self.run_python(program, self.folder)
+        output = await self.run_example(program, ".")
         page = read("docs", "embedding.rst").partition("embed.py /tmp\n")[2].partition("\n\n")[0]
         self.assertEqual(output.split("\n")[:-1], [line.strip() for line in page.split("\n")])
 
     async def test_faults(self) -> None:
         """The test with a lond that does wrong passes."""
         program = os.path.join(DOCS, "examples", "test_with_faults.py")
-        output, _ = await self.run_python("-m", "twisted.trial", program)
+        output = await self.run_example("-m", "twisted.trial", program)
         self.assertIn("PASSED (successes=1)", output)
 
 

@@ -206,29 +206,29 @@ class MetricsPageTests(SynchronousTestCase):
 
 
 class ManualTests(SynchronousTestCase):
-    """The manual pages."""
+    """The manual pages, which are installed with the package, and how `make man` makes them."""
 
-    def setUp(self) -> None:
-        read("docs", "man", "make.py")  # skips the test without the source tree
-        self.made = runpy.run_path(os.path.join(TREE, "docs", "man", "make.py"))
-
-    def page(self, name: str) -> str:
-        """Return a page as troff shows it but for its layout."""
-        lines = "\n".join(self.made[name]())
-        self.assertNotRegex(lines, r"(?m)^$", "an empty line would be a gap")
-        return lines.replace("\\-", "-")
+    def pages(self, name: str) -> Iterator[str]:
+        """Yield a page as it is installed and as it is made."""
+        yield read("docs", "man", f"{name}.1").replace("\\-", "-").rstrip("\n")
+        made = runpy.run_path(os.path.join(TREE, "docs", "man", "make.py"))
+        lines = made[f"{name.removesuffix('-lonc')}_page"]()
+        yield "\n".join(lines).replace("\\-", "-")
 
     def test_lonc(self) -> None:
-        """Every command and option of ``lonc`` is there."""
-        page = self.page("lonc_page")
-        for name, command in all_commands(commands, "lonc"):
-            section = page.partition(f"\n.SS {name} ")[2].partition("\n.S")[0]
-            for each in command.params:
-                if isinstance(each, click.Option):
-                    self.assertIn(each.opts[0], section, name)
+        """Every command is there with its options; an empty line would be a gap."""
+        for page in self.pages("lonc"):
+            self.assertNotRegex(page, r"(?m)^$")
+            for name, command in all_commands(commands, "lonc"):
+                section = page.partition(f"\n.SS {name}")[2].partition("\n.S")[0]
+                self.assertNotEqual(section, "", name)
+                for each in command.params:
+                    for flag in each.opts if isinstance(each, click.Option) else ():
+                        self.assertIn(flag, section, f"{name}: make man")
 
     def test_twistd(self) -> None:
         """Every option of ``twistd lonc`` is there."""
-        page = self.page("twistd_page")
-        for long, *_ in Options.optParameters:
-            self.assertIn(f"--{long} ", page)
+        for page in self.pages("twistd-lonc"):
+            self.assertNotRegex(page, r"(?m)^$")
+            for long, *_ in (*Options.optParameters, *Options.optFlags):
+                self.assertRegex(page, rf"--{long}\b", "make man")

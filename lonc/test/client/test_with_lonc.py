@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import doctest
-import io
 import os
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from lonc.client import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
 from lonc.delayed.spool import Spool
@@ -174,17 +172,3 @@ class LoncTests(TestCase):
         out = await self.run_example("client_twisted.py", self.folder, "l2", "l3")
         expected = self.shown("client_twisted.py var/sock l2 l3").replace("var/sock", self.folder)
         self.assertEqual([line.strip() for line in out.splitlines()], expected.splitlines())
-
-
-class PageTests(SynchronousTestCase):
-    """The page of the documentation."""
-
-    def test_prompts(self) -> None:
-        """What follows a prompt is what Python says."""
-        report = io.StringIO()
-        page = read("docs", "client.rst")
-        found = doctest.DocTestParser().get_doctest(page, {}, "client.rst", "client.rst", 0)
-        runner = doctest.DocTestRunner(verbose=False)
-        runner.run(found, out=report.write)
-        self.assertEqual(runner.tries, 8)
-        self.assertEqual(report.getvalue(), "")
