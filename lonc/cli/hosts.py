@@ -17,7 +17,7 @@ from lonc.cli.target import asks
 from lonc.control.client import ManagementClient
 from lonc.report.judgement import finding
 from lonc.report.kinds import LEVELS
-from lonc.report.problems import Problem
+from lonc.report.problems import Problem, by_host
 from lonc.report.records import ConnectionStatus
 from lonc.report.status import HostStatus
 from lonc.report.units import ago, clock_time, duration, measured
@@ -60,9 +60,7 @@ class Row:
 
 def rows(hosts: Iterable[HostStatus], problems: Iterable[Problem]) -> list[Row]:
     """Combine hosts and their problems."""
-    wrong: dict[str, list[Problem]] = {}
-    for each in problems:
-        wrong.setdefault(each.host, []).append(each)
+    wrong = by_host(problems)
     return [Row(host, wrong.get(host.host_id, [])) for host in hosts]
 
 

@@ -228,6 +228,14 @@ class Group:
         return comma.join(names[:most] + more)
 
 
+def by_host(found: Iterable[Problem]) -> dict[str, list[Problem]]:
+    """Return the problems of each host that has any, in their order."""
+    hosts: dict[str, list[Problem]] = {}
+    for each in found:
+        hosts.setdefault(each.host, []).append(each)
+    return hosts
+
+
 def by_cause(found: Iterable[Problem]) -> list[Group]:
     """
     Group problems by cause, the worst first, then those with the most members.

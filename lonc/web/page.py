@@ -18,7 +18,7 @@ import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lonc.report.kinds import KINDS, LEVELS
-from lonc.report.problems import Group, Problem, by_cause, state
+from lonc.report.problems import Group, Problem, by_cause, by_host, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration, measured
 from lonc.web.history import SAMPLES, Series
@@ -55,12 +55,12 @@ class Row:
     A host in the table.
 
     :ivar lost: ``con_lost`` per minute.
-    :ivar level: level of its worst problem, as an index of ``LEVELS``; -1 without one.
+    :ivar problems: its problems, the worst first.
     """
 
     host: HostStatus
     lost: float
-    level: int
+    problems: Sequence[Problem] = ()
 
     def severity(self) -> tuple[object, ...]:
         """
@@ -70,9 +70,10 @@ class Row:
         ones come last.
         """
         host, p99 = self.host, self.host.total["p99"]
+        level = LEVELS.index(self.problems[0].level) if self.problems else -1
         rank = _STATES.index(host.state) if max(p99, host.oldest_waiter) < SLOW else -1
         return (
-            *(-self.level, rank, -self.lost, -host.waiting),
+            *(-level, rank, -self.lost, -host.waiting),
             *(-p99, -host.busy, host.host_id),
         )
 
@@ -105,10 +106,19 @@ def _is(state: str, row: Row) -> bool:
 
 #: Filters by the text of their links; the numbers of hosts are those of the totals.
 FILTERS: Final[Mapping[str, Callable[[Row], bool]]] = {
-    "with problems": lambda row: row.level >= 0,
+    "with problems": lambda row: bool(row.problems),
     **{name: partial(_is, name) for name in _STATES},
     "untried": lambda row: not row.host.tried,
     "paused": lambda row: bool(row.host.paused),
+}
+
+
+#: The fields of a view, and whether they can have a value.
+VALID: Final[Mapping[str, Callable[[str], bool]]] = {
+    "sort": lambda value: value.removeprefix("-") in COLUMNS,
+    "only": lambda value: value in FILTERS,
+    "problem": lambda value: value in KINDS,
+    "all": lambda value: value == "yes",
 }
 
 
@@ -132,18 +142,12 @@ class View:
     @classmethod
     def of(cls, query: Mapping[bytes, Sequence[bytes]]) -> View:
         """Parse a query; invalid values are ignored."""
-        asked = {
-            name: query[name.encode()][0].decode("utf-8", "replace")
-            for name in ("sort", "only", "problem", "all")
-            if query.get(name.encode())
-        }
-        known = {
-            "sort": asked.get("sort", "").removeprefix("-") in COLUMNS,
-            "only": asked.get("only") in FILTERS,
-            "problem": asked.get("problem") in KINDS,
-            "all": asked.get("all") == "yes",
-        }
-        return cls(**{name: value for name, value in asked.items() if known[name]})
+        fields = {}
+        for name, is_valid in VALID.items():
+            value = query.get(name.encode(), [b""])[0].decode("utf-8", "replace")
+            if is_valid(value):
+                fields[name] = value
+        return cls(**fields)
 
     def but(self, **changes: str) -> str:
         """Return the link to a view with changes."""
@@ -161,15 +165,11 @@ class View:
         down = COLUMNS[column].number != self.sort.startswith("-")
         return "descending" if down else "ascending"
 
-    def rows(self, rows: Iterable[Row], members: Mapping[str, set[str]]) -> list[Row]:
-        """
-        Return the selected rows, in order.
-
-        :param members: kind of problem -> hosts with it.
-        """
+    def rows(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the selected rows, in order."""
         chosen = [row for row in rows if not self.only or FILTERS[self.only](row)]
         if self.problem:
-            chosen = [row for row in chosen if row.host.host_id in members.get(self.problem, ())]
+            chosen = [row for row in chosen if self.problem in {each.kind for each in row.problems}]
         chosen.sort(key=Row.severity)
         if self.sort:
             column = COLUMNS[self.sort.removeprefix("-")]
@@ -273,17 +273,13 @@ def index(
     :param now: Unix time.
     """
     found = list(problems)
-    levels: dict[str, int] = {}
-    members: dict[str, set[str]] = {}
-    for each in found:  # the worst first
-        levels.setdefault(each.host, LEVELS.index(each.level))
-        members.setdefault(each.kind, set()).add(each.host)
+    wrong = by_host(found)
     yield ""
-    rows = [Row(host, lost(host), levels.get(host.host_id, -1)) for host in hosts]
+    rows = [Row(host, lost(host), wrong.get(host.host_id, ())) for host in hosts]
     yield ""
     groups = by_cause(found)
     yield ""
-    shown = view.rows(rows, members)
+    shown = view.rows(rows)
     most = len(shown) if view.all else IN_TABLE
     filters = [(name, sum(map(choose, rows))) for name, choose in FILTERS.items()]
     yield ""
