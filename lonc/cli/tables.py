@@ -140,29 +140,27 @@ def fitting(
         )
         for column in columns
     }
-    natural = {
+    widths = {
         each.name: min(wanted[each.name], each.least or wanted[each.name]) for each in columns
     }
     shown = list(columns)
 
-    def needed() -> int:
-        return sum(natural[column.name] + _GAP for column in shown)
+    def spare() -> int:
+        return width - sum(widths[column.name] + _GAP for column in shown)
 
-    while needed() > width:
+    while spare() < 0 and len(shown) > 1:
         light = min(shown, key=lambda column: column.weight)
-        if light.weight >= 9 or len(shown) == 1:
+        if light.weight >= 9:
             break
         shown.remove(light)
-    for column in shown:
-        spare = max(0, width - needed())
-        natural[column.name] = min(wanted[column.name], natural[column.name] + spare)
-    while needed() > width:
-        widest = max(shown, key=lambda column: natural[column.name]).name
-        others = needed() - natural[widest]
-        if natural[widest] <= 4:
+    for name in [column.name for column in shown]:
+        widths[name] = min(wanted[name], widths[name] + max(0, spare()))
+    while spare() < 0:
+        widest = max(shown, key=lambda column: widths[column.name]).name
+        if widths[widest] <= 4:
             break
-        natural[widest] = max(4, width - others)
-    return shown, [natural[column.name] for column in shown]
+        widths[widest] = max(4, widths[widest] + spare())
+    return shown, [widths[column.name] for column in shown]
 
 
 def ordered(

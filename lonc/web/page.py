@@ -72,10 +72,7 @@ class Row:
         host, p99 = self.host, self.host.total["p99"]
         level = LEVELS.index(self.problems[0].level) if self.problems else -1
         rank = _STATES.index(host.state) if max(p99, host.oldest_waiter) < SLOW else -1
-        return (
-            *(-level, rank, -self.lost, -host.waiting),
-            *(-p99, -host.busy, host.host_id),
-        )
+        return -level, rank, -self.lost, -host.waiting, -p99, -host.busy, host.host_id
 
 
 @attrs.frozen
