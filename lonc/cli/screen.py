@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, Final, Protocol, TypeVar
@@ -15,6 +16,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, Static
 from twisted.internet.defer import Deferred
@@ -163,6 +165,11 @@ class Top(App[None]):
         if self._looking:
             return
         self._looking = True
+        with contextlib.suppress(NoMatches):  # the user has quit meanwhile
+            await self._show()
+        self._looking = False
+
+    async def _show(self) -> None:
         try:
             problems = await self._wait(self._lonc.problems())
             daemon = await self._wait(self._lonc.about())
@@ -172,8 +179,6 @@ class Top(App[None]):
         else:
             self._show_summary(daemon, problems)
             self._show_rows(rows(hosts, problems))
-        finally:
-            self._looking = False
 
     def _show_summary(self, daemon: DaemonStatus, problems: Sequence[Problem]) -> None:
         sums, level = daemon.totals, state(problems)

@@ -21,6 +21,7 @@ try:
     from textual.pilot import Pilot
     from textual.widgets import DataTable, Static
 
+    from lonc.cli import screen
     from lonc.cli.screen import About, Question, Top
 except ImportError:
     skip = "textual is not installed"
@@ -86,6 +87,7 @@ class TopTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.lonc = Lonc()
+        self.patch(screen, "PAUSE", 600.0)  # a test looks when it wants to
 
     def rows(self, top: Top) -> list[str]:
         """Return the hosts in the order in which they stand there."""
@@ -195,3 +197,15 @@ class TopTests(SynchronousTestCase):
         await top.look()
         self.assertIn("lonc has gone", self.summary(top))
         self.assertEqual(self.rows(top), ["dead", "well"])
+
+    def test_quit_meanwhile(self) -> None:
+        """An answer that comes when the user has quit is no error."""
+        tops: list[Top] = []
+
+        @on_screen
+        async def quit_at_once(self: TopTests, top: Top, pilot: Pilot[None]) -> None:
+            tops.append(top)
+
+        quit_at_once(self)
+        for self.lonc.error in (None, ManagementError("lonc has gone")):
+            asyncio.run(tops[0].look())
