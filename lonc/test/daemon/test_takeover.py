@@ -595,20 +595,24 @@ class TakeOverTests(LoadTestCase):
 
     async def test_clients_go_along(self) -> None:
         """
-        Who waits at a paused host has its answer from the new process when that resumes it, and a
-        client that rests keeps its connection; each request is carried out once.
+        A pause goes on in the new process, with who wanted it and why. Who waits there has its
+        answer from that process when it resumes the host, and a client that rests keeps its
+        connection; each request is carried out once.
         """
         old = await self.running()
         resting = await self.client("l2")
         await resting.ask("ping")
         client = await self.managing()
-        await client.pause("l2", "me", "repairs", 0.0)
+        await client.pause("l2", "me", "repairs", 3000.0)
+        (before,) = [host.paused for host in await client.hosts() if host.paused]
         waiting = await self.client("l2")
         answers = [waiting.ask("put:msu:alice:grades:n=1"), waiting.ask("put:msu:alice:grades:n=2")]
         while not [each for each in await client.clients() if each.waits_for == "queue"]:
             pass
         await self.taken_over(old)
         client = await self.managing()
+        paused = [(host.host_id, host.paused) for host in await client.hosts() if host.paused]
+        self.assertEqual(paused, [("l2", before)])
         await client.resume("l2")
         for answer in answers:
             await answer
@@ -616,16 +620,3 @@ class TakeOverTests(LoadTestCase):
         for number in (1, 2):
             self.assertEqual(self.lond_of_l2.requests.count(f"put:msu:alice:grades:n={number}"), 1)
         await client.close()
-
-    async def test_pause(self) -> None:
-        """A pause goes on in the new process, with who wanted it and why."""
-        lonc = await self.running()
-        client = await self.managing()
-        await client.pause("l2", "me", "repairs", 3000.0)
-        (before,) = [host.paused for host in await client.hosts() if host.paused]
-        new = await self.taken_over(lonc)
-        client = await self.managing()
-        (paused,) = [host for host in await client.hosts() if host.paused]
-        self.assertEqual((paused.host_id, paused.paused), ("l2", before))
-        await client.close()
-        self.assertEqual(await new.end(signal.SIGTERM), 0)

@@ -136,11 +136,11 @@ class SharingTestCase(ServiceTestCase):
             asked.setdefault(attempt.host, []).extend(lond.asked)
         return asked
 
-    def reread(self, daemon: LoncService, table: str) -> None:
+    def reread(self, table: str) -> str:
         """Let the daemon read another table."""
-        self.table = a_table(table)
-        self.successResultOf(daemon.reread_table())
+        told = super().reread(table)
         self.advance(1)
+        return told
 
     def stop(self, daemon: LoncService) -> list[object]:
         """Begin to stop; the list has an entry once it is done."""
@@ -190,7 +190,7 @@ class SharedSocketTests(SharingTestCase):
             other.hang_up()
             self.assertEqual(daemon.hosts["l3"].status(0, "").waiting, left)
             self.assertFalse(first.closed)
-            self.reread(daemon, TABLE.replace("l3:msu:access:two", "l3:msu:access:three"))
+            self.reread(TABLE.replace("l3:msu:access:two", "l3:msu:access:three"))
 
     def test_lost_before_another_host_is_asked(self) -> None:
         """A host is quiet once its last request is lost, though the client asks another at once."""
@@ -295,10 +295,10 @@ class SharedSocketTests(SharingTestCase):
 
     def test_table_changes(self) -> None:
         """S17: sockets follow the names of the table; clients of one that stays notice nothing."""
-        daemon = self.started()
+        self.started()
         client = self.client("two.test", b"sethost:l3:a\n")
         self.advance(1)
-        self.reread(daemon, "l3:msu:access:two.test:127.0.0.3\nl2:msu:access:new.test:127.0.0.2\n")
+        self.reread("l3:msu:access:two.test:127.0.0.3\nl2:msu:access:new.test:127.0.0.2\n")
         self.assertTrue(self.there("new.test", "two.test"))
         for line in (b"b\n", b"sethost:l3:c\n", b"sethost:l2:d\n"):
             client.write(line)
@@ -309,11 +309,11 @@ class SharedSocketTests(SharingTestCase):
     def test_name_goes(self) -> None:
         """F13: what is in flight when a name leaves the table has its answer, and then an end."""
         self.network.prepare = lambda lond: None
-        daemon = self.started()
+        self.started()
         client = self.client("two.test", b"sethost:l3:a\n")
         idle = self.client("two.test")
         self.advance(1)
-        self.reread(daemon, "l3:msu:access:new.test:127.0.0.3\n")
+        self.reread("l3:msu:access:new.test:127.0.0.3\n")
         self.assertTrue(self.there("new.test"))
         self.network.londs[-1].say(b"re:a\n")
         self.advance(1)
@@ -461,7 +461,7 @@ class StopTests(SharingTestCase):
         """Clients of a name that has just left the table do not hold a stop up for long."""
         daemon = self.started()
         client = self.client("two.test")
-        self.reread(daemon, "l4:msu:library:one.test:127.0.0.4\n")
+        self.reread("l4:msu:library:one.test:127.0.0.4\n")
         done = self.stop(daemon)
         self.advance(self.first.drain_timeout)
         self.assertEqual((client.closed, done), (True, [None]))
