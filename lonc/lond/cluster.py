@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
@@ -36,8 +37,6 @@ log = Logger()
 
 #: The default port of londs.
 LOND_PORT: Final = 5663
-#: The own host id of lonc in a new cluster.
-CALLER: Final = "l1"
 
 _HOSTS: Final = """\
 # The hosts of this cluster: id:domain:role:hostname:address.
@@ -47,7 +46,7 @@ l2:local:access:l2.localhost:127.0.0.2
 """
 _CONF: Final = """\
 # The configuration of this cluster. It is written once; from then on it is yours.
-PerlSetVar lonHostID  {caller}
+PerlSetVar lonHostID  l1
 PerlSetVar lonTabDir  {tabs}
 PerlSetVar lonSockDir {sock}
 PerlSetVar lonDaemons {daemons}
@@ -79,20 +78,15 @@ def prepare(folder: str, lond_port: int | None = None) -> str:
     folder = os.path.abspath(folder)
     if not folder.isprintable():
         raise ClusterError(f"{folder!a}: its name does not fit into a line of loncapa.conf")
-    where = {name: os.path.join(folder, name) for name in ("tabs", "sock", "daemons", "html")}
+    names = ("tabs", "sock", "daemons", "html")
+    where = {name: _quoted(os.path.join(folder, name)) for name in names}
     conf = os.path.join(folder, "loncapa.conf")
-    settings = {name: _quoted(path) for name, path in where.items()}
     try:
-        for path in (
-            *where.values(),
-            os.path.join(where["sock"], "delayed"),
-            os.path.join(where["daemons"], "logs"),
-            os.path.join(where["html"], "lon-status"),
-        ):
-            os.makedirs(path, exist_ok=True)
+        for name in ("tabs", "sock/delayed", "daemons/logs", "html/lon-status"):
+            os.makedirs(os.path.join(folder, name), exist_ok=True)
         os.makedirs(os.path.join(folder, "data"), mode=0o700, exist_ok=True)
-        _write_once(os.path.join(where["tabs"], "hosts.tab"), _HOSTS)
-        _write_once(conf, _CONF.format(caller=CALLER, port=lond_port or LOND_PORT, **settings))
+        _write_once(os.path.join(folder, "tabs", "hosts.tab"), _HOSTS)
+        _write_once(conf, _CONF.format(port=lond_port or LOND_PORT, **where))
     except OSError as error:
         raise ClusterError(f"{error.filename or folder}: {error.strerror}") from error
     return conf
@@ -104,9 +98,8 @@ def _quoted(path: str) -> str:
 
 
 def _write_once(path: str, text: str) -> None:
-    if os.path.exists(path):
-        return
-    replace_file(path, text.encode())
+    if not os.path.exists(path):
+        replace_file(path, text.encode())
 
 
 def _address(host: Host) -> str:
@@ -188,10 +181,16 @@ class LondService(Service):
         self.faults = Faults()
         self._reactor = reactor
         self._port = port
-        self._caller = caller
         self._paths = paths
-        self._tls = tls
-        self._key_folder = key_folder
+        self._make_lond = partial(
+            LondFactory,
+            reactor,
+            self._host.id,
+            caller,
+            faults=self.faults,
+            tls=tls,
+            key_folder=key_folder,
+        )
         self._stores = ExitStack()
         self._listener: IListeningPort | None = None
 
@@ -207,16 +206,8 @@ class LondService(Service):
                 stores = [opened.enter_context(closing(Store(path))) for path in self._paths]
             except StoreError as error:
                 raise ClusterError(str(error)) from error
-            self.factory = LondFactory(
-                self._reactor,
-                self._host.id,
-                self._caller,
-                stores[0],
-                others=dict(zip(self.host_ids[1:], stores[1:], strict=True)),
-                faults=self.faults,
-                tls=self._tls,
-                key_folder=self._key_folder,
-            )
+            others = dict(zip(self.host_ids[1:], stores[1:], strict=True))
+            self.factory = self._make_lond(stores[0], others=others)
             address = _address(self._host)
             with who_listens(f"the lond {self.name}", self._port, address):
                 self._listener = self._reactor.listenTCP(
@@ -281,9 +272,8 @@ class Cluster(MultiService):
         for hosts in _londs(table):
             ids = [host.id for host in hosts]
             paths = [os.path.join(folder, "data", f"{each}.sqlite") for each in ids]
-            own = (
-                key_folder if caller in ids else None
-            )  # the others simulate londs on other machines
+            # The others simulate londs on other machines.
+            own = key_folder if caller in ids else None
             lond = LondService(reactor, hosts, port, caller, paths, tls, own)
             lond.setServiceParent(self)  # type: ignore[no-untyped-call]
 

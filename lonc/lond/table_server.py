@@ -12,6 +12,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IOpenSSLContextFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
@@ -59,9 +60,10 @@ class TableServer(Service):
     ) -> None:
         self.port = port
         self._reactor = reactor
-        self._site = Site(_folder(b"adm", _folder(b"dns", _folder(b"hosts", _Table(table)))))
-        self._site.noisy = False
-        self._tls = tls
+        site = Site(_folder(b"adm", _folder(b"dns", _folder(b"hosts", _Table(table)))))
+        site.noisy = False
+        self._factory = site if tls is None else TLSMemoryBIOFactory(tls, False, site)
+        self._protocol = "http" if tls is None else "https"
         self._listener: IListeningPort | None = None
 
     def startService(self) -> None:
@@ -71,17 +73,11 @@ class TableServer(Service):
         :raises ClusterError: the port is not available.
         """
         with who_listens("the web server of the host table", self.port, ADDRESS):
-            if self._tls is None:
-                listener = self._reactor.listenTCP(self.port, self._site, interface=ADDRESS)
-            else:
-                listener = self._reactor.listenSSL(
-                    self.port, self._site, self._tls, interface=ADDRESS
-                )
+            listener = self._reactor.listenTCP(self.port, self._factory, interface=ADDRESS)
         self._listener = listener
         self.port = listener.getHost().port
         super().startService()
-        protocol = "http" if self._tls is None else "https"
-        url = f"{protocol}://{ADDRESS}:{self.port}/adm/dns/hosts"
+        url = f"{self._protocol}://{ADDRESS}:{self.port}/adm/dns/hosts"
         log.info("the cluster's host table is at {url}", url=url)
 
     def stopService(self) -> Deferred[Any]:
