@@ -138,35 +138,28 @@ class ManagementLog:
         self._limited = RateLimited(clock, 60.0)
         self._limited_asking = RateLimited(clock, 10.0)
 
+    def tell_refused(self, key: str, message: str, **fields: str) -> None:
+        """
+        Log that something is refused.
+
+        :param key: the kind of reason, for the rate limit; clients must not be able to vary it.
+        :param message: a text with ``{more}`` at its end.
+        """
+        more = self._limited.allow(key)
+        if more is not None:
+            log.warn(message, more=more, **fields)
+
     def tell_closed(self, why: str, kind: str) -> None:
-        """
-        Log that a connection is closed.
-
-        :param kind: the kind of reason, for the rate limit; clients must not be able to vary it.
-        """
-        self._warn(kind, "Management connection closed: {why}{more}", why=why)
-
-    def tell_not_understood(self, why: str) -> None:
-        """Log that a command was not understood."""
-        self._warn("not understood", "Management command not understood: {why}{more}", why=why)
+        """Log that a connection is closed."""
+        self.tell_refused(kind, "Management connection closed: {why}{more}", why=why)
 
     def tell_fault(self, failure: Failure, command: bytes) -> None:
         """Log an internal error of lonc."""
         if self._limited.allow("fault") is not None:
             log.failure("Management command {command} failed", failure, command=command)
 
-    def tell_not_allowed(self, who: str, what: str) -> None:
-        """Log that somebody lacks the right for a request."""
-        message = "Not allowed over the management port: {what} for {who}{more}"
-        self._warn("not allowed", message, what=what, who=who)
-
-    def _warn(self, key: str, message: str, **fields: str) -> None:
-        more = self._limited.allow(key)
-        if more is not None:
-            log.warn(message, more=more, **fields)
-
     def tell_asked(self, asked: str, host_id: str, who: str) -> None:
-        """Log a request, rate-limited because a program may repeat it all the time."""
+        """Log a request."""
         more = self._limited_asking.allow(f"{asked} {host_id} {who}")
         if more is not None:
             message = "Asked over the management port by {who}: {asked}{more}"
@@ -198,7 +191,8 @@ class Caller:
         """
         visitor = self._visitor()
         if visitor.level < level:
-            self._log.tell_not_allowed(visitor.who, what)
+            message = "Not allowed over the management port: {what} for {who}{more}"
+            self._log.tell_refused("not allowed", message, what=what, who=visitor.who)
             raise NotAllowed(f"{visitor.who} {_REFUSALS[level]} ({what})")
 
     def log_asked(self, asked: str, host_id: str) -> None:

@@ -32,22 +32,25 @@ from lonc.wire.tls import TLSError
 LONGEST_ANSWER: Final = 4 * 65536
 
 
+@implementer(IHandshakeListener)
 class ClientConnection(BoundedAMP):
     """
     The client side of a management connection.
 
+    :param host: with TLS, the host name that the server's certificate must have.
     :ivar closed: fires when the connection has ended.
-    :ivar refused: why this side ended it; empty if it did not.
-    :ivar ready: fires when commands may be sent.
+    :ivar refused: why it ended, if this side ended it or TLS failed; otherwise empty.
+    :ivar ready: fires when commands may be sent, which with TLS is after the handshake.
     """
 
     longest_box = LONGEST_ANSWER
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "") -> None:
         super().__init__()
+        self._host = host
         self.closed: Deferred[None] = Deferred()
         self.refused = ""
-        self.ready: Deferred[None] = succeed(None)
+        self.ready: Deferred[None] = Deferred() if host else succeed(None)
 
     def refuse(self, why: str) -> None:
         """Close the connection, because the server is not a lonc."""
@@ -64,25 +67,6 @@ class ClientConnection(BoundedAMP):
             super().ampBoxReceived(box)
         except Exception:  # AMP raises whatever it comes across
             self.refuse("unexpected answer")
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail all commands without an answer."""
-        super().connectionLost(reason)
-        self.closed.callback(None)
-
-
-@implementer(IHandshakeListener)
-class TLSClientConnection(ClientConnection):
-    """
-    The same over TLS.
-
-    :ivar ready: fires when the server has presented a certificate for its host, or fails.
-    """
-
-    def __init__(self, host: str) -> None:
-        super().__init__()
-        self._host = host
-        self.ready = Deferred()
 
     def handshakeCompleted(self) -> None:
         """Check the name in the server's certificate."""
@@ -101,6 +85,7 @@ class TLSClientConnection(ClientConnection):
             self.refused = self.refused or f"TLS failed: {_why(reason.value)}"
             reason = Failure(ConnectionLost())
         super().connectionLost(reason)
+        self.closed.callback(None)
         if not self.ready.called:
             self.ready.errback(NoAnswer(self.refused or "the connection was closed"))
 
@@ -127,6 +112,7 @@ async def connect(
     :raises lonc.control.errors.NoAnswer: it cannot be reached.
     """
     target: IStreamClientEndpoint
+    host = ""
     if endpoint.startswith("lonctls:"):
         from lonc.control.tls import NoCertificates, client_endpoint
 
@@ -134,14 +120,13 @@ async def connect(
             target, host = client_endpoint(reactor, endpoint, certificates, timeout)
         except (ValueError, NoCertificates) as error:
             raise NoAnswer(f"{endpoint}: {error}") from None
-        connection: ClientConnection = TLSClientConnection(host)
     else:
         try:
             target = clientFromString(reactor, endpoint)
         except (ValueError, TypeError) as error:
             told = "not a client endpoint such as unix:PATH or tcp:HOST:PORT"
             raise NoAnswer(f"{endpoint}: {told}") from error
-        connection = ClientConnection()
+    connection = ClientConnection(host)
     try:
         await connectProtocol(target, connection).addTimeout(timeout, reactor)
         await connection.ready.addTimeout(timeout, reactor)

@@ -105,7 +105,7 @@ def check_description(description: str, certificates: Certificates | None) -> No
         if description.startswith("lonctls:"):
             from lonc.control.tls import ServerEndpoint
 
-            ServerEndpoint(None, description, lambda: certificates).check()
+            ServerEndpoint(None, description, lambda: certificates).context()
             return
         serverFromString(None, description)
         endpoint = Endpoint.parse(description)

@@ -224,7 +224,8 @@ class ManagementProtocol(BoundedAMP, TimeoutMixin):
         if isinstance(error, amp.RemoteAmpError):
             error.description = cut(error.description)
             if error.errorCode in _NOT_UNDERSTOOD:
-                self._factory.log.tell_not_understood(error.description)
+                message = "Management command not understood: {why}{more}"
+                self._factory.log.tell_refused("not understood", message, why=error.description)
             return failure
         self._factory.log.tell_fault(failure, command)
         told = "internal error of lonc; see its log"

@@ -67,33 +67,6 @@ def context_of(files: CertificateFiles) -> SSL.Context:
     return context
 
 
-@implementer(IOpenSSLServerConnectionCreator)
-class _Server:
-    """Creates the server side of TLS connections, with the certificates in force."""
-
-    def __init__(self, certificates: Callable[[], Certificates | None]) -> None:
-        self._certificates = certificates
-        self._made: tuple[Certificates, SSL.Context] | None = None
-
-    def context(self) -> SSL.Context:
-        """Return the current context; the previous one if there are no certificates any more."""
-        now = self._certificates()
-        if now is not None and (self._made is None or self._made[0] != now):
-            self._made = now, context_of(now.files)
-        if self._made is None:
-            raise NoCertificates("certificates are required: see lonnetCertificate")
-        return self._made[1]
-
-    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
-        """Return the server side of TLS for a new connection."""
-        try:
-            context = self.context()
-        except NoCertificates:  # the files have changed since they were read
-            assert self._made is not None
-            context = self._made[1]
-        return SSL.Connection(context, None)
-
-
 class _Incoming(TLSMemoryBIOProtocol):
     """
     An incoming connection.
@@ -113,10 +86,10 @@ class _IncomingFactory(TLSMemoryBIOFactory):
     protocol = _Incoming
 
 
-@implementer(IStreamServerEndpoint)
+@implementer(IStreamServerEndpoint, IOpenSSLServerConnectionCreator)
 class ServerEndpoint:
     """
-    The endpoint on which other machines of the cluster manage lonc.
+    The endpoint on which other machines of the cluster manage lonc, with the certificates in force.
 
     :param reactor: listens.
     :param description: see above.
@@ -133,18 +106,37 @@ class ServerEndpoint:
         if more or not port.isdecimal() or int(port) > 65535:
             raise ValueError("it is lonctls:PORT, or lonctls:PORT:interface=ADDRESS")
         self._reactor = reactor
-        self._server = _Server(certificates)
+        self._certificates = certificates
+        self._made: tuple[Certificates, SSL.Context] | None = None
         kind = endpoints.TCP6ServerEndpoint if ":" in interface else endpoints.TCP4ServerEndpoint
         self._endpoint = kind(reactor, int(port), interface=interface)
 
-    def check(self) -> None:
-        """Raise NoCertificates if there are none, or they are unusable."""
-        self._server.context()
+    def context(self) -> SSL.Context:
+        """
+        Return the current context; the previous one if there are no certificates any more.
+
+        :raises NoCertificates: there were none, or they are unusable.
+        """
+        now = self._certificates()
+        if now is not None and (self._made is None or self._made[0] != now):
+            self._made = now, context_of(now.files)
+        if self._made is None:
+            raise NoCertificates("certificates are required: see lonnetCertificate")
+        return self._made[1]
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
+        """Return the server side of TLS for a new connection."""
+        try:
+            context = self.context()
+        except NoCertificates:  # the files have changed since they were read
+            assert self._made is not None
+            context = self._made[1]
+        return SSL.Connection(context, None)
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen; raises NoCertificates if there are none."""
-        self.check()
-        wrapped = _IncomingFactory(self._server, False, factory, self._reactor)
+        self.context()
+        wrapped = _IncomingFactory(self, False, factory, self._reactor)
         listening: Deferred[IListeningPort] = self._endpoint.listen(wrapped)
         return listening
 
