@@ -24,8 +24,7 @@ import lonc
 from lonc import management
 from lonc.control import commands, errors
 from lonc.control.access import OWNER
-from lonc.control.client import ManagementClient
-from lonc.control.client_connection import ClientConnection
+from lonc.control.client import ClientConnection, ManagementClient
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import (
     BadArguments,

@@ -15,8 +15,7 @@ from twisted.test.iosim import FakeTransport, connect
 
 from lonc.config.settings import PARAMETERS, SettingsError
 from lonc.control.access import OWNER, user_name
-from lonc.control.client import ManagementClient
-from lonc.control.client_connection import ClientConnection
+from lonc.control.client import ClientConnection, ManagementClient
 from lonc.control.errors import BadArguments, NotDone, UnknownFile, UnknownHost
 from lonc.control.reporter import Reporter
 from lonc.control.responders import UNREADABLE, Responders
