@@ -169,23 +169,15 @@ class Auditor:
         answers = connection.unchecked
         if answers < EARLIEST and not connection.proofs:
             return False
-        due = answers >= ROUND or (self._may_ask and not request.line.endswith(PING))
-        if due and not self._ask(connection):
-            self._replace(connection)
-        return due
-
-    def _ask(self, connection: LondConnection) -> bool:
-        """
-        Start checking a free connection, unless too many are being checked or it is hopeless.
-
-        For delayed requests it is always checked, since they would be sent again.
-
-        :return: whether it is being checked.
-        """
-        asks = bool(self._may_ask or connection.proofs) and not self._of(connection).hopeless
-        if asks:
+        may_ask = self._may_ask
+        if answers < ROUND and (not may_ask or request.line.endswith(PING)):
+            return False
+        # For delayed requests it is always checked, since they would be sent again.
+        if (may_ask or connection.proofs) and not self._of(connection).hopeless:
             connection.ask_ping(self._seconds())
-        return asks
+        else:
+            self._replace(connection)
+        return True
 
     def _replace(self, connection: LondConnection) -> None:
         """Close a free connection, and make another for waiting requests."""
@@ -249,8 +241,10 @@ class Auditor:
                 and self._has_rested(connection)
             ):
                 self._to_prove.pop(connection, None)
-                if not self._ask(connection):
+                if self._of(connection).hopeless:
                     connection.end_proofs(False)
+                else:
+                    connection.ask_ping(self._seconds())
 
     def _has_rested(self, connection: LondConnection) -> bool:
         """Return whether a late answer to a client's ``ping`` would have arrived."""
