@@ -343,7 +343,7 @@ class LondFactory(ServerFactory):
     _others: Mapping[str, Store] = attrs.field(kw_only=True, factory=dict)
     faults: Faults = attrs.field(kw_only=True, factory=Faults)
     revision: str | None = attrs.field(kw_only=True, default="1.0")
-    _knows_sethost: bool = attrs.field(kw_only=True, default=True)
+    knows_sethost: bool = attrs.field(kw_only=True, default=True)
     tls: ssl.SSLContext | None = attrs.field(kw_only=True, default=None)
     key_folder: KeyFolder | None = attrs.field(kw_only=True, default=None)
     close_notify: bool = attrs.field(kw_only=True, default=False)
@@ -355,15 +355,10 @@ class LondFactory(ServerFactory):
     requests: int = attrs.field(init=False, default=0)
     commands: Mapping[str, Commands] = attrs.field(init=False)
 
-    @commands.default
-    def _make_commands(self) -> Mapping[str, Commands]:
+    def __attrs_post_init__(self) -> None:
         stores = {self.host_id: self._store or Store(":memory:"), **self._others}
-        return {each: Commands(each, store) for each, store in stores.items()}
-
-    @property
-    def knows_sethost(self) -> bool:
-        """Whether ``sethost`` is supported."""
-        return self._knows_sethost and self.revision is not None
+        self.commands = {each: Commands(each, store) for each, store in stores.items()}
+        self.knows_sethost = self.knows_sethost and self.revision is not None
 
     def buildProtocol(self, addr: IAddress | None) -> LondProtocol:
         """Return the protocol of a new connection."""

@@ -7,18 +7,17 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from lonc.config.hosts import HostTable, parse_host_table, read_host_table
 from lonc.config.settings import read_settings
 from lonc.lond.cluster import Cluster, ClusterError, LondService, check_ports, prepare
 from lonc.lond.faults import CLOSE, Step
+from lonc.test.fixtures.daemon import Client, free_port, reactor
 
 
 def a_table(*addresses: str) -> HostTable:
@@ -216,85 +215,42 @@ class StartTests(SynchronousTestCase):
             self.successResultOf(self.cluster.stopService())
 
 
-class Conversation(Protocol):
-    """
-    Says lines one after the other, each when the one before it was answered.
-
-    :ivar answered: fires with the answers to the lines, once all are there.
-    :ivar gone: fires when the connection is.
-    """
-
-    def __init__(self, lines: tuple[bytes, ...]) -> None:
-        self.lines = list(lines)
-        self.answers: list[bytes] = []
-        self.answered: Deferred[list[bytes]] = Deferred()
-        self.gone: Deferred[None] = Deferred()
-
-    def connectionMade(self) -> None:
-        """Say what comes before the lines."""
-        assert self.transport is not None
-        self.transport.write(b"init\n")
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take an answer; the first is the challenge, and goes back."""
-        assert self.transport is not None
-        self.answers.append(data)
-        if len(self.answers) == 1:
-            self.transport.write(data)
-        elif self.lines:
-            self.transport.write(self.lines.pop(0) + b"\n")
-        else:
-            self.answered.callback(self.answers[2:])
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell that it is over."""
-        if not self.answered.called:
-            self.answered.errback(reason)
-        self.gone.callback(None)
-
-
 class NetworkTests(TestCase):
     """Over real sockets, on this machine."""
 
     def setUp(self) -> None:
-        """Prepare a cluster at a port that is free."""
-        from twisted.internet import reactor
-
-        self.reactor: Any = reactor
         self.folder = os.path.abspath(self.mktemp())
         prepare(self.folder)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port("127.0.0.1", "127.0.0.2")
         self.table = a_table("127.0.0.1", "127.0.0.2")
 
     def started(self) -> Cluster:
         """Start a cluster."""
-        cluster = Cluster(self.reactor, self.folder, self.table, self.port, "l1")
+        cluster = Cluster(reactor, self.folder, self.table, self.port, "l1")
         cluster.startService()
         self.addCleanup(cluster.stopService)
         return cluster
 
-    async def begin(self, address: str, *lines: bytes) -> Conversation:
-        """Begin to say lines to the lond at an address."""
-        endpoint = TCP4ClientEndpoint(self.reactor, address, self.port)
-        conversation: Conversation = await connectProtocol(endpoint, Conversation(lines))
-        return conversation
+    async def begin(self, address: str) -> Client:
+        """Connect to the lond at an address, and go through the handshake."""
+        client: Client
+        client = await connectProtocol(TCP4ClientEndpoint(reactor, address, self.port), Client())
+        self.assertEqual(await client.ask(await client.ask("init")), "ok")
+        return client
 
-    async def talk(self, address: str, *lines: bytes) -> list[bytes]:
+    async def talk(self, address: str, *lines: str) -> list[str]:
         """Say lines to the lond at an address; return the answers."""
-        conversation = await self.begin(address, *lines)
-        answers = await conversation.answered
-        assert conversation.transport is not None
-        conversation.transport.loseConnection()
-        await conversation.gone
+        client = await self.begin(address)
+        answers = [await client.ask(line) for line in lines]
+        await client.close()
         return answers
 
     async def test_two_londs(self) -> None:
         """Each lond answers at its address, with data of its own."""
         self.started()
-        put = await self.talk("127.0.0.2", b"put:d:u:n:a=1", b"pong")
-        self.assertEqual(put, [b"ok\n", b"l2:l1\n"])
-        self.assertEqual(await self.talk("127.0.0.1", b"ping", b"get:d:u:n:a"), [b"l1\n", b"\n"])
+        put = await self.talk("127.0.0.2", "put:d:u:n:a=1", "pong")
+        self.assertEqual(put, ["ok", "l2:l1"])
+        self.assertEqual(await self.talk("127.0.0.1", "ping", "get:d:u:n:a"), ["l1", ""])
 
     async def test_hosts_of_one_address(self) -> None:
         """They share a lond, each with data of its own that the next run finds."""
@@ -302,26 +258,25 @@ class NetworkTests(TestCase):
         cluster = self.started()
         self.assertIs(cluster.getServiceNamed("l3"), cluster.getServiceNamed("l2"))
         self.assertRaises(KeyError, cluster.getServiceNamed, "l4")
-        await self.talk("127.0.0.2", b"sethost:l3:put:d:u:n:a=1")
+        await self.talk("127.0.0.2", "sethost:l3:put:d:u:n:a=1")
         await cluster.stopService()
         self.started()
-        lines = b"get:d:u:n:a", b"sethost:l3:get:d:u:n:a", b"sethost:l1"
+        lines = "get:d:u:n:a", "sethost:l3:get:d:u:n:a", "sethost:l1"
         answers = await self.talk("127.0.0.2", *lines)
-        self.assertEqual(answers, [b"\n", b"1\n", b"unable_to_set\n"])
+        self.assertEqual(answers, ["", "1", "unable_to_set"])
 
     async def test_port_is_given_back(self) -> None:
         """Once stopping is done the ports are free, also where it was the lond that hung up."""
         cluster = self.started()
         self.assertRaises(ClusterError, check_ports, self.table, self.port)
-        conversation = await self.begin("127.0.0.1", b"ping")
-        self.assertEqual(await conversation.answered, [b"l1\n"])
+        client = await self.begin("127.0.0.1")
         await cluster.stopService()
-        await conversation.gone
+        await client.closed
         check_ports(self.table, self.port)
 
     async def test_port_in_use(self) -> None:
         """The error names lond, port and address; no other lond stays, and it can be tried anew."""
-        cluster = Cluster(self.reactor, self.folder, self.table, self.port, "l1")
+        cluster = Cluster(reactor, self.folder, self.table, self.port, "l1")
         with socket.create_server(("127.0.0.2", self.port)):
             error = self.assertRaises(ClusterError, cluster.startService)
         self.assertEqual(
@@ -332,7 +287,7 @@ class NetworkTests(TestCase):
         # SQLite removes what it keeps beside an open file when that is closed.
         files = os.listdir(os.path.join(self.folder, "data"))
         self.assertEqual(sorted(files), ["l1.sqlite", "l2.sqlite"])
-        await deferLater(self.reactor, 0)  # the port of l1 closes
+        await deferLater(reactor, 0)  # the port of l1 closes
         cluster.startService()
         self.addCleanup(cluster.stopService)
-        self.assertEqual(await self.talk("127.0.0.2", b"ping"), [b"l2\n"])
+        self.assertEqual(await self.talk("127.0.0.2", "ping"), ["l2"])

@@ -37,9 +37,7 @@ class ListeningTests(NetworkTestCase):
         self.assertEqual(clients[1].recv(9), b"answer")
         self.assertEqual(factory.made[1].transport.getPeer(), UNIXAddress(None))
         self.assertEqual(factory.made[1].transport.getHost(), UNIXAddress(self.path))
-        for client in clients:
-            client.close()
-        self.stop(port)
+        self.stop(port, *clients)
         self.assertEqual([made.events for made in factory.made], [["ConnectionDone"]] * 3)
 
     def test_client_that_says_nothing_yet(self) -> None:
@@ -52,8 +50,7 @@ class ListeningTests(NetworkTestCase):
         client.send(b"x")
         self.turn()
         self.assertEqual(factory.made[0].got, b"x")
-        client.close()
-        self.stop(port)
+        self.stop(port, client)
 
     def test_crowd(self) -> None:
         """More clients than are accepted at a time are all accepted."""
@@ -62,9 +59,7 @@ class ListeningTests(NetworkTestCase):
         clients = [self.connect() for _ in range(ACCEPTS + 5)]
         self.turn()
         self.assertEqual(len(factory.made), ACCEPTS + 5)
-        for client in clients:
-            client.close()
-        self.stop(port)
+        self.stop(port, *clients)
 
     def test_mode(self) -> None:
         """F14: the file has the mode that was asked for, whatever the umask."""
@@ -199,9 +194,7 @@ class ListeningTests(NetworkTestCase):
         self.assertEqual([client.recv(9) for client in clients[:2]], [b"", b""])
         self.assertEqual(factory.made[2].got, b"x")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        for client in clients:
-            client.close()
-        self.stop(port)
+        self.stop(port, *clients)
 
     def test_interface(self) -> None:
         """It is a port as Twisted means it, and knows its path."""
@@ -275,10 +268,8 @@ class NoDescriptorTests(NetworkTestCase):
         lines = [formatEvent(event) for event in events]
         self.assertEqual(lines, [f"{self.path}: cannot accept clients: Too many open files"])
         self.assertEqual(events_later, [])
-        for client in clients:
-            client.close()
         self.turn()
-        self.stop(port)
+        self.stop(port, *clients)
 
     def test_stop_meanwhile(self) -> None:
         """A port can be stopped while it waits for descriptors."""

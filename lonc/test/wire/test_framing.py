@@ -35,44 +35,24 @@ class LineBufferTests(SynchronousTestCase):
         self.assertIs(buffer.push(data), data)
         self.assertEqual(len(buffer), 0)
 
-    def test_pieces(self) -> None:
-        """A line comes out when its newline is there, not before."""
-        buffer = LineBuffer(100)
-        self.assertIsNone(buffer.push(b"pi"))
-        self.assertEqual(len(buffer), 2)
-        self.assertIsNone(buffer.take())
-        self.assertEqual(buffer.push(b"ng\n"), b"ping\n")
-        self.assertEqual(len(buffer), 0)
+    def test_lines(self) -> None:
+        """F2: lines come out one by one, each when its newline is there; an empty one is a line."""
+        for pieces, lines, rest in (
+            ([b"pi", b"ng\n"], [b"ping\n"], 0),
+            ([b"a\nb\nc", b"\nd"], [b"a\n", b"b\n", b"c\n"], 1),
+            ([b"", b"\n"], [b"\n"], 0),
+        ):
+            buffer = LineBuffer(100)
+            self.assertEqual((all_lines(buffer, pieces), len(buffer)), (lines, rest))
 
-    def test_lines_at_once(self) -> None:
-        """F2: lines that come together come out one by one, in order."""
-        buffer = LineBuffer(100)
-        self.assertEqual(buffer.push(b"a\nb\nc"), b"a\n")
-        self.assertEqual(len(buffer), 3)
-        self.assertEqual(buffer.take(), b"b\n")
-        self.assertIsNone(buffer.take())
-        self.assertEqual(buffer.push(b"\n"), b"c\n")
-
-    def test_order_when_a_line_comes_on_top(self) -> None:
-        """A whole line that is pushed behind an older one waits for its turn."""
-        buffer = LineBuffer(100)
-        buffer.feed(b"first\n")
-        self.assertEqual(buffer.push(b"second\n"), b"first\n")
-        self.assertEqual(buffer.take(), b"second\n")
-
-    def test_nothing(self) -> None:
-        """No bytes are no line; an empty line is one."""
-        buffer = LineBuffer(100)
-        self.assertIsNone(buffer.push(b""))
-        self.assertEqual(buffer.push(b"\n"), b"\n")
-
-    def test_feed_does_not_take(self) -> None:
-        """What is fed stays until it is taken."""
+    def test_feed(self) -> None:
+        """What is fed stays until it is taken; a line that is pushed behind it waits its turn."""
         buffer = LineBuffer(100)
         buffer.feed(b"a\n")
         buffer.feed(b"b\n")
         self.assertEqual(len(buffer), 4)
-        self.assertEqual([buffer.take(), buffer.take(), buffer.take()], [b"a\n", b"b\n", None])
+        self.assertEqual(buffer.push(b"c\n"), b"a\n")
+        self.assertEqual([buffer.take(), buffer.take(), buffer.take()], [b"b\n", b"c\n", None])
 
     def test_drain(self) -> None:
         """All that is buffered can be taken at once, and lines follow as if nothing had been."""
@@ -112,38 +92,18 @@ class LimitTests(SynchronousTestCase):
     """F3: no line over the limit, and no more than that in memory for one."""
 
     def test_at_the_limit(self) -> None:
-        """F3: the newline does not count, on every way in."""
-        buffer = LineBuffer(4)
-        self.assertEqual(buffer.push(b"1234\n"), b"1234\n")
-        self.assertIsNone(buffer.push(b"1234"))
-        self.assertEqual(buffer.push(b"\n"), b"1234\n")
+        """F3: the newline does not count, on every way in; nor do other lines that are short."""
+        for pieces in ([b"1234\n"], [b"1234", b"\n"], [b"1\n" * 100]):
+            self.assertEqual(b"".join(all_lines(LineBuffer(4), pieces)), b"".join(pieces))
 
     def test_over_the_limit(self) -> None:
-        """F3: a line that comes whole and is one byte longer raises."""
-        self.assertRaises(LineTooLong, LineBuffer(4).push, b"12345\n")
-
-    def test_over_the_limit_without_an_end(self) -> None:
-        """F3: so does one whose newline has not come, with the first byte too many."""
-        buffer = LineBuffer(4)
-        self.assertIsNone(buffer.push(b"1234"))
-        self.assertRaises(LineTooLong, buffer.push, b"5")
-
-    def test_over_the_limit_in_pieces(self) -> None:
-        """F3: and one whose newline comes with the byte too many."""
-        buffer = LineBuffer(4)
-        self.assertIsNone(buffer.push(b"1234"))
-        self.assertRaises(LineTooLong, buffer.push, b"5\n")
-
-    def test_lines_before_it_are_good(self) -> None:
-        """F3: lines before the one that is too long come out first."""
+        """F3: one byte more raises, with that byte; the lines before it come out first."""
+        for pieces in ([b"12345\n"], [b"1234", b"5"], [b"1234", b"5\n"]):
+            self.assertRaises(LineTooLong, all_lines, LineBuffer(4), pieces)
         buffer = LineBuffer(4)
         self.assertEqual(buffer.push(b"1\n2\n12345"), b"1\n")
         self.assertEqual(buffer.take(), b"2\n")
         self.assertRaises(LineTooLong, buffer.take)
-
-    def test_many_short_lines(self) -> None:
-        """F3: the limit is a line's; any number of short ones is taken."""
-        self.assertEqual(len(all_lines(LineBuffer(1), [b"1\n" * 100])), 100)
 
     def test_largest_line(self) -> None:
         """F3: a line of 16 MiB in pieces of 64 KiB comes out whole."""
@@ -152,17 +112,13 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(all_lines(buffer, [*pieces, b"\n"]), [b"x" * 16 * MIB + b"\n"])
         self.assertEqual(len(buffer), 0)
 
-    def test_limit_is_raised(self) -> None:
-        """What was too long is still there when the limit is raised."""
+    def test_limit_changes(self) -> None:
+        """What was too long is still there; a new limit holds for what is already buffered."""
         buffer = LineBuffer(4)
         self.assertRaises(LineTooLong, buffer.push, b"12345")
         buffer.limit = 6
         self.assertIsNone(buffer.take())
         self.assertEqual(buffer.push(b"6\n"), b"123456\n")
-
-    def test_limit_is_lowered(self) -> None:
-        """A lower limit holds for what is already buffered."""
-        buffer = LineBuffer(6)
         buffer.feed(b"123456\n")
         buffer.limit = 5
         self.assertRaises(LineTooLong, buffer.take)
