@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from typing import Any
 
 from setproctitle import getproctitle
@@ -198,63 +199,55 @@ class MakeServiceTests(TapTestCase):
             self.assertRegex(self.refusal("lonc", *options), f"^lonc: {cause}")
         self.assertFalse(os.path.exists(new), "no loncapa.conf with a wrong value was made")
 
+    def standalone(self) -> tuple[str, ...]:
+        """Return the options of a cluster of its own, with another port each time."""
+        self.port = free_port("127.0.0.1", "127.0.0.2")
+        return ("lonc", "--standalone", self.path("new"), "--lond-port", str(self.port))
+
     def test_standalone(self) -> None:
-        """A cluster of its own is made in the folder, and the screen says what is where."""
-        port = str(free_port("127.0.0.1", "127.0.0.2"))
-        folder = self.path("new")
-        daemon = self.made("-n", "lonc", "--standalone", folder, "--lond-port", port)
+        """
+        A cluster of its own is made in the folder, and the screen says what is where. Londs that
+        were made ill stay so over a start, and the screen names them.
+        """
+        daemon = self.made(*self.standalone())
         self.assertEqual(list(daemon.in_force.table.hosts), ["l1", "l2"])
-        self.assertIn(f"l1 at 127.0.0.1:{port}, l2 at 127.0.0.2:{port}", daemon.screen)
-        self.assertTrue(os.path.exists(os.path.join(folder, "loncapa.conf")))
+        self.assertIn(f"l1 at 127.0.0.1:{self.port}, l2 at 127.0.0.2:{self.port}", daemon.screen)
+        self.assertNotIn("still", daemon.screen)
+        self.assertTrue(os.path.exists(self.path("new", "loncapa.conf")))
+        daemon.release()
+        illness.write(self.path("new"), "l2", "silent")
+        daemon = self.made(*self.standalone())
+        self.assertIn("\n  still     l2 is silent: lonc-lond makes them well\n", daemon.screen)
 
     def test_places_on_the_screen(self) -> None:
         """Places are shortened for who is in the source folder only: that is where to type them."""
-        folder = self.path("new")
-        options = ("lonc", "--standalone", folder, "--lond-port")
-        here = os.getcwd()
-        self.addCleanup(os.chdir, here)
-        for has_examples, place in (False, folder), (True, os.path.join("..", "new")):
-            source = self.path(f"source-{has_examples}")
-            os.makedirs(os.path.join(source, "docs", "examples") if has_examples else source)
+        self.addCleanup(os.chdir, os.getcwd())
+        for examples, place in ("", self.path("new")), ("docs/examples", os.path.join("..", "new")):
+            source = tempfile.mkdtemp(dir=self.folder)
+            os.makedirs(os.path.join(source, examples), exist_ok=True)
             os.chdir(source)
-            daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
+            daemon = self.made(*self.standalone())
             self.assertIn(f"lonc --standalone {place} ask l2 ping", daemon.screen)
             self.assertIn(f"data      {place}/data/", daemon.screen)
             daemon.release()
 
-    def test_ill_from_before(self) -> None:
-        """Londs that were made ill stay so over a start, and the screen names them."""
-        folder = self.path("new")
-        options = ("-n", "lonc", "--standalone", folder, "--lond-port")
-        daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
-        self.assertNotIn("still", daemon.screen)
-        daemon.release()
-        illness.write(folder, "l2", "silent")
-        daemon = self.made(*options, str(free_port("127.0.0.1", "127.0.0.2")))
-        self.assertIn("\n  still     l2 is silent: lonc-lond makes them well\n", daemon.screen)
-
     def test_standalone_with_port_in_use(self) -> None:
         """Section 8: a port in use is told with its address; once it is free all is well."""
-        folder = self.path("new")
-        port = free_port("127.0.0.1", "127.0.0.2")
-        options = ("lonc", "--standalone", folder, "--lond-port", str(port))
-        with socket.socket() as other:
-            other.bind(("127.0.0.2", port))
-            other.listen()
+        options = self.standalone()
+        with socket.create_server(("127.0.0.2", self.port)):
             told = self.refusal(*options)
-        self.assertIn(
-            f"the lond l2 cannot listen on port {port} at 127.0.0.2: Address already", told
-        )
+        where = f"the lond l2 cannot listen on port {self.port} at 127.0.0.2: Address already"
+        self.assertIn(where, told)
         self.assertTrue(told.endswith("another port, as in make run PORT=6663"), told)
         self.made(*options)
 
     def test_standalone_with_a_name_only(self) -> None:
         """Another port is no help for a host that has no address, and is not advised."""
-        folder = self.path("new")
-        prepare(folder)
-        with open(os.path.join(folder, "tabs", "hosts.tab"), "a") as table:
+        options = self.standalone()
+        prepare(self.path("new"))
+        with open(self.path("new", "tabs", "hosts.tab"), "a") as table:
             table.write("l6:local:access:l6.invalid:http\n")
-        told = self.refusal("lonc", "--standalone", folder)
+        told = self.refusal(*options)
         self.assertTrue(told.endswith("no address in the host table, only a name"), told)
 
     def test_from_a_file(self) -> None:

@@ -623,20 +623,17 @@ class TwistedClientTests(Place):
         self.assertTrue(lonc.closed)
 
     def test_cancel(self) -> None:
-        """Cancelling closes the connection, and leaves nothing behind."""
-        asked = self.client.ask("l2", "ping")
-        lonc = self.exchange()
-        asked.cancel()
-        self.failureResultOf(asked, CancelledError)
-        self.assertTrue(lonc.closed)
-        self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-    def test_cancel_connecting(self) -> None:
-        """It can be cancelled before there is a connection."""
-        asked = self.client.critical("l2", PUT)
-        asked.cancel()
-        self.failureResultOf(asked, CancelledError)
-        self.assertEqual(self.stored(), [])
+        """Whatever it waits for, cancelling closes the connection and leaves nothing behind."""
+        client = TwistedClient(self.reactor, self.settings, in_thread=lambda work: Deferred())
+        for answer in (None, b"", b"con_lost\n"):  # while connecting, asking, storing
+            asked = client.critical("l2", PUT)
+            if answer is not None:
+                lonc = self.exchange()
+                lonc.say(answer)
+            asked.cancel()
+            self.failureResultOf(asked, CancelledError)
+            self.assertTrue(answer is None or lonc.closed)
+            self.assertEqual((self.reactor.getDelayedCalls(), self.stored()), ([], []))
 
     def test_critical(self) -> None:
         """Only on con_lost it is stored and noted as lonnet does: the reply is con_delayed."""
@@ -694,11 +691,3 @@ class TwistedClientTests(Place):
         self.assertIn("no answer from the disk", replies[0].why)
         self.assertIn("other disk calls hang", replies[-1].why)
         self.assertEqual(len(never), PLACES)
-
-    def test_cancel_storing(self) -> None:
-        """Cancelled while it is stored, it promises nothing."""
-        client = TwistedClient(self.reactor, self.settings, in_thread=lambda work: Deferred())
-        asked = client.critical("l2", PUT)
-        self.exchange().say(b"con_lost\n")
-        asked.cancel()
-        self.failureResultOf(asked, CancelledError)
