@@ -96,7 +96,7 @@ class Reporter:
             certificate_first="" if certificates is None else certificates.ends_first,
             watch=list(settings.watch or (settings.host_id,)),
             delayed_unknown=sum(
-                count for x, count in self._delayed.counts().items() if x not in self._hosts
+                count for x, count in self._delayed.counts.items() if x not in self._hosts
             ),
             slow_answer=settings.slow_answer,
             departed=self._departed(),
@@ -130,7 +130,7 @@ class Reporter:
         return list(self._statuses())
 
     def _statuses(self) -> Iterator[HostStatus]:
-        last, delayed = self._lonc_log.last_line, self._delayed.counts()
+        last, delayed = self._lonc_log.last_line, self._delayed.counts
         for host_id, host in list(self._hosts.items()):
             yield host.status(delayed.get(host_id, 0), last(host_id))
 
@@ -147,9 +147,9 @@ class Reporter:
         :raises KeyError: there is no such host.
         """
         host, recent = self._hosts[host_id], self._recent.get(host_id) or Recent()
-        oldest = self._delayed.oldest().get(host_id)
+        oldest = self._delayed.oldest.get(host_id)
         return host.status(
-            self._delayed.counts().get(host_id, 0),
+            self._delayed.counts.get(host_id, 0),
             self._lonc_log.last_line(host_id),
             0.0 if oldest is None else max(0.0, time.time() - oldest),
             recent.lately(host.requests, host.con_lost, host.times.of_late()),

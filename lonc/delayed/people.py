@@ -72,8 +72,8 @@ class Listing:
         :param after: only those after this one.
         :raises OSError: the folder cannot be read.
         """
-        kept = set(self._names(KEPT_FOLDER))
-        waiting = [*self._names(""), *self._names(SEALED_FOLDER)]
+        kept = set(self.spool.files(KEPT_FOLDER))
+        waiting = [*self.spool.files(""), *self.spool.files(SEALED_FOLDER)]
         sealed = {name_of(file) for file in waiting if file.endswith(SEALED)}
         files = [
             # Without those that also exist sealed, which are the same request.
@@ -94,11 +94,6 @@ class Listing:
             with contextlib.suppress(OSError):  # deleted meanwhile
                 rows.append(self._row(file, now, kept, tries))
         return rows
-
-    def _names(self, folder: str) -> list[str]:
-        """Return the files in a folder."""
-        names = self.spool.names(self.spool.path(folder.rstrip("/")))
-        return [folder + name for name in names]
 
     def _row(
         self, file: str, now: float, kept: set[str], tries: Mapping[str, tuple[int, str]]
@@ -214,7 +209,7 @@ class Listing:
     def _links(self, info: os.stat_result) -> list[str]:
         """Return all names of this file, waiting or kept."""
         found = []
-        for file in [*self._names(""), *self._names(KEPT_FOLDER)]:
+        for file in [*self.spool.files(""), *self.spool.files(KEPT_FOLDER)]:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.lstat(self.spool.path(file)), info):
                     found.append(file)

@@ -8,7 +8,7 @@ in the queue of its host. :mod:`lonc.delayed.sealer` seals them if there is a ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
@@ -55,6 +55,8 @@ class DelayedService(Service):
     :param problems: the list of problems.
     :param make_spool: folder, key -> :class:`lonc.delayed.spool.Spool`.
     :raises lonc.delayed.sealing.UnusableKey: the key configured in the settings is unusable.
+    :ivar counts: number of requests of each host that has any, at the last scan.
+    :ivar oldest: when the oldest request of each host was stored, in Unix time, from its name.
     :ivar kept: number of requests set aside, at the last scan.
     """
 
@@ -93,8 +95,8 @@ class DelayedService(Service):
             perm_log,
             self.log,
         )
-        self._counts: dict[str, int] = {}
-        self._oldest: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.oldest: dict[str, float] = {}
         self.kept = 0
         self._found: Found | None = None
         self._known: frozenset[str] = frozenset()
@@ -156,7 +158,7 @@ class DelayedService(Service):
             what = f"the previous key for delayed requests stays in use: {error}"
             self._problems.tell("reload-failed", settings.config_file, what)
         if settings.delayed_dir != before.delayed_dir:
-            self._counts = {}
+            self.counts = {}
         elif self._key == key_before:
             return
         self._spool = self._make_spool(settings.delayed_dir, self._key)
@@ -226,14 +228,6 @@ class DelayedService(Service):
         return await self._disk.run(path, self._settings.disk_timeout, work)
 
     # ------------------------------------------------------------------ for the daemon
-
-    def counts(self) -> Mapping[str, int]:
-        """Return the number of requests of each host that has any, at the last scan."""
-        return self._counts
-
-    def oldest(self) -> Mapping[str, float]:
-        """Return when the oldest request of each host was stored, in Unix time, from its name."""
-        return self._oldest
 
     def answered(self) -> list[Answered]:
         """Return requests that another process must not send again, for its :meth:`take_on`."""
@@ -308,8 +302,8 @@ class DelayedService(Service):
         return True
 
     def _reconcile(self, found: Found, began: float) -> None:
-        self._counts = {x: len(set(map(name_of, files))) for x, files in found.requests.items()}
-        self._oldest = {x: min(map(stored_at, files)) for x, files in found.requests.items()}
+        self.counts = {x: len(set(map(name_of, files))) for x, files in found.requests.items()}
+        self.oldest = {x: min(map(stored_at, files)) for x, files in found.requests.items()}
         self.kept = found.kept
         for host_id in list({**self._queues, **found.requests}):
             queue = self._queues.setdefault(host_id, DelayedQueue(host_id))
@@ -328,7 +322,7 @@ class DelayedService(Service):
             requests = count(len(sealed), "sealed delayed request")
             what = f"{requests}, and no key is set (loncDelayedKeyFile)"
             yield problem("delayed-locked", "", what)
-        for host_id, number in self._counts.items():
+        for host_id, number in self.counts.items():
             if host_id not in self._known:
                 what = f"is not in the host table, and has {count(number, 'delayed request')}"
                 yield problem("delayed-unknown", host_id, what)

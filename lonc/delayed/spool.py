@@ -167,26 +167,30 @@ class Spool:
     def _list(self) -> Found:
         there = [] if make_own_folder(self.folder, 0o770) else os.listdir(self.folder)
         stored = [*self._requests(there)]
-        names: list[str] = []
+        sealed: list[str] = []
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.lstat(self.sealed).st_mode):  # otherwise it is among the faults
-                names = os.listdir(self.sealed)
-        sealed = [*self._requests(SEALED_FOLDER + name for name in names)]
+                sealed += self._requests(self.files(SEALED_FOLDER))
+        kept = 0
+        with contextlib.suppress(OSError):  # which is among the faults
+            kept = sum(map(is_kept, self.files(KEPT_FOLDER)))
         requests: dict[str, list[str]] = {}
         for file in sorted([*stored, *sealed], key=order):
             requests.setdefault(host_of_file(file) or "", []).append(file)
-        kept = 0
-        with contextlib.suppress(OSError):  # which is among the faults
-            kept = sum(map(is_kept, self.names(self.kept)))
         return Found(requests, len(stored), kept)
 
-    def names(self, folder: str) -> list[str]:
-        """List one of lonc's folders, which may be missing."""
+    def files(self, folder: str) -> list[str]:
+        """
+        List the folder or, by its name with a slash, one of its subfolders, which may be missing.
+
+        :raises OSError: it cannot be read, or is a link.
+        """
+        path = self.path(folder.rstrip("/"))
         try:
-            check_own_folder(folder)
+            check_own_folder(path)
         except FileNotFoundError:
             return []
-        return os.listdir(folder)
+        return [folder + name for name in os.listdir(path)]
 
     def _requests(self, files: Iterable[str]) -> Iterator[str]:
         """Select the requests, and delete old unfinished files."""
@@ -384,9 +388,9 @@ class Spool:
         :raises OSError: the folder cannot be read.
         """
         return [
-            name
-            for name in sorted(self.names(self.kept))
-            if not name.endswith(SEALED) and host_of(own_name(name)) is not None
+            os.path.basename(file)
+            for file in sorted(self.files(KEPT_FOLDER))
+            if host_of(own_name(file)) is not None and not file.endswith(SEALED)
         ]
 
     def seal_kept(self, name: str) -> str:
@@ -402,10 +406,10 @@ class Spool:
         :return: the number of files.
         :raises OSError: not all could be moved.
         """
-        names = sorted(self.names(self.sealed), key=order)
-        files = [name for name in names if name.endswith(SEALED) and host_of_file(name)]
-        for name in files:
-            self._move_sealed(self.sealed, self.folder, name)
+        there = sorted(self.files(SEALED_FOLDER), key=order)
+        files = [file for file in there if file.endswith(SEALED) and host_of_file(file)]
+        for file in files:
+            self._move_sealed(self.sealed, self.folder, os.path.basename(file))
         with contextlib.suppress(OSError):  # not empty, or missing
             os.rmdir(self.sealed)
         return len(files)

@@ -102,7 +102,7 @@ class FailureTests(test_delayed.FailureTests):
         self.assertEqual(self.steps.taken.count("open request"), 20)
         self.assertEqual(self.l1.asked, [])
         self.assertEqual(self.logged(), [])
-        self.assertEqual(self.service.counts(), {"l1": 20})
+        self.assertEqual(self.service.counts, {"l1": 20})
 
 
 class TableTests(test_delayed.TableTests):
@@ -168,7 +168,7 @@ class SealedTests(SealedCase):
             self.put(name, SECRET)
         self.tick(4)
         self.assertEqual(self.opened(), dict.fromkeys((n + SEALED for n in names), SECRET))
-        self.assertEqual(self.service.counts(), {"l1": 2, "l2": 1, "gone": 1})
+        self.assertEqual(self.service.counts, {"l1": 2, "l2": 1, "gone": 1})
         for name in names:
             self.assertEqual(
                 mode(os.path.join(self.settings.delayed_dir, "sealed", name + SEALED)), 0o600
@@ -472,7 +472,7 @@ class KeyTests(SealedCase):
         self.tick(10)
         self.assertEqual((self.l1.asked, self.l2.asked), ([], []))
         self.assertEqual(len(self.files()), 2)
-        self.assertEqual(self.service.counts(), {"l1": 1, "l2": 1})
+        self.assertEqual(self.service.counts, {"l1": 1, "l2": 1})
         self.put_sealed(SECOND)
         self.tick(5)
         what = "3 sealed delayed requests, and no key is set (loncDelayedKeyFile)"
@@ -773,7 +773,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.clock.advance(1.0)
         self.threads.finish()
         self.assertEqual(self.steps.taken.count("scan"), scans + 1)
-        self.assertEqual(self.service.counts()["l2"], 1)
+        self.assertEqual(self.service.counts["l2"], 1)
 
     def test_sending_goes_on(self) -> None:
         """Hosts do not wait for each other: the first ones of each are sealed first, and sent."""

@@ -138,15 +138,15 @@ class SendingTests(DelayedCase):
 
     def test_counts(self) -> None:
         """S16: the status learns how many there are for each host."""
-        self.assertEqual(self.service.counts(), {})
+        self.assertEqual(self.service.counts, {})
         for name in [FIRST, SECOND, OTHER]:
             self.put(name)
         self.start()
-        self.assertEqual(self.service.counts(), {"l1": 2, "l2": 1})
-        self.assertEqual(self.service.oldest(), dict.fromkeys(("l1", "l2"), 1062000000.0))
+        self.assertEqual(self.service.counts, {"l1": 2, "l2": 1})
+        self.assertEqual(self.service.oldest, dict.fromkeys(("l1", "l2"), 1062000000.0))
         self.l2.answer()
         self.tick(1)
-        self.assertEqual(self.service.counts(), {"l1": 2})
+        self.assertEqual(self.service.counts, {"l1": 2})
 
     def test_changed_while_sent(self) -> None:
         """F7: what is written after the request was read is not lost: the whole file goes."""
@@ -448,7 +448,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(set(self.steps.taken), {"scan"})
         self.assertEqual(self.l1.asked, [])
         self.assertEqual(self.logged(), [])
-        self.assertEqual(self.service.counts(), {"l1": 20})
+        self.assertEqual(self.service.counts, {"l1": 20})
 
     def test_kick(self) -> None:
         """F4: when it comes back its requests go at once, whatever the pause was."""
@@ -639,7 +639,7 @@ class FolderTests(DelayedCase):
         write(os.path.join(root, "delayed", FIRST), b"put:3\n")
         self.tick(4)
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:3\n"])
-        self.assertEqual(self.service.counts(), {"l1": 1})
+        self.assertEqual(self.service.counts, {"l1": 1})
 
 
 class HangingDiskTests(SlowDisk):
@@ -695,7 +695,7 @@ class HangingDiskTests(SlowDisk):
         self.put(FIRST)
         self.tick(1)
         self.threads.finish()
-        self.assertEqual((self.service.counts(), self.wrong()), ({"l1": 1}, []))
+        self.assertEqual((self.service.counts, self.wrong()), ({"l1": 1}, []))
 
     def test_few_threads(self) -> None:
         """However many hosts have requests, few threads hang."""
@@ -714,7 +714,7 @@ class HangingDiskTests(SlowDisk):
         self.service.startService()
         self.service.reconfigure(attrs.evolve(self.settings, sock_dir=self.mktemp()))
         self.threads.finish()
-        self.assertEqual(self.service.counts(), {})
+        self.assertEqual(self.service.counts, {})
 
     def test_stopped_while_reading(self) -> None:
         """A request that has been read when the service stops is not sent."""
