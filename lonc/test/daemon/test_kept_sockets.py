@@ -23,7 +23,7 @@ from lonc.test.fixtures.daemon import TWISTD, Child, free_port, reactor
 from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.load import LoadTestCase
 from lonc.test.fixtures.local_client import FakeHost
-from lonc.test.fixtures.manager import StandIn
+from lonc.test.fixtures.manager import StandIn, stand_in
 from lonc.transport.network import Network
 
 
@@ -42,8 +42,7 @@ class KeptSocketsTests(SynchronousTestCase):
     def setUp(self) -> None:
         folder = short_folder(self)
         self.path = os.path.join(folder, "l1")
-        self.manager = StandIn(os.path.join(folder, "notify"))
-        self.addCleanup(self.manager.close)
+        self.manager = stand_in(self, folder)
         self.clock = MemoryReactorClock()
         self.sockets: list[ClientSocket] = []
         self.addCleanup(self.let_go)
@@ -191,8 +190,7 @@ class RestartTests(LoadTestCase):
 
     async def test_dead(self) -> None:
         """A host that was DEAD is not taken for well by the next process."""
-        self.manager = StandIn(self.path("notify"))
-        self.addCleanup(self.manager.close)
+        self.manager = stand_in(self, self.folder)
         self.configure(free_port("127.0.0.1", "127.0.0.2"))
         lonc = self.started()
         while not await self.is_dead("l2"):
@@ -216,8 +214,7 @@ class RestartTests(LoadTestCase):
 
     async def test_nobody_is_refused(self) -> None:
         """0 refused, and con_lost at most for who had asked before."""
-        self.manager = StandIn(self.path("notify"))
-        self.addCleanup(self.manager.close)
+        self.manager = stand_in(self, self.folder)
         lond = self.lond("l2", "127.0.0.2")
         self.configure(lond.port)
         lonc = self.started()

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.daemon.systemd import AFTER_DRAIN, STATUS, Manager, Notices
 from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.daemon import DaemonTestCase
-from lonc.test.fixtures.manager import StandIn
+from lonc.test.fixtures.manager import stand_in
 
 #: What is told at the stop of a daemon that may take 5 s for it.
 STOPPING = ["STOPPING=1", f"EXTEND_TIMEOUT_USEC={round((5.0 + AFTER_DRAIN) * 1e6)}"]
@@ -31,9 +31,7 @@ class NoticesTests(SynchronousTestCase):
     """A life under a manager that wants a sign within 4 seconds."""
 
     def setUp(self) -> None:
-        folder = short_folder(self)
-        self.manager = StandIn(os.path.join(folder, "notify"))
-        self.addCleanup(self.manager.close)
+        self.manager = stand_in(self, short_folder(self))
         self.clock = MemoryReactorClock()
         self.notices = self.made(WATCHDOG_USEC="4000000")
 
@@ -129,8 +127,7 @@ class RealTests(DaemonTestCase):
         """Start, reload and stop are told in this order, and so is that the loop turns."""
         lond = self.lond("l2", "127.0.0.2")
         self.configure(lond.port)
-        manager = StandIn(self.path("notify"))
-        self.addCleanup(manager.close)
+        manager = stand_in(self, self.folder)
         lonc = self.twistd(
             "-n",
             "lonc",

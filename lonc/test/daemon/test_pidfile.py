@@ -132,14 +132,6 @@ class PidFileTests(SynchronousTestCase):
         self.acquired().write()
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
-    def test_somebody_elses_file_stays(self) -> None:
-        """S3: a file that was put in the place of ours is not removed."""
-        claim = self.acquired()
-        os.unlink(self.path)
-        self.written("1\n")
-        claim.release()
-        self.assertEqual(self.read(), "1\n")
-
     def test_removed_between_open_and_lock(self) -> None:
         """S3: a file that its owner removes at the last moment is not the one that is locked."""
         owner = self.acquired()

@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import array
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.daemon import systemd
 from lonc.daemon.systemd import Manager, name_of
-from lonc.test.fixtures.beginnings import notes_of
+from lonc.test.fixtures.beginnings import notes_of, short_folder
+from lonc.test.fixtures.manager import stand_in
 
 
-class ManagerCase(SynchronousTestCase):
-    """A manager's socket."""
-
-    def setUp(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="lonc")
-        self.path = os.path.join(self.folder, "notify")
-        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.addCleanup(os.rmdir, self.folder)
-        self.addCleanup(os.unlink, self.path)
-        self.addCleanup(self.listening.close)
-        self.listening.bind(self.path)
-        self.listening.setblocking(False)
-
-    def told(self) -> list[str]:
-        """Return the lines of the datagram that came."""
-        return self.listening.recv(4096).decode().split("\n")
-
-
-class TellTests(ManagerCase):
+class TellTests(SynchronousTestCase):
     """Datagrams to the manager."""
 
     def setUp(self) -> None:
-        super().setUp()
-        self.manager = Manager({"NOTIFY_SOCKET": self.path})
+        self.stand_in = stand_in(self, short_folder(self))
+        self.manager = Manager({"NOTIFY_SOCKET": self.stand_in.path})
 
     def test_no_line_too_many(self) -> None:
         """What others named cannot become a line."""
         self.manager.tell("READY=1", "STATUS=a\nMAINPID=1")
-        self.assertEqual(self.told(), ["READY=1", "STATUS=a MAINPID=1"])
+        self.assertEqual(self.stand_in.new(), [["READY=1", "STATUS=a MAINPID=1"]])
 
     def test_keep(self) -> None:
         """A socket goes with its name, and is the same socket."""
@@ -53,16 +34,12 @@ class TellTests(ManagerCase):
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
         self.manager.store("host", reading)
-        size = array.array("i").itemsize
-        data, ancillary, _, _ = self.listening.recvmsg(4096, socket.CMSG_LEN(size))
-        self.assertEqual(data, b"FDSTORE=1\nFDPOLL=0\nFDNAME=host")
-        received = array.array("i", ancillary[0][2])[0]
-        self.addCleanup(os.close, received)
-        self.assertTrue(os.path.sameopenfile(received, reading))
+        self.assertEqual(self.stand_in.new(), [["FDSTORE=1", "FDPOLL=0", "FDNAME=host"]])
+        self.assertTrue(os.path.sameopenfile(self.stand_in.kept["host"], reading))
 
     def test_nobody_listens(self) -> None:
         """A manager that has gone, or takes nothing, costs nothing."""
-        gone = Manager({"NOTIFY_SOCKET": self.path + "-gone"})
+        gone = Manager({"NOTIFY_SOCKET": self.stand_in.path + "-gone"})
         self.assertFalse(gone.tell("READY=1"))
         sent = [self.manager.tell("WATCHDOG=1", patience=0.0) for _ in range(2000)]
         self.assertEqual((sent[0], sent[-1]), (True, False))

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.delayed.names import SEALED, order
 from lonc.delayed.outbox import TRIES, NotStored, Numbers, Outbox
 from lonc.delayed.spool import Spool
+from lonc.test.fixtures.delayed import Steps, read
 
 NOW = 1062000000
 PID = os.getpid()
@@ -32,11 +33,6 @@ STEPS = [
 ]
 
 
-def read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
 class OutboxTests(SynchronousTestCase):
     """The folder of delayed requests, as those see it who write there."""
 
@@ -46,19 +42,13 @@ class OutboxTests(SynchronousTestCase):
         self.folder = os.path.join(self.sockets, "delayed")
         self.perm_log = os.path.join(self.sockets, "lonnet.perm.log")
         self.now = float(NOW)
-        self.steps: list[str] = []
-        self.before: dict[str, Callable[[], object]] = {}
+        self.steps = Steps()
         self.outbox = self.make()
 
     def make(self, read_key: Callable[[], bytes] | None = None) -> Outbox:
         """Return an outbox of a program of its own."""
         numbers = Numbers(lambda: self.now)
-        return Outbox(self.folder, self.perm_log, read_key, numbers, lambda: self.now, self.step)
-
-    def step(self, name: str) -> None:
-        """Do what was ordered for a step."""
-        self.steps.append(name)
-        self.before.get(name, int)()
+        return Outbox(self.folder, self.perm_log, read_key, numbers, lambda: self.now, self.steps)
 
     def files(self) -> list[str]:
         """All names in the folder, hidden ones too, in lonc's order."""
@@ -139,11 +129,11 @@ class OutboxTests(SynchronousTestCase):
         path = os.path.join(self.folder, f"{NOW}.{PID}.put.l2")
 
         def another() -> None:
-            del self.before["name file"]
+            del self.steps.faults["name file"]
             with open(path, "xb") as file:
                 file.write(b"put:first\n")
 
-        self.before["name file"] = another
+        self.steps.faults["name file"] = another
         self.assertNotEqual(self.outbox.store("l2", b"put:second"), path)
         self.assertEqual(self.found(), [b"put:first\n", b"put:second\n"])
         self.assertEqual(len(self.files()), 2)
@@ -164,7 +154,7 @@ class OutboxTests(SynchronousTestCase):
         def another() -> None:
             raise FileExistsError
 
-        self.before["name file"] = another
+        self.steps.faults["name file"] = another
         error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         self.assertEqual(str(error), f"{self.folder}: no free name in {TRIES} tries")
         self.assertEqual(self.files(), [])
@@ -210,10 +200,10 @@ class OutboxTests(SynchronousTestCase):
 
         def snapshot() -> None:
             if os.path.exists(self.folder):
-                snapshots.append((self.steps[-1], self.mktemp()))
+                snapshots.append((self.steps.taken[-1], self.mktemp()))
                 shutil.copytree(self.folder, snapshots[-1][1])
 
-        self.before = dict.fromkeys(STEPS, snapshot)
+        self.steps.faults = dict.fromkeys(STEPS, snapshot)
         self.outbox.store("l2", PUT)
         after = {step: self.found(folder=folder) for step, folder in snapshots}
         nothing: list[bytes] = []
@@ -226,11 +216,8 @@ class OutboxTests(SynchronousTestCase):
         """At whichever step the disk fails, nothing is left there: a failure means not stored."""
         os.mkdir(self.folder)
         for step in STEPS:
-
-            def fail() -> None:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            self.before = {step: fail}
+            self.steps.faults.clear()
+            self.steps.fail(step, errno.ENOSPC)
             error = self.assertRaises(OSError, self.outbox.store, "l2", PUT)
             self.assertEqual(error.errno, errno.ENOSPC)
             self.assertEqual(self.files(), [], step)
@@ -249,7 +236,7 @@ class OutboxTests(SynchronousTestCase):
             with open(os.path.join(self.folder, name), "ab") as file:
                 file.write(b".")
 
-        self.before["read back"] = spoil
+        self.steps.faults["read back"] = spoil
         self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         self.assertEqual(self.files(), [])
 
@@ -263,7 +250,7 @@ class OutboxTests(SynchronousTestCase):
                 file.write(b"put:other\n")
             os.rename(path + "~", path)
 
-        self.before["read back"] = replace
+        self.steps.faults["read back"] = replace
         self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         self.assertEqual(self.found(), [b"put:other\n"])
 
@@ -277,7 +264,7 @@ class OutboxTests(SynchronousTestCase):
         def refuse(path: str) -> None:
             raise PermissionError(errno.EROFS, "Read-only file system", path)
 
-        self.before["sync folder"] = fail
+        self.steps.faults["sync folder"] = fail
         error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         (name,) = self.files()
         path = os.path.join(self.folder, name)
@@ -316,7 +303,7 @@ class OutboxTests(SynchronousTestCase):
             os.seteuid(54321)
 
         self.addCleanup(os.seteuid, 0)
-        self.before["make file"] = drop
+        self.steps.faults["make file"] = drop
         self.assertRaises(PermissionError, self.outbox.store, "l2", PUT)
         os.seteuid(0)
         self.assertEqual(self.files(), [])
@@ -330,11 +317,11 @@ class OutboxTests(SynchronousTestCase):
             for name in self.files() if os.path.exists(self.folder) else ():
                 self.assertNotIn(b"alice", read(os.path.join(self.folder, name)))
 
-        self.before = dict.fromkeys(STEPS, look)
+        self.steps.faults = dict.fromkeys(STEPS, look)
         path = self.make(lambda: KEY).store("l2", PUT)
         self.assertEqual(os.path.basename(path), f"{NOW}.{PID}.put.l2~sealed")
         look()
-        self.assertEqual(self.steps, STEPS)
+        self.assertEqual(self.steps.taken, STEPS)
         self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
 
     def test_no_key(self) -> None:
@@ -346,14 +333,14 @@ class OutboxTests(SynchronousTestCase):
         self.assertRaises(NotStored, self.make(read_key).store, "l2", PUT)
         self.assertEqual(self.files(), [])
 
+    def seal_it(self) -> None:
+        """Seal the only file, as a lonc does."""
+        (name,) = self.files()
+        Spool(self.folder, KEY).seal(name)
+
     def test_sealed_meanwhile(self) -> None:
         """A lonc that seals the file before it is read back has not lost it."""
-
-        def seal_it() -> None:
-            (name,) = self.files()
-            Spool(self.folder, KEY).seal(name)
-
-        self.before["read back"] = seal_it
+        self.steps.faults["read back"] = self.seal_it
         path = self.outbox.store("l2", PUT)
         self.assertFalse(os.path.exists(path))
         self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
@@ -361,18 +348,17 @@ class OutboxTests(SynchronousTestCase):
     def test_sealed_and_failed(self) -> None:
         """What a lonc has sealed before something fails is there all the same, and is named."""
 
-        def seal_it() -> None:
-            (name,) = self.files()
-            Spool(self.folder, KEY).seal(name)
+        def fail() -> None:
+            self.seal_it()
             raise OSError(errno.EIO, "Input/output error")
 
-        self.before["sync folder"] = seal_it
+        self.steps.faults["sync folder"] = fail
         error = self.assertRaises(NotStored, self.outbox.store, "l2", PUT)
         self.assertIn(f"{SEALED} exists nevertheless", str(error))
 
     def test_gone(self) -> None:
         """A file that has gone without a trace is no promise."""
-        self.before["read back"] = lambda: shutil.rmtree(self.folder)
+        self.steps.faults["read back"] = lambda: shutil.rmtree(self.folder)
         self.assertRaises(FileNotFoundError, self.outbox.store, "l2", PUT)
 
     # The notes

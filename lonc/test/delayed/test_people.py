@@ -33,8 +33,7 @@ class ListingTests(SynchronousTestCase):
 
     def put(self, file: str, content: bytes) -> None:
         """Write a file."""
-        with open(os.path.join(self.folder, file), "wb") as opened:
-            opened.write(content)
+        write(os.path.join(self.folder, file), content)
 
     def there(self) -> list[str]:
         """Return the paths of all files."""

@@ -265,6 +265,7 @@ class KeptTests(DelayedCase):
         self.start()
         reason = b"it cannot be read: Permission denied\n"
         self.assertEqual(self.in_kept(), {FIRST: b"put:a:b\n", FIRST + ".reason": reason})
+        self.assertEqual(self.logged(LogLevel.critical), [])
 
     def test_empty(self) -> None:
         """An empty one is kept with the reason, once it has been empty for 2 s."""

@@ -470,6 +470,19 @@ class SealedTests(SpoolCase):
         self.assertIn("it is a symbolic link; it must be a folder itself", fault.what)
         self.assertRaises(OSError, self.spool.seal, NAME)
 
+    def test_folder_cannot_be_listed(self) -> None:
+        """Where the disk does not say what is sealed, nothing of it is taken for gone."""
+        self.put_sealed(b"x\n")
+        listdir = os.listdir
+
+        def fail(path: str) -> list[str]:
+            if path == self.spool.sealed:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            return listdir(path)
+
+        self.patch(os, "listdir", fail)
+        self.assertRaises(OSError, self.spool.scan)
+
     def test_read(self) -> None:
         """What is sealed is whole, with a newline or without."""
         for data in (b"put:a:b\n", b"put:a:b"):
