@@ -1,10 +1,9 @@
-"""Who may see, and who may steer."""
+"""Access levels: who may see, and who may steer."""
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.testing import StringTransport
@@ -15,23 +14,23 @@ from lonc.control import access, commands
 from lonc.control.access import Level, Visitor, visitor_of
 from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
-from lonc.control.errors import ManagementError, NotAllowed
+from lonc.control.errors import NotAllowed
 from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
 from lonc.transport.unix_socket import UNKNOWN, Peer
 
-#: What who may see is allowed; everything else is for who steers.
+#: Commands that require the level see.
 SEEING = {"About", "ListHosts", "ListClients", "ListConnections", "ListSlow", "ListSettings"}
 SEEING |= {"ListDelayed", "ListProblems", "Trace", "Listing"}
 
 
 class LevelsTests(ConnectedTests):
-    """What each level is allowed."""
+    """What each level allows."""
 
     def test_levels(self) -> None:
-        """Looking is for who may see, contents are the owner's, and all else is steering."""
+        """Reports require see, contents of requests own, and everything else steer."""
         for name, command in vars(commands).items():
             if isinstance(command, type) and issubclass(command, ManagementCommand):
                 level = Level.SEE if name in SEEING else Level.STEER
@@ -39,13 +38,13 @@ class LevelsTests(ConnectedTests):
                 self.assertEqual(command.level, level, name)
 
     def seeing(self) -> ManagementClient:
-        """Return a client of somebody who may see."""
+        """Return a client with the level see."""
         self.visitor = Visitor("ann (process 7)", Level.SEE)
         client, self.pump = self.connected()
         return client
 
     def test_see(self) -> None:
-        """Who may see gets the reports; what steers is refused in one line, done by nobody."""
+        """With see, reports are answered; other commands are refused, and logged."""
         client = self.seeing()
         self.assertEqual(len(self.answer(client.hosts())), 2)
         with capturedLogs() as events:
@@ -59,7 +58,7 @@ class LevelsTests(ConnectedTests):
         )
 
     def test_contents(self) -> None:
-        """What is in requests is for the owner, not for everybody who steers."""
+        """Contents of requests require the owner; steer does not suffice."""
         self.visitor = Visitor("certificate l3", Level.STEER)
         client, self.pump = self.connected()
         self.answer(client.reset_retries("msul1"))
@@ -74,11 +73,10 @@ class LevelsTests(ConnectedTests):
 
 
 class VisitorTests(SynchronousTestCase):
-    """Who a connection's other side is, by what the kernel tells."""
+    """The identity of a client, as reported by the kernel."""
 
     def visitor(self, family: int, uid: int) -> Visitor:
-        """Return who a socket with a user's credentials is."""
-
+        """Return the identity of a socket with a user's credentials."""
         peer = Peer(7, uid) if family == socket.AF_UNIX else UNKNOWN
         self.patch(access, "peer_of", lambda handle: peer)
 
@@ -89,7 +87,7 @@ class VisitorTests(SynchronousTestCase):
         return visitor_of(Transport())
 
     def test_owner(self) -> None:
-        """Lonc's own user and root own it, whoever else comes may see."""
+        """lonc's own user and root are owners; others may see."""
         self.assertEqual(self.visitor(socket.AF_UNIX, 0), Visitor("root (process 7)", Level.OWN))
         own = self.visitor(socket.AF_UNIX, os.geteuid())
         self.assertEqual(own.level, Level.OWN)
@@ -97,60 +95,25 @@ class VisitorTests(SynchronousTestCase):
         self.assertEqual(other, Visitor("4000000001 (process 7)", Level.SEE))
 
     def test_elsewhere(self) -> None:
-        """Over TCP nobody is known, and may see."""
+        """Over TCP clients are unknown, and may see."""
         self.assertEqual(self.visitor(socket.AF_INET, 0).level, Level.SEE)
         self.assertEqual(visitor_of(StringTransport()).level, Level.SEE)
 
 
 class SocketTests(TestCase):
-    """With the reactor's own sockets."""
-
-    def setUp(self) -> None:
-        folder = short_folder(self)
-        self.path = os.path.join(folder, "lonc.amp")
-        self.daemon = NotedDaemon()
-
-    async def test_own_socket(self) -> None:
-        """On a UNIX socket its owner steers, and the log says who it was."""
-        port = ManagementPort(reactor, network(reactor), self.daemon.parts, f"unix:{self.path}")
-        port.startService()
-        client = await ManagementClient.connect(reactor, f"unix:{self.path}")
-        with capturedLogs() as events:
-            await client.report()
-        self.assertIn(f"(process {os.getpid()})", str(events[0]["who"]))
-        await client.close()
-        await port.stopService()
-
-    async def test_tcp(self) -> None:
-        """Over TCP on this machine one sees, and does not steer; there is a warning."""
-        port = ManagementPort(
-            reactor, network(reactor), self.daemon.parts, "tcp:0:interface=127.0.0.1"
-        )
-        with capturedLogs() as events:
-            port.startService()
-        self.assertIn("may see, and nobody may steer", warnings(events)[0])
-        host: Any = port._port.getHost() if port._port else None
-        where = f"tcp:127.0.0.1:{host.port}"
-        client = await ManagementClient.connect(reactor, where)
-        await client.about()
-        try:
-            await client.stop()
-        except ManagementError as error:
-            self.assertIsInstance(error, NotAllowed)
-        await client.close()
-        await port.stopService()
-        self.assertEqual(self.daemon.asked, [])
+    """The reactor's own sockets."""
 
     async def test_group(self) -> None:
-        """A group may connect from the start on, or from a reload on, and no more after another."""
+        """A group may connect from the start on, and no more after a reload without it."""
+        path = os.path.join(short_folder(self), "lonc.amp")
         port = ManagementPort(
-            reactor, network(reactor), self.daemon.parts, f"unix:{self.path}:mode=600", os.getegid()
+            reactor, network(reactor), NotedDaemon().parts, f"unix:{path}:mode=600", os.getegid()
         )
         port.startService()
-        info = os.stat(self.path)
+        info = os.stat(path)
         self.assertEqual((info.st_mode & 0o777, info.st_gid), (0o660, os.getegid()))
         port.share(None)
-        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
         if os.geteuid() != 0:
             with self.assertRaises(ManagementPortError):
                 port.share(0)

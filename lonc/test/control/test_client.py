@@ -51,12 +51,8 @@ EXAMPLE = os.path.join(os.path.dirname(os.path.dirname(lonc.__file__)), "docs/ex
 class CommandsTests(ConnectedTests):
     """Each command, from the client's call to the daemon and back."""
 
-    def test_about(self) -> None:
-        """The daemon's report arrives as it was given."""
-        self.assertEqual(self.answer(self.client.about()), self.daemon.about())
-
     def test_hosts(self) -> None:
-        """S18: every field of a host's status arrives as it was given."""
+        """S18: the status of the daemon and of its hosts arrives unchanged."""
         # Every field has a value of its own, so that none can stand for another.
         fields = attrs.asdict(a_status("msul1")).items()
         numbers = {name: n + 3 for n, (name, value) in enumerate(fields) if type(value) is int}
@@ -71,11 +67,13 @@ class CommandsTests(ConnectedTests):
             mode="ssl",
             last_log="Tue Nov  3 05:02:00 2026 (17) [msul1] \N{SNOWMAN}",
         )
-        self.daemon.hosts = [status]
-        self.assertEqual(self.answer(self.client.hosts()), [status])
+        for hosts in ([status], []):
+            self.daemon.hosts = hosts
+            self.assertEqual(self.answer(self.client.hosts()), hosts)
+        self.assertEqual(self.answer(self.client.about()), self.daemon.about())
 
     def test_older(self) -> None:
-        """A daemon that has been upgraded on disk, and not restarted, says less than is asked."""
+        """A lonc that was upgraded on disk and not restarted lacks a field of the answer."""
         before = {name: kind for name, kind in commands.About.response if name != b"totals"}
 
         class OlderAbout(ManagementCommand):
@@ -97,7 +95,7 @@ class CommandsTests(ConnectedTests):
         )
 
     def test_not_awaited(self) -> None:
-        """Who forgets to await is warned, and nothing is asked."""
+        """A call that is not awaited causes a warning, and no command."""
         self.client.report()  # type: ignore[unused-coroutine]
         (warning,) = self.flushWarnings()
         self.assertIn("was never awaited", warning["message"])
@@ -105,7 +103,7 @@ class CommandsTests(ConnectedTests):
         self.assertEqual(self.daemon.asked, [])
 
     def test_public_names(self) -> None:
-        """Every command and every error can be had where programs look for them."""
+        """Every command and every error has a public name."""
         named = {
             name
             for module, kind in ((commands, ManagementCommand), (errors, ManagementError))
@@ -116,40 +114,22 @@ class CommandsTests(ConnectedTests):
         for name in management.__all__:
             self.assertEqual(getattr(management, name).__name__, name)
 
-    def test_no_hosts(self) -> None:
-        """A daemon without hosts has an empty list."""
-        self.daemon.hosts = []
-        self.assertEqual(self.answer(self.client.hosts()), [])
-
-    def test_one_host(self) -> None:
-        """S18: each command reaches the daemon for the host it names, and for no other."""
-        self.answer(self.client.report("msul1"))
-        self.answer(self.client.reset_retries("msul1"))
-        self.answer(self.client.close_connections("msua1"))
-        self.answer(self.client.set_debug_level("msua1", 9))
-        self.assertEqual(
-            self.daemon.asked,
-            [("report",), ("reset", "msul1"), ("close", "msua1"), ("debug", "msua1", 9)],
-        )
-
-    def test_all_hosts(self) -> None:
-        """S18: without a host, each command is for all."""
-        self.answer(self.client.report())
-        self.answer(self.client.reset_retries())
-        self.answer(self.client.close_connections())
-        self.answer(self.client.set_debug_level("", 0))
-        self.assertEqual(
-            self.daemon.asked,
-            [
-                ("report",),
-                *((what, host) for what in ("reset", "close") for host in ("msul1", "msua1")),
-                ("debug", "msul1", 0),
-                ("debug", "msua1", 0),
-            ],
-        )
+    def test_actions(self) -> None:
+        """S18: each command is carried out for its host only, and without one for all."""
+        for host, hosts in (("msua1", ["msua1"]), ("", ["msul1", "msua1"])):
+            self.daemon.asked.clear()
+            self.answer(self.client.report(host))
+            self.answer(self.client.reset_retries(host))
+            self.answer(self.client.close_connections(host))
+            self.answer(self.client.set_debug_level(host, 9))
+            expected: list[tuple[object, ...]] = [
+                (what, each) for what in ("reset", "close") for each in hosts
+            ]
+            expected += [("debug", each, 9) for each in hosts]
+            self.assertEqual(self.daemon.asked, [("report",), *expected])
 
     def test_read_again(self) -> None:
-        """What has changed is told once the table, or everything, has been read."""
+        """The changes are returned once the table, or everything, has been read."""
         for call, asked in [
             (self.client.reread_table, ("reread",)),
             (self.client.reload, ("reload",)),
@@ -171,10 +151,10 @@ class CommandsTests(ConnectedTests):
 
 
 class ErrorsTests(ConnectedTests):
-    """What a person is told when a command fails."""
+    """Errors of commands."""
 
     def test_unknown_host(self) -> None:
-        """A host that is not in the table is named, and nothing is done."""
+        """A host that is not in the table is named, and the command is not carried out."""
         for call in [
             self.client.report("nosuch"),
             self.client.reset_retries("nosuch"),
@@ -204,7 +184,7 @@ class ErrorsTests(ConnectedTests):
         self.assertEqual(text, "hosts.tab:3: " + "x" * 987)
 
     def test_internal_error(self) -> None:
-        """An unforeseen exception is logged here, told without its content, and ends nothing."""
+        """An unexpected exception is logged, and answered without its content; lonc goes on."""
         self.daemon.report_error = RuntimeError("secret")
         text = self.refused(self.client.report(), InternalError)
         self.assertNotIn("secret", text)
@@ -213,7 +193,7 @@ class ErrorsTests(ConnectedTests):
         self.answer(self.client.report())
 
     def test_installed_anew(self) -> None:
-        """Where another lonc was installed meanwhile, a fault is told as what it most likely is."""
+        """If lonc was reinstalled meanwhile, that is given as the reason."""
         self.patch(files, "_STARTED_WITH", (0, 0))
         self.daemon.report_error = RuntimeError()
         text = self.refused(self.client.report(), InternalError)
@@ -221,7 +201,7 @@ class ErrorsTests(ConnectedTests):
         self.flushLoggedErrors(RuntimeError)
 
     def test_unknown_command(self) -> None:
-        """A command of a later release gets an error, and the connection stays."""
+        """An unknown command gets an error, and the connection stays."""
 
         class Later(ManagementCommand):
             commandName = b"x" * 60_000
@@ -231,7 +211,7 @@ class ErrorsTests(ConnectedTests):
         self.answer(self.client.report())
 
     def test_bad_argument(self) -> None:
-        """An argument that is no number gets an error, and the connection stays."""
+        """An argument of the wrong type gets an error, and the connection stays."""
 
         class SetDebugLevel(ManagementCommand):
             arguments = [(b"host", amp.Unicode()), (b"level", amp.Unicode())]
@@ -247,16 +227,16 @@ class ErrorsTests(ConnectedTests):
         self.answer(self.client.report())
 
     def test_too_long_to_ask(self) -> None:
-        """What does not fit into a command fails before it is sent, and says so."""
+        """An argument that is too long for AMP is an error of the client."""
         told = self.refused(self.client.report("x" * 70_000), BadArguments)
         self.assertEqual(told, "Report: host is too long")
 
 
 class ClientWaitsTests(ConnectedTests):
-    """Everything a client waits for ends."""
+    """No call of a client waits forever."""
 
     def test_no_answer(self) -> None:
-        """S18: a daemon that does not answer in time is given up."""
+        """S18: without an answer in time, a call fails."""
         asked = Deferred.fromCoroutine(self.client.about())
         self.reactor.advance(9.9)
         self.assertNoResult(asked)
@@ -265,7 +245,7 @@ class ClientWaitsTests(ConnectedTests):
         self.assertEqual(told, "unix:/sockets/lonc.amp: no answer within 10 s")
 
     def test_connection_lost(self) -> None:
-        """A connection that goes while an answer is awaited is an error for a person."""
+        """If the connection ends before the answer, calls fail with a readable text."""
         asked = Deferred.fromCoroutine(self.client.about())
         self.factory.disconnect()
         self.pump.flush()
@@ -280,7 +260,7 @@ class ClientWaitsTests(ConnectedTests):
         self.answer(self.client.close())
 
     def test_endless_list(self) -> None:
-        """A list that does not go on is given up."""
+        """A listing whose pages do not advance is an error."""
 
         class Stuck(amp.AMP):
             def locateResponder(self, name: bytes) -> Any:
@@ -297,10 +277,10 @@ class ClientWaitsTests(ConnectedTests):
 
 
 class LiarsTests(SynchronousTestCase):
-    """What listens there is no lonc, or a broken one."""
+    """Servers that are not a lonc, or a broken one."""
 
     def test_rows_again(self) -> None:
-        """A listing that comes back to a row which it has had is given up."""
+        """A listing that repeats a row is an error."""
         pages = [{"rows": [a_slow_request(number)], "more": True} for number in (1, 2, 1)]
 
         class Asked(ManagementClient):
@@ -316,7 +296,7 @@ class LiarsTests(SynchronousTestCase):
         self.assertIn("does not end", str(self.failureResultOf(listing, NoAnswer).value))
 
     def answered(self, answer: Callable[[bytes], bytes]) -> Deferred[DaemonStatus]:
-        """Ask for the daemon's report, and answer with what is made of the question's tag."""
+        """Ask for the daemon's status; the answer is made from the tag of the question."""
         net = MemoryReactorClock()
         connecting = Deferred.fromCoroutine(ManagementClient.connect(net, "unix:/x"))
         protocol = net.unixClients[-1][1].buildProtocol(None)
@@ -332,7 +312,7 @@ class LiarsTests(SynchronousTestCase):
         return asking
 
     def test_lies(self) -> None:
-        """Whatever comes in place of an answer is an error in one line, without a traceback."""
+        """Anything but an answer is an error in one line, without a traceback."""
         box = amp.AmpBox
         for answer in (
             lambda tag: b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -353,7 +333,7 @@ class LiarsTests(SynchronousTestCase):
 
 
 class ConnectTests(SynchronousTestCase):
-    """Reaching lonc at all."""
+    """Connecting to lonc."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -361,16 +341,13 @@ class ConnectTests(SynchronousTestCase):
     def connecting(self, endpoint: str) -> Deferred[ManagementClient]:
         return Deferred.fromCoroutine(ManagementClient.connect(self.reactor, endpoint, 10.0))
 
-    def test_refused(self) -> None:
-        """Where nobody listens, the endpoint is named."""
+    def test_not_connected(self) -> None:
+        """If nobody listens, or nobody answers in time, the endpoint is named."""
         connecting = self.connecting("unix:/x")
         factory = self.reactor.unixClients[0][1]
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
         text = str(self.failureResultOf(connecting, NoAnswer).value)
         self.assertIn("unix:/x: Connection was refused", text)
-
-    def test_silence(self) -> None:
-        """A connection that does not come about is given up."""
         connecting = self.connecting("tcp:192.0.2.1:5")
         self.reactor.advance(9.9)
         self.assertNoResult(connecting)
@@ -379,42 +356,42 @@ class ConnectTests(SynchronousTestCase):
         self.assertEqual(text, "tcp:192.0.2.1:5: not connected within 10 s")
 
     def test_no_endpoint(self) -> None:
-        """What is no endpoint description is named."""
+        """An invalid endpoint description is named."""
         for wrong in ["", "lonc.amp", "unix:/x:mode=600", "tcp:h:port"]:
             text = str(self.failureResultOf(self.connecting(wrong), NoAnswer).value)
             self.assertTrue(text.startswith(f"{wrong}: not a client endpoint"), text)
 
 
 class ExampleTests(TestCase):
-    """The program in the documentation, as a process of its own, over a real UNIX socket."""
+    """The program in the documentation, as a process, over a real UNIX socket."""
 
     timeout = 600
 
-    def setUp(self) -> None:
+    async def test_program(self) -> None:
+        """
+        S18: it lists the hosts, and carries out commands; an error is one line, with an exit status
+        other than 0.
+        """
         if not os.path.exists(EXAMPLE):
             self.skipTest("lonc is installed without its documentation")
-        folder = short_folder(self)
-        self.path = os.path.join(folder, "lonc.amp")
-        self.daemon = NotedDaemon(
+        path = os.path.join(short_folder(self), "lonc.amp")
+        daemon = NotedDaemon(
             a_status("msul1", idle=3, waiting=4, con_lost={"timeout": 5, "dead": 6}),
             a_status("msua1", state="DEAD", retries_left=0),
         )
         clock: Any = reactor
-        self.factory = ManagementFactory(self.daemon.responders, clock, visitor_of=lambda _: OWNER)
-        port = clock.listenUNIX(self.path, self.factory, mode=0o600)
-        self.addCleanup(self.factory.disconnect)
+        factory = ManagementFactory(daemon.responders, clock, visitor_of=lambda _: OWNER)
+        port = clock.listenUNIX(path, factory, mode=0o600)
+        self.addCleanup(factory.disconnect)
         self.addCleanup(port.stopListening)
 
-    async def run_example(self, *arguments: str) -> tuple[str, str, int]:
-        """Give what the program prints, what it complains of, and its exit status."""
-        out, err, code = await getProcessOutputAndValue(
-            sys.executable, [EXAMPLE, f"unix:{self.path}", *arguments], env=dict(os.environ)
-        )
-        return out.decode(), err.decode(), code
+        async def run(*arguments: str) -> tuple[str, str, int]:
+            out, err, code = await getProcessOutputAndValue(
+                sys.executable, [EXAMPLE, f"unix:{path}", *arguments], env=dict(os.environ)
+            )
+            return out.decode(), err.decode(), code
 
-    async def test_list(self) -> None:
-        """A line for each host, with its figures, below a heading."""
-        out, err, code = await self.run_example("list")
+        out, err, code = await run("list")
         self.assertEqual((err, code), ("", 0))
         about, heading, *hosts = out.splitlines()
         self.assertIn("lonc 0.1, pid 17, since ", about)
@@ -426,26 +403,12 @@ class ExampleTests(TestCase):
                 ["msul1", "up", "3", "4", "2", "0", "0", "0", "11"],
             ],
         )
-
-    async def test_commands(self) -> None:
-        """S18: what the program is told to do reaches the daemon, and what it is told is shown."""
-        self.assertEqual(await self.run_example("debug", "msul1", "2"), ("", "", 0))
-        self.assertEqual(await self.run_example("close"), ("", "", 0))
-        self.assertEqual(await self.run_example("reread"), ("1 new host: msua1\n", "", 0))
+        for arguments, result in (
+            (("debug", "msul1", "2"), ("", "", 0)),
+            (("close",), ("", "", 0)),
+            (("reread",), ("1 new host: msua1\n", "", 0)),
+            (("reset", "nosuch"), ("", "manage.py: nosuch is not in hosts.tab\n", 1)),
+        ):
+            self.assertEqual(await run(*arguments), result)
         closed = [("close", "msul1"), ("close", "msua1")]
-        self.assertEqual(self.daemon.asked, [("debug", "msul1", 2), *closed, ("reread",)])
-
-    async def test_unknown_host(self) -> None:
-        """An error is one line, and the exit status is not 0."""
-        self.assertEqual(
-            await self.run_example("reset", "nosuch"),
-            ("", "manage.py: nosuch is not in hosts.tab\n", 1),
-        )
-
-    async def test_nobody_listens(self) -> None:
-        """Where no lonc runs, that is one line too."""
-        self.path += ".nosuch"
-        out, err, code = await self.run_example("list")
-        self.assertEqual((out, code), ("", 1))
-        self.assertTrue(err.startswith(f"manage.py: unix:{self.path}: "), err)
-        self.assertEqual(len(err.splitlines()), 1, err)
+        self.assertEqual(daemon.asked, [("debug", "msul1", 2), *closed, ("reread",)])

@@ -1,4 +1,4 @@
-"""The management ports of a daemon that runs."""
+"""The management ports of a running daemon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lonc.test.fixtures.programs import run_program
 
 
 class ManagementTests(DaemonTestCase):
-    """From this machine over its socket, from others over TLS."""
+    """From this machine over the socket or TCP, from others over TLS."""
 
     async def run_lonc(self, *arguments: str) -> tuple[int, str]:
         """Run a command; return its exit status and what it says."""
@@ -25,8 +25,8 @@ class ManagementTests(DaemonTestCase):
 
     async def test_elsewhere(self) -> None:
         """
-        After a reload lonc listens where the file says now, and not where it did; over TCP the
-        command finds it by the file, and sees.
+        After a reload, lonc listens at the new places only; the command finds it there by the file,
+        and over TCP may only see.
         """
         ports = [free_port("127.0.0.1") for _ in range(3)]
         lond_port = free_port("127.0.0.1", "127.0.0.2")
@@ -66,7 +66,7 @@ class ManagementTests(DaemonTestCase):
         return True
 
     async def test_tls(self) -> None:
-        """A certificate that is named sees, and steers once a reload lets it."""
+        """A configured certificate name may see, and after a reload steer."""
         os.mkdir(self.path("pki"))
         files = Authority(self.path("pki")).issue("localhost")
         port = free_port("127.0.0.1")

@@ -1,4 +1,4 @@
-"""What the daemon tells of itself and its hosts."""
+"""The status of the daemon and its hosts over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WITHOUT = "l1:msu:library:l1.test:127.0.0.1\n"
 
 
 class DepartedTests(ServiceTestCase):
-    """A host that leaves the table, and comes back."""
+    """A host that is removed from the table, and added again."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -29,7 +29,7 @@ class DepartedTests(ServiceTestCase):
         self.successResultOf(self.daemon.reread_table())
 
     def test_forgotten(self) -> None:
-        """Nothing is told of it that was so before it left; its requests stay in the totals."""
+        """Its earlier status is forgotten; its requests remain in the totals."""
         before = self.daemon.reporter.status("l2")
         self.assertTrue(before.last_log.endswith("INFO: x</font>"))
         self.assertEqual((before.requests, before.requests_lately), (1, 1))
@@ -47,7 +47,7 @@ class DepartedTests(ServiceTestCase):
         self.assertEqual(self.daemon.reporter.about().departed["requests"], 1)
 
     def test_leaves_meanwhile(self) -> None:
-        """One that leaves while all are gone through in slices is not remembered by that."""
+        """A host that is removed while the hosts are processed in slices is forgotten too."""
         turning = self.daemon.reporter.beginning_slots()
         next(turning)
         self.change(a_table(WITHOUT))
@@ -57,7 +57,7 @@ class DepartedTests(ServiceTestCase):
 
 
 class UsualTests(ServiceTestCase):
-    """A host that answers thousands of requests a day, and becomes slow."""
+    """A host that becomes slow."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -65,19 +65,19 @@ class UsualTests(ServiceTestCase):
         self.daemon = self.started()
 
     def goes_by(self, slots: int, seconds: float, slowest: float) -> None:
-        """Let time go by, with an answer a second of which some are slower than others."""
+        """Let time pass, with an answer each second, some slower than others."""
         host = self.daemon.hosts["l2"]
         for _ in range(slots):
             host.times.direct += [seconds] * 28 + [slowest] * 2
             list(self.daemon.reporter.beginning_slots())
 
     def wrong(self) -> list[tuple[str, str]]:
-        """Return what is wrong with the host."""
+        """Return the host's problems."""
         list(self.daemon.reporter.looking())
         return [(each.level, each.what) for each in self.daemon.problems if each.host == "l2"]
 
     def test_slow(self) -> None:
-        """Far slower than in the last 24 hours is a warning; once it is usual, a note."""
+        """A host that is much slower than in the last 24 hours is a warning, and later a note."""
         day = TURNS * MEDIANS
         self.goes_by(day, 0.1, 0.2)
         self.assertEqual(self.wrong(), [])

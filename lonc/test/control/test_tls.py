@@ -1,4 +1,4 @@
-"""The management port over TLS: whose certificate may see, and whose may steer."""
+"""The management port over TLS."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
+from twisted.protocols import amp
 from twisted.trial.unittest import TestCase
 
 from lonc.config.certificates import CertificateFiles, Certificates
@@ -20,8 +22,18 @@ from lonc.test.fixtures.management import NotedDaemon
 from lonc.transport.network import network
 
 
+class Plain(Protocol):
+    """A client without TLS."""
+
+    def __init__(self) -> None:
+        self.closed: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.closed.callback(None)
+
+
 class TLSTests(TestCase):
-    """A port with a certificate for localhost, and others that come."""
+    """A port with a certificate for localhost, and its clients."""
 
     timeout = 600
 
@@ -43,19 +55,18 @@ class TLSTests(TestCase):
         )
         self.addCleanup(self.port.stopService)
 
-    def listen(self) -> int:
-        """Start; return the port's number."""
-        self.port.startService()
-        host: Any = self.port._port.getHost() if self.port._port else None
-        number: int = host.port
-        return number
-
-    async def client(self, files: CertificateFiles | None, host: str = "") -> ManagementClient:
-        """Connect with a certificate."""
+    async def client(self, files: CertificateFiles | None, host: str) -> ManagementClient:
+        """Start the port if necessary, and connect with a certificate."""
         if self.port._port is None:
-            self.number = self.listen()
-        where = f"lonctls:{host or 'localhost'}:{self.number}"
+            self.port.startService()
+            port: Any = self.port._port
+            self.number = port.getHost().port
+        where = f"lonctls:{host}:{self.number}"
         return await ManagementClient.connect(reactor, where, 10.0, files)
+
+    async def entering(self, name: str, *names: str) -> ManagementClient:
+        """Connect with a certificate for these names."""
+        return await self.client(self.authority.issue(name, [*names], file="other"), "localhost")
 
     async def refusal(self, work: Any) -> ManagementError:
         """Return what a coroutine fails with."""
@@ -66,34 +77,31 @@ class TLSTests(TestCase):
             return error
         raise AssertionError("it did not fail")
 
-    async def test_see(self) -> None:
-        """A certificate for a name that may see sees, and does not steer."""
-        client = await self.client(self.authority.issue("l2.test", file="l2"))
+    async def test_levels(self) -> None:
+        """
+        A certificate for a name that may see, or steer, allows that and nothing above it, as long
+        as the name is configured; other servers of the cluster may see nothing.
+        """
+        client = await self.entering("l2.test")
         await client.about()
         error = await self.refusal(client.stop())
         self.assertIsInstance(error, NotAllowed)
         self.assertIn("certificate l2.test may see, and not steer", str(error))
         await client.close()
-
-    async def test_steer(self) -> None:
-        """One for a name that may steer does, and sees no contents."""
-        client = await self.client(self.authority.issue("x", ["l3.test"], file="l3"))
+        client = await self.entering("x", "l3.test")
         await client.report()
         self.assertEqual(self.daemon.asked, [("report",)])
         self.assertIsInstance(await self.refusal(client.show_delayed("1.1.put.l2")), NotAllowed)
         self.names = ()
         self.assertIsInstance(await self.refusal(client.about()), NotAllowed)
         await client.close()
-
-    async def test_others(self) -> None:
-        """Another server of the cluster, which has a certificate too, is told that it may not."""
-        client = await self.client(self.authority.issue("l4.test", ["l5.test"], file="l4"))
+        client = await self.entering("l4.test", "l5.test")
         error = await self.refusal(client.about())
         self.assertIn("certificate l5.test may see nothing", str(error))
         await client.close()
 
     async def test_another_authority(self) -> None:
-        """A certificate of another authority, or one whose time is over, opens nothing."""
+        """A certificate of another authority, or an expired one, is rejected."""
         folder = os.path.dirname(self.own.authority)
         foreign = Authority(folder, "foreign").issue("l3.test", file="foreign-l3")
         forged = CertificateFiles(self.own.authority, foreign.certificate, foreign.key)
@@ -101,7 +109,7 @@ class TLSTests(TestCase):
         for files in (forged, old):
             client = None
             try:
-                client = await self.client(files)
+                client = await self.client(files, "localhost")
                 await client.report()
             except NoAnswer as error:
                 self.assertIn("TLS failed", str(error))
@@ -112,29 +120,25 @@ class TLSTests(TestCase):
                     await client.close()
         self.assertEqual(self.daemon.asked, [])
 
-    async def test_without(self) -> None:
-        """Who has no certificate cannot ask, and is told so by his own side."""
-        error = await self.refusal(self.client(None))
-        self.assertIn("certificates are required", str(error))
-
-    async def test_plain(self) -> None:
-        """Who speaks no TLS gets nothing."""
-        number = self.listen()
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
-        plain = await connectProtocol(endpoint, Protocol())
-        plain.transport.write(b"\0\4_ask")
-        plain.transport.loseConnection()
+    async def test_not_connected(self) -> None:
+        """
+        Without a certificate a client cannot connect, nor to a server whose certificate is for
+        another host; the commands of a client without TLS are not carried out.
+        """
+        own = self.authority.issue("l2.test", file="l2")
+        for files, host, why in (
+            (None, "localhost", "certificates are required"),
+            (own, "127.0.0.1", "is for localhost, not for 127.0.0.1"),
+        ):
+            self.assertIn(why, str(await self.refusal(self.client(files, host))))
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.number)
+        plain = await connectProtocol(endpoint, Plain())
+        plain.transport.write(amp.AmpBox(_ask=b"1", _command=b"HandOver").serialize())
+        await plain.closed
         self.assertEqual(self.daemon.asked, [])
 
-    async def test_another_host(self) -> None:
-        """What listens there has to have a certificate for the name that is asked for."""
-        error = await self.refusal(
-            self.client(self.authority.issue("l2.test", file="l2"), "127.0.0.1")
-        )
-        self.assertIn("is for localhost, not for 127.0.0.1", str(error))
-
     async def test_nonsense(self) -> None:
-        """A description that cannot be used, or missing certificates, are one line at the start."""
+        """An invalid description, or missing certificates, are refused at the start."""
         for description in ("lonctls:x", "lonctls:1:2", "lonctls:1:backlog=3", "lonctls:99999"):
             port = ManagementPort(
                 reactor,

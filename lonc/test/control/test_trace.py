@@ -10,7 +10,7 @@ from lonc.test.fixtures.management import ConnectedTests
 
 
 class TraceTests(ConnectedTests):
-    """From the request's end to who watches."""
+    """From the end of a request to the client that traces it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -28,7 +28,7 @@ class TraceTests(ConnectedTests):
         return self.ask(self.records.__anext__())  # type: ignore[arg-type]
 
     def test_as_they_end(self) -> None:
-        """Each comes once, in order, those too that ended while nobody asked."""
+        """Each request is sent once, in order, even if it ended between two calls."""
         first = self.next_of()
         self.note(b"one\n")
         self.assertEqual(self.successResultOf(first).number, 1)
@@ -38,7 +38,7 @@ class TraceTests(ConnectedTests):
         self.assertEqual(self.successResultOf(self.next_of()).number, 3)
 
     def test_nothing(self) -> None:
-        """The question is answered after a second, and asked again."""
+        """Without requests, a call is answered after a second, and repeated."""
         record = self.next_of()
         for _ in range(3):
             self.clock.advance(TRACE_WAIT)
@@ -48,14 +48,14 @@ class TraceTests(ConnectedTests):
         self.assertEqual(self.successResultOf(record).contents, "")
 
     def test_one_host(self) -> None:
-        """Others are left out; the owner has the line."""
+        """Only the requests of a host are sent, to the owner with their contents."""
         record = self.next_of("msul1", contents=True)
         self.note(b"other\n", "msua1")
         self.note(b"mine\n")
         self.assertEqual(self.successResultOf(record).contents, "mine")
 
     def test_more_than_fits(self) -> None:
-        """What does not fit into an answer comes with the next."""
+        """Requests that do not fit into an answer are sent with the next one."""
         record = self.next_of(contents=True)
         for number in range(200):
             self.log.note("msul1", 7, b"%d:" % number + b"x" * 1900, "get", "answered", lond=1.0)
@@ -65,7 +65,7 @@ class TraceTests(ConnectedTests):
         self.assertEqual(numbers, list(range(1, 201)))
 
     def test_gone(self) -> None:
-        """Nobody is watched for who has gone."""
+        """When the client has gone, nothing is traced any more."""
         self.next_of()
         self.assertTrue(self.log._watchers)
         Deferred.fromCoroutine(self.client.close())
