@@ -152,9 +152,7 @@ class NoSethostTests(HostTestCase):
 
     def test_only_its_own(self) -> None:
         """The id that it gives for ping is served, the others get con_lost."""
-        stage = Together(self)
-
-        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
+        stage = Together(self).serving_only("l3")
         clients = {host_id: stage.client_of(host_id, b"get\n") for host_id in stage.hosts}
         stage.turn()
         self.assertEqual(
@@ -166,9 +164,7 @@ class NoSethostTests(HostTestCase):
 
     def test_asked_again(self) -> None:
         """Whom the lond does not serve is asked for again, after pauses, and told when it does."""
-        stage = Together(self)
-
-        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
+        stage = Together(self).serving_only("l3")
         stage.send_to("l3", b"get\n")
         before = len(stage.londs)
         stage.advance(4)
@@ -200,7 +196,6 @@ class NoSethostTests(HostTestCase):
     def test_asked_again_after_dead(self) -> None:
         """So it is where the host was DEAD meanwhile, and has come back by a late answer."""
         stage = Together(self, retries=1)
-
         stage.answering(lambda line: b"l3\n" if line == b"ping\n" else None)
         stage.client_of("l3", b"get\n")
         stage.advance(2.5)  # it asks after 1 s and after 3
@@ -219,12 +214,10 @@ class NoSethostTests(HostTestCase):
 
     def test_both_releases(self) -> None:
         """Beside a connection that serves one id, one that can be told serves the others."""
-        stage = Together(self, max_connections=3)
-        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage = Together(self, max_connections=3).knowing()
         stage.send_to("l2", b"stay\n")
         (new,) = stage.londs
-
-        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
+        stage.serving_only("l3")
         clients = {each: stage.client_of(each, b"get\n") for each in ("l3", "l4")}
         stage.turn()
         self.assertEqual((clients["l3"].read, clients["l4"].read), (b"re:get\n", b""))
@@ -239,8 +232,7 @@ class NoSethostTests(HostTestCase):
         new = stage.warm("l2")
         new.stalls_at = b"sethost:l4\n"
         waiting = stage.client_of("l4", b"put\n")
-
-        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
+        stage.serving_only("l3")
         stage.send_to("l3", b"get\n")
         old = stage.londs[1]
         self.assertEqual((new.asked[-1], old.asked[-1]), (b"sethost:l2:warm\n", b"get\n"))
@@ -251,11 +243,9 @@ class NoSethostTests(HostTestCase):
 
     def test_refused_and_asked_again_at_once(self) -> None:
         """Who asks again at con_lost, for a host that is not served, finds no other's place."""
-        stage = Together(self, max_connections=3)
-        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage = Together(self, max_connections=3).knowing()
         stage.send_to("l4", b"stay\n")
-
-        stage.answering(lambda line: b"l3\n" if line == b"ping\n" else echo(line))
+        stage.serving_only("l3")
         stage.send_to("l3", b"get\n")
         old = stage.londs[1]
         stage.network.on_connect = leave_pending
@@ -269,7 +259,6 @@ class NoSethostTests(HostTestCase):
     def test_renewed(self) -> None:
         """A lond that comes to know sethost serves all; older connections serve one id only."""
         stage = Together(self, max_connections=3)
-
         stage.answering(lambda line: {b"ping\n": b"l3\n", b"warm\n": b"ok\n"}.get(line))
         stage.send_to("l3", b"warm\n")
         flying = stage.send_to("l3", b"flying\n")
@@ -350,8 +339,7 @@ class ChangesTests(HostTestCase):
     def test_to_a_lond_that_does_not_serve_it(self) -> None:
         """What has waited for it gets con_lost, and nothing is sent to another id's lond."""
         stage = self.apart("l4")
-
-        stage.answering(lambda line: b"l2\n" if line == b"ping\n" else echo(line))
+        stage.serving_only("l2")
         other = stage.warm("l2")
         _, client = self.waiting_elsewhere(stage)
         stage.move("l3", "127.0.0.2")
@@ -376,8 +364,7 @@ class ChangesTests(HostTestCase):
 
     def test_while_an_id_is_asked_for(self) -> None:
         """A connection that shall serve nothing more serves the request that it has taken."""
-        stage = Together(self, max_connections=1)
-        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage = Together(self, max_connections=1).knowing()
         lond = stage.warm("l2")
         lond.answer = echo
         lond.stalls_at = b"sethost:l3\n"

@@ -44,8 +44,7 @@ class PauseTests(HostTestCase):
 
     def test_not_sent_yet(self) -> None:
         """It is done, too, when the request that was to be sent next waits like the others."""
-        stage = Together(self, max_connections=1)
-        stage.network.prepare = lambda lond: lond.know_hosts()
+        stage = Together(self, max_connections=1).knowing()
         stage.send_to("l2", b"warm\n")
         (lond,) = stage.londs
         lond.stalls_at = b"sethost:l3\n"
