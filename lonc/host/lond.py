@@ -265,25 +265,12 @@ class Lond:
         if connection.omission is not None:
             self._leave_out(connection.omission, message)
             return
-        if not connection.host_id:  # its handshake is not complete
-            self.failed_handshakes += bool(connection.connected)
-        if connection.surplus:
-            self.auditor.tell_out_of_step(connection, message)
-        elif (
-            connection.request is not None
-            and connection.since - connection.rested_since >= LONG_REST
-        ):
-            # A firewall that dropped this connection has dropped the others, too.
-            self.pool.close_idle(connection.rested_since)
         proving = connection.request is PROOF
         # An unanswered ping is no failure if none is ever answered, or while requests are answered.
         excused = proving and (
             self._answers_no_ping or (trouble is Trouble.TIMEOUT and connection.unchecked > 0)
         )
-        if proving:
-            self.memory.note_no_pong(connection.since)
-            if connection.unchecked:
-                self.auditor.note_silence(connection)
+        self._learn_from_failure(connection, message)
         request = connection.give_up()
         was_away = self.health.away
         counts = died = False
@@ -309,6 +296,23 @@ class Lond:
         if request is not None:
             self._machine.lose(request, cause, connection.since)
         self.check_closed()
+
+    def _learn_from_failure(self, connection: LondConnection, message: str) -> None:
+        """Note what the end of a connection says about its answers, other connections and ping."""
+        if not connection.host_id:  # its handshake is not complete
+            self.failed_handshakes += bool(connection.connected)
+        if connection.surplus:
+            self.auditor.tell_out_of_step(connection, message)
+        elif (
+            connection.request is not None
+            and connection.since - connection.rested_since >= LONG_REST
+        ):
+            # A firewall that dropped this connection has dropped the others, too.
+            self.pool.close_idle(connection.rested_since)
+        if connection.request is PROOF:
+            self.memory.note_no_pong(connection.since)
+            if connection.unchecked:
+                self.auditor.note_silence(connection)
 
     def _leave_out(self, omission: Omission, message: str) -> None:
         """Connect again without the step that the lond failed at."""
