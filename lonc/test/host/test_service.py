@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
-
 from twisted.logger import LogLevel
 
 from lonc.host.request_queue import ROUND_ROBIN_AFTER
@@ -116,21 +113,6 @@ class ConnectionsTests(HostTestCase):
         stage.turn()
         self.assertEqual(stage.state, (0, 0, 1, 0))
         self.assertEqual(stage.londs[0].asked, [])
-
-
-class ListenTests(HostTestCase):
-    """Rows S4 and F14: the host's socket."""
-
-    def test_socket(self) -> None:
-        """S4, F14: it is named by the host id, for owner and group only, with room for 1024."""
-        stage = Stage(self)
-        (port,) = stage.network.ports
-        self.assertEqual(port.path, os.path.join(stage.folder, "l2"))
-        self.assertEqual(stage.network.backlogs, [1024])
-        mode = os.stat(port.path).st_mode
-        self.assertTrue(stat.S_ISSOCK(mode))
-        self.assertEqual(stat.S_IMODE(mode), 0o660)
-        self.assertTrue(stage.service.listening)
 
 
 class OtherAskerTests(HostTestCase):

@@ -115,15 +115,6 @@ class StartAfreshTests(HostTestCase):
         self.assertEqual(flying.answers, [CON_LOST, b"re:a2\n", b"re:a3\n"])
         self.assertEqual(waiting.answers, [CON_LOST, b"re:b2\n"])
 
-    def test_within_what_was_sent_ahead(self) -> None:
-        """S14: those behind it in a client's lines are not asked; its connection is closed."""
-        stage = Stage(self)
-        stage.echoing()
-        client = stage.send(b"one\nclose_connection_exit\ntwo\n")
-        self.assertEqual(client.answers, [b"re:one\n", b"ok\n"])
-        self.assertTrue(client.closed)
-        self.assertEqual(stage.status.requests, 1)
-
     def test_many_at_once(self) -> None:
         """S14: hundreds of clients that each ask for it next do not pile up on the stack."""
         stage = Stage(self, max_connections=300, queue_limit=300)
@@ -205,18 +196,6 @@ class ReconfigureTests(HostTestCase):
         self.assertEqual(addresses, {"127.0.0.9"})
         self.assertEqual(stage.status.retries_left, 2)
 
-    def test_who_waits_behind_a_busy_one(self) -> None:
-        """F13: who waits goes to the new address at once, whatever is owed at the old one."""
-        stage, first = self.busy_stage()
-        second = stage.client(b"second\n")
-        self.move_away(stage)
-        stage.turn()
-        self.assertEqual(stage.network.attempts[1].host, "127.0.0.9")
-        self.assertEqual(stage.londs[1].asked, [b"second\n"])
-        stage.londs[0].say(b"1\n")
-        stage.londs[1].say(b"2\n")
-        self.assertEqual((first.read, second.read), (b"1\n", b"2\n"))
-
     def test_dead_host(self) -> None:
         """F13: a DEAD host that gets another address is tried afresh."""
         stage = Stage(self, retries=1)
@@ -264,16 +243,6 @@ class ReconfigureTests(HostTestCase):
         self.assertEqual(stage.status.retries_left, 5)
         self.change(stage, retries=1)
         self.assertEqual(stage.status.retries_left, 1)
-
-    def test_mode(self) -> None:
-        """F13, F14: another mode is set on the socket as it stands; clients stay."""
-        stage = Stage(self)
-        client = stage.client()
-        self.change(stage, socket_mode=0o600)
-        stage.turn()
-        self.assertEqual(os.stat(stage.path).st_mode & 0o777, 0o600)
-        self.assertTrue(stage.service.listening)
-        self.assertFalse(client.closed)
 
     def test_folder(self) -> None:
         """F13: the socket moves to another folder; clients of the old one stay and are served."""
@@ -416,18 +385,6 @@ class StopTests(HostTestCase):
         self.assertTrue(stage.network.attempts[1].given_up)
         self.assertTrue(stage.londs[0].wire.closed)
         self.assert_stops(stage, done)
-
-    def test_client_that_does_not_read(self) -> None:
-        """A client that does not read its last answer is cut after a second."""
-        stage = Stage(self)
-        client = stage.client(b"ping\n", room=1)
-        done = stage.stop()
-        stage.clock.advance(0.9)
-        self.assertEqual((done, client.read, client.closed), ([], b"c", False))
-        stage.clock.advance(0.1)
-        stage.turn()
-        self.assertEqual((done, client.closed), ([True], True))
-        self.assertEqual(stage.clock.getDelayedCalls(), [])
 
     def test_client_that_reads_slowly(self) -> None:
         """A client that reads within that second reads all."""
