@@ -155,28 +155,15 @@ class Health:
         if well is not self.well:
             self._changed()
 
-    def charge(
+    def is_to_blame(
         self, connection: LondConnection, trouble: Trouble, last_answer: float, is_last: bool
-    ) -> tuple[bool, bool]:
+    ) -> bool:
         """
-        Count the end of a connection against the host, if it is its fault.
+        Return whether the end of a connection counts against the host.
 
         :param last_answer: when a request was last answered, in seconds of the clock.
         :param is_last: whether there is no other connection.
-        :return: whether it counts, and whether it made the host DEAD.
         """
-        if not self._is_the_hosts(connection, trouble, last_answer, is_last):
-            return False, False
-        if trouble is Trouble.BROKEN:
-            return True, self.broke(connection.established)
-        if trouble is Trouble.TIMEOUT and connection.host_id:
-            return True, self.silence()
-        return True, self.failure()
-
-    def _is_the_hosts(
-        self, connection: LondConnection, trouble: Trouble, last_answer: float, is_last: bool
-    ) -> bool:
-        """Return whether a failure counts against the host."""
         up = self.state is State.UP
         if trouble is Trouble.NO_FILES:
             # This is our own lack, but a DEAD host still needs its next probe.
@@ -192,6 +179,14 @@ class Health:
             return max(answered, self.last_handshake) <= connection.since or not up
         # Requests sent before a counted failure belong to that failure.
         return answered <= connection.since >= self._last_counted
+
+    def charge(self, connection: LondConnection, trouble: Trouble) -> bool:
+        """Count the end of a connection; return whether it made the host DEAD."""
+        if trouble is Trouble.BROKEN:
+            return self.broke(connection.established)
+        if trouble is Trouble.TIMEOUT and connection.host_id:
+            return self.silence()
+        return self.failure()
 
     def broke(self, established: float) -> bool:
         """

@@ -272,13 +272,12 @@ class Lond:
         )
         self._learn_from_failure(connection, message)
         request = connection.give_up()
-        was_away = self.health.away
-        counts = died = False
-        if self._machine.members and not excused:
-            answered = self._machine.last_answer
-            counts, died = self.health.charge(connection, trouble, answered, not self.pool)
+        was_away, answered = self.health.away, self._machine.last_answer
+        counts = bool(self._machine.members) and not excused
+        counts = counts and self.health.is_to_blame(connection, trouble, answered, not self.pool)
+        died = counts and self.health.charge(connection, trouble)
         if counts and request is not None and trouble is Trouble.TIMEOUT:
-            self.memory.note_silence(self._machine.last_answer)
+            self.memory.note_silence(answered)
         self.troubles.tell_failed(trouble, message, died=died, away=was_away)
         self._probe_later()
         if died:
