@@ -102,7 +102,7 @@ class LoncService(MultiService):
             look_up=names.look_up,
             random=random,
             clients=clients,
-            revived=lambda host_id: delayed.kick(host_id),
+            revived=lambda host_id: delayed.retry(host_id),
             name_trouble=names.trouble,
             auth_modes=in_force.auth_modes,
             ids=in_force.ids,

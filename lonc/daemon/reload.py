@@ -151,11 +151,9 @@ class Reloader:
         )
 
     async def _take_over(self, read: Callable[[], Configuration], file: str) -> str:
-        await self._one_at_a_time.acquire()
-        try:
-            answer, moved = await self._take_over_next(read, file)
-        finally:
-            self._one_at_a_time.release()
+        answer, moved = await self._one_at_a_time.run(
+            lambda: Deferred.fromCoroutine(self._take_over_next(read, file))
+        )
         ports = [line for each in moved for line in await each]
         return str(attrs.evolve(answer, not_done=[*ports, *answer.not_done]))
 

@@ -72,11 +72,10 @@ class Upkeep:
         rounds: dict[Callable[[], object], float] = {
             Sweep(self._outside.reactor, self._outside.network, guarded(self._sweep)): SWEEP,
             partial(self._do, self._restoring): WATCH,
-            self._begin_slots: SLOT,
+            partial(self._do, self._reporter.beginning_slots): SLOT,
             self.refresh_problems: LOOK,
         }
-        for begin, seconds in self._also.items():
-            rounds[partial(self._do, begin)] = seconds
+        rounds |= {partial(self._do, begin): seconds for begin, seconds in self._also.items()}
         return Rounds(self._outside.reactor, rounds)
 
     def start(self) -> None:
@@ -98,10 +97,6 @@ class Upkeep:
 
     async def _in_slices(self, steps: Iterator[object]) -> None:
         await in_slices(self._outside.reactor, steps, self._running)
-
-    async def _begin_slots(self) -> None:
-        """Advance the window of the last five minutes."""
-        await self._in_slices(self._reporter.beginning_slots())
 
     async def refresh_problems(self) -> None:
         """Update the list of problems from the status of the hosts."""

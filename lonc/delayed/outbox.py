@@ -193,7 +193,7 @@ class Outbox:
 
     def _check(self, path: str, content: bytes) -> None:
         try:
-            with open_file(path, lambda _: None) as file:
+            with open_file(path) as file:
                 found = file.read(len(content) + 1)
         except FileNotFoundError:
             # lonc may have sealed it already; it syncs the sealed form before it deletes this file.

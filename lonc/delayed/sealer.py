@@ -42,13 +42,13 @@ class Sealer:
     :param clock: the reactor's clock.
     :param settings: returns the settings in force.
     :param problems: the list of problems.
-    :param go_on: called with a request that need not wait any longer; None for all of them.
+    :param go_on: called with the host of a request that need not wait any longer; None for all.
     """
 
     _clock: IReactorTime
     _disk: Disk
     _settings: Callable[[], Settings]
-    _go_on: Callable[[StoredRequest | None], None]
+    _go_on: Callable[[str | None], None]
     _problems: Problems
     _kept: deque[str] = attrs.field(init=False, factory=deque)
     _next_look: float = attrs.field(init=False, default=0.0)
@@ -140,7 +140,7 @@ class Sealer:
             raise
         finally:
             request.busy = False
-            self._go_on(request)
+            self._go_on(request.host_id)
 
     async def _look(self, spool: Spool) -> None:
         """Find unsealed files among those set aside."""

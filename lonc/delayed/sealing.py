@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from lonc.config.settings import Settings, SettingsError
 from lonc.delayed.names import SEALED, SEALING, has_another_name, numbered, own_name
 from lonc.disk.files import (
-    CREATE,
     LINKED,
     READ,
     Stamp,
@@ -261,23 +260,15 @@ def make_key_file(path: str) -> None:
 
     :raises UnusableKey: it cannot be written, or exists already and is left unchanged.
     """
+    from Crypto.Random import get_random_bytes
+
     try:
-        fd = os.open(path, CREATE, 0o600)
+        with new_file(path, "key") as file:
+            file.write(get_random_bytes(KEY_SIZE))
+            sync_folder(os.path.dirname(path) or ".")
     except FileExistsError:
         raise UnusableKey(f"{path}: it exists, and is left unchanged") from None
     except OSError as error:
-        raise UnusableKey(f"{path}: {error.strerror}") from None
-    from Crypto.Random import get_random_bytes
-
-    key = get_random_bytes(KEY_SIZE)
-    try:
-        with open(fd, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(fd)
-        sync_folder(os.path.dirname(path) or ".")
-    except OSError as error:
-        os.unlink(path)
         raise UnusableKey(f"{path}: {error.strerror}") from None
 
 

@@ -167,17 +167,16 @@ class DelayedService(Service):
         for queue in self._queues.values():
             queue.waiting.clear()
 
-    def kick(self, host_id: str) -> None:
-        """Try a host's requests at once, because it has come back."""
-        queue = self._queues.get(host_id)
-        if queue is not None:
+    def retry(self, host_id: str | None) -> None:
+        """Try the requests of a host at once, as when it has come back; None for all hosts."""
+        for queue in self._queues_of(host_id):
             queue.pause = queue.not_before = 0.0
             self._sending.begin(queue)
 
-    def retry(self, host_id: str | None) -> None:
-        """Try a host's requests now; None for those of all hosts."""
-        for each in list(self._queues) if host_id is None else [host_id]:
-            self.kick(each)
+    def _queues_of(self, host_id: str | None) -> list[DelayedQueue]:
+        """Return the queue of a host if it has one; None for those of all hosts."""
+        names = list(self._queues) if host_id is None else [host_id]
+        return [self._queues[name] for name in names if name in self._queues]
 
     # ------------------------------------------------------------------ for administrators
 
@@ -363,8 +362,7 @@ class DelayedService(Service):
         queue.refill(self._key is not None)
         self._sending.begin(queue)
 
-    def _go_on(self, request: StoredRequest | None) -> None:
-        """Continue with the queue of a request that had to be sealed, or with all."""
-        for queue in list(self._queues.values()):
-            if request is None or queue.host_id == request.host_id:
-                self._sending.begin(queue)
+    def _go_on(self, host_id: str | None) -> None:
+        """Continue with a host after one of its requests was sealed, or not; None for all."""
+        for queue in self._queues_of(host_id):
+            self._sending.begin(queue)

@@ -112,7 +112,7 @@ def held_against(stamp: Stamp) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_file(path: str, step: StepHook) -> Iterator[BinaryIO]:
+def open_file(path: str, step: StepHook = lambda _: None) -> Iterator[BinaryIO]:
     """
     Open a regular file for reading, without blocking and without following links.
 
@@ -148,7 +148,7 @@ def read_file(path: str, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def new_file(path: str, what: str, step: StepHook) -> Iterator[BinaryIO]:
+def new_file(path: str, what: str, step: StepHook = lambda _: None) -> Iterator[BinaryIO]:
     """
     Create a file that only its owner can read; at the end of the block it is synced to disk.
 

@@ -136,7 +136,7 @@ class RandomTests(DelayedCase):
                 self.count(self.l1.asked[-1], b"ok\n")
                 self.l1.answer()
             self.tick(seconds)
-            self.service.kick("l1")
+            self.service.retry("l1")
 
     def test_any(self) -> None:
         """F8, S13: what is gone from the disk has an answer that counts; each goes in the end."""

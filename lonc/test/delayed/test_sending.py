@@ -211,7 +211,7 @@ class ProofTests(DelayedCase):
         self.tick(5)
         self.assertEqual(len(self.l1.asked), 1)
         self.l1.alive = True
-        self.service.kick("l1")
+        self.service.retry("l1")
         self.l1.lose(Cause.TIMEOUT)
         self.tick(2)
         self.l1.answer()

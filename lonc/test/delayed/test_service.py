@@ -108,7 +108,7 @@ class SendingTests(DelayedCase):
         self.put(FIRST)
         self.start()
         self.tick(100)
-        self.service.kick("l1")
+        self.service.retry("l1")
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_taken_away_in_flight(self) -> None:
@@ -451,7 +451,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(self.logged(), [])
         self.assertEqual(self.service.counts, {"l1": 20})
 
-    def test_kick(self) -> None:
+    def test_retry(self) -> None:
         """F4: when it comes back its requests go at once, whatever the pause was."""
         self.put(FIRST)
         self.start()
@@ -462,7 +462,7 @@ class FailureTests(DelayedCase):
         self.tick(100)
         self.assertEqual(len(self.l1.asked), tried)
         self.l1.alive = True
-        self.service.kick("l1")
+        self.service.retry("l1")
         self.assertEqual(len(self.l1.asked), tried + 1)
         self.assertEqual(self.tries(1), [1.0])
         for host_id in ("l1", None):  # as when an administrator wants it
@@ -472,11 +472,11 @@ class FailureTests(DelayedCase):
             self.service.retry(host_id)
             self.assertEqual(len(self.l1.asked), tried + 1)
 
-    def test_kick_nothing(self) -> None:
+    def test_retry_nothing(self) -> None:
         """A host for which there is nothing may come back too, or one the service never saw."""
         self.start()
-        self.service.kick("l1")
-        self.service.kick("nobody")
+        self.service.retry("l1")
+        self.service.retry("nobody")
         self.assertEqual(self.l1.asked, [])
 
     def test_surprise(self) -> None:
@@ -752,7 +752,7 @@ class StoppingTests(DelayedCase):
         self.successResultOf(self.service.stopService())
         self.l1.alive = True
         self.tick(10)
-        self.service.kick("l1")
+        self.service.retry("l1")
         self.assertEqual(set(self.steps.taken), {"scan"})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
