@@ -375,7 +375,9 @@ class LondConnection(Protocol):
             and data[0] != _FIRST
         ):
             self.request = None
-            self._owner.replied(self, request, data)
+            # Looked up and called apart: it is no method of the owner, and is found faster so.
+            replied = self._owner.replied
+            replied(self, request, data)
         else:
             self._receive(data)
 
