@@ -64,37 +64,30 @@ class SeedFormTests(SynchronousTestCase):
     def setUp(self) -> None:
         at_utc(self)
 
-    def test_host(self) -> None:
-        """S15: a line about a host has time, pid, host id, status and the coloured message."""
-        line = seed_form()(event("{n} connections", n=3, host_id="msul1"))
-        self.assertEqual(
-            line,
-            "Tue Nov  3 05:02:00 2026 (17) [msul1] [msul1 is fine] "
-            "<font color=yellow>INFO: 3 connections</font>",
-        )
-
-    def test_parent(self) -> None:
-        """S15: a line that belongs to no host is the parent's."""
-        line = seed_form()(event("hello"))
-        self.assertIn(f" (17) [{PARENT}] [{PARENT} is fine] ", line)
-
-    def test_severities(self) -> None:
-        """S15: each kind of event has the seed's word and colour."""
-        for made, font in [
-            (event("x", LogLevel.critical), "<font color=red>CRITICAL: x</font>"),
-            (event("x", LogLevel.error), "<font color=red>CRITICAL: x</font>"),
-            (event("x", LogLevel.warn), "<font color=blue>WARNING: x</font>"),
-            (event("x", success=True), "<font color=green>SUCCESS: x</font>"),
-            (event("x"), "<font color=yellow>INFO: x</font>"),
+    def test_line(self) -> None:
+        """S15: a line has time, pid, host id, status, and the message in loncnew's colours."""
+        for made, host, shown in (
+            (
+                event("{n} connections", n=3, host_id="msul1"),
+                "msul1",
+                "<font color=yellow>INFO: 3 connections</font>",
+            ),
+            (event("x", LogLevel.critical), PARENT, "<font color=red>CRITICAL: x</font>"),
+            (event("x", LogLevel.error), PARENT, "<font color=red>CRITICAL: x</font>"),
+            (event("x", LogLevel.warn), PARENT, "<font color=blue>WARNING: x</font>"),
+            (event("x", success=True), PARENT, "<font color=green>SUCCESS: x</font>"),
+            (event("x"), PARENT, "<font color=yellow>INFO: x</font>"),
             (
                 event("x", LogLevel.debug, debug_level=2),
+                PARENT,
                 "<font color=yellow>INFO: -Debug- x</font>",
             ),
-        ]:
-            self.assertTrue(seed_form()(made).endswith("] " + font), seed_form()(made))
+        ):
+            line = f"Tue Nov  3 05:02:00 2026 (17) [{host}] [{host} is fine] {shown}"
+            self.assertEqual(seed_form()(made), line)
 
     def test_nothing_can_be_forged(self) -> None:
-        """A peer's newline, escape sequence or markup is shown, and does nothing."""
+        """A peer's newlines, escape sequences and markup are displayed, without effect."""
         line = seed_form()(event("got {what}", what="a\r\n\x1b[2J</font><script>&\u2028\u202e"))
         self.assertTrue(
             line.endswith(
@@ -106,13 +99,13 @@ class SeedFormTests(SynchronousTestCase):
     @settings(derandomize=True, database=None, deadline=None)
     @given(st.text())
     def test_any_text_is_one_line(self, text: str) -> None:
-        """Whatever a peer sends, there is one line, and no markup but this module's own."""
+        """Whatever a peer sends, there is one line, and no markup but this module's."""
         line = seed_form()(event("{text}", text=text))
         self.assertEqual(len(line.splitlines()), 1)
         self.assertEqual(re.findall("<[^>]*>", line), ["<font color=yellow>", "</font>"])
 
     def test_traceback_is_one_line(self) -> None:
-        """An internal error is logged with its traceback, in a single line."""
+        """An internal error is logged with its traceback in one line."""
         path = self.mktemp()
         log = Logger(observer=LoncLog(LineFile(path), seed_form()))
         try:
@@ -124,14 +117,14 @@ class SeedFormTests(SynchronousTestCase):
         self.assertIn("RuntimeError: out of &lt;cheese&gt;</font>", line)
 
     def test_long_text_is_cut(self) -> None:
-        """A text of any length makes a line of limited length, with its head and its tail."""
+        """The middle of a long text is left out."""
         line = seed_form()(event("{text}", text="head" + "x" * 10_000_000 + "tail"))
         self.assertLess(len(line), LONGEST + 300)
         self.assertIn("INFO: headxxx", line)
         self.assertTrue(line.endswith("xxxtail</font>"))
 
     def test_no_status(self) -> None:
-        """A line is written though its host's status cannot be had."""
+        """A line is written even if the status of its host cannot be determined."""
 
         def broken(host_id: str) -> str:
             raise KeyError(host_id)
@@ -140,7 +133,7 @@ class SeedFormTests(SynchronousTestCase):
         self.assertIn("[msul1] [no status: KeyError] <font color=yellow>INFO: gone", line)
 
     def test_secret_in_a_fault(self) -> None:
-        """An exception that tells a request's bytes shows no more than the command of a secret."""
+        """Of an encrypted request in an exception, only the command is logged."""
         log = Logger()
         for request, shown in (
             (b"encrypt:auth:hunter2\n", "b'encrypt:auth...</font>"),
@@ -162,7 +155,7 @@ class OtherFormsTests(SynchronousTestCase):
     """``--log-format json`` and ``text``."""
 
     def test_json(self) -> None:
-        """Twisted's own reader gets the event back from one line of JSON, bytes included."""
+        """Twisted reads the event back from one line of JSON, including bytes."""
         made = event("{what} of {host_id}", what=b"\xffping\n", host_id="msul1")
         line = json_form(made)
         self.assertEqual(len(line.splitlines()), 1)
@@ -173,25 +166,25 @@ class OtherFormsTests(SynchronousTestCase):
         )
 
     def test_json_leaves_the_event_alone(self) -> None:
-        """Other observers find in the event what they would have found without this one."""
+        """The event is not changed, because other observers get it too."""
         made = event("x {y}", y=1)
         before = dict(made)
         json_form(made)
         self.assertEqual(made, before)
 
     def test_json_of_anything(self) -> None:
-        """An event that JSON cannot hold still makes a line of JSON with its text."""
+        """An event that JSON cannot represent becomes a line of JSON with its text."""
         endless: list[object] = []
         endless.append(endless)
         self.assertEqual(json.loads(json_form(event("x", endless=endless)))["text"], "x")
 
     def test_json_of_long_fields(self) -> None:
-        """A field of any length makes a line of limited length."""
+        """Long fields are shortened."""
         line = json_form(event("x", text="x" * 1_000_000, data=b"x" * 1_000_000))
         self.assertLess(len(line), 3 * LONGEST)
 
     def test_text(self) -> None:
-        """The classic form says where the event comes from and which host it is about."""
+        """The classic format has the event's origin and host."""
         made = event("a\nb", LogLevel.warn, log_namespace="lonc.service", host_id="msul1")
         at_utc(self)
         self.assertEqual(
@@ -210,25 +203,34 @@ class LoncLogTests(SynchronousTestCase):
         return LoncLog(LineFile(self.path, self.reports.append), seed_form(), form)
 
     def test_interface(self) -> None:
-        """Both observers are what Twisted's log system asks for."""
+        """Both observers implement the interface of Twisted's log system."""
         verifyObject(ILogObserver, self.observer())
         verifyObject(ILogObserver, Echo(print))
 
-    def test_appends(self) -> None:
-        """S15: a line for each event, after what the file held."""
+    def test_lines(self) -> None:
+        """
+        S15, S20: a line is appended for each event with text, also for those of Twisted's old log
+        system, and for debug events that a host's level requires.
+        """
         with open(self.path, "w", encoding="utf-8") as file:
             file.write("of yesterday\n")
-        log = Logger(observer=self.observer())
-        log.info("one")
+        observer = self.observer()
+        log = Logger(observer=observer)
         log.info("zwei \N{SNOWMAN}")
-        lines = read(self.path).splitlines()
-        self.assertEqual(lines[0], "of yesterday")
-        self.assertIn("INFO: one<", lines[1])
-        self.assertIn("INFO: zwei \N{SNOWMAN}<", lines[2])
-        self.assertEqual(len(lines), 3)
+        log.debug("asked for", debug_level=9, host_id="msul1")
+        log.debug("Twisted's own")
+        observer({"log_level": LogLevel.info, "log_time": NOW})
+        LogPublisher(publishPublisher=observer).msg("Starting factory")
+        first, *lines = read(self.path).splitlines()
+        self.assertEqual(first, "of yesterday")
+        self.assertEqual(
+            [re.sub("<.*?>", "", line.split("] ")[-1]) for line in lines],
+            ["INFO: zwei \N{SNOWMAN}", "INFO: -Debug- asked for", "INFO: Starting factory"],
+        )
+        self.assertIn(f"[{PARENT}] [{PARENT} is fine] <font", lines[2])
 
     def test_faults(self) -> None:
-        """Exceptions that are logged are counted, and whatever else is logged is not."""
+        """Only logged exceptions are counted."""
         observer = self.observer()
         log = Logger(observer=observer)
         log.critical("host marked dead")
@@ -236,27 +238,8 @@ class LoncLogTests(SynchronousTestCase):
         log.failure("a fault inside lonc", Failure(KeyError()))
         self.assertEqual((observer.faults, observer.last_fault > 0.0), (1, True))
 
-    def test_debug(self) -> None:
-        """S20: a debug event that a host's level asked for is written, any other is not."""
-        log = Logger(observer=self.observer())
-        log.debug("asked for", debug_level=9, host_id="msul1")
-        log.debug("Twisted's own")
-        self.assertIn("INFO: -Debug- asked for<", read(self.path))
-        self.assertNotIn("own", read(self.path))
-
-    def test_event_without_text(self) -> None:
-        """An event that says nothing makes no line."""
-        self.observer()({"log_level": LogLevel.info, "log_time": NOW})
-        self.assertFalse(os.path.exists(self.path))
-
-    def test_legacy(self) -> None:
-        """What the older parts of Twisted log is the parent's INFO."""
-        LogPublisher(publishPublisher=self.observer()).msg("Starting factory")
-        self.assertIn(f"[{PARENT}] [{PARENT} is fine] <font", read(self.path))
-        self.assertIn("INFO: Starting factory<", read(self.path))
-
     def test_last_line(self) -> None:
-        """S16: each host's last line is kept as it was written, until the host has gone."""
+        """S16: each host's last line is kept until the host is forgotten."""
         observer = self.observer()
         log = Logger(observer=observer)
         for host_id in ["a", "b", "a"]:
@@ -270,14 +253,14 @@ class LoncLogTests(SynchronousTestCase):
         self.assertEqual(observer.last_line("a"), "")
 
     def test_other_form(self) -> None:
-        """The file has the form that was asked for, the last line is the seed's even so."""
+        """With another format of the file, the last line is still in loncnew's."""
         observer = self.observer(json_form)
         Logger(observer=observer).info("x", host_id="a")
         self.assertEqual(json.loads(read(self.path))["host_id"], "a")
         self.assertTrue(observer.last_line("a").endswith("INFO: x</font>"))
 
     def test_reopen(self) -> None:
-        """S15: after a rotation and ``reopen`` lines go to the new file, none to the old."""
+        """S15: after a rotation and ``reopen``, lines are written to the new file only."""
         observer = self.observer()
         log = Logger(observer=observer)
         log.info("old")
@@ -295,82 +278,69 @@ class LineFileTests(SynchronousTestCase):
         self.folder = self.mktemp()
         self.path = os.path.join(self.folder, "log")
         self.reports: list[str] = []
-        self.file = LineFile(self.path, self.reports.append)
+        self.problems = Problems()
+        self.file = LineFile(self.path, self.reports.append, self.problems)
         self.addCleanup(self.file.close)
 
-    def test_comes_back(self) -> None:
-        """While its folder is missing nothing is raised; then it is written, and both are told."""
+    def test_fails(self) -> None:
+        """
+        A file that cannot be written is reported once, and is a problem until a line is written;
+        then the number of missing lines is reported. Whether one could be written can be found out.
+        """
         self.file.append("one")
         self.file.append("two")
+        why = f"{self.path}: cannot be written: No such file or directory"
+        self.assertEqual(self.reports, [why])
+        (problem,) = self.problems
         self.assertEqual(
-            self.reports, [f"{self.path}: cannot be written: No such file or directory"]
+            (problem.kind, problem.subject, problem.what), ("log-file", self.path, why)
         )
+        self.assertFalse(has_room(self.path))
         os.mkdir(self.folder)
+        self.assertTrue(has_room(self.path))
+        self.assertEqual(len([*self.problems]), 1)
         self.file.append("three")
         self.file.append("four")
         self.assertEqual(read(self.path), "three\nfour\n")
         self.assertEqual(self.reports[1:], [f"{self.path}: can be written again; lines missing: 2"])
+        self.assertEqual([*self.problems], [])
+
+    def test_reopened(self) -> None:
+        """A file that cannot be reopened is reported at once, although no line is missing yet."""
+        self.file.reopen()
+        self.file.reopen()
+        self.assertEqual([each.kind for each in self.problems], ["log-file"])
+        self.assertEqual(len(self.reports), 1)
+        os.mkdir(self.folder)
+        self.file.append("one")
+        self.assertEqual([*self.problems], [])
+        self.assertEqual(self.reports[1:], [f"{self.path}: can be written again; lines missing: 0"])
+
+    def test_full_disk(self) -> None:
+        """A full disk is reported too."""
+        file = LineFile("/dev/full", self.reports.append)
+        file.append("one")
+        self.assertEqual(self.reports, ["/dev/full: cannot be written: No space left on device"])
 
     def test_report_that_is_logged(self) -> None:
-        """A report that comes back as a line of the same file neither loops nor is lost."""
-        told: list[str] = []
+        """A report that is written to the same file neither loops nor is lost."""
 
         def report(message: str) -> None:
-            told.append(message)
+            self.reports.append(message)
             file.append(message)
 
         file = LineFile(self.path, report)
         self.addCleanup(file.close)
         file.append("one")
-        self.assertEqual(len(told), 1)
+        self.assertEqual(len(self.reports), 1)
         os.mkdir(self.folder)
         file.append("two")
         self.assertEqual(
             read(self.path), f"two\n{self.path}: can be written again; lines missing: 2\n"
         )
 
-    def test_full_disk(self) -> None:
-        """On a full disk nothing is raised, one report is made, and it is a problem."""
-        problems = Problems()
-        file = LineFile("/dev/full", self.reports.append, problems)
-        file.append("one")
-        file.append("two")
-        self.assertEqual(self.reports, ["/dev/full: cannot be written: No space left on device"])
-        (problem,) = problems
-        self.assertEqual(
-            (problem.kind, problem.subject, problem.what),
-            ("log-file", "/dev/full", "/dev/full: cannot be written: No space left on device"),
-        )
-
-    def test_reopened(self) -> None:
-        """A file that cannot be opened anew is a problem at once, though no line is lost yet."""
-        problems = Problems()
-        file = LineFile(self.path, self.reports.append, problems)
-        self.addCleanup(file.close)
-        file.reopen()
-        file.reopen()
-        self.assertEqual([each.kind for each in problems], ["log-file"])
-        self.assertEqual(len(self.reports), 1)
-        os.mkdir(self.folder)
-        file.append("one")
-        self.assertEqual([*problems], [])
-        self.assertEqual(self.reports[1:], [f"{self.path}: can be written again; lines missing: 0"])
-
-    def test_problem_over(self) -> None:
-        """A line that is written ends the problem; that one could be is seen without a line."""
-        problems = Problems()
-        file = LineFile(self.path, self.reports.append, problems)
-        self.addCleanup(file.close)
-        file.append("one")
-        self.assertFalse(has_room(self.path))
-        os.mkdir(self.folder)
-        self.assertTrue(has_room(self.path))
-        self.assertEqual(len([*problems]), 1)
-        file.append("two")
-        self.assertEqual([*problems], [])
-
     def test_torn_line(self) -> None:
-        """A line that could be written in part does not run into the next one."""
+        """The line after one that was written in part begins on a new line."""
         os.mkdir(self.folder)
         self.file.append("first")
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -383,7 +353,7 @@ class LineFileTests(SynchronousTestCase):
         self.assertEqual(read(self.path), "first\nseco\nthird\n")
 
     def test_complain(self) -> None:
-        """A report goes to stderr and to the log."""
+        """A report is written to stderr and to the log."""
         shown: list[str] = []
         with capturedLogs() as events:
             complain("no {space}", shown.append)
@@ -391,7 +361,7 @@ class LineFileTests(SynchronousTestCase):
         self.assertEqual([formatEvent(made) for made in events], ["no {space}"])
 
     def test_mode(self) -> None:
-        """The log is for its owner to write, whatever the umask."""
+        """Only its owner may write the log, whatever the umask."""
         os.mkdir(self.folder)
         self.addCleanup(os.umask, os.umask(0))
         self.file.append("x")
@@ -399,10 +369,10 @@ class LineFileTests(SynchronousTestCase):
 
 
 class EchoTests(SynchronousTestCase):
-    """The terminal of ``twistd -n``."""
+    """The lines on the terminal of ``twistd -n``."""
 
     def test_shows(self) -> None:
-        """Each wanted event is a line."""
+        """Each event that should be logged is a line."""
         shown: list[str] = []
         echo = Echo(shown.append, lambda made: str(made["log_format"]))
         log = Logger(observer=echo)
@@ -416,31 +386,21 @@ class EchoTests(SynchronousTestCase):
 class PermLogTests(SynchronousTestCase):
     """``lonnet.perm.log``."""
 
-    def test_form(self) -> None:
-        """S15: Unix time, message and local time, a line for each."""
+    def test_lines(self) -> None:
+        """S15: each line has Unix time, message and local time; the file can be moved away."""
         at_utc(self)
         path = self.mktemp()
         log = PermLog(path, lambda: NOW + 0.7)
-        log.write("S:msul1:ping\nF:forged")
-        log.write("D:msul1:ping")
-        self.assertEqual(
-            read(path),
-            "1793682120:S:msul1:ping\\nF:forged:Tue Nov  3 05:02:00 2026\n"
-            "1793682120:D:msul1:ping:Tue Nov  3 05:02:00 2026\n",
-        )
-
-    def test_rotation(self) -> None:
-        """S15: the file can be moved away at any time; the next line makes a new one."""
-        path = self.mktemp()
-        log = PermLog(path)
-        log.write("S:one")
-        os.rename(path, f"{path}.1")
-        log.write("S:two")
-        self.assertIn(":S:two:", read(path))
-        self.assertNotIn("two", read(f"{path}.1"))
+        for message, line in (
+            ("S:msul1:ping\nF:forged", "S:msul1:ping\\nF:forged"),
+            ("D:msul1:ping", "D:msul1:ping"),
+        ):
+            log.write(message)
+            self.assertEqual(read(path), f"1793682120:{line}:Tue Nov  3 05:02:00 2026\n")
+            os.rename(path, f"{path}.1")
 
     def test_failure(self) -> None:
-        """A file that cannot be written raises nothing and is reported."""
+        """A file that cannot be written is reported."""
         reports: list[str] = []
         PermLog(os.path.join(self.mktemp(), "perm"), report=reports.append).write("S:one")
         self.assertIn("No such file or directory", reports[0])

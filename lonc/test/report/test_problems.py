@@ -1,4 +1,4 @@
-"""The list of what is wrong now."""
+"""The list of current problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 
 import attrs
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from lonc.config.table_fetcher import NOT_FETCHED
@@ -19,7 +19,7 @@ from lonc.test.fixtures.source import PACKAGE, TREE, read
 
 
 class ProblemsTests(SynchronousTestCase):
-    """What is told stays until it is over."""
+    """Problems remain on the list until they are over."""
 
     def setUp(self) -> None:
         self.now = 100.0
@@ -29,26 +29,19 @@ class ProblemsTests(SynchronousTestCase):
         """Return kind, subject, text and time of each."""
         return [(each.kind, each.subject, each.what, each.since) for each in self.problems]
 
-    def noted(self) -> list[LogEvent]:
-        """Return the events that will have been logged."""
-        return notes_of(self).events
-
     def test_lasting(self) -> None:
-        """Told again it has the new text, and goes on since the first time."""
+        """A problem that is reported again has the new text, and exists since the first time."""
         self.problems.tell("delayed-kept", "", "1 kept")
         self.now = 200.0
         self.problems.tell("delayed-kept", "", "2 kept")
         self.assertEqual(self.listed(), [("delayed-kept", "", "2 kept", 100.0)])
-
-    def test_since_told(self) -> None:
-        """Who knows better since when, says so."""
-        self.problems.tell("delayed-kept", "", "1 kept", since=7.0)
-        self.assertEqual(self.listed()[0][3], 7.0)
-        self.problems.tell("delayed-kept", "", "1 kept", since=8.0)
-        self.assertEqual(self.listed()[0][3], 8.0)
+        for since in (7.0, 8.0):
+            self.problems.tell("delayed-kept", "", "2 kept", since=since)
+            self.assertEqual(self.listed(), [("delayed-kept", "", "2 kept", since)])
+        self.assertRaises(KeyError, self.problems.tell, "no-such-kind", "", "?")
 
     def test_over(self) -> None:
-        """What is over is gone, and begins anew when it comes back; others stay."""
+        """A problem that is over is removed, and begins anew if it returns."""
         self.problems.tell("host-dead", "a", "DEAD")
         self.problems.tell("host-dead", "b", "DEAD")
         self.problems.over("host-dead", "a")
@@ -59,7 +52,7 @@ class ProblemsTests(SynchronousTestCase):
         self.assertEqual(self.listed()[1], ("host-dead", "a", "DEAD", 200.0))
 
     def test_replaced(self) -> None:
-        """After a look, what it did not find is over; what it did not look for stays."""
+        """After a check, problems of its kinds that it did not find are over."""
         self.problems.tell("host-dead", "a", "DEAD")
         self.problems.tell("host-dead", "b", "DEAD")
         self.problems.tell("delayed-kept", "", "1 kept")
@@ -76,7 +69,7 @@ class ProblemsTests(SynchronousTestCase):
         )
 
     def test_order(self) -> None:
-        """The worst comes first, then the oldest; numbers tell which began first."""
+        """The worst is first, then the oldest; the numbers are in order of beginning."""
         self.problems.tell("host-paused", "a", "paused")
         self.problems.tell("host-dead", "b", "DEAD")
         self.problems.tell("host-dead", "c", "DEAD", level="critical")
@@ -84,33 +77,24 @@ class ProblemsTests(SynchronousTestCase):
         self.assertEqual([each.subject for each in self.problems], ["c", "b", "d", "a"])
         self.assertEqual([each.number for each in self.problems], [3, 2, 4, 1])
 
-    def test_unknown_kind(self) -> None:
-        """A name that is in no table is a mistake of the program."""
-        self.assertRaises(KeyError, self.problems.tell, "no-such-kind", "", "?")
-
-    def test_lines(self) -> None:
-        """The log has a line at the beginning and one at the end, and none in between."""
-        events = self.noted()
+    def test_logged(self) -> None:
+        """The log has a line at the beginning and one at the end, if the kind is logged here."""
+        events = notes_of(self)
         for what in ("3 wait", "4 wait"):
             self.problems.tell("host-waits", "msu", what)
-        self.problems.over("host-waits", "msu")
-        self.problems.over("host-waits", "msu")
+            self.problems.tell("host-dead", "msu", "DEAD")
+        for _ in range(2):
+            self.problems.over("host-waits", "msu")
+            self.problems.over("host-dead", "msu")
         self.assertEqual(
-            [formatEvent(event) for event in events],
+            [formatEvent(event) for event in events.events],
             ["msu: a problem: 3 wait (host-waits)", "msu: a problem is over: 4 wait (host-waits)"],
         )
-        self.assertEqual([event["host_id"] for event in events], ["msu", "msu"])
-
-    def test_no_lines(self) -> None:
-        """Where who notices it has words of their own, it has no others."""
-        events = self.noted()
-        self.problems.tell("host-dead", "msu", "DEAD")
-        self.problems.over("host-dead", "msu")
-        self.assertEqual(events, [])
+        self.assertEqual([event["host_id"] for event in events.events], ["msu", "msu"])
 
 
 class KindTests(SynchronousTestCase):
-    """What a problem has of its kind."""
+    """The kinds of problems."""
 
     def test_level_and_advice(self) -> None:
         """They are those of the kind; the advice names the subject and its section."""
@@ -118,15 +102,12 @@ class KindTests(SynchronousTestCase):
         self.assertEqual((told.level, told.host), ("warning", "msu"))
         self.assertIn("lonc retry msu", told.advice)
         self.assertTrue(told.advice.endswith(" (host-dead)"))
-
-    def test_of_no_host(self) -> None:
-        """A file is no host."""
         self.assertEqual(problem("certificate-ends", "/c.pem", "ends").host, "")
 
     def test_each_ends(self) -> None:
         """
-        What is not looked for again and again, and over when it is not found, is ended by name; but
-        for what only a restart of lonc can mend.
+        Problems that are not found by periodic checks are ended by name, except one that only a
+        restart can end.
         """
         source = "".join(
             read(os.path.relpath(path, TREE))
@@ -152,7 +133,7 @@ class KindTests(SynchronousTestCase):
         self.assertEqual(sorted(rows), sorted((name, kind.level) for name, kind in KINDS.items()))
 
     def test_summed_up(self) -> None:
-        """The worst decides; a note makes nothing unwell."""
+        """The worst problem determines the state, and a note does not."""
 
         def found(*kinds: str) -> list[Problem]:
             return [problem(kind, "a", "") for kind in kinds]
@@ -166,10 +147,10 @@ class KindTests(SynchronousTestCase):
 
 
 class GroupTests(SynchronousTestCase):
-    """Many problems on one screen."""
+    """Grouping of problems by cause."""
 
     def test_one_cause(self) -> None:
-        """Hosts with one cause are one line, those that hurt most first; the rest is a number."""
+        """Hosts with one cause are one line, first those with the most losses; some are named."""
         lost = {"a": 0, "b": 1, "c": 7, "d": 0}
         told = [problem("host-refused", each, "DEAD: refused") for each in lost]
         found = [attrs.evolve(each, lost=lost[each.subject]) for each in told]
@@ -180,21 +161,25 @@ class GroupTests(SynchronousTestCase):
         )
         self.assertIn("lonc hosts HOST", group.advice)
         self.assertIn("(host-dead)", group.advice)
-
-    def test_lines_of_files(self) -> None:
-        """Names that have a comma themselves are parted by semicolons."""
-        lines = [f"hosts.tab, line {number}" for number in (3, 5)]
-        (group,) = by_cause([problem("table-row", each, each) for each in lines])
-        self.assertEqual(group.subjects(2), "hosts.tab, line 3; hosts.tab, line 5")
-
-    def test_alone(self) -> None:
-        """One alone says all that there is to say of it."""
-        (group,) = by_cause([problem("host-refused", "a", "DEAD: refused: no route")])
-        self.assertEqual((group.what, group.subjects(3)), ("a DEAD: refused: no route", ""))
+        (group,) = by_cause(found[:1])
+        self.assertEqual((group.what, group.subjects(3)), ("a DEAD: refused", ""))
         self.assertIn("lonc hosts a", group.advice)
 
+    def test_files(self) -> None:
+        """Lines of files are counted, and separated by semicolons; files are a line each."""
+        for kind, subjects, told in (
+            (
+                "setting-unused",
+                ("/a, line 3", "/a, line 5"),
+                [("2 settings have no effect", "/a, line 3; /a, line 5")],
+            ),
+            ("certificate-ends", ("/a", "/b"), [("/a ends", ""), ("/b ends", "")]),
+        ):
+            groups = by_cause([problem(kind, each, f"{each} ends") for each in subjects])
+            self.assertEqual([(each.what, each.subjects(2)) for each in groups], told)
+
     def test_order(self) -> None:
-        """The worst is first, then what most have; levels are not mixed."""
+        """The worst is first, then the group with the most members; levels are not mixed."""
         found = [
             problem("delayed-kept", "", "2 kept"),
             *(problem("host-paused", each, "paused") for each in "ab"),
@@ -210,14 +195,3 @@ class GroupTests(SynchronousTestCase):
                 ("note", "host-paused", 2),
             ],
         )
-
-    def test_nothing_in_common(self) -> None:
-        """Files are a line each."""
-        found = [problem("certificate-ends", each, f"{each} ends") for each in ("/a", "/b")]
-        self.assertEqual([each.what for each in by_cause(found)], ["/a ends", "/b ends"])
-
-    def test_of_files(self) -> None:
-        """Lines of files are counted as what they are."""
-        found = [problem("setting-unused", f"/a, line {n}", "no longer needed") for n in (1, 2)]
-        (group,) = by_cause(found)
-        self.assertEqual(group.what, "2 settings have no effect")

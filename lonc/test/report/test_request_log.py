@@ -1,4 +1,4 @@
-"""The slowest requests, and those that are watched."""
+"""The slowest requests, and those that are traced."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from lonc.report.request_log import HELD, LATE, SLOWEST, RequestLog
 
 
 class RequestLogTests(SynchronousTestCase):
-    """What is held, and for how long."""
+    """Which requests are kept, and for how long."""
 
     def setUp(self) -> None:
         self.now = 1000.0
         self.log = RequestLog(lambda: self.now)
 
     def note(self, lond: float, host_id: str = "l2", line: bytes = b"get:secret\n") -> None:
-        """Note a request as its way would: where it is over the threshold."""
+        """Record a request if it is above the threshold, as its host does."""
         if lond > self.log.threshold:
             self.log.note(host_id, 7, line, "get", "answered", 3, lond=lond)
 
     def test_slowest(self) -> None:
-        """A hundred are held; a quicker one is not even noted, a slower takes a place."""
+        """A hundred are kept; a slower one replaces the fastest, which is the threshold."""
         for number in range(SLOWEST + 50):
             self.note(float(number))
         held = sorted(record.lond for record in self.log.slowest(None))
@@ -28,7 +28,7 @@ class RequestLogTests(SynchronousTestCase):
         self.assertEqual(self.log.threshold, 50.0)
 
     def test_of_late(self) -> None:
-        """After ten minutes they make room."""
+        """After ten minutes they are forgotten."""
         for _ in range(SLOWEST):
             self.note(9.0)
         self.now += LATE + 1.0
@@ -39,14 +39,14 @@ class RequestLogTests(SynchronousTestCase):
         self.assertEqual(list(self.log.slowest("l3")), [])
 
     def test_no_contents(self) -> None:
-        """Nothing of a request but its command word is held."""
+        """Only the command word of a request is kept."""
         watcher = self.log.add_watcher(None, contents=False)
         self.note(1.0)
         for record in (*self.log.slowest(None), *watcher.pop_seen()):
             self.assertNotIn("secret", str(record))
 
     def test_watched(self) -> None:
-        """Who watches sees every request of his host, with its line where he may."""
+        """A watcher gets every request of its host, with its contents if requested."""
         for _ in range(SLOWEST):
             self.note(9.0)
         watcher = self.log.add_watcher("l3", contents=True)
@@ -62,7 +62,7 @@ class RequestLogTests(SynchronousTestCase):
         self.assertEqual(self.log.threshold, 9.0)
 
     def test_slow_to_ask(self) -> None:
-        """The latest are held for who is slow; what was put back comes first."""
+        """For a slow watcher the latest requests are kept; those pushed back are first."""
         watcher = self.log.add_watcher(None, contents=False)
         for number in range(HELD + 5):
             self.note(float(number))

@@ -1,4 +1,4 @@
-"""Text for people, on a stream that perhaps nobody reads."""
+"""Text on a stream that perhaps nobody reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONG = 60.0
 
 
 class TextOutputTests(SynchronousTestCase):
-    """A pipe whose other end is read when the test says so."""
+    """A pipe that the test reads or not."""
 
     def setUp(self) -> None:
         self.reading, writing = os.pipe()
@@ -52,15 +52,15 @@ class TextOutputTests(SynchronousTestCase):
         return said[:-1].decode().splitlines()
 
     def test_read(self) -> None:
-        """What there is room for is written, in its order; what ascii does not have is escaped."""
+        """Lines are written in order; characters that cannot be encoded are escaped."""
         for text in ("one", "zwölf\udcff", "three"):
             self.output.show(text)
         self.assertEqual(self.read_all(self.output), ["one", "zw\\xf6lf\\udcff", "three"])
 
     def test_nobody_reads(self) -> None:
         """
-        Nothing waits while nobody reads. Whoever reads later finds whole lines in their order, and
-        how many are missing.
+        While nobody reads, nothing waits. A later reader finds complete lines in order, and the
+        number of those missing.
         """
         self.patch(text_output, "ROOM", PIPE)
         lines = [f"{number:0>99}" for number in range(2_000)]
@@ -77,7 +77,7 @@ class TextOutputTests(SynchronousTestCase):
         self.assertEqual(self.read_all(self.output), ["and now"])
 
     def test_told_in_between(self) -> None:
-        """The count stands where the lines are missing, when others follow them."""
+        """The count is where the lines are missing, before the next one."""
         self.patch(text_output, "ROOM", 10)
         self.output._thread = self.output  # type: ignore[assignment]
         self.output.show("a")
@@ -89,7 +89,7 @@ class TextOutputTests(SynchronousTestCase):
         self.output._waiting.clear()
 
     def test_not_blocking(self) -> None:
-        """A descriptor that somebody has made non-blocking loses nothing, and stays as it is."""
+        """A non-blocking descriptor loses nothing, and remains non-blocking."""
         os.set_blocking(self.stream.fileno(), False)
         lines = [f"{number:0>99}" for number in range(2_000)]
         for line in lines:
@@ -98,7 +98,7 @@ class TextOutputTests(SynchronousTestCase):
         self.assertFalse(os.get_blocking(self.stream.fileno()))
 
     def test_reader_gone(self) -> None:
-        """A reader that has gone is borne."""
+        """Without a reader, the lines are dropped."""
         os.close(self.reading)
         self.reading = -1
         self.output.show("x")

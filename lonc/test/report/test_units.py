@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Readable numbers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class UnitsTests(SynchronousTestCase):
         self.assertEqual({seconds: duration(seconds) for seconds in told}, told)
 
     def test_ago(self) -> None:
-        """A time that is not known is left out; a clock that was set back tells no nonsense."""
+        """An unknown time is empty; after a clock was set back, the result is 0."""
         self.assertEqual([ago(None, 9.0), ago(0.0, 9.0), ago(4.0, 9.0)], ["", "", "5.0 s ago"])
         self.assertEqual(ago(10.0, 9.0), "0 ago")
 
     def test_clock_time(self) -> None:
-        """What is far away has its day, in the past and in the future."""
+        """Times more than twelve hours away have a date."""
         now = time.time()
         told = [len(clock_time(now + days * 86_400.0)) for days in (-3, 0, 3)]
         self.assertEqual(told, [len("2026-01-01 12:00"), len("12:00:00"), len("2026-01-01 12:00")])
