@@ -16,7 +16,7 @@ It serves for a first run, for users without a cluster, and for tests, which can
 `store`
     the data on disk.
 `faults`
-    fault injection, and sending replies with faults.
+    fault injection.
 `illness`
     named faults that can be chosen while the cluster is running.
 """

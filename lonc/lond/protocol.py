@@ -1,3 +1,5 @@
+# Twisted's TimeoutMixin has no annotations:
+# mypy: allow-untyped-calls
 """The server side of the protocol between lonc and lond (protocol, sections 2 to 4 and 9)."""
 
 from __future__ import annotations
@@ -5,11 +7,10 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -19,13 +20,14 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.task import deferLater
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.config.key_files import KeyFileError, KeyFolder
-from lonc.lond.commands import SECRET, Commands
-from lonc.lond.faults import Faults, ReplyWriter, Step
+from lonc.lond.commands import SECRET, CommandError, Commands
+from lonc.lond.faults import Close, Fault, Faults, Step
 from lonc.lond.store import Store
 from lonc.report.events import Logger
 from lonc.wire.cipher import FrameError, SessionCipher, session_key
@@ -41,6 +43,7 @@ _HANDSHAKE_LIMIT: Final = 60.0
 LINE_LIMIT: Final = 33 * 1024 * 1024
 #: Seconds without a byte from the caller: twice the hour after which a lonc closes.
 IDLE_LIMIT: Final = 7200.0
+_NO_FAULT: Final = Fault()
 #: Seconds for a caller to read the last answer after the lond has closed the connection.
 _CLOSE_LIMIT: Final = 5.0
 
@@ -49,13 +52,28 @@ class _Transport(ITCPTransport, IConsumer, IPushProducer):
     """The interfaces of its transport that a connection needs."""
 
 
+class _Ended(Exception):
+    """
+    The lond ends the connection.
+
+    :ivar farewell: what it sends before.
+    """
+
+    def __init__(self, farewell: bytes = b"") -> None:
+        super().__init__()
+        self.farewell = farewell
+
+
 @implementer(IPushProducer)
 class LondProtocol(TimeoutMixin, Protocol):
     """
     One connection: the handshake, then requests and replies until one side closes it.
 
-    While a caller does not read, no more replies are sent. Every wait has a time limit, after which
-    the connection is aborted.
+    The conversation is a coroutine, which waits for data, for the pauses of faults, and for a
+    caller that does not read its replies. Every wait has a time limit, after which the connection
+    is aborted.
+
+    :ivar closed: fires when the connection is closed.
     """
 
     transport: _Transport
@@ -63,35 +81,39 @@ class LondProtocol(TimeoutMixin, Protocol):
     def __init__(self, factory: LondFactory) -> None:
         self._factory = factory
         self._lines = LineBuffer(_HANDSHAKE_LINE)
-        self._work_on: Callable[[], bool] = self._take_line
-        self._next: Callable[[bytes], None] = self._initialize
         self._caller = ""
         self._host_id = factory.host_id  # of requests that name none
         self._cipher: SessionCipher | None = None
+        self._entered = False  # the handshake is complete
+        self._choked = False  # the caller does not read
         self._closing = False
+        self._changed: Deferred[None] | None = None  # awaited by the conversation
         self.closed: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
-        """Wait for ``init``."""
+        """Begin the conversation."""
         factory = self._factory
         factory.connections.add(self)
         factory.accepted += 1
         if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(
-                True
-            )  # send immediately, and separately if a fault demands it
-        self._replies = ReplyWriter(
-            factory.faults, factory.clock, self.transport.write, self.close, self._work
-        )
+            # Send immediately, and separately if a fault demands it.
+            self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
-        self.setTimeout(_HANDSHAKE_LIMIT)  # type: ignore[no-untyped-call]
-        self._replies.say(Step.CONNECT, b"")
+        self.setTimeout(_HANDSHAKE_LIMIT)
+        self._conversation = Deferred.fromCoroutine(self._converse())
+        self._conversation.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        """Abort the connection, unless it was lost."""
+        if not failure.check(CancelledError):
+            log.failure("a fault in {lond}", failure, lond=self._factory.host_id)
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Forget the connection."""
-        self.setTimeout(None)  # type: ignore[no-untyped-call]
+        """End the conversation."""
+        self.setTimeout(None)
         self._closing = True
-        self._replies.stop()
+        self._conversation.cancel()
         self._factory.connections.discard(self)
         self.closed.callback(None)
 
@@ -104,193 +126,27 @@ class LondProtocol(TimeoutMixin, Protocol):
         log.info("{lond}: cut a connection at its time limit", lond=self._factory.host_id)
         self.transport.abortConnection()
 
-    # Receiving.
-
     def dataReceived(self, data: bytes) -> None:
         """Handle data, and answer the lines in it."""
         if self._closing:
             return
-        if self._next == self._serve:  # the limit of the handshake is for all of it
-            self.resetTimeout()  # type: ignore[no-untyped-call]
+        if self._entered:  # the limit of the handshake is for all of it
+            self.resetTimeout()
         self._lines.feed(data)
-        if self._replies.interrupted and len(self._lines) > self._lines.limit:
+        if self._changed is None and len(self._lines) > self._lines.limit:
             self.transport.abortConnection()  # too much data sent before the answer
-        self._work()
-
-    def _work(self) -> None:
-        """Answer received data as long as possible."""
-        try:
-            while not self._replies.busy and not self._closing and self._work_on():
-                pass
-        except LineTooLong as error:
-            self._end(f"error:{error}\n".encode())
-        except TLSError as error:
-            host_id = self._factory.host_id
-            log.warn("{lond}: TLS with a caller failed: {error}", lond=host_id, error=error)
-            self._end(error.farewell)
-
-    def _take_line(self) -> bool:
-        """Answer a line; return whether there was one."""
-        line = self._lines.take()
-        if line is not None:
-            self._next(line[:-1])
-        return line is not None
-
-    def _initialize(self, line: bytes) -> None:
-        factory = self._factory
-        caller = factory.caller_at(self.transport.getPeer())
-        word, _, way = line.partition(b":")
-        if caller is None or word != b"init":
-            self._refuse("does not begin with init" if caller else "comes from an unknown address")
-            return
-        self._caller = caller
-        if way == b"ssl" and factory.revision and factory.tls is not None:
-            self._work_on = partial(self._establish_tls, TLSPhase(factory.tls))
-            self._say(Step.SSL, b"ok:ssl")
-        elif way.startswith(b"local:") and factory.revision and factory.key_folder:
-            self._take_key_file(factory.key_folder, way.partition(b":")[2])
-        else:
-            # A challenge also tells the caller that this lond does not support the authentication
-            # mode that it asked for (protocol, section 9).
-            challenge = b"%016d" % secrets.randbelow(10**16)
-            self._next = partial(self._compare, challenge)
-            self._say(Step.INIT, challenge)
-
-    def _take_key_file(self, folder: KeyFolder, path: bytes) -> None:
-        try:
-            key = folder.read_and_delete(path)
-        except KeyFileError as error:
-            self._refuse(f"names no key file: {error}")
-            return
-        self._enter(bytes.fromhex(key.decode()))
-        self._say(Step.LOCAL, b"ok:local")
-
-    # TLS for the key: three steps, and the following lines.
-
-    def _establish_tls(self, tls: TLSPhase) -> bool:
-        said = tls.receive(self._lines.drain())
-        if tls.established:
-            self._work_on = partial(self._say_key, tls)
-        if said:
-            self._replies.say(Step.TLS, said)
-        return tls.established
-
-    def _say_key(self, tls: TLSPhase) -> bool:
-        key = secrets.token_hex(16)
-        self._enter(bytes.fromhex(key))
-        self._work_on = partial(self._end_tls, tls)
-        self._replies.say(Step.TLS_KEY, key.encode() + b"\n", wrap=tls.send)
-        return True
-
-    def _end_tls(self, tls: TLSPhase) -> bool:
-        self._work_on = partial(self._await_lines, tls)
-        if self._factory.close_notify:
-            self.transport.write(tls.close())
-        self._replies.say(Step.TLS_END, b"")
-        return True
-
-    def _await_lines(self, tls: TLSPhase) -> bool:
-        """Return to plain lines when one begins: the caller may send close_notify before."""
-        tls.receive(self._lines.drain())
-        rest = tls.rest()
-        if rest:
-            self._lines.feed(rest)
-            self._work_on = self._take_line
-        return len(rest) > 0
-
-    # The insecure mode, which every lond supports.
-
-    def _compare(self, challenge: bytes, line: bytes) -> None:
-        if line != challenge:
-            self._refuse("does not send the challenge back")
-            return
-        self._enter()
-        self._say(Step.CHALLENGE, b"ok")
-
-    def _enter(self, key: bytes | None = None) -> None:
-        """Accept requests from now on."""
-        if key is not None:
-            self._cipher = SessionCipher(key)
-        self._next = self._serve
-        self._lines.limit = self._factory.line_limit
-        self.setTimeout(self._factory.idle_limit)  # type: ignore[no-untyped-call]
-
-    def _refuse(self, why: str) -> None:
-        log.warn("{lond}: refused a caller that {why}", lond=self._factory.host_id, why=why)
-        self._end(b"refused\n")
-
-    def _serve(self, line: bytes) -> None:
-        factory, host_id = self._factory, self._host_id
-        word, _, rest = line.partition(b":")
-        if word == b"sethost" and factory.knows_sethost:
-            name, is_request, request = rest.partition(b":")
-            host_id = name.decode("latin-1")
-            if host_id not in factory.commands:
-                self._say(Step.SETHOST, b"unable_to_set")
-                return
-            if not is_request:
-                self._host_id = host_id
-                self._say(Step.SETHOST, b"ok")
-                return
-            line, word = request, request.partition(b":")[0]
-        if line == b"ekey":
-            buildkey = secrets.token_hex(16).upper().encode()
-            self._cipher = SessionCipher(session_key(host_id, self._caller, buildkey))
-            self._say(Step.KEY, buildkey)
-        elif line == b"version" and factory.revision:
-            self._say(Step.VERSION, f"$Revision: {factory.revision} $".encode())
-        elif word == b"enc":
-            self._decipher(line, host_id)
-        else:
-            self._request(line, host_id)
-
-    def _decipher(self, frame: bytes, host_id: str) -> None:
-        if self._cipher is None:
-            self._say(Step.REQUEST, b"error:no_key")
-            return
-        try:
-            request = self._cipher.decrypt(frame).removesuffix(b"\n")
-        except FrameError as error:
-            self._say(Step.REQUEST, f"error:{error}".encode())
-            return
-        if b"\n" in request:
-            # It could store a value that splits the answer to another request.
-            self._say(Step.REQUEST, b"error:more than one line in a frame")
-            return
-        self._request(request, host_id)
-
-    def _request(self, request: bytes, host_id: str) -> None:
-        factory = self._factory
-        factory.requests += 1
-        factory.witness(request)
-        word = request.partition(b":")[0]
-        if word in SECRET and self._cipher is None:
-            answer = b"error:no_key"
-        else:
-            answer = factory.commands[host_id].answer(request, self._caller)
-        if word in SECRET and self._cipher is not None and not answer.startswith(b"error:"):
-            answer = self._cipher.encrypt(answer)
-        self._say(Step.REQUEST, answer, word)
-
-    # Sending.
-
-    def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
-        self._replies.say(step, answer + b"\n", command)
-
-    def _end(self, farewell: bytes) -> None:
-        self.transport.write(farewell)
-        self.close()
+        self._go_on()
 
     def pauseProducing(self) -> None:
         """Stop sending and receiving, since the caller does not read."""
-        self._replies.choked = True
+        self._choked = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Continue, since the caller reads again."""
-        self._replies.choked = False
+        self._choked = False
         self.transport.resumeProducing()
-        self._replies.resume()
+        self._go_on()
 
     def stopProducing(self) -> None:
         """Stop, since the transport is closed."""
@@ -303,7 +159,188 @@ class LondProtocol(TimeoutMixin, Protocol):
         self._closing = True
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        self.setTimeout(_CLOSE_LIMIT)  # type: ignore[no-untyped-call]
+        self.setTimeout(_CLOSE_LIMIT)
+
+    # What the conversation waits for, and what it sends.
+
+    async def _change(self) -> None:
+        """Wait until data arrives, or the caller reads again."""
+        self._changed = Deferred()
+        await self._changed
+
+    def _go_on(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.callback(None)
+
+    @property
+    def _held(self) -> bool:
+        """Whether nothing may be done for the caller now."""
+        return self._choked or self._closing
+
+    async def _line(self) -> bytes:
+        """Return the next line, without its newline."""
+        while self._held or (line := self._lines.take()) is None:
+            await self._change()
+        return line[:-1]
+
+    async def _data(self) -> bytes:
+        """Return what has arrived, when no line follows."""
+        while self._held or not self._lines:
+            await self._change()
+        return self._lines.drain()
+
+    async def _say(self, step: Step, answer: bytes, command: bytes = b"") -> None:
+        await self._send(step, answer + b"\n", command)
+
+    async def _send(
+        self,
+        step: Step,
+        said: bytes,
+        command: bytes = b"",
+        wrap: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        """
+        Send a reply, with a fault if one applies.
+
+        :param command: the command word of the request.
+        :param wrap: applied to each piece before it is sent.
+        """
+        fault = self._factory.faults.next_fault(step, command) or _NO_FAULT
+        for act in fault.acts(said):
+            if isinstance(act, bytes):
+                self.transport.write(wrap(act))
+            elif isinstance(act, Close):
+                raise _Ended
+            else:
+                await deferLater(self._factory.clock, act)
+                while self._choked:
+                    await self._change()
+
+    # The conversation.
+
+    async def _converse(self) -> None:
+        try:
+            await self._handshake()
+            while True:
+                await self._say(*self._answer(await self._line()))
+        except _Ended as end:
+            farewell = end.farewell
+        except LineTooLong as error:
+            farewell = f"error:{error}\n".encode()
+        except TLSError as error:
+            host_id = self._factory.host_id
+            log.warn("{lond}: TLS with a caller failed: {error}", lond=host_id, error=error)
+            farewell = error.farewell
+        self.transport.write(farewell)
+        self.close()
+
+    async def _handshake(self) -> None:
+        factory = self._factory
+        await self._send(Step.CONNECT, b"")
+        word, _, way = (await self._line()).partition(b":")
+        caller = factory.caller_at(self.transport.getPeer())
+        if caller is None or word != b"init":
+            self._refuse("does not begin with init" if caller else "comes from an unknown address")
+        self._caller = caller
+        if way == b"ssl" and factory.revision and factory.tls is not None:
+            await self._say(Step.SSL, b"ok:ssl")
+            await self._send_key(TLSPhase(factory.tls))
+        elif way.startswith(b"local:") and factory.revision and factory.key_folder:
+            try:
+                key = factory.key_folder.read_and_delete(way.partition(b":")[2])
+            except KeyFileError as error:
+                self._refuse(f"names no key file: {error}")
+            self._enter(key)
+            await self._say(Step.LOCAL, b"ok:local")
+        else:
+            # A challenge also tells the caller that this lond does not support the authentication
+            # mode that it asked for (protocol, section 9).
+            challenge = b"%016d" % secrets.randbelow(10**16)
+            await self._say(Step.INIT, challenge)
+            if await self._line() != challenge:
+                self._refuse("does not send the challenge back")
+            self._enter()
+            await self._say(Step.CHALLENGE, b"ok")
+
+    def _refuse(self, why: str) -> NoReturn:
+        log.warn("{lond}: refused a caller that {why}", lond=self._factory.host_id, why=why)
+        raise _Ended(b"refused\n")
+
+    async def _send_key(self, tls: TLSPhase) -> None:
+        """Send a key inside TLS, and return to plain lines."""
+        while not tls.established:
+            if said := tls.receive(await self._data()):
+                await self._send(Step.TLS, said)
+        key = secrets.token_hex(16).encode()
+        self._enter(key)
+        await self._send(Step.TLS_KEY, key + b"\n", wrap=tls.send)
+        if self._factory.close_notify:
+            self.transport.write(tls.close())
+        await self._send(Step.TLS_END, b"")
+        # Plain lines return when one begins: the caller may send close_notify before.
+        while not (rest := tls.rest()):
+            tls.receive(await self._data())
+        self._lines.feed(rest + self._lines.drain())
+
+    def _enter(self, key: bytes | None = None) -> None:
+        """
+        Accept requests from now on.
+
+        :param key: the session key in hex digits, if there is one already.
+        """
+        if key is not None:
+            self._cipher = SessionCipher(bytes.fromhex(key.decode()))
+        self._entered = True
+        self._lines.limit = self._factory.line_limit
+        self.setTimeout(self._factory.idle_limit)
+
+    def _answer(self, line: bytes) -> tuple[Step, bytes, bytes]:
+        """Return the answer to a line, as `_say` takes it."""
+        factory, host_id = self._factory, self._host_id
+        word, _, rest = line.partition(b":")
+        if word == b"sethost" and factory.knows_sethost:
+            name, is_request, request = rest.partition(b":")
+            host_id = name.decode("latin-1")
+            if host_id not in factory.commands:
+                return Step.SETHOST, b"unable_to_set", b""
+            if not is_request:
+                self._host_id = host_id
+                return Step.SETHOST, b"ok", b""
+            line, word = request, request.partition(b":")[0]
+        if line == b"ekey":
+            buildkey = secrets.token_hex(16).upper().encode()
+            self._cipher = SessionCipher(session_key(host_id, self._caller, buildkey))
+            return Step.KEY, buildkey, b""
+        if line == b"version" and factory.revision:
+            return Step.VERSION, f"$Revision: {factory.revision} $".encode(), b""
+        if word == b"enc":
+            try:
+                line = self._decipher(line)
+            except (CommandError, FrameError) as error:
+                return Step.REQUEST, f"error:{error}".encode(), b""
+        return Step.REQUEST, self._reply(line, host_id), line.partition(b":")[0]
+
+    def _decipher(self, frame: bytes) -> bytes:
+        if self._cipher is None:
+            raise CommandError("no_key")
+        request = self._cipher.decrypt(frame).removesuffix(b"\n")
+        if b"\n" in request:
+            # It could store a value that splits the answer to another request.
+            raise CommandError("more than one line in a frame")
+        return request
+
+    def _reply(self, request: bytes, host_id: str) -> bytes:
+        factory = self._factory
+        factory.requests += 1
+        factory.witness(request)
+        is_secret = request.partition(b":")[0] in SECRET
+        if is_secret and self._cipher is None:
+            return b"error:no_key"
+        answer = factory.commands[host_id].answer(request, self._caller)
+        if is_secret and self._cipher is not None and not answer.startswith(b"error:"):
+            return self._cipher.encrypt(answer)
+        return answer
 
 
 @attrs.define(eq=False, slots=False)

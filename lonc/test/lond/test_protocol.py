@@ -8,6 +8,7 @@ from twisted.logger import capturedLogs
 
 from lonc.lond.faults import ENDLESS, Fault, Step
 from lonc.lond.store import Store
+from lonc.test.fixtures.daemon_in_memory import breaks
 from lonc.test.fixtures.lond_caller import Caller, LondTestCase
 from lonc.wire.cipher import SessionCipher, session_key
 
@@ -330,6 +331,16 @@ class FactoryTests(LondTestCase):
             caller.hang_up()
         for deferred in closed:
             self.assertIsNone(self.successResultOf(deferred))
+
+    def test_fault(self) -> None:
+        """A fault of the lond itself is logged, and ends that connection."""
+        factory = self.lond()
+        caller = Caller(factory)
+        caller.enter()
+        factory.witness = breaks
+        caller.say(b"ping")
+        self.assertTrue(caller.hung_up)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_data_are_shared(self) -> None:
         """What one connection puts another gets."""
