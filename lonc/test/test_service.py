@@ -807,12 +807,6 @@ class ManagedTests(ServiceTestCase):
         """Return the state of each host."""
         return [status.state for status in self.daemon.reporter.statuses()]
 
-    def test_about(self) -> None:
-        """S18: who it is."""
-        about = self.daemon.reporter.about()
-        self.assertEqual((about.host_id, about.pid), ("l1", os.getpid()))
-        self.assertEqual(about.config_file, "loncapa.conf")
-
     def test_statuses(self) -> None:
         """S18: each host in the order of the table, with its delayed requests and last line."""
         self.delay("1.1.put.l2")

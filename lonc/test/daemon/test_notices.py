@@ -45,18 +45,15 @@ class NoticesTests(SynchronousTestCase):
         for call, arguments, keywords in self.clock.whenRunningHooks:
             call(*arguments, **keywords)
 
-    def test_ready_once_the_reactor_runs(self) -> None:
-        """Before, nobody accepts a client."""
+    def test_alive(self) -> None:
+        """
+        Ready once the reactor runs, for nobody accepts a client before; then alive, twice in the
+        time of the watchdog, until all has ended.
+        """
         self.notices.started()
         self.assertEqual(self.manager.new(), [])
         self.run_reactor()
         self.assertEqual(self.manager.new(), [["READY=1", "STATUS=2 hosts"]])
-
-    def test_alive(self) -> None:
-        """Twice in the time of the watchdog, until all has ended."""
-        self.notices.started()
-        self.run_reactor()
-        self.manager.new()
         self.clock.pump([1.0] * 5)
         self.assertEqual(self.manager.new(), [["WATCHDOG=1", "STATUS=2 hosts"]] * 2)
         self.notices.stopping(5.0)

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tempfile
+from functools import partial
 
 from Crypto.Cipher import AES
 from twisted.trial.unittest import SynchronousTestCase
@@ -238,20 +239,18 @@ class KeyFileTests(SynchronousTestCase):
         )
 
     def test_no_file(self) -> None:
-        """What is no file is refused, and a pipe is not waited for."""
+        """What is no file is refused, and so is a link to a key; a pipe is not waited for."""
         self.assertEqual(self.refusal(), "No such file or directory")
-        os.mkdir(self.path)
-        self.assertEqual(self.refusal(), "it is not a regular file; a key must be a file itself")
-        os.rmdir(self.path)
-        os.mkfifo(self.path, 0o600)
-        self.assertEqual(self.refusal(), "it is not a regular file; a key must be a file itself")
-
-    def test_link(self) -> None:
-        """A link is refused, wherever it leads."""
         self.put()
         os.rename(self.path, self.path + "2")
-        os.symlink("key2", self.path)
-        self.assertEqual(self.refusal(), "it is a symbolic link; a key must be a file itself")
+        for make, remove, what in (
+            (os.mkdir, os.rmdir, "not a regular file"),
+            (partial(os.mkfifo, mode=0o600), os.unlink, "not a regular file"),
+            (partial(os.symlink, "key2"), os.unlink, "a symbolic link"),
+        ):
+            make(self.path)
+            self.assertEqual(self.refusal(), f"it is {what}; a key must be a file itself")
+            remove(self.path)
 
     def test_settings(self) -> None:
         """The settings name a file, or none; what is wrong with it is told with the setting."""

@@ -14,7 +14,7 @@ from itertools import cycle, pairwise
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.delayed.names import ANSWER, REASON, SEALED, host_of, order, own_name
-from lonc.delayed.sealing import PlainStays, seal, unseal
+from lonc.delayed.sealing import seal, unseal
 from lonc.delayed.spool import Found, Spool
 from lonc.disk.files import LOOK_ANYWAY, REST_AFTER, Changed, Files, Stamp, Unfinished, Unusable
 from lonc.test.fixtures.delayed import Crash, Steps, disk_calls, mode, read, write
@@ -505,22 +505,17 @@ class SealedTests(SpoolCase):
             self.assertEqual((str(fault), fault.stamp), (reason, *self.files().values()))
 
     def test_sealed(self) -> None:
-        """A sealed form takes the place of a file, in a folder that others cannot list."""
-        self.put(b"x\n")
-        self.assertEqual(self.spool.seal(NAME), f"sealed/{NAME}{SEALED}")
-        self.assertEqual(self.waiting(), {f"sealed/{NAME}{SEALED}"})
-        self.assertEqual(mode(self.spool.sealed), 0o710)
-        self.assertEqual(self.read(), b"x\n")
-
-    def test_on_the_disk(self) -> None:
-        """A form and its folder are synced before the file in the clear goes."""
-        os.mkdir(self.spool.sealed)
+        """
+        A sealed form takes the place of a file, in a folder that others cannot list. The form and
+        its folder are synced before the file in the clear goes.
+        """
         self.put(b"x\n")
         calls = disk_calls(self, self.folder)
         form = self.spool.seal(NAME)
         self.assertEqual(
             calls,
             [
+                "sync .",
                 f"unlink sealed/{NAME}~sealing",
                 f"sync sealed/{NAME}~sealing",
                 f"rename sealed/{NAME}~sealing {form}",
@@ -528,6 +523,8 @@ class SealedTests(SpoolCase):
                 f"unlink {NAME}",
             ],
         )
+        self.assertEqual(mode(self.spool.sealed), 0o710)
+        self.assertEqual((self.waiting(), self.read()), ({f"sealed/{NAME}{SEALED}"}, b"x\n"))
 
     def test_moved_on_the_disk(self) -> None:
         """When a sealed one is moved, and when it is moved back, both folders are synced."""
@@ -538,23 +535,6 @@ class SealedTests(SpoolCase):
         there, back = f"rename {NAME}{SEALED} {form}", f"rename {form} {NAME}{SEALED}"
         self.assertEqual(calls, [there, "sync sealed", "sync .", back, "sync .", "sync sealed"])
 
-    def test_both(self) -> None:
-        """A file whose form is there already, as after a crash, goes; there is one form of it."""
-        self.put_sealed(b"put:a:b\n")
-        self.put(b"put:a:b\n")
-        self.assertEqual(self.spool.seal(NAME), f"sealed/{NAME}{SEALED}")
-        self.assertEqual(self.waiting(), {f"sealed/{NAME}{SEALED}"})
-
-    def test_both_but_not_the_same(self) -> None:
-        """When they are not the same, both are requests, the earlier one first."""
-        self.put_sealed(b"put:a:b\n")
-        self.put(b"put:a:bc\n")
-        self.assertEqual(self.spool.seal(NAME), f"sealed/{NAME}~1{SEALED}")
-        self.assertEqual(
-            self.spool.scan().requests["l1"],
-            [f"sealed/{NAME}{SEALED}", f"sealed/{NAME}~1{SEALED}"],
-        )
-
     def test_moved(self) -> None:
         """One that is stored sealed, or moved back, is moved to the others, over none of them."""
         self.put_sealed(b"1\n")
@@ -562,14 +542,6 @@ class SealedTests(SpoolCase):
         self.assertEqual(self.spool.seal(NAME + SEALED), f"sealed/{NAME}~1{SEALED}")
         self.assertEqual(self.waiting(), {f"sealed/{NAME}{SEALED}", f"sealed/{NAME}~1{SEALED}"})
         self.assertEqual(self.spool.read(f"sealed/{NAME}~1{SEALED}", LIMIT)[0], b"2\n")
-
-    def test_plain_stays(self) -> None:
-        """When the file in the clear cannot be deleted its form is told."""
-        self.put(b"x\n")
-        self.steps.fail("remove plain", errno.EROFS)
-        fault = self.assertRaises(PlainStays, self.spool.seal, NAME)
-        self.assertEqual(fault.form, NAME + SEALED)
-        self.assertEqual(self.waiting(), {NAME, f"sealed/{NAME}{SEALED}"})
 
     def test_sealing_a_hard_link(self) -> None:
         """What others cannot read is not sealed for them under another name, once it is clear."""
