@@ -155,24 +155,19 @@ class HandOver:
             raise NotDone("another process takes over, or lonc stops")
         self.under_way = True
         path = self._path()
-        try:
-            for each in self._services:
-                await maybeDeferred(each.stopService)
-            if self._stopping:
-                raise NotDone("lonc stops")
-            listening = _listen(path)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._go_on)
             try:
+                for each in self._services:
+                    await maybeDeferred(each.stopService)
+                if self._stopping:
+                    raise NotDone("lonc stops")
+                listening = undo.enter_context(_listen(path))
+                undo.callback(os.unlink, path)
                 holdings = self._holdings()
-            except BaseException:
-                listening.close()
-                os.unlink(path)
-                raise
-        except OSError as error:
-            self._go_on()
-            raise NotDone(f"{path}: {error.strerror}") from None
-        except BaseException:
-            self._go_on()
-            raise
+            except OSError as error:
+                raise NotDone(f"{path}: {error.strerror}") from None
+            undo.pop_all()
         self._given = self._in_thread(partial(self._give, listening, path, holdings))
         self._given.addBoth(self._decide, holdings)
         self._given.addErrback(lambda failure: log.failure("a fault inside lonc", failure))
