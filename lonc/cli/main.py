@@ -22,49 +22,43 @@ from lonc.wire.printable import printable
 #: The exit status of a usage error, as in ``sysexits.h``; no state of lonc has it.
 USAGE: Final = 64
 
-#: The module of each command, and its text in the list of commands. Modules are imported on demand,
-#: because that would take most of the time of ``lonc --help``.
+#: The commands of each module, and their texts in the list of commands. Modules are imported on
+#: demand, because that would take most of the time of ``lonc --help``.
+MODULES: Final = {
+    "status": {"status": "Show the overall state, and what to do about problems."},
+    "hosts": {"hosts": "List the hosts, the worst first; or show HOST in detail."},
+    "requests": {
+        "clients": "List the open clients, of HOST or of all, those with the most requests first.",
+        "slow": "Show the slowest 100 recent requests, and where their time was spent.",
+        "trace": "Show requests as they end, of HOST or of all, until Ctrl-C.",
+        "ask": "Send REQUEST to HOST, and print the answer.",
+    },
+    "configuration": {
+        "settings": "List every setting in force, its source, "
+        "and the value now in the file if that differs.",
+        "check": "Check configuration, tables, folders, certificates, limits and sockets; "
+        "change nothing.",
+    },
+    "top": {"top": "Show the hosts live, with keys to sort, filter, pause, resume and retry."},
+    "delayed": {
+        "delayed": "Manage requests that wait on disk for their host.",
+        "make-delayed-key": "Create a key that seals delayed requests.",
+        "show-delayed": "Show a sealed delayed request, or the note beside one that was set aside.",
+    },
+    "steer": {
+        "pause": "Stop sending requests to HOST for a while.",
+        "resume": "End the pause of HOST.",
+        "retry": "Restore the retries of HOST, or of all hosts: a DEAD one is probed at once.",
+        "reconnect": "Close the connections of HOST, or of all hosts; their requests get con_lost.",
+        "debug": "Set the debug level of HOST, 0 (off) to 9; `all` means all hosts.",
+        "reload": "Read the configuration and the host table again, and show what has changed.",
+        "stop": "Stop lonc, as TERM does.",
+    },
+}
+
+#: The module and the text of each command.
 COMMANDS: Final = {
-    "status": ("status", "Show the overall state, and what to do about problems."),
-    "hosts": ("hosts", "List the hosts, the worst first; or show HOST in detail."),
-    "clients": (
-        "requests",
-        "List the open clients, of HOST or of all, those with the most requests first.",
-    ),
-    "slow": ("requests", "Show the slowest 100 recent requests, and where their time was spent."),
-    "trace": ("requests", "Show requests as they end, of HOST or of all, until Ctrl-C."),
-    "settings": (
-        "configuration",
-        "List every setting in force, its source, and the value now in the file if that differs.",
-    ),
-    "top": ("top", "Show the hosts live, with keys to sort, filter, pause, resume and retry."),
-    "ask": ("requests", "Send REQUEST to HOST, and print the answer."),
-    "check": (
-        "configuration",
-        "Check configuration, tables, folders, certificates, limits and sockets; change nothing.",
-    ),
-    "delayed": ("delayed", "Manage requests that wait on disk for their host."),
-    "pause": ("steer", "Stop sending requests to HOST for a while."),
-    "resume": ("steer", "End the pause of HOST."),
-    "retry": (
-        "steer",
-        "Restore the retries of HOST, or of all hosts: a DEAD one is probed at once.",
-    ),
-    "reconnect": (
-        "steer",
-        "Close the connections of HOST, or of all hosts; their requests get con_lost.",
-    ),
-    "debug": ("steer", "Set the debug level of HOST, 0 (off) to 9; `all` means all hosts."),
-    "reload": (
-        "steer",
-        "Read the configuration and the host table again, and show what has changed.",
-    ),
-    "stop": ("steer", "Stop lonc, as TERM does."),
-    "make-delayed-key": ("delayed", "Create a key that seals delayed requests."),
-    "show-delayed": (
-        "delayed",
-        "Show a sealed delayed request, or the note beside one that was set aside.",
-    ),
+    name: (module, text) for module, texts in MODULES.items() for name, text in texts.items()
 }
 
 

@@ -58,19 +58,23 @@ class CommandCase(SynchronousTestCase):
             file.write(content)
         return self.path(name)
 
-    def run_command(self, *arguments: str) -> bytes:
+    def run_command(self, *arguments: str, status: int = 0) -> bytes:
         """Run the command; return what it prints."""
-        output = io.BytesIO()
-        with redirect_stdout(io.TextIOWrapper(output, encoding="utf-8", write_through=True)):
-            main(arguments)
-            return output.getvalue()
+        output, ended = io.BytesIO(), None
+        stream = io.TextIOWrapper(output, encoding="utf-8", write_through=True)
+        with redirect_stdout(stream):
+            try:
+                main(arguments)
+            except SystemExit as error:
+                ended = error.code
+        self.assertEqual(ended or 0, status)
+        return output.getvalue()
 
     def refusal(self, *arguments: str, status: int = 1) -> str:
         """Return the line that the command ends with."""
         errors = io.StringIO()
         with redirect_stderr(errors):
-            ended = self.assertRaises(SystemExit, self.run_command, *arguments)
-        self.assertEqual(ended.code, status)
+            self.run_command(*arguments, status=status)
         line = errors.getvalue().removesuffix("\n")
         self.assertTrue(line.startswith("lonc: "), line)
         self.assertNotIn("\n", line)
@@ -189,22 +193,16 @@ class CommandLineTests(CommandCase):
         self.patch(target, "find_config_file", lambda: find_config_file([self.path("none")]))
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
-        self.assertTrue(self.checked().startswith("error    no configuration"))
-
-    def checked(self, *arguments: str) -> str:
-        """Return what the check prints; the status is that of an error."""
-        output = io.StringIO()
-        with redirect_stdout(output):
-            ended = self.assertRaises(SystemExit, main, ["check", *arguments])
-        self.assertEqual(ended.code, 2)
-        return output.getvalue()
+        told = self.run_command("check", status=2).decode()
+        self.assertTrue(told.startswith("error    no configuration"))
 
     def test_check_has_a_column_of_words(self) -> None:
         """What is found, and what to do, begin in one column, whatever the level."""
         found = [Checked("ok", "it is well"), Checked("error", "it is bad", "mend it")]
         self.patch(configuration, "look_at", lambda file: found)
         lines = ["error    it is bad", "         mend it", "ok       it is well"]
-        self.assertEqual(self.checked("--config", "a.conf").splitlines(), lines)
+        told = self.run_command("check", "--config", "a.conf", status=2).decode()
+        self.assertEqual(told.splitlines(), lines)
 
     def test_nameless(self) -> None:
         """A user who has no name, as in a container, is told by the number."""
