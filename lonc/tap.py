@@ -158,11 +158,9 @@ class Options(usage.Options):
         if self.in_background:
             return None
         if twistd is not None and twistd["logfile"] not in (None, "-"):
-            try:
-                path = twistd["logfile"]
+            path = twistd["logfile"]
+            with _usable(f"--logfile {path}"):
                 return TextOutput(open(path, "a", encoding="utf-8", opener=_open_at_once)).show
-            except OSError as error:
-                raise SettingsError(f"--logfile {twistd['logfile']}: {error.strerror}") from None
         try:
             return TextOutput(sys.stdout).show
         except (OSError, ValueError):  # it is closed, or not a file
@@ -314,6 +312,31 @@ def _check_pid_file(path: str) -> None:
         )
 
 
+def _config_file(options: Options, given: dict[str, str]) -> str:
+    """Return the path of ``loncapa.conf``; with ``--standalone`` it is made if it is missing."""
+    config, folder = options["config"], options["standalone"]
+    if folder is None:
+        if options["table-port"] is not None:
+            raise SettingsError("--table-port requires --standalone")
+        return os.path.abspath(config or find_config_file())
+    if options["take-over"]:
+        raise SettingsError(
+            "--take-over does not work with --standalone: its londs cannot be taken over"
+        )
+    if config is not None:
+        raise SettingsError("--standalone has a loncapa.conf of its own: omit --config")
+    return prepare_cluster(folder, given)
+
+
+@contextlib.contextmanager
+def _usable(what: str) -> Iterator[None]:
+    """Report an error of the operating system as a line about something in the settings."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"{what}: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def _prepared(
     options: Options,
@@ -332,27 +355,12 @@ def _prepared(
     folder, table_port = options["standalone"], options["table-port"]
     if table_port is not None:
         table_port = LOND_PORT.read(table_port, "--table-port")
-        if folder is None:
-            raise SettingsError("--table-port requires --standalone")
-    if options["take-over"] and folder is not None:
-        raise SettingsError(
-            "--take-over does not work with --standalone: its londs cannot be taken over"
-        )
-    if folder is None:
-        config = os.path.abspath(options["config"] or find_config_file())
-    elif options["config"] is None:
-        config = prepare_cluster(folder, given)
-    else:
-        raise SettingsError("--standalone has a loncapa.conf of its own: omit --config")
-
-    loader = Loader(config, given)
+    loader = Loader(_config_file(options, given), given)
     settings, table = loader.everything(lenient=True)
     access = read_access(settings, table)
     for path in (settings.logs_dir, settings.status_dir):
-        try:
+        with _usable(path):
             os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"{path}: {error.strerror}") from None
     pid_file = PidFile(settings.pid_file)
     taking_over = options["take-over"]
     manager = Manager(os.environ if options.twistd else {})
@@ -374,10 +382,8 @@ def _prepared(
         problems = Problems()
         log_file = LineFile(settings.log_file, problems=problems)
         if for_another:
-            try:
+            with _usable(settings.log_file):
                 log_file.open()  # the next writer would still be root
-            except OSError as error:
-                raise SettingsError(f"{settings.log_file}: {error.strerror}") from None
         hosts: dict[str, HostService] = {}
         lonc_log = LoncLog(
             log_file, SeedForm(partial(status_text, hosts)), FORMS[settings.log_format]
