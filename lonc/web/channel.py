@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Final
 
-import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import (
     IAddress,
@@ -54,34 +53,24 @@ _BODY_REFUSED: Final = (
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
-@attrs.frozen
-class Names:
+def is_allowed(host: bytes, loopback: bool, own: Collection[str], given: Collection[str]) -> bool:
     """
-    The host names that requests may use.
+    Return whether a request may be served.
 
-    :ivar own: this machine's names.
-    :ivar given: names in the settings; if empty, any name is accepted on other addresses than
+    :param host: its ``Host`` header; empty without one, which no browser does.
+    :param loopback: whether it arrived on a loopback address.
+    :param own: this machine's names.
+    :param given: names in the settings; if empty, any name is accepted on other addresses than
         loopback.
     """
-
-    own: Collection[str]
-    given: Collection[str]
-
-    def allow(self, host: bytes, loopback: bool) -> bool:
-        """
-        Return whether a request may be served.
-
-        :param host: its ``Host`` header; empty without one, which no browser does.
-        :param loopback: whether it arrived on a loopback address.
-        """
-        if not host or not (loopback or self.given):
-            return True
-        name = re.sub(r":\d*\Z", "", host.decode("latin-1")).lower().rstrip(".")
-        return (
-            name == "localhost"
-            or _is_address(name.removeprefix("[").removesuffix("]"))
-            or any(name == each.lower() for each in (*self.own, *self.given))
-        )
+    if not host or not (loopback or given):
+        return True
+    name = re.sub(r":\d*\Z", "", host.decode("latin-1")).lower().rstrip(".")
+    return (
+        name == "localhost"
+        or _is_address(name.removeprefix("[").removesuffix("]"))
+        or any(name == each.lower() for each in (*own, *given))
+    )
 
 
 def _is_address(text: str) -> bool:
@@ -246,7 +235,7 @@ class PageRequest(Request):
     def process(self) -> None:
         """Serve it, or answer with status 421."""
         site, host = self.channel.site, self.getHeader(b"host") or b""
-        if not site.names().allow(host.strip(), _is_loopback(self.channel.getHost())):
+        if not is_allowed(host.strip(), _is_loopback(self.channel.getHost()), *site.names()):
             self.setResponseCode(421, b"Misdirected Request")
             self.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
             self.write(b"Nothing is served under this name: see the setting loncHTTPNames.\n")
@@ -264,7 +253,7 @@ class LimitedSite(Site):
     """
     A site whose connections have limits.
 
-    :param names: returns the allowed host names.
+    :param names: returns this machine's names, and those in the settings.
     :ivar places: its connections.
     """
 
@@ -273,7 +262,12 @@ class LimitedSite(Site):
     protocol = Channel  # type: ignore[assignment]
     requestFactory = PageRequest
 
-    def __init__(self, root: Resource, names: Callable[[], Names], clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        root: Resource,
+        names: Callable[[], tuple[Collection[str], Collection[str]]],
+        clock: IReactorTime,
+    ) -> None:
         super().__init__(root, timeout=None, reactor=clock)  # a channel has its own limit
         self.names = names
         self.places = Places(clock)

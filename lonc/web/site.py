@@ -21,7 +21,7 @@ from zope.interface import implementer
 from lonc.control.reporter import Reporter
 from lonc.report.problems import by_cause, state
 from lonc.report.status import HostStatus
-from lonc.web.channel import LimitedSite, Names
+from lonc.web.channel import LimitedSite
 from lonc.web.history import History, Series
 from lonc.web.metrics import CONTENT_TYPE, Watched, exposition
 from lonc.web.page import NAMED, View, host_page, index
@@ -247,7 +247,7 @@ def site(reporter: Reporter, history: History, clock: IReactorTime) -> LimitedSi
     root.putChild(b"metrics", EncodingResourceWrapper(metrics, [_Gzip()]))
     root.putChild(b"healthz", page(PLAIN, pages.healthy))
     root.putChild(b"readyz", page(PLAIN, pages.ready))
-    return LimitedSite(root, lambda: Names(*reporter.http_names()), clock)
+    return LimitedSite(root, reporter.http_names, clock)
 
 
 def _turn(clock: IReactorTime) -> Callable[[], bool]:
