@@ -1,4 +1,4 @@
-"""What is given to others: the source archive, and the packages in it."""
+"""The source archive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ArchiveTests(SynchronousTestCase):
     """The source archive."""
 
     def test_has_the_project(self) -> None:
-        """It has each file of the project: what is unpacked can be built, tested and read."""
+        """It contains each file of the project."""
         if not os.path.exists(os.path.join(TREE, ".git")) or shutil.which("git") is None:
             raise SkipTest("it takes a checkout and git")
         if find_spec("setuptools") is None:

@@ -1,4 +1,4 @@
-"""What stands beside the program: rules, a dashboard and units of other systems."""
+"""The files for other systems: alert rules, a dashboard, units, the container."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ KINDS |= {each.name: each.kind for each in (*DAEMON_FAMILIES, PROBLEMS)}
 
 
 class MetricNamesTests(SynchronousTestCase):
-    """Rules and dashboard ask for what there is."""
+    """The metrics that rules and dashboard use exist."""
 
     def assert_there(self, expressions: str) -> None:
-        """Check each metric that is named."""
+        """Check that each metric exists."""
         named = set(re.findall(r"\blonc_[a-z_]+", expressions))
         self.assertNotEqual(named, set())
         for name in named:
@@ -42,27 +42,27 @@ class MetricNamesTests(SynchronousTestCase):
             self.assertEqual(known == "histogram", name != base, name)
 
     def test_alerts(self) -> None:
-        """Each rule of the alerts."""
+        """The metrics in the alert rules exist."""
         self.assert_there(
             "\n".join(re.findall("expr: (.*)", read("contrib/prometheus-alerts.yml")))
         )
 
     def test_levels(self) -> None:
-        """Each level of problems that is worse than a note has its rule."""
+        """Each level of problems except notes has a rule."""
         levels = re.findall(
             r'lonc_problems{level="([^"]+)"}', read("contrib/prometheus-alerts.yml")
         )
         self.assertEqual({*levels, "note"}, set(LEVELS))
 
     def test_dashboard(self) -> None:
-        """Each panel of the dashboard, which is one that can be loaded."""
+        """The metrics in the dashboard exist, and its panels do not overlap."""
         dashboard = json.loads(read("contrib/grafana-dashboard.json"))
         self.assert_there("\n".join(self.expressions(dashboard)))
         places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
         self.assertEqual(len(places), len(set(places)))
 
     def expressions(self, part: Any) -> Iterator[str]:
-        """Yield what the panels ask for."""
+        """Yield the expressions of the panels."""
         if isinstance(part, dict):
             if "expr" in part:
                 yield part["expr"]
@@ -73,10 +73,10 @@ class MetricNamesTests(SynchronousTestCase):
 
 
 class ContainerTests(DaemonTestCase):
-    """What the image runs, without the image."""
+    """The script of the container image, without the image."""
 
     async def health(self) -> int:
-        """Return what the health check ends with."""
+        """Return the exit status of the health check."""
         return await self.container("health").ended()
 
     def container(self, *arguments: str) -> Child:
@@ -88,7 +88,7 @@ class ContainerTests(DaemonTestCase):
         )
 
     async def test_health(self) -> None:
-        """It finds the lonc that was started, and is content whatever other machines do."""
+        """The health check finds the started lonc, and does not depend on other machines."""
         conf = self.configure(free_port("127.0.0.2"))
         lonc = self.container("start", "--config", conf)
         self.assertEqual(await self.ask("l2", "ping"), "con_lost")
@@ -98,7 +98,7 @@ class ContainerTests(DaemonTestCase):
         self.assertNotEqual(await self.health(), 0)
 
     async def test_which(self) -> None:
-        """However the option is written."""
+        """The health check finds lonc however the option is written."""
         for options in (["-c", "a b"], ["--drain-timeout", "3", "--standalone=a b"]):
             lonc = self.container("start", *options, "--nothing")
             self.assertNotEqual(await lonc.ended(), 0)
@@ -106,10 +106,10 @@ class ContainerTests(DaemonTestCase):
 
 
 class UnitTests(SynchronousTestCase):
-    """The unit for systemd, by systemd's own judgement, and the files beside it."""
+    """The systemd unit, checked by systemd itself, and the files that belong to it."""
 
     def analyze(self, *arguments: str) -> str:
-        """Return what systemd-analyze says."""
+        """Return the output of systemd-analyze."""
         if shutil.which("systemd-analyze") is None:
             raise SkipTest("systemd-analyze is not here")
         done = subprocess.run(
@@ -123,7 +123,7 @@ class UnitTests(SynchronousTestCase):
         return done.stdout
 
     def test_verify(self) -> None:
-        """systemd understands every line, also one that is older than the newest keys."""
+        """systemd understands every line."""
         unit = read("tap", "lonc.service")
         path = os.path.join(self.mktemp(), "lonc.service")
         os.mkdir(os.path.dirname(path))
@@ -132,18 +132,18 @@ class UnitTests(SynchronousTestCase):
         self.assertEqual(self.analyze("verify", "--man=no", os.path.abspath(path)), "")
 
     def test_old_systemd(self) -> None:
-        """What lonc cannot do without is known to systemd 239: its type, and how it reloads."""
+        """Type and reload use only what systemd 239 knows."""
         unit = read("tap", "lonc.service")
         self.assertRegex(unit, r"(?m)^Type=notify$")
         self.assertRegex(unit, r"(?m)^ExecReload=\S+/lonc reload$")
 
     def test_groups(self) -> None:
-        """Its filter lets lonc give sockets to a group: loncSocketGroup, loncManagementGroup."""
+        """The filter allows changing the group of sockets: loncSocketGroup, loncManagementGroup."""
         filters = re.findall("(?m)^SystemCallFilter=(.*)$", read("tap", "lonc.service"))
         self.assertGreater(filters.index("@chown"), filters.index("~@privileged"))
 
     def test_one_user(self) -> None:
-        """Unit, folders, log rotation and sysusers are for one user."""
+        """Unit, folders, log rotation and sysusers use the same user."""
         (user,) = re.findall("(?m)^User=(.*)$", read("tap", "lonc.service"))
         self.assertEqual(re.findall("(?m)^u (\\S+)", read("contrib", "lonc.sysusers")), [user])
         owners = re.findall(r"(?m)^d \S+ +\d+ (\S+) (\S+)", read("contrib", "lonc.tmpfiles"))
@@ -151,7 +151,7 @@ class UnitTests(SynchronousTestCase):
         self.assertIn(f"su {user} {user}\n", read("tap", "lonc.logrotate"))
 
     def test_exposure(self) -> None:
-        """Little is left that lonc could do beyond its task."""
+        """The exposure level is low."""
         read("tap", "lonc.service")
         unit = os.path.join(TREE, "tap", "lonc.service")
         told = self.analyze("security", "--offline=true", "--no-pager", unit)
@@ -165,7 +165,7 @@ class LogRotationTests(SynchronousTestCase):
     """``tap/lonc.logrotate``."""
 
     def test_signals_a_lonc_only(self) -> None:
-        """The process that the pid file names gets USR1 if somebody has the lock, and else not."""
+        """The process in the pid file gets USR1 only if the file is locked."""
         script = re.search(r"postrotate\n(.*?)\n *endscript", read("tap", "lonc.logrotate"), re.S)
         assert script is not None
         if shutil.which("flock") is None:

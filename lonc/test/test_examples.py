@@ -1,4 +1,4 @@
-"""The programs of the documentation when something is wrong: each ends with one line."""
+"""The examples of the documentation when something is wrong."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ net: Any = reactor
 
 
 class Binary(LineOnlyReceiver):
-    """Answers every request with bytes that are no text."""
+    """Answers every request with bytes that are not UTF-8."""
 
     delimiter = b"\n"
 
     def lineReceived(self, line: bytes) -> None:
-        """Answer with bytes that are no text."""
+        """Answer."""
         self.sendLine(b"\xff\xfe")
 
 
 class ExamplesTests(TestCase):
-    """What strangers do to the examples."""
+    """Errors in the use of the examples."""
 
     timeout = 600
     skip = None if os.path.exists(EXAMPLES) else "the source tree is not at hand"
@@ -54,13 +54,13 @@ class ExamplesTests(TestCase):
         self.addCleanup(port.stopListening)
 
     async def run_it(self, name: str, *arguments: str) -> tuple[bytes, str]:
-        """Run a program; return what it prints, and its complaints."""
+        """Run an example; return its output and its errors."""
         out, err, _ = await run_program(os.path.join(EXAMPLES, name), *arguments)
         self.assertNotIn(b"Traceback", err)
         return out, err.decode()
 
     async def test_arguments(self) -> None:
-        """Wrong or missing arguments are one line."""
+        """Wrong or missing arguments are an error of one line."""
         endpoint = f"unix:{self.folder}/lonc.amp"
         for name, *arguments in (
             ("ask.py",),
@@ -89,7 +89,7 @@ class ExamplesTests(TestCase):
             self.assertEqual((out, len(err.splitlines())), (b"", 1), (name, arguments, err))
 
     async def test_closed_pipe(self) -> None:
-        """Where nobody reads what is printed, that is one line."""
+        """A closed pipe is an error of one line."""
         os.mkdir(os.path.join(self.folder, "e"))
         for name, *arguments in (
             ("ask.py", f"{self.folder}/l2", "ping"),
@@ -105,7 +105,7 @@ class ExamplesTests(TestCase):
             self.assertEqual(err.decode(), f"{name}: [Errno 32] Broken pipe\n")
 
     async def test_no_text(self) -> None:
-        """An answer that is not UTF-8 is shown, or is one line where it makes no sense."""
+        """An answer that is not UTF-8 is shown, or is an error of one line."""
         out, err = await self.run_it("ask.py", f"{self.folder}/l2", "ping")
         self.assertEqual((out, err), (b"\xff\xfe\n", ""))
         out, err = await self.run_it("client_twisted.py", self.folder, "l2")

@@ -1,4 +1,4 @@
-"""The page "First steps", walked through with a real lonc."""
+"""The page "First steps", followed with a real lonc."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONC = f'lonc() {{ "{sys.executable}" -m lonc "$@" --standalone var; }}; '
 
 
 def typed() -> Iterator[tuple[str, str]]:
-    """Yield each command of the page, and what it is said to print."""
+    """Yield each command of the page, and its output there."""
     page = read("docs", "first-steps.rst").partition("Run it from a .tac file\n")[0]
     for block in re.findall(r"::\n\n((?:    .*\n|\n)+)", page):
         for command in re.split(r"^    \$ ", block, flags=re.MULTILINE)[1:]:
@@ -31,7 +31,7 @@ def typed() -> Iterator[tuple[str, str]]:
 
 
 def alike(text: str) -> list[str]:
-    """Return lines without what differs from run to run: version, process id, times, blanks."""
+    """Return lines without what differs between runs: version, process id, times, spaces."""
     text = re.sub(r"(?<=process )\d+|(?<=lonc )[\d.]+(?= of)", "*", text)
     text = re.sub(
         r"\d{10}\.\d+|\d\d:\d\d:\d\d|\b\d[\d.]* (ms|s|min)\b|(?<= )-(?=\s)", "*", text + "\n"
@@ -40,12 +40,12 @@ def alike(text: str) -> list[str]:
 
 
 class FirstStepsTests(DaemonTestCase):
-    """What a newcomer types, in this order."""
+    """The commands of the page, in this order."""
 
     skip = None if os.path.exists(os.path.join(TREE, "docs")) else "the source tree is not at hand"
 
     async def test_page(self) -> None:
-        """Each command prints what the page says, one that has to wait within some seconds."""
+        """Each command prints what the page says, after a few seconds if it has to wait."""
         port = str(free_port("127.0.0.1", "127.0.0.2", "127.0.0.3"))
         started: list[Child] = []
         for command, output in typed():
@@ -60,7 +60,7 @@ class FirstStepsTests(DaemonTestCase):
         self.assertEqual(len(started), 2)
 
     async def prints(self, command: str, expected: list[str]) -> None:
-        """Give a command, one that only asks until it prints what it should."""
+        """Run a command, repeatedly if it only asks, until it prints what it should."""
         for _ in range(TRIES if command.startswith(ASKS) else 1):
             shell = self.spawn(["/bin/sh", "-c", f"{LONC}{command}"])
             await shell.ended()

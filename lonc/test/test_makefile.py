@@ -1,4 +1,4 @@
-"""How ``make`` comes by its Python and its packages, with stand-ins for both."""
+"""How ``make`` finds Python and packages, with doubles for both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG = 60.0
 
 
 class MakefileTests(SynchronousTestCase):
-    """A source folder, and what make does in it."""
+    """`make` in a source folder."""
 
     def setUp(self) -> None:
         if not os.path.exists(os.path.join(TREE, "Makefile")) or shutil.which("make") is None:
@@ -37,7 +37,7 @@ class MakefileTests(SynchronousTestCase):
         return path
 
     def python(self, name: str, major: int, minor: int) -> str:
-        """Make what looks like a Python of this version to the Makefile."""
+        """Create a program that pretends to be this version of Python."""
         return self.script(
             name,
             f'case "$2" in *version_info*print*) ;; *exit*) exit {int((major, minor) < (3, 11))};;',
@@ -58,27 +58,27 @@ class MakefileTests(SynchronousTestCase):
         return done.returncode, done.stdout, done.stderr
 
     def made_with(self, *arguments: str) -> str:
-        """Return the Python that .venv would be made with anew; empty where it stays."""
+        """Return the Python with which .venv would be created again; empty if it is kept."""
         status, out, err = self.make("--dry-run", *arguments)
         self.assertEqual((status, err), (0, ""))
         made = [line.split()[4] for line in out.splitlines() if line.startswith("rm -rf .venv &&")]
         return "".join(made)
 
     def test_first_that_runs(self) -> None:
-        """A name that starts nothing, or an older Python, is passed over."""
+        """A program that does not run, or an older Python, is skipped."""
         dead = self.script("python3.11", "exit 127")
         old = self.python("python3.9", 3, 9)
         good = self.python("python3.13", 3, 13)
         self.assertEqual(self.made_with(f"PYTHONS={dead} {old} {good}"), good)
 
     def test_kept(self) -> None:
-        """An environment that is of use stays, whatever its Python."""
+        """A usable environment is kept, whatever its Python."""
         self.python(".venv/bin/python", 3, 12)
         good = self.python("python3.11", 3, 11)
         self.assertEqual(self.made_with(f"PYTHONS={good}"), "")
 
     def test_made_anew(self) -> None:
-        """One of an older Python, or of another than is asked for, is made anew."""
+        """An environment with an older Python, or another than the requested one, is replaced."""
         self.python(".venv/bin/python", 3, 10)
         good = self.python("python3.11", 3, 11)
         self.assertEqual(self.made_with(f"PYTHONS={good}"), good)
@@ -88,7 +88,7 @@ class MakefileTests(SynchronousTestCase):
         self.assertEqual(self.made_with(f"PYTHON={good}"), "")
 
     def test_no_python(self) -> None:
-        """Where there is none, or an older one is asked for, one line says what to do."""
+        """Without a usable Python, one line says what to do."""
         status, out, err = self.make("PYTHONS=nothing")
         self.assertEqual((status, out, err.count("\n")), (2, "", 1))
         self.assertIn("make PYTHON=/path/to/python3", err)
@@ -98,7 +98,7 @@ class MakefileTests(SynchronousTestCase):
         self.assertIn(f"{old} is not Python 3.11 or later", err)
 
     def test_no_network(self) -> None:
-        """Where pip gets nothing, a line says what to look at; pip's own words are in a file."""
+        """If pip cannot download, one line says what to check; pip's own messages are in a file."""
         self.script(
             ".venv/bin/python",
             f'test "$1" = -m || exec {sys.executable} "$@"',
@@ -113,7 +113,7 @@ class MakefileTests(SynchronousTestCase):
             self.assertEqual(len(file.readlines()), 50)
 
     def test_oldest(self) -> None:
-        """Whatever setup.cfg gives a minimum for is taken at that."""
+        """All packages are installed in the minimum version that setup.cfg gives."""
         self.script(
             ".venv/bin/python",
             f'test "$1" = -m || exec {sys.executable} "$@"',

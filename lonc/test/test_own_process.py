@@ -1,4 +1,4 @@
-"""What the process itself stands: closed descriptors, signals at any moment, a clock being set."""
+"""The process: closed descriptors, signals at any time, and a clock that is set."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class OwnProcessTestCase(DaemonTestCase):
         self.options.append(str(free_port("127.0.0.1", "127.0.0.2")))
 
     def number(self) -> int:
-        """Return what ``lonc.pid`` holds, 0 as long as it holds nothing."""
+        """Return the number in ``lonc.pid``; 0 if there is none."""
         with contextlib.suppress(OSError, ValueError):
             return int(self.read("daemons", "logs", "lonc.pid"))
         return 0
 
     def assert_nothing_left(self) -> None:
-        """No socket is there, and no pid file."""
+        """Check that there is no socket and no pid file."""
         self.assertEqual(self.left_in("sock"), [])
         self.assertEqual(self.number(), 0)
         self.assertNotIn("lonc.pid", self.left_in("daemons", "logs"))
 
 
 class ClosedDescriptorsTests(OwnProcessTestCase):
-    """stdin, stdout and stderr may be closed, any of them."""
+    """Closed stdin, stdout or stderr."""
 
     def without(self, closed: tuple[int, ...], *arguments: str) -> Child:
         """Start `twistd` with some descriptors closed."""
@@ -65,7 +65,7 @@ class ClosedDescriptorsTests(OwnProcessTestCase):
         return self.spawn(["/bin/sh", "-c", f'exec "$@" {closing}', "sh", *command])
 
     async def serves_and_ends(self, pid: int) -> None:
-        """It answers, its standard descriptors are no socket of its own, and TERM ends it."""
+        """Check that it answers, and that no socket has a standard descriptor; send TERM."""
         self.assertEqual(await self.ask("l2", "ping"), "l2")
         for number in range(3):
             kind = os.readlink(f"/proc/{pid}/fd/{number}")
@@ -73,7 +73,7 @@ class ClosedDescriptorsTests(OwnProcessTestCase):
         os.kill(pid, signal.SIGTERM)
 
     async def test_foreground(self) -> None:
-        """With each or all of them closed it serves in the foreground, and ends with status 0."""
+        """With any of them closed, it serves in the foreground, and ends with status 0."""
         for closed in ((0,), (1,), (2,), (0, 1, 2)):
             lonc = self.without(closed, "-n")
             await self.serves_and_ends(lonc.pid)
@@ -82,7 +82,7 @@ class ClosedDescriptorsTests(OwnProcessTestCase):
             self.assert_no_traceback(lonc)
 
     async def test_background(self) -> None:
-        """So it is in the background, and the command that starts it ends with status 0."""
+        """The same in the background; the command that starts it ends with status 0."""
         for closed in ((1,), (0, 1, 2)):
             command = self.without(closed)
             self.assertEqual(await command.ended(), 0)
@@ -95,10 +95,10 @@ class ClosedDescriptorsTests(OwnProcessTestCase):
 
 
 class ReaderTests(OwnProcessTestCase):
-    """Standard output and standard error that nobody reads."""
+    """Standard output and standard error that are not read."""
 
     async def test_nobody_reads(self) -> None:
-        """All are served while more is shown than a pipe holds; who reads then finds it all."""
+        """Clients are served while the pipe is full; later the whole output can be read."""
         lonc = self.twistd("-n", *self.options)
         client = await self.client("l2")
         await client.ask("ping")
@@ -119,16 +119,16 @@ class ReaderTests(OwnProcessTestCase):
 
 
 class SignalTests(OwnProcessTestCase):
-    """From when ``lonc.pid`` holds its number a signal does its work or nothing."""
+    """Signals at any time after ``lonc.pid`` was written."""
 
     async def has_number(self, lonc: Child) -> None:
-        """Wait for its number in ``lonc.pid``, looking more often than `until`."""
+        """Wait for its number in ``lonc.pid``, checking more often than `until`."""
         while self.number() != lonc.pid:
             self.assertIsNone(lonc.status, lonc.err)
             await deferLater(reactor, 0.001)
 
     async def test_any_signal(self) -> None:
-        """However many come, and which, it serves; TERM ends it with 0 and leaves nothing."""
+        """Any number of other signals does no harm; TERM ends it with 0 and nothing is left."""
         random = Random(1)
         harmless = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGALRM, signal.SIGVTALRM]
         lonc = self.twistd("-n", *self.options)
@@ -154,7 +154,7 @@ class SignalTests(OwnProcessTestCase):
         self.assert_no_traceback(lonc)
 
     async def test_term_at_once(self) -> None:
-        """TERM as soon as the number is there is a clean end."""
+        """TERM right after the number was written is a clean end."""
         lonc = self.twistd("-n", *self.options)
         await self.has_number(lonc)
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
@@ -162,7 +162,7 @@ class SignalTests(OwnProcessTestCase):
         self.assert_no_traceback(lonc)
 
     async def test_interrupt_after_the_screen(self) -> None:
-        """Ctrl-C as soon as the screen is there is a clean end."""
+        """Ctrl-C right after the screen was shown is a clean end."""
         lonc = self.twistd("-n", *self.options)
         await lonc.says("lonc serves a cluster of its own")
         self.assertEqual(await lonc.end(signal.SIGINT), 0)
@@ -171,7 +171,7 @@ class SignalTests(OwnProcessTestCase):
 
 
 class ClockTests(DaemonTestCase):
-    """The wall clock may be set while lonc runs."""
+    """The wall clock is set while lonc runs."""
 
     async def test_steps(self) -> None:
         """

@@ -45,7 +45,7 @@ def sections(page: str, line: str) -> dict[str, str]:
 
 
 def all_commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield each command that is no group, with its whole name."""
+    """Yield each command that is not a group, with its full name."""
     context = click.Context(group)
     for word in group.list_commands(context):
         command = group.get_command(context, word)
@@ -65,7 +65,7 @@ class CommandPageTests(SynchronousTestCase):
         self.sections = sections("command.rst", "~")
 
     def test_commands(self) -> None:
-        """Each command has a section, whose heading names its arguments, and no other has."""
+        """Each command has a section, whose heading names its arguments; there are no others."""
         expected = set()
         for name, command in all_commands(commands, "lonc"):
             arguments = [each for each in command.params if isinstance(each, click.Argument)]
@@ -78,7 +78,7 @@ class CommandPageTests(SynchronousTestCase):
         self.assertEqual(set(self.sections), expected)
 
     def test_options(self) -> None:
-        """Each option of a command stands in its section, and those of all at the top."""
+        """Each option of a command is in its section, and the common ones are at the top."""
         top = read("docs", "command.rst").partition("\nExit status\n")[0]
         shared = {name for each in commands.params for name in each.opts}
         for option in shared:
@@ -99,7 +99,7 @@ class CommandPageTests(SynchronousTestCase):
             self.assertEqual(documented, own - shared, name)
 
     def test_fields(self) -> None:
-        """Each field of a listing's rows has its row in the section, in order."""
+        """Each field of a listing is documented in the section, in order."""
         for heading, record, *more in (
             ("lonc hosts [HOST]", ConnectionStatus),
             ("lonc clients [HOST]", ClientStatus),
@@ -112,7 +112,7 @@ class CommandPageTests(SynchronousTestCase):
             self.assertEqual(rows, [*fields, *more], heading)
 
     def test_status(self) -> None:
-        """Each name of the object that sums it up stands in the section of ``lonc status``."""
+        """Each field of the JSON output is documented in the section of ``lonc status``."""
         section = self.sections["lonc status"]
         found = summary(a_daemon(), [])
         named = {*found, *a_daemon().totals, *finding(problem("host-dead", "a", "DEAD"))}
@@ -124,7 +124,7 @@ class TroublePageTests(SynchronousTestCase):
     """The page "when something is wrong"."""
 
     def test_symptoms(self) -> None:
-        """Each symptom that an advice or an alert rule names has its section, with its name."""
+        """Each symptom named by an advice or an alert rule has a section."""
         sections = [kind.section for kind in KINDS.values()]
         alerts = re.findall(r'advice: ".*; ([a-z-]+)"', read("contrib", "prometheus-alerts.yml"))
         rules = read("contrib", "prometheus-alerts.yml").count("- alert:")
@@ -134,13 +134,13 @@ class TroublePageTests(SynchronousTestCase):
         self.assertLessEqual({*sections, *alerts}, set(there))
 
     def test_causes(self) -> None:
-        """Each cause of a ``con_lost`` has something to do in the section on that."""
+        """Each cause of ``con_lost`` is in the section on it."""
         section = read("docs", "trouble.rst").partition(".. _con-lost:")[2].partition("\n.. _")[0]
         causes = re.findall(r"``(\w+)``", " ".join(re.findall(r"^   \* - (.*)$", section, re.M)))
         self.assertEqual(sorted(causes), sorted(cause.value for cause in Cause))
 
     def test_files(self) -> None:
-        """How many files there may have to be is what lonc itself reckons with."""
+        """The number of files that may be needed is the one that lonc calculates."""
         section = read("docs", "trouble.rst").partition(".. _open-files:")[2]
         self.assertIn(f"which is {needed_files(some_settings(), 500):,} for 500 hosts", section)
         self.assertIn(f" {SPARE} files are reserved", section)
@@ -148,7 +148,7 @@ class TroublePageTests(SynchronousTestCase):
             self.assertIn(f"``loncMaxClients`` + {SPARE}", page)
 
     def test_delayed(self) -> None:
-        """Every command for delayed requests that a page names is there."""
+        """Every command for delayed requests that a page names exists."""
         known = {name.split()[-1] for name, _ in all_commands(commands, "lonc")}
         for path in glob.glob(os.path.join(TREE, "docs", "*.rst")):
             for command in re.findall(r"(?:``|[$#] )lonc delayed ([a-z]+)", read(path)):
@@ -156,10 +156,10 @@ class TroublePageTests(SynchronousTestCase):
 
 
 class FromLoncnewPageTests(SynchronousTestCase):
-    """The page for who knows loncnew."""
+    """The page for users of loncnew."""
 
     def test_signals(self) -> None:
-        """Each signal of loncnew, of the parent and of a host's process, has its row."""
+        """Each signal of loncnew, to the parent or to a host's process, has its row."""
         parts = sections("from-loncnew.rst", "-")
         rows = {
             heading: re.findall("[A-Z][A-Z0-9]+", " ".join(re.findall(r"   \* - (.+)", text)))
@@ -182,7 +182,7 @@ class MetricsPageTests(SynchronousTestCase):
     """The page on metrics."""
 
     def test_metrics(self) -> None:
-        """Each metric has its row with kind and labels, in order, and no other has."""
+        """Each metric has its row with kind and labels, in order, and there are no others."""
         rows = re.findall(
             r"^   \* - ``(lonc_\w+)``\n     - (\w+)\n     -(.*)$",
             read("docs", "metrics.rst"),
@@ -216,7 +216,7 @@ class ManualTests(SynchronousTestCase):
         yield "\n".join(lines).replace("\\-", "-")
 
     def test_lonc(self) -> None:
-        """Every command is there with its options; an empty line would be a gap."""
+        """Every command is there with its options; there are no empty lines, that is, gaps."""
         for page in self.pages("lonc"):
             self.assertNotRegex(page, r"(?m)^$")
             for name, command in all_commands(commands, "lonc"):

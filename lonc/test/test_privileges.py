@@ -12,7 +12,7 @@ NOBODY = pwd.getpwnam("nobody")
 
 
 class OtherUserTests(DaemonTestCase):
-    """The folders that lonc writes in are the other user's, as LON-CAPA has them."""
+    """The folders that lonc writes to belong to the other user, as in LON-CAPA."""
 
     def setUp(self) -> None:
         if os.geteuid() != 0:
@@ -32,7 +32,7 @@ class OtherUserTests(DaemonTestCase):
         return [*options, "--uid", str(NOBODY.pw_uid), "lonc", "--config", self.config]
 
     def assert_nobodys(self, *names: str) -> None:
-        """A file or a folder is the other user's."""
+        """Check that a file or folder belongs to the other user."""
         info = os.lstat(self.path(*names))
         self.assertEqual((info.st_uid, info.st_gid), (NOBODY.pw_uid, NOBODY.pw_gid), names)
 
@@ -74,7 +74,7 @@ class OtherUserTests(DaemonTestCase):
         await self.serves()
 
     async def refused(self, cause: str, *options: str) -> None:
-        """It does not start, says why in one line, and root has made and changed nothing."""
+        """Check that it does not start, with one line, and that root has created nothing."""
         for mode in (["-n"], []):
             lonc = self.twistd(*self.start(*mode, *options))
             self.assertEqual(await lonc.ended(), 1)
@@ -84,7 +84,7 @@ class OtherUserTests(DaemonTestCase):
         self.assertEqual(os.listdir(self.roots), [])
 
     async def test_links(self) -> None:
-        """Links that lead where root alone may write are not followed, whatever they stand for."""
+        """Symbolic links to where only root can write are not followed."""
         why = "it is a symbolic link, which is not followed"
         for name in ("lonc.pid", "lonc.log"):
             path = os.path.join(self.logs, name)
@@ -100,7 +100,7 @@ class OtherUserTests(DaemonTestCase):
         await self.refused(f"{self.logs}: Permission denied")
 
     async def test_hard_link(self) -> None:
-        """Nor is a file of root's under another name written."""
+        """A hard link to a file of root is not written to."""
         theirs = os.path.join(self.roots, "secret")
         for name in ("lonc.pid", "lonc.log"):
             self.write("root's", "roots", "secret")
@@ -114,13 +114,13 @@ class OtherUserTests(DaemonTestCase):
             os.unlink(path)
 
     async def test_pid_file_of_twistd(self) -> None:
-        """The pid file that root writes is refused where the other user can put a link."""
+        """A pid file of `twistd` in a folder of the other user is refused."""
         path = os.path.join(self.logs, "twistd-lonc.pid")
         os.symlink(os.path.join(self.roots, "made"), path)
         await self.refused(f"--pidfile {path}: root would write it", "--pidfile", path)
 
     async def test_folder_of_roots(self) -> None:
-        """Where the other user may not write there is one line, and root does not write either."""
+        """If the other user cannot write, that is an error of one line, and root does not write."""
         os.rmdir(self.logs)
         os.chown(self.path("daemons"), 0, 0)
         await self.refused("cannot be written by the user that lonc runs as")

@@ -44,7 +44,7 @@ class Kept(io.StringIO):
     text = ""
 
     def close(self) -> None:
-        """Keep the text, for it is looked at after the stream is closed."""
+        """Keep the text."""
         self.text = self.text or self.getvalue()
         super().close()
 
@@ -62,30 +62,30 @@ class OptionsTests(TapTestCase):
                 self.assertIn(f"default {each.default}]", usage.partition(row)[2].split("--")[0])
 
     def test_plugin(self) -> None:
-        """`twistd` finds lonc among its commands."""
+        """`twistd` finds the plugin."""
         (plugin,) = [each for each in getPlugins(IServiceMaker) if each.tapname == "lonc"]
         self.assertEqual((plugin.makeService, plugin.options), (makeService, Options))
 
     def test_given(self) -> None:
-        """Only what was given counts as given."""
+        """Only options on the command line count as given."""
         options = self.parsed("lonc", "--retries", "7", "--config", "/a.conf")
         self.assertEqual(options.given(), {"retries": "7"})
 
     def test_wrong(self) -> None:
-        """Section 8: a wrong option, or an argument, ends the program with one line."""
+        """Section 8: a wrong option or an argument is an error of one line."""
         wrong = "twistd lonc: option --tries not recognized"
         self.assertEqual(self.refusal("lonc", "--tries", "7"), wrong)
         self.assertEqual(self.refusal("lonc", "start"), "twistd lonc: 'start' is not an option")
 
     def test_twist(self) -> None:
-        """Twisted's other command cannot run it, and says so in one line."""
+        """`twist` cannot run lonc, and says so in one line."""
         ended = self.assertRaises(
             SystemExit, TwistOptions().parseOptions, ["lonc", "--retries", "7"]
         )
         self.assertEqual(str(ended), "twist lonc: use twistd -n lonc to run lonc in the foreground")
 
     def test_pid_file_of_twistd(self) -> None:
-        """S3: ``lonc.pid`` takes the place of ``twistd.pid``; one that was asked for stays."""
+        """S3: there is no ``twistd.pid`` unless one is given: ``lonc.pid`` replaces it."""
         self.assertEqual(self.parsed("lonc").parent["pidfile"], "")
         self.assertEqual(self.parsed("-n", "lonc").parent["pidfile"], "")
         self.assertEqual(self.parsed("--pidfile=/a.pid", "lonc").parent["pidfile"], "/a.pid")
@@ -105,7 +105,7 @@ class OptionsTests(TapTestCase):
             self.assertEqual(options.parent["umask"], umask)
 
     def test_beside_loncnew(self) -> None:
-        """S3, S4: whose sockets are served keeps its pid file: lonc does not start, in one line."""
+        """S3, S4: if another process serves the sockets, lonc ends and leaves its pid file."""
         config = self.configured()
         os.makedirs(self.path("logs"), exist_ok=True)
         with open(self.path("logs", "lonc.pid"), "w") as file:
@@ -124,7 +124,7 @@ class OptionsTests(TapTestCase):
         self.assertEqual(os.listdir(self.path("logs")), [])
 
     def test_log_file_of_twistd(self) -> None:
-        """What `twistd --logfile` names takes what would be shown; a wrong name is one line."""
+        """`twistd --logfile` replaces the terminal; an unusable file is an error of one line."""
         path = self.path("shown.log")
         show = self.parsed("-n", f"--logfile={path}", "lonc").terminal()
         self.assertIsNotNone(show)
@@ -138,10 +138,10 @@ class OptionsTests(TapTestCase):
 
 
 class MakeServiceTests(TapTestCase):
-    """The daemon is put together, or one line says why not."""
+    """The daemon is created, or one line says why not."""
 
     def test_configured(self) -> None:
-        """S1, S2: the files are read, an option wins; folders for logs and status are made."""
+        """S1, S2: files are read, options override them, and missing folders are created."""
         config = self.configured("PerlSetVar loncRetries 5", "PerlSetVar londPort 7")
         daemon = self.made("-n", "lonc", "--config", config, "--lond-port", "8")
         in_force = daemon.in_force
@@ -155,7 +155,7 @@ class MakeServiceTests(TapTestCase):
         )
 
     def test_relative_path(self) -> None:
-        """S3: a relative path counts from where the command was given."""
+        """S3: a relative path is relative to the current folder."""
         self.configured()
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
@@ -164,7 +164,7 @@ class MakeServiceTests(TapTestCase):
         self.assertEqual(settings.config_file, os.path.realpath(self.path("loncapa.conf")))
 
     def test_not_made(self) -> None:
-        """Section 8: what cannot be used is one line, and leaves the lock to the next."""
+        """Section 8: an unusable host table is an error of one line, and the lock is released."""
         config = self.configured()
         table = self.path("hosts.tab")
         os.rename(table, self.path("hosts.old"))
@@ -178,7 +178,7 @@ class MakeServiceTests(TapTestCase):
         self.made("lonc", "-c", config)
 
     def test_bad_input(self) -> None:
-        """Section 8: what is missing, no number or out of range is one line that says where."""
+        """Section 8: an unusable value is an error of one line that says where it is."""
         for written, cause in (
             ("lonTabDir /nowhere", "lonTabDir: /nowhere: No such file or directory"),
             ("loncRetries 0", "line 6: PerlSetVar loncRetries: '0' is not a whole number from 1"),
@@ -200,7 +200,7 @@ class MakeServiceTests(TapTestCase):
         self.assertFalse(os.path.exists(new), "no loncapa.conf with a wrong value was made")
 
     def standalone(self) -> tuple[str, ...]:
-        """Return the options of a cluster of its own, with another port each time."""
+        """Return options for an own cluster, with another port each time."""
         self.port = free_port("127.0.0.1", "127.0.0.2")
         return ("lonc", "--standalone", self.path("new"), "--lond-port", str(self.port))
 
@@ -220,7 +220,7 @@ class MakeServiceTests(TapTestCase):
         self.assertIn("\n  still     l2 is silent: lonc-lond makes them well\n", daemon.screen)
 
     def test_places_on_the_screen(self) -> None:
-        """Places are shortened for who is in the source folder only: that is where to type them."""
+        """The screen shows relative paths only in the source folder, where they can be typed."""
         self.addCleanup(os.chdir, os.getcwd())
         for examples, place in ("", self.path("new")), ("docs/examples", os.path.join("..", "new")):
             source = tempfile.mkdtemp(dir=self.folder)
@@ -232,7 +232,7 @@ class MakeServiceTests(TapTestCase):
             daemon.release()
 
     def test_standalone_with_port_in_use(self) -> None:
-        """Section 8: a port in use is told with its address; once it is free all is well."""
+        """Section 8: a port in use is reported with its address; once it is free, lonc starts."""
         options = self.standalone()
         with socket.create_server(("127.0.0.2", self.port)):
             told = self.refusal(*options)
@@ -242,7 +242,7 @@ class MakeServiceTests(TapTestCase):
         self.made(*options)
 
     def test_standalone_with_a_name_only(self) -> None:
-        """Another port is no help for a host that has no address, and is not advised."""
+        """For a host without an address, another port is not advised."""
         options = self.standalone()
         prepare(self.path("new"))
         with open(self.path("new", "tabs", "hosts.tab"), "a") as table:
@@ -251,7 +251,7 @@ class MakeServiceTests(TapTestCase):
         self.assertTrue(told.endswith("no address in the host table, only a name"), told)
 
     def test_from_a_file(self) -> None:
-        """Without a `twistd` command line, as in ``tap/lonc.tac``, the same is made."""
+        """The daemon is also created without a `twistd` command line, as in ``tap/lonc.tac``."""
         options = Options()
         options.parseOptions(["--config", self.configured()])
         daemon = makeService(options)
@@ -265,7 +265,7 @@ class MakeServiceTests(TapTestCase):
 
 
 class ImportTests(TestCase):
-    """What is in memory from the start."""
+    """Modules imported at the start."""
 
     async def test_seldom_needed(self) -> None:
         """What few daemons need, or only after a while, is not imported with the daemon."""
@@ -282,10 +282,10 @@ class ImportTests(TestCase):
 
 
 class MakeDaemonTests(TapTestCase):
-    """The daemon is put together for another program."""
+    """The daemon is created for another program."""
 
     def embedded(self, *arguments: str, **choices: bool) -> LoncService:
-        """Return the daemon of some options."""
+        """Return the daemon for some options."""
         options = Options()
         options.parseOptions(arguments)
         daemon = make_daemon(options, DaemonReactor(), **choices)
@@ -293,7 +293,7 @@ class MakeDaemonTests(TapTestCase):
         return daemon
 
     def test_leaves_the_process_alone(self) -> None:
-        """Signals, process title and log are the program's; nothing is shown, nor is it ended."""
+        """Signals, process title, log and exception hook of the program are left alone."""
         before = sys.excepthook
         daemon = self.embedded("--config", self.configured())
         self.assertEqual(daemon.choices, Choices())
@@ -301,7 +301,7 @@ class MakeDaemonTests(TapTestCase):
         self.assertIs(sys.excepthook, before)
 
     def test_chosen(self) -> None:
-        """What a program leaves to lonc of its process is an argument."""
+        """An argument makes lonc handle the log."""
         daemon = self.embedded("--config", self.configured(), takes_log=True)
         self.assertEqual(daemon.choices, Choices(takes_log=True))
         application = Application("a program")
@@ -309,7 +309,7 @@ class MakeDaemonTests(TapTestCase):
         self.assertIs(application.getComponent(ILogObserver), daemon.observer)
 
     def test_exceptions(self) -> None:
-        """What cannot be used is an exception with one line, never the end of the program."""
+        """Errors are exceptions and never end the program."""
         config = self.configured()
         self.embedded("--config", config)
         with self.assertRaisesRegex(
@@ -327,10 +327,10 @@ class MakeDaemonTests(TapTestCase):
 
 
 class EmbeddedTests(TapTestCase, TestCase):
-    """The whole daemon inside another program, here trial, with real sockets."""
+    """The daemon inside another program, here trial, with real sockets."""
 
     async def test_served(self) -> None:
-        """It serves, leaves nothing behind when it has stopped, and does not start again."""
+        """It serves, leaves nothing behind after it has stopped, and does not start again."""
         options = Options()
         options.parseOptions(
             ["--standalone", self.folder, "--lond-port", str(free_port("127.0.0.1", "127.0.0.2"))]
@@ -350,7 +350,7 @@ class EmbeddedTests(TapTestCase, TestCase):
 
 
 class TakenNetwork(FakeNetwork):
-    """A network where others manage their lonc."""
+    """A network in which the management port is taken."""
 
     def listenUNIX(self, path: str, factory: Factory, backlog: int, mode: int) -> FakePort:
         """Refuse the management port."""
@@ -360,7 +360,7 @@ class TakenNetwork(FakeNetwork):
 
 
 class DaemonTests(ServiceTestCase):
-    """What `twistd` starts."""
+    """The service that `twistd` runs."""
 
     def made_with(
         self, reactor: DaemonReactor, own_process: bool = False, announcements: Any = None
@@ -396,7 +396,7 @@ class DaemonTests(ServiceTestCase):
         self.assertEqual((stderr.getvalue(), self.shown), ("", []))
 
     def test_cannot_start_elsewhere(self) -> None:
-        """Where no `twistd` runs it the program has the error; what has begun can be stopped."""
+        """In another program, the error is raised there; what was started can be stopped."""
         before = sys.excepthook
         self.network = TakenNetwork(self.clock)
         daemon = self.made()
@@ -410,7 +410,7 @@ class DaemonTests(ServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_starts(self) -> None:
-        """Once all runs the screen says so, and stderr is let go: somebody may wait for its end."""
+        """Once everything runs, the screen is shown, and the copy of stderr is closed."""
         daemon = self.made_with(self.clock)
         self.clock.hasRun = False
         daemon.startService()
@@ -424,14 +424,14 @@ class DaemonTests(ServiceTestCase):
         self.assertTrue(isinstance(self.table, HostTable) and self.there("l1", "l2"))
 
     def test_in_the_background(self) -> None:
-        """The terminal has one line that says who serves, and where the log is, and is let go."""
+        """In the background, one line with process and log is shown, and stdout is closed."""
         said = Kept()
         self.made_with(self.clock, announcements=said).startService()
         where = f"process {os.getpid()}; the log is {self.first.log_file}"
         self.assertEqual(said.text, f"lonc: 2 hosts are served by {where}\n")
 
     def test_own_process(self) -> None:
-        """F12, S17: where the process is lonc's own, what hangs in threads may not keep it."""
+        """F12, S17: in a process of its own, hanging threads do not prevent the end."""
         daemon = self.made_with(self.clock, own_process=True)
         daemon.startService()
         self.assertEqual(list(self.clock.triggers), ["during"])

@@ -1,4 +1,4 @@
-"""Each ``lonc`` command, as a process, against a daemon that runs."""
+"""Each ``lonc`` command, run as a process against a running daemon."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ ELSEWHERE = {"make-delayed-key", "show-delayed", "top", "check"}
 
 
 class CommandsTests(DaemonTestCase):
-    """One daemon of ``--standalone``, and all that can be asked of it."""
+    """One daemon started with ``--standalone``, and every command for it."""
 
     async def process(self, *arguments: str) -> tuple[bytes, bytes, int]:
-        """Run a command; return its output, its complaints and its exit status."""
+        """Run a command; return its output, its errors and its exit status."""
         where = ("--standalone", self.folder)
         return await run_program("-m", "lonc", *arguments, *where, folder=self.work, COLUMNS="200")
 
     async def run_lonc(self, *arguments: str, status: int = 0) -> str:
-        """Run a command; return what it prints, which has to be without a complaint."""
+        """Run a command that reports no error; return its output."""
         self.tried.add(arguments[0])
         out, err, ended = await self.process(*arguments)
         self.assertEqual((ended, err.decode()), (status, ""), f"{arguments}: {out.decode()}")
         return str(out.decode())
 
     async def refusal(self, *arguments: str, status: int = 1) -> str:
-        """Run a command that fails; return its one line."""
+        """Run a command that fails; return its error message of one line."""
         out, err, ended = await self.process(*arguments)
         self.assertEqual((ended, out, err.count(b"\n")), (status, b"", 1), (arguments, err))
         return str(err.decode())
@@ -52,7 +52,7 @@ class CommandsTests(DaemonTestCase):
         return rows
 
     async def test_commands(self) -> None:
-        """Each command does what it says, for a person and as JSON."""
+        """Each command works, with text and with JSON output."""
         self.tried: set[str] = set()
         lonc = self.standalone("--lond-port", str(free_port("127.0.0.1", "127.0.0.2")))
         await lonc.says("Ctrl-C ends it")
@@ -75,7 +75,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(set(commands.all) - self.tried - ELSEWHERE, set())
 
     async def look(self) -> None:
-        """See what there is to see."""
+        """Run the commands that only show something."""
         found = json.loads(await self.run_lonc("status", "--json"))
         self.assertEqual((found["state"], found["totals"]["up"]), ("ok", 2))
         self.assertEqual(found["totals"]["answers"], 2)
@@ -105,7 +105,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(settings["loncSocketMode"]["value"], "0660")
 
     async def trace(self) -> None:
-        """Requests are shown as they end; here until three have been seen."""
+        """Requests are shown as they end, until there were three, or until Ctrl-C."""
         tracing = Deferred.fromCoroutine(
             self.run_lonc("trace", "l1", "--count", "3", "--contents", "--json")
         )
@@ -127,7 +127,7 @@ class CommandsTests(DaemonTestCase):
         await client.close()
 
     async def steer(self) -> None:
-        """Have it do what it does for one host."""
+        """Run the commands that change something for one host."""
         self.assertIn("The retries of l2 are reset", await self.run_lonc("retry", "l2"))
         self.assertIn("of l2 are closed", await self.run_lonc("reconnect", "l2"))
         self.assertIn("of l2 is 3", await self.run_lonc("debug", "l2", "3"))
@@ -142,7 +142,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(await self.run_lonc("ask", "l2", "ping"), "l2\n")
 
     async def look_after_delayed(self) -> None:
-        """A request for a host whose lond does not answer lies there, and is looked after."""
+        """Manage a delayed request for a host that is not in the table."""
         self.write("put:msu:alice:grades:essay=A\n", "sock", "delayed", "1.1.put.l9")
         (row,) = await self.listed("delayed", "delayed", "list")
         self.assertEqual((row["file"], row["host_id"], row["command"]), ("1.1.put.l9", "l9", "put"))
@@ -158,7 +158,7 @@ class CommandsTests(DaemonTestCase):
         self.assertEqual(await self.listed("delayed", "delayed", "list"), [])
 
     async def reload(self) -> None:
-        """What changed is told setting by setting and host by host."""
+        """The output of a reload lists each changed setting; a failed reload is a problem."""
         conf = self.path("loncapa.conf")
         with open(conf, "a", encoding="utf-8") as file:
             file.write("PerlSetVar loncRetries 7\n")

@@ -1,4 +1,4 @@
-"""The ``lonc`` command."""
+"""The ``lonc`` command line, and the commands that need no daemon."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LINE = b"passwd:msu:alice:\xffsecret\n"
 
 
 class CommandCase(SynchronousTestCase):
-    """A folder to work in."""
+    """A test with a folder."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(tempfile.mkdtemp(dir="."))
@@ -71,7 +71,7 @@ class CommandCase(SynchronousTestCase):
         return output.getvalue()
 
     def refusal(self, *arguments: str, status: int = 1) -> str:
-        """Return the line that the command ends with."""
+        """Run the command, which has to fail; return its error message of one line."""
         errors = io.StringIO()
         with redirect_stderr(errors):
             self.run_command(*arguments, status=status)
@@ -85,7 +85,7 @@ class MakeKeyTests(CommandCase):
     """``lonc make-delayed-key``."""
 
     def test_made(self) -> None:
-        """A key is made that only its owner can read, and what it prints sets it."""
+        """The key file is readable by its owner only, and the printed line configures it."""
         key = self.path('a "b"')
         printed = self.run_command("make-delayed-key", key).decode()
         self.assertEqual(len(read_key_file(key)), KEY_SIZE)
@@ -94,7 +94,7 @@ class MakeKeyTests(CommandCase):
         self.assertEqual(read_settings(conf, {}).delayed_key_file, key)
 
     def test_there(self) -> None:
-        """A file that is there stays."""
+        """An existing file is left unchanged."""
         key = self.put("key", b"x")
         line = self.refusal("make-delayed-key", key)
         self.assertEqual(line, f"{key}: it exists, and is left unchanged")
@@ -116,14 +116,14 @@ class ShowTests(CommandCase):
         return self.run_command("show-delayed", "--key", self.key, *arguments)
 
     def test_shown(self) -> None:
-        """A sealed request is printed byte for byte, and so is the note beside one set aside."""
+        """A sealed request, or the note beside one that was set aside, is printed unchanged."""
         file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
         self.assertEqual(self.show(file), LINE)
         note = seal(self.secret, f"{NAME}.answer", b"refused\n")
         self.assertEqual(self.show(self.put(f"{NAME}~1.answer{SEALED}", note)), b"refused\n")
 
     def test_config(self) -> None:
-        """The key is that of loncapa.conf, unless another is given."""
+        """The key is the one configured in loncapa.conf, unless another is given."""
         file = self.put(NAME + SEALED, seal(self.secret, NAME, LINE))
         conf = self.configured(f"PerlSetVar loncDelayedKeyFile {self.key}\n")
         self.assertEqual(self.run_command("show-delayed", "--config", conf, file), LINE)
@@ -135,7 +135,7 @@ class ShowTests(CommandCase):
         self.assertEqual(self.show("--config", conf, file), LINE)
 
     def test_not_shown(self) -> None:
-        """What cannot be shown is one line that names the file; a pipe is not waited for."""
+        """If a file cannot be shown, one line names it and the reason; a pipe does not block."""
         nothing, pipe = self.path("nothing"), self.path("pipe")
         os.mkfifo(pipe)
         renamed = self.put("1062000000.4711.passwd.l2~sealed", seal(self.secret, NAME, LINE))
@@ -161,7 +161,7 @@ class UnfoldTests(CommandCase):
         self.put(f"delayed/sealed/{NAME}{SEALED}", LINE)
 
     def test_unfold(self) -> None:
-        """What is sealed is where an earlier lonc looks for it; nothing else is left behind."""
+        """Sealed requests are moved to where an earlier lonc looks; no lock file is left behind."""
         self.assertEqual(
             self.run_command(*self.unfold).decode(),
             f"1 sealed request moved to {self.path('delayed')}.\n",
@@ -170,7 +170,7 @@ class UnfoldTests(CommandCase):
         self.assertEqual(os.listdir(self.path("logs")), [])
 
     def test_lonc_runs(self) -> None:
-        """While lonc runs nothing is moved: it may just be sending it."""
+        """Nothing is moved while lonc runs, which could be sending it."""
         running = PidFile(self.path("logs/lonc.pid"))
         running.acquire()
         self.addCleanup(running.release)
@@ -184,12 +184,12 @@ class CommandLineTests(CommandCase):
     """The command line itself."""
 
     def test_wrong(self) -> None:
-        """What cannot be understood is one line."""
+        """An invalid command line is reported in one line, with status 64."""
         for arguments in [["nothing"], ["--nothing"], ["show-delayed"], ["show-delayed", "a", "b"]]:
             self.assertIn("--help", self.refusal(*arguments, status=64))
 
     def test_no_configuration(self) -> None:
-        """Where there is none at all, lonc would not start, and the check says that."""
+        """If there is no configuration, which would keep lonc from starting, `check` says so."""
         self.patch(target, "find_config_file", lambda: find_config_file([self.path("none")]))
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.folder)
@@ -197,7 +197,7 @@ class CommandLineTests(CommandCase):
         self.assertTrue(told.startswith("error    no configuration"))
 
     def test_check_has_a_column_of_words(self) -> None:
-        """What is found, and what to do, begin in one column, whatever the level."""
+        """Findings, the worst first, and advice are aligned, whatever the level."""
         found = [Checked("ok", "it is well"), Checked("error", "it is bad", "mend it")]
         self.patch(configuration, "look_at", lambda file: found)
         lines = ["error    it is bad", "         mend it", "ok       it is well"]
@@ -205,7 +205,7 @@ class CommandLineTests(CommandCase):
         self.assertEqual(told.splitlines(), lines)
 
     def test_nameless(self) -> None:
-        """A user who has no name, as in a container, is told by the number."""
+        """A user without a name, as in a container, is shown as a number."""
 
         def nameless() -> str:
             raise KeyError("getpwuid(): uid not found")
@@ -215,7 +215,7 @@ class CommandLineTests(CommandCase):
         self.assertEqual(target.who(), str(os.getuid()))
 
     def test_empty_host(self) -> None:
-        """What a script's empty variable leaves is no host, and not all of them."""
+        """An empty host id, as from an unset variable, is an error and does not mean all hosts."""
         for arguments in [["pause", "", "--reason", "disk"], ["resume", ""], ["debug", "", "3"]]:
             told = self.refusal(*arguments, status=64).replace("'", "")
             self.assertIn("HOST: it is empty", told)
@@ -223,7 +223,7 @@ class CommandLineTests(CommandCase):
         self.assertIn("--reason", told)
 
     def test_duration(self) -> None:
-        """A number with s, m, h or d; all else is one line that says so."""
+        """A duration is a number with s, m, h or d; anything else is an error of one line."""
         convert = Duration().convert
         for text, seconds in (("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), ("2h", 7200.0)):
             self.assertEqual(convert(text, None, None), seconds)
@@ -236,14 +236,14 @@ class CommandLineTests(CommandCase):
             )
 
     def test_no_utf8(self) -> None:
-        """What can be no host id is not in the table."""
+        """A host id or file name that is not UTF-8 is unknown."""
         told = self.refusal("retry", os.fsdecode(b"l\xff"))
         self.assertEqual(told, "l\\xff is not in hosts.tab")
         told = self.refusal("delayed", "show", os.fsdecode(b"1.1.put\xff.l1"))
         self.assertEqual(told, "no delayed request 1.1.put\\xff.l1")
 
     def test_sockets_with_names_of_hosts(self) -> None:
-        """Where sockets have host names, a request is sent to the one with the host's name."""
+        """If sockets are named after host names, `ask` uses the one with the host's name."""
         self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
         conf = self.configured("PerlSetVar loncSocketNames hostname\n")
         ask = ("--config", conf, "ask")
@@ -254,7 +254,7 @@ class CommandLineTests(CommandCase):
         self.assertEqual(self.refusal(*ask, "l3", "ping"), "l3 is not in hosts.tab")
 
     def test_host_that_is_not_served(self) -> None:
-        """Where lonc runs and a host has no socket, nobody is told to start lonc."""
+        """If lonc runs but a host has no socket, the advice is not to start lonc."""
         self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
         os.mkdir(self.path("logs"))
         claim = PidFile(self.path("logs/lonc.pid"))
@@ -265,7 +265,7 @@ class CommandLineTests(CommandCase):
         self.assertEqual(told, f"{self.path('l2')} does not exist; lonc status tells why")
 
     def test_nobody_there(self) -> None:
-        """Which lonc is meant may stand before, between and behind a command's words."""
+        """The options that select a lonc can be before, between and after a command's words."""
         for arguments in (
             ["--standalone", self.folder, "delayed", "list"],
             ["delayed", "--standalone", self.folder, "list"],
@@ -276,7 +276,7 @@ class CommandLineTests(CommandCase):
             self.assertEqual(told, f"configuration {where}: No such file or directory")
 
     def test_not_allowed(self) -> None:
-        """Where the socket is not for us, it is said whose it is and how to be that user."""
+        """If access is denied, the message names the owner of the socket, and says what to type."""
         path = self.put("lonc.amp", b"")
         error = NoAnswer("unix:x: Permission denied")
         error.__cause__ = ConnectError(errno.EACCES)
@@ -292,17 +292,17 @@ class CommandLineTests(CommandCase):
             self.assertEqual(told, f"unix:x: Permission denied; it answers {how} lonc ...")
 
     def test_words(self) -> None:
-        """The list says of each command what its own help begins with."""
+        """The text of each command in the list is the first paragraph of its own help."""
         for name, command in commands.all.items():
             first, _, _ = inspect.cleandoc(command.help or "").partition("\n\n")
             self.assertEqual(COMMANDS[name][1], " ".join(first.split()), name)
 
 
 class ProgramTests(TestCase):
-    """The command as it is started."""
+    """The command as a process."""
 
     async def test_help_is_quick(self) -> None:
-        """What a command needs to ask a daemon is not loaded to list the commands."""
+        """The list of commands is shown without importing what the commands themselves need."""
         script = (
             "import sys; from lonc.cli.main import main; main(['--help']); "
             "print(*sorted({'twisted', 'attr', 'rich', 'OpenSSL'} & sys.modules.keys()))"
@@ -313,7 +313,7 @@ class ProgramTests(TestCase):
         self.assertEqual((output.splitlines()[-1], complaints, status), (b"", b"", 0))
 
     async def test_advice(self) -> None:
-        """lonc is said to be started where nobody listens, and nowhere else."""
+        """The advice to start lonc is given only if nothing listens at the configured socket."""
         folder = short_folder(self)
         configured(folder)
         where = os.path.join(folder, "lonc.amp")
@@ -330,7 +330,7 @@ class ProgramTests(TestCase):
                 self.assertEqual(found, (b"", f"lonc: unix:{where}: {told}\n".encode(), 3))
 
     async def test_monitoring(self) -> None:
-        """Where no lonc answers a plugin says 2, at a wrong use 3: one line on its output."""
+        """With --monitoring, an error is one line on stdout; the status is 2 if no lonc answers."""
         for arguments, ended, told in (
             (["--standalone", "/nothing"], 2, b"LONC CRITICAL - configuration /nothing"),
             (["--nothing"], 3, b"LONC UNKNOWN - No such option"),
@@ -343,14 +343,14 @@ class ProgramTests(TestCase):
             self.assertTrue(output.startswith(told), output)
 
     async def test_module(self) -> None:
-        """``python -m lonc`` is the command; an error is a line and a status."""
+        """``python -m lonc`` is the command; an error is one line and an exit status."""
         found = await run_program("-m", "lonc", "--version")
         self.assertEqual(found, (f"lonc {lonc.__version__}\n".encode(), b"", 0))
         told = b"lonc: Missing argument 'FILE'; see lonc show-delayed --help\n"
         self.assertEqual(await run_program("-m", "lonc", "show-delayed"), (b"", told, 64))
 
     def test_script(self) -> None:
-        """The package brings a script of that name."""
+        """The package installs a script of that name."""
         setup = configparser.ConfigParser()
         setup.read_string(read("setup.cfg"))
         scripts = setup["options.entry_points"]["console_scripts"].split("\n")

@@ -28,7 +28,7 @@ except ImportError:
 
 
 class Lonc:
-    """A client whose lonc has two hosts, and which notes what it is asked to do."""
+    """A client of a lonc with two hosts, which records what it is asked to do."""
 
     def __init__(self) -> None:
         self.listed = [a_status("well", waiting=3), a_status("dead", state="DEAD")]
@@ -64,7 +64,7 @@ class Lonc:
 def on_screen(
     test: Callable[[TopTests, Top, Pilot[None]], Awaitable[None]],
 ) -> Callable[[TopTests], None]:
-    """Run a test with a screen that is on no terminal."""
+    """Run a test with a screen that needs no terminal."""
 
     async def wait(work: Any) -> Any:
         return await work
@@ -83,24 +83,24 @@ def on_screen(
 
 
 class TopTests(SynchronousTestCase):
-    """Keys, and what the screen shows then."""
+    """The keys, and what the screen shows."""
 
     def setUp(self) -> None:
         self.lonc = Lonc()
         self.patch(screen, "PAUSE", 600.0)  # a test looks when it wants to
 
     def rows(self, top: Top) -> list[str]:
-        """Return the hosts in the order in which they stand there."""
+        """Return the hosts in the order of the table."""
         table = top.query_one(DataTable)
         return [str(table.get_row_at(number)[0]) for number in range(table.row_count)]
 
     def summary(self, top: Top) -> str:
-        """Return what stands above the table."""
+        """Return the text above the table."""
         return str(top.query_one("#summary", Static).render())
 
     @on_screen
     async def test_sorting(self, top: Top, pilot: Pilot[None]) -> None:
-        """The unwell stand first; other columns are a key away."""
+        """The worst hosts are first; keys reverse the order and select other columns."""
         self.assertEqual(self.rows(top), ["dead", "well"])
         await pilot.press("r")
         self.assertEqual(self.rows(top), ["well", "dead"])
@@ -111,7 +111,7 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_top_stays(self, top: Top, pilot: Pilot[None]) -> None:
-        """The worst stay in view when they are others; a host that was chosen stays chosen."""
+        """The worst hosts stay in view as they change; a selected host stays selected."""
         self.lonc.listed = [a_status(f"h{each:02}") for each in range(60)]
         await top.look()
         table = top.query_one(DataTable)
@@ -129,7 +129,7 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_look(self, top: Top, pilot: Pilot[None]) -> None:
-        """Why a host is ill stands in its row and, by cause, above; numbers stand to the right."""
+        """A problem is shown in the host's row and, by cause, above; numbers are right-aligned."""
         table = top.query_one(DataTable)
         row = table.get_row_at(0)
         self.assertEqual(str(row[-1]), "refused: nobody listens there")
@@ -141,7 +141,7 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_filter(self, top: Top, pilot: Pilot[None]) -> None:
-        """Only hosts with some text are shown, and the screen says so, until it is taken back."""
+        """A filter shows only hosts with a text, and is shown itself, until it is cleared."""
         await pilot.press("slash", *"NOBODY", "enter")
         await pilot.pause()
         self.assertEqual(self.rows(top), ["dead"])
@@ -152,7 +152,7 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_about(self, top: Top, pilot: Pilot[None]) -> None:
-        """Enter shows all about a host, and Escape leads back."""
+        """Enter shows the details of a host, and Escape leads back."""
         await pilot.press("enter")
         await pilot.pause()
         self.assertIsInstance(top.screen, About)
@@ -165,7 +165,7 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_pause(self, top: Top, pilot: Pilot[None]) -> None:
-        """It wants a reason, and is done to the host under the cursor."""
+        """The host under the cursor is paused after a reason was given."""
         await pilot.press("down", "p")
         self.assertIsInstance(top.screen, Question)
         await pilot.press(*"disk", "enter")
@@ -174,7 +174,7 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_taken_back(self, top: Top, pilot: Pilot[None]) -> None:
-        """Escape, or anything but yes, does nothing."""
+        """Nothing is done after Escape or any answer but yes."""
         await pilot.press("t", "escape")
         await pilot.press("t", "n", "enter")
         await pilot.pause()
@@ -185,21 +185,21 @@ class TopTests(SynchronousTestCase):
 
     @on_screen
     async def test_refused(self, top: Top, pilot: Pilot[None]) -> None:
-        """What lonc refuses is told, and the screen stays."""
+        """If lonc refuses an action, the screen stays."""
         await pilot.press("u", *"yes", "enter")
         await pilot.pause()
         self.assertEqual(self.rows(top), ["dead", "well"])
 
     @on_screen
     async def test_lonc_goes(self, top: Top, pilot: Pilot[None]) -> None:
-        """The screen says so, and shows what was there."""
+        """When lonc does not answer, the screen says so, and keeps showing its last state."""
         self.lonc.error = ManagementError("lonc has gone")
         await top.look()
         self.assertIn("lonc has gone", self.summary(top))
         self.assertEqual(self.rows(top), ["dead", "well"])
 
     def test_quit_meanwhile(self) -> None:
-        """An answer that comes when the user has quit is no error."""
+        """An answer that arrives after the user has quit is no error."""
         tops: list[Top] = []
 
         @on_screen

@@ -1,4 +1,4 @@
-"""What ``lonc status`` says."""
+"""The output of ``lonc status``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ScreenTests(StatusCase):
     """One screen, whatever is wrong."""
 
     def test_one_cause(self) -> None:
-        """Hosts with one cause are one line: how many, which, and how many more."""
+        """Hosts with one cause are one line: their number, and the names of as many as fit."""
         lines = self.shown(refused(39))
         (line,) = [each for each in lines if "refused" in each]
         self.assertRegex(line, r"^warning  39 hosts DEAD: refused: h0, h1, .*, … \d+ more  \(since")
@@ -56,19 +56,19 @@ class ScreenTests(StatusCase):
         self.assertIn("lonc hosts HOST", lines[-1])
 
     def test_one_host(self) -> None:
-        """One host is told of in full, with what to do about it."""
+        """A problem of one host is shown in full, with advice."""
         lines = self.shown(refused(1))
         self.assertRegex(lines[-2], r"^warning  h0 DEAD: refused: nobody listens there  \(since")
         self.assertIn("lonc hosts h0; lonc retry h0 (host-dead)", lines[-1])
 
     def test_most_lost_first(self) -> None:
-        """Of several hosts, those that lost most requests are named."""
+        """The hosts named in a line are those that lost most requests."""
         found = [attrs.evolve(each, lost=lost) for lost, each in enumerate(refused(39))]
         (group,) = by_cause(found)
         self.assertEqual(group.subjects(2), "h38, h37, … 37 more")
 
     def test_asks_for_no_host(self) -> None:
-        """Its numbers and problems are asked for, and not what each of thousands of hosts does."""
+        """Only totals and problems are requested, not the status of each host."""
 
         class Lonc:
             async def problems(self) -> list[Problem]:
@@ -82,7 +82,7 @@ class ScreenTests(StatusCase):
         self.assertEqual(self.successResultOf(asked), 1)
 
     def test_fits(self) -> None:
-        """It fits any terminal of 8 lines or more; what had no room is counted."""
+        """It fits into any terminal of 8 lines or more; the number of omitted lines is shown."""
         many = [problem(kind, f"{kind}-1", "x" * 70) for kind in KINDS] + refused(300)
         for width, height in ((80, 24), (80, 40), (40, 24), (120, 60), (20, 8), (1, 10)):
             lines = self.shown(many, width, height)
@@ -91,27 +91,27 @@ class ScreenTests(StatusCase):
         self.assertRegex(self.shown(many, 80, 12)[-1], r"^\d+ more: lonc status --all$")
 
     def test_all(self) -> None:
-        """With --all each has its own lines, however many these are."""
+        """With --all, each problem has its own lines."""
         lines = self.shown(refused(100), every=True)
         self.assertEqual(len([line for line in lines if "DEAD: refused" in line]), 100)
 
     def test_plural(self) -> None:
-        """One is one."""
+        """A single host is counted in the singular."""
         self.assertIn(
             "  1 host: 1 up, 0 untried, 0 DEAD, 0 unproven, 0 paused", self.shown(refused(1))
         )
 
 
 class MonitoringTests(StatusCase):
-    """``--monitoring``: a line for Nagios and its kin."""
+    """``--monitoring``: a line for Nagios and similar programs."""
 
     def test_well(self) -> None:
-        """All is well: how many hosts, and the numbers."""
+        """Without problems: the number of hosts, and the performance data."""
         line = monitored("ok", [], {"hosts": 1, "requests": 7})
         self.assertEqual(line, "LONC OK - 1 host | hosts=1 requests=7c")
 
     def test_ill(self) -> None:
-        """What is wrong, but for notes; no text ends the line or begins the numbers."""
+        """Problems, except for notes; texts cannot end the line or begin the performance data."""
         problems = [
             *refused(2),
             problem("delayed-kept", "", "2 are | kept\n"),

@@ -1,4 +1,4 @@
-"""What the command writes, wherever that goes."""
+"""Output to pipes, terminals, full disks and in limited encodings."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lonc.test.fixtures.programs import run_program
 
 
 class WriteTests(SynchronousTestCase):
-    """What others wrote."""
+    """Output of external content."""
 
     CONTENT = b"a\xff\x1b[2J\xc3\xbc\n"
 
     def written(self, is_terminal: bool) -> bytes:
-        """Return what comes out."""
+        """Return the bytes that are written."""
         output = io.BytesIO()
         stream = io.TextIOWrapper(output, encoding="utf-8", write_through=True)
         with redirect_stdout(stream), patch.object(stream, "isatty", lambda: is_terminal):
@@ -36,15 +36,15 @@ class WriteTests(SynchronousTestCase):
             return output.getvalue()
 
     def test_pipe(self) -> None:
-        """A program gets it byte for byte."""
+        """To a pipe it is written unchanged."""
         self.assertEqual(self.written(False), self.CONTENT)
 
     def test_terminal(self) -> None:
-        """On a terminal it is harmless, and keeps its lines."""
+        """On a terminal control characters are escaped, and lines are kept."""
         self.assertEqual(self.written(True), b"a\\xff\\x1b[2J\xc3\xbc\n")
 
     def test_encodings(self) -> None:
-        """What the encoding lacks is escaped; a byte of no UTF-8 goes out as it came in."""
+        """Characters that the encoding lacks are escaped; bytes that are not UTF-8 are not."""
         output = io.BytesIO()
         stream = io.TextIOWrapper(output, encoding="ascii", write_through=True)
         with redirect_stdout(stream):
@@ -54,29 +54,29 @@ class WriteTests(SynchronousTestCase):
 
 
 class AnswersTests(SynchronousTestCase):
-    """Questions of the command."""
+    """Confirmation of commands."""
 
     def test_nobody_to_ask(self) -> None:
-        """Where there is no terminal and no answer, the option is named."""
+        """Without a terminal or an answer, the error message names the option."""
         with patch.object(sys, "stdin", io.StringIO("")):
             error = self.assertRaises(click.UsageError, self.ask)
         self.assertIn("--yes", error.message)
 
     def test_answers(self) -> None:
-        """An answer may come through a pipe; with --yes there is no question."""
+        """An answer can come through a pipe; with --yes nothing is asked."""
         with patch.object(sys, "stdin", io.StringIO("y\nn\n")):
             self.ask()
             self.assertRaises(click.UsageError, self.ask)
             self.ask(yes=True)
 
     def ask(self, yes: bool = False) -> None:
-        """Ask whether something shall be done."""
+        """Ask for confirmation."""
         with redirect_stdout(io.StringIO()):
             confirm("Stop?", yes)
 
 
 class EverywhereTests(DaemonTestCase):
-    """Every command that only looks, with one daemon, on streams of all kinds."""
+    """Every command that only shows something, on all kinds of output."""
 
     timeout = 600
 
@@ -86,7 +86,7 @@ class EverywhereTests(DaemonTestCase):
     )
 
     async def run_on(self, output: str, command: str, **environment: str) -> tuple[int, str]:
-        """Run a command whose output goes there; return its exit status and its complaints."""
+        """Run a command with this output; return its exit status and its errors."""
         where = () if command == "--help" else ("--standalone", self.folder)
         _, complaints, status = await run_program(
             *("-m", "lonc", *command.split(), *where),
@@ -97,7 +97,7 @@ class EverywhereTests(DaemonTestCase):
         return status, complaints.decode()
 
     async def on_terminal(self, command: str, width: int) -> tuple[int, str]:
-        """Run a command on a terminal that is so wide."""
+        """Run a command on a terminal of this width."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         try:
@@ -108,7 +108,7 @@ class EverywhereTests(DaemonTestCase):
             os.close(theirs)
 
     async def test_streams(self) -> None:
-        """An encoding that lacks letters does, and a width of 1; a full disk is one line."""
+        """All work in ASCII and on a terminal of width 1; a full disk is an error of one line."""
         lonc = self.standalone("--lond-port", str(free_port("127.0.0.1", "127.0.0.2")))
         await lonc.says("Ctrl-C ends it")
         told = await self.on_terminal("pause l2 --reason Z\xfcrich\u4e2d", 80)

@@ -1,4 +1,4 @@
-"""How listings look."""
+"""Listings as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lonc.cli.tables import Column, as_json, ordered, show
 
 @attrs.frozen
 class Row:
-    """What the tests list."""
+    """A row."""
 
     name: str
     count: int = 0
@@ -33,10 +33,10 @@ COLUMNS = (
 
 
 class TableTests(SynchronousTestCase):
-    """A table in terminals of any width."""
+    """Tables in terminals of any width."""
 
     def lines(self, rows: list[Row], width: int | None = None) -> list[str]:
-        """Return the lines that are printed, in a terminal of this width, or where none is."""
+        """Return the lines printed in a terminal of this width, or without a terminal."""
         output = io.StringIO()
         with redirect_stdout(output):
             if width is None:
@@ -48,39 +48,39 @@ class TableTests(SynchronousTestCase):
         return [line.rstrip() for line in output.getvalue().splitlines()]
 
     def test_wide(self) -> None:
-        """All columns; numbers stand to the right."""
+        """All columns are shown; numbers are right-aligned."""
         self.assertEqual(
             self.lines([Row("a", 1), Row("bc", 23)], 40),
             ["name  light       count", "a     llllllllll      1", "bc    llllllllll     23"],
         )
 
     def test_narrow(self) -> None:
-        """The lightest column goes first."""
+        """On a narrower terminal, the least important column is left out."""
         self.assertEqual(self.lines([Row("a", 1)], 16), ["name  count", "a         1"])
 
     def test_narrower(self) -> None:
-        """Then what is longest is cut: a row stays a line."""
+        """Finally the widest column is cut: a row is always one line."""
         self.assertEqual(
             self.lines([Row("a" * 30, 1)], 12), ["name", "aaaaaaaaa\N{HORIZONTAL ELLIPSIS}"]
         )
 
     def test_no_terminal(self) -> None:
-        """Nothing is cut, and no line is padded or coloured."""
+        """Without a terminal, nothing is cut, padded or coloured."""
         [_, line] = self.lines([Row("a" * 300, 1)])
         self.assertTrue(line.startswith("a" * 300 + "  llllllllll"))
         self.assertNotIn("\x1b", line)
 
     def test_empty(self) -> None:
-        """A sentence stands in place of an empty table."""
+        """An empty table is replaced by a sentence."""
         self.assertEqual(self.lines([]), ["nothing"])
 
     def test_cursor_stays(self) -> None:
-        """What a lond or a table says cannot move the cursor, or look like markup."""
+        """External text cannot move the cursor, and is not interpreted as markup."""
         lines = self.lines([Row("\x1b[2J[red]x")])
         self.assertIn("\\x1b[2J[red]x", lines[1])
 
     def test_sorting(self) -> None:
-        """By any column, either way."""
+        """Rows are sorted by any column, in either direction."""
         rows = [Row("a", 2), Row("b", 1)]
         self.assertEqual([row.name for row in ordered(rows, COLUMNS, "count")], ["b", "a"])
         self.assertEqual([row.name for row in ordered(rows, COLUMNS, "name", True)], ["b", "a"])
@@ -88,7 +88,7 @@ class TableTests(SynchronousTestCase):
         self.assertIn("there are name, light, count", error.message)
 
     def test_colour(self) -> None:
-        """There is none where NO_COLOR is set, or the output is no terminal."""
+        """There are no colours with NO_COLOR or without a terminal."""
         # Not by a copy of all variables: a process title takes their place in memory.
         os.environ["NO_COLOR"] = "1"
         self.addCleanup(os.environ.pop, "NO_COLOR", None)
@@ -99,10 +99,10 @@ class TableTests(SynchronousTestCase):
 
 
 class JsonTests(SynchronousTestCase):
-    """What programs read."""
+    """JSON output."""
 
     def test_records(self) -> None:
-        """Records become objects; the schema comes with them."""
+        """Records become objects; the schema is included."""
         output = io.StringIO()
         with redirect_stdout(output):
             as_json(rows=[Row("a", 1)])

@@ -1,4 +1,4 @@
-"""Which daemon a command asks, where its configuration tells."""
+"""Which daemon a command contacts, by its configuration."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lonc.test.fixtures.doubles import some_settings
 
 
 class EndpointTests(SynchronousTestCase):
-    """Where to connect to, by where lonc listens for the management."""
+    """The client endpoint that belongs to the management port."""
 
     def endpoint(self, management: str) -> str:
-        """Return where a command connects to for a setting."""
+        """Return the client endpoint for a value of the setting."""
         return client_endpoint(some_settings("/sockets", management=management))
 
     def test_found(self) -> None:
-        """A daemon that listens on a socket or by TCP is found, if need be on this machine."""
+        """UNIX sockets and TCP ports are found; without an address, on this machine."""
         for management, endpoint in (
             ("unix:/run/lonc.amp:mode=660", "unix:/run/lonc.amp"),
             ("tcp:4242", "tcp:127.0.0.1:4242"),
@@ -28,7 +28,7 @@ class EndpointTests(SynchronousTestCase):
             self.assertEqual(self.endpoint(management), endpoint)
 
     def test_not_found(self) -> None:
-        """Of another endpoint nothing tells where it is: the option is named."""
+        """For other endpoints, the error message names the option to give."""
         error = self.assertRaises(
             click.ClickException, self.endpoint, "systemd:domain=UNIX:index=0"
         )

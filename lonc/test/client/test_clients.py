@@ -1,4 +1,4 @@
-"""The way in for Python programs, over real sockets where it blocks and in memory where not."""
+"""Both clients: the blocking one over real sockets, the one for Twisted in memory."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ HANG_UP = b""
 
 
 def echo(line: bytes) -> bytes | None:
-    """Answer a request with itself."""
+    """Answer with the request itself."""
     return b"re:" + line
 
 
 def silence(line: bytes) -> bytes | None:
-    """Answer nothing."""
+    """Do not answer."""
     return None
 
 
@@ -112,7 +112,7 @@ class Server:
             thread.join()
 
     def say_unasked(self, data: bytes) -> None:
-        """Say something on the latest connection."""
+        """Send data on the latest connection."""
         self._open[-1].sendall(data)
 
     def stop(self) -> None:
@@ -124,7 +124,7 @@ class Server:
 
 
 class StuckOutbox(Outbox):
-    """A disk that hangs until the test lets it go on."""
+    """A disk that hangs until the test continues it."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder)
@@ -149,7 +149,7 @@ class Place(SynchronousTestCase):
         self.path = self.settings.socket_path("l2")
 
     def stored(self) -> list[bytes]:
-        """What the files in the folder of delayed requests hold, in order of name."""
+        """The content of the files in the folder of delayed requests, in order of their names."""
         requests = []
         with contextlib.suppress(FileNotFoundError):
             for name in sorted(os.listdir(self.settings.delayed_dir)):
@@ -158,12 +158,12 @@ class Place(SynchronousTestCase):
         return requests
 
     def notes(self) -> str:
-        """What stands in lonnet.perm.log."""
+        """The content of lonnet.perm.log."""
         with open(self.settings.perm_log_file) as file:
             return file.read()
 
     def check_refusals(self, *calls: Callable[[str, str | bytes], object]) -> None:
-        """Find what cannot be asked refused by all of these."""
+        """Check that all these calls refuse invalid host ids and requests."""
         for call in calls:
             for host_id in ("", ".", "..", "../l2", "a/b", "l2\n", "l²", "delayed", "lonc.amp"):
                 self.assertRaises(ValueError, call, host_id, "ping")
@@ -176,7 +176,7 @@ class Place(SynchronousTestCase):
 
 
 class ClientTests(Place):
-    """For programs that block."""
+    """The blocking client."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -209,7 +209,7 @@ class ClientTests(Place):
             self.assertEqual(server.asked.pop(), line + b"\n")
 
     def test_refused(self) -> None:
-        """What cannot be asked is a ValueError: nothing is connected to, sent or stored."""
+        """An invalid host id or request is a ValueError: nothing is connected, sent or stored."""
         server = self.serve()
         client = self.client
         with client.connection("l2") as l2:
@@ -220,7 +220,7 @@ class ClientTests(Place):
         self.assertEqual((server.accepted, self.stored()), (0, []))
 
     def test_longest_id(self) -> None:
-        """A host id may be as long as the path of a socket leaves room for."""
+        """A host id can be as long as the limit for socket paths allows."""
         self.path = os.path.join(self.folder, "l" * (SOCKET_PATH_LIMIT - len(self.folder) - 1))
         self.serve()
         self.assertEqual(self.client.ask(os.path.basename(self.path), "ping"), b"re:ping")
@@ -233,7 +233,7 @@ class ClientTests(Place):
             file.write("\n".join(rows))
 
     def test_host_names(self) -> None:
-        """The socket is that of the host's name, and the host is named in front of the request."""
+        """The socket is named after the host name, and a prefix of the request names the host."""
         self.settings = attrs.evolve(self.settings, socket_names="hostname")
         self.client = Client(self.settings)
         self.table("l2:msu:library:two.test:", "l3:msu:access:Two.test:other.test")
@@ -250,7 +250,7 @@ class ClientTests(Place):
         self.assertEqual(self.client.ask("l2", "ping"), b"re:sethost:l2:ping")
 
     def test_host_without_a_name(self) -> None:
-        """A host that is not in the table, or without a table, has no socket to be found."""
+        """Without a table, or for a host not in it, the socket is the one of the host id."""
         self.settings = attrs.evolve(self.settings, socket_names="hostname")
         self.client = Client(self.settings)
         for _ in range(2):
@@ -264,20 +264,20 @@ class ClientTests(Place):
     # Without an answer
 
     def test_nobody_listens(self) -> None:
-        """A socket that nobody listens at is con_lost at once."""
+        """If nothing listens on the socket, the reply is con_lost at once."""
         with socket.socket(socket.AF_UNIX) as left_over:
             left_over.bind(self.path)
         reply = self.client.ask("l2", "ping")
         self.assertEqual((reply, reply.why), (CON_LOST, f"{self.path}: Connection refused"))
 
     def test_limit(self) -> None:
-        """An exchange ends after the limit of the client."""
+        """An exchange ends after the client's time limit."""
         self.serve(silence)
         reply = self.make(exchange=SHORT).ask("l2", "ping")
         self.assertEqual(reply.why, f"{self.path}: no answer within {SHORT:g} s")
 
     def test_never_read(self) -> None:
-        """Whoever does not even read the request is left as well."""
+        """The limit also applies if the request is not even read."""
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.path)
             listener.listen()
@@ -285,7 +285,7 @@ class ClientTests(Place):
         self.assertEqual(reply, CON_LOST)
 
     def test_too_many_programs(self) -> None:
-        """Where too many wait to be let in it is con_lost at once."""
+        """If too many connections wait to be accepted, the reply is con_lost at once."""
         with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as others:
             listener.bind(self.path)
             listener.listen(0)
@@ -301,7 +301,7 @@ class ClientTests(Place):
     # Many
 
     def test_threads(self) -> None:
-        """Threads share a client, and each gets its own answer."""
+        """Threads can share a client, and each gets its own reply."""
         self.serve()
         requests = [b"%d" % n for n in range(40)]
         with ThreadPoolExecutor(8) as threads:
@@ -309,7 +309,7 @@ class ClientTests(Place):
             self.assertEqual(list(replies), [b"re:" + request for request in requests])
 
     def test_connection(self) -> None:
-        """Many requests go over one connection, which is closed at the end."""
+        """A connection can be used for many requests, and is closed at the end."""
         server = self.serve()
         with self.client.connection("l2") as l2:
             self.assertEqual(l2.ask("a"), b"re:a")
@@ -319,7 +319,7 @@ class ClientTests(Place):
         self.assertEqual((server.accepted, self.stored()), (1, []))
 
     def test_lonc_started_anew(self) -> None:
-        """A connection that was closed between two requests is made anew."""
+        """A connection that was closed between two requests is reopened."""
         server = self.serve()
         with self.client.connection("l2") as l2:
             l2.ask("a")
@@ -328,7 +328,7 @@ class ClientTests(Place):
         self.assertEqual(server.accepted, 2)
 
     def test_late_answer(self) -> None:
-        """The answer to a request that was given up is not taken for the next one's."""
+        """The late answer to an abandoned request is not the reply to the next one."""
         server = self.serve()
         late = threading.Event()
         self.addCleanup(late.set)
@@ -345,7 +345,7 @@ class ClientTests(Place):
             self.assertEqual(l2.ask("b"), b"re:b")
 
     def test_spoken_unasked(self) -> None:
-        """What nobody asked for is never taken for the answer to the next request."""
+        """Unexpected data is never the reply to the next request."""
         server = self.serve(lambda line: b"re:" + line + b"another's\n")
         with self.client.connection("l2") as l2:
             self.assertEqual(l2.ask("a"), b"re:a")
@@ -358,7 +358,7 @@ class ClientTests(Place):
         self.assertEqual(server.accepted, 4)
 
     def test_interrupted(self) -> None:
-        """A request that is given up in the middle leaves its answer to nobody."""
+        """The answer to an interrupted request is not the reply to the next one."""
         server = self.serve()
         with self.client.connection("l2") as l2:
             l2.ask("a")
@@ -371,7 +371,7 @@ class ClientTests(Place):
     # What must not be lost
 
     def test_critical(self) -> None:
-        """What a lond answers is the reply, a refusal too, and nothing is stored."""
+        """Any answer of a lond, even a refusal, is the reply, and nothing is stored."""
         server = self.serve()
         for answer in (b"ok", b"refused", b"error: no such user"):
             server.answer = lambda line, answer=answer: answer + b"\n"  # type: ignore[misc]
@@ -393,7 +393,7 @@ class ClientTests(Place):
         self.assertEqual(self.notes().count(f":D:l2:{PUT.decode()}:"), 1)
 
     def test_stored_without_lonc(self) -> None:
-        """It is stored too when lonc does not run, closes the connection or says nothing."""
+        """It is also stored if lonc does not run, closes the connection or does not answer."""
         for number, (answer, why) in enumerate(
             (
                 (None, "No such file or directory"),
@@ -411,20 +411,20 @@ class ClientTests(Place):
                 os.unlink(self.path)
 
     def test_encrypted(self) -> None:
-        """Of a request that goes encrypted, the log has no more than the command."""
+        """For an encrypted request, the log contains only the command."""
         self.client.critical("l2", "encrypt:passwd:msu:alice:secret")
         self.assertEqual(self.stored(), [b"encrypt:passwd:msu:alice:secret\n"])
         self.assertIn(":D:l2:encrypt:passwd:", self.notes())
         self.assertNotIn("alice", self.notes())
 
     def sealing(self) -> Client:
-        """Return a client whose settings name a file for a key."""
+        """Return a client with a key file in its settings."""
         file = os.path.join(self.folder, "key")
         self.settings = attrs.evolve(self.settings, delayed_key_file=file)
         return self.make()
 
     def test_sealed(self) -> None:
-        """Where lonc has a key it is sealed, and no log has more of it than the command."""
+        """If lonc has a key, the request is sealed, and the log contains only the command."""
         client = self.sealing()
         make_key_file(f"{self.folder}/key")
         self.assertEqual(client.critical("l2", PUT), CON_DELAYED)
@@ -434,7 +434,7 @@ class ClientTests(Place):
         self.assertNotIn("alice", self.notes())
 
     def test_no_key(self) -> None:
-        """Where the key that is asked for cannot be read it is not stored in the clear instead."""
+        """If the key cannot be read, the request is not stored unsealed instead."""
         reply = self.sealing().critical("l2", PUT)
         self.assertEqual(reply, CON_FAILED)
         self.assertIn(f"; loncDelayedKeyFile: {self.folder}/key: No such file", reply.why)
@@ -442,7 +442,7 @@ class ClientTests(Place):
         self.assertNotIn("alice", self.notes())
 
     def test_not_stored(self) -> None:
-        """When it cannot be stored the reply is con_failed, says why, and is noted."""
+        """If it cannot be stored, the reply is con_failed with the reason, and that is noted."""
         with open(self.settings.delayed_dir, "w"):
             pass
         reply = self.client.critical("l2", PUT)
@@ -452,7 +452,7 @@ class ClientTests(Place):
         self.assertIn(f":F:l2:{PUT.decode()}:", self.notes())
 
     def test_program_error(self) -> None:
-        """Whatever goes wrong while it is stored is con_failed."""
+        """The reply is con_failed after any exception while storing."""
 
         class Broken(Outbox):
             def store(self, host_id: str, request: bytes) -> str:
@@ -463,14 +463,14 @@ class ClientTests(Place):
         self.assertIn("LookupError: a bug", reply.why)
 
     def test_no_log(self) -> None:
-        """A log that cannot be written does not make a promise false."""
+        """If only the log cannot be written, the reply is con_delayed."""
         shutil.rmtree(self.settings.logs_dir)
         reply = self.client.critical("l2", PUT)
         self.assertEqual(reply, CON_DELAYED)
         self.assertIn(f"{self.settings.perm_log_file}: cannot be written", reply.why)
 
     def test_disk_hangs(self) -> None:
-        """A disk is not waited for longer than its limit, and takes only so many threads."""
+        """A hanging disk is waited for until its limit, and occupies only so many threads."""
         outbox = StuckOutbox(self.settings.delayed_dir)
         self.addCleanup(outbox.go_on.set)
         client = self.make(outbox, store=SHORT)
@@ -484,7 +484,7 @@ class ClientTests(Place):
         self.assertIn("other disk calls hang", reply.why)
 
     def test_end_with_hanging_disk(self) -> None:
-        """A program can end while a disk hangs."""
+        """A program can exit while a disk hangs."""
         program = (
             "import sys\n"
             "from lonc.client import Client, Limits\n"
@@ -498,7 +498,7 @@ class ClientTests(Place):
         self.assertEqual(out, b"con_failed\n")
 
     def test_default_limits(self) -> None:
-        """An exchange may take longer than lonc itself does, whatever its settings are."""
+        """By default, the limits are longer than lonc's own, whatever its settings are."""
         settings = some_settings(
             self.folder, queue_timeout=7.0, request_timeout=20.0, disk_timeout=3.0
         )
@@ -525,7 +525,7 @@ class Dialled:
         self._protocol.makeConnection(self.transport)
 
     def fail(self, error: Exception) -> None:
-        """Let it fail."""
+        """Refuse the connection."""
         self._factory.clientConnectionFailed(None, Failure(error))
 
     def _aborted(self) -> None:
@@ -533,7 +533,7 @@ class Dialled:
 
     @property
     def heard(self) -> bytes:
-        """What was sent."""
+        """The bytes that were sent."""
         value: bytes = self.transport.value()
         return value
 
@@ -566,7 +566,7 @@ class TwistedClientTests(Place):
         return exchange
 
     def test_ask(self) -> None:
-        """A request goes out as one line, and the Deferred fires with its answer."""
+        """A request is sent as one line, and the Deferred fires with the reply."""
         asked = self.client.ask("l2", "ping")
         lonc = self.exchange()
         self.assertEqual((lonc.path, lonc.timeout, lonc.heard), (self.path, 10.0, b"ping\n"))
@@ -579,7 +579,7 @@ class TwistedClientTests(Place):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_many_at_once(self) -> None:
-        """Requests do not wait for each other, and each gets its own answer."""
+        """Concurrent requests do not wait for each other, and each gets its own reply."""
         asked, exchanges = [], []
         for ask in (self.client.ask, self.client.ask_encrypted):
             asked.append(ask("l2", "a"))
@@ -590,19 +590,19 @@ class TwistedClientTests(Place):
         self.assertEqual(replies, [b"re:a", b"re:encrypt:a"])
 
     def test_refused(self) -> None:
-        """What cannot be asked is a ValueError at once: nothing is connected to."""
+        """An invalid host id or request is a ValueError at once: nothing is connected."""
         client = self.client
         self.check_refusals(client.ask, client.ask_encrypted, client.critical)
         self.assertEqual((self.reactor.unixClients, self.stored()), ([], []))
 
     def test_not_accepted(self) -> None:
-        """A connection that is not made in time is con_lost, and the reason is told."""
+        """A connection that is not accepted in time is con_lost, with the reason."""
         asked = self.client.ask("l2", "ping")
         Dialled(self.reactor).fail(TimeoutError())
         self.assertEqual(self.successResultOf(asked).why, f"{self.path}: no connection within 10 s")
 
     def test_closed(self) -> None:
-        """A connection that is closed without a whole answer is con_lost."""
+        """A connection closed before the end of the answer is con_lost."""
         asked = self.client.ask("l2", "ping")
         lonc = self.exchange()
         lonc.say(b"l")
@@ -610,7 +610,7 @@ class TwistedClientTests(Place):
         self.assertEqual(self.successResultOf(asked).why, f"{self.path}: closed without an answer")
 
     def test_silence(self) -> None:
-        """The limit is for the whole exchange, bytes that trickle in or not."""
+        """The limit applies to the whole exchange, even if bytes keep arriving."""
         asked = self.client.ask("l2", "ping")
         lonc = self.exchange()
         for _ in range(129):
@@ -623,7 +623,7 @@ class TwistedClientTests(Place):
         self.assertTrue(lonc.closed)
 
     def test_cancel(self) -> None:
-        """Whatever it waits for, cancelling closes the connection and leaves nothing behind."""
+        """Cancelling in any phase closes the connection and leaves nothing behind."""
         client = TwistedClient(self.reactor, self.settings, in_thread=lambda work: Deferred())
         for answer in (None, b"", b"con_lost\n"):  # while connecting, asking, storing
             asked = client.critical("l2", PUT)
@@ -636,7 +636,7 @@ class TwistedClientTests(Place):
             self.assertEqual((self.reactor.getDelayedCalls(), self.stored()), ([], []))
 
     def test_critical(self) -> None:
-        """Only on con_lost it is stored and noted as lonnet does: the reply is con_delayed."""
+        """Only on con_lost, the request is stored and noted, and the reply is con_delayed."""
         for answer, told, stored in (
             (b"refused", b"refused", []),
             (CON_LOST, CON_DELAYED, [PUT + b"\n"]),
@@ -647,7 +647,7 @@ class TwistedClientTests(Place):
         self.assertIn(f":D:l2:{PUT.decode()}:", self.notes())
 
     def test_hung_up_first(self) -> None:
-        """When our time is over, lonc is left before the request is stored."""
+        """After the time limit, the connection is closed before the request is stored."""
         closed_before = []
 
         def step(name: str) -> None:
@@ -661,7 +661,7 @@ class TwistedClientTests(Place):
         self.assertEqual(set(closed_before), {True})
 
     def test_not_stored(self) -> None:
-        """When it cannot be stored the reply is con_failed, and is noted."""
+        """If it cannot be stored, the reply is con_failed, and that is noted."""
         with open(self.settings.delayed_dir, "w"):
             pass
         asked = self.client.critical("l2", PUT)
@@ -672,7 +672,7 @@ class TwistedClientTests(Place):
         self.assertIn(f":F:l2:{PUT.decode()}:", self.notes())
 
     def test_disk_hangs(self) -> None:
-        """A disk is not waited for longer than its limit, and takes only so many threads."""
+        """A hanging disk is waited for until its limit, and occupies only so many threads."""
         never: list[Deferred[Any]] = []
 
         def hang(work: Callable[[], T], /) -> Deferred[T]:

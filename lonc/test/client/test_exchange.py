@@ -1,4 +1,4 @@
-"""What a program sends and hears to ask lonc, without a socket."""
+"""An exchange with lonc, without a socket."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ExchangeTests(SynchronousTestCase):
         self.exchange = self.make()
 
     def make(self, limits: Limits = LIMITS) -> Exchange:
-        """Begin to ask for a ping."""
+        """Begin an exchange."""
         return Exchange(PATH, b"ping", limits, 100, self.clock.seconds)
 
     def hear(self, *pieces: bytes) -> Reply:
-        """Find a reply only after the last of some pieces."""
+        """Receive pieces of which only the last completes the reply; return that."""
         for piece in pieces[:-1]:
             self.assertIsNone(self.exchange.receive(piece))
         reply = self.exchange.receive(pieces[-1])
@@ -41,14 +41,14 @@ class ExchangeTests(SynchronousTestCase):
         return reply
 
     def test_answered(self) -> None:
-        """A line goes out, and the reply is there once there is a whole line."""
+        """The request is a line, and the reply is complete with its newline."""
         self.assertEqual(self.exchange.line, b"ping\n")
         reply = self.hear(b"l", b"2\n")
         self.assertEqual((reply, reply.why), (b"l2", ""))
         self.assertTrue(self.exchange.is_reusable)
 
     def test_limits(self) -> None:
-        """What has passed is taken off the limit, bytes that trickle in or not."""
+        """The remaining time decreases, even if bytes keep arriving."""
         self.exchange = self.make(Limits(connect=10.0, exchange=30.0))
         for left in range(30, 0, -1):
             self.assertEqual(self.exchange.left(), left)
@@ -62,7 +62,7 @@ class ExchangeTests(SynchronousTestCase):
         self.assertFalse(self.exchange.is_reusable)
 
     def test_lost(self) -> None:
-        """An answer without its end, and whatever else ends it, is con_lost with the reason."""
+        """An incomplete answer, or any other error, is con_lost with the reason."""
         for pieces in ([b""], [b"o", b""]):
             self.exchange = self.make()
             reply = self.hear(*pieces)
@@ -71,7 +71,7 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(self.exchange.con_lost("Broken pipe").why, f"{PATH}: Broken pipe")
 
     def test_too_long(self) -> None:
-        """An answer over the limit is not kept in memory."""
+        """An answer longer than the limit is con_lost."""
         reply = self.hear(b"." * 101)
         self.assertEqual((reply, reply.why), (CON_LOST, f"{PATH}: a line is longer than 100 bytes"))
         self.assertFalse(self.exchange.is_reusable)
@@ -79,7 +79,7 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(self.hear(b"." * 100 + b"\n"), b"." * 100)
 
     def test_lonc_says_con_lost(self) -> None:
-        """lonc's own con_lost is told from ours, and leaves the connection as it is."""
+        """A con_lost sent by lonc has a reason of its own, and the connection stays usable."""
         reply = self.hear(b"con_lost\n")
         self.assertEqual(
             (reply, reply.why),
@@ -88,7 +88,7 @@ class ExchangeTests(SynchronousTestCase):
         self.assertTrue(self.exchange.is_reusable)
 
     def test_more_than_an_answer(self) -> None:
-        """What follows an answer is never taken for the answer to the next request."""
+        """Data after an answer makes the connection unusable for the next request."""
         self.assertEqual(self.hear(b"l2\nanother's\n"), b"l2")
         self.assertFalse(self.exchange.is_reusable)
 
@@ -101,7 +101,7 @@ class CriticalTests(SynchronousTestCase):
         self.lost = Reply(CON_LOST, "no lonc")
 
     def test_failed(self) -> None:
-        """When it cannot be stored, or not in time, that is noted, and nothing is promised."""
+        """If it cannot be stored, or not in time, the reply is con_failed with the reason."""
         cases: list[tuple[Exception, str]] = [
             (NotStored("disk full"), "disk full"),
             (NotStored(""), "no reason is known"),
@@ -115,7 +115,7 @@ class CriticalTests(SynchronousTestCase):
             self.assertEqual((reply, reply.why), (CON_FAILED, f"no lonc; {why}"))
 
     def test_delayed(self) -> None:
-        """When it is stored the reply says so; a note that cannot be written is one more reason."""
+        """If it is stored, the reply is con_delayed; a failed note only adds a reason."""
         for fault, why in (
             (None, ""),
             (NotStored("no log"), "; no log"),
@@ -126,12 +126,12 @@ class CriticalTests(SynchronousTestCase):
 
 
 class ReplyTests(SynchronousTestCase):
-    """What a program gets."""
+    """Replies."""
 
     def test_bytes(self) -> None:
-        """It is equal to bytes, and as good as a key."""
+        """A reply is equal to bytes, also as a key."""
         self.assertEqual({b"ok": 1}[Reply(b"ok", "a reason")], 1)
 
     def test_text(self) -> None:
-        r"""For people it is text, and what is no UTF-8 is written as ``\xff``."""
+        r"""Its text is readable; bytes that are not UTF-8 are written as ``\xff``."""
         self.assertEqual(Reply("né".encode() + b"\xff").text, "né\\xff")

@@ -1,4 +1,4 @@
-"""Python programs in front of lonc itself, those of the documentation among them."""
+"""Both clients, and the examples of the documentation, with lonc's own client side."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LocalHost:
         self._commands = Commands("l2", Store(":memory:"), load=lambda: 0.25)
 
     def submit(self, request: Request) -> None:
-        """Answer it, or say that it is lost."""
+        """Answer it, or lose it."""
         if self.reached:
             plain = request.line[:-1].removeprefix(b"encrypt:")
             request.asker.answered(self._commands.answer(plain, "l1") + b"\n")
@@ -55,24 +55,24 @@ class LocalHost:
         return 0.0
 
     def withdraw(self, request: Request) -> bool:
-        """Withdraw nothing: no request waits here."""
+        """No request waits here."""
         return False
 
     def cut_off(self, request: Request) -> None:
-        """Never needed: nothing is large here."""
+        """Not needed: requests here are small."""
 
     def close_connections(self) -> None:
-        """Never needed: there are none."""
+        """Not needed: there are no connections."""
 
     def count_refused(self, cause: Cause) -> None:
-        """Do nothing, likewise."""
+        """Not needed: these counts are not read here."""
 
     def count_lost(self, cause: Cause) -> None:
-        """Do nothing: the counts are not looked at here."""
+        """Not needed: these counts are not read here."""
 
 
 class LoncTests(TestCase):
-    """Against lonc's own client side, on a real socket, with a lond's answers."""
+    """Clients connected to lonc's own client side over a real socket."""
 
     def setUp(self) -> None:
         self.folder = short_folder(self)
@@ -86,17 +86,17 @@ class LoncTests(TestCase):
         self.addCleanup(self.stop)
 
     async def stop(self) -> None:
-        """Leave nothing open."""
+        """Close everything."""
         await self.port.stopListening()
         await self.listener.finish()
 
     def delayed(self) -> list[bytes]:
-        """What lonc would send once it reaches the host, in its order."""
+        """The delayed requests that lonc would send, in order."""
         spool = Spool(self.settings.delayed_dir)
         return [spool.read(file, 1000)[0] for file in spool.scan().requests.get("l2", [])]
 
     async def test_twisted(self) -> None:
-        """Values come back as they went, and what cannot be sent is there for lonc to find."""
+        """Values are returned as they were stored, and critical requests that fail are delayed."""
         client = TwistedClient(net, self.settings)
         values = {b"a=b&c": "né\n".encode(), bytes(range(256)): b"", b"%": b"100%"}
         put = b"put:msu:alice:grades:" + pack(values)
@@ -112,14 +112,14 @@ class LoncTests(TestCase):
         self.assertEqual(self.delayed(), [put + b"\n", b"a:1\n"])
 
     async def test_quiet(self) -> None:
-        """A request leaves no line of its own in the log of the program that asks."""
+        """A request adds no line to the log of the program."""
         client = TwistedClient(net, self.settings)
         with capturedLogs() as events:
             self.assertEqual(await client.ask("l2", "ping"), b"l2")
         self.assertEqual([formatEvent(event) for event in events], [])
 
     async def test_blocking(self) -> None:
-        """So do they for a program that blocks, here in a thread."""
+        """The same with the blocking client, here in a thread."""
         client = Client(self.settings)
 
         def program() -> tuple[Reply, ...]:
@@ -134,7 +134,7 @@ class LoncTests(TestCase):
         self.assertEqual(self.delayed(), [PUT + b"\n"])
 
     async def test_no_lonc(self) -> None:
-        """Twisted's own words for a socket that is not there become the reason."""
+        """If the socket does not exist, Twisted's message is the reason."""
         client = TwistedClient(net, self.settings)
         reply = await client.critical("l3", PUT)
         self.assertEqual(reply, CON_DELAYED)
@@ -157,7 +157,7 @@ class LoncTests(TestCase):
         return "".join(f"{line[4:]}\n" for line in shown.splitlines())
 
     async def test_blocking_example(self) -> None:
-        """The program prints what the page says, with the lond reached and without."""
+        """The example prints what the page says, with and without a connection to the lond."""
         config = configured(self.folder)
         out = await self.run_example("client_blocking.py", config, "l2")
         self.assertEqual(out, self.shown("client_blocking.py var/loncapa.conf l2"))
@@ -168,7 +168,7 @@ class LoncTests(TestCase):
         self.assertEqual(len(self.delayed()), 1)
 
     async def test_twisted_example(self) -> None:
-        """The program prints what the page says, a host without a socket included."""
+        """The example prints what the page says, also for a host without a socket."""
         out = await self.run_example("client_twisted.py", self.folder, "l2", "l3")
         expected = self.shown("client_twisted.py var/sock l2 l3").replace("var/sock", self.folder)
         self.assertEqual([line.strip() for line in out.splitlines()], expected.splitlines())

@@ -1,4 +1,4 @@
-"""HTTP connections: their places, their time, and what is refused."""
+"""HTTP connections: slots, time limits, and refused requests."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class ChannelCase(SiteTestCase):
 
 
 class PlacesTests(ChannelCase):
-    """Who has to go when all places are taken."""
+    """Which connection is closed if all slots are taken."""
 
     def test_idle_one_goes(self) -> None:
-        """The connection that has been idle for longest makes room for another."""
+        """The connection that has been idle for longest is closed."""
         first, second, *others = [self.connect() for _ in range(MAX_CONNECTIONS)]
         self.clock.advance(1.0)
         first.ask("/healthz", "Connection: keep-alive")  # this one is over
@@ -38,7 +38,7 @@ class PlacesTests(ChannelCase):
         self.assertFalse(any(each.closed for each in others))
 
     def test_oldest_unfinished_goes(self) -> None:
-        """Where all ask, it is the one whose request began first and is not finished."""
+        """If all have unfinished requests, the one whose request began first is closed."""
         everyone = [self.connect() for _ in range(MAX_CONNECTIONS)]
         for each in reversed(everyone):
             each.say(b"GET /metrics HT")
@@ -48,7 +48,7 @@ class PlacesTests(ChannelCase):
         self.assertEqual(newcomer.statuses, [200])
 
     def test_about_to_ask(self) -> None:
-        """Who has just connected stays, though older ones have begun to ask."""
+        """A new connection is kept, even if older ones have unfinished requests."""
         older = [self.connect() for _ in range(MAX_CONNECTIONS)]
         for each in older:
             each.say(b"GET / HT")
@@ -58,7 +58,7 @@ class PlacesTests(ChannelCase):
         self.assertEqual([each.closed for each in older], [True] * 10 + [False] * 54)
 
     def test_asks_for_longer(self) -> None:
-        """Who asks nothing goes first, also where another has asked for longer."""
+        """An idle connection is closed before one whose request began earlier."""
         asks = self.connect()
         asks.say(b"GET / HT")
         self.clock.advance(1.0)
@@ -68,7 +68,7 @@ class PlacesTests(ChannelCase):
         self.assertEqual((asks.closed, idle[0].closed), (False, True))
 
     def test_health_checks(self) -> None:
-        """One from this machine that asks whether lonc is well keeps its place, whoever comes."""
+        """Health checks from this machine have slots of their own."""
         check = self.connect()
         self.patch(self.site, "getResourceFor", lambda request: Hanging())
         check.ask("/readyz")
@@ -82,13 +82,13 @@ class PlacesTests(ChannelCase):
         self.assertTrue(check.closed)
 
     def test_check_is_over(self) -> None:
-        """A check has its place until it is answered: then it is closed."""
+        """The connection of a health check is closed after the answer."""
         check = self.connect()
         check.ask("/healthz")
         self.assertEqual((check.statuses, check.closed), ([200], True))
 
     def test_all_close(self) -> None:
-        """When the port moves, all are closed, and nothing is kept of them."""
+        """If the port moves, all connections are closed and forgotten."""
         check, usual = self.connect(), self.connect(UNIXAddress(None))
         check.ask("/healthz")
         self.site.places.close()
@@ -121,7 +121,7 @@ class TimeTests(ChannelCase):
             self.assertTrue(client.closed)
 
     def test_answer_not_taken(self) -> None:
-        """The time ends when the answer is taken, not when it is made."""
+        """The time limit also applies to reading the answer."""
         client = self.connect()
         client.channel.pauseProducing()
         client.channel.dataReceived(b"GET /healthz HTTP/1.1\r\n\r\n")
@@ -129,7 +129,7 @@ class TimeTests(ChannelCase):
         self.assertTrue(client.closed)
 
     def test_each_its_own(self) -> None:
-        """Each request on a connection has the whole time."""
+        """Each request on a connection has the whole time limit."""
         client = self.connect()
         for _ in range(4):
             self.clock.advance(TIME_LIMIT - 1)
@@ -138,16 +138,16 @@ class TimeTests(ChannelCase):
 
 
 class PipelineTests(ChannelCase):
-    """Requests that do not wait for an answer."""
+    """Pipelined requests."""
 
     def test_answered_in_turn(self) -> None:
-        """They are answered one after the other."""
+        """They are answered in order."""
         client = self.connect()
         client.say(b"GET /hosts/l1 HTTP/1.1\r\n\r\n" * 5)
         self.assertEqual(client.statuses, [200] * 5)
 
     def test_nobody_reads(self) -> None:
-        """Where nobody reads, no further one is begun, and nothing more is read."""
+        """If the client does not read, no further request is begun or read."""
         for path in ("/hosts/l1", "/metrics"):
             client = self.connect()
             client.transport.blocks = True
@@ -156,7 +156,7 @@ class PipelineTests(ChannelCase):
             self.assertEqual(client.transport.producerState, "paused")
 
     def test_long_answer(self) -> None:
-        """Of a long one no more is made than is taken, and all of it in the end."""
+        """A long page is generated only as fast as it is read, and completely in the end."""
         for number in range(500):
             self.reports.hosts[f"h{number}"] = a_status(f"h{number}")
         for path in ("/?all=yes", "/metrics"):
@@ -172,7 +172,7 @@ class PipelineTests(ChannelCase):
             self.assertTrue(client.read.endswith(b"0\r\n\r\n"))
 
     def test_shared_look(self) -> None:
-        """Requests of one moment share a look at all hosts; the next moment brings another."""
+        """Concurrent requests share a snapshot of all hosts; later ones get a new one."""
         looks = []
         looking = self.reports.looking
 
@@ -200,7 +200,7 @@ class PipelineTests(ChannelCase):
         self.assertIn(b'lonc_host_up{host="l1"}', slow.read)
 
     def test_it_reads_again(self) -> None:
-        """What was sent meanwhile is answered once the answer before it is taken."""
+        """Pipelined requests are answered once the previous answer was read."""
         client = self.connect()
         client.channel.pauseProducing()
         client.transport.producerState = "producing"
@@ -211,17 +211,17 @@ class PipelineTests(ChannelCase):
 
 
 class RefusalTests(ChannelCase):
-    """What is not served."""
+    """Refused requests."""
 
     def test_body(self) -> None:
-        """A body is refused before it is read."""
+        """A request with a body is refused before the body is read."""
         for header in ("Content-Length: 300000000", "Transfer-Encoding: chunked"):
             client = self.connect()
             client.ask("/", header, end="x" * 1000)
             self.assertEqual((client.statuses, client.closed), ([413], True))
 
     def test_served(self) -> None:
-        """An empty body is none; what a proxy is asked is served as if it was asked here."""
+        """Requests with an empty body, and those in absolute form, are served."""
         for target, header, status in (
             ("/healthz", "Content-Length: 0", 200),
             ("http://localhost:8663/healthz", "Host: elsewhere.example.org", 200),
@@ -234,7 +234,7 @@ class RefusalTests(ChannelCase):
 
 
 class NamesTests(ChannelCase):
-    """Under which names the pages can be had."""
+    """The host names that requests may use."""
 
     def status(self, host: str, address: IAddress = LOOPBACK) -> int:
         """Return the status of an answer."""
@@ -245,7 +245,7 @@ class NamesTests(ChannelCase):
         return client.statuses[0]
 
     def test_loopback(self) -> None:
-        """On a loopback address only this machine's names will do, and addresses."""
+        """On a loopback address only this machine's names, and addresses, are allowed."""
         mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 8663)
         for address in (LOOPBACK, IPv6Address("TCP", "::1", 8663), mapped):
             for good in (
@@ -257,13 +257,13 @@ class NamesTests(ChannelCase):
                 self.assertEqual(self.status(bad, address), 421, bad)
 
     def test_no_name(self) -> None:
-        """No browser leaves the name out: what does is served."""
+        """A request without a name, which no browser sends, is served."""
         client = self.connect()
         client.say(b"GET /healthz HTTP/1.0\r\n\r\n")
         self.assertIn(b"ok", client.read)
 
     def test_given_names(self) -> None:
-        """The setting adds names; elsewhere than on loopback any will do unless it gives some."""
+        """The setting adds names; on other addresses, any name is allowed without the setting."""
         for address, names, host, status in (
             (LOOPBACK, ["proxy.example.org"], "proxy.example.org", 200),
             (LOOPBACK, ["proxy.example.org"], "rebound.example.org", 421),
@@ -278,10 +278,10 @@ class NamesTests(ChannelCase):
 
 
 class CompressionTests(ChannelCase):
-    """The metrics of many hosts are long, and much of them repeats."""
+    """Compression of the metrics."""
 
     def test_metrics(self) -> None:
-        """They come compressed for those that can take it so."""
+        """Metrics are compressed if the client accepts that."""
         plain, packed = self.connect(), self.connect()
         plain.say(b"GET /metrics HTTP/1.0\r\n\r\n")
         packed.say(b"GET /metrics HTTP/1.0\r\nAccept-Encoding: gzip\r\n\r\n")
@@ -292,7 +292,7 @@ class CompressionTests(ChannelCase):
         self.assertLess(5 * len(content), len(text))
 
     def test_head(self) -> None:
-        """Who asks for the head alone gets that, and the next answer follows."""
+        """HEAD is answered without content, and the connection stays usable."""
         client = self.connect()
         client.say(b"HEAD /metrics HTTP/1.1\r\nAccept-Encoding: gzip\r\n\r\n")
         self.assertTrue(client.read.endswith(b"\r\n\r\n"))

@@ -1,4 +1,4 @@
-"""Where the page can be had: the port, and the page of a daemon that runs."""
+"""The HTTP port, and the pages of a running daemon."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HTTPPortTests(SynchronousTestCase):
         self.reactor = PortsReactor()
 
     def started(self, description: str | None) -> HTTPPort:
-        """Return a port that has been started."""
+        """Return a started port."""
         port = HTTPPort(
             self.reactor,
             ReactorNetwork(self.reactor),
@@ -42,21 +42,21 @@ class HTTPPortTests(SynchronousTestCase):
         return port
 
     def test_off(self) -> None:
-        """Without the setting nothing listens, and nothing is missing."""
+        """Without the setting, nothing listens, and that is no problem."""
         port = self.started(None)
         self.assertEqual(list(port.sampling()), [])
         self.assertEqual(self.reactor.ports, {})
         self.assertTrue(port.listening)
 
     def test_samples(self) -> None:
-        """The last hour's graphs get a point each time, in steps."""
+        """Each sampling adds a point to the graphs, one host per step."""
         port = self.started("tcp:8663")
         for _ in range(2):
             self.assertEqual(len(list(port.sampling())), 1)
         self.assertEqual(len(port._history.total.rate), 1)
 
     def test_moves(self) -> None:
-        """F13: a reload has it listen, move, and stop."""
+        """F13: a reload can make it listen, move, and stop."""
         port = self.started(None)
         self.successResultOf(Deferred.fromCoroutine(port.relocate("tcp:8663")))
         self.assertEqual(list(self.reactor.ports), [8663])
@@ -66,14 +66,14 @@ class HTTPPortTests(SynchronousTestCase):
         self.assertEqual(port.description, None)
 
     def test_in_use(self) -> None:
-        """Section 8: a port in use is one line that names it."""
+        """Section 8: if the port is in use, the error of one line names it."""
         self.reactor.taken.add(8663)
         error = self.assertRaises(PortError, self.started, "tcp:8663")
         advice = "; --http takes another port or none, as in make run HTTP=none"
         self.assertEqual(str(error), f"HTTP port tcp:8663: it is taken{advice}")
 
     def test_address(self) -> None:
-        """A person is told where the page is."""
+        """The address of the page is shown in a readable form."""
         for description, told in (
             ("tcp:8663:interface=127.0.0.1", "http://127.0.0.1:8663/"),
             ("tcp:port=8663", "http://localhost:8663/"),
@@ -85,7 +85,7 @@ class HTTPPortTests(SynchronousTestCase):
 
 
 class RunningTests(DaemonTestCase):
-    """The pages of a daemon that runs."""
+    """The pages of a running daemon."""
 
     timeout = 600
 
@@ -95,7 +95,7 @@ class RunningTests(DaemonTestCase):
         return answer.code, await answer.text()
 
     async def served(self) -> Child:
-        """Start lonc with a page; return it when it serves."""
+        """Start lonc with an HTTP port; return it once it serves."""
         port = str(free_port("127.0.0.1"))
         self.url = f"http://127.0.0.1:{port}/"
         lonc = self.standalone(
@@ -106,7 +106,7 @@ class RunningTests(DaemonTestCase):
         return lonc
 
     async def test_pages(self) -> None:
-        """All pages are there, and show what passes."""
+        """All pages are served, with current data."""
         lonc = await self.served()
         self.assertIn(f"page      {self.url}", lonc.out)
         await self.ask("l2", "ping")
@@ -128,7 +128,7 @@ class RunningTests(DaemonTestCase):
         self.assert_no_traceback(lonc)
 
     async def test_browser(self) -> None:
-        """A real browser shows the page's hosts."""
+        """A real browser shows the hosts."""
         if CHROMIUM is None:
             raise SkipTest("there is no chromium here")
         await self.served()

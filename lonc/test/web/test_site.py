@@ -23,7 +23,7 @@ EVIL = '<script>alert("1")</script>'
 
 
 class Balanced(HTMLParser):
-    """Sees whether each element that is begun ends, in order."""
+    """Checks that all elements are closed in order."""
 
     EMPTY = frozenset({"meta", "br"})
 
@@ -55,10 +55,10 @@ class SiteCase(SiteTestCase):
 
 
 class PageTests(SiteCase):
-    """What a person reads."""
+    """The pages of all hosts and of one host."""
 
     def page(self, path: str) -> str:
-        """Return a page, after a look at what each of them has to be."""
+        """Return a page, after checks that apply to every page."""
         status, headers, content = self.ask(path)
         self.assertEqual((status, headers["content-type"]), (200, "text/html; charset=utf-8"))
         self.assertIn("default-src 'none'", headers["content-security-policy"])
@@ -70,35 +70,35 @@ class PageTests(SiteCase):
         return content
 
     def test_escaped(self) -> None:
-        """What a lond says is text."""
+        """Texts from londs are escaped."""
         for path in ("/", "/hosts/down1"):
             self.assertIn("&lt;script&gt;", self.page(path))
 
     def test_host_of_any_name(self) -> None:
-        """A host id is no path and no markup."""
+        """Host ids are escaped, in links and in text."""
         name = "a/../<b>"
         self.reports.hosts = {name: a_status(name)}
         self.assertIn("/hosts/a%2F..%2F%3Cb%3E", self.page("/"))
         self.assertIn("a/../&lt;b&gt; is", self.page("/hosts/a%2F..%2F%3Cb%3E"))
 
     def test_unknown(self) -> None:
-        """What is not there is not found."""
+        """Unknown pages and hosts are answered with 404."""
         self.assertEqual([self.ask(path)[0] for path in ("/hosts/x", "/x")], [404, 404])
 
     def test_only_to_be_seen(self) -> None:
-        """HEAD has no content; what could change something is refused."""
+        """HEAD is answered without content; methods that could change something are refused."""
         self.assertEqual(self.ask("/", "HEAD")[::2], (200, ""))
         for method, status in {"POST": 405, "PUT": 501, "DELETE": 501}.items():
             self.assertEqual(self.ask("/", method)[0], status)
 
     def test_no_data_of_clients(self) -> None:
-        """The log line of a host may hold a command: it is not shown."""
+        """Log lines of hosts, which can contain commands, are not shown."""
         self.reports.hosts["up1"] = a_status("up1", last_log="passwd of alice")
         for path in ("/", "/hosts/up1", "/metrics"):
             self.assertNotIn("alice", self.ask(path)[2])
 
     def test_graphs(self) -> None:
-        """The latest sample is at the right, and the scale's end is a round number."""
+        """A graph has the latest sample at the right, and a scale that ends at a round number."""
         for requests in (0, 60, 60):
             self.reports.hosts["up1"] = a_status("up1", requests=requests, seconds=SECONDS)
             self.history.note(self.reports.hosts["up1"])
@@ -115,14 +115,14 @@ class PageTests(SiteCase):
         self.assertEqual(page.graph("", []).points, "")
 
     def test_scales(self) -> None:
-        """A scale ends at 1, 2 or 5 times a power of ten, not far above the highest value."""
+        """A scale ends at the next 1, 2 or 5 times a power of ten."""
         for highest, end in ((0.0, 1.0), (1.0, 1.0), (1.1, 2.0), (2.5, 5.0), (7.0, 10.0)):
             self.assertAlmostEqual(page.scale_end(highest), end)
             self.assertAlmostEqual(page.scale_end(highest * 1000), end * 1000 if highest else 1.0)
         self.assertAlmostEqual(page.scale_end(0.003), 0.005)
 
     def test_folded(self) -> None:
-        """Hosts with one cause are one line, which unfolds to all of them, or many."""
+        """Hosts with one cause are one line, which unfolds to a list of at most 100."""
         for number in range(150):
             self.reports.hosts[f"ill{number}"] = a_status(f"ill{number}", state="DEAD")
         text = self.page("/")
@@ -134,12 +134,12 @@ class PageTests(SiteCase):
         self.assertIn("problem=host-dead#hosts", top)
 
     def test_alone(self) -> None:
-        """A host that has a problem of its own is a link to its page."""
+        """A problem of one host has a link to its page."""
         top = self.page("/").partition("The last hour")[0]
         self.assertIn('<a href="/hosts/down1">Open the page of down1</a>', top)
 
     def test_many_kinds(self) -> None:
-        """Of many kinds those that are not so bad are one line."""
+        """Of many kinds of problems, the less severe ones are folded into one line."""
         self.patch(page, "GROUPS", 1)
         self.reports.hosts["ill"] = a_status("ill", state="unproven")
         top = self.page("/").partition("The last hour")[0]
@@ -148,7 +148,7 @@ class PageTests(SiteCase):
         self.assertIn("<summary>2 more kinds</summary>", self.page("/"))
 
     def test_level_of_hosts(self) -> None:
-        """Who hangs stands before who is DEAD, who is slow before who does nothing."""
+        """Hanging hosts are listed before DEAD ones, slow ones before idle ones."""
         slow = {**SECONDS, "total": {"p50": 1.0, "p99": 2.0, "max": 2.0, "count": 1}}
         self.reports.hosts |= {
             "a-idle": a_status("a-idle"),
@@ -173,7 +173,7 @@ class PageTests(SiteCase):
         return re.findall(r'<th scope="row"><a href="/hosts/([^"]+)"', table)
 
     def test_sorted(self) -> None:
-        """A link sorts by each column, and the same link then the other way round."""
+        """A link sorts by each column; used again, it reverses the order."""
         self.reports.hosts |= {"b": a_status("b", waiting=5), "c": a_status("c", waiting=9)}
         text = self.page("/?sort=waiting")
         self.assertIn('aria-sort="descending"><a href="?sort=-waiting#hosts">', text)
@@ -184,7 +184,7 @@ class PageTests(SiteCase):
             self.assertEqual(len(self.listed(f"/?sort={column}")), 4)
 
     def test_filtered(self) -> None:
-        """A link shows the hosts of one state, or those with one problem; its number is told."""
+        """Links with numbers show the hosts in one state, or with one kind of problem."""
         pause = {"by": "me", "reason": "r", "since": NOW, "until": 0.0}
         self.reports.hosts["down1"] = a_status("down1", state="DEAD", paused=pause)
         self.reports.hosts["quiet"] = a_status("quiet", paused=pause)
@@ -202,25 +202,25 @@ class PageTests(SiteCase):
         self.assertIn("<details open>", self.page("/hosts/down1"))
 
     def test_another_lond(self) -> None:
-        """A host whose address leads to another lond has a reason, though no failure."""
+        """If the address leads to another lond, that is shown instead of a failure."""
         self.reports.hosts["up1"] = a_status("up1", not_served="the lond serves msu9")
         for path in ("/", "/hosts/up1"):
             self.assertIn("the lond serves msu9</td>", self.ask(path)[2].replace("\n", ""))
 
     def test_untried(self) -> None:
-        """A host that was never tried is not shown as up."""
+        """A host that was never tried is not counted or listed as up."""
         self.reports.hosts["new"] = a_status("new", tried=False)
         self.assertIn("1 up, 1 untried, 1 DEAD", self.page("/"))
         self.assertEqual(self.listed("/?only=untried"), ["new"])
         self.assertEqual(self.listed("/?only=up"), ["up1"])
 
     def test_nonsense(self) -> None:
-        """A query that nobody linked to shows all."""
+        """Invalid queries are ignored."""
         for query in ("sort=-", "sort=x", "only=%3Cb%3E", "problem=x", "all=1", "sort", "=", "a=b"):
             self.assertEqual(len(self.listed(f"/?{query}")), 2, query)
 
     def test_many_hosts(self) -> None:
-        """The table has the first of many; a link shows all."""
+        """The table is limited to the first 200 hosts; a link shows all."""
         for number in range(300):
             self.reports.hosts[f"h{number}"] = a_status(f"h{number}")
         text = self.page("/")
@@ -230,27 +230,27 @@ class PageTests(SiteCase):
 
 
 class HistoryTests(SynchronousTestCase):
-    """The last hour, of all hosts and of each."""
+    """Samples of the last hour, of all hosts and of each."""
 
     def setUp(self) -> None:
         self.history = History()
         self.now = 0.0
 
     def sample(self, *hosts: HostStatus) -> None:
-        """Take a sample, half a minute after the last."""
+        """Add a sample, half a minute after the last."""
         for host in hosts:
             self.history.note(host)
         self.history.complete(self.now)
         self.now += PAUSE
 
     def host(self, host_id: str, requests: int, lost: int = 0, **fields: object) -> HostStatus:
-        """Return what a host reports."""
+        """Return the status of a host."""
         return a_status(
             host_id, requests=requests, con_lost={"dead": lost}, seconds=SECONDS, **fields
         )
 
     def test_rates(self) -> None:
-        """Requests are told by the second, losses by the minute, of all and of each."""
+        """Requests are counted per second, losses per minute, in total and for each host."""
         self.sample(self.host("a", 100, 10), self.host("b", 5))
         slow: Parts = {**SECONDS, "total": {"p50": 0.0, "p99": 3.0, "max": 3.0, "count": 1}}
         self.history.note(attrs.evolve(self.host("c", 0), seconds=slow))
@@ -264,13 +264,13 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(list(self.history.hosts["b"].lost), [0.0])
 
     def test_quiet_host(self) -> None:
-        """A host that nobody asks takes no room."""
+        """A host without requests takes no memory."""
         for _ in range(3):
             self.sample(self.host("a", 7), self.host("b", 0))
         self.assertEqual(self.history.hosts, {})
 
     def test_hosts_that_come_and_go(self) -> None:
-        """A newcomer counts from its beginning, one that has gone takes nothing away."""
+        """The counters of a new host begin at 0; a removed host subtracts nothing."""
         self.sample(self.host("a", 100))
         self.sample(self.host("a", 130), self.host("b", 60))
         self.assertEqual(list(self.history.total.rate), [3.0])
@@ -279,13 +279,13 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(list(self.history.hosts), ["b"])
 
     def test_an_hour(self) -> None:
-        """What is older than an hour is forgotten."""
+        """Samples older than an hour are dropped."""
         for number in range(SAMPLES + 10):
             self.sample(self.host("a", number))
         self.assertEqual(len(self.history.hosts["a"].rate), SAMPLES)
 
     def test_of_late(self) -> None:
-        """Losses a minute follow what came since the last sample, and end a minute after it."""
+        """Losses per minute include those since the last sample."""
         self.sample(self.host("a", 10, 0))
         self.sample(self.host("a", 50, 0))
         at = self.now - PAUSE
@@ -302,10 +302,10 @@ class HistoryTests(SynchronousTestCase):
 
 
 class MetricsTests(SiteCase):
-    """What Prometheus reads, by its own parser."""
+    """The metrics, as read by Prometheus' own parser."""
 
     def metrics(self) -> dict[str, dict[frozenset[tuple[str, str]], float]]:
-        """Return name -> labels -> value."""
+        """Return all metrics: name -> labels -> value."""
         status, headers, content = self.ask("/metrics")
         self.assertEqual(status, 200)
         self.assertTrue(headers["content-type"].startswith("text/plain; version=0.0.4"))
@@ -320,7 +320,7 @@ class MetricsTests(SiteCase):
         return told
 
     def test_all_are_there(self) -> None:
-        """Each that is promised has a value."""
+        """Each metric has a value."""
         self.reports.daemon = a_daemon(certificate="/c", certificate_ends=NOW, reloads={"done": 2})
         told = self.metrics()
         promised = {each.name for each in HOST_FAMILIES}
@@ -329,14 +329,14 @@ class MetricsTests(SiteCase):
         self.assertEqual(promised - found, set())
 
     def test_values(self) -> None:
-        """They are those of the reports."""
+        """The values are those of the status."""
         told = self.metrics()
         self.assertEqual(told["lonc_requests_total"][frozenset({("host", "up1")})], 7)
         lost = frozenset({("host", "up1"), ("cause", "dead")})
         self.assertEqual(told["lonc_con_lost_total"][lost], 1)
 
     def test_up(self) -> None:
-        """Only a host that is up counts as up, and it is told if it was never tried."""
+        """Only hosts that are up count as up; another metric says whether they were tried."""
         for status, up, tried in (
             ({}, 1, 1),
             ({"tried": False}, 1, 0),
@@ -349,7 +349,7 @@ class MetricsTests(SiteCase):
             self.assertEqual(found, (up, tried), status)
 
     def test_problems(self) -> None:
-        """They are counted by kind and level; what is well is counted too, as 0."""
+        """Problems are counted by kind and level; kinds without any are 0."""
         for name in ("down2", "down3"):
             self.reports.hosts[name] = a_status(name, state="DEAD")
         self.reports.daemon = a_daemon(watch=["down2"])
@@ -363,7 +363,7 @@ class MetricsTests(SiteCase):
         self.assertEqual((count("delayed-kept", "warning"), count("host-paused", "note")), (0, 0))
 
     def test_shared_machine(self) -> None:
-        """What two hosts share is told once, with the first: the sum is what the page says."""
+        """What two hosts on one machine share is counted once, for the first of them."""
         for name in ("up1", "up2"):
             self.reports.hosts[name] = a_status(
                 name, machine="m", idle=2, busy=1, handshakes={"ready": 3}
@@ -379,7 +379,7 @@ class MetricsTests(SiteCase):
         self.assertIn("3 connections", self.ask("/")[2])
 
     def test_histogram(self) -> None:
-        """Buckets are cumulative, and the last has all."""
+        """The buckets are cumulative."""
         times = self.reports.taken["up1"]
         times.direct.append(BOUNDS[2])
         times.direct.append(BOUNDS[-1] + 1.0)
@@ -395,14 +395,14 @@ class MetricsTests(SiteCase):
         self.assertEqual(told["lonc_lond_seconds_sum"][host], BOUNDS[2] + BOUNDS[-1] + 1.0)
 
     def test_names(self) -> None:
-        """A host id with quotes and backslashes is one label."""
+        """Quotes and backslashes in a host id are escaped."""
         name = 'a"b\\c'
         self.reports.hosts = {name: a_status(name)}
         self.reports.taken = {name: HostTimes()}
         self.assertIn(frozenset({("host", name)}), self.metrics()["lonc_host_up"])
 
     def test_scraper_that_goes(self) -> None:
-        """Nothing is written any more, and nothing fails."""
+        """If the client disconnects, nothing more is written, and nothing fails."""
         client = self.connect()
         client.channel.dataReceived(b"GET /metrics HTTP/1.0\r\n\r\n")
         client.channel.connectionLost(connectionDone)
@@ -410,14 +410,14 @@ class MetricsTests(SiteCase):
 
 
 class HealthTests(SiteCase):
-    """What watches over the daemon asks."""
+    """Health checks."""
 
     def test_alive(self) -> None:
-        """``/healthz`` says ok while the reactor runs."""
+        """``/healthz`` answers ``ok``."""
         self.assertEqual(self.ask("/healthz")[::2], (200, "ok\n"))
 
     def test_ready(self) -> None:
-        """The answer has every problem; only those of lonc's own sockets make it unready."""
+        """``/readyz`` lists all problems; only those of lonc's own sockets make it fail."""
         self.assertEqual(self.ask("/readyz")[::2], (200, "ok\n"))
         self.reports.problems.tell("host-refused", "down1", "DEAD: refused")
         self.reports.problems.tell("host-paused", "up2", "paused by root: new disk")
@@ -434,7 +434,7 @@ class HealthTests(SiteCase):
         self.assertEqual(self.ask("/readyz")[::2], (503, "critical\n" + told))
 
     def test_unready(self) -> None:
-        """Whatever keeps clients from the sockets makes it unready."""
+        """``/readyz`` fails if clients cannot be served."""
         for kind in ("hosts-not-served", "runs-as-root", "files-used-up"):
             self.reports.problems.tell(kind, "", "nobody is served")
             self.assertEqual(self.ask("/readyz")[0], 503)
