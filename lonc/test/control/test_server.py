@@ -1,4 +1,4 @@
-"""What the daemon's side of the management port bears with."""
+"""The limits of the management port."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from lonc.control.access import OWNER, Level, Visitor
 from lonc.control.errors import (
@@ -25,31 +27,40 @@ from lonc.test.fixtures.management import ConnectedTests, warnings
 
 
 class TLSTransport(StringTransport):
-    """A transport whose other side may have a certificate."""
+    """A transport whose peer may have a certificate."""
 
     has_begun = False
 
     def getPeerCertificate(self) -> None:
-        """It has shown none."""
+        """Return none."""
 
 
 class LimitsTests(ConnectedTests):
-    """What the daemon's side bears with."""
+    """Limits on connections and commands, and on what is accepted as AMP."""
 
-    def silent(self) -> tuple[ManagementProtocol, StringTransport]:
-        """Connect somebody who sends nothing."""
-        server = self.factory.buildProtocol(None)
-        assert server is not None
+    def silent(self, factory: ManagementFactory | None = None) -> tuple[ManagementProtocol, Any]:
+        """Connect a client that sends nothing."""
+        server = (factory or self.factory).buildProtocol(None)
         transport = StringTransport()
         server.makeConnection(transport)
         return server, transport
 
     def owners_factory(self) -> ManagementFactory:
-        """Return what serves lonc's own user alone, with the usual limits."""
+        """Return a factory with the usual limits, whose clients are owners."""
         return ManagementFactory(self.daemon.responders, self.clock, visitor_of=lambda _: OWNER)
 
+    def trace(self, count: int) -> list[Deferred[Any]]:
+        """Connect clients with the level see that wait for a request; return their answers."""
+        self.visitor, before = Visitor("ann (process 7)", Level.SEE), self.visitor
+        asked: list[Deferred[Any]] = []
+        for _ in range(count):
+            other, self.pump = self.connected()
+            asked.append(self.ask(other.trace().__anext__()))  # type: ignore[arg-type]
+        self.visitor = before
+        return asked
+
     def test_too_many(self) -> None:
-        """For one connection over the limit the one that was silent for longest makes room."""
+        """If there are too many connections, the one that was silent for longest is closed."""
         self.clock.advance(1)
         _, first = self.silent()
         self.clock.advance(1)
@@ -67,7 +78,7 @@ class LimitsTests(ConnectedTests):
         self.assertEqual(warnings(events), [])  # the first said it
 
     def test_busy_stays(self) -> None:
-        """A connection whose command is under way makes no room for a silent one."""
+        """A connection with a command in progress is not closed for a silent one."""
         self.daemon.reading = Deferred()
         reloading = self.ask(self.client.reload())
         for _ in range(5):
@@ -78,7 +89,7 @@ class LimitsTests(ConnectedTests):
         self.assertEqual(self.successResultOf(reloading), "done")
 
     def test_all_busy(self) -> None:
-        """Where every connection waits for an answer, a further one is served all the same."""
+        """If every connection waits for an answer, another one is served nevertheless."""
         self.daemon.reading = Deferred()
         self.ask(self.client.reload())
         first = self.pump
@@ -91,46 +102,35 @@ class LimitsTests(ConnectedTests):
         first.flush()
         self.assertEqual(len(self.factory.connections), 2)
 
-    def test_others_busy(self) -> None:
-        """Sixty who may only see, each with a command under way, keep the owner's out nowhere."""
-        owner, owner_pump = self.client, self.pump
-        self.visitor = Visitor("ann (process 7)", Level.SEE)
-        for _ in range(30):
-            other, self.pump = self.connected()
-            self.ask(other.trace().__anext__())  # type: ignore[arg-type]
-        self.visitor = OWNER
-        late, late_pump = self.connected()
-        self.visitor = Visitor("ann (process 7)", Level.SEE)
-        for _ in range(30):
-            other, self.pump = self.connected()
-            self.ask(other.trace().__anext__())  # type: ignore[arg-type]
-        for client, self.pump in ((owner, owner_pump), (late, late_pump)):
+    def test_other_level(self) -> None:
+        """However many connections and commands there are of one level, others are served."""
+        clients = [(self.client, self.pump)]
+        self.trace(30)
+        clients.append(self.connected())
+        self.trace(30)
+        for client, self.pump in clients:
             self.assertEqual(self.answer(client.about()), self.daemon.about())
 
     def test_commands_of_a_level(self) -> None:
-        """Commands under way of those who may only see have a limit, which is no other level's."""
+        """The unanswered commands of a level have a limit, which does not affect other levels."""
         self.factory.max_connections = 100
-        owner, owner_pump = self.client, self.pump
-        self.visitor = Visitor("ann (process 7)", Level.SEE)
-        asked: list[Deferred[Any]] = []
-        for _ in range(MOST_OF_A_LEVEL + 1):
-            other, self.pump = self.connected()
-            asked.append(self.ask(other.trace().__anext__()))  # type: ignore[arg-type]
-        self.failureResultOf(asked.pop(), NotDone)
+        pump = self.pump
+        *asked, last = self.trace(MOST_OF_A_LEVEL + 1)
+        self.failureResultOf(last, NotDone)
         for each in asked:
             self.assertNoResult(each)
-        self.visitor, self.pump = OWNER, owner_pump
-        self.answer(owner.about())
+        self.pump = pump
+        self.answer(self.client.about())
 
     def handshaking(self, host: str) -> tuple[ManagementProtocol, TLSTransport]:
-        """Connect somebody over TLS whose handshake is not complete."""
+        """Begin a connection over TLS whose handshake is not complete."""
         server = self.factory.buildProtocol(None)
         transport = TLSTransport(peerAddress=IPv4Address("TCP", host, 4000))
         server.makeConnection(transport)
         return server, transport
 
     def test_strangers(self) -> None:
-        """However many begin TLS and stop there, who completes the handshake is served."""
+        """However many handshakes are begun, a client that completes its own is served."""
         self.factory.max_connections = 1
         server, transport = self.handshaking("192.0.2.1")
         strangers = [self.handshaking("192.0.2.2")[1] for _ in range(200)]
@@ -145,7 +145,7 @@ class LimitsTests(ConnectedTests):
         self.assertFalse(transport.disconnected)
 
     def test_silent_strangers(self) -> None:
-        """From one address: who has begun the handshake is kept before who says nothing."""
+        """Of one address, clients that have sent nothing are closed first."""
         _, transport = self.handshaking("192.0.2.2")
         transport.has_begun = True
         for _ in range(200):
@@ -153,26 +153,27 @@ class LimitsTests(ConnectedTests):
         self.assertFalse(transport.disconnected)
 
     def test_idle(self) -> None:
-        """A silent client is dropped after the idle limit."""
+        """A silent client is closed at the limit; a box that does not end counts as silence."""
+        self.factory.max_connections = 100
+        server, incomplete = self.silent()
         _, transport = self.silent()
-        self.clock.advance(59.9)
-        self.assertFalse(transport.disconnected)
-        self.clock.advance(0.1)
-        self.assertTrue(transport.disconnected)
+        for _ in range(59):
+            self.clock.advance(1)
+            server.dataReceived(b"\0\1a\0\1b")
+        self.assertFalse(transport.disconnected or incomplete.disconnected)
+        self.clock.advance(1)
+        self.assertTrue(transport.disconnected and incomplete.disconnected)
 
     def test_not_idle(self) -> None:
-        """A client that asks now and then stays."""
+        """A client that asks now and then stays, and leaves no timer behind."""
         for _ in range(3):
             self.clock.advance(59)
             self.answer(self.client.about())
-
-    def test_no_timer_left(self) -> None:
-        """A connection that has gone leaves no timer behind."""
         self.answer(self.client.close())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_malformed(self) -> None:
-        """What is no command ends its connection with one line, and no traceback."""
+        """Anything but a command closes its connection, with one line in the log."""
         box = amp.AmpBox
         ask = {b"_ask": b"1"}
         for sent, why in (
@@ -182,6 +183,7 @@ class LimitsTests(ConnectedTests):
             (box(_error=b"7").serialize(), "a box that is not a command"),
             (box(ask).serialize(), "a box that is not a command"),
             (b"\xff\xff", "this is not AMP: a key of 65535 bytes"),
+            (b"GET / HTTP/1.1\r\n\r\n", "this is not AMP: a key of 18245 bytes"),
             (b"\0\1a\xff\xff" + b"x" * 65535 + b"\0\1b\0\0", "a box is longer than 65536 bytes"),
             (
                 b"".join(b"\0\1a\0\xff" + b"x" * 255 for _ in range(300)),
@@ -189,14 +191,10 @@ class LimitsTests(ConnectedTests):
             ),
             (box(_command=b"nosuch").serialize(), "a command without an answer has failed"),
         ):
-            factory = ManagementFactory(
-                self.daemon.responders, self.clock, visitor_of=lambda _: OWNER
-            )
+            factory = self.owners_factory()
             with capturedLogs() as events:
                 for _ in range(3):
-                    server = factory.buildProtocol(None)
-                    transport = StringTransport()
-                    server.makeConnection(transport)
+                    server, transport = self.silent(factory)
                     server.dataReceived(sent + box(ask, _command=b"About").serialize())
                     self.assertTrue(transport.disconnecting, sent[:40])
                     self.assertEqual(transport.value(), b"")
@@ -207,7 +205,7 @@ class LimitsTests(ConnectedTests):
             self.assertTrue(transport.disconnected)
 
     def test_malformed_in_many_ways(self) -> None:
-        """However many ways there are to be malformed, they are one line a minute."""
+        """However many kinds of malformed boxes are sent, the log has one line a minute."""
         factory = self.owners_factory()
         with capturedLogs() as events:
             for sent in (
@@ -217,38 +215,21 @@ class LimitsTests(ConnectedTests):
                 b"\0\0",
                 b"\0\1a\xff\xff" + b"x" * 65536,
             ):
-                server = factory.buildProtocol(None)
-                server.makeConnection(StringTransport())
-                server.dataReceived(sent)
+                self.silent(factory)[0].dataReceived(sent)
         self.assertEqual(len(warnings(events)), 1)
 
-    def test_name_that_is_not_ascii(self) -> None:
-        """A command of such a name is unknown, and no fault."""
-        server, transport = self.silent()
-        with capturedLogs() as events:
-            server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"Ab\xdcut").serialize())
-        self.assertIn(b"Unhandled Command", transport.value())
-        self.assertEqual([event for event in events if "log_failure" in event], [])
-
-    def test_byte_by_byte(self) -> None:
-        """A box that does not end counts as silence."""
-        server, transport = self.silent()
-        for _ in range(59):
-            self.clock.advance(1)
-            server.dataReceived(b"\0\1a\0\1b")
-        self.assertFalse(transport.disconnected)
-        self.clock.advance(1)
-        self.assertTrue(transport.disconnected)
-
-    def test_no_tls(self) -> None:
-        """AMP's own command for TLS is unknown here."""
-        server, transport = self.silent()
-        server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"StartTLS").serialize())
-        self.assertIn(b"Unhandled Command", transport.value())
-        self.assertFalse(transport.disconnecting)
+    def test_unknown_command(self) -> None:
+        """A name that is not ASCII and AMP's own command for TLS are unknown, and no fault."""
+        for name in (b"Ab\xdcut", b"StartTLS"):
+            server, transport = self.silent()
+            with capturedLogs() as events:
+                server.dataReceived(amp.AmpBox(_ask=b"1", _command=name).serialize())
+            self.assertIn(b"Unhandled Command", transport.value())
+            self.assertEqual([event for event in events if "log_failure" in event], [])
+            self.assertFalse(transport.disconnecting)
 
     def test_answers_not_read(self) -> None:
-        """Who does not read its answers is asked for nothing more until it has."""
+        """Nothing is read from a client that does not read its answers."""
         server, transport = self.silent()
         asking = amp.AmpBox(_ask=b"1", _command=b"About").serialize()
         server.dataReceived(asking)
@@ -261,7 +242,7 @@ class LimitsTests(ConnectedTests):
         self.assertEqual(len(transport.value()), 101 * one)
 
     def test_too_many_commands(self) -> None:
-        """Commands that are not answered yet have a limit."""
+        """The unanswered commands of a connection have a limit."""
         self.daemon.reading = Deferred()
         server, transport = self.silent()
         server.dataReceived(amp.AmpBox(_ask=b"1", _command=b"Reload").serialize() * 17)
@@ -269,7 +250,7 @@ class LimitsTests(ConnectedTests):
         self.assertEqual(len(self.daemon.asked), 16)
 
     def test_asked_all_the_time(self) -> None:
-        """A program that asks for the same again and again fills no log."""
+        """Repeated requests are logged once in ten seconds."""
         with capturedLogs() as events:
             for _ in range(21):
                 self.answer(self.client.report("msul1"))
@@ -283,25 +264,16 @@ class LimitsTests(ConnectedTests):
             [line for line in lines if line not in of_all], [f"msul1: {each}" for each in of_all]
         )
 
-    def test_stranger(self) -> None:
-        """Who speaks another protocol is closed without an answer or a traceback."""
-        server, transport = self.silent()
-        server.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
-        self.assertTrue(transport.disconnecting)
-        self.assertEqual(transport.value(), b"")
-
     def test_disconnect(self) -> None:
-        """All connections are closed on request, and the request ends when they are."""
-        closed = self.factory.disconnect()
-        self.assertNoResult(closed)
-        self.pump.flush()
-        self.assertIsNone(self.successResultOf(closed))
-        self.assertIsNone(self.successResultOf(self.factory.disconnect()))
-
-    def test_disconnect_who_does_not_read(self) -> None:
-        """A client that does not take its answer is dropped all the same."""
+        """All connections are closed on request, also those of clients that do not read."""
         _, transport = self.silent()
-        self.factory.disconnect(limit=2.0)
+        closed = self.factory.disconnect(limit=2.0)
+        self.pump.flush()
+        self.assertNoResult(closed)
         self.assertTrue(transport.disconnecting)
         self.clock.advance(2.0)
         self.assertTrue(transport.disconnected)
+        server = next(iter(self.factory.connections))
+        server.connectionLost(Failure(ConnectionDone()))
+        self.assertIsNone(self.successResultOf(closed))
+        self.assertIsNone(self.successResultOf(self.factory.disconnect()))
