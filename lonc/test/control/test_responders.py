@@ -1,4 +1,4 @@
-"""What the daemon lists for people, and what it does for them."""
+"""The commands of the management port, on a daemon in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class RespondersTestCase(ServiceTestCase):
-    """A daemon that runs, asked by its own user over AMP in memory."""
+    """A running daemon, managed by its owner over AMP in memory."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -44,7 +44,7 @@ class RespondersTestCase(ServiceTestCase):
         self.lonc = ManagementClient(client, self.clock, timeout=10.0)
 
     def ask(self, call: Coroutine[Any, Any, T]) -> Deferred[T]:  # type: ignore[override]
-        """Ask, and let pass what there is to pass."""
+        """Send a command, and deliver everything."""
         asked = Deferred.fromCoroutine(call)
         for _ in range(3):
             self.pump.flush()
@@ -53,7 +53,7 @@ class RespondersTestCase(ServiceTestCase):
         return asked
 
     def result(self, call: Coroutine[Any, Any, T]) -> T:
-        """Return the answer, which has to be there at once."""
+        """Return the answer, which must be immediate."""
         answer: T = self.successResultOf(self.ask(call))
         return answer
 
@@ -61,20 +61,26 @@ class RespondersTestCase(ServiceTestCase):
 class ClientTests(RespondersTestCase):
     """``clients``."""
 
-    def test_waiting(self) -> None:
-        """A client is listed with its program, what it has asked and what it waits for."""
+    def test_clients(self) -> None:
+        """A client is listed with its user, what it has sent and what it waits for since when."""
+        self.patch(time, "time", lambda: 1793682120.0)
         self.echoing()
-        client = self.client("l1", b"ping\n")
-        client.wire.peer = Peer(4711, 0)
+        for host_id, uid in (("l1", 0), ("l2", 4_000_000_001), ("l2", -1)):
+            client = self.client(host_id, b"ping\n")
+            client.wire.peer = Peer(4711, uid)
         self.advance(0)
-        self.client("l2")
-        (row,) = self.result(self.lonc.clients("l1"))
-        self.assertEqual((row.host_id, row.requests, row.waits_for), ("l1", 1, ""))
-        self.assertEqual((row.pid, row.user), (4711, "root"))
-        self.assertEqual(len(self.result(self.lonc.clients())), 2)
+        self.advance(7.0)
+        rows = self.result(self.lonc.clients())
+        self.assertEqual(
+            [(row.host_id, row.pid, row.user) for row in rows],
+            [("l1", 4711, "root"), ("l2", 4711, "4000000001"), ("l2", 4711, "")],
+        )
+        self.assertEqual((rows[0].requests, rows[0].waits_for), (1, ""))
+        self.assertAlmostEqual(rows[0].since, 1793682113.0)
+        self.assertEqual(self.result(self.lonc.clients("l1")), rows[:1])
 
     def test_hanging(self) -> None:
-        """One whose lond does not answer has waited for that since its request was sent."""
+        """A client whose lond does not answer has waited since its request was sent."""
         self.client("l1", b"get\n")
         self.advance(7.0)
         (row,) = self.result(self.lonc.clients("l1"))
@@ -82,7 +88,7 @@ class ClientTests(RespondersTestCase):
         self.assertLess(abs(row.waiting - 7.0), 1.0)
 
     def test_two_pages(self) -> None:
-        """More clients than fit into an answer are listed each once, in the order they came in."""
+        """More clients than fit into an answer are listed once each, in order of connecting."""
         for _ in range(99):
             self.client("l1")
         self.daemon.in_force.settings = attrs.evolve(self.first, max_clients=1000)
@@ -93,44 +99,25 @@ class ClientTests(RespondersTestCase):
         self.assertEqual([row.number for row in rows], list(range(1, 700)))
         self.assertEqual([row.host_id for row in rows], ["l1"] * 99 + ["l2"] * 600)
 
-    def test_since(self) -> None:
-        """Times of the reactor's clock become Unix times."""
-        self.patch(time, "time", lambda: 1793682120.0)
-        self.client("l1", b"ping\n")
-        self.advance(100.0)
-        (row,) = self.result(self.lonc.clients())
-        self.assertAlmostEqual(row.since, 1793682020.0)
-
-    def test_user(self) -> None:
-        """A user without a name is shown by number; who is not known has none."""
-        self.assertEqual([user_name(uid) for uid in (0, 4_000_000_001, -1)],
-                         ["root", "4000000001", ""])  # fmt: skip
-
 
 class SettingsTests(RespondersTestCase):
     """``settings``."""
 
-    def test_all(self) -> None:
-        """Every setting has a row."""
+    def test_settings(self) -> None:
+        """Each setting is listed, with the value in the file if it differs, or is unusable."""
         rows = self.result(self.lonc.settings())
         self.assertEqual([row.name for row in rows], sorted(each.variable for each in PARAMETERS))
         self.assertEqual({row.differs for row in rows}, {""})
-
-    def test_differs(self) -> None:
-        """What the file says by now is told where it is something else."""
         written = {"loncRetries": ("7", "loncapa.conf, line 3")}
         self.settings = attrs.evolve(self.first, retries=7, written=written)
         rows = self.result(self.lonc.settings())
         self.assertEqual({r.name: r.differs for r in rows if r.differs}, {"loncRetries": "7"})
-
-    def test_unusable(self) -> None:
-        """What is in force is told though the file cannot be used any more."""
         self.settings = SettingsError("no")
         rows = self.result(self.lonc.settings())
         self.assertEqual({row.differs for row in rows}, {UNREADABLE})
 
     def test_next_start(self) -> None:
-        """F13: what counts from the next start on is not told to be in force."""
+        """F13: a change that takes effect at the next start is not listed as in force."""
         written = {"loncLogFormat": ("json", "loncapa.conf, line 3")}
         self.daemon.in_force.settings = attrs.evolve(
             self.first, written={"loncLogFormat": ("seed", "default")}
@@ -143,7 +130,7 @@ class SettingsTests(RespondersTestCase):
 
 
 class DelayedTests(RespondersTestCase):
-    """Delayed requests, from the daemon's folder."""
+    """``delayed``."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -152,7 +139,7 @@ class DelayedTests(RespondersTestCase):
             file.write(b"put:a:b\n")
 
     def test_list(self) -> None:
-        """A request is listed, shown and dropped."""
+        """A delayed request is listed, shown and deleted."""
         (row,) = self.result(self.lonc.delayed())
         self.assertEqual((row.file, row.host_id, row.command), (REQUEST, "l2", "put"))
         shown = self.result(self.lonc.show_delayed(REQUEST))
@@ -161,7 +148,7 @@ class DelayedTests(RespondersTestCase):
         self.assertFalse(os.path.exists(self.path))
 
     def test_unknown(self) -> None:
-        """One that is not there is an error that can be told."""
+        """A request that does not exist is an error."""
         for act in (
             self.lonc.show_delayed,
             self.lonc.drop_delayed,
@@ -170,7 +157,7 @@ class DelayedTests(RespondersTestCase):
             self.failureResultOf(self.ask(act("2.2.put.l2")), UnknownFile)
 
     def test_host_not_in_the_table(self) -> None:
-        """Those for a host that is not in the table are counted, and listed with why they wait."""
+        """Requests for a host that is not in the table are counted, and listed with the reason."""
         os.rename(self.path, f"{self.path[:-2]}l9")
         self.advance(1.5)
         list(self.daemon.reporter.looking())
@@ -182,7 +169,7 @@ class DelayedTests(RespondersTestCase):
         self.failureResultOf(self.ask(self.lonc.delayed("l8")), UnknownHost)
 
     def test_pages(self) -> None:
-        """However many there are, they come in the order in which they are sent."""
+        """Any number is listed in the order of sending."""
         os.unlink(self.path)
         names = [f"1.{count}.4711.put.l2" for count in range(1, 1500)]
         for name in names:
@@ -191,7 +178,7 @@ class DelayedTests(RespondersTestCase):
         self.assertEqual([row.file for row in self.result(self.lonc.delayed())], names)
 
     def test_kept(self) -> None:
-        """One that is kept is put back; how many are is a part of the daemon's status."""
+        """A kept request is counted in the daemon's status, and moved back."""
         os.makedirs(self.first.kept_dir, exist_ok=True)
         os.rename(self.path, os.path.join(self.first.kept_dir, REQUEST))
         self.advance(1.5)
@@ -204,7 +191,7 @@ class PauseTests(RespondersTestCase):
     """``pause`` and ``resume``."""
 
     def test_in_flight(self) -> None:
-        """The answer comes when nothing is in flight; others wait, and go on when it ends."""
+        """A pause is answered when no request is in flight; others wait until it ends."""
         first = self.client("l1", b"ping\n")
         self.advance(0)
         pausing = self.ask(self.lonc.pause("l1", "ann", "a disk", 60))
@@ -228,7 +215,7 @@ class PauseTests(RespondersTestCase):
         self.assertEqual(second.read, b"two\n")
 
     def test_endless(self) -> None:
-        """A pause without an end has none in the status, and is by whoever asks."""
+        """A pause without an end has none in the status; by default it is by the client's user."""
         self.result(self.lonc.pause("l1"))
         paused = self.daemon.reporter.status("l1").paused
         self.assertEqual((paused["until"], paused["reason"]), (0.0, ""))
@@ -238,7 +225,7 @@ class PauseTests(RespondersTestCase):
         self.assertEqual(self.daemon.reporter.status("l2").paused, {})
 
     def test_no_number(self) -> None:
-        """What is no number of seconds is not sent, and the error says what was wrong."""
+        """A duration that is not a number, or out of range, is refused."""
         error = self.failureResultOf(self.ask(self.lonc.pause("l1", seconds=None)))  # type: ignore
         error.trap(BadArguments)
         self.assertIn("Pause", str(error.value))
@@ -249,10 +236,10 @@ class PauseTests(RespondersTestCase):
 
 
 class ReloadTests(RespondersTestCase):
-    """What the daemon's status tells of the last reload."""
+    """The last reload in the daemon's status."""
 
     def test_done(self) -> None:
-        """Its outcome, and its changes setting by setting and host by host, are told."""
+        """It has its outcome, and each change of a setting or a host."""
         self.daemon.in_force.settings = attrs.evolve(
             self.first, written={"loncMaxClients": ("100", "default")}
         )
@@ -268,7 +255,7 @@ class ReloadTests(RespondersTestCase):
         self.assertEqual(about.reloads, {"done": 1, "failed": 0})
 
     def test_failed(self) -> None:
-        """A file that cannot be used makes it fail, and the reason stays."""
+        """If the file is unusable, it has the reason."""
         self.settings = SettingsError("a.conf, line 1: no")
         self.daemon.reload().addErrback(lambda failure: None)
         about = self.daemon.reporter.about()
@@ -277,7 +264,7 @@ class ReloadTests(RespondersTestCase):
         self.assertEqual(about.reloads, {"done": 0, "failed": 1})
 
     def test_many(self) -> None:
-        """Of a thousand changes as many are told as AMP has room for."""
+        """Of a thousand changes, it has as many as fit into AMP."""
         self.table = a_table(
             "".join(f"h{n}:msu:access:h{n}.test:127.1.{n // 250}.{n % 250}\n" for n in range(1000))
         )
@@ -294,7 +281,7 @@ class HandingOverTests(RespondersTestCase):
     """Pauses while a new process takes over."""
 
     def test_refused(self) -> None:
-        """It has been told which hosts are paused: neither pause nor resume would reach it."""
+        """They are refused, because the new process has received the pauses already."""
         self.daemon._succession.hand_over.under_way = True
         pausing = self.failureResultOf(self.ask(self.lonc.pause("l2", "me", "", 0.0)), NotDone)
         self.assertIn("try again", str(pausing.value))
@@ -307,7 +294,7 @@ class ProblemsTests(RespondersTestCase):
     """``problems``."""
 
     def test_pages(self) -> None:
-        """All are listed, though they take several pages; the hosts are looked at once for that."""
+        """All are listed, in several pages, for which the hosts are checked once."""
         looks: list[object] = []
         looking = Reporter.looking
 
