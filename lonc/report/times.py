@@ -118,8 +118,9 @@ class Times:
         #: The counts at the beginning of this slot, and its longest duration.
         self._begun: Sequence[int] = _NOTHING
         self._highest = _NONE
-        #: The same of the slots before.
-        self._slots: Sequence[tuple[Sequence[int], float]] = ()
+        #: The same of earlier slots with any durations, the oldest first, each after its age in
+        #: slots.
+        self._slots: Sequence[tuple[int, Sequence[int], float]] = ()
 
     def add(self, *durations: float) -> None:
         """Count durations, in seconds."""
@@ -138,13 +139,10 @@ class Times:
 
     def begin_slot(self) -> None:
         """Begin another slot; to be called every :data:`SLOT` seconds."""
-        slot = self._begun, self._highest
-        if self._slots and self._slots[-1] == slot:
-            slot = self._slots[-1]  # quiet ones share one, for there are many hosts
-        slots = [*self._slots, slot][-SLOTS:]
-        while slots and slots[0][1] == _NONE:
-            del slots[0]
-        self._slots = slots or ()
+        slots = [(age + 1, begun, high) for age, begun, high in self._slots if age < SLOTS]
+        if self._highest != _NONE:
+            slots.append((1, self._begun, self._highest))
+        self._slots = tuple(slots)
         self._begun = self._counts
         self._highest = _NONE
 
@@ -160,9 +158,9 @@ class Times:
 
     def totals(self) -> Totals:
         """Return what was counted so far."""
-        before = self._slots[0][0] if self._slots else self._begun
+        before = self._slots[0][1] if self._slots else self._begun
         late = list(map(sub, self._counts, before))
-        highest = max(self._highest, 0.0, *(high for _, high in self._slots))
+        highest = max(self._highest, 0.0, *(high for _, _, high in self._slots))
         return Totals(self._counts, self._seconds, late, highest)
 
 
