@@ -202,13 +202,6 @@ class SSLTests(TLSTestCase):
         caller.say(b"ping")
         self.assertTrue(caller.hung_up)
 
-    def test_data_inside(self) -> None:
-        """And one that goes on inside TLS."""
-        caller = self.established()
-        caller.lond.dataReceived(self.tls.send(b"ping\n"))
-        self.assertTrue(caller.hung_up)
-        self.assertEqual(self.requests, [])
-
     def test_time_limit(self) -> None:
         """TLS is part of the handshake, which has a minute."""
         caller = Caller(self.secure_lond())

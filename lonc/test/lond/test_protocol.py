@@ -342,15 +342,6 @@ class FactoryTests(LondTestCase):
         self.assertTrue(caller.hung_up)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
-    def test_data_are_shared(self) -> None:
-        """What one connection puts another gets."""
-        factory = self.lond()
-        callers = [Caller(factory), Caller(factory)]
-        for caller in callers:
-            caller.enter()
-        callers[0].say(b"put:d:u:n:a=1")
-        self.assertEqual(callers[1].say(b"get:d:u:n:a"), b"1\n")
-
     def test_log_keeps_requests_to_itself(self) -> None:
         """Nothing of a request or of its answer is logged, however it ends."""
         with capturedLogs() as events:

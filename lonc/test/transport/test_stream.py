@@ -8,7 +8,7 @@ import socket
 import struct
 import weakref
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IConsumer,
     IPushProducer,
@@ -333,12 +333,6 @@ class SocketTests(StreamTestCase):
         protocol, _ = self.recorded()
         for interface in (ITCPTransport, IConsumer, IPushProducer, ISystemHandle):
             self.assertTrue(verifyObject(interface, protocol.transport))
-
-    def test_unix_addresses(self) -> None:
-        """A socket without a name has an address all the same."""
-        protocol, _ = self.recorded()
-        self.assertEqual(protocol.transport.getPeer(), UNIXAddress(None))
-        self.assertEqual(protocol.transport.getHost(), UNIXAddress(None))
 
     def test_tcp(self) -> None:
         """A TCP connection has addresses and options."""

@@ -78,15 +78,6 @@ class FrameTests(SynchronousTestCase):
         for text in texts:
             self.assertEqual(there.decrypt(here.encrypt(text)), text)
 
-    def test_length_counts_not_blanks(self) -> None:
-        """Blanks at the end of a text are kept; those that fill its block are not."""
-        cipher = SessionCipher(KEY)
-        self.assertEqual(cipher.decrypt(cipher.encrypt(b"a   ")), b"a   ")
-
-    def test_size(self) -> None:
-        """A text of whole blocks takes one more block."""
-        self.assertEqual(len(SessionCipher(KEY).encrypt(b"x" * 16)), len("enc:16:") + 3 * 16)
-
     def test_whole_blocks_without_padding(self) -> None:
         """A text of whole blocks may also come without the block of blanks."""
         cipher = SessionCipher(KEY)

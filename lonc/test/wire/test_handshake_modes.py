@@ -203,14 +203,6 @@ class VersionTests(WaysTestCase):
             self.assertFalse(self.leave_out(self.handshake))
             self.assertTrue(self.facts.knows_sethost)
 
-    def test_deliberate_end(self) -> None:
-        """What we end ourselves leaves the handshake where it stood."""
-        handshake = self.begun()
-        for line in (CHALLENGE, b"ok\n", VERSION, b"ok\n", b"ABCDEF\n"):
-            handshake.close()
-            handshake.receive(line)
-        self.assertIs(handshake.state, State.IDLE)
-
     def test_several_ids(self) -> None:
         """A lond of several ids that knows no sethost tells its id; one that knows it is told in
         each request which one is wanted."""
@@ -416,18 +408,6 @@ class SSLTests(WaysTestCase):
         handshake.receive(lond.send(KEY.encode() + b"\n") + b"$Rev")
         handshake.receive(b"\x15\n")
         self.assertEqual(self.facts.version, "$Rev\\x15")
-
-    def test_announced_end(self) -> None:
-        """A lond that says that TLS is over does no harm, wherever that is cut."""
-        for size in (1, 10, 10**6):
-            handshake, lond = self.established()
-            said = b""
-            data = lond.send(KEY.encode() + b"\n") + lond.close() + VERSION
-            for start in range(0, len(data), size):
-                said += handshake.receive(data[start : start + size])
-            self.assertEqual(said, b"version\nsethost:l2\n")
-            self.assertEqual(handshake.receive(b"ok\n"), b"")
-            self.assertEqual(handshake.state, State.IDLE)
 
     def test_no_key(self) -> None:
         """A line inside TLS that is no key ends it, and is not shown."""

@@ -128,11 +128,6 @@ class BehindTests(TLSTestCase):
             self.assertEqual(self.client.rest(), b"$Revision: 1 $\nok")
             self.assertEqual(self.client.rest(), b"")
 
-    def test_plain_to_the_server(self) -> None:
-        """The server takes the client's next line for what it is."""
-        self.server.receive(b"version\n")
-        self.assertEqual(self.server.rest(), b"version\n")
-
     def test_nothing_is_plain_before(self) -> None:
         """As long as the line has not come nothing counts as plain."""
         self.client.receive(self.last[:-1])
@@ -155,12 +150,6 @@ class BehindTests(TLSTestCase):
         self.assertEqual(self.client.rest(), b"")
         self.client.receive(closing[3:] + b"ok\n")
         self.assertEqual(self.client.rest(), b"ok\n")
-
-    def test_end_that_the_client_announces(self) -> None:
-        """The server passes it over as well."""
-        self.client.receive(self.last)
-        self.server.receive(self.client.close() + b"version\n")
-        self.assertEqual(self.server.rest(), b"version\n")
 
     def test_nothing_behind_an_announced_end(self) -> None:
         """After the alert a byte that begins a record is a byte like any other."""
