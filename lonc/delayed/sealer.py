@@ -82,7 +82,6 @@ class Sealer:
         """
         if self._disk.is_at(self._hangs_at):
             return
-        now = self._clock.seconds()
         ranked: list[tuple[int, StoredRequest]] = []
         failing = self._kept_fails
         for of_host in requests:
@@ -93,7 +92,7 @@ class Sealer:
         ranked.sort(key=lambda pair: pair[0])
         try:
             for _, request in ranked:
-                if request.is_ripe(now):
+                if request.is_ripe():
                     await self._seal(spool, request)
                     if is_over():
                         return
@@ -116,19 +115,19 @@ class Sealer:
         request.busy = True
         path, now = request.path, self._clock.seconds()
         try:
-            still = request.settled_stamp(now)
+            still = request.settled_stamp()
             form = await self._run(path, partial(spool.seal, request.file, still))
-            request.note_sealed(form, self._clock.seconds())
+            request.note_sealed(form)
         except Unfinished as unfinished:
-            request.note_growth(unfinished.stamp, now)
+            request.note_growth(unfinished.stamp)
         except Changed:
             pass
         except PlainStays as fault:
             self._tell(spool, f"{request.path}: {fault.strerror}")
             request.files, request.again = {request.file: fault.stamp}, now + TRY_AGAIN
-            request.move(State.PROVEN, now)
+            request.move(State.PROVEN)
         except FileNotFoundError:
-            request.move(State.GONE, now)
+            request.move(State.GONE)
         except (Unusable, OSError) as error:
             request.again = now + TRY_AGAIN
             if isinstance(error, OSError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -48,6 +48,8 @@ _HOPELESS: Final = {
     Cause.CONTROL_BYTE: "its command word contains a control byte",
     Cause.WRONG_HOST: "it is for another host than its file name says",
 }
+
+T = TypeVar("T")
 
 
 @attrs.define(eq=False)
@@ -103,7 +105,7 @@ class Sending:
                     queue.waiting.pop()
         except Exception:
             if request.state is State.SENDING:
-                request.move(request.ready_state, self._clock.seconds())
+                request.move(request.ready_state)
             self._put_off(queue, request, "see the next line")
             self._log.failure("sending a delayed request failed", host_id=queue.host_id)
         finally:
@@ -129,7 +131,7 @@ class Sending:
         except NoPlace:
             return False
         except Stuck as stuck:
-            self._tell_left(queue.host_id, stuck)
+            self._tell_left(request, stuck)
             return True
         finally:
             request.busy = False
@@ -147,11 +149,11 @@ class Sending:
 
     async def _read(self, queue: DelayedQueue, request: StoredRequest) -> bytes | None:
         """Return the line to send; None if it cannot be sent, or not yet."""
-        limit, max_line = self._settings().disk_timeout, self._settings().max_line
-        still = request.settled_stamp(self._clock.seconds())
-        read = partial(request.spool.read, request.file, max_line, still)
+        max_line, still = self._settings().max_line, request.settled_stamp()
         try:
-            line, stamp = await self._disk.run(request.path, limit, read)
+            line, stamp = await self._run(
+                request, partial(request.spool.read, request.file, max_line, still)
+            )
         except Unfinished as unfinished:
             await self._time_growth(queue, request, unfinished.stamp)
             return None
@@ -159,56 +161,58 @@ class Sending:
             self._skip(request, fault.stamp, str(fault))
             return None
         except FileNotFoundError:
-            request.move(State.GONE, self._clock.seconds())
+            request.move(State.GONE)
             return None
         except OSError as error:
             self._put_off(queue, request, why(error))
             return None
-        if not self.running or not request.is_ripe(self._clock.seconds()):
+        if not self.running or not request.is_ripe():
             return None
         request.files = {request.file: stamp}
         if request.state is not request.ready_state:
-            request.move(request.ready_state, self._clock.seconds())
+            request.move(request.ready_state)
         return line
 
     async def _time_growth(self, queue: DelayedQueue, request: StoredRequest, stamp: Stamp) -> None:
         """Record when a file last changed, and the same for those that wait behind it."""
-        now, before = self._clock.seconds(), request.stamp
+        before = request.stamp
         if request.first_state is State.SEALED:  # only lonc writes there: try again later
             return
-        request.note_growth(stamp, now)
+        request.note_growth(stamp)
         if stamp != before:
             # Otherwise each would have to wait separately when its turn comes.
             behind = {x.file: x for x in queue.waiting if x.state is State.FOUND}
-            look = partial(request.spool.stamps, list(behind))
-            found = await self._disk.run(request.path, self._settings().disk_timeout, look)
+            found = await self._run(request, partial(request.spool.stamps, list(behind)))
             for file, its_stamp in found.items():
                 if behind[file].state is State.FOUND:
-                    behind[file].note_growth(its_stamp, now)
+                    behind[file].note_growth(its_stamp)
 
-    def _tell_left(self, host_id: str, stuck: Stuck) -> None:
-        self._log.warn("delayed request left for later: {why}", why=stuck, host_id=host_id)
+    async def _run(self, request: StoredRequest, work: Callable[[], T]) -> T:
+        return await self._disk.run(request.path, self._settings().disk_timeout, work)
+
+    def _tell_left(self, request: StoredRequest, stuck: Stuck) -> None:
+        self._log.warn("delayed request left for later: {why}", why=stuck, host_id=request.host_id)
 
     # ------------------------------------------------------------------ sending
 
     async def _send(
         self, queue: DelayedQueue, request: StoredRequest, line: bytes, sender: Sender
     ) -> bool:
-        request.move(State.SENDING, self._clock.seconds())
+        request.move(State.SENDING)
         try:
             answer, request.connection = await sender.deliver(line, request.doubted)
         except ConLost as lost:
             if lost.cause in _HOPELESS:
                 self._skip(request, request.files[request.file], _HOPELESS[lost.cause])
                 return await self._clear(request)
-            request.move(request.ready_state, self._clock.seconds())
+            request.move(request.ready_state)
             self._put_off(queue, request, lost.cause.value)
             return False
         now = self._clock.seconds()
         queue.pause = queue.not_before = 0.0
-        request.move(State.ANSWERED, now)
+        request.move(State.ANSWERED)
         if queue.overtaken:
-            request.move(request.ready_state, now)
+            request.move(request.ready_state)
             return True
         request.line, request.note = line, answer
         request.ending = "" if refusal(answer) is None else ANSWER
@@ -259,11 +263,11 @@ class Sending:
         since = [each.connection is connection for each in queue.unproven]
         if True not in since:
             return
-        first, now = since.index(True), self._clock.seconds()
+        first = since.index(True)
         again, queue.unproven = queue.unproven[first:], queue.unproven[:first]
         for each in again:
             each.doubted = each.doubted or each.connection is connection
-            each.forget_answer(each.ready_state, now)
+            each.forget_answer(each.ready_state)
         queue.overtaken = True
         queue.waiting.extend(reversed(again))
         self._log.warn(
@@ -280,7 +284,7 @@ class Sending:
         may_follow = True
         while queue.unproven and queue.unproven[0].connection is None:
             request = queue.unproven.pop(0)
-            request.move(State.PROVEN, self._clock.seconds())
+            request.move(State.PROVEN)
             self._tell_answered(request)
             request.line = b""
             may_follow = await self._clear(request)
@@ -288,11 +292,11 @@ class Sending:
 
     def _tell_answered(self, request: StoredRequest) -> None:
         """Log that a request has a proven answer (row F9); only the command if it is secret."""
-        line, host_id = request.line, request.host_id
-        command = command_word(line)
+        line, command = request.line, command_word(request.line)
         hidden = request.spool.key is not None or is_secret(line)
-        self._perm_log(f"S:{host_id}:{to_text(command.encode() if hidden else line[:-1])}")
-        fields = {"file": name_of(request.file), "command": command, "host_id": host_id}
+        shown = to_text(command.encode() if hidden else line[:-1])
+        self._perm_log(f"S:{request.host_id}:{shown}")
+        fields = {"command": command, **_named(request)}
         word = refusal(request.note)
         if word is None:
             self._log.info("delayed request sent: {file} ({command})", success=True, **fields)
@@ -311,14 +315,13 @@ class Sending:
         """Mark a request that cannot be sent, so that it is set aside."""
         self._log.warn(
             "delayed request {file} goes to {kept}: {reason}",
-            file=name_of(request.file),
             kept=request.spool.kept,
             reason=reason,
-            host_id=request.host_id,
+            **_named(request),
         )
         request.files = {request.file: stamp}
         request.ending, request.note = REASON, f"{reason}\n".encode()
-        request.move(State.SKIPPED, self._clock.seconds())
+        request.move(State.SKIPPED)
 
     async def _clear(self, request: StoredRequest) -> bool:
         """Delete a request, or set it aside; return whether the next one may follow."""
@@ -326,18 +329,18 @@ class Sending:
             return True
         request.busy = True
         try:
-            await self._disk.run(request.path, self._settings().disk_timeout, request.clear)
+            await self._run(request, request.clear)
         except NoPlace:
             return False
         except Stuck as stuck:
-            self._tell_left(request.host_id, stuck)
+            self._tell_left(request, stuck)
         except Changed:
             # The new content was not sent, so the whole file is sent again.
             message = "delayed request {file} changed while it was being sent: sending it again"
-            self._log.warn(message, file=name_of(request.file), host_id=request.host_id)
-            request.forget_answer(request.first_state, self._clock.seconds())
+            self._log.warn(message, **_named(request))
+            request.forget_answer(request.first_state)
         except FileNotFoundError:  # deleted by somebody else
-            request.move(State.GONE, self._clock.seconds())
+            request.move(State.GONE)
         except OSError as error:
             self.cannot_clear = True
             what = f"{name_of(request.file)}: {error.strerror}"
@@ -349,7 +352,7 @@ class Sending:
             request.file = next(iter(request.files))  # it may be sealed by now
             request.again = self._clock.seconds() + TRY_AGAIN
         else:
-            request.move(State.KEPT if request.ending else State.GONE, self._clock.seconds())
+            request.move(State.KEPT if request.ending else State.GONE)
         finally:
             request.busy = False
         return True
@@ -362,11 +365,15 @@ class Sending:
         queue.not_before = self._clock.seconds() + pause
         self._log.info(
             "delayed request {file} stays, next try in {pause:.1f} s: {cause}",
-            file=name_of(request.file),
             pause=pause,
             cause=cause,
-            host_id=request.host_id,
+            **_named(request),
         )
+
+
+def _named(request: StoredRequest) -> dict[str, str]:
+    """Return the fields of a log line that name a request."""
+    return {"file": name_of(request.file), "host_id": request.host_id}
 
 
 #: States in which nothing needs to be done with a request in the queue.

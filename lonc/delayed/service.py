@@ -235,7 +235,7 @@ class DelayedService(Service):
     def take_on(self, answered: Sequence[Answered]) -> None:
         """Do not send requests again that the previous process could not remove."""
         for each in answered:
-            StoredRequest(self._spool, each["file"], 0.0).restore(each, 0.0)  # to raise errors now
+            self._begun(each["file"]).restore(each)  # to raise errors now
             self._handed_on[each["file"]] = each
 
     def _all(self) -> list[StoredRequest]:
@@ -328,10 +328,10 @@ class DelayedService(Service):
 
     def _reconcile_queue(self, queue: DelayedQueue, files: Sequence[str], began: float) -> None:
         """Update a queue from a scan: add new files, remove those that are gone."""
-        now, over = self._clock.seconds(), (State.KEPT, State.GONE)
+        over = (State.KEPT, State.GONE)
         known = {path: x for x in queue.requests if x.state not in over for path in x.paths}
         requests = dict.fromkeys(
-            known.get(self._spool.path(file)) or self._begun(file, now) for file in files
+            known.get(self._spool.path(file)) or self._begun(file) for file in files
         )
         # The scan did not see files moved meanwhile, nor those in a previous folder.
         left = [
@@ -346,10 +346,10 @@ class DelayedService(Service):
             if each.spool.folder == self._spool.folder and not each.busy:
                 each.spool = self._spool
 
-    def _begun(self, file: str, now: float) -> StoredRequest:
-        request = StoredRequest(self._spool, file, now)
+    def _begun(self, file: str) -> StoredRequest:
+        request = StoredRequest(self._spool, file, self._clock)
         if file in self._handed_on:
-            request.restore(self._handed_on[file], now)
+            request.restore(self._handed_on[file])
         return request
 
     def _is_to_stay(self, request: StoredRequest) -> bool:

@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypedDict
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 from lonc.delayed.names import SEALED, SEALED_FOLDER, host_of_file, name_of
 from lonc.delayed.spool import Spool
@@ -96,6 +97,7 @@ class StoredRequest:
     A file with a delayed request.
 
     :ivar file: its path below the folder.
+    :param clock: the reactor's clock.
     :ivar found: when it was found, in the reactor's time.
     :ivar moved: when it entered its state.
     :ivar stamp: in the state GROWING, the state of the file when it was last checked.
@@ -115,7 +117,8 @@ class StoredRequest:
 
     spool: Spool
     file: str
-    found: float
+    _clock: IReactorTime
+    found: float = attrs.field(init=False)
     moved: float = attrs.field(init=False)
     state: State = attrs.field(init=False)
     stamp: Stamp | None = None
@@ -131,7 +134,8 @@ class StoredRequest:
     outcome: str = ""
 
     def __attrs_post_init__(self) -> None:
-        self.state, self.moved = self.first_state, self.found
+        self.state = self.first_state
+        self.found = self.moved = self._clock.seconds()
 
     @property
     def first_state(self) -> State:
@@ -163,38 +167,39 @@ class StoredRequest:
         """Its absolute path, and that of its other form if there is one."""
         return [self.spool.path(file) for file in dict.fromkeys([self.file, *self.files])]
 
-    def move(self, state: State, now: float) -> None:
+    def move(self, state: State) -> None:
         """Change the state."""
         assert state in MOVES[self.state], f"{self.file}: from {self.state} to {state}"
-        self.state, self.moved = state, now
+        self.state, self.moved = state, self._clock.seconds()
 
-    def forget_answer(self, state: State, now: float) -> None:
+    def forget_answer(self, state: State) -> None:
         """Discard its answer, which is not valid, and return to an earlier state."""
         self.ending, self.note, self.line, self.again = "", b"", b"", 0.0
         self.connection = None
-        self.move(state, now)
+        self.move(state)
 
-    def note_sealed(self, form: str, now: float) -> None:
+    def note_sealed(self, form: str) -> None:
         """Record that its file was replaced by a sealed form."""
         self.file, self.again = form, 0.0
-        self.move(State.SEALED, now)
+        self.move(State.SEALED)
 
-    def is_ripe(self, now: float) -> bool:
+    def is_ripe(self) -> bool:
         """Return whether it may be moved or sent."""
-        return self.first_state is State.SEALED or now >= self.found + READ_BACK
+        is_sealed = self.first_state is State.SEALED
+        return is_sealed or self._clock.seconds() >= self.found + READ_BACK
 
-    def note_growth(self, stamp: Stamp, now: float) -> None:
+    def note_growth(self, stamp: Stamp) -> None:
         """Record the state of a file that may be incomplete, to see how long it stays unchanged."""
         if self.state is not State.GROWING:
-            self.move(State.GROWING, now)
+            self.move(State.GROWING)
         elif stamp == self.stamp:
             return
-        self.stamp, self.moved = stamp, now
+        self.stamp, self.moved = stamp, self._clock.seconds()
 
-    def settled_stamp(self, now: float) -> Stamp | None:
+    def settled_stamp(self) -> Stamp | None:
         """Return the state in which it was unchanged for long enough to be complete, or None."""
-        is_still = self.state is State.GROWING and now - self.moved >= STILL
-        return self.stamp if is_still else None
+        is_still = self._clock.seconds() - self.moved >= STILL
+        return self.stamp if self.state is State.GROWING and is_still else None
 
     def clear(self) -> None:
         """
@@ -219,11 +224,11 @@ class StoredRequest:
             "note": self.note.decode("latin-1"),
         }
 
-    def restore(self, fields: Answered, now: float) -> None:
+    def restore(self, fields: Answered) -> None:
         """Restore the state from another process; raises KeyError and the like for a wrong dict."""
         self.files = {file: Stamp(*stamp) for file, stamp in fields["files"].items()}
         self.ending, self.note = fields["ending"], fields["note"].encode("latin-1")
-        self.state, self.moved = State.PROVEN, now
+        self.state = State.PROVEN
 
 
 @attrs.define(eq=False)

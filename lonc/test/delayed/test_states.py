@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.delayed.spool import Spool
@@ -32,13 +33,13 @@ class TableTests(SynchronousTestCase):
 
     def test_no_other_move(self) -> None:
         """What the table does not have does not happen: an answered request is not sent again."""
-        request = StoredRequest(Spool(""), NAME, 0.0)
+        request = StoredRequest(Spool(""), NAME, Clock())
         self.assertIs(request.state, State.FOUND)
         for state in (State.WHOLE, State.SENDING, State.ANSWERED, State.PROVEN):
-            request.move(state, 0.0)
-        self.assertRaises(AssertionError, request.move, State.SENDING, 0.0)
+            request.move(state)
+        self.assertRaises(AssertionError, request.move, State.SENDING)
 
     def test_where_it_is_found(self) -> None:
         """The folder is the state: what lies among the sealed ones begins as one of them."""
-        request = StoredRequest(Spool(""), f"sealed/{NAME}~sealed", 0.0)
+        request = StoredRequest(Spool(""), f"sealed/{NAME}~sealed", Clock())
         self.assertEqual((request.state, request.host_id), (State.SEALED, "l1"))
