@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from twisted.internet.interfaces import IListeningPort
 
 from lonc.daemon.systemd import Manager, name_of
-from lonc.local.protocol import ClientListener, ClientProtocol
+from lonc.local.client_socket import ClientListener
+from lonc.local.protocol import ClientProtocol
 from lonc.transport.listening import Port
 from lonc.transport.network import Keeper
 

@@ -11,10 +11,11 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorTime
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+from twisted.internet.protocol import Factory
 
 from lonc.local.limits import Clients
-from lonc.local.protocol import ClientListener, RequestTaker
+from lonc.local.protocol import ClientProtocol, RequestTaker
 from lonc.transport.network import Keeper, Network, listen
 from lonc.transport.unix_socket import GroupError, SocketError, SocketFile
 
@@ -23,6 +24,52 @@ BACKLOG: Final = 1024
 
 #: Seconds for clients to read their last answers when a host stops.
 FAREWELL: Final = 1.0
+
+
+class ClientListener(Factory):
+    """
+    The factory of the clients of one host.
+
+    :ivar clients: the connected clients.
+    :ivar finished: whether clients are no longer served.
+    """
+
+    noisy = False
+
+    def __init__(self, host: RequestTaker, shared: Clients) -> None:
+        self._host = host
+        self._shared = shared
+        self._empty: Deferred[None] | None = None
+        self.clients: dict[ClientProtocol, None] = {}  # needs less memory than a set
+        self.finished = False
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
+        """Return the protocol of a new client."""
+        return ClientProtocol(self._host, self._shared, self)
+
+    def forget(self, client: ClientProtocol) -> None:
+        """Remove a disconnected client."""
+        self.clients.pop(client, None)
+        if self._empty is not None and not self.clients:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def finish(self) -> Deferred[None]:
+        """
+        Dismiss all clients; fires when they have disconnected, at the latest after `abort`.
+        """
+        self.finished = True
+        if not self.clients:
+            return succeed(None)
+        self._empty = empty = Deferred[None]()
+        for client in list(self.clients):
+            client.dismiss()
+        return empty
+
+    def abort(self) -> None:
+        """Close all clients immediately."""
+        for client in list(self.clients):
+            client.close_now()
 
 
 class ClientSocket:

@@ -10,21 +10,18 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
-    ITCPTransport,
     ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Clients
-from lonc.transport.unix_socket import UNKNOWN, Peer
+from lonc.transport.stream import SocketTransport
+from lonc.transport.unix_socket import Peer
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
@@ -58,8 +55,19 @@ READING, ASKED, AHEAD, BLOCKED, LEAVING = State
 _UNDER_WAY = (ASKED, AHEAD)
 
 
-class ClientTransport(ITCPTransport, IConsumer, IPushProducer):
-    """The interfaces of a client's transport."""
+class Listener(Interface):
+    """
+    Where clients come from.
+
+    :ivar clients: the connected clients.
+    :ivar finished: whether clients are no longer served.
+    """
+
+    clients: dict[ClientProtocol, None]
+    finished: bool
+
+    def forget(self, client: ClientProtocol) -> None:
+        """Remove a disconnected client."""
 
 
 class RequestTaker(Interface):
@@ -128,12 +136,12 @@ class ClientProtocol(Protocol):
         "transport",
     )
 
-    transport: ClientTransport
+    transport: SocketTransport
 
-    def __init__(self, host: RequestTaker, clients: Clients, factory: ClientListener) -> None:
+    def __init__(self, host: RequestTaker, clients: Clients, listener: Listener) -> None:
         self._host = host
         self._clients = clients
-        self._listener = factory
+        self._listener = listener
         self._lines = _NO_LINES
         self._request = Request(b"", self)
         self._usual = clients.usual_size
@@ -428,10 +436,9 @@ class ClientProtocol(Protocol):
 
     def close_now(self) -> None:
         """Close it now, with ``con_lost`` for an unread request, or if it got no answer yet."""
-        if not self.leaving:
-            unread = getattr(self.transport, "read_last", bytes)()
-            if unread or not self._heard:
-                self.transport.write(CON_LOST)
+        # What has come in the meantime is a request, too.
+        if not self.leaving and (self.transport.read_last() or not self._heard):
+            self.transport.write(CON_LOST)
         self._drop_requests()
         self.transport.abortConnection()
 
@@ -471,7 +478,7 @@ class ClientProtocol(Protocol):
         user count as one, so that opening many connections gives no advantage.
         """
         if not self.known_program:
-            peer = getattr(self.transport, "peer", UNKNOWN)
+            peer = self.transport.peer
             self.known_program = peer.pid or -2 - peer.uid
         return self.known_program
 
@@ -496,8 +503,7 @@ class ClientProtocol(Protocol):
     @property
     def peer(self) -> Peer:
         """The process at the other end."""
-        found: Peer = getattr(self.transport, "peer", UNKNOWN)
-        return found
+        return self.transport.peer
 
     @property
     def host_id(self) -> str:
@@ -511,13 +517,13 @@ class ClientProtocol(Protocol):
 
     @property
     def unread(self) -> int:
-        """The number of received bytes not yet read from its socket; 0 if unknown."""
-        return getattr(self.transport, "unread", 0)
+        """The number of received bytes not yet read from its socket."""
+        return self.transport.unread
 
     @property
     def unsent(self) -> int:
-        """The number of bytes that could not be sent yet; 1 if unknown."""
-        return getattr(self.transport, "unsent", 1)
+        """The number of bytes that could not be sent yet."""
+        return self.transport.unsent
 
     def abort(self) -> None:
         """Close it immediately."""
@@ -595,49 +601,3 @@ class Abandoned(Nobody):
         """End the request immediately."""
         self._released.note()
         self._host.cut_off(self._request)
-
-
-class ClientListener(Factory):
-    """
-    The factory of the clients of one host.
-
-    :ivar clients: the connected clients.
-    :ivar finished: whether clients are no longer served.
-    """
-
-    noisy = False
-
-    def __init__(self, host: RequestTaker, shared: Clients) -> None:
-        self._host = host
-        self._shared = shared
-        self._empty: Deferred[None] | None = None
-        self.clients: dict[ClientProtocol, None] = {}  # needs less memory than a set
-        self.finished = False
-
-    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
-        """Return the protocol of a new client."""
-        return ClientProtocol(self._host, self._shared, self)
-
-    def forget(self, client: ClientProtocol) -> None:
-        """Remove a disconnected client."""
-        self.clients.pop(client, None)
-        if self._empty is not None and not self.clients:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
-
-    def finish(self) -> Deferred[None]:
-        """
-        Dismiss all clients; fires when they have disconnected, at the latest after `abort`.
-        """
-        self.finished = True
-        if not self.clients:
-            return succeed(None)
-        self._empty = empty = Deferred[None]()
-        for client in list(self.clients):
-            client.dismiss()
-        return empty
-
-    def abort(self) -> None:
-        """Close all clients immediately."""
-        for client in list(self.clients):
-            client.close_now()

@@ -6,20 +6,22 @@ import os
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from lonc.client import CON_DELAYED, CON_LOST, Client, Reply, TwistedClient
 from lonc.delayed.spool import Spool
+from lonc.local.client_socket import ClientListener
 from lonc.local.limits import Clients
-from lonc.local.protocol import ClientListener
 from lonc.lond.commands import Commands
 from lonc.lond.store import Store
 from lonc.test.fixtures.beginnings import configured, short_folder
 from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE, read
+from lonc.transport.network import Network
 from lonc.wire.escaping import pack, unpack
 from lonc.wire.request import Cause, Request
 
@@ -82,12 +84,12 @@ class LoncTests(TestCase):
         clients = Clients(self.settings, net)
         self.listener = ClientListener(self.host, clients)
         path = self.settings.socket_path("l2")
-        self.port = net.listenUNIX(path, self.listener, mode=0o600)
+        self.port = Network(net).listenUNIX(path, self.listener, 100, 0o600)
         self.addCleanup(self.stop)
 
     async def stop(self) -> None:
         """Close everything."""
-        await self.port.stopListening()
+        await maybeDeferred(self.port.stopListening)
         await self.listener.finish()
 
     def delayed(self) -> list[bytes]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from lonc.local.client_socket import ClientListener
 from lonc.local.limits import TURNED_AWAY
-from lonc.local.protocol import MOST_AHEAD, ClientListener
+from lonc.local.protocol import MOST_AHEAD
 from lonc.test.fixtures.doubles import FakeClient, some_settings
 from lonc.test.fixtures.local_client import MAX_LINE, ClientTestCase, FakeHost
 from lonc.wire.request import CON_LOST, Cause

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from lonc.local.client_socket import ClientListener
 from lonc.local.limits import Clients
-from lonc.local.protocol import ClientListener
 from lonc.test.fixtures.doubles import FakeClient
 from lonc.test.fixtures.local_client import ClientTestCase
 from lonc.wire.request import CON_LOST
