@@ -27,12 +27,12 @@ class ConnectionPool:
     __slots__ = ("everyone", "idle")
 
     def __init__(self) -> None:
-        self.everyone: dict[LondConnection, None] = {}
+        self.everyone: list[LondConnection] = []
         self.idle: list[LondConnection] = []
 
     def add(self, connection: LondConnection) -> None:
         """Add a new connection."""
-        self.everyone[connection] = None
+        self.everyone.append(connection)
 
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Change the state of a connection; a closed one is removed from the pool."""
@@ -42,7 +42,7 @@ class ConnectionPool:
         if state is _IDLE:
             self.idle.append(connection)
         elif state is _CLOSED:
-            del self.everyone[connection]
+            self.everyone.remove(connection)
 
     def __len__(self) -> int:
         return len(self.everyone)
