@@ -188,7 +188,7 @@ class TwistdService(LoncService):
         super().__init__(outside)
         self.terminal = terminal
         self.screen = screen
-        self.complaints = complaints or _kept(2)
+        self.complaints = complaints or _copy_of(2)
         self.announcements = announcements
 
     def startService(self) -> None:
@@ -266,7 +266,7 @@ def makeService(options: Options) -> TwistdService:
                     outside,
                     terminal=terminal,
                     screen="" if folder is None else screen(folder, *outside.configuration),
-                    announcements=_kept(1) if options.in_background else None,
+                    announcements=_copy_of(1) if options.in_background else None,
                 )
     except SettingsError as error:
         raise SystemExit("\n".join(f"lonc: {each}" for each in error.errors)) from None
@@ -419,7 +419,7 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
-def _kept(descriptor: int) -> TextIO:
+def _copy_of(descriptor: int) -> TextIO:
     try:
         return open(os.dup(descriptor), "w", encoding="utf-8", errors="backslashreplace")
     except OSError:  # it was already closed

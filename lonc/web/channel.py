@@ -41,7 +41,7 @@ TIME_LIMIT: Final = 30
 
 #: Seconds without a request after which a connection counts as idle and may be closed first; a new
 #: one is about to send its request.
-RESTING: Final = 1.0
+IDLE_AFTER: Final = 1.0
 
 #: Paths of health checks.
 CHECKS: Final = (b"/healthz", b"/readyz")
@@ -90,7 +90,7 @@ def _is_loopback(address: IAddress) -> bool:
     return (mapped or ip).is_loopback
 
 
-class Places:
+class Slots:
     """The open connections; beyond the limit, one that is idle or unfinished is closed."""
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -107,7 +107,7 @@ class Places:
         self.remove(channel)
         self._put(self.checks, channel, MAX_CHECKS)
 
-    def to_the_end(self, channel: Channel) -> None:
+    def move_to_end(self, channel: Channel) -> None:
         """Move it to the end of the order, because a request has begun or ended."""
         if channel in self.usual:
             del self.usual[channel]
@@ -123,13 +123,13 @@ class Places:
         self.usual.pop(channel, None)
         self.checks.pop(channel, None)
 
-    def _put(self, places: dict[Channel, None], channel: Channel, limit: int) -> None:
-        places[channel] = None
-        if len(places) > limit:
+    def _put(self, slots: dict[Channel, None], channel: Channel, limit: int) -> None:
+        slots[channel] = None
+        if len(slots) > limit:
             # Close an idle one if there is one, else that with the oldest unfinished request.
-            before = self._clock.seconds() - RESTING
-            resting = (each for each in islice(places, limit) if each.rests_since(before))
-            oldest = next(resting, next(iter(places)))
+            before = self._clock.seconds() - IDLE_AFTER
+            idle = (each for each in islice(slots, limit) if each.is_idle_since(before))
+            oldest = next(idle, next(iter(slots)))
             self.remove(oldest)
             oldest.transport.abortConnection()
 
@@ -160,7 +160,7 @@ class Channel(HTTPChannel):
         """Take a slot, and start the time limit."""
         super().connectionMade()
         self._restart(asking=False)
-        self.site.places.add(self)
+        self.site.slots.add(self)
 
     def _restart(self, asking: bool) -> None:
         self.since = self.site.reactor.seconds()
@@ -169,9 +169,9 @@ class Channel(HTTPChannel):
             self._end.reset(TIME_LIMIT)
         else:
             self._end = self.site.reactor.callLater(TIME_LIMIT, self.transport.abortConnection)
-        self.site.places.to_the_end(self)
+        self.site.slots.move_to_end(self)
 
-    def rests_since(self, before: float) -> bool:
+    def is_idle_since(self, before: float) -> bool:
         """Return whether it has been idle since before a time."""
         return not self._asking and self.since <= before
 
@@ -213,7 +213,7 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Free the slot."""
-        self.site.places.remove(self)
+        self.site.slots.remove(self)
         if self._end is not None and self._end.active():
             self._end.cancel()
         super().connectionLost(reason)
@@ -245,7 +245,7 @@ class PageRequest(Request):
         if self.path in CHECKS and (isinstance(peer, UNIXAddress) or _is_loopback(peer)):
             self.channel.persistent = False
             self.setHeader(b"Connection", b"close")
-            site.places.move_to_checks(self.channel)
+            site.slots.move_to_checks(self.channel)
         super().process()
 
 
@@ -254,7 +254,7 @@ class LimitedSite(Site):
     A site whose connections have limits.
 
     :param names: returns this machine's names, and those in the settings.
-    :ivar places: its connections.
+    :ivar slots: its connections.
     """
 
     displayTracebacks = False
@@ -270,7 +270,7 @@ class LimitedSite(Site):
     ) -> None:
         super().__init__(root, timeout=None, reactor=clock)  # a channel has its own limit
         self.names = names
-        self.places = Places(clock)
+        self.slots = Slots(clock)
 
     def logPrefix(self) -> str:
         """Its name in Twisted's log lines."""

@@ -76,4 +76,4 @@ class HTTPPort(EndpointPort):
     async def disconnect(self) -> None:
         """Close all connections; clients will request again."""
         if self._site is not None:
-            self._site.places.close()
+            self._site.slots.close()

@@ -91,7 +91,7 @@ class _Writing:
             self._work.stop()
 
 
-class Look(Generic[T]):
+class Snapshot(Generic[T]):
     """
     A snapshot of all hosts that several requests share.
 
@@ -113,19 +113,19 @@ class Look(Generic[T]):
             yield self._seen[at]
 
 
-class _Looks(Generic[T]):
+class _Snapshots(Generic[T]):
     """The latest snapshot, kept only while a request uses it."""
 
     def __init__(self, hosts: Callable[[], Iterator[T]], clock: IReactorTime) -> None:
         self._hosts = hosts
         self._clock = clock
-        self._latest: Callable[[], Look[T] | None] = lambda: None
+        self._latest: Callable[[], Snapshot[T] | None] = lambda: None
 
-    def look(self) -> Look[T]:
+    def latest(self) -> Snapshot[T]:
         """Return the latest snapshot if it is fresh, else begin another."""
         now, latest = self._clock.seconds(), self._latest()
         if latest is None or now - latest.since >= FRESH:
-            latest = Look(self._hosts(), now)
+            latest = Snapshot(self._hosts(), now)
             self._latest = ref(latest)
         return latest
 
@@ -137,8 +137,8 @@ class Pages:
         self._reporter = reporter
         self._history = history
         self._clock = clock
-        self._hosts = _Looks(reporter.looking, clock)
-        self._watched = _Looks(self._watching, clock)
+        self._hosts = _Snapshots(reporter.looking, clock)
+        self._watched = _Snapshots(self._watching, clock)
 
     def _watching(self) -> Iterator[Watched]:
         for status in self._reporter.looking():
@@ -148,7 +148,7 @@ class Pages:
     def index(self, request: Request) -> Iterator[str]:
         """Yield the page of all hosts."""
         hosts: list[HostStatus] = []
-        for status in self._hosts.look():
+        for status in self._hosts.latest():
             hosts.append(status)
             yield ""
         yield from index(
@@ -176,7 +176,7 @@ class Pages:
     def metrics(self, request: Request) -> Iterator[str]:
         """Yield the metrics."""
         daemon, problems = self._reporter.about(), self._reporter.problems
-        return exposition(daemon, self._watched.look(), problems)
+        return exposition(daemon, self._watched.latest(), problems)
 
     def healthy(self, request: Request) -> bytes:
         """Return that the reactor runs."""

@@ -91,11 +91,11 @@ class PlacesTests(ChannelCase):
         """If the port moves, all connections are closed and forgotten."""
         check, usual = self.connect(), self.connect(UNIXAddress(None))
         check.ask("/healthz")
-        self.site.places.close()
+        self.site.slots.close()
         for each in (check, usual):
             self.assertTrue(each.closed)
             each.channel.connectionLost()
-        self.assertEqual((self.site.places.usual, self.site.places.checks), ({}, {}))
+        self.assertEqual((self.site.slots.usual, self.site.slots.checks), ({}, {}))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
