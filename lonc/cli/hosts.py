@@ -157,20 +157,17 @@ def about(row: Row, connections: Sequence[ConnectionStatus], now: float) -> Iter
 
 
 def _facts(host: HostStatus, now: float) -> dict[str, str]:
-    failure = host.last_failure
+    owed = f"; oldest outstanding request: {duration(host.oldest_owed)}" if host.oldest_owed else ""
+    waits = f"{host.waiting} waiting, the oldest for {duration(host.oldest_waiter)}"
     lost = ", ".join(f"{number} {cause}" for cause, number in host.con_lost.items() if number)
+    failure = host.last_failure
+    probe = f", next probe in {duration(host.next_probe)}" if host.next_probe >= 0.0 else ""
+    age = f", the oldest is {duration(host.oldest_delayed)} old" if host.oldest_delayed else ""
     facts = {
         "lond": f"version {host.lond_version or 'unknown'}, mode {host.mode or 'not yet known'}",
         "connections": f"{host.connecting} connecting, {host.handshaking} in the handshake, "
-        f"{host.idle} idle, {host.busy} busy"
-        + (
-            f"; oldest outstanding request: {duration(host.oldest_owed)}"
-            if host.oldest_owed
-            else ""
-        ),
-        "queue": f"{host.waiting} waiting, the oldest for {duration(host.oldest_waiter)}"
-        if host.waiting
-        else "nobody waits",
+        f"{host.idle} idle, {host.busy} busy{owed}",
+        "queue": waits if host.waiting else "nobody waits",
         "clients": f"{host.clients}",
         "requests": f"{host.requests}, {host.answers} answered",
         "con_lost": lost or "none",
@@ -178,10 +175,8 @@ def _facts(host: HostStatus, now: float) -> dict[str, str]:
         "last failure": f"{failure['what']}, {ago(failure['when'], now)}"
         if failure
         else host.not_served or "none",
-        "retries": f"{host.retries_left} left"
-        + (f", next probe in {duration(host.next_probe)}" if host.next_probe >= 0.0 else ""),
-        "delayed": f"{host.delayed}"
-        + (f", the oldest is {duration(host.oldest_delayed)} old" if host.oldest_delayed else ""),
+        "retries": f"{host.retries_left} left{probe}",
+        "delayed": f"{host.delayed}{age}",
         "debug level": f"{host.debug_level}",
         "last log line": re.sub("</?font[^>]*>", "", host.last_log) or "none",
     }
