@@ -20,24 +20,17 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LONGEST: Final = 3650 * 86_400.0
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
-    """A duration in seconds, or a number followed by ``s``, ``m``, ``h`` or ``d``."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, parameter: click.Parameter | None, context: click.Context | None
-    ) -> float:
-        """Convert to seconds."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([smhd]?)", str(value), re.ASCII)
-        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-        if not 0.0 < seconds <= _LONGEST:
-            self.fail(
-                f"{value!r} is not a duration such as 90, 90s, 5m, 2h or 1d", parameter, context
-            )
-        return seconds
+def in_seconds(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> float | None:
+    """Convert a duration: a number of seconds, or one followed by ``s``, ``m``, ``h`` or ``d``."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)([smhd]?)", value, re.ASCII)
+    converted = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0.0 < converted <= _LONGEST:
+        raise click.BadParameter(f"{value!r} is not a duration such as 90, 90s, 5m, 2h or 1d")
+    return converted
 
 
 def _host_id(context: click.Context, parameter: click.Parameter, value: str) -> str:

@@ -13,8 +13,8 @@ import attrs
 import click
 
 from lonc.cli.arguments import (
-    Duration,
     any_host,
+    in_seconds,
     json_option,
     reverse_option,
     sort_option,
@@ -38,7 +38,7 @@ from lonc.wire.printable import printable
 @click.argument("host")
 @click.argument("request")
 @click.option(
-    "--timeout", type=Duration(), metavar="DURATION",
+    "--timeout", callback=in_seconds, metavar="DURATION",
     help="How long to wait, such as 90s or 5m [default: slightly longer than lonc].",
 )  # fmt: skip
 @targeted

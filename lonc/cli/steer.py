@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from lonc.cli.arguments import Duration, any_host, confirm, not_empty, one_host, yes_option
+from lonc.cli.arguments import any_host, confirm, in_seconds, not_empty, one_host, yes_option
 from lonc.cli.target import asks, who
 from lonc.control.client import ManagementClient
 from lonc.report.units import duration
@@ -18,7 +18,7 @@ from lonc.wire.printable import printable
 @one_host
 @click.option("--reason", metavar="R", required=True, callback=not_empty,
               help="The reason, shown to everybody.")  # fmt: skip
-@click.option("--for", "seconds", type=Duration(), metavar="DURATION",
+@click.option("--for", "seconds", callback=in_seconds, metavar="DURATION",
               help="How long, such as 90s, 5m, 2h or 1d [default: until resumed].")  # fmt: skip
 @click.option("--fail", is_flag=True, help="Requests get con_lost at once instead of waiting.")
 @asks
