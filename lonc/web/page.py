@@ -21,7 +21,7 @@ from lonc.report.kinds import KINDS, LEVELS
 from lonc.report.problems import Group, Problem, by_cause, by_host, state
 from lonc.report.status import DaemonStatus, HostStatus
 from lonc.report.units import clock_time, count, duration, measured
-from lonc.web.history import SAMPLES, Series
+from lonc.web.history import SAMPLES, History, Series
 
 #: Seconds after which a browser reloads the page, which folds what was unfolded.
 REFRESH: Final = 30
@@ -257,22 +257,22 @@ def index(
     daemon: DaemonStatus,
     hosts: Sequence[HostStatus],
     problems: Iterable[Problem],
-    series: Series,
-    lost: Callable[[HostStatus], float],
+    history: History,
     view: View,
-    now: float,
+    seconds: float,
 ) -> Iterator[str]:
     """
     Yield the page of all hosts, in pieces of a few milliseconds of work.
 
-    :param series: the last hour of all hosts together.
-    :param lost: returns the recent ``con_lost`` per minute of a host.
-    :param now: Unix time.
+    :param seconds: the reactor's time.
     """
     found = list(problems)
     wrong = by_host(found)
     yield ""
-    rows = [Row(host, lost(host), wrong.get(host.host_id, ())) for host in hosts]
+    rows = [
+        Row(host, history.lost_per_minute(host, seconds), wrong.get(host.host_id, ()))
+        for host in hosts
+    ]
     yield ""
     groups = by_cause(found)
     yield ""
@@ -283,7 +283,6 @@ def index(
     yield from _pieces(
         "index.html",
         daemon,
-        now,
         state=state(found),
         groups=groups[:GROUPS],
         more_groups=groups[GROUPS:],
@@ -293,27 +292,23 @@ def index(
         view=view,
         columns=COLUMNS,
         filters=[(name, count) for name, count in filters if count or name == view.only],
-        graphs=_graphs(series, "p99 of the slowest host"),
+        graphs=_graphs(history.total, "p99 of the slowest host"),
     )
 
 
 def host_page(
-    daemon: DaemonStatus,
-    host: HostStatus,
-    problems: Iterable[Problem],
-    series: Series,
-    now: float,
+    daemon: DaemonStatus, host: HostStatus, problems: Iterable[Problem], series: Series
 ) -> str:
-    """Return the page of one host; ``now`` is Unix time."""
+    """Return the page of one host."""
     found = [Group([each]) for each in problems if each.host == host.host_id]
     graphs = _graphs(series, "p99")
-    return "".join(_pieces("host.html", daemon, now, host=host, groups=found, graphs=graphs))
+    return "".join(_pieces("host.html", daemon, host=host, groups=found, graphs=graphs))
 
 
-def _pieces(name: str, daemon: DaemonStatus, now: float, **values: object) -> Iterator[str]:
+def _pieces(name: str, daemon: DaemonStatus, **values: object) -> Iterator[str]:
     stream = _TEMPLATES.get_template(name).stream(
         daemon=daemon,
-        now=now,
+        now=time.time(),
         refresh=REFRESH,
         width=WIDTH,
         height=HEIGHT,

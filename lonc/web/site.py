@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count, islice
@@ -155,10 +154,9 @@ class Pages:
             self._reporter.about(),
             hosts,
             self._reporter.problems,
-            self._history.total,
-            lambda host: self._history.lost_per_minute(host, self._clock.seconds()),
+            self._history,
             View.of(request.args),
-            time.time(),
+            self._clock.seconds(),
         )
 
     def host(self, host_id: str, request: Request) -> bytes:
@@ -171,7 +169,7 @@ class Pages:
             return b"There is no such host.\n"
         daemon, problems = self._reporter.about(), self._reporter.problems
         series = self._history.hosts.get(host_id) or Series()
-        return host_page(daemon, status, problems, series, time.time()).encode()
+        return host_page(daemon, status, problems, series).encode()
 
     def metrics(self, request: Request) -> Iterator[str]:
         """Yield the metrics."""
