@@ -241,27 +241,26 @@ class CommandLineTests(CommandCase):
         told = self.refusal("delayed", "show", os.fsdecode(b"1.1.put\xff.l1"))
         self.assertEqual(told, "no delayed request 1.1.put\\xff.l1")
 
-    def test_sockets_with_names_of_hosts(self) -> None:
-        """If sockets are named after host names, `ask` uses the one with the host's name."""
+    def test_ask(self) -> None:
+        """
+        If sockets are named after host names, `ask` uses the one with the host's name. If there is
+        none, the advice is to start lonc, unless it runs.
+        """
         self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
-        conf = self.configured("PerlSetVar loncSocketNames hostname\n")
-        ask = ("--config", conf, "ask")
-        told = self.refusal(*ask, "l2", "ping")
-        self.assertIn(f"{self.path('two.test')} does not exist; is lonc running?", told)
-        self.put("two.test", b"")
-        self.assertIn(f"{self.path('two.test')}: ", self.refusal(*ask, "l2", "ping"))
+        ask = ("--config", self.configured("PerlSetVar loncSocketNames hostname\n"), "ask")
         self.assertEqual(self.refusal(*ask, "l3", "ping"), "l3 is not in hosts.tab")
-
-    def test_host_that_is_not_served(self) -> None:
-        """If lonc runs but a host has no socket, the advice is not to start lonc."""
-        self.put("hosts.tab", b"l2:msu:library:two.test:127.0.0.2\n")
+        path = self.path("two.test")
+        told = self.refusal(*ask, "l2", "ping")
+        self.assertTrue(told.startswith(f"{path} does not exist; is lonc running?"), told)
         os.mkdir(self.path("logs"))
-        claim = PidFile(self.path("logs/lonc.pid"))
-        claim.acquire()
-        self.addCleanup(claim.release)
-        claim.write()
-        told = self.refusal("--config", self.configured(), "ask", "l2", "ping")
-        self.assertEqual(told, f"{self.path('l2')} does not exist; lonc status tells why")
+        running = PidFile(self.path("logs/lonc.pid"))
+        running.acquire()
+        self.addCleanup(running.release)
+        running.write()
+        told = self.refusal(*ask, "l2", "ping")
+        self.assertEqual(told, f"{path} does not exist; lonc status tells why")
+        self.put("two.test", b"")
+        self.assertIn(f"{path}: ", self.refusal(*ask, "l2", "ping"))
 
     def test_nobody_there(self) -> None:
         """The options that select a lonc can be before, between and after a command's words."""

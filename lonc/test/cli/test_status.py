@@ -56,8 +56,9 @@ class ScreenTests(StatusCase):
         self.assertIn("lonc hosts HOST", lines[-1])
 
     def test_one_host(self) -> None:
-        """A problem of one host is shown in full, with advice."""
+        """A problem of one host is shown in full, with advice; a single host is singular."""
         lines = self.shown(refused(1))
+        self.assertIn("  1 host: 1 up, 0 untried, 0 DEAD, 0 unproven, 0 paused", lines)
         self.assertRegex(lines[-2], r"^warning  h0 DEAD: refused: nobody listens there  \(since")
         self.assertIn("lonc hosts h0; lonc retry h0 (host-dead)", lines[-1])
 
@@ -94,12 +95,6 @@ class ScreenTests(StatusCase):
         """With --all, each problem has its own lines."""
         lines = self.shown(refused(100), every=True)
         self.assertEqual(len([line for line in lines if "DEAD: refused" in line]), 100)
-
-    def test_plural(self) -> None:
-        """A single host is counted in the singular."""
-        self.assertIn(
-            "  1 host: 1 up, 0 untried, 0 DEAD, 0 unproven, 0 paused", self.shown(refused(1))
-        )
 
 
 class MonitoringTests(StatusCase):

@@ -47,22 +47,18 @@ class TableTests(SynchronousTestCase):
                     show(rows, COLUMNS, "nothing")
         return [line.rstrip() for line in output.getvalue().splitlines()]
 
-    def test_wide(self) -> None:
-        """All columns are shown; numbers are right-aligned."""
-        self.assertEqual(
-            self.lines([Row("a", 1), Row("bc", 23)], 40),
-            ["name  light       count", "a     llllllllll      1", "bc    llllllllll     23"],
-        )
-
-    def test_narrow(self) -> None:
-        """On a narrower terminal, the least important column is left out."""
-        self.assertEqual(self.lines([Row("a", 1)], 16), ["name  count", "a         1"])
-
-    def test_narrower(self) -> None:
-        """Finally the widest column is cut: a row is always one line."""
-        self.assertEqual(
-            self.lines([Row("a" * 30, 1)], 12), ["name", "aaaaaaaaa\N{HORIZONTAL ELLIPSIS}"]
-        )
+    def test_width(self) -> None:
+        """
+        If not all columns fit, the least important is left out; finally the widest one is cut: a
+        row is always one line. Numbers are right-aligned.
+        """
+        for row, width, head, line in (
+            (Row("a", 1), 40, "name  light       count", "a     llllllllll      1"),
+            (Row("bc", 23), 40, "name  light       count", "bc    llllllllll     23"),
+            (Row("a", 1), 16, "name  count", "a         1"),
+            (Row("a" * 30, 1), 12, "name", "aaaaaaaaa\N{HORIZONTAL ELLIPSIS}"),
+        ):
+            self.assertEqual(self.lines([row], width), [head, line])
 
     def test_no_terminal(self) -> None:
         """Without a terminal, nothing is cut, padded or coloured."""
