@@ -24,13 +24,11 @@ class Access:
 
     :ivar certificates: those for TLS; None if it is not used.
     :ivar unusable: why the configured certificates are unusable; empty otherwise.
-    :ivar warnings: a readable line for each unusable setting.
     :ivar key_folder: the folder of key files.
     """
 
     certificates: Certificates | None
     unusable: str
-    warnings: tuple[str, ...]
     key_folder: KeyFolder
     _insecure: bool
     _own: Host | None
@@ -40,6 +38,18 @@ class Access:
     _modes: dict[tuple[bool, str], AuthModes] = attrs.field(
         init=False, factory=dict, eq=False, repr=False
     )
+
+    @property
+    def warning(self) -> str:
+        """A readable line if TLS is not used although it is configured or needed; else empty."""
+        if self.unusable:
+            return f"{self.unusable}; TLS is not used"
+        if self.certificates is not None or self._insecure:
+            return ""
+        return (
+            "loncAllowInsecure is 0 and no certificate is set: only the lond of this machine can "
+            "be reached"
+        )
 
     def auth_modes(self, host: Host) -> AuthModes:
         """Return the authentication modes to offer a host's lond."""
@@ -71,9 +81,7 @@ def read_access(settings: Settings, table: HostTable) -> Access:
 
     :raises SettingsError: the certificates are unusable, and loncAllowInsecure is 0.
     """
-    certificates = None
-    unusable = ""
-    warnings: tuple[str, ...] = ()
+    certificates, unusable = None, ""
     try:
         files = certificate_files(settings)
         if files is not None:
@@ -82,20 +90,12 @@ def read_access(settings: Settings, table: HostTable) -> Access:
         if not settings.allow_insecure:
             raise SettingsError(f"{error}; without TLS loncAllowInsecure cannot be 0") from None
         unusable = str(error)
-        warnings = (f"{error}; TLS is not used",)
-    if certificates is None and not settings.allow_insecure:
-        warnings = (
-            "loncAllowInsecure is 0 and no certificate is set: only the lond of this machine can "
-            "be reached",
-        )
-    own = table.hosts.get(settings.host_id)
     return Access(
         certificates=certificates,
         unusable=unusable,
-        warnings=warnings,
         key_folder=KeyFolder(settings.key_dir),
         insecure=settings.allow_insecure,
-        own=own,
+        own=table.hosts.get(settings.host_id),
     )
 
 

@@ -145,8 +145,8 @@ class InForce:
         if table.hosts and settings.host_id not in table.hosts:
             what = f"{settings.host_id} (lonHostID) is not in {settings.hosts_file}"
             yield problem("own-id-missing", settings.hosts_file, what)
-        for warning in self.access.warnings:
-            yield problem("certificate-unusable", settings.certificate or "", warning)
+        if self.access.warning:
+            yield problem("certificate-unusable", settings.certificate or "", self.access.warning)
 
     def exposed(self) -> Iterator[Problem]:
         """Yield files and folders to which other local users have too much access."""

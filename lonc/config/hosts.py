@@ -42,10 +42,9 @@ class HostTable:
     A host table with its problems.
 
     :ivar hosts: by id, in the order of their lines.
-    :ivar problems: a readable line for each invalid or duplicate line.
+    :ivar problems: a readable line for each invalid or duplicate line, at most for the first ones.
     :ivar servers: the servers of the cluster's table, in the order of their lines.
     :ivar unusable: number of invalid lines.
-    :ivar problem_count: number of lines with problems; ``problems`` may not list all.
     :ivar fetched: number of hosts in the part fetched from the cluster, None without one.
     :ivar refused: hosts that are not served because there are too many, by id.
     """
@@ -54,7 +53,6 @@ class HostTable:
     problems: tuple[str, ...]
     servers: tuple[TableServer, ...] = ()
     unusable: int = 0
-    problem_count: int = 0
     fetched: int | None = None
     refused: Mapping[str, Host] = attrs.field(factory=dict)
 
@@ -151,7 +149,7 @@ def parse_host_table(
         raise TableError("; ".join([f"{file}: there is no host that can be used", *problems[:1]]))
     if problem_count > max_problems:
         problems.append(f"{file}: {problem_count - max_problems} more lines with problems")
-    return HostTable(hosts, tuple(problems), tuple(servers), unusable, problem_count)
+    return HostTable(hosts, tuple(problems), tuple(servers), unusable)
 
 
 def read_host_table(
@@ -196,8 +194,7 @@ def read_both_tables(
     except TableError as error:
         if not lenient:
             raise
-        problems = (*own.problems, str(error))
-        return attrs.evolve(own, problems=problems, problem_count=own.problem_count + 1)
+        return attrs.evolve(own, problems=(*own.problems, str(error)))
 
 
 def merged(own: HostTable, fetched: HostTable) -> HostTable:
@@ -208,7 +205,6 @@ def merged(own: HostTable, fetched: HostTable) -> HostTable:
         (*own.problems, *fetched.problems),
         own.servers,
         own.unusable + fetched.unusable,
-        own.problem_count + fetched.problem_count,
         len(fetched.hosts),
     )
 

@@ -197,9 +197,9 @@ class Responders(amp.CommandLocator):
             self._watcher = watcher = self._parts.request_log.add_watcher(host_id, contents)
         with contextlib.suppress(TimeoutError):
             await watcher.wait().addTimeout(TRACE_WAIT, self._parts.clock)
-        rows = watcher.pop_seen()
-        told, more = commands.Trace.fitting(rows)
-        watcher.push_back(rows[len(told) :])
+        told, more = commands.Trace.fitting(watcher.seen)
+        for _ in told:
+            watcher.seen.popleft()
         return {"rows": told, "more": more}
 
     # ------------------------------------------------------------------ actions

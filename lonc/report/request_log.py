@@ -9,12 +9,12 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from lonc.report.records import RequestRecord
 from lonc.wire.escaping import to_text
@@ -41,12 +41,13 @@ class Watcher:
 
     :ivar host_id: the host whose requests it traces; None for all.
     :ivar contents: whether it wants the requests themselves.
+    :ivar seen: the requests to fetch, the latest if there are too many.
     """
 
     host_id: str | None
     contents: bool
-    _seen: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=HELD))
-    _waiting: Deferred[None] | None = None
+    seen: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=HELD))
+    _waiting: Deferred[None] = attrs.field(factory=lambda: succeed(None))
 
     def notice(self, record: RequestRecord, line: bytes) -> None:
         """Record a request that has ended, if it is watched."""
@@ -55,31 +56,14 @@ class Watcher:
         if self.contents:
             contents = to_text(line[:LONGEST].rstrip(b"\r\n"))
             record = attrs.evolve(record, contents=contents)
-        self._seen.append(record)
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.callback(None)
-
-    def pop_seen(self) -> list[RequestRecord]:
-        """Return the requests recorded since the last call."""
-        seen = list(self._seen)
-        self._seen.clear()
-        return seen
-
-    def push_back(self, records: Sequence[RequestRecord]) -> None:
-        """Take back requests that could not be passed on yet."""
-        self._seen.extendleft(reversed(records))
+        self.seen.append(record)
+        if not self._waiting.called:
+            self._waiting.callback(None)
 
     def wait(self) -> Deferred[None]:
         """Return a Deferred that fires when there are requests to fetch."""
-        self._waiting = waiting = Deferred[None](lambda _: self._forget_wait())
-        if self._seen:
-            self._forget_wait()
-            waiting.callback(None)
-        return waiting
-
-    def _forget_wait(self) -> None:
-        self._waiting = None
+        self._waiting = succeed(None) if self.seen else Deferred()
+        return self._waiting
 
 
 class RequestLog:

@@ -89,7 +89,7 @@ class CertificateTests(AccessTestCase):
     def test_offered(self) -> None:
         """It is offered to every host, with the host's name, if there are certificates."""
         access = self.access()
-        self.assertEqual((access.certificates, access.warnings), (None, ()))
+        self.assertEqual((access.certificates, access.warning), (None, ""))
         self.assertEqual(self.auth_modes("l2"), AuthModes())
         for host_id, name in (("l1", "one.test"), ("l2", "two.test"), ("l5", "two.test")):
             modes = self.auth_modes(host_id, **self.named)
@@ -107,7 +107,7 @@ class CertificateTests(AccessTestCase):
             )
         )
         self.assertEqual(found, self.files)
-        self.assertEqual(self.access(certificate_directory=self.folder).warnings, ())
+        self.assertEqual(self.access(certificate_directory=self.folder).warning, "")
 
     def test_equal(self) -> None:
         """The modes are equal until something changes, so that connections can stay."""
@@ -130,7 +130,7 @@ class UnusableTests(AccessTestCase):
         settings = self.named | changes
         access = self.access(**settings)
         self.assertIsNone(access.certificates)
-        (warning,) = access.warnings
+        warning = access.warning
         self.assertTrue(warning.endswith("; TLS is not used"))
         with self.assertRaises(SettingsError) as caught:
             self.access(**settings, allow_insecure=False)
@@ -159,7 +159,7 @@ class UnusableTests(AccessTestCase):
 
     def test_nothing_set(self) -> None:
         """If TLS is required and nothing is set, a warning says that only our own lond is left."""
-        (warning,) = self.access(allow_insecure=False).warnings
+        warning = self.access(allow_insecure=False).warning
         self.assertIn("only the lond of this machine can be reached", warning)
         self.assertEqual(self.auth_modes("l2", allow_insecure=False), AuthModes(insecure=False))
         self.assertIsNotNone(self.auth_modes("l1", allow_insecure=False).key_files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.report.request_log import HELD, LATE, SLOWEST, RequestLog
@@ -42,7 +43,7 @@ class RequestLogTests(SynchronousTestCase):
         """Only the command word of a request is kept."""
         watcher = self.log.add_watcher(None, contents=False)
         self.note(1.0)
-        for record in (*self.log.slowest(None), *watcher.pop_seen()):
+        for record in (*self.log.slowest(None), *watcher.seen):
             self.assertNotIn("secret", str(record))
 
     def test_watched(self) -> None:
@@ -55,22 +56,24 @@ class RequestLogTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         self.note(0.2, "l3")
         self.successResultOf(waiting)
-        [record] = watcher.pop_seen()
+        [record] = watcher.seen
         self.assertEqual((record.lond, record.contents), (0.2, "get:secret"))
-        self.assertEqual(watcher.pop_seen(), [])
         self.log.remove_watcher(watcher)
         self.assertEqual(self.log.threshold, 9.0)
 
-    def test_slow_to_ask(self) -> None:
-        """For a slow watcher the latest requests are kept; those pushed back are first."""
+    def test_slow_watcher(self) -> None:
+        """For a slow watcher the latest requests are kept; nothing waits if there are any."""
         watcher = self.log.add_watcher(None, contents=False)
         for number in range(HELD + 5):
             self.note(float(number))
-        seen = watcher.pop_seen()
-        self.assertEqual((len(seen), seen[-1].lond), (HELD, float(HELD + 4)))
-        self.note(1.0)
-        watcher.push_back(seen[-2:])
-        self.assertEqual([record.lond for record in watcher.pop_seen()][-1], 1.0)
+        self.assertEqual((len(watcher.seen), watcher.seen[-1].lond), (HELD, float(HELD + 4)))
+        self.successResultOf(watcher.wait())
+
+    def test_wait_is_over(self) -> None:
+        """A request that ends after a watcher has stopped waiting is there for its next call."""
+        watcher = self.log.add_watcher(None, contents=False)
         waiting = watcher.wait()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
         self.note(1.0)
-        self.successResultOf(waiting)
+        self.assertEqual(len(watcher.seen), 1)
