@@ -15,7 +15,7 @@ from lonc.delayed.service import DelayedService
 from lonc.disk.threads import Disk
 from lonc.host.service import HostService
 from lonc.local.limits import Clients
-from lonc.report.request_log import RequestLog
+from lonc.report.recent import RequestLog
 
 
 @attrs.frozen(kw_only=True)

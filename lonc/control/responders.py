@@ -35,8 +35,8 @@ from lonc.host.pause import Pause
 from lonc.host.service import HostService
 from lonc.local.limits import Client
 from lonc.report.events import PARENT, Logger
+from lonc.report.recent import Watcher
 from lonc.report.records import ClientStatus, ConnectionStatus, SettingStatus
-from lonc.report.request_log import Watcher
 from lonc.report.slices import in_slices
 from lonc.report.status import HostStatus
 

@@ -17,7 +17,7 @@ from lonc.host.resolver import NameTrouble
 from lonc.local.client_socket import ClientSocket
 from lonc.local.limits import Clients
 from lonc.local.protocol import RequestTaker
-from lonc.report.request_log import RequestLog
+from lonc.report.recent import RequestLog
 from lonc.transport.epoll_loop import Moment
 from lonc.transport.network import Keeper, Network
 from lonc.wire.handshake import AuthModes

@@ -10,8 +10,8 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from lonc.control.access import OWNER, Caller
+from lonc.report.recent import RequestLog
 from lonc.report.records import ConnectionStatus
-from lonc.report.request_log import RequestLog
 from lonc.test.fixtures.management import ConnectedTests
 from lonc.test.fixtures.statuses import NOW, a_status
 
