@@ -1,3 +1,5 @@
+# deferLater has few annotations:
+# mypy: allow-untyped-calls
 """
 Reports on the daemon and its hosts, for the status file, the process title, the log and the
 management port (rows S16 and F10).
@@ -15,6 +17,8 @@ from typing import Final
 
 import attrs
 from setproctitle import setproctitle
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 import lonc
 from lonc.config.current import InForce
@@ -41,9 +45,31 @@ from lonc.report.units import count, fitting
 
 log = Logger()
 
+#: Seconds of work per slice, plus at most one step; too short for anybody to notice.
+SLICE: Final = 0.005
+
 #: Maximum length of the changes of the last reload: over AMP a character may take twelve bytes, and
 #: 65,535 are available.
 MOST_TOLD: Final = 5000
+
+
+async def in_slices(
+    clock: IReactorTime, steps: Iterator[object], go_on: Callable[[], bool] = lambda: True
+) -> None:
+    """
+    Run long work in slices, between which the event loop serves others.
+
+    :param clock: the reactor's clock.
+    :param steps: short steps.
+    :param go_on: called before each further slice; if it returns False, the rest is skipped.
+    """
+    until = clock.seconds() + SLICE
+    for _ in steps:
+        if clock.seconds() >= until:
+            await deferLater(clock, 0)
+            if not go_on():
+                return
+            until = clock.seconds() + SLICE
 
 
 def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:

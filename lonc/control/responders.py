@@ -29,6 +29,7 @@ from lonc.control.errors import (
     UnknownHost,
 )
 from lonc.control.parts import Parts
+from lonc.control.reporter import in_slices
 from lonc.delayed.people import UnknownRequest
 from lonc.disk.threads import Stuck
 from lonc.host.pause import Pause
@@ -37,7 +38,6 @@ from lonc.local.limits import Client
 from lonc.report.events import PARENT, Logger
 from lonc.report.recent import Watcher
 from lonc.report.records import ClientStatus, ConnectionStatus, SettingStatus
-from lonc.report.slices import in_slices
 from lonc.report.status import HostStatus
 
 #: Bytes of a log line that are sent, so that a page has room for many hosts.
@@ -209,7 +209,7 @@ class Responders(amp.CommandLocator):
         """Write the status file."""
         self._log_asked("report", host)
         try:
-            await in_slices(self._parts.clock, self._parts.reporter.reporting(), lambda: True)
+            await in_slices(self._parts.clock, self._parts.reporter.reporting())
         except OSError as error:
             raise ReportFailed(f"the status file cannot be written: {error}") from error
         return {}
@@ -217,7 +217,7 @@ class Responders(amp.CommandLocator):
     def _each(self, host: str, do: Callable[[HostService], object]) -> Deferred[Answer]:
         """Call a function for a host or all, in slices, starting at once."""
         steps = map(do, self._chosen(host))
-        done = Deferred.fromCoroutine(in_slices(self._parts.clock, steps, lambda: True))
+        done = Deferred.fromCoroutine(in_slices(self._parts.clock, steps))
         return done.addCallback(lambda _: {})
 
     @commands.ResetRetries.responder

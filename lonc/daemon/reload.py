@@ -23,14 +23,13 @@ from lonc.config.hosts import Changes, TableError, changed_hosts
 from lonc.config.settings import Settings, SettingsError, changed_settings
 from lonc.control.errors import ReloadFailed
 from lonc.control.port import Ports
-from lonc.control.reporter import Reporter
+from lonc.control.reporter import Reporter, in_slices
 from lonc.daemon.outside import Outside
 from lonc.daemon.supervisor import Supervisor
 from lonc.disk.threads import Disk, NoPlace, Stuck
 from lonc.host.shared_sockets import SharedSockets
 from lonc.report.events import Logger
 from lonc.report.kinds import CONFIGURED
-from lonc.report.slices import in_slices
 from lonc.report.units import fitting
 from lonc.transport.unix_socket import GroupError, SocketError
 

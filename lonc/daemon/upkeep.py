@@ -14,7 +14,7 @@ import attrs
 from lonc.config.current import InForce
 from lonc.config.rlimit import why_no_file
 from lonc.control.port import Ports
-from lonc.control.reporter import Reporter
+from lonc.control.reporter import Reporter, in_slices
 from lonc.daemon.kept_sockets import KeptSockets
 from lonc.daemon.outside import Outside
 from lonc.daemon.rounds import SWEEP, Rounds, Sweep, guarded
@@ -28,7 +28,6 @@ from lonc.report.events import Logger
 from lonc.report.kinds import EXPOSED, SHORTAGES, UPKEEP
 from lonc.report.logs import has_room
 from lonc.report.problems import Problem, problem
-from lonc.report.slices import in_slices
 from lonc.report.times import SLOT
 
 #: Seconds between two checks that every host is served (row S19).
