@@ -34,7 +34,7 @@ STEPS = [
 
 
 class OutboxTests(SynchronousTestCase):
-    """The folder of delayed requests, as those see it who write there."""
+    """The folder of delayed requests, as seen by a program that stores requests there."""
 
     def setUp(self) -> None:
         self.sockets = self.mktemp()
@@ -51,13 +51,13 @@ class OutboxTests(SynchronousTestCase):
         return Outbox(self.folder, self.perm_log, read_key, numbers, lambda: self.now, self.steps)
 
     def files(self) -> list[str]:
-        """All names in the folder, hidden ones too, in lonc's order."""
+        """Return all names in the folder, hidden ones too, in the order in which lonc sends."""
         return sorted(os.listdir(self.folder), key=order)
 
     def found(
         self, host_id: str = "l2", key: bytes | None = None, folder: str | None = None
     ) -> list[bytes]:
-        """The requests to a host that lonc finds, in its order."""
+        """Return the requests to a host that lonc finds, in the order in which it sends them."""
         folder = folder or self.folder
         spool = Spool(folder, key)
         self.assertLessEqual(spool.scan().requests.keys(), {host_id})
@@ -66,7 +66,7 @@ class OutboxTests(SynchronousTestCase):
     # What is stored
 
     def test_file(self) -> None:
-        """It is one line under the protocol's name, for its owner only, and lonc takes it."""
+        """A request is one line under the protocol's name, for its owner only; lonc finds it."""
         path = self.outbox.store("l2", PUT)
         self.assertEqual(path, os.path.join(self.folder, f"{NOW}.{PID}.put.l2"))
         self.assertEqual(read(path), PUT + b"\n")
@@ -75,7 +75,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.found(), [PUT + b"\n"])
 
     def test_letters(self) -> None:
-        """Of the request no more than the command's letters is in the name, and never digits."""
+        """The name contains only the letters of the command, and never only digits."""
         for request, letters in [
             (b"encrypt:passwd:msu:alice:secret", "encryptpasswd"),
             (b"put_2:x", "put_2"),
@@ -90,7 +90,7 @@ class OutboxTests(SynchronousTestCase):
             self.assertEqual(self.found()[-1], request + b"\n")
 
     def test_host_ids(self) -> None:
-        """lonc reads the host id as it was given, with dots or with digits in front."""
+        """lonc finds the host id that was given, also one with dots or with leading digits."""
         for host_id in ("msu-l1_x", "a.l1", "7.l1", "17", "put.l1"):
             shutil.rmtree(self.folder, ignore_errors=True)
             requests = (PUT, b"17:x", PUT)
@@ -99,7 +99,7 @@ class OutboxTests(SynchronousTestCase):
             self.assertEqual(self.found(host_id), [request + b"\n" for request in requests])
 
     def test_order(self) -> None:
-        """Of one second, and when the clock goes back, they are sent in the order of storing."""
+        """Requests of one second are sent in their order, also after the clock was set back."""
         requests = [b"%s:%d" % (word, n) for n in range(3) for word in (b"put", b"Inc", b"9", b"a")]
         for number, request in enumerate(requests):
             if number == 8:
@@ -110,7 +110,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.found(), [r + b"\n" for r in [*requests, b"a:last"]])
 
     def test_folder_mode(self) -> None:
-        """A folder that is missing is made, for its owner and group as far as the umask allows."""
+        """A missing folder is created for owner and group, subject to the umask."""
         self.addCleanup(os.umask, os.umask(0o027))
         self.outbox.store("l2", PUT)
         self.assertEqual(stat.S_IMODE(os.lstat(self.folder).st_mode), 0o750)
@@ -125,7 +125,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.found(), [b"put:first\n", b"put:second\n"])
 
     def test_name_taken_meanwhile(self) -> None:
-        """That holds too when the other comes in the last moment."""
+        """The same if the other file appears at the last moment."""
         path = os.path.join(self.folder, f"{NOW}.{PID}.put.l2")
 
         def another() -> None:
@@ -139,7 +139,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(len(self.files()), 2)
 
     def test_hidden_name_taken(self) -> None:
-        """What a crash left under a hidden name stays, and is not taken for the request."""
+        """A file that a crash left under a hidden name stays, and is not taken for the request."""
         os.mkdir(self.folder)
         left = os.path.join(self.folder, f".{NOW}.{PID}.put.l2.part")
         with open(left, "wb") as file:
@@ -149,7 +149,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.found(), [PUT + b"\n"])
 
     def test_no_free_name(self) -> None:
-        """It is not tried for ever."""
+        """The number of attempts is limited."""
 
         def another() -> None:
             raise FileExistsError
@@ -160,7 +160,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.files(), [])
 
     def test_link(self) -> None:
-        """A link that somebody put in the place of the file is not followed."""
+        """A link in the place of the file is not followed."""
         os.mkdir(self.folder)
         for form in (f"{NOW}.{PID}.put.l2", f".{NOW}.{PID}.put.l2.part"):
             os.symlink(self.perm_log, os.path.join(self.folder, form))
@@ -168,7 +168,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.perm_log))
 
     def test_folder_that_is_a_link(self) -> None:
-        """Nothing is stored where a link in the place of the folder leads."""
+        """Nothing is stored through a link in the place of the folder."""
         elsewhere = self.mktemp()
         os.mkdir(elsewhere)
         os.symlink(os.path.abspath(elsewhere), self.folder)
@@ -179,7 +179,7 @@ class OutboxTests(SynchronousTestCase):
     # When something goes wrong
 
     def test_synced(self) -> None:
-        """The kernel puts on the disk, in this order: a new folder, the file, the file's name."""
+        """The order of syncing is: a new folder, the file, the file's name."""
         synced = []
         sync = os.fsync
 
@@ -213,7 +213,7 @@ class OutboxTests(SynchronousTestCase):
         )
 
     def test_failure(self) -> None:
-        """At whichever step the disk fails, nothing is left there: a failure means not stored."""
+        """If any step fails, no file is left: an error means that nothing was stored."""
         os.mkdir(self.folder)
         for step in STEPS:
             self.steps.faults.clear()
@@ -223,13 +223,13 @@ class OutboxTests(SynchronousTestCase):
             self.assertEqual(self.files(), [], step)
 
     def test_no_folder(self) -> None:
-        """Neither the folder's own folder nor anything in a file's place is made up for."""
+        """A missing parent of the folder, or a file in its place, is an error."""
         for folder in (os.path.join(self.folder, "delayed"), os.devnull):
             outbox = Outbox(folder)
             self.assertRaises(OSError, outbox.store, "l2", PUT)
 
     def test_read_back(self) -> None:
-        """A file that does not hold what was written is no promise, and does not stay."""
+        """A file that does not contain what was written is an error, and is deleted."""
 
         def spoil() -> None:
             (name,) = self.files()
@@ -241,7 +241,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.files(), [])
 
     def test_replaced(self) -> None:
-        """A file that somebody put in its place is not ours to delete."""
+        """If another file has replaced the one that was written, it is not deleted."""
 
         def replace() -> None:
             (name,) = self.files()
@@ -255,7 +255,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(self.found(), [b"put:other\n"])
 
     def test_there_all_the_same(self) -> None:
-        """A file that cannot be taken back is named, for lonc will send it."""
+        """If the file cannot be deleted after an error, the message names it."""
 
         def fail() -> None:
             self.patch(os, "unlink", refuse)
@@ -272,7 +272,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertEqual(str(error), told)
 
     def test_named_with_an_error(self) -> None:
-        """A name that a disk gave, and took for an error, does not stay."""
+        """If the file got its name although the disk reported an error, it is deleted."""
 
         def link(source: str, target: str) -> None:
             really(source, target)
@@ -285,7 +285,7 @@ class OutboxTests(SynchronousTestCase):
 
     @skipIf(os.geteuid() != 0, "only root can be another user")
     def test_other_user(self) -> None:
-        """What root stores in another's folder is that other's, so that its lonc can read it."""
+        """What root stores in another user's folder belongs to that user."""
         os.mkdir(self.folder)
         os.chown(self.folder, 12345, -1)
         path = self.outbox.store("l2", PUT)
@@ -294,7 +294,7 @@ class OutboxTests(SynchronousTestCase):
 
     @skipIf(os.geteuid() != 0, "only root can be another user")
     def test_unreadable(self) -> None:
-        """Where a file cannot be given to the folder's owner, whose lonc runs, nothing stays."""
+        """If the file cannot be given to the folder's owner, that is an error; none is left."""
         os.mkdir(self.folder, 0o777)
         os.chmod(self.folder, 0o777)
         os.chown(self.folder, 12345, -1)
@@ -311,7 +311,7 @@ class OutboxTests(SynchronousTestCase):
     # Sealed
 
     def test_sealed(self) -> None:
-        """With a key it is sealed, under a name that says so, and in the clear at no time."""
+        """With a key the request is sealed, under such a name, and never on disk in the clear."""
 
         def look() -> None:
             for name in self.files() if os.path.exists(self.folder) else ():
@@ -339,14 +339,14 @@ class OutboxTests(SynchronousTestCase):
         Spool(self.folder, KEY).seal(name)
 
     def test_sealed_meanwhile(self) -> None:
-        """A lonc that seals the file before it is read back has not lost it."""
+        """A request that lonc seals before it is read back is stored."""
         self.steps.faults["read back"] = self.seal_it
         path = self.outbox.store("l2", PUT)
         self.assertFalse(os.path.exists(path))
         self.assertEqual(self.found(key=KEY), [PUT + b"\n"])
 
     def test_sealed_and_failed(self) -> None:
-        """What a lonc has sealed before something fails is there all the same, and is named."""
+        """If lonc has sealed the request before a step fails, the message names the sealed form."""
 
         def fail() -> None:
             self.seal_it()
@@ -357,18 +357,18 @@ class OutboxTests(SynchronousTestCase):
         self.assertIn(f"{SEALED} exists nevertheless", str(error))
 
     def test_gone(self) -> None:
-        """A file that has gone without a trace is no promise."""
+        """A file that has disappeared without a sealed form is an error."""
         self.steps.faults["read back"] = lambda: shutil.rmtree(self.folder)
         self.assertRaises(FileNotFoundError, self.outbox.store, "l2", PUT)
 
     # The notes
 
     def notes(self) -> list[bytes]:
-        """What stands in lonnet.perm.log, without the local time."""
+        """Return the lines of ``lonnet.perm.log``, without the local time."""
         return [line.rsplit(b":", 3)[0] for line in read(self.perm_log).splitlines()]
 
     def test_note(self) -> None:
-        """``D`` and ``F`` are noted as lonnet does (protocol section 7)."""
+        """Lines with ``D`` and ``F`` have the same form as lonnet's (protocol section 7)."""
         self.outbox.note("D", "l2", PUT)
         self.outbox.note("F", "l2", b"put:\xff")
         first, second = read(self.perm_log).decode().splitlines()
@@ -376,7 +376,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertTrue(second.startswith(f"{NOW}:F:l2:put:\\xff:"), second)
 
     def test_secret_note(self) -> None:
-        """Of a request that is encrypted, or sealed on the disk, only the command is noted."""
+        """For requests that are encrypted, or sealed on disk, only the command is noted."""
         self.outbox.note("D", "l2", b"encrypt:passwd:msu:alice:secret")
         self.outbox.note("D", "l2", b"sethost:l2:encrypt:passwd:msu:alice:secret")
         self.make(lambda: KEY).note("D", "l2", PUT)
@@ -385,7 +385,7 @@ class OutboxTests(SynchronousTestCase):
         self.assertIn(b":D:l2:put:", read(self.perm_log))
 
     def test_no_perm_log(self) -> None:
-        """Without a log nothing is noted; one that cannot be written is an error that names it."""
+        """Without a log nothing is noted; one that cannot be written is an error."""
         Outbox(self.folder).note("D", "l2", PUT)
         outbox = Outbox(self.folder, os.path.join(self.folder, "lonnet.perm.log"))
         error = self.assertRaises(NotStored, outbox.note, "D", "l2", PUT)
@@ -393,10 +393,10 @@ class OutboxTests(SynchronousTestCase):
 
 
 class NumbersTests(SynchronousTestCase):
-    """What keeps the requests of one process in order."""
+    """The numbers that keep the requests of one process in order."""
 
     def test_forked(self) -> None:
-        """A child process does not wait for a thread that only its parent has."""
+        """A child process is not blocked by a lock held by a thread of its parent."""
         numbers = Numbers(lambda: 1.0)
         numbers._lock.acquire()
         numbers.forked()

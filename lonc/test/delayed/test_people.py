@@ -44,13 +44,13 @@ class ListingTests(SynchronousTestCase):
         )
 
     def refused(self, file: str) -> str:
-        """Return why a file cannot be looked into, dropped or sent again."""
+        """Return why a file can be neither shown, dropped nor requeued."""
         for act in (self.listing.drop, self.listing.requeue):
             self.assertRaises(UnknownRequest, act, file)
         return str(self.assertRaises(UnknownRequest, self.listing.show, file, 10))
 
     def test_rows(self) -> None:
-        """What they are, for whom, how old; in the clear, sealed, and kept with its answer."""
+        """Each row has file, host, age, command and outcome, also of sealed and kept requests."""
         self.put(FIRST, b"put:msu:alice:x=secret\n")
         sealed = f"sealed/{SECOND}{SEALED}"
         self.put(sealed, seal(KEY, SECOND, b"encrypt:passwd:msu\n"))
@@ -68,8 +68,8 @@ class ListingTests(SynchronousTestCase):
 
     def test_order(self) -> None:
         """
-        Numbers count as numbers, in the list and where it goes on; sealed or not is the same, and
-        those kept are at the end.
+        Numbers in names are compared as numbers, also for the cursor; sealed requests are in the
+        same order as others, and kept ones come last.
         """
         files = [f"20.{count}.4711.put.l1" for count in (1, 2, 10, 11)]
         files = [files[0], f"sealed/{files[1]}{SEALED}", *files[2:], f"kept/{files[0]}"]
@@ -85,7 +85,7 @@ class ListingTests(SynchronousTestCase):
             self.assertEqual([row.file for row in rows], files[number:])
 
     def test_without_the_key(self) -> None:
-        """A sealed one is there all the same."""
+        """Without the key a sealed request is listed, without its command, and cannot be shown."""
         self.put(SECOND + SEALED, seal(KEY, SECOND, b"put\n"))
         listing = Listing(Spool(self.folder, None), lambda: NOW)
         [row] = listing.rows(None, {})
@@ -93,18 +93,18 @@ class ListingTests(SynchronousTestCase):
         self.assertRaises(UnknownRequest, listing.show, row.file, 10)
 
     def test_no_folder(self) -> None:
-        """Where nothing was ever kept there is no folder for it."""
+        """The folder of kept requests may be missing."""
         os.rmdir(os.path.join(self.folder, "kept"))
         self.assertEqual(self.listing.rows(None, {}), [])
 
     def test_show(self) -> None:
-        """The content, or its beginning."""
+        """The content is shown, decrypted, or only its beginning."""
         self.put(SECOND + SEALED, seal(KEY, SECOND, b"put:abc\n"))
         self.assertEqual(self.listing.show(SECOND + SEALED, 100), (b"put:abc\n", False))
         self.assertEqual(self.listing.show(SECOND + SEALED, 3), (b"put", True))
 
     def test_no_request(self) -> None:
-        """What is no request in these folders cannot be reached."""
+        """A name that is not that of a request in these folders is refused."""
         self.put("other", b"x")
         os.symlink("/etc/passwd", os.path.join(self.folder, SECOND))
         for file in ("other", "../" + FIRST, "kept/../other", "/etc/passwd", "", "kept/", FIRST):
@@ -112,7 +112,7 @@ class ListingTests(SynchronousTestCase):
         self.assertRaises(UnknownRequest, self.listing.show, SECOND, 10)
 
     def test_drop(self) -> None:
-        """All of it goes: both forms, and the notes of one that is kept."""
+        """A dropped request is deleted in all its forms, a kept one with its notes."""
         for file in (FIRST, FIRST + SEALED, f"sealed/{FIRST}{SEALED}"):
             self.put(file, b"x")
         self.listing.drop(FIRST)
@@ -122,7 +122,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.there(), [])
 
     def test_requeue(self) -> None:
-        """It has its own name again, which is the one that it was sealed under."""
+        """A requeued request has its own name again, under which it was sealed."""
         self.put(f"kept/{SECOND}~2{SEALED}", seal(KEY, SECOND, b"put\n"))
         self.put(f"kept/{SECOND}~2.answer{SEALED}", b"x")
         self.assertEqual(self.listing.requeue(f"kept/{SECOND}~2{SEALED}"), SECOND + SEALED)
@@ -130,7 +130,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.listing.show(SECOND + SEALED, 9), (b"put\n", False))
 
     def crash_each_step(self, act: Callable[[Listing], object]) -> Iterator[None]:
-        """Let the machine stop at each step, and the same be asked again after that."""
+        """Stop the machine at each step, and then call the same again."""
         steps = Steps()
         while not steps.taken or steps.crash_at == len(steps.taken):
             self.put("kept/" + FIRST, b"put\n")
@@ -144,19 +144,19 @@ class ListingTests(SynchronousTestCase):
             self.assertEqual(self.there(), [])
 
     def test_requeue_and_a_crash(self) -> None:
-        """When the machine stops at any step, it can be asked again, and all of it is done."""
+        """After a crash at any step of requeueing, a second call completes it."""
         for _ in self.crash_each_step(lambda listing: listing.requeue("kept/" + FIRST)):
             self.assertEqual(self.there(), [FIRST])
             self.assertEqual(os.lstat(os.path.join(self.folder, FIRST)).st_nlink, 1)
             os.unlink(os.path.join(self.folder, FIRST))
 
     def test_drop_and_a_crash(self) -> None:
-        """So it is with one that is deleted."""
+        """After a crash at any step of dropping, a second call completes it."""
         for _ in self.crash_each_step(lambda listing: listing.drop("kept/" + FIRST)):
             pass
 
     def test_requeue_fails(self) -> None:
-        """When the disk is full or worse, all of it is there, or can be finished."""
+        """If requeueing fails at a step, nothing is lost, and a second call completes it."""
         steps = Steps()
         listing = Listing(Spool(self.folder, KEY, steps), lambda: NOW)
         self.put("kept/" + FIRST, b"put\n")
@@ -172,7 +172,7 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual(self.there(), [FIRST])
 
     def test_link_left(self) -> None:
-        """What a lonc that stopped in between left, two names of one file, is mended."""
+        """Two names of one file, left by an interrupted lonc, become one."""
         kept, other = f"kept/{FIRST}", f"kept/{FIRST}~1"
         for left in (FIRST, other):
             self.put(kept, b"put\n")
@@ -186,7 +186,7 @@ class ListingTests(SynchronousTestCase):
             os.unlink(os.path.join(self.folder, FIRST))
 
     def test_kept_is_a_link(self) -> None:
-        """Nothing is shown, deleted or moved where a link in the place of a folder leads."""
+        """Nothing is shown, deleted or moved through a link in the place of a folder."""
         elsewhere = os.path.abspath(self.mktemp())
         for folder in ("kept", "sealed"):
             os.rmdir(os.path.join(self.folder, folder))
@@ -203,7 +203,7 @@ class ListingTests(SynchronousTestCase):
             os.mkdir(os.path.join(self.folder, folder))
 
     def test_one_waits_already(self) -> None:
-        """Nothing is overwritten."""
+        """A request is not requeued if another one with its name is waiting."""
         self.put(FIRST, b"one\n")
         self.put("kept/" + FIRST, b"two\n")
         self.assertRaises(UnknownRequest, self.listing.requeue, "kept/" + FIRST)

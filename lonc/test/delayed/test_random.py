@@ -31,7 +31,7 @@ DISTURBING = {"heal": 2, "break_disk": 1, "change_key": 1}
 
 
 class RandomTests(DelayedCase):
-    """A host's requests, and all that may happen to them."""
+    """Random histories of the requests of one host."""
 
     def begin(self, seed: int) -> None:
         """Begin anew."""
@@ -64,7 +64,7 @@ class RandomTests(DelayedCase):
             self.l1.answer(reply, connection)
 
     def count(self, line: bytes, reply: bytes) -> None:
-        """Note an answer that counts."""
+        """Note a valid answer."""
         (self.yes if reply == b"ok\n" else self.no).add(line)
 
     def lose(self) -> None:
@@ -115,7 +115,7 @@ class RandomTests(DelayedCase):
         self.service.reconfigure(self.settings)
 
     def on_the_disk(self) -> set[bytes]:
-        """Return what waits or is kept, whichever way."""
+        """Return all requests in the folders, waiting, sealed or kept."""
         numbers = set()
         for folder in ("", "sealed", "kept"):
             path = os.path.join(self.settings.delayed_dir, folder)
@@ -125,7 +125,7 @@ class RandomTests(DelayedCase):
         return numbers
 
     def finish(self) -> None:
-        """Let all end well."""
+        """Repair everything, and let all requests be answered."""
         self.heal()
         self.settings = self.settings_with_key("key")
         self.service.reconfigure(self.settings)
@@ -139,7 +139,7 @@ class RandomTests(DelayedCase):
             self.service.retry("l1")
 
     def test_any(self) -> None:
-        """F8, S13: what is gone from the disk has an answer that counts; each goes in the end."""
+        """F8, S13: a request only leaves the disk with a valid answer; each is sent in the end."""
         for seed in range(SEEDS):
             self.begin(seed)
             events = EVENTS | DISTURBING if seed % 2 else EVENTS

@@ -54,7 +54,7 @@ class SendingTests(test_delayed.SendingTests):
         self.assertEqual(self.perm, ["S:l1:passwd"])
 
     def test_changed_while_sent(self) -> None:
-        """F7: what is written while a request is under way is one more request."""
+        """F7: what is written to a file while its request is being sent is another request."""
         self.put(FIRST, b"put:1\n")
         self.start()
         self.put(FIRST, b"put:1234\n")
@@ -78,7 +78,7 @@ class KeptTests(test_delayed.KeptTests):
     with_key = True
 
     def test_empty(self) -> None:
-        """An empty one is kept with the reason, once it has been empty for some seconds."""
+        """An empty file is kept with the reason, once it has been empty for some seconds."""
         self.service.startService()
         self.put(FIRST, b"")
         self.tick(4)
@@ -160,7 +160,7 @@ class SealedTests(SealedCase):
     """What is sealed, and when."""
 
     def test_all(self) -> None:
-        """Each request is sealed within seconds: of hosts that are DEAD, or unknown, too."""
+        """Each request is sealed within seconds, also if its host is DEAD or not in the table."""
         self.l1.alive = False
         self.service.startService()
         names = [FIRST, SECOND, OTHER, UNKNOWN]
@@ -175,7 +175,7 @@ class SealedTests(SealedCase):
             )
 
     def test_while_one_is_sent(self) -> None:
-        """A request without an answer is sealed; so are those behind it, and those that come."""
+        """A request is sealed while it is being sent; so are later ones, and new ones."""
         self.put(FIRST)
         self.put(SECOND)
         self.start()
@@ -185,7 +185,7 @@ class SealedTests(SealedCase):
         self.assertEqual(len(self.opened()), 3)
 
     def test_found_sealed(self) -> None:
-        """What is sealed when it is found, as after a restart, is sent at once and in order."""
+        """Requests that are found sealed, as after a restart, are sent at once and in order."""
         self.put_sealed(SECOND, b"put:2\n")
         self.put_sealed(FIRST, b"put:1\n")
         self.service.startService()
@@ -195,7 +195,7 @@ class SealedTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_unfinished(self) -> None:
-        """F7: what is still being written is not sealed; without a newline it is, after a while."""
+        """F7: a growing file is not sealed; one without a newline is after some seconds."""
         self.l1.alive = False
         self.service.startService()
         text = b""
@@ -208,7 +208,7 @@ class SealedTests(SealedCase):
         self.assertEqual(self.opened(), {FIRST + SEALED: text})
 
     def test_blank(self) -> None:
-        """F7: nor is what has nothing but its newline yet."""
+        """F7: a file that contains only a newline is not sealed yet."""
         self.service.startService()
         self.put(FIRST, b"\n")
         self.tick(4)
@@ -218,7 +218,7 @@ class SealedTests(SealedCase):
         self.assertEqual(self.l1.asked, [b"put:a:b\n"])
 
     def test_changed_while_it_is_sealed(self) -> None:
-        """F7: what is written while it is sealed is one request with what was there before."""
+        """F7: if a file is written to while it is being sealed, the new content is one request."""
 
         def write_more() -> None:
             self.put(FIRST, b"put:1234\n")
@@ -232,7 +232,7 @@ class SealedTests(SealedCase):
         self.assertEqual(list(self.files()), [FIRST + SEALED])
 
     def test_two_of_a_name(self) -> None:
-        """Another request under the name of one that is sealed takes nothing from it."""
+        """A new request with the name of a sealed one replaces nothing; all are sent in order."""
         self.l1.alive = False
         self.service.startService()
         for number in range(3):
@@ -250,7 +250,7 @@ class SealedTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_changed_at_the_last_moment(self) -> None:
-        """What is written to a file while it is sealed is not lost."""
+        """What is written to a file after its form was made is sent as well."""
         self.steps.faults["sync forms"] = lambda: self.put(FIRST, b"put:1234\n")
         self.put(FIRST, b"put:1\n")
         self.start()
@@ -262,7 +262,7 @@ class SealedTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_nothing_else(self) -> None:
-        """What is no delayed request by its name, or no file, is left alone."""
+        """Files whose names are not those of delayed requests, and folders, are left alone."""
         os.mkdir(os.path.join(self.settings.delayed_dir, UNKNOWN))
         others = dict.fromkeys(["." + FIRST, "notes", FIRST + "~1"], b"x\n")
         for name, data in others.items():
@@ -273,7 +273,7 @@ class SealedTests(SealedCase):
         self.assertTrue(os.path.isdir(os.path.join(self.settings.delayed_dir, UNKNOWN)))
 
     def test_no_content_in_logs(self) -> None:
-        """No log ever has more of a request than its command."""
+        """No log contains more of a request than its command."""
         self.put(FIRST, SECRET)
         self.put(SECOND, SECRET * 2)
         self.put(OTHER, SECRET)
@@ -287,10 +287,10 @@ class SealedTests(SealedCase):
 
 
 class CrashTests(SealedCase):
-    """Both a sealed form and a file in the clear, or one of them."""
+    """A crash while a request is sealed may leave the file, its sealed form, or both."""
 
     def test_sealing(self) -> None:
-        """Whatever step the machine stops at, the request is there, and is sent once."""
+        """After a crash at any step the request is still on disk, and is sent once."""
         steps = 0
         while True:
             self.put(FIRST, SECRET)
@@ -333,7 +333,7 @@ class CrashTests(SealedCase):
         )
 
     def test_both_cannot_be_deleted(self) -> None:
-        """While the one in the clear cannot be deleted, it is sent once, and both go later."""
+        """If the unsealed file cannot be deleted, the request is sent once, and both go later."""
         self.steps.fail("remove plain", errno.EROFS)
         self.steps.fail("remove request", errno.EROFS)
         self.put(FIRST, SECRET)
@@ -348,7 +348,7 @@ class CrashTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_both_are_refused(self) -> None:
-        """So they are set aside once."""
+        """If such a request is refused, it is set aside once."""
         self.steps.fail("remove plain", errno.EROFS)
         self.put(FIRST, SECRET)
         self.start()
@@ -362,10 +362,10 @@ class CrashTests(SealedCase):
 
 
 class KeptSealedTests(SealedCase):
-    """delayed/kept is sealed too."""
+    """Requests that are set aside are sealed too."""
 
     def test_unusable(self) -> None:
-        """One that cannot be sent is kept sealed with the reason, however long it is."""
+        """A request that cannot be sent is kept sealed with the reason, however long it is."""
         lines = b"x" * (3 * 1024 * 1024) + b"\n"
         self.put(FIRST, lines)
         self.start()
@@ -378,7 +378,7 @@ class KeptSealedTests(SealedCase):
         )
 
     def test_from_before(self) -> None:
-        """What was set aside without a key is sealed at the start, notes included."""
+        """What was set aside without a key is sealed at the start, including notes."""
         os.mkdir(self.settings.kept_dir)
         before = {
             FIRST: SECRET,
@@ -397,7 +397,7 @@ class KeptSealedTests(SealedCase):
         )
 
     def test_sent_again(self) -> None:
-        """What an administrator moves back is sent again, under whatever number it was kept."""
+        """A sealed request in the folder of programs, as after requeueing, is moved and sent."""
         self.put(f"{FIRST}~1{SEALED}", seal(self.key, FIRST, SECRET))
         self.service.startService()
         self.tick(2)
@@ -412,8 +412,8 @@ class AuthenticityTests(SealedCase):
 
     def test_set_aside(self) -> None:
         """
-        One that another key has sealed, that was changed, or that was renamed to another time or to
-        another host, is set aside as it is and not sent; the log says so.
+        A file that was sealed with another key, changed, or renamed to another time or another host
+        is set aside unchanged and not sent; the log says so.
         """
         changed = bytearray(seal(self.key, FIRST, SECRET))
         changed[-20] ^= 1
@@ -439,7 +439,7 @@ class AuthenticityTests(SealedCase):
             shutil.rmtree(self.settings.kept_dir)
 
     def test_beside_another(self) -> None:
-        """One in the clear that has the name of such a one is sent."""
+        """An unsealed request with the name of such a file is sent."""
         self.put_sealed(FIRST, key=self.key_of("other"))
         self.put(FIRST, b"put:1\n")
         self.start()
@@ -449,7 +449,7 @@ class AuthenticityTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_order(self) -> None:
-        """It holds nothing up."""
+        """Such a file does not delay later requests."""
         self.put_sealed(FIRST, key=self.key_of("other"))
         self.put_sealed(SECOND)
         self.start()
@@ -465,8 +465,8 @@ class KeyTests(SealedCase):
 
     def test_gone(self) -> None:
         """
-        Without a key, what is sealed stays. A problem says how many there are; it ends when the key
-        is back, and comes again the next time.
+        Without a key, sealed requests stay. A problem says how many there are; it ends when the key
+        is back, and begins again the next time.
         """
         self.put_sealed(FIRST)
         self.put_sealed(OTHER)
@@ -489,7 +489,7 @@ class KeyTests(SealedCase):
             self.tick(2)
 
     def test_gone_others_go(self) -> None:
-        """What is in the clear is sent meanwhile, unless it may be one of those that are sealed."""
+        """Without a key unsealed requests are sent, unless they may be one of the sealed."""
         self.put_sealed(FIRST)
         self.put(FIRST, SECRET)
         self.put(SECOND, b"put:2\n")
@@ -501,7 +501,7 @@ class KeyTests(SealedCase):
         self.assertEqual(list(self.files()), [FIRST, FIRST + SEALED])
 
     def test_back(self) -> None:
-        """When the key is back they are sent, each once."""
+        """When the key is back, each of them is sent once."""
         self.test_gone_others_go()
         self.service.reconfigure(self.settings)
         self.tick(4)
@@ -510,7 +510,7 @@ class KeyTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_comes(self) -> None:
-        """A key that comes seals what is there, but not what is just being sent."""
+        """With a new key, waiting requests are sealed, but not the one that is being sent."""
         self.without_key()
         self.put(FIRST, SECRET)
         self.put(SECOND, SECRET)
@@ -524,7 +524,7 @@ class KeyTests(SealedCase):
         self.assertEqual(self.files(), {})
 
     def test_comes_and_it_is_refused(self) -> None:
-        """What was being sent, and is refused, is sealed where it is kept."""
+        """If the one that was being sent is refused, it is sealed when it is set aside."""
         self.without_key()
         self.put(FIRST, SECRET)
         self.start()
@@ -536,7 +536,7 @@ class KeyTests(SealedCase):
         )
 
     def test_gone_before_it_seals(self) -> None:
-        """What was to be sealed when the key went is sent, and nothing more is sealed."""
+        """A request about to be sealed when the key is removed is sent, and stays unsealed."""
         os.mkdir(self.settings.kept_dir)
         self.put(FIRST, SECRET)
         self.service.startService()
@@ -548,7 +548,7 @@ class KeyTests(SealedCase):
         self.assertEqual(list(self.files("kept")), [SECOND])
 
     def test_gone_while_one_is_sent(self) -> None:
-        """What waits behind a request that is under way when the key goes is not sent either."""
+        """Sealed requests behind one that is being sent when the key is removed are not sent."""
         self.steps.fail("remove plain", errno.EROFS)
         self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
@@ -561,7 +561,7 @@ class KeyTests(SealedCase):
         self.assertEqual(list(self.files()), [SECOND, SECOND + SEALED])
 
     def test_bad(self) -> None:
-        """F13: when another key cannot be used the one of before stays, and the log says why."""
+        """F13: a new key that cannot be used is a problem, and the previous one stays in use."""
         self.start()
         self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file="/nowhere"))
         self.put(FIRST, SECRET)
@@ -577,7 +577,7 @@ class KeyTests(SealedCase):
         )
 
     def test_same_settings(self) -> None:
-        """USR2, which leaves the settings as they are, does not read the key file again."""
+        """With the same settings object, as at USR2, the key file is not read again."""
         os.unlink(self.settings.delayed_key_file or "")
         self.service.reconfigure(self.settings)
         self.assertEqual(self.logged(), [])
@@ -585,7 +585,7 @@ class KeyTests(SealedCase):
         self.assertEqual(len(self.logged()), 1)
 
     def test_other_content(self) -> None:
-        """F13: the same file with another key in it counts at HUP."""
+        """F13: at HUP the same key file with a new key is used."""
         self.l1.alive = False
         self.start()
         os.unlink(self.settings.delayed_key_file or "")
@@ -597,10 +597,10 @@ class KeyTests(SealedCase):
 
 
 class FailureToSealTests(SealedCase):
-    """A disk that is full, or worse."""
+    """A disk on which requests cannot be sealed."""
 
     def test_full(self) -> None:
-        """What cannot be sealed is sent as it is; that is a problem as long as it is there."""
+        """Requests that cannot be sealed are sent unsealed; that is a problem meanwhile."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET)
         self.put(SECOND, SECRET)
@@ -615,7 +615,7 @@ class FailureToSealTests(SealedCase):
         self.assertEqual((self.files(), self.wrong()), ({}, []))
 
     def test_only_some(self) -> None:
-        """What is wrong with a few files is one problem, though others are sealed meanwhile."""
+        """If only some files cannot be sealed, that is one problem, which does not end."""
         self.l1.alive = self.l2.alive = False
         for name in (FIRST, OTHER, SECOND):
             self.put(name, SECRET)
@@ -635,7 +635,7 @@ class FailureToSealTests(SealedCase):
         self.assertEqual(len(self.wrong("delayed-unsealed")), 1)
 
     def test_tried_again(self) -> None:
-        """At a DEAD host it is tried again after a while, and when it is done all is well."""
+        """At a DEAD host sealing is tried again later; if it succeeds the problem ends."""
         self.l1.alive = False
         for step in ["make form", "write form", "sync form", "name form", "sync forms"]:
             self.put(FIRST, SECRET)
@@ -654,7 +654,7 @@ class FailureToSealTests(SealedCase):
             self.take_away(FIRST)
 
     def test_sealed_while_sent(self) -> None:
-        """What could not be sealed is not, while it is under way: so it goes when it is done."""
+        """A request that was sent unsealed is not sealed while it waits for its answer."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET)
         self.start()
@@ -666,7 +666,7 @@ class FailureToSealTests(SealedCase):
         self.assertEqual((self.l1.asked, self.files()), ([SECRET], {}))
 
     def test_sealed_after_con_lost(self) -> None:
-        """When it gets con_lost it is sealed before it is tried again, if by then it can be."""
+        """After con_lost it is sealed before it is sent again, if that is possible by then."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET)
         self.start()
@@ -678,7 +678,7 @@ class FailureToSealTests(SealedCase):
         self.assertEqual(self.l1.asked, [SECRET, SECRET])
 
     def test_refused(self) -> None:
-        """One that could not be sealed and is refused is sealed when it is set aside."""
+        """A request that could not be sealed and is refused is sealed when it is set aside."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET)
         self.start()
@@ -693,7 +693,7 @@ class FailureToSealTests(SealedCase):
         )
 
     def test_sealed_but_not_kept(self) -> None:
-        """Nor is it sent again when it is sealed only then, and cannot be moved after that."""
+        """If it can then be sealed but not moved, it is not sent again, and moved later."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET)
         self.start()
@@ -707,7 +707,7 @@ class FailureToSealTests(SealedCase):
         self.assertEqual(self.in_kept()[FIRST + ".answer"], b"refused\n")
 
     def test_not_kept_at_once(self) -> None:
-        """F8: one that cannot be moved once it is sealed is not sent again, and moved later."""
+        """F8: whichever step of setting aside fails, it is done later, without sending again."""
         for step in ["make note", "sync note", "move request", "sync kept"]:
             self.put(FIRST, SECRET)
             self.start() if not self.service.running else self.tick(4)
@@ -725,7 +725,7 @@ class BatchTests(SlowDisk, SealedCase):
     """Many requests, and disks that are slow or hang."""
 
     def begin(self) -> None:
-        """Start, and let the scans end until there is something to be sealed."""
+        """Start, and let scans end until there is something to seal."""
         self.service.startService()
         for _ in range(3):
             self.finish_all()
@@ -733,16 +733,16 @@ class BatchTests(SlowDisk, SealedCase):
         self.threads.finish()  # the scan
 
     def finish_all(self) -> None:
-        """Let all that goes on in threads end."""
+        """Let all disk calls return."""
         while self.threads.begun:
             self.threads.finish()
 
     def sealed(self) -> int:
-        """Count what is sealed."""
+        """Return the number of sealed files."""
         return sum(name.endswith(SEALED) for name in self.files())
 
     def test_one_at_a_time(self) -> None:
-        """A call to the disk seals one file, one call at a time."""
+        """Files are sealed one after the other, each in a disk call of its own."""
         self.l1.alive = False
         for number in range(3):
             self.put(f"{1062000000 + number}.1.put.l1")
@@ -757,7 +757,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.clock.rightNow += 0.2
 
     def test_scans_go_on(self) -> None:
-        """F6: what comes while many are sealed is found after a second all the same."""
+        """F6: new requests are found within a second even if many are being sealed."""
         self.l1.alive = False
         for number in range(100):
             self.put(f"{1062000000 + number}.1.put.l1")
@@ -773,7 +773,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertEqual(self.service.counts["l2"], 1)
 
     def test_sending_goes_on(self) -> None:
-        """Hosts do not wait for each other: the first ones of each are sealed first, and sent."""
+        """The first request of each host is sealed and sent first."""
         for number in range(100):
             self.put(f"{1062000000 + number}.1.put.l1", b"put:%d\n" % number)
         self.put("1062009999.1.put.l2", b"put:2\n")
@@ -784,7 +784,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertLess(self.sealed(), 5)
 
     def test_hangs(self) -> None:
-        """A file whose sealing hangs waits; the others are sent as they are."""
+        """If sealing a file hangs, that request waits, and the others are sent unsealed."""
         self.put(FIRST, b"put:1\n")
         self.begin()
         self.put(SECOND, b"put:2\n")
@@ -803,7 +803,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertEqual(self.wrong(), [])
 
     def test_another_hangs(self) -> None:
-        """A file whose other disk call hangs is not sealed meanwhile."""
+        """A file for which another disk call hangs is not sealed meanwhile."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST, SECRET * 2)
         self.begin()
@@ -817,7 +817,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertEqual(len(self.opened("kept")), 2)
 
     def test_dropped(self) -> None:
-        """What somebody is deleting is not sealed meanwhile, nor what is being sealed deleted."""
+        """A file being deleted is not sealed; one that is being sealed cannot be deleted."""
         self.l1.alive = False
         self.put(FIRST, SECRET)
         self.put(SECOND, SECRET)
@@ -833,7 +833,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertEqual(list(self.files()), [FIRST + SEALED])
 
     def test_no_place(self) -> None:
-        """When other calls hang, sealing is not begun, and what is to be sent is not held up."""
+        """If other disk calls hang, nothing is sealed, and sending does not wait for that."""
         hosts = [f"h{number}" for number in range(PLACES)]
         for host_id in hosts:
             self.hosts[host_id] = Host()
@@ -850,7 +850,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_key_changes(self) -> None:
-        """F13: what is being sealed is sealed with the key that it was begun with."""
+        """F13: sealing that has begun uses the key with which it began."""
         self.l1.alive = False
         self.put(FIRST, SECRET)
         self.begin()
@@ -867,7 +867,7 @@ class BatchTests(SlowDisk, SealedCase):
         )
 
     def test_stop(self) -> None:
-        """What is being sealed is waited for, and nothing more is begun."""
+        """stopService waits for the file that is being sealed, and no other is begun."""
         self.l1.alive = False
         for number in range(3):
             self.put(f"{1062000000 + number}.1.put.l1")
@@ -879,7 +879,7 @@ class BatchTests(SlowDisk, SealedCase):
         self.assertEqual(self.threads.begun, [])
 
     def test_fault(self) -> None:
-        """S19: an error that nobody foresaw is logged, and what is to be sent is not held up."""
+        """S19: an unexpected error while sealing is logged, and the request is sent."""
         self.put(FIRST, SECRET)
 
         def fault() -> None:

@@ -36,18 +36,18 @@ LINE = b"passwd:msu:alice:secret\n"
 
 
 class SealTests(SynchronousTestCase):
-    """What is sealed, and what is told of it without the key."""
+    """Sealing and unsealing content."""
 
     @settings(deadline=None)
     @given(st.binary(max_size=300))
     def test_back(self, content: bytes) -> None:
-        """Whatever the content is, it comes back; the file is a fixed number of bytes longer."""
+        """Any content can be unsealed; the sealed form is longer by a fixed number of bytes."""
         sealed = seal(KEY, NAME, content)
         self.assertEqual(unseal(KEY, NAME, sealed), content)
         self.assertEqual(len(sealed), len(content) + OVERHEAD)
 
     def test_form(self) -> None:
-        """The file is AES-256-GCM as anybody can compute it, behind a line that says what it is."""
+        """The sealed form is AES-256-GCM after a line that identifies it."""
         sealed = seal(KEY, NAME, LINE)
         magic, nonce, body, tag = sealed[:14], sealed[14:26], sealed[26:-16], sealed[-16:]
         self.assertEqual(magic, b"lonc sealed 1\n")
@@ -56,7 +56,7 @@ class SealTests(SynchronousTestCase):
         self.assertEqual(cipher.decrypt_and_verify(body, tag), LINE)
 
     def test_hidden(self) -> None:
-        """Nothing of the content is to be seen, and each file has a nonce of its own."""
+        """The sealed form shows nothing of the content, and each has its own nonce."""
         files = {seal(KEY, NAME, LINE) for _ in range(100)}
         self.assertEqual(len({sealed[14:26] for sealed in files}), 100)
         for sealed in files:
@@ -64,17 +64,17 @@ class SealTests(SynchronousTestCase):
                 self.assertNotIn(word, sealed)
 
     def test_parts(self) -> None:
-        """What comes in parts is sealed like the whole."""
+        """Content in parts is sealed like the whole."""
         sealed = b"".join(seal_parts(KEY, NAME, [b"passwd:msu", b"", b":alice"]))
         self.assertEqual(unseal(KEY, NAME, sealed), b"passwd:msu:alice")
 
     def test_key_is_hidden(self) -> None:
-        """A key that gets into a message does not show itself."""
+        """A key does not show its value when formatted."""
         self.assertEqual(f"{KEY!r} {KEY}", "<key> <key>")
 
 
 class AuthenticityTests(SynchronousTestCase):
-    """What is not as it was sealed."""
+    """Sealed content that is not authentic."""
 
     def setUp(self) -> None:
         self.sealed = seal(KEY, NAME, LINE)
@@ -84,11 +84,11 @@ class AuthenticityTests(SynchronousTestCase):
         self.assertNotIn("secret", str(error))
 
     def test_other_key(self) -> None:
-        """Another key does not open it."""
+        """Another key does not unseal it."""
         self.assert_refused(self.sealed, key=OTHER_KEY)
 
     def test_changed(self) -> None:
-        """Each bit counts, those of the nonce and of the first line too."""
+        """A change of any bit is detected, also in the nonce and in the first line."""
         for place in range(len(self.sealed)):
             for bit in (1, 128):
                 changed = bytearray(self.sealed)
@@ -96,18 +96,18 @@ class AuthenticityTests(SynchronousTestCase):
                 self.assert_refused(bytes(changed))
 
     def test_cut(self) -> None:
-        """A part of it is not it, nor is more than it."""
+        """A part of it is not authentic, nor is it with an additional byte."""
         for size in range(len(self.sealed)):
             self.assert_refused(self.sealed[:size])
         self.assert_refused(self.sealed + b"\n")
 
     def test_in_the_clear(self) -> None:
-        """A request in the clear is told apart."""
+        """An unsealed request is recognised as such."""
         error = self.assertRaises(NotAuthentic, unseal, KEY, NAME, LINE * 10)
         self.assertEqual(str(error), "it is not a sealed file, or only a part of one")
 
     def test_renamed(self) -> None:
-        """A file with another's name, or for another host, is not what was sealed."""
+        """It is not authentic under another name, such as that of another host."""
         for name in [
             "1062000000.4711.passwd.l2",
             "1062000001.4711.passwd.l1",
@@ -117,12 +117,12 @@ class AuthenticityTests(SynchronousTestCase):
             self.assert_refused(self.sealed, name)
 
     def test_moved(self) -> None:
-        """A folder, what tells a sealed file, and a number among those of its name may differ."""
+        """It is authentic in another folder, and with another number after its name."""
         for name in ["~sealed", "~1~sealed", "~12"]:
             self.assertEqual(unseal(KEY, f"/a~b/{NAME}{name}", self.sealed), LINE)
 
     def test_own_name(self) -> None:
-        """However often a file or a note is numbered, its own name is the same."""
+        """The own name of a file or a note does not depend on numbers after it."""
         for name, own in [
             (NAME, NAME),
             (f"kept/{NAME}~1~sealed", NAME),
@@ -134,19 +134,19 @@ class AuthenticityTests(SynchronousTestCase):
 
 
 class FormTests(SynchronousTestCase):
-    """Whether a sealed file is a form of some content."""
+    """Whether a sealed file contains certain content."""
 
     def is_form(self, sealed: bytes, *parts: bytes, key: bytes = KEY) -> bool:
         return is_form_of(key, NAME, io.BytesIO(sealed), parts)
 
     def test_same(self) -> None:
-        """It is, in whatever parts the content comes."""
+        """A sealed file contains its content, in whatever parts that is given."""
         sealed = seal(KEY, NAME, LINE)
         self.assertTrue(self.is_form(sealed, LINE))
         self.assertTrue(self.is_form(sealed, LINE[:5], LINE[5:]))
 
     def test_other(self) -> None:
-        """It is not with other content, less or more of it, another name or another key."""
+        """It does not contain other, less or more content, nor any under another name or key."""
         sealed = seal(KEY, NAME, LINE)
         for parts in [(LINE[:-1],), (LINE, b"x"), (b"x" * len(LINE),), ()]:
             self.assertFalse(self.is_form(sealed, *parts), parts)
@@ -155,7 +155,7 @@ class FormTests(SynchronousTestCase):
         self.assertFalse(self.is_form(seal(KEY, "1.put.l1", LINE), LINE))
 
     def test_damaged(self) -> None:
-        """It is not when it is damaged at any place."""
+        """A damaged or incomplete file contains nothing."""
         sealed = seal(KEY, NAME, LINE)
         for place in range(len(sealed)):
             damaged = bytearray(sealed)
@@ -185,7 +185,7 @@ class KeyFileTests(SynchronousTestCase):
         return error.removeprefix(f"{self.path}: ")
 
     def test_made(self) -> None:
-        """A file that is made has a key that is not made again, and is closed to others."""
+        """A new key file has a new key, and only its owner can read it."""
         make_key_file(self.path)
         key = read_key_file(self.path, {0, os.geteuid()})
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
@@ -194,7 +194,7 @@ class KeyFileTests(SynchronousTestCase):
         self.assertNotEqual(read_key_file(self.path), key)
 
     def test_not_overwritten(self) -> None:
-        """What is there stays, whatever it is."""
+        """An existing file or link is left unchanged."""
         self.put()
         for make in (lambda: None, lambda: os.symlink("nowhere", self.path)):
             make()
@@ -204,12 +204,12 @@ class KeyFileTests(SynchronousTestCase):
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_cannot_be_made(self) -> None:
-        """A folder that is not there is an error."""
+        """A missing folder is an error."""
         error = self.assertRaises(UnusableKey, make_key_file, os.path.join(self.path, "key"))
         self.assertEqual(str(error), f"{self.path}/key: No such file or directory")
 
     def test_size(self) -> None:
-        """A key has 32 bytes, no more and no less."""
+        """A key has exactly 32 bytes."""
         self.put()
         self.assertEqual(read_key_file(self.path), KEY)
         for size, told in [(0, "0"), (31, "31"), (33, "more"), (100_000, "more")]:
@@ -217,7 +217,7 @@ class KeyFileTests(SynchronousTestCase):
             self.assertEqual(self.refusal(), f"a key has 32 bytes, this file has {told}")
 
     def test_mode(self) -> None:
-        """Nobody else may have any way to it."""
+        """A key file to which others have any access is refused."""
         for mode in (0o400, 0o600, 0o700):
             self.put(mode=mode)
             self.assertEqual(read_key_file(self.path), KEY)
@@ -228,7 +228,7 @@ class KeyFileTests(SynchronousTestCase):
             self.assertEqual(self.refusal(), told)
 
     def test_owner(self) -> None:
-        """The daemon takes one of its own user or of root; who only looks takes anybody's."""
+        """The daemon only uses a key file of its own user or root; others read any."""
         self.put()
         own = os.stat(self.path).st_uid
         self.assertEqual(read_key_file(self.path, {own}), KEY)
@@ -239,7 +239,7 @@ class KeyFileTests(SynchronousTestCase):
         )
 
     def test_no_file(self) -> None:
-        """What is no file is refused, and so is a link to a key; a pipe is not waited for."""
+        """A folder, a pipe and a link are refused; the pipe is not waited for."""
         self.assertEqual(self.refusal(), "No such file or directory")
         self.put()
         os.rename(self.path, self.path + "2")
@@ -253,7 +253,7 @@ class KeyFileTests(SynchronousTestCase):
             remove(self.path)
 
     def test_settings(self) -> None:
-        """The settings name a file, or none; what is wrong with it is told with the setting."""
+        """The key file of the settings is read; errors name the setting."""
         self.assertIsNone(key_of(some_settings()))
         wanted = some_settings(delayed_key_file=self.path)
         error = self.assertRaises(UnusableKey, key_of, wanted)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ProofTests(DelayedCase):
-    """One proof for the answers of a connection."""
+    """An answer is valid once its connection has been proven after it."""
 
     noted = "S:l1:put:a:b"
 
@@ -40,7 +40,7 @@ class ProofTests(DelayedCase):
         self.connection.asked.pop(0).callback(outcome)
 
     def test_deleted_after_it(self) -> None:
-        """F8: a request whose answer says yes is deleted, and noted, when the proof is there."""
+        """F8: after a positive answer a request is deleted, and noted, once it is proven."""
         self.put(FIRST)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -49,7 +49,7 @@ class ProofTests(DelayedCase):
         self.assertEqual((self.on_disk(), self.perm), ([], [self.noted]))
 
     def test_kept_after_it(self) -> None:
-        """F8: so is one whose answer says no set aside: it might be that to another."""
+        """F8: a refused one is also only set aside then: the answer may be another's."""
         self.put(FIRST)
         self.start()
         self.l1.answer(b"refused\n", self.connection)
@@ -58,7 +58,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.in_kept(), {FIRST: b"put:a:b\n", FIRST + ".answer": b"refused\n"})
 
     def test_behind_one_that_waits(self) -> None:
-        """A later one whose answer counts at once is cleared away behind it, not before."""
+        """A later answer that is valid at once still waits for the earlier ones."""
         self.put_many(3)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -69,7 +69,7 @@ class ProofTests(DelayedCase):
         self.assertEqual((len(self.on_disk()), len(self.perm)), (1, 2))
 
     def test_later_ones_go_on(self) -> None:
-        """Those behind it do not wait for the proof, and are not sent twice meanwhile."""
+        """Later requests are sent without waiting for the proof, and none twice."""
         self.put_many(3)
         self.start()
         for _ in range(3):
@@ -79,7 +79,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(len(self.on_disk()), 3)
 
     def test_one_for_all(self) -> None:
-        """The first answer is proven at once, others after a second, or when there are many."""
+        """The first answer is proven at once, others after a second, or if there are many."""
         self.put_many(2 * PROOF_ANSWERS)
         self.start()
         for _ in range(PROOF_ANSWERS - 1):
@@ -99,7 +99,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.on_disk(), [])
 
     def test_no_proof_for_long(self) -> None:
-        """While a proof does not come, not too many are sent that might have to be sent again."""
+        """Without a proof only a limited number is sent, as they may have to be sent again."""
         self.put_many(2 * UNPROVEN)
         self.start()
         for _ in range(UNPROVEN):
@@ -110,7 +110,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(len(self.l1.asked), UNPROVEN + 1)
 
     def test_answered_meanwhile(self) -> None:
-        """A proof says nothing of what was answered after it had been begun."""
+        """A proof does not apply to answers that came after it had begun."""
         _, second = self.put_many(2)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -123,8 +123,8 @@ class ProofTests(DelayedCase):
 
     def test_not_proven(self) -> None:
         """
-        When the connection turns out to be out of step, or ends, its requests are sent again, each
-        the first one on its connection; the log says so, and they are noted once.
+        If a connection fails its proof, its requests are sent again, each as the first one on its
+        connection; the log says so, and each is noted once.
         """
         names = self.put_many(3)
         self.start()
@@ -146,7 +146,7 @@ class ProofTests(DelayedCase):
         self.assertEqual((self.on_disk(), len(self.perm)), ([], 3))
 
     def test_order(self) -> None:
-        """S13: with one that is sent again those behind it are, so that the last one stays so."""
+        """S13: with a request that is sent again, later ones are too, so the order stays."""
         self.put_many(2)
         other = Proofs()
         self.start()
@@ -162,7 +162,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.on_disk(), [])
 
     def test_sent_again_before_the_proof(self) -> None:
-        """A proof says nothing of an answer that has come by another connection since."""
+        """A proof does not apply to an answer that came over another connection since."""
         self.put_many(2)
         other, third = Proofs(), Proofs()
         self.start()
@@ -179,7 +179,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(len(self.in_kept()), 2)
 
     def test_order_while_read(self) -> None:
-        """S13: one that is being read when those before it are taken back waits for them."""
+        """S13: a request that is being read when earlier ones must be sent again waits for them."""
         threads: list[Callable[[], object]] = []
 
         def in_thread(function: Callable[[], T]) -> Deferred[T]:
@@ -202,7 +202,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:1\n", b"put:2\n"])
 
     def test_host_lost(self) -> None:
-        """One that gets con_lost when it is sent again stays, and goes when the host is back."""
+        """If a request that is sent again gets con_lost, it stays until the host is back."""
         self.put(FIRST)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -218,7 +218,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.on_disk(), [])
 
     def test_hosts_apart(self) -> None:
-        """Hosts do not wait for each other's proofs."""
+        """Hosts do not wait for the proofs of other hosts."""
         self.put(FIRST)
         self.put(OTHER)
         self.start()
@@ -227,7 +227,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.on_disk(), [FIRST])
 
     def test_taken_away(self) -> None:
-        """What somebody removes before the proof is there is no error."""
+        """A file that somebody deletes before the proof is no error."""
         self.put(FIRST)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -238,7 +238,7 @@ class ProofTests(DelayedCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_stop(self) -> None:
-        """Who stops proves what has its answer, also what gets it only then."""
+        """stopService proves all answers, also those that only arrive then."""
         names = self.put_many(3)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -256,7 +256,7 @@ class ProofTests(DelayedCase):
         )
 
     def test_stopped_without(self) -> None:
-        """What cannot be proven then stays, for whoever is next."""
+        """What cannot be proven then stays on disk."""
         self.put(FIRST)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -267,13 +267,13 @@ class ProofTests(DelayedCase):
 
 
 class SealedProofTests(ProofTests):
-    """So it is with requests that are sealed."""
+    """The same with requests that are sealed."""
 
     with_key = True
     noted = "S:l1:put"  # and no more of the request
 
     def test_not_proven_and_plain_stays(self) -> None:
-        """Of an answer that is taken back nothing is left, whatever becomes of the file."""
+        """Nothing is left of a discarded answer, even if the file cannot be deleted."""
         self.steps.fail("write form", errno.ENOSPC)
         self.put(FIRST)
         self.start()
@@ -289,7 +289,7 @@ class SealedProofTests(ProofTests):
         self.assertEqual((self.on_disk(), self.in_kept()), ([], {}))
 
     def test_key_goes(self) -> None:
-        """When the key goes before the proof fails, what is sealed stays, and goes with the key."""
+        """If the key is removed before a proof fails, the request stays until the key is back."""
         self.put(FIRST)
         self.start()
         self.l1.answer(b"ok\n", self.connection)
@@ -306,10 +306,10 @@ class SealedProofTests(ProofTests):
 
 
 class HandedOnTests(DelayedCase):
-    """What has its answer and cannot be cleared away, when another process takes over."""
+    """Answered requests that cannot be deleted or moved, when another process takes over."""
 
     def hand_on(self) -> None:
-        """Let another process take over, by way of JSON."""
+        """Let another process take over; what it is given goes through JSON."""
         self.successResultOf(self.service.stopService())
         answered = json.loads(json.dumps(self.service.answered()))
         self.service = self.make()
@@ -317,7 +317,7 @@ class HandedOnTests(DelayedCase):
         self.service.startService()
 
     def test_not_sent_again(self) -> None:
-        """It is not sent again, and goes as soon as it can."""
+        """Such a request is not sent again, and removed as soon as possible."""
         self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
         self.start()
@@ -337,7 +337,7 @@ class HandedOnTests(DelayedCase):
         )
 
     def test_written_to(self) -> None:
-        """What somebody has written to since is another request, and is sent."""
+        """If its file was written to since, it is another request, and sent."""
         self.put(FIRST, b"put:1\n")
         self.start()
         self.steps.fail("remove request", errno.EROFS)
@@ -350,7 +350,7 @@ class HandedOnTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:12\n"])
 
     def test_nonsense(self) -> None:
-        """What another process hands on is looked at when it comes, not later."""
+        """Wrong data from another process is an error at once."""
         nonsense: list[Any] = [{}, {"file": FIRST}, {"file": FIRST, "files": {FIRST: [1]}}, 3]
         for answered in nonsense:
             self.assertRaises((KeyError, TypeError), self.service.take_on, [answered])

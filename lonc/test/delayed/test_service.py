@@ -20,10 +20,10 @@ from lonc.wire.request import Cause
 
 
 class SendingTests(DelayedCase):
-    """The way of a delayed request that is answered."""
+    """Requests that are sent and answered."""
 
     def test_order(self) -> None:
-        """S13: requests go one at a time, in the order of their names, and go from the disk."""
+        """S13: requests are sent one at a time, in the order of their names, and then deleted."""
         self.put(SECOND, b"put:2\n")
         self.put(FIRST, b"put:1\n")
         self.start()
@@ -37,7 +37,7 @@ class SendingTests(DelayedCase):
         self.assertEqual(self.in_kept(), {})
 
     def test_perm_log(self) -> None:
-        """F9: the permanent log names the host and the request, once it has its answer."""
+        """F9: once a request is answered, the permanent log names its host and its content."""
         self.put(FIRST, b"put:a:b=\xff\xc3\xa4\n")
         self.start()
         self.assertEqual(self.perm, [])
@@ -45,7 +45,7 @@ class SendingTests(DelayedCase):
         self.assertEqual(self.perm, ["S:l1:put:a:b=\\xff\u00e4"])
 
     def test_log(self) -> None:
-        """S15: the log has a SUCCESS line that names the file and the command, and no content."""
+        """S15: the log has a SUCCESS line with the file and the command, without the content."""
         self.put(FIRST, b"put:secret\n")
         self.start()
         self.l1.answer()
@@ -54,7 +54,7 @@ class SendingTests(DelayedCase):
         self.assertEqual((event["host_id"], event["success"]), ("l1", True))
 
     def test_encrypted(self) -> None:
-        """What goes over the network encrypted is written to no log."""
+        """The content of encrypted requests is in no log."""
         self.put(FIRST, b"encrypt:passwd:dom:user:secret\n")
         self.put(SECOND, b"sethost:l1:encrypt:passwd:dom:user:secret\n")
         self.start()
@@ -64,7 +64,7 @@ class SendingTests(DelayedCase):
         self.assertNotIn("secret", " ".join(self.logged()))
 
     def test_found_while_running(self) -> None:
-        """F6: a request that is written later goes within 5 s, whenever in a second that is."""
+        """F6: a new request is sent within 5 s, whenever it is stored."""
         self.service.startService()
         for tenth in range(10):
             self.clock.advance(0.1)
@@ -76,7 +76,7 @@ class SendingTests(DelayedCase):
             self.l1.answer()
 
     def test_read_back(self) -> None:
-        """lonnet finds what it wrote for more than 2 s, or it would report a failure."""
+        """A file stays for more than 2 s: if lonnet did not find it, it would report a failure."""
         self.service.startService()
         self.clock.advance(0.999)
         path = self.put(FIRST)
@@ -95,7 +95,7 @@ class SendingTests(DelayedCase):
         self.assertEqual(self.on_disk(), [FIRST])
 
     def test_taken_away_in_flight(self) -> None:
-        """One that is removed while it waits for its answer still keeps the next one back."""
+        """A request whose file is deleted while it is being sent still delays the next one."""
         self.put(FIRST)
         self.start()
         self.take_away(FIRST)
@@ -109,7 +109,7 @@ class SendingTests(DelayedCase):
 
     def test_earlier_one(self) -> None:
         """
-        One that is found later, but comes before by its name, goes next. None goes twice, however
+        A request that is found later but has an earlier name is next; none is sent twice, however
         often it is found.
         """
         self.put(SECOND, b"put:2\n")
@@ -124,7 +124,7 @@ class SendingTests(DelayedCase):
         self.assertEqual(self.on_disk(), [])
 
     def test_counts(self) -> None:
-        """S16: the status learns how many there are for each host."""
+        """S16: the number of requests of each host is known, and the time of the oldest."""
         self.assertEqual(self.service.counts, {})
         for name in [FIRST, SECOND, OTHER]:
             self.put(name)
@@ -136,7 +136,7 @@ class SendingTests(DelayedCase):
         self.assertEqual(self.service.counts, {"l1": 2})
 
     def test_changed_while_sent(self) -> None:
-        """F7: what is written after the request was read is not lost: the whole file goes."""
+        """F7: if a file is written to after it was read, the whole file is sent again."""
         self.put(FIRST, b"put:1")
         self.start()
         path = self.put(FIRST, b"put:1234\n")
@@ -147,7 +147,7 @@ class SendingTests(DelayedCase):
         self.assertFalse(os.path.lexists(path))
 
     def test_taken_away(self) -> None:
-        """A file that an administrator removes at any time is no error."""
+        """A file that somebody deletes at any time is no error."""
         self.put(FIRST)
         self.start()
         self.take_away(FIRST)
@@ -164,8 +164,8 @@ class UnfinishedTests(DelayedCase):
 
     def test_no_newline(self) -> None:
         """
-        F7: a file without a newline goes when it has been the same for 2 s, within 5 s more; so
-        does one whose time stamp is old, as after a step of the clock.
+        F7: a file without a newline is sent within 5 s after it has been unchanged for 2 s, also if
+        its time stamp is old, as after the clock was set.
         """
         self.service.startService()
         for name, asked in ((FIRST, self.l1.asked), (OTHER, self.l2.asked)):
@@ -179,7 +179,7 @@ class UnfinishedTests(DelayedCase):
             self.assertEqual(asked, [b"put:a:b\n"])
 
     def test_several_without_newline(self) -> None:
-        """F7: they need not be waited for one after the other: their times run together."""
+        """F7: several such files of a host are timed together."""
         self.put(FIRST, b"put:1")
         self.put(SECOND, b"put:2")
         self.start()
@@ -188,7 +188,7 @@ class UnfinishedTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"put:1\n", b"put:2\n"])
 
     def test_completed(self) -> None:
-        """F7: one that gets its newline goes at once."""
+        """F7: a file that gets its newline is sent at once."""
         self.service.startService()
         for _ in range(4):
             self.put(FIRST, b"p")
@@ -200,7 +200,7 @@ class UnfinishedTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"put\n"])
 
     def test_order_is_kept(self) -> None:
-        """F7: the later ones of the same host wait for it, those of others do not."""
+        """F7: later requests of the same host wait for it, those of other hosts do not."""
         self.service.startService()
         self.put(SECOND, b"put:2\n")
         self.put(OTHER, b"put:3\n")
@@ -218,7 +218,7 @@ class KeptTests(DelayedCase):
     """F8: requests that are set aside."""
 
     def test_refused(self) -> None:
-        """F8: a request whose answer says no is kept with its answer, and the log warns."""
+        """F8: a refused request is kept with its answer, and the log warns."""
         self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
         self.start()
@@ -234,7 +234,7 @@ class KeptTests(DelayedCase):
         self.assertEqual(self.l1.asked[1:], [b"put:2\n"])
 
     def test_unusable(self) -> None:
-        """One that cannot be sent is kept with the reason, and holds nothing up."""
+        """A request that cannot be sent is kept with the reason, and delays nothing."""
         self.put(FIRST, b"x" * 101 + b"\n")
         self.put(SECOND)
         self.start()
@@ -246,7 +246,7 @@ class KeptTests(DelayedCase):
         self.assertIn(FIRST, line)
 
     def test_unreadable(self) -> None:
-        """One that may not be read is kept with the reason."""
+        """A file that cannot be read is kept with the reason."""
         self.put(FIRST)
         self.steps.fail("open request", errno.EACCES)
         self.start()
@@ -255,7 +255,7 @@ class KeptTests(DelayedCase):
         self.assertEqual(self.logged(LogLevel.critical), [])
 
     def test_empty(self) -> None:
-        """An empty one is kept with the reason, once it has been empty for 2 s."""
+        """An empty file is kept with the reason, once it has been empty for 2 s."""
         self.service.startService()
         self.put(FIRST, b"")
         self.tick(2)
@@ -264,7 +264,7 @@ class KeptTests(DelayedCase):
         self.assertEqual(self.in_kept(), {FIRST: b"", FIRST + ".reason": b"it is empty\n"})
 
     def test_hopeless(self) -> None:
-        """One that would fail each time is kept with the reason, and holds nothing up."""
+        """A request that would fail each time is kept with the reason, and delays nothing."""
         reasons = {
             Cause.TOO_LONG: b"over the line limit",
             Cause.WRONG_HOST: b"for another host",
@@ -280,7 +280,7 @@ class KeptTests(DelayedCase):
         self.assertEqual((len(self.l1.asked), self.on_disk()), (len(names), names[-1:]))
 
     def test_cannot_be_moved(self) -> None:
-        """One that cannot be set aside holds nothing up; it is tried again, and a problem."""
+        """One that cannot be set aside is a problem, delays nothing, and is moved later."""
         write(self.settings.kept_dir, b"in the way")
         self.put(FIRST, b"x" * 101 + b"\n")
         self.put(SECOND)
@@ -303,7 +303,7 @@ class KeptTests(DelayedCase):
         self.assertEqual(self.wrong(), [])
 
     def test_cannot_be_deleted(self) -> None:
-        """One that cannot be deleted is not sent again, and goes when it can be deleted."""
+        """One that cannot be deleted is not sent again, and is deleted when possible."""
         self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
         self.start()
@@ -320,7 +320,7 @@ class KeptTests(DelayedCase):
         self.assertEqual((len(self.perm), self.wrong()), (2, []))
 
     def test_name_comes_again(self) -> None:
-        """One that could not be deleted is forgotten when it goes; a new file of its name goes."""
+        """If somebody deletes it, a new file with its name is another request."""
         self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
         self.start()
@@ -336,7 +336,7 @@ class KeptTests(DelayedCase):
         self.assertEqual(self.logged(LogLevel.warn), [])
 
     def test_crash(self) -> None:
-        """Whatever step the machine stops at, a request is sent again or was set aside."""
+        """After a crash at any step a request is sent again, or was set aside."""
         for answer, steps in [(b"ok\n", 1), (b"refused\n", 8)]:
             for number in range(steps + 1):
                 self.put(FIRST)
@@ -373,7 +373,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(self.perm, [])
 
     def tries(self, count: int) -> list[float]:
-        """Let requests fail, and return how long it took from each failure to the next try."""
+        """Let requests fail; return the seconds from each failure to the next attempt."""
         pauses = []
         for _ in range(count):
             tried, since = len(self.l1.asked), self.clock.seconds()
@@ -384,7 +384,7 @@ class FailureTests(DelayedCase):
         return pauses
 
     def test_pauses(self) -> None:
-        """While the host is alive the pauses double, with jitter, up to a limit."""
+        """The pauses of an alive host double, with jitter, up to a limit."""
         self.put(FIRST)
         self.start()
         pauses = self.tries(9)
@@ -405,8 +405,8 @@ class FailureTests(DelayedCase):
 
     def test_many_for_a_dead_host(self) -> None:
         """
-        While nothing comes or goes, nothing is done for the files of a DEAD host; once it is back,
-        or when there is another file, all goes on.
+        While nothing changes in the folder, nothing is done for the files of a DEAD host; sending
+        goes on when it is back, or another file is stored.
         """
         self.put(FIRST, b"first\n")
         self.l1.alive = False
@@ -427,7 +427,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(self.l1.asked, [b"first\n"])
 
     def test_dead(self) -> None:
-        """While the host is DEAD nothing is tried; the folder is listed, and that is all."""
+        """For a DEAD host the folder is listed, and nothing else is done."""
         self.l1.alive = False
         for number in range(20):
             self.put(f"106200000{number}.1.put.l1")
@@ -439,7 +439,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(self.service.counts, {"l1": 20})
 
     def test_retry(self) -> None:
-        """F4: when it comes back its requests go at once, whatever the pause was."""
+        """F4: when the host is back, or on request, its requests are sent at once."""
         self.put(FIRST)
         self.start()
         self.tries(6)
@@ -461,7 +461,7 @@ class FailureTests(DelayedCase):
         self.service.retry("nobody")
 
     def test_surprise(self) -> None:
-        """S19: an error that nobody foresaw is logged; others go on, and it is tried again."""
+        """S19: an unexpected error is logged; it delays no other host, and is tried again."""
         self.put(FIRST)
         self.put(OTHER)
         self.l1.broken = True
@@ -475,7 +475,7 @@ class FailureTests(DelayedCase):
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_passing_error(self) -> None:
-        """An error that is not the file's own, as when descriptors run out, leaves it for later."""
+        """After a temporary error, such as too many open files, a request is tried again."""
         self.put(FIRST)
         self.steps.fail("open request", errno.EMFILE)
         self.start()
@@ -487,10 +487,10 @@ class FailureTests(DelayedCase):
 
 
 class TableTests(DelayedCase):
-    """Hosts that come and go."""
+    """Hosts that are added to the table and removed from it."""
 
     def test_not_served_yet(self) -> None:
-        """A host that its lond does not serve yet: its requests stay, and are tried again."""
+        """Requests for a host that its lond does not serve yet stay, and are tried again."""
         self.put(FIRST)
         self.start()
         self.l1.lose(Cause.NOT_SERVED)
@@ -500,8 +500,8 @@ class TableTests(DelayedCase):
 
     def test_unknown(self) -> None:
         """
-        Requests for a host that is not in the table stay, and are one problem of that host; it ends
-        when they have gone.
+        Requests for a host that is not in the table stay. They are one problem of that host, which
+        ends when they are gone.
         """
         names = [f"106200000{number}.1.put.gone" for number in range(5)]
         for name in [*names, "1062000000.4711.put.a.l1"]:
@@ -518,7 +518,7 @@ class TableTests(DelayedCase):
         self.assertEqual(self.wrong(), told[:1])
 
     def test_new_host(self) -> None:
-        """When the host comes into the table its requests go."""
+        """When the host is added to the table its requests are sent."""
         self.put("1062000000.4711.put.new", b"put:1\n")
         self.start()
         self.hosts["new"] = new = Host()
@@ -526,7 +526,7 @@ class TableTests(DelayedCase):
         self.assertEqual((new.asked, self.wrong()), ([b"put:1\n"], []))
 
     def test_host_gone(self) -> None:
-        """When a host leaves the table, what it has not answered stays."""
+        """When a host is removed from the table, its unanswered requests stay."""
         self.put(FIRST)
         self.put(SECOND)
         self.start()
@@ -537,7 +537,7 @@ class TableTests(DelayedCase):
         self.assertEqual(self.on_disk(), [FIRST, SECOND])
 
     def test_address_changed(self) -> None:
-        """F13: a host that starts afresh gets what its forerunner has not answered."""
+        """F13: what a host has not answered is sent to the one that replaces it."""
         self.put(FIRST)
         self.start()
         self.hosts["l1"] = fresh = Host()
@@ -547,10 +547,10 @@ class TableTests(DelayedCase):
 
 
 class FolderTests(DelayedCase):
-    """The folder itself, and settings that change."""
+    """The folder, and changed settings."""
 
     def test_missing(self) -> None:
-        """A missing folder is made at the start, and again when it vanishes."""
+        """A missing folder is created at the start, and again later."""
         os.rmdir(self.settings.delayed_dir)
         self.service.startService()
         self.assertTrue(os.path.isdir(self.settings.delayed_dir))
@@ -562,7 +562,7 @@ class FolderTests(DelayedCase):
         self.assertEqual(self.logged(LogLevel.error), [])
 
     def test_in_the_way(self) -> None:
-        """A folder that cannot be read is a problem until it can be, and then it is used."""
+        """A folder that cannot be read is a problem until it can be, and is then used."""
         os.rmdir(self.settings.delayed_dir)
         write(self.settings.delayed_dir, b"")
         self.start()
@@ -576,7 +576,7 @@ class FolderTests(DelayedCase):
         self.assertEqual((len(self.l1.asked), self.wrong()), (1, []))
 
     def test_cannot_be_written(self) -> None:
-        """A folder where lonc may not write and a disk that is full are problems until it ends."""
+        """A folder that lonc may not write, and a full disk, are problems while it lasts."""
         self.start()
         disk = os.statvfs(self.settings.delayed_dir)
         full = os.statvfs_result([*disk[:4], 0, *disk[5:]])
@@ -593,7 +593,7 @@ class FolderTests(DelayedCase):
         self.assertEqual(self.wrong(), [])
 
     def test_limit_changes(self) -> None:
-        """F13: another line limit counts for what is read from then on."""
+        """F13: a new limit on lines applies to requests that are read from then on."""
         self.service.startService()
         self.service.reconfigure(attrs.evolve(self.settings, max_line=5))
         self.put(FIRST)
@@ -601,7 +601,7 @@ class FolderTests(DelayedCase):
         self.assertIn(FIRST, self.in_kept())
 
     def test_folder_changes(self) -> None:
-        """F13: another folder counts at once; what is under way ends in the old one."""
+        """F13: a new folder is used at once; what was being sent ends in the old one."""
         old = self.put(FIRST, b"put:1\n")
         self.put(SECOND, b"put:2\n")
         self.start()
@@ -621,7 +621,7 @@ class HangingDiskTests(SlowDisk):
     """A disk that does not answer."""
 
     def test_read_hangs(self) -> None:
-        """A file that hangs is named in the log, gets no second thread, and goes in the end."""
+        """If reading a file hangs, the log names it; it is sent later, and not read twice."""
         self.put(FIRST)
         self.service.startService()
         self.threads.finish()
@@ -636,7 +636,7 @@ class HangingDiskTests(SlowDisk):
         self.assertEqual(self.l1.asked, [b"put:a:b\n"])
 
     def test_others_go_on(self) -> None:
-        """A file that hangs holds up its host for that time only, and other hosts not at all."""
+        """It delays its host until the time limit, and other hosts not at all."""
         self.put(FIRST)
         self.put(SECOND, b"put:2\n")
         self.put(OTHER, b"put:3\n")
@@ -648,7 +648,7 @@ class HangingDiskTests(SlowDisk):
         self.assertEqual(self.l1.asked, [b"put:2\n"])
 
     def test_delete_hangs(self) -> None:
-        """A request whose deletion hangs is not sent again meanwhile, nor afterwards."""
+        """A request whose deletion hangs is not sent again."""
         self.put(FIRST)
         self.service.startService()
         self.pass_time(4, hanging=0)
@@ -661,7 +661,7 @@ class HangingDiskTests(SlowDisk):
         self.assertEqual(len(self.l1.asked), 1)
 
     def test_scan_hangs(self) -> None:
-        """A scan that hangs is a problem, and no other is begun before it returns."""
+        """A scan that hangs is a problem, and no other begins before it returns."""
         self.service.startService()
         self.tick(100)
         self.assertEqual(len(self.threads.begun), 1)
@@ -673,7 +673,7 @@ class HangingDiskTests(SlowDisk):
         self.assertEqual((self.service.counts, self.wrong()), ({"l1": 1}, []))
 
     def test_folder_changes(self) -> None:
-        """F13: what a scan of the old folder finds after another was set does not count."""
+        """F13: what a scan of the previous folder finds is discarded."""
         self.put(FIRST)
         self.service.startService()
         self.service.reconfigure(attrs.evolve(self.settings, sock_dir=self.mktemp()))
@@ -681,7 +681,7 @@ class HangingDiskTests(SlowDisk):
         self.assertEqual(self.service.counts, {})
 
     def test_stopped_while_reading(self) -> None:
-        """A request that has been read when the service stops is not sent."""
+        """A request that is being read when the service stops is not sent."""
         self.put(FIRST)
         self.service.startService()
         self.pass_time(2, hanging=0)
@@ -694,7 +694,7 @@ class HangingDiskTests(SlowDisk):
         self.assertEqual(self.l1.asked, [])
 
     def test_stop(self) -> None:
-        """A disk that hangs does not keep the service from stopping."""
+        """A hanging disk does not prevent the service from stopping."""
         self.put(FIRST)
         self.service.startService()
         self.threads.finish()
@@ -705,10 +705,10 @@ class HangingDiskTests(SlowDisk):
 
 
 class StoppingTests(DelayedCase):
-    """What stopService leaves."""
+    """Stopping the service."""
 
     def test_idle(self) -> None:
-        """With nothing under way it is over at once, and nothing is looked for any more."""
+        """Without requests in flight it ends at once, and nothing is scanned any more."""
         self.put(FIRST)
         self.l1.alive = False
         self.start()
@@ -732,7 +732,7 @@ class StoppingTests(DelayedCase):
         self.assertEqual(len(self.l1.asked), 2)
 
     def test_answered(self) -> None:
-        """One that still gets its answer is cleared away; the next one is not begun."""
+        """A request in flight that is still answered is deleted; no other is sent."""
         self.put(FIRST)
         self.put(SECOND)
         self.start()

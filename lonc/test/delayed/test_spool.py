@@ -28,10 +28,10 @@ KEPT_STEPS = ["move request", "close request to others", "sync kept", "sync fold
 
 
 class NameTests(SynchronousTestCase):
-    """Whose a delayed request is (protocol section 6)."""
+    """The host in the name of a delayed request (protocol section 6)."""
 
     def test_forms(self) -> None:
-        """The protocol's form is read, and those of older and of later writers."""
+        """Names of the protocol's form are read, and those of older and later programs."""
         for name, host_id in [
             ("1062000000.4711.put.l1", "l1"),
             ("1062000000.put.l1", "l1"),
@@ -42,13 +42,13 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(host_of(name), host_id, name)
 
     def test_dots(self) -> None:
-        """A host id with dots is taken whole, also when its end is a host id too."""
+        """A host id may contain dots, also if its end is another host's id."""
         self.assertEqual(host_of("1062000000.4711.put.a.l1"), "a.l1")
         self.assertEqual(host_of("1062000000.4711.put.7.l1"), "7.l1")
         self.assertEqual(host_of("1062000000.put.put.l1"), "put.l1")
 
     def test_others(self) -> None:
-        """What is in no such form is no delayed request."""
+        """Other names are not those of delayed requests."""
         for name in [
             "kept",
             ".1062000000.4711.put.l1",
@@ -71,14 +71,14 @@ class NameTests(SynchronousTestCase):
         host_id=st.from_regex(r"[A-Za-z0-9_.-]{1,30}", fullmatch=True),
     )
     def test_any(self, numbers: list[int], letters: str, host_id: str) -> None:
-        """Whatever the letters and the host id are, it is never taken for another's."""
+        """Whatever the letters and the host id are, the host id is read unchanged."""
         name = ".".join([*map(str, numbers), letters, host_id])
         self.assertEqual(host_of(name), host_id)
 
     @settings(deadline=None)
     @given(st.lists(st.tuples(*[st.integers(0, 10**12)] * 3), max_size=20))
     def test_numbers(self, numbers: list[tuple[int, int, int]]) -> None:
-        """S13: names are in the order of their numbers, sealed or not, wherever they lie."""
+        """S13: names are in the order of their numbers, sealed or not, in whatever folder."""
         forms = [("", ""), ("", "~sealed"), ("sealed/", "~2~sealed")]
         found = sorted(
             (
@@ -120,7 +120,7 @@ class SpoolCase(SynchronousTestCase):
         return {name: read(os.path.join(self.kept, name)) for name in os.listdir(self.kept)}
 
     def assert_there(self, when: str) -> None:
-        """The request is in one of the folders at least, sealed or not."""
+        """The request is in at least one of the folders, sealed or not."""
         copies = []
         for folder in (self.folder, self.spool.sealed, self.kept):
             path = os.path.join(folder, NAME)
@@ -133,7 +133,7 @@ class SpoolCase(SynchronousTestCase):
     def crash_each_step(
         self, begin: Callable[[], object], act: Callable[[Spool], object]
     ) -> list[str]:
-        """Let the machine stop at each step of a call; return the steps of a whole one."""
+        """Stop the machine at each step of a call; return the steps of a complete one."""
         steps = Steps()
         while not steps.taken or steps.crash_at == len(steps.taken):
             steps = Steps(crash_at=steps.crash_at + 1)
@@ -146,7 +146,7 @@ class SpoolCase(SynchronousTestCase):
         return steps.taken
 
     def assert_kept_in_a_crash(self) -> None:
-        """Whatever step the machine stops at, a request that is set aside is there."""
+        """After a crash at any step of setting a request aside, it is on disk."""
         steps = self.crash_each_step(
             lambda: self.put(b"x\n"),
             lambda spool: spool.set_aside({NAME: self.stamp()}, ANSWER, b"no\n"),
@@ -155,10 +155,10 @@ class SpoolCase(SynchronousTestCase):
 
 
 class ScanTests(SpoolCase):
-    """What is there, for each host."""
+    """The requests found for each host."""
 
     def test_order(self) -> None:
-        """S13: names come by host; lonnet does not pad its count, so numbers count as numbers."""
+        """S13: numbers in names are compared as numbers, as lonnet does not pad its count."""
         counted = [f"20.{count}.4711.put.l1" for count in (1, 2, 10, 11)]
         for name in ["100.1.put.l1", "3.1.put.l2", "20.1.put.l1", "9.1._x.l1", *counted]:
             self.put(b"x\n", name)
@@ -171,7 +171,7 @@ class ScanTests(SpoolCase):
         )
 
     def test_order_of_names(self) -> None:
-        """S13: neither the folder nor a seal counts; of one name those sealed were stored first."""
+        """S13: folder and seal do not matter; of files with one name the sealed are first."""
         stored = ["5.1.put.l1", "5.01.put.l1", "sealed/5.2.put.l1~sealed"]
         named = ["6.1.put.l1~sealed", "sealed/6.1.put.l1~2~sealed", "6.1.put.l1~10~sealed"]
         files = [*sorted(stored, key=order), *named, "6.1.put.l1", "sealed/6.2.put.l1~sealed"]
@@ -179,7 +179,7 @@ class ScanTests(SpoolCase):
         self.assertEqual(sorted(set(files), key=order), files)
 
     def test_left_alone(self) -> None:
-        """What is hidden, set aside, or no delayed request by its name is not there."""
+        """Hidden and kept files, and those with other names, are not found."""
         os.mkdir(self.kept)
         write(os.path.join(self.kept, NAME), b"x\n")
         for name in ["." + NAME, "notes", NAME + "~", "\udcff.1.put.l1"]:
@@ -187,7 +187,7 @@ class ScanTests(SpoolCase):
         self.assertEqual(self.spool.scan(), Found({}, kept=1))
 
     def test_unchanged(self) -> None:
-        """While nothing comes or goes the folder is not listed again, but for now and then."""
+        """While nothing changes the folder is not listed again, except from time to time."""
         spool = self.spool
         self.put(b"x\n", NAME)
         found = [spool.scan() for _ in range(REST_AFTER + 5)]
@@ -201,7 +201,7 @@ class ScanTests(SpoolCase):
         self.assertEqual(listed.count(True), 1)
 
     def test_changed_inside(self) -> None:
-        """What comes or goes in the folders inside is seen as well."""
+        """Changes in the subfolders are noticed too."""
         os.mkdir(self.spool.sealed)
         for _ in range(REST_AFTER + 5):
             self.spool.scan()
@@ -214,20 +214,20 @@ class ScanTests(SpoolCase):
         self.assertEqual(self.spool.scan().kept, 1)
 
     def test_no_folder(self) -> None:
-        """A folder that cannot be made is an error that names it, each time."""
+        """A folder that cannot be created is an error that names it, each time."""
         nowhere = Spool(os.path.join(self.folder, "x", "y"))
         for _ in range(REST_AFTER + 2):
             self.assertIn("x/y", str(self.assertRaises(FileNotFoundError, nowhere.scan)))
 
     def test_missing_folder(self) -> None:
-        """A missing folder is made, closed to others."""
+        """A missing folder is created, closed to others."""
         os.rmdir(self.folder)
         self.assertEqual(self.spool.scan(), Found({}))
         self.assertEqual(mode(self.folder) & 0o707, 0o700)
 
 
 class TakeTests(SpoolCase):
-    """Reading a request when it is whole (F7)."""
+    """Reading a request once its file is complete (F7)."""
 
     def take(self, still: Stamp | None = None) -> bytes:
         return self.spool.read(NAME, LIMIT, still)[0]
@@ -237,18 +237,18 @@ class TakeTests(SpoolCase):
         self.assertEqual(str(fault), reason)
 
     def test_newline(self) -> None:
-        """A file with a newline at its end is whole."""
+        """A file with a newline at its end is complete."""
         self.put(b"put:a:b\n")
         self.assertEqual(self.spool.read(NAME, LIMIT), (b"put:a:b\n", self.stamp()))
 
     def test_no_newline(self) -> None:
-        """F7: one without is not, until it has been the same for long enough."""
+        """F7: one without is complete once it has been unchanged for long enough."""
         self.put(b"put:a:b")
         unfinished = self.assertRaises(Unfinished, self.take)
         self.assertEqual(self.take(unfinished.stamp), b"put:a:b\n")
 
     def test_grown(self) -> None:
-        """F7: one that has grown meanwhile is not whole either."""
+        """F7: one that has grown meanwhile is not complete."""
         self.put(b"put:a")
         stamp = self.stamp()
         self.put(b"put:a:b")
@@ -256,19 +256,19 @@ class TakeTests(SpoolCase):
         self.assertEqual(unfinished.stamp, self.stamp())
 
     def test_grows(self) -> None:
-        """F7: one that is written while it is read is not whole, newline or not."""
+        """F7: one that is written to while it is read is not complete, with a newline or not."""
         path = self.put(b"put:a\n")
         self.steps.faults["look again"] = lambda: write(path, b"put:a\nput:b\n")
         unfinished = self.assertRaises(Unfinished, self.take)
         self.assertEqual(unfinished.stamp, self.stamp())
 
     def test_bytes(self) -> None:
-        """The line is bytes: nothing in it but its newline has a meaning."""
+        """A line may contain any bytes but newlines."""
         self.put(b" put:\xff\x00:b \r\n")
         self.assertEqual(self.take(), b" put:\xff\x00:b \r\n")
 
     def test_blank_lines(self) -> None:
-        """Blank lines around the request are nothing."""
+        """Blank lines around the request are ignored."""
         self.put(b"\nput:a:b\n\n \n\r\n")
         self.assertEqual(self.take(), b"put:a:b\n")
 
@@ -279,14 +279,14 @@ class TakeTests(SpoolCase):
             self.assert_unusable("it contains more than one line")
 
     def test_empty(self) -> None:
-        """An empty file may be about to be written; when it stays so it is unusable."""
+        """An empty file is incomplete at first, and unusable if it stays empty."""
         for data in [b"", b"\n", b" \n\n"]:
             self.put(data)
             unfinished = self.assertRaises(Unfinished, self.take)
             self.assert_unusable("it is empty", unfinished.stamp)
 
     def test_limit(self) -> None:
-        """A line may have as many bytes as the limit says, its newline not counted."""
+        """The limit on a line does not include its newline."""
         self.put(b"x" * LIMIT + b"\n")
         self.assertEqual(len(self.take()), LIMIT + 1)
         self.put(b"x" * (LIMIT + 1) + b"\n")
@@ -295,7 +295,7 @@ class TakeTests(SpoolCase):
         self.assert_unusable("it is longer than the limit of 100 bytes")
 
     def test_folder_that_is_a_link(self) -> None:
-        """Where a link in the folder's place leads, nothing is read, written or kept."""
+        """Nothing is read, written or kept through a link in the place of a folder."""
         elsewhere = os.path.abspath(os.path.join(os.path.dirname(self.folder), "elsewhere"))
         os.mkdir(elsewhere)
         os.symlink(elsewhere, self.kept)
@@ -310,7 +310,7 @@ class TakeTests(SpoolCase):
         self.assertRaises(OSError, self.spool.scan)
 
     def test_anothers_folder(self) -> None:
-        """Nothing is set aside where another user could take it away; it stays where it is."""
+        """Nothing is set aside in a folder where another user could delete it."""
         os.mkdir(self.kept)
         real = os.lstat
 
@@ -327,7 +327,7 @@ class TakeTests(SpoolCase):
         self.assertEqual((read(path), self.in_kept()), (b"x\n", {}))
 
     def test_left_by_a_crash(self) -> None:
-        """What a crash left half written, sealed or not, goes after a day; all else stays."""
+        """Unfinished files left by a crash are deleted after a day, and no others."""
         left = [f".{NAME}.part", f".{NAME}{SEALED}.part", f"{NAME}~sealing"]
         others = [NAME, ".part", ".x.part", f".{NAME}", f"{NAME}.part", f"x.{NAME}.part"]
         for name in [*left, *others]:
@@ -339,8 +339,8 @@ class TakeTests(SpoolCase):
 
     def test_hard_link(self) -> None:
         """
-        A file of another name is not sent; it is not whole at first, for who stores a request may
-        be about to take the other name away. Its rights stay as they are.
+        A file that has another name too is not sent. At first it is incomplete, as it may just be
+        being stored. Its mode is not changed.
         """
         path = os.path.join(self.folder, "other")
         write(path, b"secret\n")
@@ -357,7 +357,7 @@ class TakeTests(SpoolCase):
         self.assertEqual((read(path), mode(path)), (b"secret\n", 0o640))
 
     def test_being_stored(self) -> None:
-        """A request that a crash left under its hidden name as well is whole, and is sent."""
+        """A request that kept its hidden name too after a crash is sent."""
         os.link(self.put(b"put:a:b\n"), self.spool.path(f".{NAME}.part"))
         self.assertEqual(self.take(), b"put:a:b\n")
 
@@ -374,7 +374,7 @@ class TakeTests(SpoolCase):
             remove(self.spool.path(NAME))
 
     def test_swapped(self) -> None:
-        """Nor is a link followed, or a pipe waited for, that takes a file's place last."""
+        """The same if a link or a pipe replaces the file at the last moment."""
         path = self.put(b"x\n")
 
         def swap(make: Callable[[], None]) -> None:
@@ -389,7 +389,7 @@ class TakeTests(SpoolCase):
         self.assert_unusable("it is not a regular file")
 
     def test_unreadable(self) -> None:
-        """A file that may not be read, or that the disk cannot give, is unusable."""
+        """A file that may not be read, or that the disk cannot read, is unusable."""
         self.put(b"x\n")
         for number, reason in [
             (errno.EACCES, "it cannot be read: Permission denied"),
@@ -399,18 +399,18 @@ class TakeTests(SpoolCase):
             self.assert_unusable(reason)
 
     def test_passing(self) -> None:
-        """An error that is not the file's own is not held against it."""
+        """After a temporary error a file is not unusable."""
         self.put(b"x\n")
         self.steps.fail("open request", errno.EMFILE)
         self.assertRaises(OSError, self.take)
 
     def test_gone(self) -> None:
-        """A file that has gone is told apart."""
+        """A file that was deleted is an error of its own."""
         self.assertRaises(FileNotFoundError, self.take)
 
 
 class SealedTests(SpoolCase):
-    """Sealed forms, with a key and without. How they come about: ``test_sealer``."""
+    """Sealed requests, with a key and without. See also ``test_sealer``."""
 
     KEY = bytes(32)
 
@@ -438,7 +438,7 @@ class SealedTests(SpoolCase):
         return here | {f"sealed/{name}" for name in sealed}
 
     def test_scan(self) -> None:
-        """It is told, with a key and without, what is sealed, and what is not."""
+        """Sealed requests are found with a key and without; those in the clear are counted."""
         self.put(b"x\n")
         self.put_sealed(b"x\n")
         self.put_sealed(b"x\n", NAME + "~10")
@@ -459,7 +459,7 @@ class SealedTests(SpoolCase):
             self.assertEqual(found.unsealed, 3)
 
     def test_folder_is_a_link(self) -> None:
-        """Where a link in the place of the folder of sealed ones leads, nothing is looked for."""
+        """Nothing is read or sealed through a link in the place of the folder."""
         elsewhere = os.path.abspath(os.path.join(os.path.dirname(self.folder), "elsewhere"))
         os.mkdir(elsewhere)
         write(os.path.join(elsewhere, "1.2.put.l2~sealed"), b"x")
@@ -471,7 +471,7 @@ class SealedTests(SpoolCase):
         self.assertRaises(OSError, self.spool.seal, NAME)
 
     def test_folder_cannot_be_listed(self) -> None:
-        """Where the disk does not say what is sealed, nothing of it is taken for gone."""
+        """A folder that cannot be listed is an error, as its requests are not gone."""
         self.put_sealed(b"x\n")
         listdir = os.listdir
 
@@ -484,13 +484,13 @@ class SealedTests(SpoolCase):
         self.assertRaises(OSError, self.spool.scan)
 
     def test_read(self) -> None:
-        """What is sealed is whole, with a newline or without."""
+        """A sealed request is complete, with a newline or without."""
         for data in (b"put:a:b\n", b"put:a:b"):
             self.put_sealed(data)
             self.assertEqual(self.read(), b"put:a:b\n")
 
     def test_limit(self) -> None:
-        """F3: the limit on the line is the same."""
+        """F3: the limit on lines is the same."""
         self.put_sealed(b"x" * LIMIT + b"\n")
         self.assertEqual(len(self.read()), LIMIT + 1)
         self.put_sealed(b"x" * (LIMIT + 1) + b"\n")
@@ -498,7 +498,7 @@ class SealedTests(SpoolCase):
         self.assertEqual(str(fault), "it is longer than the limit of 100 bytes")
 
     def test_no_request(self) -> None:
-        """What is none in the clear is none when it is sealed."""
+        """Sealed content that is no request is unusable too."""
         for data, reason in [(b"", "it is empty"), (b"a\nb\n", "it contains more than one line")]:
             self.put_sealed(data)
             fault = self.assertRaises(Unusable, self.read)
@@ -506,8 +506,8 @@ class SealedTests(SpoolCase):
 
     def test_sealed(self) -> None:
         """
-        A sealed form takes the place of a file, in a folder that others cannot list. The form and
-        its folder are synced before the file in the clear goes.
+        A file is replaced by its sealed form, in a folder that others cannot list. The form and its
+        folder are synced before the file is deleted.
         """
         self.put(b"x\n")
         calls = disk_calls(self, self.folder)
@@ -527,7 +527,7 @@ class SealedTests(SpoolCase):
         self.assertEqual((self.waiting(), self.read()), ({f"sealed/{NAME}{SEALED}"}, b"x\n"))
 
     def test_moved_on_the_disk(self) -> None:
-        """When a sealed one is moved, and when it is moved back, both folders are synced."""
+        """When a sealed request is moved, and moved back, both folders are synced."""
         self.put_sealed(b"x\n", folder="")
         calls = disk_calls(self, self.folder)
         form = self.spool.seal(NAME + SEALED)
@@ -536,7 +536,7 @@ class SealedTests(SpoolCase):
         self.assertEqual(calls, [there, "sync sealed", "sync .", back, "sync .", "sync sealed"])
 
     def test_moved(self) -> None:
-        """One that is stored sealed, or moved back, is moved to the others, over none of them."""
+        """A sealed request in the folder of programs is moved to the others, replacing none."""
         self.put_sealed(b"1\n")
         self.put_sealed(b"2\n", folder="")
         self.assertEqual(self.spool.seal(NAME + SEALED), f"sealed/{NAME}~1{SEALED}")
@@ -544,14 +544,14 @@ class SealedTests(SpoolCase):
         self.assertEqual(self.spool.read(f"sealed/{NAME}~1{SEALED}", LIMIT)[0], b"2\n")
 
     def test_sealing_a_hard_link(self) -> None:
-        """What others cannot read is not sealed for them under another name, once it is clear."""
+        """A file with another name, which others may not be able to read, is not sealed."""
         path = self.put(b"secret\n", "other")
         os.link(path, self.spool.path(NAME))
         self.assertRaises(Unfinished, self.spool.seal, NAME, None)
         self.assertRaises(Unusable, self.spool.seal, NAME, self.stamp())
 
     def test_remove_again(self) -> None:
-        """When only one of two files could be deleted, the other is the next time."""
+        """If only one of two files could be deleted, the other one is deleted later."""
         self.put(b"x\n")
         self.put_sealed(b"x\n")
         files = {**self.files(), **self.files(NAME)}
@@ -579,7 +579,7 @@ class SealedTests(SpoolCase):
         self.assertEqual([mode(os.path.join(self.kept, name)) for name in found], [0o600, 0o600])
 
     def test_kept_beside_others(self) -> None:
-        """Nothing that is there, sealed or not, loses its place."""
+        """Setting aside replaces no file, sealed or not."""
         os.mkdir(self.kept)
         for name in [NAME, NAME + "~1" + SEALED]:
             write(os.path.join(self.kept, name), b"old\n")
@@ -589,7 +589,7 @@ class SealedTests(SpoolCase):
         self.assertEqual(set(self.in_kept()), {NAME, NAME + "~1" + SEALED} | new)
 
     def test_kept_as_it_is(self) -> None:
-        """What is no file, or what the disk cannot give, is set aside as it is."""
+        """A folder, or a file that the disk cannot read, is set aside unsealed."""
         self.steps.fail("read request", errno.EIO)
         for make in (lambda: self.put(b"x\n"), lambda: os.mkdir(self.spool.path(NAME))):
             make()
@@ -598,7 +598,7 @@ class SealedTests(SpoolCase):
             shutil.rmtree(self.kept)
 
     def test_kept_and_plain_stays(self) -> None:
-        """One that cannot be deleted when it is set aside is set aside once, later."""
+        """If the file cannot be deleted, its form is set aside later, once."""
         self.put(b"x\n")
         files = self.files(NAME)
         self.steps.fail("remove plain", errno.EROFS)
@@ -610,17 +610,17 @@ class SealedTests(SpoolCase):
         self.assertEqual(set(self.in_kept()), {NAME + SEALED, f"{NAME}.answer{SEALED}"})
 
     def test_name_is_taken(self) -> None:
-        """A folder that has the name of a sealed form is left alone."""
+        """A folder with the name of a sealed form is left alone."""
         os.makedirs(self.spool.path(f"sealed/{NAME}{SEALED}"))
         self.put(b"x\n")
         self.assertEqual(self.spool.seal(NAME), f"sealed/{NAME}~1{SEALED}")
 
     def test_crash(self) -> None:
-        """Whatever step the machine stops at, the request is in one of the folders."""
+        """After a crash at any step the request is in one of the folders."""
         self.assert_kept_in_a_crash()
 
     def test_crash_while_it_moves(self) -> None:
-        """Nor is one lost that was stored sealed and is moved to the others."""
+        """The same while a sealed request is moved to the others."""
         steps = self.crash_each_step(
             lambda: self.put_sealed(b"x\n", folder=""),
             lambda spool: spool.seal(NAME + SEALED),
@@ -630,14 +630,14 @@ class SealedTests(SpoolCase):
         )
 
     def test_crash_while_it_is_unfolded(self) -> None:
-        """Nor when what is sealed is moved back for an older lonc, which may be done again."""
+        """The same while sealed requests are moved back; that can be repeated."""
         steps = self.crash_each_step(
             lambda: self.put_sealed(b"x\n"), lambda spool: (spool.unfold(), self.spool.unfold())
         )
         self.assertEqual(steps, ["move sealed", "sync sealed folder", "sync folder"])
 
     def test_unfold(self) -> None:
-        """For an older lonc what is sealed is moved back; nothing that is there loses its place."""
+        """For an older lonc sealed requests are moved back, replacing none."""
         self.put_sealed(b"1\n")
         self.put_sealed(b"2\n", folder="")
         self.put_sealed(b"3\n", "1.2.put.l2")
@@ -656,7 +656,7 @@ class KeepTests(SpoolCase):
         return self.spool.set_aside(self.files(), ending, note)
 
     def test_kept(self) -> None:
-        """F8: the request goes into the inner folder, the answer beside it, closed to others."""
+        """F8: the request is moved to the subfolder, with the answer, closed to others."""
         path = self.put(b"x\n")
         os.chmod(path, 0o644)
         self.assertEqual(self.keep(), os.path.join(self.kept, NAME))
@@ -667,7 +667,7 @@ class KeepTests(SpoolCase):
         self.assertEqual(mode(os.path.join(self.kept, NAME + ".answer")), 0o600)
 
     def test_on_the_disk(self) -> None:
-        """A power failure undoes nothing of it: note and both folders are synced in their turn."""
+        """The note and both folders are synced in the right order."""
         path = self.put(b"x\n")
         calls = disk_calls(self, self.folder)
         kept = self.keep()
@@ -683,7 +683,7 @@ class KeepTests(SpoolCase):
         )
 
     def test_nothing_overwritten(self) -> None:
-        """What bears the name stays, a note that a crash left too; the new ones are numbered."""
+        """No file or note is replaced: new ones are numbered."""
         os.mkdir(self.kept)
         for left in (".answer", "~1.reason"):
             write(os.path.join(self.kept, NAME + left), b"old\n")
@@ -705,7 +705,7 @@ class KeepTests(SpoolCase):
         self.assertEqual(self.in_kept(), {})
 
     def test_failure(self) -> None:
-        """When a step fails the request stays, and no note is left over."""
+        """If a step fails the request stays, and no note is left."""
         for step in ["make note", "write note", "sync note", "move request"]:
             path = self.put(b"x\n")
             self.steps.faults.clear()
@@ -715,7 +715,7 @@ class KeepTests(SpoolCase):
             self.assertEqual(self.in_kept(), {}, step)
 
     def test_folder(self) -> None:
-        """A folder is set aside too, and stays usable."""
+        """A folder is set aside too, with its mode."""
         os.mkdir(self.spool.path(NAME))
         os.chmod(self.spool.path(NAME), 0o755)
         kept = self.spool.set_aside(self.files(), REASON, b"why\n")
@@ -723,7 +723,7 @@ class KeepTests(SpoolCase):
         self.assertEqual(mode(kept), 0o755)
 
     def test_link(self) -> None:
-        """A link is set aside itself; what it names keeps its mode."""
+        """A link is set aside itself; the mode of its target is not changed."""
         secret = os.path.join(self.folder, "secret")
         write(secret, b"x\n")
         os.chmod(secret, 0o644)
@@ -733,5 +733,5 @@ class KeepTests(SpoolCase):
         self.assertEqual(mode(secret), 0o644)
 
     def test_crash(self) -> None:
-        """Whatever step the machine stops at, the request is in the one folder or the other."""
+        """After a crash at any step the request is in one of the folders."""
         self.assert_kept_in_a_crash()

@@ -15,10 +15,10 @@ NAME = "1062000000.4711.put.l1"
 
 
 class TableTests(SynchronousTestCase):
-    """Which states there are, and what comes after which."""
+    """The states of a delayed request and their transitions."""
 
     def test_documented(self) -> None:
-        """The page on the architecture has the same states and moves."""
+        """The page on the architecture has the same states and transitions."""
         page = read("docs", "architecture.rst")
         rows = re.findall(r"^   \* - \*(\w+)\*\n     - (?:.*\n)+?     - (.*)$", page, re.MULTILINE)
         documented = {state: sorted(re.findall(r"\w+", moves)) for state, moves in rows}
@@ -26,13 +26,13 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(documented, moves)
 
     def test_reached(self) -> None:
-        """Each state is one to begin with, or comes after another; two are the end."""
+        """Each state is a first one or follows another; only two have no successor."""
         after = {state for moves in MOVES.values() for state in moves}
         self.assertEqual(set(State) - after, set())
         self.assertEqual([x for x in State if not MOVES[x]], [State.KEPT, State.GONE])
 
     def test_no_other_move(self) -> None:
-        """What the table does not have does not happen: an answered request is not sent again."""
+        """Other transitions are errors: an answered request is not sent again."""
         request = StoredRequest(Spool(""), NAME, Clock())
         self.assertIs(request.state, State.FOUND)
         for state in (State.WHOLE, State.SENDING, State.ANSWERED, State.PROVEN):
@@ -40,6 +40,6 @@ class TableTests(SynchronousTestCase):
         self.assertRaises(AssertionError, request.move, State.SENDING)
 
     def test_where_it_is_found(self) -> None:
-        """The folder is the state: what lies among the sealed ones begins as one of them."""
+        """A request found in the folder of sealed ones begins as sealed."""
         request = StoredRequest(Spool(""), f"sealed/{NAME}~sealed", Clock())
         self.assertEqual((request.state, request.host_id), (State.SEALED, "l1"))
