@@ -18,26 +18,17 @@ from twisted.internet.error import (
     ConnectionDone,
 )
 from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorTime,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from lonc.host.connection_states import ConnectionState, Trouble
+from lonc.host.handshaker import Handshaker
 from lonc.local.limits import UNCOUNTED
 from lonc.wire.cipher import FrameError, SessionCipher
 from lonc.wire.framing import LineBuffer, LineTooLong
-from lonc.wire.handshake import (
-    TAKE_LIMIT,
-    Handshake,
-    HandshakeError,
-    LondFacts,
-    Omission,
-    OtherLondError,
-    State,
-)
+from lonc.wire.handshake import Handshake, LondFacts
 from lonc.wire.request import PECULIAR, Cause, Nobody, Request, without_addressee
 
 #: An encrypted line is a bit more than twice as long as its text: two hex digits per byte, at most
@@ -57,9 +48,6 @@ _EVERY = bytes(range(256))
 #: The empty buffer of all connections without an incomplete answer. It is never changed.
 _NO_LINES = LineBuffer(0)
 
-#: Seconds between checks whether a lond has deleted the key file after ``ok:local``.
-_LOOK = 0.02
-
 #: Sent to check that the lond answers, and that its answers are in step.
 PING: Final = b"ping\n"
 
@@ -67,15 +55,6 @@ PING: Final = b"ping\n"
 # Module variables, for speed.
 _INTRODUCING, _BUSY = ConnectionState.INTRODUCING, ConnectionState.BUSY
 _PROVING, _CLOSED = ConnectionState.PROVING, ConnectionState.CLOSED
-
-
-class Attempt(Interface):
-    """Makes the connection: :class:`lonc.host.connection_factory.LondConnectionFactory`."""
-
-    clock: IReactorTime
-
-    def give_up(self) -> None:
-        """Stop trying."""
 
 
 class Owner(Interface):
@@ -143,7 +122,7 @@ class LondConnection(Protocol):
     :ivar unchecked: number of answers since it was last known to be in step.
     :ivar pongs: its answers to ``ping`` since it was last known to be in step.
     :ivar proofs: fired with whether it is in step.
-    :ivar omission: the step that the next handshake should omit, after the lond failed at it.
+    :ivar beginning: connects and does the handshake; None once it is ready.
     :ivar host_id: the host id that applies to requests without a name, once it is ready.
     :ivar confirmed: the host ids accepted by a lond with several; each request names its own. None
         if requests are sent without a name, all for `host_id`.
@@ -154,27 +133,24 @@ class LondConnection(Protocol):
     # There are thousands, so they have no __dict__.
     __slots__ = (
         "_counted",
-        "_handshake",
         "_key",
         "_lines",
-        "_look",
         "_made_cipher",
         "_max_line",
         "_owner",
         "_spoke_out",
         "_usual",
         "address",
+        "beginning",
         "begun",
         "confirmed",
         "connected",
         "connecting",
         "established",
-        "factory",
         "host_id",
         "inspected",
         "knows_sethost",
         "number",
-        "omission",
         "pongs",
         "proofs",
         "request",
@@ -197,7 +173,7 @@ class LondConnection(Protocol):
     ) -> None:
         self.number = number
         self._owner = owner
-        self._handshake: Handshake | None = handshake
+        self.beginning: Handshaker | None = Handshaker(self, handshake)
         self._key: bytes | None = None
         self._made_cipher: SessionCipher | None = None
         self._max_line = self._usual = max_line
@@ -205,9 +181,7 @@ class LondConnection(Protocol):
         self._lines = _NO_LINES
         self._counted = False
         self._spoke_out = False
-        self._look: IDelayedCall | None = None
         self.connected = 0
-        self.factory: Attempt | None = None
         self.state = ConnectionState.CONNECTING
         self.address = ""
         self.request: Request | None = None
@@ -219,7 +193,6 @@ class LondConnection(Protocol):
         self.unchecked = 0
         self.pongs: tuple[bytes, ...] = ()
         self.proofs: tuple[Deferred[bool], ...] = ()
-        self.omission: Omission | None = None
         self.host_id = ""
         self.knows_sethost = False
         self.confirmed: set[str] | None = None
@@ -229,9 +202,9 @@ class LondConnection(Protocol):
         if self.state is _CLOSED:
             self.transport.abortConnection()
             return
-        assert self._handshake is not None
+        assert self.beginning is not None
         self._owner.connected(self)
-        self._go_on(self._handshake, self._handshake.start)
+        self.beginning.start()
 
     # Sending.
 
@@ -343,8 +316,8 @@ class LondConnection(Protocol):
     @property
     def _asks_for(self) -> str | None:
         """The host of an outstanding ``sethost``, or of an incomplete handshake."""
-        if self._handshake is not None:
-            return self._handshake.facts.host_id
+        if self.beginning is not None:
+            return self.beginning.host_id
         if self.state is _INTRODUCING and self.request is not None:
             return self.request.host.host_id
         return None
@@ -430,53 +403,26 @@ class LondConnection(Protocol):
 
     def _unasked(self, data: bytes) -> None:
         """Handle data without a request: for the handshake, or a violation (section 2)."""
-        handshake = self._handshake
-        if handshake is None:
+        if self.beginning is None:
             self._spoke_out = True
             self._fail(Trouble.BROKEN, "the lond spoke out of turn", Cause.BROKEN)
-            return
-        self._go_on(handshake, lambda: handshake.receive(data))
+        else:
+            self.beginning.receive(data)
 
-    def _go_on(self, handshake: Handshake, step: Callable[[], bytes], until: float = 0.0) -> None:
-        """
-        Perform a step of the handshake, which may be the last.
+    def accepted(self, handshake: Handshake) -> None:
+        """Handle the end of the handshake."""
+        facts = handshake.facts
+        self._key = handshake.key
+        self.host_id, self.knows_sethost = facts.host_id, facts.knows_sethost
+        if facts.names:
+            # All requests and replies must be inspected.
+            self.confirmed, self.inspected, self._usual = {facts.host_id}, _EVERY, 0
+        self.beginning = None
+        self._owner.ready(self, facts)
 
-        :param until: the time limit for the lond to delete the key file after ``ok:local``.
-        """
-        try:
-            answer = step()
-        except HandshakeError as error:
-            if error.farewell:
-                self.transport.write(error.farewell)
-            is_other = isinstance(error, OtherLondError)
-            trouble = Trouble.OTHER_LOND if is_other else Trouble.HANDSHAKE
-            self._fail(trouble, str(error), Cause.UNREACHABLE)
-            return
-        if answer:
-            self.transport.write(answer)
-        if handshake.state is State.TAKING_KEY_FILE:
-            self._await_key_file(handshake, until)
-        if handshake.state is State.IDLE:
-            facts = handshake.facts
-            self._key = handshake.key
-            self.host_id, self.knows_sethost = facts.host_id, facts.knows_sethost
-            if facts.names:
-                # All requests and replies must be inspected.
-                self.confirmed, self.inspected, self._usual = {facts.host_id}, _EVERY, 0
-            self._handshake = None
-            self.factory = None
-            self._owner.ready(self, facts)
-
-    def _await_key_file(self, handshake: Handshake, until: float) -> None:
-        """Accept ``ok:local`` once the key file is gone: nobody else could have deleted it."""
-        assert self.factory is not None
-        clock = self.factory.clock
-        until = until or clock.seconds() + TAKE_LIMIT
-        if clock.seconds() >= until:
-            message = "it says ok:local, but has not taken the key file"
-            self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
-            return
-        self._look = clock.callLater(_LOOK, self._go_on, handshake, handshake.check_key_file, until)
+    def not_made(self, trouble: Trouble, message: str) -> None:
+        """Handle a failure to connect, or in the handshake."""
+        self._fail(trouble, message, Cause.UNREACHABLE)
 
     def _pieced(self, data: bytes) -> bytes | None:
         """Return the reply once it is complete."""
@@ -555,9 +501,8 @@ class LondConnection(Protocol):
         what = "closed by the lond"
         if reason is not None and not reason.check(ConnectionDone):
             what = reason.getErrorMessage().rstrip(".")
-        if self._handshake is not None:
-            message = f"{what} in state {self._handshake.state.value}"
-            self._fail(Trouble.HANDSHAKE, message, Cause.UNREACHABLE)
+        if self.beginning is not None:
+            self.not_made(Trouble.HANDSHAKE, f"{what} in state {self.beginning.stage}")
         else:
             self._fail(Trouble.BROKEN, what, Cause.BROKEN)
         self._owner.socket_closed(self)
@@ -569,22 +514,17 @@ class LondConnection(Protocol):
 
     def expire(self, seconds: float) -> None:
         """End it because its handshake or answer took longer than these seconds."""
-        if self._handshake is not None:
+        if self.beginning is not None:
             message = f"no end of the handshake after {seconds:g} s"
-            message += f" in state {self._handshake.state.value}"
-            self._fail(Trouble.TIMEOUT, message, Cause.UNREACHABLE)
+            self.not_made(Trouble.TIMEOUT, f"{message} in state {self.beginning.stage}")
         else:
             what = "no answer to ping" if self.state is _PROVING else "no answer"
             self._fail(Trouble.TIMEOUT, f"{what} after {seconds:g} s", Cause.TIMEOUT)
 
-    def unreachable(self, trouble: Trouble, message: str) -> None:
-        """Handle the failure to connect."""
-        self._fail(trouble, message, Cause.UNREACHABLE)
-
     def _fail(self, trouble: Trouble, message: str, cause: Cause) -> None:
         if self.state is not _CLOSED:
-            if self._handshake is not None:
-                self.omission = self._handshake.fail()
+            if self.beginning is not None:
+                self.beginning.fail()
             proofs, self.proofs = self.proofs, ()
             self.close()
             self._owner.failed(self, trouble, message, cause)
@@ -599,18 +539,14 @@ class LondConnection(Protocol):
         self._usual = 0
         if self._counted:
             self._count(0)
-        if self._handshake is not None:
-            self._handshake.close()
-        if self._look is not None and self._look.active():
-            self._look.cancel()
+        if self.beginning is not None:
+            self.beginning.close()
         if self.connected:
-            if self.request is None and self._handshake is None:
+            if self.request is None and self.beginning is None:
                 self.transport.loseConnection()
             else:
                 # Unsent data must not keep the descriptor open.
                 self.transport.abortConnection()
-        elif self.factory is not None:
-            self.factory.give_up()
 
 
 #: The outstanding request while ``ping`` is outstanding, which belongs to no host.

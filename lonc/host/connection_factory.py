@@ -59,7 +59,8 @@ class LondConnectionFactory(ClientFactory):
         self._addresses: Sequence[str] = ()
         self._pending: Deferred[list[str]] | None = None
         self._connector: IConnector | None = None
-        connection.factory = self
+        assert connection.beginning is not None
+        connection.beginning.attempt = self
 
     def connect(self, target: str) -> None:
         """
@@ -76,10 +77,10 @@ class LondConnectionFactory(ClientFactory):
         self._pending = None
         if failure.check(TimeoutError):
             message = f"no address for {name} after {self._timeout:g} s"
-            self._connection.unreachable(Trouble.LOOK_UP, message)
+            self._connection.not_made(Trouble.LOOK_UP, message)
         else:
             message = f"no address for {name}: {failure.getErrorMessage()}"
-            self._connection.unreachable(Trouble.LOOK_UP, message)
+            self._connection.not_made(Trouble.LOOK_UP, message)
 
     def _try(self, addresses: Sequence[str]) -> None:
         self._pending = None
@@ -91,7 +92,7 @@ class LondConnectionFactory(ClientFactory):
             addresses[0], self._port, self, max(share, 0.001)
         )
 
-    def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> LondConnection:
         """Return the connection."""
         self._connector = None  # it refers to us: avoids a reference cycle
         return self._connection
@@ -113,7 +114,7 @@ class LondConnectionFactory(ClientFactory):
             trouble, message = Trouble.UNREACHABLE, reason.getErrorMessage()
         else:
             trouble, message = Trouble.UNREACHABLE, repr(reason.value)
-        self._connection.unreachable(trouble, message)
+        self._connection.not_made(trouble, message)
 
     def give_up(self) -> None:
         """Stop trying, without reporting anything to the connection."""

@@ -262,8 +262,9 @@ class Lond:
         self, connection: LondConnection, trouble: Trouble, message: str, cause: Cause
     ) -> None:
         """Count the failure once (row F5), and lose requests that cannot be served."""
-        if connection.omission is not None:
-            self._leave_out(connection.omission, message)
+        beginning = connection.beginning
+        if beginning is not None and beginning.omission is not None:
+            self._leave_out(beginning.omission, message)
             return
         proving = connection.request is PROOF
         # An unanswered ping is no failure if none is ever answered, or while requests are answered.
