@@ -101,6 +101,7 @@ class Health:
     :ivar away: whether it was DEAD and has not been UP since.
     :ivar since: when it entered its state, in seconds of the clock.
     :ivar well: whether it is ``UP`` with all retries.
+    :ivar probes: the pauses before probes.
     :ivar last_pong: when it last answered ``ping``, in seconds of the clock; -1.0 for never.
     :ivar last_handshake: when it last completed a handshake, likewise.
     :param changed: called when `well` changes.
@@ -111,13 +112,13 @@ class Health:
         "_clock",
         "_last_break",
         "_last_counted",
-        "_probes",
         "away",
         "dead",
         "doubtful",
         "last_handshake",
         "last_pong",
         "left",
+        "probes",
         "retries",
         "since",
         "state",
@@ -142,7 +143,7 @@ class Health:
         self.since = clock.seconds()
         self._changed = changed
         self._clock = clock
-        self._probes = Pauses(clock, random, probe)
+        self.probes = Pauses(clock, random, probe)
         self.last_pong = self.last_handshake = _NEVER
         self._last_break = self._last_counted = _NEVER
 
@@ -223,11 +224,11 @@ class Health:
         died = left == 0 and not self.dead
         if died:
             if not self.away:
-                self._probes.reset()
+                self.probes.reset()
             self.away = True
         self._come_to(self.state if left else State.DEAD, left)
         if self.state is not State.UP:
-            self._probes.start()
+            self.probes.start()
         return died
 
     def success(self) -> bool:
@@ -235,9 +236,9 @@ class Health:
         was_away, self.away = self.away, False
         self.doubtful = False
         self._come_to(State.UP, self.retries)
-        self._probes.stop()
+        self.probes.stop()
         if not was_away:
-            self._probes.reset()
+            self.probes.reset()
         return was_away
 
     def forgive(self) -> bool:
@@ -249,7 +250,7 @@ class Health:
         """
         was_dead = self.dead
         if was_dead:
-            self._probes.stop()
+            self.probes.stop()
         self._come_to(State.UNPROVEN if was_dead else self.state, self.retries)
         return was_dead
 
@@ -257,16 +258,3 @@ class Health:
         """Set the host DEAD, as in the previous process."""
         self.away = True
         self._come_to(State.DEAD, 0)
-
-    def probe_later(self) -> None:
-        """Probe after the next pause."""
-        self._probes.start()
-
-    def stop(self) -> None:
-        """Stop probing."""
-        self._probes.stop()
-
-    @property
-    def next_probe(self) -> float:
-        """Seconds until the next probe, -1.0 if none is due."""
-        return self._probes.left

@@ -362,14 +362,14 @@ class Lond:
         """Probe a host that is not up by connecting to it (row F4)."""
         pool = self.pool
         if len(pool) >= self._settings.max_connections:
-            self.health.probe_later()
+            self.health.probes.start()
         elif not pool.connecting and not pool.handshaking and not pool.proving:
             self.connect()
 
     def _probe_later(self) -> None:
         """Schedule a probe if it is not up: the ended connection may have been the probe."""
         if self.health.state is not State.UP and self._machine.members:
-            self.health.probe_later()
+            self.health.probes.start()
 
     def revive(self) -> None:
         """Handle a success: the host has all its retries again (row S10)."""
@@ -385,7 +385,7 @@ class Lond:
         """Reset the retries of the host (rows S17 and S18), and probe it if it was DEAD."""
         if self.health.forgive():
             self._tell_revived()
-        if self.health.state is State.UNPROVEN and self.health.next_probe < 0:
+        if self.health.state is State.UNPROVEN and self.health.probes.left < 0:
             self._probe()
 
     def distrust(self) -> None:
@@ -481,7 +481,7 @@ class Lond:
     def forget(self) -> None:
         """Forget what is known about the lond, and stop probing it."""
         self._forget()
-        self.health.stop()
+        self.health.probes.stop()
 
     def all_closed(self) -> Deferred[None]:
         """Fire when all sockets are closed, after the last host has left."""
@@ -504,14 +504,3 @@ class Lond:
         if closed is not None:
             closed.callback(None)
         self._machine.ended()
-
-    # ------------------------------------------------------------------ reports
-
-    @property
-    def state(self) -> str:
-        """The state as in the status: ``up``, ``DEAD`` or ``unproven``."""
-        return self.health.state.value
-
-    def begin_slot(self) -> None:
-        """Advance the five minutes for which durations are reported."""
-        self.handshake_times.begin_slot()

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from lonc.config.hosts import Host
 from lonc.host.connection_states import ConnectionState
 from lonc.host.dependencies import HostDependencies
+from lonc.host.health import State
 from lonc.host.lond_user import Member
 from lonc.host.machine import Machine
 from lonc.report.recent import Lately
@@ -83,7 +84,7 @@ def host_status(
         waiting=len(waiting),
         oldest_waiter=seconds - min(waiting, default=seconds),
         retries_left=lond.health.left,
-        next_probe=lond.health.next_probe,
+        next_probe=lond.health.probes.left,
         delayed=delayed,
         requests=host.requests,
         answers=host.times.answers,
@@ -108,7 +109,7 @@ def host_status(
         name_failure="" if name is None else name.why,
         name_failing_since=0.0 if name is None else now - (seconds - name.since),
         tried=bool(
-            lond.state != "up"
+            lond.health.state is not State.UP
             or last_answer >= 0.0
             or lond.troubles.last_failure
             or any(handshakes.values())

@@ -511,7 +511,7 @@ class HostService(Service):
     @property
     def state(self) -> str:
         """The state as in :meth:`status`; this and the next two are read each second."""
-        return "stopping" if self._hold.stopping else self.machine.lond.state
+        return "stopping" if self._hold.stopping else self.machine.lond.health.state.value
 
     @property
     def connections(self) -> int:
@@ -527,7 +527,7 @@ class HostService(Service):
         """Advance the five minutes for which durations are reported."""
         self.times.begin_slot()
         if self._is_first:
-            self.machine.lond.begin_slot()
+            self.machine.lond.handshake_times.begin_slot()
 
     @property
     def waiting(self) -> int:

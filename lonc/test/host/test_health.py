@@ -39,8 +39,8 @@ class HealthTestCase(SynchronousTestCase):
         """Let so many probes fail, each at once; return the pauses before them."""
         pauses = []
         for _ in range(times):
-            pauses.append(health.next_probe)
-            self.clock.advance(health.next_probe)
+            pauses.append(health.probes.left)
+            self.clock.advance(health.probes.left)
             health.failure()
         return pauses
 
@@ -100,9 +100,9 @@ class ProbeTests(HealthTestCase):
         """F4: the time of the next probe can be told, and there is none while one is under way."""
         health = self.dead()
         self.clock.advance(0.25)
-        self.assertEqual(health.next_probe, 0.75)
+        self.assertEqual(health.probes.left, 0.75)
         self.clock.advance(0.75)
-        self.assertEqual(health.next_probe, -1.0)
+        self.assertEqual(health.probes.left, -1.0)
         self.assertEqual(self.probes, [1.0])
 
     def test_restored_host_is_not_probed(self) -> None:
@@ -110,9 +110,9 @@ class ProbeTests(HealthTestCase):
         health = self.dead()
         self.failing(health, 5)
         health.success()
-        self.assertEqual(health.next_probe, -1.0)
+        self.assertEqual(health.probes.left, -1.0)
         before = len(self.probes)
         self.clock.advance(1000)
         self.assertEqual(len(self.probes), before)
         health.failure()
-        self.assertEqual(health.next_probe, 1.0)
+        self.assertEqual(health.probes.left, 1.0)
