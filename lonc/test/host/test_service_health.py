@@ -202,32 +202,20 @@ class HealthTests(HostTestCase):
     def test_every_way_a_probe_fails(self) -> None:
         """F4: however a probe ends, another one follows."""
         stage = self.dead_stage(request_timeout=3, connect_timeout=3)
-
-        def hang_up(lond: ScriptedLond) -> None:
-            lond.stalls_at = b"init\n"
-            stage.clock.callLater(0, lond.close)
-
-        def refuse(lond: ScriptedLond) -> None:
-            lond.stalls_at = b"init\n"
-            stage.clock.callLater(0, lond.say, b"refused")
-
-        def stall(lond: ScriptedLond) -> None:
-            lond.stalls_at = b"init\n"
-
-        def unreachable(attempt: Attempt) -> None:
-            attempt.fail(NoRouteError())
-
-        def nothing(lond: ScriptedLond) -> None:
-            pass
-
-        ways: list[tuple[Callable[[Attempt], object], Callable[[ScriptedLond], None]]] = [
-            (leave_pending, nothing),
-            (unreachable, nothing),
-            (Attempt.accept, hang_up),
-            (Attempt.accept, refuse),
-            (Attempt.accept, stall),
+        ways: list[tuple[Callable[[Attempt], object], Callable[[ScriptedLond], object]]] = [
+            (leave_pending, ScriptedLond.close),
+            (lambda attempt: attempt.fail(NoRouteError()), ScriptedLond.close),
+            (Attempt.accept, ScriptedLond.close),
+            (Attempt.accept, lambda lond: lond.say(b"refused")),
+            (Attempt.accept, lambda lond: None),
         ]
-        for stage.network.on_connect, stage.network.prepare in ways:
+        for stage.network.on_connect, act in ways:
+
+            def prepare(lond: ScriptedLond, act: Callable[[ScriptedLond], object] = act) -> None:
+                lond.stalls_at = b"init\n"
+                stage.clock.callLater(0, act, lond)
+
+            stage.network.prepare = prepare
             before = len(stage.network.attempts)
             stage.advance(70)
             self.assertGreater(len(stage.network.attempts), before)
@@ -321,52 +309,25 @@ class HealthTests(HostTestCase):
 
     def test_each_failure_counts_once(self) -> None:
         """F5: whatever fails takes exactly one retry, and the log says which it was."""
-
-        def broken(stage: Stage) -> None:
-            stage.send(b"ping\n")
-            stage.londs[-1].close()
-
-        def stalled(stage: Stage) -> None:
-            stage.stall_at(b"init\n")
-            stage.send(b"ping\n", seconds=60)
-
-        def late(stage: Stage) -> None:
-            stage.send(b"ping\n", seconds=60)
-
-        def said(word: bytes) -> Callable[[Stage], None]:
-            def way(stage: Stage) -> None:
-                stage.stall_at(b"init\n")
-                stage.send(b"ping\n")
-                stage.londs[-1].reply(word)
-
-            return way
-
-        def pending(stage: Stage) -> None:
-            stage.network.on_connect = leave_pending
-            stage.send(b"ping\n", seconds=5)
-
-        def refused(stage: Stage) -> None:
-            stage.refuse()
-            stage.send(b"ping\n")
-
-        def nonsense(stage: Stage) -> None:
-            (lond,) = stage.connect()
-            lond.say(b"x")
-
-        ways: list[tuple[Callable[[Stage], None], str]] = [
-            (refused, "refused"),
-            (pending, "timed out"),
-            (stalled, "timed out"),
-            (late, "timed out"),
-            (said(b"refused"), "bad handshake"),
-            (said(b"no\n"), "bad handshake"),
-            (broken, "broke"),
-            (nonsense, "broke"),
-        ]
-        for way, word in ways:
+        accept = Attempt.accept
+        for on_connect, stalls_at, said, seconds, word in (
+            (Attempt.refuse, b"", (), 0, "refused"),
+            (leave_pending, b"", (), 5, "timed out"),
+            (accept, b"init\n", (), 60, "timed out"),
+            (accept, b"", (), 60, "timed out"),
+            (accept, b"init\n", (b"refused",), 0, "bad handshake"),
+            (accept, b"init\n", (b"no\n",), 0, "bad handshake"),
+            (accept, b"", (b"",), 0, "broke"),  # it closes
+            (accept, b"", (b"ok\n", b"x"), 0, "broke"),
+        ):
             self.notes.events.clear()
             stage = Stage(self, retries=5)
-            way(stage)
+            stage.network.on_connect = on_connect
+            stage.stall_at(stalls_at)
+            stage.send(b"ping\n")
+            for line in said:
+                stage.londs[-1].reply(line) if line else stage.londs[-1].close()
+            stage.advance(seconds)
             self.assertEqual(stage.status.retries_left, 4, word)
             (warning,) = self.warnings
             self.assertIn(word, warning)
