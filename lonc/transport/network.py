@@ -1,5 +1,3 @@
-# Twisted's Failure and BaseConnector have few annotations:
-# mypy: allow-untyped-calls
 """
 Listening on UNIX sockets, some of which outlive a restart, and connecting to londs.
 """

@@ -147,4 +147,5 @@ def keep_alive(transport: ITCPTransport, idle: int, interval: int, probes: int) 
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
-    getattr(transport, "forget_handle", bool)()
+    if isinstance(transport, SocketTransport):
+        transport.forget_handle()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from typing import Any
 
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
@@ -17,7 +18,6 @@ from lonc.control.client import ManagementClient
 from lonc.control.port import ManagementPort, ManagementPortError
 from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import NotedDaemon, PortsReactor, warnings
-from lonc.test.fixtures.networks import ReactorNetwork
 from lonc.transport.network import network
 
 
@@ -25,13 +25,11 @@ class ManagementPortTests(SynchronousTestCase):
     """S18: opening, moving and closing it."""
 
     def setUp(self) -> None:
-        self.reactor = PortsReactor()
+        self.reactor: Any = PortsReactor()  # which is a network, too
 
     def started(self, description: str) -> ManagementPort:
         """Return a port that has been started."""
-        port = ManagementPort(
-            self.reactor, ReactorNetwork(self.reactor), NotedDaemon().parts, description
-        )
+        port = ManagementPort(self.reactor, self.reactor, NotedDaemon().parts, description)
         port.startService()
         return port
 

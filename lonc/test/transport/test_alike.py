@@ -18,298 +18,308 @@ from lonc.test.fixtures.doubles import Wire
 from lonc.test.fixtures.streams import HalfCloser, Producer, Recorder, StreamTestCase
 
 
-class Shared:
-    """Keeps the cases from being run by themselves."""
+class DoubleTests(SynchronousTestCase):
+    """One connection over the double: this side is a protocol, the other is the test."""
 
-    class Cases(SynchronousTestCase):
-        """One connection: this side is a protocol, the other is the test."""
+    def setUp(self) -> None:
+        self.clock = Clock()
 
-        def connect(self, protocol: Recorder) -> None:
-            """Connect the protocol of this side."""
-            raise NotImplementedError
+    def connect(self, protocol: Recorder) -> None:
+        """Connect the protocol of this side."""
+        self.heard = 0
+        self.wire = Wire(self.clock, protocol)
+        protocol.makeConnection(self.wire)
 
-        def turn(self, times: int = 3) -> None:
-            """Let everything happen that can."""
-            raise NotImplementedError
+    def turn(self, times: int = 3) -> None:
+        """Let everything happen that can."""
+        for _ in range(times):
+            self.clock.advance(0)
 
-        def fill(self) -> None:
-            """From now on nothing fits into the buffers between the two, until `hear`."""
-            raise NotImplementedError
+    def fill(self) -> None:
+        """Fill the buffers between the two, until `hear`."""
+        self.wire.room = 0
 
-        def say(self, data: bytes) -> None:
-            """Write from the other side, which this side has not read yet."""
-            raise NotImplementedError
+    def say(self, data: bytes) -> None:
+        """Write from the other side."""
+        self.wire.deliver(data)
 
-        def hear(self) -> bytes:
-            """Read on the other side, as long as something comes; return it."""
-            raise NotImplementedError
+    def hear(self) -> bytes:
+        """Read on the other side until nothing more comes; return it."""
+        self.wire.take()
+        self.turn()
+        heard: bytes = self.wire.value()[self.heard :]
+        self.heard += len(heard)
+        return heard
 
-        def shut(self) -> None:
-            """Have the other side say that it writes nothing more."""
-            raise NotImplementedError
+    def shut(self) -> None:
+        """Close the writing side of the other side."""
+        self.wire.finish()
 
-        def hang_up(self) -> None:
-            """Have the other side close."""
-            raise NotImplementedError
+    def hang_up(self) -> None:
+        """Close the other side."""
+        self.wire.end(ConnectionDone())
 
-        def connected(self, protocol: Recorder | None = None) -> tuple[Recorder, Any]:
-            """Return a connected protocol and its transport."""
-            made = protocol or Recorder()
-            self.connect(made)
-            return made, made.transport
+    def connected(self, protocol: Recorder | None = None) -> tuple[Recorder, Any]:
+        """Return a connected protocol and its transport."""
+        made = protocol or Recorder()
+        self.connect(made)
+        return made, made.transport
 
-        # Writing
+    # Writing
 
-        def test_write(self) -> None:
-            """What fits is sent at once, in order; what does not follows when there is room."""
-            _, transport = self.connected()
-            transport.write(b"one")
-            transport.writeSequence([b" and", b" two"])
-            self.assertEqual((transport.unsent, self.hear()), (0, b"one and two"))
-            self.fill()
-            transport.write(b"three")
-            transport.write(b"four")
-            self.assertEqual(transport.unsent, 9)
-            self.assertEqual((self.hear(), transport.unsent), (b"threefour", 0))
+    def test_write(self) -> None:
+        """What fits is sent at once, in order; what does not follows when there is room."""
+        _, transport = self.connected()
+        transport.write(b"one")
+        transport.writeSequence([b" and", b" two"])
+        self.assertEqual((transport.unsent, self.hear()), (0, b"one and two"))
+        self.fill()
+        transport.write(b"three")
+        transport.write(b"four")
+        self.assertEqual(transport.unsent, 9)
+        self.assertEqual((self.hear(), transport.unsent), (b"threefour", 0))
 
-        def test_write_after_lose(self) -> None:
-            """`loseConnection` lets what is unsent go first; what is written after is dropped."""
+    def test_write_after_lose(self) -> None:
+        """`loseConnection` lets what is unsent go first; what is written after is dropped."""
+        protocol, transport = self.connected()
+        self.fill()
+        transport.write(b"before")
+        transport.loseConnection()
+        transport.write(b"after")
+        self.say(b"not read")
+        self.turn()
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual((protocol.events, transport.unsent), ([], 6))
+        self.assertEqual(self.hear(), b"before")
+        self.turn()
+        self.assertEqual((protocol.events, protocol.got), (["ConnectionDone"], b""))
+        transport.write(b"after")
+        transport.loseConnection()
+        transport.abortConnection()
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
+        self.assertTrue(transport.disconnected)
+
+    def test_told_after_the_call(self) -> None:
+        """No end is told while its cause is on the stack, and each is told once."""
+        for end in ("loseConnection", "abortConnection"):
             protocol, transport = self.connected()
-            self.fill()
-            transport.write(b"before")
-            transport.loseConnection()
-            transport.write(b"after")
-            self.say(b"not read")
-            self.turn()
-            self.assertTrue(transport.disconnecting)
-            self.assertEqual((protocol.events, transport.unsent), ([], 6))
-            self.assertEqual(self.hear(), b"before")
-            self.turn()
-            self.assertEqual((protocol.events, protocol.got), (["ConnectionDone"], b""))
-            transport.write(b"after")
-            transport.loseConnection()
-            transport.abortConnection()
-            self.turn()
-            self.assertEqual(protocol.events, ["ConnectionDone"])
-            self.assertTrue(transport.disconnected)
-
-        def test_told_after_the_call(self) -> None:
-            """No end is told while its cause is on the stack, and each is told once."""
-            for end in ("loseConnection", "abortConnection"):
-                protocol, transport = self.connected()
-                for _ in range(2):
-                    getattr(transport, end)()
-                    self.assertEqual(protocol.events, [])
-                self.turn()
-                self.assertEqual(len(protocol.events), 1, end)
-
-        def test_abort(self) -> None:
-            """`abortConnection` waits for nobody, and drops what is unsent."""
-            protocol, transport = self.connected()
-            self.fill()
-            transport.write(b"never")
-            transport.loseConnection()
-            transport.abortConnection()
-            self.say(b"never")
-            self.turn()
-            self.assertEqual((protocol.events, protocol.got), (["ConnectionAborted"], b""))
-            self.assertEqual(transport.unsent, 0)
-
-        # Reading
-
-        def test_read(self) -> None:
-            """What the other side writes arrives, and then its end."""
-            protocol, _ = self.connected()
-            self.say(b"one")
-            self.say(b"two")
-            self.hang_up()
-            self.turn()
-            self.assertEqual((protocol.got, protocol.events), (b"onetwo", ["ConnectionDone"]))
-
-        def test_pause(self) -> None:
-            """What arrives meanwhile is kept, and given out in a later turn, not in the call."""
-            protocol, transport = self.connected()
-            transport.pauseProducing()
-            transport.pauseProducing()
-            self.say(b"patience")
-            self.turn()
-            self.assertEqual((protocol.got, transport.unread), (b"", 8))
-            transport.resumeProducing()
-            self.assertEqual(protocol.got, b"")
-            self.turn()
-            self.assertEqual((protocol.got, transport.unread), (b"patience", 0))
-
-        def test_read_last(self) -> None:
-            """What has come and was not read can be had at once, and something said to it yet."""
-            _, transport = self.connected()
-            transport.pauseProducing()
-            self.say(b"unread")
-            self.assertEqual((transport.read_last(), transport.read_last()), (b"unread", b""))
-            transport.write(b"no")
-            transport.abortConnection()
-            self.turn()
-            self.assertEqual(self.hear(), b"no")
-
-        def test_pause_before_the_end(self) -> None:
-            """An end behind bytes that are not read yet is told behind them."""
-            protocol, transport = self.connected(HalfCloser())
-            transport.pauseProducing()
-            self.say(b"last")
-            self.shut()
-            self.turn()
-            self.assertEqual((protocol.got, protocol.events), (b"", []))
-            transport.resumeProducing()
-            self.turn()
-            self.assertEqual((protocol.got, protocol.events), (b"last", ["no more to read"]))
-
-        def test_gone_while_paused(self) -> None:
-            """One that goes altogether is noticed though it is not read; so are its bytes not."""
-            protocol, transport = self.connected()
-            transport.pauseProducing()
-            self.say(b"unread")
-            self.hang_up()
-            self.turn()
-            self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionDone"]))
-
-        def test_calls_after_lose(self) -> None:
-            """Neither reading nor a half-close can be asked for any more; nothing is raised."""
-            for end in ("loseConnection", "stopProducing", "abortConnection"):
-                protocol, transport = self.connected(HalfCloser())
+            for _ in range(2):
                 getattr(transport, end)()
-                self.say(b"not read")
-                transport.pauseProducing()
-                transport.resumeProducing()
-                transport.loseWriteConnection()
-                self.turn()
-                self.assertEqual((protocol.got, len(protocol.events)), (b"", 1), end)
-
-        def test_lose_while_reading(self) -> None:
-            """A protocol that closes in `dataReceived` is told after that has returned."""
-
-            class Closer(Recorder):
-                def dataReceived(self, data: bytes) -> None:
-                    self.transport.write(b"bye")
-                    self.transport.loseConnection()
-                    self.events.append("returned")
-
-            protocol, _ = self.connected(Closer())
-            self.say(b"hello")
+                self.assertEqual(protocol.events, [])
             self.turn()
-            self.assertEqual(protocol.events, ["returned", "ConnectionDone"])
-            self.assertEqual(self.hear(), b"bye")
+            self.assertEqual(len(protocol.events), 1, end)
 
-        # Half a close
+    def test_abort(self) -> None:
+        """`abortConnection` waits for nobody, and drops what is unsent."""
+        protocol, transport = self.connected()
+        self.fill()
+        transport.write(b"never")
+        transport.loseConnection()
+        transport.abortConnection()
+        self.say(b"never")
+        self.turn()
+        self.assertEqual((protocol.events, protocol.got), (["ConnectionAborted"], b""))
+        self.assertEqual(transport.unsent, 0)
 
-        def test_half_close(self) -> None:
-            """What is unsent goes first, then the end is told; what is written after is dropped."""
+    # Reading
+
+    def test_read(self) -> None:
+        """What the other side writes arrives, and then its end."""
+        protocol, _ = self.connected()
+        self.say(b"one")
+        self.say(b"two")
+        self.hang_up()
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"onetwo", ["ConnectionDone"]))
+
+    def test_pause(self) -> None:
+        """What arrives meanwhile is kept, and given out in a later turn, not in the call."""
+        protocol, transport = self.connected()
+        transport.pauseProducing()
+        transport.pauseProducing()
+        self.say(b"patience")
+        self.turn()
+        self.assertEqual((protocol.got, transport.unread), (b"", 8))
+        transport.resumeProducing()
+        self.assertEqual(protocol.got, b"")
+        self.turn()
+        self.assertEqual((protocol.got, transport.unread), (b"patience", 0))
+
+    def test_read_last(self) -> None:
+        """What has come and was not read can be had at once, and something said to it yet."""
+        _, transport = self.connected()
+        transport.pauseProducing()
+        self.say(b"unread")
+        self.assertEqual((transport.read_last(), transport.read_last()), (b"unread", b""))
+        transport.write(b"no")
+        transport.abortConnection()
+        self.turn()
+        self.assertEqual(self.hear(), b"no")
+
+    def test_pause_before_the_end(self) -> None:
+        """An end behind bytes that are not read yet is told behind them."""
+        protocol, transport = self.connected(HalfCloser())
+        transport.pauseProducing()
+        self.say(b"last")
+        self.shut()
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"", []))
+        transport.resumeProducing()
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"last", ["no more to read"]))
+
+    def test_gone_while_paused(self) -> None:
+        """One that goes altogether is noticed though it is not read; so are its bytes not."""
+        protocol, transport = self.connected()
+        transport.pauseProducing()
+        self.say(b"unread")
+        self.hang_up()
+        self.turn()
+        self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionDone"]))
+
+    def test_calls_after_lose(self) -> None:
+        """Neither reading nor a half-close can be asked for any more; nothing is raised."""
+        for end in ("loseConnection", "stopProducing", "abortConnection"):
             protocol, transport = self.connected(HalfCloser())
-            self.fill()
-            transport.write(b"before")
+            getattr(transport, end)()
+            self.say(b"not read")
+            transport.pauseProducing()
+            transport.resumeProducing()
             transport.loseWriteConnection()
-            transport.loseWriteConnection()
-            transport.write(b"after")
             self.turn()
-            self.assertEqual(protocol.events, [])
-            self.assertEqual(self.hear(), b"before")
-            self.turn()
-            self.assertEqual(protocol.events, ["no more to write"])
-            self.say(b"still heard")
-            self.turn()
-            self.assertEqual(protocol.got, b"still heard")
-            transport.loseConnection()
-            self.turn()
-            self.assertEqual(protocol.events, ["no more to write", "ConnectionDone"])
+            self.assertEqual((protocol.got, len(protocol.events)), (b"", 1), end)
 
-        def test_half_close_of_the_other(self) -> None:
-            """Who can, goes on writing; for another it is the end."""
-            protocol, transport = self.connected(HalfCloser())
-            self.shut()
-            self.turn()
-            self.assertEqual(protocol.events, ["no more to read"])
-            transport.write(b"answer")
-            self.assertEqual(self.hear(), b"answer")
-            transport.loseConnection()
-            self.turn()
-            self.assertEqual(protocol.events, ["no more to read", "ConnectionDone"])
-            other, _ = self.connected()
-            self.shut()
-            self.turn()
-            self.assertEqual(other.events, ["ConnectionDone"])
+    def test_lose_while_reading(self) -> None:
+        """A protocol that closes in `dataReceived` is told after that has returned."""
 
-        # Producers
+        class Closer(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"bye")
+                self.transport.loseConnection()
+                self.events.append("returned")
 
-        def test_producer(self) -> None:
-            """It is paused in the write that does not fit, and resumed when all has gone."""
-            _, transport = self.connected()
-            producer = Producer()
-            transport.registerProducer(producer, True)
-            transport.write(b"fits")
-            self.assertEqual((producer.calls, self.hear()), ([], b"fits"))
-            self.fill()
-            transport.write(b"x")
-            transport.write(b"y")
-            self.assertEqual(producer.calls, ["pause"])
-            self.hear()
-            self.assertEqual(producer.calls, ["pause", "resume"])
-            self.fill()
-            transport.write(b"x")
-            self.assertEqual(producer.calls, ["pause", "resume", "pause"])
+        protocol, _ = self.connected(Closer())
+        self.say(b"hello")
+        self.turn()
+        self.assertEqual(protocol.events, ["returned", "ConnectionDone"])
+        self.assertEqual(self.hear(), b"bye")
 
-        def test_close_waits_for_producer(self) -> None:
-            """`loseConnection` closes when it is unregistered, which may be done again."""
-            protocol, transport = self.connected()
-            transport.registerProducer(Producer(), True)
-            transport.loseConnection()
-            self.turn()
-            self.assertEqual(protocol.events, [])
-            transport.unregisterProducer()
-            transport.unregisterProducer()
-            self.assertEqual(protocol.events, [])
-            self.turn()
-            self.assertEqual(protocol.events, ["ConnectionDone"])
+    # Half a close
 
-        def test_producer_at_the_end(self) -> None:
-            """It is stopped before the end is told; one that comes later is stopped at once."""
-            protocol, transport = self.connected()
+    def test_half_close(self) -> None:
+        """What is unsent goes first, then the end is told; what is written after is dropped."""
+        protocol, transport = self.connected(HalfCloser())
+        self.fill()
+        transport.write(b"before")
+        transport.loseWriteConnection()
+        transport.loseWriteConnection()
+        transport.write(b"after")
+        self.turn()
+        self.assertEqual(protocol.events, [])
+        self.assertEqual(self.hear(), b"before")
+        self.turn()
+        self.assertEqual(protocol.events, ["no more to write"])
+        self.say(b"still heard")
+        self.turn()
+        self.assertEqual(protocol.got, b"still heard")
+        transport.loseConnection()
+        self.turn()
+        self.assertEqual(protocol.events, ["no more to write", "ConnectionDone"])
 
-            class Noting(Producer):
-                def stopProducing(self) -> None:
-                    protocol.events.append("stop")
+    def test_half_close_of_the_other(self) -> None:
+        """Who can, goes on writing; for another it is the end."""
+        protocol, transport = self.connected(HalfCloser())
+        self.shut()
+        self.turn()
+        self.assertEqual(protocol.events, ["no more to read"])
+        transport.write(b"answer")
+        self.assertEqual(self.hear(), b"answer")
+        transport.loseConnection()
+        self.turn()
+        self.assertEqual(protocol.events, ["no more to read", "ConnectionDone"])
+        other, _ = self.connected()
+        self.shut()
+        self.turn()
+        self.assertEqual(other.events, ["ConnectionDone"])
 
-            late = Producer()
-            transport.registerProducer(Noting(), True)
-            self.hang_up()
-            self.turn()
-            transport.registerProducer(late, True)
-            self.assertEqual((protocol.events, late.calls), (["stop", "ConnectionDone"], ["stop"]))
+    # Producers
 
-        def test_producer_refused(self) -> None:
-            """There is one at a time, and it pushes."""
-            _, transport = self.connected()
-            self.assertRaises(ValueError, transport.registerProducer, Producer(), False)
-            transport.registerProducer(Producer(), True)
-            self.assertRaises(RuntimeError, transport.registerProducer, Producer(), True)
+    def test_producer(self) -> None:
+        """It is paused in the write that does not fit, and resumed when all has gone."""
+        _, transport = self.connected()
+        producer = Producer()
+        transport.registerProducer(producer, True)
+        transport.write(b"fits")
+        self.assertEqual((producer.calls, self.hear()), ([], b"fits"))
+        self.fill()
+        transport.write(b"x")
+        transport.write(b"y")
+        self.assertEqual(producer.calls, ["pause"])
+        self.hear()
+        self.assertEqual(producer.calls, ["pause", "resume"])
+        self.fill()
+        transport.write(b"x")
+        self.assertEqual(producer.calls, ["pause", "resume", "pause"])
 
-        def test_last_words_of_a_producer(self) -> None:
-            """What it writes when it is resumed goes before the connection closes."""
-            protocol, transport = self.connected()
+    def test_close_waits_for_producer(self) -> None:
+        """`loseConnection` closes when it is unregistered, which may be done again."""
+        protocol, transport = self.connected()
+        transport.registerProducer(Producer(), True)
+        transport.loseConnection()
+        self.turn()
+        self.assertEqual(protocol.events, [])
+        transport.unregisterProducer()
+        transport.unregisterProducer()
+        self.assertEqual(protocol.events, [])
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
 
-            class Last(Producer):
-                def resumeProducing(self) -> None:
-                    transport.write(b" and last")
-                    transport.unregisterProducer()
-                    transport.loseConnection()
+    def test_producer_at_the_end(self) -> None:
+        """It is stopped before the end is told; one that comes later is stopped at once."""
+        protocol, transport = self.connected()
 
-            transport.registerProducer(Last(), True)
-            self.fill()
-            transport.write(b"first")
-            self.assertEqual(self.hear(), b"first and last")
-            self.turn()
-            self.assertEqual(protocol.events, ["ConnectionDone"])
+        class Noting(Producer):
+            def stopProducing(self) -> None:
+                protocol.events.append("stop")
+
+        late = Producer()
+        transport.registerProducer(Noting(), True)
+        self.hang_up()
+        self.turn()
+        transport.registerProducer(late, True)
+        self.assertEqual((protocol.events, late.calls), (["stop", "ConnectionDone"], ["stop"]))
+
+    def test_producer_refused(self) -> None:
+        """There is one at a time, and it pushes."""
+        _, transport = self.connected()
+        self.assertRaises(ValueError, transport.registerProducer, Producer(), False)
+        transport.registerProducer(Producer(), True)
+        self.assertRaises(RuntimeError, transport.registerProducer, Producer(), True)
+
+    def test_last_words_of_a_producer(self) -> None:
+        """What it writes when it is resumed goes before the connection closes."""
+        protocol, transport = self.connected()
+
+        class Last(Producer):
+            def resumeProducing(self) -> None:
+                transport.write(b" and last")
+                transport.unregisterProducer()
+                transport.loseConnection()
+
+        transport.registerProducer(Last(), True)
+        self.fill()
+        transport.write(b"first")
+        self.assertEqual(self.hear(), b"first and last")
+        self.turn()
+        self.assertEqual(protocol.events, ["ConnectionDone"])
 
 
-class TransportTests(Shared.Cases, StreamTestCase):
-    """Over the transport, with a socket pair."""
+class TransportTests(DoubleTests, StreamTestCase):
+    """The same over the transport, with a socket pair."""
+
+    def setUp(self) -> None:
+        StreamTestCase.setUp(self)
 
     def connect(self, protocol: Recorder) -> None:
         self.theirs = self.pair(protocol)
@@ -340,38 +350,3 @@ class TransportTests(Shared.Cases, StreamTestCase):
 
     def hang_up(self) -> None:
         self.theirs.close()
-
-
-class DoubleTests(Shared.Cases):
-    """The same with the double that tests use."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-
-    def connect(self, protocol: Recorder) -> None:
-        self.heard = 0
-        self.wire = Wire(self.clock, protocol)
-        protocol.makeConnection(self.wire)
-
-    def turn(self, times: int = 3) -> None:
-        for _ in range(times):
-            self.clock.advance(0)
-
-    def fill(self) -> None:
-        self.wire.room = 0
-
-    def say(self, data: bytes) -> None:
-        self.wire.deliver(data)
-
-    def hear(self) -> bytes:
-        self.wire.take()
-        self.turn()
-        heard: bytes = self.wire.value()[self.heard :]
-        self.heard += len(heard)
-        return heard
-
-    def shut(self) -> None:
-        self.wire.finish()
-
-    def hang_up(self) -> None:
-        self.wire.end(ConnectionDone())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 from unittest import SkipTest
 
 from treq.client import HTTPClient
@@ -15,7 +16,6 @@ from twisted.web.client import Agent
 
 from lonc.test.fixtures.daemon import Child, DaemonTestCase, free_port
 from lonc.test.fixtures.management import PortsReactor
-from lonc.test.fixtures.networks import ReactorNetwork
 from lonc.test.fixtures.statuses import a_status
 from lonc.test.fixtures.web_reports import Reports, metric_families
 from lonc.transport.endpoint_port import PortError
@@ -28,16 +28,11 @@ class HTTPPortTests(SynchronousTestCase):
     """The port in memory."""
 
     def setUp(self) -> None:
-        self.reactor = PortsReactor()
+        self.reactor: Any = PortsReactor()  # which is a network, too
 
     def started(self, description: str | None) -> HTTPPort:
         """Return a started port."""
-        port = HTTPPort(
-            self.reactor,
-            ReactorNetwork(self.reactor),
-            Reports(a_status("l1")),
-            description,
-        )
+        port = HTTPPort(self.reactor, self.reactor, Reports(a_status("l1")), description)
         port.startService()
         return port
 
