@@ -43,25 +43,25 @@ def held_by(uid: int, path: str) -> Callable[[], object]:
 
 
 class CheckTests(SynchronousTestCase):
-    """A cluster of two hosts, and what can be wrong with it."""
+    """What ``lonc check`` says about a cluster of two hosts, and what may be wrong with it."""
 
     def setUp(self) -> None:
         self.folder = short_folder(self)
         self.conf = prepare(self.folder)
 
     def add(self, path: str, text: str) -> None:
-        """Put another line into a file."""
+        """Append a line to a file."""
         with open(os.path.join(self.folder, path), "a") as file:
             file.write(text + "\n")
 
     def bad(self) -> list[Checked]:
-        """Return what is not well; each says what to do."""
+        """Return all results that are not "ok"; each must have advice."""
         found = [each for each in check(self.conf) if each.level != "ok"]
         self.assertTrue(all(each.advice for each in found), found)
         return found
 
     def test_well(self) -> None:
-        """Nothing is wrong, nothing is made and nothing changed."""
+        """If all is well there is no problem, and nothing was created or changed."""
         before = sorted(os.walk(self.folder))
         self.assertEqual(self.bad(), [])
         self.assertEqual(sorted(os.walk(self.folder)), before)
@@ -84,7 +84,7 @@ class CheckTests(SynchronousTestCase):
         listening.listen()
 
     def test_loncnew_runs(self) -> None:
-        """A program on all sockets is an error; on one of two it says nothing about the start."""
+        """Programs on most sockets are an error, one on a single socket is not."""
         self.listening("l1")
         self.assertEqual(self.bad(), [])
         self.listening("l2")
@@ -93,7 +93,7 @@ class CheckTests(SynchronousTestCase):
         self.assertIn(f"process {os.getpid()} has {self.folder}/sock/l1", found.what)
 
     def test_root(self) -> None:
-        """Sockets that would be root's alone are as bad before the start as they are after it."""
+        """Sockets that only root could use are critical, before a start and after it."""
         if os.getuid():
             raise SkipTest("only root can play this")
         os.chown(f"{self.folder}/sock", 1, 1)
@@ -103,7 +103,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(before.level, "critical")
 
     def test_user(self) -> None:
-        """Root looks with the rights of the user that lonc runs as; others are told of that one."""
+        """Root checks with the rights of the user that lonc runs as; others are told of it."""
         if os.getuid():
             raise SkipTest("only root can play this")
         os.chmod(self.folder, 0o755)
@@ -121,7 +121,7 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("and this is what", self.bad()[-1].what)
 
     def test_lonc_runs(self) -> None:
-        """That lonc runs is no fault, and looking at it changes nothing."""
+        """A running lonc is no problem, and is not affected."""
         self.running()
         self.listening("l1")
         self.listening("l2")
@@ -151,20 +151,20 @@ class CheckTests(SynchronousTestCase):
                 file.write(before)
 
     def test_setting_of_a_folder(self) -> None:
-        """Without a folder to look at, there is nothing to be told of it but that."""
+        """Without the setting of a folder, only that setting is reported."""
         self.add("loncapa.conf", "PerlSetVar loncRetries many")
         self.add("loncapa.conf", "PerlSetVar lonDocRoot")
         self.assertEqual(len(self.bad()), 2)
 
     def test_no_file(self) -> None:
-        """So is a file that is not there."""
+        """A missing configuration file is an error."""
         os.unlink(self.conf)
         [found] = self.bad()
         self.assertEqual(found.level, "error")
         self.assertIn(self.conf, found.what)
 
     def test_folder(self) -> None:
-        """A folder that is missing is named with its setting; one for everybody is a risk."""
+        """A missing folder is an error that names its setting; an open one is a warning."""
         os.rename(f"{self.folder}/html", f"{self.folder}/elsewhere")
         [found] = self.bad()
         self.assertEqual(found.level, "error")
@@ -176,7 +176,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual((found.level, found.advice), ("warning", advice))
 
     def test_table(self) -> None:
-        """A line that is no host is a warning; no host at all an error."""
+        """A wrong line of the table is a warning; a table without hosts is an error."""
         self.add("tabs/hosts.tab", "what")
         [found] = self.bad()
         self.assertEqual(found.level, "warning")
@@ -186,7 +186,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual(found.level, "error")
 
     def test_certificate(self) -> None:
-        """One that is set and cannot be read is a warning, or an error where TLS is wanted."""
+        """An unreadable certificate is a warning, or an error if TLS is required."""
         for variable in ("CertificateAuthority", "Certificate", "PrivateKey"):
             self.add("loncapa.conf", f"PerlSetVar lonnet{variable} {self.folder}/missing.pem")
         self.assertEqual([each.level for each in self.bad()], ["warning"])
@@ -194,7 +194,7 @@ class CheckTests(SynchronousTestCase):
         self.assertEqual([each.level for each in self.bad()], ["error"])
 
     def test_certificate_ends(self) -> None:
-        """One that ends soon is told once, and not as valid too."""
+        """A certificate is reported once: as valid, ending or ended."""
         for ends, levels in ((10.0, ["warning"]), (-1.0, ["critical"]), (90.0, ["ok"])):
             files = Authority(self.folder).issue("l1.localhost", begins=-9.0, ends=ends)
             names = {"CertificateAuthority": files.authority, "Certificate": files.certificate}
@@ -204,14 +204,14 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(told, levels)
 
     def test_files(self) -> None:
-        """How many files it takes is well only where the limit allows them."""
+        """The number of files is only "ok" if the limit allows it."""
         for limit, level in ((100_000, "ok"), (1000, "warning")):
             self.patch(current, "raise_file_limit", lambda needed, limit=limit: limit)
             told = [each.level for each in check(self.conf) if "files may be needed" in each.what]
             self.assertEqual(told, [level])
 
     def test_all_at_once(self) -> None:
-        """Whatever keeps lonc from starting is named in one go, first what is wrong with values."""
+        """All errors are reported at once; if settings are wrong, folders and tables too."""
         with open(self.conf) as file:
             before = file.read()
         for line in ("loncRetries many", "loncMaxClients few", 'lonDocRoot "/nowhere"'):
@@ -233,7 +233,7 @@ class CheckTests(SynchronousTestCase):
             self.assertIn(word, each.what)
 
     def test_no_socket(self) -> None:
-        """What stands in the place of a socket is named."""
+        """Another file in the place of a socket is reported."""
         self.add("sock/l1", "x")
         [found] = self.bad()
         self.assertIn(f"l1 has no socket: something else is at {self.folder}/sock/l1", found.what)

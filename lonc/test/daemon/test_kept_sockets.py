@@ -28,7 +28,7 @@ from lonc.transport.network import Network
 
 
 class NextManager(Manager):
-    """The manager as the next process sees it: what was kept is there."""
+    """The manager as the next process sees it, with the descriptors that it has stored."""
 
     def __init__(self, stand_in: StandIn, **environment: str) -> None:
         super().__init__({"NOTIFY_SOCKET": stand_in.path, **environment})
@@ -37,7 +37,7 @@ class NextManager(Manager):
 
 
 class KeptSocketsTests(SynchronousTestCase):
-    """A host's socket over restarts, all in this process."""
+    """The socket of a host over restarts, with all processes in this one."""
 
     def setUp(self) -> None:
         folder = short_folder(self)
@@ -57,13 +57,13 @@ class KeptSocketsTests(SynchronousTestCase):
             os.close(rest)
 
     def process(self, **environment: str) -> KeptSockets:
-        """Return what a new process has of the manager."""
+        """Begin a new process; return its kept sockets."""
         self.network = Network(self.clock)
         self.kept = KeptSockets(NextManager(self.manager, **environment))
         return self.kept
 
     def opened(self, path: str = "", mode: int = 0o660) -> ClientSocket:
-        """Return a socket that the present process has opened."""
+        """Return a socket that the current process has opened."""
         host, clock = FakeHost(), Clock()
         host.at_once = b"hello\n"
         clients = Clients(some_settings(), clock)
@@ -74,7 +74,7 @@ class KeptSocketsTests(SynchronousTestCase):
         return made
 
     def ended(self, local: ClientSocket) -> None:
-        """Let the process end."""
+        """End the process."""
         self.kept.stop_accepting()
         local.close()
         self.clock.advance(0)
@@ -89,7 +89,7 @@ class KeptSocketsTests(SynchronousTestCase):
         return client
 
     def test_over_a_restart(self) -> None:
-        """The file stays, clients wait, and the next process has them; the mode is the new one."""
+        """The file stays, and the next process serves the waiting clients, with its mode."""
         inode = os.stat(self.opened()._file.path).st_ino
         self.ended(self.sockets[0])
         client = self.waiting()
@@ -103,7 +103,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.assertEqual(client.recv(100), b"hello\n")
 
     def test_moved(self) -> None:
-        """A socket that is closed while lonc goes on is not kept, and its file is gone."""
+        """A socket that is closed while lonc runs is removed from the store, with its file."""
         local = self.opened()
         (name,) = self.manager.kept
         self.assertTrue(name.startswith(self.path))
@@ -116,7 +116,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.path))
 
     def test_another_file(self) -> None:
-        """Where somebody has put another file the kept socket is not used."""
+        """If the file was replaced, the stored socket is not used."""
         self.ended(self.opened())
         os.rename(self.path, self.path + "-away")
         with socket.socket(socket.AF_UNIX) as stale:
@@ -130,7 +130,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.assertIn(f".{os.stat(self.path).st_ino:x}", name)
 
     def test_nobody_wants_it(self) -> None:
-        """It is closed and removed, and who waits there hears con_lost."""
+        """A socket that is not claimed is closed and removed; its clients get con_lost."""
         self.ended(self.opened())
         client = self.waiting()
         self.process()
@@ -141,7 +141,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.assertEqual(client.recv(100), b"con_lost\n")
 
     def test_no_room(self) -> None:
-        """What the manager does not keep is closed and removed at the end."""
+        """Sockets that the manager does not store are closed and removed at the end."""
         self.process(FDSTORE="1")
         first, second = self.opened(), self.opened(self.path + "2")
         self.assertEqual(len(self.manager.kept), 1)
@@ -152,7 +152,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.path + "2"))
 
     def test_busy_manager(self) -> None:
-        """A manager that has no time is told later; until then a stop closes the socket."""
+        """A busy manager gets the socket later; until then a stop closes it."""
         with patch.object(self.kept._manager, "store", return_value=False):
             local = self.opened()
             self.assertFalse(self.kept.stop_accepting())
@@ -165,7 +165,7 @@ class KeptSocketsTests(SynchronousTestCase):
         self.assertTrue(os.path.exists(self.path))
 
     def test_no_manager(self) -> None:
-        """Everything is as it was without."""
+        """Without a manager sockets are closed and removed at the end."""
         self.kept = KeptSockets(Manager({}))
         local = self.opened()
         self.assertFalse(self.kept.stop_accepting())
@@ -174,12 +174,12 @@ class KeptSocketsTests(SynchronousTestCase):
 
 
 class RestartTests(LoadTestCase):
-    """Restarts under load, with a manager that keeps descriptors."""
+    """Restarts under load, with a manager that stores descriptors."""
 
     restarts = 4
 
     def started(self) -> Child:
-        """Start lonc with what is kept."""
+        """Start lonc with the stored descriptors."""
         self.manager.look()
         command = [sys.executable, TWISTD, "-n", "lonc", "--config", self.path("loncapa.conf")]
         return self.spawn(
@@ -189,7 +189,7 @@ class RestartTests(LoadTestCase):
         )
 
     async def test_dead(self) -> None:
-        """A host that was DEAD is not taken for well by the next process."""
+        """A host that was DEAD does not count as healthy in the next process."""
         self.manager = stand_in(self, self.folder)
         self.configure(free_port("127.0.0.1", "127.0.0.2"))
         lonc = self.started()
@@ -213,7 +213,7 @@ class RestartTests(LoadTestCase):
         return state in ("DEAD", "unproven")
 
     async def test_nobody_is_refused(self) -> None:
-        """0 refused, and con_lost at most for who had asked before."""
+        """No client is refused, and only requests in flight may get con_lost."""
         self.manager = stand_in(self, self.folder)
         lond = self.lond("l2", "127.0.0.2")
         self.configure(lond.port)

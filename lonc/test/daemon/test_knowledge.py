@@ -13,7 +13,7 @@ from lonc.test.fixtures.doubles import Attempt, leave_pending
 
 
 class KnowledgeTests(ServiceTestCase):
-    """One daemon after the other, in memory."""
+    """What a process hands on to the next one."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -29,7 +29,7 @@ class KnowledgeTests(ServiceTestCase):
         return daemon
 
     def test_dead(self) -> None:
-        """F4: a host that was DEAD is unproven and is probed at once; a success says it is well."""
+        """F4: a host that was DEAD is unproven and probed at once; a success brings it back."""
         hosts = self.started().hosts
         distrust(["l2", "gone"], hosts)
         self.assertEqual([host.state for host in hosts.values()], ["up", "unproven"])
@@ -40,7 +40,7 @@ class KnowledgeTests(ServiceTestCase):
         self.assertEqual(hosts["l2"].state, "up")
 
     def test_dead_is_told(self) -> None:
-        """F4: a host that is DEAD is told of, and so is one that is unproven."""
+        """F4: hosts that are DEAD or unproven are handed on."""
         daemon = self.with_a_dead_host()
         for _ in range(2):
             told = json.loads(json.dumps(knowledge_of(daemon.hosts, daemon._delayed)))
@@ -48,7 +48,7 @@ class KnowledgeTests(ServiceTestCase):
             daemon.hosts["l2"].reset_retries()
 
     def test_has_answered(self) -> None:
-        """A host that has answered here is well, whatever a process before knew."""
+        """A host that has already answered stays up."""
         daemon = self.started()
         self.echoing()
         self.ask("l2")
@@ -56,7 +56,7 @@ class KnowledgeTests(ServiceTestCase):
         self.assertEqual(daemon.hosts["l2"].state, "up")
 
     def test_pauses(self) -> None:
-        """A pause goes on as long as it would have; one that is over, or of no host, does not."""
+        """A pause continues until its end; those that are over, or of no host, do not."""
         daemon, now = self.started(), time.time()
         told = {
             "l1": {"by": "a", "reason": "b", "since": 1.0, "until": now + 1000.0, "fail": True},
@@ -67,14 +67,14 @@ class KnowledgeTests(ServiceTestCase):
         self.assertEqual(knowledge_of(daemon.hosts, daemon._delayed)["pauses"], {"l1": told["l1"]})
 
     def test_not_understood(self) -> None:
-        """What another release tells otherwise is one error."""
+        """Data that another release sends in another form is a ValueError."""
         daemon = self.started()
         for knowledge in ({"pauses": {"l1": {"who": "a"}}}, {"answered": {"x": {"file": "a"}}}):
             with self.assertRaises(ValueError):
                 take_on(knowledge, daemon.hosts, daemon._delayed)
 
     def test_file(self) -> None:
-        """Who is DEAD is read once, and only within a minute."""
+        """The file of DEAD hosts is read once, and only if it is fresh and valid."""
         hosts = self.with_a_dead_host().hosts
         leave_dead(self.path, dead_of(hosts))
         self.assertEqual((take_dead(self.path), take_dead(self.path)), (["l2"], []))

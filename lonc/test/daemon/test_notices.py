@@ -28,7 +28,7 @@ def spoil(notices: Notices, name: str) -> None:
 
 
 class NoticesTests(SynchronousTestCase):
-    """A life under a manager that wants a sign within 4 seconds."""
+    """Notifications to a manager with a watchdog of 4 seconds."""
 
     def setUp(self) -> None:
         self.manager = stand_in(self, short_folder(self))
@@ -47,8 +47,8 @@ class NoticesTests(SynchronousTestCase):
 
     def test_alive(self) -> None:
         """
-        Ready once the reactor runs, for nobody accepts a client before; then alive, twice in the
-        time of the watchdog, until all has ended.
+        lonc is ready once the reactor runs, and then alive twice in the time of the watchdog, until
+        it has stopped.
         """
         self.notices.started()
         self.assertEqual(self.manager.new(), [])
@@ -64,7 +64,7 @@ class NoticesTests(SynchronousTestCase):
         self.assertEqual(self.manager.new(), [])
 
     def test_fault(self) -> None:
-        """A fault in the status is logged, and does not look like a loop that hangs."""
+        """A fault in the status is logged, and lonc still counts as alive."""
         self.notices = self.made(WATCHDOG_USEC="4000000")
         self.notices.started()
         self.run_reactor()
@@ -76,7 +76,7 @@ class NoticesTests(SynchronousTestCase):
         self.notices.stopped()
 
     def test_status_without_a_watchdog(self) -> None:
-        """It is renewed all the same."""
+        """Without a watchdog the status is renewed too."""
         notices = self.made()
         notices.started()
         self.run_reactor()
@@ -86,7 +86,7 @@ class NoticesTests(SynchronousTestCase):
         notices.stopped()
 
     def test_reload(self) -> None:
-        """A word before, and one after the last, whether it went well or not."""
+        """A reload is announced, and its end once the last one has ended, however it did."""
         first: Deferred[str] = Deferred()
         second: Deferred[str] = Deferred()
         answer = self.notices.reload(lambda: first)
@@ -102,7 +102,7 @@ class NoticesTests(SynchronousTestCase):
         self.assertEqual(self.manager.new(), [["READY=1", "STATUS=2 hosts"]])
 
     def test_stopped_while_it_reloads(self) -> None:
-        """It is not ready again."""
+        """After a stop has begun, the end of a reload is not announced."""
         reload: Deferred[str] = Deferred()
         self.notices.reload(lambda: reload)
         self.notices.stopping(5.0)
@@ -110,7 +110,7 @@ class NoticesTests(SynchronousTestCase):
         self.assertEqual([lines[0] for lines in self.manager.new()], ["RELOADING=1", "STOPPING=1"])
 
     def test_no_manager(self) -> None:
-        """There is nothing to do, not even a timer."""
+        """Without a manager nothing is done, and there is no timer."""
         notices = Notices(self.clock, Manager({}), lambda: "")
         notices.started()
         self.run_reactor()
@@ -118,10 +118,10 @@ class NoticesTests(SynchronousTestCase):
 
 
 class RealTests(DaemonTestCase):
-    """A `twistd` with a manager."""
+    """`twistd` with a manager."""
 
     async def test_life(self) -> None:
-        """Start, reload and stop are told in this order, and so is that the loop turns."""
+        """Start, signs of life, reload and stop are notified in this order."""
         lond = self.lond("l2", "127.0.0.2")
         self.configure(lond.port)
         manager = stand_in(self, self.folder)

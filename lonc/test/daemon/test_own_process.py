@@ -17,17 +17,17 @@ from lonc.test.fixtures.beginnings import notes_of
 
 
 def rights() -> tuple[object, ...]:
-    """Return what the process may do, and how it makes files."""
+    """Return the rights of the process, and its umask."""
     umask = os.umask(0o022)
     os.umask(umask)
     return os.geteuid(), os.getegid(), sorted(os.getgroups()), umask
 
 
 class ActingTests(SynchronousTestCase):
-    """For a block, as somebody else."""
+    """Running a block with the rights of another user."""
 
     def test_nobody_else(self) -> None:
-        """Where nobody is named nothing changes; so it is for who is not root."""
+        """Without a user, or without being root, nothing changes."""
         before = rights()
         for uid in (None, 1):
             self.patch(os, "geteuid", lambda: 4711)
@@ -39,7 +39,7 @@ class ActingTests(SynchronousTestCase):
             self.assertFalse(for_another)
 
     def test_back_again(self) -> None:
-        """Root has its rights back at the end of the block, also when that raises."""
+        """Root has its rights back after the block, also if it raises an exception."""
         if os.geteuid() != 0:
             self.skipTest("only root can act as another user")
         before, nobody = rights(), pwd.getpwnam("nobody")
@@ -54,7 +54,7 @@ class ActingTests(SynchronousTestCase):
         self.assertEqual(rights(), before)
 
     def test_still_root(self) -> None:
-        """With a group alone, or as root itself, it is root."""
+        """With a group alone, or with root as the user, the user stays root."""
         if os.geteuid() != 0:
             self.skipTest("only root can act as another user")
         before, nobody = rights(), pwd.getpwnam("nobody")
@@ -66,35 +66,35 @@ class ActingTests(SynchronousTestCase):
 
 
 class TurningReactor(MemoryReactor):
-    """A reactor that starts, and turns, when it is told."""
+    """A reactor that starts and iterates when it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
     def start(self) -> None:
-        """Run what waits for the start."""
+        """Call what waits for the start."""
         self.hasRun = True
         for call, arguments, _ in self.whenRunningHooks:
             call(*arguments)
 
     def callLater(self, seconds: float, call: Callable[..., object], *arguments: object) -> None:
-        """Run it in the next turn."""
+        """Call it in the next iteration."""
         self.calls.append((call, arguments))
 
     def callFromThread(self, call: Callable[..., object], *arguments: object) -> None:
-        """Run it in the next turn."""
+        """Call it in the next iteration."""
         self.calls.append((call, arguments))
 
     def turn(self) -> None:
-        """Run what has come up."""
+        """Make one iteration."""
         calls, self.calls = self.calls, []
         for call, arguments in calls:
             call(*arguments)
 
 
 class SignalsTests(SynchronousTestCase):
-    """S17: what signals do."""
+    """S17: the handling of signals."""
 
     def setUp(self) -> None:
         self.reactor = TurningReactor()
@@ -110,14 +110,14 @@ class SignalsTests(SynchronousTestCase):
         self.addCleanup(self.signals.uninstall)
 
     def test_taken_over_once_the_reactor_runs(self) -> None:
-        """S17: nothing changes before the reactor runs, since it takes some for itself then."""
+        """S17: handlers are installed once the reactor runs, after its own."""
         self.signals.install(own_process=False)
         self.assertEqual(signal.getsignal(signal.SIGUSR1), self.before)
         self.reactor.start()
         self.assertNotEqual(signal.getsignal(signal.SIGUSR1), self.before)
 
     def test_acts_in_the_reactors_turn(self) -> None:
-        """S17: a signal interrupts nothing; those that come before it begins are one with it."""
+        """S17: the action is called by the reactor, once for several signals."""
         notes = notes_of(self)
         self.signals.install(own_process=False)
         self.reactor.start()
@@ -133,7 +133,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.arrived, ["USR1"] * 2)
 
     def test_under_way(self) -> None:
-        """S17: those that come while one is at work become one more, however that ends."""
+        """S17: signals during the action cause one more call, however it ends."""
         work: list[Deferred[None]] = []
 
         def begin() -> Deferred[None]:
@@ -156,7 +156,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(len(work), 2)
 
     def test_failure_is_logged(self) -> None:
-        """S17: what fails is logged, and the next signal is taken as ever."""
+        """S17: an error is logged, and the next signal is handled."""
         self.signals.install(own_process=False)
         self.reactor.start()
         signal.raise_signal(signal.SIGUSR2)
@@ -166,7 +166,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.arrived, ["USR1"])
 
     def test_given_back(self) -> None:
-        """At the end the signals are what they were."""
+        """At the end the previous handlers are restored."""
         self.signals.install(own_process=False)
         self.reactor.start()
         self.signals.uninstall()

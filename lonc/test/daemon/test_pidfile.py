@@ -13,7 +13,7 @@ from lonc.daemon.pidfile import PidFile, PidFileError, holder_of
 
 
 class PidFileTests(SynchronousTestCase):
-    """S3: the pid file, which is the daemon's lock as well."""
+    """S3: the pid file, which is also the daemon's lock."""
 
     def setUp(self) -> None:
         folder = self.mktemp()
@@ -21,24 +21,24 @@ class PidFileTests(SynchronousTestCase):
         self.path = os.path.join(folder, "lonc.pid")
 
     def acquired(self) -> PidFile:
-        """Return a claim that is given up when the test ends."""
+        """Return a locked pid file, which is released when the test ends."""
         claim = PidFile(self.path)
         claim.acquire()
         self.addCleanup(claim.release)
         return claim
 
     def written(self, text: str) -> None:
-        """Leave a pid file behind, as a crash does."""
+        """Leave a pid file, as a crash does."""
         with open(self.path, "w") as file:
             file.write(text)
 
     def read(self) -> str:
-        """Return what the pid file says."""
+        """Return the content of the pid file."""
         with open(self.path) as file:
             return file.read()
 
     def refusal(self) -> str:
-        """Return why the file cannot be had."""
+        """Return why the file cannot be locked."""
         with self.assertRaises(PidFileError) as caught:
             PidFile(self.path).acquire()
         return str(caught.exception)
@@ -58,7 +58,7 @@ class PidFileTests(SynchronousTestCase):
         self.acquired()
 
     def test_deleted(self) -> None:
-        """S3: deleted while lonc runs, the file is there again, and is the lock again."""
+        """S3: if the file is deleted while lonc runs, it is written and locked again."""
         claim = self.acquired()
         claim.write()
         self.assertFalse(claim.restore())
@@ -70,7 +70,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertFalse(os.path.exists(self.path))
 
     def test_another_number(self) -> None:
-        """S3: a number that another process has left in the file does not stay there."""
+        """S3: if another process writes its number into the file, it is corrected."""
         claim = self.acquired()
         claim.write()
         self.written("123456\n")
@@ -78,7 +78,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
     def test_another_file(self) -> None:
-        """S3: a file that somebody else has put there is left alone, now and at the end."""
+        """S3: a file that has replaced it is left alone, also at the end."""
         claim = self.acquired()
         claim.write()
         os.unlink(self.path)
@@ -90,7 +90,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(self.read(), "1\n")
 
     def test_holder(self) -> None:
-        """Who has it can be seen without taking it; a number that nobody stands behind is none."""
+        """The holder can be found without locking; a file that is not locked has none."""
         self.assertEqual(holder_of(self.path), "")
         self.written("1\n")
         self.assertEqual(holder_of(self.path), "")
@@ -99,7 +99,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(holder_of(self.path), f"{os.getpid()}")
 
     def test_patience(self) -> None:
-        """S3: one that is just ending is waited for."""
+        """S3: a process that is about to end is waited for."""
         claim = self.acquired()
         times = iter([0.0, 1.0, 2.0])
         self.patch(pidfile, "monotonic", lambda: next(times))
@@ -109,7 +109,7 @@ class PidFileTests(SynchronousTestCase):
         second.release()
 
     def test_second_is_refused(self) -> None:
-        """S3: while one has it, another is refused, told whose it is, and changes nothing."""
+        """S3: while it is locked, another process is refused, and told by whom."""
         self.acquired().write()
         self.assertIn(
             f"another lonc is already running in these folders: process {os.getpid()} ",
@@ -119,18 +119,18 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
     def test_second_before_the_first_has_written(self) -> None:
-        """S3: between the claim and the number, another is refused all the same."""
+        """S3: the same before the number is written."""
         self.acquired()
         self.assertIn("process unknown", self.refusal())
 
     def test_left_by_a_crash(self) -> None:
-        """S3: a file that nobody holds is taken over, though its number is a living process's."""
+        """S3: a file that is not locked is used, even if its number is that of a process."""
         self.written(f"{os.getppid()}\n and more that is no number")
         self.acquired().write()
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
     def test_removed_between_open_and_lock(self) -> None:
-        """S3: a file that its owner removes at the last moment is not the one that is locked."""
+        """S3: a file that is deleted between opening and locking is not the one locked."""
         owner = self.acquired()
         flock = fcntl.flock
 
@@ -145,7 +145,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertIn("another lonc is already running", self.refusal())
 
     def test_cannot_be_written(self) -> None:
-        """Section 8: a file that cannot be made is named with the reason."""
+        """Section 8: a file that cannot be created is an error with the reason."""
         os.mkdir(self.path)
         self.assertEqual(self.refusal(), f"{self.path}: Is a directory")
         self.path = os.path.join(self.path, "missing", "lonc.pid")
@@ -153,8 +153,8 @@ class PidFileTests(SynchronousTestCase):
 
     def test_not_a_file_of_ours(self) -> None:
         """
-        Section 8: a link, a FIFO or another's file in its place is named, and neither written nor
-        removed; a folder above it may be a link.
+        Section 8: a link, a FIFO or another's file in its place is an error, and neither written
+        nor deleted; a parent folder may be a link.
         """
         other = self.path + ".other"
         with open(other, "w") as file:
@@ -177,7 +177,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(self.read(), f"{os.getpid()}\n")
 
     def test_cannot_be_locked(self) -> None:
-        """Section 8: a file system without locks is not mistaken for another lonc."""
+        """Section 8: a file system without locks is not taken for another lonc."""
 
         def no_locks(descriptor: int, how: int) -> None:
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -186,7 +186,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertEqual(self.refusal(), f"{self.path}: No locks available")
 
     def test_full_disk(self) -> None:
-        """What cannot be written is told with its path; so is a claim that was given up."""
+        """Errors while writing name the path; so does writing a file that was released."""
 
         def no_room(descriptor: int, data: bytes, offset: int) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -201,7 +201,7 @@ class PidFileTests(SynchronousTestCase):
         self.assertIn(f"{self.path}: ", str(self.assertRaises(PidFileError, claim.write)))
 
     def test_cannot_be_removed(self) -> None:
-        """A file that cannot be removed keeps lonc from nothing, and the next one from nothing."""
+        """A file that cannot be deleted prevents neither the end nor the next start."""
 
         def denied(path: str) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)

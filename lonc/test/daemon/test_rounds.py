@@ -12,7 +12,7 @@ from lonc.daemon.rounds import Rounds, guarded
 
 
 class RoundsTests(SynchronousTestCase):
-    """Periodic work, by a clock."""
+    """Periodic calls."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -20,17 +20,17 @@ class RoundsTests(SynchronousTestCase):
         self.under_way: Deferred[None] = Deferred()
 
     def often(self) -> None:
-        """Do something that has a fault."""
+        """Fail each time."""
         self.done.append("often")
         raise KeyError
 
     async def seldom(self) -> None:
-        """Do something that takes time."""
+        """Take some time."""
         self.done.append("seldom")
         await self.under_way
 
     def test_periods(self) -> None:
-        """Each is done at its own pace, though one fails each time; not while it is under way."""
+        """Each is called at its own period, despite errors, but not while it is running."""
         rounds = Rounds(self.clock, {self.often: 1.0, self.seldom: 2.0})
         rounds.start()
         self.assertEqual(self.done, ["often", "seldom"])
@@ -45,7 +45,7 @@ class RoundsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_guarded(self) -> None:
-        """What goes wrong later is logged too; a reload that failed has been logged."""
+        """Later errors are logged too, except for failed reloads, which have been logged."""
         later: Deferred[None] = Deferred()
         guarded(lambda: later)()
         later.errback(KeyError())

@@ -13,7 +13,7 @@ from lonc.daemon.succession import LAST_WORDS, Succession
 
 
 class Asking:
-    """A client that is closed once it has its answer."""
+    """A client that is closed once it has been answered."""
 
     def __init__(self, everyone: dict[Any, None]) -> None:
         self._everyone = everyone
@@ -29,7 +29,7 @@ class Asking:
 
 
 class LeavingTests(SynchronousTestCase):
-    """Newcomers wait in sockets that the next process gets."""
+    """Clients before a stop, while new ones wait in sockets for the next process."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -47,11 +47,11 @@ class LeavingTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.succession.leave_to_next())
 
     def test_nobody(self) -> None:
-        """Without clients it takes no time."""
+        """Without clients there is no wait."""
         self.successResultOf(self.left())
 
     def test_until_all_are_answered(self) -> None:
-        """Requests that wait or are in flight have their answers before the hosts stop."""
+        """Waiting requests and those in flight are answered first."""
         slow, quick = Asking(self.everyone), Asking(self.everyone)
         left = self.left()
         quick.answered = True
@@ -63,7 +63,7 @@ class LeavingTests(SynchronousTestCase):
         self.successResultOf(left)
 
     def test_not_for_ever(self) -> None:
-        """Who asks nothing, or has no answer by then, is not waited for."""
+        """Clients without an answer in time are not waited for."""
         Asking(self.everyone)
         left = self.left()
         self.clock.pump([LAST_WORDS / 20] * 19)

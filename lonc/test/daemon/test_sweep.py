@@ -12,17 +12,17 @@ from lonc.wire.request import CON_LOST
 
 
 class Turns(Clock):
-    """Time, and turns of the reactor: what is called later in one comes in the next."""
+    """A clock with iterations: what is called later in one is called in the next."""
 
     def turn(self) -> None:
-        """Call what was to be called by now."""
+        """Make one iteration."""
         due, self.calls = self.calls, []
         for call in due:
             call.func(*call.args, **call.kw)
 
 
 class SweepTests(SynchronousTestCase):
-    """Looks that are in time, and looks that are late."""
+    """Checks that are in time, and checks after a pause."""
 
     def setUp(self) -> None:
         self.clock = Turns()
@@ -33,24 +33,24 @@ class SweepTests(SynchronousTestCase):
         )
 
     def after(self, seconds: float) -> int:
-        """Let time pass, have the limits looked at, and return how often they were so far."""
+        """Let time pass, and sweep; return the number of checks so far."""
         self.clock.advance(seconds)
         self.sweep()
         return len(self.looks)
 
     def test_in_time(self) -> None:
-        """A look that is a second late at the most is made at once."""
+        """A check that is at most a second late is made at once."""
         self.assertEqual([self.after(SWEEP), self.after(SWEEP + LATE)], [1, 2])
 
     def test_late(self) -> None:
-        """A later one leaves what has arrived a turn, and the next is made at once again."""
+        """A later one is made an iteration later, and the next at once again."""
         self.assertEqual(self.after(SWEEP + LATE + 0.1), 0)
         self.clock.turn()
         self.assertEqual(len(self.looks), 1)
         self.assertEqual(self.after(SWEEP), 2)
 
     def test_much_has_arrived(self) -> None:
-        """It waits until all is read; looks that become due meanwhile are not made."""
+        """It waits until everything has been read; meanwhile there is no check."""
         self.network.behind = True
         self.after(60)
         for _ in range(5):
@@ -62,7 +62,7 @@ class SweepTests(SynchronousTestCase):
         self.assertEqual(self.looks, [60.0])
 
     def test_more_and_more_arrives(self) -> None:
-        """That wait ends, however much arrives."""
+        """That wait is limited, however much arrives."""
         self.network.behind = True
         self.after(60)
         for _ in range(TURNS):
@@ -72,14 +72,14 @@ class SweepTests(SynchronousTestCase):
 
 
 class PauseTests(ServiceTestCase):
-    """A daemon that was stopped for a minute."""
+    """A daemon that was suspended for a minute."""
 
     def silence(self, lond: ScriptedLond) -> None:
-        """Let a lond answer when the test says so."""
+        """Make a lond answer only when the test says so."""
         lond.answer = lambda request: None
 
     def test_answer_is_there(self) -> None:
-        """F1: a request whose answer arrived in the pause gets it, though its time is over."""
+        """F1: a request whose answer arrived meanwhile gets it, despite its time limit."""
         self.network.prepare = self.silence
         daemon = self.started()
         client = self.client("l2", b"ping\n")
@@ -91,7 +91,7 @@ class PauseTests(ServiceTestCase):
         self.assertEqual(daemon.reporter.status("l2").con_lost["timeout"], 0)
 
     def test_no_answer(self) -> None:
-        """F1: deadlines stay: one that has no answer by then is lost at once."""
+        """F1: one without an answer is lost at once."""
         self.network.prepare = self.silence
         self.started()
         client = self.client("l2", b"ping\n")

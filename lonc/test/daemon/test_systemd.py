@@ -24,12 +24,12 @@ class TellTests(SynchronousTestCase):
         self.manager = Manager({"NOTIFY_SOCKET": self.stand_in.path})
 
     def test_no_line_too_many(self) -> None:
-        """What others named cannot become a line."""
+        """A newline in a text does not begin another line."""
         self.manager.tell("READY=1", "STATUS=a\nMAINPID=1")
         self.assertEqual(self.stand_in.new(), [["READY=1", "STATUS=a MAINPID=1"]])
 
     def test_keep(self) -> None:
-        """A socket goes with its name, and is the same socket."""
+        """A socket is sent with its name, and is the same socket."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
@@ -38,24 +38,24 @@ class TellTests(SynchronousTestCase):
         self.assertTrue(os.path.sameopenfile(self.stand_in.kept["host"], reading))
 
     def test_nobody_listens(self) -> None:
-        """A manager that has gone, or takes nothing, costs nothing."""
+        """A manager that is gone, or does not read, is not waited for."""
         gone = Manager({"NOTIFY_SOCKET": self.stand_in.path + "-gone"})
         self.assertFalse(gone.tell("READY=1"))
         sent = [self.manager.tell("WATCHDOG=1", patience=0.0) for _ in range(2000)]
         self.assertEqual((sent[0], sent[-1]), (True, False))
 
     def test_without_a_manager(self) -> None:
-        """Nothing is sent."""
+        """Without a manager nothing is sent."""
         manager = Manager({})
         self.assertEqual((manager.present, manager.tell("READY=1")), (False, False))
         self.assertEqual((manager.watchdog, manager.claim("x")), (0.0, None))
 
 
 class EnvironmentTests(SynchronousTestCase):
-    """What the manager's variables say."""
+    """Reading the manager's variables."""
 
     def test_watchdog(self) -> None:
-        """It is for this process, or for none."""
+        """The watchdog applies to this process only."""
         pid = str(os.getpid())
         self.assertEqual(Manager({"WATCHDOG_USEC": "3000000"}).watchdog, 3.0)
         own = {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": pid}
@@ -64,20 +64,20 @@ class EnvironmentTests(SynchronousTestCase):
         self.assertEqual(Manager({"WATCHDOG_USEC": "soon"}).watchdog, 0.0)
 
     def test_no_child_inherits(self) -> None:
-        """Its variables are taken away."""
+        """The variables are removed."""
         environment = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "LISTEN_FDS": "0", "HOME": "/"}
         Manager(environment)
         self.assertEqual(environment, {"HOME": "/"})
 
     def test_room(self) -> None:
-        """It says how much it keeps; one that says nothing, as before systemd 254, may keep all."""
+        """The number of descriptors is limited if the manager gives a limit."""
         notify = {"NOTIFY_SOCKET": "/x"}
         self.assertEqual(Manager({**notify, "FDSTORE": "3"}).room, 3)
         self.assertGreater(Manager(notify).room, 500)
         self.assertEqual(Manager({"FDSTORE": "3"}).room, 0)
 
     def test_names(self) -> None:
-        """A path becomes a name that a manager takes, another path another name."""
+        """Each path has its own name, in the form that a manager accepts."""
         self.assertEqual(name_of("/sock/msu"), "/sock/msu")
         names = {name_of(path) for path in ("/a:b", "/a%b", "/a\nb", "/a\u00e4b")}
         self.assertEqual(len(names), 4)
@@ -106,18 +106,18 @@ print(manager.claim_rest(), manager.claim_rest(), manager.claim("other"))
 
 
 class InheritedTests(SynchronousTestCase):
-    """Descriptors that were kept over a restart."""
+    """Descriptors that were stored during a restart."""
 
     def test_taken(self) -> None:
-        """By name, once; what is not named after a path is left alone."""
+        """A descriptor is claimed by its name, once; those without a path are left alone."""
         self.check("late")
 
     def test_taken_by_twisted(self) -> None:
-        """Twisted reads the variables, and takes two of them away, when it finds this process."""
+        """The same if Twisted has already read the variables, and removed two."""
         self.check("early")
 
     def test_for_another_process(self) -> None:
-        """Variables that were meant for another process are removed, and nothing is claimed."""
+        """Variables for another process are removed, and nothing is claimed."""
         handed = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "/first"}
         program = (
             "import os; from lonc.daemon.systemd import Manager; "
@@ -134,7 +134,7 @@ class InheritedTests(SynchronousTestCase):
         self.assertEqual((done.stdout, done.stderr), ("None None\n", ""))
 
     def test_no_socket(self) -> None:
-        """What is no socket is skipped with a line, closed, and kept no longer."""
+        """A descriptor that is no socket is skipped with a warning, closed and removed."""
         notes = notes_of(self)
         reading, writing = os.pipe()
         self.addCleanup(os.close, writing)
@@ -145,7 +145,7 @@ class InheritedTests(SynchronousTestCase):
         self.assertRaises(OSError, os.fstat, reading)
 
     def check(self, when: str) -> None:
-        """Hand a socket over; see who gets it."""
+        """Pass a socket to another process; check what it claims."""
         reading, writing = socket.socketpair()
         self.addCleanup(reading.close)
         writing.send(b"hello")

@@ -32,7 +32,7 @@ from lonc.transport.unix_socket import UNKNOWN, Peer
 
 
 def of_null() -> int:
-    """Return how many descriptors of ``/dev/null`` are open: so many are handed over, or left."""
+    """Return the number of open descriptors of ``/dev/null``, which the tests hand over."""
     folder = "/proc/self/fd"
     return sum(os.path.realpath(f"{folder}/{each}") == os.devnull for each in os.listdir(folder))
 
@@ -52,7 +52,7 @@ class Counted(Service):
 
 
 class StepTests(TestCase):
-    """Each step between the two processes, both in this one: either may end after each."""
+    """The steps between the two processes, both in this one; each may end after any of them."""
 
     timeout = 600
 
@@ -75,26 +75,26 @@ class StepTests(TestCase):
         )
 
     def in_thread(self, work: Callable[[], Any]) -> Deferred[Any]:
-        """Run it in a thread, and remember that."""
+        """Run it in a thread, and remember its Deferred."""
         self.given.append(deferToThread(work))
         return self.given[-1]
 
     def resume(self) -> None:
-        """Note that the old process goes on."""
+        """Note that the old process continues."""
         self.resumed += 1
 
     def retire(self) -> None:
-        """Note that it goes."""
+        """Note that it ends."""
         self.retired += 1
 
     def holdings(self) -> Holdings:
-        """Return as many descriptors as the test wants, each of the same file."""
+        """Return :attr:`count` descriptors of the same file."""
         files = {f"/{number}": os.open(os.devnull, os.O_RDONLY) for number in range(self.count)}
         lock = os.open(os.devnull, os.O_RDONLY)
         return Holdings(self.pid_file, lock, files, {"pauses": {"l2": {"by": "me \udcff ä"}}})
 
     async def connected(self) -> socket.socket:
-        """Come to the socket that the old process names."""
+        """Connect to the socket that the old process names."""
         path = await self.old.offer()
         new = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.addCleanup(new.close)
@@ -103,21 +103,21 @@ class StepTests(TestCase):
         return new
 
     async def taken(self) -> Predecessor:
-        """Take everything."""
+        """Receive everything."""
         new = await self.connected()
         holdings = await deferToThread(receive, new, self.pid_file)
         self.addCleanup(holdings.close)
         return Predecessor(new, holdings)
 
     async def assert_goes_on(self) -> None:
-        """The old process has begun again what it ended, and says so once."""
+        """The old process has restarted what it had stopped, and continues."""
         await self.given[-1]
         self.assertEqual((self.service.stops, self.service.starts), (1, 1))
         self.assertEqual((self.resumed, self.retired, self.old.under_way), (1, 0, False))
         self.assertFalse(os.path.exists(self.path))
 
     async def test_all_steps(self) -> None:
-        """More descriptors than a message takes arrive under their names, and no child gets any."""
+        """More descriptors than fit into a message arrive with their names, not inheritable."""
         self.count = 450
         new = await self.taken()
         holdings = new.holdings
@@ -133,7 +133,7 @@ class StepTests(TestCase):
             await self.old.offer()
 
     async def test_new_ends_in_step_1(self) -> None:
-        """Who comes and ends leaves the old process as it was; meanwhile another is refused."""
+        """If the new process ends, the old one continues; meanwhile another is refused."""
         new = await self.connected()
         self.assertTrue(self.old.under_way)
         with self.assertRaises(NotDone):
@@ -143,19 +143,19 @@ class StepTests(TestCase):
         await self.taken()
 
     async def test_new_ends_in_step_2(self) -> None:
-        """Who ends with everything in its hands leaves the old process as it was."""
+        """If it ends after it has received everything, the old one continues."""
         (await self.taken()).close()
         await self.assert_goes_on()
 
     async def test_new_ends_in_step_3(self) -> None:
-        """One that says that it serves and ends before that is answered is not relied on."""
+        """If it ends before the answer to its "serves", the old one continues."""
         new = await self.taken()
         new._connection.send(b"serves 1")
         new.close()
         await self.assert_goes_on()
 
     async def test_new_too_late(self) -> None:
-        """One that serves when the old process has waited for long hears that this one stays."""
+        """If it is too late, it is told that the old process continues."""
         self.patch(handover, "SERVING", 0.001)
         new = await self.taken()
         await self.assert_goes_on()
@@ -163,7 +163,7 @@ class StepTests(TestCase):
             await deferToThread(new.relieve)
 
     async def test_new_too_late_and_deaf(self) -> None:
-        """One that reads nothing is not told by the end of the connection: that is another word."""
+        """If it does not read that, its connection stays open: an end would mean something else."""
         new = await self.taken()
         self.old._refuse(unheard := Unheard())  # type: ignore[arg-type]
         self.assertFalse(unheard.closed)
@@ -171,20 +171,20 @@ class StepTests(TestCase):
         await self.given[0]
 
     async def test_other_user(self) -> None:
-        """Nobody else's process gets anything."""
+        """Another user's process gets nothing."""
         self.patch(handover, "peer_of", lambda connected: Peer(1, os.geteuid() + 1))
         new = await self.connected()
         self.assertEqual(await deferToThread(new.recv, 100), b"stays")
         await self.assert_goes_on()
 
     async def test_nobody_comes(self) -> None:
-        """The old process goes on."""
+        """If no process connects, the old one continues."""
         self.patch(handover, "LIMIT", 0.001)
         await self.old.offer()
         await self.assert_goes_on()
 
     async def test_old_stops(self) -> None:
-        """A stop waits for who has been given everything, and serves; after it nobody may come."""
+        """A stop waits for a hand-over in progress; after that there is none."""
         new = await self.taken()
         stopped = self.old.stop()
         self.assertNoResult(stopped)
@@ -195,7 +195,7 @@ class StepTests(TestCase):
             await self.old.offer()
 
     async def test_old_stops_and_new_ends(self) -> None:
-        """A stop goes on when who has been given everything ends; nothing is begun again."""
+        """If the new process then ends, the stop continues, and nothing is restarted."""
         new = await self.taken()
         stopped = self.old.stop()
         new.close()
@@ -203,7 +203,7 @@ class StepTests(TestCase):
         self.assertEqual((self.resumed, self.retired, self.service.starts), (0, 0, 0))
 
     async def test_old_stops_and_new_takes_long(self) -> None:
-        """A stop refuses one that does not serve in time, and at once where it is in haste."""
+        """A stop refuses a process that does not serve in time, and at once in a hurry."""
         self.patch(handover, "SERVING", 1e6)
         for in_haste in (False, True):
             new = await self.taken()
@@ -219,14 +219,14 @@ class StepTests(TestCase):
             self.setUp()
 
     async def test_no_socket(self) -> None:
-        """Where no socket can be made all goes on."""
+        """If the socket cannot be created, the old process continues."""
         self.path = os.path.join(self.path, "nowhere")
         with self.assertRaises(NotDone):
             await self.old.offer()
         self.assertEqual((self.service.stops, self.service.starts, self.resumed), (1, 1, 1))
 
     async def test_no_descriptors(self) -> None:
-        """Where there are no descriptors for copies all goes on, and none is left open."""
+        """If descriptors cannot be copied, the old process continues, and none is left open."""
         before = of_null()
         self.patch(self.old, "_holdings", self.none_left)
         with self.assertRaisesRegex(NotDone, "Too many open files"):
@@ -236,11 +236,11 @@ class StepTests(TestCase):
         self.assertFalse(os.path.exists(self.path))
 
     def none_left(self) -> Holdings:
-        """Fail as the system does."""
+        """Fail as at the limit on open files."""
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def test_another_pid_file(self) -> None:
-        """A lonc of another lonDaemons is refused, and all that came is closed."""
+        """A lonc with another lonDaemons is refused, and all descriptors are closed."""
         before = of_null()
         new = await self.connected()
         with self.assertRaisesRegex(TakeOverError, "to change lonDaemons"):
@@ -251,7 +251,7 @@ class StepTests(TestCase):
 
 
 class Unheard:
-    """A connection whose other side reads nothing."""
+    """A connection whose other side does not read."""
 
     closed = False
 
@@ -268,7 +268,7 @@ class Unheard:
 
 
 class OldEndsTests(SynchronousTestCase):
-    """The old process ends, and the new one is told by the end of the connection alone."""
+    """The old process ends, which the new one learns only from the end of the connection."""
 
     def setUp(self) -> None:
         self.old, self.new = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -283,11 +283,11 @@ class OldEndsTests(SynchronousTestCase):
         self.old.close()
 
     def predecessor(self) -> Predecessor:
-        """Return what the new process has when it serves."""
+        """Return the old process as the new one sees it."""
         return Predecessor(self.new, Holdings("", -1, {}, {}))
 
     def test_in_step_2(self) -> None:
-        """Half of its holdings are closed: the new process starts as after a crash."""
+        """What it has handed over is closed: the new process starts as after a crash."""
         before = of_null()
         with open(os.devnull) as null:
             handover.send(self.old, {"pid_file": "/lonc.pid"}, [null.fileno()])
@@ -297,25 +297,25 @@ class OldEndsTests(SynchronousTestCase):
         self.assertEqual(of_null(), before)
 
     def test_before_step_3(self) -> None:
-        """The new process serves."""
+        """If it ends before step 3, the new process serves."""
         self.old.close()
         self.predecessor().relieve()
         self.assertEqual(self.killed, [])
 
     def test_in_step_3(self) -> None:
-        """It has read that the new one serves and said nothing: the new one serves."""
+        """If it ends without an answer in step 4, the new process serves."""
         self.old.shutdown(socket.SHUT_WR)
         self.predecessor().relieve()
         self.assertEqual(self.old.recv(100), b"serves %d" % os.getpid())
 
     def test_stopped(self) -> None:
-        """One that neither goes nor stays is killed, and the new process serves."""
+        """If it does not answer, it is killed, and the new process serves."""
         self.patch(takeover, "LIMIT", 0.001)
         self.predecessor().relieve()
         self.assertEqual(self.killed, [os.getpid()])
 
     def test_stopped_elsewhere(self) -> None:
-        """One whose process id is not known is not killed: 0 would be this process's own group."""
+        """If its process id is unknown it is not killed, since 0 is our own process group."""
         self.patch(takeover, "LIMIT", 0.001)
         self.patch(takeover, "peer_of", lambda connected: UNKNOWN)
         with self.assertRaisesRegex(TakeOverError, "its process id is not known"):
@@ -323,7 +323,7 @@ class OldEndsTests(SynchronousTestCase):
         self.assertEqual(self.killed, [])
 
     def test_client_without_its_descriptor(self) -> None:
-        """Where this process has no room for a client's descriptor, it serves the next ones."""
+        """A client whose descriptor was lost is skipped, and the next ones are served."""
         readers = MemoryReactor()
         served: list[tuple[str, bytes]] = []
 
@@ -341,7 +341,7 @@ class OldEndsTests(SynchronousTestCase):
         self.assertEqual(served, [("/l2", b"ping")])
 
     def test_stays(self) -> None:
-        """One that had no patience goes on, even where it closes the connection at once."""
+        """If it says that it stays, the new process gives up."""
         self.old.send(b"stays")
         self.old.close()
         with self.assertRaises(TakeOverError):
@@ -349,7 +349,7 @@ class OldEndsTests(SynchronousTestCase):
 
 
 class AskingTests(TestCase):
-    """The new process comes to the management port."""
+    """The request of the new process on the management port."""
 
     timeout = 600
 
@@ -362,15 +362,15 @@ class AskingTests(TestCase):
         return take_over(management or f"unix:{self.path}:mode=600", self.path + ".pid")
 
     def test_not_by_network(self) -> None:
-        """Sockets pass over a UNIX socket alone."""
+        """A management port that is no UNIX socket is an error."""
         self.assertRaises(TakeOverError, self.take_over, "tcp:1:interface=127.0.0.1")
 
     def test_nobody_there(self) -> None:
-        """There is nothing to take."""
+        """Without a running lonc there is nothing to take over."""
         self.assertIsNone(self.take_over())
 
     async def test_old_ends_in_step_1(self) -> None:
-        """One that ends before it has said anything is no more."""
+        """The same if it ends before it has answered."""
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.path)
             listening.listen()
@@ -381,7 +381,7 @@ class AskingTests(TestCase):
             self.assertIsNone(await taking)
 
     def test_of_another_user(self) -> None:
-        """Nobody takes over for another user: root without --uid would go on as root."""
+        """A lonc of another user is an error, also for root without ``--uid``."""
         self.patch(takeover, "peer_of", lambda connected: Peer(1, os.geteuid() + 1))
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(self.path)
@@ -413,7 +413,7 @@ run()
 
 
 class TakeOverTests(LoadTestCase):
-    """Two processes on the same folders."""
+    """Two processes in the same folders."""
 
     take_overs = 2
 
@@ -430,14 +430,14 @@ class TakeOverTests(LoadTestCase):
         return lonc
 
     def delay(self, number: int) -> str:
-        """Leave a delayed request, as lonnet does; return the request."""
+        """Store a delayed request, as lonnet does; return it."""
         request = f"put:msu:alice:grades:n={number}"
         name = f"{int(time.time())}.{number}.put.l2"
         self.write(f"{request}\n", "sock", "delayed", name)
         return request
 
     async def taken_over(self, old: Child) -> Child:
-        """Have a new process take over; return it when the old one has gone."""
+        """Start a process that takes over; return it when the old one has ended."""
         new = self.new()
         self.assertEqual(await old.ended(), 0)
         await self.until(lambda: self.read("daemons", "logs", "lonc.pid") == f"{new.pid}\n")
@@ -448,7 +448,7 @@ class TakeOverTests(LoadTestCase):
         return await ManagementClient.connect(reactor, f"unix:{self.socket('lonc.amp')}")
 
     async def test_under_load(self) -> None:
-        """Nobody is refused, delayed requests are sent once, and all files are the new one's."""
+        """No client is refused, delayed requests are sent once, and all files are the new one's."""
         lonc = await self.running()
         await self.until(lambda: os.path.isdir(self.path("sock", "delayed")))
         inode = os.stat(self.socket("l2")).st_ino
@@ -473,7 +473,7 @@ class TakeOverTests(LoadTestCase):
         self.assert_no_traceback(*self.children)
 
     async def test_nobody_there(self) -> None:
-        """It starts as ever."""
+        """Without a running lonc it starts as usual."""
         self.lond_of_l2 = self.lond("l2", "127.0.0.2")
         self.configure(self.lond_of_l2.port)
         lonc = self.new()
@@ -481,7 +481,7 @@ class TakeOverTests(LoadTestCase):
         self.assertEqual(await lonc.end(signal.SIGTERM), 0)
 
     async def test_ports(self) -> None:
-        """The page's port and that for other machines are the new process's, too."""
+        """The new process has the HTTP port, and the management port for other machines."""
         os.mkdir(self.path("pki"))
         files = Authority(self.path("pki")).issue("localhost")
         ports = [free_port("127.0.0.1") for _ in range(2)]
@@ -502,7 +502,7 @@ class TakeOverTests(LoadTestCase):
                 pass
 
     async def test_port_not_to_be_had(self) -> None:
-        """A new process that cannot have its port leaves the old one as it was."""
+        """If the new process cannot open its port, the old one continues."""
         lonc = await self.running()
         await self.until(lambda: os.path.isdir(self.path("sock", "delayed")))
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -523,7 +523,7 @@ class TakeOverTests(LoadTestCase):
         await self.taken_over(lonc)
 
     async def test_cleared_away(self) -> None:
-        """Where a program of one's own stops a lonc that could not start, nothing goes."""
+        """If an embedding program stops a lonc that could not start, nothing is deleted."""
         lonc = await self.running()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
@@ -543,7 +543,7 @@ class TakeOverTests(LoadTestCase):
         await self.taken_over(lonc)
 
     def ending(self, where: str, *options: str) -> Child:
-        """Start lonc where a method ends the process."""
+        """Start a lonc that is killed in a method."""
         module, owner, method = where.split()
         config = self.path("loncapa.conf")
         command = [sys.executable, "-c", ENDS, f"lonc.daemon.{module}", owner, method]
@@ -562,7 +562,7 @@ class TakeOverTests(LoadTestCase):
         self.assertEqual(self.lond_of_l2.requests.count(request), 1)
 
     async def test_old_is_killed(self) -> None:
-        """Killed when it hears that the new process serves, the old one leaves that one serving."""
+        """If the old process is killed when the new one serves, the new one continues."""
         self.lond_of_l2 = self.lond("l2", "127.0.0.2")
         self.configure(self.lond_of_l2.port)
         old = self.ending("handover HandOver _decide")
@@ -574,7 +574,7 @@ class TakeOverTests(LoadTestCase):
         self.assertEqual(await new.end(signal.SIGTERM), 0)
 
     async def test_new_is_killed(self) -> None:
-        """Killed when it would say that it serves, the new process leaves the old one serving."""
+        """If the new process is killed before it says that it serves, the old one continues."""
         old = await self.running()
         new = self.ending("takeover Predecessor relieve", "--take-over")
         self.assertEqual(await new.ended(), -signal.SIGKILL)
@@ -584,7 +584,7 @@ class TakeOverTests(LoadTestCase):
         await self.taken_over(old)
 
     async def test_full_disk(self) -> None:
-        """A new process that cannot write the pid file leaves the old one serving."""
+        """If the new process cannot write the pid file, the old one continues."""
         old = await self.running()
         options = ["-n", "lonc", "--config", self.path("loncapa.conf"), "--take-over"]
         new = self.spawn([sys.executable, "-c", FULL_DISK, *options])
@@ -595,9 +595,9 @@ class TakeOverTests(LoadTestCase):
 
     async def test_clients_go_along(self) -> None:
         """
-        A pause goes on in the new process, with who wanted it and why. Who waits there has its
-        answer from that process when it resumes the host, and a client that rests keeps its
-        connection; each request is carried out once.
+        A pause continues in the new process, with its author and reason. Waiting requests are
+        answered by that process after the host is resumed, and idle clients keep their connections;
+        each request is sent once.
         """
         old = await self.running()
         resting = await self.client("l2")

@@ -24,7 +24,7 @@ WRITE = os.O_WRONLY | os.O_CREAT
 
 
 class OwnTests(SynchronousTestCase):
-    """In a folder where somebody else can put things."""
+    """lonc's own files, in a folder where others can place files."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -41,25 +41,25 @@ class OwnTests(SynchronousTestCase):
         return str(error.strerror)
 
     def test_own(self) -> None:
-        """A file that is there, or made, is had; nobody else can read what is made."""
+        """A file is opened or created; nobody else can read a new one."""
         for _ in range(2):
             os.close(open_own(self.path, WRITE))
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
 
     def test_symbolic_link(self) -> None:
-        """A link is not followed, whether it leads to something or not."""
+        """A link is not followed, whether its target exists or not."""
         for target in (self.other, "/nowhere", self.folder):
             os.symlink(target, self.path)
             self.assertEqual(self.why_not(), "it is a symbolic link, which is not followed")
             os.unlink(self.path)
 
     def test_hard_link(self) -> None:
-        """A file that has another name is left as it is."""
+        """A file that has another name is not opened."""
         os.link(self.other, self.path)
         self.assertEqual(self.why_not(), "it is a hard link: the file has another name as well")
 
     def test_no_file(self) -> None:
-        """A FIFO is not waited for, whether somebody reads it or not; nor is a socket opened."""
+        """A FIFO is not waited for, whether it has a reader or not; a socket is not opened."""
         os.mkfifo(self.path)
         self.assertEqual(self.why_not(), "it is not a regular file")
         reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
@@ -71,7 +71,7 @@ class OwnTests(SynchronousTestCase):
         self.assertEqual(self.why_not(), "it is not a regular file")
 
     def test_folder(self) -> None:
-        """A folder is made once, and has to be one itself."""
+        """A folder is created once; a link in its place is an error."""
         self.assertTrue(make_own_folder(self.path))
         self.assertFalse(make_own_folder(self.path))
         check_own_folder(self.path)
@@ -113,7 +113,7 @@ class OwnTests(SynchronousTestCase):
 
 
 class RestingTests(SynchronousTestCase):
-    """A folder whose files are looked at when there is reason to."""
+    """A folder that is only checked again when it has changed."""
 
     def setUp(self) -> None:
         self.path = os.path.abspath(self.mktemp())
@@ -121,11 +121,11 @@ class RestingTests(SynchronousTestCase):
         self.folder = RestingFolder()
 
     def looks(self) -> list[bool]:
-        """Look several times; return whether it rested each time."""
+        """Check several times; return the results."""
         return [self.folder.rests(self.path) for _ in range(REST_AFTER + 2)]
 
     def test_change(self) -> None:
-        """It rests some looks after the last change, whatever that was."""
+        """It counts as unchanged some checks after the last change, whatever that was."""
         rested = [False] * REST_AFTER + [True] * 2
         self.assertEqual(self.looks(), rested)
         name = os.path.join(self.path, "name")
@@ -135,21 +135,21 @@ class RestingTests(SynchronousTestCase):
             self.assertEqual(self.looks(), rested)
 
     def test_after_long(self) -> None:
-        """Now and then it is looked at all the same."""
+        """From time to time it does not count as unchanged."""
         rested = [self.folder.rests(self.path) for _ in range(2 * LOOK_ANYWAY + 1)]
         self.assertEqual(rested[REST_AFTER + 1 :].count(False), 2)
 
     def test_not_there(self) -> None:
-        """A folder that cannot be seen never rests."""
+        """A missing folder never counts as unchanged."""
         os.rmdir(self.path)
         self.assertNotIn(True, self.looks())
 
 
 class ReplacedTests(SynchronousTestCase):
-    """Code that runs, and code on disk."""
+    """The code that is running, and the code on disk."""
 
     def test_installed_anew(self) -> None:
-        """What runs is on disk until an upgrade replaces or removes it, however alike it is."""
+        """The code counts as replaced after an upgrade, even if that is identical."""
         self.assertFalse(is_replaced())
         path = self.mktemp()
         self.patch(lonc, "__file__", path)

@@ -16,7 +16,7 @@ reactor: Any = global_reactor
 
 
 class ThreadsTests(TestCase):
-    """A call that hangs keeps one thread, and nobody waits for it."""
+    """A limited number of threads, which the process does not wait for."""
 
     def setUp(self) -> None:
         self.threads = Threads(reactor, "tests", 2)
@@ -24,7 +24,7 @@ class ThreadsTests(TestCase):
         self.addCleanup(self.gate.set)
 
     async def test_outcome(self) -> None:
-        """What the function returns or raises is told in the reactor's thread."""
+        """The result or the exception is delivered in the reactor's thread."""
         self.assertEqual(await self.threads(lambda: 7), 7)
         self.assertIs(threading.current_thread(), threading.main_thread())
         with self.assertRaises(ZeroDivisionError):
@@ -32,7 +32,7 @@ class ThreadsTests(TestCase):
         self.assertIsNot(await self.threads(threading.current_thread), threading.main_thread())
 
     async def test_hangs(self) -> None:
-        """What hangs leaves the other threads; the process could end without it."""
+        """A call that hangs leaves the other threads, and is in a daemon thread."""
         hangs = self.threads(self.gate.wait)
         for number in range(5):
             self.assertEqual(await self.threads(partial(int, number)), number)
@@ -42,7 +42,7 @@ class ThreadsTests(TestCase):
         await hangs
 
     async def test_most(self) -> None:
-        """No more than so many run at a time; the others follow in their order."""
+        """No more than the limit run at a time; the others follow in order."""
         order: list[int] = []
         first: list[Deferred[Any]] = [self.threads(self.gate.wait) for _ in range(2)]
         later: list[Deferred[Any]] = [
@@ -55,14 +55,14 @@ class ThreadsTests(TestCase):
         self.assertEqual(sorted(order), [0, 1, 2])
 
     async def test_given_up(self) -> None:
-        """Who has given up harms nobody."""
+        """A cancelled call does not affect others."""
         given_up = self.threads(lambda: 7)
         given_up.addErrback(lambda _: None)
         given_up.cancel()
         self.assertEqual(await self.threads(lambda: 8), 8)
 
     async def test_no_thread(self) -> None:
-        """Where the system gives no thread the call fails, and the next one may succeed."""
+        """If no thread can be started the call fails, and the next one may succeed."""
         start = threading.Thread.start
 
         def refuse(thread: threading.Thread) -> None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class DiskTests(SynchronousTestCase):
-    """Every wait for the disk ends, and what hangs takes a few threads only."""
+    """Disk calls with a time limit; those that hang occupy a few threads at most."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -27,21 +27,21 @@ class DiskTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.disk.run(path, 10.0, work))
 
     def test_result(self) -> None:
-        """What the function returns comes back."""
+        """The result is returned."""
         call = self.run_for("a", lambda: 7)
         self.assertNoResult(call)
         self.threads.finish()
         self.assertEqual(self.successResultOf(call), 7)
 
     def test_error(self) -> None:
-        """What the function raises comes back, and its place is free again."""
+        """The exception is raised, and the slot is free again."""
         for _ in range(PLACES + 1):
             call = self.run_for("a", lambda: 1 // 0)
             self.threads.finish()
             self.failureResultOf(call, ZeroDivisionError)
 
     def test_hangs(self) -> None:
-        """A call that does not return fails after the limit, not before, and names its path."""
+        """A call that hangs fails after the limit, with its path in the message."""
         call = self.run_for("/x/file", lambda: 7)
         self.clock.advance(9.9)
         self.assertNoResult(call)
@@ -51,7 +51,7 @@ class DiskTests(SynchronousTestCase):
         self.assertNotIsInstance(failure.value, NoPlace)
 
     def test_still_there(self) -> None:
-        """A call that hangs counts as under way until it returns, whatever it returns."""
+        """A call that hangs counts as in progress until it returns, in whatever way."""
         call = self.run_for("a", lambda: 1 // 0)
         self.clock.advance(10.0)
         self.failureResultOf(call, Stuck)
@@ -61,7 +61,7 @@ class DiskTests(SynchronousTestCase):
         self.assertFalse(self.disk.is_at("a"))
 
     def test_few_threads(self) -> None:
-        """Calls that hang keep their threads, and those that come later get none."""
+        """Calls that hang keep their slots, and later ones are not started."""
         calls = [self.run_for(str(number), int) for number in range(PLACES + 3)]
         self.assertEqual(len(self.threads.begun), PLACES)
         self.clock.advance(10.0)
@@ -75,7 +75,7 @@ class DiskTests(SynchronousTestCase):
         self.assertEqual(len(self.threads.begun), PLACES)
 
     def test_goes_on(self) -> None:
-        """When a call that hung returns, the next one gets its place."""
+        """When one of them returns, the next call gets its slot."""
         stuck = [self.run_for(str(number), int) for number in range(PLACES)]
         self.clock.advance(9.0)
         late = self.run_for("late", lambda: 8)
