@@ -129,7 +129,7 @@ class LoncService(MultiService):
             [clients.reconfigure, names.reconfigure, delayed.reconfigure],
         )
         self._tables = TableFetcher(
-            *(reactor, in_force.configuration, web_client(reactor), in_threads, random),
+            *(reactor, in_force, web_client(reactor), in_threads, random),
             guarded(reloader.table),
             problems,
         )

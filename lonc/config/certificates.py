@@ -128,11 +128,6 @@ class Certificates:
             return TLSPhase(self.context)
         return TLSPhase(self.context, partial(check_name, name))
 
-    @property
-    def file(self) -> str:
-        """The own certificate's file."""
-        return self.files.certificate
-
     def days_left(self, now: float) -> float:
         """
         Return the days until the first certificate of the chain expires; negative afterwards.

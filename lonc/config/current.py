@@ -13,7 +13,6 @@ from typing import Final
 import attrs
 
 from lonc.config.auth_modes import read_access
-from lonc.config.certificates import Certificates
 from lonc.config.hosts import Changes, Host, HostTable, compare
 from lonc.config.rlimit import needed_files, raise_file_limit, room_for_clients, room_for_hosts
 from lonc.config.settings import Settings, SettingsError
@@ -69,10 +68,6 @@ class InForce:
         self.access = read_access(self.settings, self.table)
         self.later: dict[str, str] = {}
 
-    def configuration(self) -> Configuration:
-        """Return both."""
-        return self.settings, self.table
-
     def auth_modes(self, host: Host) -> AuthModes:
         """Return the authentication modes to offer a host's lond."""
         return self.access.auth_modes(host)
@@ -80,14 +75,6 @@ class InForce:
     def ids(self, host: Host) -> Sequence[str]:
         """Return the ids that a host's lond serves."""
         return self.table.ids_at(host.target)
-
-    def certificates(self) -> Certificates | None:
-        """Return the own certificates."""
-        return self.access.certificates
-
-    def management_names(self) -> Sequence[tuple[str, bool]]:
-        """Return the certificate names that may see over the management port, and may steer."""
-        return self.settings.management_names
 
     def proposal(self, configuration: Configuration) -> tuple[InForce, Changes]:
         """

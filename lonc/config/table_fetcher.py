@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from lonc.config.current import InForce
 from lonc.config.hosts import HostTable, TableError, TableServer, parse_host_table
 from lonc.config.settings import Settings
 from lonc.disk.files import replace_file
@@ -123,7 +124,7 @@ class TableFetcher(Service):
     Only one fetch is in progress at a time, and nothing waits for it.
 
     :param clock: the reactor's clock.
-    :param current: returns the settings and the table in force.
+    :param in_force: the settings and the table in force.
     :param download: downloads a file from a web server.
     :param in_thread: runs a function in a thread.
     :param random: for the jitter.
@@ -134,7 +135,7 @@ class TableFetcher(Service):
     def __init__(
         self,
         clock: IReactorTime,
-        current: Callable[[], tuple[Settings, HostTable]],
+        in_force: InForce,
         download: Download,
         in_thread: InThread,
         random: Random,
@@ -142,7 +143,7 @@ class TableFetcher(Service):
         problems: Problems,
     ) -> None:
         self._clock = clock
-        self._current = current
+        self._in_force = in_force
         self._download = download
         self._disk = Disk(clock, in_thread)
         self._random = random
@@ -181,7 +182,7 @@ class TableFetcher(Service):
 
     def _fetch(self) -> None:
         self._timer = None
-        if not self._current()[1].servers:
+        if not self._in_force.table.servers:
             self._problems.replace((), (NOT_FETCHED,))
         else:
             self._round = under_way = Deferred.fromCoroutine(self._ask_in_turn())
@@ -202,18 +203,20 @@ class TableFetcher(Service):
         self._round = None
         if not self.running:
             return succeeded
-        interval = self._current()[0].table_interval
+        settings = self._in_force.settings
+        interval = settings.table_interval
         pause = interval if succeeded else min(self._pause, interval)
         self._pause = FIRST_PAUSE if succeeded else 2 * pause
         pause *= self._random.uniform(1 - JITTER, 1 + JITTER)
         if self._once_more:
             self._once_more, pause = False, 0.0
-        file = self._current()[0].fetched_hosts_file
         if succeeded:
             self._problems.replace((), (NOT_FETCHED,))
         else:
             what = f"no new host table, the last one stays in use: {self._why}"
-            self._problems.replace([problem(NOT_FETCHED, file, what)], (NOT_FETCHED,))
+            self._problems.replace(
+                [problem(NOT_FETCHED, settings.fetched_hosts_file, what)], (NOT_FETCHED,)
+            )
             message = "no new host table: the last one stays in use, next try in {pause:.0f} s"
             log.warn(message, pause=pause)
         self._timer = self._clock.callLater(pause, self._fetch)
@@ -221,7 +224,7 @@ class TableFetcher(Service):
 
     async def _ask_in_turn(self) -> bool:
         """Try one server after the other; return whether a table was stored."""
-        for server in self._current()[1].servers:
+        for server in self._in_force.table.servers:
             try:
                 count = await self._take_from(server)
             except FetchError as error:
@@ -239,7 +242,7 @@ class TableFetcher(Service):
 
     async def _take_from(self, server: TableServer) -> int:
         """Download and store a server's table; return its number of hosts."""
-        settings, table = self._current()
+        settings, table = self._in_force.settings, self._in_force.table
         asked = self._download(server.url, settings.table_limit, _authority(settings))
         limit = settings.table_timeout
         try:

@@ -262,7 +262,8 @@ class Ports(MultiService):
     ) -> None:
         super().__init__()
         settings, group = in_force.settings, in_force.settings.management_group
-        at, who = (reactor, network, parts), (in_force.certificates, in_force.management_names)
+        at = reactor, network, parts
+        who = (lambda: in_force.access.certificates, lambda: in_force.settings.management_names)
         self._management = ManagementPort(*at, settings.management, group, *who, keeper=keeper)
         self._tls = ManagementPort(
             *at, settings.management_tls, None, *who, name="TLS management port"

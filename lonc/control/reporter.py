@@ -116,7 +116,7 @@ class Reporter:
             pid=os.getpid(),
             started=self._started,
             config_file=settings.config_file,
-            certificate="" if certificates is None else certificates.file,
+            certificate="" if certificates is None else certificates.files.certificate,
             certificate_days=0.0 if certificates is None else certificates.days_left(time.time()),
             certificate_ends=0.0 if certificates is None else certificates.expires,
             certificate_first="" if certificates is None else certificates.ends_first,

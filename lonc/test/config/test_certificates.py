@@ -34,7 +34,7 @@ class ReadTests(FilesTestCase):
         certificates, now = self.files.read(), time.time()
         self.assertAlmostEqual(certificates.days_left(now), 20.0, places=2)
         self.assertAlmostEqual(certificates.days_left(now + 30 * 86400), -10.0, places=2)
-        self.assertEqual(certificates.file, self.files.certificate)
+        self.assertEqual(certificates.files, self.files)
         expired = self.authority.issue("l1.test", ends=-0.5)
         self.assertLess(expired.read().days_left(now), 0)
 

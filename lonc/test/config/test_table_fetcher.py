@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.config.current import InForce
 from lonc.config.hosts import HostTable, TableError, parse_host_table
 from lonc.config.table_fetcher import (
     FIRST_PAUSE,
@@ -170,8 +171,7 @@ class FetcherTests(SynchronousTestCase):
     def setUp(self) -> None:
         folder = self.mktemp()
         os.mkdir(folder)
-        self.settings = some_settings(folder)
-        self.table = self.parsed(*self.own)
+        self.in_force = InForce((some_settings(folder), self.parsed(*self.own)))
         self.notes = notes_of(self)
         self.clock = Clock()
         self.web = Web()
@@ -180,7 +180,7 @@ class FetcherTests(SynchronousTestCase):
         self.in_thread: InThread = at_once
         self.fetcher = TableFetcher(
             self.clock,
-            lambda: (self.settings, self.table),
+            self.in_force,
             self.web,
             lambda work: self.in_thread(work),
             NoJitter(),
@@ -200,9 +200,9 @@ class FetcherTests(SynchronousTestCase):
 
     def kept(self) -> bytes | None:
         """Return the fetched table on disk, None if there is none."""
-        if not os.path.exists(self.settings.fetched_hosts_file):
+        if not os.path.exists(self.in_force.settings.fetched_hosts_file):
             return None
-        with open(self.settings.fetched_hosts_file, "rb") as file:
+        with open(self.in_force.settings.fetched_hosts_file, "rb") as file:
             return file.read()
 
     def told(self, level: LogLevel) -> list[str]:
@@ -223,12 +223,12 @@ class FetcherTests(SynchronousTestCase):
         self.assertEqual(self.web.urls, [])
         self.clock.advance(0)
         self.assertEqual(self.web.urls, [A])
-        self.assertEqual(self.web.terms, [(self.settings.table_limit, None)])
+        self.assertEqual(self.web.terms, [(self.in_force.settings.table_limit, None)])
 
     def test_terms(self) -> None:
         """The size limit and the authority are those of the settings."""
-        self.settings = attrs.evolve(
-            self.settings,
+        self.in_force.settings = attrs.evolve(
+            self.in_force.settings,
             table_limit=5000,
             certificate_directory="/certificates",
             certificate_authority="authority.pem",
@@ -239,7 +239,7 @@ class FetcherTests(SynchronousTestCase):
     def test_good_table(self) -> None:
         """A good table is stored as it is, and the log names its server; also the first table."""
         for own in (self.own, self.own[:2]):
-            self.table = self.parsed(*own)
+            self.in_force.table = self.parsed(*own)
             self.start()
             self.web.send(*ROWS[:5])
             self.assertEqual((self.kept(), len(self.arrivals)), (text(*ROWS[:5]), 1))
@@ -261,7 +261,7 @@ class FetcherTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """An implausible table is refused, and the last one stays."""
-        self.table = self.parsed("^a.test", *ROWS)
+        self.in_force.table = self.parsed("^a.test", *ROWS)
         self.start()
         self.web.send(*ROWS[:3])
         self.assertEqual((self.kept(), self.arrivals), (None, []))
@@ -273,7 +273,7 @@ class FetcherTests(SynchronousTestCase):
     def test_silent_server(self) -> None:
         """A server that does not answer in time is given up, and the next one asked."""
         self.start()
-        self.clock.advance(self.settings.table_timeout - 0.1)
+        self.clock.advance(self.in_force.settings.table_timeout - 0.1)
         self.assertEqual(self.web.urls, [A])
         self.clock.advance(0.1)
         self.assertEqual((self.web.urls, self.web.given_up), ([A, B], [A]))
@@ -284,7 +284,7 @@ class FetcherTests(SynchronousTestCase):
         Without a table, the servers are asked again after a minute, then less and less often, and
         after a table half a day later; all that is varied by a tenth.
         """
-        self.table = self.parsed("^a.test")
+        self.in_force.table = self.parsed("^a.test")
         self.start()
         pause = FIRST_PAUSE
         for count in range(1, 12):
@@ -318,7 +318,7 @@ class FetcherTests(SynchronousTestCase):
     def test_on_request_meanwhile(self) -> None:
         """Requests during a fetch are followed by one more, according to the new table."""
         self.start()
-        self.table = self.parsed("^b.test", *ROWS[:2])
+        self.in_force.table = self.parsed("^b.test", *ROWS[:2])
         for _ in range(3):
             self.ask_again()
         self.assertEqual(self.web.urls, [A])
@@ -331,10 +331,10 @@ class FetcherTests(SynchronousTestCase):
 
     def test_without_servers(self) -> None:
         """Nothing is fetched until a table names a server."""
-        self.table = self.parsed(*ROWS)
+        self.in_force.table = self.parsed(*ROWS)
         self.start()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.table = self.parsed(*self.own)
+        self.in_force.table = self.parsed(*self.own)
         self.ask_again()
         self.assertEqual(self.web.urls, [A])
 
@@ -345,13 +345,13 @@ class FetcherTests(SynchronousTestCase):
         self.web.fail("gone")
         (problem,) = self.problems
         self.assertIn(f"{B}: gone", problem.what)
-        self.table = self.parsed(*self.own[2:])
+        self.in_force.table = self.parsed(*self.own[2:])
         self.ask_again()
         self.assertEqual(list(self.problems), [])
 
     def test_cannot_be_written(self) -> None:
         """A table that cannot be stored is not used; log and problem name the file."""
-        path = self.settings.fetched_hosts_file
+        path = self.in_force.settings.fetched_hosts_file
         os.mkdir(path)
         self.start()
         self.web.send(*ROWS)
@@ -371,7 +371,7 @@ class FetcherTests(SynchronousTestCase):
         self.in_thread = lambda work: Deferred()
         self.start()
         self.web.send(*ROWS)
-        self.clock.advance(self.settings.disk_timeout)
+        self.clock.advance(self.in_force.settings.disk_timeout)
         self.assertIn("no answer from the disk", self.told(LogLevel.error)[0])
         self.clock.advance(FIRST_PAUSE * 1.1)
         self.assertEqual(len(self.web.asked), 2)
