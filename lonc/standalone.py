@@ -16,6 +16,9 @@ from twisted.application.service import IService
 from lonc.config.auth_modes import Access
 from lonc.config.hosts import HostTable
 from lonc.config.settings import PARAMETERS, Settings, SettingsError, find_config_file
+from lonc.lond import illness
+from lonc.lond.cluster import Cluster, ClusterError, NoPort, check_ports, prepare
+from lonc.lond.table_server import TableServer, table_text
 from lonc.web.port import address
 
 #: Printed by ``--standalone`` once everything is running.
@@ -49,84 +52,82 @@ ANOTHER_PORT = "--lond-port takes another port, as in make run PORT=6663"
 LOND_PORT = next(each for each in PARAMETERS if each.variable == "londPort")
 
 
-def prepare_cluster(folder: str, given: dict[str, str]) -> str:
+class Standalone:
     """
-    Create missing files of a cluster; return the path of its ``loncapa.conf``.
+    The cluster of ``--standalone``.
 
-    :param given: settings given as options.
-    :raises lonc.config.settings.SettingsError: that failed.
+    :param folder: its folder.
+    :param table_port: the HTTP port on which its host table is served; None for none.
+    :raises lonc.config.settings.SettingsError: not a port.
     """
-    from lonc.lond.cluster import ClusterError, prepare
 
-    # Checked first, because it is written to the new loncapa.conf.
-    port = given.get("lond-port")
-    try:
-        return prepare(folder, None if port is None else LOND_PORT.read(port, "--lond-port"))
-    except ClusterError as error:
-        raise SettingsError(str(error)) from None
+    def __init__(self, folder: str, table_port: str | None) -> None:
+        self._folder = folder
+        self._table_port = None
+        if table_port is not None:
+            self._table_port = LOND_PORT.read(table_port, "--table-port")
 
+    def prepare(self, given: dict[str, str]) -> str:
+        """
+        Create missing files; return the path of ``loncapa.conf``.
 
-def check_cluster(settings: Settings, table: HostTable) -> None:
-    """
-    Check that the ports of the londs are available.
+        :param given: settings given as options.
+        :raises lonc.config.settings.SettingsError: that failed.
+        """
+        # Checked first, because it is written to the new loncapa.conf.
+        port = given.get("lond-port")
+        lond_port = None if port is None else LOND_PORT.read(port, "--lond-port")
+        try:
+            return prepare(self._folder, lond_port)
+        except ClusterError as error:
+            raise SettingsError(str(error)) from None
 
-    :raises lonc.config.settings.SettingsError: one is not.
-    """
-    from lonc.lond.cluster import ClusterError, NoPort, check_ports
+    def check(self, settings: Settings, table: HostTable) -> None:
+        """
+        Check that the ports of the londs are available.
 
-    try:
-        check_ports(table, settings.lond_port)
-    except ClusterError as error:
-        advice = f"; {ANOTHER_PORT}" if isinstance(error, NoPort) else ""
-        raise SettingsError(f"{error}{advice}") from None
+        :raises lonc.config.settings.SettingsError: one is not.
+        """
+        try:
+            check_ports(table, settings.lond_port)
+        except ClusterError as error:
+            advice = f"; {ANOTHER_PORT}" if isinstance(error, NoPort) else ""
+            raise SettingsError(f"{error}{advice}") from None
 
+    def services(
+        self, reactor: Any, settings: Settings, table: HostTable, access: Access
+    ) -> list[IService]:
+        """Return the service of the londs, and the one that serves the host table."""
+        own, port = access.certificates, settings.lond_port
+        tls = None if own is None else own.files.context(ssl.PROTOCOL_TLS_SERVER)
+        folder, keys = os.path.abspath(self._folder), access.key_folder
+        services: list[IService] = [
+            Cluster(reactor, folder, table, port, settings.host_id, tls, keys)
+        ]
+        if self._table_port is not None:
+            text = table_text(table.hosts.values())
+            services.append(TableServer(reactor, self._table_port, lambda: text))
+        return services
 
-def cluster(
-    reactor: Any, folder: str, settings: Settings, table: HostTable, access: Access
-) -> IService:
-    """Return the service of the londs."""
-    from lonc.lond.cluster import Cluster
-
-    certificates = access.certificates
-    return Cluster(
-        reactor,
-        os.path.abspath(folder),
-        table,
-        settings.lond_port,
-        settings.host_id,
-        None if certificates is None else certificates.files.context(ssl.PROTOCOL_TLS_SERVER),
-        access.key_folder,
-    )
-
-
-def screen(folder: str, settings: Settings, table: HostTable) -> str:
-    """Return the text that is printed once everything is running."""
-    from lonc.lond import illness
-
-    hosts = table.hosts.values()
-    ill = []
-    with contextlib.suppress(OSError):  # logged by the cluster
-        ill = [f"{host_id} is {state}" for host_id, state in illness.read(folder).items()]
-    return SCREEN.format(
-        ids=", ".join(host.id for host in hosts),
-        londs=", ".join(f"{host.id} at {host.target}:{settings.lond_port}" for host in hosts),
-        ill=f"\n  still     {', '.join(ill)}: lonc-lond makes them well" if ill else "",
-        sockets=_near(settings.sock_dir),
-        folder=_near(os.path.abspath(folder)),
-        log=_near(settings.log_file),
-        page=address(settings.http),
-        last=[host.id for host in hosts][-1],
-        lonc=_command("lonc", os.path.abspath(folder)),
-        lond=_command("lonc-lond", os.path.abspath(folder)),
-    )
-
-
-def table_server(reactor: Any, port: int, table: HostTable) -> IService:
-    """Return the service that serves the host table over HTTP."""
-    from lonc.lond.table_server import TableServer, table_text
-
-    text = table_text(table.hosts.values())
-    return TableServer(reactor, port, lambda: text)
+    def screen(self, settings: Settings, table: HostTable) -> str:
+        """Return the text that is printed once everything is running."""
+        hosts = table.hosts.values()
+        folder = os.path.abspath(self._folder)
+        ill = []
+        with contextlib.suppress(OSError):  # logged by the cluster
+            ill = [f"{host_id} is {state}" for host_id, state in illness.read(folder).items()]
+        return SCREEN.format(
+            ids=", ".join(host.id for host in hosts),
+            londs=", ".join(f"{host.id} at {host.target}:{settings.lond_port}" for host in hosts),
+            ill=f"\n  still     {', '.join(ill)}: lonc-lond makes them well" if ill else "",
+            sockets=_near(settings.sock_dir),
+            folder=_near(folder),
+            log=_near(settings.log_file),
+            page=address(settings.http),
+            last=[host.id for host in hosts][-1],
+            lonc=_command("lonc", folder),
+            lond=_command("lonc-lond", folder),
+        )
 
 
 def _command(name: str, folder: str) -> str:

@@ -13,10 +13,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from random import Random
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.logger import LogPublisher
 from twisted.python import usage
@@ -44,9 +44,11 @@ from lonc.report.logs import Echo, LineFile, LoncLog, PermLog, SeedForm, json_fo
 from lonc.report.problems import Problems
 from lonc.report.text_output import TextOutput
 from lonc.service import LoncService
-from lonc.standalone import LOND_PORT, check_cluster, cluster, prepare_cluster, screen, table_server
 from lonc.transport.endpoint_port import PortError
 from lonc.transport.network import network
+
+if TYPE_CHECKING:
+    from lonc.standalone import Standalone
 
 #: The formats of ``lonc.log``; None: that of loncnew, the default of `LoncLog`.
 FORMS = {"seed": None, "json": json_form, "text": text_form}
@@ -68,10 +70,9 @@ IMPORTED_LATER = (
     "encodings.idna",
     "encodings.utf_8_sig",
     "lonc.config.download",
-    "lonc.lond.cluster",
-    "lonc.lond.table_server",
     "lonc.control.server",
     "lonc.control.tls",
+    "lonc.standalone",
     "lonc.web.site",
 )
 
@@ -142,6 +143,28 @@ class Options(usage.Options):
         """Return the settings given as options."""
         options = [*(each.option for each in PARAMETERS if each.option), *REMOVED.values()]
         return {name: self[name] for name in options if self[name] is not None}
+
+    @cached_property
+    def cluster(self) -> Standalone | None:
+        """
+        The cluster of ``--standalone``, if any.
+
+        :raises SettingsError: an option is wrong, or cannot be combined with another.
+        """
+        folder, table_port = self["standalone"], self["table-port"]
+        if folder is None:
+            if table_port is not None:
+                raise SettingsError("--table-port requires --standalone")
+            return None
+        if self["take-over"]:
+            raise SettingsError(
+                "--take-over does not work with --standalone: its londs cannot be taken over"
+            )
+        if self["config"] is not None:
+            raise SettingsError("--standalone has a loncapa.conf of its own: omit --config")
+        from lonc.standalone import Standalone
+
+        return Standalone(folder, table_port)
 
     @property
     def in_background(self) -> bool:
@@ -261,11 +284,11 @@ def makeService(options: Options) -> TwistdService:
                 takes_log=True,
             )
             with _prepared(options, reactor, choices, for_another, terminal) as outside:
-                folder = options["standalone"]
+                cluster = options.cluster
                 return TwistdService(
                     outside,
                     terminal=terminal,
-                    screen="" if folder is None else screen(folder, *outside.configuration),
+                    screen=cluster.screen(*outside.configuration) if cluster else "",
                     announcements=_copy_of(1) if options.in_background else None,
                 )
     except SettingsError as error:
@@ -312,22 +335,6 @@ def _check_pid_file(path: str) -> None:
         )
 
 
-def _config_file(options: Options, given: dict[str, str]) -> str:
-    """Return the path of ``loncapa.conf``; with ``--standalone`` it is made if it is missing."""
-    config, folder = options["config"], options["standalone"]
-    if folder is None:
-        if options["table-port"] is not None:
-            raise SettingsError("--table-port requires --standalone")
-        return os.path.abspath(config or find_config_file())
-    if options["take-over"]:
-        raise SettingsError(
-            "--take-over does not work with --standalone: its londs cannot be taken over"
-        )
-    if config is not None:
-        raise SettingsError("--standalone has a loncapa.conf of its own: omit --config")
-    return prepare_cluster(folder, given)
-
-
 @contextlib.contextmanager
 def _usable(what: str) -> Iterator[None]:
     """Report an error of the operating system as a line about something in the settings."""
@@ -351,11 +358,12 @@ def _prepared(
     :param for_another: whether lonc will run as another user than now.
     :param terminal: also shows the log.
     """
-    given = options.given()
-    folder, table_port = options["standalone"], options["table-port"]
-    if table_port is not None:
-        table_port = LOND_PORT.read(table_port, "--table-port")
-    loader = Loader(_config_file(options, given), given)
+    given, cluster = options.given(), options.cluster
+    if cluster is not None:
+        config = cluster.prepare(given)
+    else:
+        config = os.path.abspath(options["config"] or find_config_file())
+    loader = Loader(config, given)
     settings, table = loader.everything(lenient=True)
     access = read_access(settings, table)
     for path in (settings.logs_dir, settings.status_dir):
@@ -377,8 +385,8 @@ def _prepared(
             pid_file.adopt(predecessor.holdings.lock)
             manager.add_inherited(predecessor.holdings.sockets)
             undo.callback(predecessor.decline)
-        if folder is not None:
-            check_cluster(settings, table)
+        if cluster is not None:
+            cluster.check(settings, table)
         problems = Problems()
         log_file = LineFile(settings.log_file, problems=problems)
         if for_another:
@@ -391,9 +399,6 @@ def _prepared(
         observer = LogPublisher(lonc_log)
         if terminal is not None:
             observer.addObserver(Echo(terminal))
-        beside = [] if folder is None else [cluster(reactor, folder, settings, table, access)]
-        if table_port is not None:
-            beside.append(table_server(reactor, table_port, table))
         yield Outside(
             reactor=reactor,
             network=network(reactor),
@@ -409,7 +414,7 @@ def _prepared(
             manager=manager,
             choices=choices,
             predecessor=predecessor,
-            beside=beside,
+            beside=cluster.services(reactor, settings, table, access) if cluster else [],
         )
         undo.pop_all()
 

@@ -271,7 +271,7 @@ class ImportTests(TestCase):
         """What few daemons need, or only after a while, is not imported with the daemon."""
         seldom = {
             *("twisted.protocols.amp", "twisted.web", "treq", "jinja2", "Crypto"),
-            *("lonc.cli", "lonc.client", "lonc.lond", "click", "rich", "textual"),
+            *("lonc.cli", "lonc.client", "lonc.lond", "lonc.standalone", "click", "rich", "textual"),
             *("lonc.config.download", "lonc.control.server", "lonc.control.tls", "lonc.web.site"),
         }
         program = f"import lonc.tap, sys; print(*({seldom} & sys.modules.keys()))"
