@@ -41,10 +41,10 @@ from lonc.wire.request import CON_LOST
 
 
 class StartTests(ServiceTestCase):
-    """What happens at the start."""
+    """Starting the daemon."""
 
     def test_all_hosts_are_served(self) -> None:
-        """S2, S3, S4: every host has a socket, the own one too; the pid file is written."""
+        """S2, S3, S4: every host of the table has a socket; the pid file is written."""
         self.echoing()
         self.started()
         self.assertTrue(self.there("l1", "l2"))
@@ -53,7 +53,7 @@ class StartTests(ServiceTestCase):
             self.assertEqual(file.read(), f"{os.getpid()}\n")
 
     def test_pid_file(self) -> None:
-        """S3: deleted, it is written again; another file is a problem until that has gone."""
+        """S3: if deleted it is written again; another file in its place is a problem."""
         self.started()
         path = self.first.pid_file
         os.unlink(path)
@@ -69,7 +69,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(self.found("pid-file"), [])
 
     def test_one_socket_cannot_be_had(self) -> None:
-        """S4, S19: the others serve; it is logged, and had as soon as it is free."""
+        """S4, S19: a socket that cannot be opened is a problem until it can; others are served."""
         path = self.first.socket_path("l1")
         os.mkdir(path)
         self.echoing()
@@ -90,7 +90,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(self.found("host-not-served"), [])
 
     def test_warnings(self) -> None:
-        """S1: what looks wrong but stops nothing is told, each with where it stands."""
+        """S1: problems of the configuration are logged, each with its place."""
         self.settings = attrs.evolve(
             self.first, host_id="l9", warnings=("a.conf, line 1: no such",), max_clients=2**40
         )
@@ -105,7 +105,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(len(warnings), 4)
 
     def test_open_folder(self) -> None:
-        """A folder that everybody can write is told at the start, until it is mended."""
+        """A folder that everybody can write is a problem until that is corrected."""
         os.chmod(self.folder, 0o777)
         self.started()
         self.assertEqual(len(self.found("folder-open")), 1)
@@ -114,7 +114,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual([*self.daemon.problems], [])
 
     def test_many_bad_lines(self) -> None:
-        """Of a table full of bad lines the log has some, and their number."""
+        """Of many wrong lines of the table some are logged, and the number of the others."""
         self.table = a_table(TABLE + "nonsense\n" * 10000)
         self.started()
         told = self.notes.at(LogLevel.warn)
@@ -123,7 +123,7 @@ class StartTests(ServiceTestCase):
         self.assertLess(max(map(len, told)), 400)
 
     def test_more_hosts_than_files(self) -> None:
-        """Hosts beyond the limit of open files are refused with one line; the others serve."""
+        """Hosts beyond the limit on open files are refused in one line; the others are served."""
         self.patch_limit()
         self.table = a_table("".join(f"h{n}:d:access:h{n}.test:10.0.0.1\n" for n in range(30)))
         daemon = self.started()
@@ -137,7 +137,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(self.found("open-files"), [])
 
     def test_more_clients_than_files(self) -> None:
-        """Clients leave descriptors to the rest: past that, one that is silent makes room."""
+        """Clients leave descriptors for others: beyond that, an idle one is closed."""
         self.patch_limit()
         self.started()
         clients = [self.client("l1") for _ in range(FEWEST_CLIENTS + 1)]
@@ -145,11 +145,11 @@ class StartTests(ServiceTestCase):
         self.assertEqual([client.read for client in clients], [CON_LOST] + [b""] * FEWEST_CLIENTS)
 
     def patch_limit(self) -> None:
-        """Let the limit of open files be what it may, but not this process's."""
+        """Let the limit on open files be 77."""
         self.patch(current, "raise_file_limit", lambda needed: 77)
 
     def test_application_takes_the_log(self) -> None:
-        """S15: an application that the daemon becomes part of logs where lonc does."""
+        """S15: an application that contains the daemon logs to lonc's log."""
         application = Application("lonc")
         daemon = self.made()
         daemon.setServiceParent(application)
@@ -158,7 +158,7 @@ class StartTests(ServiceTestCase):
         self.assertEqual(list(services), [daemon])
 
     def test_process_title(self) -> None:
-        """S16: the process title sums the hosts up, and follows within a second."""
+        """S16: the process title summarises the hosts, and is updated every second."""
         self.network.on_connect = Attempt.refuse
         self.started()
         self.assertTrue(getproctitle().startswith("lonc: 2 hosts, 0 DEAD, 0 connections, 0 wait"))
@@ -168,20 +168,20 @@ class StartTests(ServiceTestCase):
 
 
 class EmbeddedTests(ServiceTestCase):
-    """What belongs to the program that a daemon is a part of."""
+    """A daemon in another program."""
 
     def embedded(self, **choices: bool) -> LoncService:
-        """Return a daemon that may have these, and nothing else, of its process."""
+        """Return a daemon with these choices, and no others."""
         self.clock.hasRun = True
         self.choices = Choices(**choices)
         return self.made()
 
     def handled(self) -> list[object]:
-        """Return what handles the signals."""
+        """Return the handlers of some signals."""
         return [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
 
     def test_left_alone(self) -> None:
-        """Signals, process title and log stay as they are unless one asks for them."""
+        """Signals, process title and log are not changed by default."""
         setproctitle("a program")
         before = self.handled()
         application = Application("a program")
@@ -198,7 +198,7 @@ class EmbeddedTests(ServiceTestCase):
         self.assertEqual(self.notes.at(LogLevel.critical), [])
 
     def test_asked_for(self) -> None:
-        """S16, S17: each of them can be had by itself, and the signals are given back."""
+        """S16, S17: each can be chosen alone; signal handlers are restored at the end."""
         before = self.handled()
         daemon = self.embedded(takes_signals=True)
         daemon.startService()
@@ -209,7 +209,7 @@ class EmbeddedTests(ServiceTestCase):
         self.assertEqual(self.handled(), before)
 
     def test_chosen_later(self) -> None:
-        """Set after the daemon was made they count as well, with a warning, until 1.0."""
+        """Setting the former attributes works too, with a DeprecationWarning."""
         asked = LoncService.takes_signals, LoncService.sets_title, LoncService.takes_log
         self.assertEqual(asked, (False, False, False))
         daemon = self.embedded()
@@ -230,7 +230,7 @@ class EmbeddedTests(ServiceTestCase):
 
 
 class BrokenHostTests(ServiceTestCase):
-    """S19: a host that fails is started again, and the others do not notice."""
+    """S19: a host that fails is restarted, without affecting others."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -241,14 +241,14 @@ class BrokenHostTests(ServiceTestCase):
         self.advance(0)
 
     def check_others(self) -> None:
-        """The other host is the same, and so is the connection of its client."""
+        """The other host is the same object, and its client is still connected."""
         self.assertIs(self.daemon.hosts["l1"], self.other)
         self.neighbour.write(b"after\n")
         self.advance(0)
         self.assertEqual(self.neighbour.answers, [b"re:before\n", b"re:after\n"])
 
     def test_crashed(self) -> None:
-        """S19: a host in which a fault showed is started again within a second."""
+        """S19: a host that has crashed is restarted within a second."""
         old = self.daemon.hosts["l2"]
         client = self.client("l2")
         old.crashed = True
@@ -263,14 +263,14 @@ class BrokenHostTests(ServiceTestCase):
         self.assertIs(self.daemon.hosts["l2"], new)
 
     def share(self) -> tuple[HostService, HostService]:
-        """Let l3 live on the machine of l2; return both."""
+        """Add l3 on the machine of l2; return both."""
         self.reread(TABLE + "l3:msu:access:l2.test:127.0.0.2\n")
         hosts = self.daemon.hosts["l2"], self.daemon.hosts["l3"]
         self.assertIs(hosts[0].machine, hosts[1].machine)
         return hosts
 
     def test_crashed_beside_another(self) -> None:
-        """S19: the others on its machine share the new connections, and do not notice."""
+        """S19: other hosts of its machine move to the new one with it."""
         old, neighbour = self.share()
         old.crashed = True
         self.advance(WATCH)
@@ -280,7 +280,7 @@ class BrokenHostTests(ServiceTestCase):
         self.assertIsNot(new.machine, old.machine)
 
     def test_machine_fails_in_a_sweep(self) -> None:
-        """S19: all its ids are started again, and share what is new."""
+        """S19: if a machine fails, all its hosts are restarted on a new one."""
         old = self.share()
         spoil(old[0].machine, "sweep")
         self.advance(2 * WATCH)
@@ -291,14 +291,14 @@ class BrokenHostTests(ServiceTestCase):
         self.assertNotIn(new[1], old)
 
     def test_stopped(self) -> None:
-        """S19: a host that somebody stopped is started again."""
+        """S19: a host that was stopped is restarted."""
         self.daemon.hosts["l2"].stopService()
         self.advance(WATCH)
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.check_others()
 
     def test_fails_in_a_sweep(self) -> None:
-        """S19: a fault that shows in a sweep is logged and is that host's own."""
+        """S19: an error during a sweep is logged, and affects only that host."""
         swept: list[float] = []
 
         def noted(now: float) -> None:
@@ -316,7 +316,7 @@ class BrokenHostTests(ServiceTestCase):
         self.assertEqual(self.flushLoggedErrors(KeyError), [])
 
     def test_fails_in_its_status(self) -> None:
-        """S19: no round stops for good at its first error."""
+        """S19: periodic work continues after an error."""
         host = self.daemon.hosts["l2"]
         health = host.machine.lond.health
         del host.machine.lond.health
@@ -328,7 +328,7 @@ class BrokenHostTests(ServiceTestCase):
         self.assertIsNot(self.daemon.hosts["l2"], host)
 
     def test_socket_is_removed(self) -> None:
-        """S19: a socket that somebody removed is made again, once, and clients stay connected."""
+        """S19: a deleted socket is created again, once; clients stay connected."""
         client = self.client("l2")
         os.unlink(self.first.socket_path("l2"))
         self.advance(WATCH)
@@ -340,7 +340,7 @@ class BrokenHostTests(ServiceTestCase):
         self.check_others()
 
     def test_fails_to_stop(self) -> None:
-        """S19: a fault while a broken host ends does not keep a new one from its place."""
+        """S19: a host is replaced even if stopping it fails."""
         old = self.daemon.hosts["l2"]
         old.crashed = True
         spoil(old, "stopService")
@@ -350,7 +350,7 @@ class BrokenHostTests(ServiceTestCase):
 
 
 class ReadAgainTests(ServiceTestCase):
-    """S17, F13: USR2 and HUP, and the same over the management port."""
+    """S17, F13: reading table and configuration again, as at USR2 and HUP."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -358,7 +358,7 @@ class ReadAgainTests(ServiceTestCase):
         self.daemon = self.started()
 
     def test_table(self) -> None:
-        """F13: gone, new, changed and same, each as it should be, and told to a person."""
+        """F13: hosts are added, removed and changed, and the answer says so."""
         gone = self.client("l2")
         clients = [self.client("l1", b"a\n"), gone]
         self.advance(0)
@@ -386,7 +386,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.ask("l3"), b"re:ping\n")
 
     def test_departed_is_forgotten(self) -> None:
-        """A host that leaves the table and comes back has no last line, and no losses of late."""
+        """A host that is removed and added again has no last line, and new recent counts."""
         self.lonc_log(
             {"log_format": "x", "log_level": LogLevel.info, "log_time": 0.0, "host_id": "l2"}
         )
@@ -403,7 +403,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual((status.last_log, status.requests, status.requests_lately), ("", 1, 1))
 
     def test_counts_stay(self) -> None:
-        """What a host has done that leaves the table stays in what is counted since the start."""
+        """The counts of removed hosts stay in the totals."""
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.reread("l1:msu:access:l1.test:127.0.0.1\n")
         counts = {"requests": 1, "answers": 1, "con_lost": 0}
@@ -412,7 +412,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.daemon.reporter.about().departed, counts)
 
     def test_status_of_a_new_host(self) -> None:
-        """S15: the line that says that a host is new has its status, as all others do."""
+        """S15: the log line about a new host has its status, like others."""
         seen: list[str] = []
 
         @implementer(ILogObserver)
@@ -426,7 +426,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(seen, ["l3 Connection count: 0 Retries remaining: 1"])
 
     def test_host_that_comes_back(self) -> None:
-        """F13: a host may leave, and come back before its last request has ended."""
+        """F13: a host may be added again before its last request has ended."""
         self.network.prepare = lambda lond: None
         owed = self.client("l2", b"first\n")
         self.advance(0)
@@ -443,7 +443,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.ask("l2"), b"re:ping\n")
 
     def test_unusable(self) -> None:
-        """F13: what cannot be used changes nothing; the reason is logged and told."""
+        """F13: an unusable file changes nothing; the reason is logged and returned."""
         self.table = TableError("hosts.tab: no host")
         for again in (self.daemon.reread_table, self.daemon.reload):
             failure = self.failureResultOf(again(), ReloadFailed)
@@ -459,8 +459,8 @@ class ReadAgainTests(ServiceTestCase):
 
     def test_unusable_lasts(self) -> None:
         """
-        It is a problem until that file can be used: USR2, which does not look at ``loncapa.conf``,
-        says nothing of it.
+        That is a problem until the file can be used; reading only the table does not end a problem
+        of ``loncapa.conf``, which it does not read.
         """
 
         def wrong() -> list[str]:
@@ -477,7 +477,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(wrong(), [])
 
     def test_settings(self) -> None:
-        """F13: HUP takes settings over for clients, hosts and delayed requests alike."""
+        """F13: new settings apply to clients, hosts and delayed requests."""
         self.settings = attrs.evolve(self.first, socket_mode=0o666, max_clients=1)
         client = self.client("l2", b"pi")
         self.successResultOf(self.daemon.reload())
@@ -504,7 +504,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.perm_lines, ["S:l2:put:a"])
 
     def test_page(self) -> None:
-        """F13: HUP opens the page's port, and tells so."""
+        """F13: HUP opens the HTTP port, and the answer says so."""
         written = {"loncHTTP": ("tcp:8663", "loncapa.conf, line 9")}
         self.settings = attrs.evolve(self.first, http="tcp:8663", written=written)
         told = self.successResultOf(self.daemon.reload())
@@ -512,7 +512,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertIn(8663, [port for port, *_ in self.clock.tcpServers])
 
     def test_for_the_next_start(self) -> None:
-        """F13: the folder of pid file and logs, and the logs' form, wait for the next start."""
+        """F13: the folder and the format of the logs only change at the next start."""
         self.settings = attrs.evolve(self.first, daemons_dir="/elsewhere", log_format="json")
         answer = self.successResultOf(self.daemon.reload())
         self.assertEqual(self.daemon.in_force.settings, self.first)
@@ -524,7 +524,7 @@ class ReadAgainTests(ServiceTestCase):
         )
 
     def test_one_socket_cannot_be_had(self) -> None:
-        """F13: a host whose socket cannot be had does not keep the others from the new settings."""
+        """F13: a socket that cannot be opened does not affect other hosts."""
         folder = os.path.join(self.folder, "delayed", "s")
         os.makedirs(os.path.join(folder, "l1"))
         self.settings = attrs.evolve(self.first, sock_dir=folder)
@@ -533,7 +533,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertIn("something other than a socket", self.notes.at(LogLevel.critical)[-1])
 
     def test_group(self) -> None:
-        """F13: a group that lonc's user is not in stands in the answer, once and by its name."""
+        """F13: a group that cannot be set is in the answer, once and by name."""
         self.patch(os, "chown", no_such_group)
         group = grp.getgrall()[-1]
         self.settings = attrs.evolve(self.first, socket_group=group.gr_gid)
@@ -546,7 +546,7 @@ class ReadAgainTests(ServiceTestCase):
         )
 
     def test_management_group(self) -> None:
-        """A group that may not have the management port is a problem until it may, or need not."""
+        """A group of the management port that cannot be set is a problem until it changes."""
 
         self.patch(os, "chown", no_such_group)
         self.settings = attrs.evolve(self.first, management_group=7)
@@ -560,7 +560,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.found("port-not-open"), [])
 
     def test_management_cannot_move(self) -> None:
-        """F13: a management port that cannot be had stands in the answer, with the reason."""
+        """F13: a management port that cannot be opened is in the answer, and a problem."""
         self.settings = attrs.evolve(self.first, management="tcp:7000")
         answers: list[str] = []
         self.daemon.reload().addCallback(answers.append)
@@ -575,7 +575,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.found("port-not-open"), [])
 
     def test_unknown_settings(self) -> None:
-        """F13: what lonc does not understand in the file stands in the answer too, a few of it."""
+        """F13: problems of the configuration are in the answer, a limited number of them."""
         what = tuple(f"a.conf, line {n}: no such setting" for n in range(20))
         self.settings = attrs.evolve(self.first, warnings=what)
         answer = self.successResultOf(self.daemon.reload())
@@ -585,7 +585,7 @@ class ReadAgainTests(ServiceTestCase):
         )
 
     def test_one_host_fails(self) -> None:
-        """S19, F13: a fault in one host does not keep the others from the new table."""
+        """S19, F13: an error in one host does not affect the others."""
         spoil(self.daemon.hosts["l1"], "reconfigure")
         self.reread(TABLE + "l3:msu:library:l3.test:127.0.0.3\n")
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
@@ -594,7 +594,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.ask("l1"), b"re:ping\n")
 
     def test_report_and_retries(self) -> None:
-        """S17: the status file shows which hosts were DEAD, and they have their retries back."""
+        """S17: the status file shows which hosts were DEAD, and retries are restored."""
         self.network.on_connect = Attempt.refuse
         self.assertEqual(self.ask("l2"), CON_LOST)
         self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "DEAD")
@@ -604,13 +604,13 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(self.daemon.hosts["l2"].status(0, "").state, "unproven")
 
     def test_status_file_cannot_be_written(self) -> None:
-        """S17: that is logged; all the rest is done."""
+        """S17: a status file that cannot be written is logged."""
         os.symlink("/nowhere", os.path.join(self.folder, "lon-status"))
         self.successResultOf(self.daemon.reread_table())
         self.assertIn("the status file cannot be written", self.notes.at(LogLevel.critical)[-1])
 
     def many(self) -> list[str]:
-        """Let the table have 50 hosts more, each of which takes 4 ms to add; return their ids."""
+        """Add 50 hosts to the table, each of which takes 4 ms to add; return their ids."""
         ids = [f"h{number}" for number in range(50)]
         self.table = a_table(TABLE + "".join(f"{x}:msu:access:{x}.test:127.0.0.3\n" for x in ids))
         supervisor = self.daemon._supervisor
@@ -624,7 +624,7 @@ class ReadAgainTests(ServiceTestCase):
         return ids
 
     def test_few_lines(self) -> None:
-        """Of many hosts that come, change or go, twenty have a line and the rest are counted."""
+        """Of many added, changed or removed hosts twenty are logged, the others are counted."""
 
         def lines(text: str) -> int:
             return sum(text in formatEvent(event) for event in self.notes.events)
@@ -643,7 +643,7 @@ class ReadAgainTests(ServiceTestCase):
             self.assertEqual((lines(one), lines(rest)), (20, 1), one)
 
     def advance_through(self, reading: Deferred[str]) -> None:
-        """Let the turns pass that a change takes."""
+        """Let the iterations pass that a change takes."""
         for _ in range(1000):
             if reading.called:
                 break
@@ -651,7 +651,7 @@ class ReadAgainTests(ServiceTestCase):
         self.successResultOf(reading)
 
     def test_slices(self) -> None:
-        """F12, F13: a large change takes many turns of the loop; others are served in between."""
+        """F12, F13: a large change takes many iterations, so others are served meanwhile."""
         ids = self.many()
         reading = self.daemon.reread_table()
         seen: list[int] = []
@@ -670,7 +670,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(told.split("\n")[0], "hosts: 50 new, 0 gone, 0 changed, 2 as before")
 
     def test_stop_in_the_middle(self) -> None:
-        """S17: an end in the middle of a change is clean: nothing is begun after it."""
+        """S17: if lonc stops during a change, nothing more of it is begun."""
         self.many()
         reading = self.daemon.reread_table()
         stopped = self.daemon.stopService()
@@ -682,7 +682,7 @@ class ReadAgainTests(ServiceTestCase):
         self.assertEqual(sockets_in(self.folder), set())
 
     def test_one_after_the_other(self) -> None:
-        """F13: of two changes the later one is read after the first one is carried out."""
+        """F13: a second change is read after the first one is complete."""
         self.threads["disk"] = threads = SlowThreads()
         self.daemon._reloader._disk = Disk(self.clock, threads)
         self.table = a_table("l1:msu:library:l1.test:127.0.0.1\n")
@@ -699,7 +699,7 @@ class ReadAgainTests(ServiceTestCase):
         )
 
     def test_disk_hangs(self) -> None:
-        """F12: a disk that hangs while the table is read ends in one line, and holds up nobody."""
+        """F12: if reading the table hangs it fails after the limit; hosts are served."""
         threads = SlowThreads()
         self.daemon._reloader._disk = Disk(self.clock, threads)
         reading, again = self.daemon.reread_table(), self.daemon.reread_table()
@@ -714,7 +714,7 @@ class ReadAgainTests(ServiceTestCase):
         self.successResultOf(last)
 
     def test_while_it_stops(self) -> None:
-        """S17: a daemon that stops takes nothing new over."""
+        """S17: a daemon that is stopping changes nothing."""
         self.daemon.stopService()
         self.table = a_table("l3:msu:library:l3.test:127.0.0.3\n")
         for again in (self.daemon.reread_table, self.daemon.reload):
@@ -724,7 +724,7 @@ class ReadAgainTests(ServiceTestCase):
 
 
 class SignalTests(ServiceTestCase):
-    """S17: which signal does what."""
+    """S17: the signals."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -740,7 +740,7 @@ class SignalTests(ServiceTestCase):
         )
 
     def send(self, number: signal.Signals) -> None:
-        """Let a signal arrive."""
+        """Send a signal to this process."""
         signal.raise_signal(number)
         self.clock.advance(0)
 
@@ -752,7 +752,7 @@ class SignalTests(ServiceTestCase):
             self.assertTrue(self.clock.hasStopped)
 
     def test_read_again(self) -> None:
-        """S17: HUP reads everything, USR2 the table; a failure is a line and no traceback."""
+        """S17: HUP reads everything, USR2 the table; failures are logged without a traceback."""
         self.settings = SettingsError("a.conf, line 1: no")
         self.send(signal.SIGHUP)
         self.assertEqual(
@@ -765,7 +765,7 @@ class SignalTests(ServiceTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_time_zone(self) -> None:
-        """HUP takes another time zone over, as the machine may have one by now."""
+        """HUP applies the current time zone of the machine."""
         at_utc(self)
         os.environ["TZ"] = "XYZ-5"
         self.assertEqual(local_time(0.0), "Thu Jan  1 00:00:00 1970")
@@ -773,7 +773,7 @@ class SignalTests(ServiceTestCase):
         self.assertEqual(local_time(0.0), "Thu Jan  1 05:00:00 1970")
 
     def test_report(self) -> None:
-        """S17: USR1 reports, gives retries back, and begins new log files."""
+        """S17: USR1 writes the status file, restores retries, and reopens the logs."""
         self.network.on_connect = Attempt.refuse
         self.ask("l2")
         path = self.first.log_file
@@ -789,7 +789,7 @@ class SignalTests(ServiceTestCase):
 
 
 class ManagedTests(ServiceTestCase):
-    """S18: what the management port asks for."""
+    """S18: what the management port queries and controls."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -800,7 +800,7 @@ class ManagedTests(ServiceTestCase):
         self.ask("l2")
 
     def connections(self) -> list[int]:
-        """How many connections each host has."""
+        """Return the number of connections of each host."""
         return [status.connections for status in self.daemon.reporter.statuses()]
 
     def states(self) -> list[str]:
@@ -808,7 +808,7 @@ class ManagedTests(ServiceTestCase):
         return [status.state for status in self.daemon.reporter.statuses()]
 
     def test_statuses(self) -> None:
-        """S18: each host in the order of the table, with its delayed requests and last line."""
+        """S18: hosts are in the order of the table, with delayed requests and last line."""
         self.delay("1.1.put.l2")
         self.lonc_log(
             {"log_format": "x", "log_level": LogLevel.info, "log_time": 0.0, "host_id": "l1"}
@@ -823,7 +823,7 @@ class ManagedTests(ServiceTestCase):
         self.assertEqual(self.daemon.reporter.status_text("elsewhere"), "")
 
     def test_one_or_all(self) -> None:
-        """S18: connections are closed, and debug levels set, for one host or for all."""
+        """S18: connections are closed, and debug levels set, for one host or all."""
         self.assertEqual(self.connections(), [1, 1])
         self.managed.close_connections("l2")
         self.assertEqual(self.connections(), [1, 0])
@@ -835,7 +835,7 @@ class ManagedTests(ServiceTestCase):
         self.assertEqual([host.debug_level for host in self.daemon.hosts.values()], [2, 2])
 
     def test_all_in_slices(self) -> None:
-        """F12: what is done for all hosts takes several turns of the loop, others are served."""
+        """F12: commands for all hosts take several iterations."""
         seconds = self.clock.seconds
 
         def slow() -> float:
@@ -860,22 +860,22 @@ class ManagedTests(ServiceTestCase):
             self.successResultOf(answer)
 
     def test_logs_that_fail(self) -> None:
-        """A log that could not be written is a problem until it could be, line or not."""
+        """A log that could not be written is a problem until there is room."""
         for path in ("/nowhere/a.log", self.first.log_file):
             self.daemon.problems.tell("log-file", path, "cannot be written: no room")
         self.advance(LOOK)
         self.assertEqual([each.subject for each in self.found("log-file")], ["/nowhere/a.log"])
 
     def test_installed_anew(self) -> None:
-        """That another lonc has been installed is a note until this one is restarted."""
+        """An upgrade is a note until lonc is restarted."""
         self.patch(files, "_STARTED_WITH", (0, 0))
         self.advance(1.0)
         self.assertEqual([each.level for each in self.found("lonc-replaced")], ["note"])
 
     def test_status_file_that_fails(self) -> None:
         """
-        S16: one that cannot be written is a problem until it is, which is tried unasked, or until
-        it is another one.
+        S16: a status file that cannot be written is a problem until it can be, which is tried
+        periodically, or until its path changes.
         """
         path = self.first.status_file
         os.makedirs(path)
@@ -895,7 +895,7 @@ class ManagedTests(ServiceTestCase):
         self.assertEqual(self.found("status-file"), [])
 
     def test_reset_retries(self) -> None:
-        """S18, S13: a DEAD host has its retries again, and its delayed requests go at once."""
+        """S18, S13: a DEAD host gets its retries back, and its delayed requests are sent."""
         self.managed.close_connections("")
         self.network.on_connect = Attempt.refuse
         self.ask("l1")
@@ -911,7 +911,7 @@ class ManagedTests(ServiceTestCase):
         self.assertEqual(self.perm_lines, ["S:l2:put:a"])
 
     def test_former_names(self) -> None:
-        """What programs called on the daemon before does the same, and says what to call now."""
+        """Former methods of the daemon still work, with a DeprecationWarning."""
         daemon: Any = self.daemon
         self.assertEqual(daemon.about(), self.daemon.reporter.about())
         self.assertEqual(daemon.status("l1").host_id, "l1")
@@ -926,17 +926,17 @@ class ManagedTests(ServiceTestCase):
 
 
 class StopTests(ServiceTestCase):
-    """S17: the end."""
+    """S17: stopping the daemon."""
 
     def stopped(self, daemon: LoncService) -> Deferred[None]:
-        """Begin to stop, and pass what is on its way."""
+        """Begin to stop; let pending calls be made."""
         stopped: Deferred[None] = daemon.stopService()
         for _ in range(10):
             self.clock.advance(0)
         return stopped
 
     def test_idle(self) -> None:
-        """S17: without requests it ends in a second; sockets and pid file go, nothing ticks on."""
+        """S17: without requests it ends in a second; no socket, pid file or timer is left."""
         self.echoing()
         daemon = self.started()
         self.ask("l1")
@@ -954,7 +954,7 @@ class StopTests(ServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_delayed_request_is_proven(self) -> None:
-        """F8: what has its answer is proven before the connections go, and not sent again."""
+        """F8: answers to delayed requests are proven before connections are closed."""
 
         def prepare(lond: ScriptedLond) -> None:
             lond.answer = lambda line: None if line == b"put:3\n" else echo(line)
@@ -973,7 +973,7 @@ class StopTests(ServiceTestCase):
         self.assertEqual(os.listdir(self.first.delayed_dir), [])
 
     def test_nothing_asked_yet(self) -> None:
-        """F12: who has asked nothing yet hears con_lost, and can still write for a second."""
+        """F12: a client without a request gets con_lost, and can still write for a second."""
         daemon = self.started()
         client = self.client("l2")
         stopped = self.stopped(daemon)
@@ -984,7 +984,7 @@ class StopTests(ServiceTestCase):
         self.assertEqual((client.read, client.closed), (CON_LOST, True))
 
     def test_in_flight(self) -> None:
-        """S17: it waits for what is in flight, of all hosts at once; what waits is lost."""
+        """S17: requests in flight of all hosts are waited for; waiting ones are lost."""
         self.settings = attrs.evolve(self.first, max_connections=1)
         daemon = self.started()
         owed = [self.client("l1", b"a\n"), self.client("l2", b"b\n")]
@@ -1002,7 +1002,7 @@ class StopTests(ServiceTestCase):
         self.assertFalse(os.path.exists(self.first.pid_file))
 
     def test_second_signal(self) -> None:
-        """S17: a second TERM ends what is in flight; con_lost is heard, and the pid file goes."""
+        """S17: a second TERM ends requests in flight, with con_lost."""
         daemon = self.started()
         owed = self.client("l2", b"b\n")
         self.advance(0)
@@ -1018,7 +1018,7 @@ class StopTests(ServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_delayed_request_in_flight(self) -> None:
-        """S17, S13: a delayed request in flight is answered too, and cleared away."""
+        """S17, S13: a delayed request in flight is still answered and deleted."""
         daemon = self.started()
         path = self.delay("1.1.put.l2")
         self.advance(5.0)
@@ -1032,7 +1032,7 @@ class StopTests(ServiceTestCase):
         self.assertFalse(os.path.exists(path))
 
     def test_one_host_fails(self) -> None:
-        """S19: a host that cannot stop does not keep the rest from ending."""
+        """S19: a host that fails to stop does not prevent the end of the others."""
         daemon = self.started()
         spoil(daemon.hosts["l1"], "stopService")
         self.successResultOf(self.stopped(daemon))
@@ -1042,10 +1042,10 @@ class StopTests(ServiceTestCase):
 
 
 def raises_not_running() -> None:
-    """Be a reactor that stops already."""
+    """Fail as a reactor that is already stopping does."""
     raise ReactorNotRunning
 
 
 def no_such_group(path: str, user: int, group: int) -> None:
-    """Be a system where lonc's user is in no other group."""
+    """Fail as if lonc's user were in no other group."""
     raise PermissionError(errno.EPERM, "Operation not permitted")

@@ -66,7 +66,7 @@ class StoryCase(DaemonTestCase):
     """A real lonc, and what it says of itself."""
 
     async def named(self, title: str, words: str, *lonc: str) -> None:
-        """Ask ``lonc status`` until it names what is wrong: a round of looks takes some seconds."""
+        """Ask ``lonc status`` until it names a problem; that may take some seconds."""
         for _ in range(30):
             said, _, _ = await run_program("-m", "lonc", "status", "--all", *lonc, folder=self.work)
             if words in said.decode():
@@ -76,7 +76,7 @@ class StoryCase(DaemonTestCase):
 
 
 class PractiseTests(StoryCase):
-    """One daemon, whose network falls ill bit by bit."""
+    """One daemon, whose network develops one problem after the other."""
 
     timeout = 600
     skip = None if os.path.exists(os.path.join(TREE, "docs")) else "the source tree is not at hand"
@@ -102,16 +102,16 @@ class PractiseTests(StoryCase):
 
 
 class StartTests(StoryCase):
-    """What is wrong from the start on: said then, by ``lonc check`` and by all that shows it."""
+    """Problems that exist at the start."""
 
     def configured(self, **variables: str) -> None:
-        """Write a configuration with pages."""
+        """Write a configuration with an HTTP port."""
         self.http = free_port("127.0.0.1")
         at = {"loncHTTP": f"tcp:{self.http}:interface=127.0.0.1"}
         self.configure(free_port("127.0.0.1", "127.0.0.2"), **at, **variables)
 
     async def told(self, words: str) -> None:
-        """Check, start and look: each says it, and that it is critical."""
+        """Check and start: everything that shows problems says that this one is critical."""
         at = ("--config", self.path("loncapa.conf"))
         said, _, ended = await run_program("-m", "lonc", "check", *at, folder=self.work)
         self.assertIn(f"critical {words}", said.decode())
@@ -129,7 +129,7 @@ class StartTests(StoryCase):
         return got.decode()
 
     async def agreed(self, *at: str) -> None:
-        """The command, its exit status, the page, the checks and the metrics say one thing."""
+        """Command, exit status, page, health checks and metrics show the same problems."""
         said, _, ended = await run_program("-m", "lonc", "status", "--json", *at, folder=self.work)
         told = json.loads(said)
         self.assertEqual((told["state"], ended), ("critical", 2))
@@ -153,7 +153,7 @@ class StartTests(StoryCase):
         await self.told(f"the certificate {files.certificate} has expired")
 
     async def test_root(self) -> None:
-        """Started by root without ``--uid``, it makes sockets that the web server cannot use."""
+        """If root starts lonc without ``--uid``, the web server cannot use its sockets."""
         if os.geteuid():
             self.skipTest("only root can play this")
         self.configured()
