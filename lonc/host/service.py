@@ -186,25 +186,24 @@ class HostService(Service):
         execute it for that host, and any other reply would look like one of lond.
         """
         warn, line = self._dependencies.clients.warn, request.line
+        bare, cause = without_addressee(line)[1], None
         if has_control_byte(line):
             what = "a request's command contains a control byte: it gets con_lost"
             warn("control byte", self.host_id, what)
-            self.lose(request, Cause.CONTROL_BYTE)
-            return False
-        if addressee(line) not in (None, self.host_id):
+            cause = Cause.CONTROL_BYTE
+        elif addressee(line) not in (None, self.host_id):
             what = "a request names a host that this socket does not serve: it gets con_lost"
             warn("host", self.host_id, what)
-            self.lose(request, Cause.WRONG_HOST)
-            return False
-        bare = without_addressee(line)[1]
-        if not self._dependencies.enciphers and bare.startswith(b"encrypt:"):
-            self.lose(request, Cause.NO_CIPHER)  # never unencrypted; logged at the start
-            return False
-        if bare == CLOSE_CONNECTIONS:
+            cause = Cause.WRONG_HOST
+        elif not self._dependencies.enciphers and bare.startswith(b"encrypt:"):
+            cause = Cause.NO_CIPHER  # never unencrypted; logged at the start
+        elif bare == CLOSE_CONNECTIONS:
             self.close_connections()
             request.asker.answered(b"ok\n")
             return False
-        return True
+        if cause is not None:
+            self.lose(request, cause)
+        return cause is None
 
     def passed_on(self) -> None:
         """Fire waiting Deferreds if no request is outstanding any more."""

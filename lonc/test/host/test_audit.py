@@ -102,7 +102,7 @@ class AuditTests(HostTestCase):
         self.assertEqual((len(self.critical), stage.status.state), (1, "up"))
 
     def test_line_too_many(self) -> None:
-        """F2: after a line too many at most 64 answers are wrong; who waits is served rightly."""
+        """F2: after a surplus line at most 64 answers are wrong; later requests get the right answer."""
         for at in (1, 20, 47, 48, 49, 63, 64, 200, 333):
             self.requests, self.extra_at = 0, (at,)
             self.notes.events.clear()
@@ -116,7 +116,7 @@ class AuditTests(HostTestCase):
             self.assertRegex(line, r"\b([1-5]?[0-9]|6[0-4]) answers")
 
     def test_one_client(self) -> None:
-        """F2: so it is with a client that asks as soon as it has its answer."""
+        """F2: the same holds for a single client that asks again as soon as it has its answer."""
         self.extra_at = (20,)
         stage = self.stage()
         client = stage.client()
@@ -163,7 +163,7 @@ class AuditTests(HostTestCase):
             self.assertTrue(1 <= wrong <= 64, wrong)
 
     def test_encrypted(self) -> None:
-        """F2, S7: so it is where all requests are encrypted; the question itself is plain."""
+        """F2, S7: the same holds if all requests are encrypted; the ping itself is not."""
         self.extra_at = (30,)
         stage = self.stage()
         clients = [stage.client(b"encrypt:ask:%d\n" % each) for each in range(300)]
@@ -206,7 +206,7 @@ class AuditTests(HostTestCase):
         self.assertFalse(stage.status.ping_tells)
 
     def test_answers_that_change(self) -> None:
-        """F2: where it changes now and then, that is taken for a fault a few times, no more."""
+        """F2: an answer to ping that changes now and then counts as a fault only a few times."""
         numbers: Iterator[int] = count()
         self.pong = lambda: b"%d\n" % (next(numbers) // 3)
         stage = self.stage()
@@ -216,7 +216,7 @@ class AuditTests(HostTestCase):
         self.assertEqual(stage.status.con_lost["broken"], 0)
 
     def test_no_answer(self) -> None:
-        """F2: no answer ends the connection only: who waits is served by the next."""
+        """F2: an unanswered ping only ends the connection: waiting requests use the next one."""
         self.pong = lambda: None
         stage = self.stage(request_timeout=10)
         clients = self.ask(stage, 200)
@@ -226,7 +226,7 @@ class AuditTests(HostTestCase):
         self.assertEqual(sum(stage.status.con_lost.values()), 0)
 
     def test_others_are_served_meanwhile(self) -> None:
-        """S8: who comes while a slow lond is asked gets another connection, as is allowed."""
+        """S8: a request that arrives while a slow lond is checked gets another connection."""
         self.pong = lambda: None
         stage = self.stage(max_connections=2)
         client = stage.client()
@@ -237,7 +237,7 @@ class AuditTests(HostTestCase):
         self.assertEqual(late.read, echo(b"late\n"))
 
     def test_hangs_up(self) -> None:
-        """F2: so it is when the lond hangs up when it is asked."""
+        """F2: a lond that closes the connection at ping costs no client an answer."""
         stage = self.stage()
 
         def pong() -> None:

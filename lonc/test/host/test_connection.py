@@ -162,7 +162,7 @@ class RequestTests(ConnectionTestCase):
             self.owner.told.clear()
 
     def test_another_key(self) -> None:
-        """S7: a client that asks for a key has its answer, and nobody else that connection."""
+        """S7: a client that asks for a key gets the answer; the connection is not used again."""
         for line in (b"ekey\n", b"ekey:x\n", b"sethost:l2:ekey\n", b"encrypt:ekey\n"):
             self.make_ready(line)
             self.wire.deliver(BUILD_KEY + b"\n")
@@ -233,7 +233,7 @@ class RequestTests(ConnectionTestCase):
             self.assertTrue(self.connection.surplus)
 
     def test_late_reply(self) -> None:
-        """F1, F2: once its time is over a reply comes to nobody."""
+        """F1, F2: a reply after the time limit is discarded."""
         self.make_ready(b"ping\n")
         self.wire.deliver(b"l")
         self.connection.expire(60.0)
@@ -420,7 +420,7 @@ class CloseTests(ConnectionTestCase):
         self.assertEqual(self.owner.told, [])
 
     def test_made_too_late(self) -> None:
-        """A connection that is made after it was given up is cut, and nobody hears of it."""
+        """A connection that is made after it was given up is aborted; its owner is not informed."""
         self.connection.close()
         self.begin()
         self.assertTrue(self.wire.aborted)

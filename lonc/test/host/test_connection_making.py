@@ -87,7 +87,7 @@ class ConnectTests(ConnectionTestCase):
         self.assertIn("no such name", message)
 
     def test_resolver_fails(self) -> None:
-        """F5: any other fault of a resolver is a failure of the look-up, and no more than that."""
+        """F5: any other error of a resolver is reported as a failed look-up."""
         for error in (UnicodeError("label too long"), CancelledError()):
             self.setUp()
             self.connect(fail(error))
@@ -108,7 +108,7 @@ class ConnectTests(ConnectionTestCase):
             self.assertTrue(self.assert_failed(trouble))
 
     def test_timeout(self) -> None:
-        """F5: a connection that nobody answers ends at the limit, and the message names it."""
+        """F5: an unanswered connection attempt ends at the limit, which the message names."""
         self.connect(succeed(["127.0.0.7"]))
         self.clock.advance(4.9)
         self.assertEqual(self.owner.told, [])

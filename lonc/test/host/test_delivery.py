@@ -277,7 +277,7 @@ class ProofTests(DeliveryCase):
     """Whether a connection has been in step."""
 
     def test_in_step(self) -> None:
-        """One right answer to ``ping`` proves it, for all who wait."""
+        """One right answer to ``ping`` proves it for all waiting requests."""
         stage = self.known()
         connection = self.delivered(stage)
         first, second = connection.prove(), connection.prove()
@@ -309,7 +309,7 @@ class ProofTests(DeliveryCase):
         self.assertFalse(self.successResultOf(connection.prove()))
 
     def test_busy(self) -> None:
-        """One that is busy is asked when it has answered; who waits is not held up long."""
+        """A busy one is checked after its answer; waiting clients are not delayed for long."""
         stage = self.known()
         connection = self.delivered(stage)
         self.reply = lambda lond, line: None
@@ -387,7 +387,7 @@ class ProofTests(DeliveryCase):
             lond.reply(b"got\n")
 
     def test_ping_tells_nothing_by_then(self) -> None:
-        """Nor does one that could not be asked before ``ping`` turned out to tell nothing."""
+        """A connection is not proven if ``ping`` turns out to be no check before it is asked."""
         stage = self.known()
         connections = [self.delivered(stage) for _ in range(2)]
         proofs = [each.prove() for each in connections]

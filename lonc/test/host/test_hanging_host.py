@@ -56,7 +56,7 @@ class HangingTestCase(HostTestCase):
 
 
 class DoubtTests(HangingTestCase):
-    """After a request that nobody answered a new connection has to answer first."""
+    """After an unanswered request a new connection has to answer ``ping`` first."""
 
     def test_dead(self) -> None:
         """Its retries run out by connections that do not answer, and it is DEAD for good."""
@@ -132,7 +132,7 @@ class DoubtTests(HangingTestCase):
         self.assertEqual(stage.status.state, "up")
 
     def test_doubt_ends(self) -> None:
-        """Nobody has to ask: a probe finds out, and all retries are there again."""
+        """A probe ends the doubt without any request, and restores all retries."""
         self.answers_requests = False
         stage = self.stage()
         stage.send(b"slow\n", seconds=10)

@@ -77,7 +77,7 @@ class BreakTests(HealthTestCase):
         self.assertTrue(health.broke(100.0 + 1e-6))
 
     def test_first_break_counts(self) -> None:
-        """F5: the first break counts, be it as early as can be."""
+        """F5: the first break counts, even at time 0."""
         health = self.health(1)
         self.assertTrue(health.broke(0.0))
 

@@ -55,7 +55,7 @@ class SharedTests(HostTestCase):
         self.assertTrue(secret.read.startswith(b"re:sethost:l3:enc:"))
 
     def test_naming_only(self) -> None:
-        """A request that does no more than name its host is the lond's to answer."""
+        """A request that only names its host is passed to the lond."""
         stage = Together(self).serving()
         client = stage.send_to("l3", b"sethost:l3\n", b"get\n")
         self.assertEqual(client.read, b"ok\nre:sethost:l3:get\n")
@@ -63,7 +63,7 @@ class SharedTests(HostTestCase):
         self.assertEqual(lond.asked, [b"sethost:l3\n"] * 2 + [b"sethost:l3:get\n"])
 
     def test_name_of_the_machine(self) -> None:
-        """Those that share connections have one name, which follows the settings."""
+        """Hosts that share connections show the same machine name, which contains the lond's port."""
         stage = Together(self)
         names = {host.status(0, "").machine for host in stage.hosts.values()}
         self.assertEqual(len(names), 1)
@@ -73,7 +73,7 @@ class SharedTests(HostTestCase):
         self.assertEqual(names, {"127.0.0.2:7000"})
 
     def test_names_by_certificate(self) -> None:
-        """Where the lond's certificate has to be for a host's name, so is the machine's name."""
+        """If the certificate has to be for a certain name, the machine's name contains it."""
         stage = Stage(self, modes=AuthModes(name="l2.test"))
         self.assertEqual(stage.status.machine, f"127.0.0.2:{stage.settings.lond_port} (l2.test)")
 
@@ -163,7 +163,7 @@ class NoSethostTests(HostTestCase):
         self.assertTrue(any("does not support sethost" in line for line in self.warnings))
 
     def test_asked_again(self) -> None:
-        """Whom the lond does not serve is asked for again, after pauses, and told when it does."""
+        """An id that is not served is tried again after pauses, and is told when it is served."""
         stage = Together(self).serving_only("l3")
         stage.send_to("l3", b"get\n")
         before = len(stage.londs)
@@ -179,7 +179,7 @@ class NoSethostTests(HostTestCase):
         self.assertEqual(len(stage.londs), before + 3)
 
     def test_not_served_without_connections(self) -> None:
-        """Whom the lond did not serve is told so, and asked for, when no connection is left."""
+        """An id that was not served is shown as such, and tried again, without any connection."""
         stage = Together(self).serving("l2", "l4")
         stage.send_to("l3", b"get\n")
         for lond in stage.londs:
@@ -194,7 +194,7 @@ class NoSethostTests(HostTestCase):
         self.assertIn("l3", stage.revived)
 
     def test_asked_again_after_dead(self) -> None:
-        """So it is where the host was DEAD meanwhile, and has come back by a late answer."""
+        """It is also tried again if the host was DEAD meanwhile and came back by a late answer."""
         stage = Together(self, retries=1)
         stage.answering(lambda line: b"l3\n" if line == b"ping\n" else None)
         stage.client_of("l3", b"get\n")
@@ -242,7 +242,7 @@ class NoSethostTests(HostTestCase):
         self.assertEqual(waiting.read, b"re:sethost:l4:put\n")
 
     def test_refused_and_asked_again_at_once(self) -> None:
-        """Who asks again at con_lost, for a host that is not served, finds no other's place."""
+        """A repeated request for an id that is not served is never sent on another id's connection."""
         stage = Together(self, max_connections=3).knowing()
         stage.send_to("l4", b"stay\n")
         stage.serving_only("l3")
@@ -363,7 +363,7 @@ class ChangesTests(HostTestCase):
         self.assertEqual(client.read, b"re:sethost:l3:waiting\n")
 
     def test_while_an_id_is_asked_for(self) -> None:
-        """A connection that shall serve nothing more serves the request that it has taken."""
+        """A retired connection still completes the request that it has accepted."""
         stage = Together(self, max_connections=1).knowing()
         lond = stage.warm("l2")
         lond.answer = echo
@@ -468,7 +468,7 @@ class ChangesTests(HostTestCase):
         self.assertEqual(lond.asked, [b"sethost:l3\n", b"sethost:l3:get\n"])
 
     def test_coming_back_while_it_is_asked_for(self) -> None:
-        """So is one that the lond was being asked for when it left; its request goes along."""
+        """The same holds if the id left while its sethost was outstanding; its request goes along."""
         stage = Together(self).serving()
         lond = stage.warm("l2")
         lond.stalls_at = b"sethost:l3\n"
@@ -483,7 +483,7 @@ class ChangesTests(HostTestCase):
         self.assertNotIn(b"sethost:l3:again\n", lond.asked)
 
     def test_coming_back_while_a_connection_is_made(self) -> None:
-        """So is one that a handshake has asked for already; others get another at once."""
+        """The same holds if a handshake in progress has named the id; others get a new connection."""
         stage = Together(self)
 
         def prepare(lond: ScriptedLond) -> None:

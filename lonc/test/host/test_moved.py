@@ -112,7 +112,7 @@ class MovedTests(ServiceTestCase):
         self.assertEqual(self.targets, ["127.0.0.9"] * 2)
 
     def test_one_of_two_addresses_is_gone(self) -> None:
-        """Only what is connected to an address that is gone is used no more."""
+        """Only connections to an address that is gone are retired."""
         self.addresses = ["127.0.0.2", "127.0.0.3"]
         self.ask("l4")
         self.addresses = ["127.0.0.2"]

@@ -85,7 +85,7 @@ class PauseTests(HostTestCase):
         self.assertEqual(held.read, b"re:sethost:l3:get\n")
 
     def test_stop(self) -> None:
-        """A host that is paused can be stopped: who waits is told."""
+        """A paused host can be stopped: waiting clients get con_lost."""
         stage = Stage(self)
         self.pause(stage, stage.service, seconds=60.0)
         waiting = stage.client(b"get\n")
@@ -96,7 +96,7 @@ class PauseTests(HostTestCase):
         self.assertEqual(stage.clock.getDelayedCalls(), [])
 
     def test_nothing_is_made(self) -> None:
-        """No connection is made for who waits for a paused host."""
+        """No connection is made for requests that wait for a paused host."""
         stage = Stage(self)
         stage.network.on_connect = leave_pending
         self.pause(stage, stage.service)

@@ -96,7 +96,7 @@ class RequestQueueTests(SynchronousTestCase):
         queue.put(a_request())
 
     def test_new_limit(self) -> None:
-        """F3: a lower limit drops nobody who waits, and lets nobody in."""
+        """F3: a lower limit drops no waiting request, and admits no further one."""
         queue = RequestQueue(size=3)
         for _ in range(3):
             queue.put(a_request())
@@ -106,7 +106,7 @@ class RequestQueueTests(SynchronousTestCase):
         self.assertIs(queue.put(surplus), surplus)
 
     def test_drain_empties_first(self) -> None:
-        """Who is put in while the drained are told stays in the queue."""
+        """A request that is added after the queue was drained stays in it."""
         queue = RequestQueue(size=2)
         queue.put(first := a_request())
         queue.put(second := a_request())
@@ -177,7 +177,7 @@ class FairQueueTests(SynchronousTestCase):
         return [self.queue.take() for _ in range(self.queue.waiting)]
 
     def test_first_come_first_served(self) -> None:
-        """While nobody has waited longer than a moment, requests leave as they came."""
+        """As long as none has waited long, requests leave in order of arrival."""
         requests = [self.put(0.0), self.put(0.0), self.put(0.0, 8), self.put(0.0, 9, "l2")]
         self.queue.review(ROUND_ROBIN_AFTER)
         self.assertEqual(self.taken(), requests)
@@ -203,7 +203,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(), [second, other, third])
 
     def test_no_end_while_a_host_is_held(self) -> None:
-        """The requests of a host that is held go out neither in turn nor as they came."""
+        """Requests of a held host do not leave the queue, neither in turn nor in order of arrival."""
         held, other = self.put(0.0), self.put(0.0, 8, "l2")
         self.queue.hold("l1", True)
         self.queue.review(0.0)
@@ -213,7 +213,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(), [held, more])
 
     def test_full(self) -> None:
-        """F3: where no more may wait, the last request of the program with the most goes."""
+        """F3: a full queue drops the last request of the program with the most."""
         many = [self.put(0.0) for _ in range(6)]
         newcomer = a_request(0.0, 8)
         newcomer.host = many[0].host

@@ -18,7 +18,7 @@ class PastTests(HostTestCase):
         self.patch(time, "time", lambda: NOW)
 
     def test_nothing_has_happened(self) -> None:
-        """A host that nobody has asked has no past."""
+        """A host without requests has no past."""
         stage = Stage(self)
         stage.advance(100)
         status = stage.status

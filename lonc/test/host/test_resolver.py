@@ -168,7 +168,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(self.questions, ["a.test"])
 
     def test_answers_are_their_own(self) -> None:
-        """What one who asked does with the answer changes nobody else's."""
+        """Each caller gets a list of its own."""
         first, second = self.look_up(), self.look_up()
         self.answer("10.0.0.1", "10.0.0.2")
         self.successResultOf(first).clear()
@@ -177,7 +177,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(len(self.successResultOf(self.look_up())), 2)
 
     def test_shared(self) -> None:
-        """F12: all who ask for a name at a time share one look-up, other names have their own."""
+        """F12: concurrent calls for one name share a look-up; other names have their own."""
         waiting = [self.look_up() for _ in range(3)]
         self.look_up("b.test")
         self.assertEqual(self.questions, ["a.test", "b.test"])
@@ -185,7 +185,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual([self.successResultOf(each) for each in waiting], [["10.0.0.1"]] * 3)
 
     def test_cancelled(self) -> None:
-        """One who gives up leaves the look-up to the others, and its answer to those to come."""
+        """A cancelled call does not end the look-up: others, and later calls, get its answer."""
         first, second = self.look_up(), self.look_up()
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -197,7 +197,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(self.successResultOf(self.look_up("b.test")), ["10.0.0.2"])
 
     def test_cancelled_by_the_answer(self) -> None:
-        """One who makes another give up when the answer comes harms nobody."""
+        """A callback may cancel another call while answers are delivered."""
         first, second, third = self.look_up(), self.look_up(), self.look_up()
         first.addCallback(lambda _: second.cancel())
         self.answer("10.0.0.1")
@@ -205,7 +205,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(self.successResultOf(third), ["10.0.0.1"])
 
     def test_failure(self) -> None:
-        """A failure is told to all who wait, and to who asks shortly after; then there is a try."""
+        """A failure is passed to all waiting calls and is cached for a second; then it is retried."""
         waiting = [self.look_up(), self.look_up()]
         self.answer()
         self.clock.advance(FAILURE_LIFETIME / 2)
@@ -302,7 +302,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(self.told, [("a.test",)])
 
     def test_fault_in_who_is_told(self) -> None:
-        """A fault in who is told of a change does not keep the answer from those who wait."""
+        """If reporting a change raises, the waiting calls get their answer nevertheless."""
         self.names.reconfigure(some_settings(name_grace=0.0))
         self.known("10.0.0.1")
         self.clock.advance(300)
@@ -313,7 +313,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
 
     def test_renewed(self) -> None:
-        """A name in use is looked up again when its time is over, though nobody asks."""
+        """A name in use is looked up again when it has expired, without any call for it."""
         self.known("10.0.0.1")
         self.assertEqual(self.renew(299), 1)
         self.renew(1)
@@ -346,7 +346,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(len(self.asked), 1 + PLACES)
 
     def test_forgotten(self) -> None:
-        """Names that no host has any more are forgotten; who still waits for one is answered."""
+        """Names without hosts are forgotten; calls that still wait for one are answered."""
         self.known("10.0.0.1")
         waiting = self.look_up("b.test")
         self.names.renew(set())
@@ -397,7 +397,7 @@ class TroubleTests(NamesTestCase):
         self.assertEqual(self.successResultOf(again), ["10.0.0.1"])
 
     def test_tried_again(self) -> None:
-        """A name that could not be looked up is tried again once a minute though nobody asks."""
+        """A failed look-up is repeated once a minute, without any call for it."""
         self.known("10.0.0.1")
         self.renewed(error=LookUpError("try again"))
         self.assertEqual(self.renew(RETRY - 1), 2)
@@ -414,7 +414,7 @@ class TroubleTests(NamesTestCase):
         self.assertIs(self.names.trouble("a.test"), None)
 
     def test_hang_is_told(self) -> None:
-        """So it is of a look-up that has no answer for a while."""
+        """A look-up without an answer for a while is reported, too."""
         self.known("10.0.0.1")
         self.renew(300)
         self.renew(HANGS - 1)

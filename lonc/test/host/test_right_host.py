@@ -1,4 +1,4 @@
-"""A request reaches the host that it is for, or nobody: londs that know no sethost, or break."""
+"""A request reaches the host that it names, or none: londs without sethost, or that break."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class KeyFileTests(HostTestCase):
         lond.wire.heard = heard
 
     def prepare_accident(self, lond: ScriptedLond) -> None:
-        """Have londs that hang up instead, and answer who asks them in the clear."""
+        """Have londs that close instead, and answer requests on insecure connections."""
         hear = lond.wire.heard
         lond.wire.heard = lambda d: lond.close() if d.startswith(b"init:local") else hear(d)
         lond.answer = echo
@@ -227,7 +227,7 @@ class KeyFileTests(HostTestCase):
         self.assertEqual((client.read, stage.status.mode), (b"re:put\n" * 3, "local"))
 
     def test_accident_is_over(self) -> None:
-        """Who waits when the hour is over gets a connection at once."""
+        """A request that waits when the hour is over gets a connection at once."""
         stage = self.stage(insecure=True)
         stage.network.prepare = self.prepare_accident
         stage.send(b"get\n", seconds=3570)

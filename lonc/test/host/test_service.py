@@ -71,7 +71,7 @@ class ConnectionsTests(HostTestCase):
         self.assertEqual(stage.state, (3, 0, 0, 0))
 
     def test_queue_in_order(self) -> None:
-        """S8: who waits longest is served first, as soon as any connection is free."""
+        """S8: the longest waiting request is sent first, as soon as any connection is free."""
         stage = Stage(self, max_connections=2)
         clients = [stage.client(b"%d\n" % number) for number in range(8)]
         stage.turn()
@@ -84,7 +84,7 @@ class ConnectionsTests(HostTestCase):
         self.assertEqual(self.answers(clients), [b"re:%d\n" % number for number in range(8)])
 
     def test_next_is_sent_before_the_answer_is_passed_on(self) -> None:
-        """S8: a client that asks again at once does not overtake those who wait."""
+        """S8: a client that asks again at once does not overtake waiting requests."""
         stage = Stage(self, max_connections=1)
         eager = stage.client(b"a1\na2\n")
         patient = stage.send(b"b\n")
@@ -116,7 +116,7 @@ class ConnectionsTests(HostTestCase):
 
 
 class OtherAskerTests(HostTestCase):
-    """Those who ask without being a client: delayed requests."""
+    """Requests without a client."""
 
     def test_answer(self) -> None:
         """S13: a Deferred fires with the answer."""
@@ -162,7 +162,7 @@ class CountingTests(HostTestCase):
         self.assertEqual((stage.status.waiting, stage.status.oldest_waiter), (2, 7.0))
 
     def test_owed(self) -> None:
-        """How long the oldest answer is owed is told, 0 when none is; who waits is owed none."""
+        """The age of the oldest request sent is reported, 0 without one; waiting ones do not count."""
         stage, _ = self.busy_stage()
         stage.send(b"ping\n", seconds=3)
         self.assertEqual(stage.status.oldest_owed, 3.0)
@@ -239,7 +239,7 @@ class FairShareTests(HostTestCase):
         self.assertEqual(newcomer.read, b"ok\n")
 
     def test_nobody_is_asked_who_it_is(self) -> None:
-        """As long as nobody waits longer than a moment, the first to come is the first served."""
+        """As long as no request waits long, they are served in order of arrival."""
         stage = Stage(self, max_connections=1)
         stage.dependencies.request_log.threshold = 1.0  # none is noted as slow
         stage.connect()

@@ -30,7 +30,7 @@ class StartAfreshTests(HostTestCase):
         )
 
     def test_log_of_new_connections(self) -> None:
-        """F11: nor do the connections that are made each time fill the log."""
+        """F11: the connections made each time do not fill the log either."""
         stage = Stage(self)
         for _ in range(100):
             for _ in range(2):
@@ -53,7 +53,7 @@ class StartAfreshTests(HostTestCase):
         self.assertEqual((stage.status.waiting, stage.lost(Cause.CLOSED)), (0, 61))
 
     def test_every_connection_is_closed(self) -> None:
-        """S14, F11: idle and busy ones are closed, those that are being made go on; ok is said."""
+        """S14, F11: idle and busy ones are closed, those being made continue; the answer is ok."""
         stage = Stage(self)
         stage.connect(2)
         asker = stage.send(b"ping\n")
@@ -93,7 +93,7 @@ class StartAfreshTests(HostTestCase):
         self.assertEqual((stage.status.state, stage.status.busy), ("up", 1))
 
     def test_late_answer(self) -> None:
-        """F2: an answer that was on its way then reaches nobody; the next request has its own."""
+        """F2: an answer that was on its way is discarded; the next request gets its own."""
         stage, first = self.busy_stage()
         stage.client(b"close_connection_exit\n")
         second = stage.send(b"second\n")
@@ -216,7 +216,7 @@ class ReconfigureTests(HostTestCase):
             self.assertEqual(stage.network.attempts[-1].port, changes.get("lond_port", 5663))
 
     def test_limits(self) -> None:
-        """F13: new limits hold from the next request on, and drop nobody."""
+        """F13: new limits apply from the next request on, and end none."""
         stage, _ = self.busy_stage(waiting=2)
         self.change(stage, queue_limit=3, max_connections=2, request_timeout=5)
         stage.clients_of(2)
@@ -226,7 +226,7 @@ class ReconfigureTests(HostTestCase):
         self.assertGreater(stage.lost(Cause.TIMEOUT), 0)
 
     def test_lower_limit(self) -> None:
-        """F13: those who wait already are answered, though there would be no room for them now."""
+        """F13: requests that wait already are answered, even if they exceed the new limit."""
         stage, first = self.busy_stage(queue_limit=10)
         clients = [first, *stage.clients_of(5)]
         self.change(stage, queue_limit=2)
@@ -313,7 +313,7 @@ class StopTests(HostTestCase):
             self.assertEqual((client.read, stage.lost(Cause.CLOSED)), (CON_LOST, 1))
 
     def test_waiting(self) -> None:
-        """Who waits gets con_lost at once."""
+        """Waiting requests get con_lost at once."""
         stage, _ = self.busy_stage()
         clients = stage.clients_of(3)
         stage.stop()

@@ -28,7 +28,7 @@ class EndingTests(HostTestCase):
         self.assertEqual(self.answers([one, two, three]), [CON_LOST, b"2\n", b"3\n"])
 
     def test_last_connection_breaks(self) -> None:
-        """S12: when the last connection goes all who wait get con_lost at once."""
+        """S12: when the last connection breaks, all waiting requests get con_lost at once."""
         stage, first = self.busy_stage(waiting=5)
         clients = stage.clients_of(3)
         stage.londs[0].close()
@@ -38,7 +38,7 @@ class EndingTests(HostTestCase):
         self.assertEqual(stage.state, (0, 0, 0, 0))
 
     def test_no_connection_can_be_made(self) -> None:
-        """S12: when no connection can be made those who wait for it get con_lost."""
+        """S12: when no connection can be made, waiting requests get con_lost."""
         stage = Stage(self)
         stage.refuse()
         client = stage.client(b"ping\n")
@@ -88,7 +88,7 @@ class EndingTests(HostTestCase):
         self.assertEqual(client.read, CON_LOST)
 
     def test_late_reply(self) -> None:
-        """F2: the late reply on a connection that timed out reaches nobody."""
+        """F2: the late reply on a connection that timed out is discarded."""
         stage = Stage(self, max_connections=1, request_timeout=10)
         one = stage.send(b"one\n")
         (late,) = stage.londs
@@ -102,7 +102,7 @@ class EndingTests(HostTestCase):
         self.assertEqual(two.read, b"answer to two\n")
 
     def test_queue_timeout(self) -> None:
-        """F3: who waits too long for a connection gets con_lost, those behind wait on."""
+        """F3: a request that waits too long for a connection gets con_lost; later ones wait on."""
         stage, first = self.busy_stage(queue_timeout=20, request_timeout=100)
         one = stage.send(b"ping\n", seconds=10)
         two = stage.send(b"ping\n", seconds=9.5)
@@ -155,7 +155,7 @@ class EndingTests(HostTestCase):
         self.assertIn("Initialized", self.warnings[0])
 
     def test_look_up_that_never_ends(self) -> None:
-        """F12: a look-up holds nobody up: neither another host's requests nor its own for ever."""
+        """F12: a look-up that never ends costs its request con_lost at the time limit."""
         pending: Deferred[list[str]] = Deferred()
         stage = Stage(self, a_host(address=None), look_up=lambda name: pending)
         client = stage.client(b"ping\n")
@@ -177,7 +177,7 @@ class OutOfTurnTests(HostTestCase):
     """Rows F2 and S11: connections that cannot be trusted any more."""
 
     def test_more_than_the_answer(self) -> None:
-        """F2: the first line is the answer; the rest is nobody's, and the connection is closed."""
+        """F2: the first line is the answer; the rest is discarded, and the connection is closed."""
         stage = Stage(self, max_connections=1)
         one = stage.send(b"one\n")
         two = stage.client(b"two\n")

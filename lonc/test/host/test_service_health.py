@@ -113,7 +113,7 @@ class HealthTests(HostTestCase):
         self.assertTrue(stage.service.alive)
 
     def test_break_while_others_hang(self) -> None:
-        """S8: when one of several connections breaks, one is made for those who still wait."""
+        """S8: when one of several connections breaks, another is made for waiting requests."""
         stage = Stage(self, max_connections=2)
         stage.clients_of(2)
         waiting = stage.client(b"ping\n")
@@ -123,7 +123,7 @@ class HealthTests(HostTestCase):
         self.assertEqual(waiting.read, echo(b"ping\n"))
 
     def test_waiters_of_a_dead_host(self) -> None:
-        """S10: those who wait when the host dies are told at once."""
+        """S10: requests waiting when the host becomes DEAD get con_lost at once."""
         stage = Stage(self, max_connections=2, retries=1)
         first, second = stage.clients_of(2)
         waiting = stage.clients_of(3)
@@ -153,7 +153,7 @@ class HealthTests(HostTestCase):
         self.assertEqual(stage.state, (0, 0, 0, 0))
 
     def test_success_restores(self) -> None:
-        """S10: an answer gives the retries back, and so does a completed handshake."""
+        """S10: an answer restores the retries, and so does a completed handshake."""
         stage = Stage(self, retries=3)
         stage.refuse()
         stage.send(b"ping\n")
@@ -334,7 +334,7 @@ class HealthTests(HostTestCase):
             self.assertIn("127.0.0.2", warning)
 
     def test_failed_look_up_counts_once(self) -> None:
-        """F5: so does a look-up that fails."""
+        """F5: a failed look-up takes one retry, too."""
         stage = Stage(self, retries=5, look_up=lambda name: fail(DNSLookupError("none")))
         stage.send(b"ping\n")
         self.assertEqual(stage.status.retries_left, 4)

@@ -80,7 +80,7 @@ class MemoryTests(HostTestCase):
         self.assertEqual(len(client.read), 8_001)
 
     def test_connection_that_breaks(self) -> None:
-        """What its answer took counts no more."""
+        """The memory of its incomplete answer is no longer counted."""
         stage, lond = self.connected()
         stage.send(b"get:a\n")
         lond.say(b"x" * 50_000)

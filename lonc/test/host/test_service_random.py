@@ -118,13 +118,13 @@ class Script:
             data = data[size:]
 
     def ask(self) -> None:
-        """Somebody who is no client asks."""
+        """A request arrives without a client."""
         line, asker = self.line(), NotedReceiver()
         self.askers.append((line, asker))
         self.stage.service.submit(Request(line, asker))
 
     def half_close(self) -> None:
-        """A client will send no more."""
+        """A client closes its sending side."""
         found = self.some_client()
         if found is not None:
             found[0].half_close()
@@ -211,7 +211,7 @@ class Script:
                 lond.close()
 
     def speak_out_of_turn(self) -> None:
-        """A lond says what nobody asked; with a request on its way it would pass for the answer."""
+        """A lond sends a line without a request; otherwise it would be taken for an answer."""
         self.stage.turn()
         lond = self.some_lond(owing=False)
         if lond is not None:
@@ -344,7 +344,7 @@ class RandomTests(SynchronousTestCase):
                 raise
 
     def test_scripts_reach_every_end(self) -> None:
-        """The scripts are no idle talk: every way in which a request ends comes up in them."""
+        """Every way in which a request may end occurs in the scripts."""
         seen = dict.fromkeys(Cause, 0)
         answers = 0
         notes = notes_of(self)

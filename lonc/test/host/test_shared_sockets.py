@@ -53,7 +53,7 @@ class NamedHostTests(HostTestCase):
             self.assertEqual(self.ask(line, lond)[:2], (answer, [asked]))
 
     def test_encrypted(self) -> None:
-        """S7: what shall be encrypted is, and the prefix stays in front of it in the clear."""
+        """S7: a request behind ``encrypt:`` is encrypted; the prefix before it is not."""
         _, asked, _ = self.ask(b"sethost:l2:encrypt:put:d:u:x\n")
         self.assertEqual(asked, [b"encrypt:put:d:u:x\n"])
         _, _, stage = self.ask(b"sethost:l2:encrypt:put:d:u:x\n", knowing)

@@ -36,7 +36,7 @@ class SlowHostTests(HostTestCase):
         self.assertEqual((stage.status.state, stage.status.retries_left), ("up", 1))
 
     def test_last_connection(self) -> None:
-        """S12: those who wait for the last connection stay when a time-out says nothing new."""
+        """S12: requests wait on for the last connection if a time-out is no new failure."""
         stage = Stage(self, request_timeout=10, retries=3, max_connections=2)
         stage.connect(2)
         stage.advance(1)
@@ -51,7 +51,7 @@ class SlowHostTests(HostTestCase):
         self.assertEqual(self.answers(waiting), [echo(b"ping\n")] * 2)
 
     def test_no_connection_while_others_answer(self) -> None:
-        """F5: so it is with a connection that hangs while others are made and answer."""
+        """F5: the same holds for a connection attempt that hangs while another one succeeds."""
         stage = Stage(self, retries=1, connect_timeout=5)
         stage.network.on_connect = leave_pending
         stage.clients_of(2)
