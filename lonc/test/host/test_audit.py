@@ -102,7 +102,7 @@ class AuditTests(HostTestCase):
         self.assertEqual((len(self.critical), stage.status.state), (1, "up"))
 
     def test_line_too_many(self) -> None:
-        """F2: after a surplus line at most 64 answers are wrong; later requests get the right answer."""
+        """F2: after a surplus line at most 64 answers are wrong, and none of those that follow."""
         for at in (1, 20, 47, 48, 49, 63, 64, 200, 333):
             self.requests, self.extra_at = 0, (at,)
             self.notes.events.clear()

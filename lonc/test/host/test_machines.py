@@ -63,7 +63,7 @@ class SharedTests(HostTestCase):
         self.assertEqual(lond.asked, [b"sethost:l3\n"] * 2 + [b"sethost:l3:get\n"])
 
     def test_name_of_the_machine(self) -> None:
-        """Hosts that share connections show the same machine name, which contains the lond's port."""
+        """Hosts that share connections show the same machine name, with the lond's port."""
         stage = Together(self)
         names = {host.status(0, "").machine for host in stage.hosts.values()}
         self.assertEqual(len(names), 1)
@@ -242,7 +242,7 @@ class NoSethostTests(HostTestCase):
         self.assertEqual(waiting.read, b"re:sethost:l4:put\n")
 
     def test_refused_and_asked_again_at_once(self) -> None:
-        """A repeated request for an id that is not served is never sent on another id's connection."""
+        """A request repeated after con_lost is not sent on another id's connection."""
         stage = Together(self, max_connections=3).knowing()
         stage.send_to("l4", b"stay\n")
         stage.serving_only("l3")
@@ -468,7 +468,7 @@ class ChangesTests(HostTestCase):
         self.assertEqual(lond.asked, [b"sethost:l3\n", b"sethost:l3:get\n"])
 
     def test_coming_back_while_it_is_asked_for(self) -> None:
-        """The same holds if the id left while its sethost was outstanding; its request goes along."""
+        """The same holds if its sethost was outstanding when it left; its request goes along."""
         stage = Together(self).serving()
         lond = stage.warm("l2")
         lond.stalls_at = b"sethost:l3\n"
@@ -483,7 +483,7 @@ class ChangesTests(HostTestCase):
         self.assertNotIn(b"sethost:l3:again\n", lond.asked)
 
     def test_coming_back_while_a_connection_is_made(self) -> None:
-        """The same holds if a handshake in progress has named the id; others get a new connection."""
+        """The same holds if a handshake in progress has named it; others get a new connection."""
         stage = Together(self)
 
         def prepare(lond: ScriptedLond) -> None:

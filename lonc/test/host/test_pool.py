@@ -203,7 +203,7 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(self.taken(), [second, other, third])
 
     def test_no_end_while_a_host_is_held(self) -> None:
-        """Requests of a held host do not leave the queue, neither in turn nor in order of arrival."""
+        """Requests of a held host do not leave, neither in turn nor in order of arrival."""
         held, other = self.put(0.0), self.put(0.0, 8, "l2")
         self.queue.hold("l1", True)
         self.queue.review(0.0)

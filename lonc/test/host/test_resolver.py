@@ -205,7 +205,7 @@ class NamesTests(NamesTestCase):
         self.assertEqual(self.successResultOf(third), ["10.0.0.1"])
 
     def test_failure(self) -> None:
-        """A failure is passed to all waiting calls and is cached for a second; then it is retried."""
+        """A failure is passed to all waiting calls, and cached for a second."""
         waiting = [self.look_up(), self.look_up()]
         self.answer()
         self.clock.advance(FAILURE_LIFETIME / 2)

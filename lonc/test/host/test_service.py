@@ -162,7 +162,7 @@ class CountingTests(HostTestCase):
         self.assertEqual((stage.status.waiting, stage.status.oldest_waiter), (2, 7.0))
 
     def test_owed(self) -> None:
-        """The age of the oldest request sent is reported, 0 without one; waiting ones do not count."""
+        """The age of the oldest request that was sent is reported; waiting ones do not count."""
         stage, _ = self.busy_stage()
         stage.send(b"ping\n", seconds=3)
         self.assertEqual(stage.status.oldest_owed, 3.0)
