@@ -326,16 +326,6 @@ class ChangesTests(HostTestCase):
             self.assertEqual(lond.asked[-1], b"warm\n")
             self.assertTrue(lond.wire.closed)
 
-    def test_in_flight(self) -> None:
-        """What is in flight ends where it began."""
-        stage = self.apart()
-        lond, _ = self.waiting_elsewhere(stage)
-        flying = stage.hosts["l3"]
-        stage.move("l3", "127.0.0.2")
-        lond.reply(b"answer\n")
-        self.assertEqual(flying.status(0, "").answers, 1)
-        self.assertTrue(lond.wire.closed)
-
     def test_to_a_lond_that_does_not_serve_it(self) -> None:
         """What has waited for it gets con_lost, and nothing is sent to another id's lond."""
         stage = self.apart("l4")

@@ -70,15 +70,6 @@ class MovedTests(ServiceTestCase):
         self.assertEqual(self.names_asked, ["two.test"])
         self.assertEqual(self.targets, ["127.0.0.2"])  # they share a machine
 
-    def test_both_families(self) -> None:
-        """The IPv6 address is tried when the IPv4 address does not answer, and the other way."""
-        self.addresses = ["127.0.0.2", "::2"]
-        self.network.on_connect = lambda attempt: (
-            attempt.refuse() if attempt.host == "127.0.0.2" else attempt.accept()
-        )
-        self.assertEqual(self.ask("l2"), b"re:ping\n")
-        self.assertEqual(self.targets, ["127.0.0.2", "::2"])
-
     def pass_lifetime(self, times: int = 1) -> None:
         """Let the addresses of names be looked up again so often."""
         for _ in range(times):

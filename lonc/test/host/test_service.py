@@ -31,16 +31,6 @@ class ConnectionsTests(HostTestCase):
         self.assertEqual(client.read, b"l2\n")
         self.assertEqual(stage.state, (0, 0, 1, 0))
 
-    def test_last_used_first(self) -> None:
-        """S8: of several idle connections the one used last takes the request."""
-        stage = Stage(self)
-        one, two, three = stage.connect(3)
-        for lond in (one, two, three):
-            lond.answer = echo
-        for _ in range(3):
-            stage.send(b"ping\n")
-        self.assertEqual((one.asked, two.asked, three.asked), ([], [], [b"ping\n"] * 3))
-
     def test_order_of_use(self) -> None:
         """S8: connections that were answered come back as last used in the order of answers."""
         stage = Stage(self)

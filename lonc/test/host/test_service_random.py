@@ -90,10 +90,10 @@ class Script:
         kind = self.random.choice([b"", b"", b"encrypt:"])
         return kind + b"w%d" % self.words + b"." * self.random.choice([0, 1, 70]) + b"\n"
 
-    def some_client(self) -> tuple[FakeClient, list[bytes]] | None:
-        """Return a client that has not gone."""
+    def some_client(self) -> list[tuple[FakeClient, list[bytes]]]:
+        """Return one client that has not gone, with its lines; none if there is none."""
         here = [each for each in self.clients if each[0] not in self.gone]
-        return self.random.choice(here) if here else None
+        return [self.random.choice(here)] if here else []
 
     def new_client(self) -> None:
         """A client comes, and may not read much."""
@@ -105,17 +105,16 @@ class Script:
 
     def more_lines(self) -> None:
         """A client sends a few lines in any pieces."""
-        found = self.some_client()
-        if found is None or found[0].wire._ended:
-            return
-        client, lines = found
-        new = [self.line() for _ in range(self.random.choice([1, 1, 1, 2, 7]))]
-        lines += new
-        data = b"".join(new)
-        while data:
-            size = self.random.choice([1, 5, 1000])
-            client.write(data[:size])
-            data = data[size:]
+        for client, lines in self.some_client():
+            if client.wire._ended:
+                return
+            new = [self.line() for _ in range(self.random.choice([1, 1, 1, 2, 7]))]
+            lines += new
+            data = b"".join(new)
+            while data:
+                size = self.random.choice([1, 5, 1000])
+                client.write(data[:size])
+                data = data[size:]
 
     def ask(self) -> None:
         """A request arrives without a client."""
@@ -125,34 +124,31 @@ class Script:
 
     def half_close(self) -> None:
         """A client closes its sending side."""
-        found = self.some_client()
-        if found is not None:
-            found[0].half_close()
-            self.gone.append(found[0])
+        for client, _ in self.some_client():
+            client.half_close()
+            self.gone.append(client)
 
     def hang_up(self) -> None:
         """A client goes."""
-        found = self.some_client()
-        if found is not None:
-            found[0].hang_up()
-            self.gone.append(found[0])
+        for client, _ in self.some_client():
+            client.hang_up()
+            self.gone.append(client)
 
     def read(self) -> None:
         """A client reads."""
-        found = self.some_client()
-        if found is not None:
-            found[0].wire.take(self.random.choice([10, 1000]))
+        for client, _ in self.some_client():
+            client.wire.take(self.random.choice([10, 1000]))
 
     # ------------------------------------------------------------------ londs
 
-    def some_lond(self, owing: bool) -> ScriptedLond | None:
-        """Return an open connection that owes an answer, or does not."""
+    def some_lond(self, owing: bool) -> list[ScriptedLond]:
+        """Return one open connection that owes an answer, or does not; none if there is none."""
         found = [
             lond
             for lond in self.stage.network.open_londs
             if (self.answered.get(lond, 0) < len(lond.asked)) is owing and lond not in self.speaking
         ]
-        return self.random.choice(found) if found else None
+        return [self.random.choice(found)] if found else []
 
     def next_answer(self, lond: ScriptedLond) -> bytes:
         """Return the answer to what was asked first: the request's own word."""
@@ -165,20 +161,17 @@ class Script:
 
     def answer(self) -> None:
         """A lond answers."""
-        lond = self.some_lond(owing=True)
-        if lond is not None:
+        for lond in self.some_lond(owing=True):
             lond.say(self.next_answer(lond))
 
     def answer_and_more(self) -> None:
         """A lond says more than it was asked."""
-        lond = self.some_lond(owing=True)
-        if lond is not None:
+        for lond in self.some_lond(owing=True):
             lond.say(self.next_answer(lond) + self.random.choice([b"\n", b"x", b"re:wrong\n"]))
 
     def answer_in_pieces(self) -> None:
         """A lond's answer comes in pieces, with time between them."""
-        lond = self.some_lond(owing=True)
-        if lond is not None:
+        for lond in self.some_lond(owing=True):
             answer = self.next_answer(lond)
             half = self.random.randrange(len(answer))
             lond.say(answer[:half])
@@ -193,15 +186,13 @@ class Script:
 
     def half_an_answer(self) -> None:
         """A lond goes within its answer."""
-        lond = self.some_lond(owing=True)
-        if lond is not None:
+        for lond in self.some_lond(owing=True):
             lond.say(self.next_answer(lond)[:-1])
             lond.close()
 
     def break_connection(self) -> None:
         """A connection breaks."""
-        lond = self.some_lond(owing=self.random.random() < 0.5)
-        if lond is not None:
+        for lond in self.some_lond(owing=self.random.random() < 0.5):
             lond.close()
 
     def break_all(self) -> None:
@@ -213,8 +204,7 @@ class Script:
     def speak_out_of_turn(self) -> None:
         """A lond sends a line without a request; otherwise it would be taken for an answer."""
         self.stage.turn()
-        lond = self.some_lond(owing=False)
-        if lond is not None:
+        for lond in self.some_lond(owing=False):
             lond.say(b"re:wrong\n")
 
     # ------------------------------------------------------------------ all else
