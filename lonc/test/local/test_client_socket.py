@@ -29,7 +29,7 @@ class ClientSocketCase(ClientTestCase, SocketFileCase):
         self.socket = self.made()
 
     def made(self) -> ClientSocket:
-        """Return a socket that is not open yet."""
+        """Return a new socket, not yet open."""
         return ClientSocket(self.host, self.clients, self.network, Keeper(), self.clock)
 
     def open(self, mode: int = 0o660, group: int | None = None) -> None:
@@ -38,7 +38,7 @@ class ClientSocketCase(ClientTestCase, SocketFileCase):
 
 
 class FileTests(ClientSocketCase):
-    """S4, F14, S19: the file."""
+    """The file of the socket (S4, F14, S19)."""
 
     @property
     def mode(self) -> int:
@@ -46,7 +46,7 @@ class FileTests(ClientSocketCase):
         return stat.S_IMODE(os.stat(self.path).st_mode)
 
     def assert_served(self) -> None:
-        """A client finds somebody at the path: this socket."""
+        """Check that a client can connect at the path, and that the file is intact."""
         with socket.socket(socket.AF_UNIX) as client:
             self.assertEqual(client.connect_ex(self.path), 0)
         self.assertTrue(self.socket.intact)
@@ -56,7 +56,7 @@ class FileTests(ClientSocketCase):
         return str(self.assertRaises(SocketError, self.open, group=group))
 
     def test_open(self) -> None:
-        """S4, F14: clients find it, with the mode and group asked for and a backlog of 1024."""
+        """S4, F14: it listens with the given mode and group, and a backlog of 1024."""
         group = os.getgid() or 65534  # root may give it to any
         self.open(0o600, group)
         self.assert_served()
@@ -64,7 +64,7 @@ class FileTests(ClientSocketCase):
         self.assertEqual((self.network.backlogs, BACKLOG), ([1024], 1024))
 
     def test_close(self) -> None:
-        """S4: the file goes at once; the Deferred fires when the port has closed."""
+        """S4: the file is removed at once; the Deferred fires when the port is closed."""
         self.open()
         closed = self.socket.close()
         self.assertFalse(os.path.exists(self.path) or self.socket.intact)
@@ -75,13 +75,13 @@ class FileTests(ClientSocketCase):
         self.successResultOf(self.socket.close())
 
     def test_over_a_stale_one(self) -> None:
-        """S4: what a crash left behind is replaced."""
+        """S4: a socket left behind by a crash is replaced."""
         self.bound(listening=True).close()
         self.open()
         self.assert_served()
 
     def test_in_use(self) -> None:
-        """S4: a socket that is in use stays whole, and can be tried again once it is free."""
+        """S4: a socket in use is left alone; opening succeeds once it is free."""
         other = self.bound(listening=True)
         self.assertIn("already listening", self.refusal())
         self.assertFalse(self.socket.intact)
@@ -90,7 +90,7 @@ class FileTests(ClientSocketCase):
         self.assert_served()
 
     def test_mode_changes(self) -> None:
-        """F13, F14: another mode is given to the socket that is there, and nobody is closed."""
+        """F13, F14: a new mode is applied to the existing socket, which stays open."""
         self.open()
         self.open(0o666)
         self.turn()
@@ -98,7 +98,7 @@ class FileTests(ClientSocketCase):
         self.assertEqual((self.mode, len(self.network.ports)), (0o666, 1))
 
     def test_group_is_not_ours(self) -> None:
-        """F14: a group that lonc may not give is named; it listens, for its own user and group."""
+        """F14: a group that lonc may not set is an error, but the socket is open without it."""
 
         def chown(path: str, user: int, group: int) -> None:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -109,7 +109,7 @@ class FileTests(ClientSocketCase):
         self.assert_served()
 
     def test_moves(self) -> None:
-        """F13: another path is listened on, and the old file goes."""
+        """F13: it listens at the new path, and the old file is removed."""
         self.open()
         old, self.path = self.path, f"{self.path}2"
         self.open()
@@ -119,7 +119,7 @@ class FileTests(ClientSocketCase):
         self.assertEqual([port.closed for port in self.network.ports], [True, False])
 
     def test_removed(self) -> None:
-        """S19: a file that was removed is made again, and the end of the old port spares it."""
+        """S19: a removed file is created again, and the end of the old port leaves it."""
         self.open()
         os.unlink(self.path)
         self.assertFalse(self.socket.intact)
@@ -128,7 +128,7 @@ class FileTests(ClientSocketCase):
         self.assert_served()
 
     def test_replaced(self) -> None:
-        """S19: what somebody else put there is not ours, and stays when ours is closed."""
+        """S19: a file that replaced ours is left alone when ours is closed."""
         self.open()
         os.unlink(self.path)
         self.bound(listening=True)
@@ -139,7 +139,7 @@ class FileTests(ClientSocketCase):
         self.assertTrue(os.path.exists(self.path))
 
     def test_another_takes_its_place(self) -> None:
-        """S19: after close another may open at the same path before the first port has ended."""
+        """S19: another socket can be opened at the path before the first port has stopped."""
         self.open()
         self.socket.close()
         self.socket = self.made()
@@ -148,7 +148,7 @@ class FileTests(ClientSocketCase):
         self.assert_served()
 
     def test_cannot_listen(self) -> None:
-        """Section 8: what the network says is passed on with the path."""
+        """Section 8: the error of the network is reported with the path."""
 
         def refuse(path: str, factory: Factory, backlog: int, mode: int) -> FakePort:
             raise CannotListenError(None, path, OSError("no room"))
@@ -157,16 +157,16 @@ class FileTests(ClientSocketCase):
         self.assertEqual(self.refusal(), f"{self.path}: no room")
 
     def test_folder_missing(self) -> None:
-        """Section 8: a folder that is not there is a reason as well."""
+        """Section 8: a missing folder is reported."""
         self.path = os.path.join(self.path, "l2")
         self.assertEqual(self.refusal(), f"{self.path}: No such file or directory")
 
 
 class DismissTests(ClientSocketCase):
-    """Clients have a second to read what they are owed, and to hang up."""
+    """Clients have a second to read their last answers, and to disconnect."""
 
     def come(self, room: float = float("inf")) -> FakeClient:
-        """Return a client that has asked, and whose answer is there."""
+        """Return a client that has sent a request and received its answer."""
         self.open()
         client = FakeClient(self.clock, self.network.ports[0].factory, room)
         client.write(b"ping\n")
@@ -178,7 +178,7 @@ class DismissTests(ClientSocketCase):
         return Deferred.fromCoroutine(self.socket.dismiss(self.socket.close()))
 
     def test_at_once(self) -> None:
-        """The file goes at once. Once the last client has hung up nothing is waited for."""
+        """The file is removed at once; it is done when the last client has disconnected."""
         client = self.come()
         self.assertEqual(self.socket.clients, 1)
         dismissed = self.dismissed()
@@ -192,7 +192,7 @@ class DismissTests(ClientSocketCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_does_not_read(self) -> None:
-        """Who does not read is cut off after a second."""
+        """A client that does not read is disconnected after a second."""
         client = self.come(room=0.0)
         dismissed = self.dismissed()
         self.clock.advance(FAREWELL - 0.1)
@@ -204,7 +204,7 @@ class DismissTests(ClientSocketCase):
         self.assertTrue(client.wire.closed)
 
     def test_comes_meanwhile(self) -> None:
-        """Who was accepted before the socket was closed goes too."""
+        """A client accepted before the socket is closed is disconnected, too."""
         self.open()
         dismissed = self.dismissed()
         late = self.network.client(self.path)

@@ -13,15 +13,15 @@ from lonc.wire.request import CON_LOST, Cause
 
 
 class LineLimitTests(ClientTestCase):
-    """Row F3: the line."""
+    """The maximum length of a line (F3)."""
 
     def test_longest_line(self) -> None:
-        """F3: a request may have as many bytes as the limit, its newline not counted."""
+        """F3: a request may be as long as the limit, not counting its newline."""
         self.client(b"x" * MAX_LINE + b"\n")
         self.assertEqual(len(self.host.asked[0]), MAX_LINE + 1)
 
     def test_line_too_long(self) -> None:
-        """F3: one byte more is con_lost and the end of the client; the log says so."""
+        """F3: with one byte more, the client gets con_lost and is closed; it is logged."""
         for segments in (
             [b"x" * (MAX_LINE + 1) + b"\n"],
             [b"x" * (MAX_LINE + 1)],
@@ -41,7 +41,7 @@ class LineLimitTests(ClientTestCase):
             self.assertNotIn("xx", str(event))
 
     def test_it_can_read_con_lost(self) -> None:
-        """F3: a client that still writes is read on: it finds con_lost and no broken pipe."""
+        """F3: the rest of the line is read, so that the client gets con_lost and no EPIPE."""
         client = self.client(b"x" * (MAX_LINE + 1))
         self.turn()
         self.assertTrue(client.wire.half_closed)
@@ -56,7 +56,7 @@ class LineLimitTests(ClientTestCase):
         self.assertTrue(client.closed)
 
     def test_it_has_said_all(self) -> None:
-        """F3: one that is turned away after its last byte is closed at once, and reads it all."""
+        """F3: a client that has closed its writing side is closed at once, with all answers."""
         client = self.client(b"a\n" + b"x" * (MAX_LINE + 1))
         client.half_close()
         self.host.answer()
@@ -64,7 +64,7 @@ class LineLimitTests(ClientTestCase):
         self.assert_ended(client, b"".join([b"re:a\n", CON_LOST]))
 
     def test_it_does_not_stay(self) -> None:
-        """F3: one that does not go by itself is cut after the drain time."""
+        """F3: a client that does not disconnect is aborted after the drain time."""
         self.begin(drain_timeout=5)
         client = self.client(b"x" * (MAX_LINE + 1))
         self.advance(4.75)
@@ -74,7 +74,7 @@ class LineLimitTests(ClientTestCase):
         self.assert_ended(client)
 
     def test_long_line_behind_others(self) -> None:
-        """F3: requests before the long line are answered first, those behind it never."""
+        """F3: requests before the long line are answered first, those after it never."""
         client = self.client(b"a\nb\n" + b"x" * (MAX_LINE + 1) + b"\nc\n")
         self.answer_all()
         self.assertEqual(client.answers, [b"re:a\n", b"re:b\n", CON_LOST])
@@ -82,13 +82,13 @@ class LineLimitTests(ClientTestCase):
         self.assertEqual(self.host.lost, [Cause.TOO_LONG])
 
     def test_long_line_behind_an_answer_at_once(self) -> None:
-        """F3: so it is when those before it are answered at once."""
+        """F3: also if the requests before it are answered at once."""
         self.host.at_once = b"ok\n"
         client = self.client(b"a\n" + b"x" * (MAX_LINE + 1) + b"\nc\n")
         self.assertEqual(client.answers, [b"ok\n", CON_LOST])
 
     def test_long_line_that_is_not_read_yet(self) -> None:
-        """F3: a client whose long line waits behind a request can write it to its end, too."""
+        """F3: a long line after an outstanding request is read to its end."""
         client = self.client(b"a\n", b"x" * 1_000_000)
         self.turn()
         self.assertGreater(client.wire.unread, 800_000)
@@ -101,7 +101,7 @@ class LineLimitTests(ClientTestCase):
         self.assertTrue(client.closed)
 
     def test_log_is_not_filled(self) -> None:
-        """F3: a thousand such clients are a few lines in the log."""
+        """F3: a thousand such clients cause only a few log lines."""
         for _ in range(1000):
             self.client(b"x" * (MAX_LINE + 1)).hang_up()
             self.clock.advance(0.01)
@@ -109,7 +109,7 @@ class LineLimitTests(ClientTestCase):
         self.assertEqual(len(self.host.lost), 1000)
 
     def test_ahead_is_bounded(self) -> None:
-        """F3: a client that sends on and on while it is answered is not read on and on."""
+        """F3: only a bounded amount is read ahead of a client that sends continuously."""
         client = self.client(b"x\n" * 1_000_000)
         total = client.wire.unread
         self.assertGreater(total, 1_500_000)
@@ -121,7 +121,7 @@ class LineLimitTests(ClientTestCase):
         self.assertEqual(client.read, b"\n" * 1000)
 
     def test_long_line_behind_the_bound(self) -> None:
-        """S5: a line longer than what is read ahead is read to its end all the same."""
+        """S5: a line longer than the read-ahead limit is read completely."""
         self.begin(max_line=1_000_000)
         client = self.client(b"a\n", b"b" * 900_000 + b"\n" + b"c\n")
         self.turn()
@@ -132,10 +132,10 @@ class LineLimitTests(ClientTestCase):
 
 
 class UnfinishedLineTests(ClientTestCase):
-    """Row F3: a line that was begun."""
+    """The time limit on an incomplete line (F3)."""
 
     def test_limit(self) -> None:
-        """F3: a line that does not end is con_lost at its limit, counted from its first byte."""
+        """F3: an incomplete line gets con_lost at the time limit since its first byte."""
         self.begin(write_timeout=60)
         client = self.client(b"p")
         for _ in range(59):
@@ -150,7 +150,7 @@ class UnfinishedLineTests(ClientTestCase):
         self.assert_ended(client)
 
     def test_ended_in_time(self) -> None:
-        """F3: a line that ends in time is asked, and the client is left alone."""
+        """F3: a line completed in time is a request, and the time limit ends."""
         self.begin(write_timeout=60)
         client = self.client(b"pi")
         self.advance(59)
@@ -160,7 +160,7 @@ class UnfinishedLineTests(ClientTestCase):
         self.assertFalse(client.closed)
 
     def test_silent_client(self) -> None:
-        """S5: a client that has begun nothing may be silent for as long as it likes."""
+        """S5: a client without an incomplete line may be silent forever."""
         client = self.client()
         self.advance(1000)
         client.write(b"ping\n")
@@ -170,7 +170,7 @@ class UnfinishedLineTests(ClientTestCase):
         self.assertEqual(len(self.host.asked), 2)
 
     def test_begun_while_one_is_under_way(self) -> None:
-        """F3: while an answer is awaited the limit does not run: the client may be waiting."""
+        """F3: the time limit does not run while a request is outstanding."""
         self.begin(write_timeout=60)
         client = self.client(b"a\nb")
         self.advance(100)
@@ -182,7 +182,7 @@ class UnfinishedLineTests(ClientTestCase):
         self.assertEqual(client.read, b"re:a\n" + CON_LOST)
 
     def test_each_has_its_own(self) -> None:
-        """F3: several clients, each with its own limit."""
+        """F3: each client has its own time limit."""
         self.begin(write_timeout=60)
         clients = []
         for _ in range(3):
@@ -196,7 +196,7 @@ class UnfinishedLineTests(ClientTestCase):
 
 
 class UnreadAnswerTests(ClientTestCase):
-    """Row F3: clients that do not read."""
+    """Clients that do not read (F3)."""
 
     def owed(self, size: int, program: int = 0) -> FakeClient:
         """Return a client that leaves an answer of so many bytes unread."""
@@ -205,7 +205,7 @@ class UnreadAnswerTests(ClientTestCase):
         return client
 
     def test_no_further_request(self) -> None:
-        """F3: a client that does not read its answer is not asked for until it does."""
+        """F3: the next request is not submitted until the client has read its answer."""
         client = self.client(b"a\nb\n", room=2)
         self.host.answer(b"answer\n")
         self.turn()
@@ -219,7 +219,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(client.read, b"answer\n")
 
     def test_answered_at_once(self) -> None:
-        """F3: so it is when answers come at once: what is kept for the client is bounded."""
+        """F3: also if answers come at once; the amount buffered for a client is bounded."""
         self.host.at_once = b"x" * 100 + b"\n"
         client = self.client(b"a\n" * 10_000, room=1000)
         self.turn()
@@ -229,7 +229,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(len(client.answers), 10_000)
 
     def test_sends_on_without_reading(self) -> None:
-        """F3: a client that sends on and on and reads nothing is not read on and on."""
+        """F3: a client that sends but does not read is not read from."""
         client = self.client(b"a\n", room=0)
         self.host.answer()
         client.write(b"b\n" * 500_000)
@@ -240,7 +240,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(len(self.host.asked), 2)
 
     def test_limit(self) -> None:
-        """F3: a client that reads nothing for too long is closed, and the log says so."""
+        """F3: a client that reads nothing until the time limit is closed; it is logged."""
         self.begin(write_timeout=60)
         client, other = self.client(b"a\nb\n", room=1), self.client(b"c\n")
         self.host.answer()
@@ -254,7 +254,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual((other.read, self.host.asked), (b"re:c\n", [b"a\n", b"c\n"]))
 
     def test_read_in_time(self) -> None:
-        """F3: once it has read, the limit begins anew with the next answer."""
+        """F3: once it has read, the time limit starts anew with the next answer."""
         self.begin(write_timeout=60)
         client = self.client(b"a\nb\n", room=1)
         self.host.answer()
@@ -268,7 +268,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assert_ended(client)
 
     def test_slow_reader(self) -> None:
-        """F3: who takes a byte now and then is waited for, however long the answer is."""
+        """F3: a client that reads a byte now and then is not closed."""
         self.begin(write_timeout=60)
         client = self.client(b"a\n", room=1)
         self.host.answer(b"x" * 9 + b"\n")
@@ -283,7 +283,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_slow_reader_that_is_closed(self) -> None:
-        """F3: so it is when that answer is the client's last."""
+        """F3: also if that answer is its last."""
         self.begin(write_timeout=60)
         client = self.client(b"a\n", room=1)
         client.half_close()
@@ -294,7 +294,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assert_ended(client, b"xx\n")
 
     def test_slow_reader_in_need(self) -> None:
-        """F3: when memory is short, who reads slowly does not go for what others leave unread."""
+        """F3: a slow reader is not closed for memory that another program uses."""
         self.begin(max_unread=5000, max_line=5000, write_timeout=60)
         slow = self.owed(2500, program=7)
         others = []
@@ -308,7 +308,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(self.clients.unread_bytes, 1700 + 2000)
 
     def test_many_small(self) -> None:
-        """F3: a program that leaves a little unread on many connections is who has to go."""
+        """F3: connections of a program that leaves little unread on each of many are closed."""
         self.begin(max_unread=2500, max_line=5000)
         slow = self.owed(1000, program=7)
         many = [self.client(b"ping\n", room=0, program=8) for _ in range(20)]
@@ -319,7 +319,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(sum(each.closed for each in many), 5)
 
     def test_memory_for_all(self) -> None:
-        """F3: past the memory for all answers, who leaves most unread is closed."""
+        """F3: beyond the limit for all answers, the client with most unread is closed."""
         self.begin(max_unread=2500, max_line=5000)
         clients = []
         for _ in range(3):
@@ -335,7 +335,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(self.clients.unread_bytes, 1000)
 
     def test_what_is_read_takes_no_memory(self) -> None:
-        """F3: only what a client has not taken counts against that memory."""
+        """F3: only unread bytes count."""
         self.begin(max_unread=2500, max_line=5000)
         clients = []
         for _ in range(3):
@@ -355,7 +355,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_one_answer_over_all(self) -> None:
-        """F3: an answer that is larger than all that memory is given to its client all the same."""
+        """F3: a single answer larger than that limit is delivered all the same."""
         self.begin(max_unread=1000, max_line=5000)
         client = self.owed(5000)
         self.turn()
@@ -365,7 +365,7 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(self.clients.unread_bytes, 0)
 
     def test_new_limit(self) -> None:
-        """F13: a lower limit closes nobody until something more is not read."""
+        """F13: a lower limit closes nobody until more is left unread."""
         self.begin(max_unread=5000, max_line=5000)
         clients = []
         for _ in range(2):
@@ -378,14 +378,14 @@ class UnreadAnswerTests(ClientTestCase):
         self.assertEqual(sum(each.closed for each in clients), 1)
 
     def test_hang_up(self) -> None:
-        """F16: what a client has not read goes with it."""
+        """F16: the unread bytes of a client that disconnects no longer count."""
         client = self.client(b"ping\n", room=0)
         self.host.answer()
         client.hang_up()
         self.assert_forgotten()
 
     def test_half_close_while_blocked(self) -> None:
-        """A client that half-closes meanwhile gets the rest of its answers when it reads."""
+        """A half-closed client gets the rest of its answers when it reads."""
         client = self.client(b"a\nb\n", room=1)
         self.host.answer()
         client.half_close()
@@ -398,20 +398,20 @@ class UnreadAnswerTests(ClientTestCase):
 
 
 class ShortageTests(ClientTestCase):
-    """What is told while places or memory are short."""
+    """What is reported while places or memory are short."""
 
     def problems(self, seconds: float = 0.0) -> dict[str, str]:
-        """Return kind and text of what is wrong so many seconds from now."""
+        """Return the kind and the text of each problem so many seconds from now."""
         return {each.kind: each.what for each in self.clients.problems(time.time() + seconds)}
 
     def test_nothing(self) -> None:
-        """Clients that ask and go are no problem."""
+        """Usual clients are no problem."""
         self.client(b"a\n")
         self.answer_all()
         self.assertEqual(self.problems(), {})
 
     def test_places(self) -> None:
-        """All places taken is a problem until one is free; so is a program that has most."""
+        """It is a problem if no place is free, or if one program has most of them."""
         self.begin(max_clients=5)
         clients = [self.client(b"a\n", program=program) for program in (7, 7, 7, 8, 9)]
         self.assertEqual(
@@ -427,7 +427,7 @@ class ShortageTests(ClientTestCase):
         self.assertEqual(self.problems(), {})
 
     def test_user(self) -> None:
-        """Where the kernel tells no process, the user is named."""
+        """Where the process is unknown, the user is named."""
         self.begin(max_clients=2)
         for _ in range(2):
             self.client(b"a\n", user=33)
@@ -436,7 +436,7 @@ class ShortageTests(ClientTestCase):
         )
 
     def test_cut_off(self) -> None:
-        """Clients that were closed are told for five minutes, and each is counted once."""
+        """Closed clients are reported for five minutes, each counted once."""
         too_long, slow = self.client(b"x" * (MAX_LINE + 1)), self.client(b"a\n", room=0)
         self.host.answer()
         self.advance(60)
@@ -448,7 +448,7 @@ class ShortageTests(ClientTestCase):
         self.assertEqual(self.problems(301.0), {})
 
     def test_memory(self) -> None:
-        """So are requests that ended because others needed their memory."""
+        """Requests that ended for lack of memory are reported, too."""
         self.begin(max_request_memory=20_000, max_line=50_000)
         for _ in range(2):
             self.client(b"x" * 15_000)
@@ -457,7 +457,7 @@ class ShortageTests(ClientTestCase):
         self.assertEqual(self.problems(301.0), {})
 
     def test_counts(self) -> None:
-        """A con_lost is counted for a request, once: for one that was asked, begun or not read."""
+        """Each con_lost counts one request: submitted, incomplete, or not accepted."""
         self.begin(max_clients=3)
         self.client(b"x" * (MAX_LINE + 1))
         self.assertEqual((self.host.asked_in_vain, self.host.lost), (1, [Cause.TOO_LONG]))
@@ -473,10 +473,10 @@ class ShortageTests(ClientTestCase):
 
 
 class NumberOfClientsTests(ClientTestCase):
-    """Row F3: the number of clients."""
+    """The maximum number of clients (F3)."""
 
     def test_limit(self) -> None:
-        """F3: past the limit a client reads con_lost and is closed; the log names the limit."""
+        """F3: a client over the limit gets con_lost and is closed; the log has the limit."""
         self.begin(max_clients=2)
         one, two = self.client(b"a\n"), self.client(b"b\n")
         three = self.client(b"ping\n")
@@ -491,7 +491,7 @@ class NumberOfClientsTests(ClientTestCase):
         self.assertEqual(self.clients.open, 2)
 
     def test_room_again(self) -> None:
-        """F3: when one has gone there is room for another."""
+        """F3: when a client disconnects, another is accepted."""
         self.begin(max_clients=2)
         one, _ = self.client(b"a\n"), self.client(b"b\n")
         self.client().hang_up()
@@ -500,7 +500,7 @@ class NumberOfClientsTests(ClientTestCase):
         self.assertEqual(self.host.asked, [b"a\n", b"b\n", b"ping\n"])
 
     def test_all_hosts_together(self) -> None:
-        """F3: the limit is for the clients of all hosts together."""
+        """F3: the limit applies to the clients of all hosts together."""
         self.begin(max_clients=1)
         other = FakeHost()
         FakeClient(self.clock, ClientListener(other, self.clients)).write(b"a\n")
@@ -508,7 +508,7 @@ class NumberOfClientsTests(ClientTestCase):
         self.assertEqual((self.host.lost, other.lost), ([Cause.TOO_MANY_CLIENTS], []))
 
     def test_new_limit(self) -> None:
-        """F13: a lower limit closes nobody who is there."""
+        """F13: a lower limit closes no existing client."""
         one, two = self.client(b"a\n"), self.client(b"ping\n")
         self.clients.reconfigure(some_settings(max_clients=1))
         three = self.client()
@@ -517,7 +517,7 @@ class NumberOfClientsTests(ClientTestCase):
         self.assertEqual((three.read, one.closed), (CON_LOST, False))
 
     def test_flood(self) -> None:
-        """F3: of a flood some can read their con_lost at leisure, the others are closed at once."""
+        """F3: of many rejected clients, some have time to read con_lost; the others have none."""
         self.begin(max_clients=1)
         flood = [self.client(b"a\n")]
         flood += [self.client() for _ in range(TURNED_AWAY + 50)]

@@ -20,23 +20,23 @@ TICK = 0.001
 
 
 class MemoryTests(ClientTestCase):
-    """The limit, and who goes past it."""
+    """The limit, and whose requests end beyond it."""
 
     def begin(self, **changes: Any) -> None:
-        """Begin afresh with a small memory."""
+        """Start again with little memory."""
         super().begin(**{"max_line": 90_000, "max_request_memory": LIMIT, **changes})
 
     @property
     def used(self) -> int:
-        """How many bytes are counted."""
+        """The number of bytes counted."""
         return self.clients.requests.used
 
     def begun(self, size: int) -> FakeClient:
-        """Return a client that has begun a request."""
+        """Return a client with an incomplete request."""
         return self.client(b"x" * size)
 
     def test_usual_requests_are_not_counted(self) -> None:
-        """What everybody may have costs nothing here."""
+        """Small requests are not counted."""
         self.host.in_flight = True
         for size in (10, UNCOUNTED - 1):
             client = self.client(b"x" * size + b"\n")
@@ -45,7 +45,7 @@ class MemoryTests(ClientTestCase):
             self.assertEqual(self.clients.requests.sizes, {})
 
     def test_largest_begun(self) -> None:
-        """Past the limit, whoever has begun the largest reads con_lost; the others are served."""
+        """Beyond the limit, the largest incomplete request gets con_lost; the others are served."""
         small, large, growing = self.begun(20_000), self.begun(50_000), self.begun(20_000)
         self.assertEqual(self.used, 90_000)
         growing.write(b"x" * 20_000)
@@ -59,7 +59,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual(self.used, 0)
 
     def test_largest_waits(self) -> None:
-        """The largest reads con_lost too when it has been asked: it does not wait any more."""
+        """The largest gets con_lost also while it waits, and then no longer waits."""
         large = self.client(b"x" * 60_000 + b"\n")
         small = self.client(b"y" * 50_000 + b"\n")
         self.assertEqual((large.read, self.used), (CON_LOST, 50_001))
@@ -70,7 +70,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual((len(small.read), self.used), (50_004, 0))
 
     def test_largest_is_in_flight(self) -> None:
-        """If it has been sent, its connection is closed: its memory is free at once."""
+        """If it has been sent, its connection is closed, which frees its memory at once."""
         self.host.in_flight = True
         large = self.client(b"x" * 60_000 + b"\n", b"ahead" * 1000)
         small = self.client(b"y" * 50_000 + b"\n")
@@ -87,7 +87,7 @@ class MemoryTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_abandoned_first(self) -> None:
-        """What nobody waits for any more goes before all others, the largest of it first."""
+        """Requests of clients that have disconnected end first, the largest of them first."""
         self.host.in_flight = True
         gone = [self.client(bytes([65 + n]) * n * 10_000 + b"\n") for n in (1, 2)]
         for client in gone:
@@ -102,7 +102,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual((self.used, self.clients.released.count), (99_003, 2))
 
     def test_one_host_takes_all(self) -> None:
-        """Large requests for one slow host end, and small ones of others are served."""
+        """Large requests for one slow host end, and small ones for others are served."""
         self.host.in_flight = True
         for _ in range(10):
             self.client(b"x" * 50_000 + b"\n")
@@ -111,7 +111,7 @@ class MemoryTests(ClientTestCase):
         self.assertLessEqual(self.used, LIMIT)
 
     def test_sent_ahead(self) -> None:
-        """What is sent ahead counts, and whose it is loses the request that is under way too."""
+        """Data sent ahead counts, and its client loses the outstanding request, too."""
         asks = self.client(b"ping\n", b"x" * 60_000)
         other = self.client(b"x" * 50_000)
         self.assertEqual((asks.read, other.read, self.used), (CON_LOST, b"", 50_000))
@@ -119,7 +119,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual(self.host.withdrawn[0].line, b"ping\n")
 
     def test_they_all_grow(self) -> None:
-        """Many that grow side by side do not stop each other: those that are left get through."""
+        """Of many requests that grow at the same time, the remaining ones are served."""
         clients = [self.client() for _ in range(10)]
         for _ in range(8):
             for client in clients:
@@ -133,7 +133,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual([each.read for each in clients if each not in served], [CON_LOST] * 9)
 
     def test_larger_than_all(self) -> None:
-        """A request that is larger than all that memory passes when it is alone."""
+        """A request larger than the limit is served if it is the only one."""
         self.begin(max_request_memory=20_000)
         client = self.client(b"x" * 80_000 + b"\n")
         self.turn()
@@ -141,7 +141,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual((len(client.read), self.used), (80_004, 0))
 
     def test_answered_at_once(self) -> None:
-        """Many small ones in one piece are counted until each has been taken."""
+        """Many small requests in one segment are counted until each is submitted."""
         self.host.at_once = b"ok\n"
         client = self.client(b"x\n" * 30_000)
         self.assertEqual(self.used, 60_000 - 2 * client.read.count(b"\n"))
@@ -149,7 +149,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual((client.read.count(b"\n"), self.used), (30_000, 0))
 
     def test_client_that_goes(self) -> None:
-        """What waits goes with its client; what is under way counts until it has ended."""
+        """When a client disconnects, waiting requests no longer count; outstanding ones do."""
         for ends_with in (b"ok\n", Cause.TIMEOUT):
             waits = self.client(b"x" * 20_000 + b"\n")
             waits.hang_up()
@@ -166,7 +166,7 @@ class MemoryTests(ClientTestCase):
             self.assert_forgotten()
 
     def test_new_limit(self) -> None:
-        """F13: a lower limit takes nothing from anybody until somebody sends more."""
+        """F13: a lower limit ends no request until a client sends more."""
         client = self.begun(50_000)
         self.clients.reconfigure(some_settings(max_request_memory=20_000))
         self.advance(1)
@@ -176,14 +176,14 @@ class MemoryTests(ClientTestCase):
         self.assertEqual(self.used, 10_000)
 
     def test_new_limit_while_less(self) -> None:
-        """F13: nor when somebody's requests become less."""
+        """F13: nor when less memory is used."""
         stays, answered = self.begun(40_000), self.client(b"x" * 30_000 + b"\n" + b"y" * 20_000)
         self.clients.reconfigure(some_settings(max_request_memory=20_000))
         self.host.answer()
         self.assertEqual((stays.read, len(answered.read), self.used), (b"", 30_004, 60_000))
 
     def test_ahead_of_what_is_in_flight(self) -> None:
-        """What is in flight ends too, even where dropping what was sent ahead would do."""
+        """An outstanding request ends even if dropping the data sent ahead would suffice."""
         self.host.in_flight = True
         self.client(b"x" * 30_000 + b"\n", b"ahead" * 8_000)
         self.begun(50_000)
@@ -191,7 +191,7 @@ class MemoryTests(ClientTestCase):
         self.assertEqual(self.used, 50_000)
 
     def test_balance(self) -> None:
-        """Whatever clients do, nothing is counted once all have gone and all is answered."""
+        """After random actions, nothing is counted once all have disconnected and are answered."""
         random = Random(7)
         clients: list[FakeClient] = []
         for _ in range(3000):
@@ -224,7 +224,7 @@ class MemoryTests(ClientTestCase):
 
 
 class TurnTests(ClientTestCase):
-    """How much of one client is done in one turn of the loop."""
+    """How much is done for one client in one turn of the loop."""
 
     def setUp(self) -> None:
         later = Clock.callLater
@@ -232,11 +232,11 @@ class TurnTests(ClientTestCase):
         super().setUp()
 
     def one_turn(self) -> None:
-        """Let only that happen which is due now, and not what that puts off."""
+        """Do what is due now, but not what that postpones."""
         self.clock.advance(TICK)
 
     def test_empty_lines(self) -> None:
-        """Lines that are answered at once do not keep others waiting: a few in each turn."""
+        """Of lines that are answered at once only a few are handled in each turn."""
         self.host.at_once = CON_LOST
         many = self.client(b"\n" * 1000)
         self.assertEqual(len(self.host.asked), 8)
@@ -250,7 +250,7 @@ class TurnTests(ClientTestCase):
         self.assertEqual(many.read, CON_LOST * 2000)
 
     def test_many_such_clients(self) -> None:
-        """They take turns too: a turn has room for so many of them."""
+        """Only so many such clients are served in each turn."""
         self.host.at_once = CON_LOST
         for _ in range(300):
             self.client(b"\n" * 100)
@@ -261,7 +261,7 @@ class TurnTests(ClientTestCase):
         self.assertEqual(len(self.host.asked), 300 * 100)
 
     def test_end_of_input(self) -> None:
-        """A client that has sent its last gets all its answers before it is closed."""
+        """A half-closed client gets all its answers before it is closed."""
         self.host.at_once = b"ok\n"
         client = self.client(b"a\n" * 20)
         client.half_close()
@@ -270,7 +270,7 @@ class TurnTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_fault(self) -> None:
-        """A fault that shows in the turn of one does not keep the others waiting."""
+        """A fault in the turn of one client does not delay the others."""
         self.host.at_once = b"ok\n"
         for _ in range(3):
             self.client(b"a\n" * 20)
@@ -281,7 +281,7 @@ class TurnTests(ClientTestCase):
         self.assertEqual(len(self.host.asked), 8 + 1 + 2 * 20)
 
     def test_it_goes_meanwhile(self) -> None:
-        """Nothing more is asked for a client that has gone."""
+        """Nothing more is submitted for a client that has disconnected."""
         self.host.at_once = b"ok\n"
         client = self.client(b"a\n" * 20)
         client.hang_up()
@@ -290,7 +290,7 @@ class TurnTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_stop_meanwhile(self) -> None:
-        """A host that stops tells con_lost to each line that it has not come to."""
+        """A host that stops answers con_lost to each line that was not submitted."""
         self.host.at_once = b"ok\n"
         client = self.client(b"a\n" * 20)
         self.listener.finish()

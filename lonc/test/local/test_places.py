@@ -10,15 +10,15 @@ from lonc.wire.request import CON_LOST
 
 
 class RoomTests(ClientTestCase):
-    """Who makes room for a newcomer."""
+    """Which client is disconnected for a new one."""
 
     def of(self, program: int, *segments: bytes, user: int = 33) -> FakeClient:
-        """Return a new client of a program, a second after the last."""
+        """Return a new client of a program, a second after the previous one."""
         self.advance(1)
         return self.client(*segments, program=program, user=user)
 
     def test_longest_silent(self) -> None:
-        """The one that has been silent longest reads con_lost, and the newcomer is served."""
+        """The client silent for longest gets con_lost, and the new one is served."""
         self.begin(max_clients=3)
         one, two, three = (self.of(7) for _ in range(3))
         one.write(b"ping\n")
@@ -34,7 +34,7 @@ class RoomTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_descriptors(self) -> None:
-        """Fewer places than the settings have: as many as there are descriptors for, asked anew."""
+        """If descriptors are short, there are fewer places than configured."""
         places = 1
         self.begin(max_clients=3)
         self.clients = Clients(self.clients.settings, self.clock, lambda: places)
@@ -49,14 +49,14 @@ class RoomTests(ClientTestCase):
         self.assertEqual(two.read, CON_LOST)
 
     def test_program_with_most(self) -> None:
-        """It is one of the program that holds most places, however long others are silent."""
+        """It is one of the program with most clients, even if others are silent for longer."""
         self.begin(max_clients=3)
         alone, one, two = self.of(7), self.of(8), self.of(8)
         self.of(9)
         self.assertEqual([each.read for each in (alone, one, two)], [b"", CON_LOST, b""])
 
     def test_who_has_something_to_say(self) -> None:
-        """Nobody goes who waits for an answer, began a line, reads slowly or has sent something."""
+        """Clients with a request, an incomplete line, or unread data of either side stay."""
         self.begin(max_clients=5)
         asks, begins = self.of(7, b"ping\n"), self.of(7, b"pi")
         reads_slowly = self.of(7, b"a\n")
@@ -74,7 +74,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual(reads_slowly.read, b"b\n")
 
     def test_nobody_is_silent(self) -> None:
-        """Where all have something to say the newcomer reads con_lost."""
+        """If no client is silent, the new one gets con_lost."""
         self.begin(max_clients=2)
         for _ in range(2):
             self.of(7, b"ping\n")
@@ -82,7 +82,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual((newcomer.read, len(self.host.asked)), (CON_LOST, 2))
 
     def test_program_that_takes_all(self) -> None:
-        """A program whose clients all ask does not push out another's that are silent."""
+        """A program with requests on all its clients does not displace silent ones of another."""
         self.begin(max_clients=3)
         for _ in range(2):
             self.of(7, b"ping\n")
@@ -91,7 +91,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual((newcomer.read, silent.read), (CON_LOST, b""))
 
     def test_newcomer_counts(self) -> None:
-        """A newcomer counts with its program: that may have no more places than who makes room."""
+        """The new client counts for its program, which may not have more than the other."""
         self.begin(max_clients=4)
         silent = [self.of(7), self.of(7)]
         for _ in range(2):
@@ -102,7 +102,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual(self.of(9, b"ping\n").read, b"")
 
     def test_next_to_make_room(self) -> None:
-        """Once one has made room the next is of who has most then, or has been silent longest."""
+        """Each time the program with most clients is determined anew."""
         self.begin(max_clients=5)
         older = [self.of(8), self.of(8)]
         younger = [self.of(7) for _ in range(3)]
@@ -113,14 +113,14 @@ class RoomTests(ClientTestCase):
         self.assertEqual([each.read for each in older], [CON_LOST, b""])
 
     def test_silent_for_as_long(self) -> None:
-        """Of those that came in one moment it is the first."""
+        """Of clients that connected at the same time it is the first."""
         self.begin(max_clients=2)
         first, second = self.client(program=7), self.client(program=7)
         self.client(program=8)
         self.assertEqual((first.read, second.read), (CON_LOST, b""))
 
     def test_unknown_programs(self) -> None:
-        """Those of one user whose program the kernel does not tell count as one program."""
+        """Clients of one user whose process is unknown count as one program."""
         self.begin(max_clients=5)
         one, two = self.of(0, user=33), self.of(0, user=34)
         others = [self.of(7), self.of(0, user=34), self.of(0, user=34)]
@@ -128,7 +128,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual([each.read for each in (one, two, *others)], [b"", CON_LOST] + [b""] * 3)
 
     def test_container_that_takes_all(self) -> None:
-        """One that connects again and again from a container pushes out nobody else."""
+        """A container that connects again and again displaces no other client."""
         self.begin(max_clients=3)
         silent = self.of(7)
         flood = [self.of(0, b"ping\n", user=0) for _ in range(5)]
@@ -136,7 +136,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual([each.read for each in flood], [b"", b"", CON_LOST, CON_LOST, CON_LOST])
 
     def test_many_newcomers(self) -> None:
-        """Whoever leaves already holds no place: each newcomer is given one."""
+        """A client that is being disconnected has no place any more."""
         self.begin(max_clients=4)
         silent = [self.of(7) for _ in range(4)]
         newcomers = [self.of(program, b"ping\n") for program in (8, 9, 10, 11)]
@@ -146,7 +146,7 @@ class RoomTests(ClientTestCase):
         self.assertEqual([each.read for each in newcomers], [b"re:ping\n"] * 4)
 
     def test_flood_of_newcomers(self) -> None:
-        """One look at who is silent does for all newcomers until the next sweep."""
+        """Silent clients are determined once per sweep, for all new clients until the next."""
         self.begin(max_clients=2)
         silent, busy = self.of(7), self.of(7, b"ping\n")
         first = self.of(8, b"ping\n")

@@ -9,10 +9,10 @@ from lonc.wire.request import CON_LOST, Cause, Nobody
 
 
 class AskingTests(ClientTestCase):
-    """Rows S5 and F2: lines in, lines out."""
+    """Requests and answers (S5, F2)."""
 
     def test_one_line(self) -> None:
-        """S5: a request goes to the host as it is, and its answer comes back as it is."""
+        """S5: a request is submitted unchanged, and its answer is sent unchanged."""
         for line in (b"ping\n", b"\n", bytes(set(range(256)) - {10}) + b"\n", b"encrypt:x\n"):
             self.begin()
             client = self.client(line)
@@ -23,7 +23,7 @@ class AskingTests(ClientTestCase):
             self.assertFalse(client.closed)
 
     def test_lost(self) -> None:
-        """S5: without an answer the client reads con_lost, and may ask again."""
+        """S5: without an answer the client gets con_lost, and may send another request."""
         client = self.client(b"ping\n")
         self.host.waiting.pop().asker.lost(Cause.BROKEN)
         self.assertEqual(client.read, b"con_lost\n")
@@ -31,7 +31,7 @@ class AskingTests(ClientTestCase):
         self.assertEqual(self.host.asked, [b"ping\n", b"pong\n"])
 
     def test_several_clients(self) -> None:
-        """F2: one client's lines wait for its own answer, not for another's."""
+        """F2: the lines of a client wait for its own answer only."""
         one, two = self.client(b"1a\n1b\n"), self.client(b"2a\n2b\n")
         self.assertEqual(self.host.asked, [b"1a\n", b"2a\n"])
         self.host.waiting.reverse()
@@ -39,7 +39,7 @@ class AskingTests(ClientTestCase):
         self.assertEqual((one.read, two.read), (b"", b"re:2a\n"))
 
     def test_answered_at_once(self) -> None:
-        """S10: 100,000 lines to a host that is DEAD are answered, none within another."""
+        """S10: 100,000 requests to a DEAD host are answered, without recursion."""
         self.host.at_once = Cause.DEAD
         client = self.client(b"x\n" * 100_000)
         self.turn()
@@ -47,7 +47,7 @@ class AskingTests(ClientTestCase):
         self.assertEqual(len(self.host.asked), 100_000)
 
     def test_answered_at_once_in_the_middle(self) -> None:
-        """S10: the same when the host dies while thousands of lines wait in the buffer."""
+        """S10: also if the host becomes DEAD while thousands of lines are buffered."""
         client = self.client(b"x\n" * 30_000)
         self.host.at_once = Cause.DEAD
         self.host.waiting.pop().asker.lost(Cause.DEAD)
@@ -60,7 +60,7 @@ class AskingTests(ClientTestCase):
         st.lists(st.tuples(st.integers(1, 40), st.booleans())),
     )
     def test_any_cut(self, lines: list[bytes], cuts: list[tuple[int, bool]]) -> None:
-        """S5, F2: however its bytes are cut up, a client's lines are asked one by one, in order."""
+        """S5, F2: however the data is split, requests are submitted one by one, in order."""
         self.begin()
         client = self.client()
         data = b"".join(lines)
@@ -77,10 +77,10 @@ class AskingTests(ClientTestCase):
 
 
 class LeavingTests(ClientTestCase):
-    """How clients go (row F16)."""
+    """Clients that disconnect (F16)."""
 
     def test_hang_up_while_asking(self) -> None:
-        """F16: the host is told, and the answer to who has gone is thrown away."""
+        """F16: the request is withdrawn, and its answer is discarded."""
         client = self.client(b"ping\n")
         (request,) = self.host.waiting
         client.hang_up()
@@ -92,7 +92,7 @@ class LeavingTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_hang_up_with_lines_ahead(self) -> None:
-        """F16: what it had sent ahead is never asked."""
+        """F16: lines sent ahead are not submitted."""
         client = self.client(b"a\nb\nc\n")
         client.hang_up()
         self.host.answer()
@@ -100,7 +100,7 @@ class LeavingTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_hang_up_while_idle(self) -> None:
-        """F16: a client that goes between two requests concerns nobody."""
+        """F16: a client without a request withdraws nothing."""
         client = self.client(b"ping\n")
         self.host.answer()
         client.hang_up()
@@ -108,7 +108,7 @@ class LeavingTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_hang_up_in_a_line(self) -> None:
-        """F16: half a request of a client that has gone is forgotten."""
+        """F16: an incomplete line is forgotten."""
         client = self.client(b"pi")
         client.hang_up()
         self.assert_forgotten()
@@ -116,7 +116,7 @@ class LeavingTests(ClientTestCase):
         self.assertEqual((self.host.asked, self.host.lost), ([], []))
 
     def test_others_do_not_notice(self) -> None:
-        """F16: other clients are answered as if nothing had happened."""
+        """F16: other clients are not affected."""
         one, two = self.client(b"1\n"), self.client(b"2\n")
         one.hang_up()
         self.answer_all()
@@ -124,7 +124,7 @@ class LeavingTests(ClientTestCase):
         self.assertEqual(self.clients.open, 1)
 
     def test_half_close(self) -> None:
-        """A client that half-closes after its request gets its answer, and is then closed."""
+        """A client that half-closes gets its answer, and is then closed."""
         client = self.client(b"ping\n")
         client.half_close()
         self.turn()
@@ -133,7 +133,7 @@ class LeavingTests(ClientTestCase):
         self.assert_ended(client, b"re:ping\n")
 
     def test_half_close_with_much_ahead(self) -> None:
-        """So it is when that is more than is read ahead."""
+        """Also if it has sent more than is read ahead."""
         lines = [b"%06d\n" % number for number in range(30_000)]
         client = self.client(b"".join(lines))
         client.half_close()
@@ -143,14 +143,14 @@ class LeavingTests(ClientTestCase):
         self.assertTrue(client.closed)
 
     def test_half_close_answered_at_once(self) -> None:
-        """So it is when the answer is there before the end of input is."""
+        """Also if the answer comes before the end of input."""
         self.host.at_once = b"ok\n"
         client = self.client(b"a\nb\n")
         client.half_close()
         self.assert_ended(client, b"ok\nok\n")
 
     def test_half_close_without_a_request(self) -> None:
-        """A client that says nothing, or ends within a line, is closed."""
+        """A client that half-closes without a complete line is closed."""
         for data in (b"", b"pi"):
             client = self.client(data)
             client.half_close()
@@ -159,7 +159,7 @@ class LeavingTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_half_close_unread_answer(self) -> None:
-        """The answer is not cut off by our closing: it waits until the client has read it."""
+        """It is closed only after it has read its answer."""
         client = self.client(b"ping\n", room=3)
         client.half_close()
         self.host.answer()
@@ -169,7 +169,7 @@ class LeavingTests(ClientTestCase):
         self.assert_ended(client, b"re:ping\n")
 
     def test_half_closed_client_that_never_reads(self) -> None:
-        """F3: a client that half-closed and never reads is cut, be it little that waits."""
+        """F3: a half-closed client that does not read is aborted, however little is unread."""
         self.begin(write_timeout=60)
         client = self.client(b"ping\n", room=3)
         client.wire.pause_above = 65536
@@ -182,24 +182,24 @@ class LeavingTests(ClientTestCase):
 
 
 class CloseConnectionsTests(ClientTestCase):
-    """Rows S14 and F11, as a client sees them."""
+    """``close_connection_exit`` (S14, F11)."""
 
     def test_answer(self) -> None:
-        """S14, F11: the host is told, the client reads ok and is closed."""
+        """S14, F11: the connections are closed, and the client gets ok and is closed."""
         client = self.client(b"close_connection_exit\n")
         self.assertEqual((self.host.closings, client.read), (1, b"ok\n"))
         self.assertEqual(self.host.asked, [])
         self.assert_ended(client)
 
     def test_split(self) -> None:
-        """S14: it counts when it is whole."""
+        """S14: it takes effect when the line is complete."""
         client = self.client(b"close_connection_", b"exit")
         self.assertEqual(self.host.closings, 0)
         client.write(b"\n")
         self.assertEqual(self.host.closings, 1)
 
     def test_what_looks_like_it(self) -> None:
-        """S14: nothing but this very line does it."""
+        """S14: similar lines are ordinary requests."""
         for line in (
             b"close_connection_exit \n",
             b" close_connection_exit\n",
@@ -213,7 +213,7 @@ class CloseConnectionsTests(ClientTestCase):
             self.assertEqual((self.host.asked, self.host.closings), ([line], 0))
 
     def test_behind_others(self) -> None:
-        """S14: it waits its turn, and what follows it is not asked."""
+        """S14: it waits for previous requests, and following lines are not submitted."""
         client = self.client(b"a\nclose_connection_exit\nb\n")
         self.assertEqual(self.host.closings, 0)
         self.host.answer()
@@ -222,7 +222,7 @@ class CloseConnectionsTests(ClientTestCase):
         self.assertEqual((self.host.closings, client.closed), (1, True))
 
     def test_client_that_does_not_read(self) -> None:
-        """S14: its client is closed when it has read the ok, or when its time is over."""
+        """S14: a client that does not read the ok is closed at the time limit."""
         self.begin(write_timeout=60)
         client = self.client(b"close_connection_exit\n", room=1)
         self.advance(30)
@@ -232,10 +232,10 @@ class CloseConnectionsTests(ClientTestCase):
 
 
 class FaultTests(ClientTestCase):
-    """Row S19: a fault inside lonc."""
+    """A fault inside lonc (S19)."""
 
     def test_host_is_marked(self) -> None:
-        """S19: the host is marked for a restart, and the fault is not hidden."""
+        """S19: the host is marked for a restart, and the exception is propagated."""
         self.host.at_once = ZeroDivisionError()
         client = self.client()
         with self.assertRaises(ZeroDivisionError):
@@ -244,16 +244,16 @@ class FaultTests(ClientTestCase):
 
 
 class HangingUpTests(ClientTestCase):
-    """Clients that shall connect to another process when they ask again."""
+    """Clients that have to connect to another process for their next request."""
 
     def hang_up(self) -> None:
-        """Hang up on all."""
+        """Disconnect all clients."""
         for client in list(self.clients.everyone):
             client.hang_up()
         self.turn()
 
     def test_answered(self) -> None:
-        """Who has had his answers is closed without a word, so he has no ``con_lost``."""
+        """A client that has its answers is closed without ``con_lost``."""
         self.host.at_once = b"ok\n"
         client = self.client(b"a\n")
         self.hang_up()
@@ -261,7 +261,7 @@ class HangingUpTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_in_flight(self) -> None:
-        """Who waits for an answer gets it, and those to what he sent ahead, and is closed then."""
+        """A client with requests gets all answers, and is then closed."""
         client = self.client(b"a\nb\n")
         self.hang_up()
         self.assertFalse(client.closed)
@@ -269,7 +269,7 @@ class HangingUpTests(ClientTestCase):
         self.assert_ended(client, b"re:a\nre:b\n")
 
     def test_nothing_asked(self) -> None:
-        """Who has asked nothing yet may ask, and is closed the next time."""
+        """A client without any request yet may send one, and is closed the next time."""
         client = self.client()
         self.hang_up()
         self.assertFalse(client.closed)
@@ -280,45 +280,45 @@ class HangingUpTests(ClientTestCase):
 
 
 class TakenBackTests(ClientTestCase):
-    """Clients whose connection another process gets."""
+    """Clients whose connection is passed to another process."""
 
     def only(self) -> ClientProtocol:
-        """Return the one client's protocol."""
+        """Return the protocol of the only client."""
         (client,) = self.clients.everyone
         assert isinstance(client, ClientProtocol)
         return client
 
     def taken_back(self, *lines: bytes, most: int = 100) -> bytes | None:
-        """Return what is taken back of a client that has sent these lines."""
+        """Return what is taken back from a client that has sent these lines."""
         self.client(*lines)
         return self.only().take_back(most)
 
     def test_at_rest(self) -> None:
-        """Who has been answered, or has begun a line, loses nothing."""
+        """A client without a request passes its incomplete line."""
         self.host.at_once = b"ok\n"
         self.assertEqual(self.taken_back(b"a\n", b"half"), b"half")
 
     def test_waiting(self) -> None:
-        """A request that waits is no longer the host's, and what was sent ahead goes with it."""
+        """A waiting request is withdrawn, and passed with the data sent ahead."""
         self.client(b"a\nb\nc")
         client = self.only()
         self.assertEqual(client.take_back(100), b"a\nb\nc")
         self.assertEqual(len(self.host.withdrawn), 1)
 
     def test_in_flight(self) -> None:
-        """A lond has the request: the answer comes here."""
+        """A client whose request was sent to the lond is not passed."""
         self.client(b"a\n")
         self.host.waiting.clear()
         client = self.only()
         self.assertIsNone(client.take_back(100))
 
     def test_much(self) -> None:
-        """Who has sent more than a message takes stays, and its request waits on."""
+        """A client that has sent too much for a message is not passed, and its request waits."""
         self.assertIsNone(self.taken_back(b"a\n", most=1))
         self.assertEqual(self.host.withdrawn, [])
 
     def test_leaving(self) -> None:
-        """Who has had its last answer gets no other."""
+        """A client that is being closed is not passed."""
         self.client(b"a\n")
         client = self.only()
         client.turn_away(Cause.CLOSED)
@@ -329,17 +329,17 @@ class ListenerTests(ClientTestCase):
     """Closing all clients of a host."""
 
     def finish(self) -> list[None]:
-        """Begin; return the list that will hold one entry for each time it is done."""
+        """Start to close; return a list with an entry for each time that it is done."""
         done: list[None] = []
         self.listener.finish().addCallback(done.append)
         return done
 
     def test_without_clients(self) -> None:
-        """With no clients it is done at once."""
+        """Without clients it is done at once."""
         self.assertEqual(len(self.finish()), 1)
 
     def test_all_are_closed(self) -> None:
-        """It is done when the last client has gone, once."""
+        """It is done once, when the last client has disconnected."""
         clients = [self.client() for _ in range(3)]
         done = self.finish()
         for client in clients:
@@ -351,7 +351,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_nothing_asked(self) -> None:
-        """Who has asked nothing hears con_lost, once, whatever he writes now."""
+        """A client that has sent no request gets con_lost, once."""
         client = self.client()
         self.finish()
         self.turn()
@@ -363,7 +363,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_all_answered(self) -> None:
-        """Who has had his answers hears nothing more, until he asks again."""
+        """A client that has its answers gets nothing more, until it sends requests."""
         self.host.at_once = b"ok\n"
         quiet, busy = self.client(b"a\n"), self.client(b"b\n")
         self.finish()
@@ -380,7 +380,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_not_yet_read(self) -> None:
-        """What has come to the socket and was not read gets con_lost when the client is cut."""
+        """Requests that were not read get con_lost when the client is aborted."""
         client = self.client(b"a\n")
         self.host.answer(b"ok\n")
         self.finish()
@@ -390,7 +390,7 @@ class ListenerTests(ClientTestCase):
         self.assert_ended(client, b"ok\n" + CON_LOST)
 
     def test_newcomer(self) -> None:
-        """Who could not be accepted sooner hears con_lost, and keeps nobody waiting."""
+        """A client accepted late gets con_lost, and delays nothing."""
         self.finish()
         client = self.client()
         done = self.finish()
@@ -399,7 +399,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_under_way(self) -> None:
-        """Requests under way and sent ahead get con_lost each, and their answers go nowhere."""
+        """Each request, outstanding or sent ahead, gets con_lost; its answer is discarded."""
         client = self.client(b"a\nb\nc")
         (request,) = self.host.waiting
         self.finish()
@@ -411,7 +411,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_who_reads_slowly(self) -> None:
-        """A client that has not read its answer yet can do so until it is cut."""
+        """A client can read its answer until it is aborted."""
         slow = self.client(b"ping\n", room=2)
         self.host.answer()
         done = self.finish()
@@ -426,7 +426,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_abort(self) -> None:
-        """At the end of all patience they are cut."""
+        """In the end clients are aborted."""
         client = self.client(b"ping\n", room=2)
         self.host.answer()
         done = self.finish()
@@ -436,7 +436,7 @@ class ListenerTests(ClientTestCase):
         self.assert_forgotten()
 
     def test_who_is_being_turned_away(self) -> None:
-        """Clients that were turned away are closed with the others."""
+        """Rejected clients are closed with the others."""
         client = self.client(b"x" * (MAX_LINE + 1))
         done = self.finish()
         self.turn()

@@ -31,7 +31,7 @@ class DoubleTests(SynchronousTestCase):
         protocol.makeConnection(self.wire)
 
     def turn(self, times: int = 3) -> None:
-        """Let everything happen that can."""
+        """Handle everything that is pending."""
         for _ in range(times):
             self.clock.advance(0)
 
@@ -68,7 +68,7 @@ class DoubleTests(SynchronousTestCase):
     # Writing
 
     def test_write(self) -> None:
-        """What fits is sent at once, in order; what does not follows when there is room."""
+        """What fits is sent at once, in order, and the rest when there is room."""
         _, transport = self.connected()
         transport.write(b"one")
         transport.writeSequence([b" and", b" two"])
@@ -80,7 +80,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual((self.hear(), transport.unsent), (b"threefour", 0))
 
     def test_write_after_lose(self) -> None:
-        """`loseConnection` lets what is unsent go first; what is written after is dropped."""
+        """`loseConnection` sends buffered data first; later writes are dropped."""
         protocol, transport = self.connected()
         self.fill()
         transport.write(b"before")
@@ -101,7 +101,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertTrue(transport.disconnected)
 
     def test_told_after_the_call(self) -> None:
-        """No end is told while its cause is on the stack, and each is told once."""
+        """The end is reported once, and not within the call that caused it."""
         for end in ("loseConnection", "abortConnection"):
             protocol, transport = self.connected()
             for _ in range(2):
@@ -111,7 +111,7 @@ class DoubleTests(SynchronousTestCase):
             self.assertEqual(len(protocol.events), 1, end)
 
     def test_abort(self) -> None:
-        """`abortConnection` waits for nobody, and drops what is unsent."""
+        """`abortConnection` does not wait, and drops buffered data."""
         protocol, transport = self.connected()
         self.fill()
         transport.write(b"never")
@@ -125,7 +125,7 @@ class DoubleTests(SynchronousTestCase):
     # Reading
 
     def test_read(self) -> None:
-        """What the other side writes arrives, and then its end."""
+        """Data from the other side arrives, followed by its end."""
         protocol, _ = self.connected()
         self.say(b"one")
         self.say(b"two")
@@ -134,7 +134,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual((protocol.got, protocol.events), (b"onetwo", ["ConnectionDone"]))
 
     def test_pause(self) -> None:
-        """What arrives meanwhile is kept, and given out in a later turn, not in the call."""
+        """Data that arrives meanwhile is delivered in a later turn, not within the call."""
         protocol, transport = self.connected()
         transport.pauseProducing()
         transport.pauseProducing()
@@ -147,7 +147,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual((protocol.got, transport.unread), (b"patience", 0))
 
     def test_read_last(self) -> None:
-        """What has come and was not read can be had at once, and something said to it yet."""
+        """Unread data can be read at once, and answered before the abort."""
         _, transport = self.connected()
         transport.pauseProducing()
         self.say(b"unread")
@@ -158,7 +158,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual(self.hear(), b"no")
 
     def test_pause_before_the_end(self) -> None:
-        """An end behind bytes that are not read yet is told behind them."""
+        """An end after unread data is reported after that data."""
         protocol, transport = self.connected(HalfCloser())
         transport.pauseProducing()
         self.say(b"last")
@@ -170,7 +170,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual((protocol.got, protocol.events), (b"last", ["no more to read"]))
 
     def test_gone_while_paused(self) -> None:
-        """One that goes altogether is noticed though it is not read; so are its bytes not."""
+        """A closed connection is noticed while paused; its data is not delivered."""
         protocol, transport = self.connected()
         transport.pauseProducing()
         self.say(b"unread")
@@ -179,7 +179,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual((protocol.got, protocol.events), (b"", ["ConnectionDone"]))
 
     def test_calls_after_lose(self) -> None:
-        """Neither reading nor a half-close can be asked for any more; nothing is raised."""
+        """Afterwards, calls have no effect and raise nothing."""
         for end in ("loseConnection", "stopProducing", "abortConnection"):
             protocol, transport = self.connected(HalfCloser())
             getattr(transport, end)()
@@ -191,7 +191,7 @@ class DoubleTests(SynchronousTestCase):
             self.assertEqual((protocol.got, len(protocol.events)), (b"", 1), end)
 
     def test_lose_while_reading(self) -> None:
-        """A protocol that closes in `dataReceived` is told after that has returned."""
+        """A protocol that closes in `dataReceived` is informed after it has returned."""
 
         class Closer(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -208,7 +208,7 @@ class DoubleTests(SynchronousTestCase):
     # Half a close
 
     def test_half_close(self) -> None:
-        """What is unsent goes first, then the end is told; what is written after is dropped."""
+        """Buffered data is sent first, then the end is reported; later writes are dropped."""
         protocol, transport = self.connected(HalfCloser())
         self.fill()
         transport.write(b"before")
@@ -228,7 +228,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual(protocol.events, ["no more to write", "ConnectionDone"])
 
     def test_half_close_of_the_other(self) -> None:
-        """Who can, goes on writing; for another it is the end."""
+        """A protocol that supports it may still write; for others it is the end."""
         protocol, transport = self.connected(HalfCloser())
         self.shut()
         self.turn()
@@ -246,7 +246,7 @@ class DoubleTests(SynchronousTestCase):
     # Producers
 
     def test_producer(self) -> None:
-        """It is paused in the write that does not fit, and resumed when all has gone."""
+        """It is paused within the write that does not fit, and resumed when all is sent."""
         _, transport = self.connected()
         producer = Producer()
         transport.registerProducer(producer, True)
@@ -263,7 +263,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual(producer.calls, ["pause", "resume", "pause"])
 
     def test_close_waits_for_producer(self) -> None:
-        """`loseConnection` closes when it is unregistered, which may be done again."""
+        """`loseConnection` closes when it is unregistered, which may be repeated."""
         protocol, transport = self.connected()
         transport.registerProducer(Producer(), True)
         transport.loseConnection()
@@ -276,7 +276,7 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual(protocol.events, ["ConnectionDone"])
 
     def test_producer_at_the_end(self) -> None:
-        """It is stopped before the end is told; one that comes later is stopped at once."""
+        """It is stopped before the end is reported; later ones are stopped at once."""
         protocol, transport = self.connected()
 
         class Noting(Producer):
@@ -291,14 +291,14 @@ class DoubleTests(SynchronousTestCase):
         self.assertEqual((protocol.events, late.calls), (["stop", "ConnectionDone"], ["stop"]))
 
     def test_producer_refused(self) -> None:
-        """There is one at a time, and it pushes."""
+        """There is at most one, a push producer."""
         _, transport = self.connected()
         self.assertRaises(ValueError, transport.registerProducer, Producer(), False)
         transport.registerProducer(Producer(), True)
         self.assertRaises(RuntimeError, transport.registerProducer, Producer(), True)
 
     def test_last_words_of_a_producer(self) -> None:
-        """What it writes when it is resumed goes before the connection closes."""
+        """What it writes when resumed is sent before the connection closes."""
         protocol, transport = self.connected()
 
         class Last(Producer):

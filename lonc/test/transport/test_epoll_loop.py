@@ -34,15 +34,15 @@ class Caller(Recorder):
 
 
 class EventTests(StreamTestCase):
-    """What one turn gives out."""
+    """The events that are handled in one turn."""
 
     def test_interface(self) -> None:
-        """The reactor can watch it."""
+        """It implements the interface of a reader."""
         self.assertTrue(verifyObject(IReadDescriptor, self.loop))
         self.assertEqual(self.loop.logPrefix(), "sockets")
 
     def test_more_than_a_read(self) -> None:
-        """F2: what stands right behind a full read comes along with it, not as something new."""
+        """F2: data directly after a full read is delivered together with it."""
         pieces: list[int] = []
         recorder = Caller(lambda: pieces.append(len(recorder.got)))
         theirs = self.pair(recorder)
@@ -53,7 +53,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(pieces, [sum(sizes[: count + 1]) for count in range(len(sizes))])
 
     def test_read_size(self) -> None:
-        """It reads more at once from whom more has come, as long as more comes."""
+        """Reads are larger while more data has come."""
         recorder = Recorder()
         theirs = self.pair(recorder)
         found = []
@@ -64,7 +64,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(found, [False, True, True, False])
 
     def test_closed_by_another(self) -> None:
-        """One whose connection another's event has closed does not get the data it had already."""
+        """A connection closed by another event does not get data that had arrived."""
         recorders = [Caller(lambda: None) for _ in range(5)]
 
         def close() -> None:
@@ -82,7 +82,7 @@ class EventTests(StreamTestCase):
         self.assertEqual({tuple(r.events) for r in recorders}, {("ConnectionDone",)})
 
     def test_descriptor_used_again(self) -> None:
-        """An event of a connection that has ended meanwhile does not reach its number's next."""
+        """An event of a closed connection does not reach a new one with the same descriptor."""
         newer: list[tuple[Recorder, socket.socket]] = []
 
         def replace() -> None:
@@ -112,7 +112,7 @@ class EventTests(StreamTestCase):
         self.assertEqual([recorder.events for recorder in old], [["ConnectionAborted"]] * 3)
 
     def first(self, protocol: Recorder, first: bool = True) -> socket.socket:
-        """Give one end to a protocol whose data comes first; return the other."""
+        """Connect a protocol whose data comes first to one end of a pair; return the other end."""
         ours, theirs = socket.socketpair()
         self.addCleanup(theirs.close)
         ours.setblocking(False)
@@ -120,7 +120,7 @@ class EventTests(StreamTestCase):
         return theirs
 
     def test_first(self) -> None:
-        """Data of connections to londs is given out before that of clients."""
+        """Data of connections to londs is delivered before that of clients."""
         order: list[str] = []
         ends = [
             self.first(Caller(partial(order.append, "lond" if first else "client")), first)
@@ -132,7 +132,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(order, ["lond"] * 3 + ["client"] * 3)
 
     def test_first_can_pause(self) -> None:
-        """A connection whose data comes first can be paused like any other."""
+        """A connection whose data comes first can be paused."""
         protocol = Recorder()
         theirs = self.first(protocol)
         protocol.transport.pauseProducing()
@@ -144,7 +144,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(protocol.got, b"x")
 
     def test_what_follows_from_it(self) -> None:
-        """What a turn's events bring about is given out in the same turn."""
+        """Events caused by events are handled in the same turn."""
         last = Recorder()
         end = self.pair(last)
         first = Caller(lambda: end.send(b"x"))
@@ -153,7 +153,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(last.got, b"x")
 
     def test_moment(self) -> None:
-        """What one look finds has one time, and nothing has it afterwards."""
+        """All events of one poll have the same time; afterwards there is none."""
         times: list[float] = []
 
         def note() -> None:
@@ -168,7 +168,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(self.loop.moment.now, 0.0)
 
     def test_gives_way(self) -> None:
-        """Two that keep each other going do not keep the reactor from its turn."""
+        """Two connections that keep each other busy do not block the reactor."""
         recorder = Caller(lambda: end.send(b"x"))
         end = self.pair(recorder)
         end.send(b"x")
@@ -176,7 +176,7 @@ class EventTests(StreamTestCase):
         self.assertEqual(len(recorder.got), LOOKS)
 
     def test_many(self) -> None:
-        """More events than one look takes are all given out."""
+        """More events than one poll returns are all handled."""
         recorders = [Recorder() for _ in range(EVENTS + 10)]
         for end in [self.pair(recorder) for recorder in recorders]:
             end.send(b"x")
@@ -184,7 +184,7 @@ class EventTests(StreamTestCase):
         self.assertEqual({recorder.got for recorder in recorders}, {b"x"})
 
     def test_fault(self) -> None:
-        """A fault in one event is logged and does not keep the others from theirs."""
+        """A fault in one event is logged, and the others are handled."""
 
         class Faulty:
             def ready(self, mask: int) -> None:
@@ -217,14 +217,14 @@ class EndTests(StreamTestCase):
     """Ends of connections, and of the loop."""
 
     def test_outside_a_turn(self) -> None:
-        """An end that begins outside a turn does not wait for one."""
+        """A connection closed outside a turn ends without one."""
         protocol, _ = self.recorded()
         protocol.transport.loseConnection()
         self.reactor.advance(0)
         self.assertEqual(protocol.events, ["ConnectionDone"])
 
     def test_end_that_ends_others(self) -> None:
-        """A protocol that closes others when it is told of its end leaves none behind."""
+        """A protocol may close other connections when its own ends."""
         second, third = Recorder(), Recorder()
 
         class Closer(Recorder):
@@ -242,7 +242,7 @@ class EndTests(StreamTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_leaves_the_reactor(self) -> None:
-        """It is with the reactor while it has sockets, and then again with the next."""
+        """The reactor watches it only while it has sockets."""
         for _ in range(2):
             theirs = self.pair(Recorder())
             self.assertEqual(self.reactor.readers, {self.loop})
@@ -252,7 +252,7 @@ class EndTests(StreamTestCase):
             self.assertEqual(self.loop.fileno(), -1)
 
     def test_reactor_stops(self) -> None:
-        """When the reactor stops, all end."""
+        """When the reactor stops, all connections end."""
         recorders = [Recorder(), Recorder()]
         ends = [self.pair(recorder) for recorder in recorders]
         recorders[0].transport.pauseProducing()
@@ -263,7 +263,7 @@ class EndTests(StreamTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_reactor_stops_meanwhile(self) -> None:
-        """The reactor may stop by what somebody does with his data, or once all is closed."""
+        """The reactor may stop while data is handled, or once all is closed."""
         stop = partial(self.loop.connectionLost, Failure(ConnectionLost()))
         by_data = Caller(stop)
         self.pair(by_data).send(b"x")
@@ -276,7 +276,7 @@ class EndTests(StreamTestCase):
         self.assertEqual((leaving.events, self.loop.fileno()), (["ConnectionDone"], -1))
 
     def test_not_watchable(self) -> None:
-        """What cannot be watched is an error, and closed."""
+        """A descriptor that cannot be watched is an error, and closed."""
         descriptor = os.open(os.devnull, os.O_RDONLY)
         protocol = Recorder()
         transport = SocketTransport(self.loop, descriptor, protocol)
@@ -284,7 +284,7 @@ class EndTests(StreamTestCase):
         self.assertRaises(OSError, os.fstat, descriptor)
 
     def test_descriptor_of_another(self) -> None:
-        """A descriptor that somebody else has closed disturbs nobody but the log."""
+        """A descriptor closed by other code is logged, and affects nothing else."""
         protocol, other = Recorder(), Recorder()
         self.pair(protocol)
         end = self.pair(other)
@@ -301,10 +301,10 @@ class EndTests(StreamTestCase):
 
 
 class DescriptorTests(SynchronousTestCase):
-    """No descriptor is left over."""
+    """No descriptor is left open."""
 
     def test_ten_thousand(self) -> None:
-        """10,000 connections, each ended in one of five ways, leave no descriptor."""
+        """10,000 connections, ended in five ways, leave no descriptor open."""
         reactor = MemoryReactorClock()
         loop = SocketLoop(reactor)
         gc.collect()  # what other tests have left

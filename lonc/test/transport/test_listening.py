@@ -22,10 +22,10 @@ from lonc.transport.listening import ACCEPT_PAUSE, ACCEPTS, LAST_PAUSES
 
 
 class ListeningTests(NetworkTestCase):
-    """UNIX sockets that listen."""
+    """Listening UNIX sockets."""
 
     def test_serves(self) -> None:
-        """Clients are accepted and served; what they wrote at once is received at once."""
+        """Clients are accepted, and data sent immediately is received immediately."""
         factory = Listener()
         port = self.listen(factory)
         clients = [self.connect() for _ in range(3)]
@@ -53,7 +53,7 @@ class ListeningTests(NetworkTestCase):
         self.stop(port, client)
 
     def test_crowd(self) -> None:
-        """More clients than are accepted at a time are all accepted."""
+        """More clients than are accepted per event are all accepted."""
         factory = Listener()
         port = self.listen(factory, backlog=2 * ACCEPTS)
         clients = [self.connect() for _ in range(ACCEPTS + 5)]
@@ -62,7 +62,7 @@ class ListeningTests(NetworkTestCase):
         self.stop(port, *clients)
 
     def test_mode(self) -> None:
-        """F14: the file has the mode that was asked for, whatever the umask."""
+        """F14: the file has the given mode, whatever the umask."""
         for mode in (0o600, 0o660, 0o666):
             umask = os.umask(0o077)
             try:
@@ -73,7 +73,7 @@ class ListeningTests(NetworkTestCase):
             self.stop(port)
 
     def test_mode_from_the_first(self) -> None:
-        """F14: at no moment is the file more open than that, whatever the umask."""
+        """F14: the file is never more accessible than that, whatever the umask."""
         seen = []
         bind = socket.socket.bind
 
@@ -89,7 +89,7 @@ class ListeningTests(NetworkTestCase):
             self.stop(port)
 
     def test_stop(self) -> None:
-        """A port that stops takes its file with it; its clients stay."""
+        """A port that stops removes its file; its clients stay connected."""
         factory = Listener()
         port = self.listen(factory)
         client = self.connect()
@@ -105,7 +105,7 @@ class ListeningTests(NetworkTestCase):
         self.assertEqual(self.reactor.readers, set())
 
     def test_stop_leaves_another_file(self) -> None:
-        """A port that stops leaves a file alone that is not its own any more."""
+        """A port that stops leaves a file that replaced its own."""
         port = self.listen(Listener())
         os.rename(self.path, self.path + "1")
         with socket.socket(socket.AF_UNIX) as other:
@@ -114,14 +114,14 @@ class ListeningTests(NetworkTestCase):
         self.assertTrue(os.path.exists(self.path))
 
     def test_stop_without_file(self) -> None:
-        """A port whose file has gone stops all the same."""
+        """A port without its file can be stopped."""
         port = self.listen(Listener())
         os.unlink(self.path)
         self.stop(port)
         self.assertEqual(set(os.listdir("/proc/self/fd")) - self.before, set())
 
     def test_stopped_by_its_first_client(self) -> None:
-        """A port may be stopped while it accepts; who has connected by then is accepted."""
+        """A port may be stopped while it accepts; clients connected by then are accepted."""
 
         class Stopping(Listener):
             def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
@@ -141,7 +141,7 @@ class ListeningTests(NetworkTestCase):
         self.assertEqual([client.recv(9) for client in clients], [b"served"] * 2)
 
     def test_stop_accepts_who_has_connected(self) -> None:
-        """F12: who was accepted by the kernel is served; others are refused, not cut off."""
+        """F12: clients accepted by the kernel are served; others are refused, not reset."""
         factory = Listener()
         port = self.listen(factory, backlog=2 * ACCEPTS)
         other = os.path.join(os.path.dirname(self.path), "other")
@@ -156,7 +156,7 @@ class ListeningTests(NetworkTestCase):
             self.assertEqual(client.recv(9), b"con_lost")
 
     def test_path_in_use(self) -> None:
-        """A path that exists is not taken, and the error names it."""
+        """An existing path is an error, which contains it."""
         port = self.listen(Listener())
         problem = self.assertRaises(CannotListenError, self.listen, Listener())
         self.assertIn(self.path, str(problem))
@@ -165,18 +165,18 @@ class ListeningTests(NetworkTestCase):
         self.stop(port)
 
     def test_missing_folder(self) -> None:
-        """A folder that is not there is an error, and leaves no descriptor."""
+        """A missing folder is an error, and leaves no descriptor open."""
         self.path = os.path.join("missing", "s")
         self.assertRaises(CannotListenError, self.listen, Listener())
         self.assertEqual(set(os.listdir("/proc/self/fd")) - self.before, set())
 
     def test_path_too_long(self) -> None:
-        """A path that is too long for a UNIX socket is an error of the same kind."""
+        """A path too long for a UNIX socket is an error."""
         self.path = "x" * 200
         self.assertRaises(CannotListenError, self.listen, Listener())
 
     def test_rejected(self) -> None:
-        """A client for whom there is no protocol is closed, and so is one for whom it fails."""
+        """A client is closed if the factory returns no protocol, or fails."""
 
         class Unwilling(Listener):
             def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
@@ -197,14 +197,14 @@ class ListeningTests(NetworkTestCase):
         self.stop(port, *clients)
 
     def test_interface(self) -> None:
-        """It is a port as Twisted means it, and knows its path."""
+        """It implements the interface of a port, and returns its path."""
         port = self.listen(Listener())
         self.assertTrue(verifyObject(IListeningPort, port))
         self.assertEqual(port.getHost(), UNIXAddress(self.path))
         self.stop(port)
 
     def test_reactor_stops(self) -> None:
-        """When the reactor stops, the port closes and its file goes."""
+        """When the reactor stops, the port closes and its file is removed."""
         factory = Listener()
         self.listen(factory)
         client = self.connect()
@@ -215,7 +215,7 @@ class ListeningTests(NetworkTestCase):
         self.assertEqual(client.recv(9), b"")
 
     def test_ten_thousand(self) -> None:
-        """10,000 clients, one after the other, leave no descriptor."""
+        """10,000 clients, one after the other, leave no descriptor open."""
         factory = Listener()
         port = self.listen(factory)
         for _ in range(10_000):
@@ -233,10 +233,10 @@ class ListeningTests(NetworkTestCase):
 
 
 class NoDescriptorTests(NetworkTestCase):
-    """The process has no descriptor for another client."""
+    """There are no more descriptors for clients."""
 
     def exhaust(self) -> None:
-        """Leave no descriptor."""
+        """Leave no free descriptor."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         free = os.dup(0)
@@ -245,7 +245,7 @@ class NoDescriptorTests(NetworkTestCase):
         self.limits = soft, hard
 
     def test_clients_wait(self) -> None:
-        """Clients wait until there are descriptors again; nothing spins, and the log says it."""
+        """Clients wait until descriptors are free, without busy waiting; it is logged once."""
         factory = Listener()
         port = self.listen(factory)
         clients = [self.connect() for _ in range(3)]
@@ -272,7 +272,7 @@ class NoDescriptorTests(NetworkTestCase):
         self.stop(port, *clients)
 
     def test_stop_meanwhile(self) -> None:
-        """A port can be stopped while it waits for descriptors."""
+        """A port that waits for descriptors can be stopped."""
         port = self.listen(Listener())
         self.connect()
         self.exhaust()
@@ -283,7 +283,7 @@ class NoDescriptorTests(NetworkTestCase):
         self.assertFalse(os.path.exists(self.path))
 
     def test_stop_without_descriptors(self) -> None:
-        """A port that stops accepts who has connected once there are descriptors again."""
+        """A port that stops accepts connected clients once descriptors are free."""
         factory = Listener()
         port = self.listen(factory)
         client = self.connect()
@@ -302,7 +302,7 @@ class NoDescriptorTests(NetworkTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_stop_ends(self) -> None:
-        """Where no descriptor is to be had at all, it stops without those who have connected."""
+        """If none becomes free, it stops without those clients."""
         port = self.listen(Listener())
         client = self.connect()
         self.exhaust()
@@ -318,7 +318,7 @@ class NoDescriptorTests(NetworkTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_connect(self) -> None:
-        """A connection that finds no descriptor fails, and not before `connectTCP` returned."""
+        """A connection without a descriptor fails, after `connectTCP` has returned."""
         receiver = ConnectFactory()
         self.exhaust()
         self.network.connectTCP("127.0.0.1", 9, receiver, 5)

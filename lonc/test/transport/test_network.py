@@ -16,7 +16,7 @@ class RealReactorTests(TestCase):
     """With the real reactor."""
 
     async def test_relay(self) -> None:
-        """It connects, listens with the mode given, and leaves another's file alone."""
+        """It connects, listens with the given mode, and leaves a file that replaced its own."""
         from twisted.internet import reactor
 
         chosen = network(reactor)

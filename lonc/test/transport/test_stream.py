@@ -26,10 +26,10 @@ MUCH = b"0123456789abcdef" * 65536
 
 
 class WritingTests(StreamTestCase):
-    """What is written, and when it goes."""
+    """Writing."""
 
     def test_remainder(self) -> None:
-        """What does not fit follows, in order, as the other side reads; then all goes at once."""
+        """What does not fit is sent, in order, as the other side reads; later writes are direct."""
         protocol, theirs = self.recorded()
         protocol.transport.write(MUCH)
         self.assertGreater(protocol.transport.unsent, 0)
@@ -40,7 +40,7 @@ class WritingTests(StreamTestCase):
         self.assertEqual(theirs.recv(99), b"afterwards")
 
     def test_reads_while_it_has_a_remainder(self) -> None:
-        """Data is received though something is unsent."""
+        """Data is received while data is unsent."""
         protocol, theirs = self.recorded()
         protocol.transport.write(MUCH)
         theirs.send(b"still here")
@@ -48,7 +48,7 @@ class WritingTests(StreamTestCase):
         self.assertEqual(protocol.got, b"still here")
 
     def test_broken(self) -> None:
-        """A write to one who has gone ends the connection, once, after `write` has returned."""
+        """A write to a closed connection ends it, once, after `write` has returned."""
         protocol, theirs = self.recorded()
         theirs.close()
         protocol.transport.write(b"anybody?")
@@ -58,7 +58,7 @@ class WritingTests(StreamTestCase):
         self.assertEqual(protocol.events, ["ConnectionLost"])
 
     def test_broken_with_remainder(self) -> None:
-        """A remainder that can never be sent ends the connection."""
+        """Unsent data that cannot be sent ends the connection."""
         protocol, theirs = self.recorded()
         protocol.transport.write(MUCH)
         protocol.transport.pauseProducing()
@@ -67,7 +67,7 @@ class WritingTests(StreamTestCase):
         self.assertEqual(protocol.events, ["ConnectionLost"])
 
     def test_after_the_end(self) -> None:
-        """After the end a transport does nothing and keeps nothing."""
+        """After the end calls have no effect, and no data is kept."""
         protocol, theirs = self.recorded()
         transport = protocol.transport
         transport.write(MUCH)
@@ -85,10 +85,10 @@ class WritingTests(StreamTestCase):
 
 
 class ProducerTests(StreamTestCase):
-    """A peer that does not read is noticed by who writes to it."""
+    """Producers and a peer that does not read."""
 
     def test_never_reads(self) -> None:
-        """A producer that heeds its pauses keeps the memory bounded, however long it would go."""
+        """A producer that obeys its pauses keeps the buffer bounded."""
         protocol, producer = Recorder(), Producer()
         self.pair(protocol)
         protocol.transport.registerProducer(producer, True)
@@ -101,7 +101,7 @@ class ProducerTests(StreamTestCase):
         self.assertLessEqual(protocol.transport.unsent, 1000)
 
     def test_writes_and_closes_when_resumed(self) -> None:
-        """What a producer writes as its last is sent before the connection closes."""
+        """The last data of a producer is sent before the connection closes."""
         protocol = Recorder()
 
         class Last(Producer):
@@ -133,7 +133,7 @@ class ProducerTests(StreamTestCase):
 
 
 class EndTests(StreamTestCase):
-    """Ends, most of which come from the other side."""
+    """Ends, most of which are caused by the other side."""
 
     def test_half_close_with_nothing_unsent(self) -> None:
         """The other side reads the end."""
@@ -143,7 +143,7 @@ class EndTests(StreamTestCase):
         self.assertEqual((theirs.recv(9), protocol.events), (b"", []))
 
     def test_half_close(self) -> None:
-        """S5: one that shuts its writing side can be answered, and its going is noticed."""
+        """S5: a half-closed peer can be answered, and its disconnection is noticed."""
         protocol = HalfCloser()
         theirs = self.pair(protocol)
         theirs.send(b"question")
@@ -159,7 +159,7 @@ class EndTests(StreamTestCase):
         self.assertEqual(protocol.events, ["no more to read", "ConnectionDone"])
 
     def test_half_close_and_remainder(self) -> None:
-        """One that shut its writing side gets an answer that does not fit at once."""
+        """A half-closed peer gets an answer that does not fit at once."""
         protocol = HalfCloser()
         theirs = self.pair(protocol)
         theirs.shutdown(socket.SHUT_WR)
@@ -170,14 +170,14 @@ class EndTests(StreamTestCase):
         self.assertEqual(protocol.events, ["no more to read", "ConnectionDone"])
 
     def test_whole_close_of_half_closeable(self) -> None:
-        """A protocol with half-close learns that the other side has gone altogether."""
+        """A protocol that supports half-close is informed of a complete close."""
         protocol = HalfCloser()
         self.pair(protocol).close()
         self.turn()
         self.assertEqual(protocol.events, ["ConnectionDone"])
 
     def test_reset(self) -> None:
-        """One that closes without reading what it was sent has broken the connection."""
+        """A peer that closes with unread data has broken the connection."""
         protocol, theirs = self.recorded()
         protocol.transport.write(b"unread")
         theirs.close()
@@ -198,10 +198,10 @@ class EndTests(StreamTestCase):
 
 
 class ReadingTests(StreamTestCase):
-    """What arrives."""
+    """Reading."""
 
     def test_paused_by_another(self) -> None:
-        """A transport that another's event pauses does not get the data it had already."""
+        """A transport paused by another event does not get data that had arrived."""
         first, second = Recorder(), Recorder()
 
         class Pauser(Recorder):
@@ -241,7 +241,7 @@ class ReadingTests(StreamTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_fault_of_the_worst_kind(self) -> None:
-        """Not even an exception that is no `Exception` reaches the reactor."""
+        """An exception that is not an `Exception` does not reach the reactor either."""
 
         class Quitter(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -268,7 +268,7 @@ class ReadingTests(StreamTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_fault_at_the_end(self) -> None:
-        """Exceptions of those who are told of an end keep it from nobody else."""
+        """Exceptions of callbacks at the end do not prevent the other callbacks."""
 
         class Faulty(HalfCloser):
             def readConnectionLost(self) -> None:
@@ -292,10 +292,10 @@ class ReadingTests(StreamTestCase):
 
 
 class MemoryTests(StreamTestCase):
-    """What is left of a connection."""
+    """Memory of closed connections."""
 
     def test_no_garbage(self) -> None:
-        """A connection that has ended is freed at once, without the garbage collector."""
+        """A closed connection is freed at once, without the garbage collector."""
         gc.disable()
         self.addCleanup(gc.enable)
         protocol, theirs = self.recorded()
@@ -308,10 +308,10 @@ class MemoryTests(StreamTestCase):
 
 
 class SocketTests(StreamTestCase):
-    """The socket behind it."""
+    """The socket of a transport."""
 
     def test_unread(self) -> None:
-        """The kernel tells how many bytes have arrived and were not read."""
+        """The number of unread bytes comes from the kernel."""
         protocol, theirs = self.recorded()
         self.assertEqual(protocol.transport.unread, 0)
         theirs.send(b"four")
@@ -321,7 +321,7 @@ class SocketTests(StreamTestCase):
         self.assertEqual(protocol.transport.unread, 0)
 
     def test_peer(self) -> None:
-        """The kernel tells which process is at the other end of a UNIX socket."""
+        """The process at the other end of a UNIX socket comes from the kernel."""
         protocol, _ = self.recorded()
         self.assertEqual(protocol.transport.peer.pid, os.getpid())
         protocol.transport.abortConnection()
@@ -329,7 +329,7 @@ class SocketTests(StreamTestCase):
         self.assertEqual(protocol.transport.peer.pid, 0)
 
     def test_interfaces(self) -> None:
-        """It is a transport as Twisted means it."""
+        """It implements the interfaces of a transport."""
         protocol, _ = self.recorded()
         for interface in (ITCPTransport, IConsumer, IPushProducer, ISystemHandle):
             self.assertTrue(verifyObject(interface, protocol.transport))
@@ -356,13 +356,13 @@ class SocketTests(StreamTestCase):
             self.turn()
 
     def test_unix_options(self) -> None:
-        """A UNIX socket never delays, and cannot be made to."""
+        """A UNIX socket never delays data, which cannot be changed."""
         protocol, _ = self.recorded()
         protocol.transport.setTcpNoDelay(False)
         self.assertTrue(protocol.transport.getTcpNoDelay())
 
     def test_handle(self) -> None:
-        """The handle is one and the same socket, and of no use after the end."""
+        """The handle is always the same socket, and is closed with the connection."""
         protocol, _ = self.recorded()
         transport = protocol.transport
         handle = transport.getHandle()
@@ -374,7 +374,7 @@ class SocketTests(StreamTestCase):
         self.assertRaises(OSError, transport.getHandle)
 
     def test_abandoned(self) -> None:
-        """Another process's copy goes on: the other side notices nothing, here nothing comes."""
+        """Another process's copy stays connected; nothing more arrives here."""
         protocol, theirs = self.recorded()
         with socket.socket(fileno=os.dup(protocol.transport.descriptor)) as copy:
             protocol.transport.abandon()
@@ -385,7 +385,7 @@ class SocketTests(StreamTestCase):
             self.assertEqual((copy.recv(99), theirs.recv(99)), (b"question", b"answer"))
 
     def test_forgotten_handle(self) -> None:
-        """It takes no room until it is asked for again, and the connection goes on."""
+        """A forgotten handle is created again on demand; the connection stays open."""
         protocol, _ = self.recorded()
         transport = protocol.transport
         handle = transport.getHandle()

@@ -26,12 +26,12 @@ class ConnectingTests(NetworkTestCase):
         return server
 
     def connecting(self, receiver: ConnectFactory, server: socket.socket) -> IConnector:
-        """Begin to connect to a server."""
+        """Start to connect to a server."""
         host, port = server.getsockname()
         return self.network.connectTCP(host, port, receiver, 5)
 
     def assert_nothing_left(self) -> None:
-        """The reactor has nothing to watch or to call."""
+        """Check that the reactor has no readers and no delayed calls."""
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), (set(), []))
 
     def unused_port(self) -> int:
@@ -40,7 +40,7 @@ class ConnectingTests(NetworkTestCase):
         return port
 
     def test_connects(self) -> None:
-        """A connection is made, used, and its end told to protocol and factory."""
+        """Data is exchanged, and the end is reported to protocol and factory."""
         for host, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
             server = self.serve(host)
             port = server.getsockname()[1]
@@ -68,7 +68,7 @@ class ConnectingTests(NetworkTestCase):
             self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_refused(self) -> None:
-        """Where nobody listens, the factory is told."""
+        """A refused connection is reported to the factory."""
         receiver = ConnectFactory()
         self.network.connectTCP("127.0.0.1", self.unused_port(), receiver, 5)
         self.assertEqual(receiver.events, ["started"])
@@ -78,7 +78,7 @@ class ConnectingTests(NetworkTestCase):
         self.assertEqual(set(os.listdir("/proc/self/fd")) - self.before, set())
 
     def test_timeout(self) -> None:
-        """Where nobody answers, the factory is told when the time is over, and not before."""
+        """A timeout is reported to the factory, and not too early."""
         # The kernel answers nobody once a listener's queue is full.
         server = self.serve()
         server.listen(0)
@@ -99,7 +99,7 @@ class ConnectingTests(NetworkTestCase):
         self.assert_nothing_left()
 
     def test_made_in_a_pause(self) -> None:
-        """A connection that was made while nobody looked is no time-out, however late that is."""
+        """A connection made while the process was stopped is no timeout."""
         server = self.serve()
         receiver = ConnectFactory()
         self.connecting(receiver, server)
@@ -124,7 +124,7 @@ class ConnectingTests(NetworkTestCase):
         self.assertEqual(receiver.events, ["started", "failed: UnknownHostError"])
 
     def test_disconnect(self) -> None:
-        """An attempt that is given up fails at once, and leaves nothing."""
+        """A cancelled attempt fails at once, and leaves nothing."""
         receiver = ConnectFactory()
         connector = self.connecting(receiver, self.serve())
         connector.disconnect()
@@ -133,7 +133,7 @@ class ConnectingTests(NetworkTestCase):
         self.assert_nothing_left()
 
     def test_disconnect_when_connected(self) -> None:
-        """A connector that disconnects closes its connection; it can connect again."""
+        """`disconnect` closes the connection, and the connector can connect again."""
         receiver = ConnectFactory()
         connector = self.connecting(receiver, self.serve())
         self.wait()
@@ -149,7 +149,7 @@ class ConnectingTests(NetworkTestCase):
         self.assert_nothing_left()
 
     def test_disconnect_in_connection_made(self) -> None:
-        """A protocol may disconnect its connector as soon as it is connected."""
+        """A protocol may disconnect in `connectionMade`."""
 
         class Shy(Recorder):
             def connectionMade(self) -> None:
@@ -163,7 +163,7 @@ class ConnectingTests(NetworkTestCase):
         self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_no_protocol(self) -> None:
-        """A factory that wants no protocol loses its connection."""
+        """If the factory returns no protocol, the connection is closed."""
         receiver = ConnectFactory()
         receiver.made = None
         self.connecting(receiver, self.serve())
@@ -171,7 +171,7 @@ class ConnectingTests(NetworkTestCase):
         self.assertEqual(receiver.events[2:], ["lost: ConnectionDone"])
 
     def test_fault_in_factory(self) -> None:
-        """A factory that cannot make a protocol is told of its failure."""
+        """An exception of the factory is reported to it, and logged."""
 
         class Faulty(ConnectFactory):
             def buildProtocol(self, addr: IAddress | None) -> Recorder | None:
@@ -196,7 +196,7 @@ class KeepaliveTests(HostTestCase):
     """The options of a connection to a lond."""
 
     def test_keepalive(self) -> None:
-        """The kernel asks for us, as the settings say."""
+        """TCP keepalive is set up according to the settings."""
         stage = Stage(self, keepalive_time=7, keepalive_interval=3, keepalive_probes=2)
         (lond,) = stage.connect()
         tcp = socket.IPPROTO_TCP

@@ -11,7 +11,7 @@ from lonc.transport.unix_socket import UNKNOWN, SocketError, clear_stale_socket,
 
 
 class StaleSocketTests(SocketFileCase):
-    """S4: what a crash left behind goes, and nothing else."""
+    """Only a socket left behind by a crash is removed (S4)."""
 
     def refusal(self) -> str:
         """Return why the path cannot be cleared."""
@@ -21,24 +21,24 @@ class StaleSocketTests(SocketFileCase):
         return str(caught.exception)
 
     def test_nothing_there(self) -> None:
-        """Where nothing is, nothing has to go."""
+        """A missing file is no error."""
         clear_stale_socket(self.path)
 
     def test_left_by_a_crash(self) -> None:
-        """S4: a socket that nobody listens on is removed."""
+        """S4: a socket without a listener is removed."""
         self.bound(listening=True).close()
         clear_stale_socket(self.path)
         self.assertFalse(os.path.lexists(self.path))
 
     def test_in_use(self) -> None:
-        """S4: a socket that is listened on stays, and the process is named."""
+        """S4: a socket with a listener is left alone, and the error names the process."""
         self.bound(listening=True)
         self.assertEqual(
             self.refusal(), f"{self.path}: process {os.getpid()} is already listening there"
         )
 
     def test_in_use_and_full(self) -> None:
-        """S4: one whose queue is full is in use as well."""
+        """S4: also if its backlog is full."""
         self.bound(listening=True, backlog=0)
         waiting = []
         for _ in range(3):
@@ -50,7 +50,7 @@ class StaleSocketTests(SocketFileCase):
         self.assertEqual(self.refusal(), f"{self.path}: a process is already listening there")
 
     def test_no_socket(self) -> None:
-        """A file, a folder or a link to a stale socket is not lonc's to remove."""
+        """A file, a folder or a link is left alone."""
         for make, remove in (
             (os.mknod, os.unlink),
             (os.mkdir, os.rmdir),
@@ -61,7 +61,7 @@ class StaleSocketTests(SocketFileCase):
             remove(self.path)
 
     def test_folder_missing(self) -> None:
-        """A folder that is a file is named with the reason."""
+        """The reason why the path cannot be examined is reported."""
         os.mknod(self.path)
         with self.assertRaises(SocketError) as caught:
             clear_stale_socket(f"{self.path}/l1")
@@ -72,7 +72,7 @@ class PeerTests(SocketFileCase):
     """The process at the other end."""
 
     def test_who(self) -> None:
-        """It is this one, for a client and for who listens; a closed or a TCP socket has none."""
+        """The process is known at both ends; for closed and TCP sockets it is unknown."""
         listening = self.bound(listening=True)
         with socket.socket(socket.AF_UNIX) as client, socket.socket() as tcp:
             client.connect(self.path)
