@@ -117,8 +117,8 @@ class HostService(Service):
         line = request.line
         if (
             len(line) > _SHORT
-            or line[0] in PECULIAR
             or line.translate(MASK_CONTROL) is not line
+            or (line[0] in PECULIAR and not self._is_plain(line))
             or self.is_watched
         ) and not self._admits(request):
             return
