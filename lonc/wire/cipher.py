@@ -24,6 +24,10 @@ _KEY_TEXT: Final = 32  # hex digits of the 16 bytes of a key
 #: Digits of a length: more than any line limit needs, few enough for a fast `int`.
 _LENGTH_DIGITS: Final = 10
 
+#: The length of a usual text, by its digits: converting these would take longer than the rest.
+_LENGTHS: Final = {b"%d" % length: length for length in range(256)}
+_HEADS: Final = [b"enc:%b:" % digits for digits in _LENGTHS]
+
 #: Letters past F become digits, ten at a time: G..P and then Q..Z.
 _HEXISH: Final = bytes.maketrans(b"GHIJKLMNOPQRSTUVWXYZ", b"01234567890123456789")
 
@@ -85,7 +89,8 @@ class SessionCipher:
         """Frame a text (without its newline) as ``enc:<length>:<hex>``, without a newline."""
         length = len(text)
         blocks = self._encrypt_blocks(text + _PADDING[length % _BLOCK])
-        return b"enc:%d:%b" % (length, hexlify(blocks))
+        head = _HEADS[length] if length < len(_HEADS) else b"enc:%d:" % length
+        return head + hexlify(blocks)
 
     def decrypt(self, frame: bytes) -> bytes:
         """
@@ -102,9 +107,11 @@ class SessionCipher:
             prefix = b""
         if prefix != b"enc":
             raise FrameError("not of the form enc:<length>:<hex>")
-        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
-            raise FrameError("its length is not a number, or too large a one")
-        length = int(digits)
+        length = _LENGTHS.get(digits, -1)
+        if length < 0:
+            if not digits.isdigit() or len(digits) > _LENGTH_DIGITS:
+                raise FrameError("its length is not a number, or too large a one")
+            length = int(digits)
         full = 2 * (length - length % _BLOCK + _BLOCK)
         if len(encrypted) != full and (length % _BLOCK or len(encrypted) != 2 * length):
             raise FrameError(
