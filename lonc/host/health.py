@@ -24,7 +24,7 @@ LONGEST_PAUSE: Final = 60.0
 _NEVER: Final = -1.0
 
 
-class Pauses:
+class Backoff:
     """
     Calls a function after a pause, which doubles each time up to a maximum.
 
@@ -143,11 +143,11 @@ class Health:
         self.since = clock.seconds()
         self._changed = changed
         self._clock = clock
-        self.probes = Pauses(clock, random, probe)
+        self.probes = Backoff(clock, random, probe)
         self.last_pong = self.last_handshake = _NEVER
         self._last_break = self._last_counted = _NEVER
 
-    def _come_to(self, state: State, left: int) -> None:
+    def _set_state(self, state: State, left: int) -> None:
         """Set the state and the remaining retries."""
         if state is not self.state:
             self.state, self.since = state, self._clock.seconds()
@@ -207,13 +207,13 @@ class Health:
         """Change the number of retries; those used remain used."""
         left = max(1, self.left + retries - self.retries) if self.left else 0
         self.retries = retries
-        self._come_to(self.state, left)
+        self._set_state(self.state, left)
 
     def silence(self) -> bool:
         """Count an unanswered request; return whether it made the host DEAD."""
         self.doubtful = True
         if self.state is State.UP:
-            self._come_to(State.UNPROVEN, self.left)
+            self._set_state(State.UNPROVEN, self.left)
         return self.failure()
 
     def failure(self) -> bool:
@@ -226,7 +226,7 @@ class Health:
             if not self.away:
                 self.probes.reset()
             self.away = True
-        self._come_to(self.state if left else State.DEAD, left)
+        self._set_state(self.state if left else State.DEAD, left)
         if self.state is not State.UP:
             self.probes.start()
         return died
@@ -235,13 +235,13 @@ class Health:
         """Restore all retries after a success; return whether it was away."""
         was_away, self.away = self.away, False
         self.doubtful = False
-        self._come_to(State.UP, self.retries)
+        self._set_state(State.UP, self.retries)
         self.probes.stop()
         if not was_away:
             self.probes.reset()
         return was_away
 
-    def forgive(self) -> bool:
+    def reset_retries(self) -> bool:
         """
         Reset the retries on request; return whether the host was DEAD.
 
@@ -251,10 +251,10 @@ class Health:
         was_dead = self.dead
         if was_dead:
             self.probes.stop()
-        self._come_to(State.UNPROVEN if was_dead else self.state, self.retries)
+        self._set_state(State.UNPROVEN if was_dead else self.state, self.retries)
         return was_dead
 
-    def distrust(self) -> None:
+    def set_dead(self) -> None:
         """Set the host DEAD, as in the previous process."""
         self.away = True
-        self._come_to(State.DEAD, 0)
+        self._set_state(State.DEAD, 0)

@@ -19,7 +19,7 @@ from lonc.host.connection import PROOF, LondConnection
 from lonc.host.connection_factory import LondConnectionFactory
 from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.dependencies import HostDependencies
-from lonc.host.health import Health, Pauses, State
+from lonc.host.health import Backoff, Health, State
 from lonc.host.lond_memory import MEMORY, LondMemory, ServedIds
 from lonc.host.lond_user import LondUser
 from lonc.host.pool import ConnectionPool
@@ -75,7 +75,6 @@ class Lond:
         self._ids = tuple(dependencies.ids(host))
         clock, random = dependencies.clock, dependencies.random
         self.health = Health(settings.retries, clock, random, self._probe, machine.reconsider)
-        self._ask_again = Pauses(clock, random, self._ask_for_unserved)
         self.troubles = TroubleLog(host.id, self._target, clock, dependencies.clients)
         self.memory = LondMemory(self._seconds())
         self.handshake_times = Times()
@@ -87,7 +86,8 @@ class Lond:
         self.auditor = Auditor(
             machine, self.pool, self.troubles, self._seconds, settings.request_timeout
         )
-        self.served = ServedIds(machine, dependencies.clients, self._ask_again)
+        backoff = Backoff(clock, random, self._ask_for_refused)
+        self.served = ServedIds(machine, dependencies.clients, backoff)
         self.replied: Callable[[LondConnection, Request, bytes], None] = machine.replied
 
     @property
@@ -148,7 +148,7 @@ class Lond:
         self.memory.learn(facts)
         # A lond that never answers ping is tried with a request instead, and so is no longer DEAD.
         no_ping = self._answers_no_ping
-        if no_ping and self.health.dead and self.health.forgive():
+        if no_ping and self.health.dead and self.health.reset_retries():
             self._tell_revived()
         proving = self.health.doubtful and not (no_ping and self._machine.waiting)
         if proving:
@@ -226,11 +226,11 @@ class Lond:
         self.auditor.forget()
         self.served.forget()
 
-    def _ask_for_unserved(self) -> None:
+    def _ask_for_refused(self) -> None:
         """Check again whether the lond serves refused ids."""
         if not self.served.refused.keys() & self._machine.members.keys():
             return
-        self._ask_again.start()
+        self.served.backoff.start()
         if self.health.dead or self.pool.connecting or self.pool.handshaking:
             return
         if len(self.pool) >= self._settings.max_connections:
@@ -249,7 +249,7 @@ class Lond:
         self._machine.last_answer = connection.since = self._seconds()
         connection.unchecked += 1  # it may be the answer to an earlier request
         if connection.state is ConnectionState.RETIRING:
-            self.part_with(connection)
+            self.close_retired(connection)
         else:
             self.move(connection, ConnectionState.IDLE)
             self._machine.pair(new=0)
@@ -321,7 +321,7 @@ class Lond:
         self.memory.leave_out(omission, self._seconds())
         self.connect()
 
-    def part_with(self, connection: LondConnection) -> None:
+    def close_retired(self, connection: LondConnection) -> None:
         """Close a connection after its answer, because it may not be used again."""
         connection.close()
         if connection.surplus and self._machine.members:
@@ -383,7 +383,7 @@ class Lond:
 
     def reset_retries(self) -> None:
         """Reset the retries of the host (rows S17 and S18), and probe it if it was DEAD."""
-        if self.health.forgive():
+        if self.health.reset_retries():
             self._tell_revived()
         if self.health.state is State.UNPROVEN and self.health.probes.left < 0:
             self._probe()
@@ -391,7 +391,7 @@ class Lond:
     def distrust(self) -> None:
         """Probe it immediately as unproven: it was DEAD in the previous process."""
         if self._machine.last_answer < 0.0:
-            self.health.distrust()
+            self.health.set_dead()
             self.reset_retries()
 
     # ------------------------------------------------------------------ time limits
@@ -456,7 +456,7 @@ class Lond:
             self._probe_later()
             return
         self.forget()
-        self._ask_again.stop()
+        self.served.backoff.stop()
         self.pool.retire_all()
         self.check_closed()
 

@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from lonc.host.connection import LondConnection
-from lonc.host.health import Pauses
+from lonc.host.health import Backoff
 from lonc.host.lond_user import LondUser
 from lonc.local.limits import Clients
 from lonc.wire.handshake import LondFacts, Omission
@@ -94,16 +94,16 @@ class ServedIds:
         tried again; requests are not held back.
     :ivar only: the only id that the lond serves, if it has several but the last handshake found no
         ``sethost``. Then such connections may coexist with others.
-    :param ask_again: starts a handshake after a delay.
+    :ivar backoff: starts handshakes that ask for refused ids again, after pauses.
     """
 
-    def __init__(self, machine: LondUser, clients: Clients, ask_again: Pauses) -> None:
+    def __init__(self, machine: LondUser, clients: Clients, backoff: Backoff) -> None:
         self.refused: dict[str, str] = {}
         self.only = ""
         self._judged = ""  # the effective `only` of the last `judge`
         self._machine = machine
         self._clients = clients
-        self._ask_again = ask_again
+        self.backoff = backoff
 
     def learn(self, facts: LondFacts, connections: Iterable[LondConnection]) -> None:
         """Record the result of a handshake."""
@@ -113,8 +113,8 @@ class ServedIds:
             self.refuse(host_id)
         self.judge(connections)
         if not self.refused:
-            self._ask_again.stop()
-            self._ask_again.reset()
+            self.backoff.stop()
+            self.backoff.reset()
 
     def forget(self) -> None:
         """Forget what is known: it may be another lond from now on."""
@@ -143,7 +143,7 @@ class ServedIds:
         """Report waiting requests for a host as not served, and try again later."""
         if host_id in self._machine.members:
             self.refused[host_id] = why
-            self._ask_again.start()
+            self.backoff.start()
             self._clients.warn("unserved", host_id, f"requests get con_lost: {why}")
             self._machine.lose_waiting(host_id, Cause.NOT_SERVED)
 

@@ -151,7 +151,7 @@ class Machine:
         if not self._health.well:
             lond.revive()
         if connection.state is not _BUSY:
-            lond.part_with(connection)
+            lond.close_retired(connection)
         elif not lond.auditor.check(connection, request):
             self.use(connection)
         request.asker.answered(reply)
