@@ -212,8 +212,9 @@ class Reporter:
         for host_id, host in list(self._hosts.items()):
             if host_id in self._hosts:  # otherwise it was removed meanwhile
                 host.begin_slot()
-                recent = self._recent.setdefault(host_id, Recent())
-                recent.begin_slot(host.requests, host.con_lost, host.times.of_late()["total"])
+                if host.requests or host_id in self._recent:  # many hosts have none
+                    recent = self._recent.setdefault(host_id, Recent())
+                    recent.begin_slot(host.requests, host.con_lost, host.times.of_late()["total"])
             yield
 
     def http_names(self) -> tuple[Sequence[str], Sequence[str]]:

@@ -24,6 +24,10 @@ MEMORY: Final = 3600.0
 _NOT_SERVED: Final = "the lond does not serve it"
 
 
+#: Before the first handshake; shared by all londs, and replaced as a whole.
+_NO_FACTS: Final = LondFacts("")
+
+
 class LondMemory:
     """
     What the connections to a lond revealed. Each connection relies on its own handshake only.
@@ -37,7 +41,7 @@ class LondMemory:
     __slots__ = ("_first_silence", "_left_out", "answers_ping", "facts", "last_connected")
 
     def __init__(self, now: float) -> None:
-        self.facts = LondFacts("")
+        self.facts = _NO_FACTS
         self.answers_ping: bool | None = None
         self.last_connected = now
         self._first_silence = 0.0

@@ -23,6 +23,9 @@ TOLD_AGAIN: Final = 3600.0
 #: Seconds between messages of the same kind.
 APART: Final = 10.0
 
+#: Shared by all londs, and replaced as a whole.
+_NO_FAILURE: Final = LastFailure()
+
 log = Logger()
 
 
@@ -39,7 +42,7 @@ class TroubleLog:
 
     def __init__(self, host_id: str, at: str, clock: IReactorTime, clients: Clients) -> None:
         self.host_id = host_id
-        self.last_failure = LastFailure()
+        self.last_failure = _NO_FAILURE
         self._at = at
         self._clock = clock
         self._clients = clients

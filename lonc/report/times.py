@@ -164,6 +164,10 @@ class Times:
         return Totals(self._counts, self._seconds, late, highest)
 
 
+#: No durations. It is shared, and nothing is added to it: many hosts have no requests.
+_NEVER: Final = Times()
+
+
 class HostTimes:
     """
     What one host's requests take, in seconds.
@@ -182,19 +186,20 @@ class HostTimes:
         self.direct: list[float] = []
         self.queue: list[float] = []
         self.waited: list[float] = []
-        # What was counted up.
-        self._direct = Times()
-        self._queue = Times()
-        self._waited = Times()
-        self._whole = Times()  # both together
+        # What was counted up; `_whole` is the other two together.
+        self._direct = self._queue = self._waited = self._whole = _NEVER
         self._lost: Mapping[str, Times] = _NONE_LOST
 
     def count_up(self) -> None:
         """Put what was appended into buckets; to be called often, for it takes room until then."""
         if self.direct:
+            if self._direct is _NEVER:
+                self._direct = Times()
             self._direct.add(*self.direct)
             del self.direct[:]
         if self.waited:
+            if self._whole is _NEVER:
+                self._queue, self._waited, self._whole = Times(), Times(), Times()
             self._queue.add(*self.queue)
             self._waited.add(*map(sub, self.waited, self.queue))
             self._whole.add(*self.waited)

@@ -68,6 +68,7 @@ class UsualTests(ServiceTestCase):
         """Let time pass, with an answer each second, some slower than others."""
         host = self.daemon.hosts["l2"]
         for _ in range(slots):
+            host.requests += 30
             host.times.direct += [seconds] * 28 + [slowest] * 2
             list(self.daemon.reporter.beginning_slots())
 
