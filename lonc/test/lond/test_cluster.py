@@ -30,11 +30,11 @@ class PrepareTests(SynchronousTestCase):
     """The files of a new cluster."""
 
     def setUp(self) -> None:
-        """Choose a folder, which is not there yet."""
+        """Choose a folder, which does not exist yet."""
         self.folder = os.path.abspath(self.mktemp())
 
     def test_settings(self) -> None:
-        """S1: what is written can be read: two hosts, and folders that are there."""
+        """S1: the files can be read: two hosts, and existing folders."""
         settings = read_settings(prepare(self.folder), {})
         self.assertEqual((settings.host_id, settings.lond_port), ("l1", 5663))
         self.assertEqual(settings.warnings, ())
@@ -54,19 +54,19 @@ class PrepareTests(SynchronousTestCase):
         self.assertEqual(where, {"l1": "127.0.0.1", "l2": "127.0.0.2"})
 
     def test_folder_with_marks(self) -> None:
-        """A folder may have blanks, quotes and backslashes in its name."""
+        """The folder's name may contain spaces, quotes and backslashes."""
         folder = os.path.join(self.folder, 'it\'s "my" \\ cluster\\')
         settings = read_settings(prepare(folder), {})
         self.assertEqual(settings.tab_dir, os.path.join(folder, "tabs"))
 
     def test_relative_folder(self) -> None:
-        """A folder that is given from here is written from the root: a daemon runs elsewhere."""
+        """A relative folder is written as an absolute path, as a daemon runs elsewhere."""
         conf = prepare(os.path.relpath(self.folder))
         self.assertEqual(conf, os.path.join(self.folder, "loncapa.conf"))
         self.assertEqual(read_settings(conf, {}).sock_dir, os.path.join(self.folder, "sock"))
 
     def test_second_run(self) -> None:
-        """A later run leaves what the first wrote, whatever port it is asked for."""
+        """A second run leaves existing files unchanged, also with another port."""
         conf = Path(prepare(self.folder, 15663))
         self.assertEqual(read_settings(str(conf), {}).lond_port, 15663)
         table = Path(self.folder, "tabs", "hosts.tab")
@@ -77,7 +77,7 @@ class PrepareTests(SynchronousTestCase):
             self.assertEqual(file.read_text(encoding="utf-8"), "changed\n")
 
     def test_interrupted_run(self) -> None:
-        """A run that ended in the middle of a file is made good by the next."""
+        """A run interrupted while it wrote a file is completed by the next."""
         prepare(self.folder)
         for name in ("loncapa.conf", "tabs/hosts.tab"):
             path = os.path.join(self.folder, name)
@@ -89,7 +89,7 @@ class PrepareTests(SynchronousTestCase):
             self.assertFalse(os.path.exists(f"{path}.new"))
 
     def test_file_in_the_way(self) -> None:
-        """What cannot be made is named."""
+        """The error names what cannot be created."""
         Path(self.folder).write_text("", encoding="utf-8")
         with self.assertRaises(ClusterError) as caught:
             prepare(self.folder)
@@ -98,7 +98,7 @@ class PrepareTests(SynchronousTestCase):
         )
 
     def test_name_of_two_lines(self) -> None:
-        """A folder whose name would break the configuration is refused, in one line."""
+        """A folder whose name does not fit into the configuration is an error of one line."""
         with self.assertRaises(ClusterError) as caught:
             prepare(os.path.join(self.folder, "two\nlines"))
         self.assertNotIn("\n", str(caught.exception))
@@ -106,10 +106,10 @@ class PrepareTests(SynchronousTestCase):
 
 
 class CheckPortsTests(SynchronousTestCase):
-    """Whether the ports can be had."""
+    """Whether the ports are available."""
 
     def setUp(self) -> None:
-        """Take a port that nobody else has."""
+        """Listen on a free port."""
         self.taken = socket.socket()
         self.addCleanup(self.taken.close)
         self.taken.bind(("127.0.0.1", 0))
@@ -117,13 +117,13 @@ class CheckPortsTests(SynchronousTestCase):
         self.port = self.taken.getsockname()[1]
 
     def test_free(self) -> None:
-        """A port that is free stays free."""
+        """The check leaves a free port free."""
         self.taken.close()
         for _ in range(2):
             check_ports(a_table("127.0.0.1"), self.port)
 
     def test_not_available(self) -> None:
-        """One that somebody has, or at another machine's address, or without an address: named."""
+        """The error names a port in use, a foreign address, and a missing address."""
         cannot = f"cannot listen on port {self.port} at"
         for addresses, why in (
             (("127.0.0.2", "127.0.0.1"), f"l2 {cannot} 127.0.0.1: Address already in use"),
@@ -134,7 +134,7 @@ class CheckPortsTests(SynchronousTestCase):
             self.assertEqual(str(error), f"the lond {why}")
 
     def test_same_address_twice(self) -> None:
-        """Hosts may have one address: they share a lond and its port."""
+        """Hosts with the same address share a lond and its port."""
         self.taken.close()
         check_ports(a_table("127.0.0.1", "127.0.0.1"), self.port)
 
@@ -143,7 +143,7 @@ class StartTests(SynchronousTestCase):
     """Starting and stopping, without a network."""
 
     def setUp(self) -> None:
-        """Prepare a cluster of two."""
+        """Prepare a cluster of two hosts."""
         self.reactor = MemoryReactorClock()
         self.folder = os.path.abspath(self.mktemp())
         self.table = read_host_table(read_settings(prepare(self.folder), {}).hosts_file)
@@ -163,7 +163,7 @@ class StartTests(SynchronousTestCase):
         return transport
 
     def test_listens(self) -> None:
-        """Each lond listens at its own address, all on one port, and has a file of its own."""
+        """Each lond listens at its address, all on one port, with its own data file."""
         self.assertEqual(self.reactor.tcpServers, [])
         self.assertEqual(os.listdir(os.path.join(self.folder, "data")), [])
         self.cluster.startService()
@@ -174,7 +174,7 @@ class StartTests(SynchronousTestCase):
         self.assertLessEqual({"l1.sqlite", "l2.sqlite"}, set(files))
 
     def test_unusable_data(self) -> None:
-        """Data that cannot be opened stop the start, and are named."""
+        """Data that cannot be opened prevents the start; the error names it."""
         path = os.path.join(self.folder, "data", "l2.sqlite")
         Path(path).write_bytes(b"something else\n" * 100)
         with self.assertRaises(ClusterError) as caught:
@@ -182,7 +182,7 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(str(caught.exception), f"{path}: file is not a database")
 
     def test_stop_waits_for_connections(self) -> None:
-        """Stopping is done when the last connection is gone; one that hangs is cut."""
+        """Stopping waits for all connections; one that hangs is aborted."""
         self.cluster.startService()
         transport = self.caller("l2")
         (connection,) = self.lond("l2").factory.connections
@@ -196,14 +196,14 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_stop_before_start(self) -> None:
-        """A cluster that never started stops at once, and so does one that has stopped."""
+        """A stopped cluster, or one that never started, stops at once."""
         self.successResultOf(self.cluster.stopService())
         self.cluster.startService()
         self.successResultOf(self.cluster.stopService())
         self.successResultOf(self.cluster.stopService())
 
     def test_faults_outlive_a_restart(self) -> None:
-        """Faults can be ordered before a lond runs, and stay ordered."""
+        """Faults can be set before a lond starts, and survive its restart."""
         lond = self.lond("l2")
         lond.faults.order(Step.CONNECT, CLOSE)
         for _ in range(2):
@@ -216,7 +216,7 @@ class StartTests(SynchronousTestCase):
 
 
 class NetworkTests(TestCase):
-    """Over real sockets, on this machine."""
+    """With real sockets."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -232,28 +232,28 @@ class NetworkTests(TestCase):
         return cluster
 
     async def begin(self, address: str) -> Client:
-        """Connect to the lond at an address, and go through the handshake."""
+        """Connect to the lond at an address, and do the handshake."""
         client: Client
         client = await connectProtocol(TCP4ClientEndpoint(reactor, address, self.port), Client())
         self.assertEqual(await client.ask(await client.ask("init")), "ok")
         return client
 
     async def talk(self, address: str, *lines: str) -> list[str]:
-        """Say lines to the lond at an address; return the answers."""
+        """Send lines to the lond at an address; return the answers."""
         client = await self.begin(address)
         answers = [await client.ask(line) for line in lines]
         await client.close()
         return answers
 
     async def test_two_londs(self) -> None:
-        """Each lond answers at its address, with data of its own."""
+        """Each lond answers at its address, with its own data."""
         self.started()
         put = await self.talk("127.0.0.2", "put:d:u:n:a=1", "pong")
         self.assertEqual(put, ["ok", "l2:l1"])
         self.assertEqual(await self.talk("127.0.0.1", "ping", "get:d:u:n:a"), ["l1", ""])
 
     async def test_hosts_of_one_address(self) -> None:
-        """They share a lond, each with data of its own that the next run finds."""
+        """They share a lond; each has its own data, which survives a restart."""
         self.table = a_table("127.0.0.1", "127.0.0.2", "127.0.0.2")
         cluster = self.started()
         self.assertIs(cluster.getServiceNamed("l3"), cluster.getServiceNamed("l2"))
@@ -266,7 +266,7 @@ class NetworkTests(TestCase):
         self.assertEqual(answers, ["", "1", "unable_to_set"])
 
     async def test_port_is_given_back(self) -> None:
-        """Once stopping is done the ports are free, also where it was the lond that hung up."""
+        """Once it has stopped, the ports are free, although the lond closed the connections."""
         cluster = self.started()
         self.assertRaises(ClusterError, check_ports, self.table, self.port)
         client = await self.begin("127.0.0.1")
@@ -275,7 +275,7 @@ class NetworkTests(TestCase):
         check_ports(self.table, self.port)
 
     async def test_port_in_use(self) -> None:
-        """The error names lond, port and address; no other lond stays, and it can be tried anew."""
+        """The error has lond, port and address; no lond keeps running, and a retry succeeds."""
         cluster = Cluster(reactor, self.folder, self.table, self.port, "l1")
         with socket.create_server(("127.0.0.2", self.port)):
             error = self.assertRaises(ClusterError, cluster.startService)

@@ -12,10 +12,10 @@ from lonc.lond.store import Store
 
 
 class CommandTestCase(SynchronousTestCase):
-    """A lond ``l2`` that ``l1`` calls."""
+    """The lond of ``l2``, called by ``l1``."""
 
     def setUp(self) -> None:
-        """Begin without data."""
+        """Start without data."""
         self.store = Store(":memory:")
         self.addCleanup(self.store.close)
         self.commands = Commands("l2", self.store, load=lambda: 0.256)
@@ -26,10 +26,10 @@ class CommandTestCase(SynchronousTestCase):
 
 
 class AnswerTests(CommandTestCase):
-    """Requests that succeed, and those that do not."""
+    """Requests and their answers."""
 
     def test_plain(self) -> None:
-        """The commands without data; everything else is unknown, upper case and nothing too."""
+        """The commands without data; all others are unknown, including upper case."""
         for request, answer in (
             (b"ping", b"l2"),
             (b"pong", b"l2:l1"),
@@ -42,12 +42,12 @@ class AnswerTests(CommandTestCase):
             self.assertEqual(self.ask(request), answer, request)
 
     def test_real_load(self) -> None:
-        """Where nobody says otherwise the load is this machine's."""
+        """By default, the load is that of this machine."""
         answer = Commands("l2", self.store).answer(b"load", "l1")
         self.assertGreaterEqual(float(answer), 0)
 
     def test_data(self) -> None:
-        """One request after the other, each with its answer."""
+        """The commands for data, one after the other."""
         for request, answer in (
             # What is not there is empty.
             (b"get:msu:alice:env:a", b""),
@@ -80,7 +80,7 @@ class AnswerTests(CommandTestCase):
             self.assertEqual(self.ask(request), answer, request)
 
     def test_dump_some(self) -> None:
-        """A regular expression picks keys, not values; what is none is an error."""
+        """A regular expression selects keys, not values; an invalid one is an error."""
         self.ask(b"put:msu:alice:env:apple=b&banana=a&cherry=c")
         self.assertEqual(self.ask(b"dump:msu:alice:env:%5e%5bab%5d"), b"apple=b&banana=a")
         self.assertEqual(
@@ -93,7 +93,7 @@ class AnswerTests(CommandTestCase):
         )
 
     def test_errors(self) -> None:
-        """Wrong arguments are errors that say what is wrong."""
+        """Invalid arguments are errors with a reason."""
         where = b"error:the command takes a domain, a user and a namespace"
         pairs = b"error:not of the form key=value&key=value"
         for request, answer in [
@@ -118,7 +118,7 @@ class AnswerTests(CommandTestCase):
             self.assertEqual(self.ask(request), answer, request)
 
     def test_all_or_nothing(self) -> None:
-        """A request with an error in its middle changes nothing."""
+        """A request with an error changes nothing, also in what precedes it."""
         self.ask(b"put:msu:alice:env:n=1&word=x")
         self.ask(b"put:msu:alice:env:n=2&bad")
         self.ask(b"inc:msu:alice:env:n=5&word=1")
@@ -126,17 +126,17 @@ class AnswerTests(CommandTestCase):
 
 
 class IncTests(CommandTestCase):
-    """What ``inc`` adds, and to what."""
+    """Counting with ``inc``."""
 
     def counted(self, value: bytes | None, amount: bytes) -> bytes:
-        """Put a value, add an amount, and return what is there now."""
+        """Set a value, add an amount, and return the result."""
         if value is not None:
             self.ask(b"put:msu:alice:env:n=" + value)
         self.assertEqual(self.ask(b"inc:msu:alice:env:n" + amount), b"ok")
         return self.ask(b"get:msu:alice:env:n")
 
     def test_amounts(self) -> None:
-        """Numbers are added, whole ones and others, escaped; to nothing too, and 1 by default."""
+        """Integers and decimals are added, escaped; missing values are 0, missing amounts 1."""
         for value, amount, total in [
             (None, b"=7", b"7"),
             (None, b"", b"8"),
@@ -154,12 +154,12 @@ class IncTests(CommandTestCase):
             self.assertEqual(self.counted(value, amount), total, (value, amount))
 
     def test_several(self) -> None:
-        """Several keys are counted, one of them twice."""
+        """Several keys are counted, the same one twice."""
         self.ask(b"inc:msu:alice:env:a=1&b=2&a=10")
         self.assertEqual(self.ask(b"dump:msu:alice:env"), b"a=11&b=2")
 
     def test_no_number(self) -> None:
-        """What is no number, or too long a one, is an error on either side."""
+        """Anything but a number of limited length is an error."""
         for value, amount in [
             (b"word", b"1"),
             (b"1", b"word"),
@@ -177,10 +177,10 @@ class IncTests(CommandTestCase):
 
 
 class UnusableDataTests(SynchronousTestCase):
-    """When the file fails while the lond runs."""
+    """Data that fails while the lond runs."""
 
     def test_error(self) -> None:
-        """The caller gets an error; the log names the file, and tells nothing of the request."""
+        """The caller gets an error; the log has the path, but nothing of the request."""
         path = self.mktemp()
         store = Store(path)
         store.close()

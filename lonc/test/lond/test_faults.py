@@ -10,14 +10,14 @@ from lonc.lond.faults import CLOSE, NAMED, SPLIT, STALL, Close, Fault, Faults, S
 
 
 class ActsTests(SynchronousTestCase):
-    """What a fault makes of an answer."""
+    """The actions of a fault."""
 
     def acts(self, fault: Fault) -> list[object]:
-        """Play a fault on the answer ``ok``; no more of it than any but an endless one has."""
+        """Return at most ten actions of a fault for the answer ``ok``."""
         return list(islice(fault.acts(b"ok\n"), 10))
 
     def test_acts(self) -> None:
-        """Each field does what it says, alone and together with others."""
+        """Each field has its effect, alone and with others."""
         for fault, acts in (
             (Fault(), [b"ok\n"]),
             (Fault(delay=3.0), [3.0, b"ok\n"]),
@@ -43,7 +43,7 @@ class ActsTests(SynchronousTestCase):
             self.assertEqual(self.acts(fault), acts, fault)
 
     def test_endless(self) -> None:
-        """A line without an end goes on in pieces, with a breath between them."""
+        """An endless line is sent in pieces with pauses."""
         acts = self.acts(Fault(endless=True))
         self.assertEqual(acts[0], b"ok\n")
         self.assertEqual(len(acts), 10)
@@ -51,42 +51,42 @@ class ActsTests(SynchronousTestCase):
         self.assertGreater(min(act for act in acts if isinstance(act, float)), 0)
 
     def test_named(self) -> None:
-        """Each fault that has a name for people changes something."""
+        """Each named fault changes the answer."""
         for name, fault in NAMED.items():
             self.assertNotEqual(self.acts(fault), self.acts(Fault()), name)
 
 
 class OrderTests(SynchronousTestCase):
-    """Which fault is made, and how often."""
+    """Which fault is applied, and how often."""
 
     def setUp(self) -> None:
         self.faults = Faults()
 
     def assert_next(self, step: Step, *faults: Fault | None, command: bytes = b"") -> None:
-        """These faults are made at a step, one after the other."""
+        """Check the faults of a step, one after the other."""
         made = [self.faults.next_fault(step, command) for _ in faults]
         self.assertEqual(made, list(faults))
 
     def test_step(self) -> None:
-        """An order is for its step, again and again; without one there is no fault."""
+        """A fault is applied at its step, every time; without faults there is none."""
         self.faults.order(Step.KEY, STALL)
         self.assert_next(Step.INIT, None)
         self.assert_next(Step.KEY, STALL, STALL, STALL)
 
     def test_times(self) -> None:
-        """An order that is counted ends; the oldest order serves first."""
+        """A fault is applied a number of times; the oldest one first."""
         self.faults.order(Step.KEY, STALL, times=2)
         self.faults.order(Step.KEY, CLOSE, times=1)
         self.assert_next(Step.KEY, STALL, STALL, CLOSE, None)
 
     def test_command(self) -> None:
-        """An order for a command leaves the others alone, and is not used up by them."""
+        """A fault for a command is not applied to others, and not used up by them."""
         self.faults.order(Step.REQUEST, STALL, times=1, command=b"put")
         self.assert_next(Step.REQUEST, None, command=b"get")
         self.assert_next(Step.REQUEST, STALL, command=b"put")
 
     def test_clear(self) -> None:
-        """The orders for one step go, or all."""
+        """The faults of one step can be removed, or all."""
         self.faults.order(Step.KEY, STALL)
         self.faults.order(Step.INIT, CLOSE)
         self.faults.clear(Step.KEY)

@@ -19,14 +19,14 @@ from lonc.test.fixtures.lond_caller import Caller
 
 
 class FileTests(SynchronousTestCase):
-    """Where it is written how londs shall be."""
+    """The file with the illnesses."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()
         os.mkdir(self.folder)
 
     def test_written(self) -> None:
-        """What is written is read; who is well again is not named any more."""
+        """What is written can be read; healthy londs are omitted."""
         self.assertEqual(illness.read(self.folder), {})
         illness.write(self.folder, "l2", "silent")
         illness.write(self.folder, "l1", "stopped")
@@ -35,14 +35,14 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(illness.read(self.folder), {"l2": "silent"})
 
     def test_nonsense(self) -> None:
-        """What has no meaning changes nothing."""
+        """Invalid lines are ignored."""
         with open(os.path.join(self.folder, "londs"), "wb") as file:
             file.write(b"l1 \xff\nl1\n\nl2 slow down\nl2 slow\n")
         self.assertEqual(illness.read(self.folder), {"l2": "slow"})
 
 
 class ClusterTests(SynchronousTestCase):
-    """A cluster that runs."""
+    """A running cluster."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -55,19 +55,19 @@ class ClusterTests(SynchronousTestCase):
         self.addCleanup(self.cluster.stopService)
 
     def become(self, name: str) -> LondService:
-        """Have the lond of l2 be ill, or well; return it."""
+        """Set the illness of the lond of l2; return it."""
         illness.write(self.folder, "l2", name)
         self.reactor.advance(Cluster.PAUSE)
         return self.cluster.getServiceNamed("l2")
 
     def caller(self, lond: LondService) -> Caller:
-        """Connect to a lond; the connection does not outlive the test."""
+        """Connect to a lond; the connection is closed at the end of the test."""
         caller = Caller(lond.factory)
         self.addCleanup(caller.hang_up)
         return caller
 
     def test_stopped(self) -> None:
-        """Nobody listens, until it is well again."""
+        """It does not listen, until it is well again."""
         self.assertFalse(self.become("stopped").running)
         lond = self.become("well")
         self.assertTrue(lond.running)
@@ -86,12 +86,12 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.caller(self.become("estranged")).say(b"init"), b"refused\n")
 
     def test_others(self) -> None:
-        """Another lond is as before."""
+        """Other londs are not affected."""
         self.become("stopped")
         self.assertTrue(self.cluster.getServiceNamed("l1").running)
 
     def test_stop(self) -> None:
-        """A cluster that has stopped starts no lond, whatever is written."""
+        """A stopped cluster starts no lond."""
         self.become("stopped")
         self.successResultOf(self.cluster.stopService())
         self.assertFalse(self.become("well").running)
@@ -106,7 +106,7 @@ class CommandTests(SynchronousTestCase):
         prepare(self.folder)
 
     def told(self, *arguments: str) -> str:
-        """Run it; return what it prints."""
+        """Run the command; return its output."""
         output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         with redirect_stdout(output):
             main(["--standalone", self.folder, *arguments], lond, "lonc-lond")
@@ -114,14 +114,14 @@ class CommandTests(SynchronousTestCase):
         return output.read()
 
     def test_change(self) -> None:
-        """It writes how a lond shall be, and tells how all are."""
+        """It sets the illness of a lond, and lists those of all."""
         self.assertIn("answers no request", self.told("l2", "silent"))
         self.assertEqual(illness.read(self.folder), {"l2": "silent"})
         self.assertEqual(self.told(), "l1  well\nl2  silent\n")
         self.assertEqual(self.told("l2"), "l2  silent\n")
 
     def test_wrong(self) -> None:
-        """A host that is not there is refused, and so is what cannot be."""
+        """Unknown hosts and illnesses are errors."""
         for arguments, status in ((["l9", "slow"], 1), (["l2", "dead"], 64)):
             ended = self.assertRaises(SystemExit, self.told, *arguments)
             self.assertEqual(ended.code, status)

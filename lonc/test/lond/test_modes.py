@@ -21,18 +21,18 @@ class LocalTests(LondTestCase):
     """``init:local``."""
 
     def setUp(self) -> None:
-        """Have a folder for key files."""
+        """Create a key file."""
         super().setUp()
         self.folder = KeyFolder(os.path.abspath(self.mktemp()))
         self.file = self.folder.make()
         self.line = b"init:local:" + os.fsencode(self.file.path)
 
     def local_lond(self, *arguments: Any) -> LondFactory:
-        """Return a lond that takes key files from that folder."""
+        """Return a lond that accepts key files of that folder."""
         return self.lond(*arguments, key_folder=self.folder)
 
     def test_taken(self) -> None:
-        """The file is read and deleted, and what it held is the key; nothing else is asked."""
+        """The file is read and deleted; its content is the key, and there is no challenge."""
         caller = Caller(self.local_lond())
         self.assertEqual(caller.say(self.line), b"ok:local\n")
         self.assertFalse(os.path.exists(self.file.path))
@@ -42,7 +42,7 @@ class LocalTests(LondTestCase):
         self.assertEqual(caller.say(b"sethost:l2"), b"ok\n")
 
     def test_refused(self) -> None:
-        """A file that is none, one of somebody else, and a caller from elsewhere; all is left."""
+        """Invalid files, files of others, and unknown callers are refused; no file is deleted."""
         other = KeyFolder(os.path.abspath(self.mktemp())).make()
         with open(self.file.path, "w") as file:
             file.write("something else")
@@ -59,7 +59,7 @@ class LocalTests(LondTestCase):
             self.assertTrue(os.path.exists(path))
 
     def test_not_known(self) -> None:
-        """A lond of the seed's time, or one that does not take files, does not look at it."""
+        """A lond without key files, or of an old release, does not touch the file."""
         old: dict[str, Any] = {"revision": None, "key_folder": self.folder}
         for options in (old, {}):
             caller = Caller(self.lond(**options))
@@ -67,7 +67,7 @@ class LocalTests(LondTestCase):
             self.assertTrue(os.path.exists(self.file.path))
 
     def test_faults(self) -> None:
-        """The lond can do wrong at this step, and has taken the file all the same."""
+        """Faults are possible at this step, although the file is deleted."""
         for fault, said in ((STALL, b""), (CLOSE, b""), (REFUSE, b"refused\n")):
             factory = self.local_lond()
             factory.faults.order(Step.LOCAL, fault)
@@ -79,10 +79,10 @@ class LocalTests(LondTestCase):
 
 
 class TLSTestCase(LondTestCase):
-    """A lond with a certificate, and the caller's end of TLS."""
+    """A lond with a certificate, and the caller's side of TLS."""
 
     def setUp(self) -> None:
-        """Have certificates of one authority."""
+        """Issue certificates of one authority."""
         super().setUp()
         folder = self.mktemp()
         os.mkdir(folder)
@@ -92,21 +92,21 @@ class TLSTestCase(LondTestCase):
         self.tls = self.new_tls()
 
     def new_tls(self) -> TLSPhase:
-        """Return a caller's end of TLS."""
+        """Return a new TLSPhase of the caller."""
         return self.caller_files.read(check_names=False).client("l2.test")
 
     def secure_lond(self, **options: Any) -> LondFactory:
-        """Return a lond that knows TLS."""
+        """Return a lond that supports TLS."""
         return self.lond(tls=self.lond_files.context(ssl.PROTOCOL_TLS_SERVER), **options)
 
     def exchange(self, caller: Caller, said: bytes) -> None:
-        """Pass bytes on, both ways, until nobody has anything to say."""
+        """Transfer data in both directions until neither side sends any."""
         while said:
             caller.lond.dataReceived(said)
             said = self.tls.receive(caller.heard())
 
     def established(self, **options: Any) -> Caller:
-        """Return a caller that has its key, in TLS that has just begun."""
+        """Return a new caller that has received its key."""
         self.tls = self.new_tls()
         caller = Caller(self.secure_lond(**options))
         self.assertEqual(caller.say(b"init:ssl"), b"ok:ssl\n")
@@ -114,7 +114,7 @@ class TLSTestCase(LondTestCase):
         return caller
 
     def cipher(self) -> SessionCipher:
-        """Return the cipher of the key that came."""
+        """Return the cipher of the received key."""
         assert self.tls.line is not None
         return SessionCipher(bytes.fromhex(self.tls.line.decode()))
 
@@ -123,7 +123,7 @@ class SSLTests(TLSTestCase):
     """``init:ssl``."""
 
     def test_taken(self) -> None:
-        """TLS, a key of 32 hex digits inside it, and then plain lines on the same connection."""
+        """After TLS and a key of 32 hex digits inside it, plain lines follow."""
         caller = self.established()
         self.assertRegex(self.tls.line or b"", rb"\A[0-9a-f]{32}\Z")
         self.assertEqual(caller.say(b"version"), b"$Revision: 1.0 $\n")
@@ -132,7 +132,7 @@ class SSLTests(TLSTestCase):
         self.assertFalse(caller.hung_up)
 
     def test_byte_by_byte(self) -> None:
-        """However the bytes are cut."""
+        """The data may be split anywhere."""
         caller = Caller(self.secure_lond())
         data = b"init:ssl\n"
         while data:
@@ -148,14 +148,14 @@ class SSLTests(TLSTestCase):
         self.assertEqual(caller.say(b""), b"$Revision: 1.0 $\n")
 
     def test_keys_are_random(self) -> None:
-        """Each connection has a key of its own."""
+        """Each connection has another key."""
         self.established()
         first = self.tls.line
         self.established()
         self.assertNotEqual(first, self.tls.line)
 
     def test_caller_announces_the_end(self) -> None:
-        """A caller that says when TLS is over is understood."""
+        """A caller may send close_notify."""
         caller = self.established()
         caller.lond.dataReceived(self.tls.close())
         self.assertEqual(caller.heard(), b"")
@@ -165,24 +165,24 @@ class SSLTests(TLSTestCase):
         self.assertEqual(caller.heard(), b"l2\n")
 
     def test_lond_announces_the_end(self) -> None:
-        """A lond can be told to say so too."""
+        """A lond can be made to send close_notify."""
         caller = self.established(close_notify=True)
         self.assertIsNotNone(self.tls.line)
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_not_known(self) -> None:
-        """Without certificates, or of the seed's time, it answers with a challenge."""
+        """A lond without TLS, or of an old release, sends a challenge."""
         for factory in (self.lond(), self.secure_lond(revision=None)):
             self.assertRegex(Caller(factory).say(b"init:ssl"), rb"\A[0-9]+\n\Z")
 
     def test_in_the_clear(self) -> None:
-        """A lond with certificates serves callers without them."""
+        """A lond with TLS also serves callers without."""
         caller = Caller(self.secure_lond())
         caller.enter()
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_bad_caller(self) -> None:
-        """A caller with a bad certificate is hung up on, and both sides can say why."""
+        """A caller with a bad certificate is disconnected; both sides know the reason."""
         files = self.authority.issue("l1.test", ends=-0.5, file="expired")
         self.tls = files.read(check_names=False).client("")
         caller = Caller(self.secure_lond())
@@ -196,14 +196,14 @@ class SSLTests(TLSTestCase):
         self.assertEqual(self.requests, [])
 
     def test_no_tls(self) -> None:
-        """So is one that says something else than TLS."""
+        """A caller that sends anything but TLS is disconnected."""
         caller = Caller(self.secure_lond())
         caller.say(b"init:ssl")
         caller.say(b"ping")
         self.assertTrue(caller.hung_up)
 
     def test_time_limit(self) -> None:
-        """TLS is part of the handshake, which has a minute."""
+        """TLS is subject to the time limit of the handshake, a minute."""
         caller = Caller(self.secure_lond())
         caller.say(b"init:ssl")
         caller.lond.dataReceived(self.tls.start())
@@ -214,10 +214,10 @@ class SSLTests(TLSTestCase):
 
 
 class FaultTests(TLSTestCase):
-    """What can be ordered to go wrong."""
+    """Faults in TLS."""
 
     def at(self, step: Step, fault: Fault) -> Caller:
-        """Bring a caller up to a fault; what it hears there is in ``heard``."""
+        """Return a caller at a fault; what it receives there is in ``heard``."""
         factory = self.secure_lond()
         factory.faults.order(step, fault, times=1)
         caller = Caller(factory)
@@ -233,7 +233,7 @@ class FaultTests(TLSTestCase):
         return caller
 
     def test_stall(self) -> None:
-        """At each step the lond can fall silent."""
+        """At each step the lond can stop answering."""
         for step in (Step.SSL, Step.TLS):
             self.assertFalse(self.at(step, STALL).hung_up)
             self.assertEqual(self.heard, b"", step)
@@ -244,24 +244,24 @@ class FaultTests(TLSTestCase):
         self.assertIsNone(self.tls.line)
 
     def test_close(self) -> None:
-        """At each step it can hang up."""
+        """At each step it can close the connection."""
         for step in (Step.SSL, Step.TLS, Step.TLS_KEY, Step.TLS_END):
             self.assertTrue(self.at(step, CLOSE).hung_up, step)
 
     def test_plain_in_place_of_tls(self) -> None:
-        """It can say something plain where TLS belongs."""
+        """It can send plain data instead of TLS."""
         for step in (Step.SSL, Step.TLS):
             self.at(step, REFUSE)
             self.assertEqual(self.heard, b"refused\n")
 
     def test_lie_inside(self) -> None:
-        """What it says wrong in place of the key it says inside TLS."""
+        """It sends anything instead of the key inside TLS."""
         self.at(Step.TLS_KEY, NOT_A_KEY)
         self.tls.receive(self.heard)
         self.assertEqual(self.tls.line, b"not a key")
 
     def test_split(self) -> None:
-        """TLS comes byte by byte, and the key in a record for every byte."""
+        """It can send TLS byte by byte, and each byte of the key in its own record."""
         caller = self.at(Step.TLS, SPLIT)
         self.assertEqual(len(self.heard), 1)
         self.tls.receive(self.heard)
@@ -276,7 +276,7 @@ class FaultTests(TLSTestCase):
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_plain_behind_the_key(self) -> None:
-        """It can say something plain, unasked, right behind the key."""
+        """It can send plain data directly after the key."""
         self.at(Step.TLS_END, Fault(instead=b"hello\n"))
         self.tls.receive(self.heard)
         self.assertIsNotNone(self.tls.line)

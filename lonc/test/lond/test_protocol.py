@@ -14,10 +14,10 @@ from lonc.wire.cipher import SessionCipher, session_key
 
 
 class HandshakeTests(LondTestCase):
-    """Protocol, section 2."""
+    """The handshake (protocol, section 2)."""
 
     def test_handshake(self) -> None:
-        """Challenge, ok, build key: each in its form, and a request is answered after it."""
+        """Challenge, ok and build key have the right form; then a request is answered."""
         caller = Caller(self.lond())
         self.assertEqual(caller.heard(), b"")
         challenge = caller.say(b"init")
@@ -28,7 +28,7 @@ class HandshakeTests(LondTestCase):
         self.assertFalse(caller.hung_up)
 
     def test_random(self) -> None:
-        """Challenges and keys differ from connection to connection."""
+        """Each connection has another challenge and another key."""
         factory = self.lond()
         callers = [Caller(factory), Caller(factory)]
         challenges = [caller.say(b"init")[:-1] for caller in callers]
@@ -38,7 +38,7 @@ class HandshakeTests(LondTestCase):
         self.assertNotEqual(*(caller.say(b"ekey") for caller in callers))
 
     def test_other_ways_in(self) -> None:
-        """A caller that asks for a way in that the lond does not have gets a challenge."""
+        """A caller that asks for an unsupported authentication mode gets a challenge."""
         for line in (b"init:ssl", b"init:", b"init:local", b"init:other:/tmp/key"):
             self.assertRegex(Caller(self.lond()).say(line), rb"\A[0-9]+\n\Z")
         old: dict[str, Any] = {"revision": None}
@@ -47,7 +47,7 @@ class HandshakeTests(LondTestCase):
             self.assertRegex(caller.say(b"init:local:/tmp/key"), rb"\A[0-9]+\n\Z")
 
     def test_wrong_beginning(self) -> None:
-        """What does not begin with init is refused, a request above all."""
+        """Anything but init is refused, also requests."""
         for line in (b"ping", b"", b"initial", b"ekey", b"GET / HTTP/1.0"):
             caller = Caller(self.lond())
             self.assertEqual(caller.say(line), b"refused\n", line)
@@ -55,7 +55,7 @@ class HandshakeTests(LondTestCase):
         self.assertEqual(self.requests, [])
 
     def test_wrong_challenge(self) -> None:
-        """Who does not send the challenge back unchanged is refused, and not answered any more."""
+        """A caller that does not return the challenge is refused and no longer answered."""
         caller = Caller(self.lond())
         challenge = caller.say(b"init")[:-1]
         self.assertEqual(caller.say(b"0" + challenge), b"refused\n")
@@ -63,11 +63,11 @@ class HandshakeTests(LondTestCase):
         self.assertEqual([caller.say(challenge), caller.say(b"ping")], [b"", b""])
 
     def test_lines_behind(self) -> None:
-        """Nor is what came together with the line that was refused."""
+        """Lines after a refused one are not answered."""
         self.assertEqual(Caller(self.lond()).say(b"wrong\ninit"), b"refused\n")
 
     def test_unknown_caller(self) -> None:
-        """Init from an address that is not in the list is refused, and the log says so."""
+        """A caller from an unknown address is refused, which is logged."""
         factory = self.lond({"127.0.0.1": "l1"})
         caller = Caller(factory, "127.0.0.9")
         with capturedLogs() as events:
@@ -76,7 +76,7 @@ class HandshakeTests(LondTestCase):
         self.assertEqual(events[0]["why"], "comes from an unknown address")
 
     def test_callers_by_address(self) -> None:
-        """A caller's address tells who it is."""
+        """The address of a caller determines its host id."""
         factory = self.lond({"127.0.0.1": "l1", "127.0.0.3": "l3"})
         for address, answer in (("127.0.0.1", b"l2:l1\n"), ("127.0.0.3", b"l2:l3\n")):
             caller = Caller(factory, address)
@@ -84,7 +84,7 @@ class HandshakeTests(LondTestCase):
             self.assertEqual(caller.say(b"pong"), answer)
 
     def test_in_pieces_and_at_once(self) -> None:
-        """However the bytes are cut, the lines are the same."""
+        """The data may be split anywhere."""
         caller = Caller(self.lond())
         for byte in b"init":
             caller.lond.dataReceived(bytes([byte]))
@@ -96,10 +96,10 @@ class HandshakeTests(LondTestCase):
 
 
 class VersionTests(LondTestCase):
-    """The two exchanges of later releases."""
+    """``version`` and ``sethost``."""
 
     def test_one_id(self) -> None:
-        """The lond's own id is ok, in front of a request too; any other cannot be set."""
+        """Its own id may be set, or precede a request; others cannot be set."""
         caller = self.entered(revision="1.467")
         unable = b"unable_to_set"
         for _ in range(2):  # on both sides of ekey
@@ -116,7 +116,7 @@ class VersionTests(LondTestCase):
             self.assert_answers(caller, (b"sethost:l2:" + frame, b"l2"))
 
     def test_several(self) -> None:
-        """A lond of several ids acts for the one named in front, else for the one set last."""
+        """A request without a host id is for the one set last."""
         self.assert_answers(
             self.entered(others={"l3": Store(":memory:")}),
             (b"ping", b"l2"),
@@ -133,7 +133,7 @@ class VersionTests(LondTestCase):
         )
 
     def test_key_of_the_id_that_is_set(self) -> None:
-        """The key is made with the id that was set last, and serves requests for all."""
+        """The key is derived from the id set last, and is used for requests to all."""
         caller = self.entered(others={"l3": Store(":memory:")})
         caller.say(b"sethost:l3")
         cipher = SessionCipher(session_key("l3", "l1", caller.say(b"ekey")[:-1]))
@@ -142,7 +142,7 @@ class VersionTests(LondTestCase):
             self.assert_answers(caller, (frame, host_id))
 
     def test_no_sethost(self) -> None:
-        """A lond may know its version and no sethost: it acts for its first id only."""
+        """A lond without ``sethost`` serves its first id only."""
         self.assert_answers(
             self.entered(others={"l3": Store(":memory:")}, knows_sethost=False),
             (b"version", b"$Revision: 1.0 $"),
@@ -152,7 +152,7 @@ class VersionTests(LondTestCase):
         )
 
     def test_old(self) -> None:
-        """A lond of the seed's time knows neither."""
+        """A lond of an old release supports neither."""
         self.assert_answers(
             self.entered(revision=None),
             (b"version", b"unknown_cmd"),
@@ -163,10 +163,10 @@ class VersionTests(LondTestCase):
 
 
 class EncryptedTests(LondTestCase):
-    """Protocol, section 4, from the other side."""
+    """Encrypted requests (protocol, section 4)."""
 
     def test_request(self) -> None:
-        """An encrypted request is read; its answer comes in clear, and so does each error."""
+        """An encrypted request is decrypted; answers and errors are not encrypted."""
         caller = self.entered()
         cipher = caller.cipher()
         self.assert_answers(
@@ -187,7 +187,7 @@ class EncryptedTests(LondTestCase):
         self.assertEqual(self.requests[3], clear)
 
     def test_eget(self) -> None:
-        """The answer to eget is encrypted, asked for in clear or not."""
+        """The answer to eget is encrypted, even if the request was not."""
         caller = self.entered()
         cipher = caller.cipher()
         caller.say(b"put:d:u:n:a=1&b=2")
@@ -197,17 +197,17 @@ class EncryptedTests(LondTestCase):
             self.assertEqual(cipher.decrypt(answer[:-1]), b"2&1")
 
     def test_without_a_key(self) -> None:
-        """Before ekey there is nothing to read or to encrypt with."""
+        """Before ekey, nothing can be decrypted or encrypted."""
         frame = SessionCipher(bytes(16)).encrypt(b"ping")
         no_key = b"error:no_key"
         self.assert_answers(self.entered(), (frame, no_key), (b"eget:d:u:n:a", no_key))
 
 
 class LimitTests(LondTestCase):
-    """Every wait ends, and so does every line."""
+    """Limits on time and on lines."""
 
     def test_handshake_as_a_whole(self) -> None:
-        """A caller that dribbles through its handshake is cut after a minute."""
+        """The whole handshake has to be complete after a minute."""
         caller = Caller(self.lond())
         for _ in range(59):
             self.clock.advance(1)
@@ -217,7 +217,7 @@ class LimitTests(LondTestCase):
         self.assertTrue(caller.hung_up)
 
     def test_idle(self) -> None:
-        """A caller that says nothing is cut; one that says something is not."""
+        """A caller that sends nothing until the time limit is disconnected."""
         caller = self.entered(idle_limit=100.0)
         self.clock.advance(99)
         caller.say(b"ping")
@@ -227,21 +227,21 @@ class LimitTests(LondTestCase):
         self.assertTrue(caller.hung_up)
 
     def test_line_before_the_handshake(self) -> None:
-        """A stranger has no 33 MiB to fill."""
+        """Lines of the handshake have a lower limit."""
         caller = Caller(self.lond())
         caller.lond.dataReceived(b"x" * 4097)
         self.assertEqual(caller.heard(), b"error:a line is longer than 4096 bytes\n")
         self.assertTrue(caller.hung_up)
 
     def test_line(self) -> None:
-        """A request at the limit is served, one over it ends the connection."""
+        """A line over the limit ends the connection."""
         caller = self.entered(line_limit=10)
         self.assertEqual(caller.say(b"0123456789"), b"unknown_cmd\n")
         self.assertEqual(caller.say(b"01234567890"), b"error:a line is longer than 10 bytes\n")
         self.assertTrue(caller.hung_up)
 
     def test_hanging_up_has_a_limit(self) -> None:
-        """A caller that does not take the last words is cut, seconds later."""
+        """A caller that does not read the last data is aborted after seconds."""
         caller = Caller(self.lond())
         caller.say(b"wrong")
         self.assertFalse(caller.transport.disconnected)
@@ -249,7 +249,7 @@ class LimitTests(LondTestCase):
         self.assertTrue(caller.transport.disconnected)
 
     def test_gone(self) -> None:
-        """A caller that is gone leaves nothing behind on the clock, whatever went on."""
+        """A caller that disconnects leaves no delayed call."""
         factory = self.lond()
         factory.faults.order(Step.INIT, Fault(delay=10.0))
         caller = Caller(factory)
@@ -259,10 +259,10 @@ class LimitTests(LondTestCase):
 
 
 class UnreadAnswersTests(LondTestCase):
-    """A caller that does not read its answers."""
+    """A caller that does not read."""
 
     def test_choked(self) -> None:
-        """It is asked for no more, and what it asked meanwhile is answered when it reads again."""
+        """It is not read from, and its requests are answered when it reads again."""
         caller = self.entered()
         self.assertIs(caller.transport.producer, caller.lond)
         caller.lond.pauseProducing()
@@ -273,7 +273,7 @@ class UnreadAnswersTests(LondTestCase):
         self.assertEqual(caller.heard(), b"l2\n")
 
     def test_endless_line(self) -> None:
-        """A line without an end goes on only as it is read."""
+        """An endless line continues only while it is read."""
         factory = self.lond()
         factory.faults.order(Step.REQUEST, ENDLESS)
         caller = Caller(factory)
@@ -288,7 +288,7 @@ class UnreadAnswersTests(LondTestCase):
         self.assertEqual(len(caller.heard()), 65536)
 
     def test_pause_of_a_fault_is_kept(self) -> None:
-        """To read again does not hurry a fault that waits."""
+        """The pause of a fault is not shortened when it reads again."""
         factory = self.lond()
         factory.faults.order(Step.REQUEST, Fault(delay=10.0))
         caller = Caller(factory)
@@ -302,10 +302,10 @@ class UnreadAnswersTests(LondTestCase):
 
 
 class FactoryTests(LondTestCase):
-    """What a lond knows of its connections."""
+    """The lond as a whole."""
 
     def test_counts(self) -> None:
-        """Connections and requests are counted, and each request is told."""
+        """Connections and requests are counted, and each request is passed to the witness."""
         factory = self.lond()
         first, second = Caller(factory), Caller(factory)
         self.assertEqual(factory.connections, {first.lond, second.lond})
@@ -319,7 +319,7 @@ class FactoryTests(LondTestCase):
         self.assertEqual(self.requests, [b"ping", b"what"])
 
     def test_close_connections(self) -> None:
-        """Everybody is hung up on; each Deferred fires when the last one is gone."""
+        """All are closed; each Deferred fires when the last one is."""
         factory = self.lond()
         self.assertIsNone(self.successResultOf(factory.close_connections()))
         callers = [Caller(factory), Caller(factory)]
@@ -333,7 +333,7 @@ class FactoryTests(LondTestCase):
             self.assertIsNone(self.successResultOf(deferred))
 
     def test_fault(self) -> None:
-        """A fault of the lond itself is logged, and ends that connection."""
+        """An exception inside the lond is logged, and aborts that connection."""
         factory = self.lond()
         caller = Caller(factory)
         caller.enter()
@@ -343,7 +343,7 @@ class FactoryTests(LondTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_log_keeps_requests_to_itself(self) -> None:
-        """Nothing of a request or of its answer is logged, however it ends."""
+        """No part of a request or an answer is logged."""
         with capturedLogs() as events:
             caller = self.entered(line_limit=40)
             caller.say(b"put:d:u:n:secret=1")

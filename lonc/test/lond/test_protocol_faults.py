@@ -24,7 +24,7 @@ STEPS: list[Step] = [
 
 
 class FaultTests(LondTestCase):
-    """What is ordered to go wrong goes wrong."""
+    """Faults at each step of the insecure mode."""
 
     #: What a caller says at each step, and what is answered without a fault.
     LINES = (
@@ -34,13 +34,13 @@ class FaultTests(LondTestCase):
     )
 
     def setUp(self) -> None:
-        """Make a lond."""
+        """Create a lond."""
         super().setUp()
         self.factory = self.lond()
         self.faults = self.factory.faults
 
     def at(self, step: Step) -> tuple[Caller, bytes]:
-        """Bring a caller up to a step; return it, and what it hears there."""
+        """Return a caller at a step, and what it receives there."""
         caller = Caller(self.factory)
         if step is Step.CONNECT:
             return caller, caller.heard()
@@ -52,7 +52,7 @@ class FaultTests(LondTestCase):
         return caller, said if step is Step.CHALLENGE else caller.say(lines[step])
 
     def test_steps_without_a_fault(self) -> None:
-        """Each step has an answer, so that the tests below can miss it."""
+        """Each step has an answer, whose absence the other tests can notice."""
         for step in STEPS:
             caller, said = self.at(step)
             self.assertEqual(said == b"", step is Step.CONNECT, step)
@@ -61,7 +61,7 @@ class FaultTests(LondTestCase):
             self.assertEqual(self.at(step)[1], answer)
 
     def test_each_step(self) -> None:
-        """At each step the lond can fall silent, hang up, refuse or say something else."""
+        """At each step the lond can stall, close, refuse or send anything else."""
         for step in STEPS:
             for fault, says, hangs_up in (
                 (STALL, b"", False),
@@ -75,7 +75,7 @@ class FaultTests(LondTestCase):
                 self.assertEqual((said, caller.hung_up), (says, hangs_up), (step, fault))
 
     def test_split(self) -> None:
-        """An answer comes byte by byte, and the next one after it."""
+        """An answer is sent byte by byte, and then the next one."""
         self.faults.order(Step.REQUEST, SPLIT, times=1)
         caller, said = self.at(Step.REQUEST)
         caller.lond.dataReceived(b"pong\n")
@@ -86,7 +86,7 @@ class FaultTests(LondTestCase):
         self.assertEqual(heard, [b"l", b"2", b"\n", b"l2:l1\n"])
 
     def test_delay(self) -> None:
-        """An answer comes late, on the clock that was given."""
+        """An answer is late."""
         self.faults.order(Step.REQUEST, Fault(delay=3.0))
         caller, said = self.at(Step.REQUEST)
         self.clock.advance(2.9)
@@ -103,7 +103,7 @@ class FaultTests(LondTestCase):
         self.assertEqual(caller.heard(), b"hello\n")
 
     def test_wrong_answers(self) -> None:
-        """A line too many, one that breaks off before its newline, and a frame that is none."""
+        """An additional line, a missing newline, and an invalid frame."""
         for fault, answer, hangs_up in (
             (EXTRA_LINE, b"l2\nnobody asked\n", False),
             (NO_NEWLINE, b"l2", True),
@@ -114,7 +114,7 @@ class FaultTests(LondTestCase):
             self.assertEqual((said, caller.hung_up), (answer, hangs_up))
 
     def test_by_command(self) -> None:
-        """A fault for one command knows it in an encrypted request too."""
+        """A fault for a command is applied to encrypted requests, too."""
         self.faults.order(Step.REQUEST, STALL, command=b"pong")
         caller, said = self.at(Step.REQUEST)
         self.assertEqual(said, b"l2\n")
@@ -122,7 +122,7 @@ class FaultTests(LondTestCase):
         self.assertEqual(caller.say(caller.cipher().encrypt(b"pong")), b"")
 
     def test_changed_while_it_runs(self) -> None:
-        """An order holds for connections that are open already, and so does its end."""
+        """Changes of faults apply to open connections."""
         caller, _ = self.at(Step.REQUEST)
         self.faults.order(Step.REQUEST, STALL)
         self.assertEqual(caller.say(b"ping"), b"")
@@ -130,14 +130,14 @@ class FaultTests(LondTestCase):
         self.assertEqual(caller.say(b"ping"), b"l2\n")
 
     def test_request_was_served(self) -> None:
-        """A request whose answer is lost was carried out all the same, as in life."""
+        """A request whose answer is lost has been carried out."""
         self.faults.order(Step.REQUEST, STALL, command=b"inc")
         caller, _ = self.at(Step.REQUEST)
         caller.say(b"inc:d:u:n:a=1")
         self.assertEqual(caller.say(b"get:d:u:n:a"), b"1\n")
 
     def test_caller_that_talks_on(self) -> None:
-        """A caller that says too much while it is owed an answer is cut."""
+        """A caller that sends too much before its answer is disconnected."""
         factory = self.lond(line_limit=10)
         factory.faults.order(Step.REQUEST, Fault(delay=3.0))
         caller = Caller(factory)

@@ -13,7 +13,7 @@ class MatchingTests(SynchronousTestCase):
     """Which keys are found."""
 
     def found(self, regexp: bytes) -> list[bytes]:
-        """Return the keys that an expression finds, in their order."""
+        """Return the matching keys, in their order."""
         found = matching(regexp, KEYS)
         return [key for key in KEYS if key in found]
 
@@ -22,7 +22,7 @@ class MatchingTests(SynchronousTestCase):
         self.assertEqual(self.found(b"an"), [b"banana"])
 
     def test_expressions(self) -> None:
-        """The ordinary parts of expressions work."""
+        """The usual elements of expressions are supported."""
         for regexp, found in [
             (rb"^a", [b"apple", b"a%3ab"]),
             (rb"y$", [b"cherry"]),
@@ -40,27 +40,27 @@ class MatchingTests(SynchronousTestCase):
             self.assertEqual(self.found(regexp), found, regexp)
 
     def test_escapes(self) -> None:
-        """Expression and keys are unescaped before they meet."""
+        """Expression and keys are unescaped first."""
         self.assertEqual(self.found(b"^a%3a"), [b"a%3ab"])
         self.assertEqual(self.found(b"/res/"), [b"%2fres%2fx"])
 
     def test_not_an_expression(self) -> None:
-        """What is no expression is an error with a reason."""
+        """An invalid expression is an error."""
         for regexp in (b"(", b"[", b"*", b"a**", b"\\", b")", b"{2}", b"(" * 400 + b")" * 400):
             with self.assertRaises(RegexpError, msg=regexp):
                 matching(regexp, KEYS)
 
 
 class CostTests(SynchronousTestCase):
-    """No expression holds the process up."""
+    """No expression blocks the process."""
 
     def refused(self, regexp: bytes, keys: list[bytes]) -> None:
-        """See an expression refused, and not tried: that would not end."""
+        """Check that an expression is refused, and not tried: it would not end."""
         with self.assertRaises(RegexpError, msg=regexp):
             matching(regexp, keys)
 
     def test_catastrophes(self) -> None:
-        """Expressions with endlessly many ways to fail are refused."""
+        """Expressions with exponential cost are refused."""
         key = b"a" * 200 + b"!"
         for regexp in (
             b"^(a+)+$",
@@ -86,16 +86,16 @@ class CostTests(SynchronousTestCase):
         self.refused(b"a" * 501, [b"a"])
 
     def test_many_keys(self) -> None:
-        """The bound is on all keys together."""
+        """The bound applies to all keys together."""
         keys = [b"%0200d" % n for n in range(1000)]
         self.assertEqual(len(matching(b"9$", keys)), 100)
         self.refused(b"^0*1*x", keys)
 
     def test_long_key(self) -> None:
-        """An expression that may begin anywhere costs that much more."""
+        """That a match may begin anywhere is part of the cost."""
         self.refused(b"a*b", [b"a" * 20_000])
 
     def test_dearest_that_is_served(self) -> None:
-        """What the bound lets through ends."""
+        """The most expensive expressions that are allowed end in time."""
         self.assertEqual(matching(b"a*a*b", [b"a" * 213]), set())
         self.assertEqual(matching(b"(a|aa)" * 12 + b"b", [b"a" * 300]), set())

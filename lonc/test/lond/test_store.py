@@ -22,24 +22,24 @@ class StoreTests(SynchronousTestCase):
         self.store = self.opened()
 
     def opened(self) -> Store:
-        """Open the file, once more."""
+        """Open the file once more."""
         store = Store(self.path)
         self.addCleanup(store.close)
         return store
 
     def put(self, store: Store, *pairs: tuple[bytes, bytes]) -> None:
-        """Put pairs in a transaction of their own."""
+        """Put pairs in one transaction."""
         with store.transaction():
             store.put(HERE, pairs)
 
     def test_any_bytes(self) -> None:
-        """Keys and values are bytes, and come back as they were."""
+        """Keys and values may contain any bytes."""
         every = bytes(range(256))
         self.put(self.store, (every, every))
         self.assertEqual(self.store.items(HERE), [(every, every)])
 
     def test_crash(self) -> None:
-        """What was put is there for the next process also when this one never closed."""
+        """Committed data survives a process that has not closed the file."""
         self.put(self.store, (b"a", b"1"))
         self.assertTrue(os.path.exists(f"{self.path}-wal"))
         self.assertEqual(self.opened().items(HERE), [(b"a", b"1")])
@@ -63,10 +63,10 @@ def database(statement: str) -> Callable[[str], None]:
 
 
 class UnusableFileTests(SynchronousTestCase):
-    """Every error names the file."""
+    """Every error has the path."""
 
     def test_cannot_be_opened(self) -> None:
-        """What is no file of a lond, or of a later release, is left as it was."""
+        """Other files, and those of later releases, are left unchanged."""
         other = "not the data of a lond, or of a later release"
         for make, reason in (
             (os.mkdir, "unable to open database file"),
@@ -85,7 +85,7 @@ class UnusableFileTests(SynchronousTestCase):
         self.assertEqual(str(error), f"{path}: unable to open database file")
 
     def test_damaged(self) -> None:
-        """A file that is damaged in the middle says so when that part is read."""
+        """A damaged part is an error when it is read."""
         path = self.mktemp()
         store = Store(path)
         with store.transaction():
@@ -101,7 +101,7 @@ class UnusableFileTests(SynchronousTestCase):
         self.assertEqual(str(caught.exception), f"{path}: database disk image is malformed")
 
     def test_held_by_another(self) -> None:
-        """Another process that keeps the file to itself: the wait has an end."""
+        """The wait for another process that has locked the file is limited."""
         path = self.mktemp()
         store = Store(path, patience=0.0)
         self.addCleanup(store.close)
@@ -113,7 +113,7 @@ class UnusableFileTests(SynchronousTestCase):
         self.assertEqual(str(caught.exception), f"{path}: database is locked")
 
     def test_closed(self) -> None:
-        """A request that comes after the end meets an error that names the file, too."""
+        """A transaction on a closed file is an error."""
         path = self.mktemp()
         store = Store(path)
         store.close()

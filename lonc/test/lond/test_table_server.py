@@ -21,7 +21,7 @@ class TextTests(SynchronousTestCase):
     """A table as text."""
 
     def test_back_and_forth(self) -> None:
-        """What is written is read back as the same hosts, whatever stands in the fifth field."""
+        """The text is parsed to the same hosts, for each kind of fifth field."""
         rows = (
             "a:msu:library:a.test:10.0.0.1",
             "b:msu:access:b.test:[2001:db8::1]",
@@ -33,12 +33,12 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(table_text(parse_host_table(text, "x").hosts.values()), text)
 
     def test_empty(self) -> None:
-        """No hosts make no lines."""
+        """Without hosts the text is empty."""
         self.assertEqual(table_text(()), b"")
 
 
 class TableServerTests(TestCase):
-    """The server of the table gives it as it is now."""
+    """The web server of the table."""
 
     def setUp(self) -> None:
         self.table = b"first\n"
@@ -48,20 +48,20 @@ class TableServerTests(TestCase):
         self.url = f"http://127.0.0.1:{self.server.port}"
 
     async def test_table(self) -> None:
-        """The table is had at its address, as it is at that moment."""
+        """It serves the current table."""
         for self.table in (b"first\n", b"second\n"):
             found = await download(reactor, f"{self.url}/adm/dns/hosts", 100)
             self.assertEqual(found.content, self.table)
 
     async def test_nothing_else(self) -> None:
-        """There is nothing else."""
+        """It serves nothing else."""
         for path in ("/", "/adm", "/adm/dns/", "/adm/dns/other"):
             asked = Deferred.fromCoroutine(download(reactor, self.url + path, 100))
             error = await self.assertFailure(asked, FetchError)
             self.assertRegex(str(error), "it answers with status 40[45]")
 
     async def test_port_in_use(self) -> None:
-        """A port that another has is named; the other goes on."""
+        """The error has the port in use."""
         second = TableServer(reactor, self.server.port, lambda: b"")
         error = self.assertRaises(ClusterError, second.startService)
         self.assertIn(f"cannot listen on port {self.server.port} at 127.0.0.1: Address", str(error))

@@ -29,15 +29,15 @@ def key_of(vector: dict[str, Any]) -> bytes:
 
 
 class SessionKeyTests(SynchronousTestCase):
-    """Protocol, section 3."""
+    """The session key (protocol, section 3)."""
 
     def test_keys_of_others(self) -> None:
-        """S6: each of Perl's keys comes out, those of short and of odd names too."""
+        """S6: the keys are those of Perl, also for short and unusual names."""
         for vector in VECTORS:
             self.assertEqual(key_of(vector).hex(), vector["key_hex"])
 
     def test_order_of_names(self) -> None:
-        """The lond's name comes first: the two ends do not get the key the other way round."""
+        """The lond's host id comes first."""
         self.assertNotEqual(session_key("l1", "l2", b"1"), session_key("l2", "l1", b"1"))
 
     def test_lower_case_letters_count_as_upper_case(self) -> None:
@@ -45,24 +45,24 @@ class SessionKeyTests(SynchronousTestCase):
         self.assertEqual(session_key("a", "b", b"abcdef"), session_key("a", "b", b"ABCDEF"))
 
     def test_short_text(self) -> None:
-        """Where the text has too few characters zeros follow, as Perl's pack does it."""
+        """A text with too few characters is padded with zeros, as by Perl's pack."""
         self.assertEqual(session_key("1", "2", b"").hex(), "121212" + "0" * 26)
 
     def test_foreign_letters(self) -> None:
-        """Letters outside ASCII stay as they are, and their bytes count by their low half."""
+        """Non-ASCII letters are not changed; the low half of each of their bytes counts."""
         # U+00E9 is C3 A9; in upper case it would end in 89.
         self.assertEqual(session_key("\xe9", "1", b"").hex(), "391391391" + "0" * 23)
 
     def test_raw_bytes(self) -> None:
-        """A build key of any bytes at all gives some key of 16 bytes."""
+        """A build key of any bytes gives a key of 16 bytes."""
         self.assertEqual(len(session_key("l1", "l2", bytes(range(128, 256)))), 16)
 
 
 class FrameTests(SynchronousTestCase):
-    """Protocol, section 4."""
+    """Encrypted frames (protocol, section 4)."""
 
     def test_frames_of_others(self) -> None:
-        """S7: our frames are Perl's, and Perl's frames are read."""
+        """S7: the frames are those of Perl, in both directions."""
         for vector in VECTORS:
             cipher = SessionCipher(key_of(vector))
             for each in vector["frames"]:
@@ -73,26 +73,26 @@ class FrameTests(SynchronousTestCase):
     @settings(derandomize=True, deadline=None)
     @given(st.lists(st.binary(max_size=100), max_size=5), st.binary(min_size=16, max_size=16))
     def test_there_and_back(self, texts: list[bytes], key: bytes) -> None:
-        """S7: any texts come back from the other end, whatever passed before them."""
+        """S7: the other side decrypts any texts, independently of previous ones."""
         here, there = SessionCipher(key), SessionCipher(key)
         for text in texts:
             self.assertEqual(there.decrypt(here.encrypt(text)), text)
 
     def test_whole_blocks_without_padding(self) -> None:
-        """A text of whole blocks may also come without the block of blanks."""
+        """The padding of a text of whole blocks may be missing."""
         cipher = SessionCipher(KEY)
         frame = cipher.encrypt(b"x" * 16)
         self.assertEqual(cipher.decrypt(frame[:-16]), b"x" * 16)
         self.assertEqual(cipher.decrypt(b"enc:0:"), b"")
 
     def test_upper_case_hex(self) -> None:
-        """Hex digits in upper case are read too."""
+        """Upper-case hex digits are accepted."""
         cipher = SessionCipher(KEY)
         prefix, length, digits = cipher.encrypt(b"some text").split(b":")
         self.assertEqual(cipher.decrypt(b":".join([prefix, length, digits.upper()])), b"some text")
 
     def test_malformed(self) -> None:
-        """S7: whatever is no frame raises FrameError, and never anything else."""
+        """S7: an invalid frame raises FrameError, and nothing else."""
         cipher = SessionCipher(KEY)
         block = b"0" * 16
         frames = {
@@ -123,7 +123,7 @@ class FrameTests(SynchronousTestCase):
                 cipher.decrypt(frame)
 
     def test_message_keeps_the_text_to_itself(self) -> None:
-        """The error names numbers, never the bytes: they may hold a password."""
+        """The error contains no part of the text, which may be a password."""
         with self.assertRaises(FrameError) as caught:
             SessionCipher(KEY).decrypt(b"enc:5:secret")
         self.assertEqual(str(caught.exception), "a text of 5 bytes takes 16 hex digits, not 6")
@@ -131,7 +131,7 @@ class FrameTests(SynchronousTestCase):
     @settings(derandomize=True, deadline=None)
     @given(st.binary(max_size=60))
     def test_noise(self, noise: bytes) -> None:
-        """Noise behind the prefix is read as a text or raises FrameError."""
+        """Any bytes after the prefix are decrypted, or raise FrameError."""
         try:
             text = SessionCipher(KEY).decrypt(b"enc:" + noise)
         except FrameError:

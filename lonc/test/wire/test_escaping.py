@@ -19,10 +19,10 @@ from lonc.wire.escaping import (
 
 
 class EscapeTests(SynchronousTestCase):
-    """Escaping and unescaping one value."""
+    """Single values."""
 
     def test_every_byte(self) -> None:
-        """Letters, digits and ``_`` stay, and any other byte is ``%`` and two lower-case digits."""
+        """Letters, digits and ``_`` stay; other bytes become ``%`` and two lower-case digits."""
         stay = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
         for code in range(256):
             byte = bytes([code])
@@ -35,68 +35,68 @@ class EscapeTests(SynchronousTestCase):
         self.assertEqual(escape(b"essay=A&B: 100%\n"), b"essay%3dA%26B%3a%20100%25%0a")
 
     def test_text(self) -> None:
-        """Text is its UTF-8 bytes, letters beyond ASCII included."""
+        """Text is encoded as UTF-8."""
         self.assertEqual(escape("né²"), b"n%c3%a9%c2%b2")
         self.assertEqual(unescape("n%c3%a9"), "né".encode())
 
     def test_no_utf8_form(self) -> None:
-        """Text that has no UTF-8 form is a ValueError."""
+        """Text that cannot be encoded is a ValueError."""
         self.assertRaises(ValueError, escape, "\ud800")
 
     def test_either_case(self) -> None:
-        """Upper-case digits are understood too."""
+        """Upper-case digits are accepted."""
         self.assertEqual(unescape(b"%3A%3a%C3%a9"), "::é".encode())
 
     def test_no_escape(self) -> None:
-        """A ``%`` without two hex digits after it stays, and so does a ``+``."""
+        """A ``%`` without two hex digits is left unchanged, and so is ``+``."""
         self.assertEqual(unescape(b"100%, %4, %zz, a+b%"), b"100%, %4, %zz, a+b%")
 
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.binary())
     def test_there_and_back(self, value: bytes) -> None:
-        """Any value comes back, and nothing in between parts a request."""
+        """Any value is restored, and the escaped form contains no separator."""
         escaped = escape(value)
         self.assertTrue(re.fullmatch(rb"[\w%]*", escaped))
         self.assertEqual(unescape(escaped), value)
 
 
 class PackTests(SynchronousTestCase):
-    """Hashes and lists in one word, and back."""
+    """Mappings and lists."""
 
     def test_pack(self) -> None:
-        """Keys and values are escaped, and stand in the order given."""
+        """Keys and values are escaped, in the given order."""
         self.assertEqual(pack({"b:1": "x=y", "a": b"\xff"}), b"b%3a1=x%3dy&a=%ff")
         self.assertEqual(pack({}), b"")
 
     def test_unpack(self) -> None:
-        """An empty value, one that holds ``=``, and ``&`` at the end are understood."""
+        """Empty values, values with ``=``, and a trailing ``&`` are accepted."""
         self.assertEqual(unpack(b"b%3A1=x=y&a=&"), {b"b:1": b"x=y", b"a": b""})
         self.assertEqual(unpack(b""), {})
 
     def test_last_counts(self) -> None:
-        """Of a key that comes twice, escaped this way or that, the last value counts."""
+        """If a key occurs twice, in any escaped form, the last value counts."""
         self.assertEqual(unpack(b"%3a=1&%3A=2"), {b":": b"2"})
 
     def test_no_mapping(self) -> None:
-        """What a lond says when something is wrong is not taken for data."""
+        """Errors of a lond are not taken for data."""
         for reply in (b"con_lost", b"error:2 tie(GDBM) Failed", b"a=1&b"):
             self.assertRaises(ValueError, unpack, reply)
 
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.dictionaries(st.binary(), st.binary()))
     def test_there_and_back(self, values: dict[bytes, bytes]) -> None:
-        """Any mapping comes back, in its order."""
+        """Any mapping is restored, in its order."""
         self.assertEqual(list(unpack(pack(values)).items()), list(values.items()))
 
     def test_lists(self) -> None:
-        """Values are escaped and come back, empty ones among others too."""
+        """Lists are restored, with empty values among others."""
         self.assertEqual(pack_list(["a b", b"", "c"]), b"a%20b&&c")
         self.assertEqual(unpack_list(b"a%20b&&c"), [b"a b", b"", b"c"])
         self.assertEqual(unpack_list(pack_list([])), [])
 
 
 class TextTests(SynchronousTestCase):
-    """Bytes for a person."""
+    """Readable text."""
 
     def test_text(self) -> None:
         r"""UTF-8 is read, and what is none is written as ``\xff``."""

@@ -24,7 +24,7 @@ def begun(lines: int = 0) -> Handshake:
 
 
 class GoodTests(SynchronousTestCase):
-    """Row S6: a lond that behaves."""
+    """A lond that follows the protocol (S6)."""
 
     def test_transcript(self) -> None:
         """S6: init; the challenge comes back unchanged; two questions that a lond of the seed's
@@ -45,7 +45,7 @@ class GoodTests(SynchronousTestCase):
         self.assertEqual(handshake.key, session_key("l2", "l1", b"0123456789ABCDEF"))
 
     def test_names_of_states(self) -> None:
-        """S6: the states have the names of protocol, section 2: logs show them."""
+        """S6: the states have the names of protocol, section 2, which are logged."""
         names = {"Connected", "Initialized", "ChallengeReceived", "ChallengeReplied"}
         names |= {"RequestingVersion", "ReadingVersionString", "SetHost", "HostSet"}
         names |= {"RequestingKey", "ReceivingKey", "Idle"}
@@ -53,7 +53,7 @@ class GoodTests(SynchronousTestCase):
         self.assertEqual({state.value for state in State}, names | others)
 
     def test_byte_by_byte(self) -> None:
-        """S6: it does not matter how TCP cuts the lines up."""
+        """S6: the data may be split anywhere."""
         handshake = Handshake("l2", "l1")
         said = handshake.start() + handshake.receive(b"")
         for byte in b"".join(LINES):
@@ -62,7 +62,7 @@ class GoodTests(SynchronousTestCase):
         self.assertEqual(handshake.key, begun(len(LINES)).key)
 
     def test_lengths(self) -> None:
-        """F15: a challenge of up to 64 digits and a key of up to 256 are taken."""
+        """F15: a challenge of 64 digits and a key of 256 digits are accepted."""
         handshake = begun()
         self.assertEqual(handshake.receive(b"9" * 64 + b"\n"), b"9" * 64 + b"\n")
         for line in LINES[1:LAST]:
@@ -72,10 +72,10 @@ class GoodTests(SynchronousTestCase):
 
 
 class BadTests(SynchronousTestCase):
-    """A lond that does not behave; every message says what it did, and shows no key."""
+    """A lond that does not; the error says what it did, and contains no key."""
 
     def fails(self, after: int, *segments: bytes) -> str:
-        """Return the message that these segments cause after so many good lines."""
+        """Return the error for these segments after so many valid lines."""
         handshake = begun(after)
         for segment in segments[:-1]:
             handshake.receive(segment)
@@ -88,7 +88,7 @@ class BadTests(SynchronousTestCase):
         return message
 
     def test_refused(self) -> None:
-        """F15: ``refused`` is understood with its newline and without, and in pieces."""
+        """F15: ``refused`` is recognised with and without its newline, and in pieces."""
         for segments in (
             [b"refused\n"],
             [b"refused"],
@@ -101,7 +101,7 @@ class BadTests(SynchronousTestCase):
             self.assertIn("l1", message)
 
     def test_no_challenge(self) -> None:
-        """F15: what is no challenge is not echoed: it could be a request for another lond."""
+        """F15: anything else is not returned: it could be a request to another lond."""
         for line in (
             b"put:msu:alice:x=1",
             b"",
@@ -120,18 +120,18 @@ class BadTests(SynchronousTestCase):
             self.fails(0, line + b"\n")
 
     def test_message_shows_what_came(self) -> None:
-        """A log line shows the beginning of what came in place of the challenge, made harmless."""
+        """The error has the beginning of an invalid challenge, with escapes."""
         self.assertIn("who goes there", self.fails(0, b"who goes there\n"))
         message = self.fails(0, b"\x1b[31m" + b"x" * 500 + b"\n")
         self.assertIn("\\x1b", message)
 
     def test_challenge_not_accepted(self) -> None:
-        """S6: anything but ok after the challenge ends it."""
+        """S6: anything but ok after the challenge is an error."""
         for line in (b"refused", b"no", b"OK", b"ok ", b"ok\r", b"", b"okay"):
             self.fails(1, line + b"\n")
 
     def test_no_key(self) -> None:
-        """S6: what is no build key ends it; the message does not repeat it."""
+        """S6: an invalid build key is an error, which does not contain it."""
         for line in (
             b"unknown_cmd",
             b"",
@@ -146,7 +146,7 @@ class BadTests(SynchronousTestCase):
                 self.assertNotIn(line[:4].decode(), message)
 
     def test_two_lines_in_one_segment(self) -> None:
-        """S6: a lond that speaks before it is spoken to is not trusted, whatever it says."""
+        """S6: data sent before it was asked for is an error."""
         for after, line in enumerate(LINES):
             self.fails(after, line + b"ok\n")
             self.fails(after, line + b"x")
@@ -155,7 +155,7 @@ class BadTests(SynchronousTestCase):
         self.fails(0, b"refused\n\n")
 
     def test_line_without_end(self) -> None:
-        """F3: a line that never ends is given up after a kilobyte, in each state."""
+        """F3: in each state, a line of more than a kilobyte is an error."""
         for after in range(len(LINES)):
             message = self.fails(after, b"9" * MAX_LINE, b"9")
             self.assertIn(str(MAX_LINE), message)
@@ -164,7 +164,7 @@ class BadTests(SynchronousTestCase):
     @settings(derandomize=True, deadline=None, max_examples=300)
     @given(st.lists(st.binary(min_size=1, max_size=80), max_size=8))
     def test_noise(self, segments: list[bytes]) -> None:
-        """F15: whatever comes, only a well-formed challenge is echoed, and nothing but an error."""
+        """F15: only a valid challenge is ever returned; the only exception is HandshakeError."""
         handshake = begun()
         for segment in segments:
             try:

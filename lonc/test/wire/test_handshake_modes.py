@@ -36,7 +36,7 @@ KEY = "00112233445566778899aabbccddeeff"
 
 
 class WaysTestCase(SynchronousTestCase):
-    """A handshake with all ways open, and certificates of one authority."""
+    """A handshake with all authentication modes, and certificates of one authority."""
 
     def setUp(self) -> None:
         self.folder = os.path.abspath(self.mktemp())
@@ -55,7 +55,7 @@ class WaysTestCase(SynchronousTestCase):
         self.several = False
 
     def restrict(self, *, local: bool = False, tls: bool = False, insecure: bool = True) -> None:
-        """Leave only some of the ways open."""
+        """Allow only some of the modes."""
         self.auth_modes = attrs.evolve(
             self.all_auth_modes,
             key_files=self.all_auth_modes.key_files if local else None,
@@ -64,7 +64,7 @@ class WaysTestCase(SynchronousTestCase):
         )
 
     def begun(self) -> Handshake:
-        """Return a new handshake, begun: what it said is in ``said``."""
+        """Start a new handshake; the first bytes are in ``said``."""
         self.handshake = self.new()
         self.said = self.handshake.start()
         return self.handshake
@@ -77,18 +77,18 @@ class WaysTestCase(SynchronousTestCase):
 
     @property
     def facts(self) -> LondFacts:
-        """What the last handshake has shown."""
+        """What the last handshake revealed."""
         return self.handshake.facts
 
     def leave_out(self, handshake: Handshake) -> bool:
-        """Let one fail, and leave out in the next what may be; return whether there is that."""
+        """Let a handshake fail; return whether the next one is to omit a step."""
         omission = handshake.fail()
         if omission is not None:
             self.omissions.append(omission)
         return omission is not None
 
     def failure(self, act: Callable[..., object], *arguments: bytes) -> HandshakeError:
-        """Return the error that something ends with."""
+        """Return the error of a call."""
         with self.assertRaises(HandshakeError) as caught:
             act(*arguments)
         error: HandshakeError = caught.exception
@@ -97,17 +97,17 @@ class WaysTestCase(SynchronousTestCase):
 
     @property
     def key_files(self) -> list[str]:
-        """The key files that there are."""
+        """The paths of the existing key files."""
         if not os.path.exists(self.key_dir):
             return []
         return [os.path.join(self.key_dir, name) for name in os.listdir(self.key_dir)]
 
 
 class PreferenceTests(WaysTestCase):
-    """The best way is tried first."""
+    """The most secure mode is tried first."""
 
     def test_order(self) -> None:
-        """Key files, then TLS, then the clear; without being told of any it is the clear."""
+        """Key files, then TLS, then the insecure mode, which is also the default."""
         self.begun()
         (path,) = self.key_files
         self.assertEqual(self.said, b"init:local:%s\n" % os.fsencode(path))
@@ -120,7 +120,7 @@ class PreferenceTests(WaysTestCase):
         self.assertEqual(Handshake("l2", "l1").start(), b"init\n")
 
     def test_none(self) -> None:
-        """Where nothing is open nothing is said."""
+        """If no mode is possible, nothing is sent."""
         self.restrict(insecure=False)
         handshake = Handshake("l2", "l1", self.auth_modes)
         self.assertIn("loncAllowInsecure is 0", str(self.failure(handshake.start)))
@@ -134,12 +134,12 @@ class VersionTests(WaysTestCase):
         self.restrict()
 
     def answered(self, *lines: bytes) -> list[bytes]:
-        """Return what a handshake says to a challenge, ``ok`` and these lines."""
+        """Return what a handshake sends after a challenge, ``ok`` and these lines."""
         handshake = self.begun()
         return [handshake.receive(line) for line in (CHALLENGE, b"ok\n", *lines)][1:]
 
     def test_known_or_not(self) -> None:
-        """A lond is asked both before the key; it may know both, none, or the one only."""
+        """Both are sent before ekey; the lond may support both, one, or none."""
         for version, sethost in product((VERSION, UNKNOWN), (b"ok\n", UNKNOWN)):
             said = self.answered(version, sethost)
             self.assertEqual(self.facts.mode, "")
@@ -151,13 +151,13 @@ class VersionTests(WaysTestCase):
             self.assertEqual((self.facts.mode, self.facts.names), ("insecure", False))
 
     def test_left_out(self) -> None:
-        """Where the version is left out, sethost is asked all the same: it may be another lond."""
+        """If the version is omitted, sethost is sent all the same."""
         self.omissions = [Omission.VERSION]
         self.assertEqual(self.answered(UNKNOWN, b"ABCDEF\n"), [b"sethost:l2\n", b"ekey\n", b""])
         self.assertEqual((self.facts.version, self.facts.knows_version), ("", None))
 
     def test_versions(self) -> None:
-        """A revision is taken in whatever it is wrapped; an empty one too."""
+        """The number is found in any form of version."""
         for line, version in (
             (b"$Revision: 1.467 $", "1.467"),
             (b"version:$Revision: 1.489.2.43 $", "1.489.2.43"),
@@ -195,7 +195,7 @@ class VersionTests(WaysTestCase):
                 self.assertEqual(self.answered(b"ok\n"), [b"sethost:l2\n", b"ekey\n"])
 
     def test_break_at_sethost(self) -> None:
-        """A lond that breaks there, or says anything else, has said nothing of what it knows."""
+        """A failure at sethost reveals nothing about the lond."""
         for data in (b"", b"unable_to_set\n", b"unknown_cmd \n"):
             self.answered(VERSION)
             if data:
@@ -215,7 +215,7 @@ class VersionTests(WaysTestCase):
         self.assertEqual((self.facts.only, self.facts.names), ("", True))
 
     def test_other_of_several_ids(self) -> None:
-        """Where it is another, or none, it is the wrong lond; the message says so."""
+        """If it gives another id, or none, it is an error with a reason."""
         self.several = True
         for line in (b"l3", b"L2", b"l22", b"l2 ", b"", UNKNOWN[:-1]):
             error = self.failure(self.answered, VERSION, UNKNOWN, line + b"\n")
@@ -223,7 +223,7 @@ class VersionTests(WaysTestCase):
             self.assertIn("does not support sethost", str(error))
 
     def test_sethost_refused(self) -> None:
-        """A lond that is not the one wanted ends it; the message says who was wanted."""
+        """A lond that refuses the host id is an error, which contains the id."""
         for line in (b"refused", b"no", b"", b"OK", b"ok ", VERSION[:-1], b"unable_to_set"):
             error = self.failure(self.answered, VERSION, line + b"\n")
             self.assertIn("that lond is not l2", str(error))
@@ -231,18 +231,18 @@ class VersionTests(WaysTestCase):
 
 
 class LocalTests(WaysTestCase):
-    """``init:local``: the key goes through a file."""
+    """``init:local``: the key is passed in a file."""
 
     def setUp(self) -> None:
         super().setUp()
         self.restrict(local=True)
 
     def take(self) -> bytes:
-        """Do what a lond does; return the key."""
+        """Read and delete the key file as a lond does; return the key."""
         return KeyFolder(self.key_dir).read_and_delete(os.fsencode(self.key_files[0]))
 
     def test_taken(self) -> None:
-        """The digits in the file are the key; the exchange goes on behind challenge and ekey."""
+        """The content of the file is the key; challenge and ekey are omitted."""
         handshake = self.begun()
         key = self.take()
         self.assertEqual(handshake.receive(b"ok:local\n"), b"version\n")
@@ -253,7 +253,7 @@ class LocalTests(WaysTestCase):
         self.assertEqual(self.facts.mode, "local")
 
     def test_not_there(self) -> None:
-        """Only that the file is gone proves that the lond is here: ok:local alone is not enough."""
+        """ok:local alone does not prove that the lond is here: the file has to be deleted."""
         handshake = self.begun()
         self.assertEqual(handshake.receive(b"ok:local\n"), b"")
         self.assertEqual(
@@ -266,7 +266,7 @@ class LocalTests(WaysTestCase):
         self.assertEqual(self.said, b"init\n")
 
     def test_taken_late(self) -> None:
-        """A lond may speak first and delete the file then."""
+        """A lond may answer first, and then delete the file."""
         handshake = self.begun()
         handshake.receive(b"ok:local\n")
         key = self.take()
@@ -275,13 +275,13 @@ class LocalTests(WaysTestCase):
         self.assertEqual(handshake.key, bytes.fromhex(key.decode()))
 
     def test_more_meanwhile(self) -> None:
-        """A lond that speaks on before it was spoken to is not trusted."""
+        """Data sent before it was asked for is an error."""
         handshake = self.begun()
         handshake.receive(b"ok:local\n")
         self.assertIn("more than one line", str(self.failure(handshake.receive, b"x")))
 
     def test_file_goes(self) -> None:
-        """The file is gone as soon as the lond has chosen, whether or not it deleted it."""
+        """The file is removed once the lond has answered, if it has not deleted it."""
         for is_deleted in (False, True):
             handshake = self.begun()
             if is_deleted:
@@ -290,7 +290,7 @@ class LocalTests(WaysTestCase):
             self.assertFalse(os.path.exists(self.key_dir))
 
     def test_file_goes_in_the_end(self) -> None:
-        """It is gone too when the handshake ends without such an answer."""
+        """It is also removed if the handshake fails."""
         for answer in (b"", b"refused", b"ok\n", b"ok:ssl\n", b"no\n", b"x" * 2000):
             self.omissions = []
             handshake = self.begun()
@@ -301,7 +301,7 @@ class LocalTests(WaysTestCase):
             self.assertEqual(self.key_files, [], answer)
 
     def test_old_lond(self) -> None:
-        """A challenge is that of an old lond: the exchange goes on in the clear, also next time."""
+        """After a challenge of an old lond, the insecure mode is used."""
         handshake = self.begun()
         self.assertEqual(handshake.receive(CHALLENGE), CHALLENGE)
         for line in (b"ok\n", VERSION, b"ok\n", b"ABCDEF\n"):
@@ -311,7 +311,7 @@ class LocalTests(WaysTestCase):
         self.assertFalse(self.leave_out(handshake))
 
     def test_old_lond_where_the_clear_is_closed(self) -> None:
-        """Unless that is not allowed: then it ends, and says so."""
+        """If that is not allowed, it is an error with a reason."""
         for local in (True, False):
             self.restrict(local=local, tls=True, insecure=False)
             handshake = self.begun()
@@ -323,7 +323,7 @@ class LocalTests(WaysTestCase):
             self.omissions = []
 
     def test_not_taken(self) -> None:
-        """After any other end the next connection goes another way, if there is one."""
+        """After any other failure the next connection uses another mode, if possible."""
         self.assertTrue(self.leave_out(self.begun()))
         self.begun()
         self.assertEqual(self.said, b"init\n")
@@ -336,7 +336,7 @@ class LocalTests(WaysTestCase):
         self.assertFalse(self.leave_out(handshake))
 
     def test_way_stays_open(self) -> None:
-        """A handshake that fails after the lond took the key, or was never begun, closes no way."""
+        """A failure after the key was accepted, or before the start, excludes no mode."""
         handshake = self.begun()
         self.take()
         for line in (b"ok:local\n", VERSION):
@@ -345,7 +345,7 @@ class LocalTests(WaysTestCase):
         self.assertFalse(self.leave_out(self.new()))
 
     def test_no_file_can_be_made(self) -> None:
-        """Without a file nothing is said; the message names what is wrong; another way is next."""
+        """If no file can be created, nothing is sent, and another mode is next."""
         os.mkdir(self.key_dir, 0o777)
         handshake = self.new()
         self.assertIn(
@@ -356,21 +356,21 @@ class LocalTests(WaysTestCase):
         self.assertEqual(self.said, b"init\n")
 
     def test_not_asked_for(self) -> None:
-        """A lond that says ok:local to something else is not believed."""
+        """ok:local without a key file is an error."""
         self.restrict()
         handshake = self.begun()
         self.assertIn("expected a challenge", str(self.failure(handshake.receive, b"ok:local\n")))
 
 
 class SSLTests(WaysTestCase):
-    """``init:ssl``: the key comes inside TLS."""
+    """``init:ssl``: the key is sent inside TLS."""
 
     def setUp(self) -> None:
         super().setUp()
         self.restrict(tls=True, insecure=False)
 
     def established(self, files: CertificateFiles | None = None) -> tuple[Handshake, TLSPhase]:
-        """Return both sides once TLS is established: what is left to say is in ``last``."""
+        """Return both sides after the TLS handshake."""
         handshake = self.begun()
         lond = TLSPhase((files or self.files).context(ssl.PROTOCOL_TLS_SERVER))
         to_lond = handshake.receive(b"ok:ssl\n")
@@ -380,7 +380,7 @@ class SSLTests(WaysTestCase):
         return handshake, lond
 
     def test_taken(self) -> None:
-        """The digits are the key; then the exchange goes on in plain lines."""
+        """The line inside TLS is the key; then plain lines follow."""
         handshake, lond = self.established()
         self.assertIsNone(handshake.key)
         said = handshake.receive(lond.send(KEY.encode() + b"\n"))
@@ -392,7 +392,7 @@ class SSLTests(WaysTestCase):
         self.assertEqual((self.facts.mode, self.facts.version), ("ssl", "1.467"))
 
     def test_bytes_behind_the_key(self) -> None:
-        """Plain bytes in the key's own segment are not lost: they are the first answer's."""
+        """Plain bytes in the same segment as the key belong to the first answer."""
         for behind, answer in ((b"$Revision: 1.4", b"67 $\n"), (VERSION, b"")):
             handshake, lond = self.established()
             said = handshake.receive(lond.send(KEY.encode() + b"\n") + behind)
@@ -403,14 +403,14 @@ class SSLTests(WaysTestCase):
             self.assertEqual(self.facts.version, "1.467")
 
     def test_only_what_follows_the_key_is_tls(self) -> None:
-        """Once a plain line has begun, a byte that begins a record is part of the line."""
+        """Within a plain line, a byte that could begin a record does not."""
         handshake, lond = self.established()
         handshake.receive(lond.send(KEY.encode() + b"\n") + b"$Rev")
         handshake.receive(b"\x15\n")
         self.assertEqual(self.facts.version, "$Rev\\x15")
 
     def test_no_key(self) -> None:
-        """A line inside TLS that is no key ends it, and is not shown."""
+        """An invalid key inside TLS is an error, which does not contain it."""
         upper = KEY.upper()[:-1].encode() + b"\r"
         for line in (b"", KEY[:-1].encode(), b"x" * 32, b"secret", upper):
             handshake, lond = self.established()
@@ -419,14 +419,14 @@ class SSLTests(WaysTestCase):
             self.assertNotIn("secret", error)
 
     def test_no_tls(self) -> None:
-        """A lond that says ok:ssl and goes on in plain lines is found out."""
+        """Plain data after ok:ssl is an error."""
         handshake = self.begun()
         handshake.receive(b"ok:ssl\n")
         error = self.failure(handshake.receive, KEY.encode() + b"\n")
         self.assertIn("expected TLS, got", str(error))
 
     def test_wrong_certificate(self) -> None:
-        """A lond whose certificate is not good enough is refused, and learns why."""
+        """An invalid certificate is an error, of which the lond is informed."""
         for name in ("other", "odd"):
             os.mkdir(f"{self.folder}/{name}")
         other = Authority(f"{self.folder}/other").issue("l2.test")
@@ -445,7 +445,7 @@ class SSLTests(WaysTestCase):
             self.assertEqual(self.facts.mode, "")
 
     def test_no_name_check(self) -> None:
-        """Without the check of the name another host's certificate will do."""
+        """Without the name check, the certificate of another host is accepted."""
         self.auth_modes = attrs.evolve(
             self.auth_modes, certificates=self.own_files.read(check_names=False)
         )
@@ -454,7 +454,7 @@ class SSLTests(WaysTestCase):
         self.assertIsNotNone(handshake.key)
 
     def test_old_lond_in_the_clear(self) -> None:
-        """Where the clear is open the exchange goes on with the challenge of an old lond."""
+        """After a challenge of an old lond, the insecure mode is used if allowed."""
         self.restrict(tls=True)
         handshake = self.begun()
         for line in (CHALLENGE, b"ok\n", UNKNOWN, UNKNOWN, b"ABCDEF\n"):
@@ -462,14 +462,14 @@ class SSLTests(WaysTestCase):
         self.assertEqual((handshake.state, self.facts.mode), (State.IDLE, "insecure"))
 
     def test_wrong_ok(self) -> None:
-        """An ok to something else is not believed, and neither is TLS before its time."""
+        """Other confirmations are errors, and so is TLS before its time."""
         for line in (b"ok\n", b"ok:local\n", b"ok:SSL\n", b"ok:ssl\r\n", b"ok:ssl:\n"):
             handshake = self.begun()
             self.failure(handshake.receive, line)
         self.failure(self.begun().receive, b"ok:ssl\n\x16\x03\x01")
 
     def test_never_in_the_clear_after_tls(self) -> None:
-        """Once TLS has begun there is no way back to the clear, allowed or not."""
+        """Once TLS has begun, the insecure mode is not used."""
         self.restrict(tls=True)
         handshake = self.begun()
         handshake.receive(b"ok:ssl\n")

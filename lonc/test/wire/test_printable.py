@@ -10,10 +10,10 @@ from lonc.wire.printable import printable, quoted
 
 
 class PrintableTests(SynchronousTestCase):
-    """What a terminal and a log can take."""
+    """Text that is safe for terminals and logs."""
 
     def test_printable(self) -> None:
-        """Letters stay; what would move the cursor, or turn text round, is written out."""
+        """Letters are unchanged; control characters are escaped."""
         for text, shown in (
             ("Z\xfcrich", "Z\xfcrich"),
             ("a\nb\x1b[2J", r"a\nb\x1b[2J"),
@@ -24,7 +24,7 @@ class PrintableTests(SynchronousTestCase):
             self.assertEqual(printable(text), shown)
 
     def test_quoted(self) -> None:
-        """In quotes, in ASCII, and cut."""
+        """The text is quoted, in ASCII, and cut off."""
         self.assertEqual(quoted("h\xf6st\n"), r"'h\xf6st\n'")
         self.assertEqual(quoted(b"h\xff"), r"'h\xff'")
         self.assertEqual(quoted("x" * 60), f"'{'x' * 60}'")

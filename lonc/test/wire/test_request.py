@@ -23,10 +23,10 @@ from lonc.wire.request import (
 
 
 class CommandWordTests(SynchronousTestCase):
-    """All of a request that may stand in a log."""
+    """The only part of a request that may be logged."""
 
     def test_words(self) -> None:
-        """The text before the first colon is shown, if short; behind ``encrypt:``, a word more."""
+        """The first word, if short; after ``encrypt:``, the next one, too."""
         words = {
             b"ping\n": "ping",
             b"ping": "ping",
@@ -45,7 +45,7 @@ class CommandWordTests(SynchronousTestCase):
             self.assertEqual(command_word(line), word)
 
     def test_no_word(self) -> None:
-        """What does not look like a command may be anything, a password too: it is not shown."""
+        """Anything else may be a password, and is not shown."""
         for line in (
             b"",
             b"\n",
@@ -63,24 +63,24 @@ class CommandWordTests(SynchronousTestCase):
         self.assertEqual(command_word(b"encrypt:\n"), "encrypt")
 
     def test_secret(self) -> None:
-        """What must be encrypted is secret, whatever host it names."""
+        """A request to be encrypted is secret, whichever host it names."""
         for line in (b"encrypt:x\n", b"sethost:l2:encrypt:x\n", b"sethost:a:sethost:b:encrypt:x\n"):
             self.assertTrue(is_secret(line), line)
         for line in (b"put:encrypt:x\n", b"encrypted:x\n", b"sethost:l2:put:encrypt:\n"):
             self.assertFalse(is_secret(line), line)
 
     def test_of_a_request(self) -> None:
-        """A request tells its own."""
+        """A request has its command word."""
         self.assertEqual(Request(b"get:msu:alice:x\n", Nobody()).command, "get")
 
 
 class ControlByteTests(SynchronousTestCase):
-    """Requests that a lond might read in another way than lonc."""
+    """Requests that a lond might interpret differently from lonc."""
 
     PREFIXES = (b"", b"encrypt:", b"sethost:l2:", b"sethost:l2:encrypt:", b"encrypt:encrypt:")
 
     def test_in_the_command(self) -> None:
-        """A control byte anywhere in the command word shows, behind all its prefixes."""
+        """A control byte in the command word is found, after all prefixes."""
         for byte in [*range(0x20), 0x7F]:
             if byte == 0x0A:
                 continue
@@ -93,14 +93,14 @@ class ControlByteTests(SynchronousTestCase):
                 self.assertFalse(is_plain(line % byte), line % byte)
 
     def test_elsewhere(self) -> None:
-        """What follows the command is the lond's; and one carriage return may end the line."""
+        """Control bytes after the command, and one final carriage return, are allowed."""
         for prefix in self.PREFIXES:
             for line in (b"put:a\0b\x7f\r\n", b"ping\n", b"ping\r\n", b"\n", b"\r\n", b"caf\xe9\n"):
                 self.assertFalse(has_control_byte(prefix + line), line)
         self.assertTrue(has_control_byte(b"ping\r\r\n"))
 
     def test_encrypted(self) -> None:
-        """A plain request may be encrypted; what names a host or holds a control byte is none."""
+        """A plain request may be encrypted, but may name no host and have no control byte."""
         for line in (b"get:a\n", b"encrypt:get:a\n", b"encrypt:ping\n", b"encrypt:ekey\n"):
             self.assertTrue(is_plain_inside(line), line)
         for line in (
@@ -115,19 +115,19 @@ class AddresseeTests(SynchronousTestCase):
     """Requests that name a host (protocol, section 5)."""
 
     def test_named(self) -> None:
-        """The id behind ``sethost:`` is found, in front of any request or alone."""
+        """The host id after ``sethost:`` is found, with or without a request."""
         for rest in (b"ping", b"put:d:u:x", b"encrypt:put:d:u:x", b"close_connection_exit", b""):
             self.assertEqual(addressee(b"sethost:l2:" + rest + b"\n"), "l2")
         self.assertEqual(addressee(b"sethost:l2\n"), "l2")
         self.assertEqual(addressee(b"sethost:\xff/..:ping\n"), "\ufffd/..")
 
     def test_none_named(self) -> None:
-        """Other requests name nobody, also those that look alike or have the word inside."""
+        """Other requests name no host, even if they look similar."""
         for line in (b"ping\n", b"sethosts:l2:x\n", b"encrypt:sethosts:x\n", b"put:sethost:l2:x\n"):
             self.assertIsNone(addressee(line))
 
     def test_not_to_be_sent(self) -> None:
-        """No id, or one further inside, which a lond would remember, is no id to send to."""
+        """A missing or nested id, which a lond would remember, gives an empty id."""
         for line in (
             b"sethost\n",
             b"sethost:\n",
@@ -141,12 +141,12 @@ class AddresseeTests(SynchronousTestCase):
             self.assertEqual(addressee(line), "", line)
 
     def test_quick_look(self) -> None:
-        """Every request that names a host, or must not be sent, is found by its first bytes."""
+        """The first bytes show whether a request has to be examined."""
         for line in (b"sethost\n", b"sethost:l2:ping\n", b"encrypt:sethost:l2\n"):
             self.assertTrue(line.startswith(ADDRESSED))
 
     def test_without(self) -> None:
-        """Prefix and request are parted; one that does nothing but name a host stays whole."""
+        """Prefix and request are separated, unless there is no request."""
         for line, prefix, rest in (
             (b"sethost:l2:put:d:u:x\n", b"sethost:l2:", b"put:d:u:x\n"),
             (b"sethost:l2:\n", b"sethost:l2:", b"\n"),
@@ -157,22 +157,22 @@ class AddresseeTests(SynchronousTestCase):
 
 
 class WaiterTests(SynchronousTestCase):
-    """Who wants a Deferred."""
+    """Passing a reply to a Deferred."""
 
     def test_answered(self) -> None:
-        """The Deferred fires with the reply as it came."""
+        """The Deferred fires with the reply."""
         waiter = Waiter()
         self.assertNoResult(waiter.outcome)
         waiter.answered(b"ok\n")
         self.assertEqual(self.successResultOf(waiter.outcome), b"ok\n")
 
     def test_nobody(self) -> None:
-        """F16: an answer to somebody who has gone disappears without a sound."""
+        """F16: replies to disconnected clients are discarded."""
         Nobody().answered(b"l2\n")
         Nobody().lost(Cause.BROKEN)
 
     def test_lost(self) -> None:
-        """The Deferred fails with ConLost, which says in words why, and who was asked."""
+        """The Deferred fails with ConLost, whose text has the cause and the host."""
         for cause in Cause:
             waiter = Waiter("l2")
             waiter.lost(cause)
@@ -183,10 +183,10 @@ class WaiterTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """F8: a delayed request is kept when its answer says no."""
+    """Negative replies (F8)."""
 
     def test_no(self) -> None:
-        """F8: the network's words for no are recognised, with and without what follows them."""
+        """F8: negative replies are recognised, with and without further text."""
         for answer, word in [
             (b"error:No such file\n", "error"),
             (b"error: 2 tie(GDBM) Failed while attempting put\n", "error"),
@@ -204,7 +204,7 @@ class RefusalTests(SynchronousTestCase):
             self.assertEqual(refusal(answer), word, answer)
 
     def test_yes(self) -> None:
-        """Values, numbers and nothing at all are answers, also when they begin like a no."""
+        """Values, numbers and empty replies are positive, even if they begin similarly."""
         for answer in [
             b"ok\n",
             b"ok:refused\n",

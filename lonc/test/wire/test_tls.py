@@ -31,7 +31,7 @@ class TLSTestCase(SynchronousTestCase):
         self.make(self.files, self.authority.issue("l1.test", file="client"))
 
     def make(self, server: CertificateFiles, client: CertificateFiles, name: str = "") -> None:
-        """Make both sides; the client looks at the name if one is given."""
+        """Create both sides; the client checks the name if one is given."""
         contexts = []
         for files, protocol in (
             (server, ssl.PROTOCOL_TLS_SERVER),
@@ -46,7 +46,7 @@ class TLSTestCase(SynchronousTestCase):
         )
 
     def establish(self, size: int = 10**6) -> bytes:
-        """Bring both sides together, bytes being cut so small; return what the client got last."""
+        """Do the TLS handshake with data in such pieces; return the last data for the client."""
         self.assertEqual(self.server.start(), b"")
         to_server, to_client = self.client.start(), b""
         while not self.server.established:
@@ -56,12 +56,12 @@ class TLSTestCase(SynchronousTestCase):
         return to_client
 
     def pass_on(self, side: TLSPhase, data: bytes, size: int) -> bytes:
-        """Give bytes to a side in pieces; return what it says."""
+        """Pass data to a side in pieces; return what it sends."""
         pieces = [data[start : start + size] for start in range(0, len(data), size)]
         return b"".join(map(side.receive, pieces))
 
     def failure(self, side: TLSPhase, data: bytes) -> TLSError:
-        """Return the error that bytes cause."""
+        """Return the error caused by data."""
         with self.assertRaises(TLSError) as caught:
             side.receive(data)
         error: TLSError = caught.exception
@@ -70,10 +70,10 @@ class TLSTestCase(SynchronousTestCase):
 
 
 class GoodTests(TLSTestCase):
-    """Two sides that trust each other."""
+    """Two sides that accept each other."""
 
     def test_line(self) -> None:
-        """The client gets the line, both sides are sure of each other, nobody says goodbye."""
+        """The client gets the line, which is encrypted; no plain data is left."""
         for self.version in VERSIONS:
             self.setUp()
             self.establish()
@@ -86,7 +86,7 @@ class GoodTests(TLSTestCase):
             self.assertEqual((self.client.rest(), self.server.rest()), (b"", b""))
 
     def test_byte_by_byte(self) -> None:
-        """It does not matter how TCP cuts the records up."""
+        """The data may be split anywhere."""
         for self.version in VERSIONS:
             self.setUp()
             self.establish(1)
@@ -94,7 +94,7 @@ class GoodTests(TLSTestCase):
             self.assertEqual(self.client.line, KEY)
 
     def test_line_in_pieces(self) -> None:
-        """A line may take a record for every byte."""
+        """Each byte of the line may have its own record."""
         self.establish()
         for byte in KEY + b"\n":
             self.assertIsNone(self.client.line)
@@ -102,7 +102,7 @@ class GoodTests(TLSTestCase):
         self.assertEqual(self.client.line, KEY)
 
     def test_tickets_and_line_at_once(self) -> None:
-        """What a server sends before the line, in the same segment, is no part of it."""
+        """Session tickets in the same segment are not part of the line."""
         to_server = self.client.start()
         to_client = self.server.receive(to_server)
         last = self.server.receive(self.client.receive(to_client))
@@ -112,7 +112,7 @@ class GoodTests(TLSTestCase):
 
 
 class BehindTests(TLSTestCase):
-    """What comes behind the line is plain again."""
+    """Plain data after TLS."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -120,7 +120,7 @@ class BehindTests(TLSTestCase):
         self.last = self.server.send(KEY + b"\n")
 
     def test_plain_in_the_same_segment(self) -> None:
-        """Bytes that follow the line closely are not lost, however they are cut."""
+        """Plain bytes after the line are kept, however the data is split."""
         for size in (1, 5, 7, 10**6):
             self.setUp()
             self.pass_on(self.client, self.last + b"$Revision: 1 $\nok", size)
@@ -129,21 +129,21 @@ class BehindTests(TLSTestCase):
             self.assertEqual(self.client.rest(), b"")
 
     def test_nothing_is_plain_before(self) -> None:
-        """As long as the line has not come nothing counts as plain."""
+        """Before the end of the line, nothing is plain."""
         self.client.receive(self.last[:-1])
         self.assertEqual(self.client.rest(), b"")
         self.client.receive(self.last[-1:] + b"x")
         self.assertEqual(self.client.rest(), b"x")
 
     def test_end_that_is_announced(self) -> None:
-        """An alert that says that TLS is over is passed over, and nothing but that alert."""
+        """close_notify is skipped, and nothing else."""
         for self.version, size in product(VERSIONS, (1, 10**6)):
             self.setUp()
             self.pass_on(self.client, self.last + self.server.close() + b"ok\n", size)
             self.assertEqual((self.client.line, self.client.rest()), (KEY, b"ok\n"))
 
     def test_end_that_is_announced_later(self) -> None:
-        """The alert may come by itself, and in pieces."""
+        """close_notify may come separately, and in pieces."""
         self.client.receive(self.last)
         closing = self.server.close()
         self.client.receive(closing[:3])
@@ -152,38 +152,38 @@ class BehindTests(TLSTestCase):
         self.assertEqual(self.client.rest(), b"ok\n")
 
     def test_nothing_behind_an_announced_end(self) -> None:
-        """After the alert a byte that begins a record is a byte like any other."""
+        """After close_notify, a byte that could begin a record does not."""
         self.client.receive(self.last + self.server.close() + b"\x15\x03\x03")
         self.assertEqual(self.client.rest(), b"\x15\x03\x03")
 
     def test_more_inside(self) -> None:
-        """More data inside TLS, behind the line, is an error."""
+        """More data inside TLS is an error."""
         self.client.receive(self.last)
         self.assertIn("more than a key", str(self.failure(self.client, self.server.send(b"x"))))
 
     def test_forged_record(self) -> None:
-        """A record behind the line that nobody sealed is an error, not plain bytes."""
+        """A forged record is an error, not plain data."""
         self.client.receive(self.last)
         self.failure(self.client, b"\x17\x03\x03\x00\x20" + bytes(32))
 
 
 class WrongTests(TLSTestCase):
-    """A side that does not keep to it."""
+    """Violations of the protocol."""
 
     def test_no_tls(self) -> None:
-        """A plain line in the place of TLS is shown, and needs no five bytes to be known."""
+        """Plain data instead of TLS is recognised at once, and shown."""
         for data in (b"refused\n", b"r", b"\x16\x02\x00", b"\x16G", b"\n", b"\x00" * 100):
             self.setUp()
             self.client.start()
             self.assertIn("expected TLS, got", str(self.failure(self.client, data)))
 
     def test_record_too_long(self) -> None:
-        """A record that no TLS has is not waited for."""
+        """A record that is too long is an error at once."""
         self.client.start()
         self.assertIn("65540", str(self.failure(self.client, b"\x16\x03\x03\xff\xff")))
 
     def test_wrong_line(self) -> None:
-        """No newline within 33 bytes, or anything behind it in the same record, is an error."""
+        """A line of more than 33 bytes, or more data in its record, is an error."""
         for start, rest in ((b"0" * 32, b"0"), (b"", KEY + b"\nx"), (b"", b"0" * 16000)):
             self.setUp()
             self.establish()
@@ -192,24 +192,24 @@ class WrongTests(TLSTestCase):
             self.failure(self.client, self.server.send(rest))
 
     def test_ended_too_soon(self) -> None:
-        """A server that ends TLS before it has sent a line is found out."""
+        """close_notify before the line is an error."""
         self.establish()
         self.assertIn("too soon", str(self.failure(self.client, self.server.close())))
 
     def test_client_that_talks(self) -> None:
-        """A client that sends data inside TLS is an error to the server."""
+        """Data from the client inside TLS is an error."""
         self.establish()
         self.failure(self.server, self.client.send(b"ping\n"))
 
     def test_broken_record(self) -> None:
-        """A record that was changed on its way is an error."""
+        """A modified record is an error."""
         self.establish()
         sent = bytearray(self.server.send(KEY + b"\n"))
         sent[-1] ^= 1
         self.failure(self.client, bytes(sent))
 
     def test_no_version_in_common(self) -> None:
-        """A side that knows nothing but older TLS is told so."""
+        """The other side is informed of an unsupported version."""
         server = self.files.context(ssl.PROTOCOL_TLS_SERVER)
         server.minimum_version = ssl.TLSVersion.TLSv1_3
         self.version = ssl.TLSVersion.TLSv1_2
@@ -221,7 +221,7 @@ class WrongTests(TLSTestCase):
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.lists(st.binary(min_size=1, max_size=80), max_size=8), st.booleans())
     def test_noise(self, segments: list[bytes], is_established: bool) -> None:
-        """Whatever comes, there is no line of it, and no error but TLSError."""
+        """Any data gives no line, and no error but TLSError."""
         self.make(self.files, self.files)
         if is_established:
             self.establish()
@@ -236,21 +236,21 @@ class WrongTests(TLSTestCase):
 
 
 class CertificateTests(TLSTestCase):
-    """Certificates that are not good enough: the message says what is wrong with them."""
+    """Certificates that are not accepted; the error has the reason."""
 
     def refusal_by_client(self, server: CertificateFiles, name: str = "") -> TLSError:
-        """Return why the client refuses the server."""
+        """Return the error of the client about the server."""
         self.make(server, self.files, name)
         return self.failure(self.client, self.server.receive(self.client.start()))
 
     def refusal_by_server(self, client: CertificateFiles) -> TLSError:
-        """Return why the server refuses the client."""
+        """Return the error of the server about the client."""
         self.make(self.files, client)
         to_client = self.server.receive(self.client.start())
         return self.failure(self.server, self.client.receive(to_client))
 
     def bad(self) -> list[tuple[CertificateFiles, str, str]]:
-        """Return bad certificates, what is said of them, and what the other side then hears."""
+        """Return bad certificates, with texts of the errors on both sides."""
         other = Authority(self.folder, "other")
         namesake = Authority(self.folder, "authority")  # the same name, but another key
         trusting = {"authority": self.authority.file}
@@ -297,13 +297,13 @@ class CertificateTests(TLSTestCase):
                 self.assertIn(heard, message)
 
     def test_another_host(self) -> None:
-        """A good certificate of another host is refused: it says whose it is, and who is wanted."""
+        """The certificate of another host is an error, with both names."""
         files = self.authority.issue("l3.test", ["l3.test", "internal-l3.test"], file="l3")
         message = str(self.refusal_by_client(files, "l2.test"))
         self.assertIn("is for l3.test, internal-l3.test, not for l2.test", message)
 
     def test_right_host(self) -> None:
-        """The host's own certificate is taken, with the name check and without."""
+        """The host's own certificate is accepted, with and without the name check."""
         for name in ("l2.test", ""):
             self.make(self.files, self.files, name)
             self.establish()
