@@ -134,7 +134,7 @@ class DelayedService(Service):
         """Stop; fires after at most ``limit`` seconds, even if something is still in progress."""
         done: Deferred[None] = Deferred()
         self.stopService().chainDeferred(done)
-        return done.addTimeout(limit, self._clock, lambda cancelled, limit: None)
+        return done.addTimeout(limit, self._clock, lambda *_: None)
 
     async def _ended(self) -> None:
         while self._tasks:
@@ -316,11 +316,12 @@ class DelayedService(Service):
 
     def _problems_found(self) -> Iterator[Problem]:
         """Yield the problems of requests that cannot be sent."""
-        sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
-        if sealed and self._key is None:
-            requests = count(len(sealed), "sealed delayed request")
-            what = f"{requests}, and no key is set (loncDelayedKeyFile)"
-            yield problem("delayed-locked", "", what)
+        if self._key is None:
+            sealed = {name_of(x.file) for x in self._all() if x.file.endswith(SEALED)}
+            if sealed:
+                requests = count(len(sealed), "sealed delayed request")
+                what = f"{requests}, and no key is set (loncDelayedKeyFile)"
+                yield problem("delayed-locked", "", what)
         for host_id, number in self.counts.items():
             if host_id not in self._known:
                 what = f"is not in the host table, and has {count(number, 'delayed request')}"
