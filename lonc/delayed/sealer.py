@@ -8,7 +8,6 @@ be sealed.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -99,9 +98,8 @@ class Sealer:
             if not self._kept and self._next_look <= self._clock.seconds():
                 await self._look(spool)
             while self._kept and not is_over():
-                name = self._kept.popleft()
-                path = os.path.join(spool.kept, name)
-                await self._try_kept(spool, path, partial(spool.seal_kept, name))
+                file = self._kept.popleft()
+                await self._try_kept(spool, spool.path(file), partial(spool.seal_kept, file))
         except NoPlace:
             pass  # the calls that hang were reported
         except Stuck as stuck:

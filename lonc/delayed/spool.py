@@ -319,6 +319,8 @@ class Spool:
         return target
 
     def _seal_unless_unusable(self, file: str, files: Files) -> str:
+        """Seal the file of a request, and put its form into `files`; return it, or the file."""
+        stays: PlainStays | None = None
         try:
             form = self.seal(file, files[file])
         except Unfinished:
@@ -326,17 +328,13 @@ class Spool:
         except Unusable:
             return file
         except PlainStays as fault:
-            self._put_first(files, SEALED_FOLDER + fault.form)
-            raise
-        self._put_first(files, form)
-        del files[file]
+            form, stays = SEALED_FOLDER + fault.form, fault
+        plain = files.pop(file)
+        files[form] = Stamp.of(os.lstat(self.path(form)))
+        if stays is not None:
+            files[file] = plain  # to be deleted with its form
+            raise stays
         return form
-
-    def _put_first(self, files: Files, file: str) -> None:
-        others = dict(files)
-        files.clear()
-        files[file] = Stamp.of(os.lstat(self.path(file)))
-        files.update(others)
 
     def _write_note(self, name: str, ending: str, note: bytes) -> tuple[str, str]:
         """Write the note under the first free name; return the paths of request and note."""
@@ -359,7 +357,7 @@ class Spool:
         A file that is already sealed is moved.
 
         :param still: a state in which the file was unchanged for long enough to be complete.
-        :raises Exception: those of :func:`lonc.delayed.seal_file.seal_file`.
+        :raises Exception: those of :func:`lonc.delayed.sealing.seal_file`.
         """
         assert self.key is not None
         self.step("make sealed folder")
@@ -383,20 +381,20 @@ class Spool:
 
     def kept_in_clear(self) -> list[str]:
         """
-        Return the names of unsealed files among those set aside, including notes.
+        Return the unsealed files among those set aside, including notes.
 
         :raises OSError: the folder cannot be read.
         """
         return [
-            os.path.basename(file)
+            file
             for file in sorted(self.files(KEPT_FOLDER))
             if host_of(own_name(file)) is not None and not file.endswith(SEALED)
         ]
 
-    def seal_kept(self, name: str) -> str:
+    def seal_kept(self, file: str) -> str:
         """Seal such a file in its folder; otherwise like :meth:`seal`."""
         assert self.key is not None
-        path = os.path.join(self.kept, name)
+        path = self.path(file)
         return seal_file(self.key, path, self.kept, Stamp.of(os.lstat(path)), self.step)
 
     def unfold(self) -> int:

@@ -20,7 +20,13 @@ from lonc.wire.request import Cause
 
 
 class SendingTests(DelayedCase):
-    """Requests that are sent and answered."""
+    """
+    Requests that are sent and answered.
+
+    :cvar noted: the line of the permanent log about the first request.
+    """
+
+    noted = "S:l1:put:a:b=\\xff\u00e4"
 
     def test_order(self) -> None:
         """S13: requests are sent one at a time, in the order of their names, and then deleted."""
@@ -42,7 +48,7 @@ class SendingTests(DelayedCase):
         self.start()
         self.assertEqual(self.perm, [])
         self.l1.answer()
-        self.assertEqual(self.perm, ["S:l1:put:a:b=\\xff\u00e4"])
+        self.assertEqual(self.perm, [self.noted])
 
     def test_log(self) -> None:
         """S15: the log has a SUCCESS line with the file and the command, without the content."""
