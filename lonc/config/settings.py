@@ -46,7 +46,6 @@ class Parameter:
     One setting.
 
     :ivar attribute: its name in Settings.
-    :ivar option: the long option of ``twistd lonc`` without its dashes, or None.
     :ivar variable: the PerlSetVar name.
     :ivar default: as written in the file, or None if ``loncapa.conf`` must set it.
     :ivar kind: its type, which defines the allowed values.
@@ -55,12 +54,16 @@ class Parameter:
     """
 
     attribute: str
-    option: str | None
     variable: str
     default: str | None
     kind: Kind
     what: str
     why: str
+
+    @property
+    def option(self) -> str | None:
+        """The long option of ``twistd lonc`` without its dashes, or None."""
+        return None if self.default is None else self.attribute.replace("_", "-")
 
     def read(self, text: str | None, where: str) -> Any:
         """Parse ``text``; a SettingsError begins with ``where``."""
@@ -73,21 +76,10 @@ class Parameter:
             raise SettingsError(f"{where}: {short!r} is not {self.kind.allowed}") from None
 
 
-def _parameters() -> tuple[Parameter, ...]:
-    return tuple(
-        Parameter(
-            attribute=field.name,
-            option=None if field.metadata["default"] is None else field.name.replace("_", "-"),
-            **field.metadata,
-        )
-        for field in attrs.fields(Settings)
-        if field.metadata
-    )
-
-
 #: Every setting; protocol, section 7, lists the names that predate lonc.
-PARAMETERS = _parameters()
-
+PARAMETERS = tuple(
+    Parameter(field.name, **field.metadata) for field in attrs.fields(Settings) if field.metadata
+)
 
 #: Removed settings, with their options: setting one only causes a warning.
 REMOVED: Final[Mapping[str, str]] = {
@@ -100,19 +92,10 @@ REMOVED: Final[Mapping[str, str]] = {
 
 def opt_parameters() -> list[list[str | None]]:
     """Return rows for ``usage.Options.optParameters``, with None as the default of each."""
-    return [
-        [
-            each.option,
-            None,
-            None,
-            f"{each.what} [{each.kind.unit}; {each.kind.allowed}; default {each.default}]",
-        ]
-        for each in PARAMETERS
-        if each.option is not None
-    ] + [[option, None, None, "No longer needed"] for option in REMOVED.values()]
-
-
-_BY_VARIABLE = {parameter.variable: parameter for parameter in PARAMETERS}
+    told = "{0.what} [{0.kind.unit}; {0.kind.allowed}; default {0.default}]"
+    rows = [(each.option, told.format(each)) for each in PARAMETERS if each.option is not None]
+    rows += [(option, "No longer needed") for option in REMOVED.values()]
+    return [[option, None, None, what] for option, what in rows]
 
 
 # Reading loncapa.conf
@@ -186,16 +169,16 @@ def _assignments(text: str, file: str) -> Iterator[_Assignment]:
 
 def _warnings(assignments: Sequence[_Assignment]) -> Iterator[str]:
     """Yield a line for each assignment that looks like one of lonc's and has no effect."""
-    known = {name.lower(): name for name in _BY_VARIABLE}
+    known = {parameter.variable.lower(): parameter.variable for parameter in PARAMETERS}
     removed = {name.lower() for name in REMOVED}
     for each in assignments:
         lower = each.name.lower()
-        if each.name in _BY_VARIABLE:
+        right = known.get(lower)
+        if each.name == right:
             if each.section:
                 yield f"{each.where}: skipped, because it is inside <{each.section}>"
-        elif lower in known:
-            if each.name != known[lower]:
-                yield f"{each.where}: skipped, because names are case-sensitive: {known[lower]}"
+        elif right is not None:
+            yield f"{each.where}: skipped, because names are case-sensitive: {right}"
         elif lower in removed:
             yield f"{each.where}: {NO_LONGER_NEEDED}"
         elif lower.startswith("lonc"):

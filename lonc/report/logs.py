@@ -135,18 +135,12 @@ def _stderr() -> TextOutput | None:
         return None
 
 
-def complain(message: str, show: Callable[[str], None] | None = None) -> None:
-    """
-    Report on stderr and in the log that a log file fails.
-
-    :param show: writes the line instead of stderr.
-    """
+def complain(message: str) -> None:
+    """Report on stderr and in the log that a log file fails."""
     log.error("{text}", text=message, event="log-file")
     stderr = _stderr()
-    if show is None and stderr is not None:
-        show = stderr.show
-    if show is not None:
-        show(f"lonc: {message}")
+    if stderr is not None:
+        stderr.show(f"lonc: {message}")
 
 
 def has_room(path: str) -> bool:

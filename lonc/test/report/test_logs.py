@@ -22,6 +22,7 @@ from twisted.python.log import LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from lonc.report import logs
 from lonc.report.events import PARENT
 from lonc.report.logs import (
     LONGEST,
@@ -37,6 +38,7 @@ from lonc.report.logs import (
     text_form,
 )
 from lonc.report.problems import Problems
+from lonc.report.text_output import TextOutput
 from lonc.test.fixtures.properties import given, settings, st
 from lonc.test.fixtures.statuses import NOW, at_utc
 
@@ -354,10 +356,14 @@ class LineFileTests(SynchronousTestCase):
 
     def test_complain(self) -> None:
         """A report is written to stderr and to the log."""
-        shown: list[str] = []
-        with capturedLogs() as events:
-            complain("no {space}", shown.append)
-        self.assertEqual(shown, ["lonc: no {space}"])
+        reading, writing = os.pipe()
+        with open(writing, "w") as stream, open(reading) as told:
+            stderr = TextOutput(stream)
+            self.patch(logs, "_stderr", lambda: stderr)
+            with capturedLogs() as events:
+                complain("no {space}")
+            self.assertEqual(told.readline(), "lonc: no {space}\n")
+            self.assertTrue(stderr.wait(60.0))
         self.assertEqual([formatEvent(made) for made in events], ["no {space}"])
 
     def test_mode(self) -> None:
