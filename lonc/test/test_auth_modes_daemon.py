@@ -11,7 +11,7 @@ from twisted.internet import reactor as global_reactor
 from lonc.control.client import ManagementClient
 from lonc.lond.cluster import prepare
 from lonc.report.status import DaemonStatus, HostStatus
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_variables
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port
 
 reactor: Any = global_reactor
@@ -24,14 +24,9 @@ class ClusterTests(DaemonTestCase):
         """Write the cluster's files, with a certificate of these names for all of them."""
         prepare(self.folder, free_port("127.0.0.1", "127.0.0.2"))
         files = Authority(self.folder).issue("l1.localhost", names=names, ends=ends)
-        variables = {
-            "lonCertificateDirectory": self.folder,
-            "lonnetCertificateAuthority": os.path.basename(files.authority),
-            "lonnetCertificate": os.path.basename(files.certificate),
-            "lonnetPrivateKey": os.path.basename(files.key),
-        } | variables
         with open(self.path("loncapa.conf"), "a") as file:
-            file.writelines(f"PerlSetVar {name} {value}\n" for name, value in variables.items())
+            for name, value in (as_variables(files) | variables).items():
+                file.write(f"PerlSetVar {name} {value}\n")
 
     async def status(self) -> tuple[DaemonStatus, list[HostStatus]]:
         """Ask the management port."""

@@ -30,7 +30,7 @@ from lonc.local.limits import Clients
 from lonc.lond.faults import CLOSE, REFUSE, STALL, Fault, Faults, Step
 from lonc.lond.protocol import LondFactory
 from lonc.test.fixtures.beginnings import notes_of, short_folder
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_settings
 from lonc.test.fixtures.doubles import some_settings
 from lonc.transport.network import Network, network
 from lonc.wire.handshake import AuthModes, Handshake
@@ -100,12 +100,7 @@ class NetworkTestCase(TestCase):
 
     def configure(self, **changes: Any) -> tuple[Host, Settings]:
         """Put settings in force, with our certificate unless changed."""
-        named = {
-            "lond_port": self.port,
-            "certificate_authority": self.own_files.authority,
-            "certificate": self.own_files.certificate,
-            "private_key": self.own_files.key,
-        }
+        named = as_settings(self.own_files) | {"lond_port": self.port}
         settings = some_settings(self.folder, **(named | changes))
         table = parse_host_table(TABLE.encode(), "hosts.tab")
         self.access = read_access(settings, table)

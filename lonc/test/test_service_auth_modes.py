@@ -14,7 +14,7 @@ from lonc.config.settings import SettingsError
 from lonc.control.errors import ReloadFailed
 from lonc.daemon.upkeep import LOOK
 from lonc.service import LoncService
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_settings
 from lonc.test.fixtures.daemon_in_memory import TABLE, ServiceTestCase, a_table
 
 #: l2 is on another machine.
@@ -30,13 +30,7 @@ class AuthModesTests(ServiceTestCase):
 
     def use(self, files: CertificateFiles, **changes: Any) -> None:
         """Configure certificates, and other settings."""
-        self.settings = attrs.evolve(
-            self.first,
-            certificate_authority=files.authority,
-            certificate=files.certificate,
-            private_key=files.key,
-            **changes,
-        )
+        self.settings = attrs.evolve(self.first, **as_settings(files), **changes)
 
     def told(self, level: LogLevel) -> list[str]:
         """Return what was logged about certificates."""

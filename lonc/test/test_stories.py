@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import attrs
 from twisted.internet.task import deferLater
 
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_variables
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port, reactor
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE, read
@@ -146,9 +146,7 @@ class StartTests(StoryCase):
         os.mkdir(self.path("pki"))
         files = Authority(self.path("pki")).issue("l1.example.org", begins=-9.0, ends=-1.0)
         self.configured(
-            lonnetCertificateAuthority=files.authority,
-            lonnetCertificate=files.certificate,
-            lonnetPrivateKey=files.key,
+            **as_variables(files),
         )
         await self.told(f"the certificate {files.certificate} has expired")
 

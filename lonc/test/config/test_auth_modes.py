@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.config.auth_modes import Access, certificate_files, is_address_of_ours, read_access
 from lonc.config.hosts import HostTable, parse_host_table
 from lonc.config.settings import SettingsError
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_settings
 from lonc.test.fixtures.doubles import some_settings
 from lonc.wire.handshake import AuthModes
 
@@ -99,13 +99,7 @@ class CertificateTests(AccessTestCase):
 
     def test_paths(self) -> None:
         """With absolute paths no folder is necessary, and a folder alone is no reason to warn."""
-        found = certificate_files(
-            some_settings(
-                certificate_authority=self.files.authority,
-                certificate=self.files.certificate,
-                private_key=self.files.key,
-            )
-        )
+        found = certificate_files(some_settings(**as_settings(self.files)))
         self.assertEqual(found, self.files)
         self.assertEqual(self.access(certificate_directory=self.folder).warning, "")
 

@@ -9,11 +9,12 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from lonc.config import current
+from lonc.config.certificates import CertificateFiles
 from lonc.config.current import InForce
 from lonc.config.hosts import HostTable
 from lonc.report.kinds import CONFIGURED
 from lonc.report.problems import Problem
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_settings
 from lonc.test.fixtures.daemon_in_memory import a_table
 from lonc.test.fixtures.doubles import some_settings
 
@@ -75,11 +76,7 @@ class ConfigurationTests(SynchronousTestCase):
     def test_key(self) -> None:
         """Everybody can read the private key."""
         files = Authority(self.folder).issue("l1.test")
-        named: dict[str, Any] = {
-            "certificate_authority": os.path.abspath(files.authority),
-            "certificate": os.path.abspath(files.certificate),
-            "private_key": os.path.abspath(files.key),
-        }
+        named = as_settings(files)
         os.chmod(files.key, 0o640)
         self.assertEqual(self.found(**named), [])
         os.chmod(files.key, 0o644)
@@ -87,8 +84,7 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_certificate(self) -> None:
         """A configured certificate cannot be used."""
-        names = ("certificate_authority", "certificate", "private_key")
-        named: dict[str, Any] = dict.fromkeys(names, "/missing")
+        named = as_settings(CertificateFiles("/missing", "/missing", "/missing"))
         self.assertEqual(self.one(**named)[:2], ("certificate-unusable", "/missing"))
 
     def test_management(self) -> None:

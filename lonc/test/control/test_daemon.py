@@ -9,7 +9,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Protocol
 
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_variables
 from lonc.test.fixtures.daemon import DaemonTestCase, free_port
 from lonc.test.fixtures.programs import run_program
 
@@ -70,12 +70,8 @@ class ManagementTests(DaemonTestCase):
         os.mkdir(self.path("pki"))
         files = Authority(self.path("pki")).issue("localhost")
         port = free_port("127.0.0.1")
-        names = {
-            "lonnetCertificateAuthority": files.authority,
-            "lonnetCertificate": files.certificate,
-            "lonnetPrivateKey": files.key,
-            "loncManagementTLS": f"lonctls:{port}:interface=127.0.0.1",
-        }
+        names = as_variables(files)
+        names["loncManagementTLS"] = f"lonctls:{port}:interface=127.0.0.1"
         lond_port = free_port("127.0.0.1", "127.0.0.2")
         self.configure(lond_port, loncManagementNames="localhost", **names)
         lonc = self.lonc()

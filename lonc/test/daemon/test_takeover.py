@@ -24,7 +24,7 @@ from lonc.daemon.handover import HandOver, Holdings
 from lonc.daemon.takeover import Predecessor, TakeOverError, receive, take_over
 from lonc.tap import Options, make_daemon
 from lonc.test.fixtures.beginnings import short_folder
-from lonc.test.fixtures.certificates import Authority
+from lonc.test.fixtures.certificates import Authority, as_variables
 from lonc.test.fixtures.daemon import Child, free_port, reactor
 from lonc.test.fixtures.load import LoadTestCase
 from lonc.transport.endpoint_port import PortError
@@ -489,9 +489,7 @@ class TakeOverTests(LoadTestCase):
             free_port("127.0.0.1", "127.0.0.2"),
             loncHTTP=f"tcp:{ports[0]}:interface=127.0.0.1",
             loncManagementTLS=f"lonctls:{ports[1]}:interface=127.0.0.1",
-            lonnetCertificateAuthority=files.authority,
-            lonnetCertificate=files.certificate,
-            lonnetPrivateKey=files.key,
+            **as_variables(files),
         )
         old = self.lonc()
         await self.ask("l1", "no lond is there")
