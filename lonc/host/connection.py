@@ -14,14 +14,10 @@ from typing import Final
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import (
-    ConnectionDone,
-)
-from twisted.internet.interfaces import (
-    ITCPTransport,
-)
-from twisted.internet.protocol import Protocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol, ITCPTransport, ITransport
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from lonc.host.connection_states import ConnectionState, Trouble
 from lonc.host.handshaker import Handshaker
@@ -101,7 +97,8 @@ class Owner(Interface):
         """End it because its incomplete answer needs too much memory."""
 
 
-class LondConnection(Protocol):
+@implementer(IProtocol)
+class LondConnection:
     """
     A connection to a lond (protocol, sections 2 and 4).
 
@@ -131,7 +128,7 @@ class LondConnection(Protocol):
     :ivar knows_sethost: whether the lond supports ``sethost`` in requests (section 5).
     """
 
-    # There are thousands, so they have no __dict__.
+    # There are thousands, so they have no __dict__; Twisted's Protocol would give them one.
     __slots__ = (
         "_counted",
         "_key",
@@ -197,6 +194,12 @@ class LondConnection(Protocol):
         self.host_id = ""
         self.knows_sethost = False
         self.confirmed: set[str] | None = None
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """Record that it is connected."""
+        self.connected = 1
+        self.transport = transport  # type: ignore[assignment]
+        self.connectionMade()
 
     def connectionMade(self) -> None:
         """Start the handshake."""

@@ -92,7 +92,7 @@ class LondConnectionFactory(ClientFactory):
             addresses[0], self._port, self, max(share, 0.001)
         )
 
-    def buildProtocol(self, addr: IAddress | None) -> LondConnection:
+    def buildProtocol(self, addr: IAddress | None) -> LondConnection:  # type: ignore[override]
         """Return the connection."""
         self._connector = None  # it refers to us: avoids a reference cycle
         return self._connection

@@ -43,7 +43,7 @@ class ClientListener(Factory):
         self.clients: dict[ClientProtocol, None] = {}  # needs less memory than a set
         self.finished = False
 
-    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # type: ignore[override]
         """Return the protocol of a new client."""
         return ClientProtocol(self._host, self._shared, self)
 

@@ -12,10 +12,11 @@ from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    IProtocol,
     IPushProducer,
     ITransport,
 )
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -98,8 +99,8 @@ class RequestTaker(Interface):
         """Count a request that was not accepted from its client, and its ``con_lost``."""
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
-class ClientProtocol(Protocol):
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+class ClientProtocol:
     """
     A client on a host's socket (rows S5, F2, F3 and F16).
 
@@ -115,7 +116,7 @@ class ClientProtocol(Protocol):
 
     abandoned = False
 
-    # There are thousands, so they have no __dict__.
+    # There are thousands, so they have no __dict__; Twisted's Protocol would give them one.
     __slots__ = (
         "_clients",
         "_dismissed",
@@ -165,6 +166,9 @@ class ClientProtocol(Protocol):
         elif not self._clients.admit(self):
             self._host.count_refused(Cause.TOO_MANY_CLIENTS)  # it will send a request
             self._close_gently()
+
+    def connectionMade(self) -> None:
+        """Do nothing: see `makeConnection`."""
 
     def dataReceived(self, data: bytes) -> None:
         """Handle a request, or buffer further data."""
