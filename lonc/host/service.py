@@ -9,7 +9,7 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 
 from twisted.application.service import Service
@@ -49,7 +49,7 @@ __all__ = ["FAREWELL", "HostDependencies", "HostService", "Pause"]
 #: Maximum bytes of a request that is checked as a whole; of longer ones only the command is.
 _SHORT: Final = 512
 
-_NONE_LOST: Final = {cause.value: 0 for cause in Cause}
+_NONE_LOST: Final[Mapping[str, int]] = {cause.value: 0 for cause in Cause}
 
 #: Causes of a ``con_lost`` after a wait that is included in the durations.
 OUT_OF_TIME: Final = frozenset({Cause.TIMEOUT, Cause.QUEUE_TIMEOUT})
@@ -556,9 +556,10 @@ class HostService(Service):
         return host_status(self, self._dependencies, delayed, last_log, oldest_delayed, lately)
 
     @property
-    def con_lost(self) -> dict[str, int]:
+    def con_lost(self) -> Mapping[str, int]:
         """Requests that ended with ``con_lost``, by cause."""
-        return _NONE_LOST | {cause.value: count for cause, count in self._con_lost.items()}
+        lost = {cause.value: count for cause, count in self._con_lost.items()}
+        return {**_NONE_LOST, **lost} if lost else _NONE_LOST
 
     def connection_statuses(self) -> Iterator[ConnectionStatus]:
         """Yield the status of each connection to its machine's lond, in order of creation."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import socket
+from functools import cached_property
 
 from twisted.internet import error
 from twisted.internet.address import UNIXAddress
@@ -63,7 +64,11 @@ class Port:
         self._pause: IDelayedCall | None = None
         self._refused = False  # the last client could not be accepted
         self._pauses = -1  # remaining; -1: not stopping
-        self._closed = Deferred[None]()
+
+    @cached_property
+    def _closed(self) -> Deferred[None]:
+        """Fires when the socket is closed; made on demand, because there are thousands of ports."""
+        return Deferred()
 
     def startListening(self) -> None:
         """Listen; raises :exc:`twisted.internet.error.CannotListenError`."""

@@ -107,12 +107,13 @@ class SocketFile:
         self.path = path
         self._inode = self._found()
 
-    def _found(self) -> tuple[int, int] | None:
+    def _found(self) -> int | None:
+        """Return device and inode as one number, which needs less memory than two."""
         try:
             found = os.lstat(self.path)
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return found.st_dev << 64 | found.st_ino
 
     @property
     def intact(self) -> bool:
