@@ -16,9 +16,7 @@ from lonc.local.client_socket import ClientListener
 from lonc.local.protocol import ClientProtocol
 from lonc.transport.listening import Port
 from lonc.transport.network import Keeper
-
-#: The answer to clients that waited for a host that is no longer served.
-_REFUSAL = b"con_lost\n"
+from lonc.wire.request import CON_LOST
 
 
 class KeptSockets(Keeper):
@@ -171,7 +169,7 @@ def _dismiss(kept: socket.socket, name: str) -> None:
 def _refuse(client: socket.socket) -> None:
     client.setblocking(False)
     with contextlib.suppress(OSError):
-        client.send(_REFUSAL)
+        client.send(CON_LOST)
 
 
 def _listens_at(kept: socket.socket, path: str) -> bool:

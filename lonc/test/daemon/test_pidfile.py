@@ -109,19 +109,16 @@ class PidFileTests(SynchronousTestCase):
         second.release()
 
     def test_second_is_refused(self) -> None:
-        """S3: while it is locked, another process is refused, and told by whom."""
-        self.acquired().write()
+        """S3: while it is locked, another process is refused, and told by whom, if known."""
+        claim = self.acquired()
+        self.assertIn("process unknown", self.refusal())
+        claim.write()
         self.assertIn(
             f"another lonc is already running in these folders: process {os.getpid()} ",
             self.refusal(),
         )
         self.assertIn(self.path, self.refusal())
         self.assertEqual(self.read(), f"{os.getpid()}\n")
-
-    def test_second_before_the_first_has_written(self) -> None:
-        """S3: the same before the number is written."""
-        self.acquired()
-        self.assertIn("process unknown", self.refusal())
 
     def test_left_by_a_crash(self) -> None:
         """S3: a file that is not locked is used, even if its number is that of a process."""

@@ -42,19 +42,16 @@ class SendingTests(DelayedCase):
         self.assertEqual(self.on_disk(), [])
         self.assertEqual(self.in_kept(), {})
 
-    def test_perm_log(self) -> None:
-        """F9: once a request is answered, the permanent log names its host and its content."""
+    def test_logs(self) -> None:
+        """
+        F9, S15: once a request is answered, the permanent log names its host and its content; the
+        log has a SUCCESS line with the file and the command, without the content.
+        """
         self.put(FIRST, b"put:a:b=\xff\xc3\xa4\n")
         self.start()
-        self.assertEqual(self.perm, [])
+        self.assertEqual((self.perm, self.events), ([], []))
         self.l1.answer()
         self.assertEqual(self.perm, [self.noted])
-
-    def test_log(self) -> None:
-        """S15: the log has a SUCCESS line with the file and the command, without the content."""
-        self.put(FIRST, b"put:secret\n")
-        self.start()
-        self.l1.answer()
         (event,) = self.events
         self.assertEqual(formatEvent(event), f"l1: delayed request sent: {FIRST} (put)")
         self.assertEqual((event["host_id"], event["success"]), ("l1", True))
@@ -90,15 +87,6 @@ class SendingTests(DelayedCase):
             self.clock.advance(0.1)
             self.assertEqual((self.l1.asked, os.path.exists(path)), ([], True))
         self.assertEqual(READ_BACK, 2.5)
-
-    def test_hosts_apart(self) -> None:
-        """Hosts do not wait for each other."""
-        self.put(FIRST, b"put:1\n")
-        self.put(OTHER, b"put:2\n")
-        self.start()
-        self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:1\n"], [b"put:2\n"]))
-        self.l2.answer()
-        self.assertEqual(self.on_disk(), [FIRST])
 
     def test_taken_away_in_flight(self) -> None:
         """A request whose file is deleted while it is being sent still delays the next one."""

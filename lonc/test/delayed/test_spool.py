@@ -31,21 +31,21 @@ class NameTests(SynchronousTestCase):
     """The host in the name of a delayed request (protocol section 6)."""
 
     def test_forms(self) -> None:
-        """Names of the protocol's form are read, and those of older and later programs."""
+        """
+        Names of the protocol's form are read, and those of older and later programs. A host id may
+        contain dots, also if its end is another host's id.
+        """
         for name, host_id in [
             ("1062000000.4711.put.l1", "l1"),
             ("1062000000.put.l1", "l1"),
             ("1062000000.3.4711.put.l1", "l1"),
             ("1062000000.4711.put_2.msu-l1_x", "msu-l1_x"),
             ("1062000000.4711..l1", "l1"),
+            ("1062000000.4711.put.a.l1", "a.l1"),
+            ("1062000000.4711.put.7.l1", "7.l1"),
+            ("1062000000.put.put.l1", "put.l1"),
         ]:
             self.assertEqual(host_of(name), host_id, name)
-
-    def test_dots(self) -> None:
-        """A host id may contain dots, also if its end is another host's id."""
-        self.assertEqual(host_of("1062000000.4711.put.a.l1"), "a.l1")
-        self.assertEqual(host_of("1062000000.4711.put.7.l1"), "7.l1")
-        self.assertEqual(host_of("1062000000.put.put.l1"), "put.l1")
 
     def test_others(self) -> None:
         """Other names are not those of delayed requests."""
@@ -242,18 +242,13 @@ class TakeTests(SpoolCase):
         self.assertEqual(self.spool.read(NAME, LIMIT), (b"put:a:b\n", self.stamp()))
 
     def test_no_newline(self) -> None:
-        """F7: one without is complete once it has been unchanged for long enough."""
-        self.put(b"put:a:b")
-        unfinished = self.assertRaises(Unfinished, self.take)
-        self.assertEqual(self.take(unfinished.stamp), b"put:a:b\n")
-
-    def test_grown(self) -> None:
-        """F7: one that has grown meanwhile is not complete."""
+        """F7: one without is complete once it has been unchanged, not grown, for long enough."""
         self.put(b"put:a")
-        stamp = self.stamp()
+        before = self.assertRaises(Unfinished, self.take)
         self.put(b"put:a:b")
-        unfinished = self.assertRaises(Unfinished, self.take, stamp)
+        unfinished = self.assertRaises(Unfinished, self.take, before.stamp)
         self.assertEqual(unfinished.stamp, self.stamp())
+        self.assertEqual(self.take(unfinished.stamp), b"put:a:b\n")
 
     def test_grows(self) -> None:
         """F7: one that is written to while it is read is not complete, with a newline or not."""
@@ -389,7 +384,10 @@ class TakeTests(SpoolCase):
         self.assert_unusable("it is not a regular file")
 
     def test_unreadable(self) -> None:
-        """A file that may not be read, or that the disk cannot read, is unusable."""
+        """
+        A file that may not be read, or that the disk cannot read, is unusable, but not after a
+        temporary error.
+        """
         self.put(b"x\n")
         for number, reason in [
             (errno.EACCES, "it cannot be read: Permission denied"),
@@ -397,10 +395,6 @@ class TakeTests(SpoolCase):
         ]:
             self.steps.fail("open request", number)
             self.assert_unusable(reason)
-
-    def test_passing(self) -> None:
-        """After a temporary error a file is not unusable."""
-        self.put(b"x\n")
         self.steps.fail("open request", errno.EMFILE)
         self.assertRaises(OSError, self.take)
 
