@@ -77,10 +77,9 @@ class LondConnectionFactory(ClientFactory):
         self._pending = None
         if failure.check(TimeoutError):
             message = f"no address for {name} after {self._timeout:g} s"
-            self._connection.not_made(Trouble.LOOK_UP, message)
         else:
             message = f"no address for {name}: {failure.getErrorMessage()}"
-            self._connection.not_made(Trouble.LOOK_UP, message)
+        self._connection.not_made(Trouble.LOOK_UP, message)
 
     def _try(self, addresses: Sequence[str]) -> None:
         self._pending = None

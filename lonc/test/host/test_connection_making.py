@@ -49,14 +49,6 @@ class ConnectTests(ConnectionTestCase):
         """The attempts: address, port, seconds."""
         return [(each.host, each.port, each.timeout) for each in self.network.attempts]
 
-    def test_connect(self) -> None:
-        """F12: the address that the name has is connected to, at the port given."""
-        self.connect(succeed(["127.0.0.7"]))
-        self.assertEqual(self.looked_up, ["l2.test"])
-        self.assertEqual(self.tried, [("127.0.0.7", 5663, 5.0)])
-        self.network.attempts[0].accept()
-        self.assertEqual(self.owner.told, [("connected",)])
-
     def test_slow_look_up(self) -> None:
         """F12: while a name is looked up nothing waits for it; what it took is not given again."""
         self.connect()
@@ -142,14 +134,6 @@ class ConnectTests(ConnectionTestCase):
         self.network.attempts[1].accept()
         self.assertEqual(self.owner.told, [("connected",)])
 
-    def test_all_silent(self) -> None:
-        """F12: all addresses together have the one limit."""
-        self.connect(succeed(["::7", "127.0.0.7"]))
-        self.clock.pump([2.5, 2.4])
-        self.assertEqual((len(self.tried), self.owner.told), (2, []))
-        self.clock.advance(0.1)
-        self.assert_failed(Trouble.TIMEOUT)
-
     def test_time_over_between_addresses(self) -> None:
         """F12: when the time is over, late as we may be to see it, no further address is tried."""
         self.connect(succeed(["::7", "127.0.0.7"]))
@@ -177,14 +161,6 @@ class ConnectTests(ConnectionTestCase):
             self.assertEqual((self.owner.told, len(self.tried)), ([], 1))
             self.clock.advance(10)
             self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_given_up_at_the_second_address(self) -> None:
-        """S14: the attempt that is under way is the one given up."""
-        self.connect(succeed(["127.0.0.7", "127.0.0.8", "127.0.0.9"]))
-        self.network.attempts[0].refuse()
-        self.connection.close()
-        self.assertTrue(self.network.attempts[1].given_up)
-        self.assertEqual((self.owner.told, len(self.tried)), ([], 2))
 
     def test_failure_at_once(self) -> None:
         """F5: a network that fails before it returns is one failure like any other."""

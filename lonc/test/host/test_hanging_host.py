@@ -182,20 +182,6 @@ class NoPingTests(HangingTestCase):
         self.assertEqual((waiting.read, stage.status.state), (echo(b"get\n"), "up"))
         self.assertEqual(self.pings(stage), [0, 1, 0])
 
-    def test_back_by_a_handshake(self) -> None:
-        """When it was DEAD a handshake brings it back, to be tried; an answer proves it."""
-        self.pong = b""
-        stage = self.stage(retries=1)
-        stage.send(b"get\n")
-        self.answers_requests = False
-        stage.send(b"slow\n", seconds=10)
-        self.assertEqual(stage.status.state, "DEAD")
-        stage.advance(20)
-        self.assertEqual((stage.status.state, stage.status.retries_left), ("unproven", 1))
-        self.answers_requests = True
-        client = stage.send(b"get\n", seconds=SHORTEST)
-        self.assertEqual((client.read, stage.status.state), (echo(b"get\n"), "up"))
-
     def test_dead_again(self) -> None:
         """Tried with requests, it is DEAD again when as many as it has retries time out."""
         stage = self.stage(retries=2, max_connections=1)

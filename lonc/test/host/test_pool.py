@@ -84,17 +84,6 @@ class ConnectionPoolTests(SynchronousTestCase):
 class RequestQueueTests(SynchronousTestCase):
     """Rows S8 and F3."""
 
-    def test_limit(self) -> None:
-        """F3: the queue takes as many as its limit, and has room again when one has left."""
-        queue = RequestQueue(size=2)
-        queue.put(a_request())
-        queue.put(a_request())
-        surplus = a_request()
-        self.assertIs(queue.put(surplus), surplus)
-        self.assertEqual(queue.waiting, 2)
-        queue.take()
-        queue.put(a_request())
-
     def test_new_limit(self) -> None:
         """F3: a lower limit drops no waiting request, and admits no further one."""
         queue = RequestQueue(size=3)
@@ -104,16 +93,6 @@ class RequestQueueTests(SynchronousTestCase):
         self.assertEqual(queue.waiting, 3)
         surplus = a_request()
         self.assertIs(queue.put(surplus), surplus)
-
-    def test_drain_empties_first(self) -> None:
-        """A request that is added after the queue was drained stays in it."""
-        queue = RequestQueue(size=2)
-        queue.put(first := a_request())
-        queue.put(second := a_request())
-        drained = queue.drain()
-        queue.put(a_request())
-        self.assertEqual(drained, [first, second])
-        self.assertEqual(queue.waiting, 1)
 
     def test_programs_take_turns(self) -> None:
         """A newcomer waits for one request of each program, not for all that one has sent."""

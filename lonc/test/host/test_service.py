@@ -184,14 +184,6 @@ class CountingTests(HostTestCase):
         self.assertEqual(stage.status.state, "stopping")
         self.assertFalse(stage.service.alive)
 
-    def test_clients(self) -> None:
-        """The clients of this host are counted."""
-        stage = Stage(self)
-        one, _ = stage.client(), stage.client()
-        self.assertEqual(stage.status.clients, 2)
-        one.hang_up()
-        self.assertEqual(stage.status.clients, 1)
-
     def test_debug(self) -> None:
         """S20: with a debug level requests and answers are logged, by their command word only."""
         stage = Stage(self)

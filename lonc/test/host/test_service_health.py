@@ -48,17 +48,6 @@ class HealthTests(HostTestCase):
         (line,) = self.notes.at(LogLevel.critical)
         self.assertIn("dead", line)
 
-    def test_lond_that_hangs_up_at_version(self) -> None:
-        """S6, F5: it is tried again without the question, and its host has lost no retry."""
-        stage = Stage(self)
-        stage.stall_at(b"version\n")
-        client = stage.send(b"ping\n")
-        stage.echoing()
-        stage.londs[0].close()
-        stage.turn()
-        self.assertEqual((client.read, stage.status.retries_left), (echo(b"ping\n"), 2))
-        self.assertEqual(len(stage.londs), 2)
-
     def test_failures_fill_no_log(self) -> None:
         """A host that fails again and again has a line of each kind every 10 s at most."""
         stage = Stage(self, retries=100)

@@ -79,13 +79,6 @@ class NamedHostTests(HostTestCase):
             self.assertEqual(self.warnings, [WRONG])
             self.notes.events.clear()
 
-    def test_others_are_served(self) -> None:
-        """What a client asks after that is answered, in order."""
-        stage = Stage(self)
-        stage.echoing()
-        client = stage.send(b"sethost:l1:a\nb\nsethost:l2:c\n", seconds=1)
-        self.assertEqual(client.answers, [CON_LOST, b"re:b\n", b"re:c\n"])
-
     def test_close_connections(self) -> None:
         """S14: ``close_connection_exit`` behind the prefix closes the connections, too."""
         stage, lond = self.connected()
@@ -155,13 +148,6 @@ class SharedSocketTests(SharingTestCase):
     def lost(self, daemon: LoncService, host_id: str) -> int:
         """Return how many requests a host refused because they were not meant for it."""
         return daemon.hosts[host_id].status(0, "").con_lost[Cause.WRONG_HOST.value]
-
-    def test_sockets(self) -> None:
-        """S4: by host name there is one socket for each name, and none for the ids."""
-        self.started()
-        self.assertTrue(self.there("one.test", "two.test"))
-        mode = os.stat(os.path.join(self.folder, "two.test")).st_mode
-        self.assertEqual(mode & 0o777, self.first.socket_mode)
 
     def test_prefix_picks_the_id(self) -> None:
         """The prefix picks the host; without it the first of that name in the table is asked."""
@@ -371,13 +357,6 @@ class BothTests(SharingTestCase):
 
     names = "both"
 
-    def test_sockets(self) -> None:
-        """Each host has its own socket, and each name one."""
-        self.started()
-        self.assertTrue(self.there("l4", "l2", "l3", "one.test", "two.test"))
-        self.assertEqual(self.say("l3", b"a\n", b"sethost:l2:x\n"), [b"re:a\n", CON_LOST])
-        self.assertEqual(self.say("two.test", b"sethost:l3:b\n"), [b"re:b\n"])
-
     def test_name_is_an_id(self) -> None:
         """Where a host's name is its id, its one socket serves for both."""
         self.table = a_table("l4:msu:library:l4:127.0.0.4\n")
@@ -412,16 +391,6 @@ class BothTests(SharingTestCase):
 
 class StopTests(SharingTestCase):
     """The end of a daemon with shared sockets."""
-
-    def test_idle(self) -> None:
-        """Clients that ask nothing are closed, and the sockets go."""
-        daemon = self.started()
-        client = self.client("two.test")
-        done = self.stop(daemon)
-        self.assertTrue(self.there())
-        self.advance(1)
-        self.assertTrue(client.closed)
-        self.assertEqual(done, [None])
 
     def test_in_flight(self) -> None:
         """What is in flight has its answer; what waits has con_lost, and what comes too."""
