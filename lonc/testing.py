@@ -236,13 +236,9 @@ class ServedHost:
 
     def stop_lond(self) -> Deferred[None]:
         """Close all connections and refuse new ones; fires when all are closed."""
-        return Deferred.fromCoroutine(self._stop_lond())
-
-    async def _stop_lond(self) -> None:
         listener, self._listener = self._listener, None
-        if listener is not None:
-            await maybeDeferred(listener.stopListening)
-        await self.lond.close_connections()
+        stopped = succeed(None) if listener is None else maybeDeferred(listener.stopListening)
+        return stopped.addCallback(lambda _: self.lond.close_connections())
 
     def _witness(self, request: bytes) -> None:
         self.requests.append(request)
@@ -262,7 +258,7 @@ class ServedHost:
 
     async def _stop(self) -> None:
         stopped = self.service.stopService()  # starts nothing new
-        await self._stop_lond()  # ends outstanding requests
+        await self.stop_lond()  # ends outstanding requests
         await stopped
 
     def _clear_away(self) -> None:

@@ -154,20 +154,21 @@ class EndpointPort(Service, metaclass=ABCMeta):
     def restore(self) -> None:
         """Listen again if the socket file is missing; open connections are kept."""
         if self.running and not self._moving.locked and not self.listening:
-            restoring = Deferred.fromCoroutine(self._restore())
-            restoring.addErrback(self._not_restored)
+            Deferred.fromCoroutine(self._restore())
 
     async def _restore(self) -> None:
         async with self._moving:
             await self._close_port()
-            if self.running:
+            if not self.running:
+                return
+            try:
                 self._listen(self.description)
+            except PortError as error:
+                self._gone = str(error)
+                if self._missed.allow() is not None:
+                    log.critical("{error}", error=error, event="port-not-restored")
+            else:
                 log.warn("the {port} was missing and has been created again", port=self.name)
-
-    def _not_restored(self, failure: Failure) -> None:
-        self._gone = str(failure.value)
-        if self._missed.allow() is not None:
-            log.critical("{error}", error=failure.value, event="port-not-restored")
 
     def _listen(self, description: str | None) -> None:
         if description is None:
