@@ -32,10 +32,6 @@ class TextTests(SynchronousTestCase):
         text = "".join(f"{row}\n" for row in rows).encode()
         self.assertEqual(table_text(parse_host_table(text, "x").hosts.values()), text)
 
-    def test_empty(self) -> None:
-        """Without hosts the text is empty."""
-        self.assertEqual(table_text(()), b"")
-
 
 class TableServerTests(TestCase):
     """The web server of the table."""

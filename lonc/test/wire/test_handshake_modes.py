@@ -35,7 +35,7 @@ VERSION = b"$Revision: 1.467 $\n"
 KEY = "00112233445566778899aabbccddeeff"
 
 
-class WaysTestCase(SynchronousTestCase):
+class ModesTestCase(SynchronousTestCase):
     """A handshake with all authentication modes, and certificates of one authority."""
 
     def setUp(self) -> None:
@@ -103,7 +103,7 @@ class WaysTestCase(SynchronousTestCase):
         return [os.path.join(self.key_dir, name) for name in os.listdir(self.key_dir)]
 
 
-class PreferenceTests(WaysTestCase):
+class PreferenceTests(ModesTestCase):
     """The most secure mode is tried first."""
 
     def test_order(self) -> None:
@@ -126,7 +126,7 @@ class PreferenceTests(WaysTestCase):
         self.assertIn("loncAllowInsecure is 0", str(self.failure(handshake.start)))
 
 
-class VersionTests(WaysTestCase):
+class VersionTests(ModesTestCase):
     """``version`` and ``sethost``."""
 
     def setUp(self) -> None:
@@ -222,6 +222,15 @@ class VersionTests(WaysTestCase):
             self.assertIsInstance(error, OtherLondError)
             self.assertIn("does not support sethost", str(error))
 
+    def test_one_of_several_ids(self) -> None:
+        """If the lond does not serve the wanted id, the next one is tried."""
+        handshake = Handshake("l2", "l1", others=("l2", "l3"), several=True)
+        handshake.start()
+        said = [handshake.receive(line) for line in (CHALLENGE, b"ok\n", VERSION)]
+        said += [handshake.receive(line) for line in (b"unable_to_set\n", b"ok\n", b"ABCDEF\n")]
+        self.assertEqual(said[2:], [b"sethost:l2\n", b"sethost:l3\n", b"ekey\n", b""])
+        self.assertEqual((handshake.facts.host_id, handshake.facts.unserved), ("l3", ["l2"]))
+
     def test_sethost_refused(self) -> None:
         """A lond that refuses the host id is an error, which contains the id."""
         for line in (b"refused", b"no", b"", b"OK", b"ok ", VERSION[:-1], b"unable_to_set"):
@@ -230,7 +239,7 @@ class VersionTests(WaysTestCase):
             self.assertEqual(isinstance(error, OtherLondError), line == b"unable_to_set")
 
 
-class LocalTests(WaysTestCase):
+class LocalTests(ModesTestCase):
     """``init:local``: the key is passed in a file."""
 
     def setUp(self) -> None:
@@ -330,12 +339,15 @@ class LocalTests(WaysTestCase):
         self.restrict(local=True, tls=True)
         self.begun()
         self.assertEqual(self.said, b"init:ssl\n")
+        self.omissions = []
+        error = self.failure(self.begun().receive, CHALLENGE)
+        self.assertEqual(str(error), "that lond takes no key files")
         self.restrict(local=True, insecure=False)
         handshake = self.begun()
         self.assertTrue(self.said.startswith(b"init:local:"))
         self.assertFalse(self.leave_out(handshake))
 
-    def test_way_stays_open(self) -> None:
+    def test_mode_stays_possible(self) -> None:
         """A failure after the key was accepted, or before the start, excludes no mode."""
         handshake = self.begun()
         self.take()
@@ -362,7 +374,7 @@ class LocalTests(WaysTestCase):
         self.assertIn("expected a challenge", str(self.failure(handshake.receive, b"ok:local\n")))
 
 
-class SSLTests(WaysTestCase):
+class SSLTests(ModesTestCase):
     """``init:ssl``: the key is sent inside TLS."""
 
     def setUp(self) -> None:
