@@ -299,7 +299,7 @@ class LondProtocol(TimeoutMixin, Protocol):
         """Return the answer to a line, as `_say` takes it."""
         factory, host_id = self._factory, self._host_id
         word, _, rest = line.partition(b":")
-        if word == b"sethost" and factory.knows_sethost:
+        if word == b"sethost" and factory.knows_sethost and factory.revision is not None:
             name, is_request, request = rest.partition(b":")
             host_id = name.decode("latin-1")
             if host_id not in factory.commands:
@@ -395,7 +395,6 @@ class LondFactory(ServerFactory):
     def __attrs_post_init__(self) -> None:
         stores = {self.host_id: self._store or Store(":memory:"), **self._others}
         self.commands = {each: Commands(each, store) for each, store in stores.items()}
-        self.knows_sethost = self.knows_sethost and self.revision is not None
 
     def buildProtocol(self, addr: IAddress | None) -> LondProtocol:
         """Return the protocol of a new connection."""

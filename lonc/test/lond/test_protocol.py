@@ -152,9 +152,13 @@ class VersionTests(LondTestCase):
         )
 
     def test_old(self) -> None:
-        """A lond of an old release supports neither."""
+        """A lond of an old release supports neither; the release can be changed at any time."""
+        factory = self.lond()
+        caller = Caller(factory)
+        caller.enter()
+        factory.revision = None
         self.assert_answers(
-            self.entered(revision=None),
+            caller,
             (b"version", b"unknown_cmd"),
             (b"sethost:l2", b"unknown_cmd"),
             (b"sethost:l2:ping", b"unknown_cmd"),
