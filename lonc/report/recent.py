@@ -32,6 +32,9 @@ ENOUGH: Final = 20
 
 _NO_LOSSES: Final[Mapping[str, int]] = {}
 
+#: Requests and losses at the beginning of the first slot.
+_AT_FIRST: Final = ((0, _NO_LOSSES),)
+
 #: How many of the slowest requests are kept.
 SLOWEST: Final = 100
 
@@ -75,7 +78,7 @@ class Recent:
 
     def __init__(self) -> None:
         #: Requests and losses at the beginning of each slot, the oldest first.
-        self._before: Sequence[tuple[int, Mapping[str, int]]] = ()
+        self._before: Sequence[tuple[int, Mapping[str, int]]] = _AT_FIRST
         #: Medians of five minutes with enough answers, the oldest first.
         self._medians: Sequence[float] = ()
         self._slots_begun = 0
@@ -90,7 +93,7 @@ class Recent:
         """
         losses = {cause: number for cause, number in con_lost.items() if number}
         before = requests, losses or _NO_LOSSES
-        if self._before and self._before[-1] == before:
+        if self._before[-1] == before:
             before = self._before[-1]  # quiet slots share one, since there are many hosts
         self._before = [*self._before, before][-SLOTS:]
         self._slots_begun += 1
@@ -99,7 +102,7 @@ class Recent:
 
     def lately(self, requests: int, con_lost: Mapping[str, int], seconds: Parts) -> Lately:
         """Return the figures of the last five minutes, given the counts since the start."""
-        asked, lost = self._before[0] if self._before else (0, _NO_LOSSES)
+        asked, lost = self._before[0]
         losses = {cause: number - lost.get(cause, 0) for cause, number in con_lost.items()}
         medians = sorted(self._medians)
         return Lately(

@@ -56,6 +56,23 @@ class DepartedTests(ServiceTestCase):
         self.assertEqual(self.daemon.reporter.status("l2").requests_lately, 0)
 
 
+class FirstTests(ServiceTestCase):
+    """A host that has its first requests long after lonc has started."""
+
+    def test_five_minutes(self) -> None:
+        """They are shown for five minutes."""
+        self.echoing()
+        reporter = self.started().reporter
+        for _ in range(SLOTS):
+            list(reporter.beginning_slots())
+        self.ask("l2")
+        for _ in range(SLOTS - 1):
+            list(reporter.beginning_slots())
+            self.assertEqual(reporter.status("l2").requests_lately, 1)
+        list(reporter.beginning_slots())
+        self.assertEqual(reporter.status("l2").requests_lately, 0)
+
+
 class UsualTests(ServiceTestCase):
     """A host that becomes slow."""
 

@@ -54,6 +54,16 @@ class RecentTests(SynchronousTestCase):
         lately = self.lately(9, {"timeout": 3, "broken": 1})
         self.assertEqual((lately.requests, lately.con_lost), (1, {"timeout": 1}))
 
+    def test_first_ones(self) -> None:
+        """The first requests are counted for five minutes, too, not until half a minute is over."""
+        for _ in range(SLOTS - 1):
+            self.turn(5, timeout=2)
+            lately = self.lately(6, {"timeout": 3})
+            self.assertEqual((lately.requests, lately.con_lost), (6, {"timeout": 3}))
+        self.turn(5, timeout=2)
+        lately = self.lately(6, {"timeout": 3})
+        self.assertEqual((lately.requests, lately.con_lost), (1, {"timeout": 1}))
+
     def usual(self) -> float:
         """Return the usual median."""
         return self.lately(0, {}).usual
