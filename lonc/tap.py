@@ -376,14 +376,14 @@ def _prepared(
     with contextlib.ExitStack() as undo:
         if predecessor is None:
             pid_file.acquire(PATIENCE[taking_over])
-            others = "" if manager.has_inherited else who_serves(settings, table)
+            others = "" if manager.inherited else who_serves(settings, table)
             if others:
                 pid_file.abandon()
                 raise PidFileError(f"{others}; stop it before you start lonc")
             undo.callback(pid_file.release)
         else:
             pid_file.adopt(predecessor.holdings.lock)
-            manager.add_inherited(predecessor.holdings.sockets)
+            manager.inherited.update(predecessor.holdings.sockets)
             undo.callback(predecessor.decline)
         if cluster is not None:
             cluster.check(settings, table)

@@ -36,7 +36,7 @@ class KeptSockets(Keeper):
     def claim(self, path: str) -> socket.socket | None:
         """Return the stored socket of a path, once; it listens. None if there is none."""
         name = _name(path)
-        descriptor = None if name is None else self._manager.claim(name)
+        descriptor = None if name is None else self._manager.inherited.pop(name, None)
         if name is None or descriptor is None:
             return None
         kept = socket.socket(fileno=descriptor)
@@ -142,12 +142,13 @@ class KeptSockets(Keeper):
                 port.stop_accepting()
             else:
                 port.stopListening()
-        for descriptor in self._manager.claim_rest().values():
-            os.close(descriptor)
+        while self._manager.inherited:
+            os.close(self._manager.inherited.popitem()[1])
 
     def close_unclaimed(self) -> None:
         """Close the stored sockets that nobody claimed; clients that wait there get con_lost."""
-        for name, descriptor in self._manager.claim_rest().items():
+        while self._manager.inherited:
+            name, descriptor = self._manager.inherited.popitem()
             self._manager.remove(name)
             with socket.socket(fileno=descriptor) as kept:
                 if kept.family == socket.AF_UNIX:

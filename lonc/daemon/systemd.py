@@ -15,7 +15,7 @@ import time
 
 # Twisted's LoopingCall has no annotations:
 # mypy: allow-untyped-calls
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -54,6 +54,8 @@ class Manager:
         child inherits them.
     :ivar watchdog: seconds of silence after which the manager kills this process; 0.0 for never.
     :ivar room: how many descriptors it stores during a restart.
+    :ivar inherited: the descriptors that it stored, by name, and those that another process has
+        handed over. Whoever uses one removes it.
     """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
@@ -62,16 +64,11 @@ class Manager:
         self._patient = True
         self.watchdog = _watchdog(environment)
         self.room = _room(environment) if self._address else 0
-        self._inherited = _inherited(environment)
-        for name in [x for x, each in self._inherited.items() if not _is_socket(each)]:
+        self.inherited = _inherited(environment)
+        for name in [x for x, each in self.inherited.items() if not _is_socket(each)]:
             log.warn("no socket was kept as {name}: it is skipped", name=name)
-            os.close(self._inherited.pop(name))
+            os.close(self.inherited.pop(name))
             self.remove(name)
-
-    @property
-    def has_inherited(self) -> bool:
-        """Whether any descriptor was stored during a restart."""
-        return bool(self._inherited)
 
     @property
     def present(self) -> bool:
@@ -85,19 +82,6 @@ class Manager:
     def remove(self, name: str) -> None:
         """Make the manager drop a stored socket."""
         self.tell("FDSTOREREMOVE=1", f"FDNAME={name}")
-
-    def claim(self, name: str) -> int | None:
-        """Return the descriptor that was stored under a name, once; the caller owns it."""
-        return self._inherited.pop(name, None)
-
-    def add_inherited(self, descriptors: Mapping[str, int]) -> None:
-        """Add descriptors that another process has handed over."""
-        self._inherited.update(descriptors)
-
-    def claim_rest(self) -> dict[str, int]:
-        """Return the descriptors that nobody has claimed, by name; the caller owns them."""
-        rest, self._inherited = self._inherited, {}
-        return rest
 
     def tell(
         self, *lines: str, descriptors: Sequence[int] = (), patience: float = _PATIENCE

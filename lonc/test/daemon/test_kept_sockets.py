@@ -33,7 +33,7 @@ class NextManager(Manager):
     def __init__(self, stand_in: StandIn, **environment: str) -> None:
         super().__init__({"NOTIFY_SOCKET": stand_in.path, **environment})
         stand_in.look()
-        self._inherited = {name: os.dup(each) for name, each in stand_in.kept.items()}
+        self.inherited = {name: os.dup(each) for name, each in stand_in.kept.items()}
 
 
 class KeptSocketsTests(SynchronousTestCase):
@@ -53,7 +53,7 @@ class KeptSocketsTests(SynchronousTestCase):
         for each in self.sockets:
             each.close()
         self.clock.advance(0)
-        for rest in self.kept._manager.claim_rest().values():
+        for rest in self.kept._manager.inherited.values():
             os.close(rest)
 
     def process(self, **environment: str) -> KeptSockets:

@@ -52,7 +52,7 @@ class TellTests(SynchronousTestCase):
         """Without a manager nothing is sent."""
         manager = Manager({})
         self.assertEqual((manager.present, manager.tell("READY=1")), (False, False))
-        self.assertEqual((manager.watchdog, manager.claim("x")), (0.0, None))
+        self.assertEqual((manager.watchdog, manager.inherited), (0.0, {}))
 
 
 class EnvironmentTests(SynchronousTestCase):
@@ -103,9 +103,8 @@ if sys.argv[2] == "late":
 os.environ["LISTEN_PID"] = str(os.getpid())
 from lonc.daemon.systemd import Manager
 manager = Manager(os.environ)
-first, again, missing = manager.claim("/first"), manager.claim("/first"), manager.claim("/third")
-print(os.read(first, 9).decode(), again, missing, os.get_inheritable(first))
-print(manager.claim_rest(), manager.claim_rest(), manager.claim("other"))
+first = manager.inherited.pop("/first")
+print(os.read(first, 9).decode(), os.get_inheritable(first), manager.inherited)
 """
 
 
@@ -113,7 +112,7 @@ class InheritedTests(SynchronousTestCase):
     """Descriptors that were stored during a restart."""
 
     def test_taken(self) -> None:
-        """A descriptor is claimed by its name, once; those without a path are left alone."""
+        """Descriptors are taken by their names; those without a path are left alone."""
         self.check("late")
 
     def test_taken_by_twisted(self) -> None:
@@ -121,11 +120,11 @@ class InheritedTests(SynchronousTestCase):
         self.check("early")
 
     def test_for_another_process(self) -> None:
-        """Variables for another process are removed, and nothing is claimed."""
+        """Variables for another process are removed, and nothing is taken."""
         handed = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "/first"}
         program = (
             "import os; from lonc.daemon.systemd import Manager; "
-            "print(Manager(os.environ).claim('/first'), os.environ.get('LISTEN_FDNAMES'))"
+            "print(Manager(os.environ).inherited, os.environ.get('LISTEN_FDNAMES'))"
         )
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -135,7 +134,7 @@ class InheritedTests(SynchronousTestCase):
             timeout=60,
             check=False,
         )
-        self.assertEqual((done.stdout, done.stderr), ("None None\n", ""))
+        self.assertEqual((done.stdout, done.stderr), ("{} None\n", ""))
 
     def test_no_socket(self) -> None:
         """A descriptor that is no socket is skipped with a warning, closed and removed."""
@@ -144,12 +143,12 @@ class InheritedTests(SynchronousTestCase):
         self.addCleanup(os.close, writing)
         self.patch(systemd, "FIRST", reading)
         environment = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "/x", "LISTEN_PID": str(os.getpid())}
-        self.assertIsNone(Manager(environment).claim("/x"))
+        self.assertEqual(Manager(environment).inherited, {})
         self.assertEqual(notes.at(LogLevel.warn), ["no socket was kept as /x: it is skipped"])
         self.assertRaises(OSError, os.fstat, reading)
 
     def check(self, when: str) -> None:
-        """Pass a socket to another process; check what it claims."""
+        """Pass a socket to another process; check what it takes."""
         reading, writing = socket.socketpair()
         self.addCleanup(reading.close)
         writing.send(b"hello")
@@ -165,9 +164,7 @@ class InheritedTests(SynchronousTestCase):
             timeout=60,
             check=False,
         )
-        self.assertEqual(
-            (done.stdout, done.stderr), ("hello None None False\n{'/second': 4} {} None\n", "")
-        )
+        self.assertEqual((done.stdout, done.stderr), ("hello False {'/second': 4}\n", ""))
 
 
 #: What is told at the stop of a daemon that may take 5 s for it.
