@@ -153,21 +153,17 @@ class SignalTests(OwnProcessTestCase):
         self.assert_nothing_left()
         self.assert_no_traceback(lonc)
 
-    async def test_term_at_once(self) -> None:
-        """TERM right after the number was written is a clean end."""
-        lonc = self.twistd("-n", *self.options)
-        await self.has_number(lonc)
-        self.assertEqual(await lonc.end(signal.SIGTERM), 0)
-        self.assert_nothing_left()
-        self.assert_no_traceback(lonc)
-
-    async def test_interrupt_after_the_screen(self) -> None:
-        """Ctrl-C right after the screen was shown is a clean end."""
-        lonc = self.twistd("-n", *self.options)
-        await lonc.says("lonc serves a cluster of its own")
-        self.assertEqual(await lonc.end(signal.SIGINT), 0)
-        self.assert_nothing_left()
-        self.assert_no_traceback(lonc)
+    async def test_clean_end(self) -> None:
+        """TERM once the number was written, or Ctrl-C once the screen was shown, is a clean end."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            lonc = self.twistd("-n", *self.options)
+            if number == signal.SIGTERM:
+                await self.has_number(lonc)
+            else:
+                await lonc.says("lonc serves a cluster of its own")
+            self.assertEqual(await lonc.end(number), 0)
+            self.assert_nothing_left()
+            self.assert_no_traceback(lonc)
 
 
 class ClockTests(DaemonTestCase):
