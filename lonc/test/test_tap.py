@@ -194,6 +194,7 @@ class MakeServiceTests(TapTestCase):
             ("--standalone", new, "--lond-port", "99999", "--lond-port: '99999' is not"),
             ("--standalone", new, "--lond-port", "²", "--lond-port: '²' is not"),
             ("--standalone", new, "--config", "/a.conf", ".*omit --config"),
+            ("--standalone", new, "--take-over", "--take-over does not work with --standalone"),
             ("--standalone", f"{config}/new", f"{config}/new.*: Not a directory"),
         ):
             self.assertRegex(self.refusal("lonc", *options), f"^lonc: {cause}")
