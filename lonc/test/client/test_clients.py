@@ -506,45 +506,22 @@ class ClientTests(Place):
         self.assertEqual(Client(self.folder).limits, Limits())
 
 
-class Dialled:
+class Accepted(StringTransport):
     """
-    A connection of a TwistedClient, seen from the other end.
+    The latest connection of a TwistedClient, accepted.
 
     :ivar timeout: seconds for connecting.
     """
 
     def __init__(self, reactor: MemoryReactorClock) -> None:
-        self.path, self._factory, self.timeout, _ = reactor.unixClients[-1]
-
-    def accept(self) -> None:
-        """Make the connection."""
-        self._protocol = self._factory.buildProtocol(None)
-        self.transport = StringTransport()
-        self.transport.abortConnection = self._aborted  # type: ignore[method-assign]
-        self.closed = False
-        self._protocol.makeConnection(self.transport)
-
-    def fail(self, error: Exception) -> None:
-        """Refuse the connection."""
-        self._factory.clientConnectionFailed(None, Failure(error))
-
-    def _aborted(self) -> None:
-        self.closed = True
-
-    @property
-    def heard(self) -> bytes:
-        """The bytes that were sent."""
-        value: bytes = self.transport.value()
-        return value
+        super().__init__()
+        self.path, factory, self.timeout, _ = reactor.unixClients[-1]
+        self.protocol = factory.buildProtocol(None)
+        self.protocol.makeConnection(self)
 
     def say(self, data: bytes) -> None:
-        """Send bytes."""
-        self._protocol.dataReceived(data)
-
-    def close(self) -> None:
-        """Close the connection from lonc's side."""
-        self.closed = True
-        self._protocol.connectionLost(Failure(ConnectionDone()))
+        """Send bytes to the client."""
+        self.protocol.dataReceived(data)
 
 
 class TwistedClientTests(Place):
@@ -559,23 +536,17 @@ class TwistedClientTests(Place):
         """Return a client whose disk calls are made at once."""
         return TwistedClient(self.reactor, self.settings, None, outbox, maybeDeferred)
 
-    def exchange(self) -> Dialled:
-        """Accept the latest connection."""
-        exchange = Dialled(self.reactor)
-        exchange.accept()
-        return exchange
-
     def test_ask(self) -> None:
         """A request is sent as one line, and the Deferred fires with the reply."""
         asked = self.client.ask("l2", "ping")
-        lonc = self.exchange()
-        self.assertEqual((lonc.path, lonc.timeout, lonc.heard), (self.path, 10.0, b"ping\n"))
+        lonc = Accepted(self.reactor)
+        self.assertEqual((lonc.path, lonc.timeout, lonc.value()), (self.path, 10.0, b"ping\n"))
         lonc.say(b"l")
         self.assertNoResult(asked)
         lonc.say(b"2\n")
         reply = self.successResultOf(asked)
         self.assertEqual((reply, reply.why), (b"l2", ""))
-        self.assertTrue(lonc.closed)
+        self.assertTrue(lonc.disconnected)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_many_at_once(self) -> None:
@@ -583,9 +554,9 @@ class TwistedClientTests(Place):
         asked, exchanges = [], []
         for ask in (self.client.ask, self.client.ask_encrypted):
             asked.append(ask("l2", "a"))
-            exchanges.append(self.exchange())
+            exchanges.append(Accepted(self.reactor))
         for exchange in reversed(exchanges):
-            exchange.say(b"re:" + exchange.heard)
+            exchange.say(b"re:" + exchange.value())
         replies = [self.successResultOf(deferred) for deferred in asked]
         self.assertEqual(replies, [b"re:a", b"re:encrypt:a"])
 
@@ -598,21 +569,22 @@ class TwistedClientTests(Place):
     def test_not_accepted(self) -> None:
         """A connection that is not accepted in time is con_lost, with the reason."""
         asked = self.client.ask("l2", "ping")
-        Dialled(self.reactor).fail(TimeoutError())
+        _, factory, _, _ = self.reactor.unixClients[-1]
+        factory.clientConnectionFailed(None, Failure(TimeoutError()))
         self.assertEqual(self.successResultOf(asked).why, f"{self.path}: no connection within 10 s")
 
     def test_closed(self) -> None:
         """A connection closed before the end of the answer is con_lost."""
         asked = self.client.ask("l2", "ping")
-        lonc = self.exchange()
+        lonc = Accepted(self.reactor)
         lonc.say(b"l")
-        lonc.close()
+        lonc.protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.successResultOf(asked).why, f"{self.path}: closed without an answer")
 
     def test_silence(self) -> None:
         """The limit applies to the whole exchange, even if bytes keep arriving."""
         asked = self.client.ask("l2", "ping")
-        lonc = self.exchange()
+        lonc = Accepted(self.reactor)
         for _ in range(129):
             self.reactor.advance(1)
             lonc.say(b".")
@@ -620,7 +592,7 @@ class TwistedClientTests(Place):
         self.reactor.advance(1)
         reply = self.successResultOf(asked)
         self.assertEqual((reply, reply.why), (CON_LOST, f"{self.path}: no answer within 130 s"))
-        self.assertTrue(lonc.closed)
+        self.assertTrue(lonc.disconnected)
 
     def test_cancel(self) -> None:
         """Cancelling in any phase closes the connection and leaves nothing behind."""
@@ -628,11 +600,11 @@ class TwistedClientTests(Place):
         for answer in (None, b"", b"con_lost\n"):  # while connecting, asking, storing
             asked = client.critical("l2", PUT)
             if answer is not None:
-                lonc = self.exchange()
+                lonc = Accepted(self.reactor)
                 lonc.say(answer)
             asked.cancel()
             self.failureResultOf(asked, CancelledError)
-            self.assertTrue(answer is None or lonc.closed)
+            self.assertTrue(answer is None or lonc.disconnected)
             self.assertEqual((self.reactor.getDelayedCalls(), self.stored()), ([], []))
 
     def test_critical(self) -> None:
@@ -642,7 +614,7 @@ class TwistedClientTests(Place):
             (CON_LOST, CON_DELAYED, [PUT + b"\n"]),
         ):
             asked = self.client.critical("l2", PUT)
-            self.exchange().say(answer + b"\n")
+            Accepted(self.reactor).say(answer + b"\n")
             self.assertEqual((self.successResultOf(asked), self.stored()), (told, stored))
         self.assertIn(f":D:l2:{PUT.decode()}:", self.notes())
 
@@ -651,11 +623,11 @@ class TwistedClientTests(Place):
         closed_before = []
 
         def step(name: str) -> None:
-            closed_before.append(lonc.closed)
+            closed_before.append(lonc.disconnected)
 
         client = self.make(Outbox(self.settings.delayed_dir, step=step))
         asked = client.critical("l2", PUT, timeout=3)
-        lonc = self.exchange()
+        lonc = Accepted(self.reactor)
         self.reactor.advance(3)
         self.assertEqual(self.successResultOf(asked), CON_DELAYED)
         self.assertEqual(set(closed_before), {True})
@@ -665,7 +637,7 @@ class TwistedClientTests(Place):
         with open(self.settings.delayed_dir, "w"):
             pass
         asked = self.client.critical("l2", PUT)
-        self.exchange().say(b"con_lost\n")
+        Accepted(self.reactor).say(b"con_lost\n")
         reply = self.successResultOf(asked)
         self.assertEqual(reply, CON_FAILED)
         self.assertIn("delayed: Not a directory", reply.why)
@@ -683,7 +655,7 @@ class TwistedClientTests(Place):
         replies = []
         for _ in range(PLACES + 1):
             asked = client.critical("l2", PUT)
-            self.exchange().say(b"con_lost\n")
+            Accepted(self.reactor).say(b"con_lost\n")
             for _ in range(3):
                 self.reactor.advance(10)  # the store, a place for the note, the note
             replies.append(self.successResultOf(asked))
