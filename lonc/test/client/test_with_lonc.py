@@ -19,6 +19,7 @@ from lonc.lond.commands import Commands
 from lonc.lond.store import Store
 from lonc.test.fixtures.beginnings import configured, short_folder
 from lonc.test.fixtures.doubles import some_settings
+from lonc.test.fixtures.local_client import FakeHost
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE, read
 from lonc.transport.network import Network
@@ -30,17 +31,15 @@ PUT = b"put:msu:alice:grades:essay=A"
 net: Any = reactor
 
 
-class LocalHost:
+class LocalHost(FakeHost):
     """
-    A host behind lonc's own client side: what its lond would answer, at once.
+    A host whose lond answers at once.
 
     :ivar reached: whether there is a connection to the lond.
     """
 
-    host_id = "l2"
-    crashed = False
-
     def __init__(self) -> None:
+        super().__init__()
         self.reached = True
         self._commands = Commands("l2", Store(":memory:"), load=lambda: 0.25)
 
@@ -51,26 +50,6 @@ class LocalHost:
             request.asker.answered(self._commands.answer(plain, "l1") + b"\n")
         else:
             request.asker.lost(Cause.DEAD)
-
-    def sent_at(self, request: Request) -> float:
-        """Return when it was sent: never here."""
-        return 0.0
-
-    def withdraw(self, request: Request) -> bool:
-        """No request waits here."""
-        return False
-
-    def cut_off(self, request: Request) -> None:
-        """Not needed: requests here are small."""
-
-    def close_connections(self) -> None:
-        """Not needed: there are no connections."""
-
-    def count_refused(self, cause: Cause) -> None:
-        """Not needed: these counts are not read here."""
-
-    def count_lost(self, cause: Cause) -> None:
-        """Not needed: these counts are not read here."""
 
 
 class LoncTests(TestCase):
