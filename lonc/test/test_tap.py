@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from typing import Any
+from typing import TextIO
 
 from setproctitle import getproctitle
 from twisted.application.service import Application, IServiceMaker
@@ -36,17 +36,6 @@ from lonc.test.fixtures.daemon import free_port
 from lonc.test.fixtures.daemon_in_memory import DaemonReactor, ServiceTestCase
 from lonc.test.fixtures.doubles import FakeNetwork, FakePort
 from lonc.test.fixtures.options import TapTestCase
-
-
-class Kept(io.StringIO):
-    """A stream whose text can be read after it was closed."""
-
-    text = ""
-
-    def close(self) -> None:
-        """Keep the text."""
-        self.text = self.text or self.getvalue()
-        super().close()
 
 
 class OptionsTests(TapTestCase):
@@ -364,20 +353,21 @@ class TakenNetwork(FakeNetwork):
 class DaemonTests(ServiceTestCase):
     """The service that `twistd` runs."""
 
-    def made_with(
-        self, reactor: DaemonReactor, own_process: bool = False, announcements: Any = None
-    ) -> TwistdService:
-        """Return a daemon in memory."""
+    def made_with(self, reactor: DaemonReactor, own_process: bool = False) -> TwistdService:
+        """Return a daemon in memory, with files for stderr and stdout."""
         self.choices = Choices(own_process=own_process)
-        self.complaints: Any = Kept()
+        self.complaints = open(self.mktemp(), "w")  # noqa: SIM115  # the service closes both
+        self.announcements = open(self.mktemp(), "w")  # noqa: SIM115
         self.shown: list[str] = []
         return TwistdService(
-            self.outside(reactor),
-            terminal=self.shown.append,
-            screen="all is well",
-            complaints=self.complaints,
-            announcements=announcements,
+            self.outside(reactor), self.shown.append, "well", self.complaints, self.announcements
         )
+
+    def said(self, stream: TextIO) -> str:
+        """Return what was written to a file, which has to be closed."""
+        self.assertTrue(stream.closed)
+        with open(stream.name) as file:
+            return file.read()
 
     def test_cannot_start(self) -> None:
         """
@@ -391,7 +381,8 @@ class DaemonTests(ServiceTestCase):
         daemon = self.made_with(DaemonReactor())
         error = self.assertRaises(ManagementPortError, daemon.startService)
         line = f"management port {self.first.management}: it is taken"
-        self.assertEqual(self.complaints.text, f"lonc: {line}\n")
+        self.assertEqual(self.said(self.complaints), f"lonc: {line}\n")
+        self.announcements.close()
         self.assertEqual(self.notes.at(LogLevel.critical), [f"cannot start: {line}"])
         self.assertFalse(os.path.exists(self.first.pid_file))
         sys.excepthook(ManagementPortError, error, None)
@@ -412,25 +403,23 @@ class DaemonTests(ServiceTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_starts(self) -> None:
-        """Once everything runs, the screen is shown, and the copy of stderr is closed."""
+        """
+        Once everything runs, the screen is shown, or in the background one line with process and
+        log; the copies of stderr and stdout are closed.
+        """
         daemon = self.made_with(self.clock)
         self.clock.hasRun = False
         daemon.startService()
         self.assertEqual(self.shown, [])
         for call, arguments, _ in self.clock.whenRunningHooks:
             call(*arguments)
-        self.assertEqual(self.shown, ["all is well"])
+        self.assertEqual(self.shown, ["well"])
         self.assertEqual(self.clock.triggers, {})
-        self.assertTrue(self.complaints.closed)
-        self.assertEqual(self.complaints.text, "")
-        self.assertTrue(isinstance(self.table, HostTable) and self.there("l1", "l2"))
-
-    def test_in_the_background(self) -> None:
-        """In the background, one line with process and log is shown, and stdout is closed."""
-        said = Kept()
-        self.made_with(self.clock, announcements=said).startService()
+        self.assertEqual(self.said(self.complaints), "")
         where = f"process {os.getpid()}; the log is {self.first.log_file}"
-        self.assertEqual(said.text, f"lonc: 2 hosts are served by {where}\n")
+        told = f"lonc: 2 hosts are served by {where}\n"
+        self.assertEqual(self.said(self.announcements), told)
+        self.assertTrue(isinstance(self.table, HostTable) and self.there("l1", "l2"))
 
     def test_own_process(self) -> None:
         """F12, S17: in a process of its own, hanging threads do not prevent the end."""
