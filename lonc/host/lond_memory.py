@@ -101,6 +101,8 @@ class ServedIds:
     :ivar backoff: starts handshakes that ask for refused ids again, after pauses.
     """
 
+    __slots__ = ("_clients", "_judged", "_machine", "backoff", "only", "refused")
+
     def __init__(self, machine: LondUser, clients: Clients, backoff: Backoff) -> None:
         self.refused: dict[str, str] = {}
         self.only = ""

@@ -36,17 +36,15 @@ class Hold:
     Whether the requests for one host are held back, and their outcome.
 
     :param clock: for the end of a pause.
-    :param resume: called when a pause expires.
     :ivar paused: the pause, if any.
     :ivar served: whether its lond serves it.
     :ivar stopping: whether its service is stopping or has stopped.
     """
 
-    __slots__ = ("_clock", "_end", "_resume", "paused", "served", "stopping")
+    __slots__ = ("_clock", "_end", "paused", "served", "stopping")
 
-    def __init__(self, clock: IReactorTime, resume: Callable[[], None]) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._resume = resume
         self._end: IDelayedCall | None = None
         self.paused: Pause | None = None
         self.served = True
@@ -71,17 +69,22 @@ class Hold:
         """The fields of the pause; empty without one."""
         return PauseStatus() if self.paused is None else PauseStatus(**attrs.asdict(self.paused))  # type: ignore[typeddict-item]
 
-    def pause(self, pause: Pause | None, seconds: float = 0.0) -> None:
+    def pause(self, pause: Pause, seconds: float, expired: Callable[[], None]) -> None:
         """
-        Begin a pause, replacing any other, or end the pause.
+        Begin a pause, replacing any other.
 
-        :param pause: None to end it.
         :param seconds: after which it ends by itself; 0.0 for never.
+        :param expired: called then.
         """
         self.end_timer()
         self.paused = pause
         if seconds:
-            self._end = self._clock.callLater(seconds, self._resume)
+            self._end = self._clock.callLater(seconds, expired)
+
+    def resume(self) -> None:
+        """End the pause."""
+        self.end_timer()
+        self.paused = None
 
     def end_timer(self) -> None:
         """Cancel the timer, so that a pause lasts until the host has stopped."""

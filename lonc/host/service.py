@@ -94,7 +94,7 @@ class HostService(Service):
         self._socket = dependencies.socket_for(self)
         self.requests = 0
         self._con_lost: dict[Cause, int] = {}
-        self._hold = Hold(dependencies.clock, self.resume)
+        self._hold = Hold(dependencies.clock)
         self._quiet: list[Deferred[None]] = []  # wait until no request is outstanding
         self._deliveries = 0
         self.is_watched = False
@@ -360,7 +360,7 @@ class HostService(Service):
         :param seconds: after which it ends by itself; 0.0 for never.
         :return: fires when no request is outstanding.
         """
-        self._hold.pause(pause, seconds)
+        self._hold.pause(pause, seconds, self.resume)
         self._follow_hold()
         if pause.fail:
             self.machine.lose_waiting(self.host_id, Cause.PAUSED)
@@ -381,7 +381,7 @@ class HostService(Service):
 
     def resume(self) -> None:
         """End a pause."""
-        self._hold.pause(None)
+        self._hold.resume()
         self._follow_hold()
         self.revived()
 

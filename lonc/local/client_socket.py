@@ -81,6 +81,8 @@ class ClientSocket:
     :param keeper: may hold a socket from before a restart, and keeps this one.
     """
 
+    __slots__ = ("_clock", "_file", "_keeper", "_listener", "_network", "_port")
+
     def __init__(
         self,
         host: RequestTaker,
