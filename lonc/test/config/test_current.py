@@ -112,11 +112,15 @@ class ConfigurationTests(SynchronousTestCase):
     def test_too_many_hosts(self) -> None:
         """Hosts that are not served are counted, and some of them are named."""
         self.limit = 7
-        self.table = a_table("".join(f"h{n}:d:access:h{n}.test:10.0.0.1\n" for n in range(23)))
-        kind, _, what = self.one(host_id="h0")
-        self.assertEqual(kind, "hosts-not-served")
-        self.assertRegex(what, "^7 hosts of the table cannot be served: [0-9]+ files may be needed")
-        self.assertTrue(what.endswith("room for 16: h16, h17, h18, h19, h20 and 2 more"), what)
+        names = "room for 16: h16, h17, h18, h19, h20"
+        for hosts, told in ((21, names), (23, f"{names} and 2 more")):
+            self.table = a_table("".join(f"h{n}:d:access:h.test:10.0.0.1\n" for n in range(hosts)))
+            kind, _, what = self.one(host_id="h0")
+            self.assertEqual(kind, "hosts-not-served")
+            self.assertRegex(
+                what, f"^{hosts - 16} hosts of the table cannot be served: [0-9]+ files"
+            )
+            self.assertTrue(what.endswith(told), what)
 
     def test_open_files(self) -> None:
         """The limit on open files is too low for all clients and connections."""

@@ -297,6 +297,8 @@ class ProblemTests(SynchronousTestCase):
             more = PROBLEM_LIMIT + 8 - most
             self.assertEqual(table.problems[-1], f"hosts.tab: {more} more lines with problems")
             self.assertEqual(table.unusable, PROBLEM_LIMIT + 7)
+        table = parse_host_table(text, "hosts.tab", max_problems=PROBLEM_LIMIT + 8)
+        self.assertNotIn("more", table.problems[-1])
 
     def test_first(self) -> None:
         """If not all hosts can be served, the own one is; the ids of a lond remain known."""

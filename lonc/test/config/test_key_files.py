@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -78,6 +79,17 @@ class MakeTests(KeyFolderTestCase):
             error = self.assertRaises(OSError, KeyFolder(path).make)
             self.assertEqual((error.filename, error.strerror), (path, why))
         self.assertEqual(len(os.listdir(self.above)), 4)
+
+    def test_full_disk(self) -> None:
+        """If the key cannot be written, no file is left, and the error names it."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            error = self.assertRaises(OSError, self.folder.make)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        self.assertEqual(error.strerror, "File too large")
+        self.assertEqual(os.listdir(self.above), [])
 
 
 class SweepTests(KeyFolderTestCase):

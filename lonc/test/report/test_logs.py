@@ -88,21 +88,12 @@ class SeedFormTests(SynchronousTestCase):
             line = f"Tue Nov  3 05:02:00 2026 (17) [{host}] [{host} is fine] {shown}"
             self.assertEqual(seed_form()(made), line)
 
-    def test_nothing_can_be_forged(self) -> None:
-        """A peer's newlines, escape sequences and markup are displayed, without effect."""
-        line = seed_form()(event("got {what}", what="a\r\n\x1b[2J</font><script>&\u2028\u202e"))
-        self.assertTrue(
-            line.endswith(
-                r"INFO: got a\r\n\x1b[2J&lt;/font&gt;&lt;script&gt;&amp;\u2028\u202e</font>"
-            ),
-            line,
-        )
-
     @settings(derandomize=True, database=None, deadline=None)
     @given(st.text())
     def test_any_text_is_one_line(self, text: str) -> None:
         """Whatever a peer sends, there is one line, and no markup but this module's."""
-        line = seed_form()(event("{text}", text=text))
+        line = seed_form()(event("{text}", text=f"\r\n\x1b[2J</font><script>&\u2028\u202e{text}"))
+        self.assertIn(r"INFO: \r\n\x1b[2J&lt;/font&gt;&lt;script&gt;&amp;\u2028\u202e", line)
         self.assertEqual(len(line.splitlines()), 1)
         self.assertEqual(re.findall("<[^>]*>", line), ["<font color=yellow>", "</font>"])
 
@@ -157,33 +148,24 @@ class OtherFormsTests(SynchronousTestCase):
     """``--log-format json`` and ``text``."""
 
     def test_json(self) -> None:
-        """Twisted reads the event back from one line of JSON, including bytes."""
-        made = event("{what} of {host_id}", what=b"\xffping\n", host_id="msul1")
+        """
+        Twisted reads an event back from one line of JSON, including bytes; long fields are
+        shortened; the event is not changed, because other observers get it too.
+        """
+        made = event("{what} of {host_id}", what=b"\xffping\n", host_id="msul1", long=b"x" * 10**6)
+        before = dict(made)
         line = json_form(made)
+        self.assertEqual(made, before)
         self.assertEqual(len(line.splitlines()), 1)
         (back,) = eventsFromJSONLogFile(io.StringIO(line + "\n"))
         self.assertEqual(
             (back["host_id"], back["what"], back["log_level"]),
             ("msul1", "\xffping\n", LogLevel.info),
         )
-
-    def test_json_leaves_the_event_alone(self) -> None:
-        """The event is not changed, because other observers get it too."""
-        made = event("x {y}", y=1)
-        before = dict(made)
-        json_form(made)
-        self.assertEqual(made, before)
-
-    def test_json_of_anything(self) -> None:
-        """An event that JSON cannot represent becomes a line of JSON with its text."""
+        self.assertLess(len(back["long"]), 2 * LONGEST)
         endless: list[object] = []
         endless.append(endless)
         self.assertEqual(json.loads(json_form(event("x", endless=endless)))["text"], "x")
-
-    def test_json_of_long_fields(self) -> None:
-        """Long fields are shortened."""
-        line = json_form(event("x", text="x" * 1_000_000, data=b"x" * 1_000_000))
-        self.assertLess(len(line), 3 * LONGEST)
 
     def test_text(self) -> None:
         """The classic format has the event's origin and host."""
@@ -241,25 +223,21 @@ class LoncLogTests(SynchronousTestCase):
         self.assertEqual((observer.faults, observer.last_fault > 0.0), (1, True))
 
     def test_last_line(self) -> None:
-        """S16: each host's last line is kept until the host is forgotten."""
-        observer = self.observer()
-        log = Logger(observer=observer)
-        for host_id in ["a", "b", "a"]:
-            log.info("of {host_id}", host_id=host_id)
-        log.info("of nobody")
-        lines = read(self.path).splitlines()
-        self.assertEqual(observer.last_line("a"), lines[2])
-        self.assertEqual(observer.last_line("b"), lines[1])
-        self.assertEqual(observer.last_line("c"), "")
-        observer.forget("a")
-        self.assertEqual(observer.last_line("a"), "")
-
-    def test_other_form(self) -> None:
-        """With another format of the file, the last line is still in loncnew's."""
-        observer = self.observer(json_form)
-        Logger(observer=observer).info("x", host_id="a")
-        self.assertEqual(json.loads(read(self.path))["host_id"], "a")
-        self.assertTrue(observer.last_line("a").endswith("INFO: x</font>"))
+        """S16: each host's last line is kept in loncnew's format until the host is forgotten."""
+        for form in (None, json_form):
+            observer = self.observer(form)
+            log = Logger(observer=observer)
+            for host_id, text in (("a", "one"), ("b", "two"), ("a", "three")):
+                log.info(text, host_id=host_id)
+            log.info("of nobody")
+            for host_id, text in (("a", "three"), ("b", "two")):
+                self.assertTrue(observer.last_line(host_id).endswith(f"INFO: {text}</font>"))
+            self.assertEqual(observer.last_line("c"), "")
+            observer.forget("a")
+            self.assertEqual(observer.last_line("a"), "")
+        written = read(self.path).splitlines()
+        self.assertIn("INFO: three</font>", written[2])
+        self.assertEqual(json.loads(written[6])["host_id"], "a")
 
     def test_reopen(self) -> None:
         """S15: after a rotation and ``reopen``, lines are written to the new file only."""
