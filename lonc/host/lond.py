@@ -195,7 +195,9 @@ class Lond:
     def move(self, connection: LondConnection, state: ConnectionState) -> None:
         """Change the state of a connection."""
         self.pool.move(connection, state)
-        if state is ConnectionState.CLOSED:
+        if state is ConnectionState.RETIRING:
+            self._machine.reconsider()  # its answer needs attention
+        elif state is ConnectionState.CLOSED:
             connection.end_proofs(False)
             self._machine.queue.close_room()  # there is room for another connection
             if not self.pool:

@@ -28,6 +28,7 @@ log = Logger()
 APART = 1.0
 
 _IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
+_RETIRING = ConnectionState.RETIRING
 
 
 class Machine:
@@ -38,8 +39,8 @@ class Machine:
     :ivar pool: its connections.
     :ivar idle: its idle connections, the most recently used one at the end.
     :ivar queue: the requests waiting for a connection.
-    :ivar seldom: whether requests need additional work, because a host is paused or watched, or the
-        lond has failed or serves only one of several ids.
+    :ivar seldom: whether requests need additional work, because a host is paused or watched, the
+        lond has failed or serves only one of several ids, or a connection is retired.
     :ivar last_answer: when its lond last answered, in seconds of the clock; -1.0 for never.
     :ivar members: its hosts, by id.
     :param left: called when the last host has left and everything is closed.
@@ -122,7 +123,7 @@ class Machine:
         if took > self._log.threshold:
             self._note(connection, request, now, len(reply))
         connection.unchecked = unchecked = connection.unchecked + 1
-        if unchecked >= self._unattended or connection.state is not _BUSY:
+        if unchecked >= self._unattended:
             connection.since = now
             self._replied_seldom(connection, request, reply)
             return
@@ -175,7 +176,7 @@ class Machine:
             or not self._health.well
             or any(each.is_watched for each in self.members.values())
             or any(each.request and each.request.host.awaits_answers for each in self.pool.owing)
-            or any(each.proofs for each in self.pool.everyone)
+            or any(each.proofs or each.state is _RETIRING for each in self.pool.everyone)
         )
         self._unattended = 0 if self.seldom else EARLIEST
         if self.seldom:
