@@ -124,6 +124,7 @@ class HostService(Service):
             return
         machine = self.machine
         if idle := machine.idle:
+            request.since = 0.0
             if machine.seldom:
                 machine.start_where_served(request)
             else:
@@ -132,10 +133,12 @@ class HostService(Service):
             request.since = self._moment.now or self._seconds()
             queue.arrivals.append(request)
         else:
+            request.since = 0.0
             machine.wait(request)
 
     def _admits(self, request: Request) -> bool:
         """Return whether a request may be sent now; otherwise end it, or let it wait."""
+        request.since = 0.0
         if self._debug_level >= 6:
             self.trace(6, "request {command}, {size} bytes", request, len(request.line))
         if not self._is_plain(request.line) and not self._may_go(request):

@@ -182,7 +182,6 @@ class ClientProtocol:
             self.requests += 1
             request = self._request
             request.line = data
-            request.since = 0.0
             try:
                 self._host.submit(request)
             except Exception:
@@ -228,7 +227,6 @@ class ClientProtocol:
         self.requests += 1
         request = self._request
         request.line = line
-        request.since = 0.0
         self._state = AHEAD
         try:
             self._host.submit(request)

@@ -149,7 +149,7 @@ class Request:
     :ivar asker: receives the outcome.
     :ivar host: set by the host's service.
     :ivar since: when it began to wait for a connection, in seconds of the reactor's clock; 0.0 if
-        it did not wait.
+        it did not wait. It is set by the host's service.
     """
 
     __slots__ = ("asker", "host", "line", "since")
