@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -56,20 +54,10 @@ class MetricNamesTests(SynchronousTestCase):
 
     def test_dashboard(self) -> None:
         """The metrics in the dashboard exist, and its panels do not overlap."""
-        dashboard = json.loads(read("contrib/grafana-dashboard.json"))
-        self.assert_there("\n".join(self.expressions(dashboard)))
-        places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+        text = read("contrib/grafana-dashboard.json")
+        self.assert_there("\n".join(re.findall('"expr": (.*)', text)))
+        places = [tuple(panel["gridPos"].values()) for panel in json.loads(text)["panels"]]
         self.assertEqual(len(places), len(set(places)))
-
-    def expressions(self, part: Any) -> Iterator[str]:
-        """Yield the expressions of the panels."""
-        if isinstance(part, dict):
-            if "expr" in part:
-                yield part["expr"]
-            part = list(part.values())
-        if isinstance(part, list):
-            for each in part:
-                yield from self.expressions(each)
 
 
 class ContainerTests(DaemonTestCase):

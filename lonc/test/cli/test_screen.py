@@ -36,8 +36,6 @@ class Lonc:
         self.error: ManagementError | None = None
 
     async def about(self) -> DaemonStatus:
-        if self.error is not None:
-            raise self.error
         return a_daemon(totals=totals(self.listed, {}, 0))
 
     async def problems(self) -> list[Problem]:
