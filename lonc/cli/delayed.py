@@ -24,7 +24,7 @@ from lonc.cli.streams import write
 from lonc.cli.tables import Column, listing, numbers
 from lonc.cli.target import asks, target
 from lonc.control.client import ManagementClient
-from lonc.daemon.pidfile import PidFile, PidFileError
+from lonc.daemon.pidfile import PidFile
 from lonc.delayed.sealing import (
     OVERHEAD,
     NotAuthentic,
@@ -128,10 +128,7 @@ def unfold() -> None:
     """
     settings = target().settings()
     pid_file = PidFile(settings.pid_file)
-    try:
-        pid_file.acquire()
-    except PidFileError as error:
-        raise click.ClickException(str(error)) from None
+    pid_file.acquire()
     try:
         moved = Spool(settings.delayed_dir).unfold()
     finally:

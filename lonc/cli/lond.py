@@ -7,7 +7,7 @@ import os
 import click
 
 from lonc.cli.main import main as run
-from lonc.config.hosts import TableError, read_host_table
+from lonc.config.hosts import read_host_table
 from lonc.lond import illness
 
 
@@ -27,10 +27,7 @@ def lond(folder: str, host: str | None, state: str | None) -> None:
 
     Without STATE print its state; without HOST those of all.
     """
-    try:
-        table = read_host_table(os.path.join(folder, "tabs", "hosts.tab"))
-    except TableError as error:
-        raise click.ClickException(str(error)) from None
+    table = read_host_table(os.path.join(folder, "tabs", "hosts.tab"))
     if host is not None and host not in table.hosts:
         raise click.ClickException(f"{host} is not in hosts.tab")
     if host is not None and state is not None:

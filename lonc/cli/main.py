@@ -154,10 +154,12 @@ def _run(arguments: Sequence[str] | None, command: click.Command, name: str) -> 
         streams.discard(sys.stdout)
         return 1, f"standard output: {error.strerror}"
     except Exception as error:
+        from lonc.config.hosts import TableError
         from lonc.config.settings import SettingsError
         from lonc.control.errors import ManagementError
+        from lonc.daemon.pidfile import PidFileError
 
-        if not isinstance(error, (SettingsError, ManagementError)):
+        if not isinstance(error, ManagementError | PidFileError | SettingsError | TableError):
             raise
         return 1, str(error)
     return 0, ""
