@@ -1,4 +1,4 @@
-"""The whole daemon with an embedded cluster, by the ways in that its ``loncapa.conf`` opens."""
+"""The authentication modes of a stand-alone cluster, as its ``loncapa.conf`` allows them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ClusterTests(DaemonTestCase):
     """``--standalone``: l1 is on lonc's own machine, l2 is not."""
 
     def certify(self, *names: str, ends: float = 100.0, **variables: str) -> None:
-        """Write the cluster's files, with a certificate of these names for all of them."""
+        """Write the cluster's files; all of it has one certificate with these names."""
         prepare(self.folder, free_port("127.0.0.1", "127.0.0.2"))
         files = Authority(self.folder).issue("l1.localhost", names=names, ends=ends)
         with open(self.path("loncapa.conf"), "a") as file:
@@ -29,14 +29,14 @@ class ClusterTests(DaemonTestCase):
                 file.write(f"PerlSetVar {name} {value}\n")
 
     async def status(self) -> tuple[DaemonStatus, list[HostStatus]]:
-        """Ask the management port."""
+        """Return the status of daemon and hosts."""
         lonc = await ManagementClient.connect(reactor, f"unix:{self.socket('lonc.amp')}")
         about, hosts = await lonc.about(), await lonc.hosts()
         await lonc.close()
         return about, hosts
 
-    async def test_all_ways(self) -> None:
-        """Key files for the own machine, TLS for the other; the status tells, and so the days."""
+    async def test_modes(self) -> None:
+        """Key files are used on the own machine, TLS for the other; the status has mode and days."""
         self.certify("l1.localhost", "l2.localhost", loncAllowInsecure="0")
         lonc = self.standalone()
         for host_id in ("l1", "l2"):
@@ -54,7 +54,7 @@ class ClusterTests(DaemonTestCase):
         self.assert_no_traceback(lonc)
 
     async def test_wrong_name(self) -> None:
-        """A certificate for another host is refused, and the log says so; at HUP that can end."""
+        """A certificate for another host is rejected and logged, until a HUP turns the check off."""
         self.certify("l1.localhost")
         lonc = self.standalone()
         client = await self.client("l2")

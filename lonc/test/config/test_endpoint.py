@@ -1,4 +1,4 @@
-"""Descriptions of endpoints, and what they say."""
+"""Parsing of endpoint descriptions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lonc.test.fixtures.properties import given, settings, st
 
 
 class EndpointTests(SynchronousTestCase):
-    """What a description is taken apart into."""
+    """The parts of a description."""
 
     def test_parts(self) -> None:
-        """Kind, arguments, and those with names; quoted characters are ordinary ones."""
+        """They are kind, positional and named arguments; a backslash escapes a character."""
         for description, parts in (
             ("tcp:80", ("tcp", ("80",), {})),
             ("tcp:80:interface=127.0.0.1", ("tcp", ("80",), {"interface": "127.0.0.1"})),
@@ -28,19 +28,19 @@ class EndpointTests(SynchronousTestCase):
             self.assertEqual(Endpoint.parse(description), Endpoint(*parts), description)
 
     def test_argument(self) -> None:
-        """An argument has a name, or is the first without one, or is not there."""
+        """An argument is found by name, or is the first positional one, or is missing."""
         for description, port in (("tcp:80", "80"), ("tcp:port=80", "80"), ("tcp:a=b", "")):
             self.assertEqual(Endpoint.parse(description).argument("port"), port)
 
     def test_unix_path(self) -> None:
-        """The path of a UNIX socket, and of nothing else."""
+        """Only UNIX sockets have a path."""
         for description, path in (("unix:/a", "/a"), ("unix:address=/a", "/a"), ("tcp:80", None)):
             self.assertEqual(Endpoint.parse(description).unix_path, path)
 
     @settings(derandomize=True, deadline=None, max_examples=200)
     @given(st.text(min_size=1))
     def test_as_twisted(self, path: str) -> None:
-        """Whatever is quoted is what Twisted reads as well."""
+        """Twisted reads a quoted text in the same way."""
         description = f"unix:{quoted(path)}:mode=600"
         self.assertEqual(Endpoint.parse(description).unix_path, path)
         endpoint = serverFromString(MemoryReactor(), description)

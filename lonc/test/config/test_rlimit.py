@@ -1,4 +1,4 @@
-"""How many files may be open."""
+"""The limit on open files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lonc.test.fixtures.doubles import some_settings
 
 
 def in_child(limits: tuple[int, int], needed: int) -> tuple[int, int, int]:
-    """Set the limits in a child process and raise them; return the answer and what is in force."""
+    """Set and raise the limits in a child process; return the answer, and the limits then."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -56,7 +56,7 @@ class WhyNoFileTests(SynchronousTestCase):
 
 
 class NeededFilesTests(SynchronousTestCase):
-    """What a table needs."""
+    """What a table needs, and what a limit allows."""
 
     def test_needed(self) -> None:
         """Each host needs its sockets and its connections; clients and the rest come on top."""
@@ -82,10 +82,10 @@ class NeededFilesTests(SynchronousTestCase):
 
 
 class RaiseFileLimitTests(SynchronousTestCase):
-    """The limit of open files is raised to what is needed."""
+    """The limit is raised to what is needed."""
 
     def test_enough(self) -> None:
-        """A limit that is high enough stays."""
+        """A sufficient limit is not changed."""
         self.assertEqual(in_child((100, 200), needed=99), (100, 100, 200))
 
     def test_soft(self) -> None:
@@ -93,5 +93,5 @@ class RaiseFileLimitTests(SynchronousTestCase):
         self.assertEqual(in_child((100, 200), needed=150), (150, 150, 200))
 
     def test_beyond_all_limits(self) -> None:
-        """Where even root may not have as much, all that can be had is, and is told."""
+        """If even root may not have as much, the limit is raised as far as possible."""
         self.assertEqual(in_child((100, 200), needed=2**40), (200, 200, 200))

@@ -171,7 +171,7 @@ class SectionTests(SettingsCase):
     """Assignments in sections of the web server."""
 
     def test_sections(self) -> None:
-        """One for some requests only is skipped with a warning; <If...> at its start counts."""
+        """One for some requests only is skipped with a warning; <If...> of the start counts."""
         for section, retries in (
             ("location", 2),
             ("if", 2),
@@ -379,7 +379,7 @@ class ValueTests(SettingsCase):
                 self.assertLess(len(message), 200)
 
     def test_bad_line(self) -> None:
-        """One in the file is named with file, first line, PerlSetVar and what is allowed."""
+        """A bad value is named with file, first line and PerlSetVar, and with what is allowed."""
         self.assertEqual(
             self.refusal("#\\\n\\\n\nPerlSetVar \\\n loncRetries \\\n 0\n\n"),
             f"{self.file}, line {FIRST + 3}: PerlSetVar loncRetries: '0' is not "

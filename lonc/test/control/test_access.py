@@ -82,7 +82,7 @@ class VisitorTests(SynchronousTestCase):
 
         class Transport(StringTransport):
             def getHandle(self) -> None:
-                """Return what the kernel is asked about."""
+                """Return the socket."""
 
         return visitor_of(Transport())
 

@@ -69,7 +69,7 @@ class TLSTests(TestCase):
         return await self.client(self.authority.issue(name, [*names], file="other"), "localhost")
 
     async def refusal(self, work: Any) -> ManagementError:
-        """Return what a coroutine fails with."""
+        """Return the error with which a coroutine fails."""
         try:
             await work
         except ManagementError as error:
