@@ -36,7 +36,7 @@ class ClusterTests(DaemonTestCase):
         return about, hosts
 
     async def test_modes(self) -> None:
-        """Key files are used on the own machine, TLS for the other; the status has mode and days."""
+        """The own machine is reached with a key file, the other over TLS, as the status shows."""
         self.certify("l1.localhost", "l2.localhost", loncAllowInsecure="0")
         lonc = self.standalone()
         for host_id in ("l1", "l2"):
@@ -54,7 +54,7 @@ class ClusterTests(DaemonTestCase):
         self.assert_no_traceback(lonc)
 
     async def test_wrong_name(self) -> None:
-        """A certificate for another host is rejected and logged, until a HUP turns the check off."""
+        """A certificate for another host is rejected and logged until a HUP ends the check."""
         self.certify("l1.localhost")
         lonc = self.standalone()
         client = await self.client("l2")

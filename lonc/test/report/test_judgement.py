@@ -186,7 +186,8 @@ class SummaryTests(SynchronousTestCase):
     def test_fields(self) -> None:
         """The names of the fields are stable, and the numbers are numbers."""
         hosts = several(
-            a_status("a", state="DEAD", requests=3, answers=2, con_lost={"dead": 1}, delayed=4)
+            a_status("a", state="DEAD", requests=3, answers=2, con_lost={"dead": 1}, delayed=4),
+            a_status("b", tried=False),
         )
         daemon = a_daemon(totals=totals(hosts, {}, 5))
         told = json.loads(json.dumps(summary(daemon, judge(daemon, hosts, NOW))))
@@ -199,5 +200,13 @@ class SummaryTests(SynchronousTestCase):
         names = ["hosts", "up", "untried", "dead", "unproven", "paused", "clients", "connections"]
         names += ["waiting", "requests", "answers", "con_lost", "delayed", "kept"]
         self.assertEqual(list(told["totals"]), names)
-        counts = {"hosts": 7, "up": 6, "dead": 1, "requests": 3, "answers": 2, "con_lost": 1}
+        counts = {
+            "hosts": 8,
+            "up": 6,
+            "dead": 1,
+            "untried": 1,
+            "requests": 3,
+            "answers": 2,
+            "con_lost": 1,
+        }
         self.assertLessEqual((counts | {"delayed": 4, "kept": 5}).items(), told["totals"].items())

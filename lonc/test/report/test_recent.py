@@ -80,9 +80,9 @@ class RecentTests(SynchronousTestCase):
         self.assertEqual(self.usual(), 0.0)
         self.turn(median=3.0, count=ENOUGH)
         self.assertEqual(self.usual(), 3.0)
-        for median in (1.0, 2.0):
+        for median in (1.0, 2.0, 5.0, 4.0):
             self.half_an_hour(median)
-        self.assertEqual(self.usual(), 2.0)
+        self.assertEqual(self.usual(), 3.0)
         for _ in range(MEDIANS):
             self.half_an_hour(0.5)
         self.assertEqual(self.usual(), 0.5)
