@@ -88,8 +88,7 @@ class FailureTests(test_delayed.FailureTests):
     def test_dead(self) -> None:
         """While the host is DEAD each file is opened once, to seal it."""
         self.l1.alive = False
-        for number in range(20):
-            self.put(f"106200000{number}.1.put.l1")
+        self.put_many(20)
         self.start()
         self.tick(100)
         self.assertEqual(self.steps.taken.count("open request"), 20)
@@ -737,8 +736,7 @@ class BatchTests(SlowDisk, SealedCase):
     def test_one_at_a_time(self) -> None:
         """Files are sealed one after the other, each in a disk call of its own."""
         self.l1.alive = False
-        for number in range(3):
-            self.put(f"{1062000000 + number}.1.put.l1")
+        self.put_many(3)
         self.begin()
         for expected in (1, 2, 3):
             self.assertEqual(len(self.threads.begun), 1)
@@ -752,8 +750,7 @@ class BatchTests(SlowDisk, SealedCase):
     def test_scans_go_on(self) -> None:
         """F6: new requests are found within a second even if many are being sealed."""
         self.l1.alive = False
-        for number in range(100):
-            self.put(f"{1062000000 + number}.1.put.l1")
+        self.put_many(100)
         self.steps.faults["sync form"] = self.take_a_while
         self.begin()
         self.put(OTHER)
@@ -767,13 +764,12 @@ class BatchTests(SlowDisk, SealedCase):
 
     def test_sending_goes_on(self) -> None:
         """The first request of each host is sealed and sent first."""
-        for number in range(100):
-            self.put(f"{1062000000 + number}.1.put.l1", b"put:%d\n" % number)
+        self.put_many(100)
         self.put("1062009999.1.put.l2", b"put:2\n")
         self.begin()
         for _ in range(5):
             self.threads.finish()
-        self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:0\n"], [b"put:2\n"]))
+        self.assertEqual((self.l1.asked, self.l2.asked), ([b"put:1\n"], [b"put:2\n"]))
         self.assertLess(self.sealed(), 5)
 
     def test_hangs(self) -> None:
@@ -862,8 +858,7 @@ class BatchTests(SlowDisk, SealedCase):
     def test_stop(self) -> None:
         """stopService waits for the file that is being sealed, and no other is begun."""
         self.l1.alive = False
-        for number in range(3):
-            self.put(f"{1062000000 + number}.1.put.l1")
+        self.put_many(3)
         self.begin()
         stopped = self.service.stopService()
         self.assertNoResult(stopped)

@@ -28,12 +28,10 @@ class ProofTests(DelayedCase):
         super().setUp()
         self.connection = Proofs()
 
-    def put_many(self, count: int) -> list[str]:
-        """Store requests; return their names."""
-        names = [f"1062000000.{number}.4711.put.l1" for number in range(1, count + 1)]
-        for number, name in enumerate(names, 1):
-            self.put(name, b"put:%d\n" % number)
-        return names
+    def answer(self, count: int = 1) -> None:
+        """Answer requests positively, over the connection."""
+        for _ in range(count):
+            self.l1.answer(b"ok\n", self.connection)
 
     def prove(self, outcome: bool = True) -> None:
         """End the proof that has waited longest."""
@@ -59,7 +57,7 @@ class ProofTests(DelayedCase):
         """A later answer that is valid at once still waits for the earlier ones."""
         self.put_many(3)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.l1.answer()
         self.assertEqual(len(self.l1.asked), 3)
         self.assertEqual((len(self.on_disk()), self.perm), (3, []))
@@ -70,18 +68,16 @@ class ProofTests(DelayedCase):
         """The first answer is proven at once, others after a second, or if there are many."""
         self.put_many(2 * PROOF_ANSWERS)
         self.start()
-        for _ in range(PROOF_ANSWERS - 1):
-            self.l1.answer(b"ok\n", self.connection)
+        self.answer(PROOF_ANSWERS - 1)
         self.assertEqual(len(self.connection.asked), 1)
         self.prove()
         self.assertEqual(len(self.on_disk()), 2 * PROOF_ANSWERS - 1)
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.tick(1)
         self.assertEqual(len(self.connection.asked), 1)
         self.prove()
         self.assertEqual(len(self.on_disk()), PROOF_ANSWERS)
-        for _ in range(PROOF_ANSWERS):
-            self.l1.answer(b"ok\n", self.connection)
+        self.answer(PROOF_ANSWERS)
         self.assertEqual(len(self.connection.asked), 1)
         self.prove()
         self.assertEqual(self.on_disk(), [])
@@ -90,8 +86,7 @@ class ProofTests(DelayedCase):
         """Without a proof only a limited number is sent, as they may have to be sent again."""
         self.put_many(2 * UNPROVEN)
         self.start()
-        for _ in range(UNPROVEN):
-            self.l1.answer(b"ok\n", self.connection)
+        self.answer(UNPROVEN)
         self.tick(10)
         self.assertEqual(len(self.l1.asked), UNPROVEN)
         self.prove()
@@ -101,8 +96,7 @@ class ProofTests(DelayedCase):
         """A proof does not apply to answers that came after it had begun."""
         _, second = self.put_many(2)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer(2)
         self.prove()
         self.assertEqual(self.on_disk(), [second])
         self.tick(1)
@@ -116,8 +110,7 @@ class ProofTests(DelayedCase):
         """
         names = self.put_many(3)
         self.start()
-        for _ in range(2):
-            self.l1.answer(b"ok\n", self.connection)
+        self.answer(2)
         self.prove(False)
         self.assertEqual(
             self.logged(LogLevel.warn),
@@ -126,7 +119,7 @@ class ProofTests(DelayedCase):
                 f" {names[0]} and 1 more"
             ],
         )
-        self.l1.answer(b"ok\n", self.connection)  # the third, which is sent again as well
+        self.answer()  # the third, which is sent again as well
         for _ in range(3):
             self.l1.answer()
         self.assertEqual(self.l1.asked, [b"put:%d\n" % number for number in (1, 2, 3, 1, 2, 3)])
@@ -138,7 +131,7 @@ class ProofTests(DelayedCase):
         self.put_many(2)
         other = Proofs()
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.l1.answer(b"ok\n", other)
         self.tick(1)
         other.asked.pop().callback(True)
@@ -154,7 +147,7 @@ class ProofTests(DelayedCase):
         self.put_many(2)
         other, third = Proofs(), Proofs()
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.l1.answer(b"ok\n", other)
         self.tick(1)
         self.prove(False)
@@ -180,7 +173,7 @@ class ProofTests(DelayedCase):
         self.service = self.make(in_thread)
         self.put_many(2)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.prove(False)
         while threads:
             threads.pop(0)()
@@ -193,7 +186,7 @@ class ProofTests(DelayedCase):
         """If a request that is sent again gets con_lost, it stays until the host is back."""
         self.put(FIRST)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.l1.alive = False
         self.prove(False)
         self.tick(5)
@@ -209,7 +202,7 @@ class ProofTests(DelayedCase):
         """A file that somebody deletes before the proof is no error."""
         self.put(FIRST)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.take_away(FIRST)
         self.tick(3)
         self.prove()
@@ -220,13 +213,13 @@ class ProofTests(DelayedCase):
         """stopService proves all answers, also those that only arrive then."""
         names = self.put_many(3)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.prove()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         stopped = self.service.stopService()
         self.prove()
         self.assertNoResult(stopped)
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.assertEqual(self.on_disk(), names[2:])
         self.prove()
         self.successResultOf(stopped)
@@ -238,7 +231,7 @@ class ProofTests(DelayedCase):
         """What cannot be proven then stays on disk."""
         self.put(FIRST)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         stopped = self.service.stopService()
         self.prove(False)
         self.successResultOf(stopped)
@@ -271,7 +264,7 @@ class SealedProofTests(ProofTests):
         """If the key is removed before a proof fails, the request stays until the key is back."""
         self.put(FIRST)
         self.start()
-        self.l1.answer(b"ok\n", self.connection)
+        self.answer()
         self.service.reconfigure(attrs.evolve(self.settings, delayed_key_file=None))
         self.tick(1)
         self.prove(False)

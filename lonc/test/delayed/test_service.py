@@ -264,9 +264,7 @@ class KeptTests(DelayedCase):
             Cause.WRONG_HOST: b"for another host",
             Cause.CONTROL_BYTE: b"control byte",
         }
-        names = [f"106200000{number}.1.put.l1" for number in range(len(reasons) + 1)]
-        for name in names:
-            self.put(name)
+        names = self.put_many(len(reasons) + 1)
         self.start()
         for name, (cause, reason) in zip(names, reasons.items(), strict=False):
             self.l1.lose(cause)
@@ -389,8 +387,7 @@ class FailureTests(DelayedCase):
 
     def test_success(self) -> None:
         """A success ends the pauses."""
-        for number in range(3):
-            self.put(f"106200000{number}.1.put.l1")
+        self.put_many(3)
         self.start()
         self.tries(5)
         self.l1.answer()
@@ -423,8 +420,7 @@ class FailureTests(DelayedCase):
     def test_dead(self) -> None:
         """For a DEAD host the folder is listed, and nothing else is done."""
         self.l1.alive = False
-        for number in range(20):
-            self.put(f"106200000{number}.1.put.l1")
+        self.put_many(20)
         self.start()
         self.tick(100)
         self.assertEqual(set(self.steps.taken), {"scan"})
@@ -497,9 +493,8 @@ class TableTests(DelayedCase):
         Requests for a host that is not in the table stay. They are one problem of that host, which
         ends when they are gone.
         """
-        names = [f"106200000{number}.1.put.gone" for number in range(5)]
-        for name in [*names, "1062000000.4711.put.a.l1"]:
-            self.put(name)
+        names = self.put_many(5, "gone")
+        self.put("1062000000.4711.put.a.l1")
         self.start()
         self.tick(10)
         self.assertEqual((self.l1.asked, len(self.on_disk())), ([], 6))
