@@ -259,17 +259,6 @@ class LocalTests(NetworkTestCase):
         await self.assertFailure(outcome, ConLost)
         self.assertFalse(os.path.exists(os.path.join(self.folder, "lonc.keys")))
 
-    async def test_no_folder(self) -> None:
-        """If no file can be created, the next mode is used, and the log says why."""
-        self.lond()
-        folder = os.path.join(self.folder, "lonc.keys")
-        os.mkdir(folder, 0o755)
-        host = self.serve()
-        self.assertEqual(await host.ask(b"ping\n"), b"l2\n")
-        self.assertEqual(host.status(0, "").mode, "insecure")
-        (line,) = self.notes.at(LogLevel.warn)
-        self.assertIn("lonc.keys: not a folder that is lonc's alone", line)
-
 
 class SSLTests(NetworkTestCase):
     """TLS with a lond on another machine."""

@@ -448,25 +448,9 @@ class DaemonTests(ServiceTestCase):
             self.failureResultOf(act(), ReloadFailed)
             self.assertEqual(self.asked(), 1)
 
-    def test_without_servers(self) -> None:
-        """If the table names no server, none is asked."""
-        self.table = a_table()
-        daemon = self.started()
-        daemon.reread_table()
-        self.assertEqual(self.asked(), 0)
-
     def test_no_host_yet(self) -> None:
         """A first start without a host does not warn about the own id."""
         self.table = a_table("^127.0.0.9:8080\n")
         self.started()
         self.assertTrue(self.there())
         self.assertEqual(self.notes.at(LogLevel.warn), [])
-
-    def test_stop(self) -> None:
-        """Stopping does not wait for a server."""
-        daemon = self.started()
-        self.advance(1)
-        done: list[None] = []
-        daemon.stopService().addCallback(done.append)
-        self.advance(1)
-        self.assertEqual(done, [None])
