@@ -1,4 +1,4 @@
-"""How ``make`` finds Python and packages, with doubles for both."""
+"""The source folder: how ``make`` finds Python and packages, and the source archive."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
+from importlib.util import find_spec
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from lonc.test.fixtures.source import TREE
 
 #: Seconds for what takes none; they are for hangs only.
-LONG = 60.0
+LONG = 300.0
 
 
 class MakefileTests(SynchronousTestCase):
@@ -127,3 +129,34 @@ class MakefileTests(SynchronousTestCase):
         with open(os.path.join(self.folder, ".venv-oldest", "oldest.txt")) as file:
             self.assertEqual(file.read(), "".join(f"{name}=={least}\n" for name, least in wanted))
         self.assertIn(("jinja2", "3.1"), wanted)
+
+
+BUILD = "import sys, setuptools.build_meta as build; build.build_sdist(sys.argv[1])"
+
+
+class ArchiveTests(SynchronousTestCase):
+    """The source archive."""
+
+    def test_has_the_project(self) -> None:
+        """It contains each file of the project."""
+        if not os.path.exists(os.path.join(TREE, ".git")) or shutil.which("git") is None:
+            raise SkipTest("it takes a checkout and git")
+        if find_spec("setuptools") is None:
+            raise SkipTest("it takes setuptools")
+        command = ["git", "ls-files", "-z"]
+        listed = subprocess.run(command, cwd=TREE, capture_output=True, check=True, timeout=LONG)
+        files = {os.fsdecode(each) for each in listed.stdout.split(b"\0") if each}
+        copy, built = os.path.abspath(self.mktemp()), os.path.abspath(self.mktemp())
+        files = {each for each in files if os.path.exists(os.path.join(TREE, each))}
+        for each in files:
+            os.makedirs(os.path.dirname(os.path.join(copy, each)), exist_ok=True)
+            shutil.copy(os.path.join(TREE, each), os.path.join(copy, each))
+        os.mkdir(built)
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, built], cwd=copy, capture_output=True, timeout=LONG
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (name,) = os.listdir(built)
+        with tarfile.open(os.path.join(built, name)) as archive:
+            inside = {each.partition("/")[2] for each in archive.getnames()}
+        self.assertEqual(files - inside, set())

@@ -31,6 +31,7 @@ from lonc.daemon.pidfile import PidFile
 from lonc.delayed.names import SEALED
 from lonc.delayed.sealing import KEY_SIZE, read_key_file, seal
 from lonc.test.fixtures.beginnings import configured, short_folder
+from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.programs import SOURCE, run_program
 from lonc.test.fixtures.source import read
 
@@ -294,6 +295,33 @@ class CommandLineTests(CommandCase):
         for name, command in commands.all.items():
             first, _, _ = inspect.cleandoc(command.help or "").partition("\n\n")
             self.assertEqual(COMMANDS[name][1], " ".join(first.split()), name)
+
+
+class EndpointTests(SynchronousTestCase):
+    """The client endpoint that belongs to the management port."""
+
+    def endpoint(self, management: str) -> str:
+        """Return the client endpoint for a value of the setting."""
+        return target.client_endpoint(some_settings("/sockets", management=management))
+
+    def test_found(self) -> None:
+        """UNIX sockets and TCP ports are found; without an address, on this machine."""
+        for management, endpoint in (
+            ("unix:/run/lonc.amp:mode=660", "unix:/run/lonc.amp"),
+            ("tcp:4242", "tcp:127.0.0.1:4242"),
+            ("tcp:port=4242:interface=192.0.2.7", "tcp:192.0.2.7:4242"),
+            ("tcp6:4242", r"tcp:\:\:1:4242"),
+            (r"tcp6:4242:interface=2001\:db8\:\:1", r"tcp:2001\:db8\:\:1:4242"),
+        ):
+            self.assertEqual(self.endpoint(management), endpoint)
+
+    def test_not_found(self) -> None:
+        """For other endpoints, the error message names the option to give."""
+        error = self.assertRaises(
+            click.ClickException, self.endpoint, "systemd:domain=UNIX:index=0"
+        )
+        self.assertIn("loncManagement is systemd: say where to connect to with", error.message)
+        self.assertIn("--management, such as unix:/sockets/lonc.amp", error.message)
 
 
 class ProgramTests(TestCase):
