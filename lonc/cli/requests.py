@@ -144,16 +144,13 @@ async def trace(
 ) -> None:
     """Show requests as they end, of HOST or of all, until Ctrl-C."""
     async for record in lonc.trace(host, contents):
-        click.echo(_json_line(record) if wants_json else _line(record))
+        as_object = {"schema": 1, **attrs.asdict(record)}
+        click.echo(json.dumps(as_object) if wants_json else _line(record))
         sys.stdout.flush()
         if count is not None:
             count -= 1
             if count == 0:
                 break
-
-
-def _json_line(record: RequestRecord) -> str:
-    return json.dumps({"schema": 1, **attrs.asdict(record)})
 
 
 def _line(record: RequestRecord) -> str:

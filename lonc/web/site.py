@@ -233,10 +233,12 @@ class _Gzip(GzipEncoderFactory):
 
 def site(reporter: Reporter, history: History, clock: IReactorTime) -> LimitedSite:
     """Return the factory to listen with."""
-    cooperator = Cooperator(
-        terminationPredicateFactory=lambda: _turn(clock),
-        scheduler=lambda work: clock.callLater(0.0, work),
-    )
+
+    def turn() -> Callable[[], bool]:
+        end = clock.seconds() + TURN
+        return lambda: clock.seconds() >= end
+
+    cooperator = Cooperator(turn, lambda work: clock.callLater(0.0, work))
     pages, page = Pages(reporter, history, clock), partial(_Page, cooperator)
     root = Resource()
     root.putChild(b"", page(HTML, pages.index))
@@ -246,8 +248,3 @@ def site(reporter: Reporter, history: History, clock: IReactorTime) -> LimitedSi
     root.putChild(b"healthz", page(PLAIN, pages.healthy))
     root.putChild(b"readyz", page(PLAIN, pages.ready))
     return LimitedSite(root, reporter.http_names, clock)
-
-
-def _turn(clock: IReactorTime) -> Callable[[], bool]:
-    end = clock.seconds() + TURN
-    return lambda: clock.seconds() >= end
