@@ -90,7 +90,7 @@ class PingAnswer:
                 return Verdict.UNKNOWN if self.hopeless else Verdict.AGAIN
             self._learn(answers[-1])
         self._silences = 0
-        right = all(answer == self.known for answer in answers)
+        right = answers.count(self.known) == len(answers)
         return Verdict.IN_STEP if right else Verdict.OUT_OF_STEP
 
     def _learn(self, answer: bytes) -> None:
@@ -205,7 +205,8 @@ class Auditor:
         else:
             connection.note_in_step(self._seconds())
             self._machine.use(connection)
-            connection.end_proofs(True)
+            if connection.proofs:
+                connection.end_proofs(True)
 
     def tell_out_of_step(self, connection: LondConnection, message: str) -> None:
         """Log how many answers may have reached the wrong clients."""

@@ -258,7 +258,10 @@ class LondConnection:
 
     def ask_ping(self, now: float) -> None:
         """Send ``ping``; the connection must be free."""
-        self._owner.move(self, _PROVING)
+        if self.state is _BUSY:
+            self.state = _PROVING  # as `Owner.move` would
+        else:
+            self._owner.move(self, _PROVING)
         self.request = PROOF
         self._usual = 0
         self.since = now

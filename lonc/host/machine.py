@@ -165,7 +165,7 @@ class Machine:
         if following is None:
             self.pool.move(connection, _IDLE)
         else:
-            self.pool.move(connection, _BUSY)
+            connection.state = _BUSY
             connection.rested_since = connection.since
             connection.send(following, connection.since)
 
