@@ -190,7 +190,8 @@ class SocketLoop:
         """Dispatch events."""
         if self._epoll is None:
             return
-        poll, usual, read = self._epoll.poll, self._usual, os.read
+        poll, read = self._epoll.poll, os.read
+        usual, others = self._usual, self._others
         seconds = self.reactor.seconds
         self._busy = True
         try:
@@ -206,7 +207,12 @@ class SocketLoop:
                 for descriptor, mask in events:
                     transport = usual.get(descriptor)
                     if transport is None:
-                        self._handle_others(descriptor, mask)
+                        watched = others.get(descriptor)
+                        if watched is not None:  # otherwise it has ended since the poll
+                            try:
+                                watched.ready(mask)
+                            except BaseException:
+                                log.failure("a fault in the events of {watched}", watched=watched)
                         continue
                     try:
                         data = read(descriptor, READ_SIZE)
@@ -234,15 +240,6 @@ class SocketLoop:
             self._busy = False
             self.moment.now = 0.0
         self._rest()
-
-    def _handle_others(self, descriptor: int, mask: int) -> None:
-        """Handle events other than little data for a transport."""
-        watched = self._others.get(descriptor)
-        if watched is not None:  # otherwise it has ended since the poll
-            try:
-                watched.ready(mask)
-            except BaseException:
-                log.failure("a fault in the events of {watched}", watched=watched)
 
     def connectionLost(self, reason: Failure) -> None:
         """End all transports because the reactor stops."""
