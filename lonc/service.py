@@ -84,7 +84,7 @@ class LoncService(MultiService):
         settings = in_force.settings
         in_threads = outside.make_threads(reactor, "disk", DISK_THREADS)
         look_up = outside.make_threads(reactor, "names", PLACES)
-        self._disk = disk = Disk(reactor, in_threads)
+        self._disk = disk = Disk(reactor, in_threads, lambda: in_force.settings.disk_timeout)
 
         # Requests, from a client's socket through a host to its lond.
         self._clients = clients = Clients(settings, reactor, in_force.room_for_clients)

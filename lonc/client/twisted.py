@@ -47,7 +47,7 @@ class TwistedClient:
         self._reactor = reactor
         self._lonc = Installation(where, limits, outbox)
         self.limits = self._lonc.limits
-        self._disk = Disk(reactor, in_thread or self._in_pool)
+        self._disk = Disk(reactor, in_thread or self._in_pool, lambda: self.limits.store)
 
     def ask(self, host_id: str, request: Value, timeout: float | None = None) -> Deferred[Reply]:
         """See :meth:`Client.ask`."""
@@ -108,7 +108,7 @@ class TwistedClient:
     async def _fault_of(self, call: Callable[[], object]) -> Exception | None:
         """Call in a thread; return its exception, if any."""
         try:
-            await self._disk.run("", self.limits.store, call)
+            await self._disk.run("", call)
         except defer.CancelledError:
             raise
         except Exception as error:

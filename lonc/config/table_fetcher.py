@@ -145,7 +145,7 @@ class TableFetcher(Service):
         self._clock = clock
         self._in_force = in_force
         self._download = download
-        self._disk = Disk(clock, in_thread)
+        self._disk = Disk(clock, in_thread, lambda: in_force.settings.disk_timeout)
         self._random = random
         self._arrived = arrived
         self._problems = problems
@@ -259,4 +259,4 @@ class TableFetcher(Service):
             return len(found.hosts)
 
         # In a thread, and not only because of the disk: parsing a long table takes a second.
-        return await self._disk.run(path, settings.disk_timeout, keep)
+        return await self._disk.run(path, keep)

@@ -164,8 +164,7 @@ class Responders(amp.CommandLocator):
         now: Settings | None = None
         # The settings in force can be returned even if the file cannot be read.
         with contextlib.suppress(SettingsError, Stuck):
-            path, limit = settings.config_file, settings.disk_timeout
-            now = await parts.disk.run(path, limit, parts.read_settings)
+            now = await parts.disk.run(settings.config_file, parts.read_settings)
         rows = {each.name: each for each in _settings(settings, now)}
         return commands.ListSettings.page(rows_after(rows, after))
 

@@ -209,9 +209,7 @@ class Reloader:
         try:
             if self._disk.is_at(path):
                 raise NoPlace(f"{path}: the disk has not answered the previous read")
-            return await self._disk.run(
-                path, settings.disk_timeout, lambda: self._in_force.proposal(read())
-            )
+            return await self._disk.run(path, lambda: self._in_force.proposal(read()))
         except (SettingsError, TableError, Stuck) as error:
             log.critical("nothing is changed: {error}", error=error)
             self._reporter.reloaded("failed", [str(error)])

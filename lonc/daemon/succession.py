@@ -175,7 +175,7 @@ class Succession:
             settings, dead = self._in_force.settings, dead_of(self._outside.hosts)
             leave = partial(leave_dead, settings.health_file, dead)
             with contextlib.suppress(OSError, Stuck):  # the next process will find out
-                await self._disk.run(settings.health_file, settings.disk_timeout, leave)
+                await self._disk.run(settings.health_file, leave)
         await self.hand_over.pass_on(self._kept.clients())
         until = self._outside.reactor.seconds() + LAST_WORDS
         while self._clients.everyone and self._outside.reactor.seconds() < until:

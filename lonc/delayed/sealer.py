@@ -16,7 +16,6 @@ from typing import TypeVar
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from lonc.config.settings import Settings
 from lonc.delayed.sealing import PlainStays
 from lonc.delayed.spool import Spool
 from lonc.delayed.states import State, StoredRequest
@@ -39,14 +38,12 @@ class Sealer:
     Seals complete requests.
 
     :param clock: the reactor's clock.
-    :param settings: returns the settings in force.
     :param problems: the list of problems.
     :param go_on: called with the host of a request that need not wait any longer; None for all.
     """
 
     _clock: IReactorTime
     _disk: Disk
-    _settings: Callable[[], Settings]
     _go_on: Callable[[str | None], None]
     _problems: Problems
     _kept: deque[str] = attrs.field(init=False, factory=deque)
@@ -157,7 +154,7 @@ class Sealer:
 
     async def _run(self, path: str, call: Callable[[], T]) -> T:
         try:
-            return await self._disk.run(path, self._settings().disk_timeout, call)
+            return await self._disk.run(path, call)
         except Stuck as stuck:
             if not isinstance(stuck, NoPlace):
                 self._hangs_at = path

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from random import Random
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -48,8 +48,6 @@ _HOPELESS: Final = {
     Cause.CONTROL_BYTE: "its command word contains a control byte",
     Cause.WRONG_HOST: "it is for another host than its file name says",
 }
-
-T = TypeVar("T")
 
 
 @attrs.define(eq=False)
@@ -151,8 +149,8 @@ class Sending:
         """Return the line to send; None if it cannot be sent, or not yet."""
         max_line, still = self._settings().max_line, request.settled_stamp()
         try:
-            line, stamp = await self._run(
-                request, partial(request.spool.read, request.file, max_line, still)
+            line, stamp = await self._disk.run(
+                request.path, partial(request.spool.read, request.file, max_line, still)
             )
         except Unfinished as unfinished:
             await self._time_growth(queue, request, unfinished.stamp)
@@ -182,13 +180,10 @@ class Sending:
         if stamp != before:
             # Otherwise each would have to wait separately when its turn comes.
             behind = {x.file: x for x in queue.waiting if x.state is State.FOUND}
-            found = await self._run(request, partial(request.spool.stamps, list(behind)))
+            found = await self._disk.run(request.path, partial(request.spool.stamps, list(behind)))
             for file, its_stamp in found.items():
                 if behind[file].state is State.FOUND:
                     behind[file].note_growth(its_stamp)
-
-    async def _run(self, request: StoredRequest, work: Callable[[], T]) -> T:
-        return await self._disk.run(request.path, self._settings().disk_timeout, work)
 
     def _tell_left(self, request: StoredRequest, stuck: Stuck) -> None:
         self._log.warn("delayed request left for later: {why}", why=stuck, host_id=request.host_id)
@@ -329,7 +324,7 @@ class Sending:
             return True
         request.busy = True
         try:
-            await self._run(request, request.clear)
+            await self._disk.run(request.path, request.clear)
         except NoPlace:
             return False
         except Stuck as stuck:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from random import Random
-from typing import TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -39,7 +38,8 @@ SCAN_PAUSE = 1.0
 #: Seconds after each scan that may be spent on sealing.
 SEALING_TIME = 0.75
 
-T = TypeVar("T")
+#: The name under which disk calls for administrators are made.
+LISTING = "listing"
 
 
 class DelayedService(Service):
@@ -76,13 +76,13 @@ class DelayedService(Service):
         self._clock = clock
         self._settings = settings
         self._sender_of = sender_of
-        self._disk = Disk(clock, in_thread)
+        self._disk = Disk(clock, in_thread, lambda: self._settings.disk_timeout)
         self._problems = problems
         self._make_spool = make_spool
         self._key = key_of(settings)
         self._spool = make_spool(settings.delayed_dir, self._key)
         self._queues: dict[str, DelayedQueue] = {}
-        self._sealer = Sealer(clock, self._disk, lambda: self._settings, self._go_on, problems)
+        self._sealer = Sealer(clock, self._disk, self._go_on, problems)
         self._sending = Sending(
             clock,
             self._disk,
@@ -190,7 +190,9 @@ class DelayedService(Service):
         :raises lonc.disk.threads.Stuck: the disk timeout is over.
         """
         tries = {each.file: (each.tries, self._outcome(each)) for each in self._all()}
-        return await self._ask(partial(Listing(self._spool).rows, host_id, tries, after))
+        return await self._disk.run(
+            LISTING, partial(Listing(self._spool).rows, host_id, tries, after)
+        )
 
     def _outcome(self, request: StoredRequest) -> str:
         if self._sender_of(request.host_id) is None:
@@ -205,7 +207,7 @@ class DelayedService(Service):
 
         :raises lonc.delayed.people.UnknownRequest: there is no such request.
         """
-        return await self._ask(partial(Listing(self._spool).show, file, limit))
+        return await self._disk.run(LISTING, partial(Listing(self._spool).show, file, limit))
 
     async def drop(self, file: str) -> None:
         """
@@ -217,14 +219,11 @@ class DelayedService(Service):
             twins = (each for each in self._all() if name_of(each.file) == name_of(file))
             if any(self._sending.is_in_hand(each) for each in twins):
                 raise UnknownRequest(f"{file} is being sent")
-        await self._ask(partial(Listing(self._spool).drop, file), self._spool.path(file))
+        await self._disk.run(self._spool.path(file), partial(Listing(self._spool).drop, file))
 
     async def requeue(self, file: str) -> None:
         """Move a kept request back to those that are sent; raises as :meth:`show`."""
-        await self._ask(partial(Listing(self._spool).requeue, file))
-
-    async def _ask(self, work: Callable[[], T], path: str = "listing") -> T:
-        return await self._disk.run(path, self._settings.disk_timeout, work)
+        await self._disk.run(LISTING, partial(Listing(self._spool).requeue, file))
 
     # ------------------------------------------------------------------ for the daemon
 
@@ -260,7 +259,7 @@ class DelayedService(Service):
         if self._disk.is_at(spool.folder):
             return
         try:
-            found = await self._disk.run(spool.folder, self._settings.disk_timeout, spool.scan)
+            found = await self._disk.run(spool.folder, spool.scan)
         except NoPlace:
             return  # the calls that hang were reported
         except (Stuck, OSError) as error:

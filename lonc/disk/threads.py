@@ -44,11 +44,15 @@ class Disk:
 
     :param clock: the reactor's clock.
     :param in_thread: runs a function in a thread.
+    :param limit: returns the seconds to wait for a slot, and again for a call.
     """
 
-    def __init__(self, clock: IReactorTime, in_thread: InThread) -> None:
+    def __init__(
+        self, clock: IReactorTime, in_thread: InThread, limit: Callable[[], float]
+    ) -> None:
         self._clock = clock
         self._in_thread = in_thread
+        self._limit = limit
         self._places = DeferredSemaphore(PLACES)
         self._inside: set[str] = set()
 
@@ -56,14 +60,14 @@ class Disk:
         """Return whether a call for this path has not returned yet."""
         return path in self._inside
 
-    async def run(self, path: str, limit: float, work: Callable[[], T]) -> T:
+    async def run(self, path: str, work: Callable[[], T]) -> T:
         """
         Run a call for a path; return its result or raise its exception.
 
-        :param limit: seconds to wait for a slot, and again for the call.
         :raises NoPlace: it was not started.
         :raises Stuck: it was started, but has not returned.
         """
+        limit = self._limit()
         try:
             await self._places.acquire().addTimeout(limit, self._clock)
         except TimeoutError:

@@ -684,7 +684,7 @@ class ReadAgainTests(ServiceTestCase):
     def test_one_after_the_other(self) -> None:
         """F13: a second change is read after the first one is complete."""
         self.threads["disk"] = threads = SlowThreads()
-        self.daemon._reloader._disk = Disk(self.clock, threads)
+        self.daemon._reloader._disk = Disk(self.clock, threads, lambda: self.first.disk_timeout)
         self.table = a_table("l1:msu:library:l1.test:127.0.0.1\n")
         first, second = self.daemon.reread_table(), self.daemon.reload()
         self.assertEqual(len(threads.begun), 1)
@@ -701,7 +701,7 @@ class ReadAgainTests(ServiceTestCase):
     def test_disk_hangs(self) -> None:
         """F12: if reading the table hangs it fails after the limit; hosts are served."""
         threads = SlowThreads()
-        self.daemon._reloader._disk = Disk(self.clock, threads)
+        self.daemon._reloader._disk = Disk(self.clock, threads, lambda: self.first.disk_timeout)
         reading, again = self.daemon.reread_table(), self.daemon.reread_table()
         self.assertEqual(self.ask("l2"), b"re:ping\n")
         self.clock.advance(self.first.disk_timeout)

@@ -891,7 +891,7 @@ class ReloadTests(TapTestCase):
         config = self.configured(f"PerlSetVar loncDelayedKeyFile {key}")
         daemon = self.made("lonc", "--config", config)
         os.chmod(key, 0o640)
-        daemon._reloader._disk = Disk(Clock(), execute)
+        daemon._reloader._disk = Disk(Clock(), execute, lambda: 10.0)
         failure = self.failureResultOf(daemon.reload(), ReloadFailed)
         self.assertEqual(
             str(failure.value),

@@ -24,10 +24,10 @@ class DiskTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.threads = SlowThreads()
-        self.disk = Disk(self.clock, self.threads)
+        self.disk = Disk(self.clock, self.threads, lambda: 10.0)
 
     def run_for(self, path: str, work: Callable[[], T]) -> Deferred[T]:
-        return Deferred.fromCoroutine(self.disk.run(path, 10.0, work))
+        return Deferred.fromCoroutine(self.disk.run(path, work))
 
     def test_result(self) -> None:
         """The result is returned."""
