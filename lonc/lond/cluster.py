@@ -1,3 +1,5 @@
+# Twisted's services have no annotations:
+# mypy: allow-untyped-calls
 """
 A cluster on one machine: the londs of a table, and the initial files.
 
@@ -214,7 +216,7 @@ class LondService(Service):
                     self._port, self.factory, interface=address
                 )
             self._stores = opened.pop_all()
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         for host_id in self.host_ids:
             log.info(
                 "{lond}: a lond listens on port {port} at {address}",
@@ -225,7 +227,7 @@ class LondService(Service):
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, close connections and data; fires when done."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -264,7 +266,7 @@ class Cluster(MultiService):
         tls: ssl.SSLContext | None = None,
         key_folder: KeyFolder | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._folder = folder
         self._ill: dict[LondService, str] = {}
         self._looks = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
@@ -275,7 +277,7 @@ class Cluster(MultiService):
             # The others simulate londs on other machines.
             own = key_folder if caller in ids else None
             lond = LondService(reactor, hosts, port, caller, paths, tls, own)
-            lond.setServiceParent(self)  # type: ignore[no-untyped-call]
+            lond.setServiceParent(self)
 
     def getServiceNamed(self, name: str) -> LondService:
         """
@@ -295,7 +297,7 @@ class Cluster(MultiService):
         :raises ClusterError: a port or data are not available.
         """
         try:
-            super().startService()  # type: ignore[no-untyped-call]
+            super().startService()
         except BaseException:
             self.stopService()
             raise
@@ -305,7 +307,7 @@ class Cluster(MultiService):
         """Stop all londs; fires when done."""
         if self._looks.running:
             self._looks.stop()
-        stopped: Deferred[None] = super().stopService()  # type: ignore[no-untyped-call]
+        stopped: Deferred[None] = super().stopService()
         return stopped
 
     async def _look(self) -> None:
