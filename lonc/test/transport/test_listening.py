@@ -26,8 +26,7 @@ class ListeningTests(NetworkTestCase):
 
     def test_serves(self) -> None:
         """Clients are accepted, and data sent immediately is received immediately."""
-        factory = Listener()
-        port = self.listen(factory)
+        factory, port = self.listening()
         clients = [self.connect() for _ in range(3)]
         for number, client in enumerate(clients):
             client.send(b"%d" % number)
@@ -42,8 +41,7 @@ class ListeningTests(NetworkTestCase):
 
     def test_client_that_says_nothing_yet(self) -> None:
         """A client may connect first and write later."""
-        factory = Listener()
-        port = self.listen(factory)
+        factory, port = self.listening()
         client = self.connect()
         self.turn()
         self.assertEqual((factory.made[0].got, factory.made[0].events), (b"", []))
@@ -54,8 +52,7 @@ class ListeningTests(NetworkTestCase):
 
     def test_crowd(self) -> None:
         """More clients than are accepted per event are all accepted."""
-        factory = Listener()
-        port = self.listen(factory, backlog=2 * ACCEPTS)
+        factory, port = self.listening(backlog=2 * ACCEPTS)
         clients = [self.connect() for _ in range(ACCEPTS + 5)]
         self.turn()
         self.assertEqual(len(factory.made), ACCEPTS + 5)
@@ -90,8 +87,7 @@ class ListeningTests(NetworkTestCase):
 
     def test_stop(self) -> None:
         """A port that stops removes its file; its clients stay connected."""
-        factory = Listener()
-        port = self.listen(factory)
+        factory, port = self.listening()
         client = self.connect()
         self.turn()
         self.stop(port)
@@ -142,8 +138,7 @@ class ListeningTests(NetworkTestCase):
 
     def test_stop_accepts_who_has_connected(self) -> None:
         """F12: clients accepted by the kernel are served; others are refused, not reset."""
-        factory = Listener()
-        port = self.listen(factory, backlog=2 * ACCEPTS)
+        factory, port = self.listening(backlog=2 * ACCEPTS)
         other = os.path.join(os.path.dirname(self.path), "other")
         os.link(self.path, other)
         clients = [self.connect() for _ in range(ACCEPTS + 5)]
@@ -216,8 +211,7 @@ class ListeningTests(NetworkTestCase):
 
     def test_ten_thousand(self) -> None:
         """10,000 clients, one after the other, leave no descriptor open."""
-        factory = Listener()
-        port = self.listen(factory)
+        factory, port = self.listening()
         for _ in range(10_000):
             client = socket.socket(socket.AF_UNIX)
             client.connect(self.path)
@@ -246,8 +240,7 @@ class NoDescriptorTests(NetworkTestCase):
 
     def test_clients_wait(self) -> None:
         """Clients wait until descriptors are free, without busy waiting; it is logged once."""
-        factory = Listener()
-        port = self.listen(factory)
+        factory, port = self.listening()
         clients = [self.connect() for _ in range(3)]
         clients[0].send(b"x")
         self.exhaust()
@@ -284,8 +277,7 @@ class NoDescriptorTests(NetworkTestCase):
 
     def test_stop_without_descriptors(self) -> None:
         """A port that stops accepts connected clients once descriptors are free."""
-        factory = Listener()
-        port = self.listen(factory)
+        factory, port = self.listening()
         client = self.connect()
         self.exhaust()
         stopped = port.stopListening()
