@@ -336,6 +336,15 @@ class FactoryTests(LondTestCase):
         for deferred in closed:
             self.assertIsNone(self.successResultOf(deferred))
 
+    def test_nothing_after_close(self) -> None:
+        """Once the connections are closed, requests that have arrived are not carried out."""
+        factory = self.lond()
+        caller = Caller(factory)
+        caller.enter()
+        factory.witness = lambda request: factory.close_connections()
+        self.assertEqual(caller.say(b"ping\nping"), b"l2\n")
+        self.assertEqual((factory.requests, caller.hung_up), (1, True))
+
     def test_fault(self) -> None:
         """An exception inside the lond is logged, and aborts that connection."""
         factory = self.lond()
