@@ -8,30 +8,19 @@ it out. ``EXAMPLES`` says how many lives of a machine are tried; ``make soak`` t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import attrs
-from twisted.internet.defer import succeed
-from twisted.internet.task import Clock
 
 from lonc.daemon.rounds import SWEEP
-from lonc.host.dependencies import HostDependencies
-from lonc.host.machines import Machines
-from lonc.host.service import HostService
-from lonc.local.limits import Clients
 from lonc.test.fixtures.doubles import (
     BUILD_KEY,
     CHALLENGE,
     Attempt,
-    FakeNetwork,
-    NoJitter,
     NotedReceiver,
     ScriptedLond,
-    a_host,
-    some_settings,
 )
 from lonc.test.fixtures.properties import given, settings, st
-from lonc.test.fixtures.stage import HostTestCase
+from lonc.test.fixtures.stage import HostTestCase, Together
 from lonc.wire.request import Cause, Request
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "100"))
@@ -109,39 +98,18 @@ class Connection:
             self.lond.say(self._to_say.pop(0))
 
 
-class Life:
+class Life(Together):
     """Three host ids, on one machine at first, and what may happen to them; see `act`."""
 
-    def __init__(self) -> None:
-        self.settings = some_settings(
-            max_connections=3, retries=50, request_timeout=10, socket_names="hostname"
-        )
-        self.clock = Clock()
-        self.network = FakeNetwork(self.clock)
-        self.network.on_connect = self._accept
-        self.rows = {each: attrs.evolve(a_host(), id=each, address=TARGETS[0]) for each in IDS}
-        dependencies = HostDependencies(
-            clock=self.clock,
-            network=self.network,
-            look_up=lambda target: succeed([target]),
-            random=NoJitter(),
-            clients=Clients(self.settings, self.clock),
-            revived=lambda host_id: None,
-            ids=lambda host: self.ids_at(host.target),
-        )
-        self.machines = Machines(dependencies)
-        self.hosts = {
-            each: HostService(self.rows[each], self.settings, dependencies, self.machines)
-            for each in IDS
-        }
+    def __init__(self, test: HostTestCase) -> None:
         self.release = RELEASES[0]
         self.connections: list[Connection] = []
         self.done: list[tuple[str, str]] = []
         self.asked: list[tuple[bytes, NotedReceiver]] = []
-
-    def ids_at(self, target: str) -> Sequence[str]:
-        """Return the ids that live at an address, by the table."""
-        return [each.id for each in self.rows.values() if each.target == target]
+        super().__init__(
+            test, IDS, max_connections=3, retries=50, request_timeout=10, socket_names="hostname"
+        )
+        self.network.on_connect = self._accept
 
     def _accept(self, attempt: Attempt) -> None:
         """Have the release of now at the other end of a new connection."""
@@ -181,14 +149,11 @@ class Life:
             target = TARGETS[number // len(IDS) % len(TARGETS)]
             self.rows[host_id] = attrs.evolve(self.rows[host_id], address=target)
         elif what == "follow":
-            for follower in IDS if number % 2 else [host_id]:
-                self.hosts[follower].reconfigure(self.rows[follower], self.settings)
+            self.follow(*(IDS if number % 2 else [host_id]))
         elif what == "close":
             host.close_connections()
         elif what == "wait":
-            for _ in range(number % 50):
-                self.clock.advance(SWEEP)
-                self.machines.sweep(self.clock.seconds())
+            self.advance(number % 50 * SWEEP)
         self.clock.advance(0)
 
 
@@ -209,7 +174,7 @@ class ReleasesTests(HostTestCase):
     @given(st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 11)), min_size=20, max_size=80))
     def test_right_id(self, acts: list[tuple[str, int]]) -> None:
         """What was carried out was carried out for the id that it is for, and has its answer."""
-        life = Life()
+        life = Life(self)
         for what, number in acts:
             life.act(what, number)
         for intended, host_id in life.done:
@@ -222,7 +187,7 @@ class ReleasesTests(HostTestCase):
     def test_what_is_tried(self) -> None:
         """Such a life has requests that are carried out by each kind of release."""
         for release in (0, 4):
-            life = Life()
+            life = Life(self)
             for what, number in (("release", release), ("ask", 0), *[("run", 0)] * 3):
                 life.act(what, number)
             self.assertEqual(life.done, [("l2", "l2")])
