@@ -107,13 +107,13 @@ class RequestQueueTests(SynchronousTestCase):
         self.assertEqual(queue.waiting, 0)
 
     def test_full(self) -> None:
-        """F3: where the queue is full, the last request of the program with the most goes."""
+        """F3: if the queue is full, the last request of the program with the most is dropped."""
         queue = RequestQueue(size=3)
-        many = [a_request(program=7) for _ in range(3)]
-        for each in many:
+        few, *many = a_request(program=8), a_request(program=7), a_request(program=7)
+        for each in (few, *many):
             self.assertIsNone(queue.put(each))
-        self.assertIs(queue.put(a_request(program=8)), many[2])
-        self.assertIs(queue.put(last := a_request(program=8)), last)
+        self.assertIs(queue.put(a_request(program=9)), many[1])
+        self.assertIs(queue.put(last := a_request(program=9)), last)
         self.assertEqual(queue.waiting, 3)
 
     def test_order_of_the_overdue(self) -> None:

@@ -241,6 +241,10 @@ class HealthTests(HostTestCase):
         self.assertEqual((stage.state, stage.status.next_probe), ((0, 0, 0, 0), 16.0))
         stage.advance(16)
         self.assertEqual((stage.status.state, stage.status.next_probe), ("unproven", 32.0))
+        stage.send(b"ping\n")
+        self.assertEqual((stage.status.state, stage.status.next_probe), ("DEAD", 32.0))
+        stage.advance(32)
+        self.assertEqual((stage.status.state, stage.status.next_probe), ("DEAD", 60.0))
 
     def test_connections_closed_while_unproven(self) -> None:
         """S14, S17: a host that is unproven is tried anew when its connections were closed."""
