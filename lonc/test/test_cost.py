@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Final
 
 import lonc
-from lonc.test.fixtures.doubles import FakeClient, ScriptedLond
+from lonc.test.fixtures.doubles import FakeClient, ScriptedLond, a_host
 from lonc.test.fixtures.source import read
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.cipher import has_idea
@@ -22,6 +23,9 @@ _TESTS: Final = os.path.join(_HOME, "test", "")
 #: Requests that are counted together: fewer than bring about a question whether the connection is
 #: in step, so that each is as the next.
 REQUESTS: Final = 20
+
+#: Bytes of a host without an open socket: a tenth more than it takes with Python 3.11.
+HOST_LIMIT: Final = 4500
 
 LINE: Final = b"get:msu:alice:grades:essay\n"
 
@@ -161,3 +165,17 @@ class CostTests(HostTestCase):
             stage.turn()
 
         self.assert_costs("encrypted", turn)
+
+
+class MemoryTests(HostTestCase):
+    """What there are hundreds of is small."""
+
+    def test_host(self) -> None:
+        """A host that has not been asked yet takes no more memory than it is meant to."""
+        stage = Stage(self)
+        rows = [a_host(f"h{number}", f"127.0.1.{number}") for number in range(1, 101)]
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        hosts = [stage.serve(row) for row in rows]
+        used, _ = tracemalloc.get_traced_memory()
+        self.assertLess(used / len(hosts), HOST_LIMIT)

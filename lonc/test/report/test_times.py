@@ -84,6 +84,14 @@ class TimesTests(SynchronousTestCase):
 class HostTimesTests(SynchronousTestCase):
     """What of a request's time was whose."""
 
+    def test_of_one_host(self) -> None:
+        """What the requests of one host take does not count for another."""
+        asked, quiet = HostTimes(), HostTimes()
+        asked.direct.append(0.1)
+        asked.queue.append(0.1)
+        asked.waited.append(0.2)
+        self.assertEqual((asked.answers, quiet.answers), (2, 0))
+
     def test_together(self) -> None:
         """Those that did not wait count as waits of no time, and are in all three kinds."""
         times = HostTimes()
