@@ -66,8 +66,7 @@ def problem(
     :param level: if it differs from that of the kind.
     """
     rules = KINDS[kind]
-    advice = f"{rules.advice.format(subject=subject)} ({rules.section})"
-    level = level or rules.level
+    level, advice = level or rules.level, rules.advice_for(subject)
     return Problem(kind=kind, level=level, subject=subject, what=what, since=since, advice=advice)
 
 
@@ -211,7 +210,7 @@ class Group:
         if len(self.members) == 1:
             return self.members[0].advice
         rules = KINDS[self.kind]
-        return f"{rules.advice.format(subject=rules.of.upper())} ({rules.section})"
+        return rules.advice_for(rules.of.upper())
 
     def sentence(self, most: int) -> str:
         """Return a text for these problems, with the first of several."""
