@@ -154,31 +154,22 @@ class ShowTests(CommandCase):
 class UnfoldTests(CommandCase):
     """``lonc delayed unfold``."""
 
-    def setUp(self) -> None:
-        super().setUp()
+    def test_unfold(self) -> None:
+        """Sealed requests are moved to where an earlier lonc looks, but not while lonc runs."""
         for folder in ("delayed/sealed", "logs"):
             os.makedirs(self.path(folder))
-        self.unfold = ("--config", self.configured(), "delayed", "unfold")
         self.put(f"delayed/sealed/{NAME}{SEALED}", LINE)
-
-    def test_unfold(self) -> None:
-        """Sealed requests are moved to where an earlier lonc looks; no lock file is left behind."""
-        self.assertEqual(
-            self.run_command(*self.unfold).decode(),
-            f"1 sealed request moved to {self.path('delayed')}.\n",
-        )
-        self.assertEqual(os.listdir(self.path("delayed")), [NAME + SEALED])
-        self.assertEqual(os.listdir(self.path("logs")), [])
-
-    def test_lonc_runs(self) -> None:
-        """Nothing is moved while lonc runs, which could be sending it."""
+        unfold = ("--config", self.configured(), "delayed", "unfold")
         running = PidFile(self.path("logs/lonc.pid"))
         running.acquire()
-        self.addCleanup(running.release)
-        self.assertIn(
-            "another lonc is already running in these folders", self.refusal(*self.unfold)
-        )
+        told = self.refusal(*unfold)
+        self.assertIn("another lonc is already running in these folders", told)
         self.assertEqual(os.listdir(self.path("delayed")), ["sealed"])
+        running.release()
+        told = self.run_command(*unfold).decode()
+        self.assertEqual(told, f"1 sealed request moved to {self.path('delayed')}.\n")
+        self.assertEqual(os.listdir(self.path("delayed")), [NAME + SEALED])
+        self.assertEqual(os.listdir(self.path("logs")), [])
 
 
 class CommandLineTests(CommandCase):

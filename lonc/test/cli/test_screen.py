@@ -53,6 +53,7 @@ class Lonc:
         self.done.append(("pause", host_id, by, reason))
 
     async def resume(self, host_id: str) -> None:
+        self.done.append(("resume", host_id))
         raise UnknownHost("no such host")
 
     async def reset_retries(self, host_id: str) -> None:
@@ -162,30 +163,23 @@ class TopTests(SynchronousTestCase):
         self.assertEqual(self.rows(top), ["dead", "well"])
 
     @on_screen
-    async def test_pause(self, top: Top, pilot: Pilot[None]) -> None:
-        """The host under the cursor is paused after a reason was given."""
+    async def test_actions(self, top: Top, pilot: Pilot[None]) -> None:
+        """
+        The host under the cursor is paused after a reason was given, and retried after yes, not
+        after Escape or any other answer. If lonc refuses an action, the screen stays.
+        """
         await pilot.press("down", "p")
         self.assertIsInstance(top.screen, Question)
         await pilot.press(*"disk", "enter")
         await pilot.pause()
-        self.assertEqual(self.lonc.done, [("pause", "well", "alice", "disk")])
-
-    @on_screen
-    async def test_taken_back(self, top: Top, pilot: Pilot[None]) -> None:
-        """Nothing is done after Escape or any answer but yes."""
         await pilot.press("t", "escape")
         await pilot.press("t", "n", "enter")
         await pilot.pause()
-        self.assertEqual(self.lonc.done, [])
+        self.assertEqual(self.lonc.done, [("pause", "well", "alice", "disk")])
         await pilot.press("t", *"yes", "enter")
-        await pilot.pause()
-        self.assertEqual(self.lonc.done, [("retry", "dead")])
-
-    @on_screen
-    async def test_refused(self, top: Top, pilot: Pilot[None]) -> None:
-        """If lonc refuses an action, the screen stays."""
         await pilot.press("u", *"yes", "enter")
         await pilot.pause()
+        self.assertEqual(self.lonc.done[1:], [("retry", "well"), ("resume", "well")])
         self.assertEqual(self.rows(top), ["dead", "well"])
 
     @on_screen
