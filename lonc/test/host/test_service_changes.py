@@ -9,7 +9,7 @@ import attrs
 from twisted.logger import LogLevel
 
 from lonc.local.client_socket import FAREWELL
-from lonc.test.fixtures.doubles import FakeClient, NotedReceiver, a_host, echo, leave_pending
+from lonc.test.fixtures.doubles import FakeClient, NotedReceiver, a_host, leave_pending
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.wire.request import CON_LOST, Cause, Request
 
@@ -125,15 +125,6 @@ class StartAfreshTests(HostTestCase):
         stage.turn()
         for client in clients:
             self.assertEqual(client.answers, [CON_LOST, b"ok\n"])
-
-    def test_unsent_request(self) -> None:
-        """S14: a connection whose lond does not read is cut, not waited for."""
-        stage, lond = self.connected()
-        lond.wire.room = 10
-        stage.client(b"x" * 100 + b"\n")
-        stage.service.close_connections()
-        stage.turn()
-        self.assertTrue(lond.wire.closed)
 
 
 class ReconfigureTests(HostTestCase):
@@ -312,14 +303,6 @@ class StopTests(HostTestCase):
             self.assert_stops(stage, done)
             self.assertEqual((client.read, stage.lost(Cause.CLOSED)), (CON_LOST, 1))
 
-    def test_waiting(self) -> None:
-        """Waiting requests get con_lost at once."""
-        stage, _ = self.busy_stage()
-        clients = stage.clients_of(3)
-        stage.stop()
-        self.assertEqual(self.answers(clients), [CON_LOST] * 3)
-        self.assertEqual(stage.lost(Cause.CLOSED), 3)
-
     def test_new_requests(self) -> None:
         """A request that comes while it stops gets con_lost, also where a connection is idle."""
         stage = Stage(self)
@@ -362,16 +345,6 @@ class StopTests(HostTestCase):
         self.assertEqual(client.answers, [b"1\n", CON_LOST, CON_LOST])
         self.assertEqual(stage.londs[0].asked, [b"one\n"])
         self.assert_stops(stage, done)
-
-    def test_client_that_asks_on(self) -> None:
-        """A client that asks on and on does not keep the host from stopping."""
-        stage, lond = self.connected()
-        lond.answer = echo
-        client = stage.client(b"".join(b"%d\n" % number for number in range(100)))
-        done = stage.stop()
-        self.assert_stops(stage, done)
-        self.assertLessEqual(len(lond.asked), 1)
-        self.assertEqual(len(client.answers), 100)
 
     def test_connections_under_way(self) -> None:
         """Connections that are being made are given up."""
