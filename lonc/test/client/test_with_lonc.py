@@ -81,7 +81,9 @@ class LoncTests(TestCase):
         client = TwistedClient(net, self.settings)
         values = {b"a=b&c": "né\n".encode(), bytes(range(256)): b"", b"%": b"100%"}
         put = b"put:msu:alice:grades:" + pack(values)
-        self.assertEqual(await client.ask("l2", put), b"ok")
+        with capturedLogs() as events:
+            self.assertEqual(await client.ask("l2", put), b"ok")
+        self.assertEqual([formatEvent(each) for each in events], [], "the program's log has a line")
         self.assertEqual(unpack(await client.ask("l2", "dump:msu:alice:grades")), values)
         self.assertEqual(await client.ask_encrypted("l2", "ping"), b"l2")
         self.assertEqual(await client.critical("l2", put), b"ok")
@@ -91,13 +93,6 @@ class LoncTests(TestCase):
         self.assertEqual(await client.critical("l2", put), CON_DELAYED)
         self.assertEqual(await client.critical("l2", b"a:1"), CON_DELAYED)
         self.assertEqual(self.delayed(), [put + b"\n", b"a:1\n"])
-
-    async def test_quiet(self) -> None:
-        """A request adds no line to the log of the program."""
-        client = TwistedClient(net, self.settings)
-        with capturedLogs() as events:
-            self.assertEqual(await client.ask("l2", "ping"), b"l2")
-        self.assertEqual([formatEvent(event) for event in events], [])
 
     async def test_blocking(self) -> None:
         """The same with the blocking client, here in a thread."""
