@@ -132,26 +132,17 @@ def host_in(line: str, number: int, max_id: int) -> Host:
     fields = [field.strip(BLANKS) for field in line.split(":", 4)]
     if len(fields) < 4:
         raise ValueError(f"{len(fields)} of at least 4 fields (id:domain:role:hostname)")
-    host_id, domain, role, name, rest = fields if len(fields) == 5 else [*fields, ""]
+    host_id, domain, role, hostname, rest = fields if len(fields) == 5 else [*fields, ""]
     _check_id(host_id, max_id)
     if not _ID.fullmatch(domain):
         raise ValueError(f"{quoted(domain)} is not a domain")
     if role not in ("library", "access"):
         raise ValueError(f"the role {quoted(role)} is neither library nor access")
-    own_name = _name_of_host(name)
+    hostname = _name_of_host(hostname)
     other_name, address = _where_to_connect(rest)
-    protocol, internet_domain = _web_server(rest)
-    return Host(
-        host_id,
-        sys.intern(domain),  # many rows have the same
-        sys.intern(role),
-        other_name or own_name,
-        address,
-        number,
-        protocol,
-        internet_domain,
-        own_name,
-    )
+    name = other_name or hostname
+    domain, role = sys.intern(domain), sys.intern(role)  # many rows have the same
+    return Host(host_id, domain, role, name, address, number, *_web_server(rest), hostname)
 
 
 def _check_id(host_id: str, max_id: int) -> None:

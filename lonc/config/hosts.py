@@ -124,13 +124,11 @@ def parse_host_table(
     problem_count = unusable = 0
     for number, line in enumerate(text.decode("utf-8-sig", "surrogateescape").split("\n"), 1):
         line = line.strip(BLANKS)
-        if not line or line[0] == "#":
+        if not line or line[0] == "#" or (fetched and line[0] == "^"):
             continue
         problem, place = "", number
         try:
             if line[0] == "^":
-                if fetched:
-                    continue
                 servers[server_in(line[1:])] = None
                 continue
             found = host_in(line, number, max_id)
