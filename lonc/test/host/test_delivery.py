@@ -81,6 +81,11 @@ class DeliveryCase(HostTestCase):
         assert connection is not None
         return connection
 
+    def carried(self, **settings: Any) -> tuple[Stage, Provable]:
+        """Return such a host, and the connection of an answer that has to be proven."""
+        stage = self.known(**settings)
+        return stage, self.delivered(stage)
+
 
 class DeliveryTests(DeliveryCase):
     """Which connection carries a delayed request."""
@@ -278,8 +283,7 @@ class ProofTests(DeliveryCase):
 
     def test_in_step(self) -> None:
         """One right answer to ``ping`` proves it for all waiting requests."""
-        stage = self.known()
-        connection = self.delivered(stage)
+        stage, connection = self.carried()
         first, second = connection.prove(), connection.prove()
         stage.turn()
         self.assertEqual((self.successResultOf(first), self.successResultOf(second)), (True, True))
@@ -288,8 +292,7 @@ class ProofTests(DeliveryCase):
     def test_out_of_step(self) -> None:
         """A wrong one, or none in time, disproves it, and the connection goes."""
         for pong in (b"other\n", None):
-            stage = self.known()
-            connection = self.delivered(stage)
+            stage, connection = self.carried()
             self.pong = lambda pong=pong: pong  # type: ignore[misc]
             proof = connection.prove()
             stage.advance(stage.settings.request_timeout + 1)
@@ -310,8 +313,7 @@ class ProofTests(DeliveryCase):
 
     def test_busy(self) -> None:
         """A busy one is checked after its answer; waiting clients are not delayed for long."""
-        stage = self.known()
-        connection = self.delivered(stage)
+        stage, connection = self.carried()
         self.reply = lambda lond, line: None
         client = stage.send(b"get\n")
         proof = connection.prove()
@@ -324,8 +326,7 @@ class ProofTests(DeliveryCase):
 
     def test_never_idle(self) -> None:
         """One that is never idle, for others wait all the time, is asked between two requests."""
-        stage = self.known(max_connections=1)
-        connection = self.delivered(stage)
+        stage, connection = self.carried(max_connections=1)
         self.reply = lambda lond, line: None
         for _ in range(50):
             stage.client(b"get\n")
@@ -341,8 +342,7 @@ class ProofTests(DeliveryCase):
 
     def test_slow_ping(self) -> None:
         """A lond that is slow for a while proves it all the same: nothing is sent twice."""
-        stage = self.known()
-        connection = self.delivered(stage)
+        stage, connection = self.carried()
         self.pong = lambda: None
         proof = connection.prove()
         stage.advance(8)
@@ -419,8 +419,7 @@ class ProofTests(DeliveryCase):
 
     def test_paused(self) -> None:
         """While its host is paused it is proven all the same."""
-        stage = self.known()
-        connection = self.delivered(stage)
+        stage, connection = self.carried()
         stage.service.pause(Pause("root", "", 0.0, 0.0, False), 0.0)
         proof = connection.prove()
         stage.turn()
@@ -428,8 +427,7 @@ class ProofTests(DeliveryCase):
 
     def test_proven_already(self) -> None:
         """One that was asked after the answer is proven at once, though nothing came since."""
-        stage = self.known()
-        connection = self.delivered(stage)
+        stage, connection = self.carried()
         self.assertEqual(self.delivered(stage), connection)
         for _ in range(2):  # as two hosts of the machine ask, one after the other
             proof = connection.prove()
