@@ -22,6 +22,7 @@ from lonc.daemon.succession import (
     take_dead,
     take_on,
 )
+from lonc.disk.threads import Disk
 from lonc.service import LoncService
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase
 from lonc.test.fixtures.doubles import Attempt, leave_pending
@@ -50,11 +51,10 @@ class LeavingTests(SynchronousTestCase):
         self.clock = Clock()
         self.everyone: dict[Any, None] = {}
         outside = Mock(reactor=self.clock, hosts={}, predecessor=None)
-        self.disk = Mock()
-        self.disk.run.side_effect = lambda path, limit, work: succeed(None)
+        disk = Disk(self.clock, Mock(return_value=succeed(None)), lambda: 10.0)
         self.succession = Succession(
             *(outside, Mock(), Mock(clients=lambda: ()), Mock(), Mock(everyone=self.everyone)),
-            *(self.disk, Mock(), ()),
+            *(disk, Mock(), ()),
         )
 
     def left(self) -> Deferred[None]:
