@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -36,8 +36,7 @@ from lonc.report.status import (
     DaemonStatus,
     HostStatus,
     LastReload,
-    process_title,
-    status_line,
+    local_time,
     write_status,
 )
 from lonc.report.times import Totals
@@ -78,6 +77,30 @@ def status_text(hosts: Mapping[str, HostService], host_id: str) -> str:
         return count(len(hosts), "host")
     host = hosts.get(host_id)
     return "" if host is None else host.status(0, "").text
+
+
+def process_title(statuses: Iterable[HostService | HostStatus], now: float) -> str:
+    """
+    Return a process title that summarises all hosts (row S16).
+
+    :param now: Unix time.
+    """
+    return f"lonc: {status_line(statuses)} {local_time(now)}"
+
+
+def status_line(statuses: Iterable[HostService | HostStatus]) -> str:
+    """Summarise all hosts."""
+    hosts = list(statuses)
+    states = Counter(host.state for host in hosts)
+    dead, unproven = states["DEAD"], states["unproven"]
+    connections = sum(host.connections for host in hosts)
+    waiting = sum(host.waiting for host in hosts)
+    return (
+        f"{count(len(hosts), 'host')}, {dead} DEAD, "
+        + (f"{unproven} unproven, " if unproven else "")
+        + f"{count(connections, 'connection')}, "
+        f"{waiting} waiting"
+    )
 
 
 @attrs.define(eq=False)

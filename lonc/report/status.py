@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypedDict
+from typing import TypedDict
 
 import attrs
 
 from lonc.disk.files import make_own_folder, replace_file
 from lonc.report.times import Durations, Parts
-from lonc.report.units import count
 
 
 def local_time(seconds: float) -> str:
@@ -232,46 +230,6 @@ class DaemonStatus:
     faults: int
     last_fault: float
     totals: Mapping[str, int]
-
-
-class Counted(Protocol):
-    """What the process title needs of a host: its service, or its HostStatus."""
-
-    @property
-    def state(self) -> str:
-        """See HostStatus."""
-
-    @property
-    def connections(self) -> int:
-        """See HostStatus."""
-
-    @property
-    def waiting(self) -> int:
-        """See HostStatus."""
-
-
-def process_title(statuses: Iterable[Counted], now: float) -> str:
-    """
-    Return a process title that summarises all hosts (row S16).
-
-    :param now: Unix time.
-    """
-    return f"lonc: {status_line(statuses)} {local_time(now)}"
-
-
-def status_line(statuses: Iterable[Counted]) -> str:
-    """Summarise all hosts."""
-    hosts = list(statuses)
-    states = Counter(host.state for host in hosts)
-    dead, unproven = states["DEAD"], states["unproven"]
-    connections = sum(host.connections for host in hosts)
-    waiting = sum(host.waiting for host in hosts)
-    return (
-        f"{count(len(hosts), 'host')}, {dead} DEAD, "
-        + (f"{unproven} unproven, " if unproven else "")
-        + f"{count(connections, 'connection')}, "
-        f"{waiting} waiting"
-    )
 
 
 def status_report(statuses: Iterable[HostStatus], pid: int, now: float) -> bytes:

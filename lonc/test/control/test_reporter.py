@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
 
+from lonc.control.reporter import process_title
 from lonc.report.recent import MEDIANS, TURNS
 from lonc.report.times import SLOTS
 from lonc.test.fixtures.daemon_in_memory import ServiceTestCase, a_table
+from lonc.test.fixtures.statuses import NOW, a_status, at_utc
 
 WITHOUT = "l1:msu:library:l1.test:127.0.0.1\n"
 
@@ -109,3 +112,24 @@ class UsualTests(ServiceTestCase):
         ((level, what),) = self.wrong()
         self.assertEqual(level, "note")
         self.assertRegex(what, r"; [67]\.\d s is usual$")
+
+
+class TitleTests(SynchronousTestCase):
+    """The process title."""
+
+    def test_sum(self) -> None:
+        """S16: hosts, DEAD ones, connections and waiting requests are added up."""
+        at_utc(self)
+        statuses = [
+            a_status("a", idle=5, waiting=7),
+            a_status("b", busy=6, connecting=1, waiting=1),
+            a_status("c", state="DEAD"),
+        ]
+        for hosts, title in (
+            (statuses, "lonc: 3 hosts, 1 DEAD, 12 connections, 8 waiting Tue Nov  3 05:02:00 2026"),
+            (
+                [a_status("a", idle=1)],
+                "lonc: 1 host, 0 DEAD, 1 connection, 0 waiting Tue Nov  3 05:02:00 2026",
+            ),
+        ):
+            self.assertEqual(process_title(hosts, NOW), title)

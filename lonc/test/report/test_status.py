@@ -1,4 +1,4 @@
-"""The status of hosts as text, the status file and the process title."""
+"""The status of hosts as text, and the status file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.report.status import local_time, process_title, status_report, write_status
+from lonc.report.status import local_time, status_report, write_status
 from lonc.test.fixtures.statuses import NOW, a_status, at_utc
 
 
 class TextTests(SynchronousTestCase):
-    """Times, hosts and the daemon as text (row S16)."""
+    """Times and hosts as text (row S16)."""
 
     def test_local_time(self) -> None:
         """As Perl's ``localtime`` has it: a one-digit day is padded, a fraction is cut off."""
@@ -39,23 +39,6 @@ class TextTests(SynchronousTestCase):
             ({"state": "DEAD"}, ">> DEAD <<"),
         ):
             self.assertEqual(a_status("msul1", **fields).text, f"msul1 {text}")
-
-    def test_process_title(self) -> None:
-        """S16: hosts, DEAD ones, connections and waiting requests are added up."""
-        at_utc(self)
-        statuses = [
-            a_status("a", idle=5, waiting=7),
-            a_status("b", busy=6, connecting=1, waiting=1),
-            a_status("c", state="DEAD"),
-        ]
-        for hosts, title in (
-            (statuses, "lonc: 3 hosts, 1 DEAD, 12 connections, 8 waiting Tue Nov  3 05:02:00 2026"),
-            (
-                [a_status("a", idle=1)],
-                "lonc: 1 host, 0 DEAD, 1 connection, 0 waiting Tue Nov  3 05:02:00 2026",
-            ),
-        ):
-            self.assertEqual(process_title(hosts, NOW), title)
 
 
 class StatusFileTests(SynchronousTestCase):
