@@ -181,6 +181,8 @@ class VersionTests(ModesTestCase):
         said = self.answered(b"0123456789ABCDEF\n", UNKNOWN, UNKNOWN)
         self.assertEqual(said, [b"version\n", b"sethost:l2\n", b"ekey\n", b""])
         self.assertEqual(self.handshake.key, session_key("l2", "l1", b"0123456789ABCDEF"))
+        self.answered(b"0123456789ABCDEF\n", UNKNOWN, b"ABCDEF\n")
+        self.assertEqual(self.handshake.key, session_key("l2", "l1", b"ABCDEF"))
 
     def test_break_at_version(self) -> None:
         """One that breaks there is tried again without that question, and never without sethost;
@@ -343,9 +345,10 @@ class LocalTests(ModesTestCase):
         error = self.failure(self.begun().receive, CHALLENGE)
         self.assertEqual(str(error), "that lond takes no key files")
         self.restrict(local=True, insecure=False)
-        handshake = self.begun()
-        self.assertTrue(self.said.startswith(b"init:local:"))
-        self.assertFalse(self.leave_out(handshake))
+        for self.omissions in ([], [Omission.KEY_FILES]):
+            handshake = self.begun()
+            self.assertTrue(self.said.startswith(b"init:local:"))
+            self.assertFalse(self.leave_out(handshake))
 
     def test_mode_stays_possible(self) -> None:
         """A failure after the key was accepted, or before the start, excludes no mode."""
