@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Generic, Protocol, TypeVar
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from lonc.config.settings import Settings
@@ -223,6 +224,7 @@ class Places:
         return None
 
 
+@attrs.define(eq=False)
 class Tally:
     """
     Counts events.
@@ -231,11 +233,8 @@ class Tally:
     :ivar last: time of the last one, in Unix time; 0.0 for never.
     """
 
-    __slots__ = ("count", "last")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last = 0.0
+    count: int = 0
+    last: float = 0.0
 
     def note(self) -> None:
         """Count an event."""
@@ -273,10 +272,7 @@ class Clients:
         clock: IReactorTime,
         room: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
-        self.settings = settings
         self._room = room
-        self._limit = min(settings.max_clients, room())
-        self.usual_size = min(UNCOUNTED, settings.max_line)
         self._limited = RateLimited(clock, 10.0)
         self.seconds = clock.seconds
         self.everyone: dict[Client, None] = {}
@@ -295,6 +291,7 @@ class Clients:
         self._unread_memory: Budget[Unread] = Budget(settings.max_unread, largest_of_program)
         self.unfinished: dict[Client, float] = {}
         self.leaving: dict[Client, float] = {}
+        self.reconfigure(settings)
 
     @property
     def open(self) -> int:
