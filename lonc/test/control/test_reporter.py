@@ -76,6 +76,24 @@ class FirstTests(ServiceTestCase):
         self.assertEqual(reporter.status("l2").requests_lately, 0)
 
 
+class RestTests(ServiceTestCase):
+    """A host that is seldom asked."""
+
+    def test_first_request(self) -> None:
+        """Its first request, after hours, belongs to the last five minutes as any other."""
+        self.echoing()
+        reporter = self.started().reporter
+        for _ in range(2 * SLOTS):
+            list(reporter.beginning_slots())
+        self.ask("l2")
+        found = []
+        for _ in range(SLOTS):
+            found.append(reporter.status("l2").requests_lately)
+            list(reporter.beginning_slots())
+        self.assertEqual(found, [1] * SLOTS)
+        self.assertEqual(reporter.status("l2").requests_lately, 0)
+
+
 class UsualTests(ServiceTestCase):
     """A host that becomes slow."""
 
