@@ -213,15 +213,8 @@ class ManagementClient:
         :param fail: whether its requests get ``con_lost`` at once instead of waiting.
         """
         by = user_name(os.geteuid()) if by is None else by
-        await self._ask(
-            commands.Pause,
-            IN_FLIGHT,
-            host=host_id,
-            by=by,
-            reason=reason,
-            seconds=seconds,
-            fail=fail,
-        )
+        how = {"by": by, "reason": reason, "seconds": seconds, "fail": fail}
+        await self._ask(commands.Pause, IN_FLIGHT, host=host_id, **how)
 
     async def resume(self, host_id: str) -> None:
         """End a host's pause."""

@@ -112,14 +112,19 @@ _ARGUMENTS: dict[object, type[amp.Argument]] = {
 }
 
 
-def _fields(record: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
+_Fields = list[tuple[bytes, amp.Argument]]
+
+
+def _fields(record: type[attrs.AttrsInstance]) -> _Fields:
     """Return AMP arguments for all fields of a record, under their names."""
     fields = attrs.fields(attrs.resolve_types(record))
     return [(field.name.encode(), _ARGUMENTS.get(field.type, _Json)()) for field in fields]
 
 
-#: A page of hosts.
-HOSTS = amp.AmpList(_fields(HostStatus))
+def _listing(record: type[attrs.AttrsInstance], name: bytes = b"rows") -> _Fields:
+    return [(name, amp.AmpList(_fields(record))), (b"more", amp.Boolean())]
+
+
 _MESSAGE = (b"message", amp.Unicode())
 
 
@@ -228,7 +233,7 @@ class ListHosts(ManagementCommand):
 
     level = Level.SEE
     arguments = [(b"after", amp.Unicode())]
-    response = [(b"hosts", HOSTS), (b"more", amp.Boolean())]
+    response = _listing(HostStatus, b"hosts")
 
 
 class Report(_HostCommand):
@@ -312,10 +317,6 @@ class Listing(_HostCommand):
 
     level = Level.SEE
     arguments = [*_HostCommand.arguments, (b"after", _Json())]
-
-
-def _listing(kind: type[attrs.AttrsInstance]) -> list[tuple[bytes, amp.Argument]]:
-    return [(b"rows", amp.AmpList(_fields(kind))), (b"more", amp.Boolean())]
 
 
 class ListClients(Listing):
