@@ -14,6 +14,9 @@ from zope.interface.verify import verifyObject
 from lonc.test.fixtures.networks import ConnectFactory, NetworkTestCase
 from lonc.test.fixtures.stage import HostTestCase, Stage
 from lonc.test.fixtures.streams import Recorder
+from lonc.transport.tcp import keep_alive
+
+TCP = socket.IPPROTO_TCP
 
 
 class ConnectingTests(NetworkTestCase):
@@ -62,6 +65,9 @@ class ConnectingTests(NetworkTestCase):
             self.wait()
             self.assertEqual(receiver.made.got, b"answer")
             self.assertTrue(receiver.made.transport.getTcpNoDelay())
+            keep_alive(receiver.made.transport, 7, 3, 2)
+            idle = receiver.made.transport.getHandle().getsockopt(TCP, socket.TCP_KEEPIDLE)
+            self.assertEqual(idle, 7)
             theirs.close()
             self.wait()
             self.assertEqual(receiver.made.events, ["ConnectionDone"])
@@ -199,12 +205,6 @@ class KeepaliveTests(HostTestCase):
         """TCP keepalive is set up according to the settings."""
         stage = Stage(self, keepalive_time=7, keepalive_interval=3, keepalive_probes=2)
         (lond,) = stage.connect()
-        tcp = socket.IPPROTO_TCP
-        self.assertEqual(
-            lond.wire.options,
-            {
-                (tcp, socket.TCP_KEEPIDLE): 7,
-                (tcp, socket.TCP_KEEPINTVL): 3,
-                (tcp, socket.TCP_KEEPCNT): 2,
-            },
-        )
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        expected = {(TCP, option): value for option, value in zip(options, (7, 3, 2), strict=True)}
+        self.assertEqual(lond.wire.options, expected)
