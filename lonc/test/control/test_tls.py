@@ -100,6 +100,15 @@ class TLSTests(TestCase):
         self.assertIn("certificate l5.test may see nothing", str(error))
         await client.close()
 
+    async def test_renewed(self) -> None:
+        """New connections are shown the certificate in force; without one, the previous one."""
+        await (await self.entering("l2.test")).close()
+        self.certificates = self.authority.issue("l9.test", file="l9").read()
+        for _ in range(2):
+            error = await self.refusal(self.entering("l2.test"))
+            self.assertIn("is for l9.test, not for localhost", str(error))
+            self.certificates = None
+
     async def test_another_authority(self) -> None:
         """A certificate of another authority, or an expired one, is rejected."""
         folder = os.path.dirname(self.own.authority)
