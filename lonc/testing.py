@@ -21,7 +21,7 @@ from random import Random
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorTime
 from twisted.internet.task import Clock, LoopingCall
 
 from lonc.client import CON_LOST, Reply, TwistedClient
@@ -66,7 +66,7 @@ class SkippingClock(Clock):
     :param reactor: provides the real time.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         super().__init__()
         self._reactor = reactor
         self._wake: IDelayedCall | None = None
@@ -74,8 +74,7 @@ class SkippingClock(Clock):
 
     def seconds(self) -> float:
         """Return the time; the base class counts skipped time."""
-        now: float = self._reactor.seconds() + self.rightNow
-        return now
+        return self._reactor.seconds() + self.rightNow
 
     def callLater(
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
