@@ -23,7 +23,6 @@ from twisted.internet.error import ConnectError
 from lonc.cli.arguments import NO_DAEMON, chosen, targeted
 from lonc.config.auth_modes import certificate_files
 from lonc.config.certificates import CertificateFiles
-from lonc.config.endpoint import Endpoint, quoted
 from lonc.config.settings import (
     MANAGEMENT_SOCKET,
     Settings,
@@ -33,6 +32,7 @@ from lonc.config.settings import (
 )
 from lonc.control.client import ManagementClient
 from lonc.control.errors import NoAnswer
+from lonc.transport.endpoint import Endpoint, quoted
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,7 +14,6 @@ from typing import Any
 
 import attrs
 
-from lonc.config.endpoint import Endpoint, quoted
 from lonc.config.hosts import RESERVED_IDS
 from lonc.config.kinds import (
     ENDPOINT,
@@ -36,6 +35,7 @@ from lonc.config.kinds import (
     size,
     whole,
 )
+from lonc.transport.endpoint import Endpoint, quoted
 
 #: Maximum length of a UNIX socket's path in bytes: Linux allows 108 with the final NUL.
 SOCKET_PATH_LIMIT = 107

@@ -21,10 +21,10 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerE
 from twisted.internet.protocol import Factory
 
 from lonc.config.current import InForce
-from lonc.config.endpoint import Endpoint
 from lonc.config.settings import Settings
 from lonc.report.events import Logger
 from lonc.report.problems import Problem, problem
+from lonc.transport.endpoint import Endpoint
 from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
 from lonc.transport.network import Keeper, Network
 

@@ -29,7 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from lonc.config.certificates import CertificateError, CertificateFiles, Certificates
-from lonc.config.endpoint import Endpoint
+from lonc.transport.endpoint import Endpoint
 from lonc.wire.tls import Certificate
 
 

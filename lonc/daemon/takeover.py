@@ -20,7 +20,6 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from lonc.config.endpoint import Endpoint
 from lonc.daemon.handover import (
     LIMIT,
     LONGEST,
@@ -30,6 +29,7 @@ from lonc.daemon.handover import (
     received,
 )
 from lonc.report.events import Logger
+from lonc.transport.endpoint import Endpoint
 from lonc.transport.unix_socket import peer_of
 
 #: Seconds within which delayed requests in flight are answered or time out.

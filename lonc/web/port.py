@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Factory
 
-from lonc.config.endpoint import Endpoint
 from lonc.control.reporter import Reporter
+from lonc.transport.endpoint import Endpoint
 from lonc.transport.endpoint_port import EndpointPort
 from lonc.transport.network import Network
 from lonc.web.history import History

@@ -6,8 +6,8 @@ from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from lonc.config.endpoint import Endpoint, quoted
 from lonc.test.fixtures.properties import given, settings, st
+from lonc.transport.endpoint import Endpoint, quoted
 
 
 class EndpointTests(SynchronousTestCase):
