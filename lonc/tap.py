@@ -34,7 +34,12 @@ from lonc.config.settings import (
 from lonc.control.reporter import status_text
 from lonc.daemon.load import Loader
 from lonc.daemon.outside import Choices, Outside
-from lonc.daemon.own_process import acting_as, fill_standard_descriptors, take_over_process
+from lonc.daemon.own_process import (
+    acting_as,
+    fill_standard_descriptors,
+    import_reactor_without_tls,
+    take_over_process,
+)
 from lonc.daemon.pidfile import PidFile, PidFileError, who_serves
 from lonc.daemon.systemd import Manager
 from lonc.daemon.takeover import TakeOverError, take_over
@@ -113,6 +118,7 @@ class Options(usage.Options):
             raise SystemExit("twist lonc: use twistd -n lonc to run lonc in the foreground")
         if self.twistd:
             fill_standard_descriptors()  # before any file is opened for good
+            import_reactor_without_tls()
         try:
             super().parseOptions(options)
         except usage.UsageError as error:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 
@@ -25,7 +24,7 @@ from lonc.config.settings import Settings
 from lonc.report.events import Logger
 from lonc.report.problems import Problem, problem
 from lonc.transport.endpoint import Endpoint
-from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError
+from lonc.transport.endpoint_port import EndpointPort, ListeningReactor, PortError, server_endpoint
 from lonc.transport.network import Keeper, Network
 
 if TYPE_CHECKING:
@@ -54,11 +53,12 @@ class _GuardedReactor(ListeningReactor):
         port: IListeningPort = self.reactor.listenTCP(*where, interface=interface, **more)
         return port
 
-    def listenSSL(self, *where: object, interface: str = "", **more: object) -> IListeningPort:
+    def listenSSL(
+        self, port: int, factory: Factory, contextFactory: Any, backlog: int, interface: str
+    ) -> IListeningPort:
         """Listen; this does not request client certificates, so it is no safer than TCP."""
         _check_loopback(interface)
-        port: IListeningPort = self.reactor.listenSSL(*where, interface=interface, **more)
-        return port
+        return super().listenSSL(port, factory, contextFactory, backlog, interface)
 
     def adoptStreamPort(self, fd: int, family: int, factory: Factory) -> IListeningPort:
         """Adopt a socket opened by another program, such as systemd."""
@@ -107,7 +107,7 @@ def check_description(description: str, certificates: Certificates | None) -> No
 
             ServerEndpoint(None, description, lambda: certificates).context()
             return
-        serverFromString(None, description)
+        server_endpoint(None, description)
         endpoint = Endpoint.parse(description)
         if endpoint.kind in ("tcp", "tcp6", "ssl"):
             _check_loopback(endpoint.named.get("interface", ""))

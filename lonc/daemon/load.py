@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
-from twisted.internet.endpoints import serverFromString
 
 from lonc.config.auth_modes import Access, read_access
 from lonc.config.current import Configuration
@@ -19,6 +18,7 @@ from lonc.config.hosts import HostTable, TableError, read_both_tables
 from lonc.config.settings import Settings, SettingsError, folder_errors, read_settings
 from lonc.control.port import ManagementPortError, check_description
 from lonc.delayed.sealing import UnusableKey, key_of
+from lonc.transport.endpoint_port import server_endpoint
 
 #: Settings that are read even if others are wrong, so that errors in folders and tables are found.
 _FOLDERS: Final = ("lonTabDir", "lonSockDir", "lonDaemons", "lonDocRoot", "loncSocketNames")
@@ -111,7 +111,7 @@ def _port_errors(settings: Settings, access: Access) -> Iterator[SettingsError]:
             yield SettingsError(f"{variable}: {error}")
     try:
         if settings.http is not None:
-            serverFromString(None, settings.http)
+            server_endpoint(None, settings.http)
     except Exception:  # endpoints raise any exception
         usual = "tcp:8080:interface=127.0.0.1"
         yield SettingsError(f"loncHTTP: {settings.http}: not a server endpoint such as {usual}")

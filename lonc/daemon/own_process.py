@@ -1,6 +1,6 @@
 """
-What lonc changes in its own process: standard descriptors, clock, signals (protocol, section 8;
-row S17), and the user.
+What lonc changes in its own process: standard descriptors, modules, clock, signals (protocol,
+section 8; row S17), and the user.
 
 A program that embeds lonc controls these itself. If root starts lonc to run as another user
 (twistd's ``--uid`` and ``--gid``), twistd drops root's privileges only after the application was
@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -52,6 +53,23 @@ def fill_standard_descriptors() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def import_reactor_without_tls() -> None:
+    """
+    Import the modules of the reactor as if pyOpenSSL were not installed.
+
+    They import it if it is, which takes 4 MB; but lonc wraps TLS around plain connections itself
+    where it is needed, and imports it then.
+    """
+    if "OpenSSL" in sys.modules or "twisted.internet.posixbase" in sys.modules:
+        return  # as with twistd's --reactor
+    hidden: dict[str, Any] = sys.modules
+    hidden["OpenSSL"] = None
+    try:
+        import_module("twisted.internet.posixbase")
+    finally:
+        del sys.modules["OpenSSL"]
 
 
 def hold() -> None:

@@ -16,10 +16,10 @@ import time
 # Twisted's LoopingCall has no annotations:
 # mypy: allow-untyped-calls
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import LoopingCall
 
 from lonc.report.events import Logger
@@ -189,6 +189,9 @@ def _is_socket(descriptor: int) -> bool:
 
 
 def _handed_over(environment: MutableMapping[str, str]) -> Iterable[tuple[str, int]]:
+    if environment is os.environ and "LISTEN_FDS" in environment:
+        # It finds those of its endpoint ``systemd:`` when it is imported.
+        import_module("twisted.internet.endpoints")
     pid = environment.pop("LISTEN_PID", "")
     count = environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
@@ -201,6 +204,8 @@ def _handed_over(environment: MutableMapping[str, str]) -> Iterable[tuple[str, i
 
 def _twisted_has_them() -> bool:
     """Whether Twisted has found descriptors: its endpoints remove the variables at import."""
+    from twisted.internet.endpoints import serverFromString
+
     try:
         serverFromString(None, "systemd:UNIX:index=0")
     except LookupError:

@@ -32,6 +32,7 @@ from lonc.lond import illness
 from lonc.lond.cluster import prepare
 from lonc.service import LoncService
 from lonc.tap import Options, TwistdService, make_daemon, makeService
+from lonc.test.fixtures.certificates import Authority
 from lonc.test.fixtures.daemon import free_port
 from lonc.test.fixtures.daemon_in_memory import DaemonReactor, ServiceTestCase
 from lonc.test.fixtures.doubles import FakeNetwork, FakePort
@@ -270,6 +271,49 @@ class ImportTests(TestCase):
             sys.executable, ["-c", program], dict(os.environ)
         )
         self.assertEqual((out, err, status), (b"\n", b"", 0))
+
+    async def test_tls(self) -> None:
+        """TLS is not imported with the reactor; a port serves it nevertheless."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        files = Authority(folder).issue("l1", file="l1")
+        ours = f"privateKey={files.key}:certKey={files.certificate}:interface=127.0.0.1"
+        out, err, status = await getProcessOutputAndValue(
+            sys.executable, ["-c", _SERVE_TLS, files.authority, ours], dict(os.environ)
+        )
+        self.assertEqual((out, err, status), (b"False\nhello\n", b"", 0))
+
+
+#: Imports the reactor as the daemon does, says whether pyOpenSSL is there, and serves a client.
+_SERVE_TLS = """
+import socket, ssl, sys
+import lonc.tap
+from lonc.daemon.own_process import import_reactor_without_tls
+import_reactor_without_tls()
+from twisted.internet import reactor
+print("OpenSSL" in sys.modules)
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
+from twisted.protocols.wire import Echo
+from lonc.transport.endpoint_port import ListeningReactor, server_endpoint
+from lonc.transport.network import Keeper, Network
+
+def ask(port):
+    context = ssl.create_default_context(cafile=sys.argv[1])
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", port.getHost().port)) as plain:
+        with context.wrap_socket(plain) as secure:
+            secure.sendall(b"hello")
+            print(secure.recv(5).decode())
+
+description = "ssl:0:" + sys.argv[2]
+ports = ListeningReactor(reactor, Network(reactor), description, Keeper())
+listening = server_endpoint(ports, description).listen(Factory.forProtocol(Echo))
+listening.addCallback(lambda port: deferToThread(ask, port))
+listening.addErrback(lambda reason: print(reason))
+listening.addBoth(lambda _: reactor.stop())
+reactor.run()
+"""
 
 
 class MakeDaemonTests(TapTestCase):

@@ -10,18 +10,61 @@ from abc import ABCMeta, abstractmethod
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.defer import Deferred, DeferredLock, execute, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from lonc.report.events import Logger, RateLimited
+from lonc.transport.endpoint import Endpoint
 from lonc.transport.network import Keeper, Network, listen
 from lonc.transport.unix_socket import SocketFile
 
 log = Logger()
+
+
+@implementer(IStreamServerEndpoint)
+class UnixEndpoint:
+    """
+    A UNIX socket, as described by ``unix:PATH:mode=MODE:backlog=NUMBER``.
+
+    :param lockfile: accepted as Twisted does, and not needed: see `ListeningReactor.listenUNIX`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: str,
+        mode: str = "666",
+        backlog: str = "50",
+        lockfile: str = "1",
+    ) -> None:
+        int(lockfile)
+        self._reactor = reactor
+        self._address = address
+        self._options = {"mode": int(mode, 8), "backlog": int(backlog)}
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen."""
+        return execute(self._reactor.listenUNIX, self._address, factory, **self._options)
+
+
+def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """
+    Return the endpoint of a description; may raise any exception.
+
+    :param reactor: None to check the description only.
+    """
+    endpoint = Endpoint.parse(description)
+    if endpoint.kind == "unix":
+        return UnixEndpoint(reactor, *endpoint.arguments, **endpoint.named)
+    # Imports TLS, which needs 4 MB, and finds the descriptors of ``systemd:``.
+    from twisted.internet.endpoints import serverFromString
+
+    other: IStreamServerEndpoint = serverFromString(reactor, description)
+    return other
 
 
 class PortError(Exception):
@@ -47,6 +90,16 @@ class ListeningReactor:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.reactor, name)
+
+    def listenSSL(
+        self, port: int, factory: Factory, contextFactory: Any, backlog: int, interface: str
+    ) -> IListeningPort:
+        """Listen as the reactor would, which may have been imported without TLS."""
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
+        listening: IListeningPort = self.reactor.listenTCP(port, wrapped, backlog, interface)
+        return listening
 
     def listenUNIX(
         self,
@@ -106,8 +159,7 @@ class EndpointPort(Service, metaclass=ABCMeta):
 
     def endpoint(self, reactor: ListeningReactor, description: str) -> IStreamServerEndpoint:
         """Return the endpoint of a description; may raise any exception."""
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-        return endpoint
+        return server_endpoint(reactor, description)
 
     def startService(self) -> None:
         """
