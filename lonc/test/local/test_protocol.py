@@ -185,18 +185,13 @@ class CloseConnectionsTests(ClientTestCase):
     """``close_connection_exit`` (S14, F11)."""
 
     def test_answer(self) -> None:
-        """S14, F11: the connections are closed, and the client gets ok and is closed."""
-        client = self.client(b"close_connection_exit\n")
+        """S14, F11: once the line is complete, connections are closed; the client gets ok."""
+        client = self.client(b"close_connection_", b"exit")
+        self.assertEqual((self.host.closings, client.read), (0, b""))
+        client.write(b"\n")
         self.assertEqual((self.host.closings, client.read), (1, b"ok\n"))
         self.assertEqual(self.host.asked, [])
         self.assert_ended(client)
-
-    def test_split(self) -> None:
-        """S14: it takes effect when the line is complete."""
-        client = self.client(b"close_connection_", b"exit")
-        self.assertEqual(self.host.closings, 0)
-        client.write(b"\n")
-        self.assertEqual(self.host.closings, 1)
 
     def test_what_looks_like_it(self) -> None:
         """S14: similar lines are ordinary requests."""
@@ -282,45 +277,32 @@ class HangingUpTests(ClientTestCase):
 class TakenBackTests(ClientTestCase):
     """Clients whose connection is passed to another process."""
 
-    def only(self) -> ClientProtocol:
-        """Return the protocol of the only client."""
+    def only(self, *lines: bytes) -> ClientProtocol:
+        """Return the protocol of the only client, which has sent these lines."""
+        self.client(*lines)
         (client,) = self.clients.everyone
         assert isinstance(client, ClientProtocol)
         return client
 
-    def taken_back(self, *lines: bytes, most: int = 100) -> bytes | None:
-        """Return what is taken back from a client that has sent these lines."""
-        self.client(*lines)
-        return self.only().take_back(most)
-
     def test_at_rest(self) -> None:
         """A client without a request passes its incomplete line."""
         self.host.at_once = b"ok\n"
-        self.assertEqual(self.taken_back(b"a\n", b"half"), b"half")
+        self.assertEqual(self.only(b"a\n", b"half").take_back(100), b"half")
 
     def test_waiting(self) -> None:
-        """A waiting request is withdrawn, and passed with the data sent ahead."""
-        self.client(b"a\nb\nc")
-        client = self.only()
+        """A waiting request is withdrawn, and passed with the data sent ahead, if not too much."""
+        client = self.only(b"a\nb\nc")
+        self.assertIsNone(client.take_back(1))
+        self.assertEqual(self.host.withdrawn, [])
         self.assertEqual(client.take_back(100), b"a\nb\nc")
         self.assertEqual(len(self.host.withdrawn), 1)
 
-    def test_in_flight(self) -> None:
-        """A client whose request was sent to the lond is not passed."""
-        self.client(b"a\n")
-        self.host.waiting.clear()
-        client = self.only()
+    def test_not_passed(self) -> None:
+        """A client is not passed if its request was sent to the lond, or if it is being closed."""
+        client = self.only(b"a\n")
+        self.host.in_flight = True
         self.assertIsNone(client.take_back(100))
-
-    def test_much(self) -> None:
-        """A client that has sent too much for a message is not passed, and its request waits."""
-        self.assertIsNone(self.taken_back(b"a\n", most=1))
-        self.assertEqual(self.host.withdrawn, [])
-
-    def test_leaving(self) -> None:
-        """A client that is being closed is not passed."""
-        self.client(b"a\n")
-        client = self.only()
+        self.host.in_flight = False
         client.turn_away(Cause.CLOSED)
         self.assertIsNone(client.take_back(100))
 
