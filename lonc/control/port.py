@@ -199,37 +199,29 @@ class ManagementPort(EndpointPort):
         """Why it does not listen at its configured place or for its group; empty if it does."""
         return super().failure or self._not_shared
 
-    def share(self, group: int | None) -> None:
-        """
-        Set the group that may see.
-
-        :raises ManagementPortError: lonc's user may not set it.
-        """
+    def share(self, group: int | None) -> str:
+        """Set the group that may see; return why that failed, or an empty text."""
         before, self._group = self._group, group
-        if group != before:
-            self._share()
+        return "" if group == before else self._share()
 
-    def _share(self) -> None:
+    def _share(self) -> str:
         self._not_shared = ""
-        if self._file is None or (self._group is None and not self._shared):
-            return
-        try:
-            os.chown(self._file.path, -1, os.getegid() if self._group is None else self._group)
-            os.chmod(self._file.path, 0o600 if self._group is None else 0o660)
-        except OSError as error:
-            told = f"not for group {self._group}: {error.strerror}"
-            self._not_shared = f"{self.name} {self.description}: {told}"
-            raise ManagementPortError(self._not_shared) from None
-        self._shared = self._group is not None
+        if self._file is not None and (self._group is not None or self._shared):
+            try:
+                os.chown(self._file.path, -1, os.getegid() if self._group is None else self._group)
+                os.chmod(self._file.path, 0o600 if self._group is None else 0o660)
+                self._shared = self._group is not None
+            except OSError as error:  # its owner and root still have access
+                told = f"not for group {self._group}: {error.strerror}"
+                self._not_shared = f"{self.name} {self.description}: {told}"
+                log.critical("{error}", error=self._not_shared, event="port-not-shared")
+        return self._not_shared
 
     def _listen(self, description: str | None) -> None:
         super()._listen(description)
         if self._file is not None:
             self._shared = False
-            try:
-                self._share()
-            except ManagementPortError as error:  # its owner and root still have access
-                log.critical("{error}", error=error, event="port-not-shared")
+            self._share()
         elif description is not None and not description.startswith("lonctls:"):
             log.warn(
                 "management port {description}: every local user may see, and nobody may steer",
@@ -288,12 +280,8 @@ class Ports(MultiService):
 
     def share(self, group: int | None) -> list[str]:
         """Set the group that may see; return errors."""
-        try:
-            self._management.share(group)
-        except PortError as error:
-            log.critical("{error}", error=error, event="port-not-shared")
-            return [f"loncManagementGroup: {error}"]
-        return []
+        told = self._management.share(group)
+        return [f"loncManagementGroup: {told}"] if told else []
 
     def relocate(self, settings: Settings) -> list[Deferred[list[str]]]:
         """Listen as configured; each Deferred fires with a list of errors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -15,7 +16,7 @@ from lonc.control.access import Level, Visitor, visitor_of
 from lonc.control.client import ManagementClient
 from lonc.control.commands import ManagementCommand
 from lonc.control.errors import NotAllowed
-from lonc.control.port import ManagementPort, ManagementPortError
+from lonc.control.port import ManagementPort
 from lonc.test.fixtures.beginnings import short_folder
 from lonc.test.fixtures.management import ConnectedTests, NotedDaemon, warnings
 from lonc.transport.network import network
@@ -104,7 +105,7 @@ class SocketTests(TestCase):
     """The reactor's own sockets."""
 
     async def test_group(self) -> None:
-        """A group may connect from the start on, and no more after a reload without it."""
+        """A group may connect until a reload without it; one that cannot be set is a failure."""
         path = os.path.join(short_folder(self), "lonc.amp")
         port = ManagementPort(
             reactor, network(reactor), NotedDaemon().parts, f"unix:{path}:mode=600", os.getegid()
@@ -114,7 +115,12 @@ class SocketTests(TestCase):
         self.assertEqual((info.st_mode & 0o777, info.st_gid), (0o660, os.getegid()))
         port.share(None)
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
-        if os.geteuid() != 0:
-            with self.assertRaises(ManagementPortError):
-                port.share(0)
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "chown", refuse)
+        told = f"management port unix:{path}:mode=600: not for group 0: Operation not permitted"
+        self.assertEqual((port.share(0), port.failure), (told, told))
+        self.assertEqual(port.share(0), "")
         await port.stopService()
