@@ -11,9 +11,11 @@ from enum import Enum
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import (
+    IConsumer,
     IHalfCloseableProtocol,
     IProtocol,
     IPushProducer,
+    ITCPTransport,
     ITransport,
 )
 from twisted.internet.protocol import connectionDone
@@ -21,8 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lonc.local.limits import LINES_A_TURN, TURNED_AWAY, UNCOUNTED, Clients
-from lonc.transport.stream import SocketTransport
-from lonc.transport.unix_socket import Peer
+from lonc.transport.unix_socket import UNKNOWN, Peer
 from lonc.wire.framing import LineBuffer, LineTooLong
 from lonc.wire.request import CON_LOST, Cause, Nobody, Request
 
@@ -54,6 +55,15 @@ class State(Enum):
 # Module variables, for speed.
 READING, ASKED, AHEAD, BLOCKED, LEAVING = State
 _UNDER_WAY = (ASKED, AHEAD)
+
+
+class ClientTransport(ITCPTransport, IConsumer, IPushProducer):
+    """
+    The interfaces of a client's transport.
+
+    Any reactor may be the network; lonc's own transport also has ``peer``, ``unread``, ``unsent``
+    and ``read_last``.
+    """
 
 
 class Listener(Interface):
@@ -137,7 +147,7 @@ class ClientProtocol:
         "transport",
     )
 
-    transport: SocketTransport
+    transport: ClientTransport
 
     def __init__(self, host: RequestTaker, clients: Clients, listener: Listener) -> None:
         self._host = host
@@ -438,9 +448,10 @@ class ClientProtocol:
 
     def close_now(self) -> None:
         """Close it now, with ``con_lost`` for an unread request, or if it got no answer yet."""
-        # What has come in the meantime is a request, too.
-        if not self.leaving and (self.transport.read_last() or not self._heard):
-            self.transport.write(CON_LOST)
+        if not self.leaving:
+            unread = getattr(self.transport, "read_last", bytes)()
+            if unread or not self._heard:
+                self.transport.write(CON_LOST)
         self._drop_requests()
         self.transport.abortConnection()
 
@@ -480,7 +491,7 @@ class ClientProtocol:
         user count as one, so that opening many connections gives no advantage.
         """
         if not self.known_program:
-            peer = self.transport.peer
+            peer = self.peer
             self.known_program = peer.pid or -2 - peer.uid
         return self.known_program
 
@@ -505,7 +516,8 @@ class ClientProtocol:
     @property
     def peer(self) -> Peer:
         """The process at the other end."""
-        return self.transport.peer
+        found: Peer = getattr(self.transport, "peer", UNKNOWN)
+        return found
 
     @property
     def host_id(self) -> str:
@@ -519,13 +531,13 @@ class ClientProtocol:
 
     @property
     def unread(self) -> int:
-        """The number of received bytes not yet read from its socket."""
-        return self.transport.unread
+        """The number of received bytes not yet read from its socket; 0 if unknown."""
+        return getattr(self.transport, "unread", 0)
 
     @property
     def unsent(self) -> int:
-        """The number of bytes that could not be sent yet."""
-        return self.transport.unsent
+        """The number of bytes that could not be sent yet; 1 if unknown."""
+        return getattr(self.transport, "unsent", 1)
 
     def abort(self) -> None:
         """Close it immediately."""

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
@@ -22,7 +21,6 @@ from lonc.test.fixtures.doubles import some_settings
 from lonc.test.fixtures.local_client import FakeHost
 from lonc.test.fixtures.programs import run_program
 from lonc.test.fixtures.source import TREE, read
-from lonc.transport.network import Network
 from lonc.wire.escaping import pack, unpack
 from lonc.wire.request import Cause, Request
 
@@ -63,12 +61,13 @@ class LoncTests(TestCase):
         clients = Clients(self.settings, net)
         self.listener = ClientListener(self.host, clients)
         path = self.settings.socket_path("l2")
-        self.port = Network(net).listenUNIX(path, self.listener, 100, 0o600)
+        # Any reactor may be the network.
+        self.port = net.listenUNIX(path, self.listener, mode=0o600)
         self.addCleanup(self.stop)
 
     async def stop(self) -> None:
         """Close everything."""
-        await maybeDeferred(self.port.stopListening)
+        await self.port.stopListening()
         await self.listener.finish()
 
     def delayed(self) -> list[bytes]:
