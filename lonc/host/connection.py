@@ -116,7 +116,7 @@ class LondConnection:
         first request.
     :ivar established: when its handshake was complete; 0.0 before.
     :ivar begun: when it was begun.
-    :ivar connecting: how many seconds it took to connect.
+    :ivar connected_at: when its handshake began; 0.0 before.
     :ivar unchecked: number of answers since it was last known to be in step.
     :ivar pongs: its answers to ``ping`` since it was last known to be in step.
     :ivar proofs: fired with whether it is in step.
@@ -143,7 +143,7 @@ class LondConnection:
         "begun",
         "confirmed",
         "connected",
-        "connecting",
+        "connected_at",
         "established",
         "host_id",
         "inspected",
@@ -187,7 +187,7 @@ class LondConnection:
         self.rested_since = -1.0
         self.established = 0.0
         self.begun = begun
-        self.connecting = 0.0
+        self.connected_at = 0.0
         self.unchecked = 0
         self.pongs: tuple[bytes, ...] = ()
         self.proofs: tuple[Deferred[bool], ...] = ()
@@ -293,8 +293,7 @@ class LondConnection:
 
     def note_connected(self, now: float) -> None:
         """Record that it is connected."""
-        self.connecting = now - self.begun
-        self.since = now
+        self.connected_at = self.since = now
 
     def retire(self) -> None:
         """Serve no more requests: close it after an outstanding answer, or immediately."""

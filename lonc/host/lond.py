@@ -98,9 +98,14 @@ class Lond:
 
     # ------------------------------------------------------------------ new connections
 
+    @property
+    def _now(self) -> float:
+        """The time of the event being handled: one number for all connections that it concerns."""
+        return self._dependencies.moment.now or self._seconds()
+
     def connect(self) -> None:
         """Start connecting."""
-        settings, shared, now = self._settings, self._dependencies, self._seconds()
+        settings, shared, now = self._settings, self._dependencies, self._now
         if not self.pool and now - self.memory.last_connected >= MEMORY:
             self._forget()
         members = self._machine.members
@@ -125,7 +130,7 @@ class Lond:
 
     def connected(self, connection: LondConnection) -> None:
         """Handle the beginning of the handshake."""
-        connection.note_connected(self._seconds())
+        connection.note_connected(self._now)
         self.move(connection, ConnectionState.HANDSHAKING)
         settings = self._settings
         keep_alive(

@@ -186,7 +186,7 @@ class Machine:
         """Log the durations of a request that took long, or is watched."""
         sent = connection.since
         since = request.since or sent
-        shaking = connection.begun + connection.connecting
+        shaking = connection.connected_at
         self._log.note(
             request.host.host_id,
             max(0, request.asker.program),
